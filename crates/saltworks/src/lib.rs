@@ -1,0 +1,11 @@
+//! saltworks pretrains vision transformers with SALT. The modules follow the way of the data.
+pub mod cli;
+pub mod data;
+pub mod eval;
+pub mod mask;
+pub mod method;
+pub mod model;
+pub mod recipe;
+pub mod report;
+pub mod train;
+pub mod weights;
