@@ -1,3 +1,45 @@
-//! engine
+//! A short tape over fused operations for vision transformers.
+//!
+//! ```
+//! use engine::{Parameter, Tape, Tensor, ops, optim::AdamW};
+//! # fn main() -> engine::Result<()> {
+//! let x = Tensor::from_vec(&[1.0, 2.0, 3.0, 4.0], &[2, 2]); // [R, I]
+//! let target = Tensor::from_vec(&[1.0, -1.0], &[2, 1]); // [R, O]
+//! let w = Parameter::new("w", Tensor::zeros(&[1, 2])); // [O, I]
+//! let mut optimizer = AdamW::new((0.9, 0.95), 1e-8);
+//! let mut losses = Vec::new();
+//! for _ in 0..200 {
+//!     let tape = Tape::new();
+//!     let y = ops::linear(&tape, &x, &w.tensor(), None)?; // [R, O]
+//!     let loss = ops::loss(&tape, &y, &target, ops::LossKind::Mse, None)?;
+//!     w.zero_grad();
+//!     tape.backward(&loss)?;
+//!     optimizer.step([("w", &w, 0.05, 0.0)]);
+//!     losses.push(loss.item());
+//! }
+//! assert!(losses[199] < 0.1 * losses[0]);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Token sequences are packed, never padded: rows `[R, D]` and [`Segments`] that say which rows
+//! belong to which sample. Results are the same bits for any number of threads.
+
+pub mod cpu;
+pub mod device;
+mod error;
 pub mod init;
+pub mod ops;
+pub mod optim;
+mod parameter;
+pub mod pool;
 pub mod random;
+pub mod shape;
+mod tape;
+mod tensor;
+
+pub use error::{Error, Result};
+pub use parameter::{Frozen, Module, Parameter};
+pub use shape::Segments;
+pub use tape::{Tape, Times};
+pub use tensor::Tensor;

@@ -1,0 +1,26 @@
+//! AdamW and norms.
+use crate::device::AdamWStep;
+pub(crate) fn adamw(
+    value: &mut [f32],
+    first: &mut [f32],
+    second: &mut [f32],
+    grad: &[f32],
+    s: AdamWStep,
+) {
+    let (b1, b2) = s.betas;
+    let c1 = 1.0 - f64::from(b1).powi(s.step as i32);
+    let c2 = (1.0 - f64::from(b2).powi(s.step as i32)).sqrt() as f32;
+    let size = (f64::from(s.lr) / c1) as f32;
+    for i in 0..value.len() {
+        value[i] *= 1.0 - s.lr * s.weight_decay;
+        first[i] += (grad[i] - first[i]) * (1.0 - b1);
+        second[i] = second[i] * b2 + grad[i] * grad[i] * (1.0 - b2);
+        value[i] -= size * first[i] / (second[i].sqrt() / c2 + s.eps);
+    }
+}
+pub(crate) fn squared_norm(x: &[f32]) -> f64 {
+    x.iter().map(|&x| f64::from(x) * f64::from(x)).sum()
+}
+pub(crate) fn first_non_finite(x: &[f32]) -> Option<(usize, f32)> {
+    x.iter().position(|x| !x.is_finite()).map(|i| (i, x[i]))
+}

@@ -1,0 +1,101 @@
+//! One body, three instruction sets: the loops of a function in [`multiversion!`] are compiled for
+//! AVX-512, for AVX2 and for whatever the target promises, and the first the CPU has is called.
+//!
+//! The bodies multiply and add in two roundings and sum in a fixed number of lanes, so that all
+//! three give the same bits.
+
+/// Instruction sets in the order of their width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Level {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+/// What this CPU can do.
+pub(crate) fn level() -> Level {
+    #[cfg(test)]
+    return detected().min(cap::get());
+    #[cfg(not(test))]
+    detected()
+}
+
+#[cfg(target_arch = "x86_64")]
+fn detected() -> Level {
+    // std asks the CPU once and keeps the answer.
+    let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    let avx512 = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512bw");
+    match (avx2, avx512) {
+        (true, true) => Level::Avx512,
+        (true, false) => Level::Avx2,
+        _ => Level::Portable,
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn detected() -> Level {
+    Level::Portable
+}
+
+/// Lets a test ask for a narrower instruction set than the CPU has, on its own thread.
+#[cfg(test)]
+pub(crate) mod cap {
+    use super::Level;
+    use std::cell::Cell;
+
+    thread_local! {
+        static CAP: Cell<Option<Level>> = const { Cell::new(None) };
+    }
+
+    pub(crate) fn get() -> Level {
+        CAP.get().unwrap_or_else(super::detected)
+    }
+
+    pub(crate) fn set(level: Option<Level>) {
+        CAP.set(level);
+    }
+}
+
+/// Compiles each function for every [`Level`] and calls the widest one the CPU has.
+macro_rules! multiversion {
+    ($($(#[$meta:meta])* $vis:vis fn $name:ident(
+        $($arg:ident: $ty:ty),* $(,)?
+    ) $(-> $ret:ty)? $body:block)+) => {$(
+        $(#[$meta])*
+        // Every version takes the same arguments.
+        #[allow(clippy::too_many_arguments)]
+        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            fn body($($arg: $ty),*) $(-> $ret)? $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+                fn avx512($($arg: $ty),*) $(-> $ret)? {
+                    body($($arg),*)
+                }
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($arg: $ty),*) $(-> $ret)? {
+                    body($($arg),*)
+                }
+                match $crate::cpu::dispatch::level() {
+                    $crate::cpu::dispatch::Level::Avx512 => {
+                        // SAFETY: `level` answers Avx512 only where the CPU has these features.
+                        return unsafe { avx512($($arg),*) };
+                    }
+                    $crate::cpu::dispatch::Level::Avx2 => {
+                        // SAFETY: `level` answers Avx2 only where the CPU has these features.
+                        return unsafe { avx2($($arg),*) };
+                    }
+                    $crate::cpu::dispatch::Level::Portable => {}
+                }
+            }
+            body($($arg),*)
+        }
+    )+};
+}
+pub(crate) use multiversion;

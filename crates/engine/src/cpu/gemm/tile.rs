@@ -1,0 +1,243 @@
+//! The innermost loop: a tile of C kept in registers while k runs.
+//!
+//! `C[m, n] (+)= A[m, k] B[k, n]` for up to [`Shape::rows`] rows and one panel of packed B. A is
+//! read where it lies, by any strides: each of its values is broadcast, so only B needs packing.
+
+use crate::cpu::dispatch::{Level, level};
+
+/// The tile of the widest instruction set here.
+#[derive(Clone, Copy)]
+pub(super) struct Shape {
+    /// Rows of a tile.
+    pub(super) rows: usize,
+    /// Columns of a full panel of B.
+    pub(super) columns: usize,
+    /// Columns of a narrow panel, used for the last columns where they fit.
+    pub(super) narrow: usize,
+    level: Level,
+}
+
+/// The most rows and columns of any tile.
+const MOST_ROWS: usize = 12;
+const MOST_COLUMNS: usize = 32;
+
+/// What to multiply: pointers and strides in elements.
+#[derive(Clone, Copy)]
+pub(super) struct Tile {
+    /// Products summed.
+    pub(super) k: usize,
+    /// A[0, 0]
+    pub(super) a: *const f32,
+    /// From A[m, k] to A[m + 1, k].
+    pub(super) a_row: usize,
+    /// From A[m, k] to A[m, k + 1].
+    pub(super) a_column: usize,
+    /// The packed panel: k rows of its width.
+    pub(super) b: *const f32,
+    /// C[0, 0]
+    pub(super) c: *mut f32,
+    /// From C[m, n] to C[m + 1, n].
+    pub(super) c_row: usize,
+    /// Whether to add to C instead of overwriting it.
+    pub(super) add: bool,
+}
+
+impl Shape {
+    pub(super) fn here() -> Self {
+        let level = level();
+        let (rows, columns) = match level {
+            Level::Portable => (4, 8),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => (6, 16),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => (12, 32),
+        };
+        Self { rows, columns, narrow: columns / 2, level }
+    }
+
+    /// Width of the panel that begins with `left` columns to go.
+    pub(super) fn panel(self, left: usize) -> usize {
+        if left <= self.narrow { self.narrow } else { self.columns }
+    }
+
+    /// Width of `n` columns once packed.
+    pub(super) fn padded(self, n: usize) -> usize {
+        let rest = n % self.columns;
+        n - rest + if rest == 0 { 0 } else { self.panel(rest) }
+    }
+
+    /// Computes `rows` (at most a tile's) by `columns` (at most the panel's width) of C.
+    ///
+    /// # Safety
+    /// A, the panel and C must be readable, C writable, at all places the strides reach, and this
+    /// shape must come from [`Shape::here`] on this CPU.
+    pub(super) unsafe fn run(self, tile: Tile, rows: usize, columns: usize) {
+        let width = self.panel(columns);
+        if columns == width {
+            // SAFETY: the caller's promise.
+            return unsafe { self.full(tile, rows, width) };
+        }
+        let mut edge = [0.0f32; MOST_ROWS * MOST_COLUMNS];
+        let whole = Tile { c: edge.as_mut_ptr(), c_row: width, add: false, ..tile };
+        // SAFETY: the caller's promise for A and B; the edge holds every tile's rows x width.
+        unsafe { self.full(whole, rows, width) };
+        for (row, values) in edge.chunks_exact(width).take(rows).enumerate() {
+            for (column, value) in values[..columns].iter().enumerate() {
+                // SAFETY: row < rows and column < columns, which the caller promised to be C's.
+                let place = unsafe { &mut *tile.c.add(row * tile.c_row + column) };
+                *place = if tile.add { *place + value } else { *value };
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Shape::run`], with C having the panel's full width.
+    unsafe fn full(self, tile: Tile, rows: usize, width: usize) {
+        macro_rules! by_rows {
+            ($kernel:ident, $vectors:literal, $($rows:literal)+) => {
+                match rows {
+                    $($rows => unsafe { $kernel::<$rows, $vectors>(tile) },)+
+                    _ => unreachable!("a tile of {rows} rows"),
+                }
+            };
+        }
+        // SAFETY (all calls below): the caller's promise about the memory; the level was detected,
+        // so the CPU has the kernel's features.
+        match (self.level, width == self.narrow) {
+            (Level::Portable, true) => by_rows!(portable, 1, 1 2 3 4),
+            (Level::Portable, false) => by_rows!(portable, 2, 1 2 3 4),
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx2, true) => by_rows!(avx2, 1, 1 2 3 4 5 6),
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx2, false) => by_rows!(avx2, 2, 1 2 3 4 5 6),
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx512, true) => by_rows!(avx512, 1, 1 2 3 4 5 6 7 8 9 10 11 12),
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx512, false) => by_rows!(avx512, 2, 1 2 3 4 5 6 7 8 9 10 11 12),
+        }
+    }
+}
+
+macro_rules! kernel {
+    ($name:ident, $($feature:literal)?, $lanes:literal, $zero:expr, $load:expr, $store:expr,
+     $splat:expr, $fma:expr, $add:expr) => {
+        /// # Safety
+        /// A [ROWS, k], the panel [k, VECTORS lanes] and C [ROWS, VECTORS lanes] must be valid at
+        /// all places the strides reach; the CPU must have the features.
+        $(#[target_feature(enable = $feature)])?
+        #[allow(clippy::needless_range_loop)] // indices into registers, unrolled
+        unsafe fn $name<const ROWS: usize, const VECTORS: usize>(tile: Tile) {
+            let Tile { k, a, a_row, a_column, b, c, c_row, add } = tile;
+            // SAFETY: every pointer below stays within what the caller promised.
+            unsafe {
+                let mut sums = [[$zero; VECTORS]; ROWS];
+                // Four bases three rows apart: the addressing modes reach the rest.
+                let mut bases = [a, a.wrapping_add(3 * a_row), a.wrapping_add(6 * a_row),
+                    a.wrapping_add(9 * a_row)];
+                let mut b = b;
+                for _ in 0..k {
+                    let mut panel = [$zero; VECTORS];
+                    for v in 0..VECTORS {
+                        panel[v] = $load(b.add(v * $lanes));
+                    }
+                    for row in 0..ROWS {
+                        let value = $splat(*bases[row / 3].add(row % 3 * a_row));
+                        for v in 0..VECTORS {
+                            sums[row][v] = $fma(value, panel[v], sums[row][v]);
+                        }
+                    }
+                    for base in &mut bases {
+                        *base = base.wrapping_add(a_column);
+                    }
+                    b = b.add(VECTORS * $lanes);
+                }
+                for row in 0..ROWS {
+                    for v in 0..VECTORS {
+                        let place = c.add(row * c_row + v * $lanes);
+                        let sum = sums[row][v];
+                        $store(place, if add { $add($load(place), sum) } else { sum });
+                    }
+                }
+            }
+        }
+    };
+}
+
+/// Four lanes that every target's compiler makes one register of.
+type Four = [f32; 4];
+
+fn four(f: impl Fn(usize) -> f32) -> Four {
+    std::array::from_fn(f)
+}
+
+kernel!(
+    portable,
+    ,
+    4,
+    [0.0f32; 4],
+    |p: *const f32| p.cast::<Four>().read_unaligned(),
+    |p: *mut f32, v: Four| p.cast::<Four>().write_unaligned(v),
+    |x: f32| [x; 4],
+    |x: Four, y: Four, z: Four| four(|i| x[i] * y[i] + z[i]),
+    |x: Four, y: Four| four(|i| x[i] + y[i])
+);
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{
+    _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps,
+    _mm256_storeu_ps, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_storeu_ps,
+};
+
+#[cfg(target_arch = "x86_64")]
+kernel!(
+    avx2,
+    "avx2,fma",
+    8,
+    _mm256_setzero_ps(),
+    _mm256_loadu_ps,
+    _mm256_storeu_ps,
+    _mm256_set1_ps,
+    _mm256_fmadd_ps,
+    _mm256_add_ps
+);
+
+#[cfg(target_arch = "x86_64")]
+kernel!(
+    avx512,
+    "avx512f",
+    16,
+    _mm512_setzero_ps(),
+    _mm512_loadu_ps,
+    _mm512_storeu_ps,
+    _mm512_set1_ps,
+    _mm512_fmadd_ps,
+    _mm512_add_ps
+);
+
+/// GFLOP/s of this thread on a tile whose operands stay in L1.
+pub(crate) fn fma_rate() -> f64 {
+    const K: usize = 64;
+    const ROUNDS: usize = 40_000;
+    let shape = Shape::here();
+    let (a, b) = ([1.0f32; K * MOST_ROWS], [1.0f32; K * MOST_COLUMNS]);
+    let mut c = [0.0f32; MOST_ROWS * MOST_COLUMNS];
+    let start = std::time::Instant::now();
+    for _ in 0..ROUNDS {
+        let tile = Tile {
+            k: K,
+            a: std::hint::black_box(a.as_ptr()),
+            a_row: 1,
+            a_column: MOST_ROWS,
+            b: b.as_ptr(),
+            c: c.as_mut_ptr(),
+            c_row: shape.columns,
+            add: false,
+        };
+        // SAFETY: a, b and c hold a tile of the most rows and columns.
+        unsafe { shape.run(tile, shape.rows, shape.columns) };
+    }
+    let flops = 2.0 * (K * shape.rows * shape.columns * ROUNDS) as f64;
+    std::hint::black_box(c);
+    flops / start.elapsed().as_secs_f64() * 1e-9
+}

@@ -1,0 +1,51 @@
+//! What can go wrong in the engine, worded once.
+
+/// Result of an engine call.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// An engine error: the subject, what was found, what was expected.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A tensor has another shape than the operation needs.
+    #[error("{op}: {arg} is {found}, expected {expected}")]
+    Shape {
+        /// The operation.
+        op: &'static str,
+        /// The argument.
+        arg: &'static str,
+        /// Shape or count found.
+        found: String,
+        /// Shape or count expected.
+        expected: String,
+    },
+    /// An index points outside its table.
+    #[error("{op}: index {index} at place {place} is outside the {rows} rows of {arg}")]
+    Index {
+        /// The operation.
+        op: &'static str,
+        /// The indexed argument.
+        arg: &'static str,
+        /// The offending index.
+        index: i64,
+        /// Where it stands in the list.
+        place: usize,
+        /// Rows there are.
+        rows: usize,
+    },
+    /// A gradient is not a finite number.
+    #[error(
+        "gradient of {parameter} is not finite (first at element {element}: {value}); \
+         the step was not applied. Lower the learning rate, lengthen the warmup or set a clip norm."
+    )]
+    NonFinite {
+        /// The parameter's name.
+        parameter: String,
+        /// The first offending element.
+        element: usize,
+        /// Its value.
+        value: f32,
+    },
+    /// The optimizer's saved state does not fit the parameters.
+    #[error("optimizer state: {0}")]
+    State(String),
+}

@@ -1,0 +1,118 @@
+//! y = softmax(q kᵀ/√E) v by sample and head. Vaswani et al. 2017, eq. 1. Scores are never kept:
+//! the backward pass makes them again from the saved log-sum-exp (Dao et al. 2022).
+
+use crate::device::{AttentionGrad, AttentionInput, HeadRows};
+use crate::shape::{Segments, expect_count, matrix};
+use crate::tape::Gradients;
+use crate::{Result, Tape, Tensor};
+
+/// Which rows attend to which, and how rows are split into heads.
+#[derive(Clone)]
+struct Plan {
+    q_segments: Segments,
+    k_segments: Segments,
+    heads: usize,
+    width: usize,
+}
+
+impl Plan {
+    fn new(
+        op: &'static str,
+        segments: [&Segments; 2],
+        rows: [usize; 2],
+        width: usize,
+        heads: usize,
+    ) -> Result<Self> {
+        let [q_segments, k_segments] = segments.map(Clone::clone);
+        expect_count(op, "the rows of the query segments", q_segments.rows(), rows[0])?;
+        expect_count(op, "the rows of the key segments", k_segments.rows(), rows[1])?;
+        expect_count(op, "the samples of the key segments", k_segments.len(), q_segments.len())?;
+        expect_count(op, "columns left over by heads", width % heads, 0)?;
+        Ok(Self { q_segments, k_segments, heads, width })
+    }
+
+    fn input<'a>(&'a self, q: HeadRows<'a>, kv: &'a Tensor, k_offset: usize) -> AttentionInput<'a> {
+        let rows = |offset| HeadRows { data: kv.view(), stride: kv.dim(1), offset };
+        AttentionInput {
+            q,
+            k: rows(k_offset),
+            v: rows(k_offset + self.width),
+            q_segments: &self.q_segments,
+            k_segments: &self.k_segments,
+            heads: self.heads,
+            head_dim: self.width / self.heads,
+        }
+    }
+
+    /// The input read from packed qkv [R, 3D].
+    fn packed<'a>(&'a self, qkv: &'a Tensor) -> AttentionInput<'a> {
+        let q = HeadRows { data: qkv.view(), stride: 3 * self.width, offset: 0 };
+        self.input(q, qkv, self.width)
+    }
+
+    /// The input read from q [Rq, D] and packed kv [Rk, 2D].
+    fn split<'a>(&'a self, q: &'a Tensor, kv: &'a Tensor) -> AttentionInput<'a> {
+        let q = HeadRows { data: q.view(), stride: self.width, offset: 0 };
+        self.input(q, kv, 0)
+    }
+}
+
+/// y [Rq, D] and lse [Rq, A].
+fn forward(op: &'static str, tape: &Tape, input: AttentionInput<'_>) -> [Tensor; 2] {
+    let (rows, heads) = (input.q_segments.rows(), input.heads);
+    let width = heads * input.head_dim;
+    tape.run(op, |device| {
+        let (mut y, mut lse) = (device.buffer(rows * width), device.buffer(rows * heads));
+        device.attention(y.view_mut(), lse.view_mut(), input);
+        [Tensor::new(y, &[rows, width]), Tensor::new(lse, &[rows, heads])]
+    })
+}
+
+/// Self-attention within each sample. qkv [R, 3D] holds q, k, v side by side, heads within each, as
+/// timm's fused projection writes them; y [R, D].
+pub fn attention(tape: &Tape, qkv: &Tensor, segments: &Segments, heads: usize) -> Result<Tensor> {
+    let (rows, columns) = matrix("attention", "qkv", qkv)?;
+    let plan = Plan::new("attention", [segments, segments], [rows, rows], columns / 3, heads)?;
+    let [y, lse] = forward("attention", tape, plan.packed(qkv));
+    let backward = {
+        let (qkv, y) = (qkv.clone(), y.clone());
+        move |gradients: &mut Gradients<'_>, dy: Tensor| {
+            let device = gradients.device();
+            let mut d_qkv = device.buffer(qkv.len());
+            let grad = AttentionGrad::Packed(d_qkv.view_mut());
+            device.attention_backward(grad, y.view(), dy.view(), lse.view(), plan.packed(&qkv));
+            gradients.add(&qkv, Tensor::new(d_qkv, qkv.shape()))
+        }
+    };
+    Ok(tape.record_tensor("attention", y, &[qkv], backward))
+}
+
+/// Attention of the rows of q [Rq, D] to those of kv [Rk, 2D] (k and v side by side) of the same
+/// sample; y [Rq, D].
+pub fn cross_attention(
+    tape: &Tape,
+    q: &Tensor,
+    q_segments: &Segments,
+    kv: &Tensor,
+    kv_segments: &Segments,
+    heads: usize,
+) -> Result<Tensor> {
+    let op = "cross_attention";
+    let (q_rows, width) = matrix(op, "q", q)?;
+    let (k_rows, columns) = matrix(op, "kv", kv)?;
+    expect_count(op, "the width of kv", columns, 2 * width)?;
+    let plan = Plan::new(op, [q_segments, kv_segments], [q_rows, k_rows], width, heads)?;
+    let [y, lse] = forward(op, tape, plan.split(q, kv));
+    let backward = {
+        let (q, kv, y) = (q.clone(), kv.clone(), y.clone());
+        move |gradients: &mut Gradients<'_>, dy: Tensor| {
+            let device = gradients.device();
+            let (mut dq, mut d_kv) = (device.buffer(q.len()), device.buffer(kv.len()));
+            let grad = AttentionGrad::Split(dq.view_mut(), d_kv.view_mut());
+            device.attention_backward(grad, y.view(), dy.view(), lse.view(), plan.split(&q, &kv));
+            gradients.add(&q, Tensor::new(dq, q.shape()))?;
+            gradients.add(&kv, Tensor::new(d_kv, kv.shape()))
+        }
+    };
+    Ok(tape.record_tensor(op, y, &[q, kv], backward))
+}

@@ -1,0 +1,58 @@
+//! Layer norm over each attention head: timm's `qk_norm` (Dehghani et al. 2023, section 2).
+
+use crate::device::{HeadColumns, Moments};
+use crate::shape::{expect_count, expect_shape, matrix};
+use crate::tape::Gradients;
+use crate::{Result, Tape, Tensor};
+use std::ops::Range;
+
+/// Normalises each head (E = `head_dim` values) in `columns` of x [R, S]; other columns are copied.
+/// γ [E], β [E].
+pub fn head_norm(
+    tape: &Tape,
+    x: &Tensor,
+    columns: Range<usize>,
+    head_dim: usize,
+    gamma: &Tensor,
+    beta: &Tensor,
+    eps: f32,
+) -> Result<Tensor> {
+    let (rows, stride) = matrix("head_norm", "x", x)?;
+    expect_shape("head_norm", "the weight", gamma.shape(), &[head_dim])?;
+    expect_shape("head_norm", "the bias", beta.shape(), &[head_dim])?;
+    expect_count("head_norm", "columns left over by heads", columns.len() % head_dim, 0)?;
+    expect_count("head_norm", "columns past the row", columns.end.saturating_sub(stride), 0)?;
+    let heads = columns.len() / head_dim;
+    let columns = HeadColumns { columns, head_dim, stride };
+    let (y, mean, rstd) = tape.run("head_norm", |device| {
+        let mut y = device.buffer(rows * stride);
+        let (mut mean, mut rstd) = (device.buffer(rows * heads), device.buffer(rows * heads));
+        let saved = Moments { mean: mean.view_mut(), rstd: rstd.view_mut() };
+        let affine = (gamma.view(), beta.view());
+        device.head_norm(y.view_mut(), saved, x.view(), affine, &columns, eps);
+        (y, mean, rstd)
+    });
+    // As layer norm, by head.
+    let backward = {
+        let (x, gamma, beta) = (x.clone(), gamma.clone(), beta.clone());
+        move |gradients: &mut Gradients<'_>, dy: Tensor| {
+            let device = gradients.device();
+            let mut dx = device.buffer(rows * stride);
+            let saved = Moments { mean: mean.view(), rstd: rstd.view() };
+            let (mut d_gamma, mut d_beta) =
+                (Tensor::zeros(&[head_dim]), Tensor::zeros(&[head_dim]));
+            let new = "a new gradient";
+            // Both were made above: nobody else holds them.
+            let d_affine = (d_gamma.view_mut().expect(new), d_beta.view_mut().expect(new));
+            let (dx_view, gamma_view) = (dx.view_mut(), gamma.view());
+            let (dy_view, x_view) = (dy.view(), x.view());
+            device.head_norm_backward(
+                dx_view, d_affine, dy_view, x_view, saved, gamma_view, &columns,
+            );
+            gradients.add(&gamma, d_gamma)?;
+            gradients.add(&beta, d_beta)?;
+            gradients.add(&x, Tensor::new(dx, x.shape()))
+        }
+    };
+    Ok(tape.record("head_norm", y, x.shape(), &[x, gamma, beta], backward))
+}

@@ -1,0 +1,55 @@
+//! y = γ (x - μ)/√(σ² + ε) + β over D. Ba et al. 2016, eq. 4. σ² is biased, as in torch.
+
+use crate::device::Moments;
+use crate::shape::{expect_shape, matrix};
+use crate::tape::Gradients;
+use crate::{Result, Tape, Tensor};
+
+/// Normalises each row of x [R, D]; `affine` is (γ [D], β [D]), none for a parameter-free norm.
+pub fn layer_norm(
+    tape: &Tape,
+    x: &Tensor,
+    affine: Option<(&Tensor, &Tensor)>,
+    eps: f32,
+) -> Result<Tensor> {
+    let (rows, width) = matrix("layer_norm", "x", x)?;
+    let mut inputs = vec![x];
+    if let Some((gamma, beta)) = affine {
+        expect_shape("layer_norm", "the weight", gamma.shape(), &[width])?;
+        expect_shape("layer_norm", "the bias", beta.shape(), &[width])?;
+        inputs.extend([gamma, beta]);
+    }
+    let (y, mean, rstd) = tape.run("layer_norm", |device| {
+        let mut y = device.buffer(rows * width);
+        let (mut mean, mut rstd) = (device.buffer(rows), device.buffer(rows));
+        let saved = Moments { mean: mean.view_mut(), rstd: rstd.view_mut() };
+        let views = affine.map(|(gamma, beta)| (gamma.view(), beta.view()));
+        device.layer_norm(y.view_mut(), saved, x.view(), views, width, eps);
+        (y, mean, rstd)
+    });
+    // x̂ = (x - μ)/√(σ² + ε); dx = (dy γ - mean(dy γ) - x̂ mean(dy γ x̂))/√(σ² + ε);
+    // dγ += Σ_r dy x̂; dβ += Σ_r dy
+    let backward = {
+        let (x, affine) = (x.clone(), affine.map(|(gamma, beta)| (gamma.clone(), beta.clone())));
+        move |gradients: &mut Gradients<'_>, dy: Tensor| {
+            let device = gradients.device();
+            let mut dx = device.buffer(rows * width);
+            let saved = Moments { mean: mean.view(), rstd: rstd.view() };
+            let (mut d_gamma, mut d_beta) = (Tensor::zeros(&[width]), Tensor::zeros(&[width]));
+            // Both were made on the line above: nobody else holds them.
+            let d_affine = affine.as_ref().map(|_| {
+                let new = "a new gradient";
+                (d_gamma.view_mut().expect(new), d_beta.view_mut().expect(new))
+            });
+            let gamma = affine.as_ref().map(|(gamma, _)| gamma.view());
+            let (dx_view, dy_view) = (dx.view_mut(), dy.view());
+            device.layer_norm_backward(dx_view, d_affine, dy_view, x.view(), saved, gamma, width);
+            if let Some((gamma, beta)) = &affine {
+                gradients.add(gamma, d_gamma)?;
+                gradients.add(beta, d_beta)?;
+            }
+            gradients.add(&x, Tensor::new(dx, x.shape()))
+        }
+    };
+    Ok(tape.record("layer_norm", y, x.shape(), &inputs, backward))
+}

@@ -1,0 +1,36 @@
+//! y_b = mean of the sample's rows: the pooled feature of an image.
+
+use crate::shape::{Segments, expect_count, matrix};
+use crate::tape::Gradients;
+use crate::{Error, Result, Tape, Tensor};
+
+/// Mean over each sample's rows of x [R, D], its first `skip` (class token, registers) left out;
+/// y [B, D].
+pub fn mean_pool(tape: &Tape, x: &Tensor, segments: &Segments, skip: usize) -> Result<Tensor> {
+    let (rows, width) = matrix("mean_pool", "x", x)?;
+    expect_count("mean_pool", "the rows of the segments", segments.rows(), rows)?;
+    if let Some(length) = segments.lengths().find(|&length| length <= skip) {
+        return Err(Error::Shape {
+            op: "mean_pool",
+            arg: "a sample",
+            found: format!("{length} rows"),
+            expected: format!("more than the {skip} left out"),
+        });
+    }
+    let y = tape.run("mean_pool", |device| {
+        let mut y = device.buffer(segments.len() * width);
+        device.mean_pool(y.view_mut(), x.view(), segments, skip, width);
+        y
+    });
+    // dx_r = dy_b / count_b, 0 for the rows left out
+    let backward = {
+        let (x, segments) = (x.clone(), segments.clone());
+        move |gradients: &mut Gradients<'_>, dy: Tensor| {
+            let device = gradients.device();
+            let mut dx = device.buffer(rows * width);
+            device.mean_pool_backward(dx.view_mut(), dy.view(), &segments, skip, width);
+            gradients.add(&x, Tensor::new(dx, x.shape()))
+        }
+    };
+    Ok(tape.record("mean_pool", y, &[segments.len(), width], &[x], backward))
+}

@@ -1,0 +1,44 @@
+//! The table of contents: every operation, one line, its formula.
+//!
+//! | operation | formula |
+//! |---|---|
+//! | [`linear`] | y = x wᵀ + b |
+//! | [`linear_gelu`] | y = GELU(x wᵀ + b), exact |
+//! | [`linear_residual`] | y = residual + x wᵀ + b |
+//! | [`layer_norm`] | y = γ (x - μ)/√(σ² + ε) + β |
+//! | [`head_norm`] | layer norm over each head of some columns |
+//! | [`attention`], [`cross_attention`] | y = softmax(q kᵀ/√E) v by sample and head |
+//! | [`gather`] | y_k = x[index_k] |
+//! | [`assemble`] | y_r = x row or token row, + position row |
+//! | [`add`] | y = a + b |
+//! | [`residual`] | y = skip + keep_b γ branch |
+//! | [`mean_pool`] | y_b = mean of the sample's rows |
+//! | [`loss`] | Σ_r w_r mean_d l(prediction - target), l = L1, smooth L1 or MSE |
+//! | [`cross_entropy`] | mean_b -log softmax(logits)[label] |
+//! | [`patchify`] | pixels to patches, normalised; only those wanted |
+//! | [`normalize_patches`] | each patch to mean 0, variance 1 |
+//!
+//! Letters, everywhere the same: B samples, N tokens, R packed rows, K kept, M targets, P prefix,
+//! D width, F hidden, A heads, E = D/A, L layers, C channels; grid T x H x W; patch pt x ph x pw.
+//! Each file has the formula and its source, the forward pass and the backward pass, in that order.
+//! Gradients are called d + name.
+
+mod attention;
+mod head_norm;
+mod layer_norm;
+mod linear;
+mod loss;
+mod mean_pool;
+mod patchify;
+mod residual;
+mod tokens;
+
+pub use attention::{attention, cross_attention};
+pub use head_norm::head_norm;
+pub use layer_norm::layer_norm;
+pub use linear::{linear, linear_gelu, linear_residual};
+pub use loss::{LossKind, cross_entropy, loss};
+pub use mean_pool::mean_pool;
+pub use patchify::{Images, PatchOrder, normalize_patches, patchify};
+pub use residual::{add, residual};
+pub use tokens::{Row, assemble, gather};

@@ -1,0 +1,125 @@
+//! Pixels to patches: [B, C, T, H, W] -> [B N, pt ph pw C], only the patches wanted. A batch stays
+//! bytes until here, so masked patches are never touched.
+
+use crate::device::{PatchLayout, PatchNorm, Pixels};
+use crate::shape::{expect_count, matrix};
+use crate::{Error, Result, Tape, Tensor};
+use std::sync::Arc;
+
+/// Order of the values within a patch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PatchOrder {
+    /// c, pt, ph, pw: how a convolution's weight lies.
+    ChannelsFirst,
+    /// pt, ph, pw, c: how MAE lays out its targets.
+    ChannelsLast,
+}
+
+/// A batch of clips [B, C, T, H, W]; an image has T = 1.
+#[derive(Clone)]
+pub struct Images {
+    shape: [usize; 5],
+    data: Data,
+}
+
+#[derive(Clone)]
+enum Data {
+    U8 { bytes: Arc<[u8]>, mean: Vec<f32>, std: Vec<f32> },
+    F32(Arc<[f32]>),
+}
+
+impl Images {
+    /// Bytes; a value v of channel c stands for (v/255 - mean_c)/std_c.
+    pub fn u8(
+        bytes: impl Into<Arc<[u8]>>,
+        shape: [usize; 5],
+        mean: Vec<f32>,
+        std: Vec<f32>,
+    ) -> Result<Self> {
+        let bytes = bytes.into();
+        expect_count("images", "the number of bytes", bytes.len(), shape.iter().product())?;
+        expect_count("images", "the channel means", mean.len(), shape[1])?;
+        expect_count("images", "the channel deviations", std.len(), shape[1])?;
+        Ok(Self { shape, data: Data::U8 { bytes, mean, std } })
+    }
+
+    /// Values normalised already.
+    pub fn f32(values: impl Into<Arc<[f32]>>, shape: [usize; 5]) -> Result<Self> {
+        let values = values.into();
+        expect_count("images", "the number of values", values.len(), shape.iter().product())?;
+        Ok(Self { shape, data: Data::F32(values) })
+    }
+
+    /// [B, C, T, H, W] in pixels.
+    pub fn shape(&self) -> [usize; 5] {
+        self.shape
+    }
+
+    /// B
+    pub fn samples(&self) -> usize {
+        self.shape[0]
+    }
+
+    /// Tokens (t, h, w) per sample under this patch size.
+    pub fn grid(&self, patch: [usize; 3]) -> [usize; 3] {
+        std::array::from_fn(|axis| self.shape[2 + axis] / patch[axis])
+    }
+
+    fn pixels(&self) -> Pixels<'_> {
+        match &self.data {
+            Data::U8 { bytes, mean, std } => Pixels::U8 { data: bytes, mean, std },
+            Data::F32(values) => Pixels::F32(values),
+        }
+    }
+}
+
+/// The patches `patches` (b N + n, n time-major, in any order) of images [B, C, T, H, W];
+/// [K, pt ph pw C]. Pixels get no gradient.
+pub fn patchify(
+    tape: &Tape,
+    images: &Images,
+    patch: [usize; 3],
+    order: PatchOrder,
+    patches: &[u32],
+) -> Result<Tensor> {
+    let grid = images.grid(patch);
+    for axis in 0..3 {
+        let size = images.shape[2 + axis];
+        expect_count("patchify", "pixels left over by patches", size % patch[axis], 0)?;
+    }
+    let rows = images.samples() * grid.iter().product::<usize>();
+    if let Some(place) = patches.iter().position(|&index| index as usize >= rows) {
+        let (op, arg, index) = ("patchify", "the batch", i64::from(patches[place]));
+        return Err(Error::Index { op, arg, index, place, rows });
+    }
+    let width = patch.iter().product::<usize>() * images.shape[1];
+    let y = tape.run("patchify", |device| {
+        let mut y = device.buffer(patches.len() * width);
+        let layout = PatchLayout { shape: images.shape, patch, order };
+        device.patchify(y.view_mut(), images.pixels(), layout, patches);
+        y
+    });
+    Ok(Tensor::new(y, &[patches.len(), width]))
+}
+
+/// Each row of x [R, p C] (values as [`PatchOrder::ChannelsLast`]) to mean 0 and variance 1: the
+/// pixel targets of MAE (He et al. 2022, section 3) and VideoMAE. No gradient.
+pub fn normalize_patches(
+    tape: &Tape,
+    x: &Tensor,
+    channels: usize,
+    per_channel: bool,
+    unbiased: bool,
+    eps: f32,
+    eps_outside_sqrt: bool,
+) -> Result<Tensor> {
+    let (_, width) = matrix("normalize_patches", "x", x)?;
+    expect_count("normalize_patches", "values left over by channels", width % channels, 0)?;
+    let norm = PatchNorm { channels, per_channel, unbiased, eps, eps_outside_sqrt };
+    let y = tape.run("normalize_patches", |device| {
+        let mut y = device.buffer(x.len());
+        device.normalize_patches(y.view_mut(), x.view(), width, norm);
+        y
+    });
+    Ok(Tensor::new(y, x.shape()))
+}

@@ -1,0 +1,74 @@
+//! y = skip + keep_b γ branch: the residual sum with layer scale (Touvron et al. 2021, eq. 4) and
+//! stochastic depth (Huang et al. 2016), both optional.
+
+use crate::shape::{Segments, expect_count, expect_shape, matrix};
+use crate::tape::Gradients;
+use crate::{Result, Tape, Tensor};
+
+/// y = a + b, of one shape [R, D].
+pub fn add(tape: &Tape, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    residual(tape, a, b, None, None)
+}
+
+/// y = skip + keep_b γ branch. skip and branch [R, D]; `scale` is γ [D]; `keep` gives each sample's
+/// factor: 0 where stochastic depth drops the branch, 1/(1 - rate) where it does not.
+pub fn residual(
+    tape: &Tape,
+    skip: &Tensor,
+    branch: &Tensor,
+    scale: Option<&Tensor>,
+    keep: Option<(&Segments, &[f32])>,
+) -> Result<Tensor> {
+    let (rows, width) = matrix("residual", "skip", skip)?;
+    expect_shape("residual", "the branch", branch.shape(), skip.shape())?;
+    if let Some(scale) = scale {
+        expect_shape("residual", "the layer scale", scale.shape(), &[width])?;
+    }
+    let factor = keep.map(|(segments, keep)| row_factors(segments, keep, rows)).transpose()?;
+    let y = tape.run("residual", |device| {
+        let mut y = device.buffer(rows * width);
+        let (scale, factor) = (scale.map(Tensor::view), factor.as_deref());
+        device.residual(y.view_mut(), skip.view(), branch.view(), scale, factor, width);
+        y
+    });
+    let inputs: Vec<_> = [skip, branch].into_iter().chain(scale).collect();
+    // dskip = dy; dbranch = keep_b γ dy; dγ += Σ_r keep_b branch dy
+    let backward = {
+        let (skip, branch, scale) = (skip.clone(), branch.clone(), scale.cloned());
+        move |gradients: &mut Gradients<'_>, dy: Tensor| {
+            gradients.add(&skip, dy.clone())?;
+            if scale.is_none() && factor.is_none() {
+                return gradients.add(&branch, dy);
+            }
+            let device = gradients.device();
+            let mut d_branch = device.buffer(rows * width);
+            let mut d_scale = Tensor::zeros(&[width]);
+            // It was made on the line above: nobody else holds it.
+            let d_scale_view = scale.as_ref().map(|_| d_scale.view_mut().expect("a new gradient"));
+            let (scale_view, factor) = (scale.as_ref().map(Tensor::view), factor.as_deref());
+            let (d_branch_view, dy_view) = (d_branch.view_mut(), dy.view());
+            device.residual_backward(
+                d_branch_view,
+                d_scale_view,
+                dy_view,
+                branch.view(),
+                scale_view,
+                factor,
+                width,
+            );
+            if let Some(scale) = &scale {
+                gradients.add(scale, d_scale)?;
+            }
+            gradients.add(&branch, Tensor::new(d_branch, branch.shape()))
+        }
+    };
+    Ok(tape.record("residual", y, skip.shape(), &inputs, backward))
+}
+
+/// Each row's factor: that of its sample.
+fn row_factors(segments: &Segments, keep: &[f32], rows: usize) -> Result<Vec<f32>> {
+    expect_count("residual", "the samples' factors", keep.len(), segments.len())?;
+    expect_count("residual", "the rows of the segments", segments.rows(), rows)?;
+    let factors = segments.lengths().zip(keep).flat_map(|(n, &k)| std::iter::repeat_n(k, n));
+    Ok(factors.collect())
+}

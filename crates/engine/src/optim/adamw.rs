@@ -1,0 +1,78 @@
+//! AdamW with decoupled weight decay (Loshchilov and Hutter 2019), the arithmetic of
+//! torch.optim.AdamW.
+
+use crate::device::{AdamWStep, Device};
+use crate::{Error, Parameter, Result, Tensor};
+use std::collections::BTreeMap;
+
+/// The optimizer and its moments, kept by parameter name.
+pub struct AdamW {
+    betas: (f32, f32),
+    eps: f32,
+    moments: BTreeMap<String, Moments>,
+}
+
+struct Moments {
+    first: Tensor,
+    second: Tensor,
+    step: u64,
+}
+
+impl AdamW {
+    /// No update made yet.
+    pub fn new(betas: (f32, f32), eps: f32) -> Self {
+        Self { betas, eps, moments: BTreeMap::new() }
+    }
+
+    /// Updates each parameter that has a gradient: (name, parameter, learning rate, weight decay).
+    /// The moments are kept by name, so names must differ from one another.
+    pub fn step<'a>(
+        &mut self,
+        updates: impl IntoIterator<Item = (&'a str, &'a Parameter, f32, f32)>,
+    ) {
+        let device: &dyn Device = &crate::cpu::Cpu;
+        for (name, parameter, lr, weight_decay) in updates {
+            let (betas, eps, moments) = (self.betas, self.eps, &mut self.moments);
+            parameter.update(|value, grad| {
+                let moments = moments.entry(name.to_owned()).or_insert_with(|| {
+                    let zeros = || Tensor::zeros(grad.shape());
+                    Moments { first: zeros(), second: zeros(), step: 0 }
+                });
+                moments.step += 1;
+                let step = AdamWStep { lr, betas, eps, weight_decay, step: moments.step };
+                crate::parameter::make_unique(&mut moments.first);
+                crate::parameter::make_unique(&mut moments.second);
+                // make_unique left both the only handles.
+                let first = moments.first.view_mut().expect("a unique moment");
+                let second = moments.second.view_mut().expect("a unique moment");
+                device.adamw(value, first, second, grad.view(), step);
+            });
+        }
+    }
+
+    /// The moments and update counts: (parameter name, first, second, updates).
+    pub fn state(&self) -> impl Iterator<Item = (&str, &Tensor, &Tensor, u64)> {
+        self.moments.iter().map(|(name, m)| (name.as_str(), &m.first, &m.second, m.step))
+    }
+
+    /// Restores one parameter's moments.
+    pub fn restore(&mut self, name: &str, first: Tensor, second: Tensor, step: u64) -> Result<()> {
+        if first.shape() != second.shape() {
+            return Err(Error::State(format!(
+                "the moments of {name} are {:?} and {:?}, expected one shape",
+                first.shape(),
+                second.shape()
+            )));
+        }
+        self.moments.insert(name.to_owned(), Moments { first, second, step });
+        Ok(())
+    }
+}
+
+/// Whether a parameter is decayed by default: matrices are; biases, norms, layer scales, class and
+/// mask tokens and position tables are not (timm's and V-JEPA's groups).
+pub fn decays_by_default(name: &str, shape: &[usize]) -> bool {
+    let last = name.rsplit('.').next().unwrap_or(name);
+    let table = last.ends_with("token") || last.ends_with("tokens") || last.contains("pos_embed");
+    shape.len() > 1 && !table
+}

@@ -1,0 +1,140 @@
+//! Buffers that come back: a steady training step takes every buffer from here and gives it back,
+//! and asks the system for nothing.
+//!
+//! Token counts change at each step with the masks, so lengths are rounded up to size classes
+//! (four to an octave) and a buffer serves any length of its class.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// 64 bytes: a cache line, an AVX-512 register.
+const LANE: usize = 16;
+
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+struct Lane([f32; LANE]);
+
+// SAFETY: sixteen f32 in 64 bytes: no padding, every bit pattern is valid.
+unsafe impl bytemuck::Zeroable for Lane {}
+// SAFETY: as above.
+unsafe impl bytemuck::Pod for Lane {}
+
+/// A 64-byte aligned f32 buffer in host memory. It returns to the pool when dropped.
+pub struct HostBuffer {
+    lanes: Vec<Lane>,
+    len: usize,
+}
+
+impl HostBuffer {
+    /// A buffer of `len` values of any content: whoever takes it writes all of it.
+    pub fn dirty(len: usize) -> Self {
+        Self { lanes: POOL.take(class_of(len.div_ceil(LANE))), len }
+    }
+
+    /// The values.
+    pub fn as_slice(&self) -> &[f32] {
+        &bytemuck::cast_slice(&self.lanes)[..self.len]
+    }
+
+    /// The values, to write.
+    pub fn as_mut_slice(&mut self) -> &mut [f32] {
+        &mut bytemuck::cast_slice_mut(&mut self.lanes)[..self.len]
+    }
+}
+
+impl Drop for HostBuffer {
+    fn drop(&mut self) {
+        POOL.give(std::mem::take(&mut self.lanes));
+    }
+}
+
+struct Pool {
+    free: Mutex<BTreeMap<usize, Vec<Vec<Lane>>>>,
+    allocations: AtomicU64,
+    live_bytes: AtomicUsize,
+}
+
+static POOL: Pool = Pool {
+    free: Mutex::new(BTreeMap::new()),
+    allocations: AtomicU64::new(0),
+    live_bytes: AtomicUsize::new(0),
+};
+
+/// Counters of the pool since the process began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolStats {
+    /// Buffers asked from the system.
+    pub allocations: u64,
+    /// Bytes held, in use or free.
+    pub bytes: usize,
+}
+
+/// Reads the counters: the test "a steady step allocates nothing" compares two of these.
+pub fn stats() -> PoolStats {
+    PoolStats {
+        allocations: POOL.allocations.load(Ordering::Relaxed),
+        bytes: POOL.live_bytes.load(Ordering::Relaxed),
+    }
+}
+
+/// Gives all free buffers back to the system, as between two stages.
+pub fn release() {
+    let free = std::mem::take(&mut *POOL.lock());
+    let lanes: usize = free.iter().map(|(class, buffers)| class * buffers.len()).sum();
+    POOL.live_bytes.fetch_sub(lanes * size_of::<Lane>(), Ordering::Relaxed);
+}
+
+/// Rounds up to m * 2^k with m in 4..8: at most a quarter is wasted.
+fn class_of(lanes: usize) -> usize {
+    if lanes <= 4 {
+        return 4;
+    }
+    let step = (lanes.next_power_of_two() / 8).max(1);
+    lanes.div_ceil(step) * step
+}
+
+impl Pool {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<usize, Vec<Vec<Lane>>>> {
+        // A panic elsewhere leaves the free lists whole: each change to them is one push or pop.
+        self.free.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// A free buffer of this class or of a class at most twice as large, else a new one.
+    fn take(&self, class: usize) -> Vec<Lane> {
+        let reused =
+            self.lock().range_mut(class..=2 * class).find_map(|(_, buffers)| buffers.pop());
+        reused.unwrap_or_else(|| {
+            self.allocations.fetch_add(1, Ordering::Relaxed);
+            self.live_bytes.fetch_add(class * size_of::<Lane>(), Ordering::Relaxed);
+            vec![Lane([0.0; LANE]); class]
+        })
+    }
+
+    fn give(&self, lanes: Vec<Lane>) {
+        if !lanes.is_empty() {
+            self.lock().entry(lanes.len()).or_default().push(lanes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_waste_at_most_a_quarter() {
+        for lanes in 1..5000 {
+            let class = class_of(lanes);
+            assert!(class >= lanes);
+            assert!(lanes < 5 || class * 4 <= lanes * 5, "{lanes} -> {class}");
+        }
+    }
+
+    #[test]
+    fn a_buffer_is_aligned_and_has_its_length() {
+        let buffer = HostBuffer::dirty(17);
+        assert_eq!(buffer.as_slice().len(), 17);
+        assert_eq!(buffer.as_slice().as_ptr() as usize % 64, 0);
+    }
+}

@@ -1,0 +1,237 @@
+//! The tape: what was computed, in order, and the walk back.
+//!
+//! Every operation computes its result at once. If one of its inputs wants a gradient and the tape
+//! records, it leaves a node: a closure that holds what the backward formula needs. `backward`
+//! takes the nodes from last to first, so each buffer returns to the pool as soon as its node is
+//! done. An operation on untracked tensors (a frozen teacher, evaluation) leaves nothing.
+
+use crate::device::{Buffer, Device, ViewMut};
+use crate::parameter::{Cell, make_unique};
+use crate::shape::expect_count;
+use crate::{Result, Tensor};
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Where a tensor's gradient goes.
+#[derive(Clone)]
+pub(crate) struct Slot {
+    home: Home,
+    offset: usize,
+}
+
+#[derive(Clone)]
+enum Home {
+    /// The output of node number `.0`.
+    Node(usize),
+    Parameter(Arc<Cell>),
+}
+
+impl Slot {
+    pub(crate) fn parameter(cell: Arc<Cell>) -> Self {
+        Self { home: Home::Parameter(cell), offset: 0 }
+    }
+
+    /// The slot of a view that begins `by` elements later.
+    pub(crate) fn shifted(mut self, by: usize) -> Self {
+        self.offset += by;
+        self
+    }
+}
+
+type Backward = Box<dyn FnOnce(&mut Gradients<'_>, Tensor) -> Result<()>>;
+
+struct Node {
+    op: &'static str,
+    shape: Vec<usize>,
+    backward: Backward,
+}
+
+/// Records operations for one backward pass.
+pub struct Tape {
+    device: &'static dyn Device,
+    recording: bool,
+    nodes: RefCell<Vec<Node>>,
+    times: RefCell<Option<Times>>,
+}
+
+/// Seconds spent by operation name, forward and backward, in the order first seen.
+pub type Times = Vec<(&'static str, [f64; 2])>;
+
+impl Default for Tape {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Tape {
+    /// A tape that records, on the CPU.
+    pub fn new() -> Self {
+        Self::on(&crate::cpu::Cpu, true)
+    }
+
+    /// A tape that never records: the same numbers, nothing saved.
+    pub fn inference() -> Self {
+        Self::on(&crate::cpu::Cpu, false)
+    }
+
+    /// A tape on another device.
+    pub fn on(device: &'static dyn Device, recording: bool) -> Self {
+        Self { device, recording, nodes: RefCell::default(), times: RefCell::new(None) }
+    }
+
+    /// Also measures the time of each operation (see [`Tape::times`]).
+    pub fn timed(self) -> Self {
+        Self { times: RefCell::new(Some(Vec::new())), ..self }
+    }
+
+    /// Seconds by operation so far; empty unless the tape is timed.
+    pub fn times(&self) -> Times {
+        self.times.borrow().clone().unwrap_or_default()
+    }
+
+    pub(crate) fn device(&self) -> &'static dyn Device {
+        self.device
+    }
+
+    /// Whether an operation on these inputs would be recorded, and so must save what its backward
+    /// needs.
+    pub(crate) fn tracks(&self, inputs: &[&Tensor]) -> bool {
+        self.recording && inputs.iter().any(|input| input.slot().is_some())
+    }
+
+    /// Runs `compute`, adding its time to `op`.
+    pub(crate) fn run<T>(&self, op: &'static str, compute: impl FnOnce(&dyn Device) -> T) -> T {
+        let start = self.times.borrow().is_some().then(Instant::now);
+        let result = compute(self.device);
+        if let Some(start) = start {
+            self.add_time(op, 0, start);
+        }
+        result
+    }
+
+    fn add_time(&self, op: &'static str, direction: usize, start: Instant) {
+        let mut times = self.times.borrow_mut();
+        let Some(times) = times.as_mut() else { return };
+        let place = times.iter().position(|(name, _)| *name == op).unwrap_or_else(|| {
+            times.push((op, [0.0; 2]));
+            times.len() - 1
+        });
+        times[place].1[direction] += start.elapsed().as_secs_f64();
+    }
+
+    /// Makes a tensor of an operation's result and, if an input wants a gradient, records how to
+    /// compute it: `backward` gets the gradient of the result.
+    pub(crate) fn record(
+        &self,
+        op: &'static str,
+        result: Buffer,
+        shape: &[usize],
+        inputs: &[&Tensor],
+        backward: impl FnOnce(&mut Gradients<'_>, Tensor) -> Result<()> + 'static,
+    ) -> Tensor {
+        self.record_tensor(op, Tensor::new(result, shape), inputs, backward)
+    }
+
+    /// [`Tape::record`] of a result that its own backward needs too.
+    pub(crate) fn record_tensor(
+        &self,
+        op: &'static str,
+        tensor: Tensor,
+        inputs: &[&Tensor],
+        backward: impl FnOnce(&mut Gradients<'_>, Tensor) -> Result<()> + 'static,
+    ) -> Tensor {
+        if !self.tracks(inputs) {
+            return tensor;
+        }
+        let mut nodes = self.nodes.borrow_mut();
+        nodes.push(Node { op, shape: tensor.shape().to_vec(), backward: Box::new(backward) });
+        let home = Home::Node(nodes.len() - 1);
+        tensor.with_slot(Some(Slot { home, offset: 0 }))
+    }
+
+    /// Adds d loss / d p to the gradient of every parameter p that `loss` (one element) depends
+    /// on, and empties the tape.
+    pub fn backward(&self, loss: &Tensor) -> Result<()> {
+        expect_count("backward", "the size of the loss", loss.len(), 1)?;
+        let nodes = self.nodes.take();
+        let mut gradients = Gradients::new(self.device, &nodes);
+        gradients.add(loss, Tensor::from_vec(&[1.0], &[1]))?;
+        for (place, node) in nodes.into_iter().enumerate().rev() {
+            let Some(gradient) = gradients.of_node[place].take() else { continue };
+            let start = self.times.borrow().is_some().then(Instant::now);
+            (node.backward)(&mut gradients, gradient)?;
+            if let Some(start) = start {
+                self.add_time(node.op, 1, start);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Gradients on their way back.
+pub(crate) struct Gradients<'a> {
+    device: &'a dyn Device,
+    of_node: Vec<Option<Tensor>>,
+    shapes: Vec<Vec<usize>>,
+}
+
+impl<'a> Gradients<'a> {
+    fn new(device: &'a dyn Device, nodes: &[Node]) -> Self {
+        let shapes = nodes.iter().map(|node| node.shape.clone()).collect();
+        Self { device, of_node: vec![None; nodes.len()], shapes }
+    }
+
+    pub(crate) fn device(&self) -> &'a dyn Device {
+        self.device
+    }
+
+    /// Adds `gradient`, of the same shape as `tensor`, to the gradient of `tensor`. The buffer is
+    /// taken over where it can be.
+    pub(crate) fn add(&mut self, tensor: &Tensor, gradient: Tensor) -> Result<()> {
+        expect_count("gradient", "its size", gradient.len(), tensor.len())?;
+        let Some(slot) = tensor.slot() else { return Ok(()) };
+        let Home::Node(node) = slot.home else {
+            let device = self.device;
+            return self.accumulate(tensor, |sum| device.add_assign(sum, gradient.view()));
+        };
+        let whole = self.shapes[node].iter().product::<usize>() == tensor.len();
+        match self.of_node[node].take() {
+            None if whole => self.of_node[node] = Some(gradient),
+            Some(mut sum) if whole => {
+                make_unique(&mut sum);
+                // make_unique left this the only handle.
+                self.device.add_assign(sum.view_mut().expect("a unique sum"), gradient.view());
+                self.of_node[node] = Some(sum);
+            }
+            earlier => {
+                self.of_node[node] = earlier;
+                let device = self.device;
+                self.accumulate(tensor, |sum| device.add_assign(sum, gradient.view()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `add` (which does `+=`) with the gradient of `tensor` to write, if it wants one.
+    pub(crate) fn accumulate(
+        &mut self,
+        tensor: &Tensor,
+        add: impl FnOnce(ViewMut<'_>),
+    ) -> Result<()> {
+        let Some(slot) = tensor.slot() else { return Ok(()) };
+        let node = match &slot.home {
+            Home::Parameter(cell) => {
+                cell.accumulate(slot.offset, tensor.len(), add);
+                return Ok(());
+            }
+            Home::Node(node) => *node,
+        };
+        let sum = self.of_node[node].get_or_insert_with(|| Tensor::zeros(&self.shapes[node]));
+        make_unique(sum);
+        // make_unique left this the only handle.
+        let view = sum.view_mut().expect("a unique sum");
+        add(view.range(slot.offset..slot.offset + tensor.len()));
+        Ok(())
+    }
+}
