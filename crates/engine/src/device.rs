@@ -206,8 +206,8 @@ pub struct PatchNorm {
 pub struct AdamWStep {
     /// Learning rate.
     pub lr: f32,
-    /// β1, β2
-    pub betas: (f32, f32),
+    /// β1, β2; f64 because 1 - 0.999 in f32 is off by 5e-5 of itself.
+    pub betas: (f64, f64),
     /// ε
     pub eps: f32,
     /// Decoupled weight decay.

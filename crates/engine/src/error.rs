@@ -45,6 +45,18 @@ pub enum Error {
         /// Its value.
         value: f32,
     },
+    /// Backward was asked of a loss that no parameter had a part in.
+    #[error(
+        "backward: the loss depends on no trainable parameter. Compute it on a recording tape \
+         (Tape::new) from Parameter::tensor, and freeze less."
+    )]
+    Untracked,
+    /// A tensor of one recording met the backward pass of another.
+    #[error(
+        "backward: a tensor was computed on another tape, or on this one before its last backward \
+         pass. Detach it, or compute it again on this tape."
+    )]
+    OtherTape,
     /// The optimizer's saved state does not fit the parameters.
     #[error("optimizer state: {0}")]
     State(String),

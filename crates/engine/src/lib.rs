@@ -25,6 +25,8 @@
 //! Token sequences are packed, never padded: rows `[R, D]` and [`Segments`] that say which rows
 //! belong to which sample. Results are the same bits for any number of threads.
 
+#[cfg(any(test, feature = "check"))]
+pub mod check;
 pub mod cpu;
 pub mod device;
 mod error;

@@ -35,6 +35,20 @@ pub fn expect_count(
     Err(Error::Shape { op, arg, found: found.to_string(), expected: expected.to_string() })
 }
 
+/// Returns an error unless `size` is a whole number of `part`s.
+pub fn expect_multiple(
+    op: &'static str,
+    arg: &'static str,
+    size: usize,
+    part: usize,
+) -> Result<()> {
+    if part > 0 && size.is_multiple_of(part) {
+        return Ok(());
+    }
+    let expected = if part > 0 { format!("a multiple of {part}") } else { "a part above 0".into() };
+    Err(Error::Shape { op, arg, found: size.to_string(), expected })
+}
+
 /// The two sizes of a matrix `[R, D]`.
 pub fn matrix(op: &'static str, arg: &'static str, x: &Tensor) -> Result<(usize, usize)> {
     match *x.shape() {

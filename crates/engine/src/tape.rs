@@ -6,11 +6,12 @@
 //! done. An operation on untracked tensors (a frozen teacher, evaluation) leaves nothing.
 
 use crate::device::{Buffer, Device, ViewMut};
-use crate::parameter::{Cell, make_unique};
+use crate::parameter::{self, make_unique};
 use crate::shape::expect_count;
-use crate::{Result, Tensor};
-use std::cell::RefCell;
+use crate::{Error, Result, Tensor};
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Where a tensor's gradient goes.
@@ -22,13 +23,16 @@ pub(crate) struct Slot {
 
 #[derive(Clone)]
 enum Home {
-    /// The output of node number `.0`.
-    Node(usize),
-    Parameter(Arc<Cell>),
+    /// The output of a node of one recording.
+    Node {
+        recording: u64,
+        place: usize,
+    },
+    Parameter(Arc<parameter::Cell>),
 }
 
 impl Slot {
-    pub(crate) fn parameter(cell: Arc<Cell>) -> Self {
+    pub(crate) fn parameter(cell: Arc<parameter::Cell>) -> Self {
         Self { home: Home::Parameter(cell), offset: 0 }
     }
 
@@ -51,12 +55,20 @@ struct Node {
 pub struct Tape {
     device: &'static dyn Device,
     recording: bool,
+    /// Which recording this is: another for each tape, and after each backward pass.
+    number: Cell<u64>,
     nodes: RefCell<Vec<Node>>,
     times: RefCell<Option<Times>>,
 }
 
 /// Seconds spent by operation name, forward and backward, in the order first seen.
 pub type Times = Vec<(&'static str, [f64; 2])>;
+
+/// A number no other recording has.
+fn next_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
 
 impl Default for Tape {
     fn default() -> Self {
@@ -77,7 +89,8 @@ impl Tape {
 
     /// A tape on another device.
     pub fn on(device: &'static dyn Device, recording: bool) -> Self {
-        Self { device, recording, nodes: RefCell::default(), times: RefCell::new(None) }
+        let number = Cell::new(next_number());
+        Self { device, recording, number, nodes: RefCell::default(), times: RefCell::new(None) }
     }
 
     /// Also measures the time of each operation (see [`Tape::times`]).
@@ -146,17 +159,25 @@ impl Tape {
         }
         let mut nodes = self.nodes.borrow_mut();
         nodes.push(Node { op, shape: tensor.shape().to_vec(), backward: Box::new(backward) });
-        let home = Home::Node(nodes.len() - 1);
+        let home = Home::Node { recording: self.number.get(), place: nodes.len() - 1 };
         tensor.with_slot(Some(Slot { home, offset: 0 }))
+    }
+
+    /// Operations recorded and not yet walked back.
+    pub fn recorded(&self) -> usize {
+        self.nodes.borrow().len()
     }
 
     /// Adds d loss / d p to the gradient of every parameter p that `loss` (one element) depends
     /// on, and empties the tape.
     pub fn backward(&self, loss: &Tensor) -> Result<()> {
         expect_count("backward", "the size of the loss", loss.len(), 1)?;
+        if loss.slot().is_none() {
+            return Err(Error::Untracked);
+        }
         let nodes = self.nodes.take();
-        let mut gradients = Gradients::new(self.device, &nodes);
-        gradients.add(loss, Tensor::from_vec(&[1.0], &[1]))?;
+        let mut gradients = Gradients::new(self.device, &nodes, self.number.replace(next_number()));
+        gradients.add(loss, Tensor::from_vec([1.0], &[1]))?;
         for (place, node) in nodes.into_iter().enumerate().rev() {
             let Some(gradient) = gradients.of_node[place].take() else { continue };
             let start = self.times.borrow().is_some().then(Instant::now);
@@ -172,14 +193,20 @@ impl Tape {
 /// Gradients on their way back.
 pub(crate) struct Gradients<'a> {
     device: &'a dyn Device,
+    recording: u64,
     of_node: Vec<Option<Tensor>>,
     shapes: Vec<Vec<usize>>,
 }
 
 impl<'a> Gradients<'a> {
-    fn new(device: &'a dyn Device, nodes: &[Node]) -> Self {
+    fn new(device: &'a dyn Device, nodes: &[Node], recording: u64) -> Self {
         let shapes = nodes.iter().map(|node| node.shape.clone()).collect();
-        Self { device, of_node: vec![None; nodes.len()], shapes }
+        Self { device, recording, of_node: vec![None; nodes.len()], shapes }
+    }
+
+    /// The place of a node, if it is of this recording.
+    fn place(&self, recording: u64, place: usize) -> Result<usize> {
+        if recording == self.recording { Ok(place) } else { Err(Error::OtherTape) }
     }
 
     pub(crate) fn device(&self) -> &'a dyn Device {
@@ -191,10 +218,11 @@ impl<'a> Gradients<'a> {
     pub(crate) fn add(&mut self, tensor: &Tensor, gradient: Tensor) -> Result<()> {
         expect_count("gradient", "its size", gradient.len(), tensor.len())?;
         let Some(slot) = tensor.slot() else { return Ok(()) };
-        let Home::Node(node) = slot.home else {
+        let Home::Node { recording, place } = slot.home else {
             let device = self.device;
             return self.accumulate(tensor, |sum| device.add_assign(sum, gradient.view()));
         };
+        let node = self.place(recording, place)?;
         let whole = self.shapes[node].iter().product::<usize>() == tensor.len();
         match self.of_node[node].take() {
             None if whole => self.of_node[node] = Some(gradient),
@@ -225,7 +253,7 @@ impl<'a> Gradients<'a> {
                 cell.accumulate(slot.offset, tensor.len(), add);
                 return Ok(());
             }
-            Home::Node(node) => *node,
+            Home::Node { recording, place } => self.place(*recording, *place)?,
         };
         let sum = self.of_node[node].get_or_insert_with(|| Tensor::zeros(&self.shapes[node]));
         make_unique(sum);

@@ -8,13 +8,14 @@ pub(crate) fn adamw(
     s: AdamWStep,
 ) {
     let (b1, b2) = s.betas;
-    let c1 = 1.0 - f64::from(b1).powi(s.step as i32);
-    let c2 = (1.0 - f64::from(b2).powi(s.step as i32)).sqrt() as f32;
+    let c1 = 1.0 - b1.powi(s.step as i32);
+    let c2 = (1.0 - b2.powi(s.step as i32)).sqrt() as f32;
+    let (new1, keep2, new2) = ((1.0 - b1) as f32, b2 as f32, (1.0 - b2) as f32);
     let size = (f64::from(s.lr) / c1) as f32;
     for i in 0..value.len() {
         value[i] *= 1.0 - s.lr * s.weight_decay;
-        first[i] += (grad[i] - first[i]) * (1.0 - b1);
-        second[i] = second[i] * b2 + grad[i] * grad[i] * (1.0 - b2);
+        first[i] += (grad[i] - first[i]) * new1;
+        second[i] = second[i] * keep2 + grad[i] * grad[i] * new2;
         value[i] -= size * first[i] / (second[i].sqrt() / c2 + s.eps);
     }
 }

@@ -2,7 +2,7 @@
 //! the backward pass makes them again from the saved log-sum-exp (Dao et al. 2022).
 
 use crate::device::{AttentionGrad, AttentionInput, HeadRows};
-use crate::shape::{Segments, expect_count, matrix};
+use crate::shape::{Segments, expect_count, expect_multiple, matrix};
 use crate::tape::Gradients;
 use crate::{Result, Tape, Tensor};
 
@@ -27,7 +27,7 @@ impl Plan {
         expect_count(op, "the rows of the query segments", q_segments.rows(), rows[0])?;
         expect_count(op, "the rows of the key segments", k_segments.rows(), rows[1])?;
         expect_count(op, "the samples of the key segments", k_segments.len(), q_segments.len())?;
-        expect_count(op, "columns left over by heads", width % heads, 0)?;
+        expect_multiple(op, "the width to split into heads", width, heads)?;
         Ok(Self { q_segments, k_segments, heads, width })
     }
 
@@ -72,6 +72,7 @@ fn forward(op: &'static str, tape: &Tape, input: AttentionInput<'_>) -> [Tensor;
 /// timm's fused projection writes them; y [R, D].
 pub fn attention(tape: &Tape, qkv: &Tensor, segments: &Segments, heads: usize) -> Result<Tensor> {
     let (rows, columns) = matrix("attention", "qkv", qkv)?;
+    expect_multiple("attention", "the width of qkv", columns, 3)?;
     let plan = Plan::new("attention", [segments, segments], [rows, rows], columns / 3, heads)?;
     let [y, lse] = forward("attention", tape, plan.packed(qkv));
     let backward = {

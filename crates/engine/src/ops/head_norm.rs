@@ -1,7 +1,7 @@
 //! Layer norm over each attention head: timm's `qk_norm` (Dehghani et al. 2023, section 2).
 
 use crate::device::{HeadColumns, Moments};
-use crate::shape::{expect_count, expect_shape, matrix};
+use crate::shape::{expect_count, expect_multiple, expect_shape, matrix};
 use crate::tape::Gradients;
 use crate::{Result, Tape, Tensor};
 use std::ops::Range;
@@ -20,7 +20,7 @@ pub fn head_norm(
     let (rows, stride) = matrix("head_norm", "x", x)?;
     expect_shape("head_norm", "the weight", gamma.shape(), &[head_dim])?;
     expect_shape("head_norm", "the bias", beta.shape(), &[head_dim])?;
-    expect_count("head_norm", "columns left over by heads", columns.len() % head_dim, 0)?;
+    expect_multiple("head_norm", "the width to split into heads", columns.len(), head_dim)?;
     expect_count("head_norm", "columns past the row", columns.end.saturating_sub(stride), 0)?;
     let heads = columns.len() / head_dim;
     let columns = HeadColumns { columns, head_dim, stride };

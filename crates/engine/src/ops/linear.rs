@@ -18,7 +18,7 @@ struct Layer {
 impl Layer {
     fn new(op: &'static str, x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Self> {
         let (rows, input) = matrix(op, "x", x)?;
-        let output = w.shape()[0];
+        let (output, _) = matrix(op, "the weight", w)?;
         expect_shape(op, "the weight", w.shape(), &[output, input])?;
         if let Some(b) = b {
             expect_shape(op, "the bias", b.shape(), &[output])?;

@@ -2,7 +2,7 @@
 //! bytes until here, so masked patches are never touched.
 
 use crate::device::{PatchLayout, PatchNorm, Pixels};
-use crate::shape::{expect_count, matrix};
+use crate::shape::{expect_count, expect_multiple, matrix};
 use crate::{Error, Result, Tape, Tensor};
 use std::sync::Arc;
 
@@ -82,11 +82,10 @@ pub fn patchify(
     order: PatchOrder,
     patches: &[u32],
 ) -> Result<Tensor> {
-    let grid = images.grid(patch);
-    for axis in 0..3 {
-        let size = images.shape[2 + axis];
-        expect_count("patchify", "pixels left over by patches", size % patch[axis], 0)?;
+    for (&side, part) in images.shape[2..].iter().zip(patch) {
+        expect_multiple("patchify", "a side in pixels", side, part)?;
     }
+    let grid = images.grid(patch);
     let rows = images.samples() * grid.iter().product::<usize>();
     if let Some(place) = patches.iter().position(|&index| index as usize >= rows) {
         let (op, arg, index) = ("patchify", "the batch", i64::from(patches[place]));
@@ -114,7 +113,7 @@ pub fn normalize_patches(
     eps_outside_sqrt: bool,
 ) -> Result<Tensor> {
     let (_, width) = matrix("normalize_patches", "x", x)?;
-    expect_count("normalize_patches", "values left over by channels", width % channels, 0)?;
+    expect_multiple("normalize_patches", "the width of a patch", width, channels)?;
     let norm = PatchNorm { channels, per_channel, unbiased, eps, eps_outside_sqrt };
     let y = tape.run("normalize_patches", |device| {
         let mut y = device.buffer(x.len());

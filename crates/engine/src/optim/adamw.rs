@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 /// The optimizer and its moments, kept by parameter name.
 pub struct AdamW {
-    betas: (f32, f32),
+    betas: (f64, f64),
     eps: f32,
     moments: BTreeMap<String, Moments>,
 }
@@ -20,7 +20,7 @@ struct Moments {
 
 impl AdamW {
     /// No update made yet.
-    pub fn new(betas: (f32, f32), eps: f32) -> Self {
+    pub fn new(betas: (f64, f64), eps: f32) -> Self {
         Self { betas, eps, moments: BTreeMap::new() }
     }
 
