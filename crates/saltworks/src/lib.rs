@@ -5,6 +5,7 @@ pub mod eval;
 pub mod mask;
 pub mod method;
 pub mod model;
+pub mod range;
 pub mod recipe;
 pub mod report;
 pub mod train;

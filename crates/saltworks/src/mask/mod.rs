@@ -1,1 +1,237 @@
-//! The mask room.
+//! Masks: which tokens of a clip the encoder sees (the context) and which are to be predicted (the
+//! target).
+//!
+//! Masks are a function of (seed, step, sample): the number of threads, a restart or the cut of a
+//! batch over machines changes none of them.
+
+mod batch;
+mod block;
+mod grid;
+mod ijepa;
+mod multi_block;
+mod random;
+
+pub use batch::Masks;
+pub use block::Block;
+pub use grid::Grid;
+pub use ijepa::IJepa;
+pub use multi_block::{Blocks, Draw, MultiBlock, SideLimit};
+pub use random::{Random, Spread};
+
+use serde::{Deserialize, Serialize};
+
+use crate::range::Range;
+
+/// What a mask sampler answers.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why there are no masks.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A setting no mask can be drawn with.
+    #[error("masks: {name} is {found}, expected {expected}")]
+    Setting {
+        /// The setting's name in the recipe.
+        name: &'static str,
+        /// Its value.
+        found: String,
+        /// Which values there are.
+        expected: &'static str,
+    },
+    /// Draws that leave the encoder or the predictor nothing.
+    #[error(
+        "masks leave no {lacking} in {failed} of {draws} draws: a grid of {grid} tokens with \
+         {masking}. {advice}"
+    )]
+    Empty {
+        /// "context" or "target".
+        lacking: &'static str,
+        /// Draws that failed.
+        failed: usize,
+        /// Draws made.
+        draws: usize,
+        /// The token grid.
+        grid: Grid,
+        /// The settings, in words.
+        masking: String,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// Lists given from outside that are no masks.
+    #[error("masks of sample {sample}: {problem}")]
+    Lists {
+        /// Which sample of the batch.
+        sample: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// How the masks of a batch are drawn.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Masking {
+    /// A context block less the union of target blocks: SALT on images.
+    MultiBlock(MultiBlock),
+    /// Tokens at random: MAE.
+    Random(Random),
+    /// Square blocks up to a ratio.
+    Block(Block),
+    /// Target blocks that do not overlap: I-JEPA as stable-pretraining has it.
+    #[serde(rename = "ijepa")]
+    IJepa(IJepa),
+}
+
+/// One sample's masks as places of the plane or tokens of the grid.
+struct Drawn {
+    context: Vec<u32>,
+    target: Vec<u32>,
+}
+
+/// Draws made by [`Masking::validate`].
+const TRIAL_DRAWS: usize = 256;
+
+/// Draws for one sample before giving up. [`Masking::validate`] accepts no settings of which half
+/// the draws fail, so that this many fail with a chance below 2⁻¹⁰⁰.
+const MOST_ATTEMPTS: usize = 100;
+
+/// Samples of one step that have their own number stream.
+const MOST_SAMPLES: u64 = 1 << 20;
+
+impl Masking {
+    /// Checks the settings and that they leave a context and a target in most draws on this grid.
+    pub fn validate(&self, grid: Grid) -> Result<()> {
+        if grid.is_empty() || grid.len() > u32::MAX as usize {
+            let expected = "1 to 2^32 - 1 tokens; choose a smaller patch or larger images";
+            return Err(Error::Setting { name: "grid", found: grid.to_string(), expected });
+        }
+        self.check_settings()?;
+        let mut random = engine::random::Random::new(0, "mask trial", 0);
+        let failures = (0..TRIAL_DRAWS).filter_map(|_| lacking(&self.draw(grid, &mut random)));
+        let failures: Vec<_> = failures.collect();
+        if failures.len() * 2 < TRIAL_DRAWS {
+            return Ok(());
+        }
+        Err(self.empty(grid, failures[0], failures.len(), TRIAL_DRAWS))
+    }
+
+    /// Masks of a batch at one step.
+    pub fn sample(&self, grid: Grid, batch: usize, seed: u64, step: u64) -> Result<Masks> {
+        self.sample_part(grid, 0..batch, seed, step)
+    }
+
+    /// Masks of the samples `part` of a step's batch: the same as those rows of the whole batch, so
+    /// that a batch may be cut over micro-batches or machines.
+    pub fn sample_part(
+        &self,
+        grid: Grid,
+        part: std::ops::Range<usize>,
+        seed: u64,
+        step: u64,
+    ) -> Result<Masks> {
+        assert!(part.end as u64 <= MOST_SAMPLES, "a batch holds at most 2^20 samples");
+        let (mut context, mut target) = (Vec::new(), Vec::new());
+        for sample in part {
+            let stream = if self.per_sample() { sample as u64 } else { 0 };
+            if !self.per_sample() && !context.is_empty() {
+                context.extend_from_within(..1);
+                target.extend_from_within(..1);
+                continue;
+            }
+            let index = step.wrapping_mul(MOST_SAMPLES).wrapping_add(stream);
+            let drawn =
+                self.draw_both(grid, &mut engine::random::Random::new(seed, "masks", index))?;
+            context.push(drawn.context);
+            target.push(drawn.target);
+        }
+        Ok(Masks { grid, context, target })
+    }
+
+    /// Draws until neither context nor target is empty.
+    fn draw_both(&self, grid: Grid, random: &mut engine::random::Random) -> Result<Drawn> {
+        let mut last = "context";
+        for _ in 0..MOST_ATTEMPTS {
+            let drawn = self.draw(grid, random);
+            match lacking(&drawn) {
+                None => return Ok(drawn),
+                Some(name) => last = name,
+            }
+        }
+        Err(self.empty(grid, last, MOST_ATTEMPTS, MOST_ATTEMPTS))
+    }
+
+    fn draw(&self, grid: Grid, random: &mut engine::random::Random) -> Drawn {
+        match self {
+            Self::MultiBlock(masking) => masking.draw(grid, random),
+            Self::Random(masking) => masking.draw(grid, random),
+            Self::Block(masking) => masking.draw(grid, random),
+            Self::IJepa(masking) => masking.draw(grid, random),
+        }
+    }
+
+    fn check_settings(&self) -> Result<()> {
+        match self {
+            Self::MultiBlock(masking) => masking.check(),
+            Self::Random(masking) => masking.check(),
+            Self::Block(masking) => masking.check(),
+            Self::IJepa(masking) => masking.check(),
+        }
+    }
+
+    fn per_sample(&self) -> bool {
+        match self {
+            Self::MultiBlock(masking) => masking.per_sample,
+            Self::Random(masking) => masking.per_sample,
+            Self::Block(masking) => masking.per_sample,
+            Self::IJepa(masking) => masking.per_sample,
+        }
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Self::MultiBlock(masking) => masking.describe(),
+            Self::Random(masking) => format!("random masks of ratio {}", masking.ratio),
+            Self::Block(masking) => {
+                format!("blocks of side {} up to ratio {}", masking.size, masking.ratio)
+            }
+            Self::IJepa(masking) => masking.describe(),
+        }
+    }
+
+    fn empty(&self, grid: Grid, lacking: &'static str, failed: usize, draws: usize) -> Error {
+        let advice = match lacking {
+            "context" => "Use fewer or smaller targets, a lower ratio, or a smaller patch",
+            _ => "Use a higher ratio or a smaller patch",
+        };
+        Error::Empty { lacking, failed, draws, grid, masking: self.describe(), advice }
+    }
+}
+
+/// What a draw leaves empty.
+fn lacking(drawn: &Drawn) -> Option<&'static str> {
+    match (drawn.context.is_empty(), drawn.target.is_empty()) {
+        (true, _) => Some("context"),
+        (_, true) => Some("target"),
+        _ => None,
+    }
+}
+
+/// Checks that a range ascends inside (0, most].
+fn check_range(name: &'static str, range: Range, most: f64, expected: &'static str) -> Result<()> {
+    if range.lies_within(0.0, most) {
+        return Ok(());
+    }
+    Err(Error::Setting { name, found: range.to_string(), expected })
+}
+
+/// Checks a ratio of masked tokens.
+fn check_ratio(ratio: f64) -> Result<()> {
+    if ratio > 0.0 && ratio < 1.0 {
+        return Ok(());
+    }
+    let expected = "a number above 0 and below 1";
+    Err(Error::Setting { name: "ratio", found: ratio.to_string(), expected })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,74 @@
-//! The method room.
+//! What is trained: MAE (stage 1) and SALT (stage 2).
+
+mod mae;
+mod salt;
+
+pub use mae::{Covered, Mae, MaeOptions, PixelNorm};
+pub use salt::{Salt, SaltOptions};
+
+use crate::mask::Masks;
+use crate::model::{Encoder, StepKey};
+use engine::ops::Images;
+use engine::{Frozen, Parameter, Result, Tape, Tensor};
+
+/// What a training step computes.
+pub struct Step {
+    /// One element.
+    pub loss: Tensor,
+    /// The class token of each sample (mean of the context tokens where there is none) [B, D],
+    /// without gradient.
+    pub embedding: Tensor,
+    /// [M, patch values or teacher width], sample by sample.
+    pub predictions: Tensor,
+    /// What they should be, of the same shape.
+    pub targets: Tensor,
+    /// Rows M of the predictions.
+    pub target_count: usize,
+    /// The student's tokens that the prediction starts from.
+    pub context_tokens: usize,
+}
+
+/// Features of whole images, [B, D] each, without gradient.
+pub struct Embedding {
+    /// The class token, where there is one.
+    pub cls: Option<Tensor>,
+    /// Mean of the patch tokens.
+    pub mean: Tensor,
+}
+
+/// A way of pretraining.
+pub trait Method: Sync {
+    /// Loss and named outputs of a batch [B, C, T, H, W] under its masks.
+    fn step(&self, tape: &Tape, images: &Images, masks: &Masks, key: StepKey) -> Result<Step>;
+
+    /// Calls `f` with each parameter that is trained, and its name.
+    fn visit(&self, f: &mut dyn FnMut(&str, &Parameter));
+
+    /// The encoder that this stage is for.
+    fn encoder(&self) -> &Encoder;
+
+    /// All trained parameters with their names.
+    fn parameters(&self) -> Vec<(String, Parameter)> {
+        let mut list = Vec::new();
+        self.visit(&mut |name, parameter| list.push((name.to_owned(), parameter.share())));
+        list
+    }
+}
+
+/// Features of whole images from an encoder: what probes read.
+pub fn embed(encoder: &Encoder, images: &Images) -> Result<Embedding> {
+    use crate::model::{Patches, Read};
+    let tape = Tape::inference();
+    let encoded = encoder.forward(&tape, images, Patches::All, Read::All, None)?;
+    let cls = encoder.spec().class_token.then(|| encoded.row(&tape, 0)).transpose()?;
+    Ok(Embedding { cls, mean: encoded.mean(&tape)? })
+}
+
+/// A teacher: an encoder that nothing trains.
+pub type Teacher = Frozen<Encoder>;
+
+/// The embedding that a training step reports: class token, or the mean of the context tokens.
+fn context_embedding(tape: &Tape, encoded: &crate::model::Encoded, cls: bool) -> Result<Tensor> {
+    let embedding = if cls { encoded.row(tape, 0)? } else { encoded.mean(tape)? };
+    Ok(embedding.detach())
+}

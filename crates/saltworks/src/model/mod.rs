@@ -1,1 +1,25 @@
-//! The model room.
+//! The networks, forward only: timm's vision transformer, the predictor and the pixel decoder.
+
+mod block;
+mod decoder;
+mod encoder;
+mod layers;
+pub mod position;
+mod predictor;
+mod spec;
+mod transformer;
+
+pub use decoder::PixelDecoder;
+pub use encoder::{Encoded, Encoder, Patches, Read};
+pub use predictor::Predictor;
+pub use spec::{SpecError, VitSpec};
+pub use transformer::TransformerSpec;
+
+/// Names one step of one run, for the random draws of stochastic depth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepKey {
+    /// The run's seed.
+    pub seed: u64,
+    /// The step within the stage, micro-batches counted.
+    pub step: u64,
+}

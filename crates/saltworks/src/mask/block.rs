@@ -1,0 +1,72 @@
+//! Block masks: square blocks until a ratio of the tokens is masked, as stable-pretraining's
+//! `PatchMasking(block_size > 1)` (backbone/patch_masking.py).
+
+use engine::random::Random;
+use serde::{Deserialize, Serialize};
+
+use super::grid::Rectangle;
+use super::random::set_some;
+use super::{Drawn, Error, Grid, Result, check_ratio};
+
+/// Squares around random centres, cut at the border, until ⌊H·W·ratio⌋ places are masked; single
+/// places are then shown or masked at random to meet that number. Masks reach through all times.
+///
+/// The reference draws blocks for all samples until the last has enough, so that its samples depend
+/// on each other; here each stops by itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Block {
+    /// Share of masked tokens.
+    pub ratio: f64,
+    /// Side of a square, in tokens.
+    pub size: usize,
+    /// Masks of its own for each sample; else one for the whole batch.
+    pub per_sample: bool,
+}
+
+impl Default for Block {
+    /// The reference's example: ratio 0.75, blocks of 4 x 4.
+    fn default() -> Self {
+        Self { ratio: 0.75, size: 4, per_sample: true }
+    }
+}
+
+impl Block {
+    pub(super) fn check(&self) -> Result<()> {
+        check_ratio(self.ratio)?;
+        if (1..=1024).contains(&self.size) {
+            return Ok(());
+        }
+        let found = self.size.to_string();
+        Err(Error::Setting { name: "size", found, expected: "1 to 1024 tokens" })
+    }
+
+    pub(super) fn draw(&self, grid: Grid, random: &mut Random) -> Drawn {
+        let wanted = (grid.plane() as f64 * self.ratio) as usize;
+        let mut masked = vec![false; grid.plane()];
+        let count = |masked: &[bool]| masked.iter().filter(|&&masked| masked).count();
+        // The reference's bound on the number of blocks.
+        for _ in 0..wanted / (self.size * self.size) + 5 {
+            self.square(grid, random).places(grid).for_each(|place| masked[place] = true);
+            if count(&masked) >= wanted {
+                break;
+            }
+        }
+        let found = count(&masked);
+        set_some(&mut masked, found.saturating_sub(wanted), false, random);
+        set_some(&mut masked, wanted.saturating_sub(found), true, random);
+        let shown: Vec<bool> = masked.iter().map(|&masked| !masked).collect();
+        Drawn { context: grid.tubes(&shown), target: grid.tubes(&masked) }
+    }
+
+    fn square(&self, grid: Grid, random: &mut Random) -> Rectangle {
+        let mut side = |length: usize| {
+            let centre = random.below(length) as isize;
+            let first = centre - (self.size / 2) as isize;
+            let end = (first + self.size as isize).min(length as isize);
+            (first.max(0) as usize, end as usize)
+        };
+        let ((top, bottom), (left, right)) = (side(grid.h), side(grid.w));
+        Rectangle { top, left, height: bottom - top, width: right - left }
+    }
+}

@@ -1,0 +1,142 @@
+//! Multi-block masks: one context block less the union of target blocks, as stable-pretraining's
+//! `multi_block_mask` (data/masking.py) and its SALT draw them; after I-JEPA (Assran et al. 2023).
+
+use engine::random::Random;
+use serde::{Deserialize, Serialize};
+
+use super::grid::Rectangle;
+use super::{Drawn, Error, Grid, Result, check_range};
+use crate::range::Range;
+
+/// One context block and several target blocks; a token in both is a target. Blocks reach through
+/// all times of a clip.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MultiBlock {
+    /// The one block the context is cut from; its `count` is 1.
+    pub context: Blocks,
+    /// The blocks to predict. All of one sample have the same size, as in the reference and I-JEPA.
+    pub targets: Blocks,
+    /// Whether scale and aspect ratio of a block share one random number.
+    pub draw: Draw,
+    /// How long a side of a block may be.
+    pub side_limit: SideLimit,
+    /// Masks of its own for each sample; else one for the whole batch, as the reference.
+    pub per_sample: bool,
+}
+
+/// Blocks of one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Blocks {
+    /// How many.
+    pub count: usize,
+    /// Area of a block as a share of H·W.
+    pub scale: Range,
+    /// Height over width.
+    pub aspect_ratio: Range,
+}
+
+/// How the size of a block is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Draw {
+    /// One number for both, so that large blocks are always tall: the reference and I-JEPA.
+    Joint,
+    /// A number each: V-JEPA.
+    Independent,
+}
+
+/// The longest side of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SideLimit {
+    /// One less than the grid's: the reference and I-JEPA.
+    BelowGrid,
+    /// The grid's: V-JEPA.
+    Grid,
+}
+
+impl Default for MultiBlock {
+    /// The reference's numbers (`MultiBlockMasking`), with masks per sample.
+    fn default() -> Self {
+        let [one, targets] = [Range::new(1.0, 1.0), Range::new(0.75, 1.5)];
+        Self {
+            context: Blocks { count: 1, scale: Range::new(0.85, 1.0), aspect_ratio: one },
+            targets: Blocks { count: 4, scale: Range::new(0.15, 0.2), aspect_ratio: targets },
+            draw: Draw::Joint,
+            side_limit: SideLimit::BelowGrid,
+            per_sample: true,
+        }
+    }
+}
+
+impl MultiBlock {
+    pub(super) fn check(&self) -> Result<()> {
+        let count = |name, found: usize, expected| {
+            Err(Error::Setting { name, found: found.to_string(), expected })
+        };
+        if self.context.count != 1 {
+            return count("context.count", self.context.count, "1");
+        }
+        if !(1..=1024).contains(&self.targets.count) {
+            return count("targets.count", self.targets.count, "1 to 1024");
+        }
+        let share = "[min, max] with 0 < min <= max <= 1";
+        check_range("context.scale", self.context.scale, 1.0, share)?;
+        check_range("targets.scale", self.targets.scale, 1.0, share)?;
+        let ratio = "[min, max] with 0 < min <= max <= 100";
+        check_range("context.aspect_ratio", self.context.aspect_ratio, 100.0, ratio)?;
+        check_range("targets.aspect_ratio", self.targets.aspect_ratio, 100.0, ratio)
+    }
+
+    pub(super) fn describe(&self) -> String {
+        let Self { context, targets, .. } = self;
+        format!(
+            "a context block of scale {} less {} target blocks of scale {}",
+            context.scale, targets.count, targets.scale
+        )
+    }
+
+    pub(super) fn draw(&self, grid: Grid, random: &mut Random) -> Drawn {
+        let context_size = self.size(self.context, grid, random);
+        let target_size = self.size(self.targets, grid, random);
+        let (mut context, mut target) = (vec![false; grid.plane()], vec![false; grid.plane()]);
+        place(context_size, grid, random).places(grid).for_each(|place| context[place] = true);
+        for _ in 0..self.targets.count {
+            for place in place(target_size, grid, random).places(grid) {
+                target[place] = true;
+                context[place] = false;
+            }
+        }
+        Drawn { context: grid.tubes(&context), target: grid.tubes(&target) }
+    }
+
+    /// Height and width of a block, at least 1 x 1: the reference's `_sample_block_size`.
+    fn size(&self, blocks: Blocks, grid: Grid, random: &mut Random) -> (usize, usize) {
+        let u = random.uniform_f64();
+        let v = match self.draw {
+            Draw::Joint => u,
+            Draw::Independent => random.uniform_f64(),
+        };
+        let area = (grid.plane() as f64 * blocks.scale.at(u)).floor();
+        let aspect_ratio = blocks.aspect_ratio.at(v);
+        let side = |square: f64, length: usize| {
+            // Half to even, as Python's round().
+            let side = square.sqrt().round_ties_even() as usize;
+            let most = match self.side_limit {
+                SideLimit::BelowGrid => length - 1,
+                SideLimit::Grid => length,
+            };
+            side.min(most).max(1)
+        };
+        (side(area * aspect_ratio, grid.h), side(area / aspect_ratio, grid.w))
+    }
+}
+
+/// A block of this size anywhere on the grid.
+pub(super) fn place((height, width): (usize, usize), grid: Grid, random: &mut Random) -> Rectangle {
+    let top = random.below(grid.h - height + 1);
+    let left = random.below(grid.w - width + 1);
+    Rectangle { top, left, height, width }
+}

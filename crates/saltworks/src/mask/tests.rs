@@ -1,0 +1,228 @@
+use super::*;
+
+fn maskings(per_sample: bool) -> [Masking; 5] {
+    let multi_block = MultiBlock { per_sample, ..MultiBlock::default() };
+    let independent =
+        MultiBlock { draw: Draw::Independent, side_limit: SideLimit::Grid, ..multi_block.clone() };
+    [
+        Masking::MultiBlock(multi_block),
+        Masking::MultiBlock(independent),
+        Masking::Random(Random { per_sample, ..Random::default() }),
+        Masking::Block(Block { per_sample, ..Block::default() }),
+        Masking::IJepa(IJepa { per_sample, ..IJepa::default() }),
+    ]
+}
+
+const GRIDS: [Grid; 5] = [
+    Grid::image(14, 14),
+    Grid::image(7, 7),
+    Grid::image(5, 16),
+    Grid { t: 8, h: 14, w: 14 },
+    Grid { t: 2, h: 4, w: 4 },
+];
+
+#[test]
+fn masks_are_disjoint_ascending_in_range_and_never_empty() {
+    for masking in maskings(true) {
+        for grid in GRIDS {
+            masking.validate(grid).unwrap();
+            for step in 0..50 {
+                let Masks { context, target, .. } = masking.sample(grid, 8, 3, step).unwrap();
+                Masks::new(grid, context, target).unwrap_or_else(|e| panic!("{masking:?}: {e}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_and_step_give_the_same_masks_and_others_do_not() {
+    let grid = Grid::image(14, 14);
+    for masking in maskings(true) {
+        let masks = |seed, step| masking.sample(grid, 4, seed, step).unwrap();
+        assert_eq!(masks(1, 5), masks(1, 5));
+        assert_ne!(masks(1, 5), masks(2, 5));
+        assert_ne!(masks(1, 5), masks(1, 6));
+    }
+}
+
+#[test]
+fn samples_differ_unless_the_mask_is_the_batchs() {
+    let grid = Grid::image(14, 14);
+    for masking in maskings(true) {
+        let masks = masking.sample(grid, 4, 1, 0).unwrap();
+        assert!((1..4).all(|b| masks.context[b] != masks.context[0]), "{masking:?}");
+    }
+    for masking in maskings(false) {
+        let masks = masking.sample(grid, 4, 1, 0).unwrap();
+        assert!((1..4).all(|b| masks.context[b] == masks.context[0]), "{masking:?}");
+        assert!((1..4).all(|b| masks.target[b] == masks.target[0]), "{masking:?}");
+        assert_ne!(masks, masking.sample(grid, 4, 1, 1).unwrap());
+    }
+}
+
+#[test]
+fn a_part_of_a_batch_has_the_masks_of_the_whole() {
+    let grid = Grid::image(7, 7);
+    for masking in maskings(true).into_iter().chain(maskings(false)) {
+        let whole = masking.sample(grid, 6, 9, 4).unwrap();
+        let part = masking.sample_part(grid, 2..5, 9, 4).unwrap();
+        assert_eq!(part.context, whole.context[2..5]);
+        assert_eq!(part.target, whole.target[2..5]);
+    }
+}
+
+#[test]
+fn tubes_mask_a_place_at_all_times() {
+    let grid = Grid { t: 3, h: 6, w: 6 };
+    for masking in maskings(true) {
+        let masks = masking.sample(grid, 1, 0, 0).unwrap();
+        let plane = |t: u32| masks.target[0].iter().filter(move |&n| n / 36 == t).map(|n| n % 36);
+        assert!(plane(0).eq(plane(1)) && plane(0).eq(plane(2)), "{masking:?}");
+    }
+    let tokens = Masking::Random(Random { spread: Spread::Tokens, ..Random::default() });
+    let masks = tokens.sample(grid, 1, 0, 0).unwrap();
+    assert_eq!(masks.target[0].len(), 81);
+    let at = |t: u32| masks.target[0].iter().filter(|&n| n / 36 == t).map(|n| n % 36).collect();
+    let (first, second): (Vec<u32>, Vec<u32>) = (at(0), at(1));
+    assert_ne!(first, second);
+}
+
+#[test]
+fn ratio_masks_have_the_references_counts() {
+    for (grid, masked) in [(Grid::image(14, 14), 147), (Grid::image(7, 7), 36)] {
+        for masking in &maskings(true)[2..4] {
+            let masks = masking.sample(grid, 16, 0, 0).unwrap();
+            assert!(masks.target.iter().all(|target| target.len() == masked));
+            assert!(masks.context.iter().all(|list| list.len() == grid.len() - masked));
+        }
+    }
+}
+
+#[test]
+fn block_masks_hang_together_more_than_random_ones() {
+    let grid = Grid::image(14, 14);
+    let pairs = |masking: &Masking| -> usize {
+        let masks = masking.sample(grid, 200, 0, 0).unwrap();
+        let pairs = |target: &Vec<u32>| target.windows(2).filter(|w| w[0] + 1 == w[1]).count();
+        masks.target.iter().map(pairs).sum()
+    };
+    let low = |masking| match masking {
+        Masking::Block(block) => Masking::Block(Block { ratio: 0.4, ..block }),
+        Masking::Random(random) => Masking::Random(Random { ratio: 0.4, ..random }),
+        other => other,
+    };
+    let [_, _, random, block, _] = maskings(true).map(low);
+    // At ratio 0.4 a neighbour of a masked token is masked with chance 0.4 if random.
+    assert!(pairs(&block) as f64 > 1.6 * pairs(&random) as f64);
+}
+
+/// Mean, standard deviation, and the 5, 25, 50, 75 and 95 % quantiles of a count.
+struct Counts(f64, f64, [f64; 5]);
+
+fn assert_counts_like(name: &str, mut counts: Vec<usize>, reference: &Counts) {
+    let draws = counts.len() as f64;
+    let mean = counts.iter().sum::<usize>() as f64 / draws;
+    // Five standard errors of the difference of two such means.
+    let tolerance = 5.0 * reference.1 * (2.0 / draws).sqrt();
+    assert!((mean - reference.0).abs() < tolerance, "{name}: mean {mean}, {}", reference.0);
+    counts.sort_unstable();
+    for (share, want) in [0.05, 0.25, 0.5, 0.75, 0.95].into_iter().zip(reference.2) {
+        let got = counts[(share * (draws - 1.0)) as usize] as f64;
+        // A count is whole: a quantile on the edge of a step may fall to either side of it.
+        assert!((got - want).abs() <= 1.0, "{name}: quantile {share} is {got}, reference {want}");
+    }
+}
+
+fn assert_masks_like(masking: &Masking, grid: Grid, context: &Counts, target: &Counts) {
+    let masks = masking.sample(grid, 20_000, 0, 0).unwrap();
+    let lengths = |lists: &[Vec<u32>]| lists.iter().map(Vec::len).collect::<Vec<_>>();
+    assert_counts_like(&format!("{grid} context"), lengths(&masks.context), context);
+    assert_counts_like(&format!("{grid} target"), lengths(&masks.target), target);
+}
+
+/// 20,000 draws of `multi_block_mask(H, W)` of stable-pretraining 0.1.8 (data/masking.py), context
+/// less the union of targets, and the union; numpy's default generator with seed 0 behind torch's
+/// `rand` and `randint`; `numpy.quantile(counts, [.05, .25, .5, .75, .95])`.
+#[test]
+fn multi_block_counts_are_distributed_as_the_references() {
+    let masking = Masking::MultiBlock(MultiBlock::default());
+    let like = |h, w, context, target| {
+        assert_masks_like(&masking, Grid::image(h, w), &context, &target);
+    };
+    like(
+        14,
+        14,
+        Counts(81.0036, 13.7236, [59.0, 72.0, 81.0, 90.0, 104.0]),
+        Counts(92.6548, 14.6864, [68.0, 83.0, 93.0, 103.0, 117.0]),
+    );
+    like(
+        7,
+        7,
+        Counts(15.5872, 4.2794, [9.0, 12.0, 15.0, 18.0, 23.0]),
+        Counts(24.3525, 4.7719, [17.0, 21.0, 24.0, 28.0, 32.0]),
+    );
+    like(
+        8,
+        12,
+        Counts(26.9662, 7.8492, [15.0, 21.0, 27.0, 32.0, 40.0]),
+        Counts(47.7024, 8.7750, [33.0, 42.0, 48.0, 54.0, 62.0]),
+    );
+}
+
+/// As above for `IJEPAMasking` (backbone/patch_masking.py): its `_sample_block_params`,
+/// `_create_block_mask` and the loop of `forward`.
+#[test]
+fn ijepa_counts_are_distributed_as_the_references() {
+    let masking = Masking::IJepa(IJepa::default());
+    assert_masks_like(
+        &masking,
+        Grid::image(14, 14),
+        &Counts(78.3359, 19.7919, [50.0, 61.0, 82.0, 91.0, 115.0]),
+        &Counts(110.7711, 20.9376, [71.0, 97.0, 107.0, 131.0, 142.0]),
+    );
+    assert_masks_like(
+        &masking,
+        Grid::image(7, 7),
+        &Counts(16.0178, 3.8706, [11.0, 13.0, 15.0, 19.0, 23.0]),
+        &Counts(31.1077, 4.0896, [24.0, 27.0, 32.0, 33.0, 36.0]),
+    );
+}
+
+#[test]
+fn masks_that_leave_no_context_are_refused_before_training() {
+    let whole = Range::new(1.0, 1.0);
+    let targets = Blocks { count: 4, scale: whole, aspect_ratio: whole };
+    let masking = Masking::MultiBlock(MultiBlock {
+        targets,
+        side_limit: SideLimit::Grid,
+        ..MultiBlock::default()
+    });
+    let message = masking.validate(Grid::image(7, 7)).unwrap_err().to_string();
+    assert_eq!(
+        message,
+        "masks leave no context in 256 of 256 draws: a grid of 7 x 7 tokens with a context block \
+         of scale [0.85, 1] less 4 target blocks of scale [1, 1]. Use fewer or smaller targets, a \
+         lower ratio, or a smaller patch"
+    );
+    assert!(masking.sample(Grid::image(7, 7), 1, 0, 0).is_err());
+    for masking in maskings(true) {
+        let message = masking.validate(Grid::image(1, 1)).unwrap_err().to_string();
+        assert!(message.starts_with("masks leave no "), "{message}");
+    }
+}
+
+#[test]
+fn settings_out_of_range_are_named() {
+    let grid = Grid::image(7, 7);
+    let message = |masking: Masking| masking.validate(grid).unwrap_err().to_string();
+    let scale = Range::new(0.4, 0.2);
+    let targets = Blocks { scale, ..MultiBlock::default().targets };
+    assert_eq!(
+        message(Masking::MultiBlock(MultiBlock { targets, ..MultiBlock::default() })),
+        "masks: targets.scale is [0.4, 0.2], expected [min, max] with 0 < min <= max <= 1"
+    );
+    let random = Random { ratio: f64::NAN, ..Random::default() };
+    assert!(message(Masking::Random(random)).contains("ratio is NaN"));
+    let block = Block { size: 0, ..Block::default() };
+    assert!(message(Masking::Block(block)).contains("size is 0"));
+}

@@ -1,0 +1,91 @@
+//! Stage 2: match a frozen teacher's latents at masked patches. SALT, eq. 2.1; stable-pretraining
+//! methods/salt.py.
+
+use super::{Method, Step, Teacher, context_embedding};
+use crate::mask::Masks;
+use crate::model::{Encoder, Patches, Predictor, Read, StepKey, TransformerSpec};
+use engine::ops::{self, Images, LossKind};
+use engine::{Error, Frozen, Module, Parameter, Result, Tape, Tensor};
+
+/// Settings of stage 2.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SaltOptions {
+    /// The predictor's sizes; the reference's are 384 wide, 12 deep, 16 heads.
+    pub predictor: TransformerSpec,
+    /// l; the paper's is L1.
+    pub loss: LossKind,
+    /// A layer norm without parameters on the targets, as V-JEPA (app/vjepa/train.py); the
+    /// reference has none.
+    pub target_layer_norm: bool,
+}
+
+/// Frozen teacher, student and predictor.
+pub struct Salt {
+    teacher: Teacher,
+    student: Encoder,
+    predictor: Predictor,
+    options: SaltOptions,
+}
+
+impl Salt {
+    /// Freezes `teacher`; a new predictor's first weights are drawn from `seed`. Teacher and
+    /// student may differ in all but their grid of patches.
+    pub fn new(teacher: Encoder, student: Encoder, options: SaltOptions, seed: u64) -> Result<Self> {
+        let (of_teacher, of_student) = (teacher.grid(), student.grid());
+        if of_teacher != of_student {
+            return Err(Error::Shape {
+                op: "salt",
+                arg: "the student's grid of patches",
+                found: of_student.to_string(),
+                expected: format!("the teacher's {of_teacher}"),
+            });
+        }
+        let widths = (student.spec().width, teacher.spec().width);
+        let predictor = Predictor::new(options.predictor, widths.0, widths.1, of_student, seed);
+        Ok(Self { teacher: Frozen::new(teacher), student, predictor, options })
+    }
+
+    /// The trained encoder.
+    pub fn into_student(self) -> Encoder {
+        self.student
+    }
+
+    /// The teacher's latents at the targets [M, teacher width]: the whole image goes in, the last
+    /// block computes the targets alone.
+    fn targets(&self, tape: &Tape, images: &Images, masks: &Masks) -> Result<Tensor> {
+        let read = Read::Patches(&masks.target);
+        let latents = self.teacher.forward(tape, images, Patches::All, read, None)?.tokens;
+        if self.options.target_layer_norm {
+            // torch's functional layer_norm: ε = 1e-5.
+            return ops::layer_norm(tape, &latents, None, 1e-5);
+        }
+        Ok(latents)
+    }
+}
+
+impl Method for Salt {
+    fn step(&self, tape: &Tape, images: &Images, masks: &Masks, key: StepKey) -> Result<Step> {
+        let targets = self.targets(tape, images, masks)?; // [M, teacher width]
+        let visible = Patches::Some(&masks.context);
+        let encoded = self.student.forward(tape, images, visible, Read::All, Some(key))?;
+        let context = encoded.patches(tape)?; // [K, D]
+        let predictions = self.predictor.forward(tape, &context, masks, Some(key))?;
+        Ok(Step {
+            loss: ops::loss(tape, &predictions, &targets, self.options.loss, None)?,
+            embedding: context_embedding(tape, &encoded, self.student.spec().class_token)?,
+            target_count: predictions.rows(),
+            context_tokens: context.rows(),
+            predictions,
+            targets,
+        })
+    }
+
+    fn visit(&self, f: &mut dyn FnMut(&str, &Parameter)) {
+        self.student.visit("student", f);
+        self.predictor.visit("predictor", f);
+    }
+
+    fn encoder(&self) -> &Encoder {
+        &self.student
+    }
+}

@@ -1,0 +1,228 @@
+//! The pre-norm transformer block: x + attention(norm(x)), then x + MLP(norm(x)).
+//! timm/models/vision_transformer.py, Block; Dosovitskiy et al. 2021, eq. 2 and 3.
+
+use super::StepKey;
+use super::layers::{Linear, Norm, Start, join};
+use engine::random::Random;
+use engine::{Module, Parameter, Result, Segments, Tape, Tensor, ops};
+
+/// What a block is made of.
+#[derive(Clone, Copy)]
+pub(crate) struct BlockSpec {
+    /// D
+    pub(crate) width: usize,
+    /// F
+    pub(crate) hidden: usize,
+    /// A
+    pub(crate) heads: usize,
+    /// ε of the norms.
+    pub(crate) eps: f32,
+    /// First value of layer scale, if there is one.
+    pub(crate) layer_scale: Option<f32>,
+    /// Layer norm on each head's queries and keys.
+    pub(crate) qk_norm: bool,
+    /// Rate of stochastic depth.
+    pub(crate) drop_path: f32,
+    pub(crate) start: Start,
+}
+
+/// A block and its parameters.
+pub(crate) struct Block {
+    spec: BlockSpec,
+    /// Its place in the stack, which keys its draws.
+    index: usize,
+    norm1: Norm,
+    qkv: Linear,
+    qk_norm: Option<[Norm; 2]>,
+    proj: Linear,
+    scales: Option<[Parameter; 2]>,
+    norm2: Norm,
+    fc1: Linear,
+    fc2: Linear,
+}
+
+/// The rows of a block's output that somebody reads.
+pub(crate) struct Wanted<'a> {
+    /// Rows of the input, sample by sample.
+    pub(crate) rows: &'a [u32],
+    /// How many of each sample.
+    pub(crate) segments: &'a Segments,
+}
+
+impl Block {
+    pub(crate) fn new(spec: BlockSpec, index: usize, random: &mut Random) -> Self {
+        let BlockSpec { width, hidden, heads, eps, start, .. } = spec;
+        let scale = |value| Parameter::new("gamma", Tensor::from_vec(vec![value; width], &[width]));
+        Self {
+            spec,
+            index,
+            norm1: Norm::new(width, eps),
+            qkv: Linear::new(width, 3 * width, start, random),
+            qk_norm: spec.qk_norm.then(|| [(); 2].map(|()| Norm::new(width / heads, eps))),
+            proj: Linear::new(width, width, start, random),
+            scales: spec.layer_scale.map(|value| [scale(value), scale(value)]),
+            norm2: Norm::new(width, eps),
+            fc1: Linear::new(width, hidden, start, random),
+            fc2: Linear::new(hidden, width, start, random),
+        }
+    }
+
+    /// x [R, D] -> [R, D]; tokens attend within their sample.
+    pub(crate) fn forward(
+        &self,
+        tape: &Tape,
+        x: &Tensor,
+        segments: &Segments,
+        key: Option<StepKey>,
+    ) -> Result<Tensor> {
+        let (width, heads) = (self.spec.width, self.spec.heads);
+        let mut qkv = self.qkv.forward(tape, &self.norm1.forward(tape, x)?)?; // [R, 3D]
+        if let Some([q_norm, k_norm]) = &self.qk_norm {
+            qkv = q_norm.by_head(tape, &qkv, 0..width)?;
+            qkv = k_norm.by_head(tape, &qkv, width..2 * width)?;
+        }
+        let mixed = ops::attention(tape, &qkv, segments, heads)?; // [R, D]
+        self.after_attention(tape, x, &mixed, segments, key)
+    }
+
+    /// The wanted rows alone, [K, D]: all tokens give keys and values, only these ask.
+    pub(crate) fn forward_wanted(
+        &self,
+        tape: &Tape,
+        x: &Tensor,
+        segments: &Segments,
+        wanted: &Wanted<'_>,
+        key: Option<StepKey>,
+    ) -> Result<Tensor> {
+        let (width, heads) = (self.spec.width, self.spec.heads);
+        let normed = self.norm1.forward(tape, x)?; // [R, D]
+        let mut kv = self.qkv.part(tape, &normed, width..3 * width)?; // [R, 2D]
+        let asking = ops::gather(tape, &normed, wanted.rows)?; // [K, D]
+        let mut q = self.qkv.part(tape, &asking, 0..width)?; // [K, D]
+        if let Some([q_norm, k_norm]) = &self.qk_norm {
+            q = q_norm.by_head(tape, &q, 0..width)?;
+            kv = k_norm.by_head(tape, &kv, 0..width)?;
+        }
+        let mixed = ops::cross_attention(tape, &q, wanted.segments, &kv, segments, heads)?;
+        let skip = ops::gather(tape, x, wanted.rows)?; // [K, D]
+        self.after_attention(tape, &skip, &mixed, wanted.segments, key)
+    }
+
+    fn after_attention(
+        &self,
+        tape: &Tape,
+        skip: &Tensor,
+        mixed: &Tensor,
+        segments: &Segments,
+        key: Option<StepKey>,
+    ) -> Result<Tensor> {
+        let x = self.branch(tape, skip, &self.proj, mixed, segments, key, 0)?;
+        let normed = self.norm2.forward(tape, &x)?;
+        let (weight, bias) = (self.fc1.weight.tensor(), self.fc1.bias.tensor());
+        let hidden = ops::linear_gelu(tape, &normed, &weight, Some(&bias))?; // [R, F]
+        self.branch(tape, &x, &self.fc2, &hidden, segments, key, 1)
+    }
+
+    /// skip + keep γ layer(x): branch number `which` of the block.
+    #[allow(clippy::too_many_arguments)] // the two branches differ in each
+    fn branch(
+        &self,
+        tape: &Tape,
+        skip: &Tensor,
+        layer: &Linear,
+        x: &Tensor,
+        segments: &Segments,
+        key: Option<StepKey>,
+        which: usize,
+    ) -> Result<Tensor> {
+        let keep = key.and_then(|key| self.keep(key, segments.len(), which));
+        let (weight, bias) = (layer.weight.tensor(), layer.bias.tensor());
+        if self.scales.is_none() && keep.is_none() {
+            return ops::linear_residual(tape, x, &weight, Some(&bias), skip);
+        }
+        let y = ops::linear(tape, x, &weight, Some(&bias))?;
+        let scale = self.scales.as_ref().map(|scales| scales[which].tensor());
+        ops::residual(tape, skip, &y, scale.as_ref(), keep.as_deref().map(|keep| (segments, keep)))
+    }
+
+    /// Each sample's factor: 0 with the drop rate, else 1/(1 - rate), as timm's DropPath.
+    fn keep(&self, key: StepKey, samples: usize, which: usize) -> Option<Vec<f32>> {
+        let rate = self.spec.drop_path;
+        if rate == 0.0 {
+            return None;
+        }
+        // 2^20 branches a step: no two of them share a stream.
+        let place = (key.step << 20) | (2 * self.index + which) as u64;
+        let mut random = Random::new(key.seed, "drop_path", place);
+        let factor = (1.0 - rate).recip();
+        Some((0..samples).map(|_| if random.uniform() < rate { 0.0 } else { factor }).collect())
+    }
+}
+
+impl Module for Block {
+    fn visit(&self, prefix: &str, f: &mut dyn FnMut(&str, &Parameter)) {
+        self.norm1.visit(&join(prefix, "norm1"), f);
+        self.qkv.visit(&join(prefix, "attn.qkv"), f);
+        if let Some([q_norm, k_norm]) = &self.qk_norm {
+            q_norm.visit(&join(prefix, "attn.q_norm"), f);
+            k_norm.visit(&join(prefix, "attn.k_norm"), f);
+        }
+        self.proj.visit(&join(prefix, "attn.proj"), f);
+        if let Some([first, _]) = &self.scales {
+            f(&join(prefix, "ls1.gamma"), first);
+        }
+        self.norm2.visit(&join(prefix, "norm2"), f);
+        self.fc1.visit(&join(prefix, "mlp.fc1"), f);
+        self.fc2.visit(&join(prefix, "mlp.fc2"), f);
+        if let Some([_, second]) = &self.scales {
+            f(&join(prefix, "ls2.gamma"), second);
+        }
+    }
+}
+
+/// A stack of blocks.
+pub(crate) struct Blocks(Vec<Block>);
+
+impl Blocks {
+    /// `depth` blocks; stochastic depth grows linearly to the spec's rate, as in timm.
+    pub(crate) fn new(spec: BlockSpec, depth: usize, random: &mut Random) -> Self {
+        let last = depth.saturating_sub(1).max(1) as f32;
+        let block = |index| {
+            let drop_path = spec.drop_path * index as f32 / last;
+            Block::new(BlockSpec { drop_path, ..spec }, index, random)
+        };
+        Self((0..depth).map(block).collect())
+    }
+
+    /// x [R, D] -> [R, D], or only the wanted rows [K, D].
+    pub(crate) fn forward(
+        &self,
+        tape: &Tape,
+        x: Tensor,
+        segments: &Segments,
+        wanted: Option<&Wanted<'_>>,
+        key: Option<StepKey>,
+    ) -> Result<Tensor> {
+        let (mut x, count) = (x, self.0.len());
+        for (index, block) in self.0.iter().enumerate() {
+            x = match wanted {
+                Some(wanted) if index + 1 == count => {
+                    block.forward_wanted(tape, &x, segments, wanted, key)?
+                }
+                _ => block.forward(tape, &x, segments, key)?,
+            };
+        }
+        match wanted {
+            Some(wanted) if count == 0 => ops::gather(tape, &x, wanted.rows),
+            _ => Ok(x),
+        }
+    }
+}
+
+impl Module for Blocks {
+    fn visit(&self, prefix: &str, f: &mut dyn FnMut(&str, &Parameter)) {
+        for (index, block) in self.0.iter().enumerate() {
+            block.visit(&join(prefix, &format!("blocks.{index}")), f);
+        }
+    }
+}

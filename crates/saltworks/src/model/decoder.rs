@@ -1,0 +1,60 @@
+//! The pixel decoder of stage 1. stable-pretraining backbone/vit.py, MAEDecoder; He et al. 2022.
+
+use super::StepKey;
+use super::layers::{Linear, Start, join};
+use super::transformer::{Transformer, TransformerSpec};
+use crate::mask::{Grid, Masks};
+use engine::random::Random;
+use engine::{Module, Parameter, Result, Tape, Tensor, init};
+
+/// From the encoder's visible tokens to pixels of masked patches.
+pub struct PixelDecoder {
+    transformer: Transformer,
+    query_proj: Linear,
+    mask_token: Parameter,
+}
+
+impl PixelDecoder {
+    /// From tokens of width `encoder_width` to patches of `patch_len` values, on `grid`.
+    pub fn new(
+        spec: TransformerSpec,
+        encoder_width: usize,
+        patch_len: usize,
+        grid: Grid,
+        seed: u64,
+    ) -> Self {
+        let mut random = Random::new(seed, "decoder", 0);
+        let widths = [encoder_width, patch_len];
+        let token = init::trunc_normal(&mut random, encoder_width, 0.02);
+        let token = Tensor::from_vec(token, &[1, 1, encoder_width]);
+        Self {
+            transformer: Transformer::new(spec, widths, grid, Start::Xavier, &mut random),
+            query_proj: Linear::new(encoder_width, spec.width, Start::Xavier, &mut random),
+            mask_token: Parameter::new("mask_token", token),
+        }
+    }
+
+    /// Pixels at the target patches [M, patch_len]; `context` [K, D] holds the encoder's tokens
+    /// at `masks.context`. The mask token has the encoder's width and is projected as a query.
+    pub fn forward(
+        &self,
+        tape: &Tape,
+        context: &Tensor,
+        masks: &Masks,
+        key: Option<StepKey>,
+    ) -> Result<Tensor> {
+        let token = self.mask_token.tensor();
+        let token = token.reshape(&[1, token.len()])?;
+        let query = self.query_proj.forward(tape, &token)?; // [1, D]
+        self.transformer.forward(tape, context, &query, masks, key)
+    }
+}
+
+impl Module for PixelDecoder {
+    fn visit(&self, prefix: &str, f: &mut dyn FnMut(&str, &Parameter)) {
+        f(&join(prefix, "mask_token"), &self.mask_token);
+        let inner = join(prefix, "transformer");
+        self.query_proj.visit(&join(&inner, "query_proj"), f);
+        self.transformer.visit(&inner, f);
+    }
+}

@@ -1,0 +1,241 @@
+//! timm's VisionTransformer (timm/models/vision_transformer.py), for any subset of the patches.
+
+use super::StepKey;
+use super::block::{BlockSpec, Blocks, Wanted};
+use super::layers::{Linear, Norm, Start, join};
+use super::spec::VitSpec;
+use crate::mask::Grid;
+use engine::ops::{Images, PatchOrder, Row};
+use engine::random::Random;
+use engine::{Module, Parameter, Result, Segments, Tape, Tensor, init, ops};
+
+/// Which patches enter the encoder.
+#[derive(Clone, Copy)]
+pub enum Patches<'a> {
+    /// Every patch of the grid.
+    All,
+    /// These of each sample, ascending.
+    Some(&'a [Vec<u32>]),
+}
+
+/// Which of the encoder's outputs somebody reads; the last block computes no others.
+#[derive(Clone, Copy)]
+pub enum Read<'a> {
+    /// All tokens, class token and registers first.
+    All,
+    /// These patches of each sample, each one given to the encoder; no prefix.
+    Patches(&'a [Vec<u32>]),
+}
+
+/// Encoded tokens, packed.
+pub struct Encoded {
+    /// [R, D], after the final norm.
+    pub tokens: Tensor,
+    /// Rows of each sample.
+    pub segments: Segments,
+    /// Rows of each sample that are no patches: class token first, then registers.
+    pub prefix: usize,
+}
+
+impl Encoded {
+    /// The patch tokens alone [R - B P, D].
+    pub fn patches(&self, tape: &Tape) -> Result<Tensor> {
+        if self.prefix == 0 {
+            return Ok(self.tokens.clone());
+        }
+        let rows = (0..self.segments.len()).flat_map(|b| self.segments.range(b).skip(self.prefix));
+        let rows: Vec<u32> = rows.map(|row| row as u32).collect();
+        ops::gather(tape, &self.tokens, &rows)
+    }
+
+    /// Row `place` of each sample [B, D]: the class token is row 0 where there is one.
+    pub fn row(&self, tape: &Tape, place: usize) -> Result<Tensor> {
+        let rows: Vec<u32> =
+            (0..self.segments.len()).map(|b| (self.segments.range(b).start + place) as u32).collect();
+        ops::gather(tape, &self.tokens, &rows)
+    }
+
+    /// Mean of each sample's patch tokens [B, D].
+    pub fn mean(&self, tape: &Tape) -> Result<Tensor> {
+        ops::mean_pool(tape, &self.tokens, &self.segments, self.prefix)
+    }
+}
+
+/// The vision transformer.
+pub struct Encoder {
+    spec: VitSpec,
+    patch_embed: Linear,
+    cls_token: Option<Parameter>,
+    reg_token: Option<Parameter>,
+    pos_embed: Parameter,
+    blocks: Blocks,
+    norm: Norm,
+}
+
+impl Encoder {
+    /// A new encoder with timm's first weights, drawn from `seed`.
+    pub fn new(spec: &VitSpec, seed: u64) -> Self {
+        let mut random = Random::new(seed, "encoder", 0);
+        let (width, patch_len) = (spec.width, spec.patch_len());
+        let patch_embed = Linear::new(patch_len, width, Start::TruncNormal, &mut random);
+        // torch's Conv2d default, which timm keeps: uniform within 1/√fan_in, bias too.
+        let bound = (patch_len as f32).sqrt().recip();
+        let mut uniform = |len| -> Vec<f32> {
+            (0..len).map(|_| (2.0 * random.uniform() - 1.0) * bound).collect()
+        };
+        let [pt, ph, pw] = spec.patch;
+        let weight = uniform(patch_len * width);
+        // timm's layout for images; a clip's patch keeps its time axis, as V-JEPA's.
+        let shape = [width, spec.channels, pt, ph, pw];
+        let shape = if pt == 1 { vec![shape[0], shape[1], ph, pw] } else { shape.to_vec() };
+        let patch_embed = Linear {
+            weight: Parameter::new("patch_embed.proj.weight", Tensor::from_vec(weight, &shape)),
+            bias: Parameter::new("patch_embed.proj.bias", Tensor::from_vec(uniform(width), &[width])),
+            ..patch_embed
+        };
+        let mut token = |name: &str, count: usize| {
+            let values = init::normal(&mut random, count * width, 1e-6);
+            (count > 0).then(|| Parameter::new(name, Tensor::from_vec(values, &[1, count, width])))
+        };
+        let cls_token = token("cls_token", usize::from(spec.class_token));
+        let reg_token = token("reg_token", spec.registers);
+        let rows = spec.position_rows();
+        let table = init::trunc_normal(&mut random, rows * width, 0.02);
+        let block = BlockSpec {
+            width,
+            hidden: spec.hidden,
+            heads: spec.heads,
+            eps: 1e-6,
+            layer_scale: spec.layer_scale,
+            qk_norm: spec.qk_norm,
+            drop_path: spec.drop_path,
+            start: Start::TruncNormal,
+        };
+        Self {
+            patch_embed,
+            cls_token,
+            reg_token,
+            pos_embed: Parameter::new("pos_embed", Tensor::from_vec(table, &[1, rows, width])),
+            blocks: Blocks::new(block, spec.depth, &mut random),
+            norm: Norm::new(width, 1e-6),
+            spec: spec.clone(),
+        }
+    }
+
+    /// Its sizes.
+    pub fn spec(&self) -> &VitSpec {
+        &self.spec
+    }
+
+    /// The grid of patches it was made for.
+    pub fn grid(&self) -> Grid {
+        self.spec.grid()
+    }
+
+    /// Encodes the given patches of each image [B, C, T, H, W].
+    pub fn forward(
+        &self,
+        tape: &Tape,
+        images: &Images,
+        patches: Patches<'_>,
+        read: Read<'_>,
+        key: Option<StepKey>,
+    ) -> Result<Encoded> {
+        let [t, h, w] = images.grid(self.spec.patch);
+        let grid = self.grid();
+        engine::shape::expect_shape("encoder", "the grid", &[t, h, w], &[grid.t, grid.h, grid.w])?;
+        let all: Vec<Vec<u32>>;
+        let given = match patches {
+            Patches::Some(given) => given,
+            Patches::All => {
+                all = vec![(0..grid.len() as u32).collect(); images.samples()];
+                &all
+            }
+        };
+        let x = self.embed(tape, images, given)?; // [B P + K, D]
+        let prefix = self.spec.prefix();
+        let segments = Segments::new(given.iter().map(|patches| prefix + patches.len()));
+        let (x, segments, prefix) = match read {
+            Read::All => (self.blocks.forward(tape, x, &segments, None, key)?, segments, prefix),
+            Read::Patches(read) => {
+                let rows = rows_of(read, given, &segments, prefix);
+                let read_segments = Segments::new(read.iter().map(Vec::len));
+                let wanted = Wanted { rows: &rows, segments: &read_segments };
+                let x = self.blocks.forward(tape, x, &segments, Some(&wanted), key)?;
+                (x, read_segments, 0)
+            }
+        };
+        Ok(Encoded { tokens: self.norm.forward(tape, &x)?, segments, prefix })
+    }
+
+    /// Patch embedding, class token, registers and positions: for each sample its prefix, then its
+    /// given patches.
+    fn embed(&self, tape: &Tape, images: &Images, given: &[Vec<u32>]) -> Result<Tensor> {
+        let (width, patch_len) = (self.spec.width, self.spec.patch_len());
+        let count = self.grid().len() as u32;
+        let wanted: Vec<u32> = (0u32..)
+            .zip(given)
+            .flat_map(|(b, patches)| patches.iter().map(move |n| b * count + n))
+            .collect();
+        let order = PatchOrder::ChannelsFirst;
+        let pixels = ops::patchify(tape, images, self.spec.patch, order, &wanted)?; // [K, p C]
+        let weight = self.patch_embed.weight.tensor().reshape(&[width, patch_len])?;
+        let x = ops::linear(tape, &pixels, &weight, Some(&self.patch_embed.bias.tensor()))?;
+        let tokens = [&self.cls_token, &self.reg_token].into_iter().flatten();
+        let tokens: Vec<Tensor> = tokens
+            .map(|token| token.tensor())
+            .map(|token| token.reshape(&[token.dim(1), width]))
+            .collect::<Result<_>>()?;
+        let position = self.pos_embed.tensor().reshape(&[self.spec.position_rows(), width])?;
+        let (rows, places) = self.sequence(given);
+        let tokens: Vec<&Tensor> = tokens.iter().collect();
+        ops::assemble(tape, &x, &tokens, &rows, Some((&position, &places)))
+    }
+
+    fn sequence(&self, given: &[Vec<u32>]) -> (Vec<Row>, Vec<i32>) {
+        let prefix = self.spec.prefix() as u32;
+        let first_patch = if self.spec.no_embed_class { 0 } else { prefix };
+        let (mut rows, mut places, mut next) = (Vec::new(), Vec::new(), 0);
+        for patches in given {
+            for token in 0..prefix {
+                rows.push(Row::Token(token));
+                places.push(if self.spec.no_embed_class { -1 } else { token as i32 });
+            }
+            for &patch in patches {
+                rows.push(Row::X(next));
+                places.push((first_patch + patch) as i32);
+                next += 1;
+            }
+        }
+        (rows, places)
+    }
+}
+
+/// The packed rows of the patches `read`, each of which is among those given.
+fn rows_of(read: &[Vec<u32>], given: &[Vec<u32>], segments: &Segments, prefix: usize) -> Vec<u32> {
+    let mut rows = Vec::new();
+    for (b, (read, given)) in read.iter().zip(given).enumerate() {
+        let start = segments.range(b).start + prefix;
+        for patch in read {
+            // Only given patches are read (see `Read`); the lists ascend.
+            let place = given.binary_search(patch).expect("a patch that was given");
+            rows.push((start + place) as u32);
+        }
+    }
+    rows
+}
+
+impl Module for Encoder {
+    fn visit(&self, prefix: &str, f: &mut dyn FnMut(&str, &Parameter)) {
+        if let Some(token) = &self.cls_token {
+            f(&join(prefix, "cls_token"), token);
+        }
+        if let Some(token) = &self.reg_token {
+            f(&join(prefix, "reg_token"), token);
+        }
+        f(&join(prefix, "pos_embed"), &self.pos_embed);
+        self.patch_embed.visit(&join(prefix, "patch_embed.proj"), f);
+        self.blocks.visit(prefix, f);
+        self.norm.visit(&join(prefix, "norm"), f);
+    }
+}

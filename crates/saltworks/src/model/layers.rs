@@ -1,0 +1,101 @@
+//! Linear layers and norms under their parameter names.
+
+use engine::random::Random;
+use engine::{Module, Parameter, Result, Tape, Tensor, init, ops};
+
+/// Joins a prefix and a name with a dot; an empty prefix adds none.
+pub(crate) fn join(prefix: &str, name: &str) -> String {
+    if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") }
+}
+
+/// How a linear layer begins.
+#[derive(Clone, Copy)]
+pub(crate) enum Start {
+    /// Truncated normal of deviation 0.02, zero bias: timm's ViT.
+    TruncNormal,
+    /// Xavier uniform, zero bias: MAE's decoder (facebookresearch/mae, models_mae.py).
+    Xavier,
+}
+
+/// y = x wᵀ + b
+pub(crate) struct Linear {
+    pub(crate) weight: Parameter,
+    pub(crate) bias: Parameter,
+}
+
+impl Linear {
+    pub(crate) fn new(input: usize, output: usize, start: Start, random: &mut Random) -> Self {
+        let values = match start {
+            Start::TruncNormal => init::trunc_normal(random, input * output, 0.02),
+            Start::Xavier => init::xavier_uniform(random, input * output, input, output),
+        };
+        Self {
+            weight: Parameter::new("weight", Tensor::from_vec(values, &[output, input])),
+            bias: Parameter::new("bias", Tensor::zeros(&[output])),
+        }
+    }
+
+    /// x [R, I] -> [R, O]
+    pub(crate) fn forward(&self, tape: &Tape, x: &Tensor) -> Result<Tensor> {
+        ops::linear(tape, x, &self.weight.tensor(), Some(&self.bias.tensor()))
+    }
+
+    /// The rows `rows` of the layer's output alone: x [R, I] -> [R, rows]
+    pub(crate) fn part(
+        &self,
+        tape: &Tape,
+        x: &Tensor,
+        rows: std::ops::Range<usize>,
+    ) -> Result<Tensor> {
+        let weight = self.weight.tensor().narrow(rows.clone())?;
+        ops::linear(tape, x, &weight, Some(&self.bias.tensor().narrow(rows)?))
+    }
+}
+
+impl Module for Linear {
+    fn visit(&self, prefix: &str, f: &mut dyn FnMut(&str, &Parameter)) {
+        f(&join(prefix, "weight"), &self.weight);
+        f(&join(prefix, "bias"), &self.bias);
+    }
+}
+
+/// Layer norm with weight and bias.
+pub(crate) struct Norm {
+    weight: Parameter,
+    bias: Parameter,
+    eps: f32,
+}
+
+impl Norm {
+    pub(crate) fn new(width: usize, eps: f32) -> Self {
+        Self {
+            weight: Parameter::new("weight", Tensor::from_vec(vec![1.0; width], &[width])),
+            bias: Parameter::new("bias", Tensor::zeros(&[width])),
+            eps,
+        }
+    }
+
+    /// x [R, D] -> [R, D]
+    pub(crate) fn forward(&self, tape: &Tape, x: &Tensor) -> Result<Tensor> {
+        let affine = (&self.weight.tensor(), &self.bias.tensor());
+        ops::layer_norm(tape, x, Some(affine), self.eps)
+    }
+
+    /// Normalises each head within `columns` of x [R, S].
+    pub(crate) fn by_head(
+        &self,
+        tape: &Tape,
+        x: &Tensor,
+        columns: std::ops::Range<usize>,
+    ) -> Result<Tensor> {
+        let (weight, bias) = (self.weight.tensor(), self.bias.tensor());
+        ops::head_norm(tape, x, columns, weight.len(), &weight, &bias, self.eps)
+    }
+}
+
+impl Module for Norm {
+    fn visit(&self, prefix: &str, f: &mut dyn FnMut(&str, &Parameter)) {
+        f(&join(prefix, "weight"), &self.weight);
+        f(&join(prefix, "bias"), &self.bias);
+    }
+}

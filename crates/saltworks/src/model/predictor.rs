@@ -1,0 +1,58 @@
+//! The predictor of stage 2: from the student's context tokens to the teacher's latents at the
+//! targets. stable-pretraining methods/salt.py; SALT, section 1.4 of the paper's architecture.
+
+use super::layers::{Start, join};
+use super::transformer::{Transformer, TransformerSpec};
+use super::StepKey;
+use crate::mask::{Grid, Masks};
+use engine::random::Random;
+use engine::{Module, Parameter, Result, Tape, Tensor, init};
+
+/// A narrow transformer with one mask token.
+pub struct Predictor {
+    transformer: Transformer,
+    mask_token: Parameter,
+}
+
+impl Predictor {
+    /// From the student's width to the teacher's, on `grid`.
+    pub fn new(
+        spec: TransformerSpec,
+        student_width: usize,
+        teacher_width: usize,
+        grid: Grid,
+        seed: u64,
+    ) -> Self {
+        let mut random = Random::new(seed, "predictor", 0);
+        let widths = [student_width, teacher_width];
+        let token = init::normal(&mut random, spec.width, 0.02);
+        Self {
+            transformer: Transformer::new(spec, widths, grid, Start::TruncNormal, &mut random),
+            mask_token: Parameter::new("mask_token", Tensor::from_vec(token, &[1, 1, spec.width])),
+        }
+    }
+
+    /// The teacher's latents foretold at the targets [M, teacher width].
+    ///
+    /// `context` [K, student width]: the student's tokens at the context patches. The reference
+    /// projects zero queries and then replaces them all by the mask token; here they are never
+    /// made.
+    pub fn forward(
+        &self,
+        tape: &Tape,
+        context: &Tensor,
+        masks: &Masks,
+        key: Option<StepKey>,
+    ) -> Result<Tensor> {
+        let token = self.mask_token.tensor();
+        let query = token.reshape(&[1, token.len()])?;
+        self.transformer.forward(tape, context, &query, masks, key)
+    }
+}
+
+impl Module for Predictor {
+    fn visit(&self, prefix: &str, f: &mut dyn FnMut(&str, &Parameter)) {
+        f(&join(prefix, "mask_token"), &self.mask_token);
+        self.transformer.visit(prefix, f);
+    }
+}

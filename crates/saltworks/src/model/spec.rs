@@ -1,0 +1,212 @@
+//! timm's names to sizes. timm/models/vision_transformer.py.
+
+use crate::mask::Grid;
+
+/// A vision transformer's sizes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VitSpec {
+    /// Frames, height and width in pixels.
+    pub image: [usize; 3],
+    /// pt, ph, pw
+    pub patch: [usize; 3],
+    /// C
+    pub channels: usize,
+    /// D
+    pub width: usize,
+    /// L
+    pub depth: usize,
+    /// A
+    pub heads: usize,
+    /// F
+    pub hidden: usize,
+    /// Register tokens (Darcet et al. 2024).
+    pub registers: usize,
+    /// Whether there is a class token.
+    pub class_token: bool,
+    /// Whether class token and registers go without a position, as timm's option of this name.
+    pub no_embed_class: bool,
+    /// First value of layer scale, if there is one.
+    pub layer_scale: Option<f32>,
+    /// Layer norm on each head's queries and keys.
+    pub qk_norm: bool,
+    /// Stochastic depth of the last block; earlier blocks less, linearly.
+    pub drop_path: f32,
+}
+
+/// A model that cannot be built.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum SpecError {
+    /// The name is none of ours.
+    #[error(
+        "model {0:?} is unknown. Names are vit_SIZE_patchP_IMAGE with SIZE tiny, small, base, \
+         large, huge, giant or gigantic, e.g. vit_tiny_patch16_224"
+    )]
+    Name(String),
+    /// The width cannot be split into the heads.
+    #[error(
+        "model width {width} is not divisible by {heads} heads. Choose a width that is a multiple \
+         of the heads, or heads that divide the width"
+    )]
+    Heads {
+        /// D
+        width: usize,
+        /// A
+        heads: usize,
+    },
+    /// The image has no patch.
+    #[error(
+        "the image's {axis} of {image} pixels is smaller than a patch of {patch}. Choose a larger \
+         image or a smaller patch"
+    )]
+    Small {
+        /// Which axis.
+        axis: &'static str,
+        /// Pixels.
+        image: usize,
+        /// Pixels.
+        patch: usize,
+    },
+    /// Patches do not cover the image.
+    #[error(
+        "the image's {axis} of {image} pixels is not a multiple of the patch's {patch}. Choose \
+         {lower} or {upper} pixels, or another patch"
+    )]
+    Left {
+        /// Which axis.
+        axis: &'static str,
+        /// Pixels.
+        image: usize,
+        /// Pixels.
+        patch: usize,
+        /// The next smaller size that fits.
+        lower: usize,
+        /// The next larger size that fits.
+        upper: usize,
+    },
+    /// A size that must not be zero is.
+    #[error("model {0} is 0, expected at least 1")]
+    Zero(&'static str),
+}
+
+impl VitSpec {
+    /// The spec that timm's name stands for: three channels, class token, learned positions.
+    pub fn from_name(name: &str) -> Result<Self, SpecError> {
+        let unknown = || SpecError::Name(name.to_owned());
+        let rest = name.strip_prefix("vit_").ok_or_else(unknown)?;
+        let (size, rest) = rest.split_once("_patch").ok_or_else(unknown)?;
+        let (patch, image) = rest.split_once('_').ok_or_else(unknown)?;
+        let patch: usize = patch.parse().map_err(|_| unknown())?;
+        let image: usize = image.parse().map_err(|_| unknown())?;
+        let (width, depth, heads, hidden) = match size {
+            "tiny" => (192, 12, 3, 768),
+            "small" => (384, 12, 6, 1536),
+            "base" => (768, 12, 12, 3072),
+            "large" => (1024, 24, 16, 4096),
+            "huge" => (1280, 32, 16, 5120),
+            "giant" => (1408, 40, 16, 6144),
+            "gigantic" => (1664, 48, 16, 8192),
+            _ => return Err(unknown()),
+        };
+        let spec = Self {
+            image: [1, image, image],
+            patch: [1, patch, patch],
+            channels: 3,
+            width,
+            depth,
+            heads,
+            hidden,
+            registers: 0,
+            class_token: true,
+            no_embed_class: false,
+            layer_scale: None,
+            qk_norm: false,
+            drop_path: 0.0,
+        };
+        spec.check()?;
+        Ok(spec)
+    }
+
+    /// Whether a model can be built of these sizes.
+    pub fn check(&self) -> Result<(), SpecError> {
+        let sizes = [
+            ("width", self.width),
+            ("depth", self.depth),
+            ("heads", self.heads),
+            ("hidden width", self.hidden),
+            ("channels", self.channels),
+            ("patch", self.patch.into_iter().min().unwrap_or(0)),
+        ];
+        if let Some((name, _)) = sizes.into_iter().find(|(_, size)| *size == 0) {
+            return Err(SpecError::Zero(name));
+        }
+        if !self.width.is_multiple_of(self.heads) {
+            return Err(SpecError::Heads { width: self.width, heads: self.heads });
+        }
+        for (axis, name) in ["time", "height", "width"].into_iter().enumerate() {
+            let (image, patch) = (self.image[axis], self.patch[axis]);
+            if image < patch {
+                return Err(SpecError::Small { axis: name, image, patch });
+            }
+            if image % patch != 0 {
+                let lower = image - image % patch;
+                let upper = lower + patch;
+                return Err(SpecError::Left { axis: name, image, patch, lower, upper });
+            }
+        }
+        Ok(())
+    }
+
+    /// Tokens along time, height and width.
+    pub fn grid(&self) -> Grid {
+        let [t, h, w] = std::array::from_fn(|axis| self.image[axis] / self.patch[axis]);
+        Grid { t, h, w }
+    }
+
+    /// Values of a patch: pt ph pw C.
+    pub fn patch_len(&self) -> usize {
+        self.patch.iter().product::<usize>() * self.channels
+    }
+
+    /// Tokens before the patches: class token, then registers.
+    pub fn prefix(&self) -> usize {
+        usize::from(self.class_token) + self.registers
+    }
+
+    /// Rows of the position table.
+    pub fn position_rows(&self) -> usize {
+        self.grid().len() + if self.no_embed_class { 0 } else { self.prefix() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timm_names_have_timm_sizes() {
+        let small = VitSpec::from_name("vit_small_patch16_384").unwrap();
+        assert_eq!((small.width, small.depth, small.heads, small.hidden), (384, 12, 6, 1536));
+        assert_eq!(small.grid().len(), 24 * 24);
+        // timm 1.0.31: vit_giant_patch14_224 has mlp_ratio 48/11.
+        assert_eq!(VitSpec::from_name("vit_giant_patch14_224").unwrap().hidden, 1408 * 48 / 11);
+    }
+
+    #[test]
+    fn a_name_that_is_none_of_ours_is_refused() {
+        for name in ["vit_mini_patch16_224", "resnet50", "vit_tiny_patch16", "vit_tiny_patchx_1"] {
+            assert_eq!(VitSpec::from_name(name), Err(SpecError::Name(name.to_owned())));
+        }
+        assert!(VitSpec::from_name("vit_tiny_patch0_224").is_err());
+    }
+
+    #[test]
+    fn sizes_that_do_not_fit_say_what_would() {
+        let tiny = VitSpec::from_name("vit_tiny_patch16_224").unwrap();
+        let odd = VitSpec { heads: 5, ..tiny.clone() };
+        assert!(odd.check().unwrap_err().to_string().contains("192 is not divisible by 5"));
+        let small = VitSpec { image: [1, 8, 224], ..tiny.clone() };
+        assert!(small.check().unwrap_err().to_string().contains("smaller than a patch of 16"));
+        let left = VitSpec { image: [1, 224, 230], ..tiny };
+        assert!(left.check().unwrap_err().to_string().contains("224 or 240"));
+    }
+}

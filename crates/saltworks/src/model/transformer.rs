@@ -1,0 +1,128 @@
+//! What predictor and pixel decoder share: context tokens and queries attend together, and the
+//! queries' outputs are projected. stable-pretraining backbone/vit.py, FlexibleTransformer with
+//! joint attention; V-JEPA's predictor has the same form.
+
+use super::StepKey;
+use super::block::{BlockSpec, Blocks, Wanted};
+use super::layers::{Linear, Norm, Start, join};
+use super::position;
+use crate::mask::{Grid, Masks};
+use engine::ops::Row;
+use engine::random::Random;
+use engine::{Module, Parameter, Result, Segments, Tape, Tensor, ops};
+
+/// Sizes of a predictor or decoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TransformerSpec {
+    /// D
+    pub width: usize,
+    /// L
+    pub depth: usize,
+    /// A
+    pub heads: usize,
+}
+
+/// Projection in, positions, blocks, norm, projection out.
+pub(crate) struct Transformer {
+    context_proj: Linear,
+    position: Tensor,
+    blocks: Blocks,
+    final_norm: Norm,
+    output_proj: Linear,
+}
+
+impl Transformer {
+    /// From tokens of width `input` to outputs of width `output` on `grid`.
+    pub(crate) fn new(
+        spec: TransformerSpec,
+        [input, output]: [usize; 2],
+        grid: Grid,
+        start: Start,
+        random: &mut Random,
+    ) -> Self {
+        let TransformerSpec { width, depth, heads } = spec;
+        let block = BlockSpec {
+            width,
+            hidden: 4 * width,
+            heads,
+            eps: 1e-5, // torch's LayerNorm default, which the reference keeps here
+            layer_scale: None,
+            qk_norm: false,
+            drop_path: 0.0,
+            start,
+        };
+        Self {
+            context_proj: Linear::new(input, width, start, random),
+            position: position::sincos(width, grid),
+            blocks: Blocks::new(block, depth, random),
+            final_norm: Norm::new(width, 1e-5),
+            output_proj: Linear::new(width, output, start, random),
+        }
+    }
+
+    /// Outputs at the target patches [M, O], sample by sample.
+    ///
+    /// `context` [K, I] holds the tokens at `masks.context`; `query` [1, D] stands at each patch
+    /// of `masks.target`.
+    pub(crate) fn forward(
+        &self,
+        tape: &Tape,
+        context: &Tensor,
+        query: &Tensor,
+        masks: &Masks,
+        key: Option<StepKey>,
+    ) -> Result<Tensor> {
+        let context = self.context_proj.forward(tape, context)?; // [K, D]
+        let joint = Joint::new(masks);
+        let position = Some((&self.position, &joint.places[..]));
+        let x = ops::assemble(tape, &context, &[query], &joint.rows, position)?; // [K + M, D]
+        let wanted = Wanted { rows: &joint.query_rows, segments: &joint.query_segments };
+        let x = self.blocks.forward(tape, x, &joint.segments, Some(&wanted), key)?; // [M, D]
+        self.output_proj.forward(tape, &self.final_norm.forward(tape, &x)?)
+    }
+}
+
+impl Module for Transformer {
+    fn visit(&self, prefix: &str, f: &mut dyn FnMut(&str, &Parameter)) {
+        self.context_proj.visit(&join(prefix, "context_proj"), f);
+        self.blocks.visit(prefix, f);
+        self.final_norm.visit(&join(prefix, "final_norm"), f);
+        self.output_proj.visit(&join(prefix, "output_proj"), f);
+    }
+}
+
+/// The joint sequence: for each sample its context tokens, then its queries.
+struct Joint {
+    rows: Vec<Row>,
+    places: Vec<i32>,
+    segments: Segments,
+    query_rows: Vec<u32>,
+    query_segments: Segments,
+}
+
+impl Joint {
+    fn new(masks: &Masks) -> Self {
+        let (mut rows, mut places, mut query_rows) = (Vec::new(), Vec::new(), Vec::new());
+        let mut next_context = 0;
+        for (context, target) in masks.context.iter().zip(&masks.target) {
+            for &patch in context {
+                rows.push(Row::X(next_context));
+                places.push(patch as i32);
+                next_context += 1;
+            }
+            for &patch in target {
+                query_rows.push(rows.len() as u32);
+                rows.push(Row::Token(0));
+                places.push(patch as i32);
+            }
+        }
+        let lengths = masks.context.iter().zip(&masks.target).map(|(c, m)| c.len() + m.len());
+        Self {
+            rows,
+            places,
+            segments: Segments::new(lengths),
+            query_rows,
+            query_segments: masks.target_segments(),
+        }
+    }
+}
