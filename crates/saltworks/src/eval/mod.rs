@@ -1,1 +1,38 @@
-//! The eval room.
+//! Frozen features in, numbers out. Knows nothing of training, of models or of where features came
+//! from: [`knn`] asks how well neighbours agree, [`linear`] how well a plane separates the classes.
+//!
+//! Both give the same numbers for any number of threads: every sum runs in one fixed order.
+
+mod error;
+mod features;
+mod knn;
+mod lbfgs;
+mod linear;
+mod logistic;
+mod matrix;
+
+pub use error::Error;
+pub use features::{Features, Standardizer};
+pub use knn::{KnnOptions, knn};
+pub use linear::{Linear, LinearOptions, linear};
+
+/// What the functions of this room return.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// The class given to each row, and how often it was the right one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prediction {
+    /// One class per row, `[B]`.
+    pub labels: Vec<u32>,
+    /// Share of rows whose class is right, 0 to 1.
+    pub accuracy: f64,
+}
+
+impl Prediction {
+    /// Holds `labels` `[B]` against the `truth` `[B]`.
+    pub fn new(labels: Vec<u32>, truth: &[u32]) -> Self {
+        let right = labels.iter().zip(truth).filter(|(label, truth)| label == truth).count();
+        let accuracy = right as f64 / truth.len() as f64;
+        Self { labels, accuracy }
+    }
+}

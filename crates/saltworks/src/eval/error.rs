@@ -1,0 +1,76 @@
+//! What can be wrong with features.
+
+/// Each message says which features, what was found, what was expected and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No rows, or rows of no width.
+    #[error(
+        "{which} are [{rows}, {dim}], a probe needs at least one row and one column: give it labelled images"
+    )]
+    Empty {
+        /// Training or test features.
+        which: &'static str,
+        /// B
+        rows: usize,
+        /// D
+        dim: usize,
+    },
+    /// Values, width and labels do not fit each other.
+    #[error(
+        "{which}: {values} values in rows of {dim} for {labels} labels, expected {labels} x {dim}: give one row per label"
+    )]
+    Ragged {
+        /// Training or test features.
+        which: &'static str,
+        /// Length of the value vector.
+        values: usize,
+        /// D
+        dim: usize,
+        /// B
+        labels: usize,
+    },
+    /// A value is NaN or infinite.
+    #[error(
+        "{which}: row {row}, column {column} is {value}, expected a finite number: the encoder that made them has diverged, use an earlier checkpoint"
+    )]
+    NotFinite {
+        /// Training or test features.
+        which: &'static str,
+        /// Row of the value.
+        row: usize,
+        /// Column of the value.
+        column: usize,
+        /// The value itself.
+        value: f32,
+    },
+    /// Two sets that do not come from the same encoder.
+    #[error(
+        "training features are {train} wide, test features {test}: make both with the same encoder and pooling"
+    )]
+    Widths {
+        /// D of the training features.
+        train: usize,
+        /// D of the test features.
+        test: usize,
+    },
+    /// Nothing to separate.
+    #[error(
+        "all {rows} training labels are {label}, a linear probe needs two classes: give it rows of another class"
+    )]
+    OneClass {
+        /// B
+        rows: usize,
+        /// The only label.
+        label: u32,
+    },
+    /// A setting outside its range.
+    #[error("{setting} is {found}, expected {expected}: change it in the probe's settings")]
+    Setting {
+        /// Name of the setting.
+        setting: &'static str,
+        /// Its value.
+        found: String,
+        /// What is allowed.
+        expected: &'static str,
+    },
+}

@@ -1,0 +1,147 @@
+//! Labelled rows of numbers, and their standardisation.
+
+use super::{Error, Result};
+
+/// One row of D numbers per sample, and its class.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Features {
+    /// Values `[B, D]`, row after row.
+    pub rows: Vec<f32>,
+    /// D
+    pub dim: usize,
+    /// Classes `[B]`.
+    pub labels: Vec<u32>,
+}
+
+impl Features {
+    /// B
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Row `i`, `[D]`.
+    pub fn row(&self, i: usize) -> &[f32] {
+        &self.rows[i * self.dim..(i + 1) * self.dim]
+    }
+
+    /// The rows with these numbers, in this order: `[B, D], [K] -> [K, D]`.
+    pub fn select(&self, index: &[usize]) -> Self {
+        let rows = index.iter().flat_map(|&i| self.row(i)).copied().collect();
+        let labels = index.iter().map(|&i| self.labels[i]).collect();
+        Self { rows, dim: self.dim, labels }
+    }
+
+    /// Refuses an empty set, a ragged one and values that are not finite.
+    pub(super) fn check(&self, which: &'static str) -> Result<()> {
+        let Self { rows, dim, labels } = self;
+        if labels.is_empty() || *dim == 0 {
+            return Err(Error::Empty { which, rows: labels.len(), dim: *dim });
+        }
+        if rows.len() != labels.len() * dim {
+            let (values, labels) = (rows.len(), labels.len());
+            return Err(Error::Ragged { which, values, dim: *dim, labels });
+        }
+        match rows.iter().position(|value| !value.is_finite()) {
+            Some(i) => {
+                Err(Error::NotFinite { which, row: i / dim, column: i % dim, value: rows[i] })
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Checks the two sets of a probe, each alone and against the other.
+pub(super) fn check_pair(train: &Features, test: &Features) -> Result<()> {
+    train.check("training features")?;
+    test.check("test features")?;
+    if train.dim != test.dim {
+        return Err(Error::Widths { train: train.dim, test: test.dim });
+    }
+    Ok(())
+}
+
+/// Mean 0 and deviation 1 in each column of the set it was fitted on.
+#[derive(Clone, Debug)]
+pub struct Standardizer {
+    mean: Vec<f64>,  // [D]
+    scale: Vec<f64>, // [D], 1/σ
+}
+
+impl Standardizer {
+    /// Reads mean and (biased) deviation of each column. A constant column keeps its scale.
+    pub fn fit(features: &Features) -> Self {
+        let rows = features.len() as f64;
+        let mean = column_sums(features, |_, x| x).iter().map(|sum| sum / rows).collect::<Vec<_>>();
+        let squares = column_sums(features, |d, x| (x - mean[d]).powi(2));
+        let scale = squares.iter().zip(&mean).map(|(square, mean)| {
+            let deviation = (square / rows).sqrt();
+            // Below that a column differs by rounding of f32 alone.
+            if deviation <= 1e-6 * mean.abs() { 1.0 } else { 1.0 / deviation }
+        });
+        Self { scale: scale.collect(), mean }
+    }
+
+    /// x̂ = (x - μ)/σ: `[B, D] -> [B, D]`.
+    pub fn apply(&self, features: &Features) -> Features {
+        let columns = || self.mean.iter().zip(&self.scale);
+        let standardize =
+            |(x, (mean, scale)): (&f32, (&f64, &f64))| ((f64::from(*x) - mean) * scale) as f32;
+        let rows = features.rows.chunks_exact(features.dim);
+        let rows = rows.flat_map(|row| row.iter().zip(columns()).map(standardize)).collect();
+        Features { rows, dim: features.dim, labels: features.labels.clone() }
+    }
+}
+
+fn column_sums(features: &Features, term: impl Fn(usize, f64) -> f64) -> Vec<f64> {
+    let mut sums = vec![0.0; features.dim];
+    for row in features.rows.chunks_exact(features.dim) {
+        for (d, (sum, x)) in sums.iter_mut().zip(row).enumerate() {
+            *sum += term(d, f64::from(*x));
+        }
+    }
+    sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn standardized_columns_have_mean_zero_and_deviation_one() {
+        let rows = vec![1.0, 7.0, 100.0, 3.0, 7.0, 104.0, 8.0, 7.0, 90.0];
+        let features = Features { rows, dim: 3, labels: vec![0, 1, 2] };
+        let got = Standardizer::fit(&features).apply(&features);
+        for d in 0..3 {
+            let column = (0..3).map(|i| f64::from(got.row(i)[d])).collect::<Vec<_>>();
+            let square = column.iter().map(|x| x * x).sum::<f64>() / 3.0;
+            assert!(column.iter().sum::<f64>().abs() < 1e-6, "column {d}: {column:?}");
+            let wanted = if d == 1 { 0.0 } else { 1.0 };
+            assert!((square - wanted).abs() < 1e-6, "column {d}: {column:?}");
+        }
+    }
+
+    #[test]
+    fn a_nan_is_named_by_set_row_and_column() {
+        let train = Features { rows: vec![0.0; 6], dim: 2, labels: vec![0, 1, 0] };
+        let mut test = train.clone();
+        test.rows[3] = f32::NAN;
+        let message = check_pair(&train, &test).unwrap_err().to_string();
+        assert!(message.starts_with("test features: row 1, column 1 is NaN"), "{message}");
+    }
+
+    #[test]
+    fn sets_that_do_not_fit_are_refused() {
+        let good = Features { rows: vec![0.0; 6], dim: 2, labels: vec![0, 1, 0] };
+        let empty = Features { rows: vec![], dim: 2, labels: vec![] };
+        let ragged = Features { labels: vec![0; 4], ..good.clone() };
+        let wide = Features { rows: vec![0.0; 9], dim: 3, labels: vec![0; 3] };
+        assert!(matches!(check_pair(&empty, &good), Err(Error::Empty { rows: 0, .. })));
+        assert!(matches!(check_pair(&ragged, &good), Err(Error::Ragged { values: 6, .. })));
+        assert!(matches!(check_pair(&good, &wide), Err(Error::Widths { train: 2, test: 3 })));
+    }
+}

@@ -1,0 +1,160 @@
+//! Minimising a smooth convex function: L-BFGS (Nocedal and Wright 2006, algorithms 7.4 and 7.5) with
+//! the caller's guess of the inverse Hessian.
+
+use std::collections::VecDeque;
+
+/// A function of a vector, and what is known of its curvature.
+pub(super) trait Objective {
+    /// f(x), and its gradient.
+    fn value_and_gradient(&self, x: &[f64]) -> (f64, Vec<f64>);
+    /// H₀⁻¹ g in place: an approximation of the inverse Hessian times a vector.
+    fn precondition(&self, gradient: &mut [f64]);
+}
+
+/// When to stop.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Stop {
+    /// The largest element of the gradient at the minimum.
+    pub(super) gradient: f64,
+    pub(super) iterations: usize,
+}
+
+/// Pairs of steps remembered. scikit-learn's and SciPy's default.
+const MEMORY: usize = 10;
+/// Halvings of a step before it counts as lost in rounding.
+const HALVINGS: usize = 12;
+
+/// Moves `x` to the minimum of `f` and returns f there.
+pub(super) fn minimize(f: &impl Objective, x: &mut Vec<f64>, stop: Stop) -> f64 {
+    let mut pairs = Pairs::default();
+    let (mut value, mut gradient) = f.value_and_gradient(x);
+    for _ in 0..stop.iterations {
+        if largest(&gradient) <= stop.gradient {
+            break;
+        }
+        let direction = pairs.direction(f, &gradient);
+        let Some(next) = line_search(f, x, value, &gradient, &direction) else { break };
+        pairs.push(difference(&next.x, x), difference(&next.gradient, &gradient));
+        Point { x: *x, value, gradient } = next;
+    }
+    value
+}
+
+struct Point {
+    x: Vec<f64>,
+    value: f64,
+    gradient: Vec<f64>,
+}
+
+/// Halves the step until f falls by a ten-thousandth of what the slope promises (Armijo). f is
+/// convex, so that the curvature along the step needs no second condition.
+fn line_search(
+    f: &impl Objective,
+    x: &[f64],
+    value: f64,
+    gradient: &[f64],
+    direction: &[f64],
+) -> Option<Point> {
+    let slope = dot(gradient, direction);
+    let mut step = 1.0;
+    for _ in 0..HALVINGS {
+        let moved: Vec<f64> = x.iter().zip(direction).map(|(x, d)| x + step * d).collect();
+        let (lower, gradient) = f.value_and_gradient(&moved);
+        if lower <= value + 1e-4 * step * slope {
+            return Some(Point { x: moved, value: lower, gradient });
+        }
+        step *= 0.5;
+    }
+    None
+}
+
+/// The last steps s and the changes y of the gradient along them.
+#[derive(Default)]
+struct Pairs(VecDeque<(Vec<f64>, Vec<f64>)>);
+
+impl Pairs {
+    fn push(&mut self, s: Vec<f64>, y: Vec<f64>) {
+        // A pair without curvature is rounding; it would spoil the estimate.
+        if dot(&s, &y) <= 1e-12 * dot(&s, &s) {
+            return;
+        }
+        if self.0.len() == MEMORY {
+            self.0.pop_front();
+        }
+        self.0.push_back((s, y));
+    }
+
+    /// -H⁻¹ g by the two loops of algorithm 7.4.
+    fn direction(&self, f: &impl Objective, gradient: &[f64]) -> Vec<f64> {
+        let mut q: Vec<f64> = gradient.iter().map(|g| -g).collect();
+        let mut steps = Vec::with_capacity(MEMORY);
+        for (s, y) in self.0.iter().rev() {
+            let alpha = dot(s, &q) / dot(s, y);
+            add(&mut q, -alpha, y);
+            steps.push(alpha);
+        }
+        f.precondition(&mut q);
+        let scale = self.scale(f);
+        q.iter_mut().for_each(|q| *q *= scale);
+        for ((s, y), alpha) in self.0.iter().zip(steps.iter().rev()) {
+            let beta = dot(y, &q) / dot(s, y);
+            add(&mut q, alpha - beta, s);
+        }
+        q
+    }
+
+    /// s·y / y·H₀⁻¹y of the newest pair: makes H₀ as large as the curvature just seen (eq. 7.20).
+    fn scale(&self, f: &impl Objective) -> f64 {
+        let Some((s, y)) = self.0.back() else { return 1.0 };
+        let mut z = y.clone();
+        f.precondition(&mut z);
+        dot(s, y) / dot(y, &z)
+    }
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// y += a x
+fn add(y: &mut [f64], a: f64, x: &[f64]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y += a * x;
+    }
+}
+
+fn difference(a: &[f64], b: &[f64]) -> Vec<f64> {
+    a.iter().zip(b).map(|(a, b)| a - b).collect()
+}
+
+fn largest(values: &[f64]) -> f64 {
+    values.iter().fold(0.0, |largest, value| largest.max(value.abs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Σ log cosh(c_i (x_i - i)), badly scaled, without a preconditioner.
+    struct Bowls(Vec<f64>);
+
+    impl Objective for Bowls {
+        fn value_and_gradient(&self, x: &[f64]) -> (f64, Vec<f64>) {
+            let terms =
+                || self.0.iter().zip(x).enumerate().map(|(i, (c, x))| (c, c * (x - i as f64)));
+            let value = terms().map(|(_, z)| z.cosh().ln()).sum();
+            (value, terms().map(|(c, z)| c * z.tanh()).collect())
+        }
+
+        fn precondition(&self, _: &mut [f64]) {}
+    }
+
+    #[test]
+    fn a_badly_scaled_convex_function_is_minimized() {
+        let bowls = Bowls(vec![0.05, 0.3, 1.0, 2.0, 7.0]);
+        let mut x = vec![1.0; 5];
+        let value = minimize(&bowls, &mut x, Stop { gradient: 1e-9, iterations: 200 });
+        assert!(value < 1e-12, "{value} at {x:?}");
+        assert!(x.iter().enumerate().all(|(i, x)| (x - i as f64).abs() < 1e-5), "{x:?}");
+    }
+}

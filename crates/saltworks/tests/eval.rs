@@ -1,0 +1,156 @@
+//! The probes against scikit-learn, against plain code, and on sets with a known answer.
+
+use engine::random::Random;
+use safetensors::SafeTensors;
+use saltworks::eval::{Error, Features, KnnOptions, LinearOptions, knn, linear};
+
+const GOLDEN: &[u8] = include_bytes!("../../../tests/golden/eval.safetensors");
+
+struct Golden<'a>(SafeTensors<'a>);
+
+impl Golden<'_> {
+    fn read() -> Self {
+        Self(SafeTensors::deserialize(GOLDEN).unwrap())
+    }
+
+    fn values<const SIZE: usize, T>(&self, name: &str, decode: fn([u8; SIZE]) -> T) -> Vec<T> {
+        let tensor = self.0.tensor(name).unwrap();
+        tensor.data().as_chunks().0.iter().map(|bytes| decode(*bytes)).collect()
+    }
+
+    fn labels(&self, name: &str) -> Vec<u32> {
+        self.values(name, u32::from_le_bytes)
+    }
+
+    fn features(&self, set: &str) -> Features {
+        let rows = self.values(&format!("{set}.features"), f32::from_le_bytes);
+        let labels = self.labels(&format!("{set}.labels"));
+        Features { dim: rows.len() / labels.len(), rows, labels }
+    }
+}
+
+/// Classes of normal rows around their own centres, which are `distance` times a normal vector.
+fn clusters(classes: u32, rows: usize, dim: usize, distance: f32, seed: u64) -> Features {
+    let mut features = Features { rows: Vec::new(), dim, labels: Vec::new() };
+    for i in 0..rows {
+        let label = i as u32 % classes;
+        let mut center = Random::new(1, "cluster centre", u64::from(label));
+        let mut noise = Random::new(seed, "cluster noise", i as u64);
+        features.labels.push(label);
+        features.rows.extend((0..dim).map(|_| distance * center.normal() + noise.normal()));
+    }
+    features
+}
+
+fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work)
+}
+
+#[test]
+fn knn_gives_the_classes_that_scikit_learn_gives() {
+    let golden = Golden::read();
+    let got = knn(&golden.features("train"), &golden.features("test"), KnnOptions::default());
+    assert_eq!(got.unwrap().labels, golden.labels("knn.predictions"));
+}
+
+#[test]
+fn the_linear_probe_reaches_the_minimum_that_scikit_learn_reaches() {
+    let golden = Golden::read();
+    let (train, test) = (golden.features("train"), golden.features("test"));
+    let losses = golden.values("linear.loss", f64::from_le_bytes);
+    let labels = golden.labels("linear.predictions");
+    for (i, l2) in golden.values("linear.l2", f64::from_le_bytes).into_iter().enumerate() {
+        let got = linear(&train, &test, &LinearOptions { l2: vec![l2], ..Default::default() });
+        let got = got.unwrap();
+        // Both stop short of the minimum, where the loss is flat; f32 logits move it by 1e-7.
+        assert!((got.loss - losses[i]).abs() <= 1e-4 * losses[i], "l2 {l2}: {}", got.loss);
+        let wanted = &labels[i * test.len()..(i + 1) * test.len()];
+        assert_eq!(got.prediction.labels, wanted, "l2 {l2}");
+    }
+}
+
+#[test]
+fn knn_equals_a_search_through_all_pairs() {
+    let (train, test) = (clusters(7, 403, 13, 0.4, 2), clusters(7, 101, 13, 0.4, 3));
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    };
+    let cosine = |a: &[f32], b: &[f32]| dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
+    for k in [1, 20, 403, 1000] {
+        let got = knn(&train, &test, KnnOptions { k, temperature: 0.2 }).unwrap();
+        for b in 0..test.len() {
+            let mut near: Vec<(f64, u32)> = (0..train.len())
+                .map(|i| (cosine(train.row(i), test.row(b)), train.labels[i]))
+                .collect();
+            near.sort_by(|a, b| b.0.total_cmp(&a.0));
+            let mut votes = [0.0; 7];
+            for (similarity, label) in near.into_iter().take(k) {
+                votes[label as usize] += (similarity / 0.2).exp();
+            }
+            let wanted = (0..7).max_by(|&a, &b| f64::total_cmp(&votes[a], &votes[b])).unwrap();
+            assert_eq!(got.labels[b], wanted as u32, "k {k}, row {b}");
+        }
+    }
+}
+
+#[test]
+fn classes_far_apart_are_told_apart_without_an_error() {
+    let (train, test) = (clusters(6, 300, 24, 4.0, 4), clusters(6, 120, 24, 4.0, 5));
+    assert_eq!(knn(&train, &test, KnnOptions::default()).unwrap().accuracy, 1.0);
+    let linear = linear(&train, &test, &LinearOptions::default()).unwrap();
+    assert_eq!(linear.prediction.accuracy, 1.0);
+}
+
+#[test]
+fn noise_and_a_constant_column_give_a_guess() {
+    let mut train = clusters(2, 200, 150, 0.0, 6);
+    let test = clusters(2, 2000, 150, 0.0, 7);
+    train.rows.iter_mut().step_by(150).for_each(|x| *x = 3.0);
+    let got = linear(&train, &test, &LinearOptions::default()).unwrap();
+    // The share of heads in 2,000 throws of a coin has a deviation of 0.011.
+    assert!((got.prediction.accuracy - 0.5).abs() < 0.05, "{}", got.prediction.accuracy);
+}
+
+#[test]
+fn a_class_that_is_missing_from_the_training_rows_is_never_predicted() {
+    let whole = clusters(4, 200, 12, 4.0, 8);
+    let kept: Vec<usize> = (0..whole.len()).filter(|i| whole.labels[*i] != 1).collect();
+    let train = whole.select(&kept);
+    for got in [
+        knn(&train, &whole, KnnOptions::default()).unwrap(),
+        linear(&train, &whole, &LinearOptions::default()).unwrap().prediction,
+    ] {
+        assert!(got.labels.iter().all(|label| *label != 1));
+        assert_eq!(got.accuracy, 0.75);
+    }
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_bits() {
+    let (train, test) = (clusters(5, 700, 70, 0.3, 9), clusters(5, 150, 70, 0.3, 10));
+    let run = || {
+        let knn = knn(&train, &test, KnnOptions::default()).unwrap();
+        let linear = linear(&train, &test, &LinearOptions::default()).unwrap();
+        (knn, linear.loss.to_bits(), linear)
+    };
+    let alone = on_threads(1, run);
+    assert_eq!(alone, on_threads(2, run));
+    assert_eq!(alone, on_threads(5, run));
+}
+
+#[test]
+fn what_cannot_be_probed_is_refused_with_a_reason() {
+    let good = clusters(3, 30, 4, 1.0, 11);
+    let mut broken = good.clone();
+    broken.rows[5] = f32::INFINITY;
+    let one = Features { labels: vec![2; 30], ..good.clone() };
+    let options = LinearOptions::default();
+    let message = knn(&broken, &good, KnnOptions::default()).unwrap_err().to_string();
+    assert!(message.contains("training features: row 1, column 1 is inf"), "{message}");
+    assert!(linear(&good, &broken, &options).unwrap_err().to_string().contains("test features"));
+    assert!(matches!(linear(&one, &good, &options), Err(Error::OneClass { label: 2, .. })));
+    let none = KnnOptions { k: 0, ..KnnOptions::default() };
+    assert!(matches!(knn(&good, &good, none), Err(Error::Setting { setting: "k", .. })));
+    let free = LinearOptions { l2: vec![1e-3, 0.0], ..options };
+    assert!(matches!(linear(&good, &good, &free), Err(Error::Setting { setting: "l2", .. })));
+}
