@@ -138,9 +138,10 @@ fn head_norm_of_queries_and_keys() {
     }
 }
 
-/// Ragged, with an empty sample, one row alone, and one longer than a block of queries or keys.
+/// Ragged, with empty samples within and at the end, one row alone, and one longer than a block of
+/// queries or keys.
 fn ragged() -> [Segments; 3] {
-    [Segments::new([3, 0, 5, 1]), Segments::uniform(2, 4), Segments::new([2, 150, 0, 33])]
+    [Segments::new([3, 0, 5, 1, 0]), Segments::uniform(2, 4), Segments::new([2, 150, 0, 33])]
 }
 
 /// Heads and E: odd, below a register, a whole register, the widths of ViT.
@@ -171,7 +172,9 @@ fn attention_with_sharp_scores() {
 
 #[test]
 fn cross_attention() {
-    let keys = [Segments::new([4, 2, 1, 6]), Segments::new([7, 3]), Segments::new([5, 140, 3, 1])];
+    // Queries without keys get zeros, keys without queries no gradient.
+    let keys = [[4, 2, 1, 6, 3].as_slice(), &[7, 0], &[5, 140, 3, 0]];
+    let keys = keys.map(|lengths| Segments::new(lengths.iter().copied()));
     for (q_segments, kv_segments) in ragged().iter().zip(&keys) {
         for [heads, head_dim] in HEADS {
             let width = heads * head_dim;
