@@ -1,1 +1,56 @@
-//! The recipe room.
+//! What a user writes: a recipe in TOML, checked into settings.
+//!
+//! [`Recipe`] holds the keys as written, each with its default in `schema.rs` alone; `load` reads
+//! them with errors that name the line; `Stage::resolve` turns durations into steps once the number
+//! of training images is known.
+
+mod load;
+mod schema;
+mod suggest;
+
+pub use load::{Overrides, QUICKSTART, load};
+pub use schema::{
+    Augment, Covered, Data, Duration, Heads, Loss, MethodName, Model, Normalize, PixelNorm, Probe,
+    Recipe, Schedule, Stage, Trunk,
+};
+
+/// A recipe that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RecipeError {
+    /// The file cannot be read.
+    #[error("cannot read recipe {path}: {source}")]
+    Read {
+        /// Where it should be.
+        path: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The text is no recipe.
+    #[error("{origin}, line {line}: {problem}")]
+    Text {
+        /// File name, or "--set".
+        origin: String,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// An override is none.
+    #[error("--set {given}: {problem}")]
+    Set {
+        /// As given.
+        given: String,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// A value makes no sense.
+    #[error("{key} is {found}, expected {expected}")]
+    Value {
+        /// The key's path.
+        key: String,
+        /// Its value.
+        found: String,
+        /// Which values there are.
+        expected: String,
+    },
+}

@@ -1,0 +1,280 @@
+//! Text to [`Recipe`], with errors that name the line, the key and the nearest known key.
+
+use super::suggest::nearest;
+use super::{Heads, MethodName, Recipe, RecipeError, Stage};
+use serde::Deserialize;
+use std::path::Path;
+use toml::{Table, Value};
+
+/// The recipe that runs when none is given.
+pub const QUICKSTART: &str = include_str!("../../../../recipes/quickstart.toml");
+
+/// `--set key=value` as given, in order.
+pub type Overrides = [String];
+
+/// Reads the recipe at `path`, or the quickstart, applies overrides and checks all that can be
+/// checked without data.
+pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Recipe, RecipeError> {
+    let (origin, text) = match path {
+        None => ("the built-in quickstart".to_owned(), QUICKSTART.to_owned()),
+        Some(path) => {
+            let name = path.display().to_string();
+            let text = std::fs::read_to_string(path)
+                .map_err(|source| RecipeError::Read { path: name.clone(), source })?;
+            (name, text)
+        }
+    };
+    let mut recipe = parse(&origin, &text)?;
+    if !overrides.is_empty() {
+        // `parse` has accepted the text, so it is a table.
+        let mut table: Table = text.parse().map_err(|error| text_error(&origin, &text, &error))?;
+        for given in overrides {
+            set(&mut table, given)?;
+            recipe = Recipe::deserialize(table.clone()).map_err(|error| {
+                let problem = explain(error.message());
+                RecipeError::Set { given: given.clone(), problem }
+            })?;
+        }
+    }
+    check(&recipe)?;
+    Ok(recipe)
+}
+
+fn parse(origin: &str, text: &str) -> Result<Recipe, RecipeError> {
+    toml::from_str(text).map_err(|error| text_error(origin, text, &error))
+}
+
+fn text_error(origin: &str, text: &str, error: &toml::de::Error) -> RecipeError {
+    let start = error.span().map_or(0, |span| span.start);
+    let line = text[..start.min(text.len())].matches('\n').count();
+    let content = text.lines().nth(line).unwrap_or("").trim();
+    let mut problem = explain(error.message());
+    if !content.is_empty() {
+        problem = format!("{problem}\n    {content}");
+    }
+    RecipeError::Text { origin: origin.to_owned(), line: line + 1, problem }
+}
+
+/// Adds the nearest known word to serde's "unknown field `x`, expected one of `a`, `b`".
+fn explain(message: &str) -> String {
+    let mut words = message.split('`').skip(1).step_by(2);
+    let unknown = message.starts_with("unknown field") || message.starts_with("unknown variant");
+    match words.next() {
+        Some(word) if unknown => match nearest(word, words) {
+            Some(meant) => {
+                let what = if message.starts_with("unknown field") { "key" } else { "value" };
+                format!("unknown {what} `{word}`. Did you mean `{meant}`?")
+            }
+            None => message.to_owned(),
+        },
+        _ => message.to_owned(),
+    }
+}
+
+/// Applies `key=value`, the key a path from the top, or from a stage by its name.
+fn set(table: &mut Table, given: &str) -> Result<(), RecipeError> {
+    let fail = |problem: String| RecipeError::Set { given: given.to_owned(), problem };
+    let (path, text) = given
+        .split_once('=')
+        .ok_or_else(|| fail("expected key=value, e.g. teacher.lr=1e-3 or data.size=32".into()))?;
+    let value = parse_value(text.trim());
+    let mut keys: Vec<&str> = path.trim().split('.').collect();
+    // `split` always yields at least one part.
+    let last = keys.pop().expect("a key");
+    let known: Vec<String> = stage_names(table);
+    let mut here = table;
+    for (depth, key) in keys.iter().enumerate() {
+        here = match (depth, known.iter().position(|name| name == key)) {
+            (0, Some(place)) => stage_table(here, place),
+            _ => here.entry(*key).or_insert_with(|| Value::Table(Table::new())).as_table_mut(),
+        }
+        .ok_or_else(|| fail(format!("{key} holds no keys")))?;
+    }
+    const LENGTHS: [&str; 3] = ["epochs", "steps", "samples"];
+    if LENGTHS.contains(&last) {
+        LENGTHS.iter().for_each(|length| drop(here.remove(*length)));
+    }
+    here.insert(last.to_owned(), value);
+    if keys.len() == 1 && !known.contains(&keys[0].to_owned()) {
+        let tops = ["data", "model", "probe"];
+        if !tops.contains(&keys[0]) {
+            let names = known.iter().map(String::as_str).chain(tops);
+            let hint = nearest(keys[0], names.clone())
+                .map_or_else(String::new, |meant| format!(" Did you mean {meant:?}?"));
+            let list: Vec<&str> = names.collect();
+            return Err(fail(format!(
+                "no stage or section {:?}; there are {}.{hint}",
+                keys[0],
+                list.join(", ")
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The value as TOML, or as a string where it is none.
+fn parse_value(text: &str) -> Value {
+    let line = format!("value = {text}");
+    let parsed = line.parse::<Table>().ok().and_then(|mut table| table.remove("value"));
+    parsed.unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+fn stage_names(table: &Table) -> Vec<String> {
+    let stages = table.get("stage").and_then(Value::as_array);
+    let names = stages.into_iter().flatten().map(|stage| stage.get("name"));
+    names.map(|name| name.and_then(Value::as_str).unwrap_or("").to_owned()).collect()
+}
+
+fn stage_table(table: &mut Table, place: usize) -> Option<&mut Table> {
+    table.get_mut("stage")?.as_array_mut()?.get_mut(place)?.as_table_mut()
+}
+
+/// Refuses what no data could make right.
+fn check(recipe: &Recipe) -> Result<(), RecipeError> {
+    let value = |key: &str, found: String, expected: &str| {
+        Err(RecipeError::Value { key: key.to_owned(), found, expected: expected.to_owned() })
+    };
+    if recipe.stage.is_empty() {
+        return value("stage", "missing".into(), "at least one [[stage]]");
+    }
+    let data = &recipe.data;
+    if data.size == 0 {
+        return value("data.size", "0".into(), "at least one pixel");
+    }
+    if ![1, 3].contains(&data.channels) {
+        return value("data.channels", data.channels.to_string(), "1 (grey) or 3 (colour)");
+    }
+    for (key, numbers) in [("mean", &data.normalize.mean), ("std", &data.normalize.std)] {
+        if ![1, data.channels].contains(&numbers.len()) {
+            let expected = format!("1 or {} numbers", data.channels);
+            return value(&format!("data.normalize.{key}"), format!("{numbers:?}"), &expected);
+        }
+    }
+    if data.normalize.std.iter().any(|std| *std <= 0.0) {
+        let found = format!("{:?}", data.normalize.std);
+        return value("data.normalize.std", found, "numbers above 0");
+    }
+    if recipe.probe.k == 0 || recipe.probe.temperature <= 0.0 {
+        let found = format!("k {}, temperature {}", recipe.probe.k, recipe.probe.temperature);
+        return value("probe", found, "k at least 1 and a temperature above 0");
+    }
+    for (place, stage) in recipe.stage.iter().enumerate() {
+        check_stage(stage, &recipe.stage[..place])?;
+    }
+    Ok(())
+}
+
+fn check_stage(stage: &Stage, earlier: &[Stage]) -> Result<(), RecipeError> {
+    let name = &stage.name;
+    let value = |key: &str, found: String, expected: &str| {
+        let key = format!("{key} of stage {name:?}");
+        Err(RecipeError::Value { key, found, expected: expected.to_owned() })
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    if name.is_empty() || !name.chars().all(plain) {
+        return value("name", format!("{name:?}"), "letters, digits, - and _: it names a folder");
+    }
+    if ["data", "model", "probe"].contains(&name.as_str()) {
+        return value("name", format!("{name:?}"), "a name that is no section of the recipe");
+    }
+    if earlier.iter().any(|other| other.name == *name) {
+        return value("name", format!("{name:?} twice"), "a name of its own");
+    }
+    if stage.batch == 0 {
+        return value("batch", "0".into(), "at least 1");
+    }
+    if stage.accumulate == 0 || !stage.batch.is_multiple_of(stage.accumulate) {
+        let expected = format!("a number that divides the batch of {}", stage.batch);
+        return value("accumulate", stage.accumulate.to_string(), &expected);
+    }
+    for (key, rate) in [("lr", stage.lr), ("start_lr", stage.start_lr), ("final_lr", stage.final_lr)] {
+        if !(0.0..1e3).contains(&rate) {
+            return value(key, rate.to_string(), "0 or more");
+        }
+    }
+    match (stage.method, &stage.teacher) {
+        (MethodName::Mae, Some(teacher)) => value("teacher", format!("{teacher:?}"), "none for mae"),
+        (MethodName::Salt, None) => {
+            let stages: Vec<&str> = earlier.iter().map(|stage| stage.name.as_str()).collect();
+            let expected = format!("an earlier stage ({}) or a file", stages.join(", "));
+            value("teacher", "missing".into(), &expected)
+        }
+        (MethodName::Mae, None) => Heads::check(&format!("decoder of stage {name:?}"), stage.decoder),
+        (MethodName::Salt, Some(teacher)) => {
+            Heads::check(&format!("predictor of stage {name:?}"), stage.predictor)?;
+            let known = earlier.iter().any(|stage| stage.name == *teacher);
+            if known || Path::new(teacher).is_file() {
+                return Ok(());
+            }
+            let stages: Vec<&str> = earlier.iter().map(|stage| stage.name.as_str()).collect();
+            let expected = format!("an earlier stage ({}) or a file", stages.join(", "));
+            value("teacher", format!("{teacher:?}"), &expected)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str, overrides: &[&str]) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("recipe.toml");
+        std::io::Write::write_all(&mut std::fs::File::create(&path).unwrap(), text.as_bytes())
+            .unwrap();
+        let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
+        load(Some(&path), &overrides).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_quickstart_is_a_recipe_and_can_be_written_back() {
+        let recipe = load(None, &[]).unwrap();
+        let text = toml::to_string(&recipe).unwrap();
+        assert_eq!(parse("itself", &text).unwrap(), recipe);
+    }
+
+    #[test]
+    fn an_unknown_key_gets_its_line_and_the_nearest_known_key() {
+        let message = error("seed = 1\n[data]\npth = \"x\"\n", &[]);
+        assert!(message.contains("line 3") && message.contains("Did you mean `path`?"), "{message}");
+        let message = error("[[stage]]\nname = \"a\"\nepohcs = 3\n", &[]);
+        assert!(message.contains("line 3") && message.contains("`epochs`"), "{message}");
+    }
+
+    #[test]
+    fn a_wrong_type_says_what_was_found_and_expected() {
+        let message = error("[data]\nsize = \"big\"\n", &[]);
+        assert!(message.contains("line 2") && message.contains("string \"big\""), "{message}");
+    }
+
+    #[test]
+    fn overrides_reach_stages_by_name_and_replace_the_length() {
+        let set = ["teacher.steps=7", "teacher.masks.kind=random", "data.size=32"];
+        let recipe = load(None, &set.map(str::to_owned)).unwrap();
+        assert_eq!((recipe.stage[0].steps, recipe.stage[0].epochs), (Some(7), None));
+        assert_eq!(recipe.data.size, 32);
+        let message = load(None, &["teachr.lr=1".to_owned()]).unwrap_err().to_string();
+        assert!(message.contains("Did you mean \"teacher\"?"), "{message}");
+        let message = load(None, &["teacher.lrr=1".to_owned()]).unwrap_err().to_string();
+        assert!(message.contains("`lr`"), "{message}");
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_key() {
+        let stage = "[[stage]]\nname = \"a\"\nsteps = 1\n";
+        assert!(error("", &[]).contains("at least one [[stage]]"));
+        assert!(error(&format!("{stage}batch = 0"), &[]).contains("batch of stage \"a\" is 0"));
+        assert!(error(&format!("{stage}method = \"salt\""), &[]).contains("teacher"));
+        let heads = format!("{stage}decoder = {{ width = 10, depth = 1, heads = 3 }}");
+        assert!(error(&heads, &[]).contains("width 10"));
+    }
+
+    #[test]
+    fn durations_become_steps() {
+        let stage = Stage { epochs: Some(2.0), batch: 100, ..Stage::default() };
+        let schedule = stage.resolve(950).unwrap();
+        assert_eq!((schedule.steps, schedule.warmup_steps), (19, 2));
+        let both = Stage { steps: Some(1), ..stage };
+        assert!(both.resolve(950).unwrap_err().to_string().contains("exactly one"));
+    }
+}

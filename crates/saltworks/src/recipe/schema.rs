@@ -1,0 +1,390 @@
+//! The keys of a recipe as a user writes them. A doc comment is the key's documentation; a default
+//! stands here and nowhere else.
+
+use super::RecipeError;
+use crate::mask::{Masking, MultiBlock};
+use crate::range::Range;
+use serde::{Deserialize, Serialize};
+
+/// A whole recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Recipe {
+    /// Keys every random draw of the run.
+    pub seed: u64,
+    /// Threads that compute; 0 for one per core.
+    pub threads: usize,
+    /// Which images, and how they are prepared.
+    pub data: Data,
+    /// The encoder that stages train unless they say otherwise.
+    pub model: Model,
+    /// How the trained encoders are judged.
+    pub probe: Probe,
+    /// What is trained, in order.
+    pub stage: Vec<Stage>,
+}
+
+impl Default for Recipe {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            threads: 0,
+            data: Data::default(),
+            model: Model::default(),
+            probe: Probe::default(),
+            stage: Vec::new(),
+        }
+    }
+}
+
+/// `[data]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Data {
+    /// A folder of images, an IDX file, or `builtin:fashion-mnist`.
+    pub path: String,
+    /// Labels of an IDX file of images.
+    pub labels: Option<String>,
+    /// Height and width in pixels that images are brought to; the model's image size.
+    pub size: usize,
+    /// 1 for grey, 3 for colour.
+    pub channels: usize,
+    /// How pixel values are brought near 0.
+    pub normalize: Normalize,
+    /// Images kept from training for the probes: a number, from the end for the built-in data,
+    /// else drawn with the seed.
+    pub holdout: usize,
+    /// Threads that decode and augment.
+    pub threads: usize,
+    /// Random changes to training images.
+    pub augment: Augment,
+}
+
+impl Default for Data {
+    fn default() -> Self {
+        Self {
+            path: "builtin:fashion-mnist".into(),
+            labels: None,
+            size: 28,
+            channels: 1,
+            normalize: Normalize::default(),
+            holdout: 1000,
+            threads: 1,
+            augment: Augment::default(),
+        }
+    }
+}
+
+/// `data.normalize`: (v/255 - mean)/std by channel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Normalize {
+    /// One number, or one per channel.
+    pub mean: Vec<f32>,
+    /// One number, or one per channel.
+    pub std: Vec<f32>,
+}
+
+impl Default for Normalize {
+    /// timm's IMAGENET_INCEPTION numbers: to [-1, 1].
+    fn default() -> Self {
+        Self { mean: vec![0.5], std: vec![0.5] }
+    }
+}
+
+/// `[data.augment]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Augment {
+    /// Area of a random crop as a share of the image; [1, 1] for none.
+    pub crop_scale: Range,
+    /// Width over height of a random crop.
+    pub crop_aspect: Range,
+    /// Chance of a horizontal flip.
+    pub flip: f64,
+}
+
+impl Default for Augment {
+    /// MAE's crop (main_pretrain.py) and flip.
+    fn default() -> Self {
+        Self {
+            crop_scale: Range::new(0.2, 1.0),
+            crop_aspect: Range::new(3.0 / 4.0, 4.0 / 3.0),
+            flip: 0.5,
+        }
+    }
+}
+
+/// `[model]` or `[stage.model]`: a timm name, and what differs from it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Model {
+    /// timm's name, e.g. vit_tiny_patch16_224; the image size comes from `data.size`.
+    pub name: Option<String>,
+    /// Height and width of a patch in pixels.
+    pub patch: Option<usize>,
+    /// D
+    pub width: Option<usize>,
+    /// L
+    pub depth: Option<usize>,
+    /// A
+    pub heads: Option<usize>,
+    /// F over D.
+    pub mlp_ratio: Option<f64>,
+    /// Register tokens.
+    pub registers: Option<usize>,
+    /// Whether there is a class token.
+    pub class_token: Option<bool>,
+    /// Whether class token and registers go without a position.
+    pub no_embed_class: Option<bool>,
+    /// First value of layer scale.
+    pub layer_scale: Option<f32>,
+    /// Layer norm on queries and keys.
+    pub qk_norm: Option<bool>,
+    /// Rate of stochastic depth.
+    pub drop_path: Option<f32>,
+}
+
+/// `[probe]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Probe {
+    /// Neighbours of kNN.
+    pub k: usize,
+    /// Temperature of kNN's votes.
+    pub temperature: f64,
+    /// Which probes: kNN always, a linear one too if true.
+    pub linear: bool,
+}
+
+impl Default for Probe {
+    /// DINO's kNN temperature; k as stable-pretraining's OnlineKNN examples.
+    fn default() -> Self {
+        Self { k: 20, temperature: 0.07, linear: true }
+    }
+}
+
+/// `[[stage]]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Stage {
+    /// How other stages, files and `--set` call it.
+    pub name: String,
+    /// `mae` or `salt`.
+    pub method: MethodName,
+    /// SALT's teacher: the name of an earlier stage, or a safetensors file of an encoder.
+    pub teacher: Option<String>,
+    /// The encoder of this stage, if it is not the recipe's.
+    pub model: Option<Model>,
+    /// How long: exactly one of epochs, steps and samples.
+    pub epochs: Option<f64>,
+    /// How long, in optimizer steps.
+    pub steps: Option<u64>,
+    /// How long, in images seen.
+    pub samples: Option<u64>,
+    /// Images of an optimizer step.
+    pub batch: usize,
+    /// Parts that a batch is computed in, one after another, to save memory.
+    pub accumulate: usize,
+    /// Learning rate after warmup.
+    pub lr: f64,
+    /// Learning rate at the first step.
+    pub start_lr: f64,
+    /// Learning rate at the last step.
+    pub final_lr: f64,
+    /// Linear warmup.
+    pub warmup: Duration,
+    /// Decoupled weight decay at the first step.
+    pub weight_decay: f64,
+    /// Weight decay at the last step, reached by a cosine; as at the first if not given.
+    pub final_weight_decay: Option<f64>,
+    /// Decay biases, norms, tokens and position tables too, as the reference.
+    pub decay_all: bool,
+    /// AdamW's β1 and β2.
+    pub betas: [f32; 2],
+    /// AdamW's ε.
+    pub eps: f32,
+    /// Most the gradient's L2 norm may be; no clipping if 0.
+    pub clip: f32,
+    /// Which patches are seen and which are predicted.
+    pub masks: Masking,
+    /// The loss between prediction and target; L1 for SALT, MSE for MAE if not given.
+    pub loss: Option<Loss>,
+    /// MAE's decoder.
+    pub decoder: Trunk,
+    /// MAE: which patches are reconstructed.
+    pub covered: Covered,
+    /// MAE: normalisation of the pixels to reconstruct.
+    pub pixel_norm: PixelNorm,
+    /// SALT's predictor.
+    pub predictor: Trunk,
+    /// SALT: a layer norm without parameters on the teacher's latents, as V-JEPA.
+    pub target_layer_norm: bool,
+}
+
+impl Default for Stage {
+    /// Learning rate, decay and betas of stable-pretraining's SALT scripts; clip off as there.
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            method: MethodName::Mae,
+            teacher: None,
+            model: None,
+            epochs: None,
+            steps: None,
+            samples: None,
+            batch: 128,
+            accumulate: 1,
+            lr: 6.25e-4,
+            start_lr: 0.0,
+            final_lr: 1e-6,
+            warmup: Duration::Percent(10.0),
+            weight_decay: 0.04,
+            final_weight_decay: None,
+            decay_all: false,
+            betas: [0.9, 0.95],
+            eps: 1e-8,
+            clip: 0.0,
+            masks: Masking::MultiBlock(MultiBlock::default()),
+            loss: None,
+            // stable-pretraining's MAE.
+            decoder: Trunk { width: 512, depth: 8, heads: 16 },
+            covered: Covered::AllMasked,
+            pixel_norm: PixelNorm::Joint,
+            // stable-pretraining's SALT, and the paper's.
+            predictor: Trunk { width: 384, depth: 12, heads: 16 },
+            target_layer_norm: false,
+        }
+    }
+}
+
+/// Which method trains a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MethodName {
+    /// Pixel reconstruction.
+    Mae,
+    /// Prediction of a frozen teacher's latents.
+    Salt,
+}
+
+/// A length of training.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Duration {
+    /// Optimizer steps.
+    Steps(u64),
+    /// Passes over the training images.
+    Epochs(f64),
+    /// Images seen.
+    Samples(u64),
+    /// Of the stage.
+    Percent(f64),
+}
+
+/// A loss.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Loss {
+    /// |δ|
+    L1,
+    /// Quadratic below the number, linear above.
+    SmoothL1(f32),
+    /// δ²
+    Mse,
+}
+
+/// Sizes of a decoder or predictor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trunk {
+    /// D
+    pub width: usize,
+    /// L
+    pub depth: usize,
+    /// A
+    pub heads: usize,
+}
+
+/// Which patches MAE reconstructs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Covered {
+    /// All that are not context, as the reference.
+    AllMasked,
+    /// The masks' targets.
+    Targets,
+}
+
+/// How MAE's pixels are normalised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PixelNorm {
+    /// Not at all.
+    None,
+    /// Each patch: MAE and the reference.
+    Joint,
+    /// Each channel of each patch: VideoMAE.
+    PerChannel,
+}
+
+/// A stage's length and schedules in steps.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Schedule {
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Steps of linear warmup.
+    pub warmup_steps: u64,
+}
+
+/// Width and heads that must go together, for messages.
+pub struct Heads;
+
+impl Heads {
+    /// Refuses a width that the heads do not divide.
+    pub fn check(key: &str, trunk: Trunk) -> Result<(), RecipeError> {
+        let Trunk { width, depth, heads } = trunk;
+        if heads > 0 && width > 0 && depth > 0 && width.is_multiple_of(heads) {
+            return Ok(());
+        }
+        Err(RecipeError::Value {
+            key: key.to_owned(),
+            found: format!("width {width}, depth {depth}, heads {heads}"),
+            expected: "a depth of at least 1 and a width that is a multiple of the heads".into(),
+        })
+    }
+}
+
+impl Stage {
+    /// The length in steps, for `images` training images.
+    pub fn resolve(&self, images: usize) -> Result<Schedule, RecipeError> {
+        let length = match (self.epochs, self.steps, self.samples) {
+            (Some(epochs), None, None) => Duration::Epochs(epochs),
+            (None, Some(steps), None) => Duration::Steps(steps),
+            (None, None, Some(samples)) => Duration::Samples(samples),
+            given => {
+                let count = [given.0.is_some(), given.1.is_some(), given.2.is_some()];
+                let count = count.into_iter().filter(|given| *given).count();
+                return Err(RecipeError::Value {
+                    key: format!("stage {:?}", self.name),
+                    found: format!("given {count} of epochs, steps and samples"),
+                    expected: "exactly one of them".into(),
+                });
+            }
+        };
+        let steps = self.steps_of(length, images, 0).max(1);
+        let warmup_steps = self.steps_of(self.warmup, images, steps).min(steps);
+        Ok(Schedule { steps, warmup_steps })
+    }
+
+    fn steps_of(&self, length: Duration, images: usize, stage_steps: u64) -> u64 {
+        let batch = self.batch as f64;
+        let steps = match length {
+            Duration::Steps(steps) => return steps,
+            Duration::Epochs(epochs) => epochs * images as f64 / batch,
+            Duration::Samples(samples) => samples as f64 / batch,
+            Duration::Percent(percent) => stage_steps as f64 * percent / 100.0,
+        };
+        steps.round() as u64
+    }
+}
