@@ -31,6 +31,8 @@ pub mod cpu;
 pub mod device;
 mod error;
 pub mod init;
+#[cfg(any(test, feature = "check"))]
+pub mod naive;
 pub mod ops;
 pub mod optim;
 mod parameter;

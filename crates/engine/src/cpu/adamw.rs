@@ -1,27 +1,169 @@
-//! AdamW and norms.
+//! AdamW in one pass over a parameter, and what is asked of gradients before it.
+
+use super::dispatch::multiversion;
+use super::parallel::{In, Out, for_rows, rows_per_task, sum_rows};
+use super::row::lanes::sum2_f64;
 use crate::device::AdamWStep;
+
+/// Loshchilov and Hutter 2019, algorithm 2, in torch's order (torch/optim/adamw.py, single tensor):
+///
+/// value *= 1 - lr λ; m += (1 - β1)(g - m); v = β2 v + (1 - β2) g²;
+/// value -= lr/(1 - β1ᵗ) m / (√v/√(1 - β2ᵗ) + ε)
 pub(crate) fn adamw(
     value: &mut [f32],
     first: &mut [f32],
     second: &mut [f32],
     grad: &[f32],
-    s: AdamWStep,
+    step: AdamWStep,
 ) {
-    let (b1, b2) = s.betas;
-    let c1 = 1.0 - b1.powi(s.step as i32);
-    let c2 = (1.0 - b2.powi(s.step as i32)).sqrt() as f32;
-    let (new1, keep2, new2) = ((1.0 - b1) as f32, b2 as f32, (1.0 - b2) as f32);
-    let size = (f64::from(s.lr) / c1) as f32;
-    for i in 0..value.len() {
-        value[i] *= 1.0 - s.lr * s.weight_decay;
-        first[i] += (grad[i] - first[i]) * new1;
-        second[i] = second[i] * keep2 + grad[i] * grad[i] * new2;
-        value[i] -= size * first[i] / (second[i].sqrt() / c2 + s.eps);
+    assert_eq!((first.len(), second.len()), (value.len(), value.len()), "adamw: moments");
+    assert_eq!(grad.len(), value.len(), "adamw: gradient");
+    let factors = Factors::new(step);
+    let operands = (Out(value, 1), Out(first, 1), Out(second, 1), In(grad, 1));
+    for_rows(grad.len(), rows_per_task(1), operands, |_, (value, first, second, grad)| {
+        update(value.0, first.0, second.0, grad.0, factors);
+    });
+}
+
+/// Σ x², with 64-bit sums.
+pub(crate) fn squared_norm(x: &[f32]) -> f64 {
+    sum_rows(x.len(), 1, In(x, 1), |_, x| squares(x.0))
+}
+
+/// The first value that is infinite or not a number, with its place.
+pub(crate) fn first_non_finite(x: &[f32]) -> Option<(usize, f32)> {
+    // Blocks are read whole, without a branch for each value, until one has such a value.
+    let block = x.chunks(4096).position(any_non_finite)? * 4096;
+    let place = block + x[block..].iter().position(|v| !v.is_finite())?;
+    Some((place, x[place]))
+}
+
+/// What one update multiplies by, computed with 64 bits and then rounded.
+#[derive(Clone, Copy)]
+struct Factors {
+    decay: f32,
+    first: f32,
+    second_kept: f32,
+    second: f32,
+    /// -lr/(1 - β1ᵗ)
+    change: f32,
+    /// √(1 - β2ᵗ)
+    correction: f32,
+    eps: f32,
+}
+
+impl Factors {
+    fn new(step: AdamWStep) -> Self {
+        let (beta1, beta2) = step.betas;
+        let (lr, weight_decay) = (f64::from(step.lr), f64::from(step.weight_decay));
+        let power = |beta: f64| 1.0 - beta.powf(step.step as f64);
+        Self {
+            decay: (1.0 - lr * weight_decay) as f32,
+            first: (1.0 - beta1) as f32,
+            second_kept: beta2 as f32,
+            second: (1.0 - beta2) as f32,
+            change: -(lr / power(beta1)) as f32,
+            correction: power(beta2).sqrt() as f32,
+            eps: step.eps,
+        }
     }
 }
-pub(crate) fn squared_norm(x: &[f32]) -> f64 {
-    x.iter().map(|&x| f64::from(x) * f64::from(x)).sum()
+
+multiversion! {
+    fn update(value: &mut [f32], first: &mut [f32], second: &mut [f32], grad: &[f32], f: Factors) {
+        let moments = first.iter_mut().zip(second);
+        for ((value, g), (m, v)) in value.iter_mut().zip(grad).zip(moments) {
+            *m += f.first * (g - *m);
+            *v = *v * f.second_kept + f.second * g * g;
+            let root = v.sqrt() / f.correction + f.eps;
+            *value = *value * f.decay + f.change * *m / root;
+        }
+    }
+
+    fn squares(x: &[f32]) -> f64 {
+        sum2_f64(x, x, |a, _| f64::from(a) * f64::from(a))
+    }
+
+    fn any_non_finite(x: &[f32]) -> bool {
+        let exponent = f32::INFINITY.to_bits();
+        let mut any = false;
+        for v in x {
+            any |= v.to_bits() & exponent == exponent;
+        }
+        any
+    }
 }
-pub(crate) fn first_non_finite(x: &[f32]) -> Option<(usize, f32)> {
-    x.iter().position(|x| !x.is_finite()).map(|i| (i, x[i]))
+
+#[cfg(test)]
+mod tests {
+    use super::{adamw, first_non_finite, squared_norm};
+    use crate::cpu::row::testing::same_bits;
+    use crate::device::AdamWStep;
+    use crate::naive;
+    use crate::naive::testing::{SIZES, assert_close, numbers};
+
+    fn step(step: u64) -> AdamWStep {
+        AdamWStep { lr: 1e-2, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.05, step }
+    }
+
+    #[test]
+    fn adamw_equals_its_naive_twin() {
+        for len in SIZES.map(|(rows, d)| rows * d) {
+            let [got, want] = [adamw, naive::adamw::<f32>].map(|adamw| {
+                let (mut p, mut m, mut v) = (numbers(1, len), vec![0.0; len], vec![0.0; len]);
+                for t in 1..=5 {
+                    adamw(&mut p, &mut m, &mut v, &numbers(10 + t, len), step(t));
+                }
+                [p, m, v]
+            });
+            for (name, (got, want)) in ["value", "m", "v"].iter().zip(got.iter().zip(&want)) {
+                assert_close(name, got, want, 1e-6); // a handful of roundings, five times
+            }
+        }
+    }
+
+    /// From p = 1, m = v = 0, g = ±0.5: m̂ = g, √v̂ = |g|, so p = (1 - lr λ) ∓ lr but for ε.
+    #[test]
+    fn the_first_update_moves_by_the_learning_rate() {
+        let (mut p, mut m, mut v) = ([1.0, 1.0], [0.0; 2], [0.0; 2]);
+        let step = AdamWStep { betas: (0.5, 0.75), ..step(1) };
+        adamw(&mut p, &mut m, &mut v, &[0.5, -0.5], step);
+        assert_close("p", &p, &[0.9995 - 0.01, 0.9995 + 0.01], 1e-7); // one rounding
+        assert_eq!((m, v), ([0.25, -0.25], [0.0625; 2]));
+    }
+
+    #[test]
+    fn squared_norm_equals_its_naive_twin_and_does_not_overflow() {
+        for len in SIZES.map(|(rows, d)| rows * d) {
+            let x = numbers(1, len);
+            let (got, want) = (squared_norm(&x), naive::squared_norm(&x));
+            assert!((got - want).abs() <= 1e-13 * want, "{got} {want}");
+        }
+        assert_eq!(squared_norm(&[1e30; 4]), 4.0 * f64::from(1e30_f32).powi(2));
+        assert_eq!(squared_norm(&[]), 0.0);
+    }
+
+    #[test]
+    fn first_non_finite_finds_the_first() {
+        let mut x = numbers(1, 20_000);
+        assert_eq!(first_non_finite(&x), None);
+        x[17_001] = f32::NAN;
+        assert!(first_non_finite(&x).is_some_and(|(place, v)| place == 17_001 && v.is_nan()));
+        x[4095] = f32::NEG_INFINITY;
+        assert_eq!(first_non_finite(&x), naive::first_non_finite(&x));
+        assert_eq!(first_non_finite(&x), Some((4095, f32::NEG_INFINITY)));
+        assert_eq!(first_non_finite(&[]), None);
+    }
+
+    #[test]
+    fn adamw_gives_the_same_bits_on_any_threads_and_instructions() {
+        let (x, g) = (numbers(1, 100_001), numbers(2, 100_001));
+        same_bits(|| {
+            let (mut p, mut m, mut v) = (x.clone(), g.clone(), vec![0.1; x.len()]);
+            adamw(&mut p, &mut m, &mut v, &g, step(3));
+            let norm = squared_norm(&p).to_bits();
+            p.extend([f32::from_bits(norm as u32), f32::from_bits((norm >> 32) as u32)]);
+            [p, m, v].concat()
+        });
+    }
 }

@@ -5,6 +5,7 @@ mod attention;
 mod dispatch;
 mod gemm;
 mod math;
+mod parallel;
 mod peak;
 mod row;
 

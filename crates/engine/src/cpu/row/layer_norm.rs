@@ -1,0 +1,225 @@
+//! Layer norm: Ba et al. 2016, eq. 4; σ² is biased, as in torch.
+
+use super::lanes::{each, each2, sum, sum2};
+use crate::cpu::dispatch::multiversion;
+use crate::cpu::parallel::{
+    In, Out, Partial, for_rows, rows_per_partial, rows_per_task, with_zeros,
+};
+
+/// y[R,D] = γ (x - μ)/√(σ² + ε) + β over D. mean[R] = μ and rstd[R] = 1/√(σ² + ε) are kept for
+/// the backward pass. x[R,D]; affine = (gamma[D], beta[D]).
+pub(crate) fn layer_norm(
+    y: &mut [f32],
+    mean: &mut [f32],
+    rstd: &mut [f32],
+    x: &[f32],
+    affine: Option<(&[f32], &[f32])>,
+    d: usize,
+    eps: f32,
+) {
+    assert_eq!((y.len(), x.len() % d), (x.len(), 0), "layer_norm: y and x are [R, D]");
+    let rows = x.len() / d;
+    let operands = (Out(y, d), Out(mean, 1), Out(rstd, 1), In(x, d));
+    for_rows(rows, rows_per_task(d), operands, |_, (y, mean, rstd, x)| {
+        forward_rows(y.0, mean.0, rstd.0, x.0, affine, d, eps);
+    });
+}
+
+/// dx[R,D] = (dy γ - mean(dy γ) - x̂ mean(dy γ x̂)) rstd; dgamma[D] += Σ_r dy x̂;
+/// dbeta[D] += Σ_r dy. d_affine = (dgamma, dbeta), saved = (mean[R], rstd[R]).
+pub(crate) fn layer_norm_backward(
+    dx: &mut [f32],
+    d_affine: Option<(&mut [f32], &mut [f32])>,
+    dy: &[f32],
+    x: &[f32],
+    saved: (&[f32], &[f32]),
+    gamma: Option<&[f32]>,
+    d: usize,
+) {
+    assert_eq!((dx.len(), dy.len()), (x.len(), x.len()), "layer_norm_backward: dx and dy");
+    let (rows, (mean, rstd)) = (x.len() / d, saved);
+    let operands = (Out(dx, d), In(dy, d), In(x, d), In(mean, 1), In(rstd, 1));
+    let Some((dgamma, dbeta)) = d_affine else {
+        return for_rows(rows, rows_per_task(d), operands, |_, (dx, dy, x, mean, rstd)| {
+            backward_rows(dx.0, &mut [], dy.0, x.0, mean.0, rstd.0, gamma, d);
+        });
+    };
+    let per_task = rows_per_partial(rows, d);
+    with_zeros(rows.div_ceil(per_task) * 2 * d, |partials| {
+        let operands = (operands, Partial(partials, 2 * d, per_task));
+        for_rows(rows, per_task, operands, |_, ((dx, dy, x, mean, rstd), partial)| {
+            backward_rows(dx.0, partial.0, dy.0, x.0, mean.0, rstd.0, gamma, d);
+        });
+        add_partials(dgamma, partials, 2 * d, 0);
+        add_partials(dbeta, partials, 2 * d, d);
+    });
+}
+
+/// sum[i] += Σ_p partials[p * width + offset + i]
+pub(super) fn add_partials(sum: &mut [f32], partials: &[f32], width: usize, offset: usize) {
+    for partial in partials.chunks_exact(width) {
+        for (sum, v) in sum.iter_mut().zip(&partial[offset..]) {
+            *sum += v;
+        }
+    }
+}
+
+multiversion! {
+    fn forward_rows(
+        y: &mut [f32], mean: &mut [f32], rstd: &mut [f32], x: &[f32],
+        affine: Option<(&[f32], &[f32])>, d: usize, eps: f32,
+    ) {
+        let rows = y.chunks_exact_mut(d).zip(x.chunks_exact(d));
+        for ((y, x), (mean, rstd)) in rows.zip(mean.iter_mut().zip(rstd)) {
+            (*mean, *rstd) = norm_row(y, x, affine, eps);
+        }
+    }
+
+    fn backward_rows(
+        dx: &mut [f32], partial: &mut [f32], dy: &[f32], x: &[f32],
+        mean: &[f32], rstd: &[f32], gamma: Option<&[f32]>, d: usize,
+    ) {
+        let (dgamma, dbeta) = partial.split_at_mut(partial.len() / 2);
+        let rows = dx.chunks_exact_mut(d).zip(dy.chunks_exact(d).zip(x.chunks_exact(d)));
+        for ((dx, (dy, x)), (&mean, &rstd)) in rows.zip(mean.iter().zip(rstd)) {
+            norm_row_backward(dx, dgamma, dbeta, dy, x, mean, rstd, gamma);
+        }
+    }
+}
+
+/// Layer norm of one row; returns its mean and 1/√(σ² + ε).
+#[inline(always)]
+pub(super) fn norm_row(
+    y: &mut [f32],
+    x: &[f32],
+    affine: Option<(&[f32], &[f32])>,
+    eps: f32,
+) -> (f32, f32) {
+    let n = x.len() as f32;
+    let mean = sum(x, |v| v) / n;
+    let variance = sum(x, |v| (v - mean) * (v - mean)) / n;
+    let rstd = 1.0 / (variance + eps).sqrt();
+    match affine {
+        Some((gamma, beta)) => {
+            for ((y, x), (g, b)) in y.iter_mut().zip(x).zip(gamma.iter().zip(beta)) {
+                *y = (x - mean) * rstd * g + b;
+            }
+        }
+        None => each(y, x, |y, x| *y = (x - mean) * rstd),
+    }
+    (mean, rstd)
+}
+
+/// Gradient of one row. dgamma and dbeta may be empty: then they are not wanted.
+#[inline(always)]
+pub(super) fn norm_row_backward(
+    dx: &mut [f32],
+    dgamma: &mut [f32],
+    dbeta: &mut [f32],
+    dy: &[f32],
+    x: &[f32],
+    mean: f32,
+    rstd: f32,
+    gamma: Option<&[f32]>,
+) {
+    for (((dgamma, dbeta), dy), x) in dgamma.iter_mut().zip(dbeta).zip(dy).zip(x) {
+        *dgamma += dy * ((x - mean) * rstd);
+        *dbeta += dy;
+    }
+    // dx holds dŷ = dy γ until its means are known.
+    match gamma {
+        Some(gamma) => {
+            each2(dx, dy, gamma, |dx, dy, g| *dx = dy * g);
+        }
+        None => dx.copy_from_slice(dy),
+    }
+    let n = x.len() as f32;
+    let mean_d = sum(dx, |v| v) / n;
+    let mean_d_x = sum2(dx, x, |d, x| d * ((x - mean) * rstd)) / n;
+    for (dx, x) in dx.iter_mut().zip(x) {
+        *dx = (*dx - mean_d - (x - mean) * rstd * mean_d_x) * rstd;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cpu::row::testing::same_bits;
+    use crate::naive::testing::{SIZES, assert_close, gradient, numbers, wide};
+    use crate::{cpu::row, naive};
+
+    #[test]
+    fn layer_norm_equals_its_naive_twin() {
+        for (rows, d) in SIZES {
+            let (x, g, b) = (numbers(1, rows * d), numbers(2, d), numbers(3, d));
+            for affine in [Some((&g[..], &b[..])), None] {
+                let [got, want] = [row::layer_norm, naive::layer_norm::<f32>].map(|layer_norm| {
+                    let (mut y, mut m, mut r) =
+                        (vec![9.0; rows * d], vec![9.0; rows], vec![9.0; rows]);
+                    layer_norm(&mut y, &mut m, &mut r, &x, affine, d, 1e-5);
+                    [y, m, r]
+                });
+                for (name, (got, want)) in ["y", "mean", "rstd"].iter().zip(got.iter().zip(&want)) {
+                    assert_close(name, got, want, 2e-6); // f32 sums of 385 values
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn layer_norm_backward_equals_its_naive_twin() {
+        for (rows, d) in SIZES {
+            let (x, dy, g) = (numbers(1, rows * d), numbers(2, rows * d), numbers(3, d));
+            let (mut y, mut m, mut r) = (vec![0.0; rows * d], vec![0.0; rows], vec![0.0; rows]);
+            naive::layer_norm(&mut y, &mut m, &mut r, &x, None, d, 1e-2);
+            for g in [Some(&g[..]), None] {
+                let twins = [row::layer_norm_backward, naive::layer_norm_backward::<f32>];
+                let [got, want] = twins.map(|backward| {
+                    let (mut dx, mut dg, mut db) =
+                        (vec![9.0; rows * d], vec![1.0; d], vec![2.0; d]);
+                    let d_affine = Some((&mut dg[..], &mut db[..]));
+                    backward(&mut dx, d_affine, &dy, &x, (&m, &r), g, d);
+                    let mut alone = vec![9.0; rows * d];
+                    backward(&mut alone, None, &dy, &x, (&m, &r), g, d);
+                    assert_eq!(alone, dx);
+                    [dx, dg, db]
+                });
+                for (name, (got, want)) in ["dx", "dg", "db"].iter().zip(got.iter().zip(&want)) {
+                    assert_close(name, got, want, 2e-5); // dx cancels where D is small
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn layer_norm_gradient_is_the_slope_of_its_forward() {
+        let (rows, d) = (3, 5);
+        let [x, dy, g, b] = [1, 2, 3, 4].map(|seed| wide(&numbers(seed, rows * d)));
+        let (g, b) = (&g[..d], &b[..d]);
+        let loss = |x: &[f64], g: &[f64], b: &[f64]| {
+            let (mut y, mut m, mut r) = (vec![0.0; rows * d], vec![0.0; rows], vec![0.0; rows]);
+            naive::layer_norm(&mut y, &mut m, &mut r, x, Some((g, b)), d, 1e-5);
+            (y.iter().zip(&dy).map(|(y, dy)| y * dy).sum(), m, r)
+        };
+        let (_, m, r): (f64, _, _) = loss(&x, g, b);
+        let (mut dx, mut dg, mut db) = (vec![0.0; rows * d], vec![0.0; d], vec![0.0; d]);
+        let d_affine = Some((&mut dg[..], &mut db[..]));
+        naive::layer_norm_backward(&mut dx, d_affine, &dy, &x, (&m, &r), Some(g), d);
+        assert_close("dx", &dx, &gradient(&x, |x| loss(x, g, b).0), 1e-6);
+        assert_close("dg", &dg, &gradient(g, |g| loss(&x, g, b).0), 1e-6);
+        assert_close("db", &db, &gradient(b, |b| loss(&x, g, b).0), 1e-6);
+    }
+
+    #[test]
+    fn layer_norm_gives_the_same_bits_on_any_threads_and_instructions() {
+        let (rows, d) = (1300, 192);
+        let (x, dy, g) = (numbers(1, rows * d), numbers(2, rows * d), numbers(3, d));
+        same_bits(|| {
+            let (mut y, mut m, mut r) = (vec![0.0; rows * d], vec![0.0; rows], vec![0.0; rows]);
+            row::layer_norm(&mut y, &mut m, &mut r, &x, Some((&g, &g)), d, 1e-6);
+            let (mut dx, mut dg, mut db) = (vec![0.0; rows * d], vec![0.0; d], vec![0.0; d]);
+            let d_affine = Some((&mut dg[..], &mut db[..]));
+            row::layer_norm_backward(&mut dx, d_affine, &dy, &x, (&m, &r), Some(&g), d);
+            [y, m, r, dx, dg, db].concat()
+        });
+    }
+}

@@ -1,0 +1,130 @@
+//! Matrix products of a linear layer. `dims` are (R, I, O).
+
+use super::{Real, add, gelu_value};
+
+/// What happens to x wᵀ before it is stored.
+pub enum Epilogue<'a, T> {
+    /// Nothing.
+    None,
+    /// + b
+    Bias(&'a [T]),
+    /// GELU(s), s = x wᵀ + b; s goes to `pre` unless that is empty.
+    Gelu {
+        /// b[O]
+        bias: Option<&'a [T]>,
+        /// s[R,O]
+        pre: &'a mut [T],
+    },
+    /// + b + residual
+    Residual {
+        /// b[O]
+        bias: Option<&'a [T]>,
+        /// [R,O]
+        residual: &'a [T],
+    },
+}
+
+/// y[R,O] = epilogue(x[R,I] w[O,I]ᵀ)
+pub fn linear<T: Real>(
+    y: &mut [T],
+    x: &[T],
+    w: &[T],
+    (r, i, o): (usize, usize, usize),
+    mut epilogue: Epilogue<'_, T>,
+) {
+    for at in 0..r * o {
+        let (row, column) = (at / o, at % o);
+        let products = (0..i).map(|k| x[row * i + k].f64() * w[column * i + k].f64());
+        let sum = products.sum::<f64>();
+        let with = |bias: Option<&[T]>| sum + bias.map_or(0.0, |b| b[column].f64());
+        y[at] = T::of(match &mut epilogue {
+            Epilogue::None => sum,
+            Epilogue::Bias(bias) => with(Some(bias)),
+            Epilogue::Gelu { bias, pre } => {
+                if !pre.is_empty() {
+                    pre[at] = T::of(with(*bias));
+                }
+                gelu_value(with(*bias))
+            }
+            Epilogue::Residual { bias, residual } => with(*bias) + residual[at].f64(),
+        });
+    }
+}
+
+/// dx[R,I] = dy[R,O] w[O,I]
+pub fn linear_grad_input<T: Real>(
+    dx: &mut [T],
+    dy: &[T],
+    w: &[T],
+    (r, i, o): (usize, usize, usize),
+) {
+    for row in 0..r {
+        for k in 0..i {
+            let products = (0..o).map(|c| dy[row * o + c].f64() * w[c * i + k].f64());
+            dx[row * i + k] = T::of(products.sum());
+        }
+    }
+}
+
+/// dw[O,I] += dy[R,O]ᵀ x[R,I]
+pub fn linear_grad_weight<T: Real>(
+    dw: &mut [T],
+    dy: &[T],
+    x: &[T],
+    (r, i, o): (usize, usize, usize),
+) {
+    for c in 0..o {
+        for k in 0..i {
+            let products = (0..r).map(|row| dy[row * o + c].f64() * x[row * i + k].f64());
+            add(&mut dw[c * i + k], products.sum());
+        }
+    }
+}
+
+/// db[O] += Σ_r dy[R,O]
+pub fn column_sum<T: Real>(db: &mut [T], dy: &[T], rows: usize, columns: usize) {
+    for c in 0..columns {
+        add(&mut db[c], (0..rows).map(|r| dy[r * columns + c].f64()).sum());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::naive::testing::{assert_close, gradient, numbers, wide};
+
+    #[test]
+    fn linear_gradients_are_the_slopes_of_its_forward() {
+        let dims = (3, 4, 2);
+        let [x, w, b, dy] = [12, 8, 2, 6].map(|len| wide(&numbers(1, len)));
+        let loss = |x: &[f64], w: &[f64], b: &[f64]| {
+            let mut y = vec![0.0; 6];
+            linear(&mut y, x, w, dims, Epilogue::Bias(b));
+            y.iter().zip(&dy).map(|(y, dy)| y * dy).sum::<f64>()
+        };
+        let (mut dx, mut dw, mut db) = (vec![9.0; 12], vec![0.0; 8], vec![0.0; 2]);
+        linear_grad_input(&mut dx, &dy, &w, dims);
+        linear_grad_weight(&mut dw, &dy, &x, dims);
+        column_sum(&mut db, &dy, 3, 2);
+        assert_close("dx", &dx, &gradient(&x, |x| loss(x, &w, &b)), 1e-8);
+        assert_close("dw", &dw, &gradient(&w, |w| loss(&x, w, &b)), 1e-8);
+        assert_close("db", &db, &gradient(&b, |b| loss(&x, &w, b)), 1e-8);
+    }
+
+    #[test]
+    fn epilogues_follow_the_sum() {
+        let (x, w, b) = ([1.0, 2.0], [3.0, -1.0, 0.5, 0.25], [0.5, -2.0]);
+        let run = |epilogue: Epilogue<'_, f64>| {
+            let mut y = [0.0; 2];
+            linear(&mut y, &x, &w, (1, 2, 2), epilogue);
+            y
+        };
+        assert_eq!(run(Epilogue::None), [1.0, 1.0]);
+        assert_eq!(run(Epilogue::Bias(&b)), [1.5, -1.0]);
+        let residual = [10.0, 20.0];
+        assert_eq!(run(Epilogue::Residual { bias: Some(&b), residual: &residual }), [11.5, 19.0]);
+        let mut pre = [0.0; 2];
+        let y = run(Epilogue::Gelu { bias: Some(&b), pre: &mut pre });
+        assert_eq!((y, pre), ([gelu_value(1.5), gelu_value(-1.0)], [1.5, -1.0]));
+    }
+}

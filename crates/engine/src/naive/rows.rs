@@ -1,0 +1,172 @@
+//! Elementwise work, norms and the residual branch.
+
+use super::{Real, add, gelu_grad, gelu_value};
+use crate::device::HeadColumns;
+
+/// y += x
+pub fn add_assign<T: Real>(y: &mut [T], x: &[T]) {
+    for i in 0..y.len() {
+        add(&mut y[i], x[i].f64());
+    }
+}
+
+/// y = a y
+pub fn scale<T: Real>(y: &mut [T], a: f32) {
+    for i in 0..y.len() {
+        y[i] = T::of(a.f64() * y[i].f64());
+    }
+}
+
+/// y = GELU(x)
+pub fn gelu<T: Real>(y: &mut [T], x: &[T]) {
+    for i in 0..y.len() {
+        y[i] = T::of(gelu_value(x[i].f64()));
+    }
+}
+
+/// dpre = dy GELU'(pre)
+pub fn gelu_backward<T: Real>(dpre: &mut [T], dy: &[T], pre: &[T]) {
+    for i in 0..dpre.len() {
+        dpre[i] = T::of(dy[i].f64() * gelu_grad(pre[i].f64()));
+    }
+}
+
+/// y[R,D] = γ (x - μ)/√(σ² + ε) + β
+pub fn layer_norm<T: Real>(
+    y: &mut [T],
+    mean: &mut [T],
+    rstd: &mut [T],
+    x: &[T],
+    affine: Option<(&[T], &[T])>,
+    d: usize,
+    eps: f32,
+) {
+    for r in 0..x.len() / d {
+        let row = &x[r * d..][..d];
+        let mu = row.iter().map(|v| v.f64()).sum::<f64>() / d as f64;
+        let variance = row.iter().map(|v| (v.f64() - mu).powi(2)).sum::<f64>() / d as f64;
+        let factor = 1.0 / (variance + eps.f64()).sqrt();
+        (mean[r], rstd[r]) = (T::of(mu), T::of(factor));
+        for i in 0..d {
+            let normal = (row[i].f64() - mu) * factor;
+            let value = affine.map_or(normal, |(g, b)| normal * g[i].f64() + b[i].f64());
+            y[r * d + i] = T::of(value);
+        }
+    }
+}
+
+/// dx[R,D]; dγ[D] += ; dβ[D] +=
+pub fn layer_norm_backward<T: Real>(
+    dx: &mut [T],
+    mut d_affine: Option<(&mut [T], &mut [T])>,
+    dy: &[T],
+    x: &[T],
+    saved: (&[T], &[T]),
+    gamma: Option<&[T]>,
+    d: usize,
+) {
+    let (mean, rstd) = saved;
+    let mut sums = vec![(0.0, 0.0); d];
+    for r in 0..x.len() / d {
+        let normal = |i: usize| (x[r * d + i].f64() - mean[r].f64()) * rstd[r].f64();
+        let d_normal = |i: usize| dy[r * d + i].f64() * gamma.map_or(1.0, |g| g[i].f64());
+        let a = (0..d).map(d_normal).sum::<f64>() / d as f64;
+        let b = (0..d).map(|i| d_normal(i) * normal(i)).sum::<f64>() / d as f64;
+        for i in 0..d {
+            dx[r * d + i] = T::of((d_normal(i) - a - normal(i) * b) * rstd[r].f64());
+            sums[i].0 += dy[r * d + i].f64() * normal(i);
+            sums[i].1 += dy[r * d + i].f64();
+        }
+    }
+    if let Some((d_gamma, d_beta)) = &mut d_affine {
+        for i in 0..d {
+            add(&mut d_gamma[i], sums[i].0);
+            add(&mut d_beta[i], sums[i].1);
+        }
+    }
+}
+
+/// Layer norm of every head of the columns, cut out, normalised and put back.
+pub fn head_norm<T: Real>(
+    y: &mut [T],
+    mean: &mut [T],
+    rstd: &mut [T],
+    x: &[T],
+    affine: (&[T], &[T]),
+    columns: &HeadColumns,
+    eps: f32,
+) {
+    y.copy_from_slice(x);
+    for (i, at) in heads(x.len(), columns).into_iter().enumerate() {
+        let e = columns.head_dim;
+        let (mean, rstd) = (&mut mean[i..=i], &mut rstd[i..=i]);
+        layer_norm(&mut y[at..at + e], mean, rstd, &x[at..at + e], Some(affine), e, eps);
+    }
+}
+
+/// dx[R,S]; dγ[E] += ; dβ[E] +=
+pub fn head_norm_backward<T: Real>(
+    dx: &mut [T],
+    d_affine: (&mut [T], &mut [T]),
+    dy: &[T],
+    x: &[T],
+    saved: (&[T], &[T]),
+    gamma: &[T],
+    columns: &HeadColumns,
+) {
+    let (e, (mean, rstd)) = (columns.head_dim, saved);
+    let (dgamma, dbeta) = d_affine;
+    dx.copy_from_slice(dy);
+    for (i, at) in heads(x.len(), columns).into_iter().enumerate() {
+        let head = at..at + e;
+        let saved = (&mean[i..=i], &rstd[i..=i]);
+        let d_affine = Some((&mut *dgamma, &mut *dbeta));
+        let (dx, dy, x) = (&mut dx[head.clone()], &dy[head.clone()], &x[head]);
+        layer_norm_backward(dx, d_affine, dy, x, saved, Some(gamma), e);
+    }
+}
+
+/// Where each head begins in [R,S].
+fn heads(len: usize, columns: &HeadColumns) -> Vec<usize> {
+    let heads = columns.columns.len() / columns.head_dim;
+    let head = |r, h| r * columns.stride + columns.columns.start + h * columns.head_dim;
+    (0..len / columns.stride).flat_map(|r| (0..heads).map(move |h| head(r, h))).collect()
+}
+
+/// y[R,D] = skip + factor_r scale_d branch
+pub fn residual<T: Real>(
+    y: &mut [T],
+    skip: &[T],
+    branch: &[T],
+    scale: Option<&[T]>,
+    factor: Option<&[T]>,
+    d: usize,
+) {
+    for i in 0..y.len() {
+        let s = scale.map_or(1.0, |s| s[i % d].f64());
+        let f = factor.map_or(1.0, |f| f[i / d].f64());
+        y[i] = T::of(skip[i].f64() + f * s * branch[i].f64());
+    }
+}
+
+/// dbranch[R,D]; dscale[D] +=
+pub fn residual_backward<T: Real>(
+    dbranch: &mut [T],
+    dscale: Option<&mut [T]>,
+    dy: &[T],
+    branch: &[T],
+    scale: Option<&[T]>,
+    factor: Option<&[T]>,
+    d: usize,
+) {
+    let mut sums = vec![0.0; d];
+    for i in 0..dy.len() {
+        let s = scale.map_or(1.0, |s| s[i % d].f64());
+        let f = factor.map_or(1.0, |f| f[i / d].f64());
+        dbranch[i] = T::of(f * s * dy[i].f64());
+        sums[i % d] += f * dy[i].f64() * branch[i].f64();
+    }
+    if let Some(dscale) = dscale {
+        (0..d).for_each(|i| add(&mut dscale[i], sums[i]));
+    }
+}

@@ -1,0 +1,78 @@
+//! Rows moved, and pooled.
+
+use super::{Real, add};
+use crate::ops::Row;
+
+/// y[K,D] = x[index_k]
+pub fn gather<T: Real>(y: &mut [T], x: &[T], index: &[u32], d: usize) {
+    for k in 0..index.len() {
+        for i in 0..d {
+            y[k * d + i] = x[index[k] as usize * d + i];
+        }
+    }
+}
+
+/// dx[index_k] += dy[k]
+pub fn gather_backward<T: Real>(dx: &mut [T], dy: &[T], index: &[u32], d: usize) {
+    let mut sums = vec![0.0; dx.len()];
+    for k in 0..index.len() {
+        for i in 0..d {
+            sums[index[k] as usize * d + i] += dy[k * d + i].f64();
+        }
+    }
+    (0..dx.len()).for_each(|i| add(&mut dx[i], sums[i]));
+}
+
+/// y[r] = x or token row, plus a position row where its place is not negative.
+pub fn assemble<T: Real>(
+    y: &mut [T],
+    x: &[T],
+    tokens: &[&[T]],
+    rows: &[Row],
+    position: Option<(&[T], &[i32])>,
+    d: usize,
+) {
+    let tokens = tokens.concat();
+    for r in 0..rows.len() {
+        for i in 0..d {
+            let value = match rows[r] {
+                Row::X(row) => x[row as usize * d + i],
+                Row::Token(row) => tokens[row as usize * d + i],
+            };
+            let place = position.filter(|(_, places)| places[r] >= 0);
+            let place =
+                place.map_or(0.0, |(table, places)| table[places[r] as usize * d + i].f64());
+            y[r * d + i] = T::of(value.f64() + place);
+        }
+    }
+}
+
+/// y[B,D] = mean of each sample's rows but its first `skip`, 0 where none are left.
+pub fn mean_pool<T: Real>(y: &mut [T], x: &[T], offsets: &[usize], skip: usize, d: usize) {
+    for b in 0..offsets.len() - 1 {
+        let rows = offsets[b] + skip..offsets[b + 1];
+        for i in 0..d {
+            let sum = rows.clone().map(|r| x[r * d + i].f64()).sum::<f64>();
+            y[b * d + i] = T::of(sum / rows.len().max(1) as f64);
+        }
+    }
+}
+
+/// dx[R,D]
+pub fn mean_pool_backward<T: Real>(
+    dx: &mut [T],
+    dy: &[T],
+    offsets: &[usize],
+    skip: usize,
+    d: usize,
+) {
+    dx.fill(T::of(0.0));
+    for b in 0..offsets.len() - 1 {
+        let rows = offsets[b] + skip..offsets[b + 1];
+        for r in rows.clone() {
+            for i in 0..d {
+                dx[r * d + i] = T::of(dy[b * d + i].f64() / rows.len() as f64);
+            }
+        }
+    }
+}
