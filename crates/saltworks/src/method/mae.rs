@@ -67,8 +67,7 @@ impl Mae {
         let wanted = masks.target_global();
         // The reference's order; VideoMAE's statistics by channel need the channel innermost.
         let per_channel = self.options.pixel_norm == PixelNorm::PerChannel;
-        let order =
-            if per_channel { PatchOrder::ChannelsLast } else { PatchOrder::ChannelsFirst };
+        let order = if per_channel { PatchOrder::ChannelsLast } else { PatchOrder::ChannelsFirst };
         let pixels = ops::patchify(tape, images, spec.patch, order, &wanted)?;
         match self.options.pixel_norm {
             PixelNorm::None => Ok(pixels),

@@ -30,7 +30,12 @@ pub struct Salt {
 impl Salt {
     /// Freezes `teacher`; a new predictor's first weights are drawn from `seed`. Teacher and
     /// student may differ in all but their grid of patches.
-    pub fn new(teacher: Encoder, student: Encoder, options: SaltOptions, seed: u64) -> Result<Self> {
+    pub fn new(
+        teacher: Encoder,
+        student: Encoder,
+        options: SaltOptions,
+        seed: u64,
+    ) -> Result<Self> {
         let (of_teacher, of_student) = (teacher.grid(), student.grid());
         if of_teacher != of_student {
             return Err(Error::Shape {

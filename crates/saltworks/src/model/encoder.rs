@@ -50,8 +50,9 @@ impl Encoded {
 
     /// Row `place` of each sample [B, D]: the class token is row 0 where there is one.
     pub fn row(&self, tape: &Tape, place: usize) -> Result<Tensor> {
-        let rows: Vec<u32> =
-            (0..self.segments.len()).map(|b| (self.segments.range(b).start + place) as u32).collect();
+        let rows: Vec<u32> = (0..self.segments.len())
+            .map(|b| (self.segments.range(b).start + place) as u32)
+            .collect();
         ops::gather(tape, &self.tokens, &rows)
     }
 
@@ -90,7 +91,10 @@ impl Encoder {
         let shape = if pt == 1 { vec![shape[0], shape[1], ph, pw] } else { shape.to_vec() };
         let patch_embed = Linear {
             weight: Parameter::new("patch_embed.proj.weight", Tensor::from_vec(weight, &shape)),
-            bias: Parameter::new("patch_embed.proj.bias", Tensor::from_vec(uniform(width), &[width])),
+            bias: Parameter::new(
+                "patch_embed.proj.bias",
+                Tensor::from_vec(uniform(width), &[width]),
+            ),
             ..patch_embed
         };
         let mut token = |name: &str, count: usize| {

@@ -90,9 +90,8 @@ fn antialiased_cubic(length: usize, new: usize) -> Vec<(usize, Vec<f32>)> {
             let center = scale * (place as f64 + 0.5);
             let first = (center - support + 0.5).max(0.0) as usize;
             let end = ((center + support + 0.5) as usize).min(length);
-            let raw: Vec<f64> = (first..end)
-                .map(|old| cubic((old as f64 - center + 0.5) / stretch))
-                .collect();
+            let raw: Vec<f64> =
+                (first..end).map(|old| cubic((old as f64 - center + 0.5) / stretch)).collect();
             let sum: f64 = raw.iter().sum();
             (first, raw.iter().map(|weight| (weight / sum) as f32).collect())
         })

@@ -1,9 +1,9 @@
 //! The predictor of stage 2: from the student's context tokens to the teacher's latents at the
 //! targets. stable-pretraining methods/salt.py; SALT, section 1.4 of the paper's architecture.
 
+use super::StepKey;
 use super::layers::{Start, join};
 use super::transformer::{Transformer, TransformerSpec};
-use super::StepKey;
 use crate::mask::{Grid, Masks};
 use engine::random::Random;
 use engine::{Module, Parameter, Result, Tape, Tensor, init};
