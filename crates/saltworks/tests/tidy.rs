@@ -285,6 +285,19 @@ fn untested_operations(source: &Source, tests: &str) -> Vec<String> {
         .collect()
 }
 
+/// Methods of the trait `Device` that no function of the naive twins is named after.
+fn kernels_without_twin(device: &str, twins: &str) -> Vec<String> {
+    let kernels = device.split_once("trait Device").map_or("", |(_, body)| body);
+    let kernels = kernels.split_once("\n}").map_or(kernels, |(body, _)| body);
+    let named = kernels.lines().filter_map(|line| names(line.strip_prefix("    fn ")?).next());
+    // `buffer` hands out memory; it computes nothing.
+    named
+        .filter(|name| *name != "buffer")
+        .filter(|name| !["(", "<"].iter().any(|next| twins.contains(&format!("fn {name}{next}"))))
+        .map(|name| format!("crates/engine/src/naive holds no twin of the kernel {name}"))
+        .collect()
+}
+
 /// What a recipe's header must tell.
 fn header_gaps(path: &str, text: &str) -> Vec<String> {
     let header: Vec<String> = text
@@ -362,6 +375,17 @@ fn every_operation_has_a_gradient_test() {
 }
 
 #[test]
+fn every_kernel_has_a_naive_twin() {
+    let sources = sources();
+    let code_under = |path: &str| -> String {
+        sources.iter().filter(|s| s.path.starts_with(path)).map(|s| s.code.as_str()).collect()
+    };
+    let device = code_under("crates/engine/src/device.rs");
+    assert!(device.contains("trait Device"), "the trait Device has moved: look into this test");
+    assert_tidy(&kernels_without_twin(&device, &code_under("crates/engine/src/naive")));
+}
+
+#[test]
 fn recipes_say_what_they_cost_and_give() {
     let recipes = files_under(&root().join("recipes"), "toml");
     assert!(!recipes.is_empty(), "recipes/ holds no recipe");
@@ -429,6 +453,8 @@ fn each_rule_finds_what_it_forbids() {
     let ops = Source::new("crates/engine/src/ops/x.rs", "pub fn add(tape: &Tape) {}\n");
     assert_eq!(untested_operations(&ops, "ops::add_all(").len(), 1);
     assert!(untested_operations(&ops, "ops::add(").is_empty());
+    let device = "trait Device {\n    fn buffer(&self);\n    fn add(\n    fn gelu(&self);\n}\n    fn other()";
+    assert_eq!(kernels_without_twin(device, "pub fn add<T>() {}\nfn gelu_backward()").len(), 1);
     let header = "# What: a\n# Command: b\n# Hardware: c\n# Time: d\n\n# Result: e\n";
     assert_eq!(header_gaps("x", header).len(), 1);
     assert_eq!(paths_named("`a/{b,c}.rs`, `(t*H)` and `serde`"), ["a/b.rs", "a/c.rs"]);

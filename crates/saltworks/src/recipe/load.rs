@@ -187,19 +187,25 @@ fn check_stage(stage: &Stage, earlier: &[Stage]) -> Result<(), RecipeError> {
         let expected = format!("a number that divides the batch of {}", stage.batch);
         return value("accumulate", stage.accumulate.to_string(), &expected);
     }
-    for (key, rate) in [("lr", stage.lr), ("start_lr", stage.start_lr), ("final_lr", stage.final_lr)] {
+    for (key, rate) in
+        [("lr", stage.lr), ("start_lr", stage.start_lr), ("final_lr", stage.final_lr)]
+    {
         if !(0.0..1e3).contains(&rate) {
             return value(key, rate.to_string(), "0 or more");
         }
     }
     match (stage.method, &stage.teacher) {
-        (MethodName::Mae, Some(teacher)) => value("teacher", format!("{teacher:?}"), "none for mae"),
+        (MethodName::Mae, Some(teacher)) => {
+            value("teacher", format!("{teacher:?}"), "none for mae")
+        }
         (MethodName::Salt, None) => {
             let stages: Vec<&str> = earlier.iter().map(|stage| stage.name.as_str()).collect();
             let expected = format!("an earlier stage ({}) or a file", stages.join(", "));
             value("teacher", "missing".into(), &expected)
         }
-        (MethodName::Mae, None) => Heads::check(&format!("decoder of stage {name:?}"), stage.decoder),
+        (MethodName::Mae, None) => {
+            Heads::check(&format!("decoder of stage {name:?}"), stage.decoder)
+        }
         (MethodName::Salt, Some(teacher)) => {
             Heads::check(&format!("predictor of stage {name:?}"), stage.predictor)?;
             let known = earlier.iter().any(|stage| stage.name == *teacher);
@@ -236,7 +242,10 @@ mod tests {
     #[test]
     fn an_unknown_key_gets_its_line_and_the_nearest_known_key() {
         let message = error("seed = 1\n[data]\npth = \"x\"\n", &[]);
-        assert!(message.contains("line 3") && message.contains("Did you mean `path`?"), "{message}");
+        assert!(
+            message.contains("line 3") && message.contains("Did you mean `path`?"),
+            "{message}"
+        );
         let message = error("[[stage]]\nname = \"a\"\nepohcs = 3\n", &[]);
         assert!(message.contains("line 3") && message.contains("`epochs`"), "{message}");
     }
