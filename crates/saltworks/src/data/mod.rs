@@ -1,1 +1,28 @@
-//! The data room.
+//! Data: from files to batches of bytes.
+//!
+//! A [`Source`] reads one image by its number; a [`Loader`] orders, decodes, augments and batches
+//! on its own threads. What a batch holds is a function of the settings and its number: the number
+//! of threads, a restart or the speed of the disk changes no bit of it.
+
+mod augment;
+pub mod builtin;
+mod decode;
+mod error;
+mod folder;
+mod holdout;
+mod idx;
+mod loader;
+mod pixels;
+mod sampler;
+mod source;
+
+pub use augment::{Crop, Interpolation, Transform};
+pub use decode::decode;
+pub use error::{Error, Result};
+pub use folder::Folder;
+pub use holdout::{Holdout, Part, hold_out};
+pub use idx::Idx;
+pub use loader::{Batch, Loaded, Loader, LoaderOptions};
+pub use pixels::{Normalize, Pixels};
+pub use sampler::{Order, Position, Sampler};
+pub use source::{Sample, Source, open};

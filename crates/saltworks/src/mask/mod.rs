@@ -82,7 +82,7 @@ pub enum Masking {
     IJepa(IJepa),
 }
 
-/// One sample's masks as places of the plane or tokens of the grid.
+/// One sample's tokens, ascending; either list may still be empty.
 struct Drawn {
     context: Vec<u32>,
     target: Vec<u32>,

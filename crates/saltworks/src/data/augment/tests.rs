@@ -1,0 +1,130 @@
+use super::*;
+
+/// The 7 x 9 picture of the Pillow values below.
+fn picture() -> Pixels {
+    let value = |x: usize, y: usize| ((x * 37 + y * 61 + x * y * 5) % 256) as u8;
+    let data = (0..7).flat_map(|y| (0..9).map(move |x| value(x, y))).collect();
+    Pixels { data, height: 7, width: 9, channels: 1 }
+}
+
+fn transform(size: [usize; 2], crop: Crop) -> Transform {
+    Transform { size, crop, flip: 0.0, interpolation: Interpolation::Bicubic }
+}
+
+/// Pillow 13.0: `Image.fromarray(picture).resize((4, 3), Image.BILINEAR)`, `BICUBIC`.
+#[test]
+fn resizing_gives_pillows_values() {
+    let like = |interpolation, wanted: [u8; 12]| {
+        let transform = Transform { interpolation, ..Transform::center([3, 4]) };
+        let got = transform.resize(&picture(), [3, 4], &mut Resizer::new());
+        // Both compute in fixed point; one grey level for a different order of rounding.
+        let near = got.data.iter().zip(wanted).all(|(got, want)| got.abs_diff(want) <= 1);
+        assert!(near, "{interpolation:?}: {:?}", got.data);
+    };
+    like(Interpolation::Bilinear, [87, 132, 121, 111, 152, 113, 130, 135, 130, 148, 109, 119]);
+    like(Interpolation::Bicubic, [80, 135, 124, 107, 159, 107, 130, 142, 129, 155, 105, 116]);
+}
+
+/// 20,000 draws of torchvision 0.29.2's `RandomResizedCrop.get_params`: mean and standard deviation
+/// of top, left, height and width.
+#[test]
+fn random_areas_are_distributed_as_torchvisions() {
+    let like = |size, scale, means: [f64; 4], stds: [f64; 4]| {
+        let mut random = Random::new(0, "test", 0);
+        let ratio = Range::new(3.0 / 4.0, 4.0 / 3.0);
+        let mut sums = [0.0; 4];
+        for _ in 0..20_000 {
+            let Area { top, left, height, width } = random_area(size, scale, ratio, &mut random);
+            let values = [top, left, height, width];
+            sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value as f64);
+        }
+        for ((sum, mean), std) in sums.iter().zip(means).zip(stds) {
+            let got = sum / 20_000.0;
+            // Five standard errors of the difference of two such means.
+            assert!((got - mean).abs() <= 0.05 * std, "{size:?}: {got}, torchvision {mean}");
+        }
+    };
+    like(
+        [480, 640],
+        Range::new(0.2, 1.0),
+        [52.1032, 124.1166, 375.8194, 393.9621],
+        [49.2834, 89.3431, 67.1978, 91.7279],
+    );
+    like(
+        [28, 28],
+        Range::new(0.3, 1.0),
+        [3.2108, 3.2450, 21.5606, 21.5236],
+        [3.0028, 3.0272, 3.6884, 3.6999],
+    );
+    // Too wide for any try: the centre.
+    like([100, 900], Range::new(0.2, 1.0), [0.0, 383.0, 100.0, 133.0], [0.0; 4]);
+}
+
+#[test]
+fn the_centre_of_an_image_of_the_right_size_is_the_image() {
+    let image = picture();
+    let mut random = Random::new(0, "test", 0);
+    let same = Transform::center([7, 9]).apply(&image, &mut random, &mut Resizer::new());
+    assert_eq!(same, image);
+}
+
+#[test]
+fn a_padded_crop_moves_the_image_by_up_to_the_padding() {
+    let image = Pixels { data: vec![9; 16], height: 4, width: 4, channels: 1 };
+    let transform = transform([4, 4], Crop::Random { padding: 1 });
+    let shown: Vec<_> = (0..50)
+        .map(|index| {
+            let mut random = Random::new(0, "test", index);
+            let part = transform.apply(&image, &mut random, &mut Resizer::new());
+            part.data.iter().filter(|&&value| value == 9).count()
+        })
+        .collect();
+    assert!(shown.iter().all(|count| [9, 12, 16].contains(count)), "{shown:?}");
+    assert!([9, 12, 16].iter().all(|count| shown.contains(count)), "{shown:?}");
+}
+
+#[test]
+fn half_of_the_images_are_mirrored() {
+    let image = Pixels { data: vec![1, 2], height: 1, width: 2, channels: 1 };
+    let transform = Transform { flip: 0.5, ..Transform::center([1, 2]) };
+    let mirrored = (0..1000).filter(|&index| {
+        let mut random = Random::new(0, "test", index);
+        transform.apply(&image, &mut random, &mut Resizer::new()).data == [2, 1]
+    });
+    assert!((421..580).contains(&mirrored.count()));
+}
+
+#[test]
+fn every_crop_of_every_image_has_the_wanted_size() {
+    let (scale, ratio) = (Range::new(0.01, 1.0), Range::new(0.1, 10.0));
+    let crops = [
+        Crop::RandomResized { scale, ratio },
+        Crop::Random { padding: 3 },
+        Crop::Center { zoom: 256.0 / 224.0 },
+    ];
+    for crop in crops {
+        for (height, width) in [(1, 1), (1, 200), (200, 1), (31, 17), (64, 48)] {
+            for channels in [1, 3] {
+                let image = Pixels::black(height, width, channels);
+                for index in 0..5 {
+                    let mut random = Random::new(0, "test", index);
+                    let result =
+                        transform([24, 32], crop).apply(&image, &mut random, &mut Resizer::new());
+                    assert_eq!((result.height, result.width), (24, 32));
+                    assert_eq!(result.data.len(), 24 * 32 * channels);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn settings_out_of_range_are_named() {
+    let message = |transform: Transform| transform.validate().unwrap_err().to_string();
+    assert!(message(Transform::center([0, 3])).contains("size is 0 x 3"));
+    let flip = Transform { flip: 1.5, ..Transform::center([3, 3]) };
+    assert!(message(flip).contains("flip is 1.5, expected a chance of 0 to 1"));
+    let scale = Crop::RandomResized { scale: Range::new(0.0, 1.0), ratio: Range::new(1.0, 1.0) };
+    assert!(message(transform([3, 3], scale)).contains("crop.scale is [0, 1]"));
+    assert!(message(transform([3, 3], Crop::Center { zoom: 0.5 })).contains("crop.zoom is 0.5"));
+}

@@ -1,0 +1,89 @@
+//! What can be wrong with data: always the file or the setting, what was found, and what to do.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What the data room answers.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why there are no images.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing lies at the path.
+    #[error(
+        "{}: no such file or folder. Check data.path; a relative path starts at the folder \
+         the command runs in", .path.display()
+    )]
+    Missing {
+        /// The path asked for.
+        path: PathBuf,
+    },
+    /// The system refused to read.
+    #[error("{}: cannot be read: {source}", .path.display())]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A folder without images.
+    #[error("{}: 0 images: looked for .png .jpg .jpeg in it and its sub-folders, found {found}. {advice}", .path.display())]
+    NoImages {
+        /// The folder.
+        path: PathBuf,
+        /// The files it holds instead.
+        found: String,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// An image that cannot be decoded.
+    #[error("{name}: {problem}. Replace or remove the file")]
+    Image {
+        /// The image's file.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file that is not what its name or header says.
+    #[error("{}: {problem}", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
+    /// A setting that cannot be met.
+    #[error("data: {name} is {found}, expected {expected}")]
+    Setting {
+        /// The setting's name in the recipe.
+        name: &'static str,
+        /// Its value.
+        found: String,
+        /// What would do.
+        expected: String,
+    },
+    /// A loader thread ended by a panic; its message stands above.
+    #[error("a loader thread stopped by an internal error; please report the message above")]
+    Worker,
+}
+
+impl Error {
+    pub(super) fn read(path: &Path, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::NotFound => Self::Missing { path: path.into() },
+            _ => Self::Read { path: path.into(), source },
+        }
+    }
+
+    pub(super) fn file(path: &Path, problem: impl Into<String>) -> Self {
+        Self::File { path: path.into(), problem: problem.into() }
+    }
+
+    pub(super) fn setting(
+        name: &'static str,
+        found: impl ToString,
+        expected: impl Into<String>,
+    ) -> Self {
+        Self::Setting { name, found: found.to_string(), expected: expected.into() }
+    }
+}

@@ -1,0 +1,231 @@
+//! Folders of PNG and JPEG files; the sub-folders right inside are the classes.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{Error, Result, Sample, Source, decode};
+
+/// Extensions that are read, in any case.
+const EXTENSIONS: [&str; 3] = ["png", "jpg", "jpeg"];
+
+/// Most bytes of one image file.
+const MOST_FILE_BYTES: u64 = 1 << 30;
+
+/// Images in the order of their paths. A file below the sub-folder `cats` has the class `cats`
+/// however deep it lies; a file right inside the folder has none.
+#[derive(Debug)]
+pub struct Folder {
+    root: PathBuf,
+    files: Vec<(PathBuf, i32)>,
+    classes: Vec<String>,
+}
+
+impl Folder {
+    /// Lists the images of a folder and its sub-folders.
+    pub fn open(root: &Path) -> Result<Self> {
+        let mut listing = Listing::default();
+        let mut classes = Vec::new();
+        let mut files = Vec::new();
+        let (mut loose, folders) = listing.entries(root)?;
+        loose.sort();
+        files.extend(loose.into_iter().map(|path| (path, -1)));
+        for folder in folders {
+            let mut found = Vec::new();
+            listing.walk(&folder, &mut found)?;
+            if found.is_empty() {
+                continue;
+            }
+            found.sort();
+            let class = classes.len() as i32;
+            files.extend(found.into_iter().map(|path| (path, class)));
+            classes.push(folder.file_name().unwrap_or_default().to_string_lossy().into_owned());
+        }
+        if files.is_empty() {
+            return Err(listing.no_images(root));
+        }
+        Ok(Self { root: root.into(), files, classes })
+    }
+}
+
+impl Source for Folder {
+    fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    fn read(&self, index: usize) -> Result<Sample> {
+        let (path, label) = &self.files[index];
+        let name = path.display().to_string();
+        let size = fs::metadata(path).map_err(|error| Error::read(path, error))?.len();
+        if size > MOST_FILE_BYTES {
+            let problem = format!("is {size} bytes long, expected at most {MOST_FILE_BYTES}");
+            return Err(Error::Image { name, problem });
+        }
+        let bytes = fs::read(path).map_err(|error| Error::read(path, error))?;
+        Ok(Sample { image: decode(&bytes, &name)?, label: *label, name })
+    }
+
+    fn label(&self, index: usize) -> i32 {
+        self.files[index].1
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn describe(&self) -> String {
+        let (root, len) = (self.root.display(), self.files.len());
+        match self.classes.len() {
+            0 => format!("{root}: {len} images, no labels"),
+            n => format!("{root}: {len} images, {n} classes"),
+        }
+    }
+}
+
+/// What was met on the way.
+#[derive(Default)]
+struct Listing {
+    /// Files that are no images, by extension.
+    others: BTreeMap<String, usize>,
+    /// The folders being walked, real paths: a link back to one of them is not followed.
+    above: Vec<PathBuf>,
+}
+
+impl Listing {
+    /// Adds the images below a folder, at any depth.
+    fn walk(&mut self, folder: &Path, images: &mut Vec<PathBuf>) -> Result<()> {
+        let real = fs::canonicalize(folder).map_err(|error| Error::read(folder, error))?;
+        if self.above.contains(&real) {
+            return Ok(());
+        }
+        self.above.push(real);
+        let (files, folders) = self.entries(folder)?;
+        images.extend(files);
+        for folder in folders {
+            self.walk(&folder, images)?;
+        }
+        self.above.pop();
+        Ok(())
+    }
+
+    /// The images and the sorted sub-folders right inside a folder; hidden ones are left out.
+    fn entries(&mut self, folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+        let (mut files, mut folders) = (Vec::new(), Vec::new());
+        for entry in fs::read_dir(folder).map_err(|error| Error::read(folder, error))? {
+            let entry = entry.map_err(|error| Error::read(folder, error))?;
+            let path = entry.path();
+            if entry.file_name().to_string_lossy().starts_with('.') {
+                continue;
+            }
+            let extension = extension(&path);
+            if path.is_dir() {
+                folders.push(path);
+            } else if EXTENSIONS.contains(&extension.as_str()) {
+                files.push(path);
+            } else {
+                *self.others.entry(extension).or_default() += 1;
+            }
+        }
+        folders.sort();
+        Ok((files, folders))
+    }
+
+    fn no_images(&self, root: &Path) -> Error {
+        let mut counts: Vec<_> = self.others.iter().collect();
+        counts.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+        let count = |(extension, count): &(&String, &usize)| match extension.as_str() {
+            "" => format!("{count} without extension"),
+            extension => format!("{count} .{extension}"),
+        };
+        let found: Vec<_> = counts.iter().take(5).map(count).collect();
+        let (found, advice) = match found.is_empty() {
+            true => ("no file".to_owned(), "Set data.path to the folder of the images"),
+            false => (found.join(", "), "Convert them to PNG or JPEG, or choose another folder"),
+        };
+        Error::NoImages { path: root.into(), found, advice }
+    }
+}
+
+/// The extension in lower case, without the dot; empty without one.
+fn extension(path: &Path) -> String {
+    path.extension().map(|extension| extension.to_string_lossy().to_lowercase()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(path: &Path, value: u8) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        image::GrayImage::from_pixel(4, 4, image::Luma([value])).save(path).unwrap();
+    }
+
+    fn touch(path: &Path) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::File::create(path).unwrap();
+    }
+
+    #[test]
+    fn sub_folders_are_classes_in_sorted_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        for (name, value) in
+            [("dogs/b.PNG", 2), ("dogs/a.jpeg", 1), ("cats/deep/er/c.JPG", 3), (".hidden/x.png", 9)]
+        {
+            image(&root.join(name), value);
+        }
+        touch(&root.join("empty/notes.txt"));
+        let source = Folder::open(root).unwrap();
+        assert_eq!(source.classes(), ["cats", "dogs"]);
+        let labels: Vec<_> = (0..source.len()).map(|index| source.label(index)).collect();
+        assert_eq!(labels, [0, 1, 1]);
+        let sample = source.read(2).unwrap();
+        assert!(sample.name.ends_with("dogs/b.PNG"), "{}", sample.name);
+        assert_eq!((sample.image.data[0], sample.image.channels), (2, 1));
+        assert!(source.describe().ends_with("3 images, 2 classes"));
+    }
+
+    #[test]
+    fn a_flat_folder_has_no_labels() {
+        let folder = tempfile::tempdir().unwrap();
+        image(&folder.path().join("2.png"), 2);
+        image(&folder.path().join("1.png"), 1);
+        let source = Folder::open(folder.path()).unwrap();
+        assert_eq!((source.label(0), source.classes().len(), source.len()), (-1, 0, 2));
+        assert_eq!(source.read(0).unwrap().image.data[0], 1);
+    }
+
+    #[test]
+    fn a_folder_without_images_says_what_it_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let message = || Folder::open(folder.path()).unwrap_err().to_string();
+        assert!(message().contains("0 images: looked for .png .jpg .jpeg"), "{}", message());
+        assert!(message().contains("found no file"), "{}", message());
+        (0..3).for_each(|index| touch(&folder.path().join(format!("a/{index}.TIF"))));
+        touch(&folder.path().join("README"));
+        assert!(message().contains("found 3 .tif, 1 without extension"), "{}", message());
+    }
+
+    #[test]
+    fn a_cut_file_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cats/1.jpg");
+        image(&path, 7);
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+        let source = Folder::open(folder.path()).unwrap();
+        let message = source.read(0).unwrap_err().to_string();
+        assert!(message.contains("cats/1.jpg: JPEG is cut off after"), "{message}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_back_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        image(&folder.path().join("cats/1.png"), 7);
+        std::os::unix::fs::symlink("..", folder.path().join("cats/again")).unwrap();
+        std::os::unix::fs::symlink(".", folder.path().join("cats/self")).unwrap();
+        let source = Folder::open(folder.path()).unwrap();
+        assert!(source.len() <= 2, "{}", source.len());
+    }
+}

@@ -1,0 +1,267 @@
+//! Batches ahead of the step: own threads, in order, in bounded memory.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use engine::ops::Images;
+use engine::random::Random;
+use fast_image_resize::Resizer;
+
+use super::{Error, Normalize, Order, Position, Result, Sampler, Source, Transform};
+
+/// B images and what is known of them.
+#[derive(Clone)]
+pub struct Batch {
+    /// [B, C, 1, H, W] bytes with the normalisation they are read with.
+    pub images: Images,
+    /// [B] classes, -1 without one.
+    pub labels: Vec<i32>,
+    /// [B] numbers of the images in their source.
+    pub indices: Vec<u64>,
+}
+
+/// A batch and how long its reader waited for it.
+pub struct Loaded {
+    /// The batch.
+    pub batch: Batch,
+    /// Time in [`Loader::next_batch`].
+    pub waited: Duration,
+}
+
+/// What a loader does.
+#[derive(Clone, Debug)]
+pub struct LoaderOptions {
+    /// B, at least 1. The last batch of [`Order::Once`] may be smaller.
+    pub batch: usize,
+    /// Threads that decode and augment, at least 1.
+    pub threads: usize,
+    /// Batches in memory at once, ready or in the making; at least 1.
+    pub prefetch: usize,
+    /// Order of the samples.
+    pub order: Order,
+    /// Number of the run's first sample: steps done times B when a run goes on.
+    pub first_sample: u64,
+    /// Seed of the random crops and flips.
+    pub augment_seed: u64,
+    /// Crop, flip and size.
+    pub transform: Transform,
+    /// C, 1 or 3; images of another kind are converted.
+    pub channels: usize,
+    /// [C] means and deviations the batches carry.
+    pub normalize: Normalize,
+}
+
+impl LoaderOptions {
+    fn validate(&self, source: &dyn Source) -> Result<()> {
+        let counts =
+            [("batch", self.batch), ("threads", self.threads), ("prefetch", self.prefetch)];
+        for (name, found) in counts {
+            if !(1..=65_536).contains(&found) {
+                return Err(Error::setting(name, found, "1 to 65536"));
+            }
+        }
+        if ![1, 3].contains(&self.channels) {
+            return Err(Error::setting("channels", self.channels, "1 (grey) or 3 (colour)"));
+        }
+        let Normalize { mean, std } = &self.normalize;
+        for (name, values) in [("normalize.mean", mean), ("normalize.std", std)] {
+            if values.len() != self.channels {
+                let expected = format!("{} values, one a channel", self.channels);
+                return Err(Error::setting(name, format!("{values:?}"), expected));
+            }
+        }
+        if let Some(found) = std.iter().find(|&&std| !(std.is_finite() && std > 0.0)) {
+            return Err(Error::setting("normalize.std", found, "numbers above 0"));
+        }
+        if source.is_empty() || u32::try_from(source.len()).is_err() {
+            return Err(Error::setting("path", source.describe(), "1 to 2^32 - 1 images"));
+        }
+        self.transform.validate()
+    }
+}
+
+/// Reads, decodes and augments on its own threads. What batch number n holds depends on the options
+/// alone, not on the number of threads or on timing. Dropping it ends the threads.
+pub struct Loader {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    wanted: u64,
+}
+
+struct Shared {
+    source: Arc<dyn Source>,
+    options: LoaderOptions,
+    state: Mutex<State>,
+    /// Something of the state changed.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// The first batch no thread has begun.
+    begun: u64,
+    /// Batches handed out.
+    taken: u64,
+    /// Batches made and not handed out; `None` is the end.
+    made: BTreeMap<u64, Result<Option<Batch>>>,
+    /// The loader is being dropped.
+    stop: bool,
+    /// A thread panicked.
+    broken: bool,
+}
+
+impl Loader {
+    /// Starts the threads.
+    pub fn new(source: Arc<dyn Source>, options: LoaderOptions) -> Result<Self> {
+        options.validate(source.as_ref())?;
+        let threads = options.threads.min(options.prefetch);
+        let (state, changed) = (Mutex::new(State::default()), Condvar::new());
+        let shared = Arc::new(Shared { source, options, state, changed });
+        let spawn = |index| {
+            let shared = Arc::clone(&shared);
+            let name = format!("loader {index}");
+            thread::Builder::new().name(name).spawn(move || shared.work())
+        };
+        let threads: std::io::Result<Vec<_>> = (0..threads).map(spawn).collect();
+        match threads {
+            Ok(threads) => Ok(Self { shared, threads, wanted: 0 }),
+            Err(error) => {
+                shared.stop();
+                Err(Error::setting("threads", error, "as many threads as the system grants"))
+            }
+        }
+    }
+
+    /// The next batch, or none after the last. After an error every further call gives none.
+    pub fn next_batch(&mut self) -> Result<Option<Loaded>> {
+        let start = Instant::now();
+        let mut state = self.shared.lock();
+        let made = loop {
+            if let Some(made) = state.made.remove(&self.wanted) {
+                break made;
+            }
+            if state.broken {
+                return Err(Error::Worker);
+            }
+            if state.stop {
+                return Ok(None);
+            }
+            state = self.shared.wait(state);
+        };
+        if !matches!(made, Ok(Some(_))) {
+            state.stop = true;
+            state.made.clear();
+        }
+        state.taken += 1;
+        self.wanted += 1;
+        drop(state);
+        self.shared.changed.notify_all();
+        Ok(made?.map(|batch| Loaded { batch, waited: start.elapsed() }))
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        self.shared.stop();
+        for thread in self.threads.drain(..) {
+            // A panic of the thread was told by `next_batch` or does not matter any more.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    /// A thread's life: begin a batch when there is room, make it, hand it over.
+    fn work(&self) {
+        let _guard = TellPanic(self);
+        let mut sampler = Sampler::new(self.source.len(), self.options.order);
+        let mut resizer = Resizer::new();
+        while let Some(number) = self.begin() {
+            let made = self.make(number, &mut sampler, &mut resizer);
+            self.lock().made.insert(number, made);
+            self.changed.notify_all();
+        }
+    }
+
+    fn begin(&self) -> Option<u64> {
+        let mut state = self.lock();
+        while !state.stop && state.begun >= state.taken + self.options.prefetch as u64 {
+            state = self.wait(state);
+        }
+        state.begun += 1;
+        (!state.stop).then_some(state.begun - 1)
+    }
+
+    /// The batch of a number; none if all its samples lie after the end.
+    fn make(
+        &self,
+        number: u64,
+        sampler: &mut Sampler,
+        resizer: &mut Resizer,
+    ) -> Result<Option<Batch>> {
+        let size = self.options.batch as u64;
+        let first = self.options.first_sample + number * size;
+        let positions: Vec<_> = (first..first + size).map_while(|i| sampler.position(i)).collect();
+        if positions.is_empty() {
+            return Ok(None);
+        }
+        let [height, width] = self.options.transform.size;
+        let shape = [positions.len(), self.options.channels, 1, height, width];
+        // Collected from an iterator of known length: allocated once, in place.
+        let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, shape.iter().product()).collect();
+        let planes = Arc::get_mut(&mut bytes)
+            .into_iter()
+            .flat_map(|bytes| bytes.chunks_exact_mut(self.options.channels * height * width));
+        let mut labels = Vec::with_capacity(positions.len());
+        for (position, planes) in positions.iter().zip(planes) {
+            labels.push(self.sample(*position, planes, resizer)?);
+        }
+        let Normalize { mean, std } = self.options.normalize.clone();
+        let images = Images::u8(bytes, shape, mean, std)
+            .map_err(|error| Error::setting("normalize", error, "one value a channel"))?;
+        let indices = positions.iter().map(|position| position.index as u64).collect();
+        Ok(Some(Batch { images, labels, indices }))
+    }
+
+    /// Writes one image [C, H, W] and gives its label. Its random numbers are those of (seed,
+    /// epoch, image).
+    fn sample(&self, at: Position, planes: &mut [u8], resizer: &mut Resizer) -> Result<i32> {
+        let sample = self.source.read(at.index)?;
+        let stream = at.epoch * self.source.len() as u64 + at.index as u64;
+        let mut random = Random::new(self.options.augment_seed, "augment", stream);
+        let image = sample.image.with_channels(self.options.channels);
+        self.options.transform.apply(&image, &mut random, resizer).write_planes(planes);
+        Ok(sample.label)
+    }
+
+    fn stop(&self) {
+        self.lock().stop = true;
+        self.changed.notify_all();
+    }
+
+    /// The state stays whole when a thread panics: no panic can happen while it is locked.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells the reader when its thread unwinds, so that it does not wait for ever.
+struct TellPanic<'a>(&'a Shared);
+
+impl Drop for TellPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.lock().broken = true;
+            self.0.stop();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,209 @@
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::data::{Crop, Interpolation, Pixels, Sample, builtin, open};
+use crate::range::Range;
+
+fn options() -> LoaderOptions {
+    let (scale, ratio) = (Range::new(0.3, 1.0), Range::new(0.75, 4.0 / 3.0));
+    let transform = Transform {
+        size: [28, 28],
+        crop: Crop::RandomResized { scale, ratio },
+        flip: 0.5,
+        interpolation: Interpolation::Bicubic,
+    };
+    LoaderOptions {
+        batch: 32,
+        threads: 1,
+        prefetch: 3,
+        order: Order::Shuffled { seed: 1 },
+        first_sample: 0,
+        augment_seed: 2,
+        transform,
+        channels: 1,
+        normalize: builtin::fashion_mnist_normalize(),
+    }
+}
+
+fn fashion() -> Arc<dyn Source> {
+    Arc::new(builtin::fashion_mnist().unwrap())
+}
+
+/// Bytes, labels and indices of the next batches.
+fn batches(loader: &mut Loader, count: usize) -> Vec<(Vec<u8>, Vec<i32>, Vec<u64>)> {
+    let batches = (0..count).map(|_| {
+        let Batch { images, labels, indices } = loader.next_batch().unwrap().unwrap().batch;
+        (bytes(&images), labels, indices)
+    });
+    batches.collect()
+}
+
+/// The pixels by way of patchify with one patch an image: normalised values, mapped back.
+fn bytes(images: &Images) -> Vec<u8> {
+    let [samples, channels, t, h, w] = images.shape();
+    let tape = engine::Tape::inference();
+    let all: Vec<u32> = (0..samples as u32).collect();
+    let order = engine::ops::PatchOrder::ChannelsFirst;
+    let rows = engine::ops::patchify(&tape, images, [t, h, w], order, &all).unwrap().to_vec();
+    let normalize = builtin::fashion_mnist_normalize();
+    let back = |(at, value): (usize, f32)| {
+        let channel = at / (h * w) % channels % normalize.mean.len();
+        ((value * normalize.std[channel] + normalize.mean[channel]) * 255.0).round() as u8
+    };
+    rows.into_iter().enumerate().map(back).collect()
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_batches() {
+    let load = |threads, prefetch| {
+        let options = LoaderOptions { threads, prefetch, ..options() };
+        batches(&mut Loader::new(fashion(), options).unwrap(), 20)
+    };
+    let one = load(1, 1);
+    assert_eq!(one, load(4, 5));
+    assert_eq!(one, load(3, 2));
+    assert_ne!(one[0], one[1]);
+}
+
+#[test]
+fn a_run_that_goes_on_gets_the_batches_it_would_have_got() {
+    let all = batches(&mut Loader::new(fashion(), options()).unwrap(), 6);
+    let later = LoaderOptions { first_sample: 4 * 32, ..options() };
+    assert_eq!(batches(&mut Loader::new(fashion(), later).unwrap(), 2), all[4..]);
+}
+
+#[test]
+fn an_image_is_augmented_anew_in_each_epoch() {
+    let whole = LoaderOptions { batch: 10_000, ..options() };
+    let mut loader = Loader::new(fashion(), whole).unwrap();
+    let mut epochs = batches(&mut loader, 2).into_iter().map(|(bytes, labels, indices)| {
+        let place = indices.iter().position(|&index| index == 7).unwrap();
+        (bytes[place * 784..][..784].to_vec(), labels[place])
+    });
+    let (first, second) = (epochs.next().unwrap(), epochs.next().unwrap());
+    assert_eq!(first.1, second.1);
+    assert_ne!(first.0, second.0);
+}
+
+#[test]
+fn once_gives_every_image_as_it_is_and_ends() {
+    let source = fashion();
+    let once = LoaderOptions {
+        batch: 3000,
+        order: Order::Once,
+        transform: Transform::center([28, 28]),
+        threads: 2,
+        ..options()
+    };
+    let mut loader = Loader::new(Arc::clone(&source), once).unwrap();
+    let batches = batches(&mut loader, 4);
+    assert_eq!(batches[3].1.len(), 1000);
+    assert!(batches.iter().flat_map(|batch| &batch.2).copied().eq(0..10_000));
+    assert_eq!(batches[2].0[5 * 784..6 * 784], source.read(6005).unwrap().image.data);
+    assert!(loader.next_batch().unwrap().is_none());
+    assert!(loader.next_batch().unwrap().is_none());
+}
+
+#[test]
+fn folders_of_png_and_jpeg_load_with_their_labels() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, value) in [("a/1.png", 10), ("a/2.jpg", 20), ("b/3.png", 30), ("b/4.JPEG", 40)] {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        image::RgbImage::from_pixel(50, 40, image::Rgb([value; 3])).save(path).unwrap();
+    }
+    let source = open(folder.path()).unwrap();
+    let once = LoaderOptions {
+        batch: 4,
+        order: Order::Once,
+        transform: Transform::center([16, 16]),
+        ..options()
+    };
+    let [(bytes, labels, indices)] =
+        batches(&mut Loader::new(source, once).unwrap(), 1).try_into().unwrap();
+    assert_eq!((labels, indices), (vec![0, 0, 1, 1], vec![0, 1, 2, 3]));
+    for (image, value) in bytes.chunks(256).zip([10, 20, 30, 40]) {
+        assert!(image.iter().all(|&byte: &u8| byte.abs_diff(value) <= 2), "{image:?}");
+    }
+}
+
+#[test]
+fn a_bad_file_stops_the_loader_with_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    for index in 0..6 {
+        let path = folder.path().join(format!("{index}.jpg"));
+        image::RgbImage::from_pixel(50, 40, image::Rgb([9; 3])).save(&path).unwrap();
+        if index == 3 {
+            let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+            file.set_len(file.metadata().unwrap().len() - 40).unwrap();
+        }
+    }
+    let source = open(folder.path()).unwrap();
+    let once = LoaderOptions { batch: 1, order: Order::Once, threads: 2, ..options() };
+    let mut loader = Loader::new(source, once).unwrap();
+    batches(&mut loader, 3);
+    let message = loader.next_batch().err().unwrap().to_string();
+    assert!(message.contains("3.jpg: JPEG is cut off after"), "{message}");
+    assert!(loader.next_batch().unwrap().is_none());
+}
+
+/// Counts reads, or panics.
+struct Counting {
+    reads: AtomicUsize,
+    panics: bool,
+}
+
+impl Source for Counting {
+    fn len(&self) -> usize {
+        1000
+    }
+
+    fn read(&self, index: usize) -> Result<Sample> {
+        assert!(!self.panics, "a panic made by a test");
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        Ok(Sample { image: Pixels::black(8, 8, 3), label: -1, name: index.to_string() })
+    }
+
+    fn label(&self, _: usize) -> i32 {
+        -1
+    }
+
+    fn classes(&self) -> &[String] {
+        &[]
+    }
+
+    fn describe(&self) -> String {
+        "counted images".to_owned()
+    }
+}
+
+#[test]
+fn no_more_than_the_prefetched_batches_are_read_ahead() {
+    let source = Arc::new(Counting { reads: AtomicUsize::new(0), panics: false });
+    let few = LoaderOptions { batch: 10, threads: 4, prefetch: 2, ..options() };
+    let mut loader = Loader::new(Arc::clone(&source) as Arc<dyn Source>, few).unwrap();
+    loader.next_batch().unwrap().unwrap();
+    // Time for threads that did not stop at the bound to read more.
+    thread::sleep(Duration::from_millis(100));
+    assert!(source.reads.load(Ordering::SeqCst) <= 30);
+    drop(loader);
+    assert_eq!(Arc::strong_count(&source), 1);
+}
+
+#[test]
+fn a_panic_of_a_thread_reaches_the_reader() {
+    let source = Arc::new(Counting { reads: AtomicUsize::new(0), panics: true });
+    let mut loader = Loader::new(source, options()).unwrap();
+    assert!(matches!(loader.next_batch(), Err(Error::Worker)));
+}
+
+#[test]
+fn settings_out_of_range_are_named() {
+    let message = |options| Loader::new(fashion(), options).err().unwrap().to_string();
+    assert!(message(LoaderOptions { batch: 0, ..options() }).contains("batch is 0"));
+    assert!(message(LoaderOptions { channels: 4, ..options() }).contains("channels is 4"));
+    let colour = LoaderOptions { channels: 3, ..options() };
+    assert!(message(colour).contains("expected 3 values, one a channel"));
+    assert!(open(Path::new("missing")).is_err());
+}
