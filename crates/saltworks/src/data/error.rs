@@ -81,7 +81,7 @@ impl Error {
 
     pub(super) fn setting(
         name: &'static str,
-        found: impl ToString,
+        found: &dyn std::fmt::Display,
         expected: impl Into<String>,
     ) -> Self {
         Self::Setting { name, found: found.to_string(), expected: expected.into() }

@@ -45,7 +45,7 @@ pub fn hold_out(source: &Arc<dyn Source>, holdout: Holdout) -> Result<(Part, Par
     if held == 0 || held >= len {
         let what = source.describe();
         let expected = format!("1 to {} images held out of {what}", len.saturating_sub(1));
-        return Err(Error::setting(name, found, expected));
+        return Err(Error::setting(name, &found, expected));
     }
     let mut order: Vec<usize> = (0..len).collect();
     if let Holdout::Share { seed, .. } = holdout {

@@ -59,24 +59,24 @@ impl LoaderOptions {
             [("batch", self.batch), ("threads", self.threads), ("prefetch", self.prefetch)];
         for (name, found) in counts {
             if !(1..=65_536).contains(&found) {
-                return Err(Error::setting(name, found, "1 to 65536"));
+                return Err(Error::setting(name, &found, "1 to 65536"));
             }
         }
         if ![1, 3].contains(&self.channels) {
-            return Err(Error::setting("channels", self.channels, "1 (grey) or 3 (colour)"));
+            return Err(Error::setting("channels", &self.channels, "1 (grey) or 3 (colour)"));
         }
         let Normalize { mean, std } = &self.normalize;
         for (name, values) in [("normalize.mean", mean), ("normalize.std", std)] {
             if values.len() != self.channels {
                 let expected = format!("{} values, one a channel", self.channels);
-                return Err(Error::setting(name, format!("{values:?}"), expected));
+                return Err(Error::setting(name, &format!("{values:?}"), expected));
             }
         }
         if let Some(found) = std.iter().find(|&&std| !(std.is_finite() && std > 0.0)) {
-            return Err(Error::setting("normalize.std", found, "numbers above 0"));
+            return Err(Error::setting("normalize.std", &found, "numbers above 0"));
         }
         if source.is_empty() || u32::try_from(source.len()).is_err() {
-            return Err(Error::setting("path", source.describe(), "1 to 2^32 - 1 images"));
+            return Err(Error::setting("path", &source.describe(), "1 to 2^32 - 1 images"));
         }
         self.transform.validate()
     }
@@ -129,7 +129,7 @@ impl Loader {
             Ok(threads) => Ok(Self { shared, threads, wanted: 0 }),
             Err(error) => {
                 shared.stop();
-                Err(Error::setting("threads", error, "as many threads as the system grants"))
+                Err(Error::setting("threads", &error, "as many threads as the system grants"))
             }
         }
     }
@@ -220,7 +220,7 @@ impl Shared {
         }
         let Normalize { mean, std } = self.options.normalize.clone();
         let images = Images::u8(bytes, shape, mean, std)
-            .map_err(|error| Error::setting("normalize", error, "one value a channel"))?;
+            .map_err(|error| Error::setting("normalize", &error, "one value a channel"))?;
         let indices = positions.iter().map(|position| position.index as u64).collect();
         Ok(Some(Batch { images, labels, indices }))
     }

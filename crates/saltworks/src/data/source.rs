@@ -67,7 +67,7 @@ pub fn open(path: &Path) -> Result<Arc<dyn Source>> {
 fn builtin(name: &str) -> Result<Arc<dyn Source>> {
     match name {
         "fashion-mnist" => Ok(Arc::new(builtin::fashion_mnist()?)),
-        other => Err(Error::setting("path", format!("builtin:{other}"), "builtin:fashion-mnist")),
+        other => Err(Error::setting("path", &format!("builtin:{other}"), "builtin:fashion-mnist")),
     }
 }
 
