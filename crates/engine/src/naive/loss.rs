@@ -34,7 +34,7 @@ pub fn loss<T: Real>(
     let rows = prediction.len() / d;
     let mut sum = 0.0;
     for i in 0..prediction.len() {
-        let weight = weights.map_or(1.0 / rows as f64, |w| w[i / d].f64());
+        let weight = weights.map_or(1.0 / rows.max(1) as f64, |w| w[i / d].f64());
         sum += weight * value(prediction[i].f64() - target[i].f64(), kind) / d as f64;
     }
     T::of(sum)
@@ -52,7 +52,7 @@ pub fn loss_backward<T: Real>(
 ) {
     let rows = prediction.len() / d;
     for i in 0..prediction.len() {
-        let weight = weights.map_or(1.0 / rows as f64, |w| w[i / d].f64());
+        let weight = weights.map_or(1.0 / rows.max(1) as f64, |w| w[i / d].f64());
         let slope = slope(prediction[i].f64() - target[i].f64(), kind);
         dprediction[i] = T::of(g.f64() * weight * slope / d as f64);
     }
@@ -72,7 +72,7 @@ pub fn cross_entropy<T: Real>(logits: &[T], labels: &[u32], classes: usize) -> T
     for b in 0..labels.len() {
         sum -= softmax(&logits[b * classes..][..classes])[labels[b] as usize].ln();
     }
-    T::of(sum / labels.len() as f64)
+    T::of(sum / labels.len().max(1) as f64)
 }
 
 /// dlogits[B,C] = g (softmax(logits_b) - onehot(label_b))/B

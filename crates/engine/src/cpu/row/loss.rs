@@ -6,7 +6,7 @@ use crate::cpu::parallel::{In, Out, for_rows, rows_per_task, sum_rows};
 use crate::ops::LossKind;
 
 /// Σ_r w_r mean_d l(prediction - target). prediction[R,D], target[R,D]; weights[R], 1/R each if
-/// not given.
+/// not given; 0 for no rows.
 pub(crate) fn loss(
     prediction: &[f32],
     target: &[f32],
@@ -20,7 +20,7 @@ pub(crate) fn loss(
     let sum = sum_rows(rows, d, operands, |first, (prediction, target)| {
         loss_rows(prediction.0, target.0, kind, weights.map(|w| &w[first..]), d)
     });
-    let factor = weights.map_or(1.0 / rows as f64, |_| 1.0);
+    let factor = weights.map_or(1.0 / rows.max(1) as f64, |_| 1.0);
     (sum * factor / d as f64) as f32
 }
 
@@ -40,7 +40,7 @@ pub(crate) fn loss_backward(
     let operands = (Out(dprediction, d), In(prediction, d), In(target, d));
     for_rows(rows, rows_per_task(d), operands, |first, (dprediction, prediction, target)| {
         let factor = |r| f64::from(weights.map_or(1.0, |w: &[f32]| w[first + r]));
-        let even = weights.map_or(1.0 / rows as f64, |_| 1.0);
+        let even = weights.map_or(1.0 / rows.max(1) as f64, |_| 1.0);
         let inputs = prediction.0.chunks_exact(d).zip(target.0.chunks_exact(d));
         for (r, (dp, (p, t))) in dprediction.0.chunks_exact_mut(d).zip(inputs).enumerate() {
             let scale = (f64::from(g) * factor(r) * even / d as f64) as f32;
@@ -61,7 +61,7 @@ pub(crate) fn cross_entropy(logits: &[f32], labels: &[u32], classes: usize) -> f
         })
         .sum()
     });
-    (sum / labels.len() as f64) as f32
+    (sum / labels.len().max(1) as f64) as f32
 }
 
 /// dlogits[B,C] = g (softmax(logits_b) - onehot(label_b))/B
@@ -202,6 +202,16 @@ mod tests {
             let mut dp = [9.0; 4];
             row::loss_backward(&mut dp, 1.0, &[1.5; 4], &[1.5; 4], kind, None, 2);
             assert_eq!(dp, [0.0; 4]);
+        }
+    }
+
+    #[test]
+    fn no_rows_have_no_loss() {
+        for loss in [row::loss, naive::loss::<f32>] {
+            assert_eq!(loss(&[], &[], LossKind::L1, None, 3), 0.0);
+        }
+        for cross_entropy in [row::cross_entropy, naive::cross_entropy::<f32>] {
+            assert_eq!(cross_entropy(&[], &[], 3), 0.0);
         }
     }
 
