@@ -64,7 +64,19 @@ pub fn embed(encoder: &Encoder, images: &Images) -> Result<Embedding> {
     Ok(Embedding { cls, mean: encoded.mean(&tape)? })
 }
 
-/// A teacher: an encoder that nothing trains.
+/// A teacher: an encoder that nothing trains. Its parameters cannot be asked for, so no optimizer
+/// can hold them; an encoder's can:
+///
+/// ```
+/// fn train(student: &saltworks::model::Encoder) {
+///     engine::Module::parameters(student);
+/// }
+/// ```
+/// ```compile_fail,E0277
+/// fn train(teacher: &saltworks::method::Teacher) {
+///     engine::Module::parameters(teacher);
+/// }
+/// ```
 pub type Teacher = Frozen<Encoder>;
 
 /// The embedding that a training step reports: class token, or the mean of the context tokens.

@@ -27,6 +27,8 @@ impl PixelDecoder {
         let widths = [encoder_width, patch_len];
         let token = init::trunc_normal(&mut random, encoder_width, 0.02);
         let token = Tensor::from_vec(token, &[1, 1, encoder_width]);
+        // MAE's first weights (models_mae.py); the reference keeps torch's default, uniform within
+        // 1/√fan_in.
         Self {
             transformer: Transformer::new(spec, widths, grid, Start::Xavier, &mut random),
             query_proj: Linear::new(encoder_width, spec.width, Start::Xavier, &mut random),

@@ -7,7 +7,8 @@ use super::spec::VitSpec;
 use crate::mask::Grid;
 use engine::ops::{Images, PatchOrder, Row};
 use engine::random::Random;
-use engine::{Module, Parameter, Result, Segments, Tape, Tensor, init, ops};
+use engine::shape::{expect_count, expect_shape};
+use engine::{Error, Module, Parameter, Result, Segments, Tape, Tensor, init, ops};
 
 /// Which patches enter the encoder.
 #[derive(Clone, Copy)]
@@ -74,37 +75,16 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// A new encoder with timm's first weights, drawn from `seed`.
+    /// A new encoder with timm's first weights, drawn from `seed`. The spec has passed its check.
     pub fn new(spec: &VitSpec, seed: u64) -> Self {
         let mut random = Random::new(seed, "encoder", 0);
-        let (width, patch_len) = (spec.width, spec.patch_len());
-        let patch_embed = Linear::new(patch_len, width, Start::TruncNormal, &mut random);
-        // torch's Conv2d default, which timm keeps: uniform within 1/√fan_in, bias too.
-        let bound = (patch_len as f32).sqrt().recip();
-        let mut uniform = |len| -> Vec<f32> {
-            (0..len).map(|_| (2.0 * random.uniform() - 1.0) * bound).collect()
-        };
-        let [pt, ph, pw] = spec.patch;
-        let weight = uniform(patch_len * width);
-        // timm's layout for images; a clip's patch keeps its time axis, as V-JEPA's.
-        let shape = [width, spec.channels, pt, ph, pw];
-        let shape = if pt == 1 { vec![shape[0], shape[1], ph, pw] } else { shape.to_vec() };
-        let patch_embed = Linear {
-            weight: Parameter::new("patch_embed.proj.weight", Tensor::from_vec(weight, &shape)),
-            bias: Parameter::new(
-                "patch_embed.proj.bias",
-                Tensor::from_vec(uniform(width), &[width]),
-            ),
-            ..patch_embed
-        };
+        let (width, rows) = (spec.width, spec.position_rows());
+        let patch_embed = patch_embed(spec, &mut random);
+        let table = init::trunc_normal(&mut random, rows * width, 0.02);
         let mut token = |name: &str, count: usize| {
             let values = init::normal(&mut random, count * width, 1e-6);
             (count > 0).then(|| Parameter::new(name, Tensor::from_vec(values, &[1, count, width])))
         };
-        let cls_token = token("cls_token", usize::from(spec.class_token));
-        let reg_token = token("reg_token", spec.registers);
-        let rows = spec.position_rows();
-        let table = init::trunc_normal(&mut random, rows * width, 0.02);
         let block = BlockSpec {
             width,
             hidden: spec.hidden,
@@ -117,8 +97,8 @@ impl Encoder {
         };
         Self {
             patch_embed,
-            cls_token,
-            reg_token,
+            cls_token: token("cls_token", usize::from(spec.class_token)),
+            reg_token: token("reg_token", spec.registers),
             pos_embed: Parameter::new("pos_embed", Tensor::from_vec(table, &[1, rows, width])),
             blocks: Blocks::new(block, spec.depth, &mut random),
             norm: Norm::new(width, 1e-6),
@@ -145,24 +125,26 @@ impl Encoder {
         read: Read<'_>,
         key: Option<StepKey>,
     ) -> Result<Encoded> {
-        let [t, h, w] = images.grid(self.spec.patch);
-        let grid = self.grid();
-        engine::shape::expect_shape("encoder", "the grid", &[t, h, w], &[grid.t, grid.h, grid.w])?;
+        let [_, pixels @ ..] = images.shape();
+        let [t, h, w] = self.spec.image;
+        let expected = [self.spec.channels, t, h, w];
+        expect_shape("encoder", "an image [C, T, H, W]", &pixels, &expected)?;
         let all: Vec<Vec<u32>>;
         let given = match patches {
             Patches::Some(given) => given,
             Patches::All => {
-                all = vec![(0..grid.len() as u32).collect(); images.samples()];
+                all = vec![(0..self.grid().len() as u32).collect(); images.samples()];
                 &all
             }
         };
+        expect_count("encoder", "the lists of patches", given.len(), images.samples())?;
         let x = self.embed(tape, images, given)?; // [B P + K, D]
         let prefix = self.spec.prefix();
         let segments = Segments::new(given.iter().map(|patches| prefix + patches.len()));
         let (x, segments, prefix) = match read {
             Read::All => (self.blocks.forward(tape, x, &segments, None, key)?, segments, prefix),
             Read::Patches(read) => {
-                let rows = rows_of(read, given, &segments, prefix);
+                let rows = rows_of(read, given, &segments, prefix)?;
                 let read_segments = Segments::new(read.iter().map(Vec::len));
                 let wanted = Wanted { rows: &rows, segments: &read_segments };
                 let x = self.blocks.forward(tape, x, &segments, Some(&wanted), key)?;
@@ -215,18 +197,46 @@ impl Encoder {
     }
 }
 
-/// The packed rows of the patches `read`, each of which is among those given.
-fn rows_of(read: &[Vec<u32>], given: &[Vec<u32>], segments: &Segments, prefix: usize) -> Vec<u32> {
+/// torch's Conv2d default, which timm keeps: uniform within 1/√fan_in, bias too.
+fn patch_embed(spec: &VitSpec, random: &mut Random) -> Linear {
+    let (width, patch_len) = (spec.width, spec.patch_len());
+    let bound = (patch_len as f32).sqrt().recip();
+    let mut uniform = |shape: &[usize]| {
+        let draw = |_| (2.0 * random.uniform() - 1.0) * bound;
+        Tensor::from_vec((0..shape.iter().product()).map(draw).collect::<Vec<_>>(), shape)
+    };
+    let [pt, ph, pw] = spec.patch;
+    // timm's layout for images; a clip's patch keeps its time axis, as V-JEPA's.
+    let weight = match pt {
+        1 => uniform(&[width, spec.channels, ph, pw]),
+        _ => uniform(&[width, spec.channels, pt, ph, pw]),
+    };
+    Linear {
+        weight: Parameter::new("patch_embed.proj.weight", weight),
+        bias: Parameter::new("patch_embed.proj.bias", uniform(&[width])),
+    }
+}
+
+/// The packed rows of the patches `read`, each of which must be among those given.
+fn rows_of(
+    read: &[Vec<u32>],
+    given: &[Vec<u32>],
+    segments: &Segments,
+    prefix: usize,
+) -> Result<Vec<u32>> {
+    expect_count("encoder", "the lists of patches to read", read.len(), given.len())?;
     let mut rows = Vec::new();
     for (b, (read, given)) in read.iter().zip(given).enumerate() {
         let start = segments.range(b).start + prefix;
-        for patch in read {
-            // Only given patches are read (see `Read`); the lists ascend.
-            let place = given.binary_search(patch).expect("a patch that was given");
-            rows.push((start + place) as u32);
+        for (place, &patch) in read.iter().enumerate() {
+            let Ok(row) = given.binary_search(&patch) else {
+                let (op, arg, index) = ("encoder", "the given patches", i64::from(patch));
+                return Err(Error::Index { op, arg, index, place, rows: given.len() });
+            };
+            rows.push((start + row) as u32);
         }
     }
-    rows
+    Ok(rows)
 }
 
 impl Module for Encoder {

@@ -40,72 +40,98 @@ fn axis(row: &mut Vec<f32>, place: usize, part: usize) {
 
 /// Brings a learned table [P + N, D] from one grid to another; the first `prefix` rows are kept.
 ///
-/// As timm layers/pos_embed.py, resample_abs_pos_embed: bicubic with antialias, torch's kernel
-/// with a = -0.5 whose support grows when shrinking. Along each axis in turn; time likewise.
+/// As timm layers/pos_embed.py, resample_abs_pos_embed: bicubic with antialias. Along each axis in
+/// turn, time too: an image's table is repeated in time.
 pub fn resample(table: &[f32], width: usize, prefix: usize, from: Grid, to: Grid) -> Vec<f32> {
-    assert_eq!(table.len(), (prefix + from.len()) * width, "a table of its grid's size");
-    let (kept, patches) = table.split_at(prefix * width);
-    let mut patches = patches.to_vec();
-    if from != to {
-        // (outer, length, inner) of each axis, innermost first: inner counts values.
-        let t = from.t;
-        patches = along(&patches, [t * from.h, from.w, width], to.w);
-        patches = along(&patches, [t, from.h, to.w * width], to.h);
-        patches = along(&patches, [1, t, to.h * to.w * width], to.t);
-    }
-    let mut result = kept.to_vec();
-    result.extend(patches);
-    result
+    resample_by(antialiased_cubic, table, width, prefix, [from, to])
 }
 
-/// Resamples the middle axis of [outer, length, inner] to `new` places.
-fn along(values: &[f32], [outer, length, inner]: [usize; 3], new: usize) -> Vec<f32> {
-    if length == new {
-        return values.to_vec();
-    }
-    let weights = antialiased_cubic(length, new);
-    let mut result = vec![0.0f32; outer * new * inner];
-    for o in 0..outer {
-        for (place, (first, weights)) in weights.iter().enumerate() {
-            let to = (o * new + place) * inner;
-            for (k, weight) in weights.iter().enumerate() {
-                let from = (o * length + first + k) * inner;
-                for i in 0..inner {
-                    result[to + i] += weight * values[from + i];
-                }
-            }
+/// [`resample`] as stable-pretraining backbone/pos_embed.py, interpolate_pos_embed: bicubic without
+/// antialias, so that shrinking skips places.
+pub fn resample_plain(
+    table: &[f32],
+    width: usize,
+    prefix: usize,
+    from: Grid,
+    to: Grid,
+) -> Vec<f32> {
+    resample_by(plain_cubic, table, width, prefix, [from, to])
+}
+
+/// For each new place along an axis, the old places it is made of and their weights.
+type Weights = Vec<Vec<(usize, f32)>>;
+
+fn resample_by(
+    weights: fn(usize, usize) -> Weights,
+    table: &[f32],
+    width: usize,
+    prefix: usize,
+    [from, to]: [Grid; 2],
+) -> Vec<f32> {
+    assert_eq!(table.len(), (prefix + from.len()) * width, "a table of its grid's size");
+    let (kept, patches) = table.split_at(prefix * width);
+    let along = |values: &[f32], [outer, length, inner]: [usize; 3], new: usize| {
+        if length == new {
+            return values.to_vec();
+        }
+        combine(values, [outer, length, inner], &weights(length, new))
+    };
+    // [T,H,W,D] -> [T,H,W',D] -> [T,H',W',D] -> [T',H',W',D]
+    let patches = along(patches, [from.t * from.h, from.w, width], to.w);
+    let patches = along(&patches, [from.t, from.h, to.w * width], to.h);
+    let patches = along(&patches, [1, from.t, to.plane() * width], to.t);
+    [kept, &patches].concat()
+}
+
+/// Sums the middle axis of [outer, length, inner] by `weights`: [outer, new, inner].
+fn combine(values: &[f32], [outer, length, inner]: [usize; 3], weights: &Weights) -> Vec<f32> {
+    let mut result = vec![0.0; outer * weights.len() * inner];
+    for (row, sum) in result.chunks_exact_mut(inner).enumerate() {
+        let (o, place) = (row / weights.len(), row % weights.len());
+        for &(old, weight) in &weights[place] {
+            let from = &values[(o * length + old) * inner..][..inner];
+            sum.iter_mut().zip(from).for_each(|(sum, value)| *sum += weight * value);
         }
     }
     result
 }
 
-/// For each new place the first old place and the weights from there on. torch
-/// aten/src/ATen/native/cpu/UpSampleKernel.cpp, the antialiased branch.
-fn antialiased_cubic(length: usize, new: usize) -> Vec<(usize, Vec<f32>)> {
+/// torch aten/src/ATen/native/cpu/UpSampleKernel.cpp, the antialiased branch: the kernel's support
+/// grows when shrinking, its weights sum to one.
+fn antialiased_cubic(length: usize, new: usize) -> Weights {
     let scale = length as f64 / new as f64;
     let stretch = scale.max(1.0);
     let support = 2.0 * stretch;
-    (0..new)
-        .map(|place| {
-            let center = scale * (place as f64 + 0.5);
-            let first = (center - support + 0.5).max(0.0) as usize;
-            let end = ((center + support + 0.5) as usize).min(length);
-            let raw: Vec<f64> =
-                (first..end).map(|old| cubic((old as f64 - center + 0.5) / stretch)).collect();
-            let sum: f64 = raw.iter().sum();
-            (first, raw.iter().map(|weight| (weight / sum) as f32).collect())
-        })
-        .collect()
+    let weights = |place| {
+        let center = scale * (place as f64 + 0.5);
+        let first = (center - support + 0.5).max(0.0) as usize;
+        let end = ((center + support + 0.5) as usize).min(length);
+        let weight = |old: usize| cubic((old as f64 - center + 0.5) / stretch, -0.5);
+        let sum: f64 = (first..end).map(weight).sum();
+        (first..end).map(|old| (old, (weight(old) / sum) as f32)).collect()
+    };
+    (0..new).map(weights).collect()
 }
 
-/// Keys' cubic convolution kernel with a = -0.5.
-fn cubic(x: f64) -> f64 {
-    const A: f64 = -0.5;
+/// The same file, the branch without antialias: four places, those past the edge being the edge.
+fn plain_cubic(length: usize, new: usize) -> Weights {
+    let scale = length as f64 / new as f64;
+    let weights = |place| {
+        let center = scale * (place as f64 + 0.5) - 0.5;
+        let old = |k: f64| (center.floor() + k).clamp(0.0, (length - 1) as f64) as usize;
+        let weight = |k: f64| cubic(center.floor() + k - center, -0.75) as f32;
+        [-1.0, 0.0, 1.0, 2.0].map(|k| (old(k), weight(k))).to_vec()
+    };
+    (0..new).map(weights).collect()
+}
+
+/// Keys' cubic convolution kernel (1981).
+fn cubic(x: f64, a: f64) -> f64 {
     let x = x.abs();
     if x < 1.0 {
-        ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
+        ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
     } else if x < 2.0 {
-        (((x - 5.0) * x + 8.0) * x - 4.0) * A
+        (((x - 5.0) * x + 8.0) * x - 4.0) * a
     } else {
         0.0
     }
@@ -114,6 +140,7 @@ fn cubic(x: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use engine::check::{assert_close, max_abs};
 
     #[test]
     fn the_first_place_has_sines_zero_and_cosines_one() {
@@ -143,5 +170,66 @@ mod tests {
         assert!(resample(&ones, 3, 1, grid(4), grid(7)).iter().all(|x| (x - 1.0).abs() < 1e-6));
         let ramp: Vec<f32> = (0..16).map(|x| x as f32).collect();
         assert_eq!(resample(&ramp, 1, 0, grid(4), grid(4)), ramp);
+    }
+
+    /// Holds both filters against torch 2.15's interpolate of v(i) = sin(0.7 i + 0.3 cos i), i
+    /// counting [H,W] times two channels of which the first is taken.
+    fn assert_as_torch(from: Grid, to: Grid, antialiased: &[f32], plain: &[f32]) {
+        let value = |i: usize| (0.7 * i as f64 + 0.3 * (i as f64).cos()).sin() as f32;
+        // A first row stands for the class token, which is kept.
+        let table: Vec<f32> =
+            [9.0].into_iter().chain((0..from.len()).map(|n| value(2 * n))).collect();
+        for (got, want) in [
+            (resample(&table, 1, 1, from, to), antialiased),
+            (resample_plain(&table, 1, 1, from, to), plain),
+        ] {
+            assert_eq!(got[0], 9.0);
+            // f32 sums of at most 25 products, printed with seven digits.
+            assert_close("resampled", &got[1..], want, max_abs(2e-6), "rounding");
+        }
+    }
+
+    #[test]
+    fn another_grid_gives_what_torch_gives() {
+        assert_as_torch(
+            Grid::image(3, 3),
+            Grid::image(5, 4),
+            &[
+                0.3554867, 0.8617656, 0.9174346, 0.4875941, -0.2563787, 0.139419, 0.4850523,
+                0.5638391, -0.9911583, -0.8584641, -0.2273002, 0.5066487, 0.0863758, -0.3412982,
+                -0.5835942, -0.4886138, 0.88662, 0.1168438, -0.7385446, -1.1432912,
+            ],
+            &[
+                0.3676166, 0.9271432, 0.974529, 0.4756249, -0.3628036, 0.0520026, 0.4795789,
+                0.6117863, -0.9972237, -0.8986527, -0.2293264, 0.5283954, -0.0014448, -0.4333007,
+                -0.6201913, -0.4274315, 0.9466355, 0.1495217, -0.7876772, -1.189555,
+            ],
+        );
+        assert_as_torch(
+            Grid::image(5, 4),
+            Grid::image(2, 3),
+            &[-0.1775109, 0.729674, -0.098719, -0.8297442, -0.0270295, 0.7892701],
+            &[-0.2692875, 0.8168169, -0.4550323, -0.8431761, -0.2062252, 0.8074052],
+        );
+    }
+
+    #[test]
+    fn a_clips_table_begins_as_the_images_repeated_in_time() {
+        let table: Vec<f32> = (0..8).map(|x| x as f32).collect();
+        let clip = resample(&table, 2, 0, Grid::image(2, 2), Grid { t: 3, h: 2, w: 2 });
+        assert_eq!(clip, [&table[..], &table, &table].concat());
+    }
+
+    #[test]
+    fn fixed_tables_are_those_of_stable_pretraining() {
+        // get_2d_sincos_pos_embed(8, (2, 3)), last row; get_3d_sincos_pos_embed(12, (2, 1, 2)).
+        let [s1, s2, c1, c2] = [0.841_471, 0.909_297_4, 0.540_302_3, -0.416_146_8];
+        let [s, c] = [0.009_999_8, 0.999_95];
+        let table = sincos(8, Grid::image(2, 3)).to_vec();
+        let last = [s1, s, c1, c, s2, 0.019_998_7, c2, 0.999_8];
+        assert_close("2-D", &table[40..], &last, max_abs(1e-6), "printed with seven digits");
+        let table = sincos(12, Grid { t: 2, h: 1, w: 2 }).to_vec();
+        let last = [s1, s, c1, c, 0.0, 0.0, 1.0, 1.0, s1, s, c1, c];
+        assert_close("3-D", &table[36..], &last, max_abs(1e-6), "printed with seven digits");
     }
 }

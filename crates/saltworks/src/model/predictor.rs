@@ -26,6 +26,8 @@ impl Predictor {
         let mut random = Random::new(seed, "predictor", 0);
         let widths = [student_width, teacher_width];
         let token = init::normal(&mut random, spec.width, 0.02);
+        // V-JEPA's first weights (src/models/predictor.py); the reference keeps torch's default,
+        // uniform within 1/√fan_in, whose bias would differ from zero too.
         Self {
             transformer: Transformer::new(spec, widths, grid, Start::TruncNormal, &mut random),
             mask_token: Parameter::new("mask_token", Tensor::from_vec(token, &[1, 1, spec.width])),

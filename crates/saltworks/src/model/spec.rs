@@ -34,7 +34,7 @@ pub struct VitSpec {
 }
 
 /// A model that cannot be built.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, thiserror::Error, PartialEq)]
 pub enum SpecError {
     /// The name is none of ours.
     #[error(
@@ -44,10 +44,12 @@ pub enum SpecError {
     Name(String),
     /// The width cannot be split into the heads.
     #[error(
-        "model width {width} is not divisible by {heads} heads. Choose a width that is a multiple \
+        "{name} width {width} is not divisible by {heads} heads. Choose a width that is a multiple \
          of the heads, or heads that divide the width"
     )]
     Heads {
+        /// Whose: the model, the predictor or the decoder.
+        name: &'static str,
         /// D
         width: usize,
         /// A
@@ -84,8 +86,16 @@ pub enum SpecError {
         upper: usize,
     },
     /// A size that must not be zero is.
-    #[error("model {0} is 0, expected at least 1")]
-    Zero(&'static str),
+    #[error("{name} {size} is 0, expected at least 1")]
+    Zero {
+        /// Whose: the model, the predictor or the decoder.
+        name: &'static str,
+        /// Which size.
+        size: &'static str,
+    },
+    /// The rate of stochastic depth is no rate.
+    #[error("model drop_path is {0}, expected a rate of 0 or more and less than 1")]
+    DropPath(f32),
 }
 
 impl VitSpec {
@@ -137,10 +147,13 @@ impl VitSpec {
             ("patch", self.patch.into_iter().min().unwrap_or(0)),
         ];
         if let Some((name, _)) = sizes.into_iter().find(|(_, size)| *size == 0) {
-            return Err(SpecError::Zero(name));
+            return Err(SpecError::Zero { name: "model", size: name });
         }
         if !self.width.is_multiple_of(self.heads) {
-            return Err(SpecError::Heads { width: self.width, heads: self.heads });
+            return Err(SpecError::Heads { name: "model", width: self.width, heads: self.heads });
+        }
+        if !(0.0..1.0).contains(&self.drop_path) {
+            return Err(SpecError::DropPath(self.drop_path));
         }
         for (axis, name) in ["time", "height", "width"].into_iter().enumerate() {
             let (image, patch) = (self.image[axis], self.patch[axis]);
@@ -181,6 +194,7 @@ impl VitSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::TransformerSpec;
 
     #[test]
     fn timm_names_have_timm_sizes() {
@@ -206,7 +220,12 @@ mod tests {
         assert!(odd.check().unwrap_err().to_string().contains("192 is not divisible by 5"));
         let small = VitSpec { image: [1, 8, 224], ..tiny.clone() };
         assert!(small.check().unwrap_err().to_string().contains("smaller than a patch of 16"));
-        let left = VitSpec { image: [1, 224, 230], ..tiny };
+        let left = VitSpec { image: [1, 224, 230], ..tiny.clone() };
         assert!(left.check().unwrap_err().to_string().contains("224 or 240"));
+        assert!(VitSpec { drop_path: 1.0, ..tiny.clone() }.check().is_err());
+        assert!(VitSpec { drop_path: f32::NAN, ..tiny }.check().is_err());
+        let predictor = TransformerSpec { width: 384, depth: 12, heads: 10 };
+        let message = predictor.check("predictor").unwrap_err().to_string();
+        assert!(message.starts_with("predictor width 384 is not divisible by 10 heads"));
     }
 }

@@ -5,10 +5,11 @@
 use super::StepKey;
 use super::block::{BlockSpec, Blocks, Wanted};
 use super::layers::{Linear, Norm, Start, join};
-use super::position;
+use super::{SpecError, position};
 use crate::mask::{Grid, Masks};
 use engine::ops::Row;
 use engine::random::Random;
+use engine::shape::{expect_count, expect_shape};
 use engine::{Module, Parameter, Result, Segments, Tape, Tensor, ops};
 
 /// Sizes of a predictor or decoder.
@@ -22,9 +23,24 @@ pub struct TransformerSpec {
     pub heads: usize,
 }
 
+impl TransformerSpec {
+    /// Whether one can be built of these sizes; `name` is what the user calls it.
+    pub fn check(&self, name: &'static str) -> std::result::Result<(), SpecError> {
+        let sizes = [("width", self.width), ("depth", self.depth), ("heads", self.heads)];
+        if let Some((size, _)) = sizes.into_iter().find(|(_, size)| *size == 0) {
+            return Err(SpecError::Zero { name, size });
+        }
+        if !self.width.is_multiple_of(self.heads) {
+            return Err(SpecError::Heads { name, width: self.width, heads: self.heads });
+        }
+        Ok(())
+    }
+}
+
 /// Projection in, positions, blocks, norm, projection out.
 pub(crate) struct Transformer {
     context_proj: Linear,
+    grid: Grid,
     position: Tensor,
     blocks: Blocks,
     final_norm: Norm,
@@ -53,6 +69,7 @@ impl Transformer {
         };
         Self {
             context_proj: Linear::new(input, width, start, random),
+            grid,
             position: position::sincos(width, grid),
             blocks: Blocks::new(block, depth, random),
             final_norm: Norm::new(width, 1e-5),
@@ -72,6 +89,10 @@ impl Transformer {
         masks: &Masks,
         key: Option<StepKey>,
     ) -> Result<Tensor> {
+        let sides = |grid: Grid| [grid.t, grid.h, grid.w];
+        expect_shape("predictor", "the masks' grid", &sides(masks.grid), &sides(self.grid))?;
+        let count = masks.context.iter().map(Vec::len).sum();
+        expect_count("predictor", "the number of context tokens", context.rows(), count)?;
         let context = self.context_proj.forward(tape, context)?; // [K, D]
         let joint = Joint::new(masks);
         let position = Some((&self.position, &joint.places[..]));
