@@ -102,6 +102,13 @@ pub struct LinearSize {
     pub output: usize,
 }
 
+impl LinearSize {
+    /// R I O
+    pub(crate) fn multiply_adds(self) -> usize {
+        self.rows * self.input * self.output
+    }
+}
+
 /// Head a of row r lies at `data[r * stride + offset + a * E ..][..E]`.
 #[derive(Clone, Copy)]
 pub struct HeadRows<'a> {

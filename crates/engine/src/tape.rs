@@ -59,6 +59,7 @@ pub struct Tape {
     number: Cell<u64>,
     nodes: RefCell<Vec<Node>>,
     times: RefCell<Option<Times>>,
+    flops: Cell<f64>,
 }
 
 /// Seconds spent by operation name, forward and backward, in the order first seen.
@@ -90,7 +91,14 @@ impl Tape {
     /// A tape on another device.
     pub fn on(device: &'static dyn Device, recording: bool) -> Self {
         let number = Cell::new(next_number());
-        Self { device, recording, number, nodes: RefCell::default(), times: RefCell::new(None) }
+        Self {
+            device,
+            recording,
+            number,
+            nodes: RefCell::default(),
+            times: RefCell::new(None),
+            flops: Cell::new(0.0),
+        }
     }
 
     /// Also measures the time of each operation (see [`Tape::times`]).
@@ -101,6 +109,17 @@ impl Tape {
     /// Seconds by operation so far; empty unless the tape is timed.
     pub fn times(&self) -> Times {
         self.times.borrow().clone().unwrap_or_default()
+    }
+
+    /// Floating-point operations of all matrix products so far, two for a multiply-add. The scores
+    /// that attention's backward pass makes again are not counted.
+    pub fn flops(&self) -> f64 {
+        self.flops.get()
+    }
+
+    /// Counts products of `multiply_adds`.
+    pub(crate) fn count(&self, multiply_adds: usize) {
+        self.flops.set(self.flops.get() + 2.0 * multiply_adds as f64);
     }
 
     pub(crate) fn device(&self) -> &'static dyn Device {
@@ -171,13 +190,18 @@ impl Tape {
     /// Adds d loss / d p to the gradient of every parameter p that `loss` (one element) depends
     /// on, and empties the tape.
     pub fn backward(&self, loss: &Tensor) -> Result<()> {
+        self.backward_scaled(loss, 1.0)
+    }
+
+    /// [`Tape::backward`] of `scale` times the loss: 1/n for each of n parts of a batch.
+    pub fn backward_scaled(&self, loss: &Tensor, scale: f32) -> Result<()> {
         expect_count("backward", "the size of the loss", loss.len(), 1)?;
         if loss.slot().is_none() {
             return Err(Error::Untracked);
         }
         let nodes = self.nodes.take();
-        let mut gradients = Gradients::new(self.device, &nodes, self.number.replace(next_number()));
-        gradients.add(loss, Tensor::from_vec([1.0], &[1]))?;
+        let mut gradients = Gradients::new(self, &nodes, self.number.replace(next_number()));
+        gradients.add(loss, Tensor::from_vec([scale], &[1]))?;
         for (place, node) in nodes.into_iter().enumerate().rev() {
             let Some(gradient) = gradients.of_node[place].take() else { continue };
             let start = self.times.borrow().is_some().then(Instant::now);
@@ -192,6 +216,7 @@ impl Tape {
 
 /// Gradients on their way back.
 pub(crate) struct Gradients<'a> {
+    tape: &'a Tape,
     device: &'a dyn Device,
     recording: u64,
     of_node: Vec<Option<Tensor>>,
@@ -199,9 +224,9 @@ pub(crate) struct Gradients<'a> {
 }
 
 impl<'a> Gradients<'a> {
-    fn new(device: &'a dyn Device, nodes: &[Node], recording: u64) -> Self {
+    fn new(tape: &'a Tape, nodes: &[Node], recording: u64) -> Self {
         let shapes = nodes.iter().map(|node| node.shape.clone()).collect();
-        Self { device, recording, of_node: vec![None; nodes.len()], shapes }
+        Self { tape, device: tape.device, recording, of_node: vec![None; nodes.len()], shapes }
     }
 
     /// The place of a node, if it is of this recording.
@@ -211,6 +236,11 @@ impl<'a> Gradients<'a> {
 
     pub(crate) fn device(&self) -> &'a dyn Device {
         self.device
+    }
+
+    /// Counts products of `multiply_adds`.
+    pub(crate) fn count(&self, multiply_adds: usize) {
+        self.tape.count(multiply_adds);
     }
 
     /// Adds `gradient`, of the same shape as `tensor`, to the gradient of `tensor`. The buffer is

@@ -2,6 +2,7 @@
 pub mod cli;
 pub mod data;
 pub mod eval;
+pub mod files;
 pub mod mask;
 pub mod method;
 pub mod model;

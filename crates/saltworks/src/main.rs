@@ -1,1 +1,7 @@
-fn main() {}
+//! The saltworks program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    saltworks::cli::main()
+}

@@ -44,6 +44,12 @@ impl Plan {
         }
     }
 
+    /// Multiply-adds of q kᵀ, and as many again of its product with v.
+    fn multiply_adds(&self) -> usize {
+        let pairs = self.q_segments.lengths().zip(self.k_segments.lengths());
+        pairs.map(|(q, k)| q * k * self.width).sum()
+    }
+
     /// The input read from packed qkv [R, 3D].
     fn packed<'a>(&'a self, qkv: &'a Tensor) -> AttentionInput<'a> {
         let q = HeadRows { data: qkv.view(), stride: 3 * self.width, offset: 0 };
@@ -74,11 +80,13 @@ pub fn attention(tape: &Tape, qkv: &Tensor, segments: &Segments, heads: usize) -
     let (rows, columns) = matrix("attention", "qkv", qkv)?;
     expect_multiple("attention", "the width of qkv", columns, 3)?;
     let plan = Plan::new("attention", [segments, segments], [rows, rows], columns / 3, heads)?;
+    tape.count(2 * plan.multiply_adds());
     let [y, lse] = forward("attention", tape, plan.packed(qkv));
     let backward = {
         let (qkv, y) = (qkv.clone(), y.clone());
         move |gradients: &mut Gradients<'_>, dy: Tensor| {
             let device = gradients.device();
+            gradients.count(4 * plan.multiply_adds());
             let mut d_qkv = device.buffer(qkv.len());
             let grad = AttentionGrad::Packed(d_qkv.view_mut());
             device.attention_backward(grad, y.view(), dy.view(), lse.view(), plan.packed(&qkv));
@@ -103,11 +111,13 @@ pub fn cross_attention(
     let (k_rows, columns) = matrix(op, "kv", kv)?;
     expect_count(op, "the width of kv", columns, 2 * width)?;
     let plan = Plan::new(op, [q_segments, kv_segments], [q_rows, k_rows], width, heads)?;
+    tape.count(2 * plan.multiply_adds());
     let [y, lse] = forward(op, tape, plan.split(q, kv));
     let backward = {
         let (q, kv, y) = (q.clone(), kv.clone(), y.clone());
         move |gradients: &mut Gradients<'_>, dy: Tensor| {
             let device = gradients.device();
+            gradients.count(4 * plan.multiply_adds());
             let (mut dq, mut d_kv) = (device.buffer(q.len()), device.buffer(kv.len()));
             let grad = AttentionGrad::Split(dq.view_mut(), d_kv.view_mut());
             device.attention_backward(grad, y.view(), dy.view(), lse.view(), plan.split(&q, &kv));

@@ -41,6 +41,7 @@ impl Layer {
         tape: &Tape,
         epilogue: Epilogue<'_>,
     ) -> crate::device::Buffer {
+        tape.count(self.size.multiply_adds());
         tape.run(op, |device| {
             let mut y = device.buffer(self.size.rows * self.size.output);
             let b = self.b.as_ref().map(Tensor::view);
@@ -52,6 +53,9 @@ impl Layer {
     /// dx = dy w; dw += dyᵀ x; db += Σ_r dy
     fn backward(&self, gradients: &mut Gradients<'_>, dy: &Tensor) -> Result<()> {
         let (device, size) = (gradients.device(), self.size);
+        if self.w.slot().is_some() {
+            gradients.count(size.multiply_adds());
+        }
         gradients.accumulate(&self.w, |dw| {
             device.linear_grad_weight(dw, dy.view(), self.x.view(), size);
         })?;
@@ -63,6 +67,7 @@ impl Layer {
         if self.x.slot().is_none() {
             return Ok(());
         }
+        gradients.count(size.multiply_adds());
         let mut dx = device.buffer(size.rows * size.input);
         device.linear_grad_input(dx.view_mut(), dy.view(), self.w.view(), size);
         gradients.add(&self.x, Tensor::new(dx, self.x.shape()))

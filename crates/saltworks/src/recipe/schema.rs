@@ -201,7 +201,7 @@ pub struct Stage {
     /// Decay biases, norms, tokens and position tables too, as the reference.
     pub decay_all: bool,
     /// AdamW's β1 and β2.
-    pub betas: [f32; 2],
+    pub betas: [f64; 2],
     /// AdamW's ε.
     pub eps: f32,
     /// Most the gradient's L2 norm may be; no clipping if 0.

@@ -1,1 +1,13 @@
-//! The report room.
+//! What a run says: metrics.jsonl for machines, progress and tables for people.
+
+mod environment;
+mod log;
+mod progress;
+mod step;
+mod table;
+
+pub use environment::environment;
+pub use log::MetricsLog;
+pub use progress::Progress;
+pub use step::StepReport;
+pub use table::{ProbeRow, probe_table};

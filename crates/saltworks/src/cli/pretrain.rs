@@ -1,0 +1,296 @@
+//! `saltworks pretrain`: recipe, data, stages, probes.
+
+use super::probe::{Extractor, probe};
+use super::setup::{self, Images};
+use super::{Failure, asked, ran, use_threads};
+use crate::files::write_whole;
+use crate::mask::Masking;
+use crate::method::{Mae, Method, Salt};
+use crate::model::{Encoder, VitSpec};
+use crate::recipe::{self, MethodName, Recipe, Schedule, Stage};
+use crate::report::{MetricsLog, ProbeRow, Progress, environment, probe_table};
+use crate::train::{self, Ended, Event};
+use crate::weights;
+use engine::Module;
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// Options of `pretrain`.
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// A recipe; the built-in quickstart (Fashion-MNIST) without one.
+    recipe: Option<PathBuf>,
+    /// Change a key of the recipe, e.g. teacher.lr=1e-3, data.size=32, seed=1; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Folder of the run; must not hold one already.
+    #[arg(long, default_value = "runs/quickstart")]
+    out: PathBuf,
+    /// Replace a run that is in the folder.
+    #[arg(long)]
+    overwrite: bool,
+}
+
+/// Everything a stage was checked for before the first one begins.
+struct Planned<'a> {
+    stage: &'a Stage,
+    spec: VitSpec,
+    schedule: Schedule,
+}
+
+/// Runs the command.
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let recipe = recipe::load(arguments.recipe.as_deref(), &arguments.set).map_err(asked)?;
+    let threads = use_threads(recipe.threads);
+    let images = setup::open(&recipe)?;
+    let plan = plan(&recipe, &images)?;
+    let mut run = Run::create(arguments, &recipe, &images, threads)?;
+    let mut trained: Vec<(String, Encoder)> = Vec::new();
+    for (place, planned) in plan.iter().enumerate() {
+        let encoder = run.stage(place, planned, &trained)?;
+        trained.push((planned.stage.name.clone(), encoder));
+    }
+    run.finish()
+}
+
+/// Checks every stage against the data before anything is trained.
+fn plan<'a>(recipe: &'a Recipe, images: &Images) -> Result<Vec<Planned<'a>>, Failure> {
+    let check = |stage: &'a Stage| {
+        let spec = setup::spec(recipe, stage)?;
+        stage.masks.validate(spec.grid()).map_err(asked)?;
+        let schedule = stage.resolve(images.train.len()).map_err(asked)?;
+        Ok(Planned { stage, spec, schedule })
+    };
+    recipe.stage.iter().map(check).collect()
+}
+
+/// A run and its folder.
+struct Run<'a> {
+    recipe: &'a Recipe,
+    images: &'a Images,
+    out: PathBuf,
+    log: MetricsLog,
+    rows: Vec<ProbeRow>,
+    stop: Arc<AtomicBool>,
+}
+
+impl<'a> Run<'a> {
+    /// Makes the folder, records what runs where, and probes what needs no training.
+    fn create(
+        arguments: &Arguments,
+        recipe: &'a Recipe,
+        images: &'a Images,
+        threads: usize,
+    ) -> Result<Self, Failure> {
+        let out = arguments.out.clone();
+        prepare_folder(&out, arguments.overwrite)?;
+        let write = |name: &str, text: &str| {
+            let path = out.join(name);
+            write_whole(&path, text.as_bytes()).map_err(|error| cannot_write(&path, &error))
+        };
+        // A recipe holds only what TOML can.
+        write("recipe.toml", &toml::to_string(recipe).expect("a recipe as TOML"))?;
+        write("environment.json", &format!("{:#}\n", environment(threads)))?;
+        let path = out.join("metrics.jsonl");
+        let log = MetricsLog::create(&path).map_err(|error| cannot_write(&path, &error))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            // A second signal ends the process at once.
+            let now = signal_hook::flag::register_conditional_shutdown(signal, 130, stop.clone());
+            let later = signal_hook::flag::register(signal, stop.clone());
+            now.and(later).map_err(ran)?;
+        }
+        let trains = format!("training: {}", images.train.describe());
+        let probes = images.held_out.as_ref().map(|s| format!("; probing: {}", s.describe()));
+        say(&format!("{trains}{}; {threads} threads", probes.unwrap_or_default()));
+        let rows = Vec::new();
+        let mut run = Self { recipe, images, out, log, rows, stop };
+        run.probe("raw pixels", &Extractor::Pixels)?;
+        Ok(run)
+    }
+
+    /// Trains a stage, saves its encoder and probes it.
+    fn stage(
+        &mut self,
+        place: usize,
+        planned: &Planned<'_>,
+        trained: &[(String, Encoder)],
+    ) -> Result<Encoder, Failure> {
+        let Planned { stage, spec, schedule } = planned;
+        let seed = setup::stage_seed(self.recipe.seed, place);
+        let encoder = Encoder::new(spec, seed);
+        let random = format!("random {}", if place == 0 { "encoder" } else { &stage.name });
+        if place == 0 || setup::spec(self.recipe, &self.recipe.stage[0])? != *spec {
+            self.probe(&random, &Extractor::Encoder(&encoder))?;
+        }
+        let encoder = match stage.method {
+            MethodName::Mae => {
+                let mae = setup::mae(encoder, stage, seed);
+                self.train(&mae, place, stage, *schedule)?;
+                Mae::into_encoder(mae)
+            }
+            MethodName::Salt => {
+                let teacher = self.teacher(stage, trained)?;
+                let options = setup::salt_options(stage);
+                let salt = Salt::new(teacher, encoder, options, seed).map_err(asked)?;
+                self.train(&salt, place, stage, *schedule)?;
+                Salt::into_student(salt)
+            }
+        };
+        self.probe(&stage.name, &Extractor::Encoder(&encoder))?;
+        Ok(encoder)
+    }
+
+    /// A copy of an earlier stage's encoder, or one from a file.
+    fn teacher(&self, stage: &Stage, trained: &[(String, Encoder)]) -> Result<Encoder, Failure> {
+        // The recipe's check saw that a SALT stage names its teacher.
+        let name = stage.teacher.as_deref().expect("a teacher");
+        let earlier = trained.iter().find(|(other, _)| other == name);
+        let (spec, path) = match earlier {
+            Some((_, encoder)) => (encoder.spec().clone(), self.weights_path(name)),
+            None => (setup::spec(self.recipe, stage)?, PathBuf::from(name)),
+        };
+        let teacher = Encoder::new(&spec, 0);
+        let named = weights::load(&path).map_err(asked)?;
+        weights::assign(&path, &named, &teacher.parameters()).map_err(asked)?;
+        Ok(teacher)
+    }
+
+    fn weights_path(&self, stage: &str) -> PathBuf {
+        self.out.join(stage).join("encoder.safetensors")
+    }
+
+    fn train(
+        &mut self,
+        method: &dyn Method,
+        place: usize,
+        stage: &Stage,
+        schedule: Schedule,
+    ) -> Result<(), Failure> {
+        let (lr, weight_decay) = setup::curves(stage, schedule);
+        let source = self.images.train.clone();
+        let masking: Masking = stage.masks.clone();
+        let training = train::Stage {
+            method,
+            loader: setup::training_loader(self.recipe, stage, place, source)?,
+            masking,
+            grid: method.encoder().grid(),
+            batch: stage.batch,
+            accumulate: stage.accumulate,
+            steps: schedule.steps,
+            lr,
+            weight_decay,
+            optimizer: setup::optimizer(stage),
+            seed: setup::stage_seed(self.recipe.seed, place),
+        };
+        let mut progress = Progress::new(&stage.name, schedule.steps);
+        let mut written = Ok(());
+        let log = &mut self.log;
+        let ended = train::run(training, &self.stop, &mut |Event::Step(report)| {
+            progress.step(&report);
+            if written.is_ok() {
+                written = log.step(&stage.name, &report);
+            }
+        });
+        let flushed = log.flush();
+        let path = self.out.join("metrics.jsonl");
+        written
+            .and(flushed)
+            .map_err(|error| ran(format!("cannot write {}: {error}", path.display())))?;
+        let ended = ended.map_err(ran)?;
+        self.save(&stage.name, method)?;
+        match ended {
+            Ended::Whole => {
+                progress.finish();
+                Ok(())
+            }
+            Ended::Stopped(step) => Err(Failure::Interrupted(format!(
+                "interrupted in stage {} after step {step} of {}; its weights are in {}",
+                stage.name,
+                schedule.steps,
+                self.out.join(&stage.name).display()
+            ))),
+        }
+    }
+
+    /// Writes the encoder under timm's names, and everything trained under the method's.
+    fn save(&self, stage: &str, method: &dyn Method) -> Result<(), Failure> {
+        let folder = self.out.join(stage);
+        fs::create_dir_all(&folder).map_err(|error| ran(write_error(&folder, &error)))?;
+        let metadata: HashMap<String, String> =
+            [("format", "pt"), ("saltworks", env!("CARGO_PKG_VERSION")), ("stage", stage)]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into();
+        let values = |list: Vec<(String, engine::Parameter)>| -> Vec<_> {
+            list.into_iter().map(|(name, parameter)| (name, parameter.value())).collect()
+        };
+        let encoder = values(method.encoder().parameters());
+        weights::save(&self.weights_path(stage), &encoder, metadata.clone()).map_err(ran)?;
+        let whole = folder.join("model.safetensors");
+        weights::save(&whole, &values(method.parameters()), metadata).map_err(ran)
+    }
+
+    fn probe(&mut self, name: &str, extractor: &Extractor<'_>) -> Result<(), Failure> {
+        if let Some(row) = probe(name, self.recipe, self.images, extractor)? {
+            self.rows.push(row);
+        }
+        Ok(())
+    }
+
+    /// Shows the table of probes and writes it.
+    #[allow(clippy::print_stdout)] // the result of the run
+    fn finish(self) -> Result<(), Failure> {
+        let held_out = self.images.held_out.as_ref().map_or(0, |source| source.len());
+        if self.rows.is_empty() {
+            say("no probes: the data has no classes, or nothing was held out");
+        } else {
+            println!("\n{}", probe_table(&self.rows, held_out));
+            let rows: Vec<_> = self.rows.iter().map(row_json).collect();
+            let path = self.out.join("probes.json");
+            let text = format!("{:#}\n", serde_json::Value::from(rows));
+            write_whole(&path, text.as_bytes()).map_err(|e| ran(write_error(&path, &e)))?;
+        }
+        let places = self.recipe.stage.iter().map(|stage| self.weights_path(&stage.name));
+        let places: Vec<_> = places.map(|path| path.display().to_string()).collect();
+        say(&format!("encoders (timm's names): {}", places.join(", ")));
+        Ok(())
+    }
+}
+
+fn row_json(row: &ProbeRow) -> serde_json::Value {
+    serde_json::json!({
+        "features": row.name,
+        "knn_mean": row.knn_mean,
+        "knn_cls": row.knn_cls,
+        "linear_mean": row.linear_mean,
+        "linear_cls": row.linear_cls,
+    })
+}
+
+#[allow(clippy::print_stderr)] // notes for people, apart from results
+fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+fn write_error(path: &Path, error: &std::io::Error) -> String {
+    format!("cannot write {}: {error}", path.display())
+}
+
+fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
+    let advice = "Choose another folder with --out";
+    asked(format!("{}. {advice}", write_error(path, error)))
+}
+
+/// Makes the run's folder; one that holds a run is refused, or emptied of it if asked.
+fn prepare_folder(out: &Path, overwrite: bool) -> Result<(), Failure> {
+    if out.join("recipe.toml").exists() && !overwrite {
+        return Err(asked(format!(
+            "{} holds a run already. Choose another folder with --out, or add --overwrite",
+            out.display()
+        )));
+    }
+    fs::create_dir_all(out).map_err(|error| cannot_write(out, &error))
+}
