@@ -26,7 +26,7 @@ struct State {
 impl Parameter {
     /// A parameter called `name` (for messages) of this value.
     pub fn new(name: impl Into<String>, value: Tensor) -> Self {
-        let state = Mutex::new(State { value: value.detach(), grad: None });
+        let state = Mutex::new(State { value: value.with_slot(None), grad: None });
         Self { cell: Arc::new(Cell { name: name.into(), frozen: AtomicBool::new(false), state }) }
     }
 

@@ -7,7 +7,7 @@ use crate::range::Range;
 use serde::{Deserialize, Serialize};
 
 /// A whole recipe.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Recipe {
     /// Keys every random draw of the run.
@@ -22,19 +22,6 @@ pub struct Recipe {
     pub probe: Probe,
     /// What is trained, in order.
     pub stage: Vec<Stage>,
-}
-
-impl Default for Recipe {
-    fn default() -> Self {
-        Self {
-            seed: 0,
-            threads: 0,
-            data: Data::default(),
-            model: Model::default(),
-            probe: Probe::default(),
-            stage: Vec::new(),
-        }
-    }
 }
 
 /// `[data]`
