@@ -5,7 +5,7 @@ use super::setup::{self, Images};
 use super::{Failure, asked, ran, use_threads};
 use crate::files::write_whole;
 use crate::mask::Masking;
-use crate::method::{Mae, Method, Salt};
+use crate::method::{MODEL_KEY, Mae, Method, Salt};
 use crate::model::{Encoder, VitSpec};
 use crate::recipe::{self, MethodName, Recipe, Schedule, Stage};
 use crate::report::{MetricsLog, ProbeRow, Progress, environment, probe_table};
@@ -48,10 +48,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let images = setup::open(&recipe)?;
     let plan = plan(&recipe, &images)?;
     let mut run = Run::create(arguments, &recipe, &images, threads)?;
-    let mut trained: Vec<(String, Encoder)> = Vec::new();
     for (place, planned) in plan.iter().enumerate() {
-        let encoder = run.stage(place, planned, &trained)?;
-        trained.push((planned.stage.name.clone(), encoder));
+        run.stage(place, planned)?;
     }
     run.finish()
 }
@@ -60,6 +58,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 fn plan<'a>(recipe: &'a Recipe, images: &Images) -> Result<Vec<Planned<'a>>, Failure> {
     let check = |stage: &'a Stage| {
         let spec = setup::spec(recipe, stage)?;
+        match stage.method {
+            MethodName::Mae => setup::trunk(stage.decoder).check("decoder"),
+            MethodName::Salt => setup::trunk(stage.predictor).check("predictor"),
+        }
+        .map_err(asked)?;
         stage.masks.validate(spec.grid()).map_err(asked)?;
         let schedule = stage.resolve(images.train.len()).map_err(asked)?;
         Ok(Planned { stage, spec, schedule })
@@ -113,12 +116,7 @@ impl<'a> Run<'a> {
     }
 
     /// Trains a stage, saves its encoder and probes it.
-    fn stage(
-        &mut self,
-        place: usize,
-        planned: &Planned<'_>,
-        trained: &[(String, Encoder)],
-    ) -> Result<Encoder, Failure> {
+    fn stage(&mut self, place: usize, planned: &Planned<'_>) -> Result<(), Failure> {
         let Planned { stage, spec, schedule } = planned;
         let seed = setup::stage_seed(self.recipe.seed, place);
         let encoder = Encoder::new(spec, seed);
@@ -133,30 +131,22 @@ impl<'a> Run<'a> {
                 Mae::into_encoder(mae)
             }
             MethodName::Salt => {
-                let teacher = self.teacher(stage, trained)?;
-                let options = setup::salt_options(stage);
-                let salt = Salt::new(teacher, encoder, options, seed).map_err(asked)?;
+                let (teacher, options) = (self.teacher_path(stage), setup::salt_options(stage));
+                let salt = Salt::from_checkpoint(&teacher, spec, encoder, options, seed);
+                let salt = salt.map_err(asked)?;
                 self.train(&salt, place, stage, *schedule)?;
                 Salt::into_student(salt)
             }
         };
-        self.probe(&stage.name, &Extractor::Encoder(&encoder))?;
-        Ok(encoder)
+        self.probe(&stage.name, &Extractor::Encoder(&encoder))
     }
 
-    /// A copy of an earlier stage's encoder, or one from a file.
-    fn teacher(&self, stage: &Stage, trained: &[(String, Encoder)]) -> Result<Encoder, Failure> {
+    /// The weights of the teacher: an earlier stage's, or the file named.
+    fn teacher_path(&self, stage: &Stage) -> PathBuf {
         // The recipe's check saw that a SALT stage names its teacher.
         let name = stage.teacher.as_deref().expect("a teacher");
-        let earlier = trained.iter().find(|(other, _)| other == name);
-        let (spec, path) = match earlier {
-            Some((_, encoder)) => (encoder.spec().clone(), self.weights_path(name)),
-            None => (setup::spec(self.recipe, stage)?, PathBuf::from(name)),
-        };
-        let teacher = Encoder::new(&spec, 0);
-        let named = weights::load(&path).map_err(asked)?;
-        weights::assign(&path, &named, &teacher.parameters()).map_err(asked)?;
-        Ok(teacher)
+        let earlier = self.recipe.stage.iter().any(|other| other.name == name);
+        if earlier { self.weights_path(name) } else { PathBuf::from(name) }
     }
 
     fn weights_path(&self, stage: &str) -> PathBuf {
@@ -220,10 +210,16 @@ impl<'a> Run<'a> {
     fn save(&self, stage: &str, method: &dyn Method) -> Result<(), Failure> {
         let folder = self.out.join(stage);
         fs::create_dir_all(&folder).map_err(|error| ran(write_error(&folder, &error)))?;
-        let metadata: HashMap<String, String> =
-            [("format", "pt"), ("saltworks", env!("CARGO_PKG_VERSION")), ("stage", stage)]
-                .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                .into();
+        // Numbers, strings and booleans: JSON holds them all.
+        let sizes = serde_json::to_string(method.encoder().spec()).expect("sizes as JSON");
+        let metadata: HashMap<String, String> = [
+            ("format", "pt"),
+            ("saltworks", env!("CARGO_PKG_VERSION")),
+            ("stage", stage),
+            (MODEL_KEY, &sizes),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into();
         let values = |list: Vec<(String, engine::Parameter)>| -> Vec<_> {
             list.into_iter().map(|(name, parameter)| (name, parameter.value())).collect()
         };

@@ -132,7 +132,8 @@ fn spec_of(model: &Model, size: usize, channels: usize) -> Result<VitSpec, Failu
     Ok(spec)
 }
 
-fn trunk(trunk: Trunk) -> TransformerSpec {
+/// Sizes of a decoder or predictor.
+pub(super) fn trunk(trunk: Trunk) -> TransformerSpec {
     TransformerSpec { width: trunk.width, depth: trunk.depth, heads: trunk.heads }
 }
 

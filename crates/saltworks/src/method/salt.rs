@@ -3,9 +3,30 @@
 
 use super::{Method, Step, Teacher, context_embedding};
 use crate::mask::Masks;
-use crate::model::{Encoder, Patches, Predictor, Read, StepKey, TransformerSpec};
+use crate::model::{
+    Encoder, Patches, Predictor, Read, SpecError, StepKey, TransformerSpec, VitSpec,
+};
+use crate::weights;
 use engine::ops::{self, Images, LossKind};
 use engine::{Error, Frozen, Module, Parameter, Result, Tape, Tensor};
+use std::path::Path;
+
+/// The key of a weight file's metadata that holds the encoder's [`VitSpec`] as JSON.
+pub const MODEL_KEY: &str = "model";
+
+/// A checkpoint that cannot teach.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The file.
+    #[error(transparent)]
+    Weights(#[from] weights::Error),
+    /// Its stated sizes.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// Teacher and student together.
+    #[error(transparent)]
+    Engine(#[from] engine::Error),
+}
 
 /// Settings of stage 2.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,6 +69,24 @@ impl Salt {
         let widths = (student.spec().width, teacher.spec().width);
         let predictor = Predictor::new(options.predictor, widths.0, widths.1, of_student, seed);
         Ok(Self { teacher: Frozen::new(teacher), student, predictor, options })
+    }
+
+    /// Stage 2 from a checkpoint of stage 1: a safetensors file of an encoder under timm's names, or
+    /// of all that a stage trained. The teacher's sizes are those the file states, else `sizes`.
+    pub fn from_checkpoint(
+        path: &Path,
+        sizes: &VitSpec,
+        student: Encoder,
+        options: SaltOptions,
+        seed: u64,
+    ) -> std::result::Result<Self, CheckpointError> {
+        let file = weights::load(path)?;
+        let stated = file.metadata.get(MODEL_KEY).and_then(|text| serde_json::from_str(text).ok());
+        let sizes = stated.unwrap_or_else(|| sizes.clone());
+        sizes.check()?;
+        let teacher = Encoder::new(&sizes, 0);
+        weights::assign(path, &file.encoder(), &teacher.parameters())?;
+        Ok(Self::new(teacher, student, options, seed)?)
     }
 
     /// The trained encoder.

@@ -1,9 +1,10 @@
 //! timm's names to sizes. timm/models/vision_transformer.py.
 
 use crate::mask::Grid;
+use serde::{Deserialize, Serialize};
 
 /// A vision transformer's sizes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VitSpec {
     /// Frames, height and width in pixels.
     pub image: [usize; 3],

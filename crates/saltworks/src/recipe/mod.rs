@@ -10,8 +10,8 @@ mod suggest;
 
 pub use load::{Overrides, QUICKSTART, load};
 pub use schema::{
-    Augment, Covered, Data, Duration, Heads, Loss, MethodName, Model, Normalize, PixelNorm, Probe,
-    Recipe, Schedule, Stage, Trunk,
+    Augment, Covered, Data, Duration, Loss, MethodName, Model, Normalize, PixelNorm, Probe, Recipe,
+    Schedule, Stage, Trunk,
 };
 
 /// A recipe that cannot be used.

@@ -324,24 +324,6 @@ pub struct Schedule {
     pub warmup_steps: u64,
 }
 
-/// Width and heads that must go together, for messages.
-pub struct Heads;
-
-impl Heads {
-    /// Refuses a width that the heads do not divide.
-    pub fn check(key: &str, trunk: Trunk) -> Result<(), RecipeError> {
-        let Trunk { width, depth, heads } = trunk;
-        if heads > 0 && width > 0 && depth > 0 && width.is_multiple_of(heads) {
-            return Ok(());
-        }
-        Err(RecipeError::Value {
-            key: key.to_owned(),
-            found: format!("width {width}, depth {depth}, heads {heads}"),
-            expected: "a depth of at least 1 and a width that is a multiple of the heads".into(),
-        })
-    }
-}
-
 impl Stage {
     /// The length in steps, for `images` training images.
     pub fn resolve(&self, images: usize) -> Result<Schedule, RecipeError> {

@@ -58,6 +58,32 @@ pub enum Error {
 /// Tensors by name, as a file holds them.
 pub type Named = BTreeMap<String, Tensor>;
 
+/// A file's tensors, and what was written beside them.
+#[derive(Debug)]
+pub struct File {
+    /// By name.
+    pub tensors: Named,
+    /// By key.
+    pub metadata: HashMap<String, String>,
+}
+
+impl File {
+    /// The tensors of the encoder: those under `encoder.` or `student.` without that prefix where a
+    /// file holds more than an encoder, else all; as stable-pretraining's SALT.from_checkpoint.
+    pub fn encoder(&self) -> Named {
+        for prefix in ["encoder.", "student."] {
+            let parts = self.tensors.iter().filter_map(|(name, tensor)| {
+                Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone()))
+            });
+            let parts: Named = parts.collect();
+            if !parts.is_empty() {
+                return parts;
+            }
+        }
+        self.tensors.clone()
+    }
+}
+
 /// Writes tensors to `path`, whole or not at all.
 pub fn save(
     path: &Path,
@@ -82,13 +108,18 @@ pub fn save(
     crate::files::write_whole(path, &file).map_err(|source| Error::Write { path: name(), source })
 }
 
-/// Reads all tensors of a file.
-pub fn load(path: &Path) -> Result<Named, Error> {
+/// Reads all of a file.
+pub fn load(path: &Path) -> Result<File, Error> {
     let name = || path.display().to_string();
     let bytes = std::fs::read(path).map_err(|source| Error::Read { path: name(), source })?;
-    let file = SafeTensors::deserialize(&bytes)
-        .map_err(|error| Error::Format { path: name(), problem: error.to_string() })?;
-    file.iter()
+    let format = |error: safetensors::SafeTensorError| Error::Format {
+        path: name(),
+        problem: error.to_string(),
+    };
+    let file = SafeTensors::deserialize(&bytes).map_err(format)?;
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(format)?;
+    let tensors = file
+        .iter()
         .map(|(tensor, view)| {
             if view.dtype() != Dtype::F32 {
                 let found = format!("{:?}", view.dtype());
@@ -102,7 +133,8 @@ pub fn load(path: &Path) -> Result<Named, Error> {
                 .collect();
             Ok((tensor.to_owned(), Tensor::from_vec(values, view.shape())))
         })
-        .collect()
+        .collect::<Result<_, _>>()?;
+    Ok(File { tensors, metadata: header.metadata().clone().unwrap_or_default() })
 }
 
 /// Gives every parameter the tensor of its name; anything missing, left over or of another shape
@@ -160,7 +192,7 @@ mod tests {
         save(&path, &values(&parameters()), HashMap::new()).unwrap();
         let other = parameters();
         other.iter().for_each(|(_, p)| p.set_value(&vec![0.0; p.value().len()]).unwrap());
-        assign(&path, &load(&path).unwrap(), &other).unwrap();
+        assign(&path, &load(&path).unwrap().tensors, &other).unwrap();
         assert_eq!(other[1].1.value().to_vec(), [0.0, 1.0, 2.0, 3.0, 4.0]);
     }
 
