@@ -3,6 +3,9 @@
 //! `cargo bench -p engine` prints, for each shape: milliseconds (minimum of several), GFLOP/s and
 //! the share of the peak measured in the same run.
 
+// A benchmark is for people to read.
+#![allow(clippy::print_stdout)]
+
 use engine::cpu::{Cpu, fma_peak_gflops};
 use engine::device::{Device, Epilogue, LinearSize};
 use engine::{Parameter, Segments, Tape, Tensor, ops};

@@ -42,25 +42,6 @@ fn detected() -> Level {
     Level::Portable
 }
 
-/// Lets a test ask for a narrower instruction set than the CPU has, on its own thread.
-#[cfg(test)]
-pub(crate) mod cap {
-    use super::Level;
-    use std::cell::Cell;
-
-    thread_local! {
-        static CAP: Cell<Option<Level>> = const { Cell::new(None) };
-    }
-
-    pub(crate) fn get() -> Level {
-        CAP.get().unwrap_or_else(super::detected)
-    }
-
-    pub(crate) fn set(level: Option<Level>) {
-        CAP.set(level);
-    }
-}
-
 /// Compiles each function for every [`Level`] and calls the widest one the CPU has.
 macro_rules! multiversion {
     ($($(#[$meta:meta])* $vis:vis fn $name:ident(
@@ -99,3 +80,33 @@ macro_rules! multiversion {
     )+};
 }
 pub(crate) use multiversion;
+
+/// Lets a test ask for a narrower instruction set than the CPU has, on its own thread.
+#[cfg(test)]
+pub(crate) mod cap {
+    use super::Level;
+    use std::cell::Cell;
+
+    thread_local! {
+        static CAP: Cell<Option<Level>> = const { Cell::new(None) };
+    }
+
+    pub(crate) fn get() -> Level {
+        CAP.get().unwrap_or_else(super::detected)
+    }
+
+    /// Runs `test` for every instruction set the CPU has, in a pool of one and of two threads.
+    pub(crate) fn for_each(test: impl Fn(Level, usize) + Sync) {
+        let mut levels = vec![Level::Portable];
+        #[cfg(target_arch = "x86_64")]
+        levels.extend([Level::Avx2, Level::Avx512]);
+        levels.retain(|&level| level <= super::detected());
+        for level in levels {
+            for threads in [1, 2] {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.broadcast(|_| CAP.set(Some(level)));
+                pool.install(|| test(level, threads));
+            }
+        }
+    }
+}

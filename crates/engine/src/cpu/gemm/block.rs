@@ -1,14 +1,14 @@
-//! One thread's part of a product: packing B, and running tiles over a block of C.
+//! One thread's part of a product: running tiles over a block of C.
 
 use super::tile::{Shape, Tile};
 
 /// A matrix read by strides: element (i, j) lies at `start + i * row + j * column`.
 #[derive(Clone, Copy)]
 pub(crate) struct Matrix<'a> {
-    data: &'a [f32],
-    start: usize,
-    row: usize,
-    column: usize,
+    pub(super) data: &'a [f32],
+    pub(super) start: usize,
+    pub(super) row: usize,
+    pub(super) column: usize,
 }
 
 impl<'a> Matrix<'a> {
@@ -27,7 +27,17 @@ impl<'a> Matrix<'a> {
         Self { start: self.start + i * self.row + j * self.column, ..self }
     }
 
-    fn holds(&self, rows: usize, columns: usize) -> bool {
+    /// Copies rows of `columns` contiguous values, as many as `to` holds.
+    pub(crate) fn copy_to(self, to: &mut [f32], columns: usize) {
+        assert_eq!(self.column, 1, "rows must be contiguous");
+        for (i, to) in to.chunks_exact_mut(columns.max(1)).enumerate() {
+            let from = self.start + i * self.row;
+            to.copy_from_slice(&self.data[from..from + columns]);
+        }
+    }
+
+    /// Whether element (rows - 1, columns - 1) lies within the data.
+    pub(super) fn holds(&self, rows: usize, columns: usize) -> bool {
         rows == 0
             || columns == 0
             || self.start + (rows - 1) * self.row + (columns - 1) * self.column < self.data.len()
@@ -60,10 +70,24 @@ impl Target {
         Self { c: unsafe { self.c.add(start) }, row: self.row, len: self.len - start }
     }
 
+    /// The first rows and columns of this part, to read and write.
+    ///
+    /// # Safety
+    /// Nobody else may use these values while the result lives.
+    pub(crate) unsafe fn own(self, rows: usize, columns: usize) -> Owned {
+        Owned { target: self, rows, columns }
+    }
+
+    /// Asks for the lines of a tile.
+    pub(super) fn prefetch(self, place: Place) {
+        prefetch(self.c, self.row, place);
+    }
+
     /// `count` values of row i, to write.
     ///
     /// # Safety
     /// Nobody else may use these values meanwhile.
+    #[inline(always)]
     pub(crate) unsafe fn row_mut<'a>(self, i: usize, count: usize) -> &'a mut [f32] {
         assert!(i * self.row + count <= self.len, "a row outside C");
         // SAFETY: within the allocation by the line above; exclusive by the caller's promise.
@@ -71,63 +95,120 @@ impl Target {
     }
 }
 
+/// Rows of a [`Target`] that belong to one holder for now.
+pub(crate) struct Owned {
+    target: Target,
+    rows: usize,
+    columns: usize,
+}
+
+impl Owned {
+    /// How many rows.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// How many columns.
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// The first values of row i: by value, so that the compiler need not fear overlaps.
+    #[inline(always)]
+    pub(crate) fn array<const WIDTH: usize>(&mut self, i: usize) -> [f32; WIDTH] {
+        array(self.row(i))
+    }
+
+    /// Overwrites the first values of row i.
+    #[inline(always)]
+    pub(crate) fn set<const WIDTH: usize>(&mut self, i: usize, values: [f32; WIDTH]) {
+        self.row(i)[..WIDTH].copy_from_slice(&values);
+    }
+
+    /// Row i.
+    #[inline(always)]
+    pub(crate) fn row(&mut self, i: usize) -> &mut [f32] {
+        // SAFETY: `Target::own`'s caller promised these rows, and &mut self lends one at a time.
+        unsafe { self.target.row_mut(i, self.columns) }
+    }
+}
+
+/// The first values of a slice.
+#[inline(always)]
+pub(crate) fn array<const WIDTH: usize>(values: &[f32]) -> [f32; WIDTH] {
+    let mut array = [0.0; WIDTH];
+    array.copy_from_slice(&values[..WIDTH]);
+    array
+}
+
+/// Calls `f::<WIDTH>(args)` with the width of a panel where the columns are one, else with 0: loops
+/// of known length become whole registers.
+macro_rules! by_width {
+    ($columns:expr, $f:ident($($arg:expr),*)) => {
+        match $columns {
+            32 => $f::<32>($($arg),*),
+            16 => $f::<16>($($arg),*),
+            8 => $f::<8>($($arg),*),
+            _ => $f::<0>($($arg),*),
+        }
+    };
+}
+pub(crate) use by_width;
+
 // SAFETY: a Target is an address; `at` makes its users promise disjoint parts.
 unsafe impl Send for Target {}
 // SAFETY: as above.
 unsafe impl Sync for Target {}
 
-/// Values that packing `k` rows of `n` columns of B takes.
-pub(crate) fn packed_len(k: usize, n: usize) -> usize {
-    k * Shape::here().padded(n)
+/// A tile of C: its first row and column, its rows and columns.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) row: usize,
+    pub(crate) column: usize,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
 }
 
-/// Packs B [k, n] into panels: for each panel, k rows of its width, zero past column n.
-pub(crate) fn pack(packed: &mut [f32], b: Matrix<'_>, k: usize, n: usize) {
-    assert!(b.holds(k, n), "B outside its data");
-    let shape = Shape::here();
-    let mut rest = &mut packed[..k * shape.padded(n)];
-    let mut first = 0;
-    while first < n {
-        let width = shape.panel(n - first);
-        let (panel, after) = rest.split_at_mut(k * width);
-        pack_panel(panel, b.at(0, first), width, (n - first).min(width));
-        rest = after;
-        first += width;
+/// What goes with each tile of a product.
+pub(crate) trait Around {
+    /// Called before the tile is computed: time to ask for what [`Around::after`] reads.
+    fn before(&self, _place: Place) {}
+    /// Called once the tile is written.
+    fn after(&self, tile: &mut Owned, place: Place);
+}
+
+impl<F: Fn(&mut Owned, Place)> Around for F {
+    fn after(&self, tile: &mut Owned, place: Place) {
+        self(tile, place);
     }
 }
 
-fn pack_panel(panel: &mut [f32], b: Matrix<'_>, width: usize, columns: usize) {
-    if columns < width {
-        panel.fill(0.0);
-    }
-    if b.column == 1 {
-        for (k, row) in panel.chunks_exact_mut(width).enumerate() {
-            let from = b.start + k * b.row;
-            row[..columns].copy_from_slice(&b.data[from..from + columns]);
-        }
-        return;
-    }
-    // B is a transpose: its columns are contiguous. Sixteen of a column at a time, so that the
-    // panel's lines stay in cache while the columns pass.
-    let k_count = panel.len() / width;
-    for k0 in (0..k_count).step_by(16) {
-        let ks = (k_count - k0).min(16);
-        for column in 0..columns {
-            let from = b.start + column * b.column + k0 * b.row;
-            if b.row == 1 {
-                for (k, value) in b.data[from..from + ks].iter().enumerate() {
-                    panel[(k0 + k) * width + column] = *value;
-                }
-            } else {
-                for k in 0..ks {
-                    panel[(k0 + k) * width + column] = b.data[from + k * b.row];
-                }
-            }
+/// Nothing.
+pub(crate) struct Alone;
+
+impl Around for Alone {
+    fn after(&self, _: &mut Owned, _: Place) {}
+}
+
+/// Asks for the lines of a tile of `data`, which has `row` values from one row to the next: what
+/// follows the sums would wait for them.
+#[inline(always)]
+pub(crate) fn prefetch(data: *const f32, row: usize, place: Place) {
+    let first = data.wrapping_add(place.row * row + place.column);
+    #[cfg(target_arch = "x86_64")]
+    for r in 0..place.rows {
+        for line in (0..place.columns).step_by(16) {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: a prefetch is a hint: it may be given any address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(first.wrapping_add(r * row + line).cast()) };
         }
     }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (first, place.rows);
 }
 
-/// C[m, n] (+)= A[m, k] B[k, n], B packed by [`pack`].
+/// C[m, n] (+)= A[m, k] B[k, n], B packed by [`pack`](super::pack). `around` hears of each tile before it is
+/// computed, and once it is written and still in L1.
 ///
 /// # Safety
 /// No other thread may use these m x n values of C meanwhile.
@@ -137,6 +218,7 @@ pub(crate) unsafe fn multiply(
     packed: &[f32],
     c: Target,
     add: bool,
+    around: &impl Around,
 ) {
     let shape = Shape::here();
     assert!(a.holds(m, k), "A outside its data");
@@ -147,20 +229,33 @@ pub(crate) unsafe fn multiply(
     while column < n {
         let width = shape.panel(n - column);
         for row in (0..m).step_by(shape.rows) {
+            let place = Place {
+                row,
+                column,
+                rows: (m - row).min(shape.rows),
+                columns: (n - column).min(width),
+            };
             let tile = Tile {
                 k,
-                // SAFETY (this and the next two): row < m and column < n, and A, the packed
-                // panels and C hold [m, k], [k, n] and [m, n] by the assertions above.
-                a: unsafe { a.data.as_ptr().add(a.start + row * a.row) },
+                // With k = 0 this need not lie in A, and nothing is read.
+                a: a.data.as_ptr().wrapping_add(a.start + row * a.row),
                 a_row: a.row,
                 a_column: a.column,
+                // SAFETY: the panels before this one are packed[..start].
                 b: unsafe { packed.as_ptr().add(start) },
+                // SAFETY: row < m and column < n; C holds [m, n] by the assertion above.
                 c: unsafe { c.c.add(row * c.row + column) },
                 c_row: c.row,
                 add,
             };
-            // SAFETY: as above; exclusive by the caller's promise.
-            unsafe { shape.run(tile, (m - row).min(shape.rows), (n - column).min(width)) };
+            c.prefetch(place);
+            around.before(place);
+            // SAFETY: A, the panels and C hold [m, k], [k, n] and [m, n] by the assertions above;
+            // C is exclusive by the caller's promise; the shape is this CPU's.
+            unsafe { shape.run(tile, place.rows, place.columns, width) };
+            // SAFETY: exclusive by the caller's promise.
+            let mut part = unsafe { c.at(row, column).own(place.rows, place.columns) };
+            around.after(&mut part, place);
         }
         start += k * width;
         column += width;

@@ -7,14 +7,21 @@
 //! stays in registers.
 
 mod block;
+mod epilogue;
+mod pack;
+#[cfg(test)]
+mod tests;
 mod tile;
 
-pub(crate) use block::{Matrix, Target, multiply, pack, packed_len};
+pub(crate) use block::{
+    Alone, Around, Matrix, Owned, Place, Target, array, by_width, multiply, prefetch,
+};
+pub(crate) use epilogue::Epilogue;
+pub(crate) use pack::{pack, packed_len};
 pub(crate) use tile::fma_rate;
 
-use super::math;
-use crate::cpu::dispatch::multiversion;
 use crate::pool::HostBuffer;
+use epilogue::Finish;
 use rayon::prelude::*;
 
 /// Products summed before C is written: a panel of B then fills a sixteenth of L2.
@@ -24,18 +31,6 @@ const TASK_ROWS: usize = 96;
 /// Columns of C in a task: a multiple of every panel's width.
 const TASK_COLUMNS: usize = 384;
 
-/// What happens to x wᵀ before it is stored.
-pub(crate) enum Epilogue<'a> {
-    /// Nothing.
-    None,
-    /// + b
-    Bias(&'a [f32]),
-    /// GELU(s), s = x wᵀ + b; s goes to `pre` unless that is empty.
-    Gelu { bias: Option<&'a [f32]>, pre: &'a mut [f32] },
-    /// + b + residual
-    Residual { bias: Option<&'a [f32]>, residual: &'a [f32] },
-}
-
 /// y[R,O] = epilogue(x[R,I] w[O,I]ᵀ); dims are (R, I, O).
 pub(crate) fn linear(
     y: &mut [f32],
@@ -44,11 +39,10 @@ pub(crate) fn linear(
     (r, i, o): (usize, usize, usize),
     epilogue: Epilogue<'_>,
 ) {
-    let finish = Finish::new(epilogue, o);
+    let finish = Finish::new(epilogue, r, o);
     let product =
         Product { m: r, n: o, k: i, a: Matrix::new(x, 0, i), b: Matrix::new(w, 0, i).t() };
-    // SAFETY of `apply`: `run` calls it once for each part of C, after that part is summed.
-    product.run(y, false, |c, place| unsafe { finish.apply(c, place) });
+    product.run(y, false, &finish);
 }
 
 /// dx[R,I] = dy[R,O] w[O,I]; dims are (R, I, O).
@@ -59,7 +53,7 @@ pub(crate) fn linear_grad_input(
     (r, i, o): (usize, usize, usize),
 ) {
     let product = Product { m: r, n: i, k: o, a: Matrix::new(dy, 0, o), b: Matrix::new(w, 0, i) };
-    product.run(dx, false, |_, _| {});
+    product.run(dx, false, &Alone);
 }
 
 /// dw[O,I] += dy[R,O]ᵀ x[R,I]; dims are (R, I, O).
@@ -71,7 +65,7 @@ pub(crate) fn linear_grad_weight(
 ) {
     let product =
         Product { m: o, n: i, k: r, a: Matrix::new(dy, 0, o).t(), b: Matrix::new(x, 0, i) };
-    product.run(dw, true, |_, _| {});
+    product.run(dw, true, &Alone);
 }
 
 /// db[O] += Σ_r dy[R,O]
@@ -97,52 +91,66 @@ struct Product<'a> {
     b: Matrix<'a>,
 }
 
-/// Which part of C a task has computed.
+/// Rows and columns of C in a task.
 #[derive(Clone, Copy)]
-struct Place {
-    row: usize,
-    column: usize,
+struct Task {
     rows: usize,
     columns: usize,
 }
 
+impl Task {
+    /// Large tasks reuse cached panels; a small C is cut finer so that all threads get some. It
+    /// depends on the product alone, never on the number of threads.
+    fn of(m: usize, n: usize) -> Self {
+        const ENOUGH: usize = 32;
+        let count = |task: Self| m.div_ceil(task.rows) * n.div_ceil(task.columns);
+        let mut task = Self { rows: TASK_ROWS, columns: TASK_COLUMNS };
+        while count(task) < ENOUGH && task.rows > 24 {
+            task.rows /= 2;
+        }
+        while count(task) < ENOUGH && task.columns > 96 {
+            task.columns /= 2;
+        }
+        task
+    }
+}
+
 impl Product<'_> {
-    /// Computes C and calls `finish` with each part once it is summed.
-    fn run(&self, c: &mut [f32], add: bool, finish: impl Fn(Target, Place) + Sync) {
+    /// Computes C and tells `around` of each tile.
+    fn run(&self, c: &mut [f32], add: bool, around: &(impl Around + Sync)) {
         let Self { m, n, k, .. } = *self;
         assert_eq!(c.len(), m * n, "C of a product");
         if m == 0 || n == 0 {
             return;
         }
-        let mut packed =
-            HostBuffer::dirty(packed_len(k, TASK_COLUMNS.min(n)) * n.div_ceil(TASK_COLUMNS));
-        let group_len = packed_len(k, TASK_COLUMNS.min(n));
-        self.pack_groups(packed.as_mut_slice(), group_len);
+        let size = Task::of(m, n);
+        let group_len = packed_len(k, size.columns.min(n));
+        let mut packed = HostBuffer::dirty(group_len * n.div_ceil(size.columns));
+        self.pack_groups(packed.as_mut_slice(), group_len, size.columns);
         let packed = packed.as_slice();
         let c = Target::new(c, n);
-        let row_tasks = m.div_ceil(TASK_ROWS);
-        (0..row_tasks * n.div_ceil(TASK_COLUMNS)).into_par_iter().for_each(|task| {
-            let (row, group) = (task % row_tasks * TASK_ROWS, task / row_tasks);
-            let column = group * TASK_COLUMNS;
+        let row_tasks = m.div_ceil(size.rows);
+        (0..row_tasks * n.div_ceil(size.columns)).into_par_iter().for_each(|task| {
+            let (row, group) = (task % row_tasks * size.rows, task / row_tasks);
+            let column = group * size.columns;
             let place = Place {
                 row,
                 column,
-                rows: TASK_ROWS.min(m - row),
-                columns: TASK_COLUMNS.min(n - column),
+                rows: size.rows.min(m - row),
+                columns: size.columns.min(n - column),
             };
             // SAFETY: tasks have disjoint rows or disjoint columns.
             let part = unsafe { c.at(row, column) };
-            self.block(part, place, &packed[group * group_len..], add);
-            finish(part, place);
+            self.block(part, place, &packed[group * group_len..], add, around);
         });
     }
 
     /// Packs B: for each group of columns, for each block of k, its panels.
-    fn pack_groups(&self, packed: &mut [f32], group_len: usize) {
+    fn pack_groups(&self, packed: &mut [f32], group_len: usize, group_columns: usize) {
         let Self { n, k, b, .. } = *self;
         packed.par_chunks_mut(group_len.max(1)).enumerate().for_each(|(group, packed)| {
-            let column = group * TASK_COLUMNS;
-            let columns = TASK_COLUMNS.min(n - column);
+            let column = group * group_columns;
+            let columns = group_columns.min(n - column);
             let width = packed_len(1, columns);
             packed.par_chunks_mut(K_BLOCK * width).enumerate().for_each(|(step, packed)| {
                 let first = step * K_BLOCK;
@@ -154,94 +162,47 @@ impl Product<'_> {
         });
     }
 
-    fn block(&self, c: Target, place: Place, packed: &[f32], add: bool) {
-        let width = packed_len(1, place.columns);
-        if self.k == 0 && !add {
-            for row in 0..place.rows {
-                // SAFETY: the task owns this part.
-                unsafe { c.row_mut(row, place.columns) }.fill(0.0);
-            }
-        }
-        for first in (0..self.k).step_by(K_BLOCK) {
+    /// One task: its blocks of k in order.
+    fn block(&self, c: Target, task: Place, packed: &[f32], add: bool, around: &impl Around) {
+        let width = packed_len(1, task.columns);
+        // With k = 0 there is one block, empty: C is zeroed or kept, and finished.
+        let steps = self.k.div_ceil(K_BLOCK).max(1);
+        for step in 0..steps {
+            let first = step * K_BLOCK;
             let count = K_BLOCK.min(self.k - first);
-            let a = self.a.at(place.row, first);
-            let size = [place.rows, place.columns, count];
+            let (a, b) = (self.a.at(task.row, first), &packed[first * width..]);
+            let size = [task.rows, task.columns, count];
+            let add = add || step > 0;
             // SAFETY: the task owns this part.
-            unsafe { multiply(size, a, &packed[first * width..], c, add || first > 0) };
-        }
-    }
-}
-
-/// An epilogue that tasks can share.
-enum Finish<'a> {
-    None,
-    Bias(&'a [f32]),
-    Gelu { bias: Option<&'a [f32]>, pre: Option<Target> },
-    Residual { bias: Option<&'a [f32]>, residual: &'a [f32], width: usize },
-}
-
-impl<'a> Finish<'a> {
-    fn new(epilogue: Epilogue<'a>, width: usize) -> Self {
-        match epilogue {
-            Epilogue::None => Self::None,
-            Epilogue::Bias(bias) => Self::Bias(bias),
-            Epilogue::Gelu { bias, pre } => {
-                let pre = (!pre.is_empty()).then(|| Target::new(pre, width));
-                Self::Gelu { bias, pre }
-            }
-            Epilogue::Residual { bias, residual } => Self::Residual { bias, residual, width },
-        }
-    }
-
-    /// # Safety
-    /// The caller owns this part of C, and no other call gets it.
-    unsafe fn apply(&self, c: Target, place: Place) {
-        if matches!(self, Self::None) {
-            return;
-        }
-        let columns = place.column..place.column + place.columns;
-        for r in 0..place.rows {
-            // SAFETY: the caller's promise; `pre` is cut the same way.
-            let y = unsafe { c.row_mut(r, place.columns) };
-            match self {
-                Self::None => {}
-                Self::Bias(bias) => add(y, &bias[columns.clone()]),
-                Self::Gelu { bias, pre } => {
-                    if let Some(bias) = bias {
-                        add(y, &bias[columns.clone()]);
-                    }
-                    if let Some(pre) = pre {
-                        // SAFETY: as above.
-                        let pre = unsafe { pre.at(place.row + r, place.column) };
-                        // SAFETY: as above.
-                        unsafe { pre.row_mut(0, place.columns) }.copy_from_slice(y);
-                    }
-                    gelu(y);
-                }
-                Self::Residual { bias, residual, width } => {
-                    if let Some(bias) = bias {
-                        add(y, &bias[columns.clone()]);
-                    }
-                    let start = (place.row + r) * width;
-                    add(y, &residual[start + columns.start..start + columns.end]);
+            unsafe {
+                if step + 1 < steps {
+                    multiply(size, a, b, c, add, &Alone);
+                } else {
+                    multiply(size, a, b, c, add, &Moved { around, task });
                 }
             }
         }
     }
 }
 
-multiversion! {
-    /// y += x
-    fn add(y: &mut [f32], x: &[f32]) {
-        for (y, x) in y.iter_mut().zip(x) {
-            *y += x;
-        }
+/// Tiles of a task, told by their places in C.
+struct Moved<'a, T> {
+    around: &'a T,
+    task: Place,
+}
+
+impl<T> Moved<'_, T> {
+    fn place(&self, tile: Place) -> Place {
+        Place { row: self.task.row + tile.row, column: self.task.column + tile.column, ..tile }
+    }
+}
+
+impl<T: Around> Around for Moved<'_, T> {
+    fn before(&self, place: Place) {
+        self.around.before(self.place(place));
     }
 
-    /// y = GELU(y)
-    fn gelu(y: &mut [f32]) {
-        for y in y {
-            *y = math::gelu(*y);
-        }
+    fn after(&self, tile: &mut Owned, place: Place) {
+        self.around.after(tile, self.place(place));
     }
 }

@@ -5,15 +5,15 @@
 
 use crate::cpu::dispatch::{Level, level};
 
-/// The tile of the widest instruction set here.
+/// The tiles of the widest instruction set here.
 #[derive(Clone, Copy)]
 pub(super) struct Shape {
     /// Rows of a tile.
     pub(super) rows: usize,
-    /// Columns of a full panel of B.
+    /// Columns of a full panel of B; the last columns may go into panels of half or `least`.
     pub(super) columns: usize,
-    /// Columns of a narrow panel, used for the last columns where they fit.
-    pub(super) narrow: usize,
+    /// Columns of the narrowest panel.
+    least: usize,
     level: Level,
 }
 
@@ -45,34 +45,44 @@ pub(super) struct Tile {
 impl Shape {
     pub(super) fn here() -> Self {
         let level = level();
-        let (rows, columns) = match level {
-            Level::Portable => (4, 8),
+        let (rows, columns, least) = match level {
+            Level::Portable => (4, 8, 4),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => (6, 16),
+            Level::Avx2 => (6, 16, 8),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => (12, 32),
+            Level::Avx512 => (12, 32, 8),
         };
-        Self { rows, columns, narrow: columns / 2, level }
+        Self { rows, columns, least, level }
     }
 
-    /// Width of the panel that begins with `left` columns to go.
+    /// Width of the panel that begins with `left` columns to go: the fewest lanes are wasted, so
+    /// 24 columns are a panel of 16 and one of 8.
     pub(super) fn panel(self, left: usize) -> usize {
-        if left <= self.narrow { self.narrow } else { self.columns }
+        let half = self.columns / 2;
+        if left > half + self.least || (left > half && half == self.least) {
+            self.columns
+        } else if left > self.least {
+            half
+        } else {
+            self.least
+        }
     }
 
     /// Width of `n` columns once packed.
     pub(super) fn padded(self, n: usize) -> usize {
-        let rest = n % self.columns;
-        n - rest + if rest == 0 { 0 } else { self.panel(rest) }
+        let mut padded = n - n % self.columns;
+        while padded < n {
+            padded += self.panel(n - padded);
+        }
+        padded
     }
 
-    /// Computes `rows` (at most a tile's) by `columns` (at most the panel's width) of C.
+    /// Computes `rows` (at most a tile's) by `columns` of C with a panel of `width` columns.
     ///
     /// # Safety
     /// A, the panel and C must be readable, C writable, at all places the strides reach, and this
     /// shape must come from [`Shape::here`] on this CPU.
-    pub(super) unsafe fn run(self, tile: Tile, rows: usize, columns: usize) {
-        let width = self.panel(columns);
+    pub(super) unsafe fn run(self, tile: Tile, rows: usize, columns: usize, width: usize) {
         if columns == width {
             // SAFETY: the caller's promise.
             return unsafe { self.full(tile, rows, width) };
@@ -96,24 +106,28 @@ impl Shape {
         macro_rules! by_rows {
             ($kernel:ident, $vectors:literal, $($rows:literal)+) => {
                 match rows {
-                    $($rows => unsafe { $kernel::<$rows, $vectors>(tile) },)+
+                    $($rows => {
+                        // SAFETY: the caller's promise about the memory; the level was detected,
+                        // so the CPU has the kernel's features.
+                        unsafe { $kernel::<$rows, $vectors>(tile) }
+                    })+
                     _ => unreachable!("a tile of {rows} rows"),
                 }
             };
         }
-        // SAFETY (all calls below): the caller's promise about the memory; the level was detected,
-        // so the CPU has the kernel's features.
-        match (self.level, width == self.narrow) {
-            (Level::Portable, true) => by_rows!(portable, 1, 1 2 3 4),
-            (Level::Portable, false) => by_rows!(portable, 2, 1 2 3 4),
+        match (self.level, width) {
+            (Level::Portable, 4) => by_rows!(portable, 1, 1 2 3 4),
+            (Level::Portable, _) => by_rows!(portable, 2, 1 2 3 4),
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx2, true) => by_rows!(avx2, 1, 1 2 3 4 5 6),
+            (Level::Avx2, 8) => by_rows!(avx2, 1, 1 2 3 4 5 6),
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx2, false) => by_rows!(avx2, 2, 1 2 3 4 5 6),
+            (Level::Avx2, _) => by_rows!(avx2, 2, 1 2 3 4 5 6),
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx512, true) => by_rows!(avx512, 1, 1 2 3 4 5 6 7 8 9 10 11 12),
+            (Level::Avx512, 8) => by_rows!(avx512_half, 1, 1 2 3 4 5 6 7 8 9 10 11 12),
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx512, false) => by_rows!(avx512, 2, 1 2 3 4 5 6 7 8 9 10 11 12),
+            (Level::Avx512, 16) => by_rows!(avx512, 1, 1 2 3 4 5 6 7 8 9 10 11 12),
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx512, _) => by_rows!(avx512, 2, 1 2 3 4 5 6 7 8 9 10 11 12),
         }
     }
 }
@@ -170,6 +184,15 @@ fn four(f: impl Fn(usize) -> f32) -> Four {
     std::array::from_fn(f)
 }
 
+/// x y + z, in one rounding where the target has an instruction for it.
+fn multiply_add(x: f32, y: f32, z: f32) -> f32 {
+    if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
+        x.mul_add(y, z)
+    } else {
+        x * y + z
+    }
+}
+
 kernel!(
     portable,
     ,
@@ -178,7 +201,7 @@ kernel!(
     |p: *const f32| p.cast::<Four>().read_unaligned(),
     |p: *mut f32, v: Four| p.cast::<Four>().write_unaligned(v),
     |x: f32| [x; 4],
-    |x: Four, y: Four, z: Four| four(|i| x[i] * y[i] + z[i]),
+    |x: Four, y: Four, z: Four| four(|i| multiply_add(x[i], y[i], z[i])),
     |x: Four, y: Four| four(|i| x[i] + y[i])
 );
 
@@ -193,6 +216,20 @@ use std::arch::x86_64::{
 kernel!(
     avx2,
     "avx2,fma",
+    8,
+    _mm256_setzero_ps(),
+    _mm256_loadu_ps,
+    _mm256_storeu_ps,
+    _mm256_set1_ps,
+    _mm256_fmadd_ps,
+    _mm256_add_ps
+);
+
+// Half of AVX-512's width with its 32 registers.
+#[cfg(target_arch = "x86_64")]
+kernel!(
+    avx512_half,
+    "avx512f,avx512vl,fma",
     8,
     _mm256_setzero_ps(),
     _mm256_loadu_ps,
@@ -218,7 +255,7 @@ kernel!(
 /// GFLOP/s of this thread on a tile whose operands stay in L1.
 pub(crate) fn fma_rate() -> f64 {
     const K: usize = 64;
-    const ROUNDS: usize = 40_000;
+    const ROUNDS: usize = 1_000;
     let shape = Shape::here();
     let (a, b) = ([1.0f32; K * MOST_ROWS], [1.0f32; K * MOST_COLUMNS]);
     let mut c = [0.0f32; MOST_ROWS * MOST_COLUMNS];
@@ -235,7 +272,7 @@ pub(crate) fn fma_rate() -> f64 {
             add: false,
         };
         // SAFETY: a, b and c hold a tile of the most rows and columns.
-        unsafe { shape.run(tile, shape.rows, shape.columns) };
+        unsafe { shape.run(tile, shape.rows, shape.columns, shape.columns) };
     }
     let flops = 2.0 * (K * shape.rows * shape.columns * ROUNDS) as f64;
     std::hint::black_box(c);

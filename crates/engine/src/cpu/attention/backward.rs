@@ -1,0 +1,308 @@
+//! dq, dk and dv of attention, its weights made again from the log-sum-exp.
+//!
+//! Pᵀ = exp(k qᵀ/√E - lse), dPᵀ = v doutᵀ, δ = Σ out dout, dSᵀ = Pᵀ (dPᵀ - δ)/√E, then
+//! dq = dS k, dk = dSᵀ q, dv = Pᵀ dout. P and dS are finished in the tiles of their products.
+
+use super::{Ragged, Rows, Scores, Task, parts};
+use crate::cpu::dispatch::multiversion;
+use crate::cpu::gemm::{
+    Alone, Matrix, Owned, Place, Target, array, by_width, multiply, pack, packed_len,
+};
+use crate::cpu::math;
+use std::f32::consts::LOG2_E;
+
+/// Queries and keys of a block: its P and dS fill 400 kB, within L2.
+const QUERIES: usize = 192;
+const KEYS: usize = 256;
+
+/// Where the gradients go; all of it is overwritten.
+pub(crate) enum QkvGrad<'a> {
+    /// dqkv [R, 3D]
+    Packed(&'a mut [f32]),
+    /// dq [Rq, D], dkv [Rk, 2D]
+    Split { dq: &'a mut [f32], dkv: &'a mut [f32] },
+}
+
+/// What the forward pass left: out and dout [Rq, A E], lse [Rq, A].
+#[derive(Clone, Copy)]
+struct Saved<'a> {
+    out: &'a [f32],
+    dout: &'a [f32],
+    lse: &'a [f32],
+    heads: usize,
+}
+
+/// The gradients of q, k and v from out's.
+pub(crate) fn attention_backward(
+    grad: QkvGrad<'_>,
+    out: &[f32],
+    dout: &[f32],
+    lse: &[f32],
+    q: Rows<'_>,
+    k: Rows<'_>,
+    v: Rows<'_>,
+    shape: &Ragged<'_>,
+) {
+    let width = shape.heads * shape.head_dim;
+    let (dq, dkv, k_column) = match grad {
+        QkvGrad::Packed(grad) => {
+            let all = Target::new(grad, 3 * width);
+            (all, all, width)
+        }
+        QkvGrad::Split { dq, dkv } => (Target::new(dq, width), Target::new(dkv, 2 * width), 0),
+    };
+    let saved = Saved { out, dout, lse, heads: shape.heads };
+    let plain = |data| Rows { data, stride: width, offset: 0 };
+    let ask = |next: Task| {
+        [q, plain(out), plain(dout)].into_iter().for_each(|rows| next.prefetch_queries(rows));
+        [k, v].into_iter().for_each(|rows| next.prefetch_keys(rows));
+    };
+    shape.for_each(ask, |task, scratch| {
+        let column = task.head * task.head_dim;
+        // SAFETY: these rows of this head belong to this task alone; q, k and v lie in different
+        // columns or buffers.
+        let [dq, dk, dv] = unsafe {
+            [
+                dq.at(task.q_start, column),
+                dkv.at(task.k_start, k_column + column),
+                dkv.at(task.k_start, k_column + width + column),
+            ]
+        };
+        // SAFETY: as above.
+        let d_rows = unsafe { [dk, dv].map(|rows| rows.own(task.k_rows, task.head_dim)) };
+        head(task, scratch, saved, [q, k, v], (dq, d_rows));
+    });
+}
+
+/// Keys and values of one head, and their gradients: compact rows [Rk, E].
+struct KeySide<'a> {
+    keys: &'a mut [f32],
+    /// The keys once more, packed by blocks of [`KEYS`].
+    packed: &'a mut [f32],
+    values: &'a mut [f32],
+    d_keys: &'a mut [f32],
+    d_values: &'a mut [f32],
+}
+
+/// A block of queries and of dout, packed as they are and transposed, and its scores.
+struct QuerySide<'a> {
+    queries: &'a mut [f32],
+    queries_t: &'a mut [f32],
+    d_out: &'a mut [f32],
+    d_out_t: &'a mut [f32],
+    /// Pᵀ and dSᵀ, [`KEYS`] rows.
+    weights: &'a mut [f32],
+    d_scores: &'a mut [f32],
+    /// lse log₂ e and δ of each column of scores.
+    lse: &'a mut [f32],
+    delta: &'a mut [f32],
+}
+
+fn cut(scratch: &mut Vec<f32>, task: Task) -> (KeySide<'_>, QuerySide<'_>) {
+    let Task { q_rows, k_rows, head_dim, .. } = task;
+    let most = QUERIES.min(q_rows);
+    let (rows, along, across) =
+        (k_rows * head_dim, packed_len(most, head_dim), packed_len(head_dim, most));
+    let stride = Scores::of(most).stride;
+    let block = KEYS.min(k_rows) * stride;
+    let [keys, packed, values, d_keys, d_values, rest @ ..] = parts(
+        scratch,
+        [
+            rows,
+            packed_len(k_rows, head_dim),
+            rows,
+            rows,
+            rows,
+            along,
+            across,
+            along,
+            across,
+            block,
+            block,
+            stride,
+            stride,
+        ],
+    );
+    let [queries, queries_t, d_out, d_out_t, weights, d_scores, lse, delta] = rest;
+    (
+        KeySide { keys, packed, values, d_keys, d_values },
+        QuerySide { queries, queries_t, d_out, d_out_t, weights, d_scores, lse, delta },
+    )
+}
+
+/// One head of one sample. The targets are this task's.
+fn head(
+    task: Task,
+    scratch: &mut Vec<f32>,
+    saved: Saved<'_>,
+    [q, k, v]: [Rows<'_>; 3],
+    (dq, [mut dk, mut dv]): (Target, [Owned; 2]),
+) {
+    let Task { q_rows, k_start, k_rows, head, head_dim, .. } = task;
+    let (mut key_side, mut query_side) = cut(scratch, task);
+    key_side.fill(k.head(k_start, head, head_dim), v.head(k_start, head, head_dim), task);
+    for first in (0..q_rows).step_by(QUERIES) {
+        let queries = QUERIES.min(q_rows - first);
+        query_side.fill(q, saved, task, first..first + queries);
+        // SAFETY: dq is this task's.
+        let dq = unsafe { dq.at(first, 0) };
+        // With no keys there is one block, empty: dq becomes zero.
+        for step in 0..k_rows.div_ceil(KEYS).max(1) {
+            block(task, &mut key_side, &mut query_side, [first, queries], step * KEYS, dq);
+        }
+    }
+    for r in 0..k_rows {
+        let row = r * head_dim..(r + 1) * head_dim;
+        dk.row(r).copy_from_slice(&key_side.d_keys[row.clone()]);
+        dv.row(r).copy_from_slice(&key_side.d_values[row]);
+    }
+}
+
+impl KeySide<'_> {
+    fn fill(&mut self, k: Matrix<'_>, v: Matrix<'_>, task: Task) {
+        let Task { q_rows, k_rows, head_dim, .. } = task;
+        k.copy_to(self.keys, head_dim);
+        v.copy_to(self.values, head_dim);
+        for first in (0..k_rows).step_by(KEYS) {
+            let packed = &mut self.packed[packed_len(first, head_dim)..];
+            pack(packed, k.at(first, 0), KEYS.min(k_rows - first), head_dim);
+        }
+        if q_rows == 0 {
+            self.d_keys.fill(0.0);
+            self.d_values.fill(0.0);
+        }
+    }
+}
+
+impl QuerySide<'_> {
+    /// Takes the given queries of the task.
+    fn fill(&mut self, q: Rows<'_>, saved: Saved<'_>, task: Task, range: std::ops::Range<usize>) {
+        let Task { head, head_dim, .. } = task;
+        let (row, count) = (task.q_start + range.start, range.len());
+        let width = saved.heads * head_dim;
+        let q = q.head(row, head, head_dim);
+        let d_out = Matrix::new(saved.dout, row * width + head * head_dim, width);
+        pack(self.queries, q, count, head_dim);
+        pack(self.queries_t, q.t(), head_dim, count);
+        pack(self.d_out, d_out, count, head_dim);
+        pack(self.d_out_t, d_out.t(), head_dim, count);
+        // Columns beyond the queries: weights of one, which no product reads.
+        self.lse.fill(0.0);
+        self.delta.fill(0.0);
+        for r in 0..count {
+            let from = (row + r) * width + head * head_dim;
+            let (out, dout) =
+                (&saved.out[from..from + head_dim], &saved.dout[from..from + head_dim]);
+            self.delta[r] = dot(out, dout);
+            self.lse[r] = saved.lse[(row + r) * saved.heads + head] * LOG2_E;
+        }
+    }
+}
+
+/// One block of keys with one block of queries: adds to dk and dv, sets or adds to dq.
+fn block(
+    task: Task,
+    key_side: &mut KeySide<'_>,
+    query_side: &mut QuerySide<'_>,
+    [first_query, queries]: [usize; 2],
+    first: usize,
+    dq: Target,
+) {
+    let (head_dim, scale) = (task.head_dim, task.scale);
+    let keys = KEYS.min(task.k_rows - first);
+    let Scores { columns, stride } = Scores::of(queries);
+    let QuerySide { lse, delta, .. } = query_side;
+    let weights = Target::new(query_side.weights, stride);
+    let d_scores = Target::new(query_side.d_scores, stride);
+    let finish_weights = |tile: &mut Owned, at: Place| {
+        exp_weights(tile, &lse[at.column..at.column + at.columns], scale * LOG2_E);
+    };
+    let finish_scores = |tile: &mut Owned, at: Place| {
+        // SAFETY: the weights are complete, and nobody writes them now.
+        let mut p = unsafe { weights.at(at.row, at.column).own(at.rows, at.columns) };
+        score_gradient(tile, &mut p, &delta[at.column..at.column + at.columns], scale);
+    };
+    let [k, v] =
+        [&*key_side.keys, &*key_side.values].map(|x| Matrix::new(x, first * head_dim, head_dim));
+    let size = [keys, columns, head_dim];
+    // SAFETY: the scratch is this thread's.
+    unsafe {
+        multiply(size, k, query_side.queries_t, weights, false, &finish_weights);
+        multiply(size, v, query_side.d_out_t, d_scores, false, &finish_scores);
+    }
+    let p = Matrix::new(query_side.weights, 0, stride);
+    let ds = Matrix::new(query_side.d_scores, 0, stride);
+    let packed = &key_side.packed[packed_len(first, head_dim)..];
+    let [d_keys, d_values] = [&mut *key_side.d_keys, &mut *key_side.d_values]
+        .map(|x| Target::new(&mut x[first * head_dim..], head_dim));
+    let size = [keys, head_dim, queries];
+    let add = first_query > 0;
+    // SAFETY: dq is this task's, and the scratch this thread's.
+    unsafe {
+        multiply([queries, head_dim, keys], ds.t(), packed, dq, first > 0, &Alone);
+        multiply(size, ds, query_side.queries, d_keys, add, &Alone);
+        multiply(size, p, query_side.d_out, d_values, add, &Alone);
+    }
+}
+
+#[inline(always)]
+fn weights<const WIDTH: usize>(tile: &mut Owned, lse: &[f32], factor: f32) {
+    let first = array::<WIDTH>(lse);
+    for r in 0..tile.rows() {
+        let mut s = tile.array::<WIDTH>(r);
+        for i in 0..WIDTH {
+            s[i] = math::exp2(s[i] * factor - first[i]);
+        }
+        tile.set(r, s);
+        for (s, lse) in tile.row(r)[WIDTH..].iter_mut().zip(&lse[WIDTH..]) {
+            *s = math::exp2(*s * factor - lse);
+        }
+    }
+}
+
+#[inline(always)]
+fn gradient<const WIDTH: usize>(tile: &mut Owned, p: &mut Owned, delta: &[f32], scale: f32) {
+    let first = array::<WIDTH>(delta);
+    for r in 0..tile.rows() {
+        let (mut dp, p_row) = (tile.array::<WIDTH>(r), p.array::<WIDTH>(r));
+        for i in 0..WIDTH {
+            dp[i] = p_row[i] * (dp[i] - first[i]) * scale;
+        }
+        tile.set(r, dp);
+        let rest = tile.row(r)[WIDTH..].iter_mut().zip(&p.row(r)[WIDTH..]);
+        for ((dp, p), delta) in rest.zip(&delta[WIDTH..]) {
+            *dp = p * (*dp - delta) * scale;
+        }
+    }
+}
+
+multiversion! {
+    /// s = exp(scale s - lse), with factor = scale log₂ e, lse of each column times log₂ e.
+    fn exp_weights(tile: &mut Owned, lse: &[f32], factor: f32) {
+        by_width!(tile.columns(), weights(tile, lse, factor));
+    }
+
+    /// dp = p (dp - δ) scale, δ of each column.
+    fn score_gradient(tile: &mut Owned, p: &mut Owned, delta: &[f32], scale: f32) {
+        by_width!(tile.columns(), gradient(tile, p, delta, scale));
+    }
+
+    /// Σ a b
+    fn dot(a: &[f32], b: &[f32]) -> f32 {
+        let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+        let mut sums = [0.0f32; 8];
+        for (a, b) in a.iter().zip(b) {
+            for lane in 0..8 {
+                sums[lane] += a[lane] * b[lane];
+            }
+        }
+        for lane in 0..4 {
+            sums[lane] += sums[lane + 4];
+        }
+        let mut sum = (sums[0] + sums[2]) + (sums[1] + sums[3]);
+        for (a, b) in a_rest.iter().zip(b_rest) {
+            sum += a * b;
+        }
+        sum
+    }
+}

@@ -1,0 +1,138 @@
+//! out = softmax(q kᵀ/√E) v, and log Σ exp of each row of scores.
+
+use super::{LANES, Ragged, Rows, Scores, Task, parts};
+use crate::cpu::dispatch::multiversion;
+use crate::cpu::gemm::{Alone, Matrix, Owned, Place, Target, by_width, multiply, pack, packed_len};
+use crate::cpu::math;
+use std::f32::consts::LOG2_E;
+
+/// Queries of a block: with 196 keys its scores fill 25 kB, within L1.
+const QUERIES: usize = 32;
+
+/// out [Rq, A E] and lse [Rq, A]; scale E^-½. A query without keys gets zeros.
+pub(crate) fn attention(
+    out: &mut [f32],
+    lse: &mut [f32],
+    q: Rows<'_>,
+    k: Rows<'_>,
+    v: Rows<'_>,
+    shape: &Ragged<'_>,
+) {
+    let (heads, head_dim) = (shape.heads, shape.head_dim);
+    let (out, lse) = (Target::new(out, heads * head_dim), Target::new(lse, heads));
+    let ask = |next: Task| {
+        next.prefetch_queries(q);
+        next.prefetch_keys(k);
+        next.prefetch_keys(v);
+    };
+    shape.for_each(ask, |task, scratch| {
+        // SAFETY: these rows of this head belong to this task alone.
+        let out = unsafe { out.at(task.q_start, task.head * head_dim) };
+        // SAFETY: as above.
+        let lse = unsafe { lse.at(task.q_start, task.head).own(task.q_rows, 1) };
+        head(task, scratch, [q, k, v], (out, lse));
+    });
+}
+
+/// One head of one sample. The targets are this task's.
+fn head(task: Task, scratch: &mut Vec<f32>, [q, k, v]: [Rows<'_>; 3], targets: (Target, Owned)) {
+    let Task { q_start, q_rows, k_start, k_rows, head, head_dim, scale } = task;
+    let (out, mut lse) = targets;
+    let lengths = [
+        k_rows * head_dim,
+        packed_len(k_rows, head_dim),
+        packed_len(head_dim, QUERIES),
+        k_rows * Scores::of(QUERIES).stride,
+    ];
+    let [keys, values, queries_t, scores] = parts(scratch, lengths);
+    k.head(k_start, head, head_dim).copy_to(keys, head_dim);
+    pack(values, v.head(k_start, head, head_dim), k_rows, head_dim);
+    for first in (0..q_rows).step_by(QUERIES) {
+        let queries = QUERIES.min(q_rows - first);
+        pack(queries_t, q.head(q_start + first, head, head_dim).t(), head_dim, queries);
+        let Scores { columns, stride } = Scores::of(queries);
+        let scores = &mut scores[..k_rows * stride];
+        if columns < stride {
+            scores.chunks_exact_mut(stride).for_each(|row| row[columns..].fill(0.0));
+        }
+        let (a, c) = (Matrix::new(keys, 0, head_dim), Target::new(scores, stride));
+        // SAFETY: the scratch is this thread's.
+        unsafe { multiply([k_rows, columns, head_dim], a, queries_t, c, false, &Alone) };
+        let mut sums = Sums { lse: [0.0; QUERIES], inverse: [0.0; QUERIES] };
+        softmax_columns(scores, stride, scale, &mut sums);
+        for (r, &sum) in sums.lse[..queries].iter().enumerate() {
+            lse.row(first + r)[0] = sum;
+        }
+        let weights = Matrix::new(scores, 0, stride).t();
+        let divide = |tile: &mut Owned, place: Place| {
+            scale_rows(tile, &sums.inverse[place.row..place.row + place.rows]);
+        };
+        // SAFETY: `out` is this task's.
+        unsafe {
+            let out = out.at(first, 0);
+            multiply([queries, head_dim, k_rows], weights, values, out, false, &divide);
+        }
+    }
+}
+
+/// Of each query of a block: log Σ exp(score), and 1 / Σ exp(score - most).
+struct Sums {
+    lse: [f32; QUERIES],
+    inverse: [f32; QUERIES],
+}
+
+/// Each column of the rows of `STRIDE` scores: see [`softmax_columns`].
+#[inline(always)]
+fn softmax<const STRIDE: usize>(scores: &mut [f32], scale: f32, sums: &mut Sums) {
+    let factor = scale * LOG2_E;
+    let (rows, _) = scores.as_chunks_mut::<STRIDE>();
+    let mut most = [f32::NEG_INFINITY; STRIDE];
+    for row in &*rows {
+        for (most, score) in most.iter_mut().zip(row) {
+            *most = if *score > *most { *score } else { *most };
+        }
+    }
+    let top = most.map(|most| most * factor);
+    let mut total = [0.0f32; STRIDE];
+    for row in rows {
+        for lane in 0..STRIDE {
+            let weight = math::exp2(row[lane] * factor - top[lane]);
+            row[lane] = weight;
+            total[lane] += weight;
+        }
+    }
+    for lane in 0..STRIDE {
+        sums.lse[lane] = most[lane] * scale + total[lane].ln();
+        // Without keys all is zero, not 0/0.
+        let sum = if total[lane] == 0.0 { 1.0 } else { total[lane] };
+        sums.inverse[lane] = sum.recip();
+    }
+}
+
+#[inline(always)]
+fn scale<const WIDTH: usize>(tile: &mut Owned, factors: &[f32]) {
+    for (r, factor) in factors.iter().enumerate() {
+        let y = tile.array::<WIDTH>(r).map(|y| y * factor);
+        tile.set(r, y);
+        for x in &mut tile.row(r)[WIDTH..] {
+            *x *= factor;
+        }
+    }
+}
+
+multiversion! {
+    /// Each column of `scores` becomes exp(scale score - scale most) of that column.
+    fn softmax_columns(scores: &mut [f32], stride: usize, scale: f32, sums: &mut Sums) {
+        if stride == QUERIES {
+            softmax::<QUERIES>(scores, scale, sums);
+        } else {
+            assert_eq!(stride, LANES, "a block of queries has one stride or the other");
+            softmax::<LANES>(scores, scale, sums);
+        }
+    }
+
+    /// Row r times factors[r].
+    fn scale_rows(tile: &mut Owned, factors: &[f32]) {
+        by_width!(tile.columns(), scale(tile, factors));
+    }
+}

@@ -1,0 +1,109 @@
+//! B copied into panels as wide as a tile, so that a tile reads it from front to back.
+
+use super::Matrix;
+use super::tile::Shape;
+use crate::cpu::dispatch::{Level, level};
+use std::ops::Range;
+
+/// Values that packing `k` rows of `n` columns of B takes.
+pub(crate) fn packed_len(k: usize, n: usize) -> usize {
+    k * Shape::here().padded(n)
+}
+
+/// Packs B [k, n] into panels: for each panel, k rows of its width, zero past column n.
+pub(crate) fn pack(packed: &mut [f32], b: Matrix<'_>, k: usize, n: usize) {
+    assert!(b.holds(k, n), "B outside its data");
+    let shape = Shape::here();
+    let mut rest = &mut packed[..k * shape.padded(n)];
+    let mut first = 0;
+    while first < n {
+        let width = shape.panel(n - first);
+        let (panel, after) = rest.split_at_mut(k * width);
+        let columns = (n - first).min(width);
+        if columns < width {
+            panel.fill(0.0);
+        }
+        if b.column == 1 {
+            pack_rows(panel, b.at(0, first), width, columns);
+        } else {
+            pack_columns(panel, b.at(0, first), width, columns);
+        }
+        rest = after;
+        first += width;
+    }
+}
+
+/// Rows of B are contiguous.
+fn pack_rows(panel: &mut [f32], b: Matrix<'_>, width: usize, columns: usize) {
+    for (k, row) in panel.chunks_exact_mut(width).enumerate() {
+        let from = b.start + k * b.row;
+        row[..columns].copy_from_slice(&b.data[from..from + columns]);
+    }
+}
+
+/// B is a transpose: its columns are contiguous. By squares of eight as far as they fit.
+fn pack_columns(panel: &mut [f32], b: Matrix<'_>, width: usize, columns: usize) {
+    assert_eq!(b.row, 1, "one of B's strides must be one");
+    let k_count = panel.len() / width;
+    let squares =
+        if level() > Level::Portable { [k_count / 8 * 8, columns / 8 * 8] } else { [0; 2] };
+    #[cfg(target_arch = "x86_64")]
+    for k in (0..squares[0]).step_by(8) {
+        for column in (0..squares[1]).step_by(8) {
+            let from = &b.data[b.start + column * b.column + k..][..7 * b.column + 8];
+            let to = &mut panel[k * width + column..][..7 * width + 8];
+            // SAFETY: any level above Portable has AVX2; both slices hold eight rows of eight.
+            unsafe { transpose_square(from.as_ptr(), b.column, to.as_mut_ptr(), width) };
+        }
+    }
+    let mut scalar = |ks: Range<usize>, columns: Range<usize>| {
+        // Sixteen of a column at a time: the panel's lines stay in cache while the columns pass.
+        for first in ks.clone().step_by(16) {
+            let count = (ks.end - first).min(16);
+            for column in columns.clone() {
+                let from = b.start + column * b.column + first;
+                for (k, value) in b.data[from..from + count].iter().enumerate() {
+                    panel[(first + k) * width + column] = *value;
+                }
+            }
+        }
+    };
+    scalar(0..squares[0], squares[1]..columns);
+    scalar(squares[0]..k_count, 0..columns);
+}
+
+/// Writes eight rows of eight as columns.
+///
+/// # Safety
+/// The CPU has AVX2; eight values at each of eight rows are valid, `row` apart to read and `to_row`
+/// apart to write.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn transpose_square(from: *const f32, row: usize, to: *mut f32, to_row: usize) {
+    use std::arch::x86_64::{
+        _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_shuffle_ps, _mm256_storeu_ps,
+        _mm256_unpackhi_ps, _mm256_unpacklo_ps,
+    };
+    // SAFETY: rows 0 to 7 are valid by the caller's promise.
+    let r: [_; 8] = std::array::from_fn(|i| unsafe { _mm256_loadu_ps(from.add(i * row)) });
+    // Pairs of rows, then fours, each within halves of a register; then the halves.
+    let mut fours = [r[0]; 8];
+    for i in 0..2 {
+        let [a, b, c, d] = [r[4 * i], r[4 * i + 1], r[4 * i + 2], r[4 * i + 3]];
+        let low = [_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d)];
+        let high = [_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d)];
+        fours[4 * i] = _mm256_shuffle_ps::<0b01_00_01_00>(low[0], low[1]);
+        fours[4 * i + 1] = _mm256_shuffle_ps::<0b11_10_11_10>(low[0], low[1]);
+        fours[4 * i + 2] = _mm256_shuffle_ps::<0b01_00_01_00>(high[0], high[1]);
+        fours[4 * i + 3] = _mm256_shuffle_ps::<0b11_10_11_10>(high[0], high[1]);
+    }
+    for i in 0..4 {
+        let first = _mm256_permute2f128_ps::<0x20>(fours[i], fours[i + 4]);
+        let second = _mm256_permute2f128_ps::<0x31>(fours[i], fours[i + 4]);
+        // SAFETY: rows i and i + 4 are valid by the caller's promise.
+        unsafe {
+            _mm256_storeu_ps(to.add(i * to_row), first);
+            _mm256_storeu_ps(to.add((i + 4) * to_row), second);
+        }
+    }
+}
