@@ -26,7 +26,7 @@ fn main() -> engine::Result<()> {
         linear(peak, LinearSize { rows, input, output });
     }
     for (samples, tokens, heads, head_dim) in
-        [(16, 176, 16, 24), (16, 197, 3, 64), (2, 1568, 12, 64)]
+        [(16, 176, 16, 24), (16, 197, 3, 64), (128, 49, 6, 16), (2, 1568, 12, 64)]
     {
         attention(peak, samples, tokens, heads, head_dim)?;
     }

@@ -151,11 +151,8 @@ fn head(
             block(task, &mut key_side, &mut query_side, [first, queries], step * KEYS, dq);
         }
     }
-    for r in 0..k_rows {
-        let row = r * head_dim..(r + 1) * head_dim;
-        dk.row(r).copy_from_slice(&key_side.d_keys[row.clone()]);
-        dv.row(r).copy_from_slice(&key_side.d_values[row]);
-    }
+    write_rows(&mut dk, key_side.d_keys);
+    write_rows(&mut dv, key_side.d_values);
 }
 
 impl KeySide<'_> {
@@ -189,12 +186,11 @@ impl QuerySide<'_> {
         // Columns beyond the queries: weights of one, which no product reads.
         self.lse.fill(0.0);
         self.delta.fill(0.0);
-        for r in 0..count {
-            let from = (row + r) * width + head * head_dim;
-            let (out, dout) =
-                (&saved.out[from..from + head_dim], &saved.dout[from..from + head_dim]);
-            self.delta[r] = dot(out, dout);
-            self.lse[r] = saved.lse[(row + r) * saved.heads + head] * LOG2_E;
+        let delta = &mut self.delta[..count];
+        let from = row * width + head * head_dim;
+        row_products(delta, &saved.out[from..], &saved.dout[from..], [width, head_dim]);
+        for (r, lse) in self.lse[..count].iter_mut().enumerate() {
+            *lse = saved.lse[(row + r) * saved.heads + head] * LOG2_E;
         }
     }
 }
@@ -276,6 +272,34 @@ fn gradient<const WIDTH: usize>(tile: &mut Owned, p: &mut Owned, delta: &[f32], 
     }
 }
 
+/// Σ a b
+#[inline(always)]
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+    let mut sums = [0.0f32; 8];
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..8 {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    for lane in 0..4 {
+        sums[lane] += sums[lane + 4];
+    }
+    let mut sum = (sums[0] + sums[2]) + (sums[1] + sums[3]);
+    for (a, b) in a_rest.iter().zip(b_rest) {
+        sum += a * b;
+    }
+    sum
+}
+
+#[inline(always)]
+fn write<const WIDTH: usize>(to: &mut Owned, from: &[f32]) {
+    let columns = if WIDTH > 0 { WIDTH } else { to.columns() };
+    for r in 0..to.rows() {
+        to.row(r)[..columns].copy_from_slice(&from[r * columns..][..columns]);
+    }
+}
+
 multiversion! {
     /// s = exp(scale s - lse), with factor = scale log₂ e, lse of each column times log₂ e.
     fn exp_weights(tile: &mut Owned, lse: &[f32], factor: f32) {
@@ -287,22 +311,23 @@ multiversion! {
         by_width!(tile.columns(), gradient(tile, p, delta, scale));
     }
 
-    /// Σ a b
-    fn dot(a: &[f32], b: &[f32]) -> f32 {
-        let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
-        let mut sums = [0.0f32; 8];
-        for (a, b) in a.iter().zip(b) {
-            for lane in 0..8 {
-                sums[lane] += a[lane] * b[lane];
-            }
+    /// Σ a b of each row; rows are `lengths[1]` long and lie `lengths[0]` apart.
+    fn row_products(sums: &mut [f32], a: &[f32], b: &[f32], lengths: [usize; 2]) {
+        for (r, sum) in sums.iter_mut().enumerate() {
+            let row = r * lengths[0]..r * lengths[0] + lengths[1];
+            *sum = dot(&a[row.clone()], &b[row]);
         }
-        for lane in 0..4 {
-            sums[lane] += sums[lane + 4];
+    }
+
+    /// Copies compact rows to where they belong.
+    fn write_rows(to: &mut Owned, from: &[f32]) {
+        match to.columns() {
+            8 => write::<8>(to, from),
+            16 => write::<16>(to, from),
+            24 => write::<24>(to, from),
+            32 => write::<32>(to, from),
+            64 => write::<64>(to, from),
+            _ => write::<0>(to, from),
         }
-        let mut sum = (sums[0] + sums[2]) + (sums[1] + sums[3]);
-        for (a, b) in a_rest.iter().zip(b_rest) {
-            sum += a * b;
-        }
-        sum
     }
 }

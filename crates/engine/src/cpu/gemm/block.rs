@@ -1,5 +1,6 @@
 //! One thread's part of a product: running tiles over a block of C.
 
+use super::pack::copy_rows;
 use super::tile::{Shape, Tile};
 
 /// A matrix read by strides: element (i, j) lies at `start + i * row + j * column`.
@@ -30,10 +31,7 @@ impl<'a> Matrix<'a> {
     /// Copies rows of `columns` contiguous values, as many as `to` holds.
     pub(crate) fn copy_to(self, to: &mut [f32], columns: usize) {
         assert_eq!(self.column, 1, "rows must be contiguous");
-        for (i, to) in to.chunks_exact_mut(columns.max(1)).enumerate() {
-            let from = self.start + i * self.row;
-            to.copy_from_slice(&self.data[from..from + columns]);
-        }
+        copy_rows(to, columns, &self.data[self.start.min(self.data.len())..], self.row, columns);
     }
 
     /// Whether element (rows - 1, columns - 1) lies within the data.

@@ -102,7 +102,7 @@ impl Task {
     /// Large tasks reuse cached panels; a small C is cut finer so that all threads get some. It
     /// depends on the product alone, never on the number of threads.
     fn of(m: usize, n: usize) -> Self {
-        const ENOUGH: usize = 32;
+        const ENOUGH: usize = 16;
         let count = |task: Self| m.div_ceil(task.rows) * n.div_ceil(task.columns);
         let mut task = Self { rows: TASK_ROWS, columns: TASK_COLUMNS };
         while count(task) < ENOUGH && task.rows > 24 {

@@ -2,7 +2,7 @@
 
 use super::Matrix;
 use super::tile::Shape;
-use crate::cpu::dispatch::{Level, level};
+use crate::cpu::dispatch::{Level, level, multiversion};
 use std::ops::Range;
 
 /// Values that packing `k` rows of `n` columns of B takes.
@@ -35,9 +35,44 @@ pub(crate) fn pack(packed: &mut [f32], b: Matrix<'_>, k: usize, n: usize) {
 
 /// Rows of B are contiguous.
 fn pack_rows(panel: &mut [f32], b: Matrix<'_>, width: usize, columns: usize) {
-    for (k, row) in panel.chunks_exact_mut(width).enumerate() {
-        let from = b.start + k * b.row;
-        row[..columns].copy_from_slice(&b.data[from..from + columns]);
+    copy_rows(panel, width, &b.data[b.start.min(b.data.len())..], b.row, columns);
+}
+
+/// `WIDTH` is `columns` where that is a common one, else 0: a copy of known length is a few moves,
+/// not a call.
+#[inline(always)]
+fn copy<const WIDTH: usize>(
+    to: &mut [f32],
+    to_row: usize,
+    from: &[f32],
+    from_row: usize,
+    columns: usize,
+) {
+    let columns = if WIDTH > 0 { WIDTH } else { columns };
+    for (r, to) in to.chunks_exact_mut(to_row).enumerate() {
+        to[..columns].copy_from_slice(&from[r * from_row..][..columns]);
+    }
+}
+
+multiversion! {
+    /// Copies the first `columns` of each row of `from` to the rows of `to`; lengths of rows are
+    /// `from_row` and `to_row`.
+    pub(crate) fn copy_rows(
+        to: &mut [f32],
+        to_row: usize,
+        from: &[f32],
+        from_row: usize,
+        columns: usize,
+    ) {
+        match columns {
+            0 => {}
+            8 => copy::<8>(to, to_row, from, from_row, columns),
+            16 => copy::<16>(to, to_row, from, from_row, columns),
+            24 => copy::<24>(to, to_row, from, from_row, columns),
+            32 => copy::<32>(to, to_row, from, from_row, columns),
+            64 => copy::<64>(to, to_row, from, from_row, columns),
+            _ => copy::<0>(to, to_row, from, from_row, columns),
+        }
     }
 }
 
