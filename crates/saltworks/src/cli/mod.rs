@@ -35,7 +35,7 @@ enum Command {
 
 /// Why a command did not finish.
 enum Failure {
-    /// What was asked cannot be done; nothing was run.
+    /// What was asked cannot be done, or an image cannot be read: for the user to correct.
     Asked(Box<dyn std::error::Error>),
     /// The run failed.
     Run(Box<dyn std::error::Error>),

@@ -5,7 +5,7 @@ use super::setup::{self, Images};
 use super::{Failure, asked, ran, use_threads};
 use crate::files::write_whole;
 use crate::mask::Masking;
-use crate::method::{MODEL_KEY, Mae, Method, Salt};
+use crate::method::{CheckpointError, MODEL_KEY, Mae, Method, Salt};
 use crate::model::{Encoder, VitSpec};
 use crate::recipe::{self, MethodName, Recipe, Schedule, Stage};
 use crate::report::{MetricsLog, ProbeRow, Progress, environment, probe_table};
@@ -34,6 +34,9 @@ pub(super) struct Arguments {
     overwrite: bool,
 }
 
+/// What is written of a run before it begins.
+const RECORDS: [&str; 3] = ["recipe.toml", "environment.json", "metrics.jsonl"];
+
 /// Everything a stage was checked for before the first one begins.
 struct Planned<'a> {
     stage: &'a Stage,
@@ -48,10 +51,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let images = setup::open(&recipe)?;
     let plan = plan(&recipe, &images)?;
     let mut run = Run::create(arguments, &recipe, &images, threads)?;
-    for (place, planned) in plan.iter().enumerate() {
-        run.stage(place, planned)?;
+    let done = run.stages(&plan).and_then(|()| run.finish());
+    if matches!(done, Err(Failure::Asked(_))) && !run.trained {
+        run.discard();
     }
-    run.finish()
+    done
 }
 
 /// Checks every stage against the data before anything is trained.
@@ -64,10 +68,26 @@ fn plan<'a>(recipe: &'a Recipe, images: &Images) -> Result<Vec<Planned<'a>>, Fai
         }
         .map_err(asked)?;
         stage.masks.validate(spec.grid()).map_err(asked)?;
+        check_teacher(recipe, stage, &spec)?;
         let schedule = stage.resolve(images.train.len()).map_err(asked)?;
         Ok(Planned { stage, spec, schedule })
     };
     recipe.stage.iter().map(check).collect()
+}
+
+/// Checks that what teaches a stage can, before hours go into the stages ahead of it.
+fn check_teacher(recipe: &Recipe, stage: &Stage, spec: &VitSpec) -> Result<(), Failure> {
+    let Some(teacher) = &stage.teacher else { return Ok(()) };
+    let checked = match recipe.stage.iter().find(|other| other.name == *teacher) {
+        Some(earlier) => {
+            Salt::check_sizes(&setup::spec(recipe, earlier)?, spec).map_err(Into::into)
+        }
+        None => Salt::load_teacher(Path::new(teacher), spec).map(drop),
+    };
+    checked.map_err(|error| match error {
+        CheckpointError::Weights(named) => asked(named),
+        other => asked(format!("teacher {teacher}: {other}")),
+    })
 }
 
 /// A run and its folder.
@@ -78,10 +98,12 @@ struct Run<'a> {
     log: MetricsLog,
     rows: Vec<ProbeRow>,
     stop: Arc<AtomicBool>,
+    /// Whether a step was made.
+    trained: bool,
 }
 
 impl<'a> Run<'a> {
-    /// Makes the folder, records what runs where, and probes what needs no training.
+    /// Makes the folder and records what runs where.
     fn create(
         arguments: &Arguments,
         recipe: &'a Recipe,
@@ -95,9 +117,10 @@ impl<'a> Run<'a> {
             write_whole(&path, text.as_bytes()).map_err(|error| cannot_write(&path, &error))
         };
         // A recipe holds only what TOML can.
-        write("recipe.toml", &toml::to_string(recipe).expect("a recipe as TOML"))?;
-        write("environment.json", &format!("{:#}\n", environment(threads)))?;
-        let path = out.join("metrics.jsonl");
+        let [recipe_name, environment_name, metrics_name] = RECORDS;
+        write(recipe_name, &toml::to_string(recipe).expect("a recipe as TOML"))?;
+        write(environment_name, &format!("{:#}\n", environment(threads)))?;
+        let path = out.join(metrics_name);
         let log = MetricsLog::create(&path).map_err(|error| cannot_write(&path, &error))?;
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -110,9 +133,22 @@ impl<'a> Run<'a> {
         let probes = images.held_out.as_ref().map(|s| format!("; probing: {}", s.describe()));
         say(&format!("{trains}{}; {threads} threads", probes.unwrap_or_default()));
         let rows = Vec::new();
-        let mut run = Self { recipe, images, out, log, rows, stop };
-        run.probe("raw pixels", &Extractor::Pixels)?;
-        Ok(run)
+        Ok(Self { recipe, images, out, log, rows, stop, trained: false })
+    }
+
+    /// Probes what needs no training, then trains and probes every stage.
+    fn stages(&mut self, plan: &[Planned<'_>]) -> Result<(), Failure> {
+        self.probe("raw pixels", &Extractor::Pixels)?;
+        plan.iter().enumerate().try_for_each(|(place, planned)| self.stage(place, planned))
+    }
+
+    /// Takes back what `create` made, for a run that was refused.
+    fn discard(&self) {
+        // Best effort: the refusal is what counts. A folder that holds anything else stays.
+        for name in RECORDS {
+            let _ = fs::remove_file(self.out.join(name));
+        }
+        let _ = fs::remove_dir(&self.out);
     }
 
     /// Trains a stage, saves its encoder and probes it.
@@ -178,8 +214,10 @@ impl<'a> Run<'a> {
         };
         let mut progress = Progress::new(&stage.name, schedule.steps);
         let mut written = Ok(());
+        let mut made = false;
         let log = &mut self.log;
         let ended = train::run(training, &self.stop, &mut |Event::Step(report)| {
+            made = true;
             progress.step(&report);
             if written.is_ok() {
                 written = log.step(&stage.name, &report);
@@ -190,9 +228,12 @@ impl<'a> Run<'a> {
         written
             .and(flushed)
             .map_err(|error| ran(format!("cannot write {}: {error}", path.display())))?;
-        let ended = ended.map_err(ran)?;
-        self.save(&stage.name, method)?;
-        match ended {
+        self.trained |= made;
+        if made || ended.is_ok() {
+            // What was learned until an error is kept too: it may have been hours.
+            self.save(&stage.name, method)?;
+        }
+        match ended.map_err(train_failure)? {
             Ended::Whole => {
                 progress.finish();
                 Ok(())
@@ -238,10 +279,12 @@ impl<'a> Run<'a> {
 
     /// Shows the table of probes and writes it.
     #[allow(clippy::print_stdout)] // the result of the run
-    fn finish(self) -> Result<(), Failure> {
+    fn finish(&self) -> Result<(), Failure> {
         let held_out = self.images.held_out.as_ref().map_or(0, |source| source.len());
         if self.rows.is_empty() {
-            say("no probes: the data has no classes, or nothing was held out");
+            say(
+                "no probes: they need two classes or more, a class for every image, and data.holdout",
+            );
         } else {
             println!("\n{}", probe_table(&self.rows, held_out));
             let rows: Vec<_> = self.rows.iter().map(row_json).collect();
@@ -253,6 +296,14 @@ impl<'a> Run<'a> {
         let places: Vec<_> = places.map(|path| path.display().to_string()).collect();
         say(&format!("encoders (timm's names): {}", places.join(", ")));
         Ok(())
+    }
+}
+
+/// An image that cannot be read is the user's to mend, anything else a failed run.
+fn train_failure(error: train::Error) -> Failure {
+    match error {
+        train::Error::Data(error) => asked(error),
+        other => ran(other),
     }
 }
 

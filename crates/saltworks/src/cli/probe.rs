@@ -1,7 +1,7 @@
 //! Frozen features of the training and held-out images, and what probes make of them.
 
 use super::setup::{self, Images};
-use super::{Failure, ran};
+use super::{Failure, asked, ran};
 use crate::data::Source;
 use crate::eval::{Features, KnnOptions, LinearOptions, knn, linear};
 use crate::method::embed;
@@ -61,7 +61,7 @@ fn features(
 ) -> Result<Vec<Features>, Failure> {
     let mut loader = setup::feature_loader(&recipe.data, source.clone())?;
     let mut all: Vec<Features> = Vec::new();
-    while let Some(loaded) = loader.next_batch().map_err(ran)? {
+    while let Some(loaded) = loader.next_batch().map_err(asked)? {
         let batch = loaded.batch;
         let made = extract(&batch.images, extractor).map_err(ran)?;
         for (kind, (rows, dim)) in made.into_iter().enumerate() {

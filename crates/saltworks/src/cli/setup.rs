@@ -27,10 +27,19 @@ pub(super) fn open(recipe: &Recipe) -> Result<Images, Failure> {
     if data.holdout == 0 {
         return Ok(Images { train: source, held_out: None });
     }
+    let len = source.len();
+    if data.holdout >= len {
+        let (found, most, what) = (data.holdout, len - 1, source.describe());
+        return Err(asked(format!(
+            "data.holdout is {found}, expected 0 to {most} of the images ({what}). Add --set \
+             data.holdout={} or another number",
+            len / 10
+        )));
+    }
     let holdout = if data.path.starts_with("builtin:") {
         Holdout::Last { count: data.holdout }
     } else {
-        let fraction = data.holdout as f64 / source.len() as f64;
+        let fraction = data.holdout as f64 / len as f64;
         Holdout::Share { fraction, seed: recipe.seed }
     };
     let (train, held_out) = hold_out(&source, holdout).map_err(asked)?;

@@ -50,24 +50,16 @@ pub struct Salt {
 
 impl Salt {
     /// Freezes `teacher`; a new predictor's first weights are drawn from `seed`. Teacher and
-    /// student may differ in all but their grid of patches.
+    /// student may differ in all but the images they see and their grid of patches.
     pub fn new(
         teacher: Encoder,
         student: Encoder,
         options: SaltOptions,
         seed: u64,
     ) -> Result<Self> {
-        let (of_teacher, of_student) = (teacher.grid(), student.grid());
-        if of_teacher != of_student {
-            return Err(Error::Shape {
-                op: "salt",
-                arg: "the student's grid of patches",
-                found: of_student.to_string(),
-                expected: format!("the teacher's {of_teacher}"),
-            });
-        }
+        Self::check_sizes(teacher.spec(), student.spec())?;
         let widths = (student.spec().width, teacher.spec().width);
-        let predictor = Predictor::new(options.predictor, widths.0, widths.1, of_student, seed);
+        let predictor = Predictor::new(options.predictor, widths.0, widths.1, student.grid(), seed);
         Ok(Self { teacher: Frozen::new(teacher), student, predictor, options })
     }
 
@@ -80,13 +72,40 @@ impl Salt {
         options: SaltOptions,
         seed: u64,
     ) -> std::result::Result<Self, CheckpointError> {
+        let teacher = Self::load_teacher(path, sizes)?;
+        Ok(Self::new(teacher, student, options, seed)?)
+    }
+
+    /// The encoder of a checkpoint that is to teach a student of the sizes `student`.
+    pub fn load_teacher(
+        path: &Path,
+        student: &VitSpec,
+    ) -> std::result::Result<Encoder, CheckpointError> {
         let file = weights::load(path)?;
         let stated = file.metadata.get(MODEL_KEY).and_then(|text| serde_json::from_str(text).ok());
-        let sizes = stated.unwrap_or_else(|| sizes.clone());
+        let sizes = stated.unwrap_or_else(|| student.clone());
         sizes.check()?;
+        Self::check_sizes(&sizes, student)?;
         let teacher = Encoder::new(&sizes, 0);
         weights::assign(path, &file.encoder(), &teacher.parameters())?;
-        Ok(Self::new(teacher, student, options, seed)?)
+        Ok(teacher)
+    }
+
+    /// Refuses a teacher that sees other images, or another grid of patches, than the student.
+    pub fn check_sizes(teacher: &VitSpec, student: &VitSpec) -> Result<()> {
+        let sizes = |spec: &VitSpec| {
+            let ([_, h, w], c) = (spec.image, spec.channels);
+            format!("{} patches of {h} x {w} images with {c} channels", spec.grid())
+        };
+        if sizes(teacher) == sizes(student) {
+            return Ok(());
+        }
+        Err(Error::Shape {
+            op: "salt",
+            arg: "what the teacher sees",
+            found: sizes(teacher),
+            expected: format!("the student's {}", sizes(student)),
+        })
     }
 
     /// The trained encoder.

@@ -141,6 +141,9 @@ fn check(recipe: &Recipe) -> Result<(), RecipeError> {
     if data.size == 0 {
         return value("data.size", "0".into(), "at least one pixel");
     }
+    if data.threads == 0 {
+        return value("data.threads", "0".into(), "at least 1");
+    }
     if ![1, 3].contains(&data.channels) {
         return value("data.channels", data.channels.to_string(), "1 (grey) or 3 (colour)");
     }
@@ -164,12 +167,14 @@ fn check(recipe: &Recipe) -> Result<(), RecipeError> {
     Ok(())
 }
 
+fn refuse(stage: &Stage, key: &str, found: String, expected: &str) -> Result<(), RecipeError> {
+    let key = format!("{key} of stage {:?}", stage.name);
+    Err(RecipeError::Value { key, found, expected: expected.to_owned() })
+}
+
 fn check_stage(stage: &Stage, earlier: &[Stage]) -> Result<(), RecipeError> {
     let name = &stage.name;
-    let value = |key: &str, found: String, expected: &str| {
-        let key = format!("{key} of stage {name:?}");
-        Err(RecipeError::Value { key, found, expected: expected.to_owned() })
-    };
+    let value = |key: &str, found: String, expected: &str| refuse(stage, key, found, expected);
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
     if name.is_empty() || !name.chars().all(plain) {
         return value("name", format!("{name:?}"), "letters, digits, - and _: it names a folder");
@@ -187,13 +192,43 @@ fn check_stage(stage: &Stage, earlier: &[Stage]) -> Result<(), RecipeError> {
         let expected = format!("a number that divides the batch of {}", stage.batch);
         return value("accumulate", stage.accumulate.to_string(), &expected);
     }
-    for (key, rate) in
-        [("lr", stage.lr), ("start_lr", stage.start_lr), ("final_lr", stage.final_lr)]
-    {
-        if !(0.0..1e3).contains(&rate) {
-            return value(key, rate.to_string(), "0 or more");
+    check_numbers(stage)?;
+    check_teacher(stage, earlier)
+}
+
+fn check_numbers(stage: &Stage) -> Result<(), RecipeError> {
+    let value = |key: &str, found: String, expected: &str| refuse(stage, key, found, expected);
+    let lengths = [
+        ("epochs", stage.epochs),
+        ("steps", stage.steps.map(|steps| steps as f64)),
+        ("samples", stage.samples.map(|samples| samples as f64)),
+    ];
+    for (key, length) in lengths {
+        if let Some(length) = length.filter(|length| !(*length > 0.0 && length.is_finite())) {
+            return value(key, length.to_string(), "a number above 0");
         }
     }
+    let final_weight_decay = stage.final_weight_decay.unwrap_or(stage.weight_decay);
+    for (key, rate) in [
+        ("lr", stage.lr),
+        ("start_lr", stage.start_lr),
+        ("final_lr", stage.final_lr),
+        ("weight_decay", stage.weight_decay),
+        ("final_weight_decay", final_weight_decay),
+        ("clip", f64::from(stage.clip)),
+    ] {
+        if !(0.0..1e3).contains(&rate) {
+            return value(key, rate.to_string(), "at least 0 and below 1000");
+        }
+    }
+    if !stage.betas.iter().all(|beta| (0.0..1.0).contains(beta)) {
+        return value("betas", format!("{:?}", stage.betas), "two numbers from 0 to below 1");
+    }
+    Ok(())
+}
+
+fn check_teacher(stage: &Stage, earlier: &[Stage]) -> Result<(), RecipeError> {
+    let value = |key: &str, found: String, expected: &str| refuse(stage, key, found, expected);
     match (stage.method, &stage.teacher) {
         (MethodName::Mae, Some(teacher)) => {
             value("teacher", format!("{teacher:?}"), "none for mae")

@@ -30,8 +30,6 @@ pub struct Recipe {
 pub struct Data {
     /// A folder of images, an IDX file, or `builtin:fashion-mnist`.
     pub path: String,
-    /// Labels of an IDX file of images.
-    pub labels: Option<String>,
     /// Height and width in pixels that images are brought to; the model's image size.
     pub size: usize,
     /// 1 for grey, 3 for colour.
@@ -51,7 +49,6 @@ impl Default for Data {
     fn default() -> Self {
         Self {
             path: "builtin:fashion-mnist".into(),
-            labels: None,
             size: 28,
             channels: 1,
             normalize: Normalize::default(),

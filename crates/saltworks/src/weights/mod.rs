@@ -1,8 +1,8 @@
 //! Weights in and out of safetensors files, strict: every tensor by name and shape.
 
 use engine::{Parameter, Tensor};
-use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
@@ -84,27 +84,29 @@ impl File {
     }
 }
 
-/// Writes tensors to `path`, whole or not at all.
+/// Writes tensors to `path`, whole or not at all. The same tensors give the same bytes: the crate's
+/// `serialize` orders metadata as a hash map does, differently in every process, so the header is
+/// made here. Format: <https://huggingface.co/docs/safetensors>, "Format".
 pub fn save(
     path: &Path,
     tensors: &[(String, Tensor)],
     metadata: HashMap<String, String>,
 ) -> Result<(), Error> {
-    let bytes: Vec<Vec<u8>> = tensors
-        .iter()
-        .map(|(_, tensor)| tensor.as_slice().iter().flat_map(|x| x.to_le_bytes()).collect())
-        .collect();
+    let mut header = serde_json::Map::new();
+    header.insert("__metadata__".to_owned(), json!(metadata));
+    let mut bytes: Vec<u8> = Vec::new();
+    for (name, tensor) in tensors {
+        let begin = bytes.len();
+        bytes.extend(tensor.as_slice().iter().flat_map(|x| x.to_le_bytes()));
+        let offsets = [begin, bytes.len()];
+        let entry = json!({ "dtype": "F32", "shape": tensor.shape(), "data_offsets": offsets });
+        header.insert(name.clone(), entry);
+    }
+    let mut header = Value::from(header).to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let len = (header.len() as u64).to_le_bytes();
+    let file = [len.as_slice(), &header, &bytes].concat();
     let name = || path.display().to_string();
-    let format = |error: safetensors::SafeTensorError| Error::Format {
-        path: name(),
-        problem: error.to_string(),
-    };
-    let views = tensors.iter().zip(&bytes).map(|((name, tensor), bytes)| {
-        TensorView::new(Dtype::F32, tensor.shape().to_vec(), bytes)
-            .map(|view| (name.as_str(), view))
-    });
-    let views: Vec<_> = views.collect::<Result<_, _>>().map_err(format)?;
-    let file = safetensors::serialize(views, Some(metadata)).map_err(format)?;
     crate::files::write_whole(path, &file).map_err(|source| Error::Write { path: name(), source })
 }
 
@@ -194,6 +196,20 @@ mod tests {
         other.iter().for_each(|(_, p)| p.set_value(&vec![0.0; p.value().len()]).unwrap());
         assign(&path, &load(&path).unwrap().tensors, &other).unwrap();
         assert_eq!(other[1].1.value().to_vec(), [0.0, 1.0, 2.0, 3.0, 4.0]);
+    }
+
+    #[test]
+    fn the_same_weights_are_the_same_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let bytes = |name: &str| {
+            let path = folder.path().join(name);
+            // Each hash map has an order of its own.
+            let metadata = ["a", "b", "c", "d", "e"].map(|key| (key.into(), "x".into())).into();
+            save(&path, &values(&parameters()), metadata).unwrap();
+            assert_eq!(load(&path).unwrap().metadata["e"], "x");
+            std::fs::read(&path).unwrap()
+        };
+        assert_eq!(bytes("one"), bytes("two"));
     }
 
     #[test]
