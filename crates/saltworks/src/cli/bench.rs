@@ -1,12 +1,12 @@
 //! `saltworks bench`: times steps on synthetic images.
 
-use super::{Failure, asked, ran, use_threads};
-use crate::mask::{Masking, MultiBlock};
-use crate::method::{Covered, Mae, MaeOptions, Method, PixelNorm, Salt, SaltOptions};
-use crate::model::{Encoder, StepKey, TransformerSpec, VitSpec};
-use crate::train::{Optimizer, OptimizerOptions};
+use super::{Failure, asked, ran, setup, use_threads};
+use crate::method::{Method, Salt};
+use crate::model::{Encoder, StepKey, VitSpec};
+use crate::recipe::{self, Recipe, Stage};
+use crate::train::Optimizer;
 use engine::cpu::fma_peak_gflops;
-use engine::ops::{Images, LossKind};
+use engine::ops::Images;
 use engine::random::Random;
 use engine::{Tape, Times};
 use serde_json::json;
@@ -24,15 +24,16 @@ pub(super) struct Arguments {
     /// Images of a step.
     #[arg(long, default_value_t = 16)]
     batch: usize,
-    /// Steps to time, after one that is not timed.
+    /// Steps to time, after two that are not.
     #[arg(long, default_value_t = 5)]
     steps: usize,
     /// Threads; 0 for one per core.
     #[arg(long, default_value_t = 0)]
     threads: usize,
-    /// Width, depth and heads of the predictor (salt) or decoder (mae).
-    #[arg(long, num_args = 3, value_names = ["WIDTH", "DEPTH", "HEADS"])]
-    trunk: Option<Vec<usize>>,
+    /// Settings of the step as a recipe has them, e.g. model.depth=6 or data.size=96; those of the
+    /// stage under the name `step`, e.g. step.predictor={width=64,depth=2,heads=4}.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// Print one line of JSON instead.
     #[arg(long)]
     json: bool,
@@ -45,57 +46,86 @@ enum What {
     Features,
 }
 
+/// Steps before the clock counts: buffers are taken from the system in them.
+const UNTIMED: usize = 2;
+
 /// What the timed steps took.
 struct Measured {
     seconds: Vec<f64>,
     flops: f64,
     times: Times,
+    /// Tokens of an image, as the mean of the timed steps.
+    tokens: Tokens,
+}
+
+/// Tokens that the encoder sees and that are to be predicted.
+#[derive(Clone, Copy, Default)]
+struct Tokens {
+    context: f64,
+    target: f64,
 }
 
 /// Runs the command.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let threads = use_threads(arguments.threads);
-    let spec = VitSpec::from_name(&arguments.model).map_err(asked)?;
-    if arguments.batch == 0 || arguments.steps == 0 {
-        return Err(asked("--batch and --steps must be at least 1"));
-    }
+    let recipe = recipe(arguments)?;
     let peak = fma_peak_gflops(threads);
-    let measured = measure(arguments, &spec)?;
-    report(arguments, &measured, peak, threads);
+    let measured = measure(arguments.stage, &recipe)?;
+    report(&recipe, &measured, peak, threads, arguments.json);
     Ok(())
 }
 
-fn trunk(arguments: &Arguments, width: usize, depth: usize, heads: usize) -> TransformerSpec {
-    match arguments.trunk.as_deref() {
-        Some(&[width, depth, heads]) => TransformerSpec { width, depth, heads },
-        _ => TransformerSpec { width, depth, heads },
+/// What is timed, as a recipe: one mask for a batch, optimizer and sizes as the reference's.
+fn recipe(arguments: &Arguments) -> Result<Recipe, Failure> {
+    if arguments.batch == 0 || arguments.steps == 0 {
+        return Err(asked("--batch and --steps must be at least 1"));
     }
+    let spec = VitSpec::from_name(&arguments.model).map_err(asked)?;
+    let (teacher, method) = match arguments.stage {
+        What::Salt => {
+            let teacher = "[[stage]]\nname = 'teacher'\nsteps = 1\n";
+            (teacher, "method = 'salt'\nteacher = 'teacher'\n")
+        }
+        What::Mae | What::Features => ("", ""),
+    };
+    let text = format!(
+        "data = {{ size = {}, channels = {} }}\nmodel = {{ name = '{}' }}\n{teacher}\
+         [[stage]]\nname = 'step'\nbatch = {}\nsteps = {}\n{method}\
+         masks = {{ kind = 'multi_block', per_sample = false }}\n",
+        spec.image[1], spec.channels, arguments.model, arguments.batch, arguments.steps
+    );
+    let recipe = recipe::from_text("bench", &text, &arguments.set).map_err(asked)?;
+    let stage = timed_stage(&recipe);
+    if stage.steps.is_none() || stage.accumulate > 1 {
+        return Err(asked("bench counts whole steps: its length is --steps, its batch --batch"));
+    }
+    Ok(recipe)
 }
 
-fn measure(arguments: &Arguments, spec: &VitSpec) -> Result<Measured, Failure> {
-    let images = synthetic(spec, arguments.batch).map_err(ran)?;
-    let encoder = Encoder::new(spec, 0);
-    match arguments.stage {
+/// The stage `step`; a teacher's stands before it.
+fn timed_stage(recipe: &Recipe) -> &Stage {
+    // `recipe` makes one stage or two.
+    recipe.stage.last().expect("a stage")
+}
+
+fn measure(what: What, recipe: &Recipe) -> Result<Measured, Failure> {
+    let stage = timed_stage(recipe);
+    let spec = setup::spec(recipe, stage)?;
+    let images = synthetic(&spec, stage.batch).map_err(ran)?;
+    let encoder = Encoder::new(&spec, 0);
+    match what {
         What::Features => {
-            timed(arguments.steps, |tape, _| features(tape, &encoder, &images).map_err(ran))
+            let context = (stage.batch * encoder.grid().len()) as f64;
+            timed(stage, |tape, _| {
+                features(tape, &encoder, &images).map_err(ran)?;
+                Ok(Tokens { context, target: 0.0 })
+            })
         }
-        What::Mae => {
-            let options = MaeOptions {
-                decoder: trunk(arguments, 512, 8, 16),
-                covered: Covered::AllMasked,
-                pixel_norm: PixelNorm::Joint,
-                loss: LossKind::Mse,
-            };
-            training(arguments, &Mae::new(encoder, options, 0), &images)
-        }
+        What::Mae => training(stage, &setup::mae(encoder, stage, 0), &images),
         What::Salt => {
-            let options = SaltOptions {
-                predictor: trunk(arguments, 384, 12, 16),
-                loss: LossKind::L1,
-                target_layer_norm: false,
-            };
-            let salt = Salt::new(Encoder::new(spec, 1), encoder, options, 0).map_err(asked)?;
-            training(arguments, &salt, &images)
+            let teacher = Encoder::new(&setup::spec(recipe, &recipe.stage[0])?, 1);
+            let salt = Salt::new(teacher, encoder, setup::salt_options(stage), 0).map_err(asked)?;
+            training(stage, &salt, &images)
         }
     }
 }
@@ -105,40 +135,40 @@ fn features(tape: &Tape, encoder: &Encoder, images: &Images) -> engine::Result<(
     encoder.forward(tape, images, Patches::All, Read::All, None).map(drop)
 }
 
-fn training(
-    arguments: &Arguments,
-    method: &dyn Method,
-    images: &Images,
-) -> Result<Measured, Failure> {
-    let masking = Masking::MultiBlock(MultiBlock { per_sample: false, ..MultiBlock::default() });
+fn training(stage: &Stage, method: &dyn Method, images: &Images) -> Result<Measured, Failure> {
     let grid = method.encoder().grid();
-    masking.validate(grid).map_err(asked)?;
-    let options = OptimizerOptions { betas: (0.9, 0.95), eps: 1e-8, clip: None, decay_all: false };
-    let mut optimizer = Optimizer::new(method.parameters(), options);
-    timed(arguments.steps, |tape, step| {
-        let masks = masking.sample(grid, arguments.batch, 0, step).map_err(ran)?;
+    stage.masks.validate(grid).map_err(asked)?;
+    let mut optimizer = Optimizer::new(method.parameters(), setup::optimizer(stage));
+    timed(stage, |tape, step| {
+        let masks = stage.masks.sample(grid, stage.batch, 0, step).map_err(ran)?;
         optimizer.zero_grad();
         let result = method.step(tape, images, &masks, StepKey { seed: 0, step }).map_err(ran)?;
         tape.backward(&result.loss).map_err(ran)?;
-        optimizer.step(1e-4, 0.04).map_err(ran)?;
-        Ok(())
+        optimizer.step(1e-4, stage.weight_decay).map_err(ran)?;
+        let (context, target) = (result.context_tokens as f64, result.target_count as f64);
+        Ok(Tokens { context, target })
     })
 }
 
+/// Times steps; each gives the tokens of its batch.
 fn timed(
-    steps: usize,
-    mut step: impl FnMut(&Tape, u64) -> Result<(), Failure>,
+    stage: &Stage,
+    mut step: impl FnMut(&Tape, u64) -> Result<Tokens, Failure>,
 ) -> Result<Measured, Failure> {
-    let mut measured = Measured { seconds: Vec::new(), flops: 0.0, times: Times::new() };
-    for index in 0..=steps {
+    let (steps, tokens) = (stage.steps.unwrap_or(1) as usize, Tokens::default());
+    let mut measured = Measured { seconds: Vec::new(), flops: 0.0, times: Times::new(), tokens };
+    let share = ((steps * stage.batch) as f64).recip();
+    for index in 0..steps + UNTIMED {
         let tape = Tape::new().timed();
         let start = Instant::now();
-        step(&tape, index as u64)?;
-        if index == 0 {
-            continue; // buffers are taken from the system in the first step
+        let tokens = step(&tape, index as u64)?;
+        if index < UNTIMED {
+            continue;
         }
         measured.seconds.push(start.elapsed().as_secs_f64());
         measured.flops += tape.flops() / steps as f64;
+        measured.tokens.context += tokens.context * share;
+        measured.tokens.target += tokens.target * share;
         for (op, times) in tape.times() {
             match measured.times.iter_mut().find(|(name, _)| *name == op) {
                 Some((_, sums)) => (0..2).for_each(|way| sums[way] += times[way]),
@@ -167,30 +197,36 @@ fn peak_memory_bytes() -> Option<u64> {
 }
 
 #[allow(clippy::print_stdout)] // the result of the command
-fn report(arguments: &Arguments, measured: &Measured, peak: f64, threads: usize) {
+fn report(recipe: &Recipe, measured: &Measured, peak: f64, threads: usize, as_json: bool) {
+    let batch = timed_stage(recipe).batch;
     let mut sorted = measured.seconds.clone();
     sorted.sort_by(f64::total_cmp);
     let (median, least) = (sorted[sorted.len() / 2], sorted[0]);
     let gflops = measured.flops / median * 1e-9;
     let memory = peak_memory_bytes();
-    if arguments.json {
+    if as_json {
         let line = json!({
             "seconds_per_step_median": median,
             "seconds_per_step_min": least,
-            "images_per_second": arguments.batch as f64 / median,
+            "images_per_second": batch as f64 / median,
             "gflops": gflops,
             "peak_fraction": gflops / peak,
             "peak_memory_bytes": memory,
             "fma_peak_gflops": peak,
             "gflop_per_step": measured.flops * 1e-9,
+            "context_tokens": measured.tokens.context,
+            "target_tokens": measured.tokens.target,
             "threads": threads,
         });
         println!("{line}");
         return;
     }
-    println!("{} , batch {}, {threads} threads", arguments.model, arguments.batch);
+    let name = recipe.model.name.as_deref().unwrap_or_default();
+    println!("{name}, batch {batch}, {threads} threads");
+    let Tokens { context, target } = measured.tokens;
+    println!("tokens of an image: {context:.0} context, {target:.0} target");
     println!("seconds per step: median {median:.4}, minimum {least:.4}");
-    println!("images/s: {:.1}", arguments.batch as f64 / median);
+    println!("images/s: {:.1}", batch as f64 / median);
     println!(
         "{gflops:.1} GFLOP/s, {:.1} % of the measured multiply-add peak of {peak:.1}\n\
          ({:.1} GFLOP a step: 2 per multiply-add of every matrix product made, forward and \
@@ -203,12 +239,12 @@ fn report(arguments: &Arguments, measured: &Measured, peak: f64, threads: usize)
     }
     let total: f64 = measured.seconds.iter().sum();
     println!("\n{:<18} {:>12} {:>12} {:>8}", "operation", "forward ms", "backward ms", "share");
-    let mut rest = total;
+    let (mut rest, steps) = (total, measured.seconds.len());
     for (op, [forward, backward]) in &measured.times {
         rest -= forward + backward;
-        row(op, *forward, *backward, total, arguments.steps);
+        row(op, *forward, *backward, total, steps);
     }
-    row("everything else", rest, 0.0, total, arguments.steps);
+    row("everything else", rest, 0.0, total, steps);
 }
 
 #[allow(clippy::print_stdout)] // as `report`

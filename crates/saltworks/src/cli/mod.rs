@@ -79,7 +79,9 @@ pub fn main() -> ExitCode {
 
 /// Uses this many threads for all computation; 0 for one per core. Returns how many there are.
 fn use_threads(threads: usize) -> usize {
-    // It can only fail if the pool exists already, and then its threads are as good.
-    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    // This thread is one of them: asking a pool from outside costs two trips through the kernel for
+    // every operation. It can only fail if the pool exists already, and then its threads are as good.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread();
+    let _ = pool.build_global();
     rayon::current_num_threads()
 }

@@ -24,10 +24,15 @@ pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Recipe, Recipe
             (name, text)
         }
     };
-    let mut recipe = parse(&origin, &text)?;
+    from_text(&origin, &text, overrides)
+}
+
+/// As [`load`], from a text that messages call `origin`.
+pub fn from_text(origin: &str, text: &str, overrides: &Overrides) -> Result<Recipe, RecipeError> {
+    let mut recipe = parse(origin, text)?;
     if !overrides.is_empty() {
         // `parse` has accepted the text, so it is a table.
-        let mut table: Table = text.parse().map_err(|error| text_error(&origin, &text, &error))?;
+        let mut table: Table = text.parse().map_err(|error| text_error(origin, text, &error))?;
         for given in overrides {
             set(&mut table, given)?;
             recipe = Recipe::deserialize(table.clone()).map_err(|error| {

@@ -8,7 +8,7 @@ mod load;
 mod schema;
 mod suggest;
 
-pub use load::{Overrides, QUICKSTART, load};
+pub use load::{Overrides, QUICKSTART, from_text, load};
 pub use schema::{
     Augment, Covered, Data, Duration, Loss, MethodName, Model, Normalize, PixelNorm, Probe, Recipe,
     Schedule, Stage, Trunk,
