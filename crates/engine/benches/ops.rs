@@ -73,6 +73,12 @@ fn linear(peak: f64, size: LinearSize) {
         Cpu.linear(y.view_mut(), x.view(), w.view(), bias, size, Epilogue::Gelu(None));
     });
     line(&format!("linear_gelu {rows}x{input}x{output}"), flops, seconds, peak);
+    let (mut slope, mut curved) = (Cpu.buffer(rows * input), Cpu.buffer(rows * input));
+    let seconds = shortest(|| {
+        let (slope, curved) = (slope.view_mut(), curved.view_mut());
+        Cpu.linear_grad_gelu(slope, curved, y.view(), w.view(), x.view(), size);
+    });
+    line(&format!("grad_gelu {rows}x{input}x{output}"), flops, seconds, peak);
     let seconds = shortest(|| Cpu.linear_grad_input(x.view_mut(), y.view(), w.view(), size));
     line(&format!("grad_input {rows}x{input}x{output}"), flops, seconds, peak);
     let seconds = shortest(|| Cpu.linear_grad_weight(w.view_mut(), y.view(), x.view(), size));

@@ -240,12 +240,20 @@ pub trait Device: Sync {
     );
     /// dx[R,I] = dy[R,O] w[O,I]
     fn linear_grad_input(&self, dx: ViewMut<'_>, dy: View<'_>, w: View<'_>, size: LinearSize);
+    /// ds[R,I] = (dy[R,O] w[O,I]) GELU'(s[R,I]); h[R,I] = GELU(s)
+    fn linear_grad_gelu(
+        &self,
+        ds: ViewMut<'_>,
+        h: ViewMut<'_>,
+        dy: View<'_>,
+        w: View<'_>,
+        s: View<'_>,
+        size: LinearSize,
+    );
     /// dw[O,I] += dy[R,O]ᵀ x[R,I]
     fn linear_grad_weight(&self, dw: ViewMut<'_>, dy: View<'_>, x: View<'_>, size: LinearSize);
     /// db[O] += Σ_r dy[R,O]
     fn column_sum(&self, db: ViewMut<'_>, dy: View<'_>, rows: usize, columns: usize);
-    /// ds = dy GELU'(s)
-    fn gelu_backward(&self, ds: ViewMut<'_>, dy: View<'_>, s: View<'_>);
 
     /// y[Rq,D] = softmax(q kᵀ E^-½) v by sample and head; lse[Rq,A] = log Σ exp of the scores
     fn attention(&self, y: ViewMut<'_>, lse: ViewMut<'_>, input: AttentionInput<'_>);

@@ -18,14 +18,16 @@ pub(crate) mod testing;
 mod tokens;
 
 pub use attention::{QkvGrad, Ragged, Rows, attention, attention_backward};
-pub use linear::{Epilogue, column_sum, linear, linear_grad_input, linear_grad_weight};
+pub use linear::{
+    Epilogue, column_sum, linear, linear_grad_gelu, linear_grad_input, linear_grad_weight,
+};
 pub use loss::{cross_entropy, cross_entropy_backward, loss, loss_backward};
 pub use math::{erf, gelu_grad, gelu_value};
 pub use optim::{adamw, first_non_finite, squared_norm};
 pub use patches::{normalize_patches, patchify};
 pub use rows::{
-    add_assign, gelu, gelu_backward, head_norm, head_norm_backward, layer_norm,
-    layer_norm_backward, residual, residual_backward, scale,
+    add_assign, head_norm, head_norm_backward, layer_norm, layer_norm_backward, residual,
+    residual_backward, scale,
 };
 pub use tokens::{assemble, gather, gather_backward, mean_pool, mean_pool_backward};
 

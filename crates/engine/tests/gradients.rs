@@ -45,21 +45,42 @@ fn linear_without_bias() {
 }
 
 #[test]
-fn linear_gelu() {
-    for size in LINEAR_SIZES {
-        let inputs = &linear_inputs(size)[..3];
-        let op = |tape: &Tape, t: &[Tensor]| ops::linear_gelu(tape, &t[0], &t[1], Some(&t[2]));
-        assert_gradients("linear_gelu", inputs, op);
+fn mlp() {
+    for [rows, input, hidden] in LINEAR_SIZES {
+        let inputs = [
+            ("x", normal("x", &[rows, input])),
+            ("w1", weight("w1", [hidden, input])),
+            ("b1", normal("b1", &[hidden])),
+            ("w2", weight("w2", [6, hidden])),
+            ("b2", normal("b2", &[6])),
+            ("residual", normal("residual", &[rows, 6])),
+        ];
+        assert_gradients("mlp", &inputs, |tape, t| {
+            ops::mlp(tape, &t[0], (&t[1], Some(&t[2])), (&t[3], Some(&t[4])), Some(&t[5]))
+        });
     }
 }
 
 #[test]
-fn linear_gelu_without_bias() {
-    for size in LINEAR_SIZES {
-        let inputs = &linear_inputs(size)[..2];
-        let op = |tape: &Tape, t: &[Tensor]| ops::linear_gelu(tape, &t[0], &t[1], None);
-        assert_gradients("linear_gelu", inputs, op);
+fn mlp_without_biases_or_residual() {
+    for [rows, input, hidden] in LINEAR_SIZES {
+        let inputs = [
+            ("x", normal("x", &[rows, input])),
+            ("w1", weight("w1", [hidden, input])),
+            ("w2", weight("w2", [3, hidden])),
+        ];
+        assert_gradients("mlp", &inputs, |tape, t| {
+            ops::mlp(tape, &t[0], (&t[1], None), (&t[2], None), None)
+        });
     }
+}
+
+#[test]
+fn mlp_onto_its_own_input_with_one_weight_for_both_layers() {
+    let inputs = [("x", normal("x", &[9, 21])), ("w", weight("w", [21, 21]))];
+    assert_gradients("mlp", &inputs, |tape, t| {
+        ops::mlp(tape, &t[0], (&t[1], None), (&t[1], None), Some(&t[0]))
+    });
 }
 
 #[test]
@@ -417,8 +438,8 @@ fn reshape_passes_the_gradient_on() {
 fn reused_tensors_sum_their_gradients() {
     let inputs = [("x", normal("x", &[6, 12])), ("w", normal("w", &[12, 12]))];
     assert_gradients("a small network", &inputs, |tape, t| {
-        // x five times, w three times, y twice.
-        let y = ops::linear_gelu(tape, &t[0], &t[1], None)?;
+        // x five times, w four times, y twice.
+        let y = ops::mlp(tape, &t[0], (&t[1], None), (&t[1], None), None)?;
         let z = ops::linear_residual(tape, &y, &t[1], None, &t[0])?;
         let z = ops::residual(tape, &z, &y, None, None)?;
         let z = ops::add(tape, &z, &ops::gather(tape, &t[0], &[5, 4, 3, 2, 1, 0])?)?;
@@ -437,8 +458,8 @@ fn block(tape: &Tape, t: &[Tensor], segments: &Segments) -> Result<Tensor> {
     let y = ops::head_norm(tape, &y, 0..24, head_dim, head, &head_beta, 1e-3)?;
     let y = ops::attention(tape, &y, segments, heads)?; // [R, D]
     let x = ops::linear_residual(tape, &y, proj, None, x)?;
-    let y = ops::linear_gelu(tape, &ops::layer_norm(tape, &x, None, 1e-3)?, fc1, None)?; // [R, F]
-    let y = ops::linear(tape, &y, fc2, None)?;
+    let y = ops::layer_norm(tape, &x, None, 1e-3)?;
+    let y = ops::mlp(tape, &y, (fc1, None), (fc2, None), None)?; // [R, D]
     let x = ops::residual(tape, &x, &y, Some(scale), Some((segments, &[1.25, 0.0, 1.25])))?;
     ops::mean_pool(tape, &x, segments, 1) // [B, D]
 }

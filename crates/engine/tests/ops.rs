@@ -36,7 +36,7 @@ fn frozen_and_detached_parts_get_no_gradient_and_others_get_theirs() {
         w.zero_grad();
         v.zero_grad();
         let tape = Tape::new();
-        let y = ops::linear_gelu(&tape, &x, &w.tensor(), None)?;
+        let y = ops::layer_norm(&tape, &ops::linear(&tape, &x, &w.tensor(), None)?, None, 1e-3)?;
         let y = if detach { y.detach() } else { y };
         let y = ops::linear(&tape, &y, &v.tensor(), None)?;
         tape.backward(&ops::loss(&tape, &y, &target, LossKind::Mse, None)?)?;
@@ -137,7 +137,8 @@ fn no_rows_give_no_values_and_zero_gradients() {
     let segments = Segments::new([0, 0]);
     let tape = Tape::new();
     let x = Tensor::zeros(&[0, 3]);
-    let y = ops::linear_gelu(&tape, &x, &w.tensor(), Some(&gamma.tensor())).unwrap();
+    let fc = (&w.tensor(), Some(&gamma.tensor()));
+    let y = ops::mlp(&tape, &x, fc, fc, Some(&x)).unwrap();
     let y = ops::layer_norm(&tape, &y, Some((&gamma.tensor(), &gamma.tensor())), 1e-6).unwrap();
     let y =
         ops::cross_attention(&tape, &y, &segments, &Tensor::zeros(&[0, 6]), &segments, 1).unwrap();
@@ -311,7 +312,10 @@ fn linear_layers_refuse_wrong_shapes() {
     refused(ops::linear(tape, x, &zeros(&[3, 5]), None), &["weight is [3, 5]", "[3, 4]"]);
     refused(ops::linear(tape, x, &zeros(&[12]), None), &["weight is [12]", "matrix"]);
     refused(ops::linear(tape, x, w, Some(&zeros(&[4]))), &["bias is [4]", "expected [3]"]);
-    refused(ops::linear_gelu(tape, x, w, Some(&zeros(&[4]))), &["linear_gelu", "bias is [4]"]);
+    let fc2 = (&zeros(&[2, 3]), None);
+    refused(ops::mlp(tape, x, (w, Some(&zeros(&[4]))), fc2, None), &["mlp", "bias is [4]"]);
+    refused(ops::mlp(tape, x, (w, None), (w, None), None), &["weight is [3, 4]", "[3, 3]"]);
+    refused(ops::mlp(tape, x, (w, None), fc2, Some(x)), &["residual is [5, 4]", "[5, 2]"]);
     refused(
         ops::linear_residual(tape, x, w, None, &zeros(&[5, 4])),
         &["linear_residual", "residual is [5, 4]", "expected [5, 3]"],

@@ -340,7 +340,7 @@ fn a_teacher_that_cannot_teach_is_refused_before_any_training() {
     // Without its metadata a file has the student's sizes, or is refused.
     let bare = saltworks::weights::load(&file).unwrap().tensors.into_iter().collect::<Vec<_>>();
     let bare_file = place.path("bare.safetensors");
-    saltworks::weights::save(&bare_file, &bare, [].into()).unwrap();
+    saltworks::weights::save(&bare_file, &bare, &[].into()).unwrap();
     let given = format!("student.teacher={}", bare_file.display());
     let words =
         ["bare.safetensors does not fit the model", "[1, 1, 32], the model needs [1, 1, 64]"];

@@ -69,6 +69,19 @@ impl Device for Cpu {
         gemm::linear_grad_input(dx.host(), dy.host(), w.host(), dims);
     }
 
+    fn linear_grad_gelu(
+        &self,
+        ds: ViewMut<'_>,
+        h: ViewMut<'_>,
+        dy: View<'_>,
+        w: View<'_>,
+        s: View<'_>,
+        size: LinearSize,
+    ) {
+        let dims = (size.rows, size.input, size.output);
+        gemm::linear_grad_gelu(ds.host(), h.host(), dy.host(), w.host(), s.host(), dims);
+    }
+
     fn linear_grad_weight(&self, dw: ViewMut<'_>, dy: View<'_>, x: View<'_>, size: LinearSize) {
         let dims = (size.rows, size.input, size.output);
         gemm::linear_grad_weight(dw.host(), dy.host(), x.host(), dims);
@@ -76,10 +89,6 @@ impl Device for Cpu {
 
     fn column_sum(&self, db: ViewMut<'_>, dy: View<'_>, rows: usize, columns: usize) {
         gemm::column_sum(db.host(), dy.host(), rows, columns);
-    }
-
-    fn gelu_backward(&self, ds: ViewMut<'_>, dy: View<'_>, s: View<'_>) {
-        row::gelu_backward(ds.host(), dy.host(), s.host());
     }
 
     fn attention(&self, y: ViewMut<'_>, lse: ViewMut<'_>, input: AttentionInput<'_>) {

@@ -1,6 +1,6 @@
 //! Matrix products of a linear layer. `dims` are (R, I, O).
 
-use super::{Real, add, gelu_value};
+use super::{Real, add, gelu_grad, gelu_value};
 
 /// What happens to x wᵀ before it is stored.
 pub enum Epilogue<'a, T> {
@@ -66,6 +66,22 @@ pub fn linear_grad_input<T: Real>(
     }
 }
 
+/// ds[R,I] = (dy[R,O] w[O,I]) GELU'(s[R,I]); h[R,I] = GELU(s)
+pub fn linear_grad_gelu<T: Real>(
+    ds: &mut [T],
+    h: &mut [T],
+    dy: &[T],
+    w: &[T],
+    s: &[T],
+    dims: (usize, usize, usize),
+) {
+    linear_grad_input(ds, dy, w, dims);
+    for (at, s) in s.iter().enumerate() {
+        ds[at] = T::of(ds[at].f64() * gelu_grad(s.f64()));
+        h[at] = T::of(gelu_value(s.f64()));
+    }
+}
+
 /// dw[O,I] += dy[R,O]ᵀ x[R,I]
 pub fn linear_grad_weight<T: Real>(
     dw: &mut [T],
@@ -109,6 +125,22 @@ mod tests {
         assert_close("dx", &dx, &gradient(&x, |x| loss(x, &w, &b)), 1e-8);
         assert_close("dw", &dw, &gradient(&w, |w| loss(&x, w, &b)), 1e-8);
         assert_close("db", &db, &gradient(&b, |b| loss(&x, &w, b)), 1e-8);
+    }
+
+    #[test]
+    fn gelu_gradients_are_the_slopes_of_a_linear_layer_of_gelu() {
+        let dims = (3, 4, 2);
+        let [s, w, dy] = [12, 8, 6].map(|len| wide(&numbers(2, len)));
+        let loss = |s: &[f64]| {
+            let h: Vec<f64> = s.iter().map(|&s| gelu_value(s)).collect();
+            let mut y = vec![0.0; 6];
+            linear(&mut y, &h, &w, dims, Epilogue::None);
+            y.iter().zip(&dy).map(|(y, dy)| y * dy).sum::<f64>()
+        };
+        let (mut ds, mut h) = (vec![9.0; 12], vec![9.0; 12]);
+        linear_grad_gelu(&mut ds, &mut h, &dy, &w, &s, dims);
+        assert_close("ds", &ds, &gradient(&s, loss), 1e-7);
+        assert_eq!(h, s.iter().map(|&s| gelu_value(s)).collect::<Vec<_>>());
     }
 
     #[test]

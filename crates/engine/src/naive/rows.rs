@@ -1,6 +1,6 @@
 //! Elementwise work, norms and the residual branch.
 
-use super::{Real, add, gelu_grad, gelu_value};
+use super::{Real, add};
 use crate::device::HeadColumns;
 
 /// y += x
@@ -14,20 +14,6 @@ pub fn add_assign<T: Real>(y: &mut [T], x: &[T]) {
 pub fn scale<T: Real>(y: &mut [T], a: f32) {
     for i in 0..y.len() {
         y[i] = T::of(a.f64() * y[i].f64());
-    }
-}
-
-/// y = GELU(x)
-pub fn gelu<T: Real>(y: &mut [T], x: &[T]) {
-    for i in 0..y.len() {
-        y[i] = T::of(gelu_value(x[i].f64()));
-    }
-}
-
-/// dpre = dy GELU'(pre)
-pub fn gelu_backward<T: Real>(dpre: &mut [T], dy: &[T], pre: &[T]) {
-    for i in 0..dpre.len() {
-        dpre[i] = T::of(dy[i].f64() * gelu_grad(pre[i].f64()));
     }
 }
 

@@ -1,110 +1,110 @@
-//! y = x wᵀ + b, with GELU or a residual folded in. torch.nn.Linear; GELU is the exact one,
-//! x Φ(x) (Hendrycks and Gimpel 2016), as timm uses it.
+//! y = x wᵀ + b, with a residual folded in. torch.nn.Linear.
 
 use crate::device::{Epilogue, LinearSize};
 use crate::shape::{expect_shape, matrix};
 use crate::tape::Gradients;
 use crate::{Result, Tape, Tensor};
 
-/// The tensors of a layer, kept for its backward pass.
+/// The parameters of a layer, kept for its backward pass.
 #[derive(Clone)]
-struct Layer {
-    x: Tensor,
-    w: Tensor,
+pub(super) struct Layer {
+    pub(super) w: Tensor,
     b: Option<Tensor>,
-    size: LinearSize,
+    pub(super) size: LinearSize,
 }
 
 impl Layer {
-    fn new(op: &'static str, x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Self> {
-        let (rows, input) = matrix(op, "x", x)?;
+    /// For `rows` rows of `input` values; w [O, I], b [O].
+    pub(super) fn new(
+        op: &'static str,
+        (rows, input): (usize, usize),
+        w: &Tensor,
+        b: Option<&Tensor>,
+    ) -> Result<Self> {
         let (output, _) = matrix(op, "the weight", w)?;
         expect_shape(op, "the weight", w.shape(), &[output, input])?;
         if let Some(b) = b {
             expect_shape(op, "the bias", b.shape(), &[output])?;
         }
-        let size = LinearSize { rows, input, output };
-        Ok(Self { x: x.clone(), w: w.clone(), b: b.cloned(), size })
+        Ok(Self { w: w.clone(), b: b.cloned(), size: LinearSize { rows, input, output } })
     }
 
-    fn inputs(&self) -> Vec<&Tensor> {
-        [&self.x, &self.w].into_iter().chain(&self.b).collect()
+    pub(super) fn parameters(&self) -> impl Iterator<Item = &Tensor> {
+        [&self.w].into_iter().chain(&self.b)
     }
 
-    fn shape(&self) -> [usize; 2] {
+    /// The shape of y.
+    pub(super) fn shape(&self) -> [usize; 2] {
         [self.size.rows, self.size.output]
     }
 
-    fn forward(
+    pub(super) fn forward(
         &self,
         op: &'static str,
         tape: &Tape,
+        x: &Tensor,
         epilogue: Epilogue<'_>,
-    ) -> crate::device::Buffer {
+    ) -> Tensor {
         tape.count(self.size.multiply_adds());
-        tape.run(op, |device| {
+        let y = tape.run(op, |device| {
             let mut y = device.buffer(self.size.rows * self.size.output);
             let b = self.b.as_ref().map(Tensor::view);
-            device.linear(y.view_mut(), self.x.view(), self.w.view(), b, self.size, epilogue);
+            device.linear(y.view_mut(), x.view(), self.w.view(), b, self.size, epilogue);
             y
-        })
+        });
+        Tensor::new(y, &self.shape())
     }
 
-    /// dx = dy w; dw += dyᵀ x; db += Σ_r dy
-    fn backward(&self, gradients: &mut Gradients<'_>, dy: &Tensor) -> Result<()> {
+    /// dw += dyᵀ x; db += Σ_r dy
+    pub(super) fn add_to_parameters(
+        &self,
+        gradients: &mut Gradients<'_>,
+        x: &Tensor,
+        dy: &Tensor,
+    ) -> Result<()> {
         let (device, size) = (gradients.device(), self.size);
         if self.w.slot().is_some() {
             gradients.count(size.multiply_adds());
         }
         gradients.accumulate(&self.w, |dw| {
-            device.linear_grad_weight(dw, dy.view(), self.x.view(), size);
+            device.linear_grad_weight(dw, dy.view(), x.view(), size);
         })?;
-        if let Some(b) = &self.b {
-            gradients.accumulate(b, |db| {
-                device.column_sum(db, dy.view(), size.rows, size.output);
-            })?;
-        }
-        if self.x.slot().is_none() {
+        let Some(b) = &self.b else { return Ok(()) };
+        gradients.accumulate(b, |db| device.column_sum(db, dy.view(), size.rows, size.output))
+    }
+
+    /// dx = dy w, added to the gradient of x if it wants one.
+    pub(super) fn add_to_input(
+        &self,
+        gradients: &mut Gradients<'_>,
+        x: &Tensor,
+        dy: &Tensor,
+    ) -> Result<()> {
+        if x.slot().is_none() {
             return Ok(());
         }
+        let (device, size) = (gradients.device(), self.size);
         gradients.count(size.multiply_adds());
         let mut dx = device.buffer(size.rows * size.input);
         device.linear_grad_input(dx.view_mut(), dy.view(), self.w.view(), size);
-        gradients.add(&self.x, Tensor::new(dx, self.x.shape()))
+        gradients.add(x, Tensor::new(dx, x.shape()))
+    }
+
+    fn backward(&self, gradients: &mut Gradients<'_>, x: &Tensor, dy: &Tensor) -> Result<()> {
+        self.add_to_parameters(gradients, x, dy)?;
+        self.add_to_input(gradients, x, dy)
     }
 }
 
 /// y = x wᵀ + b. x [R, I], w [O, I], b [O]; y [R, O].
 pub fn linear(tape: &Tape, x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
-    let layer = Layer::new("linear", x, w, b)?;
-    let y = layer.forward("linear", tape, Epilogue::None);
-    Ok(tape.record("linear", y, &layer.shape(), &layer.inputs(), {
-        let layer = layer.clone();
-        move |gradients, dy| layer.backward(gradients, &dy)
+    let layer = Layer::new("linear", matrix("linear", "x", x)?, w, b)?;
+    let y = layer.forward("linear", tape, x, Epilogue::None);
+    let inputs: Vec<_> = layer.parameters().chain([x]).collect();
+    Ok(tape.record_tensor("linear", y, &inputs, {
+        let (layer, x) = (layer.clone(), x.clone());
+        move |gradients, dy| layer.backward(gradients, &x, &dy)
     }))
-}
-
-/// y = GELU(s), s = x wᵀ + b. x [R, I], w [O, I], b [O]; y [R, O].
-pub fn linear_gelu(tape: &Tape, x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
-    let layer = Layer::new("linear_gelu", x, w, b)?;
-    if !tape.tracks(&layer.inputs()) {
-        let y = layer.forward("linear_gelu", tape, Epilogue::Gelu(None));
-        return Ok(Tensor::new(y, &layer.shape()));
-    }
-    let mut s = tape.device().buffer(layer.size.rows * layer.size.output);
-    let y = layer.forward("linear_gelu", tape, Epilogue::Gelu(Some(s.view_mut())));
-    let s = Tensor::new(s, &layer.shape());
-    // ds = dy GELU'(s)
-    let backward = {
-        let layer = layer.clone();
-        move |gradients: &mut Gradients<'_>, dy: Tensor| {
-            let device = gradients.device();
-            let mut ds = device.buffer(dy.len());
-            device.gelu_backward(ds.view_mut(), dy.view(), s.view());
-            layer.backward(gradients, &Tensor::new(ds, dy.shape()))
-        }
-    };
-    Ok(tape.record("linear_gelu", y, &layer.shape(), &layer.inputs(), backward))
 }
 
 /// y = residual + x wᵀ + b. x [R, I], w [O, I], b [O], residual [R, O]; y [R, O].
@@ -115,18 +115,16 @@ pub fn linear_residual(
     b: Option<&Tensor>,
     residual: &Tensor,
 ) -> Result<Tensor> {
-    let layer = Layer::new("linear_residual", x, w, b)?;
+    let layer = Layer::new("linear_residual", matrix("linear_residual", "x", x)?, w, b)?;
     expect_shape("linear_residual", "the residual", residual.shape(), &layer.shape())?;
-    let y = layer.forward("linear_residual", tape, Epilogue::Residual(residual.view()));
-    let mut inputs = layer.inputs();
-    inputs.push(residual);
+    let y = layer.forward("linear_residual", tape, x, Epilogue::Residual(residual.view()));
+    let inputs: Vec<_> = layer.parameters().chain([x, residual]).collect();
     let backward = {
-        let layer = layer.clone();
-        let residual = residual.clone();
+        let (layer, x, residual) = (layer.clone(), x.clone(), residual.clone());
         move |gradients: &mut Gradients<'_>, dy: Tensor| {
-            layer.backward(gradients, &dy)?;
+            layer.backward(gradients, &x, &dy)?;
             gradients.add(&residual, dy)
         }
     };
-    Ok(tape.record("linear_residual", y, &layer.shape(), &inputs, backward))
+    Ok(tape.record_tensor("linear_residual", y, &inputs, backward))
 }

@@ -3,8 +3,8 @@
 //! | operation | formula |
 //! |---|---|
 //! | [`linear`] | y = x wᵀ + b |
-//! | [`linear_gelu`] | y = GELU(x wᵀ + b), exact |
 //! | [`linear_residual`] | y = residual + x wᵀ + b |
+//! | [`mlp`] | y = residual + GELU(x w1ᵀ + b1) w2ᵀ + b2, exact GELU |
 //! | [`layer_norm`] | y = γ (x - μ)/√(σ² + ε) + β |
 //! | [`head_norm`] | layer norm over each head of some columns |
 //! | [`attention`], [`cross_attention`] | y = softmax(q kᵀ/√E) v by sample and head |
@@ -29,6 +29,7 @@ mod layer_norm;
 mod linear;
 mod loss;
 mod mean_pool;
+mod mlp;
 mod patchify;
 mod residual;
 mod tokens;
@@ -36,9 +37,10 @@ mod tokens;
 pub use attention::{attention, cross_attention};
 pub use head_norm::head_norm;
 pub use layer_norm::layer_norm;
-pub use linear::{linear, linear_gelu, linear_residual};
+pub use linear::{linear, linear_residual};
 pub use loss::{LossKind, cross_entropy, loss};
 pub use mean_pool::mean_pool;
+pub use mlp::{Affine, mlp};
 pub use patchify::{Images, PatchOrder, normalize_patches, patchify};
 pub use residual::{add, residual};
 pub use tokens::{Row, assemble, gather};

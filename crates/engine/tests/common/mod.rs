@@ -129,8 +129,7 @@ impl Model {
         let x = ops::linear_residual(tape, &y, &self.get("proj.weight"), None, x)?;
         let y = ops::layer_norm(tape, &x, None, 1e-6)?;
         let (fc1, bias) = (self.get("fc1.weight"), self.get("fc1.bias"));
-        let y = ops::linear_gelu(tape, &y, &fc1, Some(&bias))?; // [R, F]
-        let y = ops::linear(tape, &y, &self.get("fc2.weight"), None)?;
+        let y = ops::mlp(tape, &y, (&fc1, Some(&bias)), (&self.get("fc2.weight"), None), None)?;
         let keep: Vec<f32> = (0..segments.len()).map(|b| [1.25, 1.25, 0.0][b % 3]).collect();
         ops::residual(tape, &x, &y, Some(norm.0), Some((segments, &keep)))
     }

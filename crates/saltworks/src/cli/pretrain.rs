@@ -265,9 +265,9 @@ impl<'a> Run<'a> {
             list.into_iter().map(|(name, parameter)| (name, parameter.value())).collect()
         };
         let encoder = values(method.encoder().parameters());
-        weights::save(&self.weights_path(stage), &encoder, metadata.clone()).map_err(ran)?;
+        weights::save(&self.weights_path(stage), &encoder, &metadata).map_err(ran)?;
         let whole = folder.join("model.safetensors");
-        weights::save(&whole, &values(method.parameters()), metadata).map_err(ran)
+        weights::save(&whole, &values(method.parameters()), &metadata).map_err(ran)
     }
 
     fn probe(&mut self, name: &str, extractor: &Extractor<'_>) -> Result<(), Failure> {

@@ -116,31 +116,34 @@ impl Block {
         segments: &Segments,
         key: Option<StepKey>,
     ) -> Result<Tensor> {
-        let x = self.branch(tape, skip, &self.proj, mixed, segments, key, 0)?;
+        let (weight, bias) = (self.proj.weight.tensor(), self.proj.bias.tensor());
+        let x = self.branch(tape, skip, segments, (key, 0), |skip| match skip {
+            Some(skip) => ops::linear_residual(tape, mixed, &weight, Some(&bias), skip),
+            None => ops::linear(tape, mixed, &weight, Some(&bias)),
+        })?;
         let normed = self.norm2.forward(tape, &x)?;
-        let (weight, bias) = (self.fc1.weight.tensor(), self.fc1.bias.tensor());
-        let hidden = ops::linear_gelu(tape, &normed, &weight, Some(&bias))?; // [R, F]
-        self.branch(tape, &x, &self.fc2, &hidden, segments, key, 1)
+        let (w1, b1) = (self.fc1.weight.tensor(), self.fc1.bias.tensor());
+        let (w2, b2) = (self.fc2.weight.tensor(), self.fc2.bias.tensor());
+        self.branch(tape, &x, segments, (key, 1), |skip| {
+            ops::mlp(tape, &normed, (&w1, Some(&b1)), (&w2, Some(&b2)), skip)
+        })
     }
 
-    /// skip + keep γ layer(x): branch number `which` of the block.
-    #[allow(clippy::too_many_arguments)] // the two branches differ in each
+    /// skip + keep γ y: branch number `which` of the block. `compute` gives y, or skip + y where
+    /// it is given the skip.
     fn branch(
         &self,
         tape: &Tape,
         skip: &Tensor,
-        layer: &Linear,
-        x: &Tensor,
         segments: &Segments,
-        key: Option<StepKey>,
-        which: usize,
+        (key, which): (Option<StepKey>, usize),
+        compute: impl FnOnce(Option<&Tensor>) -> Result<Tensor>,
     ) -> Result<Tensor> {
         let keep = key.and_then(|key| self.keep(key, segments.len(), which));
-        let (weight, bias) = (layer.weight.tensor(), layer.bias.tensor());
         if self.scales.is_none() && keep.is_none() {
-            return ops::linear_residual(tape, x, &weight, Some(&bias), skip);
+            return compute(Some(skip));
         }
-        let y = ops::linear(tape, x, &weight, Some(&bias))?;
+        let y = compute(None)?;
         let scale = self.scales.as_ref().map(|scales| scales[which].tensor());
         ops::residual(tape, skip, &y, scale.as_ref(), keep.as_deref().map(|keep| (segments, keep)))
     }

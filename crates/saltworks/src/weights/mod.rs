@@ -90,7 +90,7 @@ impl File {
 pub fn save(
     path: &Path,
     tensors: &[(String, Tensor)],
-    metadata: HashMap<String, String>,
+    metadata: &HashMap<String, String>,
 ) -> Result<(), Error> {
     let mut header = serde_json::Map::new();
     header.insert("__metadata__".to_owned(), json!(metadata));
@@ -191,7 +191,7 @@ mod tests {
     fn a_file_gives_back_what_was_saved() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("w.safetensors");
-        save(&path, &values(&parameters()), HashMap::new()).unwrap();
+        save(&path, &values(&parameters()), &HashMap::new()).unwrap();
         let other = parameters();
         other.iter().for_each(|(_, p)| p.set_value(&vec![0.0; p.value().len()]).unwrap());
         assign(&path, &load(&path).unwrap().tensors, &other).unwrap();
@@ -205,7 +205,7 @@ mod tests {
             let path = folder.path().join(name);
             // Each hash map has an order of its own.
             let metadata = ["a", "b", "c", "d", "e"].map(|key| (key.into(), "x".into())).into();
-            save(&path, &values(&parameters()), metadata).unwrap();
+            save(&path, &values(&parameters()), &metadata).unwrap();
             assert_eq!(load(&path).unwrap().metadata["e"], "x");
             std::fs::read(&path).unwrap()
         };
@@ -229,7 +229,7 @@ mod tests {
     fn a_broken_file_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("w.safetensors");
-        save(&path, &values(&parameters()), HashMap::new()).unwrap();
+        save(&path, &values(&parameters()), &HashMap::new()).unwrap();
         let whole = std::fs::read(&path).unwrap();
         for cut in [0, 7, 20, whole.len() - 1] {
             crate::files::write_whole(&path, &whole[..cut]).unwrap();

@@ -83,6 +83,34 @@ impl<'a> Around for Finish<'a> {
     }
 }
 
+/// C becomes C GELU'(s), and GELU(s) is stored beside it.
+pub(super) struct GeluSlope<'a> {
+    h: Target,
+    s: &'a [f32],
+    width: usize,
+}
+
+impl<'a> GeluSlope<'a> {
+    /// For C of `rows` rows of `width` values.
+    pub(super) fn new(h: &mut [f32], s: &'a [f32], rows: usize, width: usize) -> Self {
+        assert_eq!([h.len(), s.len()], [rows * width; 2], "GELU's input and output");
+        Self { h: Target::new(h, width), s, width }
+    }
+}
+
+impl Around for GeluSlope<'_> {
+    fn before(&self, place: Place) {
+        self.h.prefetch(place);
+        prefetch(self.s.as_ptr(), self.width, place);
+    }
+
+    fn after(&self, tile: &mut Owned, place: Place) {
+        // SAFETY: `h` is cut as C is, and the caller owns this tile of C.
+        let mut h = unsafe { self.h.at(place.row, place.column).own(place.rows, place.columns) };
+        gelu_slope(tile, &mut h, &self.s[place.row * self.width + place.column..], self.width);
+    }
+}
+
 /// y += x, row by row; rows of x lie `stride` apart.
 #[inline(always)]
 fn add<const WIDTH: usize>(tile: &mut Owned, x: &[f32], stride: usize) {
@@ -121,7 +149,33 @@ fn gelu_rows<const WIDTH: usize>(tile: &mut Owned) {
     }
 }
 
+/// y = y GELU'(s), h = GELU(s); rows of s lie `stride` apart.
+#[inline(always)]
+fn slope_rows<const WIDTH: usize>(y: &mut Owned, h: &mut Owned, s: &[f32], stride: usize) {
+    for r in 0..y.rows() {
+        let s = &s[r * stride..][..y.columns()];
+        let (mut slopes, mut curved) = (y.array::<WIDTH>(r), array::<WIDTH>(s));
+        for i in 0..WIDTH {
+            let (value, slope) = math::gelu_and_grad(curved[i]);
+            curved[i] = value;
+            slopes[i] *= slope;
+        }
+        y.set(r, slopes);
+        h.set(r, curved);
+        let rest = y.row(r)[WIDTH..].iter_mut().zip(&mut h.row(r)[WIDTH..]).zip(&s[WIDTH..]);
+        for ((y, h), &s) in rest {
+            let (value, slope) = math::gelu_and_grad(s);
+            *h = value;
+            *y *= slope;
+        }
+    }
+}
+
 multiversion! {
+    fn gelu_slope(y: &mut Owned, h: &mut Owned, s: &[f32], stride: usize) {
+        by_width!(y.columns(), slope_rows(y, h, s, stride));
+    }
+
     fn add_bias(tile: &mut Owned, bias: Option<&[f32]>) {
         if let Some(bias) = bias {
             by_width!(tile.columns(), add(tile, bias, 0));

@@ -21,7 +21,7 @@ pub(crate) use pack::{pack, packed_len};
 pub(crate) use tile::fma_rate;
 
 use crate::pool::HostBuffer;
-use epilogue::Finish;
+use epilogue::{Finish, GeluSlope};
 use rayon::prelude::*;
 
 /// Products summed before C is written: a panel of B then fills a sixteenth of L2.
@@ -54,6 +54,20 @@ pub(crate) fn linear_grad_input(
 ) {
     let product = Product { m: r, n: i, k: o, a: Matrix::new(dy, 0, o), b: Matrix::new(w, 0, i) };
     product.run(dx, false, &Alone);
+}
+
+/// ds[R,I] = (dy[R,O] w[O,I]) GELU'(s); h[R,I] = GELU(s); dims are (R, I, O).
+pub(crate) fn linear_grad_gelu(
+    ds: &mut [f32],
+    h: &mut [f32],
+    dy: &[f32],
+    w: &[f32],
+    s: &[f32],
+    (r, i, o): (usize, usize, usize),
+) {
+    let slope = GeluSlope::new(h, s, r, i);
+    let product = Product { m: r, n: i, k: o, a: Matrix::new(dy, 0, o), b: Matrix::new(w, 0, i) };
+    product.run(ds, false, &slope);
 }
 
 /// dw[O,I] += dy[R,O]ᵀ x[R,I]; dims are (R, I, O).

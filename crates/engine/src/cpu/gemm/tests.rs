@@ -1,8 +1,11 @@
 //! Every product against three nested loops in f64, on every instruction set and thread count.
 
-use super::{Epilogue, column_sum, linear, linear_grad_input, linear_grad_weight};
+use super::{
+    Epilogue, column_sum, linear, linear_grad_gelu, linear_grad_input, linear_grad_weight,
+};
 use crate::check::{assert_close, normal, rel_l2};
 use crate::cpu::dispatch::cap;
+use crate::naive;
 
 /// (R, I, O): odd, empty, single, at and beside the edges of tiles, panels, tasks and blocks of k.
 const SIZES: [(usize, usize, usize); 14] = [
@@ -31,7 +34,7 @@ fn values(name: &str, len: usize) -> Vec<f32> {
 }
 
 /// C[m, n] = Σ_k a(i, k) b(k, j)
-fn naive(
+fn product(
     [m, n, k]: [usize; 3],
     a: impl Fn(usize, usize) -> f32,
     b: impl Fn(usize, usize) -> f32,
@@ -65,7 +68,7 @@ fn case((r, i, o): (usize, usize, usize)) -> Case {
     // Scaled so that sums are of the size of 1, where GELU bends.
     let scale = (i.max(1) as f32).sqrt().recip();
     let w: Vec<f32> = values("w", o * i).iter().map(|w| w * scale).collect();
-    let product = naive([r, o, i], |row, k| x[row * i + k], |k, column| w[column * i + k]);
+    let product = product([r, o, i], |row, k| x[row * i + k], |k, column| w[column * i + k]);
     Case { x, w, b: values("b", o), residual: values("residual", r * o), product }
 }
 
@@ -110,8 +113,8 @@ fn gradients_of_linear_equal_loops() {
     for size @ (r, i, o) in SIZES {
         let (x, w, dy) = (values("x", r * i), values("w", o * i), values("dy", r * o));
         let before = values("dw", o * i);
-        let dx_want = naive([r, i, o], |row, k| dy[row * o + k], |k, column| w[k * i + column]);
-        let sums = naive([o, i, r], |row, k| dy[k * o + row], |k, column| x[k * i + column]);
+        let dx_want = product([r, i, o], |row, k| dy[row * o + k], |k, column| w[k * i + column]);
+        let sums = product([o, i, r], |row, k| dy[k * o + row], |k, column| x[k * i + column]);
         let dw_want: Vec<f64> = sums.iter().zip(&before).map(|(s, &b)| s + f64::from(b)).collect();
         cap::for_each(|level, threads| {
             let name = format!("{size:?} {level:?} {threads}");
@@ -121,6 +124,24 @@ fn gradients_of_linear_equal_loops() {
             let mut dw = before.clone();
             linear_grad_weight(&mut dw, &dy, &x, size);
             assert_close(&format!("dw {name}"), &dw, &dw_want, rel_l2(BOUND), WHY);
+        });
+    }
+}
+
+#[test]
+fn gradients_through_gelu_equal_the_naive_twin_and_the_forward() {
+    for size @ (r, i, o) in SIZES {
+        let (s, w, dy) = (values("s", r * i), values("w", o * i), values("dy", r * o));
+        let mut want = [vec![0.0; r * i], vec![0.0; r * i]];
+        let [ds_want, h_want] = &mut want;
+        let wide = |x: &[f32]| x.iter().copied().map(f64::from).collect::<Vec<_>>();
+        naive::linear_grad_gelu(ds_want, h_want, &wide(&dy), &wide(&w), &wide(&s), size);
+        cap::for_each(|level, threads| {
+            let name = format!("{size:?} {level:?} {threads}");
+            let (mut ds, mut h) = (vec![f32::NAN; r * i], vec![f32::NAN; r * i]);
+            linear_grad_gelu(&mut ds, &mut h, &dy, &w, &s, size);
+            assert_close(&format!("ds {name}"), &ds, &want[0], rel_l2(BOUND), WHY);
+            assert_close(&format!("h {name}"), &h, &want[1], rel_l2(BOUND), WHY);
         });
     }
 }
