@@ -104,9 +104,9 @@ fn attention(
         let target = Tensor::zeros(y.shape());
         let loss = ops::loss(&tape, &y, &target, ops::LossKind::Mse, None)?;
         tape.backward(&loss)?;
-        let run = tape.times().into_iter().find(|(op, _)| *op == "attention");
-        // The tape ran attention above, so it has its times.
-        let (_, seconds) = run.expect("the time of attention");
+        let cost = tape.costs().into_iter().find(|cost| cost.op == "attention");
+        // The tape ran attention above, so it has its cost.
+        let seconds = cost.expect("the cost of attention").seconds;
         times = [times[0].min(seconds[0]), times[1].min(seconds[1])];
     }
     line(&format!("attention {name}"), 2.0 * product, times[0], peak);

@@ -45,5 +45,5 @@ mod tensor;
 pub use error::{Error, Result};
 pub use parameter::{Frozen, Module, Parameter};
 pub use shape::Segments;
-pub use tape::{Tape, Times};
+pub use tape::{OpCost, Tape};
 pub use tensor::Tensor;

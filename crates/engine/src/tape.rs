@@ -58,12 +58,21 @@ pub struct Tape {
     /// Which recording this is: another for each tape, and after each backward pass.
     number: Cell<u64>,
     nodes: RefCell<Vec<Node>>,
-    times: RefCell<Option<Times>>,
-    flops: Cell<f64>,
+    timed: bool,
+    costs: RefCell<Vec<OpCost>>,
 }
 
-/// Seconds spent by operation name, forward and backward, in the order first seen.
-pub type Times = Vec<(&'static str, [f64; 2])>;
+/// What the operations of one name cost, forward and backward.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OpCost {
+    /// The operation's name.
+    pub op: &'static str,
+    /// Seconds, if the tape is timed.
+    pub seconds: [f64; 2],
+    /// Floating-point operations of its matrix products, two for a multiply-add. The scores that
+    /// attention's backward pass makes again are not counted.
+    pub flops: [f64; 2],
+}
 
 /// A number no other recording has.
 fn next_number() -> u64 {
@@ -96,30 +105,33 @@ impl Tape {
             recording,
             number,
             nodes: RefCell::default(),
-            times: RefCell::new(None),
-            flops: Cell::new(0.0),
+            timed: false,
+            costs: RefCell::default(),
         }
     }
 
-    /// Also measures the time of each operation (see [`Tape::times`]).
+    /// Also measures the time of each operation.
     pub fn timed(self) -> Self {
-        Self { times: RefCell::new(Some(Vec::new())), ..self }
+        Self { timed: true, ..self }
     }
 
-    /// Seconds by operation so far; empty unless the tape is timed.
-    pub fn times(&self) -> Times {
-        self.times.borrow().clone().unwrap_or_default()
+    /// What was spent so far, by operation, in the order first seen.
+    pub fn costs(&self) -> Vec<OpCost> {
+        self.costs.borrow().clone()
     }
 
-    /// Floating-point operations of all matrix products so far, two for a multiply-add. The scores
-    /// that attention's backward pass makes again are not counted.
-    pub fn flops(&self) -> f64 {
-        self.flops.get()
+    /// Counts products of `multiply_adds` in the forward pass of `op`.
+    pub(crate) fn count(&self, op: &'static str, multiply_adds: usize) {
+        self.add_cost(op, |cost| cost.flops[0] += 2.0 * multiply_adds as f64);
     }
 
-    /// Counts products of `multiply_adds`.
-    pub(crate) fn count(&self, multiply_adds: usize) {
-        self.flops.set(self.flops.get() + 2.0 * multiply_adds as f64);
+    fn add_cost(&self, op: &'static str, add: impl FnOnce(&mut OpCost)) {
+        let mut costs = self.costs.borrow_mut();
+        let place = costs.iter().position(|cost| cost.op == op).unwrap_or_else(|| {
+            costs.push(OpCost { op, seconds: [0.0; 2], flops: [0.0; 2] });
+            costs.len() - 1
+        });
+        add(&mut costs[place]);
     }
 
     pub(crate) fn device(&self) -> &'static dyn Device {
@@ -134,22 +146,12 @@ impl Tape {
 
     /// Runs `compute`, adding its time to `op`.
     pub(crate) fn run<T>(&self, op: &'static str, compute: impl FnOnce(&dyn Device) -> T) -> T {
-        let start = self.times.borrow().is_some().then(Instant::now);
+        let start = self.timed.then(Instant::now);
         let result = compute(self.device);
         if let Some(start) = start {
-            self.add_time(op, 0, start);
+            self.add_cost(op, |cost| cost.seconds[0] += start.elapsed().as_secs_f64());
         }
         result
-    }
-
-    fn add_time(&self, op: &'static str, direction: usize, start: Instant) {
-        let mut times = self.times.borrow_mut();
-        let Some(times) = times.as_mut() else { return };
-        let place = times.iter().position(|(name, _)| *name == op).unwrap_or_else(|| {
-            times.push((op, [0.0; 2]));
-            times.len() - 1
-        });
-        times[place].1[direction] += start.elapsed().as_secs_f64();
     }
 
     /// Makes a tensor of an operation's result and, if an input wants a gradient, records how to
@@ -204,11 +206,13 @@ impl Tape {
         gradients.add(loss, Tensor::from_vec([scale], &[1]))?;
         for (place, node) in nodes.into_iter().enumerate().rev() {
             let Some(gradient) = gradients.of_node[place].take() else { continue };
-            let start = self.times.borrow().is_some().then(Instant::now);
+            let start = self.timed.then(Instant::now);
+            gradients.flops = 0.0;
             (node.backward)(&mut gradients, gradient)?;
-            if let Some(start) = start {
-                self.add_time(node.op, 1, start);
-            }
+            self.add_cost(node.op, |cost| {
+                cost.seconds[1] += start.map_or(0.0, |start| start.elapsed().as_secs_f64());
+                cost.flops[1] += gradients.flops;
+            });
         }
         Ok(())
     }
@@ -216,7 +220,8 @@ impl Tape {
 
 /// Gradients on their way back.
 pub(crate) struct Gradients<'a> {
-    tape: &'a Tape,
+    /// Of the node being walked.
+    flops: f64,
     device: &'a dyn Device,
     recording: u64,
     of_node: Vec<Option<Tensor>>,
@@ -226,7 +231,8 @@ pub(crate) struct Gradients<'a> {
 impl<'a> Gradients<'a> {
     fn new(tape: &'a Tape, nodes: &[Node], recording: u64) -> Self {
         let shapes = nodes.iter().map(|node| node.shape.clone()).collect();
-        Self { tape, device: tape.device, recording, of_node: vec![None; nodes.len()], shapes }
+        let of_node = vec![None; nodes.len()];
+        Self { flops: 0.0, device: tape.device, recording, of_node, shapes }
     }
 
     /// The place of a node, if it is of this recording.
@@ -239,8 +245,8 @@ impl<'a> Gradients<'a> {
     }
 
     /// Counts products of `multiply_adds`.
-    pub(crate) fn count(&self, multiply_adds: usize) {
-        self.tape.count(multiply_adds);
+    pub(crate) fn count(&mut self, multiply_adds: usize) {
+        self.flops += 2.0 * multiply_adds as f64;
     }
 
     /// Adds `gradient`, of the same shape as `tensor`, to the gradient of `tensor`. The buffer is

@@ -67,10 +67,13 @@ fn a_timed_tape_names_each_operation_and_changes_no_number() {
     let got = Model::new().loss(&timed, &images(4), &kept()).unwrap();
     timed.backward(&got).unwrap();
     assert_eq!(got.item().to_bits(), want.item().to_bits());
-    assert!(plain.times().is_empty());
-    let times = timed.times();
-    let attention = times.iter().find(|(op, _)| *op == "attention").unwrap();
-    assert!(attention.1.iter().all(|&seconds| seconds > 0.0));
+    assert!(plain.costs().iter().all(|cost| cost.seconds == [0.0; 2]));
+    let costs = timed.costs();
+    let attention = costs.iter().find(|cost| cost.op == "attention").unwrap();
+    assert!(attention.seconds.iter().all(|&seconds| seconds > 0.0));
+    // Two products forward, four back.
+    assert!(attention.flops[0] > 0.0);
+    assert_eq!(attention.flops[1], 2.0 * attention.flops[0]);
 }
 
 /// Loss, gradients and updated values of three steps under this number of threads.

@@ -80,7 +80,7 @@ pub fn attention(tape: &Tape, qkv: &Tensor, segments: &Segments, heads: usize) -
     let (rows, columns) = matrix("attention", "qkv", qkv)?;
     expect_multiple("attention", "the width of qkv", columns, 3)?;
     let plan = Plan::new("attention", [segments, segments], [rows, rows], columns / 3, heads)?;
-    tape.count(2 * plan.multiply_adds());
+    tape.count("attention", 2 * plan.multiply_adds());
     let [y, lse] = forward("attention", tape, plan.packed(qkv));
     let backward = {
         let (qkv, y) = (qkv.clone(), y.clone());
@@ -111,7 +111,7 @@ pub fn cross_attention(
     let (k_rows, columns) = matrix(op, "kv", kv)?;
     expect_count(op, "the width of kv", columns, 2 * width)?;
     let plan = Plan::new(op, [q_segments, kv_segments], [q_rows, k_rows], width, heads)?;
-    tape.count(2 * plan.multiply_adds());
+    tape.count(op, 2 * plan.multiply_adds());
     let [y, lse] = forward(op, tape, plan.split(q, kv));
     let backward = {
         let (q, kv, y) = (q.clone(), kv.clone(), y.clone());

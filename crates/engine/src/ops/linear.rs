@@ -45,7 +45,7 @@ impl Layer {
         x: &Tensor,
         epilogue: Epilogue<'_>,
     ) -> Tensor {
-        tape.count(self.size.multiply_adds());
+        tape.count(op, self.size.multiply_adds());
         let y = tape.run(op, |device| {
             let mut y = device.buffer(self.size.rows * self.size.output);
             let b = self.b.as_ref().map(Tensor::view);

@@ -8,7 +8,7 @@ use crate::train::Optimizer;
 use engine::cpu::fma_peak_gflops;
 use engine::ops::Images;
 use engine::random::Random;
-use engine::{Tape, Times};
+use engine::{OpCost, Tape};
 use serde_json::json;
 use std::time::Instant;
 
@@ -52,10 +52,28 @@ const UNTIMED: usize = 2;
 /// What the timed steps took.
 struct Measured {
     seconds: Vec<f64>,
-    flops: f64,
-    times: Times,
+    /// Of all timed steps.
+    costs: Vec<OpCost>,
     /// Tokens of an image, as the mean of the timed steps.
     tokens: Tokens,
+}
+
+impl Measured {
+    fn add(&mut self, cost: &OpCost) {
+        match self.costs.iter_mut().find(|sum| sum.op == cost.op) {
+            Some(sum) => (0..2).for_each(|way| {
+                sum.seconds[way] += cost.seconds[way];
+                sum.flops[way] += cost.flops[way];
+            }),
+            None => self.costs.push(*cost),
+        }
+    }
+
+    /// FLOPs of a step.
+    fn flops(&self) -> f64 {
+        let all: f64 = self.costs.iter().flat_map(|cost| cost.flops).sum();
+        all / self.seconds.len() as f64
+    }
 }
 
 /// Tokens that the encoder sees and that are to be predicted.
@@ -156,7 +174,7 @@ fn timed(
     mut step: impl FnMut(&Tape, u64) -> Result<Tokens, Failure>,
 ) -> Result<Measured, Failure> {
     let (steps, tokens) = (stage.steps.unwrap_or(1) as usize, Tokens::default());
-    let mut measured = Measured { seconds: Vec::new(), flops: 0.0, times: Times::new(), tokens };
+    let mut measured = Measured { seconds: Vec::new(), costs: Vec::new(), tokens };
     let share = ((steps * stage.batch) as f64).recip();
     for index in 0..steps + UNTIMED {
         let tape = Tape::new().timed();
@@ -166,15 +184,9 @@ fn timed(
             continue;
         }
         measured.seconds.push(start.elapsed().as_secs_f64());
-        measured.flops += tape.flops() / steps as f64;
         measured.tokens.context += tokens.context * share;
         measured.tokens.target += tokens.target * share;
-        for (op, times) in tape.times() {
-            match measured.times.iter_mut().find(|(name, _)| *name == op) {
-                Some((_, sums)) => (0..2).for_each(|way| sums[way] += times[way]),
-                None => measured.times.push((op, times)),
-            }
-        }
+        tape.costs().iter().for_each(|cost| measured.add(cost));
     }
     Ok(measured)
 }
@@ -202,7 +214,7 @@ fn report(recipe: &Recipe, measured: &Measured, peak: f64, threads: usize, as_js
     let mut sorted = measured.seconds.clone();
     sorted.sort_by(f64::total_cmp);
     let (median, least) = (sorted[sorted.len() / 2], sorted[0]);
-    let gflops = measured.flops / median * 1e-9;
+    let gflops = measured.flops() / median * 1e-9;
     let memory = peak_memory_bytes();
     if as_json {
         let line = json!({
@@ -213,7 +225,7 @@ fn report(recipe: &Recipe, measured: &Measured, peak: f64, threads: usize, as_js
             "peak_fraction": gflops / peak,
             "peak_memory_bytes": memory,
             "fma_peak_gflops": peak,
-            "gflop_per_step": measured.flops * 1e-9,
+            "gflop_per_step": measured.flops() * 1e-9,
             "context_tokens": measured.tokens.context,
             "target_tokens": measured.tokens.target,
             "threads": threads,
@@ -232,24 +244,36 @@ fn report(recipe: &Recipe, measured: &Measured, peak: f64, threads: usize, as_js
          ({:.1} GFLOP a step: 2 per multiply-add of every matrix product made, forward and \
          backward; scores made again in attention's backward pass are not counted)",
         100.0 * gflops / peak,
-        measured.flops * 1e-9
+        measured.flops() * 1e-9
     );
     if let Some(memory) = memory {
         println!("peak memory: {:.0} MB", memory as f64 * 1e-6);
     }
+    println!(
+        "\n{:<16} {:>11} {:>11} {:>12} {:>8} {:>8}",
+        "operation", "forward ms", "backward ms", "floor ms", "of floor", "share"
+    );
     let total: f64 = measured.seconds.iter().sum();
-    println!("\n{:<18} {:>12} {:>12} {:>8}", "operation", "forward ms", "backward ms", "share");
-    let (mut rest, steps) = (total, measured.seconds.len());
-    for (op, [forward, backward]) in &measured.times {
-        rest -= forward + backward;
-        row(op, *forward, *backward, total, steps);
+    let mut rest = total;
+    for cost in &measured.costs {
+        rest -= cost.seconds.iter().sum::<f64>();
+        row(cost, peak, &measured.seconds);
     }
-    row("everything else", rest, 0.0, total, steps);
+    let rest = OpCost { op: "everything else", seconds: [rest, 0.0], flops: [0.0; 2] };
+    row(&rest, peak, &measured.seconds);
+    println!("floor: its matrix products at the measured peak");
 }
 
 #[allow(clippy::print_stdout)] // as `report`
-fn row(name: &str, forward: f64, backward: f64, total: f64, steps: usize) {
-    let ms = |seconds: f64| seconds / steps as f64 * 1e3;
-    let share = 100.0 * (forward + backward) / total;
-    println!("{name:<18} {:>12.2} {:>12.2} {share:>7.1}%", ms(forward), ms(backward));
+fn row(cost: &OpCost, peak: f64, steps: &[f64]) {
+    let ms = |seconds: f64| seconds / steps.len() as f64 * 1e3;
+    let [forward, backward] = cost.seconds.map(ms);
+    let spent = forward + backward;
+    let floor = ms(cost.flops.iter().sum::<f64>() / peak * 1e-9);
+    let of_floor = if floor > 0.0 { format!("{:.0} %", 100.0 * floor / spent) } else { "-".into() };
+    let share = 100.0 * spent / ms(steps.iter().sum());
+    println!(
+        "{:<16} {forward:>11.2} {backward:>11.2} {floor:>12.2} {of_floor:>8} {share:>6.1} %",
+        cost.op
+    );
 }
