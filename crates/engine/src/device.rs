@@ -23,6 +23,11 @@ impl Buffer {
         Self::Host(HostBuffer::dirty(len))
     }
 
+    /// Host memory of `len` zeros that will live for many steps.
+    pub(crate) fn lasting_host(len: usize) -> Self {
+        Self::Host(HostBuffer::lasting(len))
+    }
+
     /// All of it, to read.
     pub fn view(&self) -> View<'_> {
         match self {

@@ -106,7 +106,7 @@ impl Cell {
     /// Adds to elements `offset..offset + len` of the gradient through `add`, which does `+=`.
     pub(crate) fn accumulate(&self, offset: usize, len: usize, add: impl FnOnce(ViewMut<'_>)) {
         let state = &mut *self.lock();
-        let grad = state.grad.get_or_insert_with(|| Tensor::zeros(state.value.shape()));
+        let grad = state.grad.get_or_insert_with(|| Tensor::lasting_zeros(state.value.shape()));
         make_unique(grad);
         // make_unique left this the only handle.
         add(grad.view_mut().expect("a unique gradient").range(offset..offset + len));

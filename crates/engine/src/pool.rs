@@ -2,7 +2,7 @@
 //! and asks the system for nothing.
 //!
 //! Token counts change at each step with the masks, so lengths are rounded up to size classes
-//! (four to an octave) and a buffer serves any length of its class.
+//! (sixteen to an octave) and a buffer serves any length of its class or somewhat less.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -30,6 +30,12 @@ impl HostBuffer {
     /// A buffer of `len` values of any content: whoever takes it writes all of it.
     pub fn dirty(len: usize) -> Self {
         Self { lanes: POOL.take(class_of(len.div_ceil(LANE))), len }
+    }
+
+    /// Zeros that will live for many steps. They are not taken from the free buffers, which the next
+    /// step wants back.
+    pub fn lasting(len: usize) -> Self {
+        Self { lanes: POOL.new_lanes(len.div_ceil(LANE)), len }
     }
 
     /// The values.
@@ -85,12 +91,12 @@ pub fn release() {
     POOL.live_bytes.fetch_sub(lanes * size_of::<Lane>(), Ordering::Relaxed);
 }
 
-/// Rounds up to m * 2^k with m in 4..8: at most a quarter is wasted.
+/// Rounds up to m * 2^k with m in 16..32: at most a sixteenth is wasted.
 fn class_of(lanes: usize) -> usize {
-    if lanes <= 4 {
-        return 4;
+    if lanes <= 16 {
+        return 16;
     }
-    let step = (lanes.next_power_of_two() / 8).max(1);
+    let step = (lanes.next_power_of_two() / 32).max(1);
     lanes.div_ceil(step) * step
 }
 
@@ -100,15 +106,29 @@ impl Pool {
         self.free.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// A free buffer of this class or of a class at most twice as large, else a new one.
+    /// A free buffer of this class or of one half as large again at most, else a new one: more would
+    /// let small tensors hold large buffers, and then large ones be made anew.
+    ///
+    /// A new one takes the place of a free one that is too small, so that the buffers of a step
+    /// grow to its largest masks instead of piling up in every size.
     fn take(&self, class: usize) -> Vec<Lane> {
-        let reused =
-            self.lock().range_mut(class..=2 * class).find_map(|(_, buffers)| buffers.pop());
-        reused.unwrap_or_else(|| {
-            self.allocations.fetch_add(1, Ordering::Relaxed);
-            self.live_bytes.fetch_add(class * size_of::<Lane>(), Ordering::Relaxed);
-            vec![Lane([0.0; LANE]); class]
-        })
+        let mut free = self.lock();
+        let most = class + class / 2;
+        if let Some(lanes) = free.range_mut(class..=most).find_map(|(_, list)| list.pop()) {
+            return lanes;
+        }
+        let outgrown = free.range_mut(class / 2..class).rev().find_map(|(_, list)| list.pop());
+        drop(free);
+        let bytes = outgrown.as_ref().map_or(0, |lanes| lanes.len() * size_of::<Lane>());
+        self.live_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        drop(outgrown);
+        self.new_lanes(class)
+    }
+
+    fn new_lanes(&self, count: usize) -> Vec<Lane> {
+        self.allocations.fetch_add(1, Ordering::Relaxed);
+        self.live_bytes.fetch_add(count * size_of::<Lane>(), Ordering::Relaxed);
+        vec![Lane([0.0; LANE]); count]
     }
 
     fn give(&self, lanes: Vec<Lane>) {
@@ -123,11 +143,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn classes_waste_at_most_a_quarter() {
+    fn classes_waste_at_most_a_sixteenth() {
         for lanes in 1..5000 {
             let class = class_of(lanes);
             assert!(class >= lanes);
-            assert!(lanes < 5 || class * 4 <= lanes * 5, "{lanes} -> {class}");
+            assert!(lanes < 16 || class * 16 <= lanes * 17, "{lanes} -> {class}");
         }
     }
 

@@ -39,6 +39,11 @@ impl Tensor {
         Self::new(buffer, shape)
     }
 
+    /// [`Tensor::zeros`] that will live for many steps, as a gradient or a moment does.
+    pub(crate) fn lasting_zeros(shape: &[usize]) -> Self {
+        Self::new(Buffer::lasting_host(shape.iter().product()), shape)
+    }
+
     /// The sizes, outermost first.
     pub fn shape(&self) -> &[usize] {
         &self.shape

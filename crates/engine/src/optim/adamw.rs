@@ -35,7 +35,7 @@ impl AdamW {
             let (betas, eps, moments) = (self.betas, self.eps, &mut self.moments);
             parameter.update(|value, grad| {
                 let moments = moments.entry(name.to_owned()).or_insert_with(|| {
-                    let zeros = || Tensor::zeros(grad.shape());
+                    let zeros = || Tensor::lasting_zeros(grad.shape());
                     Moments { first: zeros(), second: zeros(), step: 0 }
                 });
                 moments.step += 1;
