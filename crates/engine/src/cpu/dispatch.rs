@@ -1,8 +1,9 @@
 //! One body, three instruction sets: the loops of a function in [`multiversion!`] are compiled for
 //! AVX-512, for AVX2 and for whatever the target promises, and the first the CPU has is called.
 //!
-//! The bodies multiply and add in two roundings and sum in a fixed number of lanes, so that all
-//! three give the same bits.
+//! The bodies sum in a fixed number of lanes, and multiply and add in two roundings unless they say
+//! otherwise, so that all three give the same bits. A body may ask `FUSED`: whether
+//! [`f32::mul_add`] is one instruction here and not a call.
 
 /// Instruction sets in the order of their width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,16 +53,17 @@ macro_rules! multiversion {
         #[allow(clippy::too_many_arguments)]
         $vis fn $name($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
-            fn body($($arg: $ty),*) $(-> $ret)? $body
+            #[allow(clippy::extra_unused_type_parameters)] // most do not ask
+            fn body<const FUSED: bool>($($arg: $ty),*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
                 fn avx512($($arg: $ty),*) $(-> $ret)? {
-                    body($($arg),*)
+                    body::<true>($($arg),*)
                 }
                 #[target_feature(enable = "avx2,fma")]
                 fn avx2($($arg: $ty),*) $(-> $ret)? {
-                    body($($arg),*)
+                    body::<true>($($arg),*)
                 }
                 match $crate::cpu::dispatch::level() {
                     $crate::cpu::dispatch::Level::Avx512 => {
@@ -75,7 +77,7 @@ macro_rules! multiversion {
                     $crate::cpu::dispatch::Level::Portable => {}
                 }
             }
-            body($($arg),*)
+            body::<{ cfg!(target_arch = "aarch64") }>($($arg),*)
         }
     )+};
 }

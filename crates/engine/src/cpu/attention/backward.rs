@@ -242,16 +242,16 @@ fn block(
 }
 
 #[inline(always)]
-fn weights<const WIDTH: usize>(tile: &mut Owned, lse: &[f32], factor: f32) {
+fn weights<const WIDTH: usize>(tile: &mut Owned, lse: &[f32], factor: f32, fused: bool) {
     let first = array::<WIDTH>(lse);
     for r in 0..tile.rows() {
         let mut s = tile.array::<WIDTH>(r);
         for i in 0..WIDTH {
-            s[i] = math::exp2(s[i] * factor - first[i]);
+            s[i] = math::exp2(s[i] * factor - first[i], fused);
         }
         tile.set(r, s);
         for (s, lse) in tile.row(r)[WIDTH..].iter_mut().zip(&lse[WIDTH..]) {
-            *s = math::exp2(*s * factor - lse);
+            *s = math::exp2(*s * factor - lse, fused);
         }
     }
 }
@@ -303,7 +303,7 @@ fn write<const WIDTH: usize>(to: &mut Owned, from: &[f32]) {
 multiversion! {
     /// s = exp(scale s - lse), with factor = scale log₂ e, lse of each column times log₂ e.
     fn exp_weights(tile: &mut Owned, lse: &[f32], factor: f32) {
-        by_width!(tile.columns(), weights(tile, lse, factor));
+        by_width!(tile.columns(), weights(tile, lse, factor, FUSED));
     }
 
     /// dp = p (dp - δ) scale, δ of each column.

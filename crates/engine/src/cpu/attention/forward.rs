@@ -83,7 +83,7 @@ struct Sums {
 
 /// Each column of the rows of `STRIDE` scores: see [`softmax_columns`].
 #[inline(always)]
-fn softmax<const STRIDE: usize>(scores: &mut [f32], scale: f32, sums: &mut Sums) {
+fn softmax<const STRIDE: usize>(scores: &mut [f32], scale: f32, sums: &mut Sums, fused: bool) {
     let factor = scale * LOG2_E;
     let (rows, _) = scores.as_chunks_mut::<STRIDE>();
     let mut most = [f32::NEG_INFINITY; STRIDE];
@@ -96,7 +96,7 @@ fn softmax<const STRIDE: usize>(scores: &mut [f32], scale: f32, sums: &mut Sums)
     let mut total = [0.0f32; STRIDE];
     for row in rows {
         for lane in 0..STRIDE {
-            let weight = math::exp2(row[lane] * factor - top[lane]);
+            let weight = math::exp2(row[lane] * factor - top[lane], fused);
             row[lane] = weight;
             total[lane] += weight;
         }
@@ -124,10 +124,10 @@ multiversion! {
     /// Each column of `scores` becomes exp(scale score - scale most) of that column.
     fn softmax_columns(scores: &mut [f32], stride: usize, scale: f32, sums: &mut Sums) {
         if stride == QUERIES {
-            softmax::<QUERIES>(scores, scale, sums);
+            softmax::<QUERIES>(scores, scale, sums, FUSED);
         } else {
             assert_eq!(stride, LANES, "a block of queries has one stride or the other");
-            softmax::<LANES>(scores, scale, sums);
+            softmax::<LANES>(scores, scale, sums, FUSED);
         }
     }
 

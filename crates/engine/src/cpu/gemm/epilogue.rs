@@ -136,27 +136,33 @@ fn copy<const WIDTH: usize>(to: &mut Owned, from: &mut Owned) {
 }
 
 #[inline(always)]
-fn gelu_rows<const WIDTH: usize>(tile: &mut Owned) {
+fn gelu_rows<const WIDTH: usize>(tile: &mut Owned, fused: bool) {
     for r in 0..tile.rows() {
         let mut y = tile.array::<WIDTH>(r);
         for y in &mut y {
-            *y = math::gelu(*y);
+            *y = math::gelu(*y, fused);
         }
         tile.set(r, y);
         for y in &mut tile.row(r)[WIDTH..] {
-            *y = math::gelu(*y);
+            *y = math::gelu(*y, fused);
         }
     }
 }
 
 /// y = y GELU'(s), h = GELU(s); rows of s lie `stride` apart.
 #[inline(always)]
-fn slope_rows<const WIDTH: usize>(y: &mut Owned, h: &mut Owned, s: &[f32], stride: usize) {
+fn slope_rows<const WIDTH: usize>(
+    y: &mut Owned,
+    h: &mut Owned,
+    s: &[f32],
+    stride: usize,
+    fused: bool,
+) {
     for r in 0..y.rows() {
         let s = &s[r * stride..][..y.columns()];
         let (mut slopes, mut curved) = (y.array::<WIDTH>(r), array::<WIDTH>(s));
         for i in 0..WIDTH {
-            let (value, slope) = math::gelu_and_grad(curved[i]);
+            let (value, slope) = math::gelu_and_grad(curved[i], fused);
             curved[i] = value;
             slopes[i] *= slope;
         }
@@ -164,7 +170,7 @@ fn slope_rows<const WIDTH: usize>(y: &mut Owned, h: &mut Owned, s: &[f32], strid
         h.set(r, curved);
         let rest = y.row(r)[WIDTH..].iter_mut().zip(&mut h.row(r)[WIDTH..]).zip(&s[WIDTH..]);
         for ((y, h), &s) in rest {
-            let (value, slope) = math::gelu_and_grad(s);
+            let (value, slope) = math::gelu_and_grad(s, fused);
             *h = value;
             *y *= slope;
         }
@@ -173,7 +179,7 @@ fn slope_rows<const WIDTH: usize>(y: &mut Owned, h: &mut Owned, s: &[f32], strid
 
 multiversion! {
     fn gelu_slope(y: &mut Owned, h: &mut Owned, s: &[f32], stride: usize) {
-        by_width!(y.columns(), slope_rows(y, h, s, stride));
+        by_width!(y.columns(), slope_rows(y, h, s, stride, FUSED));
     }
 
     fn add_bias(tile: &mut Owned, bias: Option<&[f32]>) {
@@ -191,6 +197,6 @@ multiversion! {
     }
 
     fn gelu(tile: &mut Owned) {
-        by_width!(tile.columns(), gelu_rows(tile));
+        by_width!(tile.columns(), gelu_rows(tile, FUSED));
     }
 }
