@@ -94,6 +94,15 @@ fn knn_equals_a_search_through_all_pairs() {
 }
 
 #[test]
+fn a_low_temperature_leaves_the_vote_to_the_nearest() {
+    let (train, test) = (clusters(3, 60, 5, 0.5, 1), clusters(3, 40, 5, 0.5, 2));
+    let nearest = knn(&train, &test, KnnOptions { k: 1, temperature: 1.0 }).unwrap();
+    // exp(1 / T) alone would be infinite.
+    let got = knn(&train, &test, KnnOptions { k: 20, temperature: 1e-6 }).unwrap();
+    assert_eq!(got.labels, nearest.labels);
+}
+
+#[test]
 fn classes_far_apart_are_told_apart_without_an_error() {
     let (train, test) = (clusters(6, 300, 24, 4.0, 4), clusters(6, 120, 24, 4.0, 5));
     assert_eq!(knn(&train, &test, KnnOptions::default()).unwrap().accuracy, 1.0);

@@ -18,7 +18,7 @@ use saltworks::model::{Encoder, Patches, Read, StepKey, TransformerSpec, VitSpec
 use serde_json::Value;
 use std::collections::HashMap;
 
-const KEY: StepKey = StepKey { seed: 0, step: 0 };
+const KEY: StepKey = StepKey { seed: 0, step: 0, first_sample: 0 };
 const FORWARD: &str = "forward pass in f32";
 const GRADIENT: &str = "gradient in f32";
 

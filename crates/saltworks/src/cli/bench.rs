@@ -134,7 +134,7 @@ fn measure(what: What, recipe: &Recipe) -> Result<Measured, Failure> {
     match what {
         What::Features => {
             let context = (stage.batch * encoder.grid().len()) as f64;
-            timed(stage, |tape, _| {
+            timed(stage, Tape::inference, |tape, _| {
                 features(tape, &encoder, &images).map_err(ran)?;
                 Ok(Tokens { context, target: 0.0 })
             })
@@ -157,10 +157,12 @@ fn training(stage: &Stage, method: &dyn Method, images: &Images) -> Result<Measu
     let grid = method.encoder().grid();
     stage.masks.validate(grid).map_err(asked)?;
     let mut optimizer = Optimizer::new(method.parameters(), setup::optimizer(stage));
-    timed(stage, |tape, step| {
-        let masks = stage.masks.sample(grid, stage.batch, 0, step).map_err(ran)?;
+    timed(stage, Tape::new, |tape, step| {
+        let masks = method.masks(stage.masks.sample(grid, stage.batch, 0, step).map_err(ran)?);
         optimizer.zero_grad();
-        let result = method.step(tape, images, &masks, StepKey { seed: 0, step }).map_err(ran)?;
+        let result = method
+            .step(tape, images, &masks, StepKey { seed: 0, step, first_sample: 0 })
+            .map_err(ran)?;
         tape.backward(&result.loss).map_err(ran)?;
         optimizer.step(1e-4, stage.weight_decay).map_err(ran)?;
         let (context, target) = (result.context_tokens as f64, result.target_count as f64);
@@ -171,13 +173,14 @@ fn training(stage: &Stage, method: &dyn Method, images: &Images) -> Result<Measu
 /// Times steps; each gives the tokens of its batch.
 fn timed(
     stage: &Stage,
+    tape: fn() -> Tape,
     mut step: impl FnMut(&Tape, u64) -> Result<Tokens, Failure>,
 ) -> Result<Measured, Failure> {
     let (steps, tokens) = (stage.steps.unwrap_or(1) as usize, Tokens::default());
     let mut measured = Measured { seconds: Vec::new(), costs: Vec::new(), tokens };
     let share = ((steps * stage.batch) as f64).recip();
     for index in 0..steps + UNTIMED {
-        let tape = Tape::new().timed();
+        let tape = tape().timed();
         let start = Instant::now();
         let tokens = step(&tape, index as u64)?;
         if index < UNTIMED {
@@ -213,7 +216,9 @@ fn report(recipe: &Recipe, measured: &Measured, peak: f64, threads: usize, as_js
     let batch = timed_stage(recipe).batch;
     let mut sorted = measured.seconds.clone();
     sorted.sort_by(f64::total_cmp);
-    let (median, least) = (sorted[sorted.len() / 2], sorted[0]);
+    let middle = |from: usize| sorted[from / 2];
+    let median = 0.5 * (middle(sorted.len() - 1) + middle(sorted.len()));
+    let least = sorted[0];
     let gflops = measured.flops() / median * 1e-9;
     let memory = peak_memory_bytes();
     if as_json {

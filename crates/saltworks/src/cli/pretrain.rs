@@ -3,20 +3,22 @@
 use super::probe::{Extractor, probe};
 use super::setup::{self, Images};
 use super::{Failure, asked, ran, use_threads};
+use crate::data::Loader;
 use crate::files::write_whole;
 use crate::mask::Masking;
 use crate::method::{CheckpointError, MODEL_KEY, Mae, Method, Salt};
 use crate::model::{Encoder, VitSpec};
-use crate::recipe::{self, MethodName, Recipe, Schedule, Stage};
+use crate::recipe::{self, MethodName, PixelNorm, Recipe, Schedule, Stage};
 use crate::report::{MetricsLog, ProbeRow, Progress, environment, probe_table};
 use crate::train::{self, Ended, Event};
 use crate::weights;
-use engine::Module;
+use engine::{Module, Tensor};
 use std::collections::HashMap;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Options of `pretrain`.
 #[derive(clap::Args)]
@@ -37,6 +39,9 @@ pub(super) struct Arguments {
 /// What is written of a run before it begins.
 const RECORDS: [&str; 3] = ["recipe.toml", "environment.json", "metrics.jsonl"];
 
+/// What is written of a stage.
+const WEIGHTS: [&str; 2] = ["encoder.safetensors", "model.safetensors"];
+
 /// Everything a stage was checked for before the first one begins.
 struct Planned<'a> {
     stage: &'a Stage,
@@ -52,7 +57,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let plan = plan(&recipe, &images)?;
     let mut run = Run::create(arguments, &recipe, &images, threads)?;
     let done = run.stages(&plan).and_then(|()| run.finish());
-    if matches!(done, Err(Failure::Asked(_))) && !run.trained {
+    if matches!(done, Err(Failure::Asked(_))) && !run.trained && run.fresh {
         run.discard();
     }
     done
@@ -60,7 +65,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 /// Checks every stage against the data before anything is trained.
 fn plan<'a>(recipe: &'a Recipe, images: &Images) -> Result<Vec<Planned<'a>>, Failure> {
-    let check = |stage: &'a Stage| {
+    let check = |(place, stage): (usize, &'a Stage)| {
         let spec = setup::spec(recipe, stage)?;
         match stage.method {
             MethodName::Mae => setup::trunk(stage.decoder).check("decoder"),
@@ -68,17 +73,39 @@ fn plan<'a>(recipe: &'a Recipe, images: &Images) -> Result<Vec<Planned<'a>>, Fai
         }
         .map_err(asked)?;
         stage.masks.validate(spec.grid()).map_err(asked)?;
-        check_teacher(recipe, stage, &spec)?;
+        check_teacher(recipe, place, &spec)?;
+        setup::training_loader(recipe, stage, place)
+            .validate(images.train.as_ref())
+            .map_err(asked)?;
+        check_targets(stage, &spec)?;
         let schedule = stage.resolve(images.train.len()).map_err(asked)?;
         Ok(Planned { stage, spec, schedule })
     };
-    recipe.stage.iter().map(check).collect()
+    recipe.stage.iter().enumerate().map(check).collect()
+}
+
+/// Normalised pixels need more than one value to normalise over.
+fn check_targets(stage: &Stage, spec: &VitSpec) -> Result<(), Failure> {
+    let [t, h, w] = spec.patch;
+    let values = match stage.pixel_norm {
+        PixelNorm::Joint => t * h * w * spec.channels,
+        PixelNorm::PerChannel => t * h * w,
+        PixelNorm::None => return Ok(()),
+    };
+    if stage.method == MethodName::Mae && values < 2 {
+        let name = &stage.name;
+        return Err(asked(format!(
+            "pixel_norm of stage {name:?} has one value of a patch to normalise over, expected two \
+             or more. Use a larger patch or pixel_norm = \"none\""
+        )));
+    }
+    Ok(())
 }
 
 /// Checks that what teaches a stage can, before hours go into the stages ahead of it.
-fn check_teacher(recipe: &Recipe, stage: &Stage, spec: &VitSpec) -> Result<(), Failure> {
-    let Some(teacher) = &stage.teacher else { return Ok(()) };
-    let checked = match recipe.stage.iter().find(|other| other.name == *teacher) {
+fn check_teacher(recipe: &Recipe, place: usize, spec: &VitSpec) -> Result<(), Failure> {
+    let Some(teacher) = &recipe.stage[place].teacher else { return Ok(()) };
+    let checked = match recipe.stage_before(place, teacher) {
         Some(earlier) => {
             Salt::check_sizes(&setup::spec(recipe, earlier)?, spec).map_err(Into::into)
         }
@@ -100,6 +127,8 @@ struct Run<'a> {
     stop: Arc<AtomicBool>,
     /// Whether a step was made.
     trained: bool,
+    /// Whether the folder was made for this run.
+    fresh: bool,
 }
 
 impl<'a> Run<'a> {
@@ -111,7 +140,8 @@ impl<'a> Run<'a> {
         threads: usize,
     ) -> Result<Self, Failure> {
         let out = arguments.out.clone();
-        prepare_folder(&out, arguments.overwrite)?;
+        keep_teachers(recipe, &out)?;
+        let fresh = prepare_folder(&out, arguments.overwrite)?;
         let write = |name: &str, text: &str| {
             let path = out.join(name);
             write_whole(&path, text.as_bytes()).map_err(|error| cannot_write(&path, &error))
@@ -133,7 +163,7 @@ impl<'a> Run<'a> {
         let probes = images.held_out.as_ref().map(|s| format!("; probing: {}", s.describe()));
         say(&format!("{trains}{}; {threads} threads", probes.unwrap_or_default()));
         let rows = Vec::new();
-        Ok(Self { recipe, images, out, log, rows, stop, trained: false })
+        Ok(Self { recipe, images, out, log, rows, stop, trained: false, fresh })
     }
 
     /// Probes what needs no training, then trains and probes every stage.
@@ -167,7 +197,7 @@ impl<'a> Run<'a> {
                 Mae::into_encoder(mae)
             }
             MethodName::Salt => {
-                let (teacher, options) = (self.teacher_path(stage), setup::salt_options(stage));
+                let (teacher, options) = (self.teacher_path(place), setup::salt_options(stage));
                 let salt = Salt::from_checkpoint(&teacher, spec, encoder, options, seed);
                 let salt = salt.map_err(asked)?;
                 self.train(&salt, place, stage, *schedule)?;
@@ -178,15 +208,15 @@ impl<'a> Run<'a> {
     }
 
     /// The weights of the teacher: an earlier stage's, or the file named.
-    fn teacher_path(&self, stage: &Stage) -> PathBuf {
+    fn teacher_path(&self, place: usize) -> PathBuf {
         // The recipe's check saw that a SALT stage names its teacher.
-        let name = stage.teacher.as_deref().expect("a teacher");
-        let earlier = self.recipe.stage.iter().any(|other| other.name == name);
+        let name = self.recipe.stage[place].teacher.as_deref().expect("a teacher");
+        let earlier = self.recipe.stage_before(place, name).is_some();
         if earlier { self.weights_path(name) } else { PathBuf::from(name) }
     }
 
     fn weights_path(&self, stage: &str) -> PathBuf {
-        self.out.join(stage).join("encoder.safetensors")
+        self.out.join(stage).join(WEIGHTS[0])
     }
 
     fn train(
@@ -201,7 +231,8 @@ impl<'a> Run<'a> {
         let masking: Masking = stage.masks.clone();
         let training = train::Stage {
             method,
-            loader: setup::training_loader(self.recipe, stage, place, source)?,
+            loader: Loader::new(source, setup::training_loader(self.recipe, stage, place))
+                .map_err(asked)?,
             masking,
             grid: method.encoder().grid(),
             batch: stage.batch,
@@ -214,25 +245,27 @@ impl<'a> Run<'a> {
         };
         let mut progress = Progress::new(&stage.name, schedule.steps);
         let mut written = Ok(());
-        let mut made = false;
+        let mut steps = 0;
         let log = &mut self.log;
         let ended = train::run(training, &self.stop, &mut |Event::Step(report)| {
-            made = true;
+            steps = report.step;
             progress.step(&report);
             if written.is_ok() {
                 written = log.step(&stage.name, &report);
             }
+            // A disk that is full now will not take the weights later: stop, and keep what there is.
+            if written.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         let flushed = log.flush();
+        if steps > 0 {
+            self.trained = true;
+            // What was learned until an error is kept too: it may have been hours.
+            self.save(&stage.name, method, steps, schedule.steps)?;
+        }
         let path = self.out.join("metrics.jsonl");
         written
             .and(flushed)
             .map_err(|error| ran(format!("cannot write {}: {error}", path.display())))?;
-        self.trained |= made;
-        if made || ended.is_ok() {
-            // What was learned until an error is kept too: it may have been hours.
-            self.save(&stage.name, method)?;
-        }
         match ended.map_err(train_failure)? {
             Ended::Whole => {
                 progress.finish();
@@ -248,7 +281,16 @@ impl<'a> Run<'a> {
     }
 
     /// Writes the encoder under timm's names, and everything trained under the method's.
-    fn save(&self, stage: &str, method: &dyn Method) -> Result<(), Failure> {
+    /// Weights that are not finite are kept from overwriting any.
+    fn save(&self, stage: &str, method: &dyn Method, step: u64, steps: u64) -> Result<(), Failure> {
+        let all = method.parameters();
+        let finite = |value: Tensor| value.as_slice().iter().all(|value| value.is_finite());
+        if let Some((name, _)) = all.iter().find(|(_, parameter)| !finite(parameter.value())) {
+            return Err(ran(format!(
+                "stage {stage} diverged: {name} holds values that are not finite after step {step}; \
+                 its weights are not saved. Lower the learning rate or lengthen the warmup"
+            )));
+        }
         let folder = self.out.join(stage);
         fs::create_dir_all(&folder).map_err(|error| ran(write_error(&folder, &error)))?;
         // Numbers, strings and booleans: JSON holds them all.
@@ -257,6 +299,8 @@ impl<'a> Run<'a> {
             ("format", "pt"),
             ("saltworks", env!("CARGO_PKG_VERSION")),
             ("stage", stage),
+            ("step", &step.to_string()),
+            ("steps", &steps.to_string()),
             (MODEL_KEY, &sizes),
         ]
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
@@ -266,13 +310,17 @@ impl<'a> Run<'a> {
         };
         let encoder = values(method.encoder().parameters());
         weights::save(&self.weights_path(stage), &encoder, &metadata).map_err(ran)?;
-        let whole = folder.join("model.safetensors");
-        weights::save(&whole, &values(method.parameters()), &metadata).map_err(ran)
+        let whole = folder.join(WEIGHTS[1]);
+        weights::save(&whole, &values(all), &metadata).map_err(ran)
     }
 
     fn probe(&mut self, name: &str, extractor: &Extractor<'_>) -> Result<(), Failure> {
         if let Some(row) = probe(name, self.recipe, self.images, extractor)? {
             self.rows.push(row);
+        }
+        if self.stop.load(Ordering::Relaxed) {
+            let note = format!("interrupted after probing {name}; weights are in their folders");
+            return Err(Failure::Interrupted(note));
         }
         Ok(())
     }
@@ -331,13 +379,53 @@ fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
     asked(format!("{}. {advice}", write_error(path, error)))
 }
 
-/// Makes the run's folder; one that holds a run is refused, or emptied of it if asked.
-fn prepare_folder(out: &Path, overwrite: bool) -> Result<(), Failure> {
+/// Refuses a teacher's file that overwriting the folder would remove.
+fn keep_teachers(recipe: &Recipe, out: &Path) -> Result<(), Failure> {
+    let real = |path: &Path| fs::canonicalize(path).ok();
+    let Some(folder) = real(out) else { return Ok(()) };
+    for (place, stage) in recipe.stage.iter().enumerate() {
+        let file = stage.teacher.as_ref().filter(|name| recipe.stage_before(place, name).is_none());
+        if let Some(file) =
+            file.filter(|file| real(Path::new(file)).is_some_and(|f| f.starts_with(&folder)))
+        {
+            let out = out.display();
+            return Err(asked(format!(
+                "the teacher {file} lies in the folder of the run, {out}. Choose another --out"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Makes the run's folder; one that holds a run is refused, or emptied of it if asked. Whether it
+/// was not there before.
+fn prepare_folder(out: &Path, overwrite: bool) -> Result<bool, Failure> {
+    let fresh = !out.exists();
     if out.join("recipe.toml").exists() && !overwrite {
         return Err(asked(format!(
             "{} holds a run already. Choose another folder with --out, or add --overwrite",
             out.display()
         )));
     }
-    fs::create_dir_all(out).map_err(|error| cannot_write(out, &error))
+    fs::create_dir_all(out).map_err(|error| cannot_write(out, &error))?;
+    remove_run(out).map_err(|error| cannot_write(out, &error))?;
+    Ok(fresh)
+}
+
+/// Removes what an earlier run left, and nothing else.
+fn remove_run(out: &Path) -> std::io::Result<()> {
+    let remove = |path: &Path| match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    };
+    for entry in fs::read_dir(out)? {
+        let path = entry?.path();
+        let weights = WEIGHTS.map(|name| path.join(name));
+        if weights.iter().any(|file| file.is_file()) {
+            weights.iter().try_for_each(|file| remove(file))?;
+            // A folder that holds anything else stays.
+            let _ = fs::remove_dir(&path);
+        }
+    }
+    RECORDS.iter().chain(&["probes.json"]).try_for_each(|name| remove(&out.join(name)))
 }

@@ -40,7 +40,7 @@ pub(super) fn open(recipe: &Recipe) -> Result<Images, Failure> {
         Holdout::Last { count: data.holdout }
     } else {
         let fraction = data.holdout as f64 / len as f64;
-        Holdout::Share { fraction, seed: recipe.seed }
+        Holdout::Share { fraction, seed: data.holdout_seed }
     };
     let (train, held_out) = hold_out(&source, holdout).map_err(asked)?;
     Ok(Images { train: Arc::new(train), held_out: Some(Arc::new(held_out)) })
@@ -58,13 +58,8 @@ fn normalize(data: &Data) -> data::Normalize {
     }
 }
 
-/// A loader of training batches.
-pub(super) fn training_loader(
-    recipe: &Recipe,
-    stage: &Stage,
-    place: usize,
-    source: Arc<dyn Source>,
-) -> Result<Loader, Failure> {
+/// How training batches are loaded.
+pub(super) fn training_loader(recipe: &Recipe, stage: &Stage, place: usize) -> LoaderOptions {
     let data = &recipe.data;
     let augment = &data.augment;
     let whole = augment.crop_scale.min == 1.0 && augment.crop_scale.max == 1.0;
@@ -77,7 +72,7 @@ pub(super) fn training_loader(
     let interpolation = Interpolation::Bilinear;
     // Each stage has its own order and augmentations.
     let seed = stage_seed(recipe.seed, place);
-    let options = LoaderOptions {
+    LoaderOptions {
         batch: stage.batch / stage.accumulate,
         threads: data.threads,
         prefetch: 2 * data.threads + 2,
@@ -87,8 +82,7 @@ pub(super) fn training_loader(
         transform: Transform { size, crop, flip: augment.flip, interpolation },
         channels: data.channels,
         normalize: normalize(data),
-    };
-    Loader::new(source, options).map_err(asked)
+    }
 }
 
 /// A loader of all images of a source in order, for features.
@@ -115,8 +109,8 @@ pub(super) fn stage_seed(seed: u64, place: usize) -> u64 {
 
 /// The sizes of a stage's encoder.
 pub(super) fn spec(recipe: &Recipe, stage: &Stage) -> Result<VitSpec, Failure> {
-    let model = stage.model.as_ref().unwrap_or(&recipe.model);
-    spec_of(model, recipe.data.size, recipe.data.channels)
+    let model = stage.model.as_ref().map(|model| model.over(&recipe.model));
+    spec_of(model.as_ref().unwrap_or(&recipe.model), recipe.data.size, recipe.data.channels)
 }
 
 fn spec_of(model: &Model, size: usize, channels: usize) -> Result<VitSpec, Failure> {

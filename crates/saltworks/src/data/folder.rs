@@ -1,7 +1,8 @@
 //! Folders of PNG and JPEG files; the sub-folders right inside are the classes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::{Error, Result, Sample, Source, decode};
@@ -27,6 +28,7 @@ impl Folder {
         let mut listing = Listing::default();
         let mut classes = Vec::new();
         let mut files = Vec::new();
+        listing.is_new(root)?;
         let (mut loose, folders) = listing.entries(root)?;
         loose.sort();
         files.extend(loose.into_iter().map(|path| (path, -1)));
@@ -56,12 +58,15 @@ impl Source for Folder {
     fn read(&self, index: usize) -> Result<Sample> {
         let (path, label) = &self.files[index];
         let name = path.display().to_string();
-        let size = fs::metadata(path).map_err(|error| Error::read(path, error))?.len();
-        if size > MOST_FILE_BYTES {
-            let problem = format!("is {size} bytes long, expected at most {MOST_FILE_BYTES}");
+        let file = fs::File::open(path).map_err(|error| Error::read(path, error))?;
+        let mut bytes = Vec::new();
+        // Not by the size it states: a device states none and has no end.
+        let read = file.take(MOST_FILE_BYTES + 1).read_to_end(&mut bytes);
+        read.map_err(|error| Error::read(path, error))?;
+        if bytes.len() as u64 > MOST_FILE_BYTES {
+            let problem = format!("is longer than {MOST_FILE_BYTES} bytes. Replace or remove it");
             return Err(Error::Image { name, problem });
         }
-        let bytes = fs::read(path).map_err(|error| Error::read(path, error))?;
         Ok(Sample { image: decode(&bytes, &name)?, label: *label, name })
     }
 
@@ -87,25 +92,28 @@ impl Source for Folder {
 struct Listing {
     /// Files that are no images, by extension.
     others: BTreeMap<String, usize>,
-    /// The folders being walked, real paths: a link back to one of them is not followed.
-    above: Vec<PathBuf>,
+    /// Real paths of the folders walked: a link to one of them is not followed, or its images
+    /// would count twice, in training and among those held out.
+    seen: BTreeSet<PathBuf>,
 }
 
 impl Listing {
     /// Adds the images below a folder, at any depth.
     fn walk(&mut self, folder: &Path, images: &mut Vec<PathBuf>) -> Result<()> {
-        let real = fs::canonicalize(folder).map_err(|error| Error::read(folder, error))?;
-        if self.above.contains(&real) {
-            return Ok(());
+        if self.is_new(folder)? {
+            let (files, folders) = self.entries(folder)?;
+            images.extend(files);
+            for folder in folders {
+                self.walk(&folder, images)?;
+            }
         }
-        self.above.push(real);
-        let (files, folders) = self.entries(folder)?;
-        images.extend(files);
-        for folder in folders {
-            self.walk(&folder, images)?;
-        }
-        self.above.pop();
         Ok(())
+    }
+
+    /// Notes a folder; whether it was not met before.
+    fn is_new(&mut self, folder: &Path) -> Result<bool> {
+        let real = fs::canonicalize(folder).map_err(|error| Error::read(folder, error))?;
+        Ok(self.seen.insert(real))
     }
 
     /// The images and the sorted sub-folders right inside a folder; hidden ones are left out.
@@ -118,9 +126,13 @@ impl Listing {
                 continue;
             }
             let extension = extension(&path);
-            if path.is_dir() {
+            // Follows links. What is neither (a pipe, a link to nothing) is counted with the others.
+            let kind = fs::metadata(&path).map(|metadata| metadata.file_type());
+            if kind.as_ref().is_ok_and(fs::FileType::is_dir) {
                 folders.push(path);
-            } else if EXTENSIONS.contains(&extension.as_str()) {
+            } else if kind.is_ok_and(|kind| kind.is_file())
+                && EXTENSIONS.contains(&extension.as_str())
+            {
                 files.push(path);
             } else {
                 *self.others.entry(extension).or_default() += 1;
@@ -183,6 +195,21 @@ mod tests {
         assert!(sample.name.ends_with("dogs/b.PNG"), "{}", sample.name);
         assert_eq!((sample.image.data[0], sample.image.channels), (2, 1));
         assert!(source.describe().ends_with("3 images, 2 classes"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn no_image_counts_twice_through_links_and_a_pipe_is_no_image() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        image(&root.join("cats/1.png"), 1);
+        image(&root.join("dogs/2.png"), 2);
+        for (to, link) in [("cats", "more"), (".", "all"), ("../dogs", "cats/pups")] {
+            std::os::unix::fs::symlink(to, root.join(link)).unwrap();
+        }
+        let pipe = std::process::Command::new("mkfifo").arg(root.join("dogs/3.png")).status();
+        assert!(pipe.unwrap().success());
+        assert_eq!(Folder::open(root).unwrap().len(), 2);
     }
 
     #[test]

@@ -54,7 +54,8 @@ pub struct LoaderOptions {
 }
 
 impl LoaderOptions {
-    fn validate(&self, source: &dyn Source) -> Result<()> {
+    /// Whether a loader of this source can be made.
+    pub fn validate(&self, source: &dyn Source) -> Result<()> {
         let counts =
             [("batch", self.batch), ("threads", self.threads), ("prefetch", self.prefetch)];
         for (name, found) in counts {

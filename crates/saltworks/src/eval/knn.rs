@@ -73,7 +73,9 @@ impl KnnOptions {
         nearest.sort_unstable_by(nearer);
         let mut votes = vec![0.0; classes];
         for &i in &*nearest {
-            votes[labels[i] as usize] += (f64::from(similarity[i]) / self.temperature).exp();
+            // Against the nearest: the same ranks, and no overflow at a low temperature.
+            let closeness = f64::from(similarity[i]) - f64::from(similarity[nearest[0]]);
+            votes[labels[i] as usize] += (closeness / self.temperature).exp();
         }
         first_largest(&votes) as u32
     }

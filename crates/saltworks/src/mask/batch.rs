@@ -42,6 +42,19 @@ impl Masks {
         self.context.is_empty()
     }
 
+    /// The masks of some of the samples.
+    #[must_use]
+    pub fn part(&self, samples: std::ops::Range<usize>) -> Self {
+        let [context, target] =
+            [&self.context, &self.target].map(|lists| lists[samples.clone()].to_vec());
+        Self { grid: self.grid, context, target }
+    }
+
+    /// ΣM, all tokens to predict.
+    pub fn target_count(&self) -> usize {
+        self.target.iter().map(Vec::len).sum()
+    }
+
     /// The same contexts, with every other token as a target: stable-pretraining's stage 1
     /// (`MAE(masking=MultiBlockMasking())`) reconstructs all that the encoder does not see.
     #[must_use]

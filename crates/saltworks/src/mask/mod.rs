@@ -117,21 +117,9 @@ impl Masking {
 
     /// Masks of a batch at one step.
     pub fn sample(&self, grid: Grid, batch: usize, seed: u64, step: u64) -> Result<Masks> {
-        self.sample_part(grid, 0..batch, seed, step)
-    }
-
-    /// Masks of the samples `part` of a step's batch: the same as those rows of the whole batch, so
-    /// that a batch may be cut over micro-batches or machines.
-    pub fn sample_part(
-        &self,
-        grid: Grid,
-        part: std::ops::Range<usize>,
-        seed: u64,
-        step: u64,
-    ) -> Result<Masks> {
-        assert!(part.end as u64 <= MOST_SAMPLES, "a batch holds at most 2^20 samples");
+        assert!(batch as u64 <= MOST_SAMPLES, "a batch holds at most 2^20 samples");
         let (mut context, mut target) = (Vec::new(), Vec::new());
-        for sample in part {
+        for sample in 0..batch {
             let stream = if self.per_sample() { sample as u64 } else { 0 };
             if !self.per_sample() && !context.is_empty() {
                 context.extend_from_within(..1);

@@ -61,13 +61,15 @@ fn samples_differ_unless_the_mask_is_the_batchs() {
 }
 
 #[test]
-fn a_part_of_a_batch_has_the_masks_of_the_whole() {
+fn the_parts_of_a_batch_have_its_masks_and_all_its_targets() {
     let grid = Grid::image(7, 7);
     for masking in maskings(true).into_iter().chain(maskings(false)) {
         let whole = masking.sample(grid, 6, 9, 4).unwrap();
-        let part = masking.sample_part(grid, 2..5, 9, 4).unwrap();
-        assert_eq!(part.context, whole.context[2..5]);
-        assert_eq!(part.target, whole.target[2..5]);
+        let parts = [whole.part(0..2), whole.part(2..6)];
+        assert_eq!(parts[1].context, whole.context[2..]);
+        assert_eq!(parts[1].target, whole.target[2..]);
+        let counts = parts.map(|part| part.target_count());
+        assert_eq!(counts[0] + counts[1], whole.target_count());
     }
 }
 

@@ -84,11 +84,14 @@ impl Mae {
 }
 
 impl Method for Mae {
+    fn masks(&self, drawn: Masks) -> Masks {
+        match self.options.covered {
+            Covered::Targets => drawn,
+            Covered::AllMasked => drawn.with_all_others_as_target(),
+        }
+    }
+
     fn step(&self, tape: &Tape, images: &Images, masks: &Masks, key: StepKey) -> Result<Step> {
-        let masks = match self.options.covered {
-            Covered::Targets => masks,
-            Covered::AllMasked => &masks.clone().with_all_others_as_target(),
-        };
         let visible = Patches::Some(&masks.context);
         let encoded = self.encoder.forward(tape, images, visible, Read::All, Some(key))?;
         let context = encoded.patches(tape)?; // [K, D]

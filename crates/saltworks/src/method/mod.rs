@@ -38,8 +38,14 @@ pub struct Embedding {
 
 /// A way of pretraining.
 pub trait Method: Sync {
-    /// Loss and named outputs of a batch [B, C, T, H, W] under its masks.
+    /// Loss and named outputs of a batch [B, C, T, H, W] under its masks, which went through
+    /// [`Method::masks`].
     fn step(&self, tape: &Tape, images: &Images, masks: &Masks, key: StepKey) -> Result<Step>;
+
+    /// The masks as this method reads them.
+    fn masks(&self, drawn: Masks) -> Masks {
+        drawn
+    }
 
     /// Calls `f` with each parameter that is trained, and its name.
     fn visit(&self, f: &mut dyn FnMut(&str, &Parameter));

@@ -23,6 +23,20 @@ pub enum CheckpointError {
     /// Its stated sizes.
     #[error(transparent)]
     Spec(#[from] SpecError),
+    /// Sizes that cannot be read.
+    #[error("its metadata `model` is not readable: {0}. Save it again, or remove the metadata")]
+    Metadata(String),
+    /// Sizes that the file does not hold.
+    #[error("its metadata state a model of {claimed} values or more, but it holds {held}")]
+    Claims {
+        /// Values in the file.
+        held: usize,
+        /// Values of the blocks alone.
+        claimed: usize,
+    },
+    /// Weights of a run that diverged.
+    #[error("tensor {0} holds values that are not finite: its training diverged")]
+    NotFinite(String),
     /// Teacher and student together.
     #[error(transparent)]
     Engine(#[from] engine::Error),
@@ -82,10 +96,22 @@ impl Salt {
         student: &VitSpec,
     ) -> std::result::Result<Encoder, CheckpointError> {
         let file = weights::load(path)?;
-        let stated = file.metadata.get(MODEL_KEY).and_then(|text| serde_json::from_str(text).ok());
-        let sizes = stated.unwrap_or_else(|| student.clone());
+        let sizes: VitSpec = match file.metadata.get(MODEL_KEY) {
+            None => student.clone(),
+            Some(text) => serde_json::from_str(text)
+                .map_err(|error| CheckpointError::Metadata(error.to_string()))?,
+        };
         sizes.check()?;
         Self::check_sizes(&sizes, student)?;
+        // Before memory is taken for what a file only claims.
+        let held = file.tensors.values().map(Tensor::len).sum();
+        if file.metadata.contains_key(MODEL_KEY) && sizes.block_parameters() > held {
+            return Err(CheckpointError::Claims { held, claimed: sizes.block_parameters() });
+        }
+        let finite = |tensor: &Tensor| tensor.as_slice().iter().all(|value| value.is_finite());
+        if let Some((name, _)) = file.tensors.iter().find(|(_, tensor)| !finite(tensor)) {
+            return Err(CheckpointError::NotFinite(name.clone()));
+        }
         let teacher = Encoder::new(&sizes, 0);
         weights::assign(path, &file.encoder(), &teacher.parameters())?;
         Ok(teacher)

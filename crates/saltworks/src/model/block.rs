@@ -158,7 +158,10 @@ impl Block {
         let place = (key.step << 20) | (2 * self.index + which) as u64;
         let mut random = Random::new(key.seed, "drop_path", place);
         let factor = (1.0 - rate).recip();
-        Some((0..samples).map(|_| if random.uniform() < rate { 0.0 } else { factor }).collect())
+        let draw = || if random.uniform() < rate { 0.0 } else { factor };
+        // A part of a batch gets what its samples get in the whole.
+        let all = std::iter::repeat_with(draw).take(key.first_sample + samples);
+        Some(all.skip(key.first_sample).collect())
     }
 }
 

@@ -20,6 +20,8 @@ pub use transformer::TransformerSpec;
 pub struct StepKey {
     /// The run's seed.
     pub seed: u64,
-    /// The step within the stage, micro-batches counted.
+    /// The step within the stage.
     pub step: u64,
+    /// Which sample of the step's batch is the first here: not 0 where a batch comes in parts.
+    pub first_sample: usize,
 }

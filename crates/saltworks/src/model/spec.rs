@@ -94,12 +94,48 @@ pub enum SpecError {
         /// Which size.
         size: &'static str,
     },
+    /// A size far beyond any model.
+    #[error("{name} {size} is {found}, expected at most {most}")]
+    Large {
+        /// Whose.
+        name: &'static str,
+        /// Which size.
+        size: &'static str,
+        /// What it is.
+        found: usize,
+        /// What it may be.
+        most: usize,
+    },
+    /// Layer scale must be a number.
+    #[error("model layer_scale is {0}, expected a finite number")]
+    LayerScale(f32),
     /// The rate of stochastic depth is no rate.
     #[error("model drop_path is {0}, expected a rate of 0 or more and less than 1")]
     DropPath(f32),
 }
 
+/// Far beyond the largest model there is; what exceeds them is a slip of the hand or a hostile file.
+pub(super) const MOST_WIDTH: usize = 1 << 16;
+pub(super) const MOST_DEPTH: usize = 1 << 10;
+
+/// Refuses a size that could only exhaust memory.
+pub(super) fn check_most(
+    name: &'static str,
+    size: &'static str,
+    found: usize,
+    most: usize,
+) -> Result<(), SpecError> {
+    if found > most { Err(SpecError::Large { name, size, found, most }) } else { Ok(()) }
+}
+
 impl VitSpec {
+    /// Values of the blocks' matrices, most of the model: L (4 D² + 2 D F).
+    pub(crate) fn block_parameters(&self) -> usize {
+        let block = 4usize.saturating_mul(self.width).saturating_mul(self.width);
+        let mlp = 2usize.saturating_mul(self.width).saturating_mul(self.hidden);
+        self.depth.saturating_mul(block.saturating_add(mlp))
+    }
+
     /// The spec that timm's name stands for: three channels, class token, learned positions.
     pub fn from_name(name: &str) -> Result<Self, SpecError> {
         let unknown = || SpecError::Name(name.to_owned());
@@ -152,6 +188,23 @@ impl VitSpec {
         }
         if !self.width.is_multiple_of(self.heads) {
             return Err(SpecError::Heads { name: "model", width: self.width, heads: self.heads });
+        }
+        for (size, found, most) in [
+            ("width", self.width, MOST_WIDTH),
+            ("depth", self.depth, MOST_DEPTH),
+            ("hidden width", self.hidden, 16 * MOST_WIDTH),
+            ("channels", self.channels, 1024),
+            ("registers", self.registers, 1024),
+            // Four bytes each, and four times as much to train them.
+            ("number of parameters", self.block_parameters(), 1 << 36),
+        ] {
+            check_most("model", size, found, most)?;
+        }
+        for side in self.image {
+            check_most("model", "image size", side, 1 << 16)?;
+        }
+        if let Some(scale) = self.layer_scale.filter(|scale| !scale.is_finite()) {
+            return Err(SpecError::LayerScale(scale));
         }
         if !(0.0..1.0).contains(&self.drop_path) {
             return Err(SpecError::DropPath(self.drop_path));

@@ -5,6 +5,7 @@
 use super::StepKey;
 use super::block::{BlockSpec, Blocks, Wanted};
 use super::layers::{Linear, Norm, Start, join};
+use super::spec::{MOST_DEPTH, MOST_WIDTH, check_most};
 use super::{SpecError, position};
 use crate::mask::{Grid, Masks};
 use engine::ops::Row;
@@ -30,6 +31,8 @@ impl TransformerSpec {
         if let Some((size, _)) = sizes.into_iter().find(|(_, size)| *size == 0) {
             return Err(SpecError::Zero { name, size });
         }
+        check_most(name, "width", self.width, MOST_WIDTH)?;
+        check_most(name, "depth", self.depth, MOST_DEPTH)?;
         if !self.width.is_multiple_of(self.heads) {
             return Err(SpecError::Heads { name, width: self.width, heads: self.heads });
         }

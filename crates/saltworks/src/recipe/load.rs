@@ -1,7 +1,7 @@
 //! Text to [`Recipe`], with errors that name the line, the key and the nearest known key.
 
 use super::suggest::nearest;
-use super::{MethodName, Recipe, RecipeError, Stage};
+use super::{Duration, Loss, MethodName, Recipe, RecipeError, Stage};
 use serde::Deserialize;
 use std::path::Path;
 use toml::{Table, Value};
@@ -99,6 +99,9 @@ fn set(table: &mut Table, given: &str) -> Result<(), RecipeError> {
     if LENGTHS.contains(&last) {
         LENGTHS.iter().for_each(|length| drop(here.remove(*length)));
     }
+    if last == "kind" {
+        here.clear(); // another kind has other keys
+    }
     here.insert(last.to_owned(), value);
     if keys.len() == 1 && !known.contains(&keys[0].to_owned()) {
         let tops = ["data", "model", "probe"];
@@ -134,6 +137,9 @@ fn stage_table(table: &mut Table, place: usize) -> Option<&mut Table> {
     table.get_mut("stage")?.as_array_mut()?.get_mut(place)?.as_table_mut()
 }
 
+/// Images of a step, at most.
+const MOST_BATCH: usize = 65_536;
+
 /// Refuses what no data could make right.
 fn check(recipe: &Recipe) -> Result<(), RecipeError> {
     let value = |key: &str, found: String, expected: &str| {
@@ -158,13 +164,18 @@ fn check(recipe: &Recipe) -> Result<(), RecipeError> {
             return value(&format!("data.normalize.{key}"), format!("{numbers:?}"), &expected);
         }
     }
-    if data.normalize.std.iter().any(|std| *std <= 0.0) {
-        let found = format!("{:?}", data.normalize.std);
-        return value("data.normalize.std", found, "numbers above 0");
+    // Pixels are at most 1 before this: far larger numbers leave nothing of them in f32.
+    if !data.normalize.mean.iter().all(|mean| mean.abs() <= 1e3) {
+        let found = format!("{:?}", data.normalize.mean);
+        return value("data.normalize.mean", found, "numbers from -1000 to 1000");
     }
-    if recipe.probe.k == 0 || recipe.probe.temperature <= 0.0 {
+    if !data.normalize.std.iter().all(|std| (1e-6..=1e3).contains(std)) {
+        let found = format!("{:?}", data.normalize.std);
+        return value("data.normalize.std", found, "numbers from 1e-6 to 1000");
+    }
+    if recipe.probe.k == 0 || !(1e-6..=1e6).contains(&recipe.probe.temperature) {
         let found = format!("k {}, temperature {}", recipe.probe.k, recipe.probe.temperature);
-        return value("probe", found, "k at least 1 and a temperature above 0");
+        return value("probe", found, "k at least 1 and a temperature from 1e-6 to 1e6");
     }
     for (place, stage) in recipe.stage.iter().enumerate() {
         check_stage(stage, &recipe.stage[..place])?;
@@ -190,8 +201,8 @@ fn check_stage(stage: &Stage, earlier: &[Stage]) -> Result<(), RecipeError> {
     if earlier.iter().any(|other| other.name == *name) {
         return value("name", format!("{name:?} twice"), "a name of its own");
     }
-    if stage.batch == 0 {
-        return value("batch", "0".into(), "at least 1");
+    if !(1..=MOST_BATCH).contains(&stage.batch) {
+        return value("batch", stage.batch.to_string(), &format!("1 to {MOST_BATCH}"));
     }
     if stage.accumulate == 0 || !stage.batch.is_multiple_of(stage.accumulate) {
         let expected = format!("a number that divides the batch of {}", stage.batch);
@@ -225,6 +236,21 @@ fn check_numbers(stage: &Stage) -> Result<(), RecipeError> {
         if !(0.0..1e3).contains(&rate) {
             return value(key, rate.to_string(), "at least 0 and below 1000");
         }
+    }
+    if !(stage.eps > 0.0 && stage.eps < 1.0) {
+        return value("eps", stage.eps.to_string(), "above 0 and below 1");
+    }
+    if let Some(Loss::SmoothL1(beta)) = stage.loss
+        && !(0.0..1e6).contains(&beta)
+    {
+        return value("loss", format!("smooth_l1 of {beta}"), "0 or more");
+    }
+    let warmup = match stage.warmup {
+        Duration::Epochs(length) | Duration::Percent(length) => length,
+        Duration::Steps(length) | Duration::Samples(length) => length as f64,
+    };
+    if !(warmup >= 0.0 && warmup.is_finite()) {
+        return value("warmup", warmup.to_string(), "0 or more");
     }
     if !stage.betas.iter().all(|beta| (0.0..1.0).contains(beta)) {
         return value("betas", format!("{:?}", stage.betas), "two numbers from 0 to below 1");

@@ -24,6 +24,13 @@ pub struct Recipe {
     pub stage: Vec<Stage>,
 }
 
+impl Recipe {
+    /// The stage of this name among those before number `place`: what a stage's teacher may mean.
+    pub fn stage_before(&self, place: usize, name: &str) -> Option<&Stage> {
+        self.stage[..place].iter().find(|stage| stage.name == name)
+    }
+}
+
 /// `[data]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -37,8 +44,11 @@ pub struct Data {
     /// How pixel values are brought near 0.
     pub normalize: Normalize,
     /// Images kept from training for the probes: a number, from the end for the built-in data,
-    /// else drawn with the seed.
+    /// else drawn with `holdout_seed`.
     pub holdout: usize,
+    /// Which images are held out of data that is not built in. Not the run's seed: a teacher and its
+    /// student from runs of other seeds then hold out the same.
+    pub holdout_seed: u64,
     /// Threads that decode and augment.
     pub threads: usize,
     /// Random changes to training images.
@@ -53,6 +63,7 @@ impl Default for Data {
             channels: 1,
             normalize: Normalize::default(),
             holdout: 1000,
+            holdout_seed: 0,
             threads: 1,
             augment: Augment::default(),
         }
@@ -99,7 +110,8 @@ impl Default for Augment {
     }
 }
 
-/// `[model]` or `[stage.model]`: a timm name, and what differs from it.
+/// `[model]` or `[stage.model]`: a timm name, and what differs from it. A stage's model without a
+/// name changes the recipe's; with one it stands alone.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Model {
@@ -127,6 +139,30 @@ pub struct Model {
     pub qk_norm: Option<bool>,
     /// Rate of stochastic depth.
     pub drop_path: Option<f32>,
+}
+
+impl Model {
+    /// This stage's model, on top of the recipe's.
+    #[must_use]
+    pub fn over(&self, base: &Self) -> Self {
+        if self.name.is_some() {
+            return self.clone();
+        }
+        Self {
+            name: base.name.clone(),
+            patch: self.patch.or(base.patch),
+            width: self.width.or(base.width),
+            depth: self.depth.or(base.depth),
+            heads: self.heads.or(base.heads),
+            mlp_ratio: self.mlp_ratio.or(base.mlp_ratio),
+            registers: self.registers.or(base.registers),
+            class_token: self.class_token.or(base.class_token),
+            no_embed_class: self.no_embed_class.or(base.no_embed_class),
+            layer_scale: self.layer_scale.or(base.layer_scale),
+            qk_norm: self.qk_norm.or(base.qk_norm),
+            drop_path: self.drop_path.or(base.drop_path),
+        }
+    }
 }
 
 /// `[probe]`
@@ -172,15 +208,15 @@ pub struct Stage {
     pub accumulate: usize,
     /// Learning rate after warmup.
     pub lr: f64,
-    /// Learning rate at the first step.
+    /// Learning rate before the first step, where the warmup begins.
     pub start_lr: f64,
-    /// Learning rate at the last step.
+    /// Learning rate at the last step, where the cosine ends.
     pub final_lr: f64,
     /// Linear warmup.
     pub warmup: Duration,
-    /// Decoupled weight decay at the first step.
+    /// Decoupled weight decay before the first step.
     pub weight_decay: f64,
-    /// Weight decay at the last step, reached by a cosine; as at the first if not given.
+    /// Weight decay at the last step, reached by a cosine; constant if not given.
     pub final_weight_decay: Option<f64>,
     /// Decay biases, norms, tokens and position tables too, as the reference.
     pub decay_all: bool,

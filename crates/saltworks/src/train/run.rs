@@ -2,11 +2,12 @@
 
 use super::{Curve, Error, Optimizer, OptimizerOptions};
 use crate::data::Loader;
-use crate::mask::{Grid, Masking};
+use crate::mask::{Grid, Masking, Masks};
 use crate::method::Method;
 use crate::model::StepKey;
 use crate::report::StepReport;
 use engine::Tape;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -55,10 +56,11 @@ pub enum Ended {
 }
 
 /// Trains a stage: for each step draw a batch and its masks, add up the gradients, apply them.
+/// `on_event` may end it after a step.
 pub fn run(
     mut stage: Stage<'_>,
     stop: &Signal,
-    on_event: &mut dyn FnMut(Event),
+    on_event: &mut dyn FnMut(Event) -> ControlFlow<()>,
 ) -> Result<Ended, Error> {
     let mut optimizer = Optimizer::new(stage.method.parameters(), stage.optimizer);
     for step in 0..stage.steps {
@@ -67,15 +69,17 @@ pub fn run(
         }
         let start = Instant::now();
         optimizer.zero_grad();
+        let masks = stage.masking.sample(stage.grid, stage.batch, stage.seed, step)?;
+        let masks = stage.method.masks(masks);
         let mut sums = Sums::default();
         for part in 0..stage.accumulate {
-            sums.add(&stage.gradients(step, part)?);
+            sums.add(&stage.gradients(step, part, &masks)?);
         }
         let (lr, weight_decay) = (stage.lr.at(step), stage.weight_decay.at(step));
         let norm = optimizer.step(lr, weight_decay);
-        on_event(Event::Step(StepReport {
+        let after = on_event(Event::Step(StepReport {
             step: step + 1,
-            loss: sums.loss / stage.accumulate as f32,
+            loss: sums.loss,
             lr,
             weight_decay,
             grad_norm: norm.map_err(|source| Error::Engine { step: step + 1, source })?,
@@ -85,6 +89,9 @@ pub fn run(
             time: start.elapsed(),
             waited: sums.waited,
         }));
+        if after.is_break() {
+            return Ok(Ended::Stopped(step + 1));
+        }
     }
     Ok(Ended::Whole)
 }
@@ -110,14 +117,17 @@ impl Sums {
 }
 
 impl Stage<'_> {
-    /// Adds the gradients of one part of a batch to the parameters'.
-    fn gradients(&mut self, step: u64, part: usize) -> Result<Sums, Error> {
+    /// Adds the gradients of one part of a batch to the parameters'. The loss is a mean over all
+    /// targets of the batch, so a part weighs as many as it has.
+    fn gradients(&mut self, step: u64, part: usize, masks: &Masks) -> Result<Sums, Error> {
         // Training order has no end.
         let loaded = self.loader.next_batch()?.expect("a batch");
         let samples = self.batch / self.accumulate;
-        let rows = part * samples..(part + 1) * samples;
-        let masks = self.masking.sample_part(self.grid, rows, self.seed, step)?;
-        let key = StepKey { seed: self.seed, step: step * self.accumulate as u64 + part as u64 };
+        let first_sample = part * samples;
+        let all_targets = masks.target_count() as f32;
+        let masks = masks.part(first_sample..first_sample + samples);
+        let share = masks.target_count() as f32 / all_targets;
+        let key = StepKey { seed: self.seed, step, first_sample };
         let in_step = |source| Error::Engine { step: step + 1, source };
         let tape = Tape::new();
         let images = &loaded.batch.images;
@@ -126,10 +136,9 @@ impl Stage<'_> {
         if !loss.is_finite() {
             return Err(Error::NotFinite { step: step + 1, loss, images: loaded.batch.indices });
         }
-        let share = (self.accumulate as f32).recip();
         tape.backward_scaled(&result.loss, share).map_err(in_step)?;
         Ok(Sums {
-            loss,
+            loss: share * loss,
             images: images.samples(),
             context_tokens: result.context_tokens,
             target_tokens: result.target_count,
