@@ -301,6 +301,7 @@ fn numbers_that_make_no_sense_are_refused_by_key() {
     place.refused(&["model.layer_scale=nan"], &["layer_scale is NaN"]);
     place.refused(&["model.mlp_ratio=1e300"], &["hidden width", "at most"]);
     place.refused(&["teacher.decoder={width=64,depth=1000000,heads=4}"], &["decoder depth"]);
+    place.refused(&["threads=100000"], &["threads is 100000", "eight for each core"]);
     place.refused(&["student.clip=nan"], &["clip of stage \"student\" is NaN"]);
     place.refused(&["student.betas=[0.9, 1.0]"], &["betas of stage \"student\""]);
     place.refused(&["student.batch=0"], &["batch of stage \"student\" is 0"]);
@@ -413,6 +414,17 @@ fn both_stages_train_on_a_folder_and_leave_a_whole_run() {
 }
 
 #[test]
+fn readers_that_go_away_do_not_end_a_run() {
+    use std::process::Stdio;
+    let place = Place::with_classes();
+    let mut command = place.pretrain("run", &[]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop((child.stdout.take(), child.stderr.take()));
+    assert!(child.wait().unwrap().success());
+    assert!(place.path("run/probes.json").is_file());
+}
+
+#[test]
 fn each_step_is_a_line_of_metrics() {
     let place = Place::with_classes();
     place.trained("run", &["student.accumulate=2", "student.steps=5"]);
@@ -514,7 +526,8 @@ fn a_flat_folder_trains_without_probes_and_says_so() {
     let place = Place::empty();
     (0..6).for_each(|index| place.image(&format!("photos/{index}.png"), index));
     (6..12).for_each(|index| place.image(&format!("photos/{index}.jpg"), index));
-    for holdout in ["data.holdout=0", "data.holdout=2"] {
+    // Nothing is held out where nothing can be probed, not even by the default of 1,000.
+    for holdout in ["data.holdout=0", "data.holdout=2", "data.holdout=1000"] {
         let output = place.trained(holdout, &[holdout]);
         assert!(output.stdout.is_empty());
         let notes = stderr(&output);

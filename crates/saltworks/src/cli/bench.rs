@@ -4,6 +4,7 @@ use super::{Failure, asked, ran, setup, use_threads};
 use crate::method::{Method, Salt};
 use crate::model::{Encoder, StepKey, VitSpec};
 use crate::recipe::{self, Recipe, Stage};
+use crate::report::result;
 use crate::train::Optimizer;
 use engine::cpu::fma_peak_gflops;
 use engine::ops::Images;
@@ -85,7 +86,7 @@ struct Tokens {
 
 /// Runs the command.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let threads = use_threads(arguments.threads);
+    let threads = use_threads(arguments.threads)?;
     let recipe = recipe(arguments)?;
     let peak = fma_peak_gflops(threads);
     let measured = measure(arguments.stage, &recipe)?;
@@ -160,12 +161,12 @@ fn training(stage: &Stage, method: &dyn Method, images: &Images) -> Result<Measu
     timed(stage, Tape::new, |tape, step| {
         let masks = method.masks(stage.masks.sample(grid, stage.batch, 0, step).map_err(ran)?);
         optimizer.zero_grad();
-        let result = method
+        let made = method
             .step(tape, images, &masks, StepKey { seed: 0, step, first_sample: 0 })
             .map_err(ran)?;
-        tape.backward(&result.loss).map_err(ran)?;
+        tape.backward(&made.loss).map_err(ran)?;
         optimizer.step(1e-4, stage.weight_decay).map_err(ran)?;
-        let (context, target) = (result.context_tokens as f64, result.target_count as f64);
+        let (context, target) = (made.context_tokens as f64, made.target_count as f64);
         Ok(Tokens { context, target })
     })
 }
@@ -211,7 +212,6 @@ fn peak_memory_bytes() -> Option<u64> {
     Some(kib * 1024)
 }
 
-#[allow(clippy::print_stdout)] // the result of the command
 fn report(recipe: &Recipe, measured: &Measured, peak: f64, threads: usize, as_json: bool) {
     let batch = timed_stage(recipe).batch;
     let mut sorted = measured.seconds.clone();
@@ -235,29 +235,29 @@ fn report(recipe: &Recipe, measured: &Measured, peak: f64, threads: usize, as_js
             "target_tokens": measured.tokens.target,
             "threads": threads,
         });
-        println!("{line}");
+        result(&line.to_string());
         return;
     }
     let name = recipe.model.name.as_deref().unwrap_or_default();
-    println!("{name}, batch {batch}, {threads} threads");
+    result(&format!("{name}, batch {batch}, {threads} threads"));
     let Tokens { context, target } = measured.tokens;
-    println!("tokens of an image: {context:.0} context, {target:.0} target");
-    println!("seconds per step: median {median:.4}, minimum {least:.4}");
-    println!("images/s: {:.1}", batch as f64 / median);
-    println!(
+    result(&format!("tokens of an image: {context:.0} context, {target:.0} target"));
+    result(&format!("seconds per step: median {median:.4}, minimum {least:.4}"));
+    result(&format!("images/s: {:.1}", batch as f64 / median));
+    result(&format!(
         "{gflops:.1} GFLOP/s, {:.1} % of the measured multiply-add peak of {peak:.1}\n\
          ({:.1} GFLOP a step: 2 per multiply-add of every matrix product made, forward and \
          backward; scores made again in attention's backward pass are not counted)",
         100.0 * gflops / peak,
         measured.flops() * 1e-9
-    );
+    ));
     if let Some(memory) = memory {
-        println!("peak memory: {:.0} MB", memory as f64 * 1e-6);
+        result(&format!("peak memory: {:.0} MB", memory as f64 * 1e-6));
     }
-    println!(
+    result(&format!(
         "\n{:<16} {:>11} {:>11} {:>12} {:>8} {:>8}",
         "operation", "forward ms", "backward ms", "floor ms", "of floor", "share"
-    );
+    ));
     let total: f64 = measured.seconds.iter().sum();
     let mut rest = total;
     for cost in &measured.costs {
@@ -266,10 +266,9 @@ fn report(recipe: &Recipe, measured: &Measured, peak: f64, threads: usize, as_js
     }
     let rest = OpCost { op: "everything else", seconds: [rest, 0.0], flops: [0.0; 2] };
     row(&rest, peak, &measured.seconds);
-    println!("floor: its matrix products at the measured peak");
+    result("floor: its matrix products at the measured peak");
 }
 
-#[allow(clippy::print_stdout)] // as `report`
 fn row(cost: &OpCost, peak: f64, steps: &[f64]) {
     let ms = |seconds: f64| seconds / steps.len() as f64 * 1e3;
     let [forward, backward] = cost.seconds.map(ms);
@@ -277,8 +276,8 @@ fn row(cost: &OpCost, peak: f64, steps: &[f64]) {
     let floor = ms(cost.flops.iter().sum::<f64>() / peak * 1e-9);
     let of_floor = if floor > 0.0 { format!("{:.0} %", 100.0 * floor / spent) } else { "-".into() };
     let share = 100.0 * spent / ms(steps.iter().sum());
-    println!(
+    result(&format!(
         "{:<16} {forward:>11.2} {backward:>11.2} {floor:>12.2} {of_floor:>8} {share:>6.1} %",
         cost.op
-    );
+    ));
 }

@@ -5,6 +5,7 @@ mod pretrain;
 mod probe;
 mod setup;
 
+use crate::report::note;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -54,7 +55,6 @@ fn ran(error: impl Into<Box<dyn std::error::Error>>) -> Failure {
 }
 
 /// Parses the command line, runs the command and prints an error, once.
-#[allow(clippy::print_stderr)] // the one place where errors are shown
 pub fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Pretrain(arguments) => pretrain::run(&arguments),
@@ -63,25 +63,33 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Asked(error)) => {
-            eprintln!("error: {error}");
+            note(&format!("error: {error}"));
             ExitCode::from(2)
         }
         Err(Failure::Run(error)) => {
-            eprintln!("error: {error}");
+            note(&format!("error: {error}"));
             ExitCode::from(1)
         }
-        Err(Failure::Interrupted(note)) => {
-            eprintln!("{note}");
+        Err(Failure::Interrupted(text)) => {
+            note(&text);
             ExitCode::from(130)
         }
     }
 }
 
 /// Uses this many threads for all computation; 0 for one per core. Returns how many there are.
-fn use_threads(threads: usize) -> usize {
+fn use_threads(threads: usize) -> Result<usize, Failure> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    // More than cores only cost time, many more seem to hang.
+    let most = 8 * cores;
+    if threads > most {
+        return Err(asked(format!(
+            "threads is {threads}, expected at most {most}, eight for each core here; 0 is one each"
+        )));
+    }
     // This thread is one of them: asking a pool from outside costs two trips through the kernel for
     // every operation. It can only fail if the pool exists already, and then its threads are as good.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread();
     let _ = pool.build_global();
-    rayon::current_num_threads()
+    Ok(rayon::current_num_threads())
 }

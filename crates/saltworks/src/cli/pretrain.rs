@@ -9,7 +9,7 @@ use crate::mask::Masking;
 use crate::method::{CheckpointError, MODEL_KEY, Mae, Method, Salt};
 use crate::model::{Encoder, VitSpec};
 use crate::recipe::{self, MethodName, PixelNorm, Recipe, Schedule, Stage};
-use crate::report::{MetricsLog, ProbeRow, Progress, environment, probe_table};
+use crate::report::{MetricsLog, ProbeRow, Progress, environment, note, probe_table, result};
 use crate::train::{self, Ended, Event};
 use crate::weights;
 use engine::{Module, Tensor};
@@ -52,7 +52,7 @@ struct Planned<'a> {
 /// Runs the command.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let recipe = recipe::load(arguments.recipe.as_deref(), &arguments.set).map_err(asked)?;
-    let threads = use_threads(recipe.threads);
+    let threads = use_threads(recipe.threads)?;
     let images = setup::open(&recipe)?;
     let plan = plan(&recipe, &images)?;
     let mut run = Run::create(arguments, &recipe, &images, threads)?;
@@ -161,7 +161,7 @@ impl<'a> Run<'a> {
         }
         let trains = format!("training: {}", images.train.describe());
         let probes = images.held_out.as_ref().map(|s| format!("; probing: {}", s.describe()));
-        say(&format!("{trains}{}; {threads} threads", probes.unwrap_or_default()));
+        note(&format!("{trains}{}; {threads} threads", probes.unwrap_or_default()));
         let rows = Vec::new();
         Ok(Self { recipe, images, out, log, rows, stop, trained: false, fresh })
     }
@@ -315,34 +315,34 @@ impl<'a> Run<'a> {
     }
 
     fn probe(&mut self, name: &str, extractor: &Extractor<'_>) -> Result<(), Failure> {
+        if self.images.held_out.is_some() {
+            note(&format!("{name:>10}  probing"));
+        }
         if let Some(row) = probe(name, self.recipe, self.images, extractor)? {
             self.rows.push(row);
         }
         if self.stop.load(Ordering::Relaxed) {
-            let note = format!("interrupted after probing {name}; weights are in their folders");
-            return Err(Failure::Interrupted(note));
+            let text = format!("interrupted after probing {name}");
+            return Err(Failure::Interrupted(text));
         }
         Ok(())
     }
 
-    /// Shows the table of probes and writes it.
-    #[allow(clippy::print_stdout)] // the result of the run
+    /// Writes the table of probes and shows it.
     fn finish(&self) -> Result<(), Failure> {
-        let held_out = self.images.held_out.as_ref().map_or(0, |source| source.len());
         if self.rows.is_empty() {
-            say(
-                "no probes: they need two classes or more, a class for every image, and data.holdout",
-            );
+            note("no probes: no images are held out (data.holdout is 0, or not all have a class)");
         } else {
-            println!("\n{}", probe_table(&self.rows, held_out));
             let rows: Vec<_> = self.rows.iter().map(row_json).collect();
             let path = self.out.join("probes.json");
             let text = format!("{:#}\n", serde_json::Value::from(rows));
             write_whole(&path, text.as_bytes()).map_err(|e| ran(write_error(&path, &e)))?;
+            let held_out = self.images.held_out.as_ref().map_or(0, |source| source.len());
+            result(&format!("\n{}", probe_table(&self.rows, held_out)));
         }
         let places = self.recipe.stage.iter().map(|stage| self.weights_path(&stage.name));
         let places: Vec<_> = places.map(|path| path.display().to_string()).collect();
-        say(&format!("encoders (timm's names): {}", places.join(", ")));
+        note(&format!("encoders (timm's names): {}", places.join(", ")));
         Ok(())
     }
 }
@@ -363,11 +363,6 @@ fn row_json(row: &ProbeRow) -> serde_json::Value {
         "linear_mean": row.linear_mean,
         "linear_cls": row.linear_cls,
     })
-}
-
-#[allow(clippy::print_stderr)] // notes for people, apart from results
-fn say(text: &str) {
-    eprintln!("{text}");
 }
 
 fn write_error(path: &Path, error: &std::io::Error) -> String {

@@ -31,10 +31,6 @@ pub(super) fn probe(
     extractor: &Extractor<'_>,
 ) -> Result<Option<ProbeRow>, Failure> {
     let Some(held_out) = &images.held_out else { return Ok(None) };
-    let labelled = |source: &Arc<dyn Source>| (0..source.len()).all(|i| source.label(i) >= 0);
-    if images.train.classes().len() < 2 || !labelled(&images.train) || !labelled(held_out) {
-        return Ok(None);
-    }
     let [train, test] = [&images.train, held_out].map(|s| features(recipe, s, extractor));
     let (train, test) = (train?, test?);
     let options = KnnOptions { k: recipe.probe.k, temperature: recipe.probe.temperature };

@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub(super) struct Images {
     /// Trains.
     pub(super) train: Arc<dyn Source>,
-    /// Probes; none without a holdout.
+    /// Probes; none without a holdout, or where not every image has one of two classes or more.
     pub(super) held_out: Option<Arc<dyn Source>>,
 }
 
@@ -24,7 +24,9 @@ pub(super) struct Images {
 pub(super) fn open(recipe: &Recipe) -> Result<Images, Failure> {
     let data = &recipe.data;
     let source = data::open(Path::new(&data.path)).map_err(asked)?;
-    if data.holdout == 0 {
+    let labelled = source.classes().len() > 1 && (0..source.len()).all(|i| source.label(i) >= 0);
+    if data.holdout == 0 || !labelled {
+        // Nothing to probe: all images train.
         return Ok(Images { train: source, held_out: None });
     }
     let len = source.len();

@@ -72,7 +72,7 @@ impl Default for Data {
 
 /// `data.normalize`: (v/255 - mean)/std by channel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Normalize {
     /// One number, or one per channel.
     pub mean: Vec<f32>,

@@ -3,11 +3,13 @@
 mod environment;
 mod log;
 mod progress;
+mod show;
 mod step;
 mod table;
 
 pub use environment::environment;
 pub use log::MetricsLog;
 pub use progress::Progress;
+pub use show::{note, result};
 pub use step::StepReport;
 pub use table::{ProbeRow, probe_table};

@@ -1,6 +1,6 @@
 //! Progress of a stage: a bar on a terminal, plain lines elsewhere.
 
-use super::StepReport;
+use super::{StepReport, note};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -79,9 +79,7 @@ impl Progress {
         format!("loss {:.4}  {rate:.0} images/s  data wait {wait:.1} %", self.loss.unwrap_or(0.0))
     }
 
-    // Progress is one of the few places that print.
-    #[allow(clippy::print_stderr)]
     fn print(&self, text: &str) {
-        eprintln!("{:>10}  {text}", self.stage);
+        note(&format!("{:>10}  {text}", self.stage));
     }
 }
