@@ -16,8 +16,7 @@ pub(crate) use backward::{QkvGrad, attention_backward};
 pub(crate) use forward::attention;
 
 use super::gemm::{Matrix, Place, packed_len, prefetch};
-use rayon::prelude::*;
-use std::cell::RefCell;
+use super::parallel::{Scratch, for_tasks, with_scratch};
 
 /// Packed rows: head a of row r is `data[r * stride + offset + a * E ..][..E]`.
 #[derive(Clone, Copy)]
@@ -58,18 +57,18 @@ struct Task {
 
 impl Ragged<'_> {
     /// Runs every task; `ask` is called with the one likely to be next, to prefetch its rows.
-    fn for_each(&self, ask: impl Fn(Task) + Sync, run: impl Fn(Task, &mut Vec<f32>) + Sync) {
-        thread_local! {
-            static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-        }
+    fn for_each(
+        &self,
+        ask: impl Fn(Task) + Send + Sync,
+        run: impl Fn(Task, &mut Scratch) + Send + Sync,
+    ) {
         assert_eq!(self.q_offsets.len(), self.k_offsets.len(), "samples of queries and of keys");
         let tasks = self.q_offsets.len().saturating_sub(1) * self.heads;
-        (0..tasks).into_par_iter().for_each(|task| {
+        for_tasks(tasks, |task| {
             if task + 1 < tasks {
                 ask(self.task(task + 1));
             }
-            // A task runs no other task before it ends, so the scratch is free.
-            SCRATCH.with_borrow_mut(|scratch| run(self.task(task), scratch));
+            with_scratch(|scratch| run(self.task(task), scratch));
         });
     }
 
@@ -106,25 +105,6 @@ impl Task {
         let place = Place { row, column, rows: rows.min(MOST), columns: self.head_dim };
         prefetch(from.data.as_ptr(), from.stride, place);
     }
-}
-
-/// Cuts a scratch vector into parts of the given lengths, growing it first.
-fn parts<const COUNT: usize>(
-    scratch: &mut Vec<f32>,
-    lengths: [usize; COUNT],
-) -> [&mut [f32]; COUNT] {
-    // A whole number of cache lines for each part.
-    let lengths = lengths.map(|length| (length, length.next_multiple_of(LANES)));
-    let total: usize = lengths.iter().map(|(_, padded)| padded).sum();
-    if scratch.len() < total {
-        scratch.resize(total, 0.0);
-    }
-    let mut rest = &mut scratch[..];
-    lengths.map(|(length, padded)| {
-        let (part, after) = std::mem::take(&mut rest).split_at_mut(padded);
-        rest = after;
-        &mut part[..length]
-    })
 }
 
 /// A register's worth on the widest instruction set: loops of this length become one.

@@ -1,6 +1,8 @@
 //! Work divided by rows: tasks of a size that depends on the shapes alone, never on the number of
 //! threads, so that every sum is made in the same order on any machine.
 
+use crate::pool::HostBuffer;
+use rayon::prelude::*;
 use std::cell::Cell;
 
 /// Values of one operand in a task, at least: some ten microseconds of work (guess).
@@ -111,18 +113,54 @@ fn halve<V: Rows>(
     );
 }
 
-thread_local! {
-    static SCRATCH: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+/// Calls `task(index)` for every index below `count`, in parallel. Any idle thread may take any
+/// task that has not begun: tasks need not be of equal length.
+pub(crate) fn for_tasks(count: usize, task: impl Fn(usize) + Send + Sync) {
+    (0..count).into_par_iter().with_max_len(1).for_each(task);
 }
 
-/// Lends `len` zeros, kept by this thread from one call to the next.
-pub(crate) fn with_zeros<T>(len: usize, work: impl FnOnce(&mut [f32]) -> T) -> T {
-    let mut scratch = SCRATCH.take();
-    scratch.clear();
-    scratch.resize(len, 0.0);
+/// Memory that a thread keeps from one call to the next.
+pub(crate) struct Scratch(HostBuffer);
+
+impl Scratch {
+    /// Parts of the given lengths, of any content, each beginning at a cache line.
+    pub(crate) fn parts<const COUNT: usize>(
+        &mut self,
+        lengths: [usize; COUNT],
+    ) -> [&mut [f32]; COUNT] {
+        const LINE: usize = 16;
+        let total = lengths.iter().map(|length| length.next_multiple_of(LINE)).sum();
+        if self.0.as_slice().len() < total {
+            self.0 = HostBuffer::lasting(total.next_power_of_two());
+        }
+        let mut rest = self.0.as_mut_slice();
+        lengths.map(|length| {
+            let (part, after) =
+                std::mem::take(&mut rest).split_at_mut(length.next_multiple_of(LINE));
+            rest = after;
+            &mut part[..length]
+        })
+    }
+}
+
+/// Lends this thread's scratch.
+pub(crate) fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
+    thread_local! {
+        static SCRATCH: Cell<Option<Scratch>> = const { Cell::new(None) };
+    }
+    let mut scratch = SCRATCH.take().unwrap_or_else(|| Scratch(HostBuffer::lasting(0)));
     let result = work(&mut scratch);
-    SCRATCH.set(scratch);
+    SCRATCH.set(Some(scratch));
     result
+}
+
+/// Lends `len` zeros.
+pub(crate) fn with_zeros<T>(len: usize, work: impl FnOnce(&mut [f32]) -> T) -> T {
+    with_scratch(|scratch| {
+        let [zeros] = scratch.parts([len]);
+        zeros.fill(0.0);
+        work(zeros)
+    })
 }
 
 /// Σ over fixed ranges of rows of `task(first row, its operands)`, added in the order of the rows.

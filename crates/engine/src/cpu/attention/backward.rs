@@ -3,12 +3,13 @@
 //! Pᵀ = exp(k qᵀ/√E - lse), dPᵀ = v doutᵀ, δ = Σ out dout, dSᵀ = Pᵀ (dPᵀ - δ)/√E, then
 //! dq = dS k, dk = dSᵀ q, dv = Pᵀ dout. P and dS are finished in the tiles of their products.
 
-use super::{Ragged, Rows, Scores, Task, parts};
+use super::{Ragged, Rows, Scores, Task};
 use crate::cpu::dispatch::multiversion;
 use crate::cpu::gemm::{
     Alone, Matrix, Owned, Place, Target, array, by_width, multiply, pack, packed_len,
 };
 use crate::cpu::math;
+use crate::cpu::parallel::Scratch;
 use std::f32::consts::LOG2_E;
 
 /// Queries and keys of a block: its P and dS fill 400 kB, within L2.
@@ -98,31 +99,28 @@ struct QuerySide<'a> {
     delta: &'a mut [f32],
 }
 
-fn cut(scratch: &mut Vec<f32>, task: Task) -> (KeySide<'_>, QuerySide<'_>) {
+fn cut(scratch: &mut Scratch, task: Task) -> (KeySide<'_>, QuerySide<'_>) {
     let Task { q_rows, k_rows, head_dim, .. } = task;
     let most = QUERIES.min(q_rows);
     let (rows, along, across) =
         (k_rows * head_dim, packed_len(most, head_dim), packed_len(head_dim, most));
     let stride = Scores::of(most).stride;
     let block = KEYS.min(k_rows) * stride;
-    let [keys, packed, values, d_keys, d_values, rest @ ..] = parts(
-        scratch,
-        [
-            rows,
-            packed_len(k_rows, head_dim),
-            rows,
-            rows,
-            rows,
-            along,
-            across,
-            along,
-            across,
-            block,
-            block,
-            stride,
-            stride,
-        ],
-    );
+    let [keys, packed, values, d_keys, d_values, rest @ ..] = scratch.parts([
+        rows,
+        packed_len(k_rows, head_dim),
+        rows,
+        rows,
+        rows,
+        along,
+        across,
+        along,
+        across,
+        block,
+        block,
+        stride,
+        stride,
+    ]);
     let [queries, queries_t, d_out, d_out_t, weights, d_scores, lse, delta] = rest;
     (
         KeySide { keys, packed, values, d_keys, d_values },
@@ -133,7 +131,7 @@ fn cut(scratch: &mut Vec<f32>, task: Task) -> (KeySide<'_>, QuerySide<'_>) {
 /// One head of one sample. The targets are this task's.
 fn head(
     task: Task,
-    scratch: &mut Vec<f32>,
+    scratch: &mut Scratch,
     saved: Saved<'_>,
     [q, k, v]: [Rows<'_>; 3],
     (dq, [mut dk, mut dv]): (Target, [Owned; 2]),

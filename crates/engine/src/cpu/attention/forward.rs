@@ -1,9 +1,10 @@
 //! out = softmax(q kᵀ/√E) v, and log Σ exp of each row of scores.
 
-use super::{LANES, Ragged, Rows, Scores, Task, parts};
+use super::{LANES, Ragged, Rows, Scores, Task};
 use crate::cpu::dispatch::multiversion;
 use crate::cpu::gemm::{Alone, Matrix, Owned, Place, Target, by_width, multiply, pack, packed_len};
 use crate::cpu::math;
+use crate::cpu::parallel::Scratch;
 use std::f32::consts::LOG2_E;
 
 /// Queries of a block: with 196 keys its scores fill 25 kB, within L1.
@@ -35,7 +36,7 @@ pub(crate) fn attention(
 }
 
 /// One head of one sample. The targets are this task's.
-fn head(task: Task, scratch: &mut Vec<f32>, [q, k, v]: [Rows<'_>; 3], targets: (Target, Owned)) {
+fn head(task: Task, scratch: &mut Scratch, [q, k, v]: [Rows<'_>; 3], targets: (Target, Owned)) {
     let Task { q_start, q_rows, k_start, k_rows, head, head_dim, scale } = task;
     let (out, mut lse) = targets;
     let lengths = [
@@ -44,7 +45,7 @@ fn head(task: Task, scratch: &mut Vec<f32>, [q, k, v]: [Rows<'_>; 3], targets: (
         packed_len(head_dim, QUERIES),
         k_rows * Scores::of(QUERIES).stride,
     ];
-    let [keys, values, queries_t, scores] = parts(scratch, lengths);
+    let [keys, values, queries_t, scores] = scratch.parts(lengths);
     k.head(k_start, head, head_dim).copy_to(keys, head_dim);
     pack(values, v.head(k_start, head, head_dim), k_rows, head_dim);
     for first in (0..q_rows).step_by(QUERIES) {

@@ -30,8 +30,14 @@ impl<'a> Matrix<'a> {
 
     /// Copies rows of `columns` contiguous values, as many as `to` holds.
     pub(crate) fn copy_to(self, to: &mut [f32], columns: usize) {
+        self.copied(to, columns, columns);
+    }
+
+    /// A copy of some rows, `columns` values of each, with `row` values from one to the next.
+    pub(super) fn copied(self, to: &mut [f32], row: usize, columns: usize) -> Matrix<'_> {
         assert_eq!(self.column, 1, "rows must be contiguous");
-        copy_rows(to, columns, &self.data[self.start.min(self.data.len())..], self.row, columns);
+        copy_rows(to, row, &self.data[self.start.min(self.data.len())..], self.row, columns);
+        Matrix::new(to, 0, row)
     }
 
     /// Whether element (rows - 1, columns - 1) lies within the data.

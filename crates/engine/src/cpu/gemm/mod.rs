@@ -20,6 +20,7 @@ pub(crate) use epilogue::Epilogue;
 pub(crate) use pack::{pack, packed_len};
 pub(crate) use tile::fma_rate;
 
+use super::parallel::{for_tasks, with_scratch};
 use crate::pool::HostBuffer;
 use epilogue::{Finish, GeluSlope};
 use rayon::prelude::*;
@@ -30,6 +31,9 @@ const K_BLOCK: usize = 512;
 const TASK_ROWS: usize = 96;
 /// Columns of C in a task: a multiple of every panel's width.
 const TASK_COLUMNS: usize = 384;
+/// Rows a multiple of this many values apart share a set of L1, which has eight lines or twelve; a
+/// tile has twelve rows. Such rows are copied to others.
+const SAME_SET: usize = 1024;
 
 /// y[R,O] = epilogue(x[R,I] w[O,I]ᵀ); dims are (R, I, O).
 pub(crate) fn linear(
@@ -144,7 +148,7 @@ impl Product<'_> {
         let packed = packed.as_slice();
         let c = Target::new(c, n);
         let row_tasks = m.div_ceil(size.rows);
-        (0..row_tasks * n.div_ceil(size.columns)).into_par_iter().for_each(|task| {
+        for_tasks(row_tasks * n.div_ceil(size.columns), |task| {
             let (row, group) = (task % row_tasks * size.rows, task / row_tasks);
             let column = group * size.columns;
             let place = Place {
@@ -162,11 +166,13 @@ impl Product<'_> {
     /// Packs B: for each group of columns, for each block of k, its panels.
     fn pack_groups(&self, packed: &mut [f32], group_len: usize, group_columns: usize) {
         let Self { n, k, b, .. } = *self;
-        packed.par_chunks_mut(group_len.max(1)).enumerate().for_each(|(group, packed)| {
+        let groups = packed.par_chunks_mut(group_len.max(1)).enumerate().with_max_len(1);
+        groups.for_each(|(group, packed)| {
             let column = group * group_columns;
             let columns = group_columns.min(n - column);
             let width = packed_len(1, columns);
-            packed.par_chunks_mut(K_BLOCK * width).enumerate().for_each(|(step, packed)| {
+            let steps = packed.par_chunks_mut(K_BLOCK * width).enumerate().with_max_len(1);
+            steps.for_each(|(step, packed)| {
                 let first = step * K_BLOCK;
                 if first < k {
                     let count = K_BLOCK.min(k - first);
@@ -179,23 +185,31 @@ impl Product<'_> {
     /// One task: its blocks of k in order.
     fn block(&self, c: Target, task: Place, packed: &[f32], add: bool, around: &impl Around) {
         let width = packed_len(1, task.columns);
-        // With k = 0 there is one block, empty: C is zeroed or kept, and finished.
-        let steps = self.k.div_ceil(K_BLOCK).max(1);
-        for step in 0..steps {
-            let first = step * K_BLOCK;
-            let count = K_BLOCK.min(self.k - first);
-            let (a, b) = (self.a.at(task.row, first), &packed[first * width..]);
-            let size = [task.rows, task.columns, count];
-            let add = add || step > 0;
-            // SAFETY: the task owns this part.
-            unsafe {
-                if step + 1 < steps {
-                    multiply(size, a, b, c, add, &Alone);
-                } else {
-                    multiply(size, a, b, c, add, &Moved { around, task });
+        let crowded = self.a.column == 1 && self.a.row.is_multiple_of(SAME_SET);
+        let near_row = K_BLOCK.min(self.k) + 16;
+        with_scratch(|scratch| {
+            let [near] = scratch.parts([if crowded { task.rows * near_row } else { 0 }]);
+            // With k = 0 there is one block, empty: C is zeroed or kept, and finished.
+            let steps = self.k.div_ceil(K_BLOCK).max(1);
+            for step in 0..steps {
+                let first = step * K_BLOCK;
+                let count = K_BLOCK.min(self.k - first);
+                let (mut a, b) = (self.a.at(task.row, first), &packed[first * width..]);
+                if crowded {
+                    a = a.copied(near, near_row, count);
+                }
+                let size = [task.rows, task.columns, count];
+                let add = add || step > 0;
+                // SAFETY: the task owns this part.
+                unsafe {
+                    if step + 1 < steps {
+                        multiply(size, a, b, c, add, &Alone);
+                    } else {
+                        multiply(size, a, b, c, add, &Moved { around, task });
+                    }
                 }
             }
-        }
+        });
     }
 }
 

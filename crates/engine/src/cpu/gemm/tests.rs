@@ -8,7 +8,7 @@ use crate::cpu::dispatch::cap;
 use crate::naive;
 
 /// (R, I, O): odd, empty, single, at and beside the edges of tiles, panels, tasks and blocks of k.
-const SIZES: [(usize, usize, usize); 14] = [
+const SIZES: [(usize, usize, usize); 16] = [
     (1, 1, 1),
     (7, 3, 5),
     (13, 24, 33),
@@ -20,6 +20,9 @@ const SIZES: [(usize, usize, usize); 14] = [
     (30, 513, 10),
     (50, 1200, 31),
     (200, 16, 8),
+    // Rows of A that share a set of L1.
+    (98, 1024, 33),
+    (14, 40, 2048),
     (0, 8, 8),
     (8, 0, 8),
     (8, 8, 0),
