@@ -10,6 +10,7 @@ use crate::parameter::{self, make_unique};
 use crate::shape::expect_count;
 use crate::{Error, Result, Tensor};
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -43,7 +44,7 @@ impl Slot {
     }
 }
 
-type Backward = Box<dyn FnOnce(&mut Gradients<'_>, Tensor) -> Result<()>>;
+type Backward = Box<dyn FnOnce(&mut Gradients, Tensor) -> Result<()>>;
 
 struct Node {
     op: &'static str,
@@ -54,7 +55,8 @@ struct Node {
 /// Records operations for one backward pass.
 pub struct Tape {
     device: &'static dyn Device,
-    recording: bool,
+    recording: Cell<bool>,
+    checkpointing: bool,
     /// Which recording this is: another for each tape, and after each backward pass.
     number: Cell<u64>,
     nodes: RefCell<Vec<Node>>,
@@ -102,7 +104,8 @@ impl Tape {
         let number = Cell::new(next_number());
         Self {
             device,
-            recording,
+            recording: Cell::new(recording),
+            checkpointing: false,
             number,
             nodes: RefCell::default(),
             timed: false,
@@ -113,6 +116,11 @@ impl Tape {
     /// Also measures the time of each operation.
     pub fn timed(self) -> Self {
         Self { timed: true, ..self }
+    }
+
+    /// Saves less where [`Tape::checkpoint`] is called: memory for time.
+    pub fn checkpointing(self, checkpointing: bool) -> Self {
+        Self { checkpointing, ..self }
     }
 
     /// What was spent so far, by operation, in the order first seen.
@@ -141,7 +149,7 @@ impl Tape {
     /// Whether an operation on these inputs would be recorded, and so must save what its backward
     /// needs.
     pub(crate) fn tracks(&self, inputs: &[&Tensor]) -> bool {
-        self.recording && inputs.iter().any(|input| input.slot().is_some())
+        self.recording.get() && inputs.iter().any(|input| input.slot().is_some())
     }
 
     /// Runs `compute`, adding its time to `op`.
@@ -162,7 +170,7 @@ impl Tape {
         result: Buffer,
         shape: &[usize],
         inputs: &[&Tensor],
-        backward: impl FnOnce(&mut Gradients<'_>, Tensor) -> Result<()> + 'static,
+        backward: impl FnOnce(&mut Gradients, Tensor) -> Result<()> + 'static,
     ) -> Tensor {
         self.record_tensor(op, Tensor::new(result, shape), inputs, backward)
     }
@@ -173,15 +181,54 @@ impl Tape {
         op: &'static str,
         tensor: Tensor,
         inputs: &[&Tensor],
-        backward: impl FnOnce(&mut Gradients<'_>, Tensor) -> Result<()> + 'static,
+        backward: impl FnOnce(&mut Gradients, Tensor) -> Result<()> + 'static,
     ) -> Tensor {
-        if !self.tracks(inputs) {
-            return tensor;
-        }
+        if self.tracks(inputs) { self.push(op, tensor, backward) } else { tensor }
+    }
+
+    fn push(
+        &self,
+        op: &'static str,
+        tensor: Tensor,
+        backward: impl FnOnce(&mut Gradients, Tensor) -> Result<()> + 'static,
+    ) -> Tensor {
         let mut nodes = self.nodes.borrow_mut();
         nodes.push(Node { op, shape: tensor.shape().to_vec(), backward: Box::new(backward) });
         let home = Home::Node { recording: self.number.get(), place: nodes.len() - 1 };
         tensor.with_slot(Some(Slot { home, offset: 0 }))
+    }
+
+    /// `forward(x)`; on a [checkpointing](Tape::checkpointing) tape only x is saved, and the
+    /// backward pass runs `forward` once more (Chen et al. 2016, Training deep nets with sublinear
+    /// memory cost). Same bits either way: `forward` must be a function of x and of parameters.
+    pub fn checkpoint(
+        &self,
+        x: &Tensor,
+        forward: impl Fn(&Tape, &Tensor) -> Result<Tensor> + 'static,
+    ) -> Result<Tensor> {
+        if !self.checkpointing || !self.tracks(&[x]) {
+            return forward(self, x);
+        }
+        self.recording.set(false);
+        let y = forward(self, x);
+        self.recording.set(true);
+        let (x, timed) = (x.clone(), self.timed);
+        Ok(self.push("checkpoint", y?, move |gradients, dy| {
+            let again = Self { timed, ..Self::on(gradients.device, true) };
+            let dx = Rc::new(RefCell::new(None));
+            let input = again.push("x", x.detach(), {
+                let dx = dx.clone();
+                move |_, gradient| {
+                    dx.replace(Some(gradient));
+                    Ok(())
+                }
+            });
+            let y = forward(&again, &input)?;
+            again.backward_of(&y, dy)?;
+            gradients.flops += again.costs().iter().flat_map(|cost| cost.flops).sum::<f64>();
+            let dx = dx.take();
+            dx.map_or(Ok(()), |dx| gradients.add(&x, dx))
+        }))
     }
 
     /// Operations recorded and not yet walked back.
@@ -198,12 +245,17 @@ impl Tape {
     /// [`Tape::backward`] of `scale` times the loss: 1/n for each of n parts of a batch.
     pub fn backward_scaled(&self, loss: &Tensor, scale: f32) -> Result<()> {
         expect_count("backward", "the size of the loss", loss.len(), 1)?;
-        if loss.slot().is_none() {
+        self.backward_of(loss, Tensor::from_vec([scale], &[1]))
+    }
+
+    /// The walk back from y with its gradient dy.
+    fn backward_of(&self, y: &Tensor, dy: Tensor) -> Result<()> {
+        if y.slot().is_none() {
             return Err(Error::Untracked);
         }
         let nodes = self.nodes.take();
         let mut gradients = Gradients::new(self, &nodes, self.number.replace(next_number()));
-        gradients.add(loss, Tensor::from_vec([scale], &[1]))?;
+        gradients.add(y, dy)?;
         for (place, node) in nodes.into_iter().enumerate().rev() {
             let Some(gradient) = gradients.of_node[place].take() else { continue };
             let start = self.timed.then(Instant::now);
@@ -219,17 +271,17 @@ impl Tape {
 }
 
 /// Gradients on their way back.
-pub(crate) struct Gradients<'a> {
+pub(crate) struct Gradients {
     /// Of the node being walked.
     flops: f64,
-    device: &'a dyn Device,
+    device: &'static dyn Device,
     recording: u64,
     of_node: Vec<Option<Tensor>>,
     shapes: Vec<Vec<usize>>,
 }
 
-impl<'a> Gradients<'a> {
-    fn new(tape: &'a Tape, nodes: &[Node], recording: u64) -> Self {
+impl Gradients {
+    fn new(tape: &Tape, nodes: &[Node], recording: u64) -> Self {
         let shapes = nodes.iter().map(|node| node.shape.clone()).collect();
         let of_node = vec![None; nodes.len()];
         Self { flops: 0.0, device: tape.device, recording, of_node, shapes }
@@ -240,7 +292,7 @@ impl<'a> Gradients<'a> {
         if recording == self.recording { Ok(place) } else { Err(Error::OtherTape) }
     }
 
-    pub(crate) fn device(&self) -> &'a dyn Device {
+    pub(crate) fn device(&self) -> &'static dyn Device {
         self.device
     }
 

@@ -46,13 +46,17 @@ fn moved(name: &str, parameter: &Parameter) {
 }
 
 fn salt(seed: u64) -> Salt {
+    salt_with(&spec(), seed)
+}
+
+fn salt_with(student: &VitSpec, seed: u64) -> Salt {
     let teacher = encoder(&VitSpec { width: 36, ..spec() }, seed);
     let options = SaltOptions {
         predictor: TransformerSpec { width: 32, depth: 2, heads: 4 },
         loss: LossKind::L1,
         target_layer_norm: true,
     };
-    let method = Salt::new(teacher, encoder(&spec(), seed + 1), options, seed).unwrap();
+    let method = Salt::new(teacher, encoder(student, seed + 1), options, seed).unwrap();
     method.visit(&mut moved);
     method
 }
@@ -93,9 +97,17 @@ fn run(method: &dyn Method, pixels: &[f32], masks: &Masks) -> Step {
 
 /// Loss and all gradients of one step.
 fn gradients(method: &dyn Method, pixels: &[f32], masks: &Masks) -> (f32, Vec<Vec<f32>>) {
+    gradients_on(Tape::new(), method, pixels, masks)
+}
+
+fn gradients_on(
+    tape: Tape,
+    method: &dyn Method,
+    pixels: &[f32],
+    masks: &Masks,
+) -> (f32, Vec<Vec<f32>>) {
     let parameters = method.parameters();
     parameters.iter().for_each(|(_, parameter)| parameter.zero_grad());
-    let tape = Tape::new();
     let step = method.step(&tape, &images(pixels), masks, KEY).unwrap();
     tape.backward(&step.loss).unwrap();
     let of = |(name, p): &(String, Parameter)| {
@@ -213,6 +225,29 @@ fn a_step_repeated_gives_the_same_bits_and_reaches_every_parameter() {
             assert_close(&subject, grad, same, Tolerance::Exact, "a step repeated");
             assert!(grad.iter().any(|&g| g != 0.0), "{subject}: no gradient");
         }
+    }
+}
+
+#[test]
+fn checkpointed_activations_give_the_same_bits_from_fewer_records() {
+    let dropping = salt_with(&VitSpec { drop_path: 0.5, ..spec() }, 11);
+    let dropping: (_, Box<dyn Method>) = ("SALT with stochastic depth", Box::new(dropping));
+    for (name, method) in methods().into_iter().chain([dropping]) {
+        let (pixels, masks) = (pixels(3), masks());
+        let (loss, grads) = gradients(method.as_ref(), &pixels, &masks);
+        let tape = Tape::new().checkpointing(true);
+        let (again, same) = gradients_on(tape, method.as_ref(), &pixels, &masks);
+        assert_eq!(loss.to_bits(), again.to_bits(), "{name}");
+        for ((grad, same), (parameter, _)) in grads.iter().zip(&same).zip(method.parameters()) {
+            let subject = format!("{name} {parameter}");
+            assert_close(&subject, same, grad, Tolerance::Exact, "the same operations again");
+        }
+        let recorded = [false, true].map(|checkpointing| {
+            let tape = Tape::new().checkpointing(checkpointing);
+            method.step(&tape, &images(&pixels), &masks, KEY).unwrap();
+            tape.recorded()
+        });
+        assert!(recorded[1] < recorded[0], "{name}: {recorded:?}");
     }
 }
 

@@ -84,7 +84,7 @@ pub fn attention(tape: &Tape, qkv: &Tensor, segments: &Segments, heads: usize) -
     let [y, lse] = forward("attention", tape, plan.packed(qkv));
     let backward = {
         let (qkv, y) = (qkv.clone(), y.clone());
-        move |gradients: &mut Gradients<'_>, dy: Tensor| {
+        move |gradients: &mut Gradients, dy: Tensor| {
             let device = gradients.device();
             gradients.count(4 * plan.multiply_adds());
             let mut d_qkv = device.buffer(qkv.len());
@@ -115,7 +115,7 @@ pub fn cross_attention(
     let [y, lse] = forward(op, tape, plan.split(q, kv));
     let backward = {
         let (q, kv, y) = (q.clone(), kv.clone(), y.clone());
-        move |gradients: &mut Gradients<'_>, dy: Tensor| {
+        move |gradients: &mut Gradients, dy: Tensor| {
             let device = gradients.device();
             gradients.count(4 * plan.multiply_adds());
             let (mut dq, mut d_kv) = (device.buffer(q.len()), device.buffer(kv.len()));

@@ -35,7 +35,7 @@ pub fn head_norm(
     // As layer norm, by head.
     let backward = {
         let (x, gamma, beta) = (x.clone(), gamma.clone(), beta.clone());
-        move |gradients: &mut Gradients<'_>, dy: Tensor| {
+        move |gradients: &mut Gradients, dy: Tensor| {
             let device = gradients.device();
             let mut dx = device.buffer(rows * stride);
             let saved = Moments { mean: mean.view(), rstd: rstd.view() };

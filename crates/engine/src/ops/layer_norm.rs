@@ -31,7 +31,7 @@ pub fn layer_norm(
     // dγ += Σ_r dy x̂; dβ += Σ_r dy
     let backward = {
         let (x, affine) = (x.clone(), affine.map(|(gamma, beta)| (gamma.clone(), beta.clone())));
-        move |gradients: &mut Gradients<'_>, dy: Tensor| {
+        move |gradients: &mut Gradients, dy: Tensor| {
             let device = gradients.device();
             let mut dx = device.buffer(rows * width);
             let saved = Moments { mean: mean.view(), rstd: rstd.view() };

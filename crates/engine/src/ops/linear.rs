@@ -58,7 +58,7 @@ impl Layer {
     /// dw += dyᵀ x; db += Σ_r dy
     pub(super) fn add_to_parameters(
         &self,
-        gradients: &mut Gradients<'_>,
+        gradients: &mut Gradients,
         x: &Tensor,
         dy: &Tensor,
     ) -> Result<()> {
@@ -76,7 +76,7 @@ impl Layer {
     /// dx = dy w, added to the gradient of x if it wants one.
     pub(super) fn add_to_input(
         &self,
-        gradients: &mut Gradients<'_>,
+        gradients: &mut Gradients,
         x: &Tensor,
         dy: &Tensor,
     ) -> Result<()> {
@@ -90,7 +90,7 @@ impl Layer {
         gradients.add(x, Tensor::new(dx, x.shape()))
     }
 
-    fn backward(&self, gradients: &mut Gradients<'_>, x: &Tensor, dy: &Tensor) -> Result<()> {
+    fn backward(&self, gradients: &mut Gradients, x: &Tensor, dy: &Tensor) -> Result<()> {
         self.add_to_parameters(gradients, x, dy)?;
         self.add_to_input(gradients, x, dy)
     }
@@ -121,7 +121,7 @@ pub fn linear_residual(
     let inputs: Vec<_> = layer.parameters().chain([x, residual]).collect();
     let backward = {
         let (layer, x, residual) = (layer.clone(), x.clone(), residual.clone());
-        move |gradients: &mut Gradients<'_>, dy: Tensor| {
+        move |gradients: &mut Gradients, dy: Tensor| {
             layer.backward(gradients, &x, &dy)?;
             gradients.add(&residual, dy)
         }

@@ -38,7 +38,7 @@ pub fn loss(
     let backward = {
         let (prediction, target) = (prediction.clone(), target.detach());
         let weights = weights.map(<[f32]>::to_vec);
-        move |gradients: &mut Gradients<'_>, g: Tensor| {
+        move |gradients: &mut Gradients, g: Tensor| {
             let device = gradients.device();
             let mut d = device.buffer(prediction.len());
             let (p, t, w) = (prediction.view(), target.view(), weights.as_deref());
@@ -63,7 +63,7 @@ pub fn cross_entropy(tape: &Tape, logits: &Tensor, labels: &[u32]) -> Result<Ten
     // dlogits = g (softmax(logits) - onehot)/B
     let backward = {
         let (logits, labels) = (logits.clone(), labels.to_vec());
-        move |gradients: &mut Gradients<'_>, g: Tensor| {
+        move |gradients: &mut Gradients, g: Tensor| {
             let device = gradients.device();
             let mut d = device.buffer(logits.len());
             let (view, g) = (d.view_mut(), g.item());

@@ -25,7 +25,7 @@ pub fn mean_pool(tape: &Tape, x: &Tensor, segments: &Segments, skip: usize) -> R
     // dx_r = dy_b / count_b, 0 for the rows left out
     let backward = {
         let (x, segments) = (x.clone(), segments.clone());
-        move |gradients: &mut Gradients<'_>, dy: Tensor| {
+        move |gradients: &mut Gradients, dy: Tensor| {
             let device = gradients.device();
             let mut dx = device.buffer(rows * width);
             device.mean_pool_backward(dx.view_mut(), dy.view(), &segments, skip, width);

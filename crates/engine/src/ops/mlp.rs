@@ -42,7 +42,7 @@ pub fn mlp(
     let Some(s) = s else { return Ok(y) };
     let backward = {
         let (fc1, fc2, x, residual) = (fc1.clone(), fc2.clone(), x.clone(), residual.cloned());
-        move |gradients: &mut Gradients<'_>, dy: Tensor| {
+        move |gradients: &mut Gradients, dy: Tensor| {
             let (hidden, ds) = through_gelu(gradients, &fc2, &s, &dy);
             fc2.add_to_parameters(gradients, &hidden, &dy)?;
             drop(hidden);
@@ -56,7 +56,7 @@ pub fn mlp(
 
 /// h = GELU(s) [R, F] and ds = (dy w2) GELU'(s) [R, F].
 fn through_gelu(
-    gradients: &mut Gradients<'_>,
+    gradients: &mut Gradients,
     fc2: &Layer,
     s: &Tensor,
     dy: &Tensor,

@@ -35,7 +35,7 @@ pub fn residual(
     // dskip = dy; dbranch = keep_b γ dy; dγ += Σ_r keep_b branch dy
     let backward = {
         let (skip, branch, scale) = (skip.clone(), branch.clone(), scale.cloned());
-        move |gradients: &mut Gradients<'_>, dy: Tensor| {
+        move |gradients: &mut Gradients, dy: Tensor| {
             gradients.add(&skip, dy.clone())?;
             if scale.is_none() && factor.is_none() {
                 return gradients.add(&branch, dy);

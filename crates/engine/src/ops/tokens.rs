@@ -39,7 +39,7 @@ pub fn gather(tape: &Tape, x: &Tensor, index: &[u32]) -> Result<Tensor> {
     // dx[index_k] += dy_k
     let backward = {
         let (x, index) = (x.clone(), index.to_vec());
-        move |gradients: &mut Gradients<'_>, dy: Tensor| {
+        move |gradients: &mut Gradients, dy: Tensor| {
             let device = gradients.device();
             gradients.accumulate(&x, |dx| device.gather_backward(dx, dy.view(), &index, width))
         }
@@ -71,7 +71,7 @@ pub fn assemble(
     inputs.extend(position.map(|(table, _)| table));
     let backward = {
         let sources = Sources::new(x, tokens, rows, position);
-        move |gradients: &mut Gradients<'_>, dy: Tensor| sources.backward(gradients, &dy, width)
+        move |gradients: &mut Gradients, dy: Tensor| sources.backward(gradients, &dy, width)
     };
     Ok(tape.record("assemble", y, &[rows.len(), width], &inputs, backward))
 }
@@ -147,7 +147,7 @@ impl Sources {
     }
 
     /// dtable[row] += dy[r] for every copy
-    fn backward(&self, gradients: &mut Gradients<'_>, dy: &Tensor, width: usize) -> Result<()> {
+    fn backward(&self, gradients: &mut Gradients, dy: &Tensor, width: usize) -> Result<()> {
         let device = gradients.device();
         for (table, copies) in &self.0 {
             if table.slot().is_none() || copies.is_empty() {

@@ -25,7 +25,7 @@ pub(super) struct Arguments {
     /// Images of a step.
     #[arg(long, default_value_t = 16)]
     batch: usize,
-    /// Steps to time, after two that are not.
+    /// Steps to time, after four that are not.
     #[arg(long, default_value_t = 5)]
     steps: usize,
     /// Threads; 0 for one per core.
@@ -47,8 +47,8 @@ enum What {
     Features,
 }
 
-/// Steps before the clock counts: buffers are taken from the system in them.
-const UNTIMED: usize = 2;
+/// Steps before the clock counts: in them buffers are taken from the system, and grow with the masks.
+const UNTIMED: usize = 4;
 
 /// What the timed steps took.
 struct Measured {
@@ -158,7 +158,8 @@ fn training(stage: &Stage, method: &dyn Method, images: &Images) -> Result<Measu
     let grid = method.encoder().grid();
     stage.masks.validate(grid).map_err(asked)?;
     let mut optimizer = Optimizer::new(method.parameters(), setup::optimizer(stage));
-    timed(stage, Tape::new, |tape, step| {
+    let tape = || Tape::new().checkpointing(stage.activation_checkpointing);
+    timed(stage, tape, |tape, step| {
         let masks = method.masks(stage.masks.sample(grid, stage.batch, 0, step).map_err(ran)?);
         optimizer.zero_grad();
         let made = method
@@ -174,7 +175,7 @@ fn training(stage: &Stage, method: &dyn Method, images: &Images) -> Result<Measu
 /// Times steps; each gives the tokens of its batch.
 fn timed(
     stage: &Stage,
-    tape: fn() -> Tape,
+    tape: impl Fn() -> Tape,
     mut step: impl FnMut(&Tape, u64) -> Result<Tokens, Failure>,
 ) -> Result<Measured, Failure> {
     let (steps, tokens) = (stage.steps.unwrap_or(1) as usize, Tokens::default());

@@ -237,6 +237,7 @@ impl<'a> Run<'a> {
             grid: method.encoder().grid(),
             batch: stage.batch,
             accumulate: stage.accumulate,
+            activation_checkpointing: stage.activation_checkpointing,
             steps: schedule.steps,
             lr,
             weight_decay,

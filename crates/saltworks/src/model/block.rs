@@ -5,6 +5,7 @@ use super::StepKey;
 use super::layers::{Linear, Norm, Start, join};
 use engine::random::Random;
 use engine::{Module, Parameter, Result, Segments, Tape, Tensor, ops};
+use std::sync::Arc;
 
 /// What a block is made of.
 #[derive(Clone, Copy)]
@@ -187,7 +188,7 @@ impl Module for Block {
 }
 
 /// A stack of blocks.
-pub(crate) struct Blocks(Vec<Block>);
+pub(crate) struct Blocks(Vec<Arc<Block>>);
 
 impl Blocks {
     /// `depth` blocks; stochastic depth grows linearly to the spec's rate, as in timm.
@@ -195,7 +196,7 @@ impl Blocks {
         let last = depth.saturating_sub(1).max(1) as f32;
         let block = |index| {
             let drop_path = spec.drop_path * index as f32 / last;
-            Block::new(BlockSpec { drop_path, ..spec }, index, random)
+            Arc::new(Block::new(BlockSpec { drop_path, ..spec }, index, random))
         };
         Self((0..depth).map(block).collect())
     }
@@ -215,7 +216,10 @@ impl Blocks {
                 Some(wanted) if index + 1 == count => {
                     block.forward_wanted(tape, &x, segments, wanted, key)?
                 }
-                _ => block.forward(tape, &x, segments, key)?,
+                _ => {
+                    let (block, segments) = (block.clone(), segments.clone());
+                    tape.checkpoint(&x, move |tape, x| block.forward(tape, x, &segments, key))?
+                }
             };
         }
         match wanted {

@@ -206,6 +206,9 @@ pub struct Stage {
     pub batch: usize,
     /// Parts that a batch is computed in, one after another, to save memory.
     pub accumulate: usize,
+    /// Keep only the input of each transformer block and compute the block again in the backward
+    /// pass: less memory, more time, the same bits.
+    pub activation_checkpointing: bool,
     /// Learning rate after warmup.
     pub lr: f64,
     /// Learning rate before the first step, where the warmup begins.
@@ -255,6 +258,7 @@ impl Default for Stage {
             samples: None,
             batch: 128,
             accumulate: 1,
+            activation_checkpointing: false,
             lr: 6.25e-4,
             start_lr: 0.0,
             final_lr: 1e-6,

@@ -25,6 +25,8 @@ pub struct Stage<'a> {
     pub batch: usize,
     /// Parts of a batch computed one after another.
     pub accumulate: usize,
+    /// Whether blocks save their inputs alone and are computed again on the way back.
+    pub activation_checkpointing: bool,
     /// Optimizer steps.
     pub steps: u64,
     /// Learning rate by step.
@@ -129,7 +131,7 @@ impl Stage<'_> {
         let share = masks.target_count() as f32 / all_targets;
         let key = StepKey { seed: self.seed, step, first_sample };
         let in_step = |source| Error::Engine { step: step + 1, source };
-        let tape = Tape::new();
+        let tape = Tape::new().checkpointing(self.activation_checkpointing);
         let images = &loaded.batch.images;
         let result = self.method.step(&tape, images, &masks, key).map_err(in_step)?;
         let loss = result.loss.item();

@@ -202,9 +202,9 @@ pub(crate) fn prefetch(data: *const f32, row: usize, place: Place) {
     #[cfg(target_arch = "x86_64")]
     for r in 0..place.rows {
         for line in (0..place.columns).step_by(16) {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
             // SAFETY: a prefetch is a hint: it may be given any address.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(first.wrapping_add(r * row + line).cast()) };
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(first.wrapping_add(r * row + line).cast()) };
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
