@@ -204,7 +204,7 @@ impl Tape {
     pub fn checkpoint(
         &self,
         x: &Tensor,
-        forward: impl Fn(&Tape, &Tensor) -> Result<Tensor> + 'static,
+        forward: impl Fn(&Self, &Tensor) -> Result<Tensor> + 'static,
     ) -> Result<Tensor> {
         if !self.checkpointing || !self.tracks(&[x]) {
             return forward(self, x);
