@@ -97,18 +97,18 @@ fn run(method: &dyn Method, pixels: &[f32], masks: &Masks) -> Step {
 
 /// Loss and all gradients of one step.
 fn gradients(method: &dyn Method, pixels: &[f32], masks: &Masks) -> (f32, Vec<Vec<f32>>) {
-    gradients_on(Tape::new(), method, pixels, masks)
+    gradients_on(&Tape::new(), method, pixels, masks)
 }
 
 fn gradients_on(
-    tape: Tape,
+    tape: &Tape,
     method: &dyn Method,
     pixels: &[f32],
     masks: &Masks,
 ) -> (f32, Vec<Vec<f32>>) {
     let parameters = method.parameters();
     parameters.iter().for_each(|(_, parameter)| parameter.zero_grad());
-    let step = method.step(&tape, &images(pixels), masks, KEY).unwrap();
+    let step = method.step(tape, &images(pixels), masks, KEY).unwrap();
     tape.backward(&step.loss).unwrap();
     let of = |(name, p): &(String, Parameter)| {
         p.grad().unwrap_or_else(|| panic!("{name} got no gradient")).to_vec()
@@ -236,7 +236,7 @@ fn checkpointed_activations_give_the_same_bits_from_fewer_records() {
         let (pixels, masks) = (pixels(3), masks());
         let (loss, grads) = gradients(method.as_ref(), &pixels, &masks);
         let tape = Tape::new().checkpointing(true);
-        let (again, same) = gradients_on(tape, method.as_ref(), &pixels, &masks);
+        let (again, same) = gradients_on(&tape, method.as_ref(), &pixels, &masks);
         assert_eq!(loss.to_bits(), again.to_bits(), "{name}");
         for ((grad, same), (parameter, _)) in grads.iter().zip(&same).zip(method.parameters()) {
             let subject = format!("{name} {parameter}");
