@@ -124,7 +124,7 @@ def time_pytorch(row, options):
         forward = torch.compile(forward, dynamic=row["stage"] != "features")
     vit = next(part for part in model.modules() if hasattr(part, "patch_embed"))
     shape = (row["batch"], vit.patch_embed.proj.in_channels, *vit.patch_embed.img_size)
-    warmup = 6 if options.pytorch == "compile" else 2
+    warmup = 6 if options.pytorch == "compile" else 4
     seconds, context, target = [], [], []
     done = -warmup
     while done < 3 or sum(seconds) < options.seconds:

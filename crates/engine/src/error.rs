@@ -33,10 +33,7 @@ pub enum Error {
         rows: usize,
     },
     /// A gradient is not a finite number.
-    #[error(
-        "gradient of {parameter} is not finite (first at element {element}: {value}); \
-         the step was not applied. Lower the learning rate, lengthen the warmup or set a clip norm."
-    )]
+    #[error("the gradient of {parameter} is not finite (first at element {element}: {value})")]
     NonFinite {
         /// The parameter's name.
         parameter: String,

@@ -41,9 +41,11 @@ pub mod random;
 pub mod shape;
 mod tape;
 mod tensor;
+mod watch;
 
 pub use error::{Error, Result};
 pub use parameter::{Frozen, Module, Parameter};
 pub use shape::Segments;
 pub use tape::{OpCost, Tape};
 pub use tensor::Tensor;
+pub use watch::{Pass, Trouble};

@@ -134,6 +134,15 @@ pub trait Module {
 }
 
 impl Parameter {
+    pub(crate) fn of(cell: Arc<Cell>) -> Self {
+        Self { cell }
+    }
+
+    /// Whether both are handles to one parameter.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.cell, &other.cell)
+    }
+
     /// Another handle to the same parameter, for lists that an optimizer keeps.
     pub fn share(&self) -> Self {
         Self { cell: self.cell.clone() }

@@ -8,7 +8,8 @@
 use crate::device::{Buffer, Device, ViewMut};
 use crate::parameter::{self, make_unique};
 use crate::shape::expect_count;
-use crate::{Error, Result, Tensor};
+use crate::watch::{Trouble, Watch};
+use crate::{Error, Parameter, Result, Tensor};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -37,6 +38,14 @@ impl Slot {
         Self { home: Home::Parameter(cell), offset: 0 }
     }
 
+    /// The parameter whose gradient this is.
+    pub(crate) fn of_parameter(&self) -> Option<Parameter> {
+        match &self.home {
+            Home::Parameter(cell) => Some(Parameter::of(cell.clone())),
+            Home::Node { .. } => None,
+        }
+    }
+
     /// The slot of a view that begins `by` elements later.
     pub(crate) fn shifted(mut self, by: usize) -> Self {
         self.offset += by;
@@ -62,6 +71,7 @@ pub struct Tape {
     nodes: RefCell<Vec<Node>>,
     timed: bool,
     costs: RefCell<Vec<OpCost>>,
+    watch: Option<RefCell<Watch>>,
 }
 
 /// What the operations of one name cost, forward and backward.
@@ -110,12 +120,23 @@ impl Tape {
             nodes: RefCell::default(),
             timed: false,
             costs: RefCell::default(),
+            watch: None,
         }
     }
 
     /// Also measures the time of each operation.
     pub fn timed(self) -> Self {
         Self { timed: true, ..self }
+    }
+
+    /// Also looks at every result and gradient for values that are not finite. Slow.
+    pub fn watched(self) -> Self {
+        Self { watch: Some(RefCell::default()), ..self }
+    }
+
+    /// The first value that was not finite, if this tape is [watched](Tape::watched) and met one.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.watch.as_ref()?.borrow_mut().take()
     }
 
     /// Saves less where [`Tape::checkpoint`] is called: memory for time.
@@ -183,6 +204,9 @@ impl Tape {
         inputs: &[&Tensor],
         backward: impl FnOnce(&mut Gradients, Tensor) -> Result<()> + 'static,
     ) -> Tensor {
+        if let Some(watch) = &self.watch {
+            watch.borrow_mut().result(op, &tensor, inputs);
+        }
         if self.tracks(inputs) { self.push(op, tensor, backward) } else { tensor }
     }
 
@@ -258,6 +282,9 @@ impl Tape {
         gradients.add(y, dy)?;
         for (place, node) in nodes.into_iter().enumerate().rev() {
             let Some(gradient) = gradients.of_node[place].take() else { continue };
+            if let Some(watch) = &self.watch {
+                watch.borrow_mut().gradient(node.op, &gradient);
+            }
             let start = self.timed.then(Instant::now);
             gradients.flops = 0.0;
             (node.backward)(&mut gradients, gradient)?;

@@ -44,6 +44,14 @@ impl Tensor {
         Self::new(Buffer::lasting_host(shape.iter().product()), shape)
     }
 
+    /// A copy that will live for many steps.
+    pub(crate) fn lasting(&self) -> Self {
+        let mut copy = Self::lasting_zeros(self.shape());
+        // Nobody else holds the new buffer.
+        copy.view_mut().expect("a unique copy").host().copy_from_slice(self.as_slice());
+        copy
+    }
+
     /// The sizes, outermost first.
     pub fn shape(&self) -> &[usize] {
         &self.shape

@@ -234,14 +234,14 @@ fn adamw_keeps_moments_by_name_skips_what_has_no_gradient_and_restores() {
     assert_eq!(optimizer.state().count(), 1);
     let mut resumed = AdamW::new((0.9, 0.95), 1e-8);
     for (name, first, second, steps) in optimizer.state() {
-        resumed.restore(name, first.clone(), second.clone(), steps).unwrap();
+        resumed.restore(name, first, second, steps).unwrap();
     }
     let copy = Parameter::new("a", Tensor::from_vec(a.value().to_vec(), &[4]));
     step(&mut optimizer, &a, "a");
     step(&mut resumed, &copy, "a");
     let why = "the state is whole";
     assert_close("resumed", copy.value().as_slice(), a.value().as_slice(), Tolerance::Exact, why);
-    let wrong = resumed.restore("a", Tensor::zeros(&[4]), Tensor::zeros(&[5]), 1);
+    let wrong = resumed.restore("a", &Tensor::zeros(&[4]), &Tensor::zeros(&[5]), 1);
     assert!(wrong.unwrap_err().to_string().contains("moments of a are [4] and [5]"));
 }
 

@@ -1,26 +1,113 @@
 //! Files that appear whole or not at all.
 
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
+
+/// What a file holds if it is still the one that was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// The file's name in its folder.
+    pub file: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Of its content, in hexadecimal digits.
+    pub sha256: String,
+}
+
+impl Record {
+    /// What is wrong with this content of the file, if anything.
+    pub fn problem(&self, content: &[u8]) -> Option<String> {
+        let (found, expected) = (content.len() as u64, self.bytes);
+        if found != expected {
+            return Some(format!("holds {found} bytes, expected {expected}"));
+        }
+        let changed = sha256(content) != self.sha256;
+        changed.then(|| "its SHA-256 is not the one recorded: some of its bytes changed".to_owned())
+    }
+}
 
 /// Writes `bytes` to a temporary file beside `path`, makes it durable, and renames it into place.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let written = write_durable(&temporary, bytes).and_then(|()| rename(&temporary, path));
-    if written.is_err() {
+    write_whole_with(path, |file| file.write_all(bytes)).map(drop)
+}
+
+/// [`write_whole`] of what `write` writes, piece by piece.
+pub fn write_whole_with(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<Record> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let temporary = path.with_file_name(format!("{name}.{}{TEMPORARY}", std::process::id()));
+    let record = write_durable(&temporary, name, write)
+        .and_then(|record| rename(&temporary, path).map(|()| record));
+    if record.is_err() {
         // The error that matters is the first; a leftover is harmless.
         let _ = fs::remove_file(&temporary);
     }
-    written
+    record
 }
 
-fn write_durable(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+/// Ends the name of a file that is not whole yet.
+const TEMPORARY: &str = ".tmp";
+
+/// Removes what processes that were killed left of files they had begun in `folder`. No other
+/// process may be writing there.
+pub fn remove_temporaries(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let process = name.strip_suffix(TEMPORARY).and_then(|name| name.rsplit('.').next());
+        if process.is_some_and(|process| process.parse::<u32>().is_ok()) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn write_durable(
+    path: &Path,
+    name: String,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<Record> {
+    let file = Hashed { file: File::create(path)?, bytes: 0, hash: Sha256::new() };
+    let mut file = BufWriter::with_capacity(1 << 16, file);
+    write(&mut file)?;
+    let Hashed { file, bytes, hash } = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.sync_all()?;
+    Ok(Record { file: name, bytes, sha256: hex(&hash.finalize()) })
+}
+
+/// A file that counts and hashes what is written.
+struct Hashed {
+    file: File,
+    bytes: u64,
+    hash: Sha256,
+}
+
+impl Write for Hashed {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(buffer)?;
+        self.hash.update(&buffer[..written]);
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// The SHA-256 of some bytes in hexadecimal digits.
+pub fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 // The one place that may rename: both files are in one folder.
@@ -55,5 +142,37 @@ mod tests {
         assert!(write_whole(&inside, b"x").is_err());
         assert!(inside.join("full").is_dir());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_record_knows_its_file_from_any_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.bin");
+        let content: Vec<u8> = (0..200_000).map(|index| (index % 251) as u8).collect();
+        let halves = content.split_at(70_000);
+        let record = write_whole_with(&path, |file| {
+            file.write_all(halves.0)?;
+            file.write_all(halves.1)
+        });
+        let record = record.unwrap();
+        assert_eq!((record.file.as_str(), record.bytes), ("a.bin", 200_000));
+        let mut found = fs::read(&path).unwrap();
+        assert_eq!(record.problem(&found), None);
+        found[123_456] ^= 4;
+        assert!(record.problem(&found).unwrap().contains("SHA-256"));
+        assert!(record.problem(&content[1..]).unwrap().contains("199999 bytes, expected 200000"));
+    }
+
+    #[test]
+    fn only_leftovers_of_our_own_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a.json.123.tmp", "mine.tmp", "a.json", "b.x.tmp"] {
+            File::create(folder.path().join(name)).unwrap();
+        }
+        remove_temporaries(folder.path()).unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["a.json", "b.x.tmp", "mine.tmp"]);
     }
 }

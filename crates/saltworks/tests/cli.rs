@@ -1,180 +1,11 @@
 //! The program as its user meets it: real files in, exit codes, messages and run folders out.
 
+mod place;
+
+use place::{Place, assert_refused, is_loadable, keys, saltworks, stderr};
 use serde_json::Value;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use tempfile::TempDir;
-
-/// The quickstart's recipe, with a model and stages that take a second.
-const TINY: &[&str] = &[
-    "data.size=32",
-    "data.channels=3",
-    "data.holdout=8",
-    "model.patch=8",
-    "model.width=32",
-    "model.depth=2",
-    "model.heads=2",
-    "teacher.steps=3",
-    "teacher.batch=8",
-    "student.steps=3",
-    "student.batch=8",
-    "threads=2",
-];
-
-/// A folder of its own with images in `photos`.
-struct Place {
-    folder: TempDir,
-}
-
-impl Place {
-    /// Twelve PNG files of class `discs` and twelve JPEG files of class `stripes`.
-    fn with_classes() -> Self {
-        let place = Self::empty();
-        for index in 0..12 {
-            place.image(&format!("photos/discs/{index}.png"), index);
-            place.image(&format!("photos/stripes/{index}.jpg"), index);
-        }
-        place
-    }
-
-    fn empty() -> Self {
-        Self { folder: tempfile::tempdir().unwrap() }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn photos(&self) -> String {
-        format!("data.path={}", self.path("photos").display())
-    }
-
-    /// A colour image of 40 x 36 pixels: a disc (PNG) or stripes (JPEG), moved by `index`.
-    fn image(&self, name: &str, index: u32) {
-        let path = self.path(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let disc = name.ends_with("png");
-        let picture = image::RgbImage::from_fn(40, 36, |x, y| {
-            let (dx, dy) = (x.abs_diff(12 + index), y.abs_diff(18));
-            let inside = if disc { dx * dx + dy * dy < 100 } else { (x + index) % 12 < 6 };
-            let shade = if inside { 200 } else { 40 };
-            image::Rgb([shade, (10 * index + y) as u8, (5 * x) as u8])
-        });
-        picture.save(&path).unwrap();
-    }
-
-    fn text(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.path(name);
-        saltworks::files::write_whole(&path, text.as_bytes()).unwrap();
-        path
-    }
-
-    /// Cuts a file in the middle.
-    fn cut(&self, name: &str) {
-        let file = fs::OpenOptions::new().write(true).open(self.path(name)).unwrap();
-        file.set_len(file.metadata().unwrap().len() / 2).unwrap();
-    }
-
-    /// `saltworks pretrain` of the tiny recipe on `photos` into the folder `out`, with more `--set`.
-    fn pretrain(&self, out: &str, set: &[&str]) -> Command {
-        let mut command = saltworks();
-        command.arg("pretrain").arg("--out").arg(self.path(out));
-        let photos = self.photos();
-        for given in TINY.iter().chain([&photos.as_str()]).chain(set) {
-            command.args(["--set", given]);
-        }
-        command
-    }
-
-    /// Runs the tiny recipe to its end.
-    fn trained(&self, out: &str, set: &[&str]) -> Output {
-        let output = self.pretrain(out, set).output().unwrap();
-        assert!(output.status.success(), "{}", stderr(&output));
-        output
-    }
-
-    /// Runs the tiny recipe, which must be refused with these words and leave no run.
-    fn refused(&self, set: &[&str], words: &[&str]) {
-        assert_refused(&mut self.pretrain("run", set), words);
-        assert!(!self.path("run").exists(), "a refused run left its folder");
-    }
-
-    /// Runs into a broken image; returns the steps made before, whose weights must be there.
-    fn cut_short(&self, set: &[&str], seed: u32) -> usize {
-        let run = format!("run{seed}");
-        let output = self.pretrain(&run, set).args(["--set", &format!("seed={seed}")]).output();
-        let output = output.unwrap();
-        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
-        let steps = if self.path(&run).exists() { self.metrics(&run).len() } else { 0 };
-        let weights = self.path(&format!("{run}/teacher/encoder.safetensors"));
-        assert_eq!(is_loadable(&weights), steps > 0);
-        steps
-    }
-
-    fn bytes(&self, name: &str) -> Vec<u8> {
-        fs::read(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
-    }
-
-    /// The lines of a run's metrics.jsonl.
-    fn metrics(&self, run: &str) -> Vec<Value> {
-        let text = String::from_utf8(self.bytes(&format!("{run}/metrics.jsonl"))).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-
-    /// Metrics without the clock's.
-    fn curve(&self, run: &str) -> Vec<Value> {
-        let mut lines = self.metrics(run);
-        for line in &mut lines {
-            let line = line.as_object_mut().unwrap();
-            assert!(line.remove("images_per_second").is_some());
-            assert!(line.remove("data_wait_share").is_some());
-        }
-        lines
-    }
-
-    fn assert_same_run(&self, one: &str, other: &str) {
-        assert_eq!(self.curve(one), self.curve(other), "{one} and {other}");
-        for stage in ["teacher", "student"] {
-            for file in ["encoder", "model"] {
-                let [a, b] = [one, other]
-                    .map(|run| self.bytes(&format!("{run}/{stage}/{file}.safetensors")));
-                assert!(a == b, "{stage}/{file}.safetensors of {one} and {other} differ");
-            }
-        }
-        assert_eq!(
-            self.bytes(&format!("{one}/probes.json")),
-            self.bytes(&format!("{other}/probes.json"))
-        );
-    }
-}
-
-fn saltworks() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_saltworks"))
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-/// Exit code 2, nothing on stdout, and one message on stderr that holds all the words.
-fn assert_refused(command: &mut Command, words: &[&str]) {
-    let output = command.output().unwrap();
-    let text = stderr(&output);
-    assert_eq!(output.status.code(), Some(2), "{text}");
-    assert!(output.stdout.is_empty());
-    let messages = text.lines().filter(|line| line.starts_with("error: ")).count();
-    assert_eq!(messages, 1, "{text}");
-    assert!(!text.contains("panicked"), "{text}");
-    let message = &text[text.find("error: ").unwrap()..];
-    for word in words {
-        assert!(message.contains(word), "{word:?} is not in: {message}");
-    }
-}
-
-fn keys(value: &Value) -> Vec<&str> {
-    value.as_object().unwrap().keys().map(String::as_str).collect()
-}
+use std::process::Command;
 
 // ---- wrong input
 
@@ -193,11 +24,14 @@ fn a_folder_without_images_says_what_it_holds() {
     place.refused(&[], &["/photos: 0 images", "found 2 .tif", "PNG or JPEG"]);
 }
 
+const NONE_BROKEN: &str = "data.max_unreadable=0.0";
+
 #[test]
 fn a_truncated_jpeg_is_named() {
     let place = Place::with_classes();
     place.cut("photos/stripes/7.jpg");
-    place.refused(&[], &["photos/stripes/7.jpg: JPEG is cut off after", "Replace or remove"]);
+    let words = ["1 of", "photos/stripes/7.jpg: JPEG is cut off after", "Replace or remove"];
+    place.refused(&[NONE_BROKEN], &words);
 }
 
 #[test]
@@ -206,18 +40,55 @@ fn a_truncated_png_met_while_training_is_named_too() {
     (0..8).for_each(|index| place.image(&format!("photos/{index}.png"), index));
     place.cut("photos/3.png");
     let words = ["photos/3.png: cannot be decoded", "Replace or remove"];
-    place.refused(&["data.holdout=0"], &words); // the first batch is all eight
+    place.refused(&["data.holdout=0", NONE_BROKEN], &words); // the first batch is all eight
 }
 
 #[test]
 fn an_image_met_late_that_is_cut_keeps_the_weights() {
     let place = Place::empty();
     (0..9).for_each(|index| place.image(&format!("photos/{index}.png"), index));
-    let set = ["data.holdout=0", "teacher.batch=1", "teacher.steps=9"];
+    let set = ["data.holdout=0", "teacher.batch=1", "teacher.steps=9", NONE_BROKEN];
     // Where the order of a seed places the image.
     place.cut("photos/3.png");
     let steps: Vec<usize> = (0..3).map(|seed| place.cut_short(&set, seed)).collect();
     assert!(steps.iter().any(|&steps| steps > 0), "{steps:?}");
+}
+
+#[test]
+fn broken_images_are_named_once_listed_and_left_out() {
+    let place = Place::with_classes();
+    place.cut("photos/stripes/7.jpg");
+    place.text("photos/discs/3.png", "no image");
+    let set = ["data.max_unreadable=0.1"];
+    let notes = stderr(&place.trained("run", &set));
+    for name in ["photos/stripes/7.jpg: JPEG is cut off", "photos/discs/3.png: "] {
+        let told =
+            notes.lines().filter(|line| line.starts_with("left out: ") && line.contains(name));
+        assert_eq!(told.count(), 1, "{notes}");
+    }
+    assert!(notes.contains("2 images could not be read"), "{notes}");
+    let list = String::from_utf8(place.bytes("run/unreadable.txt")).unwrap();
+    assert_eq!(list.lines().count(), 2, "{list}");
+    place.trained("three threads", &[&set[..], &["data.threads=3", "threads=3"]].concat());
+    place.assert_same_run("run", "three threads");
+}
+
+#[test]
+fn a_step_that_is_not_finite_is_kept_and_replayed() {
+    let place = Place::with_classes();
+    // Pixels near the end of f32 overflow in the first products.
+    let output = place.pretrain("run", &["teacher.lr=900", "teacher.steps=400"]).output().unwrap();
+    let notes = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{notes}");
+    let (_, rest) = notes.split_once("`saltworks replay ").unwrap_or_else(|| panic!("{notes}"));
+    let folder = rest.split_once('`').unwrap().0;
+    let replay = saltworks().arg("replay").arg(folder).output().unwrap();
+    assert!(replay.status.success(), "{}", stderr(&replay));
+    let told = String::from_utf8(replay.stdout).unwrap();
+    for words in ["of stage teacher: ", "first: ", "samples are finite alone"] {
+        assert!(told.contains(words), "{words:?} is not in:\n{told}");
+    }
+    assert_refused(saltworks().args(["replay", "no/such"]), &["no/such/step.json"]);
 }
 
 #[test]
@@ -559,12 +430,8 @@ fn an_interrupt_ends_after_the_step_and_leaves_the_weights() {
     let notes = stderr(&output);
     assert_eq!(output.status.code(), Some(130), "{notes}");
     let steps = place.metrics("run").len();
-    let note = format!("interrupted in stage teacher after step {steps} of 1000000");
+    let note = format!("interrupted in stage teacher after step {steps} of 1000000; `saltworks");
     assert!(notes.contains(&note), "{notes}");
     assert!(is_loadable(&place.path("run/teacher/encoder.safetensors")));
     assert!(!place.path("run/student").exists());
-}
-
-fn is_loadable(path: &Path) -> bool {
-    saltworks::weights::load(path).is_ok_and(|file| !file.tensors.is_empty())
 }

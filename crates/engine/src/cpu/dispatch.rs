@@ -23,6 +23,17 @@ pub(crate) fn level() -> Level {
     detected()
 }
 
+/// The name of the instruction set that is used: what decides how sums are rounded.
+pub fn instruction_set() -> &'static str {
+    match level() {
+        Level::Portable => "portable",
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => "avx2",
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => "avx512",
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 fn detected() -> Level {
     // std asks the CPU once and keeps the answer.

@@ -9,6 +9,7 @@ mod parallel;
 mod peak;
 mod row;
 
+pub use dispatch::instruction_set;
 pub use peak::fma_peak_gflops;
 
 use crate::device::{

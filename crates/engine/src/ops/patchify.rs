@@ -55,6 +55,14 @@ impl Images {
         self.shape
     }
 
+    /// The bytes, where it holds bytes and not values.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        match &self.data {
+            Data::U8 { bytes, .. } => Some(bytes),
+            Data::F32(_) => None,
+        }
+    }
+
     /// B
     pub fn samples(&self) -> usize {
         self.shape[0]

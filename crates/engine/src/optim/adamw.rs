@@ -55,8 +55,14 @@ impl AdamW {
         self.moments.iter().map(|(name, m)| (name.as_str(), &m.first, &m.second, m.step))
     }
 
-    /// Restores one parameter's moments.
-    pub fn restore(&mut self, name: &str, first: Tensor, second: Tensor, step: u64) -> Result<()> {
+    /// Restores one parameter's moments, of the shape of its value.
+    pub fn restore(
+        &mut self,
+        name: &str,
+        first: &Tensor,
+        second: &Tensor,
+        step: u64,
+    ) -> Result<()> {
         if first.shape() != second.shape() {
             return Err(Error::State(format!(
                 "the moments of {name} are {:?} and {:?}, expected one shape",
@@ -64,6 +70,7 @@ impl AdamW {
                 second.shape()
             )));
         }
+        let (first, second) = (first.lasting(), second.lasting());
         self.moments.insert(name.to_owned(), Moments { first, second, step });
         Ok(())
     }

@@ -3,10 +3,13 @@
 mod bench;
 mod pretrain;
 mod probe;
+mod replay;
 mod setup;
 
 use crate::report::note;
+use crate::train::Stop;
 use clap::{Parser, Subcommand};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Pretrains vision transformers on images, without labels, by SALT: a teacher learns to
@@ -24,7 +27,8 @@ const EXAMPLES: &str = "Examples:
   saltworks pretrain --set data.path=photos --set data.size=64 --set data.channels=3
   saltworks bench --stage salt --model vit_tiny_patch16_224 --batch 16 --steps 5
 
-Exit codes: 0 done, 1 the run failed, 2 something to correct in what was asked, 130 interrupted.";
+Exit codes: 0 done; 1 the run failed; 2 something to correct in what was asked; 130 (Ctrl-C),
+143 (SIGTERM), 138 (SIGUSR1), 140 (SIGUSR2): stopped by the signal after saving a checkpoint.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -32,6 +36,8 @@ enum Command {
     Pretrain(pretrain::Arguments),
     /// Time training steps on synthetic images.
     Bench(bench::Arguments),
+    /// Find the sample and the layer that made a step not finite.
+    Replay(replay::Arguments),
 }
 
 /// Why a command did not finish.
@@ -40,8 +46,8 @@ enum Failure {
     Asked(Box<dyn std::error::Error>),
     /// The run failed.
     Run(Box<dyn std::error::Error>),
-    /// Stopped by the user; what to know then.
-    Interrupted(String),
+    /// Stopped by a signal; what to know then.
+    Interrupted { signal: i32, text: String },
 }
 
 /// For `map_err`: an error in what was asked.
@@ -54,11 +60,20 @@ fn ran(error: impl Into<Box<dyn std::error::Error>>) -> Failure {
     Failure::Run(error.into())
 }
 
+/// For a run in `folder` that a signal ended at a point called `when`.
+fn interrupted(stop: &Stop, when: &str, folder: &Path) -> Failure {
+    let out = folder.display();
+    let text = format!("interrupted {when}; `saltworks pretrain --resume --out {out}` goes on");
+    // Nothing but a signal ends a run there.
+    Failure::Interrupted { signal: stop.signal().unwrap_or(0), text }
+}
+
 /// Parses the command line, runs the command and prints an error, once.
 pub fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Pretrain(arguments) => pretrain::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Replay(arguments) => replay::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -70,9 +85,10 @@ pub fn main() -> ExitCode {
             note(&format!("error: {error}"));
             ExitCode::from(1)
         }
-        Err(Failure::Interrupted(text)) => {
+        Err(Failure::Interrupted { signal, text }) => {
             note(&text);
-            ExitCode::from(130)
+            // As a shell tells of a process that a signal ended.
+            ExitCode::from(128 + signal as u8)
         }
     }
 }

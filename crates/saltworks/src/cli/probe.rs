@@ -2,12 +2,13 @@
 
 use super::setup::{self, Images};
 use super::{Failure, asked, ran};
-use crate::data::Source;
+use crate::data::{Source, Unreadable};
 use crate::eval::{Features, KnnOptions, LinearOptions, knn, linear};
 use crate::method::embed;
 use crate::model::Encoder;
 use crate::recipe::Recipe;
 use crate::report::ProbeRow;
+use crate::train::Stop;
 use engine::Tape;
 use engine::ops::{PatchOrder, patchify};
 use std::sync::Arc;
@@ -16,49 +17,61 @@ use std::sync::Arc;
 type Made = (Vec<f32>, usize);
 
 /// What turns images into features.
-pub(super) enum Extractor<'a> {
+pub(super) enum Extractor {
     /// The normalised pixels themselves.
     Pixels,
     /// An encoder's class token and mean patch token.
-    Encoder(&'a Encoder),
+    Encoder(Encoder),
 }
 
-/// Probes one kind of features; none if there is nothing labelled to probe on.
+/// Probes one kind of features; none if there is nothing labelled to probe on, or if `stop` was asked
+/// for on the way. Images that cannot be read are added to `unreadable`.
 pub(super) fn probe(
     name: &str,
     recipe: &Recipe,
     images: &Images,
-    extractor: &Extractor<'_>,
+    extractor: &Extractor,
+    stop: &Stop,
+    unreadable: &mut Vec<Unreadable>,
 ) -> Result<Option<ProbeRow>, Failure> {
     let Some(held_out) = &images.held_out else { return Ok(None) };
-    let [train, test] = [&images.train, held_out].map(|s| features(recipe, s, extractor));
-    let (train, test) = (train?, test?);
+    let mut of = |source| features(recipe, source, extractor, stop, unreadable);
+    let [train, test] = [&images.train, held_out].map(&mut of);
+    let (Some(train), Some(test)) = (train?, test?) else { return Ok(None) };
     let options = KnnOptions { k: recipe.probe.k, temperature: recipe.probe.temperature };
     let knn_of = |kind: usize| knn(&train[kind], &test[kind], options).map(|p| p.accuracy);
     let linear_of = |kind: usize| {
         linear(&train[kind], &test[kind], &LinearOptions::default()).map(|l| l.prediction.accuracy)
     };
     let cls = (train.len() > 1).then_some(1);
-    let wanted = |kind: usize| recipe.probe.linear.then_some(kind);
-    Ok(Some(ProbeRow {
+    let wanted = |kind: usize| (recipe.probe.linear && stop.signal().is_none()).then_some(kind);
+    let row = ProbeRow {
         name: name.to_owned(),
         knn_mean: knn_of(0).map_err(ran)?,
         knn_cls: cls.map(knn_of).transpose().map_err(ran)?,
         linear_mean: wanted(0).map(linear_of).transpose().map_err(ran)?,
         linear_cls: cls.and_then(wanted).map(linear_of).transpose().map_err(ran)?,
-    }))
+    };
+    Ok(stop.signal().is_none().then_some(row))
 }
 
-/// Features of all images of a source: mean (or pixels) first, then class token.
+/// Features of all images of a source: mean (or pixels) first, then class token. None if asked to
+/// stop.
 fn features(
     recipe: &Recipe,
     source: &Arc<dyn Source>,
-    extractor: &Extractor<'_>,
-) -> Result<Vec<Features>, Failure> {
+    extractor: &Extractor,
+    stop: &Stop,
+    unreadable: &mut Vec<Unreadable>,
+) -> Result<Option<Vec<Features>>, Failure> {
     let mut loader = setup::feature_loader(&recipe.data, source.clone())?;
     let mut all: Vec<Features> = Vec::new();
     while let Some(loaded) = loader.next_batch().map_err(asked)? {
+        if stop.signal().is_some() {
+            return Ok(None);
+        }
         let batch = loaded.batch;
+        unreadable.extend(batch.unreadable);
         let made = extract(&batch.images, extractor).map_err(ran)?;
         for (kind, (rows, dim)) in made.into_iter().enumerate() {
             if all.len() == kind {
@@ -68,10 +81,10 @@ fn features(
             all[kind].labels.extend(batch.labels.iter().map(|&label| label as u32));
         }
     }
-    Ok(all)
+    Ok(Some(all))
 }
 
-fn extract(images: &engine::ops::Images, extractor: &Extractor<'_>) -> engine::Result<Vec<Made>> {
+fn extract(images: &engine::ops::Images, extractor: &Extractor) -> engine::Result<Vec<Made>> {
     match extractor {
         Extractor::Pixels => {
             let [b, _, t, h, w] = images.shape();

@@ -53,7 +53,8 @@ fn by_channel(values: &[f32], channels: usize) -> Vec<f32> {
     if values.len() == 1 { vec![values[0]; channels] } else { values.to_vec() }
 }
 
-fn normalize(data: &Data) -> data::Normalize {
+/// The normalisation of pixels.
+pub(super) fn normalize(data: &Data) -> data::Normalize {
     data::Normalize {
         mean: by_channel(&data.normalize.mean, data.channels),
         std: by_channel(&data.normalize.std, data.channels),
@@ -84,6 +85,7 @@ pub(super) fn training_loader(recipe: &Recipe, stage: &Stage, place: usize) -> L
         transform: Transform { size, crop, flip: augment.flip, interpolation },
         channels: data.channels,
         normalize: normalize(data),
+        max_unreadable: data.max_unreadable,
     }
 }
 
@@ -99,6 +101,7 @@ pub(super) fn feature_loader(data: &Data, source: Arc<dyn Source>) -> Result<Loa
         transform: Transform::center([data.size; 2]),
         channels: data.channels,
         normalize: normalize(data),
+        max_unreadable: data.max_unreadable,
     };
     Loader::new(source, options).map_err(asked)
 }

@@ -62,6 +62,21 @@ pub enum Error {
         /// What would do.
         expected: String,
     },
+    /// Too many images that cannot be read.
+    #[error(
+        "{unreadable} of {images} images cannot be read, expected at most {most}: data.max_unreadable \
+         is {share}. The last: {problem}", most = (share * *images as f64).ceil()
+    )]
+    TooManyUnreadable {
+        /// So many.
+        unreadable: usize,
+        /// Of so many.
+        images: usize,
+        /// The share allowed.
+        share: f64,
+        /// What is wrong with the last one.
+        problem: String,
+    },
     /// A loader thread ended by a panic; its message stands above.
     #[error("a loader thread stopped by an internal error; please report the message above")]
     Worker,

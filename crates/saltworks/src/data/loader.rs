@@ -1,6 +1,6 @@
 //! Batches ahead of the step: own threads, in order, in bounded memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -20,6 +20,24 @@ pub struct Batch {
     pub labels: Vec<i32>,
     /// [B] numbers of the images in their source.
     pub indices: Vec<u64>,
+    /// Images that could not be read; the next that could stands in the place of each.
+    pub unreadable: Vec<Unreadable>,
+}
+
+impl std::fmt::Debug for Batch {
+    /// Which images, not their pixels.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Batch").field("indices", &self.indices).finish_non_exhaustive()
+    }
+}
+
+/// An image that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Its number in its source.
+    pub index: usize,
+    /// Its file, what is wrong with it and what to do.
+    pub problem: String,
 }
 
 /// A batch and how long its reader waited for it.
@@ -51,6 +69,8 @@ pub struct LoaderOptions {
     pub channels: usize,
     /// [C] means and deviations the batches carry.
     pub normalize: Normalize,
+    /// Most images that may be unreadable, as a share of the source, rounded up.
+    pub max_unreadable: f64,
 }
 
 impl LoaderOptions {
@@ -89,7 +109,12 @@ pub struct Loader {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
     wanted: u64,
+    /// Unreadable images met so far, in batches handed out.
+    unreadable: BTreeSet<usize>,
 }
+
+/// Unreadable images in a row, after which it is not the images' fault.
+const MOST_REPLACEMENTS: usize = 100;
 
 struct Shared {
     source: Arc<dyn Source>,
@@ -127,7 +152,7 @@ impl Loader {
         };
         let threads: std::io::Result<Vec<_>> = (0..threads).map(spawn).collect();
         match threads {
-            Ok(threads) => Ok(Self { shared, threads, wanted: 0 }),
+            Ok(threads) => Ok(Self { shared, threads, wanted: 0, unreadable: BTreeSet::new() }),
             Err(error) => {
                 shared.stop();
                 Err(Error::setting("threads", &error, "as many threads as the system grants"))
@@ -151,6 +176,12 @@ impl Loader {
             }
             state = self.shared.wait(state);
         };
+        let made = made.and_then(|made| match made {
+            Some(batch) => {
+                count_unreadable(&self.shared, &mut self.unreadable, &batch).map(|()| Some(batch))
+            }
+            None => Ok(None),
+        });
         if !matches!(made, Ok(Some(_))) {
             state.stop = true;
             state.made.clear();
@@ -160,6 +191,20 @@ impl Loader {
         drop(state);
         self.shared.changed.notify_all();
         Ok(made?.map(|batch| Loaded { batch, waited: start.elapsed() }))
+    }
+}
+
+/// Adds the unreadable images of a batch to those met before it: in the order of the batches, so that
+/// a run stops at the same place each time.
+fn count_unreadable(shared: &Shared, met: &mut BTreeSet<usize>, batch: &Batch) -> Result<()> {
+    met.extend(batch.unreadable.iter().map(|image| image.index));
+    let (images, share) = (shared.source.len(), shared.options.max_unreadable);
+    match batch.unreadable.first() {
+        Some(first) if met.len() > (share * images as f64).ceil() as usize => {
+            let problem = first.problem.clone();
+            Err(Error::TooManyUnreadable { unreadable: met.len(), images, share, problem })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -216,25 +261,48 @@ impl Shared {
             .into_iter()
             .flat_map(|bytes| bytes.chunks_exact_mut(self.options.channels * height * width));
         let mut labels = Vec::with_capacity(positions.len());
+        let mut unreadable = Vec::new();
         for (position, planes) in positions.iter().zip(planes) {
-            labels.push(self.sample(*position, planes, resizer)?);
+            labels.push(self.sample(*position, planes, resizer, &mut unreadable)?);
         }
         let Normalize { mean, std } = self.options.normalize.clone();
         let images = Images::u8(bytes, shape, mean, std)
             .map_err(|error| Error::setting("normalize", &error, "one value a channel"))?;
         let indices = positions.iter().map(|position| position.index as u64).collect();
-        Ok(Some(Batch { images, labels, indices }))
+        Ok(Some(Batch { images, labels, indices, unreadable }))
     }
 
-    /// Writes one image [C, H, W] and gives its label. Its random numbers are those of (seed,
-    /// epoch, image).
-    fn sample(&self, at: Position, planes: &mut [u8], resizer: &mut Resizer) -> Result<i32> {
-        let sample = self.source.read(at.index)?;
-        let stream = at.epoch * self.source.len() as u64 + at.index as u64;
-        let mut random = Random::new(self.options.augment_seed, "augment", stream);
-        let image = sample.image.with_channels(self.options.channels);
-        self.options.transform.apply(&image, &mut random, resizer).write_planes(planes);
-        Ok(sample.label)
+    /// Writes one image [C, H, W] and gives its label. Its random numbers are those of (seed, epoch,
+    /// image). An image that cannot be read is noted, and the next one that can takes its place.
+    fn sample(
+        &self,
+        at: Position,
+        planes: &mut [u8],
+        resizer: &mut Resizer,
+        unreadable: &mut Vec<Unreadable>,
+    ) -> Result<i32> {
+        let len = self.source.len();
+        let mut random = Random::new(
+            self.options.augment_seed,
+            "augment",
+            at.epoch * len as u64 + at.index as u64,
+        );
+        let mut last = None;
+        for index in (at.index..len).chain(0..at.index).take(MOST_REPLACEMENTS) {
+            match self.source.read(index) {
+                Ok(sample) => {
+                    let image = sample.image.with_channels(self.options.channels);
+                    self.options.transform.apply(&image, &mut random, resizer).write_planes(planes);
+                    return Ok(sample.label);
+                }
+                Err(error) => {
+                    unreadable.push(Unreadable { index, problem: error.to_string() });
+                    last = Some(error);
+                }
+            }
+        }
+        // A source has at least one image, so the loop ran.
+        Err(last.expect("an unreadable image"))
     }
 
     fn stop(&self) {

@@ -22,7 +22,7 @@ pub use error::{Error, Result};
 pub use folder::Folder;
 pub use holdout::{Holdout, Part, hold_out};
 pub use idx::Idx;
-pub use loader::{Batch, Loaded, Loader, LoaderOptions};
+pub use loader::{Batch, Loaded, Loader, LoaderOptions, Unreadable};
 pub use pixels::{Normalize, Pixels};
 pub use sampler::{Order, Position, Sampler};
 pub use source::{Sample, Source, open};

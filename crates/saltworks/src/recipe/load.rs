@@ -76,6 +76,12 @@ fn explain(message: &str) -> String {
     }
 }
 
+/// The sections of a recipe beside its stages.
+const SECTIONS: [&str; 4] = ["data", "model", "probe", "checkpoint"];
+
+/// What a run's folder holds beside a folder for each stage.
+const FOLDERS: [&str; 2] = ["checkpoints", "replay"];
+
 /// Applies `key=value`, the key a path from the top, or from a stage by its name.
 fn set(table: &mut Table, given: &str) -> Result<(), RecipeError> {
     let fail = |problem: String| RecipeError::Set { given: given.to_owned(), problem };
@@ -104,9 +110,8 @@ fn set(table: &mut Table, given: &str) -> Result<(), RecipeError> {
     }
     here.insert(last.to_owned(), value);
     if keys.len() == 1 && !known.contains(&keys[0].to_owned()) {
-        let tops = ["data", "model", "probe"];
-        if !tops.contains(&keys[0]) {
-            let names = known.iter().map(String::as_str).chain(tops);
+        if !SECTIONS.contains(&keys[0]) {
+            let names = known.iter().map(String::as_str).chain(SECTIONS);
             let hint = nearest(keys[0], names.clone())
                 .map_or_else(String::new, |meant| format!(" Did you mean {meant:?}?"));
             let list: Vec<&str> = names.collect();
@@ -177,6 +182,17 @@ fn check(recipe: &Recipe) -> Result<(), RecipeError> {
         let found = format!("k {}, temperature {}", recipe.probe.k, recipe.probe.temperature);
         return value("probe", found, "k at least 1 and a temperature from 1e-6 to 1e6");
     }
+    if !(0.0..=1.0).contains(&data.max_unreadable) {
+        return value("data.max_unreadable", data.max_unreadable.to_string(), "a share of 0 to 1");
+    }
+    let checkpoint = recipe.checkpoint;
+    if checkpoint.keep == 0 {
+        return value("checkpoint.keep", "0".into(), "at least 1");
+    }
+    if !(0.0..=1e6).contains(&checkpoint.every_minutes) {
+        let found = checkpoint.every_minutes.to_string();
+        return value("checkpoint.every_minutes", found, "0 to 1e6; 0 for none by time");
+    }
     for (place, stage) in recipe.stage.iter().enumerate() {
         check_stage(stage, &recipe.stage[..place])?;
     }
@@ -195,8 +211,11 @@ fn check_stage(stage: &Stage, earlier: &[Stage]) -> Result<(), RecipeError> {
     if name.is_empty() || !name.chars().all(plain) {
         return value("name", format!("{name:?}"), "letters, digits, - and _: it names a folder");
     }
-    if ["data", "model", "probe"].contains(&name.as_str()) {
+    if SECTIONS.contains(&name.as_str()) {
         return value("name", format!("{name:?}"), "a name that is no section of the recipe");
+    }
+    if FOLDERS.contains(&name.as_str()) {
+        return value("name", format!("{name:?}"), "a name that no other folder of a run has");
     }
     if earlier.iter().any(|other| other.name == *name) {
         return value("name", format!("{name:?} twice"), "a name of its own");

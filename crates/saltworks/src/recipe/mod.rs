@@ -4,14 +4,16 @@
 //! them with errors that name the line; `Stage::resolve` turns durations into steps once the number
 //! of training images is known.
 
+mod difference;
 mod load;
 mod schema;
 mod suggest;
 
+pub use difference::differences;
 pub use load::{Overrides, QUICKSTART, from_text, load};
 pub use schema::{
-    Augment, Covered, Data, Duration, Loss, MethodName, Model, Normalize, PixelNorm, Probe, Recipe,
-    Schedule, Stage, Trunk,
+    Augment, Checkpointing, Covered, Data, Duration, Loss, MethodName, Model, Normalize, PixelNorm,
+    Probe, Recipe, Schedule, Stage, Trunk,
 };
 
 /// A recipe that cannot be used.

@@ -20,6 +20,8 @@ pub struct Recipe {
     pub model: Model,
     /// How the trained encoders are judged.
     pub probe: Probe,
+    /// When the run saves itself.
+    pub checkpoint: Checkpointing,
     /// What is trained, in order.
     pub stage: Vec<Stage>,
 }
@@ -51,6 +53,9 @@ pub struct Data {
     pub holdout_seed: u64,
     /// Threads that decode and augment.
     pub threads: usize,
+    /// Most images that may be unreadable, as a share of all, rounded up: each is named, and the next
+    /// that can be read stands in its place. More of them end the run.
+    pub max_unreadable: f64,
     /// Random changes to training images.
     pub augment: Augment,
 }
@@ -65,6 +70,8 @@ impl Default for Data {
             holdout: 1000,
             holdout_seed: 0,
             threads: 1,
+            // (guess) Large sets fetched from the web have broken files; more is a wrong path.
+            max_unreadable: 0.01,
             augment: Augment::default(),
         }
     }
@@ -181,6 +188,27 @@ impl Default for Probe {
     /// DINO's kNN temperature; k as stable-pretraining's OnlineKNN examples.
     fn default() -> Self {
         Self { k: 20, temperature: 0.07, linear: true }
+    }
+}
+
+/// `[checkpoint]`: all that a stage needs to go on as if it had never stopped. A signal saves one too.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Checkpointing {
+    /// Minutes between two checkpoints: the most that a crash costs; 0 for none by time.
+    pub every_minutes: f64,
+    /// Optimizer steps between two checkpoints; 0 for none by steps.
+    pub every_steps: u64,
+    /// How many of a stage's newest are kept.
+    pub keep: usize,
+    /// Keep the one of the lowest training loss, too.
+    pub keep_best: bool,
+}
+
+impl Default for Checkpointing {
+    /// Two, so that one damaged on disk leaves another.
+    fn default() -> Self {
+        Self { every_minutes: 5.0, every_steps: 0, keep: 2, keep_best: true }
     }
 }
 

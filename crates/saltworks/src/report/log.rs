@@ -3,7 +3,7 @@
 use super::StepReport;
 use serde_json::json;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::Instant;
 
@@ -14,9 +14,15 @@ pub struct MetricsLog {
 }
 
 impl MetricsLog {
-    /// Begins a new log.
-    pub fn create(path: &Path) -> io::Result<Self> {
-        Ok(Self { file: BufWriter::new(File::create(path)?), flushed: Instant::now() })
+    /// Goes on with the log at `path`, or begins it, after its first `bytes` bytes: what follows is
+    /// of steps that are made again.
+    pub fn open(path: &Path, bytes: u64) -> io::Result<Self> {
+        let mut file =
+            File::options().create(true).read(true).write(true).truncate(false).open(path)?;
+        let bytes = whole_lines(&mut file, bytes)?;
+        file.set_len(bytes)?;
+        file.seek(SeekFrom::Start(bytes))?;
+        Ok(Self { file: BufWriter::new(file), flushed: Instant::now() })
     }
 
     /// Appends a step of a stage.
@@ -42,9 +48,24 @@ impl MetricsLog {
         Ok(())
     }
 
+    /// Makes everything durable; the log's length.
+    pub fn sync(&mut self) -> io::Result<u64> {
+        self.flush()?;
+        self.file.get_ref().sync_all()?;
+        self.file.stream_position()
+    }
+
     /// Hands everything to the system.
     pub fn flush(&mut self) -> io::Result<()> {
         self.flushed = Instant::now();
         self.file.flush()
     }
+}
+
+/// How many of the first `bytes` bytes are whole lines.
+fn whole_lines(file: &mut File, bytes: u64) -> io::Result<u64> {
+    let mut start = Vec::new();
+    Read::by_ref(file).take(bytes).read_to_end(&mut start)?;
+    let lines = start.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
+    Ok(lines as u64)
 }

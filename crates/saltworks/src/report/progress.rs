@@ -12,6 +12,8 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 pub struct Progress {
     stage: String,
     steps: u64,
+    /// Made by a run that goes on here.
+    first_step: u64,
     bar: Option<ProgressBar>,
     begun: Instant,
     line: Instant,
@@ -21,10 +23,11 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Begins a stage of `steps` steps.
-    pub fn new(stage: &str, steps: u64) -> Self {
+    /// Begins a stage of `steps` steps, the first `first_step` of them made before.
+    pub fn new(stage: &str, steps: u64, first_step: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(steps);
+            let bar = ProgressBar::new(steps).with_position(first_step);
+            bar.reset_eta();
             let style = "{prefix:>10} {bar:30} {pos}/{len}  {msg}  {eta} left";
             // A fixed template of known keys.
             bar.set_style(ProgressStyle::with_template(style).expect("a valid template"));
@@ -35,6 +38,7 @@ impl Progress {
         Self {
             stage: stage.to_owned(),
             steps,
+            first_step,
             bar,
             begun: now,
             line: now,
@@ -58,7 +62,7 @@ impl Progress {
             self.line = Instant::now();
             let (step, steps) = (report.step, self.steps);
             let elapsed = self.begun.elapsed().as_secs_f64();
-            let left = elapsed / step as f64 * (steps - step) as f64;
+            let left = elapsed / (step - self.first_step) as f64 * (steps - step) as f64;
             self.print(&format!("step {step}/{steps}  {}  {left:.0} s left", self.message()));
         }
     }
@@ -69,7 +73,11 @@ impl Progress {
             bar.finish_and_clear();
         }
         let seconds = self.begun.elapsed().as_secs_f64();
-        self.print(&format!("{} steps in {seconds:.1} s  {}", self.steps, self.message()));
+        self.print(&format!(
+            "{} steps in {seconds:.1} s  {}",
+            self.steps - self.first_step,
+            self.message()
+        ));
     }
 
     fn message(&self) -> String {

@@ -1,11 +1,14 @@
 //! The table that ends a run: what frozen features are worth.
 
+use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 
 /// Accuracies of one kind of features, from 0 to 1.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ProbeRow {
     /// What made the features.
+    #[serde(rename = "features")]
     pub name: String,
     /// kNN on mean-pooled features (or on the features there are).
     pub knn_mean: f64,

@@ -1,12 +1,18 @@
-//! Training: the loop, its schedules, the optimizer step.
+//! Training: the loop, its schedules, the optimizer step, checkpoints.
 
+mod checkpoint;
 mod run;
 mod schedule;
 mod step;
+mod stop;
 
-pub use run::{Ended, Event, Signal, Stage, run};
+pub use checkpoint::{
+    CHECKPOINT_FOLDER, Checkpoint, CheckpointError, Checkpoints, Keep, Position, refuse_divergence,
+};
+pub use run::{Ended, Event, Stage, run};
 pub use schedule::Curve;
 pub use step::{Optimizer, OptimizerOptions};
+pub use stop::Stop;
 
 /// Why training stopped.
 #[derive(Debug, thiserror::Error)]
@@ -25,25 +31,18 @@ pub enum Error {
         /// What happened.
         source: engine::Error,
     },
-    /// The loss is no number.
+    /// The loss or a gradient is not finite.
     #[error(
-        "step {step}: the loss is {loss}; the step was not applied. Images of the batch: {images:?}. \
-         Lower the learning rate, lengthen the warmup or set a clip norm"
+        "step {step}: {problem}; the step was not applied. Images of the batch: {:?}. Lower the \
+         learning rate, lengthen the warmup or set a clip norm",
+        .batches.iter().flat_map(|batch| &batch.indices).collect::<Vec<_>>()
     )]
     NotFinite {
         /// Counted from 1.
         step: u64,
-        /// What it is.
-        loss: f32,
-        /// Their numbers in the source.
-        images: Vec<u64>,
-    },
-    /// Something could not be written.
-    #[error("cannot write {path}: {source}")]
-    Write {
-        /// Which file.
-        path: String,
-        /// Why not.
-        source: std::io::Error,
+        /// What is not.
+        problem: String,
+        /// What the step read up to there.
+        batches: Vec<crate::data::Batch>,
     },
 }

@@ -1,21 +1,20 @@
 //! The training loop.
 
-use super::{Curve, Error, Optimizer, OptimizerOptions};
-use crate::data::Loader;
+use super::{Curve, Error, Optimizer, Stop};
+use crate::data::{Batch, Loader, Unreadable};
 use crate::mask::{Grid, Masking, Masks};
 use crate::method::Method;
 use crate::model::StepKey;
 use crate::report::StepReport;
 use engine::Tape;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Everything a stage needs.
 pub struct Stage<'a> {
     /// What is trained.
     pub method: &'a dyn Method,
-    /// Batches of `batch / accumulate` images.
+    /// Batches of `batch / accumulate` images, from those of step `first_step` on.
     pub loader: Loader,
     /// How masks are drawn.
     pub masking: Masking,
@@ -27,25 +26,29 @@ pub struct Stage<'a> {
     pub accumulate: usize,
     /// Whether blocks save their inputs alone and are computed again on the way back.
     pub activation_checkpointing: bool,
-    /// Optimizer steps.
+    /// Steps made before, by a run that goes on here.
+    pub first_step: u64,
+    /// Optimizer steps in all.
     pub steps: u64,
     /// Learning rate by step.
     pub lr: Curve,
     /// Weight decay by step.
     pub weight_decay: Curve,
-    /// AdamW and clipping.
-    pub optimizer: OptimizerOptions,
     /// Keys masks and stochastic depth.
     pub seed: u64,
 }
 
-/// Set from outside to stop after the present step.
-pub type Signal = AtomicBool;
-
 /// What happened.
-pub enum Event {
+pub enum Event<'a> {
     /// A step was applied.
-    Step(StepReport),
+    Step {
+        /// What it did.
+        report: StepReport,
+        /// What it left.
+        optimizer: &'a Optimizer,
+        /// Images of the batch that could not be read.
+        unreadable: &'a [Unreadable],
+    },
 }
 
 /// How a stage ended.
@@ -58,15 +61,15 @@ pub enum Ended {
 }
 
 /// Trains a stage: for each step draw a batch and its masks, add up the gradients, apply them.
-/// `on_event` may end it after a step.
+/// `optimizer` holds the method's parameters. `on_event` may end it after a step.
 pub fn run(
     mut stage: Stage<'_>,
-    stop: &Signal,
-    on_event: &mut dyn FnMut(Event) -> ControlFlow<()>,
+    optimizer: &mut Optimizer,
+    stop: &Stop,
+    on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
 ) -> Result<Ended, Error> {
-    let mut optimizer = Optimizer::new(stage.method.parameters(), stage.optimizer);
-    for step in 0..stage.steps {
-        if stop.load(Ordering::Relaxed) {
+    for step in stage.first_step..stage.steps {
+        if stop.signal().is_some() {
             return Ok(Ended::Stopped(step));
         }
         let start = Instant::now();
@@ -75,30 +78,33 @@ pub fn run(
         let masks = stage.method.masks(masks);
         let mut sums = Sums::default();
         for part in 0..stage.accumulate {
-            sums.add(&stage.gradients(step, part, &masks)?);
+            stage.gradients(step, part, &masks, &mut sums)?;
         }
         let (lr, weight_decay) = (stage.lr.at(step), stage.weight_decay.at(step));
-        let norm = optimizer.step(lr, weight_decay);
-        let after = on_event(Event::Step(StepReport {
+        let grad_norm = match optimizer.step(lr, weight_decay) {
+            Ok(norm) => norm,
+            Err(error) => return Err(not_finite(step, &error, sums.batches)),
+        };
+        let report = StepReport {
             step: step + 1,
             loss: sums.loss,
             lr,
             weight_decay,
-            grad_norm: norm.map_err(|source| Error::Engine { step: step + 1, source })?,
+            grad_norm,
             images: sums.images,
             context_tokens: sums.context_tokens,
             target_tokens: sums.target_tokens,
             time: start.elapsed(),
             waited: sums.waited,
-        }));
-        if after.is_break() {
+        };
+        if on_event(Event::Step { report, optimizer, unreadable: &sums.unreadable }).is_break() {
             return Ok(Ended::Stopped(step + 1));
         }
     }
     Ok(Ended::Whole)
 }
 
-/// Sums over the parts of a batch, and what one part gives.
+/// Sums over the parts of a batch.
 #[derive(Default)]
 struct Sums {
     loss: f32,
@@ -106,24 +112,31 @@ struct Sums {
     context_tokens: usize,
     target_tokens: usize,
     waited: Duration,
+    unreadable: Vec<Unreadable>,
+    /// Kept for the report of a step that fails.
+    batches: Vec<Batch>,
 }
 
-impl Sums {
-    fn add(&mut self, part: &Self) {
-        self.loss += part.loss;
-        self.images += part.images;
-        self.context_tokens += part.context_tokens;
-        self.target_tokens += part.target_tokens;
-        self.waited += part.waited;
-    }
+fn not_finite(step: u64, problem: &dyn std::fmt::Display, batches: Vec<Batch>) -> Error {
+    Error::NotFinite { step: step + 1, problem: problem.to_string(), batches }
 }
 
 impl Stage<'_> {
-    /// Adds the gradients of one part of a batch to the parameters'. The loss is a mean over all
-    /// targets of the batch, so a part weighs as many as it has.
-    fn gradients(&mut self, step: u64, part: usize, masks: &Masks) -> Result<Sums, Error> {
+    /// Adds the gradients of one part of a batch to the parameters', and what it was to `sums`. The
+    /// loss is a mean over all targets of the batch, so a part weighs as many as it has.
+    fn gradients(
+        &mut self,
+        step: u64,
+        part: usize,
+        masks: &Masks,
+        sums: &mut Sums,
+    ) -> Result<(), Error> {
         // Training order has no end.
         let loaded = self.loader.next_batch()?.expect("a batch");
+        sums.waited += loaded.waited;
+        sums.unreadable.extend_from_slice(&loaded.batch.unreadable);
+        let images = loaded.batch.images.clone();
+        sums.batches.push(loaded.batch);
         let samples = self.batch / self.accumulate;
         let first_sample = part * samples;
         let all_targets = masks.target_count() as f32;
@@ -132,19 +145,17 @@ impl Stage<'_> {
         let key = StepKey { seed: self.seed, step, first_sample };
         let in_step = |source| Error::Engine { step: step + 1, source };
         let tape = Tape::new().checkpointing(self.activation_checkpointing);
-        let images = &loaded.batch.images;
-        let result = self.method.step(&tape, images, &masks, key).map_err(in_step)?;
+        let result = self.method.step(&tape, &images, &masks, key).map_err(in_step)?;
         let loss = result.loss.item();
         if !loss.is_finite() {
-            return Err(Error::NotFinite { step: step + 1, loss, images: loaded.batch.indices });
+            let problem = format!("the loss is {loss}");
+            return Err(not_finite(step, &problem, std::mem::take(&mut sums.batches)));
         }
         tape.backward_scaled(&result.loss, share).map_err(in_step)?;
-        Ok(Sums {
-            loss: share * loss,
-            images: images.samples(),
-            context_tokens: result.context_tokens,
-            target_tokens: result.target_count,
-            waited: loaded.waited,
-        })
+        sums.loss += share * loss;
+        sums.images += images.samples();
+        sums.context_tokens += result.context_tokens;
+        sums.target_tokens += result.target_count;
+        Ok(())
     }
 }

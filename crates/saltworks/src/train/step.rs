@@ -1,7 +1,7 @@
 //! The optimizer step: gradient norm, clipping, AdamW.
 
 use engine::optim::{AdamW, clip_grad_norm, decays_by_default, grad_norm};
-use engine::{Parameter, Result};
+use engine::{Parameter, Result, Tensor};
 
 /// Settings of the optimizer.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,6 +27,27 @@ impl Optimizer {
     /// An optimizer that has made no step.
     pub fn new(parameters: Vec<(String, Parameter)>, options: OptimizerOptions) -> Self {
         Self { parameters, adamw: AdamW::new(options.betas, options.eps), options }
+    }
+
+    /// What is trained, by name.
+    pub fn parameters(&self) -> &[(String, Parameter)] {
+        &self.parameters
+    }
+
+    /// AdamW's moments: (parameter name, first, second, updates).
+    pub fn moments(&self) -> impl Iterator<Item = (&str, &Tensor, &Tensor, u64)> {
+        self.adamw.state()
+    }
+
+    /// Puts back the moments of one parameter.
+    pub fn restore(
+        &mut self,
+        name: &str,
+        first: &Tensor,
+        second: &Tensor,
+        updates: u64,
+    ) -> Result<()> {
+        self.adamw.restore(name, first, second, updates)
     }
 
     /// Clears all gradients.

@@ -1,9 +1,11 @@
 //! Weights in and out of safetensors files, strict: every tensor by name and shape.
 
+use crate::files::{Record, write_whole_with};
 use engine::{Parameter, Tensor};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Write};
 use std::path::Path;
 
 /// Weights that cannot be read or used.
@@ -91,35 +93,58 @@ pub fn save(
     path: &Path,
     tensors: &[(String, Tensor)],
     metadata: &HashMap<String, String>,
-) -> Result<(), Error> {
+) -> Result<Record, Error> {
+    let header = header(tensors, metadata);
+    let written = write_whole_with(path, |file| {
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(&header)?;
+        tensors.iter().try_for_each(|(_, tensor)| write_values(file, tensor.as_slice()))
+    });
+    written.map_err(|source| Error::Write { path: path.display().to_string(), source })
+}
+
+fn header(tensors: &[(String, Tensor)], metadata: &HashMap<String, String>) -> Vec<u8> {
     let mut header = serde_json::Map::new();
     header.insert("__metadata__".to_owned(), json!(metadata));
-    let mut bytes: Vec<u8> = Vec::new();
+    let mut begin = 0;
     for (name, tensor) in tensors {
-        let begin = bytes.len();
-        bytes.extend(tensor.as_slice().iter().flat_map(|x| x.to_le_bytes()));
-        let offsets = [begin, bytes.len()];
-        let entry = json!({ "dtype": "F32", "shape": tensor.shape(), "data_offsets": offsets });
+        let end = begin + size_of::<f32>() * tensor.len();
+        let (shape, offsets) = (tensor.shape(), [begin, end]);
+        let entry = json!({ "dtype": "F32", "shape": shape, "data_offsets": offsets });
         header.insert(name.clone(), entry);
+        begin = end;
     }
     let mut header = Value::from(header).to_string().into_bytes();
     header.resize(header.len().next_multiple_of(8), b' ');
-    let len = (header.len() as u64).to_le_bytes();
-    let file = [len.as_slice(), &header, &bytes].concat();
-    let name = || path.display().to_string();
-    crate::files::write_whole(path, &file).map_err(|source| Error::Write { path: name(), source })
+    header
+}
+
+fn write_values(file: &mut dyn Write, values: &[f32]) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    for values in values.chunks(1 << 14) {
+        bytes.clear();
+        bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        file.write_all(&bytes)?;
+    }
+    Ok(())
 }
 
 /// Reads all of a file.
 pub fn load(path: &Path) -> Result<File, Error> {
     let name = || path.display().to_string();
     let bytes = std::fs::read(path).map_err(|source| Error::Read { path: name(), source })?;
+    parse(path, &bytes)
+}
+
+/// [`load`] of a file's content; `path` is for messages.
+pub fn parse(path: &Path, bytes: &[u8]) -> Result<File, Error> {
+    let name = || path.display().to_string();
     let format = |error: safetensors::SafeTensorError| Error::Format {
         path: name(),
         problem: error.to_string(),
     };
-    let file = SafeTensors::deserialize(&bytes).map_err(format)?;
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(format)?;
+    let file = SafeTensors::deserialize(bytes).map_err(format)?;
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(format)?;
     let tensors = file
         .iter()
         .map(|(tensor, view)| {

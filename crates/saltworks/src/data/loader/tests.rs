@@ -23,6 +23,7 @@ fn options() -> LoaderOptions {
         transform,
         channels: 1,
         normalize: builtin::fashion_mnist_normalize(),
+        max_unreadable: 0.0,
     }
 }
 
@@ -33,7 +34,7 @@ fn fashion() -> Arc<dyn Source> {
 /// Bytes, labels and indices of the next batches.
 fn batches(loader: &mut Loader, count: usize) -> Vec<(Vec<u8>, Vec<i32>, Vec<u64>)> {
     let batches = (0..count).map(|_| {
-        let Batch { images, labels, indices } = loader.next_batch().unwrap().unwrap().batch;
+        let Batch { images, labels, indices, .. } = loader.next_batch().unwrap().unwrap().batch;
         (bytes(&images), labels, indices)
     });
     batches.collect()
@@ -206,4 +207,87 @@ fn settings_out_of_range_are_named() {
     let colour = LoaderOptions { channels: 3, ..options() };
     assert!(message(colour).contains("expected 3 values, one a channel"));
     assert!(open(Path::new("missing")).is_err());
+}
+
+/// Images of their number's shade; some cannot be read.
+struct Broken(&'static [usize]);
+
+impl Source for Broken {
+    fn len(&self) -> usize {
+        100
+    }
+
+    fn read(&self, index: usize) -> Result<Sample> {
+        let name = index.to_string();
+        if self.0.contains(&index) {
+            return Err(Error::Image { name, problem: "is broken".to_owned() });
+        }
+        let image = Pixels { data: vec![index as u8; 28 * 28], height: 28, width: 28, channels: 1 };
+        Ok(Sample { image, label: index as i32, name })
+    }
+
+    fn label(&self, index: usize) -> i32 {
+        index as i32
+    }
+
+    fn classes(&self) -> &[String] {
+        &[]
+    }
+
+    fn describe(&self) -> String {
+        "a hundred images".to_owned()
+    }
+}
+
+#[test]
+fn the_next_image_stands_in_for_one_that_cannot_be_read() {
+    for threads in [1, 3] {
+        let max_unreadable = 0.03;
+        let order = Order::Once;
+        let options = LoaderOptions { batch: 50, threads, max_unreadable, order, ..options() };
+        let mut loader = Loader::new(Arc::new(Broken(&[7, 8, 99])), options).unwrap();
+        let [first, last] = [0, 1].map(|_| loader.next_batch().unwrap().unwrap().batch);
+        assert_eq!(first.labels[6..10], [6, 9, 9, 9]);
+        assert_eq!(bytes(&first.images)[7 * 28 * 28], 9);
+        assert_eq!(first.indices[7], 7);
+        assert_eq!(last.labels[49], 0, "after the last comes the first");
+        let names = |batch: &Batch| -> Vec<_> {
+            batch.unreadable.iter().map(|image| (image.index, image.problem.clone())).collect()
+        };
+        let broken =
+            |index: usize| (index, format!("{index}: is broken. Replace or remove the file"));
+        assert_eq!(names(&first), [broken(7), broken(8), broken(8)]);
+        assert_eq!(names(&last), [broken(99)]);
+    }
+}
+
+#[test]
+fn too_many_unreadable_images_end_at_the_same_batch_for_any_number_of_threads() {
+    for threads in [1, 4] {
+        let (order, max_unreadable) = (Order::Once, 0.011);
+        let options = LoaderOptions { batch: 10, threads, max_unreadable, order, ..options() };
+        let mut loader = Loader::new(Arc::new(Broken(&[3, 35, 36, 77])), options).unwrap();
+        let whole = (0..3).filter(|_| loader.next_batch().unwrap().is_some()).count();
+        assert_eq!(whole, 3);
+        let message = loader.next_batch().err().unwrap().to_string();
+        let words = ["3 of 100 images cannot be read, expected at most 2", "35: is broken"];
+        assert!(words.iter().all(|word| message.contains(word)), "{message}");
+        assert!(loader.next_batch().unwrap().is_none());
+    }
+}
+
+#[test]
+fn a_source_of_which_nothing_can_be_read_says_so() {
+    static ALL: [usize; 100] = {
+        let mut all = [0; 100];
+        let mut index = 0;
+        while index < 100 {
+            all[index] = index;
+            index += 1;
+        }
+        all
+    };
+    let options = LoaderOptions { max_unreadable: 1.0, ..options() };
+    let mut loader = Loader::new(Arc::new(Broken(&ALL)), options).unwrap();
+    assert!(loader.next_batch().err().unwrap().to_string().contains("is broken"));
 }

@@ -1,0 +1,65 @@
+//! Where the first value that is not finite came from.
+
+use crate::{Parameter, Tensor};
+
+/// Forward or backward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// An operation's result.
+    Forward,
+    /// The gradient of an operation's result.
+    Backward,
+}
+
+/// The first value that was not finite.
+pub struct Trouble {
+    /// The operation's name.
+    pub op: &'static str,
+    /// Whether its result or that result's gradient.
+    pub pass: Pass,
+    /// Place of the value in the result, row-major.
+    pub element: usize,
+    /// The value.
+    pub value: f32,
+    /// The last parameter that an operation read before, if one did: about where in the model.
+    pub near: Option<Parameter>,
+}
+
+/// What a watched tape remembers.
+#[derive(Default)]
+pub(crate) struct Watch {
+    last: Option<Parameter>,
+    trouble: Option<Trouble>,
+}
+
+impl Watch {
+    /// Looks at what an operation made of its inputs.
+    pub(crate) fn result(&mut self, op: &'static str, result: &Tensor, inputs: &[&Tensor]) {
+        if let Some(parameter) = inputs.iter().find_map(|input| input.slot()?.of_parameter()) {
+            self.last = Some(parameter);
+        }
+        self.look(op, Pass::Forward, result);
+    }
+
+    /// Looks at the gradient of what an operation made.
+    pub(crate) fn gradient(&mut self, op: &'static str, gradient: &Tensor) {
+        // The walk back passes the parameters in another order.
+        self.last = None;
+        self.look(op, Pass::Backward, gradient);
+    }
+
+    fn look(&mut self, op: &'static str, pass: Pass, values: &Tensor) {
+        if self.trouble.is_some() {
+            return;
+        }
+        let mut values = values.as_slice().iter().enumerate();
+        if let Some((element, &value)) = values.find(|(_, value)| !value.is_finite()) {
+            let near = self.last.take();
+            self.trouble = Some(Trouble { op, pass, element, value, near });
+        }
+    }
+
+    pub(crate) fn take(&mut self) -> Option<Trouble> {
+        self.trouble.take()
+    }
+}

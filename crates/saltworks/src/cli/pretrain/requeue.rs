@@ -1,0 +1,31 @@
+//! Another turn under Slurm.
+
+use signal_hook::consts::SIGINT;
+use std::process::Command;
+
+/// Asks Slurm to run this job again after this signal; `text` and what came of it.
+pub(super) fn requeue(signal: i32, text: &str) -> String {
+    if signal == SIGINT {
+        return text.to_owned();
+    }
+    let Some(job) = job() else {
+        return format!("{text}. Not requeued: this is no Slurm job (SLURM_JOB_ID is not set)");
+    };
+    match Command::new("scontrol").args(["requeue", &job]).output() {
+        Ok(output) if output.status.success() => format!("{text}. Slurm job {job} is requeued"),
+        Ok(output) => {
+            let problem = String::from_utf8_lossy(&output.stderr);
+            format!("{text}. `scontrol requeue {job}` failed: {}", problem.trim())
+        }
+        Err(error) => format!("{text}. `scontrol requeue {job}` cannot be run: {error}"),
+    }
+}
+
+/// As scontrol names this job; an element of an array is named by the array and its place.
+fn job() -> Option<String> {
+    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    match (set("SLURM_ARRAY_JOB_ID"), set("SLURM_ARRAY_TASK_ID")) {
+        (Some(array), Some(place)) => Some(format!("{array}_{place}")),
+        _ => set("SLURM_JOB_ID"),
+    }
+}

@@ -1,0 +1,342 @@
+//! A run: its stages one after another, each trained, saved and probed.
+
+use super::super::probe::{Extractor, probe};
+use super::super::replay::FailedStep;
+use super::super::setup::{self, Images};
+use super::super::{Failure, asked, interrupted, ran};
+use super::dump::dump;
+use super::folder::{Folder, MODEL, recipe_text, write_error};
+use super::plan::Planned;
+use super::saver::Saver;
+use super::unreadable::UnreadableImages;
+use crate::data::Loader;
+use crate::files::{Record, sha256};
+use crate::method::{MODEL_KEY, Method, Salt};
+use crate::model::Encoder;
+use crate::recipe::{MethodName, Recipe, Schedule, Stage};
+use crate::report::{ProbeRow, Progress, note, probe_table, result};
+use crate::train::{self, Ended, Event, Keep, Optimizer, Position, Stop};
+use crate::weights;
+use engine::{Module, Parameter};
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+/// A run and its folder.
+pub(super) struct Run<'a> {
+    recipe: &'a Recipe,
+    images: &'a Images,
+    folder: Folder,
+    stop: &'a Stop,
+    rows: Vec<ProbeRow>,
+    unreadable: UnreadableImages,
+    /// Whether a step was made.
+    trained: bool,
+}
+
+impl<'a> Run<'a> {
+    /// Begins, or goes on with, the run in the folder.
+    pub(super) fn new(
+        recipe: &'a Recipe,
+        images: &'a Images,
+        folder: Folder,
+        stop: &'a Stop,
+        threads: usize,
+    ) -> Result<Self, Failure> {
+        let rows = folder.rows()?;
+        let trains = format!("training: {}", images.train.describe());
+        let probes = images.held_out.as_ref().map(|s| format!("; probing: {}", s.describe()));
+        note(&format!("{trains}{}; {threads} threads", probes.unwrap_or_default()));
+        if folder.resumed() {
+            note(&format!("going on with the run in {}", folder.path().display()));
+        }
+        let unreadable = UnreadableImages::open(folder.unreadable_path());
+        Ok(Self { recipe, images, folder, stop, rows, unreadable, trained: false })
+    }
+
+    /// Probes what needs no training, then trains and probes every stage.
+    pub(super) fn stages(&mut self, plan: &[Planned<'_>]) -> Result<(), Failure> {
+        self.probe("raw pixels", &|| Ok(Extractor::Pixels))?;
+        plan.iter().enumerate().try_for_each(|(place, planned)| self.stage(place, planned))
+    }
+
+    /// Takes back a new folder in which nothing was trained, for a run that was refused.
+    pub(super) fn discard_if_nothing_was_done(&self) {
+        if !self.trained && !self.folder.resumed() {
+            self.folder.discard();
+        }
+    }
+
+    /// Trains a stage, saves its encoder and probes it.
+    fn stage(&mut self, place: usize, planned: &Planned<'_>) -> Result<(), Failure> {
+        let Planned { stage, spec, schedule } = planned;
+        let seed = setup::stage_seed(self.recipe.seed, place);
+        let random = format!("random {}", if place == 0 { "encoder" } else { &stage.name });
+        if place == 0 || setup::spec(self.recipe, &self.recipe.stage[0])? != *spec {
+            self.probe(&random, &|| Ok(Extractor::Encoder(Encoder::new(spec, seed))))?;
+        }
+        if !self.folder.is_done(&stage.name) {
+            let encoder = Encoder::new(spec, seed);
+            match stage.method {
+                MethodName::Mae => {
+                    self.train(&setup::mae(encoder, stage, seed), place, stage, *schedule)?;
+                }
+                MethodName::Salt => {
+                    let (teacher, options) = (self.teacher_path(place), setup::salt_options(stage));
+                    let salt = Salt::from_checkpoint(&teacher, spec, encoder, options, seed);
+                    self.train(&salt.map_err(asked)?, place, stage, *schedule)?;
+                }
+            }
+        }
+        let path = self.folder.encoder_path(&stage.name);
+        self.probe(&stage.name, &|| {
+            let encoder = Encoder::new(spec, 0);
+            let file = weights::load(&path).map_err(ran)?;
+            weights::assign(&path, &file.tensors, &encoder.parameters()).map_err(ran)?;
+            Ok(Extractor::Encoder(encoder))
+        })
+    }
+
+    /// The weights of the teacher: an earlier stage's, or the file named.
+    fn teacher_path(&self, place: usize) -> PathBuf {
+        // The recipe's check saw that a SALT stage names its teacher.
+        let name = self.recipe.stage[place].teacher.as_deref().expect("a teacher");
+        let earlier = self.recipe.stage_before(place, name).is_some();
+        if earlier { self.folder.encoder_path(name) } else { PathBuf::from(name) }
+    }
+
+    /// Where a stage begins that has made no step.
+    fn first_position(&self, place: usize) -> Result<Position, Failure> {
+        let stage = &self.recipe.stage[place];
+        let teacher = match stage.method {
+            MethodName::Mae => String::new(),
+            MethodName::Salt => {
+                let path = self.teacher_path(place);
+                let bytes = fs::read(&path);
+                sha256(&bytes.map_err(|e| ran(format!("cannot read {}: {e}", path.display())))?)
+            }
+        };
+        Ok(Position {
+            stage: stage.name.clone(),
+            step: 0,
+            loss: 0.0,
+            metrics_bytes: self.folder.metrics_bytes(),
+            machine: machine(),
+            recipe_sha256: sha256(recipe_text(self.recipe).as_bytes()),
+            teacher_sha256: teacher,
+            updates: BTreeMap::new(),
+        })
+    }
+
+    /// Puts back the newest whole checkpoint of a stage, if there is one; where the stage stands.
+    fn restore(&self, first: Position, optimizer: &mut Optimizer) -> Result<Position, Failure> {
+        let checkpoints = self.folder.checkpoints(self.keep());
+        let (found, damaged) = checkpoints.newest(&first.stage).map_err(ran)?;
+        for problem in &damaged {
+            note(&format!("{problem}. An earlier one is used, or the stage begins anew"));
+        }
+        let Some(checkpoint) = found else { return Ok(first) };
+        let found = &checkpoint.position;
+        if found.teacher_sha256 != first.teacher_sha256 {
+            return Err(asked(format!(
+                "the teacher of stage {} is not the file this stage began with. Restore it, or begin \
+                 anew with --overwrite",
+                first.stage
+            )));
+        }
+        if found.machine != first.machine {
+            let (there, here) = (&found.machine, &first.machine);
+            note(&format!("the run was made by {there}, this is {here}: sums may round otherwise"));
+        }
+        checkpoint.restore(optimizer).map_err(ran)?;
+        note(&format!("{:>10}  going on after step {}", first.stage, found.step));
+        let (step, metrics_bytes) = (found.step, found.metrics_bytes);
+        Ok(Position { step, metrics_bytes, ..first })
+    }
+
+    fn keep(&self) -> Keep {
+        let checkpoint = self.recipe.checkpoint;
+        Keep { last: checkpoint.keep, best: checkpoint.keep_best }
+    }
+
+    fn train(
+        &mut self,
+        method: &dyn Method,
+        place: usize,
+        stage: &Stage,
+        schedule: Schedule,
+    ) -> Result<(), Failure> {
+        let mut optimizer = Optimizer::new(method.parameters(), setup::optimizer(stage));
+        let position = self.restore(self.first_position(place)?, &mut optimizer)?;
+        let training = self.training(method, place, schedule, position.step)?;
+        let mut progress = Progress::new(&stage.name, schedule.steps, position.step);
+        let checkpoints = self.folder.checkpoints(self.keep());
+        let mut saver = Saver::new(&self.folder, checkpoints, self.recipe.checkpoint, position)?;
+        let mut written = Ok(());
+        let ended = train::run(training, &mut optimizer, self.stop, &mut |event| {
+            let Event::Step { report, optimizer, unreadable } = event;
+            self.trained = true;
+            progress.step(&report);
+            written = saver.step(&report, optimizer).and_then(|()| self.unreadable.add(unreadable));
+            // A disk that is full now will not take the weights later: stop, and keep what there is.
+            if written.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        if written.is_ok() && !matches!(ended, Ok(Ended::Whole)) {
+            // What was learned until a signal or an error is kept: it may have been hours.
+            written = saver.save(&optimizer);
+        }
+        let steps = saver.steps();
+        let saved =
+            if steps > 0 { Some(self.save(method, stage, steps, schedule.steps)) } else { None };
+        written?;
+        match ended.map_err(|error| self.train_failure(error, method, place))? {
+            Ended::Whole => {
+                progress.finish();
+                let metrics_bytes = saver.finish()?;
+                // A stage has at least one step.
+                let encoder = saved.expect("a step")?;
+                self.folder.set_done(&stage.name, metrics_bytes, encoder)?;
+                self.folder.checkpoints(self.keep()).remove(&stage.name).map_err(ran)
+            }
+            Ended::Stopped(step) => Err(interrupted(
+                self.stop,
+                &format!("in stage {} after step {step} of {}", stage.name, schedule.steps),
+                self.folder.path(),
+            )),
+        }
+    }
+
+    /// An image that cannot be read is the user's to mend, anything else a failed run. A step that was
+    /// not finite is kept for a replay.
+    fn train_failure(&self, error: train::Error, method: &dyn Method, place: usize) -> Failure {
+        let (step, problem, batches) = match &error {
+            train::Error::Data(_) => return asked(error),
+            train::Error::NotFinite { step, problem, batches } => (step - 1, problem, batches),
+            _ => return ran(error),
+        };
+        let stage = &self.recipe.stage[place];
+        let teacher = (stage.method == MethodName::Salt).then(|| self.teacher_path(place));
+        let images = batches.iter().flat_map(|batch| &batch.indices).copied().collect();
+        let failed = FailedStep { place, step, problem: problem.clone(), teacher, images };
+        let folder = self.folder.replay_path(&stage.name, step + 1);
+        let kept = match dump(&folder, &failed, self.recipe, method, batches) {
+            Ok(()) => format!("`saltworks replay {}` finds where", folder.display()),
+            Err(problem) => format!("it could not be kept for a replay: {problem}"),
+        };
+        ran(format!("stage {}, {error}. {kept}", stage.name))
+    }
+
+    fn training<'m>(
+        &self,
+        method: &'m dyn Method,
+        place: usize,
+        schedule: Schedule,
+        first_step: u64,
+    ) -> Result<train::Stage<'m>, Failure> {
+        let stage = &self.recipe.stage[place];
+        let (lr, weight_decay) = setup::curves(stage, schedule);
+        let mut loading = setup::training_loader(self.recipe, stage, place);
+        loading.first_sample = first_step * stage.batch as u64;
+        Ok(train::Stage {
+            method,
+            loader: Loader::new(self.images.train.clone(), loading).map_err(asked)?,
+            masking: stage.masks.clone(),
+            grid: method.encoder().grid(),
+            batch: stage.batch,
+            accumulate: stage.accumulate,
+            activation_checkpointing: stage.activation_checkpointing,
+            first_step,
+            steps: schedule.steps,
+            lr,
+            weight_decay,
+            seed: setup::stage_seed(self.recipe.seed, place),
+        })
+    }
+
+    /// Writes the encoder under timm's names, and everything trained under the method's; what the
+    /// encoder's file is. Weights that are not finite are kept from overwriting any.
+    fn save(
+        &self,
+        method: &dyn Method,
+        stage: &Stage,
+        step: u64,
+        steps: u64,
+    ) -> Result<Record, Failure> {
+        let all = method.parameters();
+        train::refuse_divergence(&stage.name, step, &all).map_err(ran)?;
+        let path = self.folder.encoder_path(&stage.name);
+        let folder = self.folder.path().join(&stage.name);
+        fs::create_dir_all(&folder).map_err(|error| ran(write_error(&folder, &error)))?;
+        let metadata = metadata(method, stage, step, steps);
+        let encoder = weights::save(&path, &values(method.encoder().parameters()), &metadata);
+        weights::save(&folder.join(MODEL), &values(all), &metadata).map_err(ran)?;
+        encoder.map_err(ran)
+    }
+
+    /// Probes features that were not probed before.
+    fn probe(
+        &mut self,
+        name: &str,
+        extractor: &dyn Fn() -> Result<Extractor, Failure>,
+    ) -> Result<(), Failure> {
+        if self.images.held_out.is_some() && !self.rows.iter().any(|row| row.name == name) {
+            note(&format!("{name:>10}  probing"));
+            let mut met = Vec::new();
+            let made = probe(name, self.recipe, self.images, &extractor()?, self.stop, &mut met);
+            self.unreadable.add(&met)?;
+            self.rows.extend(made?);
+            self.folder.write_rows(&self.rows)?;
+        }
+        match self.stop.signal() {
+            None => Ok(()),
+            Some(_) => {
+                let when = format!("after probing {name}");
+                Err(interrupted(self.stop, &when, self.folder.path()))
+            }
+        }
+    }
+
+    /// Shows the table of probes.
+    pub(super) fn finish(&mut self) -> Result<(), Failure> {
+        if !self.folder.is_finished() {
+            self.folder.set_finished()?;
+        }
+        if self.rows.is_empty() {
+            note("no probes: no images are held out (data.holdout is 0, or not all have a class)");
+        } else {
+            let held_out = self.images.held_out.as_ref().map_or(0, |source| source.len());
+            result(&format!("\n{}", probe_table(&self.rows, held_out)));
+        }
+        self.unreadable.summarize();
+        let places = self.recipe.stage.iter().map(|stage| self.folder.encoder_path(&stage.name));
+        let places: Vec<_> = places.map(|path| path.display().to_string()).collect();
+        note(&format!("encoders (timm's names): {}", places.join(", ")));
+        Ok(())
+    }
+}
+
+/// Whose arithmetic this is.
+fn machine() -> String {
+    let set = engine::cpu::instruction_set();
+    format!("saltworks {} on {} ({set})", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH)
+}
+
+fn metadata(method: &dyn Method, stage: &Stage, step: u64, steps: u64) -> HashMap<String, String> {
+    // Numbers, strings and booleans: JSON holds them all.
+    let sizes = serde_json::to_string(method.encoder().spec()).expect("sizes as JSON");
+    [
+        ("format", "pt"),
+        ("saltworks", env!("CARGO_PKG_VERSION")),
+        ("stage", &stage.name),
+        ("step", &step.to_string()),
+        ("steps", &steps.to_string()),
+        (MODEL_KEY, &sizes),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into()
+}
+
+fn values(list: Vec<(String, Parameter)>) -> Vec<(String, engine::Tensor)> {
+    list.into_iter().map(|(name, parameter)| (name, parameter.value())).collect()
+}

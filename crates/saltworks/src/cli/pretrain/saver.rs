@@ -1,0 +1,97 @@
+//! What is written while a stage trains: a line a step, a checkpoint now and then.
+
+use super::super::{Failure, ran};
+use super::folder::{Folder, write_error};
+use crate::recipe::Checkpointing;
+use crate::report::{MetricsLog, StepReport};
+use crate::train::{Checkpoints, Optimizer, Position};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Writes the steps of one stage.
+pub(super) struct Saver {
+    checkpoints: Checkpoints,
+    every: Checkpointing,
+    /// What every checkpoint of the stage says alike.
+    position: Position,
+    log: MetricsLog,
+    log_path: PathBuf,
+    /// Of the last checkpoint, or of the first step here.
+    saved: Instant,
+    saved_step: u64,
+    /// Since then.
+    loss_sum: f64,
+    losses: u64,
+}
+
+impl Saver {
+    /// Goes on at `position`.
+    pub(super) fn new(
+        folder: &Folder,
+        checkpoints: Checkpoints,
+        every: Checkpointing,
+        position: Position,
+    ) -> Result<Self, Failure> {
+        let log_path = folder.metrics_path();
+        let log = MetricsLog::open(&log_path, position.metrics_bytes)
+            .map_err(|error| ran(write_error(&log_path, &error)))?;
+        let saved_step = position.step;
+        let saved = Instant::now();
+        Ok(Self {
+            checkpoints,
+            every,
+            position,
+            log,
+            log_path,
+            saved,
+            saved_step,
+            loss_sum: 0.0,
+            losses: 0,
+        })
+    }
+
+    /// Logs a step, and saves a checkpoint when one is due.
+    pub(super) fn step(
+        &mut self,
+        report: &StepReport,
+        optimizer: &Optimizer,
+    ) -> Result<(), Failure> {
+        let logged = self.log.step(&self.position.stage, report);
+        logged.map_err(|error| ran(write_error(&self.log_path, &error)))?;
+        self.position.step = report.step;
+        self.loss_sum += f64::from(report.loss);
+        self.losses += 1;
+        if self.is_due() { self.save(optimizer) } else { Ok(()) }
+    }
+
+    fn is_due(&self) -> bool {
+        let Checkpointing { every_steps, every_minutes, .. } = self.every;
+        let steps = self.position.step - self.saved_step;
+        let time = Duration::from_secs_f64(60.0 * every_minutes);
+        (every_steps > 0 && steps >= every_steps)
+            || (every_minutes > 0.0 && self.saved.elapsed() >= time)
+    }
+
+    /// Saves a checkpoint, if a step was made since the last one.
+    pub(super) fn save(&mut self, optimizer: &Optimizer) -> Result<(), Failure> {
+        if self.losses == 0 {
+            return Ok(());
+        }
+        self.position.metrics_bytes = self.finish()?;
+        self.position.loss = self.loss_sum / self.losses as f64;
+        self.checkpoints.save(self.position.clone(), optimizer).map_err(ran)?;
+        (self.loss_sum, self.losses) = (0.0, 0);
+        (self.saved, self.saved_step) = (Instant::now(), self.position.step);
+        Ok(())
+    }
+
+    /// Makes the log durable; its length.
+    pub(super) fn finish(&mut self) -> Result<u64, Failure> {
+        self.log.sync().map_err(|error| ran(write_error(&self.log_path, &error)))
+    }
+
+    /// Steps made so far, in earlier processes too.
+    pub(super) fn steps(&self) -> u64 {
+        self.position.step
+    }
+}

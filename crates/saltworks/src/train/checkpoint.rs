@@ -1,0 +1,479 @@
+//! Checkpoints: all that a stage needs to go on as if it had never stopped.
+//!
+//! A checkpoint is two files: `STAGE-STEP.safetensors` holds the trained parameters, AdamW's moments
+//! and a [`Position`]; `STAGE-STEP.json`, its manifest, holds the length and checksum of the first
+//! and is written after it. So a checkpoint whose manifest is there is whole, or is known not to be.
+//! Masks, augmentations, order and stochastic depth are functions of (seed, step): the position
+//! holds no state of theirs.
+
+use super::Optimizer;
+use crate::files::{self, Record};
+use crate::weights;
+use engine::{Parameter, Tensor};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Where a stage stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Position {
+    /// Which stage.
+    pub stage: String,
+    /// Optimizer steps made; the next one reads the images after `step` batches.
+    pub step: u64,
+    /// Mean training loss since the checkpoint before.
+    pub loss: f64,
+    /// Length of metrics.jsonl up to this step.
+    pub metrics_bytes: u64,
+    /// Whose arithmetic made it: another version, processor or number of threads may round otherwise.
+    pub machine: String,
+    /// The SHA-256 of the resolved recipe.
+    pub recipe_sha256: String,
+    /// The SHA-256 of the teacher's file; empty without one.
+    pub teacher_sha256: String,
+    /// AdamW's updates by parameter.
+    pub updates: BTreeMap<String, u64>,
+}
+
+/// Written last.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    stage: String,
+    step: u64,
+    loss: f64,
+    content: Record,
+}
+
+/// A checkpoint that cannot be written or used.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// It would hold weights that are worth nothing.
+    #[error(
+        "stage {stage} diverged: {name} holds values that are not finite after step {step}; its \
+         weights are not saved. Lower the learning rate or lengthen the warmup"
+    )]
+    Diverged {
+        /// Which stage.
+        stage: String,
+        /// Counted from 1.
+        step: u64,
+        /// Which parameter.
+        name: String,
+    },
+    /// It could not be written; those before are as they were.
+    #[error("cannot write {path}: {source}. The checkpoints made before are whole")]
+    Write {
+        /// Which file.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// What is written is not what was.
+    #[error("checkpoint {path} is damaged: {problem}")]
+    Damaged {
+        /// Which file.
+        path: String,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// Which checkpoints of a stage stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// This many of the newest, at least 1.
+    pub last: usize,
+    /// And the one of the lowest loss.
+    pub best: bool,
+}
+
+/// The checkpoints of a run.
+#[derive(Clone, Debug)]
+pub struct Checkpoints {
+    folder: PathBuf,
+    keep: Keep,
+}
+
+/// A checkpoint read back.
+pub struct Checkpoint {
+    /// Where the stage stands.
+    pub position: Position,
+    path: PathBuf,
+    tensors: weights::Named,
+}
+
+const PARAMETER: &str = "parameter.";
+const FIRST: &str = "first_moment.";
+const SECOND: &str = "second_moment.";
+const POSITION: &str = "position";
+/// Where the checkpoints of a run lie in its folder.
+pub const CHECKPOINT_FOLDER: &str = "checkpoints";
+
+impl Checkpoints {
+    /// Of the run in this folder.
+    pub fn new(run: &Path, keep: Keep) -> Self {
+        Self { folder: run.join(CHECKPOINT_FOLDER), keep }
+    }
+
+    /// Writes a checkpoint, then removes those that need not be kept. The position's updates are
+    /// filled in.
+    pub fn save(&self, position: Position, optimizer: &Optimizer) -> Result<(), CheckpointError> {
+        refuse_divergence(&position.stage, position.step, optimizer.parameters())?;
+        create(&self.folder).map_err(|error| cannot_write(&self.folder, error))?;
+        let moments = optimizer.moments();
+        let updates = moments.map(|(name, _, _, updates)| (name.to_owned(), updates)).collect();
+        let position = Position { updates, ..position };
+        // Numbers and strings: JSON holds them all.
+        let text = serde_json::to_string(&position).expect("a position as JSON");
+        let metadata = HashMap::from([(POSITION.to_owned(), text)]);
+        let path = self.folder.join(format!("{}-{:08}.safetensors", position.stage, position.step));
+        let content = weights::save(&path, &tensors_of(optimizer), &metadata).map_err(|error| {
+            let weights::Error::Write { path, source } = error else {
+                unreachable!("only writing can fail: {error}")
+            };
+            CheckpointError::Write { path, source }
+        })?;
+        let Position { stage, step, loss, .. } = position;
+        let manifest = Manifest { stage, step, loss, content };
+        let text = serde_json::to_string_pretty(&manifest).expect("a manifest as JSON") + "\n";
+        let path = path.with_extension("json");
+        files::write_whole(&path, text.as_bytes()).map_err(|error| cannot_write(&path, error))?;
+        self.prune(&manifest.stage)
+    }
+
+    /// The newest whole checkpoint of a stage, if there is one, and what is wrong with newer ones.
+    pub fn newest(&self, stage: &str) -> io::Result<(Option<Checkpoint>, Vec<CheckpointError>)> {
+        let mut damaged = Vec::new();
+        let mut candidates = Vec::new();
+        for path in self.manifests(stage)? {
+            match read_manifest(&path) {
+                Ok(manifest) if manifest.stage == stage => candidates.push((manifest, path)),
+                Ok(_) => {}
+                Err(error) => damaged.push(error),
+            }
+        }
+        candidates.sort_by_key(|(manifest, _)| std::cmp::Reverse(manifest.step));
+        for (manifest, path) in candidates {
+            match read(&path, &manifest) {
+                Ok(checkpoint) => return Ok((Some(checkpoint), damaged)),
+                Err(error) => damaged.push(error),
+            }
+        }
+        Ok((None, damaged))
+    }
+
+    /// Removes the checkpoints of a stage that is done.
+    pub fn remove(&self, stage: &str) -> Result<(), CheckpointError> {
+        let manifests = self.manifests(stage).map_err(|error| cannot_write(&self.folder, error))?;
+        let of_stage = |path: &PathBuf| read_manifest(path).is_ok_and(|m| m.stage == stage);
+        manifests.iter().filter(|path| of_stage(path)).try_for_each(|path| remove(path))?;
+        // A folder that holds anything else stays.
+        let _ = fs::remove_dir(&self.folder);
+        Ok(())
+    }
+
+    /// Removes all checkpoints of the run in this folder, and nothing else.
+    pub fn remove_all(run: &Path) -> io::Result<()> {
+        let folder = run.join(CHECKPOINT_FOLDER);
+        let entries = match fs::read_dir(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        files::remove_temporaries(&folder)?;
+        for entry in entries {
+            let path = entry?.path();
+            if is_checkpoint(&path) {
+                fs::remove_file(path)?;
+            }
+        }
+        // A folder that holds anything else stays.
+        let _ = fs::remove_dir(&folder);
+        Ok(())
+    }
+
+    /// Files that may be manifests of a stage.
+    fn manifests(&self, stage: &str) -> io::Result<Vec<PathBuf>> {
+        let entries = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(&format!("{stage}-")) && name.ends_with(".json") {
+                found.push(entry.path());
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes what need not be kept; a checkpoint that cannot be read stays, for its user to see.
+    fn prune(&self, stage: &str) -> Result<(), CheckpointError> {
+        let paths = self.manifests(stage).map_err(|error| cannot_write(&self.folder, error))?;
+        let read = |path: PathBuf| read_manifest(&path).ok().map(|manifest| (manifest, path));
+        let mut all: Vec<_> = paths.into_iter().filter_map(read).collect();
+        all.retain(|(manifest, _)| manifest.stage == stage);
+        all.sort_by_key(|(manifest, _)| std::cmp::Reverse(manifest.step));
+        let best = all.iter().min_by(|(a, _), (b, _)| a.loss.total_cmp(&b.loss));
+        let best = best.filter(|_| self.keep.best).map(|(manifest, _)| manifest.step);
+        let old = all.iter().skip(self.keep.last.max(1));
+        old.filter(|(manifest, _)| Some(manifest.step) != best)
+            .try_for_each(|(_, path)| remove(path))
+    }
+}
+
+impl Checkpoint {
+    /// Gives the optimizer, its parameters too, what was saved of them. On an error nothing of the
+    /// parameters is changed.
+    pub fn restore(&self, optimizer: &mut Optimizer) -> Result<(), CheckpointError> {
+        let part = |prefix: &str| -> weights::Named {
+            let named = self.tensors.iter().filter_map(|(name, tensor)| {
+                Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone()))
+            });
+            named.collect()
+        };
+        let damaged = |problem: String| damaged(&self.path, problem);
+        let (first, second) = (part(FIRST), part(SECOND));
+        weights::assign(&self.path, &part(PARAMETER), optimizer.parameters())
+            .map_err(|error| damaged(error.to_string()))?;
+        for (name, &updates) in &self.position.updates {
+            let shape = optimizer.parameters().iter().find(|(other, _)| other == name);
+            let shape = shape.map(|(_, parameter)| parameter.shape()).unwrap_or_default();
+            let fits = |moment: &&Tensor| moment.shape() == shape;
+            let [first, second] = [&first, &second].map(|all| all.get(name).filter(fits));
+            let (Some(first), Some(second)) = (first, second) else {
+                return Err(damaged(format!("it has no moments of {name} of shape {shape:?}")));
+            };
+            optimizer
+                .restore(name, first, second, updates)
+                .map_err(|error| damaged(error.to_string()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes a folder in one that exists: a run's folder that went away must not come back half.
+fn create(folder: &Path) -> io::Result<()> {
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    }
+}
+
+/// Whether a file has the name of a checkpoint or its manifest: `STAGE-00000123.json`.
+fn is_checkpoint(path: &Path) -> bool {
+    let extension = path.extension().is_some_and(|e| e == "json" || e == "safetensors");
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let step = stem.rsplit_once('-').map_or("", |(_, step)| step);
+    extension && step.len() >= 8 && step.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn tensors_of(optimizer: &Optimizer) -> Vec<(String, Tensor)> {
+    let parameters = optimizer.parameters().iter();
+    let mut tensors: Vec<_> =
+        parameters.map(|(name, p)| (format!("{PARAMETER}{name}"), p.value())).collect();
+    for (name, first, second, _) in optimizer.moments() {
+        tensors.push((format!("{FIRST}{name}"), first.clone()));
+        tensors.push((format!("{SECOND}{name}"), second.clone()));
+    }
+    tensors
+}
+
+/// Refuses parameters that hold a value that is not finite.
+pub fn refuse_divergence(
+    stage: &str,
+    step: u64,
+    parameters: &[(String, Parameter)],
+) -> Result<(), CheckpointError> {
+    let finite = |value: Tensor| value.as_slice().iter().all(|value| value.is_finite());
+    match parameters.iter().find(|(_, parameter)| !finite(parameter.value())) {
+        None => Ok(()),
+        Some((name, _)) => {
+            let (stage, name) = (stage.to_owned(), name.clone());
+            Err(CheckpointError::Diverged { stage, step, name })
+        }
+    }
+}
+
+fn read_manifest(path: &Path) -> Result<Manifest, CheckpointError> {
+    let bytes = fs::read(path).map_err(|error| damaged(path, error.to_string()))?;
+    serde_json::from_slice(&bytes).map_err(|error| damaged(path, error.to_string()))
+}
+
+/// Reads the checkpoint of a manifest. What counts is the position inside, which has a checksum.
+fn read(path: &Path, manifest: &Manifest) -> Result<Checkpoint, CheckpointError> {
+    let path = path.with_extension("safetensors");
+    let problem = |problem: String| damaged(&path, problem);
+    let bytes = fs::read(&path).map_err(|error| problem(error.to_string()))?;
+    if let Some(found) = manifest.content.problem(&bytes) {
+        return Err(problem(found));
+    }
+    let file = weights::parse(&path, &bytes).map_err(|error| problem(error.to_string()))?;
+    let text = file.metadata.get(POSITION).map_or("", String::as_str);
+    let position: Position =
+        serde_json::from_str(text).map_err(|error| problem(format!("its position: {error}")))?;
+    if (&position.stage, position.step) != (&manifest.stage, manifest.step) {
+        let found = format!("is of step {} of stage {}", position.step, position.stage);
+        return Err(problem(format!("{found}, its manifest says {}", manifest.step)));
+    }
+    Ok(Checkpoint { position, path, tensors: file.tensors })
+}
+
+/// Removes a checkpoint, its manifest first: what is left of it then is no checkpoint.
+fn remove(manifest: &Path) -> Result<(), CheckpointError> {
+    for path in [manifest.to_owned(), manifest.with_extension("safetensors")] {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(cannot_write(&path, error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn cannot_write(path: &Path, source: io::Error) -> CheckpointError {
+    CheckpointError::Write { path: path.display().to_string(), source }
+}
+
+fn damaged(path: &Path, problem: String) -> CheckpointError {
+    CheckpointError::Damaged { path: path.display().to_string(), problem }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::OptimizerOptions;
+    use engine::{Tape, ops};
+
+    fn optimizer() -> Optimizer {
+        let weight = Parameter::new("w", Tensor::from_vec([0.5, -1.0, 2.0, 0.25], &[2, 2]));
+        let options =
+            OptimizerOptions { betas: (0.9, 0.95), eps: 1e-8, clip: None, decay_all: true };
+        Optimizer::new(vec![("w".to_owned(), weight)], options)
+    }
+
+    fn train(optimizer: &mut Optimizer, steps: u64) {
+        for _ in 0..steps {
+            optimizer.zero_grad();
+            let tape = Tape::new();
+            let x = Tensor::from_vec([1.0, 2.0], &[1, 2]);
+            let y = ops::linear(&tape, &x, &optimizer.parameters()[0].1.tensor(), None).unwrap();
+            let target = Tensor::from_vec([3.0, 4.0], &[1, 2]);
+            let loss = ops::loss(&tape, &y, &target, ops::LossKind::Mse, None).unwrap();
+            tape.backward(&loss).unwrap();
+            optimizer.step(1e-2, 0.1).unwrap();
+        }
+    }
+
+    fn weights_of(optimizer: &Optimizer) -> Vec<u32> {
+        optimizer.parameters()[0].1.value().as_slice().iter().map(|x| x.to_bits()).collect()
+    }
+
+    fn at(step: u64, loss: f64) -> Position {
+        Position {
+            stage: "a".into(),
+            step,
+            loss,
+            metrics_bytes: 0,
+            machine: String::new(),
+            recipe_sha256: String::new(),
+            teacher_sha256: String::new(),
+            updates: BTreeMap::new(),
+        }
+    }
+
+    fn steps_kept(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder.join(CHECKPOINT_FOLDER)).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    const KEEP: Keep = Keep { last: 2, best: true };
+
+    #[test]
+    fn a_restored_optimizer_goes_on_bit_for_bit() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::new(folder.path(), KEEP);
+        let mut whole = optimizer();
+        train(&mut whole, 3);
+        checkpoints.save(at(3, 1.0), &whole).unwrap();
+        train(&mut whole, 4);
+        let mut other = optimizer();
+        let (found, damaged) = checkpoints.newest("a").unwrap();
+        assert!(damaged.is_empty());
+        found.unwrap().restore(&mut other).unwrap();
+        train(&mut other, 4);
+        assert_eq!(weights_of(&whole), weights_of(&other));
+    }
+
+    #[test]
+    fn the_newest_and_the_best_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::new(folder.path(), KEEP);
+        let mut optimizer = optimizer();
+        train(&mut optimizer, 1);
+        for (step, loss) in [(1, 0.9), (2, 0.3), (3, 0.5), (4, 0.4), (5, 0.8)] {
+            checkpoints.save(at(step, loss), &optimizer).unwrap();
+        }
+        let expected = ["a-00000002", "a-00000004", "a-00000005"];
+        let files = expected.map(|name| [format!("{name}.json"), format!("{name}.safetensors")]);
+        assert_eq!(steps_kept(folder.path()), files.concat());
+        checkpoints.remove("a").unwrap();
+        assert!(!folder.path().join(CHECKPOINT_FOLDER).exists());
+    }
+
+    #[test]
+    fn a_checkpoint_with_any_bit_changed_or_byte_missing_is_not_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::new(folder.path(), KEEP);
+        let mut optimizer = optimizer();
+        train(&mut optimizer, 1);
+        checkpoints.save(at(1, 1.0), &optimizer).unwrap();
+        checkpoints.save(at(2, 1.0), &optimizer).unwrap();
+        let newest = || {
+            let (found, damaged) = checkpoints.newest("a").unwrap();
+            (found.map(|checkpoint| checkpoint.position.step), damaged.len())
+        };
+        assert_eq!(newest(), (Some(2), 0));
+        let files = ["a-00000002.safetensors", "a-00000002.json"];
+        for name in files {
+            let path = folder.path().join(CHECKPOINT_FOLDER).join(name);
+            let whole = fs::read(&path).unwrap();
+            for bit in (0..8 * whole.len()).step_by(7) {
+                let mut changed = whole.clone();
+                changed[bit / 8] ^= 1 << (bit % 8);
+                files::write_whole(&path, &changed).unwrap();
+                // A changed loss or white space of the manifest harms nothing.
+                let (step, damaged) = newest();
+                let harmless = name.ends_with("json") && (step, damaged) == (Some(2), 0);
+                assert!(harmless || step == Some(1), "bit {bit} of {name}: {step:?}");
+            }
+            for kept in (0..whole.len()).step_by(11) {
+                files::write_whole(&path, &whole[..kept]).unwrap();
+                assert_eq!(newest(), (Some(1), 1), "{name} of {kept} bytes");
+            }
+            files::write_whole(&path, &whole).unwrap();
+        }
+        fs::remove_file(folder.path().join(CHECKPOINT_FOLDER).join(files[0])).unwrap();
+        assert_eq!(newest(), (Some(1), 1));
+    }
+
+    #[test]
+    fn weights_that_are_not_finite_make_no_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let optimizer = optimizer();
+        optimizer.parameters()[0].1.set_value(&[1.0, f32::NAN, 0.0, 0.0]).unwrap();
+        let checkpoints = Checkpoints::new(folder.path(), KEEP);
+        let message = checkpoints.save(at(7, 1.0), &optimizer).unwrap_err().to_string();
+        assert!(message.contains("w holds values that are not finite after step 7"), "{message}");
+        assert!(!folder.path().join(CHECKPOINT_FOLDER).exists());
+    }
+}

@@ -1,0 +1,33 @@
+//! Whether somebody asked a run to end.
+
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// Set by the first of SIGINT (Ctrl-C), SIGTERM (a system that shuts down or preempts), SIGUSR1 and
+/// SIGUSR2 (Slurm's warnings, by Lightning's and submitit's custom).
+#[derive(Clone, Debug, Default)]
+pub struct Stop(Arc<AtomicUsize>);
+
+impl Stop {
+    /// Listens from now on. Only a second Ctrl-C ends the process at once: schedulers send the other
+    /// signals more than once, and the checkpoint they ask for must get its time.
+    pub fn listen() -> io::Result<Self> {
+        let stop = Self::default();
+        let interrupted = Arc::new(AtomicBool::new(false));
+        let code = 128 + SIGINT;
+        signal_hook::flag::register_conditional_shutdown(SIGINT, code, interrupted.clone())?;
+        signal_hook::flag::register(SIGINT, interrupted)?;
+        for signal in [SIGINT, SIGTERM, SIGUSR1, SIGUSR2] {
+            signal_hook::flag::register_usize(signal, stop.0.clone(), signal as usize)?;
+        }
+        Ok(stop)
+    }
+
+    /// The last signal that came, if one did.
+    pub fn signal(&self) -> Option<i32> {
+        let signal = self.0.load(Ordering::Relaxed);
+        (signal != 0).then_some(signal as i32)
+    }
+}

@@ -1,0 +1,359 @@
+//! A run survives what can happen to it, and what comes out has the same bits.
+#![cfg(unix)]
+
+mod place;
+
+use engine::random::Random;
+use place::{Place, assert_refused, stderr};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Long enough to be met half way, a checkpoint every step.
+const LONG: &[&str] = &[
+    "checkpoint.every_steps=1",
+    "teacher.steps=25",
+    "student.steps=25",
+    "student.masks={kind=\"multi_block\", per_sample=true}",
+    "data.size=64",
+    "model.drop_path=0.3",
+    "student.weight_decay=0.3",
+];
+
+/// Starts a run with its output out of the way.
+fn start(mut command: Command) -> Child {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn kill(child: &Child, signal: &str) {
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+}
+
+/// Waits until `met`, for at most a minute.
+fn wait_until(what: &str, met: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !met() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no {what} within a minute");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The step of the newest checkpoint's name.
+fn newest_checkpoint(run: &Path) -> Option<PathBuf> {
+    let entries = fs::read_dir(run.join("checkpoints")).ok()?;
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    paths.filter(|path| path.extension().is_some_and(|e| e == "json")).max()
+}
+
+fn steps_logged(run: &Path) -> usize {
+    fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |text| text.lines().count())
+}
+
+/// Starts the long run and stops it by a signal after some steps.
+fn stopped(place: &Place, out: &str, signal: &str, steps: usize) -> std::process::Output {
+    let child = start(place.pretrain(out, LONG));
+    let run = place.path(out);
+    wait_until("step", || steps_logged(&run) >= steps && newest_checkpoint(&run).is_some());
+    kill(&child, signal);
+    child.wait_with_output().unwrap()
+}
+
+/// Kills of all runs together; as many again with SALTWORKS_KILLS.
+fn kills_wanted() -> usize {
+    std::env::var("SALTWORKS_KILLS").map_or(50, |count| count.parse().expect("a number of kills"))
+}
+
+#[test]
+fn a_run_killed_at_random_moments_ends_with_the_same_bits() {
+    let place = Place::with_classes();
+    place.trained("whole", LONG);
+    let mut random = Random::new(1, "kills", 0);
+    let (mut kills, mut inside_a_checkpoint) = (0, 0);
+    for attempt in 0.. {
+        let out = format!("killed {attempt}");
+        let run = place.path(&out);
+        loop {
+            let mut child = start(place.pretrain(&out, LONG));
+            // From before the first line of main to some steps after the start.
+            std::thread::sleep(Duration::from_micros(random.below(250_000) as u64));
+            // It may have ended.
+            let _ = child.kill();
+            let output = child.wait_with_output().unwrap();
+            if output.status.success() {
+                break;
+            }
+            assert_eq!(output.status.signal(), Some(9), "{}", stderr(&output));
+            kills += 1;
+            inside_a_checkpoint += usize::from(holds_half_a_checkpoint(&run));
+        }
+        place.assert_same_run("whole", &out);
+        if kills >= kills_wanted() {
+            break;
+        }
+    }
+    println!("{kills} kills, {inside_a_checkpoint} of them inside a checkpoint");
+    assert!(inside_a_checkpoint > 0);
+}
+
+/// Whether a temporary file lies there, or a checkpoint without its manifest.
+fn holds_half_a_checkpoint(run: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(run.join("checkpoints")) else { return false };
+    let half = |path: &Path| match path.extension().and_then(|extension| extension.to_str()) {
+        Some("tmp") => true,
+        Some("safetensors") => !path.with_extension("json").exists(),
+        _ => false,
+    };
+    entries.filter_map(Result::ok).any(|entry| half(&entry.path()))
+}
+
+#[test]
+fn each_signal_saves_and_has_its_exit_code() {
+    let place = Place::with_classes();
+    place.trained("whole", LONG);
+    for (signal, code) in [("-INT", 130), ("-TERM", 143), ("-USR1", 138), ("-USR2", 140)] {
+        let output = stopped(&place, signal, signal, 3);
+        let notes = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{notes}");
+        let steps = steps_logged(&place.path(signal));
+        assert!(notes.contains(&format!("interrupted in stage teacher after step {steps} of 25")));
+        assert!(notes.contains("--resume --out"), "{notes}");
+        let notes = stderr(&place.trained(signal, LONG));
+        assert!(notes.contains(&format!("going on after step {steps}\n")), "{notes}");
+        place.assert_same_run("whole", signal);
+    }
+}
+
+#[test]
+fn a_signal_in_any_phase_loses_nothing() {
+    let place = Place::with_classes();
+    // Probes of 10,000 images take long enough to be met.
+    let mut set = LONG.to_vec();
+    set.extend(["data.path=builtin:fashion-mnist", "data.channels=1", "data.holdout=1000"]);
+    set.extend(["data.size=28", "model.patch=7", "probe.linear=false"]);
+    place.trained("whole", &set);
+    let mut phases = vec!["training: ", "raw pixels  probing", "random encoder  probing"];
+    phases.extend(["teacher  probing", "student  probing"]);
+    for phase in phases {
+        let mut child = start(place.pretrain(phase, &set));
+        let notes = BufReader::new(child.stderr.take().unwrap());
+        let met = notes.lines().map_while(Result::ok).any(|line| line.contains(phase));
+        assert!(met, "no {phase:?}");
+        kill(&child, "-TERM");
+        let status = child.wait().unwrap();
+        assert_eq!(status.code(), Some(143), "{phase}");
+        place.trained(phase, &set);
+        place.assert_same_run("whole", phase);
+    }
+}
+
+#[test]
+fn a_second_interrupt_leaves_at_once() {
+    let place = Place::with_classes();
+    // One step takes many seconds.
+    let set = ["data.size=224", "model.patch=8", "model.width=384", "model.depth=12"];
+    let heads = ["model.heads=6", "teacher.batch=16", "data.holdout=0"];
+    let child = start(place.pretrain("run", &[&set[..], &heads].concat()));
+    wait_until("run", || place.path("run/recipe.toml").is_file());
+    std::thread::sleep(Duration::from_millis(1500));
+    let begun = Instant::now();
+    kill(&child, "-INT");
+    std::thread::sleep(Duration::from_millis(100));
+    kill(&child, "-INT");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("interrupted in stage"), "{}", stderr(&output));
+    assert!(begun.elapsed() < Duration::from_secs(2));
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused_by_name_and_the_one_before_is_used() {
+    let place = Place::with_classes();
+    place.trained("whole", LONG);
+    for damage in ["truncated", "flipped", "gone"] {
+        let output = stopped(&place, damage, "-TERM", 4);
+        assert_eq!(output.status.code(), Some(143), "{}", stderr(&output));
+        let manifest = newest_checkpoint(&place.path(damage)).unwrap();
+        let path = manifest.with_extension("safetensors");
+        let mut bytes = fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        match damage {
+            "truncated" => bytes.truncate(middle),
+            "flipped" => bytes[middle] ^= 1,
+            _ => fs::remove_file(&path).unwrap(),
+        }
+        if damage != "gone" {
+            saltworks::files::write_whole(&path, &bytes).unwrap();
+        }
+        let notes = stderr(&place.trained(damage, LONG));
+        let named = format!("{} is damaged", path.display());
+        assert!(notes.contains(&named) && notes.contains("An earlier one is used"), "{notes}");
+        let steps: usize = going_on_after(&notes);
+        let stem = manifest.file_stem().unwrap().to_str().unwrap();
+        assert_eq!(stem, format!("teacher-{:08}", steps + 1));
+        place.assert_same_run("whole", damage);
+    }
+}
+
+fn going_on_after(notes: &str) -> usize {
+    let (_, rest) = notes.split_once("going on after step ").unwrap_or_else(|| panic!("{notes}"));
+    rest.lines().next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_run_without_any_whole_checkpoint_begins_its_stage_anew() {
+    let place = Place::with_classes();
+    place.trained("whole", LONG);
+    stopped(&place, "run", "-KILL", 3);
+    fs::remove_dir_all(place.path("run/checkpoints")).unwrap();
+    place.trained("run", LONG);
+    place.assert_same_run("whole", "run");
+}
+
+#[test]
+fn resume_needs_no_recipe_and_shows_a_finished_run() {
+    let place = Place::with_classes();
+    place.trained("whole", LONG);
+    stopped(&place, "run", "-TERM", 3);
+    let resume = || {
+        let mut command = place::saltworks();
+        command.args(["pretrain", "--resume", "--out"]).arg(place.path("run"));
+        command.output().unwrap()
+    };
+    let first = resume();
+    assert!(first.status.success(), "{}", stderr(&first));
+    place.assert_same_run("whole", "run");
+    let again = resume();
+    assert_eq!((again.status.code(), &again.stdout), (Some(0), &first.stdout));
+    place.assert_same_run("whole", "run");
+    assert_refused(&mut place.pretrain("run", LONG), &["holds a run already", "finished"]);
+    let mut nothing = place::saltworks();
+    nothing.args(["pretrain", "--resume", "--out"]).arg(place.path("no"));
+    assert_refused(&mut nothing, &["holds no run to go on with", "recipe.toml"]);
+}
+
+#[test]
+fn another_recipe_or_other_data_does_not_go_on_with_a_run() {
+    let place = Place::with_classes();
+    stopped(&place, "run", "-TERM", 3);
+    let before = fs::read(place.path("run/metrics.jsonl")).unwrap();
+    let other = [LONG, &["teacher.lr=1e-4"]].concat();
+    let words = ["holds a run already, of another recipe", "teacher.lr is 0.002 there and 0.0001"];
+    assert_refused(&mut place.pretrain("run", &other), &words);
+    place.image("photos/discs/12.png", 12);
+    assert_refused(&mut place.pretrain("run", LONG), &["began with", "24 images", "25 images"]);
+    fs::remove_file(place.path("photos/discs/12.png")).unwrap();
+    assert_eq!(fs::read(place.path("run/metrics.jsonl")).unwrap(), before);
+    // The number of threads is no part of what is trained.
+    place.trained("run", &[LONG, &["threads=1", "data.threads=2"]].concat());
+    place.trained("whole", LONG);
+    place.assert_same_run("whole", "run");
+}
+
+#[test]
+fn a_changed_teacher_is_refused() {
+    let place = Place::with_classes();
+    let child = start(place.pretrain("run", LONG));
+    wait_until("step of the student", || steps_logged(&place.path("run")) >= 28);
+    kill(&child, "-TERM");
+    child.wait_with_output().unwrap();
+    let teacher = place.path("run/teacher/encoder.safetensors");
+    let mut bytes = fs::read(&teacher).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    saltworks::files::write_whole(&teacher, &bytes).unwrap();
+    let words = ["teacher/encoder.safetensors", "SHA-256", "--overwrite"];
+    assert_refused(&mut place.pretrain("run", LONG), &words);
+}
+
+#[test]
+fn two_processes_do_not_write_one_run() {
+    let place = Place::with_classes();
+    let child = start(place.pretrain("run", &[LONG, &["teacher.steps=1000000"]].concat()));
+    wait_until("step", || steps_logged(&place.path("run")) > 0);
+    assert_refused(&mut place.pretrain("run", LONG), &["is in use", "--out"]);
+    kill(&child, "-KILL");
+    child.wait_with_output().unwrap();
+}
+
+#[test]
+fn slurm_is_asked_for_another_turn_and_overwrite_costs_no_run() {
+    let place = Place::with_classes();
+    place.trained("whole", LONG);
+    let asked = place.path("asked");
+    let script = format!("#!/bin/sh\necho \"$@\" >> '{}'\n", asked.display());
+    let scontrol = place.text("bin/scontrol", &script);
+    assert!(Command::new("chmod").arg("+x").arg(&scontrol).status().unwrap().success());
+    let path = format!("{}:{}", place.path("bin").display(), std::env::var("PATH").unwrap());
+    let mut command = place.pretrain("run", LONG);
+    command.args(["--requeue", "--overwrite"]).env("PATH", path);
+    command.env("SLURM_ARRAY_JOB_ID", "71").env("SLURM_ARRAY_TASK_ID", "4");
+    let child = start(command);
+    wait_until("checkpoint", || newest_checkpoint(&place.path("run")).is_some());
+    kill(&child, "-USR1");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(138), "{}", stderr(&output));
+    assert!(stderr(&output).contains("Slurm job 71_4 is requeued"), "{}", stderr(&output));
+    assert_eq!(fs::read_to_string(&asked).unwrap(), "requeue 71_4\n");
+    let mut again = place.pretrain("run", LONG);
+    again.args(["--requeue", "--overwrite"]).env("SLURM_RESTART_COUNT", "1");
+    let output = again.output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("going on after step"), "{}", stderr(&output));
+    place.assert_same_run("whole", "run");
+}
+
+#[test]
+fn a_full_disk_keeps_the_last_checkpoint_and_says_so() {
+    let place = Place::with_classes();
+    place.trained("whole", LONG);
+    let disk = place.path("disk");
+    fs::create_dir(&disk).unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=3m", "tmpfs"])
+        .arg(&disk)
+        .status()
+        .is_ok_and(|status| status.success());
+    if !mounted {
+        println!("not tested: only root may mount a small disk");
+        return;
+    }
+    let _unmount = Unmount(&disk);
+    // Room for some checkpoints; what is in the way is removed later.
+    let filler = disk.join("filler");
+    let child = start(place.pretrain("disk/run", LONG));
+    wait_until("checkpoint", || newest_checkpoint(&disk.join("run")).is_some());
+    // Fills what is left.
+    let mut file = fs::File::create(&filler).unwrap();
+    let _ = std::io::copy(&mut std::io::repeat(7), &mut file);
+    let output = child.wait_with_output().unwrap();
+    let notes = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{notes}");
+    assert!(notes.contains("cannot write") && notes.contains("No space left"), "{notes}");
+    assert!(newest_checkpoint(&disk.join("run")).is_some());
+    fs::remove_file(&filler).unwrap();
+    place.trained("disk/run", LONG);
+    place.assert_same_run("whole", "disk/run");
+}
+
+struct Unmount<'a>(&'a Path);
+
+impl Drop for Unmount<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0).status();
+    }
+}
+
+#[test]
+fn a_run_folder_that_goes_away_ends_the_run_with_its_name() {
+    let place = Place::with_classes();
+    let child = start(place.pretrain("run", &[LONG, &["teacher.steps=1000000"]].concat()));
+    wait_until("checkpoint", || newest_checkpoint(&place.path("run")).is_some());
+    while fs::remove_dir_all(place.path("run")).is_err() {}
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("cannot write"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("/run/"), "{}", stderr(&output));
+}
