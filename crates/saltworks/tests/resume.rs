@@ -312,7 +312,7 @@ fn a_full_disk_keeps_the_last_checkpoint_and_says_so() {
     let disk = place.path("disk");
     fs::create_dir(&disk).unwrap();
     let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=3m", "tmpfs"])
+        .args(["-t", "tmpfs", "-o", "size=32m", "tmpfs"])
         .arg(&disk)
         .status()
         .is_ok_and(|status| status.success());
@@ -326,8 +326,7 @@ fn a_full_disk_keeps_the_last_checkpoint_and_says_so() {
     let child = start(place.pretrain("disk/run", LONG));
     wait_until("checkpoint", || newest_checkpoint(&disk.join("run")).is_some());
     // Fills what is left.
-    let mut file = fs::File::create(&filler).unwrap();
-    let _ = std::io::copy(&mut std::io::repeat(7), &mut file);
+    let _ = std::io::copy(&mut std::io::repeat(7), &mut fs::File::create(&filler).unwrap());
     let output = child.wait_with_output().unwrap();
     let notes = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{notes}");

@@ -65,7 +65,10 @@ pub enum CheckpointError {
         name: String,
     },
     /// It could not be written; those before are as they were.
-    #[error("cannot write {path}: {source}. The checkpoints made before are whole")]
+    #[error(
+        "cannot write {path}: {source}. The checkpoints made before are whole: once this is mended, \
+         the same command goes on from the last"
+    )]
     Write {
         /// Which file.
         path: String,

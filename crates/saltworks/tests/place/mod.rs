@@ -69,6 +69,7 @@ impl Place {
 
     pub fn text(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
         saltworks::files::write_whole(&path, text.as_bytes()).unwrap();
         path
     }
