@@ -109,18 +109,13 @@ fn set(table: &mut Table, given: &str) -> Result<(), RecipeError> {
         here.clear(); // another kind has other keys
     }
     here.insert(last.to_owned(), value);
-    if keys.len() == 1 && !known.contains(&keys[0].to_owned()) {
-        if !SECTIONS.contains(&keys[0]) {
-            let names = known.iter().map(String::as_str).chain(SECTIONS);
-            let hint = nearest(keys[0], names.clone())
-                .map_or_else(String::new, |meant| format!(" Did you mean {meant:?}?"));
-            let list: Vec<&str> = names.collect();
-            return Err(fail(format!(
-                "no stage or section {:?}; there are {}.{hint}",
-                keys[0],
-                list.join(", ")
-            )));
-        }
+    let section = keys.first().filter(|key| keys.len() == 1 && !known.iter().any(|k| k == *key));
+    if let Some(section) = section.filter(|key| !SECTIONS.contains(key)) {
+        let names = known.iter().map(String::as_str).chain(SECTIONS);
+        let hint = nearest(section, names.clone())
+            .map_or_else(String::new, |meant| format!(" Did you mean {meant:?}?"));
+        let list = names.collect::<Vec<_>>().join(", ");
+        return Err(fail(format!("no stage or section {section:?}; there are {list}.{hint}")));
     }
     Ok(())
 }
