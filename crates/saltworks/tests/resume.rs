@@ -165,7 +165,7 @@ fn a_second_interrupt_leaves_at_once() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
     assert!(!stderr(&output).contains("interrupted in stage"), "{}", stderr(&output));
-    assert!(begun.elapsed() < Duration::from_secs(2));
+    assert!(begun.elapsed() < Duration::from_secs(5));
 }
 
 #[test]
