@@ -2,7 +2,7 @@
 
 use super::{Failure, asked};
 use crate::data::{
-    self, Crop, Holdout, Interpolation, Loader, LoaderOptions, Order, Source, Transform, hold_out,
+    self, Crop, Effects, Holdout, Loader, LoaderOptions, Order, Source, Transform, hold_out,
 };
 use crate::method::{Covered, Mae, MaeOptions, PixelNorm, SaltOptions};
 use crate::model::{Encoder, TransformerSpec, VitSpec};
@@ -72,7 +72,12 @@ pub(super) fn training_loader(recipe: &Recipe, stage: &Stage, place: usize) -> L
     } else {
         Crop::RandomResized { scale: augment.crop_scale, ratio: augment.crop_aspect }
     };
-    let interpolation = Interpolation::Bilinear;
+    let effects = Effects {
+        jitter: augment.jitter,
+        greyscale: augment.greyscale,
+        blur: augment.blur,
+        solarize: augment.solarize,
+    };
     // Each stage has its own order and augmentations.
     let seed = stage_seed(recipe.seed, place);
     LoaderOptions {
@@ -82,7 +87,13 @@ pub(super) fn training_loader(recipe: &Recipe, stage: &Stage, place: usize) -> L
         order: Order::Shuffled { seed },
         first_sample: 0,
         augment_seed: seed,
-        transform: Transform { size, crop, flip: augment.flip, interpolation },
+        transform: Transform {
+            size,
+            crop,
+            flip: augment.flip,
+            interpolation: augment.interpolation,
+            effects,
+        },
         channels: data.channels,
         normalize: normalize(data),
         max_unreadable: data.max_unreadable,
@@ -98,7 +109,10 @@ pub(super) fn feature_loader(data: &Data, source: Arc<dyn Source>) -> Result<Loa
         order: Order::Once,
         first_sample: 0,
         augment_seed: 0,
-        transform: Transform::center([data.size; 2]),
+        transform: Transform {
+            crop: Crop::Center { zoom: data.eval_zoom },
+            ..Transform::center([data.size; 2])
+        },
         channels: data.channels,
         normalize: normalize(data),
         max_unreadable: data.max_unreadable,

@@ -2,6 +2,12 @@
 //! torchvision 0.29 (transforms/transforms.py); sizes are resampled with Pillow's filters, widened
 //! when shrinking (antialias).
 
+mod blur;
+mod color;
+mod effects;
+
+pub use effects::{Blur, Effects, Jitter, Solarize};
+
 use engine::random::Random;
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
@@ -21,6 +27,8 @@ pub struct Transform {
     pub flip: f64,
     /// How sizes are changed.
     pub interpolation: Interpolation,
+    /// What happens to colours and sharpness.
+    pub effects: Effects,
 }
 
 /// Which part of an image is shown.
@@ -61,7 +69,8 @@ impl Transform {
     /// The whole image at this size: shorter side resized, centre kept.
     pub fn center(size: [usize; 2]) -> Self {
         let interpolation = Interpolation::Bicubic;
-        Self { size, crop: Crop::Center { zoom: 1.0 }, flip: 0.0, interpolation }
+        let effects = Effects::default();
+        Self { size, crop: Crop::Center { zoom: 1.0 }, flip: 0.0, interpolation, effects }
     }
 
     /// Checks the settings.
@@ -77,6 +86,7 @@ impl Transform {
         if !(0.0..=1.0).contains(&self.flip) {
             return Err(Error::setting("flip", &self.flip, "a chance of 0 to 1"));
         }
+        self.effects.validate(self.size)?;
         match self.crop {
             Crop::RandomResized { scale, .. } if !scale.lies_within(0.0, 1.0) => {
                 let expected = "[min, max] with 0 < min <= max <= 1";
@@ -117,6 +127,7 @@ impl Transform {
         if self.flip > 0.0 && random.uniform_f64() < self.flip {
             result.flip();
         }
+        self.effects.apply(&mut result, random);
         result
     }
 
@@ -201,5 +212,7 @@ fn central_area([height, width]: [usize; 2], ratio: Range) -> Area {
     Area { top, left, height: part_height, width: part_width }
 }
 
+#[cfg(test)]
+mod golden;
 #[cfg(test)]
 mod tests;

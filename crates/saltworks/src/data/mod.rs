@@ -16,7 +16,7 @@ mod pixels;
 mod sampler;
 mod source;
 
-pub use augment::{Crop, Interpolation, Transform};
+pub use augment::{Blur, Crop, Effects, Interpolation, Jitter, Solarize, Transform};
 pub use decode::decode;
 pub use error::{Error, Result};
 pub use folder::Folder;

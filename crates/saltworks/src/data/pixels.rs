@@ -89,7 +89,8 @@ impl Pixels {
     }
 }
 
-fn luma(rgb: &[u8]) -> u8 {
+/// Grey of a pixel of red, green and blue.
+pub(super) fn luma(rgb: &[u8]) -> u8 {
     let [r, g, b] = [0, 1, 2].map(|channel| u32::from(rgb[channel]));
     ((r * 19_595 + g * 38_470 + b * 7_471 + 0x8000) >> 16) as u8
 }

@@ -180,6 +180,9 @@ fn check(recipe: &Recipe) -> Result<(), RecipeError> {
     if !(0.0..=1.0).contains(&data.max_unreadable) {
         return value("data.max_unreadable", data.max_unreadable.to_string(), "a share of 0 to 1");
     }
+    if !(1.0..=16.0).contains(&data.eval_zoom) {
+        return value("data.eval_zoom", data.eval_zoom.to_string(), "1 to 16");
+    }
     let checkpoint = recipe.checkpoint;
     if checkpoint.keep == 0 {
         return value("checkpoint.keep", "0".into(), "at least 1");

@@ -6,6 +6,7 @@
 
 mod difference;
 mod load;
+mod normalize;
 mod schema;
 mod suggest;
 

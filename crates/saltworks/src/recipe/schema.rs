@@ -2,6 +2,7 @@
 //! stands here and nowhere else.
 
 use super::RecipeError;
+use crate::data::{Blur, Interpolation, Jitter, Solarize};
 use crate::mask::{Masking, MultiBlock};
 use crate::range::Range;
 use serde::{Deserialize, Serialize};
@@ -58,6 +59,9 @@ pub struct Data {
     pub max_unreadable: f64,
     /// Random changes to training images.
     pub augment: Augment,
+    /// For probes the shorter side is resized to this times `size`, bicubic, and the centre kept;
+    /// 1.143 is the 256 to 224 of ImageNet.
+    pub eval_zoom: f64,
 }
 
 impl Default for Data {
@@ -73,13 +77,14 @@ impl Default for Data {
             // (guess) Large sets fetched from the web have broken files; more is a wrong path.
             max_unreadable: 0.01,
             augment: Augment::default(),
+            eval_zoom: 1.0,
         }
     }
 }
 
-/// `data.normalize`: (v/255 - mean)/std by channel.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+/// `data.normalize`: (v/255 - mean)/std by channel. Or a name: "imagenet", "inception" (0.5 and 0.5)
+/// or "clip", timm's IMAGENET_DEFAULT, IMAGENET_INCEPTION and OPENAI_CLIP (timm/data/constants.py).
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Normalize {
     /// One number, or one per channel.
     pub mean: Vec<f32>,
@@ -88,7 +93,7 @@ pub struct Normalize {
 }
 
 impl Default for Normalize {
-    /// timm's IMAGENET_INCEPTION numbers: to [-1, 1].
+    /// "inception": to [-1, 1].
     fn default() -> Self {
         Self { mean: vec![0.5], std: vec![0.5] }
     }
@@ -104,6 +109,16 @@ pub struct Augment {
     pub crop_aspect: Range,
     /// Chance of a horizontal flip.
     pub flip: f64,
+    /// How crops are resized: `bilinear`, as torchvision's default, or `bicubic`, as MAE.
+    pub interpolation: Interpolation,
+    /// Brightness, contrast, saturation and hue, e.g. `{ hue = 0.1 }`; none if not given.
+    pub jitter: Option<Jitter>,
+    /// Chance of a colour image becoming grey.
+    pub greyscale: f64,
+    /// Gaussian blur, e.g. `{ kernel = 9 }`; none if not given.
+    pub blur: Option<Blur>,
+    /// Inversion of bright values, e.g. `{ threshold = 128 }`; none if not given.
+    pub solarize: Option<Solarize>,
 }
 
 impl Default for Augment {
@@ -113,6 +128,11 @@ impl Default for Augment {
             crop_scale: Range::new(0.2, 1.0),
             crop_aspect: Range::new(3.0 / 4.0, 4.0 / 3.0),
             flip: 0.5,
+            interpolation: Interpolation::Bilinear,
+            jitter: None,
+            greyscale: 0.0,
+            blur: None,
+            solarize: None,
         }
     }
 }

@@ -8,7 +8,7 @@ fn picture() -> Pixels {
 }
 
 fn transform(size: [usize; 2], crop: Crop) -> Transform {
-    Transform { size, crop, flip: 0.0, interpolation: Interpolation::Bicubic }
+    Transform { crop, ..Transform::center(size) }
 }
 
 /// Pillow 13.0: `Image.fromarray(picture).resize((4, 3), Image.BILINEAR)`, `BICUBIC`.

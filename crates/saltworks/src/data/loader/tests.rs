@@ -2,16 +2,15 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::data::{Crop, Interpolation, Pixels, Sample, builtin, open};
+use crate::data::{Crop, Pixels, Sample, builtin, open};
 use crate::range::Range;
 
 fn options() -> LoaderOptions {
     let (scale, ratio) = (Range::new(0.3, 1.0), Range::new(0.75, 4.0 / 3.0));
     let transform = Transform {
-        size: [28, 28],
         crop: Crop::RandomResized { scale, ratio },
         flip: 0.5,
-        interpolation: Interpolation::Bicubic,
+        ..Transform::center([28, 28])
     };
     LoaderOptions {
         batch: 32,

@@ -1,0 +1,125 @@
+//! torchvision's output on the same picture (tests/golden/make_augment.py).
+
+use std::path::Path;
+
+use super::*;
+use crate::weights;
+
+fn goldens() -> weights::Named {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/augment.safetensors");
+    weights::load(Path::new(path)).unwrap().tensors
+}
+
+fn picture(goldens: &weights::Named) -> Pixels {
+    let picture = &goldens["picture"];
+    let data = picture.as_slice().iter().map(|&value| value as u8).collect();
+    Pixels { data, height: picture.dim(0), width: picture.dim(1), channels: 3 }
+}
+
+/// What to do for a golden's name: the change, then its numbers.
+fn made(name: &str, picture: &Pixels) -> Option<Pixels> {
+    let mut words = name.split(' ');
+    let (change, numbers): (_, Vec<&str>) = (words.next()?, words.collect());
+    let number = |place: usize| numbers[place].parse::<f64>().unwrap();
+    let interpolation = match numbers.first() {
+        Some(&"bilinear") => Interpolation::Bilinear,
+        _ => Interpolation::Bicubic,
+    };
+    let mut image = picture.clone();
+    match change {
+        "brightness" => color::brightness(&mut image, number(0)),
+        "contrast" => color::contrast(&mut image, number(0)),
+        "saturation" => color::saturation(&mut image, number(0)),
+        "hue" => color::hue(&mut image, number(0)),
+        "greyscale" => color::greyscale(&mut image),
+        "solarize" => color::solarize(&mut image, number(0) as u8),
+        "blur" => blur::blur(&mut image, number(0) as usize, number(1)),
+        "crop" => {
+            let transform = Transform { interpolation, ..Transform::center([12, 12]) };
+            let part = picture.crop(3, 5, 17, 21);
+            image = transform.resize(&part, [12, 12], &mut Resizer::new());
+        }
+        "center" => {
+            let transform = Transform { interpolation, ..Transform::center([12, 12]) };
+            image = transform.center_crop(picture, 16.0 / 12.0, &mut Resizer::new());
+        }
+        _ => return None,
+    }
+    Some(image)
+}
+
+#[test]
+fn every_change_is_torchvisions() {
+    let goldens = goldens();
+    let picture = picture(&goldens);
+    let mut compared = 0;
+    for (name, golden) in &goldens {
+        let Some(image) = made(name, &picture) else { continue };
+        let differences: Vec<f32> = image
+            .data
+            .iter()
+            .zip(golden.as_slice())
+            .map(|(&a, b)| (f32::from(a) - b).abs())
+            .collect();
+        assert_eq!(differences.len(), golden.len(), "{name}");
+        let most = differences.iter().copied().fold(0.0, f32::max);
+        let mean = differences.iter().sum::<f32>() / differences.len() as f32;
+        // Colours are the same arithmetic. Sums of weights, here in other precision, may round
+        // the other way, in each of two passes.
+        let exact = !["blur", "crop", "center"].iter().any(|change| name.starts_with(change));
+        let bound = if exact { 0.0 } else { 2.0 };
+        assert!(most <= bound && mean <= 0.5, "{name}: at most {most}, mean {mean}");
+        compared += 1;
+    }
+    assert_eq!(compared, goldens.len() - 1);
+}
+
+#[test]
+fn effects_happen_as_often_as_their_chance_and_draw_nothing_when_off() {
+    let goldens = goldens();
+    let picture = picture(&goldens);
+    let mut off = Random::new(0, "test", 0);
+    let mut same = picture.clone();
+    Effects::default().apply(&mut same, &mut off);
+    assert_eq!(
+        (same, off.uniform_f64()),
+        (picture.clone(), Random::new(0, "test", 0).uniform_f64())
+    );
+    for effects in [
+        Effects { jitter: Some(Jitter { chance: 0.3, ..Jitter::default() }), ..Effects::default() },
+        Effects { greyscale: 0.3, ..Effects::default() },
+        Effects {
+            blur: Some(Blur { chance: 0.3, kernel: 5, sigma: Range::new(1.0, 2.0) }),
+            ..Effects::default()
+        },
+        Effects { solarize: Some(Solarize { chance: 0.3, threshold: 128 }), ..Effects::default() },
+    ] {
+        let changed = (0..1000).filter(|&index| {
+            let mut image = picture.clone();
+            effects.apply(&mut image, &mut Random::new(0, "test", index));
+            image != picture
+        });
+        // Six standard deviations of a thousand draws.
+        let changed = changed.count();
+        assert!((213..=387).contains(&changed), "{effects:?}: {changed}");
+    }
+}
+
+#[test]
+fn wrong_settings_are_named() {
+    let refused = |effects: Effects| {
+        Transform { effects, ..Transform::center([8, 8]) }.validate().unwrap_err().to_string()
+    };
+    let jitter =
+        |hue| Effects { jitter: Some(Jitter { hue, ..Jitter::default() }), ..Effects::default() };
+    assert!(refused(jitter(0.6)).contains("augment.jitter.hue is 0.6, expected 0 to 0.5"));
+    assert!(refused(jitter(f64::NAN)).contains("augment.jitter.hue is NaN"));
+    let blur =
+        |kernel| Effects { blur: Some(Blur { kernel, ..Blur::default() }), ..Effects::default() };
+    assert!(refused(blur(4)).contains("augment.blur.kernel is 4, expected an odd number"));
+    assert!(refused(blur(17)).contains("augment.blur.kernel is 17"));
+    assert!(
+        refused(Effects { greyscale: 2.0, ..Effects::default() })
+            .contains("augment.greyscale is 2")
+    );
+}
