@@ -87,9 +87,11 @@ fn to_hsv([r, g, b]: [u8; 3]) -> [u8; 3] {
     } else {
         4.0 + green - red
     };
-    let hue = (f64::from(sector) / 6.0 + 1.0) % 1.0;
+    // Kept as a float, multiplied as a double, as the C code is compiled.
+    let hue = ((f64::from(sector) / 6.0 + 1.0) % 1.0) as f32;
     let saturation = range / f32::from(most);
-    [(hue as f32 * 255.0) as u8, (saturation * 255.0) as u8, most]
+    let [hue, saturation] = [hue, saturation].map(|share| (f64::from(share) * 255.0) as u8);
+    [hue, saturation, most]
 }
 
 /// Pillow's HSV to RGB (libImaging/Convert.c, hsv2rgb).
@@ -97,11 +99,13 @@ fn to_rgb([h, s, v]: [u8; 3]) -> [u8; 3] {
     if s == 0 {
         return [v; 3];
     }
-    let hue = f32::from(h) * 6.0 / 255.0;
-    let saturation = f32::from(s) / 255.0;
+    let hue = (f64::from(h) * 6.0 / 255.0) as f32;
+    let saturation = (f64::from(s) / 255.0) as f32;
     let (sector, part) = (hue.floor(), hue - hue.floor());
-    let level = |share: f32| (f32::from(v) * (1.0 - share)).round() as u8;
-    let (p, q, t) = (level(saturation), level(saturation * part), level(saturation * (1.0 - part)));
+    let level = |share: f64| (f64::from(v) * (1.0 - share)).round() as u8;
+    let p = level(f64::from(saturation));
+    let q = level(f64::from(saturation * part));
+    let t = level(f64::from(saturation) * (1.0 - f64::from(part)));
     match sector as u8 % 6 {
         0 => [v, t, p],
         1 => [q, v, p],

@@ -1,19 +1,23 @@
 //! torchvision's output on the same picture (tests/golden/make_augment.py).
 
-use std::path::Path;
+use std::collections::BTreeMap;
+
+use safetensors::SafeTensors;
 
 use super::*;
-use crate::weights;
 
-fn goldens() -> weights::Named {
+/// Pictures by name.
+fn goldens() -> BTreeMap<String, Pixels> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/augment.safetensors");
-    weights::load(Path::new(path)).unwrap().tensors
-}
-
-fn picture(goldens: &weights::Named) -> Pixels {
-    let picture = &goldens["picture"];
-    let data = picture.as_slice().iter().map(|&value| value as u8).collect();
-    Pixels { data, height: picture.dim(0), width: picture.dim(1), channels: 3 }
+    let bytes = std::fs::read(path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let pictures = file.iter().map(|(name, view)| {
+        let values = view.data().chunks_exact(4);
+        let data = values.map(|v| f32::from_le_bytes([v[0], v[1], v[2], v[3]]) as u8).collect();
+        let [height, width, channels] = [0, 1, 2].map(|axis| view.shape()[axis]);
+        (name.to_owned(), Pixels { data, height, width, channels })
+    });
+    pictures.collect()
 }
 
 /// What to do for a golden's name: the change, then its numbers.
@@ -51,22 +55,20 @@ fn made(name: &str, picture: &Pixels) -> Option<Pixels> {
 #[test]
 fn every_change_is_torchvisions() {
     let goldens = goldens();
-    let picture = picture(&goldens);
+    let picture = &goldens["picture"];
     let mut compared = 0;
     for (name, golden) in &goldens {
-        let Some(image) = made(name, &picture) else { continue };
-        let differences: Vec<f32> = image
-            .data
-            .iter()
-            .zip(golden.as_slice())
-            .map(|(&a, b)| (f32::from(a) - b).abs())
-            .collect();
-        assert_eq!(differences.len(), golden.len(), "{name}");
+        let Some(image) = made(name, picture) else { continue };
+        let pairs = image.data.iter().zip(&golden.data);
+        let differences: Vec<f32> = pairs.map(|(&a, &b)| f32::from(a.abs_diff(b))).collect();
+        assert_eq!(differences.len(), golden.data.len(), "{name}");
         let most = differences.iter().copied().fold(0.0, f32::max);
         let mean = differences.iter().sum::<f32>() / differences.len() as f32;
         // Colours are the same arithmetic. Sums of weights, here in other precision, may round
-        // the other way, in each of two passes.
-        let exact = !["blur", "crop", "center"].iter().any(|change| name.starts_with(change));
+        // the other way, in each of two passes; so may one pixel in hundreds on its way through
+        // HSV, where C may keep more digits than it must.
+        let exact =
+            !["blur", "crop", "center", "hue"].iter().any(|change| name.starts_with(change));
         let bound = if exact { 0.0 } else { 2.0 };
         assert!(most <= bound && mean <= 0.5, "{name}: at most {most}, mean {mean}");
         compared += 1;
@@ -77,7 +79,7 @@ fn every_change_is_torchvisions() {
 #[test]
 fn effects_happen_as_often_as_their_chance_and_draw_nothing_when_off() {
     let goldens = goldens();
-    let picture = picture(&goldens);
+    let picture = &goldens["picture"];
     let mut off = Random::new(0, "test", 0);
     let mut same = picture.clone();
     Effects::default().apply(&mut same, &mut off);
@@ -97,7 +99,7 @@ fn effects_happen_as_often_as_their_chance_and_draw_nothing_when_off() {
         let changed = (0..1000).filter(|&index| {
             let mut image = picture.clone();
             effects.apply(&mut image, &mut Random::new(0, "test", index));
-            image != picture
+            image != *picture
         });
         // Six standard deviations of a thousand draws.
         let changed = changed.count();
