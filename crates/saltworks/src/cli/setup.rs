@@ -23,7 +23,7 @@ pub(super) struct Images {
 /// Opens the data and holds out what the probes need.
 pub(super) fn open(recipe: &Recipe) -> Result<Images, Failure> {
     let data = &recipe.data;
-    let source = data::open(Path::new(&data.path)).map_err(asked)?;
+    let source = data::open(Path::new(&data.path), data.background).map_err(asked)?;
     let labelled = source.classes().len() > 1 && (0..source.len()).all(|i| source.label(i) >= 0);
     if data.holdout == 0 || !labelled {
         // Nothing to probe: all images train.

@@ -1,38 +1,113 @@
-//! From the bytes of a PNG or JPEG file to pixels.
+//! From the bytes of an image file to pixels: PNG, JPEG, WebP, BMP and TIFF.
 
 use std::io::Cursor;
 
-use image::{ColorType, DynamicImage, ImageDecoder, ImageReader, Limits};
+use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
-use super::{Error, Pixels, Result};
+use super::{Error, Info, Pixels, Result};
 
 /// Memory one image may take while it is decoded; 100 megapixels of 16-bit RGB need 600 MB.
 const MOST_DECODE_BYTES: u64 = 1 << 30;
 
-/// Decodes a PNG or JPEG, told apart by content, not name; `name` is for messages. Sixteen bits
-/// become eight, transparency is dropped, and an EXIF orientation is carried out.
-pub fn decode(bytes: &[u8], name: &str) -> Result<Pixels> {
-    let fail = |problem: String| Error::Image { name: name.to_owned(), problem };
-    if bytes.is_empty() {
-        return Err(fail("is empty, expected a PNG or JPEG image".to_owned()));
+/// What stands behind transparent pixels: red, green, blue.
+pub type Background = [u8; 3];
+
+/// Decodes an image, its format told by content, not name; `name` is for messages. Sixteen bits
+/// become eight, an EXIF orientation is carried out, and transparent pixels are laid over
+/// `background`, where torchvision's `convert("RGB")` shows whatever colour they hide.
+pub fn decode(bytes: &[u8], name: &str, background: Background) -> Result<Pixels> {
+    match format(bytes, name)? {
+        ImageFormat::Jpeg => decode_jpeg(bytes, name),
+        format => decode_other(bytes, format, name, background),
     }
-    if is_cut_jpeg(bytes) {
-        let found = bytes.len();
-        return Err(fail(format!("JPEG is cut off after {found} bytes, before its end marker")));
-    }
-    let image = decode_any(bytes).map_err(|error| fail(problem(&error)))?;
-    if image.width() == 0 || image.height() == 0 {
-        return Err(fail("holds no pixel".to_owned()));
-    }
-    Ok(pixels(&image))
 }
 
-fn decode_any(bytes: &[u8]) -> image::ImageResult<DynamicImage> {
+/// What the header says, after the orientation; the pixels are not decoded. A JPEG that is cut off
+/// is refused all the same.
+pub(super) fn info(bytes: &[u8], name: &str, background: Background) -> Result<Info> {
+    let format = format(bytes, name)?;
+    if format == ImageFormat::Jpeg {
+        check_jpeg(bytes, name)?;
+    }
+    let mut decoder = decoder(bytes, format).map_err(|error| fail(name, problem(&error)))?;
+    let (width, height) = decoder.dimensions();
+    let turned = decoder.orientation().is_ok_and(turns);
+    let (width, height) = if turned { (height, width) } else { (width, height) };
+    let colour = decoder.color_type();
+    let grey = is_grey(colour) && (!colour.has_alpha() || is_grey_background(background));
+    let channels = if grey { 1 } else { 3 };
+    let bytes = bytes.len() as u64;
+    Ok(Info { height: height as usize, width: width as usize, channels, bytes })
+}
+
+fn turns(orientation: image::metadata::Orientation) -> bool {
+    use image::metadata::Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+    matches!(orientation, Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH)
+}
+
+fn fail(name: &str, problem: String) -> Error {
+    Error::Image { name: name.to_owned(), problem }
+}
+
+/// Which of the formats that are read; others are refused by their names.
+fn format(bytes: &[u8], name: &str) -> Result<ImageFormat> {
+    use ImageFormat::{Bmp, Jpeg, Png, Tiff, WebP};
+    const EXPECTED: &str = "expected PNG, JPEG, WebP, BMP or TIFF";
+    if bytes.is_empty() {
+        return Err(fail(name, format!("is empty, {EXPECTED}")));
+    }
+    if bytes.starts_with(&[0xFF, 0xD8]) {
+        // Also where the third byte, that `guess_format` asks for, is cut off.
+        return Ok(Jpeg);
+    }
+    match image::guess_format(bytes) {
+        Ok(format @ (Png | WebP | Bmp | Tiff)) => Ok(format),
+        Ok(format) => {
+            let found = format!("{format:?}").to_uppercase();
+            Err(fail(name, format!("holds a {found} image, {EXPECTED}")))
+        }
+        Err(_) => Err(fail(name, format!("is no image that is known here, {EXPECTED}"))),
+    }
+}
+
+fn decode_jpeg(bytes: &[u8], name: &str) -> Result<Pixels> {
+    check_jpeg(bytes, name)?;
+    // A JPEG has no transparency.
+    decode_other(bytes, ImageFormat::Jpeg, name, Background::default())
+}
+
+fn check_jpeg(bytes: &[u8], name: &str) -> Result<()> {
+    if !has_end_of_image(bytes.get(2..).unwrap_or_default()) {
+        let found = bytes.len();
+        let problem = format!("JPEG is cut off after {found} bytes, before its end marker");
+        return Err(fail(name, problem));
+    }
+    Ok(())
+}
+
+fn decode_other(
+    bytes: &[u8],
+    format: ImageFormat,
+    name: &str,
+    background: Background,
+) -> Result<Pixels> {
+    let image = decode_image(bytes, format).map_err(|error| fail(name, problem(&error)))?;
+    if image.width() == 0 || image.height() == 0 {
+        return Err(fail(name, "holds no pixel".to_owned()));
+    }
+    Ok(pixels(&image, background))
+}
+
+fn decoder(bytes: &[u8], format: ImageFormat) -> image::ImageResult<impl ImageDecoder> {
     let mut limits = Limits::default();
     limits.max_alloc = Some(MOST_DECODE_BYTES);
-    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(limits);
-    let mut decoder = reader.into_decoder()?;
+    reader.into_decoder()
+}
+
+fn decode_image(bytes: &[u8], format: ImageFormat) -> image::ImageResult<DynamicImage> {
+    let mut decoder = decoder(bytes, format)?;
     let orientation = decoder.orientation()?;
     // The limit does not count the output itself.
     if decoder.total_bytes() > MOST_DECODE_BYTES {
@@ -46,7 +121,6 @@ fn decode_any(bytes: &[u8]) -> image::ImageResult<DynamicImage> {
 
 fn problem(error: &image::ImageError) -> String {
     match error {
-        image::ImageError::Unsupported(_) => "is neither PNG nor JPEG".to_owned(),
         image::ImageError::Limits(_) => {
             format!("needs more than {} MiB of memory to decode", MOST_DECODE_BYTES >> 20)
         }
@@ -54,25 +128,44 @@ fn problem(error: &image::ImageError) -> String {
     }
 }
 
-fn pixels(image: &DynamicImage) -> Pixels {
+fn is_grey(colour: ColorType) -> bool {
+    matches!(colour, ColorType::L8 | ColorType::La8 | ColorType::L16 | ColorType::La16)
+}
+
+fn is_grey_background([red, green, blue]: Background) -> bool {
+    red == green && green == blue
+}
+
+fn pixels(image: &DynamicImage, background: Background) -> Pixels {
     let (height, width) = (image.height() as usize, image.width() as usize);
-    let grey =
-        matches!(image.color(), ColorType::L8 | ColorType::La8 | ColorType::L16 | ColorType::La16);
-    let (data, channels) = match grey {
-        true => (image.to_luma8().into_raw(), 1),
-        false => (image.to_rgb8().into_raw(), 3),
+    let colour = image.color();
+    let (data, channels) = match (is_grey(colour), colour.has_alpha()) {
+        (true, true) if is_grey_background(background) => {
+            let [behind, ..] = background;
+            let pixels = image.to_luma_alpha8();
+            (pixels.pixels().map(|pixel| over(pixel[0], pixel[1], behind)).collect(), 1)
+        }
+        (_, true) => {
+            let pixels = image.to_rgba8();
+            let mix = |pixel: &image::Rgba<u8>| {
+                [0, 1, 2].map(|channel| over(pixel[channel], pixel[3], background[channel]))
+            };
+            (pixels.pixels().flat_map(mix).collect(), 3)
+        }
+        (true, false) => (image.to_luma8().into_raw(), 1),
+        (false, false) => (image.to_rgb8().into_raw(), 3),
     };
     Pixels { data, height, width, channels }
 }
 
-/// Whether a JPEG ends before its end-of-image marker (ITU T.81, B.1.1). The decoder itself fills
-/// the missing part with grey and says nothing.
-fn is_cut_jpeg(bytes: &[u8]) -> bool {
-    const START: [u8; 2] = [0xFF, 0xD8];
-    bytes.starts_with(&START) && !has_end_of_image(&bytes[2..])
+/// front α + behind (1 - α), rounded.
+fn over(front: u8, alpha: u8, behind: u8) -> u8 {
+    let [front, alpha, behind] = [front, alpha, behind].map(u32::from);
+    ((front * alpha + behind * (255 - alpha) + 127) / 255) as u8
 }
 
-/// Walks the markers after the first: a segment is skipped by its length, so that the end marker of
+/// Whether a JPEG reaches its end-of-image marker (ITU T.81, B.1.1); where it does not, the decoder
+/// fills the missing part with grey and says nothing. `rest` follows the first marker. A segment is skipped by its length, so that the end marker of
 /// an embedded thumbnail does not count; coded data is scanned for the next marker, where 0xFF of
 /// the data itself is followed by 0 and restart markers (D0 to D7) stand alone.
 fn has_end_of_image(mut rest: &[u8]) -> bool {
@@ -98,7 +191,10 @@ fn is_marker(first: u8, second: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image::ImageFormat;
+
+    fn decode(bytes: &[u8], name: &str) -> Result<Pixels> {
+        super::decode(bytes, name, [0; 3])
+    }
 
     fn encoded(format: ImageFormat) -> Vec<u8> {
         let image = image::RgbImage::from_fn(40, 30, |x, y| {
@@ -142,8 +238,43 @@ mod tests {
 
     #[test]
     fn what_is_no_image_is_refused() {
-        let message = decode(b"GIF89a and more", "a.png").unwrap_err().to_string();
-        assert_eq!(message, "a.png: is neither PNG nor JPEG. Replace or remove the file");
+        let message = |bytes: &[u8]| decode(bytes, "a.png").unwrap_err().to_string();
+        let expected = "expected PNG, JPEG, WebP, BMP or TIFF. Replace or remove the file";
+        assert_eq!(message(b"GIF89a and more"), format!("a.png: holds a GIF image, {expected}"));
+        assert_eq!(message(b"hello"), format!("a.png: is no image that is known here, {expected}"));
+        assert_eq!(message(b""), format!("a.png: is empty, {expected}"));
+    }
+
+    #[test]
+    fn formats_without_loss_give_the_same_pixels_and_all_state_their_sizes() {
+        let png = decode(&encoded(ImageFormat::Png), "a.png").unwrap();
+        for format in [ImageFormat::WebP, ImageFormat::Bmp, ImageFormat::Tiff] {
+            assert_eq!(decode(&encoded(format), "a").unwrap(), png, "{format:?}");
+        }
+        for format in [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP, ImageFormat::Tiff] {
+            let info = info(&encoded(format), "a", [0; 3]).unwrap();
+            assert_eq!((info.height, info.width, info.channels), (30, 40, 3), "{format:?}");
+        }
+    }
+
+    #[test]
+    fn transparent_pixels_show_the_background() {
+        let png = |image: DynamicImage| {
+            let mut bytes = Cursor::new(Vec::new());
+            image.write_to(&mut bytes, ImageFormat::Png).unwrap();
+            bytes.into_inner()
+        };
+        let colour = image::RgbaImage::from_vec(2, 1, vec![200, 100, 50, 128, 9, 9, 9, 0]);
+        let colour = png(DynamicImage::ImageRgba8(colour.unwrap()));
+        let data = |bytes: &[u8], behind| super::decode(bytes, "a", behind).unwrap().data;
+        // 200 * 128/255 = 100.4, 100 -> 50.2, 50 -> 25.1.
+        assert_eq!(data(&colour, [0; 3]), [100, 50, 25, 0, 0, 0]);
+        assert_eq!(data(&colour, [255, 0, 10]), [227, 50, 30, 255, 0, 10]);
+        let grey = image::GrayAlphaImage::from_vec(1, 1, vec![80, 0]).unwrap();
+        let grey = png(DynamicImage::ImageLumaA8(grey));
+        assert_eq!(data(&grey, [7; 3]), [7]);
+        assert_eq!(data(&grey, [7, 8, 9]), [7, 8, 9]);
+        assert_eq!(info(&grey, "a", [7, 8, 9]).unwrap().channels, 3);
     }
 
     #[test]

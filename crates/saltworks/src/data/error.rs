@@ -27,7 +27,10 @@ pub enum Error {
         source: io::Error,
     },
     /// A folder without images.
-    #[error("{}: 0 images: looked for .png .jpg .jpeg in it and its sub-folders, found {found}. {advice}", .path.display())]
+    #[error(
+        "{}: 0 images: looked for .png .jpg .jpeg .webp .bmp .tif .tiff in it and its sub-folders, \
+         found {found}. {advice}", .path.display()
+    )]
     NoImages {
         /// The folder.
         path: PathBuf,

@@ -1,17 +1,11 @@
-//! Folders of PNG and JPEG files; the sub-folders right inside are the classes.
+//! Folders of image files; the sub-folders right inside are the classes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use super::{Error, Result, Sample, Source, decode};
-
-/// Extensions that are read, in any case.
-const EXTENSIONS: [&str; 3] = ["png", "jpg", "jpeg"];
-
-/// Most bytes of one image file.
-const MOST_FILE_BYTES: u64 = 1 << 30;
+use super::image_file::{self, extension};
+use super::{Background, Error, Info, Result, Sample, Source};
 
 /// Images in the order of their paths. A file below the sub-folder `cats` has the class `cats`
 /// however deep it lies; a file right inside the folder has none.
@@ -20,11 +14,12 @@ pub struct Folder {
     root: PathBuf,
     files: Vec<(PathBuf, i32)>,
     classes: Vec<String>,
+    background: Background,
 }
 
 impl Folder {
     /// Lists the images of a folder and its sub-folders.
-    pub fn open(root: &Path) -> Result<Self> {
+    pub fn open(root: &Path, background: Background) -> Result<Self> {
         let mut listing = Listing::default();
         let mut classes = Vec::new();
         let mut files = Vec::new();
@@ -46,7 +41,7 @@ impl Folder {
         if files.is_empty() {
             return Err(listing.no_images(root));
         }
-        Ok(Self { root: root.into(), files, classes })
+        Ok(Self { root: root.into(), files, classes, background })
     }
 }
 
@@ -57,17 +52,11 @@ impl Source for Folder {
 
     fn read(&self, index: usize) -> Result<Sample> {
         let (path, label) = &self.files[index];
-        let name = path.display().to_string();
-        let file = fs::File::open(path).map_err(|error| Error::read(path, error))?;
-        let mut bytes = Vec::new();
-        // Not by the size it states: a device states none and has no end.
-        let read = file.take(MOST_FILE_BYTES + 1).read_to_end(&mut bytes);
-        read.map_err(|error| Error::read(path, error))?;
-        if bytes.len() as u64 > MOST_FILE_BYTES {
-            let problem = format!("is longer than {MOST_FILE_BYTES} bytes. Replace or remove it");
-            return Err(Error::Image { name, problem });
-        }
-        Ok(Sample { image: decode(&bytes, &name)?, label: *label, name })
+        image_file::read(path, *label, self.background)
+    }
+
+    fn info(&self, index: usize) -> Result<Info> {
+        image_file::info(&self.files[index].0, self.background)
     }
 
     fn label(&self, index: usize) -> i32 {
@@ -130,9 +119,7 @@ impl Listing {
             let kind = fs::metadata(&path).map(|metadata| metadata.file_type());
             if kind.as_ref().is_ok_and(fs::FileType::is_dir) {
                 folders.push(path);
-            } else if kind.is_ok_and(|kind| kind.is_file())
-                && EXTENSIONS.contains(&extension.as_str())
-            {
+            } else if kind.is_ok_and(|kind| kind.is_file()) && image_file::is_image(&path) {
                 files.push(path);
             } else {
                 *self.others.entry(extension).or_default() += 1;
@@ -152,20 +139,19 @@ impl Listing {
         let found: Vec<_> = counts.iter().take(5).map(count).collect();
         let (found, advice) = match found.is_empty() {
             true => ("no file".to_owned(), "Set data.path to the folder of the images"),
-            false => (found.join(", "), "Convert them to PNG or JPEG, or choose another folder"),
+            false => {
+                (found.join(", "), "Convert them to PNG, JPEG or WebP, or choose another folder")
+            }
         };
         Error::NoImages { path: root.into(), found, advice }
     }
 }
 
-/// The extension in lower case, without the dot; empty without one.
-fn extension(path: &Path) -> String {
-    path.extension().map(|extension| extension.to_string_lossy().to_lowercase()).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const BLACK: Background = [0; 3];
 
     fn image(path: &Path, value: u8) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -187,7 +173,7 @@ mod tests {
             image(&root.join(name), value);
         }
         touch(&root.join("empty/notes.txt"));
-        let source = Folder::open(root).unwrap();
+        let source = Folder::open(root, BLACK).unwrap();
         assert_eq!(source.classes(), ["cats", "dogs"]);
         let labels: Vec<_> = (0..source.len()).map(|index| source.label(index)).collect();
         assert_eq!(labels, [0, 1, 1]);
@@ -209,7 +195,7 @@ mod tests {
         }
         let pipe = std::process::Command::new("mkfifo").arg(root.join("dogs/3.png")).status();
         assert!(pipe.unwrap().success());
-        assert_eq!(Folder::open(root).unwrap().len(), 2);
+        assert_eq!(Folder::open(root, BLACK).unwrap().len(), 2);
     }
 
     #[test]
@@ -217,7 +203,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         image(&folder.path().join("2.png"), 2);
         image(&folder.path().join("1.png"), 1);
-        let source = Folder::open(folder.path()).unwrap();
+        let source = Folder::open(folder.path(), BLACK).unwrap();
         assert_eq!((source.label(0), source.classes().len(), source.len()), (-1, 0, 2));
         assert_eq!(source.read(0).unwrap().image.data[0], 1);
     }
@@ -225,12 +211,16 @@ mod tests {
     #[test]
     fn a_folder_without_images_says_what_it_holds() {
         let folder = tempfile::tempdir().unwrap();
-        let message = || Folder::open(folder.path()).unwrap_err().to_string();
-        assert!(message().contains("0 images: looked for .png .jpg .jpeg"), "{}", message());
+        let message = || Folder::open(folder.path(), BLACK).unwrap_err().to_string();
+        assert!(
+            message().contains("0 images: looked for .png .jpg .jpeg .webp .bmp .tif .tiff"),
+            "{}",
+            message()
+        );
         assert!(message().contains("found no file"), "{}", message());
-        (0..3).for_each(|index| touch(&folder.path().join(format!("a/{index}.TIF"))));
+        (0..3).for_each(|index| touch(&folder.path().join(format!("a/{index}.GIF"))));
         touch(&folder.path().join("README"));
-        assert!(message().contains("found 3 .tif, 1 without extension"), "{}", message());
+        assert!(message().contains("found 3 .gif, 1 without extension"), "{}", message());
     }
 
     #[test]
@@ -240,7 +230,7 @@ mod tests {
         image(&path, 7);
         let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
         file.set_len(file.metadata().unwrap().len() / 2).unwrap();
-        let source = Folder::open(folder.path()).unwrap();
+        let source = Folder::open(folder.path(), BLACK).unwrap();
         let message = source.read(0).unwrap_err().to_string();
         assert!(message.contains("cats/1.jpg: JPEG is cut off after"), "{message}");
     }
@@ -252,7 +242,7 @@ mod tests {
         image(&folder.path().join("cats/1.png"), 7);
         std::os::unix::fs::symlink("..", folder.path().join("cats/again")).unwrap();
         std::os::unix::fs::symlink(".", folder.path().join("cats/self")).unwrap();
-        let source = Folder::open(folder.path()).unwrap();
+        let source = Folder::open(folder.path(), BLACK).unwrap();
         assert!(source.len() <= 2, "{}", source.len());
     }
 }

@@ -238,12 +238,12 @@ mod tests {
         };
         write("t10k-images-idx3-ubyte.gz", &gzip(&idx(&[2, 1, 1], &[7, 8])));
         let images = folder.path().join("t10k-images-idx3-ubyte.gz");
-        assert_eq!(crate::data::open(&images).unwrap().label(0), -1);
+        assert_eq!(crate::data::open(&images, [0; 3]).unwrap().label(0), -1);
         write("t10k-labels-idx1-ubyte.gz", &gzip(&idx(&[2], &[1, 0])));
-        assert_eq!(crate::data::open(&images).unwrap().label(0), 1);
-        assert_eq!(crate::data::open(folder.path()).unwrap().len(), 2);
+        assert_eq!(crate::data::open(&images, [0; 3]).unwrap().label(0), 1);
+        assert_eq!(crate::data::open(folder.path(), [0; 3]).unwrap().len(), 2);
         write("train-images-idx3-ubyte", &idx(&[1, 1, 1], &[7]));
-        let message = crate::data::open(folder.path()).err().unwrap().to_string();
+        let message = crate::data::open(folder.path(), [0; 3]).err().unwrap().to_string();
         assert!(
             message.contains("(t10k-images-idx3-ubyte.gz, train-images-idx3-ubyte)"),
             "{message}"

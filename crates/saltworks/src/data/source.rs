@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Error, Folder, Idx, Pixels, Result, builtin, idx};
+use super::{Background, Error, Folder, Idx, Pixels, Result, builtin, idx};
 
 /// A numbered set of images that any thread may read.
 pub trait Source: Send + Sync {
@@ -18,6 +18,12 @@ pub trait Source: Send + Sync {
     /// The image `index` < `len()`, decoded.
     fn read(&self, index: usize) -> Result<Sample>;
 
+    /// Size and storage of the image `index`, without decoding it where its format allows.
+    fn info(&self, index: usize) -> Result<Info> {
+        let Pixels { height, width, channels, data } = self.read(index)?.image;
+        Ok(Info { height, width, channels, bytes: data.len() as u64 })
+    }
+
     /// The class of the image `index`, -1 without one; does not read the image.
     fn label(&self, index: usize) -> i32;
 
@@ -26,6 +32,19 @@ pub trait Source: Send + Sync {
 
     /// What and how many, for people.
     fn describe(&self) -> String;
+}
+
+/// An image's size and storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// H, after the orientation
+    pub height: usize,
+    /// W
+    pub width: usize,
+    /// C, 1 or 3 as decoded.
+    pub channels: usize,
+    /// Bytes it takes as stored.
+    pub bytes: u64,
 }
 
 /// One image and what is known of it.
@@ -39,8 +58,8 @@ pub struct Sample {
     pub name: String,
 }
 
-/// Opens `builtin:fashion-mnist`, a folder of images, an IDX file of images, or a folder of one.
-pub fn open(path: &Path) -> Result<Arc<dyn Source>> {
+/// Transparent images show `background`. Opens `builtin:fashion-mnist`, a folder of images, an IDX file of images, or a folder of one.
+pub fn open(path: &Path, background: Background) -> Result<Arc<dyn Source>> {
     if let Some(name) = path.to_str().and_then(|path| path.strip_prefix("builtin:")) {
         return builtin(name);
     }
@@ -49,7 +68,7 @@ pub fn open(path: &Path) -> Result<Arc<dyn Source>> {
         return open_file(path);
     }
     match idx::image_files_in(path)?.as_slice() {
-        [] => Ok(Arc::new(Folder::open(path)?)),
+        [] => Ok(Arc::new(Folder::open(path, background)?)),
         [images] => Ok(Arc::new(Idx::open(images)?)),
         [first, second, ..] => {
             let name = |file: &Path| file.file_name().map(|n| n.to_string_lossy().into_owned());
@@ -86,9 +105,9 @@ mod tests {
 
     #[test]
     fn a_missing_path_says_where_to_look() {
-        let message = open(Path::new("no/such")).err().unwrap().to_string();
+        let message = open(Path::new("no/such"), [0; 3]).err().unwrap().to_string();
         assert!(message.starts_with("no/such: no such file or folder. Check data.path"));
-        let message = open(Path::new("builtin:mnist")).err().unwrap().to_string();
+        let message = open(Path::new("builtin:mnist"), [0; 3]).err().unwrap().to_string();
         assert_eq!(message, "data: path is builtin:mnist, expected builtin:fashion-mnist");
     }
 
@@ -97,12 +116,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("photo.tif");
         std::fs::File::create(&file).unwrap();
-        assert!(open(&file).err().unwrap().to_string().contains("is a file, expected a folder"));
+        assert!(
+            open(&file, [0; 3]).err().unwrap().to_string().contains("is a file, expected a folder")
+        );
     }
 
     #[test]
     fn the_built_in_source_opens_by_name() {
-        let source = open(Path::new("builtin:fashion-mnist")).unwrap();
+        let source = open(Path::new("builtin:fashion-mnist"), [0; 3]).unwrap();
         assert_eq!((source.len(), source.classes().len()), (10_000, 10));
     }
 }

@@ -40,6 +40,8 @@ impl Recipe {
 pub struct Data {
     /// A folder of images, an IDX file, or `builtin:fashion-mnist`.
     pub path: String,
+    /// Red, green and blue, 0 to 255, that transparent parts of images show.
+    pub background: [u8; 3],
     /// Height and width in pixels that images are brought to; the model's image size.
     pub size: usize,
     /// 1 for grey, 3 for colour.
@@ -68,6 +70,7 @@ impl Default for Data {
     fn default() -> Self {
         Self {
             path: "builtin:fashion-mnist".into(),
+            background: [0; 3],
             size: 28,
             channels: 1,
             normalize: Normalize::default(),

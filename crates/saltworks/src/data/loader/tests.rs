@@ -113,7 +113,7 @@ fn folders_of_png_and_jpeg_load_with_their_labels() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         image::RgbImage::from_pixel(50, 40, image::Rgb([value; 3])).save(path).unwrap();
     }
-    let source = open(folder.path()).unwrap();
+    let source = open(folder.path(), [0; 3]).unwrap();
     let once = LoaderOptions {
         batch: 4,
         order: Order::Once,
@@ -139,7 +139,7 @@ fn a_bad_file_stops_the_loader_with_its_name() {
             file.set_len(file.metadata().unwrap().len() - 40).unwrap();
         }
     }
-    let source = open(folder.path()).unwrap();
+    let source = open(folder.path(), [0; 3]).unwrap();
     let once = LoaderOptions { batch: 1, order: Order::Once, threads: 2, ..options() };
     let mut loader = Loader::new(source, once).unwrap();
     batches(&mut loader, 3);
@@ -205,7 +205,7 @@ fn settings_out_of_range_are_named() {
     assert!(message(LoaderOptions { channels: 4, ..options() }).contains("channels is 4"));
     let colour = LoaderOptions { channels: 3, ..options() };
     assert!(message(colour).contains("expected 3 values, one a channel"));
-    assert!(open(Path::new("missing")).is_err());
+    assert!(open(Path::new("missing"), [0; 3]).is_err());
 }
 
 /// Images of their number's shade; some cannot be read.
