@@ -119,20 +119,6 @@ pub(super) fn is_image_file(path: &Path) -> bool {
     })
 }
 
-/// The IDX files of images right inside a folder, sorted.
-pub(super) fn image_files_in(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(folder).map_err(|error| Error::read(folder, error))?;
-    let mut files = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(|error| Error::read(folder, error))?.path();
-        if is_image_file(&path) && path.is_file() {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
 fn label_file_of(images: &Path) -> PathBuf {
     let name = images.file_name().unwrap_or_default().to_string_lossy();
     images.with_file_name(name.replace("images", "labels").replace("idx3", "idx1"))
@@ -243,9 +229,12 @@ mod tests {
         assert_eq!(crate::data::open(&images, [0; 3]).unwrap().label(0), 1);
         assert_eq!(crate::data::open(folder.path(), [0; 3]).unwrap().len(), 2);
         write("train-images-idx3-ubyte", &idx(&[1, 1, 1], &[7]));
+        // Training files go before test files.
+        assert_eq!(crate::data::open(folder.path(), [0; 3]).unwrap().len(), 1);
+        write("train-more-images-idx3-ubyte", &idx(&[1, 1, 1], &[7]));
         let message = crate::data::open(folder.path(), [0; 3]).err().unwrap().to_string();
         assert!(
-            message.contains("(t10k-images-idx3-ubyte.gz, train-images-idx3-ubyte)"),
+            message.contains("(train-images-idx3-ubyte, train-more-images-idx3-ubyte)"),
             "{message}"
         );
     }

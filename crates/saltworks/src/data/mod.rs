@@ -5,17 +5,23 @@
 //! of threads, a restart or the speed of the disk changes no bit of it.
 
 mod augment;
+mod braces;
 pub mod builtin;
 mod decode;
 mod error;
 mod folder;
+#[cfg(test)]
+mod fuzz;
 mod holdout;
 mod idx;
 mod image_file;
+mod labels;
 mod loader;
 mod pixels;
 mod sampler;
+mod shards;
 mod source;
+mod tar;
 
 pub use augment::{Blur, Crop, Effects, Interpolation, Jitter, Solarize, Transform};
 pub use decode::{Background, decode};
@@ -26,4 +32,5 @@ pub use idx::Idx;
 pub use loader::{Batch, Loaded, Loader, LoaderOptions, Unreadable};
 pub use pixels::{Normalize, Pixels};
 pub use sampler::{Order, Position, Sampler};
+pub use shards::Shards;
 pub use source::{Info, Sample, Source, open};

@@ -1,9 +1,9 @@
 //! Where images come from: one trait, and what kind of source a path is.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Background, Error, Folder, Idx, Pixels, Result, builtin, idx};
+use super::{Background, Error, Folder, Idx, Pixels, Result, Shards, braces, builtin, idx};
 
 /// A numbered set of images that any thread may read.
 pub trait Source: Send + Sync {
@@ -58,28 +58,28 @@ pub struct Sample {
     pub name: String,
 }
 
-/// Transparent images show `background`. Opens `builtin:fashion-mnist`, a folder of images, an IDX file of images, or a folder of one.
+/// Opens what lies at `path`, by looking at it; README, "Your own images", has the table.
+/// Transparent images show `background`.
 pub fn open(path: &Path, background: Background) -> Result<Arc<dyn Source>> {
     if let Some(name) = path.to_str().and_then(|path| path.strip_prefix("builtin:")) {
         return builtin(name);
     }
-    let metadata = std::fs::metadata(path).map_err(|error| Error::read(path, error))?;
-    if metadata.is_file() {
-        return open_file(path);
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => open_folder(path, background),
+        Ok(_) => open_file(path, background),
+        Err(error) => match path.to_str().filter(|text| text.contains('{')) {
+            Some(text) => open_range(path, text, background),
+            None => Err(Error::read(path, error)),
+        },
     }
-    match idx::image_files_in(path)?.as_slice() {
-        [] => Ok(Arc::new(Folder::open(path, background)?)),
-        [images] => Ok(Arc::new(Idx::open(images)?)),
-        [first, second, ..] => {
-            let name = |file: &Path| file.file_name().map(|n| n.to_string_lossy().into_owned());
-            let names = [first, second].map(|file| name(file).unwrap_or_default());
-            let [first, second] = &names;
-            let problem = format!(
-                "holds several IDX files of images ({first}, {second}), expected one. Set data.path \
-                 to one of the files"
-            );
-            Err(Error::file(path, problem))
-        }
+}
+
+/// Classes, for people.
+pub(super) fn classes(classes: &[String]) -> String {
+    match classes.len() {
+        0 => "no labels".to_owned(),
+        1 => "1 class".to_owned(),
+        n => format!("{n} classes"),
     }
 }
 
@@ -90,13 +90,84 @@ fn builtin(name: &str) -> Result<Arc<dyn Source>> {
     }
 }
 
-fn open_file(path: &Path) -> Result<Arc<dyn Source>> {
+fn open_range(path: &Path, text: &str, background: Background) -> Result<Arc<dyn Source>> {
+    let files = braces::expand(text).map_err(|problem| Error::file(path, problem))?;
+    let files = files.into_iter().map(PathBuf::from).collect();
+    Ok(Arc::new(Shards::open(path, files, background)?))
+}
+
+fn open_file(path: &Path, background: Background) -> Result<Arc<dyn Source>> {
     if idx::is_image_file(path) {
         return Ok(Arc::new(Idx::open(path)?));
     }
-    let problem = "is a file, expected a folder of images or an IDX file named *-idx3-ubyte or \
-                   *-idx3-ubyte.gz. Set data.path to the folder";
+    if is_tar(path) {
+        return Ok(Arc::new(Shards::open(path, vec![path.into()], background)?));
+    }
+    let problem = "is a file of a kind that is not read, expected .tar, .csv, .tsv, .txt, .parquet, \
+                   .npy, .npz or an IDX file named *-idx3-ubyte or *-idx3-ubyte.gz. For image files \
+                   set data.path to their folder";
     Err(Error::file(path, problem))
+}
+
+fn open_folder(path: &Path, background: Background) -> Result<Arc<dyn Source>> {
+    let files = files_in(path)?;
+    let of_kind = |is_kind: fn(&Path) -> bool| -> Vec<PathBuf> {
+        training_files(files.iter().filter(|file| is_kind(file)).cloned().collect())
+    };
+    match of_kind(idx::is_image_file).as_slice() {
+        [] => {}
+        [images] => return Ok(Arc::new(Idx::open(images)?)),
+        [first, second, ..] => {
+            let name = |file: &Path| file.file_name().unwrap_or_default().display().to_string();
+            let problem = format!(
+                "holds several IDX files of images ({}, {}), expected one. Set data.path to one of \
+                 the files",
+                name(first),
+                name(second)
+            );
+            return Err(Error::file(path, problem));
+        }
+    }
+    let archives = of_kind(is_tar);
+    if !archives.is_empty() {
+        return Ok(Arc::new(Shards::open(path, archives, background)?));
+    }
+    Ok(Arc::new(Folder::open(path, background)?))
+}
+
+/// Those named `train...` if there are any beside others: `t10k-...`, `test-...`, `val-...`.
+fn training_files(files: Vec<PathBuf>) -> Vec<PathBuf> {
+    let is_training = |file: &PathBuf| {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        name.starts_with("train")
+    };
+    match files.iter().any(is_training) {
+        true => files.into_iter().filter(is_training).collect(),
+        false => files,
+    }
+}
+
+/// The files right inside a folder, sorted; hidden ones are left out.
+fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder).map_err(|error| Error::read(folder, error))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| Error::read(folder, error))?;
+        let hidden = entry.file_name().to_string_lossy().starts_with('.');
+        // Follows links, as copies from Hugging Face's cache need.
+        if !hidden && entry.path().is_file() {
+            files.push(entry.path());
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// A compressed one is one, too: opening it says what to do.
+fn is_tar(path: &Path) -> bool {
+    const ENDINGS: [&str; 6] = [".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.zst", ".tar.bz2"];
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    ENDINGS.iter().any(|ending| name.ends_with(ending))
 }
 
 #[cfg(test)]
@@ -114,10 +185,14 @@ mod tests {
     #[test]
     fn a_file_of_no_known_kind_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("photo.tif");
+        let file = folder.path().join("photo.heic");
         std::fs::File::create(&file).unwrap();
         assert!(
-            open(&file, [0; 3]).err().unwrap().to_string().contains("is a file, expected a folder")
+            open(&file, [0; 3])
+                .err()
+                .unwrap()
+                .to_string()
+                .contains("is a file of a kind that is not read")
         );
     }
 

@@ -1,0 +1,135 @@
+use super::*;
+use crate::data::fuzz;
+
+impl ReadAt for Vec<u8> {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
+        let end = std::io::ErrorKind::UnexpectedEof;
+        let start = usize::try_from(offset).map_err(|_| end)?;
+        buffer.copy_from_slice(self.get(start..start + buffer.len()).ok_or(end)?);
+        Ok(())
+    }
+}
+
+/// A member of this kind and its padded bytes.
+pub(in crate::data) fn member(name: &str, kind: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut header = [0; BLOCK];
+    header[..name.len()].copy_from_slice(name.as_bytes());
+    header[124..135].copy_from_slice(format!("{:011o}", bytes.len()).as_bytes());
+    header[156] = kind;
+    header[257..265].copy_from_slice(b"ustar\x0000");
+    let mut member = signed(header).to_vec();
+    member.extend(bytes);
+    member.resize(member.len().next_multiple_of(BLOCK), 0);
+    member
+}
+
+fn signed(mut header: [u8; BLOCK]) -> [u8; BLOCK] {
+    let sum = checksum(&header);
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    header
+}
+
+/// An archive of these members, with its end marker.
+pub(in crate::data) fn archive(members: &[Vec<u8>]) -> Vec<u8> {
+    [members.concat(), vec![0; 2 * BLOCK]].concat()
+}
+
+fn list(archive: &Vec<u8>) -> Result<Vec<Member>> {
+    let mut members = Members::new(archive, Path::new("a.tar"), archive.len() as u64);
+    let mut all = Vec::new();
+    while let Some(member) = members.next_file()? {
+        all.push(member);
+    }
+    Ok(all)
+}
+
+fn refusal(archive: &Vec<u8>) -> String {
+    list(archive).unwrap_err().to_string()
+}
+
+fn every_kind() -> Vec<u8> {
+    let long = "long/".repeat(40) + "name.png";
+    let pax = |text: &str| format!("{} {text}\n", text.len() + 4);
+    let mut prefixed = [0; BLOCK];
+    prefixed.copy_from_slice(&member("c.png", b'0', b"")[..BLOCK]);
+    prefixed[345..351].copy_from_slice(b"prefix");
+    let mut large = [0; BLOCK];
+    large.copy_from_slice(&member("d.png", b'0', b"")[..BLOCK]);
+    large[124..136].copy_from_slice(&[0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 1]);
+    archive(&[
+        member("folder/", b'5', b""),
+        member("a.png", b'0', b"one"),
+        member("././@LongLink", b'L', long.as_bytes()),
+        member("cut", b'0', b"two"),
+        member("PaxHeader", b'x', pax("path=b/\u{e9}.png").as_bytes()),
+        member("b", b'0', b"three"),
+        member("link", b'2', b""),
+        signed(prefixed).to_vec(),
+        signed(large).to_vec(),
+        vec![7; 1024],
+    ])
+}
+
+#[test]
+fn names_come_from_every_kind_of_header() {
+    let archive = every_kind();
+    let members = list(&archive).unwrap();
+    let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+    let long = "long/".repeat(40) + "name.png";
+    assert_eq!(names, ["a.png", &long, "b/\u{e9}.png", "prefix/c.png", "d.png"]);
+    let bytes = |at: usize| {
+        let Member { offset, size, .. } = members[at];
+        &archive[offset as usize..(offset + size) as usize]
+    };
+    assert_eq!(
+        (bytes(0), bytes(1), bytes(2), bytes(3)),
+        (&b"one"[..], &b"two"[..], &b"three"[..], &b""[..])
+    );
+    assert_eq!(bytes(4), [7; 513]);
+}
+
+#[test]
+fn an_archive_cut_anywhere_is_refused() {
+    let whole = archive(&[member("a.png", b'0', &[1; 700]), member("b.png", b'0', b"b")]);
+    let before_the_end = whole.len() - 2 * BLOCK;
+    for kept in (1..before_the_end).step_by(97).chain([before_the_end, before_the_end + 511]) {
+        let message = refusal(&whole[..kept].to_vec());
+        assert!(message.contains("cut off") || kept < BLOCK, "{kept}: {message}");
+    }
+    assert!(refusal(&Vec::new()).contains("shorter than a tar header"));
+}
+
+#[test]
+fn what_is_no_plain_archive_is_refused_with_advice() {
+    let mut damaged = archive(&[member("a.png", b'0', &[1; 700]), member("b.png", b'0', b"b")]);
+    damaged[1536] ^= 1;
+    assert!(refusal(&damaged).starts_with("a.tar: at byte 1536: has a damaged header"));
+    assert!(refusal(&vec![b'x'; 600]).contains("is no tar archive"));
+    for (start, advice) in
+        [(&[0x1F, 0x8B][..], "`gzip -d`"), (&[0x28, 0xB5, 0x2F, 0xFD], "`zstd -d`")]
+    {
+        let packed = [start, &[9; 600]].concat();
+        assert!(refusal(&packed).contains(advice), "{}", refusal(&packed));
+    }
+    let sparse = archive(&[member("a", b'S', b"")]);
+    assert!(refusal(&sparse).contains("sparse"));
+}
+
+#[test]
+fn no_bytes_make_the_reader_panic_or_run_on() {
+    let seed = every_kind();
+    fuzz::mutate("tar", &seed, |bytes| {
+        let mut bytes = bytes.to_vec();
+        // Right checksums, or nearly all changes would end at the first.
+        for header in bytes.chunks_exact_mut(BLOCK) {
+            if &header[257..262] == b"ustar" {
+                // A chunk of BLOCK bytes.
+                let block: [u8; BLOCK] = (&*header).try_into().unwrap();
+                header.copy_from_slice(&signed(block));
+            }
+        }
+        let members = list(&bytes).unwrap_or_default();
+        assert!(members.len() <= bytes.len() / BLOCK);
+        assert!(members.iter().all(|member| member.offset + member.size <= bytes.len() as u64));
+    });
+}
