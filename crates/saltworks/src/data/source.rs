@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Background, Error, Folder, Idx, Pixels, Result, Shards, braces, builtin, idx};
+use super::{
+    Background, Error, Folder, Idx, List, Parquet, Pixels, Result, Shards, braces, builtin, idx,
+    image_file,
+};
 
 /// A numbered set of images that any thread may read.
 pub trait Source: Send + Sync {
@@ -103,6 +106,11 @@ fn open_file(path: &Path, background: Background) -> Result<Arc<dyn Source>> {
     if is_tar(path) {
         return Ok(Arc::new(Shards::open(path, vec![path.into()], background)?));
     }
+    match image_file::extension(path).as_str() {
+        "csv" | "tsv" | "txt" => return Ok(Arc::new(List::open(path, background)?)),
+        "parquet" => return Ok(Arc::new(Parquet::open(path, &[path.into()], background)?)),
+        _ => {}
+    }
     let problem = "is a file of a kind that is not read, expected .tar, .csv, .tsv, .txt, .parquet, \
                    .npy, .npz or an IDX file named *-idx3-ubyte or *-idx3-ubyte.gz. For image files \
                    set data.path to their folder";
@@ -132,7 +140,32 @@ fn open_folder(path: &Path, background: Background) -> Result<Arc<dyn Source>> {
     if !archives.is_empty() {
         return Ok(Arc::new(Shards::open(path, archives, background)?));
     }
+    let mut tables = Vec::new();
+    parquet_files(path, &mut tables)?;
+    if !tables.is_empty() {
+        return Ok(Arc::new(Parquet::open(path, &training_files(tables), background)?));
+    }
     Ok(Arc::new(Folder::open(path, background)?))
+}
+
+/// The parquet files at any depth, sorted; links to folders are not followed.
+fn parquet_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    files.extend(files_in(folder)?.into_iter().filter(|file| is_parquet(file)));
+    let entries = std::fs::read_dir(folder).map_err(|error| Error::read(folder, error))?;
+    let mut folders = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| Error::read(folder, error))?;
+        let hidden = entry.file_name().to_string_lossy().starts_with('.');
+        if !hidden && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            folders.push(entry.path());
+        }
+    }
+    folders.sort();
+    folders.iter().try_for_each(|folder| parquet_files(folder, files))
+}
+
+fn is_parquet(path: &Path) -> bool {
+    image_file::extension(path) == "parquet"
 }
 
 /// Those named `train...` if there are any beside others: `t10k-...`, `test-...`, `val-...`.
@@ -155,7 +188,12 @@ fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
         let entry = entry.map_err(|error| Error::read(folder, error))?;
         let hidden = entry.file_name().to_string_lossy().starts_with('.');
         // Follows links, as copies from Hugging Face's cache need.
-        if !hidden && entry.path().is_file() {
+        let kind = entry.file_type();
+        let is_file = match kind {
+            Ok(kind) if !kind.is_symlink() => kind.is_file(),
+            _ => entry.path().is_file(),
+        };
+        if !hidden && is_file {
             files.push(entry.path());
         }
     }

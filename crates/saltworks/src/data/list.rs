@@ -1,0 +1,229 @@
+//! Lists of image files with optional labels: CSV (RFC 4180), TSV, or one path a line.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use super::labels::Labels;
+use super::{Background, Error, Info, Result, Sample, Source, image_file};
+
+/// Names of the column of paths, in any case.
+const PATH_NAMES: [&str; 4] = ["path", "file", "filename", "image"];
+
+/// Names of the column of labels, in any case.
+const LABEL_NAMES: [&str; 3] = ["label", "class", "target"];
+
+/// Most bytes of a list: ten million lines of 400.
+const MOST_BYTES: u64 = 4 << 30;
+
+/// Images in the order of their list. Relative paths start at the list's folder.
+pub struct List {
+    path: PathBuf,
+    files: Vec<(PathBuf, i32)>,
+    classes: Vec<String>,
+    background: Background,
+}
+
+impl List {
+    /// Reads a list; fields are separated by commas in a `.csv`, else by tabs.
+    pub fn open(path: &Path, background: Background) -> Result<Self> {
+        let file = File::open(path).map_err(|error| Error::read(path, error))?;
+        let mut bytes = Vec::new();
+        let read = file.take(MOST_BYTES + 1).read_to_end(&mut bytes);
+        read.map_err(|error| Error::read(path, error))?;
+        if bytes.len() as u64 > MOST_BYTES {
+            let problem = format!("is longer than {MOST_BYTES} bytes. Split it");
+            return Err(Error::file(path, problem));
+        }
+        let comma = image_file::extension(path) == "csv";
+        let separator = if comma { b',' } else { b'\t' };
+        let (names, labels) = parse(&bytes, separator, path)?;
+        let (labels, classes) = labels.finish();
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let files: Vec<_> = names.iter().map(|name| folder.join(name)).zip(labels).collect();
+        // A wrong folder would make each of them unreadable: say so at once.
+        if let Some((first, _)) = files.first().filter(|(first, _)| !first.exists()) {
+            let problem = format!(
+                "its first image is {}, and there is none. Paths start at the list's folder, or \
+                 with a /",
+                first.display()
+            );
+            return Err(Error::file(path, problem));
+        }
+        Ok(Self { path: path.into(), files, classes, background })
+    }
+}
+
+impl Source for List {
+    fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    fn read(&self, index: usize) -> Result<Sample> {
+        let (path, label) = &self.files[index];
+        image_file::read(path, *label, self.background)
+    }
+
+    fn info(&self, index: usize) -> Result<Info> {
+        image_file::info(&self.files[index].0, self.background)
+    }
+
+    fn label(&self, index: usize) -> i32 {
+        self.files[index].1
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn describe(&self) -> String {
+        let (path, len) = (self.path.display(), self.len());
+        format!("{path}: a list of {len} images, {}", super::source::classes(&self.classes))
+    }
+}
+
+/// Where the fields of a record stand.
+#[derive(Clone, Copy)]
+struct Columns {
+    path: usize,
+    label: Option<usize>,
+    fields: usize,
+}
+
+/// Paths and labels of a list.
+fn parse(bytes: &[u8], separator: u8, path: &Path) -> Result<(Vec<String>, Labels)> {
+    let fail = |line: usize, problem: String| Error::file(path, format!("line {line}: {problem}"));
+    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let line = bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
+        fail(line, "is not UTF-8. Save the list as UTF-8".to_owned())
+    })?;
+    let mut records = Records { rest: text, separator, line: 1 };
+    let (mut columns, mut names, mut labels) = (None, Vec::new(), Labels::default());
+    let mut lines: HashMap<String, usize> = HashMap::new();
+    while let Some((line, record)) = records.next_record().map_err(|(at, found)| fail(at, found))? {
+        let known = match columns {
+            Some(columns) => columns,
+            None => {
+                let (found, is_header) = columns_of(&record).map_err(|found| fail(line, found))?;
+                columns = Some(found);
+                if is_header {
+                    continue;
+                }
+                found
+            }
+        };
+        let Columns { path, label, fields } = known;
+        if record.len() != fields || record[path].is_empty() {
+            let found = record.len();
+            let found =
+                if found == fields { "no path".to_owned() } else { format!("{found} fields") };
+            return Err(fail(line, format!("has {found}, expected {fields} fields with a path")));
+        }
+        if let Some(first) = lines.insert(record[path].clone(), line) {
+            let problem = format!("{} stands in line {first}, too. Remove one", record[path]);
+            return Err(fail(line, problem));
+        }
+        labels.push(label.map(|label| record[label].as_str()));
+        names.push(record[path].clone());
+    }
+    match names.is_empty() {
+        true => Err(Error::file(path, "lists 0 images, expected a path on each line")),
+        false => Ok((names, labels)),
+    }
+}
+
+/// The columns of a first record, and whether it is a header.
+fn columns_of(record: &[String]) -> std::result::Result<(Columns, bool), String> {
+    let column = |names: &[&str]| {
+        record.iter().position(|field| names.contains(&field.trim().to_lowercase().as_str()))
+    };
+    let fields = record.len();
+    match (column(&PATH_NAMES), fields) {
+        (Some(path), _) => Ok((Columns { path, label: column(&LABEL_NAMES), fields }, true)),
+        (None, 1) => Ok((Columns { path: 0, label: None, fields }, false)),
+        (None, 2) => Ok((Columns { path: 0, label: Some(1), fields }, false)),
+        (None, _) => Err(format!(
+            "has {fields} fields and no header, expected a path and a label, or a header that names \
+             columns path and label"
+        )),
+    }
+}
+
+/// Splits a text into records. A field in quotes may hold separators, line ends and "" for a quote.
+struct Records<'a> {
+    rest: &'a str,
+    separator: u8,
+    line: usize,
+}
+
+impl Records<'_> {
+    /// The next record that is not an empty line, and the line it begins in.
+    #[expect(clippy::type_complexity, reason = "a line with what stands there, or is wrong there")]
+    fn next_record(
+        &mut self,
+    ) -> std::result::Result<Option<(usize, Vec<String>)>, (usize, String)> {
+        loop {
+            if self.rest.is_empty() {
+                return Ok(None);
+            }
+            let line = self.line;
+            let mut record = Vec::new();
+            while self.field(&mut record)? {}
+            if record != [""] {
+                return Ok(Some((line, record)));
+            }
+        }
+    }
+
+    /// Adds a field; whether the record goes on.
+    fn field(&mut self, record: &mut Vec<String>) -> std::result::Result<bool, (usize, String)> {
+        let field = match self.rest.strip_prefix('"') {
+            Some(quoted) => self.quoted(quoted)?,
+            None => {
+                let is_end = |byte: u8| byte == self.separator || byte == b'\n';
+                let end = self.rest.bytes().position(is_end).unwrap_or(self.rest.len());
+                let (field, rest) = self.rest.split_at(end);
+                self.rest = rest;
+                let last = !rest.starts_with(self.separator as char);
+                if last { field.strip_suffix('\r').unwrap_or(field) } else { field }.to_owned()
+            }
+        };
+        record.push(field);
+        if let Some(rest) = self.rest.strip_prefix(self.separator as char) {
+            self.rest = rest;
+            return Ok(true);
+        }
+        let rest = self.rest.strip_prefix('\r').unwrap_or(self.rest);
+        match rest.strip_prefix('\n') {
+            Some(rest) => self.rest = rest,
+            None if rest.is_empty() => self.rest = rest,
+            None => return Err((self.line, "goes on after a closing quote".to_owned())),
+        }
+        self.line += 1;
+        Ok(false)
+    }
+
+    fn quoted(&mut self, quoted: &str) -> std::result::Result<String, (usize, String)> {
+        let first_line = self.line;
+        let (mut field, mut from) = (String::new(), 0);
+        loop {
+            let Some(quote) = quoted[from..].find('"').map(|at| from + at) else {
+                return Err((first_line, "has a quote that is not closed".to_owned()));
+            };
+            field.push_str(&quoted[from..quote]);
+            if !quoted[quote + 1..].starts_with('"') {
+                self.line += field.matches('\n').count();
+                let rest = self.rest.len() - (quoted.len() - quote - 1);
+                self.rest = &self.rest[rest..];
+                return Ok(field);
+            }
+            field.push('"');
+            from = quote + 2;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
