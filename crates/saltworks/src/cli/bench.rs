@@ -1,10 +1,10 @@
 //! `saltworks bench`: times steps on synthetic images.
 
-use super::{Failure, asked, ran, setup, use_threads};
+use super::{Failure, asked, bench_data, ran, setup, use_threads};
 use crate::method::{Method, Salt};
 use crate::model::{Encoder, StepKey, VitSpec};
 use crate::recipe::{self, Recipe, Stage};
-use crate::report::result;
+use crate::report::{peak_memory_bytes, result};
 use crate::train::Optimizer;
 use engine::cpu::fma_peak_gflops;
 use engine::ops::Images;
@@ -15,7 +15,10 @@ use std::time::Instant;
 
 /// Options of `bench`.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Arguments {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// What a step is: a SALT step, an MAE step, or features of whole images.
     #[arg(long, value_enum, default_value = "salt")]
     stage: What,
@@ -38,6 +41,13 @@ pub(super) struct Arguments {
     /// Print one line of JSON instead.
     #[arg(long)]
     json: bool,
+}
+
+/// What else can be timed.
+#[derive(clap::Subcommand)]
+enum Other {
+    /// Time the loading of images instead: images/s, and where the time of an image goes.
+    Data(bench_data::Arguments),
 }
 
 #[derive(Clone, Copy, clap::ValueEnum, PartialEq, Eq)]
@@ -86,6 +96,9 @@ struct Tokens {
 
 /// Runs the command.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    if let Some(Other::Data(data)) = &arguments.other {
+        return bench_data::run(data);
+    }
     let threads = use_threads(arguments.threads)?;
     let recipe = recipe(arguments)?;
     let peak = fma_peak_gflops(threads);
@@ -203,14 +216,6 @@ fn synthetic(spec: &VitSpec, batch: usize) -> engine::Result<Images> {
     let bytes: Vec<u8> =
         (0..shape.iter().product()).map(|_| random.next_u32().to_le_bytes()[0]).collect();
     Images::u8(bytes, shape, vec![0.5; spec.channels], vec![0.5; spec.channels])
-}
-
-/// The most memory this process held, as Linux tells it.
-fn peak_memory_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = text.lines().find(|line| line.starts_with("VmHWM"))?;
-    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib * 1024)
 }
 
 fn report(recipe: &Recipe, measured: &Measured, peak: f64, threads: usize, as_json: bool) {

@@ -1,6 +1,7 @@
 //! The command line: one file per verb.
 
 mod bench;
+mod bench_data;
 mod pretrain;
 mod probe;
 mod replay;

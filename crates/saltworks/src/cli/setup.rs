@@ -20,10 +20,15 @@ pub(super) struct Images {
     pub(super) held_out: Option<Arc<dyn Source>>,
 }
 
+/// Opens the data, all of it.
+pub(super) fn source(data: &Data) -> Result<Arc<dyn Source>, Failure> {
+    data::open(Path::new(&data.path), data.background).map_err(asked)
+}
+
 /// Opens the data and holds out what the probes need.
 pub(super) fn open(recipe: &Recipe) -> Result<Images, Failure> {
     let data = &recipe.data;
-    let source = data::open(Path::new(&data.path), data.background).map_err(asked)?;
+    let source = source(data)?;
     let labelled = source.classes().len() > 1 && (0..source.len()).all(|i| source.label(i) >= 0);
     if data.holdout == 0 || !labelled {
         // Nothing to probe: all images train.

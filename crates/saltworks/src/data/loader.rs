@@ -116,6 +116,40 @@ pub struct Loader {
 /// Unreadable images in a row, after which it is not the images' fault.
 const MOST_REPLACEMENTS: usize = 100;
 
+/// Seconds that an image takes in one thread, as the mean of some.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PartTimes {
+    /// Reading and decoding.
+    pub decode: f64,
+    /// Crop, resizing, flip, effects and the copy into the batch.
+    pub augment: f64,
+}
+
+/// Times the parts of loading on `images` images spread over the source.
+pub fn time_parts(
+    source: &dyn Source,
+    options: &LoaderOptions,
+    images: usize,
+) -> Result<PartTimes> {
+    options.validate(source)?;
+    let count = images.clamp(1, source.len());
+    let [height, width] = options.transform.size;
+    let mut planes = vec![0; options.channels * height * width];
+    let mut resizer = Resizer::new();
+    let mut times = PartTimes::default();
+    for image in 0..count {
+        let mut random = Random::new(options.augment_seed, "augment", image as u64);
+        let start = Instant::now();
+        let sample = source.read(image * source.len() / count)?;
+        times.decode += start.elapsed().as_secs_f64() / count as f64;
+        let start = Instant::now();
+        let image = sample.image.with_channels(options.channels);
+        options.transform.apply(&image, &mut random, &mut resizer).write_planes(&mut planes);
+        times.augment += start.elapsed().as_secs_f64() / count as f64;
+    }
+    Ok(times)
+}
+
 struct Shared {
     source: Arc<dyn Source>,
     options: LoaderOptions,

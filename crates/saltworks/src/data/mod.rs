@@ -32,7 +32,7 @@ pub use folder::Folder;
 pub use holdout::{Holdout, Part, hold_out};
 pub use idx::Idx;
 pub use list::List;
-pub use loader::{Batch, Loaded, Loader, LoaderOptions, Unreadable};
+pub use loader::{Batch, Loaded, Loader, LoaderOptions, PartTimes, Unreadable, time_parts};
 pub use parquet::Parquet;
 pub use pixels::{Normalize, Pixels};
 pub use sampler::{Order, Position, Sampler};

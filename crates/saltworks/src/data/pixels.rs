@@ -82,9 +82,16 @@ impl Pixels {
 
     /// [H, W, C] -> [C, H, W]
     pub(super) fn write_planes(&self, planes: &mut [u8]) {
-        for (channel, plane) in planes.chunks_exact_mut(self.height * self.width).enumerate() {
-            let values = self.data.iter().skip(channel).step_by(self.channels);
-            plane.iter_mut().zip(values).for_each(|(to, from)| *to = *from);
+        if self.channels == 1 {
+            planes.copy_from_slice(&self.data);
+            return;
+        }
+        // All three at once: each pixel is read once, each plane written in order.
+        let (red, rest) = planes.split_at_mut(self.height * self.width);
+        let (green, blue) = rest.split_at_mut(self.height * self.width);
+        let planes = red.iter_mut().zip(green).zip(blue);
+        for (pixel, ((red, green), blue)) in self.data.chunks_exact(3).zip(planes) {
+            (*red, *green, *blue) = (pixel[0], pixel[1], pixel[2]);
         }
     }
 }

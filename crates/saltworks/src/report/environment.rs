@@ -26,3 +26,20 @@ fn cpu_name() -> Option<String> {
     let line = text.lines().find(|line| line.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim().to_owned())
 }
+
+/// The most memory this process held, as Linux tells it.
+pub fn peak_memory_bytes() -> Option<u64> {
+    status_bytes("VmHWM")
+}
+
+/// The memory this process holds, as Linux tells it.
+pub fn resident_memory_bytes() -> Option<u64> {
+    status_bytes("VmRSS")
+}
+
+fn status_bytes(key: &str) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find(|line| line.starts_with(key))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
+}

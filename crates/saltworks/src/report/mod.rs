@@ -7,7 +7,7 @@ mod show;
 mod step;
 mod table;
 
-pub use environment::environment;
+pub use environment::{environment, peak_memory_bytes, resident_memory_bytes};
 pub use log::MetricsLog;
 pub use progress::Progress;
 pub use show::{note, result};
