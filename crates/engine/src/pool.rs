@@ -9,11 +9,15 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// 64 bytes: a cache line, an AVX-512 register.
-const LANE: usize = 16;
+pub(crate) const LANE: usize = 16;
 
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
-struct Lane([f32; LANE]);
+pub(crate) struct Lane([f32; LANE]);
+
+impl Lane {
+    pub(crate) const ZERO: Self = Self([0.0; LANE]);
+}
 
 // SAFETY: sixteen f32 in 64 bytes: no padding, every bit pattern is valid.
 unsafe impl bytemuck::Zeroable for Lane {}

@@ -222,9 +222,12 @@ impl Tape {
         tensor.with_slot(Some(Slot { home, offset: 0 }))
     }
 
-    /// `forward(x)`; on a [checkpointing](Tape::checkpointing) tape only x is saved, and the
-    /// backward pass runs `forward` once more (Chen et al. 2016, Training deep nets with sublinear
-    /// memory cost). Same bits either way: `forward` must be a function of x and of parameters.
+    /// `forward(x)`; on a [checkpointing](Tape::checkpointing) tape x is saved in place of all that
+    /// `forward` would record, and the backward pass runs it once more (Chen et al. 2016, Training
+    /// deep nets with sublinear memory cost). `forward` must be a function of x and of parameters.
+    /// Same bits either way if nothing else reads x, else its gradient is the same sum in another
+    /// order. An x without gradient is not worth it: `forward` then records as always, as it does
+    /// inside another checkpoint that is run again.
     pub fn checkpoint(
         &self,
         x: &Tensor,
@@ -233,11 +236,12 @@ impl Tape {
         if !self.checkpointing || !self.tracks(&[x]) {
             return forward(self, x);
         }
-        self.recording.set(false);
-        let y = forward(self, x);
-        self.recording.set(true);
+        let y = {
+            let _paused = Paused::new(&self.recording);
+            forward(self, x)?
+        };
         let (x, timed) = (x.clone(), self.timed);
-        Ok(self.push("checkpoint", y?, move |gradients, dy| {
+        Ok(self.push("checkpoint", y, move |gradients, dy| {
             let again = Self { timed, ..Self::on(gradients.device, true) };
             let dx = Rc::new(RefCell::new(None));
             let input = again.push("x", x.detach(), {
@@ -248,8 +252,10 @@ impl Tape {
                 }
             });
             let y = forward(&again, &input)?;
-            again.backward_of(&y, dy)?;
-            gradients.flops += again.costs().iter().flat_map(|cost| cost.flops).sum::<f64>();
+            if y.slot().is_some() {
+                again.backward_of(&y, dy)?;
+            }
+            gradients.again = again.costs();
             let dx = dx.take();
             dx.map_or(Ok(()), |dx| gradients.add(&x, dx))
         }))
@@ -288,8 +294,17 @@ impl Tape {
             let start = self.timed.then(Instant::now);
             gradients.flops = 0.0;
             (node.backward)(&mut gradients, gradient)?;
+            let mut seconds = start.map_or(0.0, |start| start.elapsed().as_secs_f64());
+            for again in gradients.again.drain(..) {
+                let spent = again.seconds.iter().sum::<f64>();
+                seconds -= spent;
+                self.add_cost(again.op, |cost| {
+                    cost.seconds[1] += spent;
+                    cost.flops[1] += again.flops.iter().sum::<f64>();
+                });
+            }
             self.add_cost(node.op, |cost| {
-                cost.seconds[1] += start.map_or(0.0, |start| start.elapsed().as_secs_f64());
+                cost.seconds[1] += seconds;
                 cost.flops[1] += gradients.flops;
             });
         }
@@ -297,10 +312,28 @@ impl Tape {
     }
 }
 
+/// Keeps a tape from recording while it lives.
+struct Paused<'a>(&'a Cell<bool>);
+
+impl<'a> Paused<'a> {
+    fn new(recording: &'a Cell<bool>) -> Self {
+        recording.set(false);
+        Self(recording)
+    }
+}
+
+impl Drop for Paused<'_> {
+    fn drop(&mut self) {
+        self.0.set(true);
+    }
+}
+
 /// Gradients on their way back.
 pub(crate) struct Gradients {
     /// Of the node being walked.
     flops: f64,
+    /// What operations cost that the node ran again, forward and backward.
+    again: Vec<OpCost>,
     device: &'static dyn Device,
     recording: u64,
     of_node: Vec<Option<Tensor>>,
@@ -311,7 +344,7 @@ impl Gradients {
     fn new(tape: &Tape, nodes: &[Node], recording: u64) -> Self {
         let shapes = nodes.iter().map(|node| node.shape.clone()).collect();
         let of_node = vec![None; nodes.len()];
-        Self { flops: 0.0, device: tape.device, recording, of_node, shapes }
+        Self { flops: 0.0, again: Vec::new(), device: tape.device, recording, of_node, shapes }
     }
 
     /// The place of a node, if it is of this recording.

@@ -35,6 +35,42 @@ fn a_steady_step_allocates_nothing() {
 }
 
 #[test]
+fn a_checkpoint_keeps_its_input_alone_and_counts_what_it_runs_again() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let w = engine::Parameter::new("w", normal("w", &[32, 32]));
+    let tensor = 512 * 32 * size_of::<f32>();
+    let run = |checkpointing: bool| {
+        pool::release();
+        let before = pool::stats().bytes;
+        let tape = Tape::new().checkpointing(checkpointing);
+        let mut x = normal("x", &[512, 32]);
+        // The first block's input wants no gradient, so it records as always.
+        for _ in 0..11 {
+            let w = w.share();
+            let block = move |tape: &Tape, x: &engine::Tensor| {
+                let mut y = x.clone();
+                for _ in 0..10 {
+                    y = ops::linear(tape, &y, &w.tensor(), None)?;
+                }
+                Ok(y)
+            };
+            x = tape.checkpoint(&x, block).unwrap();
+        }
+        let kept = pool::stats().bytes - before;
+        let loss = ops::loss(&tape, &x, &normal("target", &[512, 32]), ops::LossKind::Mse, None);
+        tape.backward(&loss.unwrap()).unwrap();
+        let costs = tape.costs();
+        let linear = costs.iter().find(|cost| cost.op == "linear").unwrap();
+        (kept, linear.flops)
+    };
+    let (all, [forward, backward]) = run(false);
+    let (few, [again_forward, again_backward]) = run(true);
+    assert!(all > 100 * tensor && few < 40 * tensor, "{all} and {few} bytes");
+    assert_eq!(forward, again_forward);
+    assert_eq!(again_backward, backward + forward * 10.0 / 11.0);
+}
+
+#[test]
 fn inference_gives_each_buffer_back_at_once_and_a_recording_keeps_them() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let w = engine::Parameter::new("w", normal("w", &[32, 32]));

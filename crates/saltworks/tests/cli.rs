@@ -335,6 +335,41 @@ fn the_same_seed_gives_the_same_bits_on_any_number_of_threads() {
 }
 
 #[test]
+fn checkpointed_activations_give_the_same_weights_from_less_memory() {
+    let place = Place::with_classes();
+    let set = ["model.drop_path=0.4", "model.qk_norm=true", "student.accumulate=2"];
+    let deep = ["data.size=64", "model.depth=12", "teacher.batch=16", "data.holdout=0"];
+    let plain = [&set[..], &deep].concat();
+    let both = ["teacher.activation_checkpointing=true", "student.activation_checkpointing=true"];
+    place.trained("plain", &plain);
+    place.trained("checkpointed", &[&plain[..], &both].concat());
+    for file in ["teacher/model.safetensors", "student/model.safetensors"] {
+        let [a, b] = ["plain", "checkpointed"].map(|run| place.bytes(&format!("{run}/{file}")));
+        assert!(a == b, "{file}");
+    }
+    let memory = |checkpointing: bool| {
+        let mut bench = saltworks();
+        bench.args([
+            "bench",
+            "--stage",
+            "mae",
+            "--steps",
+            "1",
+            "--json",
+            "--set",
+            "model.depth=12",
+        ]);
+        bench.args(["--set", &format!("step.activation_checkpointing={checkpointing}")]);
+        let output = bench.output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let line: Value = serde_json::from_slice(&output.stdout).unwrap();
+        line["peak_memory_bytes"].as_f64().unwrap()
+    };
+    let (plain, checkpointed) = (memory(false), memory(true));
+    assert!(checkpointed < 0.8 * plain, "{checkpointed} of {plain} bytes");
+}
+
+#[test]
 fn a_batch_in_two_parts_has_the_loss_of_the_whole() {
     let place = Place::with_classes();
     // Ragged masks, so that parts have different numbers of targets, and stochastic depth.

@@ -1,7 +1,7 @@
 //! Work divided by rows: tasks of a size that depends on the shapes alone, never on the number of
 //! threads, so that every sum is made in the same order on any machine.
 
-use crate::pool::HostBuffer;
+use crate::pool::{LANE, Lane};
 use rayon::prelude::*;
 use std::cell::Cell;
 
@@ -119,8 +119,9 @@ pub(crate) fn for_tasks(count: usize, task: impl Fn(usize) + Send + Sync) {
     (0..count).into_par_iter().with_max_len(1).for_each(task);
 }
 
-/// Memory that a thread keeps from one call to the next.
-pub(crate) struct Scratch(HostBuffer);
+/// Memory that a thread keeps from one call to the next. No buffer of the pool: which thread meets
+/// the largest task is chance, so it may grow long after the first steps.
+pub(crate) struct Scratch(Vec<Lane>);
 
 impl Scratch {
     /// Parts of the given lengths, of any content, each beginning at a cache line.
@@ -128,15 +129,14 @@ impl Scratch {
         &mut self,
         lengths: [usize; COUNT],
     ) -> [&mut [f32]; COUNT] {
-        const LINE: usize = 16;
-        let total = lengths.iter().map(|length| length.next_multiple_of(LINE)).sum();
-        if self.0.as_slice().len() < total {
-            self.0 = HostBuffer::lasting(total.next_power_of_two());
+        let lanes: usize = lengths.iter().map(|length| length.div_ceil(LANE)).sum();
+        if self.0.len() < lanes {
+            self.0 = vec![Lane::ZERO; lanes.next_power_of_two()];
         }
-        let mut rest = self.0.as_mut_slice();
+        let mut rest: &mut [f32] = bytemuck::cast_slice_mut(&mut self.0);
         lengths.map(|length| {
             let (part, after) =
-                std::mem::take(&mut rest).split_at_mut(length.next_multiple_of(LINE));
+                std::mem::take(&mut rest).split_at_mut(length.next_multiple_of(LANE));
             rest = after;
             &mut part[..length]
         })
@@ -148,7 +148,7 @@ pub(crate) fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
     thread_local! {
         static SCRATCH: Cell<Option<Scratch>> = const { Cell::new(None) };
     }
-    let mut scratch = SCRATCH.take().unwrap_or_else(|| Scratch(HostBuffer::lasting(0)));
+    let mut scratch = SCRATCH.take().unwrap_or(Scratch(Vec::new()));
     let result = work(&mut scratch);
     SCRATCH.set(Some(scratch));
     result

@@ -257,8 +257,8 @@ pub struct Stage {
     pub batch: usize,
     /// Parts that a batch is computed in, one after another, to save memory.
     pub accumulate: usize,
-    /// Keep only the input of each transformer block and compute the block again in the backward
-    /// pass: less memory, more time, the same bits.
+    /// Keep only the input of transformer blocks (all but a last one of which few rows are read) and
+    /// compute each again in the backward pass: less memory, more time, the same bits.
     pub activation_checkpointing: bool,
     /// Learning rate after warmup.
     pub lr: f64,

@@ -32,7 +32,7 @@ const TASK_ROWS: usize = 96;
 /// Columns of C in a task: a multiple of every panel's width.
 const TASK_COLUMNS: usize = 384;
 /// Rows a multiple of this many values apart share a set of L1, which has eight lines or twelve; a
-/// tile has twelve rows. Such rows are copied to others.
+/// tile has twelve rows with AVX-512. Such rows are copied to others (no loss where tiles are lower).
 const SAME_SET: usize = 1024;
 
 /// y[R,O] = epilogue(x[R,I] w[O,I]ᵀ); dims are (R, I, O).
@@ -186,6 +186,7 @@ impl Product<'_> {
     fn block(&self, c: Target, task: Place, packed: &[f32], add: bool, around: &impl Around) {
         let width = packed_len(1, task.columns);
         let crowded = self.a.column == 1 && self.a.row.is_multiple_of(SAME_SET);
+        // A line more than a block: rows then begin in sets of their own.
         let near_row = K_BLOCK.min(self.k) + 16;
         with_scratch(|scratch| {
             let [near] = scratch.parts([if crowded { task.rows * near_row } else { 0 }]);

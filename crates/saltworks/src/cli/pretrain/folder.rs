@@ -161,12 +161,16 @@ impl Folder {
         self.state.done.iter().try_for_each(|done| self.check_encoder(done))
     }
 
-    /// The keys of the recipe that differ from the run's; threads may differ.
+    /// The keys of the recipe that differ from the run's; what changes no bit may differ: threads, when
+    /// checkpoints are written, activation checkpointing.
     fn differences(&self, recipe: &Recipe) -> Result<Vec<String>, Failure> {
         let mut earlier = recipe::load(Some(&self.path.join(RECIPE)), &[]).map_err(asked)?;
         earlier.threads = recipe.threads;
         earlier.data.threads = recipe.data.threads;
         earlier.checkpoint = recipe.checkpoint;
+        for (earlier, stage) in earlier.stage.iter_mut().zip(&recipe.stage) {
+            earlier.activation_checkpointing = stage.activation_checkpointing;
+        }
         Ok(recipe::differences(&earlier, recipe))
     }
 
