@@ -9,8 +9,9 @@ use flate2::read::MultiGzDecoder;
 
 use super::{Error, Pixels, Result, Sample, Source};
 
-/// Most bytes of one IDX file after unpacking.
-const MOST_BYTES: u64 = 16 << 30;
+/// Most bytes of one IDX file after unpacking: it is held in memory, and a few megabytes of gzip can
+/// unpack to so many.
+const MOST_BYTES: u64 = 4 << 30;
 
 /// Grey images of one size from an IDX file, with labels from its sister file.
 #[derive(Debug)]
@@ -31,13 +32,13 @@ impl Idx {
     pub fn open(images: &Path) -> Result<Self> {
         let open = |path: &Path| File::open(path).map(BufReader::new);
         let image_file = open(images).map_err(|error| Error::read(images, error))?;
-        let labels = label_file_of(images);
-        match open(&labels) {
-            Ok(label_file) => Self::parse(image_file, Some(label_file), images, &labels),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Self::parse(image_file, None::<io::Empty>, images, &labels)
+        let mut labels = label_files_of(images).into_iter();
+        match labels.find(|labels| labels.exists()) {
+            None => Self::parse(image_file, None::<io::Empty>, images, images),
+            Some(labels) => {
+                let label_file = open(&labels).map_err(|error| Error::read(&labels, error))?;
+                Self::parse(image_file, Some(label_file), images, &labels)
             }
-            Err(error) => Err(Error::read(&labels, error)),
         }
     }
 
@@ -119,9 +120,15 @@ pub(super) fn is_image_file(path: &Path) -> bool {
     })
 }
 
-fn label_file_of(images: &Path) -> PathBuf {
+/// Where the labels may be: packed as the images are, or else the other way.
+fn label_files_of(images: &Path) -> [PathBuf; 2] {
     let name = images.file_name().unwrap_or_default().to_string_lossy();
-    images.with_file_name(name.replace("images", "labels").replace("idx3", "idx1"))
+    let name = name.replace("images", "labels").replace("idx3", "idx1");
+    let other = match name.strip_suffix(".gz") {
+        Some(plain) => plain.to_owned(),
+        None => format!("{name}.gz"),
+    };
+    [images.with_file_name(name), images.with_file_name(other)]
 }
 
 /// Reads an IDX file of bytes with RANK dimensions: magic 0, 0, 8 (bytes), RANK, then each dimension
@@ -237,6 +244,32 @@ mod tests {
             message.contains("(train-images-idx3-ubyte, train-more-images-idx3-ubyte)"),
             "{message}"
         );
+    }
+
+    #[test]
+    fn labels_may_be_packed_where_the_images_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: &[u8]| {
+            File::create(folder.path().join(name)).unwrap().write_all(bytes).unwrap();
+        };
+        write("train-images-idx3-ubyte", &idx(&[2, 1, 1], &[7, 8]));
+        write("train-labels-idx1-ubyte.gz", &gzip(&idx(&[2], &[1, 0])));
+        assert_eq!(crate::data::open(folder.path(), [0; 3]).unwrap().label(0), 1);
+    }
+
+    #[test]
+    fn no_bytes_make_the_reader_panic() {
+        let (images, labels) = (idx(&[2, 1, 3], &[1, 2, 3, 4, 5, 6]), idx(&[2], &[4, 0]));
+        let packed = gzip(&images);
+        crate::data::fuzz::mutate("idx", &images, |bytes| {
+            let _ = parse(bytes, &labels);
+        });
+        crate::data::fuzz::mutate("idx.gz", &packed, |bytes| {
+            let _ = parse(bytes, &labels);
+        });
+        crate::data::fuzz::mutate("idx labels", &labels, |bytes| {
+            let _ = parse(&images, bytes);
+        });
     }
 
     #[test]

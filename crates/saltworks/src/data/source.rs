@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{
-    Background, Error, Folder, Idx, List, Parquet, Pixels, Result, Shards, braces, builtin, idx,
-    image_file,
+    Background, Error, Folder, Idx, List, Npy, Parquet, Pixels, Result, Shards, braces, builtin,
+    idx, image_file,
 };
 
 /// A numbered set of images that any thread may read.
@@ -108,6 +108,8 @@ fn open_file(path: &Path, background: Background) -> Result<Arc<dyn Source>> {
     }
     match image_file::extension(path).as_str() {
         "csv" | "tsv" | "txt" => return Ok(Arc::new(List::open(path, background)?)),
+        "npy" => return Ok(Arc::new(Npy::open(path)?)),
+        "npz" => return Ok(Arc::new(Npy::open_archive(path)?)),
         "parquet" => return Ok(Arc::new(Parquet::open(path, &[path.into()], background)?)),
         _ => {}
     }
@@ -136,8 +138,14 @@ fn open_folder(path: &Path, background: Background) -> Result<Arc<dyn Source>> {
             return Err(Error::file(path, problem));
         }
     }
-    let archives = of_kind(is_tar);
+    let archives = of_kind(|file| image_file::extension(file) == "tar");
     if !archives.is_empty() {
+        if Folder::open(path, background).is_ok() {
+            // Often the archive that the images were unpacked from.
+            let problem = "holds both .tar archives and images. Move one of them away, or set \
+                           data.path to the archives, as in FOLDER/{a,b}.tar";
+            return Err(Error::file(path, problem));
+        }
         return Ok(Arc::new(Shards::open(path, archives, background)?));
     }
     let mut tables = Vec::new();
@@ -211,6 +219,8 @@ fn is_tar(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::tar::tests::{archive, member};
+    use crate::data::{Loader, LoaderOptions, Normalize, Order, Transform};
 
     #[test]
     fn a_missing_path_says_where_to_look() {
@@ -232,6 +242,82 @@ mod tests {
                 .to_string()
                 .contains("is a file of a kind that is not read")
         );
+    }
+
+    /// Batches of all images in their order: pixels by way of the source, labels, numbers.
+    fn all(path: &Path) -> Vec<(Vec<f32>, Vec<i32>, Vec<u64>)> {
+        let options = LoaderOptions {
+            batch: 4,
+            threads: 2,
+            prefetch: 2,
+            order: Order::Shuffled { seed: 3 },
+            first_sample: 0,
+            augment_seed: 5,
+            transform: Transform::center([8, 8]),
+            channels: 3,
+            normalize: Normalize::imagenet(),
+            max_unreadable: 0.0,
+        };
+        let mut loader = Loader::new(open(path, [0; 3]).unwrap(), options).unwrap();
+        let mut next = || {
+            let batch = loader.next_batch().unwrap().unwrap().batch;
+            let tape = engine::Tape::inference();
+            let all: Vec<u32> = (0..batch.labels.len() as u32).collect();
+            let order = engine::ops::PatchOrder::ChannelsFirst;
+            let rows = engine::ops::patchify(&tape, &batch.images, [1, 8, 8], order, &all);
+            (rows.unwrap().to_vec(), batch.labels, batch.indices)
+        };
+        (0..6).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn one_set_packed_four_ways_gives_the_same_batches() {
+        let place = tempfile::tempdir().unwrap();
+        let path = |name: &str| place.path().join(name);
+        let write = |name: &str, bytes: &[u8]| {
+            std::io::Write::write_all(&mut std::fs::File::create(path(name)).unwrap(), bytes)
+                .unwrap();
+        };
+        let (mut members, mut rows, mut lines) = (Vec::new(), Vec::new(), String::new());
+        for at in 0..10_u8 {
+            let class = ["ants", "bees"][usize::from(at / 5)];
+            let name = format!("{class}/{at:02}.jpg");
+            std::fs::create_dir_all(path("folder").join(class)).unwrap();
+            let image = image::RgbImage::from_fn(12, 9, |x, y| {
+                image::Rgb([at * 20, (x * 20) as u8, (y * 20) as u8])
+            });
+            image.save(path("folder").join(&name)).unwrap();
+            let bytes = std::fs::read(path("folder").join(&name)).unwrap();
+            members.push(member(&name, b'0', &bytes));
+            rows.push((bytes, i64::from(at / 5)));
+            lines.push_str(&format!("folder/{name},{class}\n"));
+        }
+        // How a set was packed does not change its order.
+        members.swap(0, 7);
+        write("set-0.tar", &archive(&members[..6]));
+        write("set-1.tar", &archive(&members[6..]));
+        write("list.csv", lines.as_bytes());
+        crate::data::parquet::tests::write(&path("a.parquet"), &rows, 4, &["ants", "bees"]);
+        let want = all(&path("folder"));
+        for other in ["set-{0..1}.tar", "list.csv", "a.parquet"] {
+            assert!(all(&path(other)) == want, "{other}");
+            let source = open(&path(other), [0; 3]).unwrap();
+            assert_eq!(source.classes(), ["ants", "bees"], "{other}");
+        }
+    }
+
+    #[test]
+    fn an_archive_beside_the_images_it_held_is_not_guessed_about() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path();
+        let tar = archive(&[member("cats/1.png", b'0', b"not looked into")]);
+        std::io::Write::write_all(&mut std::fs::File::create(path.join("a.tar")).unwrap(), &tar)
+            .unwrap();
+        assert!(open(path, [0; 3]).unwrap().describe().contains("in a tar archive"));
+        std::fs::create_dir(path.join("cats")).unwrap();
+        image::GrayImage::new(1, 1).save(path.join("cats/1.png")).unwrap();
+        let message = open(path, [0; 3]).err().unwrap().to_string();
+        assert!(message.contains("holds both .tar archives and images"), "{message}");
     }
 
     #[test]
