@@ -43,7 +43,7 @@ const SPLIT_IMAGES: usize = 256;
 /// Runs the command.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let recipe = recipe(arguments)?;
-    let source = setup::source(&recipe.data)?;
+    let source = setup::open(&recipe)?.train;
     let counts = arguments.threads.map_or_else(|| vec![1, 2], |threads| vec![threads]);
     let batch = arguments.batch as u64;
     let batches = arguments.batches.unwrap_or_else(|| (source.len() as u64 / batch).max(1));

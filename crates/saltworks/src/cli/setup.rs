@@ -2,13 +2,14 @@
 
 use super::{Failure, asked};
 use crate::data::{
-    self, Crop, Effects, Holdout, Loader, LoaderOptions, Order, Source, Transform, hold_out,
+    self, Crop, Effects, Holdout, Loader, LoaderOptions, Mixed, Order, Source, Transform, hold_out,
 };
 use crate::method::{Covered, Mae, MaeOptions, PixelNorm, SaltOptions};
 use crate::model::{Encoder, TransformerSpec, VitSpec};
-use crate::recipe::{self, Data, Loss, Model, Recipe, Schedule, Stage, Trunk};
+use crate::recipe::{self, Data, DataSource, Loss, Model, Recipe, Schedule, Stage, Trunk};
 use crate::train::{Curve, OptimizerOptions};
 use engine::ops::LossKind;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,37 +21,85 @@ pub(super) struct Images {
     pub(super) held_out: Option<Arc<dyn Source>>,
 }
 
-/// Opens the data, all of it.
-pub(super) fn source(data: &Data) -> Result<Arc<dyn Source>, Failure> {
-    data::open(Path::new(&data.path), data.background).map_err(asked)
-}
-
 /// Opens the data and holds out what the probes need.
 pub(super) fn open(recipe: &Recipe) -> Result<Images, Failure> {
     let data = &recipe.data;
-    let source = source(data)?;
-    let labelled = source.classes().len() > 1 && (0..source.len()).all(|i| source.label(i) >= 0);
+    let sources = open_sources(data)?;
+    let classes = data::unite(sources.iter().map(|(source, _)| source));
+    let is_labelled =
+        |source: &Arc<dyn Source>| (0..source.len()).all(|index| source.label(index) >= 0);
+    let labelled = classes.len() > 1 && sources.iter().all(|(source, _)| is_labelled(source));
     if data.holdout == 0 || !labelled {
         // Nothing to probe: all images train.
-        return Ok(Images { train: source, held_out: None });
+        let sources = sources.into_iter().map(|(source, given)| (source, given.weight));
+        return Ok(Images { train: mix(sources.collect(), classes)?, held_out: None });
     }
-    let len = source.len();
+    let len: usize = sources.iter().map(|(source, _)| source.len()).sum();
     if data.holdout >= len {
-        let (found, most, what) = (data.holdout, len - 1, source.describe());
+        let what: Vec<_> = sources.iter().map(|(source, _)| source.describe()).collect();
+        let (found, most, what) = (data.holdout, len - 1, what.join("; "));
         return Err(asked(format!(
             "data.holdout is {found}, expected 0 to {most} of the images ({what}). Add --set \
              data.holdout={} or another number",
             len / 10
         )));
     }
-    let holdout = if data.path.starts_with("builtin:") {
-        Holdout::Last { count: data.holdout }
-    } else {
-        let fraction = data.holdout as f64 / len as f64;
-        Holdout::Share { fraction, seed: data.holdout_seed }
-    };
-    let (train, held_out) = hold_out(&source, holdout).map_err(asked)?;
-    Ok(Images { train: Arc::new(train), held_out: Some(Arc::new(held_out)) })
+    let (mut train, mut held_out) = (Vec::new(), Vec::new());
+    let mut before = 0;
+    for (source, given) in sources {
+        // Each source gives its share, before weights: what is held out never trains.
+        let share = |images: usize| images * data.holdout / len;
+        let count = share(before + source.len()) - share(before);
+        let count = count.min(source.len() - 1);
+        before += source.len();
+        if count == 0 {
+            train.push((source, given.weight));
+            continue;
+        }
+        let holdout = holdout(&given.path, data, count, source.len());
+        let (part, held) = hold_out(&source, holdout).map_err(asked)?;
+        train.push((Arc::new(part), given.weight));
+        held_out.push((Arc::new(held) as Arc<dyn Source>, 1.0));
+    }
+    let train = mix(train, classes.clone())?;
+    let held_out = if held_out.is_empty() { None } else { Some(mix(held_out, classes)?) };
+    Ok(Images { train, held_out })
+}
+
+/// A source and the lines of the recipe that name it.
+type Opened = (Arc<dyn Source>, DataSource);
+
+fn open_sources(data: &Data) -> Result<Vec<Opened>, Failure> {
+    let mut paths = BTreeSet::new();
+    let mut sources = Vec::new();
+    for given in data.sources() {
+        let path = Path::new(&given.path);
+        // An image of both would train where it is held out.
+        if !paths.insert(path.canonicalize().unwrap_or_else(|_| path.into())) {
+            let problem = "data.source has it twice. Give it once, with a greater weight";
+            return Err(asked(format!("{}: {problem}", given.path)));
+        }
+        sources.push((data::open(path, data.background).map_err(asked)?, given));
+    }
+    Ok(sources)
+}
+
+fn holdout(path: &str, data: &Data, count: usize, len: usize) -> Holdout {
+    if path.starts_with("builtin:") {
+        return Holdout::Last { count };
+    }
+    Holdout::Share { fraction: count as f64 / len as f64, seed: data.holdout_seed }
+}
+
+/// The sources as one; one source alone with weight 1 stays what it is.
+fn mix(
+    mut sources: Vec<(Arc<dyn Source>, f64)>,
+    classes: Vec<String>,
+) -> Result<Arc<dyn Source>, Failure> {
+    match sources.as_slice() {
+        [(source, 1.0)] if source.classes() == classes => Ok(sources.remove(0).0),
+        _ => Ok(Arc::new(Mixed::new(sources, classes).map_err(asked)?)),
+    }
 }
 
 /// One number for all channels, or one each.
@@ -219,5 +268,53 @@ pub(super) fn optimizer(stage: &Stage) -> OptimizerOptions {
         eps: stage.eps,
         clip: (stage.clip > 0.0).then_some(stage.clip),
         decay_all: stage.decay_all,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::Normalize;
+
+    fn folder(root: &Path, name: &str, values: std::ops::Range<u8>) -> DataSource {
+        for value in values {
+            let class = root.join(name).join(format!("class{}", value % 2));
+            std::fs::create_dir_all(&class).unwrap();
+            let image = image::GrayImage::from_pixel(2, 2, image::Luma([value]));
+            image.save(class.join(format!("{value:03}.png"))).unwrap();
+        }
+        DataSource { path: root.join(name).display().to_string(), weight: 2.0 }
+    }
+
+    fn values(source: &Arc<dyn Source>) -> BTreeSet<u8> {
+        (0..source.len()).map(|at| source.read(at).unwrap().image.data[0]).collect()
+    }
+
+    fn images(source: Vec<DataSource>) -> Result<Images, Failure> {
+        let normalize = Normalize::default();
+        let data = Data { source, holdout: 8, normalize, ..Data::default() };
+        open(&Recipe { data, ..Recipe::default() })
+    }
+
+    #[test]
+    fn what_is_held_out_of_several_sources_never_trains() {
+        let place = tempfile::tempdir().unwrap();
+        let (a, b) = (folder(place.path(), "a", 0..30), folder(place.path(), "b", 100..110));
+        let found = images(vec![a, b]).ok().unwrap();
+        let held_out = found.held_out.unwrap();
+        assert_eq!((found.train.len(), held_out.len()), (2 * 32, 8));
+        let (train, held_out) = (values(&found.train), values(&held_out));
+        assert_eq!((train.len(), held_out.len()), (32, 8));
+        assert!(train.is_disjoint(&held_out));
+        assert_eq!(held_out.iter().filter(|&&value| value >= 100).count(), 2);
+    }
+
+    #[test]
+    fn a_source_given_twice_is_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let a = folder(place.path(), "a", 0..30);
+        let again = DataSource { path: format!("{}/../a", a.path), ..a.clone() };
+        let Err(Failure::Asked(error)) = images(vec![a, again]) else { panic!("not refused") };
+        assert!(error.to_string().contains("data.source has it twice"), "{error}");
     }
 }

@@ -1,7 +1,7 @@
 //! Text to [`Recipe`], with errors that name the line, the key and the nearest known key.
 
 use super::suggest::nearest;
-use super::{Duration, Loss, MethodName, Recipe, RecipeError, Stage};
+use super::{Data, Duration, Loss, MethodName, Recipe, RecipeError, Stage};
 use serde::Deserialize;
 use std::path::Path;
 use toml::{Table, Value};
@@ -42,6 +42,7 @@ pub fn from_text(origin: &str, text: &str, overrides: &Overrides) -> Result<Reci
         }
     }
     check(&recipe)?;
+    recipe.data.resolve();
     Ok(recipe)
 }
 
@@ -149,6 +150,7 @@ fn check(recipe: &Recipe) -> Result<(), RecipeError> {
         return value("stage", "missing".into(), "at least one [[stage]]");
     }
     let data = &recipe.data;
+    check_sources(data)?;
     if data.size == 0 {
         return value("data.size", "0".into(), "at least one pixel");
     }
@@ -193,6 +195,26 @@ fn check(recipe: &Recipe) -> Result<(), RecipeError> {
     }
     for (place, stage) in recipe.stage.iter().enumerate() {
         check_stage(stage, &recipe.stage[..place])?;
+    }
+    Ok(())
+}
+
+fn check_sources(data: &Data) -> Result<(), RecipeError> {
+    let value = |key: &str, found: String, expected: &str| {
+        Err(RecipeError::Value { key: key.to_owned(), found, expected: expected.to_owned() })
+    };
+    if let (Some(path), false) = (&data.path, data.source.is_empty()) {
+        let found = format!("{path:?} beside {} [[data.source]]", data.source.len());
+        return value("data.path", found, "a path or sources, not both");
+    }
+    for source in &data.source {
+        if source.path.is_empty() {
+            return value("path of a [[data.source]]", "missing".into(), "where its images are");
+        }
+        if !(source.weight > 0.0 && source.weight <= 1e6) {
+            let key = format!("weight of data.source {:?}", source.path);
+            return value(&key, source.weight.to_string(), "above 0, up to 1000000");
+        }
     }
     Ok(())
 }
@@ -334,6 +356,19 @@ mod tests {
     fn a_wrong_type_says_what_was_found_and_expected() {
         let message = error("[data]\nsize = \"big\"\n", &[]);
         assert!(message.contains("line 2") && message.contains("string \"big\""), "{message}");
+    }
+
+    #[test]
+    fn sources_stand_in_place_of_a_path() {
+        let text = "[[data.source]]\npath = \"a\"\n[[data.source]]\npath = \"b\"\nweight = 2\n\
+                    [[stage]]\nname = \"t\"\nsteps = 1\n";
+        let recipe = from_text("a", text, &[]).unwrap();
+        let weights: Vec<f64> = recipe.data.sources().iter().map(|source| source.weight).collect();
+        assert_eq!(weights, [1.0, 2.0]);
+        assert_eq!(parse("itself", &toml::to_string(&recipe).unwrap()).unwrap(), recipe);
+        assert!(error(text, &["data.path=c"]).contains("beside 2 [[data.source]]"));
+        assert!(error(&text.replace("weight = 2", "weight = -1"), &[]).contains("above 0"));
+        assert!(error(&text.replace("path = \"b\"\n", ""), &[]).contains("missing"));
     }
 
     #[test]

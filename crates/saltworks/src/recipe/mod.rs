@@ -13,8 +13,8 @@ mod suggest;
 pub use difference::differences;
 pub use load::{Overrides, QUICKSTART, from_text, load};
 pub use schema::{
-    Augment, Checkpointing, Covered, Data, Duration, Loss, MethodName, Model, Normalize, PixelNorm,
-    Probe, Recipe, Schedule, Stage, Trunk,
+    Augment, Checkpointing, Covered, Data, DataSource, Duration, Loss, MethodName, Model,
+    Normalize, PixelNorm, Probe, Recipe, Schedule, Stage, Trunk,
 };
 
 /// A recipe that cannot be used.

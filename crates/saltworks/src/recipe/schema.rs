@@ -38,8 +38,13 @@ impl Recipe {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Data {
-    /// A folder of images, an IDX file, or `builtin:fashion-mnist`.
-    pub path: String,
+    /// Where the images are: `builtin:fashion-mnist` (as when neither this nor `source` is given), a
+    /// folder, tar shards, a list, parquet, NumPy or IDX files. README, "Your own images", has the
+    /// table.
+    pub path: Option<String>,
+    /// Several sources in place of one path.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub source: Vec<DataSource>,
     /// Red, green and blue, 0 to 255, that transparent parts of images show.
     pub background: [u8; 3],
     /// Height and width in pixels that images are brought to; the model's image size.
@@ -69,7 +74,8 @@ pub struct Data {
 impl Default for Data {
     fn default() -> Self {
         Self {
-            path: "builtin:fashion-mnist".into(),
+            path: None,
+            source: Vec::new(),
             background: [0; 3],
             size: 28,
             channels: 1,
@@ -82,6 +88,46 @@ impl Default for Data {
             augment: Augment::default(),
             eval_zoom: 1.0,
         }
+    }
+}
+
+/// The data of a recipe that names none.
+const BUILTIN: &str = "builtin:fashion-mnist";
+
+impl Data {
+    /// Fills in the path where nothing is given.
+    pub(super) fn resolve(&mut self) {
+        if self.source.is_empty() {
+            self.path.get_or_insert_with(|| BUILTIN.to_owned());
+        }
+    }
+
+    /// The sources with their weights: `source`, or `path` alone.
+    pub fn sources(&self) -> Vec<DataSource> {
+        match (&self.path, self.source.as_slice()) {
+            (path, []) => {
+                let path = path.clone().unwrap_or_else(|| BUILTIN.to_owned());
+                vec![DataSource { path, ..DataSource::default() }]
+            }
+            (_, sources) => sources.to_vec(),
+        }
+    }
+}
+
+/// `[[data.source]]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataSource {
+    /// As `data.path`.
+    pub path: String,
+    /// How often an epoch shows each image of this source: 2 twice, 0.5 half of them.
+    pub weight: f64,
+}
+
+impl Default for DataSource {
+    /// Each image once.
+    fn default() -> Self {
+        Self { path: String::new(), weight: 1.0 }
     }
 }
 
