@@ -19,9 +19,9 @@ fn a_folder_without_images_says_what_it_holds() {
     let place = Place::empty();
     fs::create_dir(place.path("photos")).unwrap();
     place.refused(&[], &["/photos: 0 images", "found no file"]);
-    place.text("photos/a.tif", "x");
-    place.text("photos/b.tif", "x");
-    place.refused(&[], &["/photos: 0 images", "found 2 .tif", "PNG or JPEG"]);
+    place.text("photos/a.heic", "x");
+    place.text("photos/b.heic", "x");
+    place.refused(&[], &["/photos: 0 images", "found 2 .heic", "PNG, JPEG or WebP"]);
 }
 
 const NONE_BROKEN: &str = "data.max_unreadable=0.0";

@@ -25,6 +25,7 @@ mod pixels;
 mod sampler;
 mod shards;
 mod source;
+mod survey;
 mod tar;
 mod zip;
 
@@ -43,3 +44,4 @@ pub use pixels::{Normalize, Pixels};
 pub use sampler::{Order, Position, Sampler};
 pub use shards::Shards;
 pub use source::{Info, Sample, Source, open};
+pub use survey::{Look, Survey};

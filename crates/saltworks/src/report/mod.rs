@@ -1,5 +1,6 @@
 //! What a run says: metrics.jsonl for machines, progress and tables for people.
 
+mod count;
 mod environment;
 mod log;
 mod progress;
@@ -7,6 +8,7 @@ mod show;
 mod step;
 mod table;
 
+pub use count::Count;
 pub use environment::{environment, peak_memory_bytes, resident_memory_bytes};
 pub use log::MetricsLog;
 pub use progress::Progress;

@@ -1,5 +1,9 @@
 //! Weights in and out of safetensors files, strict: every tensor by name and shape.
 
+mod listing;
+
+pub use listing::{Listed, Listing};
+
 use crate::files::{Record, write_whole_with};
 use engine::{Parameter, Tensor};
 use safetensors::{Dtype, SafeTensors};

@@ -1,0 +1,133 @@
+//! `saltworks inspect`: what a set of images, or a file of weights, holds.
+
+use super::{Failure, asked, ran};
+use crate::data::{self, Look, Source, Survey};
+use crate::report::{Count, result};
+use crate::weights::Listing;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+/// Classes that are listed.
+const MOST_CLASSES: usize = 20;
+
+/// Options of `inspect`.
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// What `data.path` may be, or a .safetensors file.
+    path: PathBuf,
+    /// Decode every image, not only its header.
+    #[arg(long)]
+    decode: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    if arguments.path.extension().is_some_and(|extension| extension == "safetensors") {
+        return inspect_weights(&arguments.path, arguments.json);
+    }
+    // Nothing is shown, so any background does.
+    let source = data::open(&arguments.path, [0; 3]).map_err(asked)?;
+    let look = if arguments.decode { Look::Pixels } else { Look::Headers };
+    let mut count = Count::new(source.len());
+    let survey = Survey::of(&*source, look, |done| count.done(done));
+    count.finish();
+    match arguments.json {
+        true => result(&to_json(&*source, &survey).to_string()),
+        false => result(to_text(&*source, &survey).trim_end()),
+    }
+    match survey.unreadable {
+        0 => Ok(()),
+        n => Err(ran(format!("{n} of {} images cannot be read", source.len()))),
+    }
+}
+
+/// Smallest, median and largest.
+fn spread(sorted: &[usize]) -> Option<[usize; 3]> {
+    Some([*sorted.first()?, sorted[(sorted.len() - 1) / 2], *sorted.last()?])
+}
+
+/// Classes with their images, most first.
+fn largest_classes<'a>(source: &'a dyn Source, survey: &Survey) -> Vec<(&'a str, usize)> {
+    let names = source.classes().iter().map(String::as_str);
+    let mut classes: Vec<_> = names.zip(survey.classes.iter().copied()).collect();
+    // Stable: classes of one size stay in their order.
+    classes.sort_by_key(|&(_, images)| std::cmp::Reverse(images));
+    classes
+}
+
+fn to_text(source: &dyn Source, survey: &Survey) -> String {
+    let mut text = format!("{}\n", source.describe());
+    // Writing to a string cannot fail.
+    for (name, sorted) in [("width", &survey.widths), ("height", &survey.heights)] {
+        if let Some([least, median, most]) = spread(sorted) {
+            let _ = writeln!(text, "{name:8}  {least} to {most}, median {median}");
+        }
+    }
+    let channels = survey.channels.iter().map(|(channels, images)| match channels {
+        1 => format!("{images} grey"),
+        _ => format!("{images} colour"),
+    });
+    let _ = writeln!(text, "images    {}", channels.collect::<Vec<_>>().join(", "));
+    let _ = writeln!(text, "bytes     {}", survey.bytes);
+    let classes = largest_classes(source, survey);
+    for (name, images) in classes.iter().take(MOST_CLASSES) {
+        let _ = writeln!(text, "class     {images:>8}  {name}");
+    }
+    if classes.len() > MOST_CLASSES {
+        let _ = writeln!(text, "          and {} more", classes.len() - MOST_CLASSES);
+    }
+    if survey.unlabelled > 0 && !classes.is_empty() {
+        let _ = writeln!(text, "no class  {:>8}", survey.unlabelled);
+    }
+    for problem in &survey.problems {
+        let _ = writeln!(text, "unreadable: {problem}");
+    }
+    if survey.unreadable > survey.problems.len() {
+        let _ = writeln!(text, "and {} more", survey.unreadable - survey.problems.len());
+    }
+    text
+}
+
+fn to_json(source: &dyn Source, survey: &Survey) -> Value {
+    let sides = |sorted: &[usize]| {
+        spread(sorted).map(|[min, median, max]| json!({"min": min, "median": median, "max": max}))
+    };
+    let classes = largest_classes(source, survey);
+    let class = |(name, images): &(&str, usize)| json!({"name": name, "images": images});
+    let channels = survey.channels.iter();
+    json!({
+        "source": source.describe(),
+        "images": source.len(),
+        "width": sides(&survey.widths),
+        "height": sides(&survey.heights),
+        "channels": channels.map(|(n, images)| (n.to_string(), *images)).collect::<std::collections::BTreeMap<_, _>>(),
+        "bytes": survey.bytes,
+        "classes": classes.iter().map(class).collect::<Vec<_>>(),
+        "unlabelled": survey.unlabelled,
+        "unreadable": {"count": survey.unreadable, "first": survey.problems},
+    })
+}
+
+fn inspect_weights(path: &Path, as_json: bool) -> Result<(), Failure> {
+    let Listing { tensors, metadata } = Listing::read(path).map_err(asked)?;
+    if as_json {
+        let tensor = |t: &crate::weights::Listed| json!({"name": t.name, "dtype": t.dtype, "shape": t.shape});
+        let tensors: Vec<_> = tensors.iter().map(tensor).collect();
+        result(&json!({"tensors": tensors, "metadata": metadata}).to_string());
+        return Ok(());
+    }
+    let values: u64 = tensors.iter().map(|tensor| tensor.shape.iter().product::<u64>()).sum();
+    result(&format!("{}: {} tensors, {values} values", path.display(), tensors.len()));
+    let width = tensors.iter().map(|tensor| tensor.name.len()).max().unwrap_or(0);
+    for tensor in &tensors {
+        result(&format!("{:width$}  {}  {:?}", tensor.name, tensor.dtype, tensor.shape));
+    }
+    for (key, value) in &metadata {
+        result(&format!("{key} = {}", value.as_str().unwrap_or_default()));
+    }
+    Ok(())
+}

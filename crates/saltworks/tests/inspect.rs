@@ -1,0 +1,79 @@
+//! `saltworks inspect` as its user meets it.
+
+mod place;
+
+use place::{Place, saltworks, stderr};
+use serde_json::Value;
+use std::process::Output;
+
+fn inspect(place: &Place, name: &str, more: &[&str]) -> Output {
+    saltworks().arg("inspect").arg(place.path(name)).args(more).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn a_folder_is_described_with_sizes_and_classes() {
+    let place = Place::with_classes();
+    let output = inspect(&place, "photos", &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = stdout(&output);
+    for part in ["24 images, 2 classes", "40 to 40, median 40", "24 colour", "12  discs"] {
+        assert!(text.contains(part), "{part} not in {text}");
+    }
+}
+
+#[test]
+fn broken_images_are_named_and_end_with_1() {
+    let place = Place::with_classes();
+    place.cut("photos/stripes/7.jpg");
+    let output = inspect(&place, "photos", &["--json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let found: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!((&found["images"], &found["unreadable"]["count"]), (&24.into(), &1.into()));
+    assert_eq!(found["width"]["median"], 40);
+    let first = found["unreadable"]["first"][0].as_str().unwrap();
+    assert!(first.contains("stripes/7.jpg: JPEG is cut off"), "{first}");
+    assert!(stderr(&output).contains("1 of 24 images cannot be read"));
+}
+
+#[test]
+fn damage_behind_a_header_shows_when_pixels_are_decoded() {
+    let place = Place::with_classes();
+    place.cut("photos/discs/3.png");
+    assert_eq!(inspect(&place, "photos", &[]).status.code(), Some(0));
+    let output = inspect(&place, "photos", &["--decode"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("unreadable:"), "{}", stdout(&output));
+}
+
+#[test]
+fn what_is_no_source_ends_with_2() {
+    let place = Place::empty();
+    place.text("notes.docx", "x");
+    for (name, words) in [("notes.docx", "expected .tar, .csv"), ("none", "no such file")] {
+        let output = inspect(&place, name, &[]);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains(words), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn weights_are_listed_from_their_header() {
+    let place = Place::empty();
+    let header =
+        r#"{"__metadata__":{"by":"me"},"b":{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]}}"#;
+    let length = (header.len() as u64).to_le_bytes();
+    let whole = [&length[..], header.as_bytes(), &[0; 8]].concat();
+    let write = |bytes: &[u8]| saltworks::files::write_whole(&place.path("a.safetensors"), bytes);
+    write(&whole).unwrap();
+    let text = stdout(&inspect(&place, "a.safetensors", &[]));
+    assert!(text.contains("1 tensors, 2 values") && text.contains("b  F32  [2, 1]"), "{text}");
+    assert!(text.contains("by = me"), "{text}");
+    write(&whole[..whole.len() - 1]).unwrap();
+    let output = inspect(&place, "a.safetensors", &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("its tensors take 8 bytes, it has 7"), "{}", stderr(&output));
+}
