@@ -1,7 +1,7 @@
 //! Ranges in a path: `shard-{000000..000009}.tar`, as bash and WebDataset write them.
 
 /// Most paths that a range may stand for.
-const MOST_PATHS: u64 = 1_000_000;
+const MOST_PATHS: u64 = 100_000;
 
 /// The paths that a text with `{first..last}` and `{a,b}` stands for, in order; the text itself
 /// without braces. Numbers keep the width of a `first` with leading zeros.
