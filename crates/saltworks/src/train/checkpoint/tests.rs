@@ -1,0 +1,177 @@
+use super::*;
+use crate::train::OptimizerOptions;
+use engine::{Tape, ops};
+
+fn optimizer() -> Optimizer {
+    let weight = Parameter::new("w", Tensor::from_vec([0.5, -1.0, 2.0, 0.25], &[2, 2]));
+    let options = OptimizerOptions { betas: (0.9, 0.95), eps: 1e-8, clip: None, decay_all: true };
+    Optimizer::new(vec![("w".to_owned(), weight)], options)
+}
+
+fn train(optimizer: &mut Optimizer, steps: u64) {
+    for _ in 0..steps {
+        optimizer.zero_grad();
+        let tape = Tape::new();
+        let x = Tensor::from_vec([1.0, 2.0], &[1, 2]);
+        let y = ops::linear(&tape, &x, &optimizer.parameters()[0].1.tensor(), None).unwrap();
+        let target = Tensor::from_vec([3.0, 4.0], &[1, 2]);
+        let loss = ops::loss(&tape, &y, &target, ops::LossKind::Mse, None).unwrap();
+        tape.backward(&loss).unwrap();
+        optimizer.step(1e-2, 0.1).unwrap();
+    }
+}
+
+fn weights_of(optimizer: &Optimizer) -> Vec<u32> {
+    optimizer.parameters()[0].1.value().as_slice().iter().map(|x| x.to_bits()).collect()
+}
+
+fn at(step: u64, loss: f64) -> Position {
+    Position {
+        stage: "a".into(),
+        step,
+        loss,
+        metrics_bytes: 0,
+        machine: String::new(),
+        recipe_sha256: String::new(),
+        teacher_sha256: String::new(),
+        updates: BTreeMap::new(),
+    }
+}
+
+fn steps_kept(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder.join(CHECKPOINT_FOLDER)).unwrap();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+const KEEP: Keep = Keep { last: 2, best: true };
+
+#[test]
+fn a_restored_optimizer_goes_on_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::new(folder.path(), KEEP);
+    let mut whole = optimizer();
+    train(&mut whole, 3);
+    checkpoints.save(at(3, 1.0), &whole).unwrap();
+    train(&mut whole, 4);
+    let mut other = optimizer();
+    let (found, damaged) = checkpoints.newest("a").unwrap();
+    assert!(damaged.is_empty());
+    found.unwrap().restore(&mut other).unwrap();
+    train(&mut other, 4);
+    assert_eq!(weights_of(&whole), weights_of(&other));
+}
+
+#[test]
+fn the_newest_and_the_best_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::new(folder.path(), KEEP);
+    let mut optimizer = optimizer();
+    train(&mut optimizer, 1);
+    for (step, loss) in [(1, 0.9), (2, 0.3), (3, 0.5), (4, 0.4), (5, 0.8)] {
+        checkpoints.save(at(step, loss), &optimizer).unwrap();
+    }
+    let expected = ["a-00000002", "a-00000004", "a-00000005"];
+    let files = expected.map(|name| [format!("{name}.json"), format!("{name}.safetensors")]);
+    assert_eq!(steps_kept(folder.path()), files.concat());
+    checkpoints.remove("a").unwrap();
+    assert!(!folder.path().join(CHECKPOINT_FOLDER).exists());
+}
+
+#[test]
+fn a_checkpoint_with_any_bit_changed_or_byte_missing_is_not_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::new(folder.path(), KEEP);
+    let mut optimizer = optimizer();
+    train(&mut optimizer, 1);
+    checkpoints.save(at(1, 1.0), &optimizer).unwrap();
+    checkpoints.save(at(2, 1.0), &optimizer).unwrap();
+    let newest = || {
+        let (found, damaged) = checkpoints.newest("a").unwrap();
+        (found.map(|checkpoint| checkpoint.position.step), damaged.len())
+    };
+    assert_eq!(newest(), (Some(2), 0));
+    let files = ["a-00000002.safetensors", "a-00000002.json"];
+    for name in files {
+        let path = folder.path().join(CHECKPOINT_FOLDER).join(name);
+        let whole = fs::read(&path).unwrap();
+        for bit in (0..8 * whole.len()).step_by(7) {
+            let mut changed = whole.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            files::write_whole(&path, &changed).unwrap();
+            // A changed loss or white space of the manifest harms nothing.
+            let (step, damaged) = newest();
+            let harmless = name.ends_with("json") && (step, damaged) == (Some(2), 0);
+            assert!(harmless || step == Some(1), "bit {bit} of {name}: {step:?}");
+        }
+        for kept in (0..whole.len()).step_by(11) {
+            files::write_whole(&path, &whole[..kept]).unwrap();
+            assert_eq!(newest(), (Some(1), 1), "{name} of {kept} bytes");
+        }
+        files::write_whole(&path, &whole).unwrap();
+    }
+    fs::remove_file(folder.path().join(CHECKPOINT_FOLDER).join(files[0])).unwrap();
+    assert_eq!(newest(), (Some(1), 1));
+}
+
+#[test]
+fn weights_that_are_not_finite_make_no_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let optimizer = optimizer();
+    optimizer.parameters()[0].1.set_value(&[1.0, f32::NAN, 0.0, 0.0]).unwrap();
+    let checkpoints = Checkpoints::new(folder.path(), KEEP);
+    let message = checkpoints.save(at(7, 1.0), &optimizer).unwrap_err().to_string();
+    assert!(message.contains("w holds values that are not finite after step 7"), "{message}");
+    assert!(!folder.path().join(CHECKPOINT_FOLDER).exists());
+}
+
+#[test]
+fn what_a_killed_process_left_goes_with_the_next_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::new(folder.path(), KEEP);
+    let mut optimizer = optimizer();
+    train(&mut optimizer, 1);
+    checkpoints.save(at(1, 1.0), &optimizer).unwrap();
+    let place = |name: &str| folder.path().join(CHECKPOINT_FOLDER).join(name);
+    // Of this stage without a manifest; of another stage; of somebody else.
+    let orphan = "a-00000002.safetensors";
+    let others = ["a-b-00000002.safetensors", "a-mine.safetensors"];
+    for name in others.iter().chain(&[orphan]) {
+        files::write_whole(&place(name), b"half").unwrap();
+    }
+    checkpoints.save(at(3, 1.0), &optimizer).unwrap();
+    assert!(!place(orphan).exists());
+    assert!(others.iter().all(|name| place(name).exists()));
+}
+
+/// As many as the environment variable SALTWORKS_FUZZ says, else 20,000.
+#[test]
+fn no_manifest_or_position_makes_the_reader_panic() {
+    let count = std::env::var("SALTWORKS_FUZZ").map_or(20_000, |count| count.parse().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::new(folder.path(), KEEP);
+    let mut optimizer = optimizer();
+    train(&mut optimizer, 1);
+    checkpoints.save(at(1, 1.0), &optimizer).unwrap();
+    let manifest = fs::read(folder.path().join(CHECKPOINT_FOLDER).join("a-00000001.json"));
+    let manifest = manifest.unwrap();
+    let position = serde_json::to_vec(&at(1, 1.0)).unwrap();
+    let mut random = engine::random::Random::new(5, "manifests", 0);
+    let mut read = 0;
+    for index in 0..count {
+        let mut bytes = if index % 2 == 0 { manifest.clone() } else { position.clone() };
+        for _ in 0..=random.below(4) {
+            let at = random.below(bytes.len());
+            match random.below(3) {
+                0 => bytes[at] = random.next_u32() as u8,
+                1 => bytes.truncate(at + 1),
+                _ => bytes.insert(at, b"0123456789-{}[],:\"e"[random.below(19)]),
+            }
+        }
+        read += usize::from(serde_json::from_slice::<Manifest>(&bytes).is_ok());
+        read += usize::from(serde_json::from_slice::<Position>(&bytes).is_ok());
+    }
+    assert!(read < count);
+}
