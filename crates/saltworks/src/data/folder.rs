@@ -4,22 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::image_file::{self, extension};
-use super::{Background, Error, Info, Result, Sample, Source};
+use super::image_file::{self, ImageFiles, extension};
+use super::{Background, Error, Result};
 
-/// Images in the order of their paths. A file below the sub-folder `cats` has the class `cats`
-/// however deep it lies; a file right inside the folder has none.
-#[derive(Debug)]
-pub struct Folder {
-    root: PathBuf,
-    files: Vec<(PathBuf, i32)>,
-    classes: Vec<String>,
-    background: Background,
-}
-
-impl Folder {
-    /// Lists the images of a folder and its sub-folders.
-    pub fn open(root: &Path, background: Background) -> Result<Self> {
+impl ImageFiles {
+    /// The images of a folder and its sub-folders in the order of their paths. A file below the
+    /// sub-folder `cats` has the class `cats` however deep it lies; a file right inside the folder has
+    /// none.
+    pub fn of_folder(root: &Path, background: Background) -> Result<Self> {
         let mut listing = Listing::default();
         let mut classes = Vec::new();
         let mut files = Vec::new();
@@ -41,38 +33,7 @@ impl Folder {
         if files.is_empty() {
             return Err(listing.no_images(root));
         }
-        Ok(Self { root: root.into(), files, classes, background })
-    }
-}
-
-impl Source for Folder {
-    fn len(&self) -> usize {
-        self.files.len()
-    }
-
-    fn read(&self, index: usize) -> Result<Sample> {
-        let (path, label) = &self.files[index];
-        image_file::read(path, *label, self.background)
-    }
-
-    fn info(&self, index: usize) -> Result<Info> {
-        image_file::info(&self.files[index].0, self.background)
-    }
-
-    fn label(&self, index: usize) -> i32 {
-        self.files[index].1
-    }
-
-    fn classes(&self) -> &[String] {
-        &self.classes
-    }
-
-    fn describe(&self) -> String {
-        let (root, len) = (self.root.display(), self.files.len());
-        match self.classes.len() {
-            0 => format!("{root}: {len} images, no labels"),
-            n => format!("{root}: {len} images, {n} classes"),
-        }
+        Ok(Self { path: root.into(), kind: "", files, classes, background })
     }
 }
 
@@ -150,6 +111,7 @@ impl Listing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Source;
 
     const BLACK: Background = [0; 3];
 
@@ -173,7 +135,7 @@ mod tests {
             image(&root.join(name), value);
         }
         touch(&root.join("empty/notes.txt"));
-        let source = Folder::open(root, BLACK).unwrap();
+        let source = ImageFiles::of_folder(root, BLACK).unwrap();
         assert_eq!(source.classes(), ["cats", "dogs"]);
         let labels: Vec<_> = (0..source.len()).map(|index| source.label(index)).collect();
         assert_eq!(labels, [0, 1, 1]);
@@ -195,7 +157,7 @@ mod tests {
         }
         let pipe = std::process::Command::new("mkfifo").arg(root.join("dogs/3.png")).status();
         assert!(pipe.unwrap().success());
-        assert_eq!(Folder::open(root, BLACK).unwrap().len(), 2);
+        assert_eq!(ImageFiles::of_folder(root, BLACK).unwrap().len(), 2);
     }
 
     #[test]
@@ -203,7 +165,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         image(&folder.path().join("2.png"), 2);
         image(&folder.path().join("1.png"), 1);
-        let source = Folder::open(folder.path(), BLACK).unwrap();
+        let source = ImageFiles::of_folder(folder.path(), BLACK).unwrap();
         assert_eq!((source.label(0), source.classes().len(), source.len()), (-1, 0, 2));
         assert_eq!(source.read(0).unwrap().image.data[0], 1);
     }
@@ -211,7 +173,7 @@ mod tests {
     #[test]
     fn a_folder_without_images_says_what_it_holds() {
         let folder = tempfile::tempdir().unwrap();
-        let message = || Folder::open(folder.path(), BLACK).unwrap_err().to_string();
+        let message = || ImageFiles::of_folder(folder.path(), BLACK).unwrap_err().to_string();
         assert!(
             message().contains("0 images: looked for .png .jpg .jpeg .webp .bmp .tif .tiff"),
             "{}",
@@ -230,7 +192,7 @@ mod tests {
         image(&path, 7);
         let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
         file.set_len(file.metadata().unwrap().len() / 2).unwrap();
-        let source = Folder::open(folder.path(), BLACK).unwrap();
+        let source = ImageFiles::of_folder(folder.path(), BLACK).unwrap();
         let message = source.read(0).unwrap_err().to_string();
         assert!(message.contains("cats/1.jpg: JPEG is cut off after"), "{message}");
     }
@@ -242,7 +204,7 @@ mod tests {
         image(&folder.path().join("cats/1.png"), 7);
         std::os::unix::fs::symlink("..", folder.path().join("cats/again")).unwrap();
         std::os::unix::fs::symlink(".", folder.path().join("cats/self")).unwrap();
-        let source = Folder::open(folder.path(), BLACK).unwrap();
+        let source = ImageFiles::of_folder(folder.path(), BLACK).unwrap();
         assert!(source.len() <= 2, "{}", source.len());
     }
 }

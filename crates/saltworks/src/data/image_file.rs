@@ -1,11 +1,11 @@
-//! An image in a file of its own.
+//! Images in files of their own.
 
 use std::fs::File;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::decode::{decode, info as info_of};
-use super::{Background, Error, Info, Result, Sample};
+use super::decode::{decode, info};
+use super::{Background, Error, Info, Result, Sample, Source};
 
 /// Extensions that are read, in any case.
 pub(super) const EXTENSIONS: [&str; 7] = ["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff"];
@@ -23,26 +23,62 @@ pub(super) fn extension(path: &Path) -> String {
     path.extension().map(|extension| extension.to_string_lossy().to_lowercase()).unwrap_or_default()
 }
 
-/// The image of a file, decoded.
-pub(super) fn read(path: &Path, label: i32, background: Background) -> Result<Sample> {
-    let name = path.display().to_string();
-    Ok(Sample { image: decode(&bytes(path)?, &name, background)?, label, name })
+/// Images in files of their own, in an order, with the classes of a folder or a list.
+#[derive(Debug)]
+pub struct ImageFiles {
+    pub(super) path: PathBuf,
+    /// What lies at the path, for people: ends in a space, or is empty.
+    pub(super) kind: &'static str,
+    /// With their classes, -1 without one.
+    pub(super) files: Vec<(PathBuf, i32)>,
+    pub(super) classes: Vec<String>,
+    pub(super) background: Background,
 }
 
-/// Size and storage of a file's image.
-pub(super) fn info(path: &Path, background: Background) -> Result<Info> {
-    info_of(&bytes(path)?, &path.display().to_string(), background)
+impl Source for ImageFiles {
+    fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    fn read(&self, index: usize) -> Result<Sample> {
+        let (path, label) = &self.files[index];
+        let name = path.display().to_string();
+        let image = decode(&bytes(path)?, &name, self.background)?;
+        Ok(Sample { image, label: *label, name })
+    }
+
+    fn info(&self, index: usize) -> Result<Info> {
+        let path = &self.files[index].0;
+        info(&bytes(path)?, &path.display().to_string(), self.background)
+    }
+
+    fn label(&self, index: usize) -> i32 {
+        self.files[index].1
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn describe(&self) -> String {
+        let (path, kind, len) = (self.path.display(), self.kind, self.len());
+        format!("{path}: {kind}{len} images, {}", super::source::classes(&self.classes))
+    }
 }
 
 fn bytes(path: &Path) -> Result<Vec<u8>> {
+    read_at_most(path, MOST_BYTES, "Replace or remove the file")
+}
+
+/// All of a file, if it has at most so many bytes; `advice` is for those that have more.
+pub(super) fn read_at_most(path: &Path, most: u64, advice: &str) -> Result<Vec<u8>> {
     let file = File::open(path).map_err(|error| Error::read(path, error))?;
     let mut bytes = Vec::new();
     // Not by the size it states: a device states none and has no end.
-    let read = file.take(MOST_BYTES + 1).read_to_end(&mut bytes);
+    let read = file.take(most + 1).read_to_end(&mut bytes);
     read.map_err(|error| Error::read(path, error))?;
-    if bytes.len() as u64 > MOST_BYTES {
-        let problem = format!("is longer than {MOST_BYTES} bytes");
-        return Err(Error::Image { name: path.display().to_string(), problem });
+    if bytes.len() as u64 > most {
+        return Err(Error::file(path, format!("is longer than {most} bytes. {advice}")));
     }
     Ok(bytes)
 }

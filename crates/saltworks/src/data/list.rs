@@ -1,12 +1,11 @@
 //! Lists of image files with optional labels: CSV (RFC 4180), TSV, or one path a line.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::image_file::{ImageFiles, extension, read_at_most};
 use super::labels::Labels;
-use super::{Background, Error, Info, Result, Sample, Source, image_file};
+use super::{Background, Error, Result};
 
 /// Names of the column of paths, in any case.
 const PATH_NAMES: [&str; 4] = ["path", "file", "filename", "image"];
@@ -17,26 +16,12 @@ const LABEL_NAMES: [&str; 3] = ["label", "class", "target"];
 /// Most bytes of a list: ten million lines of 400.
 const MOST_BYTES: u64 = 4 << 30;
 
-/// Images in the order of their list. Relative paths start at the list's folder.
-pub struct List {
-    path: PathBuf,
-    files: Vec<(PathBuf, i32)>,
-    classes: Vec<String>,
-    background: Background,
-}
-
-impl List {
-    /// Reads a list; fields are separated by commas in a `.csv`, else by tabs.
-    pub fn open(path: &Path, background: Background) -> Result<Self> {
-        let file = File::open(path).map_err(|error| Error::read(path, error))?;
-        let mut bytes = Vec::new();
-        let read = file.take(MOST_BYTES + 1).read_to_end(&mut bytes);
-        read.map_err(|error| Error::read(path, error))?;
-        if bytes.len() as u64 > MOST_BYTES {
-            let problem = format!("is longer than {MOST_BYTES} bytes. Split it");
-            return Err(Error::file(path, problem));
-        }
-        let comma = image_file::extension(path) == "csv";
+impl ImageFiles {
+    /// The images of a list in its order; fields are separated by commas in a `.csv`, else by tabs.
+    /// Relative paths start at the list's folder.
+    pub fn of_list(path: &Path, background: Background) -> Result<Self> {
+        let bytes = read_at_most(path, MOST_BYTES, "Split it")?;
+        let comma = extension(path) == "csv";
         let separator = if comma { b',' } else { b'\t' };
         let (names, labels) = parse(&bytes, separator, path)?;
         let (labels, classes) = labels.finish();
@@ -51,35 +36,7 @@ impl List {
             );
             return Err(Error::file(path, problem));
         }
-        Ok(Self { path: path.into(), files, classes, background })
-    }
-}
-
-impl Source for List {
-    fn len(&self) -> usize {
-        self.files.len()
-    }
-
-    fn read(&self, index: usize) -> Result<Sample> {
-        let (path, label) = &self.files[index];
-        image_file::read(path, *label, self.background)
-    }
-
-    fn info(&self, index: usize) -> Result<Info> {
-        image_file::info(&self.files[index].0, self.background)
-    }
-
-    fn label(&self, index: usize) -> i32 {
-        self.files[index].1
-    }
-
-    fn classes(&self) -> &[String] {
-        &self.classes
-    }
-
-    fn describe(&self) -> String {
-        let (path, len) = (self.path.display(), self.len());
-        format!("{path}: a list of {len} images, {}", super::source::classes(&self.classes))
+        Ok(Self { path: path.into(), kind: "a list of ", files, classes, background })
     }
 }
 

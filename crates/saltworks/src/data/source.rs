@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{
-    Background, Error, Folder, Idx, List, Npy, Parquet, Pixels, Result, Shards, braces, builtin,
-    idx, image_file,
+    Background, Error, Idx, ImageFiles, Npy, Parquet, Pixels, Result, Shards, braces, builtin, idx,
+    image_file,
 };
 
 /// A numbered set of images that any thread may read.
@@ -107,7 +107,7 @@ fn open_file(path: &Path, background: Background) -> Result<Arc<dyn Source>> {
         return Ok(Arc::new(Shards::open(path, vec![path.into()], background)?));
     }
     match image_file::extension(path).as_str() {
-        "csv" | "tsv" | "txt" => return Ok(Arc::new(List::open(path, background)?)),
+        "csv" | "tsv" | "txt" => return Ok(Arc::new(ImageFiles::of_list(path, background)?)),
         "npy" => return Ok(Arc::new(Npy::open(path)?)),
         "npz" => return Ok(Arc::new(Npy::open_archive(path)?)),
         "parquet" => return Ok(Arc::new(Parquet::open(path, &[path.into()], background)?)),
@@ -140,7 +140,7 @@ fn open_folder(path: &Path, background: Background) -> Result<Arc<dyn Source>> {
     }
     let archives = of_kind(|file| image_file::extension(file) == "tar");
     if !archives.is_empty() {
-        if Folder::open(path, background).is_ok() {
+        if ImageFiles::of_folder(path, background).is_ok() {
             // Often the archive that the images were unpacked from.
             let problem = "holds both .tar archives and images. Move one of them away, or set \
                            data.path to the archives, as in FOLDER/{a,b}.tar";
@@ -153,7 +153,7 @@ fn open_folder(path: &Path, background: Background) -> Result<Arc<dyn Source>> {
     if !tables.is_empty() {
         return Ok(Arc::new(Parquet::open(path, &training_files(tables), background)?));
     }
-    Ok(Arc::new(Folder::open(path, background)?))
+    Ok(Arc::new(ImageFiles::of_folder(path, background)?))
 }
 
 /// The parquet files at any depth, sorted; links to folders are not followed.

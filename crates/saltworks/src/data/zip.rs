@@ -1,12 +1,12 @@
 //! Members of a small zip archive, as `numpy.savez` writes them: stored or deflated
 //! (PKWARE, APPNOTE.TXT 6.3).
 
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use flate2::{Crc, read::DeflateDecoder};
 
+use super::image_file::read_at_most;
 use super::{Error, Result};
 
 /// Most bytes of an archive, and of a member unpacked: both are held in memory.
@@ -36,14 +36,7 @@ struct Member {
 impl Zip {
     /// Reads an archive.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|error| Error::read(path, error))?;
-        let mut bytes = Vec::new();
-        let read = file.take(MOST_BYTES + 1).read_to_end(&mut bytes);
-        read.map_err(|error| Error::read(path, error))?;
-        if bytes.len() as u64 > MOST_BYTES {
-            let problem = format!("is longer than {MOST_BYTES} bytes. Save the images as .npy");
-            return Err(Error::file(path, problem));
-        }
+        let bytes = read_at_most(path, MOST_BYTES, "Save the images as .npy")?;
         Self::parse(bytes, path)
     }
 
