@@ -349,16 +349,9 @@ fn checkpointed_activations_give_the_same_weights_from_less_memory() {
     }
     let memory = |checkpointing: bool| {
         let mut bench = saltworks();
-        bench.args([
-            "bench",
-            "--stage",
-            "mae",
-            "--steps",
-            "1",
-            "--json",
-            "--set",
-            "model.depth=12",
-        ]);
+        bench.args(["bench", "--stage", "mae", "--steps", "1", "--json"]);
+        bench.args(["--set", "model={width=64,depth=24,heads=2}"]);
+        bench.args(["--set", "step.decoder={width=32,depth=1,heads=2}"]);
         bench.args(["--set", &format!("step.activation_checkpointing={checkpointing}")]);
         let output = bench.output().unwrap();
         assert!(output.status.success(), "{}", stderr(&output));

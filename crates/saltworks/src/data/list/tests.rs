@@ -52,7 +52,8 @@ fn paths_start_at_the_list() {
     }
     let list = root.join("list.csv");
     let write = |text: &str| {
-        std::io::Write::write_all(&mut std::fs::File::create(&list).unwrap(), text.as_bytes()).unwrap();
+        std::io::Write::write_all(&mut std::fs::File::create(&list).unwrap(), text.as_bytes())
+            .unwrap();
     };
     write(&format!("{}\nin/1.png\n", root.join("2.png").display()));
     let source = open(&list, [0; 3]).unwrap();
