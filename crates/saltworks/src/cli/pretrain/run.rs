@@ -169,6 +169,14 @@ impl<'a> Run<'a> {
     ) -> Result<(), Failure> {
         let mut optimizer = Optimizer::new(method.parameters(), setup::optimizer(stage));
         let position = self.restore(self.first_position(place)?, &mut optimizer)?;
+        if position.step > schedule.steps {
+            let (found, steps, name) = (position.step, schedule.steps, &stage.name);
+            return Err(asked(format!(
+                "a checkpoint of stage {name} is of step {found}, the stage has {steps}. Remove {}, or \
+                 begin anew with --overwrite",
+                self.folder.path().join(train::CHECKPOINT_FOLDER).display()
+            )));
+        }
         let training = self.training(method, place, schedule, position.step)?;
         let mut progress = Progress::new(&stage.name, schedule.steps, position.step);
         let checkpoints = self.folder.checkpoints(self.keep());
