@@ -405,7 +405,7 @@ fn golden_files_are_those_of_the_manifest() {
         .map(|(hash, name)| (name.to_owned(), hash.to_owned()))
         .collect();
     let files =
-        ["safetensors", "json", "npy", "pt"].map(|kind| files_under(&folder, kind)).concat();
+        ["safetensors", "json", "npy", "pt", "jpg"].map(|kind| files_under(&folder, kind)).concat();
     let found: BTreeMap<String, String> = files
         .iter()
         .map(|path| {

@@ -115,7 +115,7 @@ fn time(source: Arc<dyn Source>, options: LoaderOptions, batches: u64) -> Result
 fn split(source: &Arc<dyn Source>, options: &LoaderOptions) -> Result<Value, Failure> {
     let timed = data::time_parts(source.as_ref(), options, SPLIT_IMAGES).map_err(asked)?;
     let ms = |seconds: f64| 1e3 * seconds;
-    Ok(json!({ "decode": ms(timed.decode), "augment": ms(timed.augment) }))
+    Ok(json!({ "read": ms(timed.read), "decode": ms(timed.decode), "augment": ms(timed.augment) }))
 }
 
 fn line(run: &Value) -> String {
@@ -130,9 +130,9 @@ fn line(run: &Value) -> String {
 
 fn split_lines(split: &Value, described: &str) -> String {
     let ms = |key: &str| split[key].as_f64().unwrap_or(0.0);
-    let (decode, augment) = (ms("decode"), ms("augment"));
+    let (read, decode, augment) = (ms("read"), ms("decode"), ms("augment"));
     format!(
-        "{described}\nan image in one thread: read and decode {decode:.3} ms, crop and augment \
-         {augment:.3} ms"
+        "{described}\nan image in one thread: read {read:.3} ms, decode {decode:.3} ms, crop and \
+         augment {augment:.3} ms"
     )
 }

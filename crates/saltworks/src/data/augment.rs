@@ -9,7 +9,7 @@ mod effects;
 pub use effects::{Blur, Effects, Jitter, Solarize};
 
 use engine::random::Random;
-use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::images::{CroppedImage, Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use serde::{Deserialize, Serialize};
 
@@ -108,13 +108,30 @@ impl Transform {
 
     /// The image at the wanted size. The same random numbers give the same bits.
     pub fn apply(&self, image: &Pixels, random: &mut Random, resizer: &mut Resizer) -> Pixels {
+        let area = self.area([image.height, image.width], random);
+        self.show(image, area, random, resizer)
+    }
+
+    /// The part of an image of [H, W] that is shown, as far as its size alone decides. It takes the
+    /// first random numbers, so that it is known before the image is decoded.
+    pub(super) fn area(&self, size: [usize; 2], random: &mut Random) -> Area {
+        match self.crop {
+            Crop::RandomResized { scale, ratio } => random_area(size, scale, ratio, random),
+            Crop::Random { .. } | Crop::Center { .. } => Area::whole(size),
+        }
+    }
+
+    /// This area of an image at the wanted size; no pixel outside is read.
+    pub(super) fn show(
+        &self,
+        image: &Pixels,
+        area: Area,
+        random: &mut Random,
+        resizer: &mut Resizer,
+    ) -> Pixels {
         let [height, width] = self.size;
         let mut result = match self.crop {
-            Crop::RandomResized { scale, ratio } => {
-                let area = random_area([image.height, image.width], scale, ratio, random);
-                let part = image.crop(area.top, area.left, area.height, area.width);
-                self.resize(&part, self.size, resizer)
-            }
+            Crop::RandomResized { .. } => self.resize(image, area, self.size, resizer),
             Crop::Random { padding } => {
                 let padded = self.center_crop(image, 1.0, resizer).pad(padding);
                 // Top before left, as torchvision's get_params.
@@ -140,15 +157,24 @@ impl Transform {
         let side =
             |found: usize, least: usize| ((found as f64 * factor + 1e-9) as usize).max(least);
         let size = [side(image.height, height), side(image.width, width)];
-        let image = self.resize(image, size, resizer);
+        let whole = Area::whole([image.height, image.width]);
+        let image = self.resize(image, whole, size, resizer);
         // Python's round(): half to even, as torchvision's center_crop.
         let start = |from: usize, to: usize| ((from - to) as f64 / 2.0).round_ties_even() as usize;
         image.crop(start(image.height, height), start(image.width, width), height, width)
     }
 
-    fn resize(&self, image: &Pixels, [height, width]: [usize; 2], resizer: &mut Resizer) -> Pixels {
-        if [image.height, image.width] == [height, width] {
-            return image.clone();
+    /// An area of the image at another size, as if it had been cut out first.
+    fn resize(
+        &self,
+        image: &Pixels,
+        area: Area,
+        [height, width]: [usize; 2],
+        resizer: &mut Resizer,
+    ) -> Pixels {
+        let [top, left, part_height, part_width] = [area.top, area.left, area.height, area.width];
+        if [part_height, part_width] == [height, width] {
+            return image.crop(top, left, height, width);
         }
         let filter = match self.interpolation {
             Interpolation::Bilinear => FilterType::Bilinear,
@@ -159,19 +185,30 @@ impl Transform {
         let mut target = Image::new(width as u32, height as u32, kind);
         let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
         // Both images have the length their size and kind ask for, and neither is empty.
-        let resized = source.map(|source| resizer.resize(&source, &mut target, &options));
-        assert!(matches!(resized, Ok(Ok(()))), "{height} x {width}: {resized:?}");
+        let source = source.expect("bytes for all pixels");
+        let [top, left, part_height, part_width] =
+            [top, left, part_height, part_width].map(|side| side as u32);
+        // An area lies inside its image.
+        let part = CroppedImage::new(&source, left, top, part_width, part_height);
+        let resized = part.map(|part| resizer.resize(&part, &mut target, &options));
+        assert!(matches!(resized, Ok(Ok(()))), "{area:?} to {height} x {width}: {resized:?}");
         Pixels { data: target.into_vec(), height, width, channels: image.channels }
     }
 }
 
 /// A rectangle of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Area {
-    top: usize,
-    left: usize,
-    height: usize,
-    width: usize,
+pub(super) struct Area {
+    pub(super) top: usize,
+    pub(super) left: usize,
+    pub(super) height: usize,
+    pub(super) width: usize,
+}
+
+impl Area {
+    fn whole([height, width]: [usize; 2]) -> Self {
+        Self { top: 0, left: 0, height, width }
+    }
 }
 
 /// torchvision's `RandomResizedCrop.get_params`: ten tries at area and ratio, then the centre.

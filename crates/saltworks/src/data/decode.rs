@@ -76,7 +76,8 @@ fn decode_jpeg(bytes: &[u8], name: &str) -> Result<Pixels> {
     decode_other(bytes, ImageFormat::Jpeg, name, Background::default())
 }
 
-fn check_jpeg(bytes: &[u8], name: &str) -> Result<()> {
+/// Refuses a JPEG that is cut off.
+pub(super) fn check_jpeg(bytes: &[u8], name: &str) -> Result<()> {
     if !has_end_of_image(bytes.get(2..).unwrap_or_default()) {
         let found = bytes.len();
         let problem = format!("JPEG is cut off after {found} bytes, before its end marker");
@@ -110,13 +111,18 @@ fn decode_image(bytes: &[u8], format: ImageFormat) -> image::ImageResult<Dynamic
     let mut decoder = decoder(bytes, format)?;
     let orientation = decoder.orientation()?;
     // The limit does not count the output itself.
-    if decoder.total_bytes() > MOST_DECODE_BYTES {
+    if !fits_memory(decoder.total_bytes() as usize) {
         let kind = image::error::LimitErrorKind::InsufficientMemory;
         return Err(image::ImageError::Limits(image::error::LimitError::from_kind(kind)));
     }
     let mut image = DynamicImage::from_decoder(decoder)?;
     image.apply_orientation(orientation);
     Ok(image)
+}
+
+/// Whether an image of so many bytes may be decoded.
+pub(super) fn fits_memory(bytes: usize) -> bool {
+    bytes as u64 <= MOST_DECODE_BYTES
 }
 
 fn problem(error: &image::ImageError) -> String {
@@ -170,9 +176,9 @@ fn over(front: u8, alpha: u8, behind: u8) -> u8 {
 /// the data itself is followed by 0 and restart markers (D0 to D7) stand alone.
 fn has_end_of_image(mut rest: &[u8]) -> bool {
     loop {
-        let Some(at) = rest.windows(2).position(|pair| is_marker(pair[0], pair[1])) else {
-            return false;
-        };
+        let mut places = memchr::memchr_iter(0xFF, rest);
+        let marks = |&at: &usize| rest.get(at + 1).is_some_and(|&second| is_marker(second));
+        let Some(at) = places.find(marks) else { return false };
         let marker = rest[at + 1];
         if marker == 0xD9 {
             return true;
@@ -184,8 +190,9 @@ fn has_end_of_image(mut rest: &[u8]) -> bool {
     }
 }
 
-fn is_marker(first: u8, second: u8) -> bool {
-    first == 0xFF && !matches!(second, 0x00 | 0x01 | 0xD0..=0xD7 | 0xFF)
+/// Whether 0xFF and this byte are a marker.
+fn is_marker(second: u8) -> bool {
+    !matches!(second, 0x00 | 0x01 | 0xD0..=0xD7 | 0xFF)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use engine::random::Random;
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Result, Sample, Source};
+use super::{Error, Result, Sample, Source, Stored};
 
 /// Which images are held out.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,6 +65,10 @@ impl Source for Part {
 
     fn read(&self, index: usize) -> Result<Sample> {
         self.source.read(self.indices[index])
+    }
+
+    fn stored(&self, index: usize) -> Result<Stored> {
+        self.source.stored(self.indices[index])
     }
 
     fn label(&self, index: usize) -> i32 {

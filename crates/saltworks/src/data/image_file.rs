@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use super::decode::{decode, info};
-use super::{Background, Error, Info, Result, Sample, Source};
+use super::decode::info;
+use super::{Background, Error, Form, Info, Result, Sample, Source, Stored};
 
 /// Extensions that are read, in any case.
 pub(super) const EXTENSIONS: [&str; 7] = ["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff"];
@@ -41,10 +41,13 @@ impl Source for ImageFiles {
     }
 
     fn read(&self, index: usize) -> Result<Sample> {
+        self.stored(index)?.decode()
+    }
+
+    fn stored(&self, index: usize) -> Result<Stored> {
         let (path, label) = &self.files[index];
-        let name = path.display().to_string();
-        let image = decode(&bytes(path)?, &name, self.background)?;
-        Ok(Sample { image, label: *label, name })
+        let form = Form::File { bytes: bytes(path)?, background: self.background };
+        Ok(Stored { form, label: *label, name: path.display().to_string() })
     }
 
     fn info(&self, index: usize) -> Result<Info> {

@@ -9,7 +9,7 @@ use engine::ops::Images;
 use engine::random::Random;
 use fast_image_resize::Resizer;
 
-use super::{Error, Normalize, Order, Position, Result, Sampler, Source, Transform};
+use super::{Error, Normalize, Order, Pixels, Position, Result, Sampler, Source, Transform};
 
 /// B images and what is known of them.
 #[derive(Clone)]
@@ -119,7 +119,9 @@ const MOST_REPLACEMENTS: usize = 100;
 /// Seconds that an image takes in one thread, as the mean of some.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PartTimes {
-    /// Reading and decoding.
+    /// Reading the bytes.
+    pub read: f64,
+    /// Decoding what is shown.
     pub decode: f64,
     /// Crop, resizing, flip, effects and the copy into the batch.
     pub augment: f64,
@@ -140,12 +142,16 @@ pub fn time_parts(
     for image in 0..count {
         let mut random = Random::new(options.augment_seed, "augment", image as u64);
         let start = Instant::now();
-        let sample = source.read(image * source.len() / count)?;
-        times.decode += start.elapsed().as_secs_f64() / count as f64;
-        let start = Instant::now();
-        let image = sample.image.with_channels(options.channels);
-        options.transform.apply(&image, &mut random, &mut resizer).write_planes(&mut planes);
-        times.augment += start.elapsed().as_secs_f64() / count as f64;
+        let stored = source.stored(image * source.len() / count)?;
+        let read = start.elapsed();
+        let (image, area) = stored.decode_part(|size| options.transform.area(size, &mut random))?;
+        let decoded = start.elapsed();
+        let image = image.with_channels(options.channels);
+        options.transform.show(&image, area, &mut random, &mut resizer).write_planes(&mut planes);
+        let mean = |time: Duration| time.as_secs_f64() / count as f64;
+        times.read += mean(read);
+        times.decode += mean(decoded - read);
+        times.augment += mean(start.elapsed() - decoded);
     }
     Ok(times)
 }
@@ -316,18 +322,14 @@ impl Shared {
         unreadable: &mut Vec<Unreadable>,
     ) -> Result<i32> {
         let len = self.source.len();
-        let mut random = Random::new(
-            self.options.augment_seed,
-            "augment",
-            at.epoch * len as u64 + at.index as u64,
-        );
+        let key = at.epoch * len as u64 + at.index as u64;
         let mut last = None;
         for index in (at.index..len).chain(0..at.index).take(MOST_REPLACEMENTS) {
-            match self.source.read(index) {
-                Ok(sample) => {
-                    let image = sample.image.with_channels(self.options.channels);
-                    self.options.transform.apply(&image, &mut random, resizer).write_planes(planes);
-                    return Ok(sample.label);
+            let random = Random::new(self.options.augment_seed, "augment", key);
+            match self.shown(index, random, resizer) {
+                Ok((image, label)) => {
+                    image.write_planes(planes);
+                    return Ok(label);
                 }
                 Err(error) => {
                     unreadable.push(Unreadable { index, problem: error.to_string() });
@@ -337,6 +339,21 @@ impl Shared {
         }
         // A source has at least one image, so the loop ran.
         Err(last.expect("an unreadable image"))
+    }
+
+    /// An image at its final size, and its label.
+    fn shown(
+        &self,
+        index: usize,
+        mut random: Random,
+        resizer: &mut Resizer,
+    ) -> Result<(Pixels, i32)> {
+        let LoaderOptions { transform, channels, .. } = &self.options;
+        let stored = self.source.stored(index)?;
+        let label = stored.label;
+        let (image, area) = stored.decode_part(|size| transform.area(size, &mut random))?;
+        let image = image.with_channels(*channels);
+        Ok((transform.show(&image, area, &mut random, resizer), label))
     }
 
     fn stop(&self) {

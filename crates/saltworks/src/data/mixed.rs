@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Error, Info, Result, Sample, Source};
+use super::{Error, Info, Result, Sample, Source, Stored};
 
 /// Sources one after another. Which image a number stands for depends on the sources' lengths and
 /// weights alone: a source of n images and weight w has round(n w) numbers, n for each whole of w,
@@ -71,6 +71,12 @@ impl Source for Mixed {
         let (part, image) = self.place(index);
         let sample = part.source.read(image)?;
         Ok(Sample { label: self.label(index), ..sample })
+    }
+
+    fn stored(&self, index: usize) -> Result<Stored> {
+        let (part, image) = self.place(index);
+        let stored = part.source.stored(image)?;
+        Ok(Stored { label: self.label(index), ..stored })
     }
 
     fn info(&self, index: usize) -> Result<Info> {

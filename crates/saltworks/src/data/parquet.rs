@@ -14,9 +14,9 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, FileReader as _, Length, SerializedFileReader};
 use parquet::schema::types::SchemaDescriptor;
 
-use super::decode::{decode, info};
+use super::decode::info;
 use super::labels::Labels;
-use super::{Background, Error, Info, Result, Sample, Source};
+use super::{Background, Error, Form, Info, Result, Sample, Source, Stored};
 
 mod features;
 
@@ -141,9 +141,13 @@ impl Source for Parquet {
     }
 
     fn read(&self, index: usize) -> Result<Sample> {
+        self.stored(index)?.decode()
+    }
+
+    fn stored(&self, index: usize) -> Result<Stored> {
         let (bytes, name) = self.bytes(index)?;
-        let image = decode(bytes.data(), &name, self.background)?;
-        Ok(Sample { image, label: self.label(index), name })
+        let form = Form::File { bytes: bytes.data().to_vec(), background: self.background };
+        Ok(Stored { form, label: self.label(index), name })
     }
 
     fn info(&self, index: usize) -> Result<Info> {

@@ -75,8 +75,10 @@ impl Pixels {
     /// Mirrors left and right in place.
     pub fn flip(&mut self) {
         for row in self.data.chunks_exact_mut(self.width * self.channels) {
-            row.reverse();
-            row.chunks_exact_mut(self.channels).for_each(<[u8]>::reverse);
+            match self.channels {
+                1 => row.reverse(),
+                _ => row.as_chunks_mut::<3>().0.reverse(),
+            }
         }
     }
 

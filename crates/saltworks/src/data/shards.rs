@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::decode::{decode, info};
+use super::decode::info;
 use super::image_file::{EXTENSIONS, MOST_BYTES};
 use super::labels::Labels;
 use super::tar::{Member, Members, ReadAt};
-use super::{Background, Error, Info, Result, Sample, Source};
+use super::{Background, Error, Form, Info, Result, Sample, Source, Stored};
 
 /// Shards whose files stay open; of more, each is opened for each image. Systems allow a process
 /// 1,024 open files by default.
@@ -106,12 +106,13 @@ impl Source for Shards {
     }
 
     fn read(&self, index: usize) -> Result<Sample> {
+        self.stored(index)?.decode()
+    }
+
+    fn stored(&self, index: usize) -> Result<Stored> {
         let (bytes, name) = self.bytes(index)?;
-        Ok(Sample {
-            image: decode(&bytes, &name, self.background)?,
-            label: self.label(index),
-            name,
-        })
+        let form = Form::File { bytes, background: self.background };
+        Ok(Stored { form, label: self.label(index), name })
     }
 
     fn info(&self, index: usize) -> Result<Info> {

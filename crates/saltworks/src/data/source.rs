@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{
-    Background, Error, Idx, ImageFiles, Npy, Parquet, Pixels, Result, Shards, braces, builtin, idx,
-    image_file,
+    Background, Error, Idx, ImageFiles, Npy, Parquet, Pixels, Result, Shards, Stored, braces,
+    builtin, idx, image_file,
 };
 
 /// A numbered set of images that any thread may read.
@@ -20,6 +20,12 @@ pub trait Source: Send + Sync {
 
     /// The image `index` < `len()`, decoded.
     fn read(&self, index: usize) -> Result<Sample>;
+
+    /// The image `index`, left as it is stored where its source keeps files: so a part of it can be
+    /// decoded.
+    fn stored(&self, index: usize) -> Result<Stored> {
+        self.read(index).map(Stored::from)
+    }
 
     /// Size and storage of the image `index`, without decoding it where its format allows.
     fn info(&self, index: usize) -> Result<Info> {

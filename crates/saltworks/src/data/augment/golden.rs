@@ -40,8 +40,8 @@ fn made(name: &str, picture: &Pixels) -> Option<Pixels> {
         "blur" => blur::blur(&mut image, number(0) as usize, number(1)),
         "crop" => {
             let transform = Transform { interpolation, ..Transform::center([12, 12]) };
-            let part = picture.crop(3, 5, 17, 21);
-            image = transform.resize(&part, [12, 12], &mut Resizer::new());
+            let area = Area { top: 3, left: 5, height: 17, width: 21 };
+            image = transform.resize(picture, area, [12, 12], &mut Resizer::new());
         }
         "center" => {
             let transform = Transform { interpolation, ..Transform::center([12, 12]) };

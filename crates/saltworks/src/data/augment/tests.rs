@@ -16,13 +16,33 @@ fn transform(size: [usize; 2], crop: Crop) -> Transform {
 fn resizing_gives_pillows_values() {
     let like = |interpolation, wanted: [u8; 12]| {
         let transform = Transform { interpolation, ..Transform::center([3, 4]) };
-        let got = transform.resize(&picture(), [3, 4], &mut Resizer::new());
+        let whole = Area::whole([7, 9]);
+        let got = transform.resize(&picture(), whole, [3, 4], &mut Resizer::new());
         // Both compute in fixed point; one grey level for a different order of rounding.
         let near = got.data.iter().zip(wanted).all(|(got, want)| got.abs_diff(want) <= 1);
         assert!(near, "{interpolation:?}: {:?}", got.data);
     };
     like(Interpolation::Bilinear, [87, 132, 121, 111, 152, 113, 130, 135, 130, 148, 109, 119]);
     like(Interpolation::Bicubic, [80, 135, 124, 107, 159, 107, 130, 142, 129, 155, 105, 116]);
+}
+
+#[test]
+fn an_area_is_resized_as_if_it_had_been_cut_out() {
+    let image = picture();
+    let mut resizer = Resizer::new();
+    for (top, left, height, width) in [(0, 0, 7, 9), (2, 3, 5, 6), (1, 4, 3, 2), (6, 8, 1, 1)] {
+        let area = Area { top, left, height, width };
+        let part = image.crop(top, left, height, width);
+        for size in [[3, 4], [5, 6], [11, 13]] {
+            let transform = Transform::center(size);
+            let cut = transform.resize(&part, Area::whole([height, width]), size, &mut resizer);
+            assert_eq!(
+                transform.resize(&image, area, size, &mut resizer),
+                cut,
+                "{area:?} {size:?}"
+            );
+        }
+    }
 }
 
 /// 20,000 draws of torchvision 0.29.2's `RandomResizedCrop.get_params`: mean and standard deviation
