@@ -65,6 +65,12 @@ fn ran(error: impl Into<Box<dyn std::error::Error>>) -> Failure {
     Failure::Run(error.into())
 }
 
+/// For `map_err` while images are loaded: those that cannot be read are the user's to mend, a store
+/// that does not answer fails a run that may go on later.
+fn loading(error: crate::data::Error) -> Failure {
+    if error.is_of_store() { ran(error) } else { asked(error) }
+}
+
 /// For a run in `folder` that a signal ended at a point called `when`.
 fn interrupted(stop: &Stop, when: &str, folder: &Path) -> Failure {
     let out = folder.display();

@@ -21,8 +21,11 @@ mod list;
 mod loader;
 mod mixed;
 mod npy;
+mod object;
 mod parquet;
 mod pixels;
+#[cfg(feature = "remote")]
+mod remote;
 mod sampler;
 mod shards;
 mod source;

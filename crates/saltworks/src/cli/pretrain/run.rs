@@ -3,7 +3,7 @@
 use super::super::probe::{Extractor, probe};
 use super::super::replay::FailedStep;
 use super::super::setup::{self, Images};
-use super::super::{Failure, asked, interrupted, ran};
+use super::super::{Failure, asked, interrupted, loading, ran};
 use super::dump::dump;
 use super::folder::{Folder, MODEL, recipe_text, write_error};
 use super::plan::Planned;
@@ -215,11 +215,14 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// An image that cannot be read is the user's to mend, anything else a failed run. A step that was
+    /// What a stage's error is to its user. A step that was
     /// not finite is kept for a replay.
     fn train_failure(&self, error: train::Error, method: &dyn Method, place: usize) -> Failure {
+        let error = match error {
+            train::Error::Data(error) => return loading(error),
+            error => error,
+        };
         let (step, problem, batches) = match &error {
-            train::Error::Data(_) => return asked(error),
             train::Error::NotFinite { step, problem, batches } => (step - 1, problem, batches),
             _ => return ran(error),
         };
@@ -244,11 +247,11 @@ impl<'a> Run<'a> {
     ) -> Result<train::Stage<'m>, Failure> {
         let stage = &self.recipe.stage[place];
         let (lr, weight_decay) = setup::curves(stage, schedule);
-        let mut loading = setup::training_loader(self.recipe, stage, place);
-        loading.first_sample = first_step * stage.batch as u64;
+        let mut options = setup::training_loader(self.recipe, stage, place);
+        options.first_sample = first_step * stage.batch as u64;
         Ok(train::Stage {
             method,
-            loader: Loader::new(self.images.train.clone(), loading).map_err(asked)?,
+            loader: Loader::new(self.images.train.clone(), options).map_err(asked)?,
             masking: stage.masks.clone(),
             grid: method.encoder().grid(),
             batch: stage.batch,

@@ -1,4 +1,5 @@
 use super::*;
+use std::fs::File;
 use crate::data::open;
 use crate::data::shards::tests::pixel;
 use parquet::data_type::{ByteArrayType, Int64Type};

@@ -1,6 +1,9 @@
+use super::index::groups;
 use super::*;
 use crate::data::tar::tests::{archive, member};
 use crate::data::{fuzz, open};
+use rayon::prelude::*;
+use std::fs::File;
 
 /// A PNG of one grey pixel.
 pub(in crate::data) fn pixel(value: u8) -> Vec<u8> {
