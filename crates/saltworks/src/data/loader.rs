@@ -202,6 +202,12 @@ impl Loader {
         }
     }
 
+    /// Counts these images among those met that could not be read: a run that goes on met them before.
+    pub fn with_unreadable(mut self, met: BTreeSet<usize>) -> Self {
+        self.unreadable = met;
+        self
+    }
+
     /// The next batch, or none after the last. After an error every further call gives none.
     pub fn next_batch(&mut self) -> Result<Option<Loaded>> {
         let start = Instant::now();

@@ -2,6 +2,7 @@
 
 mod dump;
 mod folder;
+mod lock;
 mod plan;
 mod requeue;
 mod run;

@@ -5,7 +5,7 @@ use super::super::replay::FailedStep;
 use super::super::setup::{self, Images};
 use super::super::{Failure, asked, interrupted, loading, ran};
 use super::dump::dump;
-use super::folder::{Folder, MODEL, recipe_text, write_error};
+use super::folder::{Folder, MODEL, deciding, recipe_text, write_error};
 use super::plan::Planned;
 use super::saver::Saver;
 use super::unreadable::UnreadableImages;
@@ -18,7 +18,7 @@ use crate::report::{ProbeRow, Progress, note, probe_table, result};
 use crate::train::{self, Ended, Event, Keep, Optimizer, Position, Stop};
 use crate::weights;
 use engine::{Module, Parameter};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -76,7 +76,10 @@ impl<'a> Run<'a> {
         if place == 0 || setup::spec(self.recipe, &self.recipe.stage[0])? != *spec {
             self.probe(&random, &|| Ok(Extractor::Encoder(Encoder::new(spec, seed))))?;
         }
-        if !self.folder.is_done(&stage.name) {
+        if self.folder.is_done(&stage.name) {
+            // A process that was killed right after the stage's end left them.
+            self.folder.checkpoints(self.keep()).remove(&stage.name).map_err(ran)?;
+        } else {
             let encoder = Encoder::new(spec, seed);
             match stage.method {
                 MethodName::Mae => {
@@ -123,9 +126,10 @@ impl<'a> Run<'a> {
             loss: 0.0,
             metrics_bytes: self.folder.metrics_bytes(),
             machine: machine(),
-            recipe_sha256: sha256(recipe_text(self.recipe).as_bytes()),
+            recipe_sha256: sha256(recipe_text(&deciding(self.recipe)).as_bytes()),
             teacher_sha256: teacher,
             updates: BTreeMap::new(),
+            unreadable: BTreeSet::new(),
         })
     }
 
@@ -138,21 +142,40 @@ impl<'a> Run<'a> {
         }
         let Some(checkpoint) = found else { return Ok(first) };
         let found = &checkpoint.position;
+        self.check_origin(found, &first)?;
+        checkpoint.restore(optimizer).map_err(|problem| {
+            asked(format!(
+                "{problem}. Remove it: the same command then goes on from an earlier one, or begins \
+                 the stage anew"
+            ))
+        })?;
+        note(&format!("{:>10}  going on after step {}", first.stage, found.step));
+        let (step, metrics_bytes) = (found.step, found.metrics_bytes);
+        let unreadable = found.unreadable.clone();
+        Ok(Position { step, metrics_bytes, unreadable, ..first })
+    }
+
+    /// Refuses a checkpoint of another teacher or recipe, and tells of one of another machine.
+    fn check_origin(&self, found: &Position, first: &Position) -> Result<(), Failure> {
+        let stage = &first.stage;
         if found.teacher_sha256 != first.teacher_sha256 {
             return Err(asked(format!(
-                "the teacher of stage {} is not the file this stage began with. Restore it, or begin \
-                 anew with --overwrite",
-                first.stage
+                "the teacher of stage {stage} is not the file this stage began with. Restore it, or \
+                 begin anew with --overwrite"
             )));
         }
         if found.machine != first.machine {
             let (there, here) = (&found.machine, &first.machine);
             note(&format!("the run was made by {there}, this is {here}: sums may round otherwise"));
+        } else if found.recipe_sha256 != first.recipe_sha256 {
+            // Another version may write the same recipe otherwise.
+            return Err(asked(format!(
+                "the checkpoint of stage {stage} is of another recipe than {} says now. Restore that \
+                 file, or begin anew with --overwrite",
+                self.folder.path().join("recipe.toml").display()
+            )));
         }
-        checkpoint.restore(optimizer).map_err(ran)?;
-        note(&format!("{:>10}  going on after step {}", first.stage, found.step));
-        let (step, metrics_bytes) = (found.step, found.metrics_bytes);
-        Ok(Position { step, metrics_bytes, ..first })
+        Ok(())
     }
 
     fn keep(&self) -> Keep {
@@ -177,7 +200,7 @@ impl<'a> Run<'a> {
                 self.folder.path().join(train::CHECKPOINT_FOLDER).display()
             )));
         }
-        let training = self.training(method, place, schedule, position.step)?;
+        let training = self.training(method, place, schedule, &position)?;
         let mut progress = Progress::new(&stage.name, schedule.steps, position.step);
         let checkpoints = self.folder.checkpoints(self.keep());
         let mut saver = Saver::new(&self.folder, checkpoints, self.recipe.checkpoint, position)?;
@@ -186,7 +209,9 @@ impl<'a> Run<'a> {
             let Event::Step { report, optimizer, unreadable } = event;
             self.trained = true;
             progress.step(&report);
-            written = saver.step(&report, optimizer).and_then(|()| self.unreadable.add(unreadable));
+            // The list before a checkpoint after which these images are not met again.
+            let listed = self.unreadable.add(unreadable);
+            written = listed.and_then(|()| saver.step(&report, optimizer, unreadable));
             // A disk that is full now will not take the weights later: stop, and keep what there is.
             if written.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
@@ -243,21 +268,22 @@ impl<'a> Run<'a> {
         method: &'m dyn Method,
         place: usize,
         schedule: Schedule,
-        first_step: u64,
+        from: &Position,
     ) -> Result<train::Stage<'m>, Failure> {
         let stage = &self.recipe.stage[place];
         let (lr, weight_decay) = setup::curves(stage, schedule);
         let mut options = setup::training_loader(self.recipe, stage, place);
-        options.first_sample = first_step * stage.batch as u64;
+        options.first_sample = from.step * stage.batch as u64;
+        let loader = Loader::new(self.images.train.clone(), options).map_err(asked)?;
         Ok(train::Stage {
             method,
-            loader: Loader::new(self.images.train.clone(), options).map_err(asked)?,
+            loader: loader.with_unreadable(from.unreadable.clone()),
             masking: stage.masks.clone(),
             grid: method.encoder().grid(),
             batch: stage.batch,
             accumulate: stage.accumulate,
             activation_checkpointing: stage.activation_checkpointing,
-            first_step,
+            first_step: from.step,
             steps: schedule.steps,
             lr,
             weight_decay,
@@ -276,6 +302,7 @@ impl<'a> Run<'a> {
     ) -> Result<Record, Failure> {
         let all = method.parameters();
         train::refuse_divergence(&stage.name, step, &all).map_err(ran)?;
+        self.folder.check_place()?;
         let path = self.folder.encoder_path(&stage.name);
         let folder = self.folder.path().join(&stage.name);
         fs::create_dir_all(&folder).map_err(|error| ran(write_error(&folder, &error)))?;
