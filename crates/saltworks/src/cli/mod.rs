@@ -31,7 +31,8 @@ const EXAMPLES: &str = "Examples:
   saltworks bench --stage salt --model vit_tiny_patch16_224 --batch 16 --steps 5
 
 Exit codes: 0 done; 1 the run failed; 2 something to correct in what was asked; 130 (Ctrl-C),
-143 (SIGTERM), 138 (SIGUSR1), 140 (SIGUSR2): stopped by the signal after saving a checkpoint.";
+143 (SIGTERM), 138 (SIGUSR1), 140 (SIGUSR2), 129 (SIGHUP; not under nohup): stopped by the signal
+after saving a checkpoint.";
 
 #[derive(Subcommand)]
 enum Command {
