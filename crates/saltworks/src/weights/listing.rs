@@ -34,9 +34,8 @@ pub struct Listed {
 impl Listing {
     /// Reads the header of a file and checks that its tensors fill it.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let name = || path.display().to_string();
-        let read = |source| Error::Read { path: name(), source };
-        let fail = |problem: String| Error::Format { path: name(), problem };
+        let read = |source| Error::read(path, source);
+        let fail = |problem: String| Error::format(path, problem);
         let mut file = File::open(path).map_err(read)?;
         let len = file.metadata().map_err(read)?.len();
         let mut length = [0; 8];
