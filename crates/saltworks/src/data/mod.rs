@@ -10,8 +10,6 @@ pub mod builtin;
 mod decode;
 mod error;
 mod folder;
-#[cfg(test)]
-mod fuzz;
 mod holdout;
 mod idx;
 mod image_file;
@@ -32,7 +30,6 @@ mod source;
 mod stored;
 mod survey;
 mod tar;
-mod zip;
 
 pub use augment::{Blur, Crop, Effects, Interpolation, Jitter, Solarize, Transform};
 pub use decode::{Background, decode};

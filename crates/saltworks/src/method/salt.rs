@@ -77,8 +77,8 @@ impl Salt {
         Ok(Self { teacher: Frozen::new(teacher), student, predictor, options })
     }
 
-    /// Stage 2 from a checkpoint of stage 1: a safetensors file of an encoder under timm's names, or
-    /// of all that a stage trained. The teacher's sizes are those the file states, else `sizes`.
+    /// Stage 2 from a file of weights, as stage 1 leaves: an encoder under timm's names, or all that
+    /// a stage trained. The teacher's sizes are those the file states, else `sizes`.
     pub fn from_checkpoint(
         path: &Path,
         sizes: &VitSpec,
@@ -113,7 +113,9 @@ impl Salt {
             return Err(CheckpointError::NotFinite(name.clone()));
         }
         let teacher = Encoder::new(&sizes, 0);
-        weights::assign(path, &file.encoder(), &teacher.parameters())?;
+        let parameters = teacher.parameters();
+        file.expect_weights(path, parameters.iter().map(|(name, _)| name.as_str()))?;
+        weights::assign(path, &file.encoder(), &parameters)?;
         Ok(teacher)
     }
 

@@ -3,6 +3,7 @@
 use engine::Tensor;
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
+use std::hash::{Hash, Hasher};
 
 /// A type that weights are written in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,7 +55,8 @@ impl Dtype {
     }
 }
 
-/// A type that a file may hold.
+/// A type that a file may hold. Its name is all there is to compare.
+#[derive(Debug)]
 pub(super) struct Kind {
     /// As safetensors calls it; our messages do, too.
     pub(super) name: &'static str,
@@ -66,6 +68,20 @@ pub(super) struct Kind {
     pub(super) size: usize,
     /// For types that may be weights: the value in so many little-endian bytes.
     decode: Option<fn(&[u8]) -> f32>,
+}
+
+impl PartialEq for Kind {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Kind {}
+
+impl Hash for Kind {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
 }
 
 impl Kind {

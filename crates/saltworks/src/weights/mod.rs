@@ -2,17 +2,20 @@
 
 mod dtype;
 mod error;
+mod form;
 mod listing;
 mod safetensors_file;
 mod torch_file;
 
 pub use dtype::Dtype;
 pub use error::Error;
+pub use form::is_weights;
 pub use listing::{Listed, Listing};
 pub use safetensors_file::{parse, save, save_as};
 pub use torch_file::save_torch;
 
 use engine::{Parameter, Tensor};
+use form::Form;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
@@ -47,6 +50,25 @@ impl File {
         }
         self.tensors.clone()
     }
+
+    /// An error if a tensor of one of these names, perhaps behind `encoder.` or `student.`, is of a
+    /// type that is no weight's. `path` is for messages.
+    pub fn expect_weights<'a>(
+        &self,
+        path: &Path,
+        names: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), Error> {
+        for name in names {
+            for prefix in ["", "encoder.", "student."] {
+                let name = format!("{prefix}{name}");
+                if let Some(found) = self.others.get(&name) {
+                    let (path, found) = (path.display().to_string(), found.clone());
+                    return Err(Error::Dtype { path, name, found });
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// An error if a type cannot hold one of the values.
@@ -62,10 +84,16 @@ fn expect_range(path: &Path, tensors: &[(String, Tensor)], dtype: Dtype) -> Resu
     }
 }
 
-/// Reads all of a file.
+/// Reads the tensors of a file, which may be safetensors or torch's: its first bytes tell.
 pub fn load(path: &Path) -> Result<File, Error> {
-    let bytes = std::fs::read(path).map_err(|source| Error::read(path, source))?;
-    parse(path, &bytes)
+    match Form::of(path)? {
+        Form::Zip => torch_file::load(path),
+        Form::Refused(problem) => Err(Error::torch(path, problem)),
+        Form::Safetensors | Form::Unknown => {
+            let bytes = std::fs::read(path).map_err(|source| Error::read(path, source))?;
+            parse(path, &bytes)
+        }
+    }
 }
 
 /// Gives every parameter the tensor of its name; anything missing, left over or of another shape

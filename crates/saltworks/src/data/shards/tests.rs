@@ -1,7 +1,8 @@
 use super::index::groups;
 use super::*;
+use crate::data::open;
 use crate::data::tar::tests::{archive, member};
-use crate::data::{fuzz, open};
+use crate::fuzz;
 use rayon::prelude::*;
 use std::fs::File;
 
