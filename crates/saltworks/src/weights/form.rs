@@ -8,8 +8,9 @@ use std::path::Path;
 /// So many bytes tell; tar's mark stands at 257.
 const START_BYTES: u64 = 512;
 
-/// Most bytes of a safetensors header; the safetensors crate allows as many.
-pub(super) const MOST_HEADER_BYTES: u64 = 100_000_000;
+/// Most bytes of a safetensors header, which takes many times its length when it is parsed: some
+/// hundred thousand tensors. The safetensors crate allows 100 MB.
+pub(super) const MOST_HEADER_BYTES: u64 = 16 << 20;
 
 /// How torch before 1.6 began its pickles: `MAGIC_NUMBER` of torch/serialization.py.
 const LEGACY: &[u8] = b"\x80\x02\x8A\x0A\x6C\xFC\x9C\x46\xF9\x20\x6A\xA8\x50\x19\x2E";
@@ -85,4 +86,32 @@ pub fn is_weights(path: &Path) -> bool {
             Ok(Form::Zip) => torch_file::is_torch(path),
             _ => false,
         }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_bytes_tell_what_a_file_is() {
+        let mut tar = [0; 512];
+        tar[257..262].copy_from_slice(b"ustar");
+        let legacy = [LEGACY, b"M\xE9\x03."].concat();
+        let cases: [(&[u8], &str); 7] = [
+            (b"PK\x03\x04", "Zip"),
+            (b"\x02\0\0\0\0\0\0\0{}", "Safetensors"),
+            (&legacy, "format of before 1.6. In Python: torch.save(torch.load(OLD"),
+            (&tar, "format of before 1.6"),
+            (b"\x80\x04\x95", "bare pickle"),
+            (b"{\n  \"weight_map\": {", "index of a model in several files"),
+            (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+        ];
+        for (start, words) in cases {
+            let form = format!("{:?}", Form::of_bytes(start));
+            assert!(form.contains(words), "{form}");
+        }
+        for start in [&b""[..], b"PK", b"\x80", b"{", b"\0\0\x08\x03\0\0\0\0\0", &[0xFF; 600]] {
+            assert_eq!(Form::of_bytes(start), Form::Unknown);
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! safetensors files in and out. Format: <https://huggingface.co/docs/safetensors>, "Format".
 
 use super::dtype::KINDS;
+use super::form::MOST_HEADER_BYTES;
 use super::{Dtype, Error, File, expect_range};
 use crate::files::{Record, write_whole_with};
 use engine::Tensor;
@@ -71,6 +72,7 @@ fn write_values(file: &mut dyn Write, values: &[f32], dtype: Dtype) -> io::Resul
 
 /// [`load`](super::load) of a safetensors file's content; `path` is for messages.
 pub fn parse(path: &Path, bytes: &[u8]) -> Result<File, Error> {
+    expect_short_header(path, bytes)?;
     let whole = SafeTensors::deserialize(bytes).map_err(|error| Error::format(path, error))?;
     let header = SafeTensors::read_metadata(bytes).map_err(|error| Error::format(path, error))?.1;
     let metadata = header.metadata().clone().unwrap_or_default();
@@ -84,6 +86,19 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<File, Error> {
     Ok(file)
 }
 
+/// A header is parsed in memory, which takes many times its length.
+fn expect_short_header(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let length = bytes.first_chunk().map_or(0, |length| u64::from_le_bytes(*length));
+    if length <= MOST_HEADER_BYTES {
+        return Ok(());
+    }
+    let problem = format!(
+        "it states a header of {length} bytes, expected at most {MOST_HEADER_BYTES}, and does not \
+         begin as a file of torch.save either"
+    );
+    Err(Error::format(path, problem))
+}
+
 /// A tensor of floats, as f32.
 fn tensor(view: &TensorView<'_>) -> Option<Tensor> {
     let name = format!("{:?}", view.dtype());
@@ -91,3 +106,6 @@ fn tensor(view: &TensorView<'_>) -> Option<Tensor> {
     let values: Vec<f32> = view.data().chunks_exact(kind.size).map(kind.decoder()?).collect();
     Some(Tensor::from_vec(values, view.shape()))
 }
+
+#[cfg(test)]
+mod tests;

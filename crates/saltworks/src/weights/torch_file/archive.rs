@@ -11,14 +11,14 @@ const ALIGNMENT: u64 = 64;
 const ZIP64_FROM: u64 = u32::MAX as u64;
 
 /// An archive that is being written, from its first byte on.
-pub(super) struct Archive<'a> {
+pub(super) struct ArchiveWriter<'a> {
     file: &'a mut dyn Write,
     at: u64,
     directory: Vec<u8>,
     records: u64,
 }
 
-impl<'a> Archive<'a> {
+impl<'a> ArchiveWriter<'a> {
     /// An archive without records.
     pub(super) fn new(file: &'a mut dyn Write) -> Self {
         Self { file, at: 0, directory: Vec::new(), records: 0 }

@@ -1,6 +1,6 @@
 //! State dictionaries as `torch.save` writes them; `torch.load(weights_only=True)` reads them.
 
-use super::archive::Archive;
+use super::archive::ArchiveWriter;
 use crate::files::{Record, write_whole_with};
 use crate::weights::{Dtype, Error, expect_range};
 use engine::Tensor;
@@ -20,7 +20,7 @@ pub fn save_torch(
 ) -> Result<Record, Error> {
     expect_range(path, tensors, dtype)?;
     let written = write_whole_with(path, |file| {
-        let mut archive = Archive::new(file);
+        let mut archive = ArchiveWriter::new(file);
         let mut record =
             |name: &str, bytes: &[u8]| archive.record(&format!("{FOLDER}/{name}"), bytes);
         record("data.pkl", &pickle(tensors, container, dtype))?;
