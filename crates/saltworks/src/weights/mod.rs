@@ -4,6 +4,7 @@ mod dtype;
 mod error;
 mod form;
 mod listing;
+pub mod onnx;
 mod safetensors_file;
 mod torch_file;
 
