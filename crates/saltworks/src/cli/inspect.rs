@@ -3,6 +3,7 @@
 use super::{Failure, asked, ran};
 use crate::data::{self, Look, Source, Survey};
 use crate::report::{Count, result};
+use crate::weights::dialect::{Dialect, wrapping};
 use crate::weights::{Listed, Listing, is_weights};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -114,16 +115,20 @@ fn to_json(source: &dyn Source, survey: &Survey) -> Value {
 
 fn inspect_weights(path: &Path, as_json: bool) -> Result<(), Failure> {
     let Listing { tensors, metadata, container } = Listing::read(path).map_err(asked)?;
+    let names = || tensors.iter().map(|tensor| tensor.name.as_str());
+    let cut = wrapping(names());
+    let dialect = Dialect::of(names().map(|name| &name[cut..]));
     if as_json {
         let tensor = |t: &Listed| json!({"name": t.name, "dtype": t.dtype, "shape": t.shape});
         let tensors: Vec<_> = tensors.iter().map(tensor).collect();
-        let all = json!({"tensors": tensors, "metadata": metadata, "container": container});
+        let all = json!({"tensors": tensors, "metadata": metadata, "container": container, "dialect": dialect});
         result(&all.to_string());
         return Ok(());
     }
     let values = tensors.iter().map(Listed::values).fold(0, u64::saturating_add);
     let under = container.map_or(String::new(), |key| format!(" under {key}"));
     result(&format!("{}: {} tensors{under}, {values} values", path.display(), tensors.len()));
+    result(&dialect.map_or("names of no known model".to_owned(), |dialect| dialect.to_string()));
     let width = tensors.iter().map(|tensor| tensor.name.len()).max().unwrap_or(0);
     for tensor in &tensors {
         result(&format!("{:width$}  {}  {:?}", tensor.name, tensor.dtype, tensor.shape));

@@ -69,9 +69,21 @@ pub enum Error {
         /// What to do.
         advice: &'static str,
     },
+    /// A file whose tensors or sizes are those of no model.
+    #[error("{path}: {problem}")]
+    Model {
+        /// Which file.
+        path: String,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
 }
 
 impl Error {
+    pub(super) fn model(path: &Path, problem: impl Into<String>) -> Self {
+        Self::Model { path: path.display().to_string(), problem: problem.into() }
+    }
+
     pub(super) fn read(path: &Path, source: std::io::Error) -> Self {
         Self::Read { path: path.display().to_string(), source }
     }

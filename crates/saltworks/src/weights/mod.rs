@@ -1,17 +1,21 @@
 //! Weights in and out of safetensors files and torch's, strict: every tensor by name and shape.
 
+pub mod dialect;
 mod dtype;
 mod error;
 mod form;
 mod listing;
+mod model;
 pub mod onnx;
 mod safetensors_file;
+mod sizes;
 mod torch_file;
 
 pub use dtype::Dtype;
 pub use error::Error;
 pub use form::is_weights;
 pub use listing::{Listed, Listing};
+pub use model::{Hint, Loaded, MODEL_KEY, Model};
 pub use safetensors_file::{parse, save, save_as};
 pub use torch_file::save_torch;
 
@@ -37,21 +41,6 @@ pub struct File {
 }
 
 impl File {
-    /// The tensors of the encoder: those under `encoder.` or `student.` without that prefix where a
-    /// file holds more than an encoder, else all; as stable-pretraining's SALT.from_checkpoint.
-    pub fn encoder(&self) -> Named {
-        for prefix in ["encoder.", "student."] {
-            let parts = self.tensors.iter().filter_map(|(name, tensor)| {
-                Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone()))
-            });
-            let parts: Named = parts.collect();
-            if !parts.is_empty() {
-                return parts;
-            }
-        }
-        self.tensors.clone()
-    }
-
     /// An error if a tensor of one of these names, perhaps behind `encoder.` or `student.`, is of a
     /// type that is no weight's. `path` is for messages.
     pub fn expect_weights<'a>(

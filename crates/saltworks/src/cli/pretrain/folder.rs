@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 /// What is written of a run beside its stages. The recipe is written last and removed first: a
 /// folder without one holds no run.
-const RECIPE: &str = "recipe.toml";
+pub(in crate::cli) const RECIPE: &str = "recipe.toml";
 const STATE: &str = "state.json";
 const ENVIRONMENT: &str = "environment.json";
 const METRICS: &str = "metrics.jsonl";
@@ -25,8 +25,8 @@ const UNREADABLE: &str = "unreadable.txt";
 const REPLAY: &str = "replay";
 
 /// What is written of a stage.
-pub(super) const ENCODER: &str = "encoder.safetensors";
-pub(super) const MODEL: &str = "model.safetensors";
+pub(in crate::cli) const ENCODER: &str = "encoder.safetensors";
+pub(in crate::cli) const MODEL: &str = "model.safetensors";
 
 /// How far a run has come: state.json.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

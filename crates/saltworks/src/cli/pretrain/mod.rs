@@ -14,6 +14,7 @@ use super::{Failure, asked, ran, use_threads};
 use crate::recipe;
 use crate::train::Stop;
 use folder::Folder;
+pub(super) use folder::{ENCODER, MODEL, RECIPE};
 use run::Run;
 use std::path::PathBuf;
 

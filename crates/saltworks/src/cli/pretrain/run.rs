@@ -11,12 +11,12 @@ use super::saver::Saver;
 use super::unreadable::UnreadableImages;
 use crate::data::Loader;
 use crate::files::{Record, sha256};
-use crate::method::{MODEL_KEY, Method, Salt};
+use crate::method::{Method, Salt};
 use crate::model::Encoder;
 use crate::recipe::{MethodName, Recipe, Schedule, Stage};
 use crate::report::{ProbeRow, Progress, note, probe_table, result};
 use crate::train::{self, Ended, Event, Keep, Optimizer, Position, Stop};
-use crate::weights;
+use crate::weights::{self, MODEL_KEY};
 use engine::{Module, Parameter};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
@@ -87,7 +87,7 @@ impl<'a> Run<'a> {
                 }
                 MethodName::Salt => {
                     let (teacher, options) = (self.teacher_path(place), setup::salt_options(stage));
-                    let salt = Salt::from_checkpoint(&teacher, spec, encoder, options, seed);
+                    let salt = Salt::from_checkpoint(&teacher, encoder, options, seed);
                     self.train(&salt.map_err(asked)?, place, stage, *schedule)?;
                 }
             }
