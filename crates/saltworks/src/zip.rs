@@ -2,7 +2,7 @@
 //! the fields of zip64 (PKWARE, APPNOTE.TXT 6.3). Members are read one by one; problems are given
 //! without the archive's path.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io::{Read, Seek, SeekFrom, Take};
 
 use flate2::{Crc, read::DeflateDecoder};
@@ -23,6 +23,8 @@ const MOST_DIRECTORY_BYTES: u64 = 64 << 20;
 pub(crate) struct Zip<R> {
     file: R,
     members: Vec<Member>,
+    /// Places in `members`.
+    by_name: HashMap<String, usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -47,7 +49,13 @@ impl<R: Read + Seek> Zip<R> {
         let mut members = members(&directory)
             .ok_or("has a damaged directory. Save or fetch it again".to_owned())?;
         set_ends(&mut members, begin)?;
-        Ok(Self { file, members })
+        let mut by_name = HashMap::new();
+        for (place, member) in members.iter().enumerate() {
+            if by_name.insert(member.name.clone(), place).is_some() {
+                return Err(format!("has two members {}. Save or fetch it again", member.name));
+            }
+        }
+        Ok(Self { file, members, by_name })
     }
 
     /// The members' names.
@@ -55,9 +63,13 @@ impl<R: Read + Seek> Zip<R> {
         self.members.iter().map(|member| member.name.as_str())
     }
 
+    fn member(&self, name: &str) -> Option<&Member> {
+        Some(&self.members[*self.by_name.get(name)?])
+    }
+
     /// How many bytes a member has, unpacked.
     pub(crate) fn size(&self, name: &str) -> Option<u64> {
-        self.members.iter().find(|member| member.name == name).map(|member| member.size)
+        self.member(name).map(|member| member.size)
     }
 
     /// A member that is not stored as it is.
@@ -68,8 +80,7 @@ impl<R: Read + Seek> Zip<R> {
     /// A member's bytes, unpacked: at most `most`.
     pub(crate) fn read(&mut self, name: &str, most: u64) -> Result<Vec<u8>, String> {
         let fail = |problem: &str| format!("{name}: {problem}. Save or fetch it again");
-        let member = self.members.iter().find(|member| member.name == name);
-        let member = member.ok_or_else(|| fail("is not in it"))?.clone();
+        let member = self.member(name).ok_or_else(|| fail("is not in it"))?.clone();
         if member.size > most {
             return Err(fail(&format!("has {} bytes, at most {most} are read", member.size)));
         }
@@ -183,10 +194,6 @@ fn zip64(mut extra: &[u8]) -> impl Iterator<Item = u64> {
 
 /// Finds where each member must have ended.
 fn set_ends(members: &mut [Member], directory: u64) -> Result<(), String> {
-    let mut names = HashSet::new();
-    if let Some(twice) = members.iter().find(|member| !names.insert(&member.name)) {
-        return Err(format!("has two members {}. Save or fetch it again", twice.name));
-    }
     let mut order: Vec<usize> = (0..members.len()).collect();
     order.sort_by_key(|&index| members[index].header);
     let mut end = directory;

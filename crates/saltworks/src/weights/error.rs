@@ -92,11 +92,11 @@ impl Error {
         Self::Write { path: path.display().to_string(), source }
     }
 
-    pub(super) fn format(path: &Path, problem: impl ToString) -> Self {
-        Self::Format { path: path.display().to_string(), problem: problem.to_string() }
+    pub(super) fn format(path: &Path, problem: impl Into<String>) -> Self {
+        Self::Format { path: path.display().to_string(), problem: problem.into() }
     }
 
-    pub(super) fn torch(path: &Path, problem: impl ToString) -> Self {
-        Self::Torch { path: path.display().to_string(), problem: problem.to_string() }
+    pub(super) fn torch(path: &Path, problem: impl Into<String>) -> Self {
+        Self::Torch { path: path.display().to_string(), problem: problem.into() }
     }
 }

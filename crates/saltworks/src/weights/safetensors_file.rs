@@ -5,8 +5,8 @@ use super::form::MOST_HEADER_BYTES;
 use super::{Dtype, Error, File, expect_range};
 use crate::files::{Record, write_whole_with};
 use engine::Tensor;
-use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
+use safetensors::{SafeTensorError, SafeTensors};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -73,8 +73,9 @@ fn write_values(file: &mut dyn Write, values: &[f32], dtype: Dtype) -> io::Resul
 /// [`load`](super::load) of a safetensors file's content; `path` is for messages.
 pub fn parse(path: &Path, bytes: &[u8]) -> Result<File, Error> {
     expect_short_header(path, bytes)?;
-    let whole = SafeTensors::deserialize(bytes).map_err(|error| Error::format(path, error))?;
-    let header = SafeTensors::read_metadata(bytes).map_err(|error| Error::format(path, error))?.1;
+    let fail = |error: SafeTensorError| Error::format(path, error.to_string());
+    let whole = SafeTensors::deserialize(bytes).map_err(fail)?;
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(fail)?;
     let metadata = header.metadata().clone().unwrap_or_default();
     let mut file = File { metadata, ..File::default() };
     for (name, view) in whole.iter() {
