@@ -86,7 +86,9 @@ impl<R: Read + Seek> Zip<R> {
         }
         let packed = packed(&mut self.file, &member)
             .ok_or_else(|| fail("lies outside the archive or overlaps another member"))?;
-        let mut bytes = Vec::new();
+        // What is stored lies in the file, so it may be believed.
+        let stored = if member.method == 0 { member.size.min(member.packed) } else { 0 };
+        let mut bytes = Vec::with_capacity(stored as usize);
         // One byte more than stated shows whether something follows.
         let read = match member.method {
             0 => packed.take(member.size + 1).read_to_end(&mut bytes),
