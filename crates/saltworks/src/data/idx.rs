@@ -110,6 +110,10 @@ impl Source for Idx {
         };
         format!("{}: {} images of {height} x {width}, {labels}", path.display(), self.len())
     }
+
+    fn files(&self) -> Vec<&Path> {
+        vec![&self.path]
+    }
 }
 
 /// Whether a file is named as IDX images are.

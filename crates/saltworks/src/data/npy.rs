@@ -142,6 +142,10 @@ impl Source for Npy {
         let (path, classes) = (self.path.display(), super::source::classes(&self.classes));
         format!("{path}: {len} images of {height} x {width} x {channels}, {classes}")
     }
+
+    fn files(&self) -> Vec<&Path> {
+        vec![&self.path]
+    }
 }
 
 /// [3, H·W] -> [H·W, 3]

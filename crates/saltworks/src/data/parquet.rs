@@ -188,6 +188,10 @@ impl Source for Parquet {
         };
         format!("{path}: {len} images in {files}, {}", super::source::classes(&self.classes))
     }
+
+    fn files(&self) -> Vec<&Path> {
+        self.files.iter().map(|table| table.path.as_path()).collect()
+    }
 }
 
 fn broken(path: &Path, error: ParquetError) -> Error {

@@ -139,6 +139,10 @@ impl Source for Shards {
         };
         format!("{path}: {len} images in {archives}, {}", super::source::classes(&self.classes))
     }
+
+    fn files(&self) -> Vec<&Path> {
+        self.shards.iter().map(|shard| shard.path.as_path()).collect()
+    }
 }
 
 /// As a folder lists them: files right inside before those of its folders, then part by part.

@@ -46,6 +46,11 @@ pub trait Source: Send + Sync {
 
     /// What and how many, for people.
     fn describe(&self) -> String;
+
+    /// The files it reads, as far as it reads any.
+    fn files(&self) -> Vec<&Path> {
+        Vec::new()
+    }
 }
 
 /// An image's size and storage.
