@@ -23,9 +23,10 @@ const MOST_OPEN: usize = 256;
 /// them, whatever their order in the archives.
 ///
 /// A sample is the members with one key: their path up to the first dot of the file name. Its image
-/// is its first member with an image's extension, its label the number in `KEY.cls`, or `label` or
-/// `cls` in `KEY.json`. Where no sample has one, the first folder in which the names differ is the
-/// class.
+/// is its first member `KEY.EXTENSION` with an image's extension; without one each of its members
+/// `KEY.MORE.EXTENSION` is an image of its own, as where plain files named `cat.0.jpg` were packed.
+/// Its label is the number in `KEY.cls`, or `label` or `cls` in `KEY.json`. Where no sample has one,
+/// the first folder in which the names differ is the class.
 pub struct Shards {
     path: PathBuf,
     shards: Vec<Shard>,
@@ -50,7 +51,18 @@ struct Entry {
 #[derive(Default, Serialize, Deserialize)]
 struct Group {
     image: Option<Member>,
+    /// Members `KEY.MORE.EXTENSION`: masks and the like beside an image, or images.
+    others: Vec<Member>,
     label: Option<String>,
+}
+
+impl Group {
+    /// Its images with their label.
+    fn images(self) -> impl Iterator<Item = (Member, Option<String>)> {
+        let others = if self.image.is_some() { Vec::new() } else { self.others };
+        let images = self.image.into_iter().chain(others);
+        images.map(move |image| (image, self.label.clone()))
+    }
 }
 
 impl Shards {
@@ -63,7 +75,7 @@ impl Shards {
         for (number, (file, groups)) in indexed.into_iter().enumerate() {
             let file = Some(file).filter(|file| keep_open || file.is_remote());
             shards.push(Shard { path: files[number].clone(), file });
-            let images = groups.into_iter().filter_map(|group| Some((group.image?, group.label)));
+            let images = groups.into_iter().flat_map(Group::images);
             found.extend(images.map(|(image, label)| (number as u32, image, label)));
         }
         if found.is_empty() {
@@ -75,8 +87,10 @@ impl Shards {
             );
             return Err(Error::file(path, problem));
         }
+        let names: Vec<&str> = found.iter().map(|(_, image, _)| image.name.as_str()).collect();
+        let root = common_folder(&names);
         // Stable: images of one name keep the order of their shards.
-        found.sort_by(|(_, a, _), (_, b, _)| in_folder_order(&a.name, &b.name));
+        found.sort_by(|(_, a, _), (_, b, _)| in_folder_order(&a.name[root..], &b.name[root..]));
         let (entries, classes) = label(found);
         Ok(Self { path: path.into(), shards, entries, classes, background })
     }

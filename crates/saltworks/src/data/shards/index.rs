@@ -49,7 +49,7 @@ fn kept_at(path: &Path, object: &Object) -> Option<PathBuf> {
     let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let cache = folder("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| Some(PathBuf::from(folder("HOME")?).join(".cache")))?;
-    let key = format!("{}\n{}\n{version}", path.display(), object.len());
+    let key = format!("2\n{}\n{}\n{version}", path.display(), object.len());
     let name = format!("{}.json", files::sha256(key.as_bytes()));
     Some(cache.join("saltworks").join("tar-index").join(name))
 }
@@ -99,7 +99,8 @@ pub(super) fn groups(file: &impl ReadAt, path: &Path, len: u64) -> Result<Vec<Gr
             member.name = plain.to_owned();
         }
         let Some((key, extension)) = split(&member.name) else { continue };
-        let is_image = EXTENSIONS.contains(&extension.as_str());
+        let (more, last) = extension.rsplit_once('.').unwrap_or(("", &extension));
+        let is_image = EXTENSIONS.contains(&last);
         if !is_image && !["cls", "json"].contains(&extension.as_str()) {
             continue;
         }
@@ -108,8 +109,10 @@ pub(super) fn groups(file: &impl ReadAt, path: &Path, len: u64) -> Result<Vec<Gr
             groups.push(Group::default());
         }
         let group = &mut groups[place];
-        if is_image {
+        if is_image && more.is_empty() {
             group.image.get_or_insert(member);
+        } else if is_image {
+            group.others.push(member);
         } else if let Some(label) = read_label(file, path, &member, &extension)? {
             group.label = Some(label);
         }
