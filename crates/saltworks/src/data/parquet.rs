@@ -6,13 +6,14 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use parquet::basic::Type;
 use parquet::column::reader::ColumnReader;
 use parquet::data_type::ByteArray;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, FileReader as _, Length, SerializedFileReader};
-use parquet::schema::types::SchemaDescriptor;
+use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
 
-use super::decode::info;
+use super::decode::{guarded, info};
 use super::labels::Labels;
 use super::object::{self, Object};
 use super::tar::ReadAt as _;
@@ -25,7 +26,7 @@ use features::Features;
 /// Columns of images, the first that is there: plain bytes, or a struct with a field `bytes`.
 const IMAGE_NAMES: [&str; 5] = ["image", "img", "images", "bytes", "image_bytes"];
 
-/// Columns of labels, the first that is there.
+/// Columns of labels, the first that is there and holds whole numbers or texts.
 const LABEL_NAMES: [&str; 6] = ["label", "labels", "class", "cls", "target", "fine_label"];
 
 /// Most bytes of decompressed pages that are kept for the next images of the same page; (guess) some
@@ -54,17 +55,26 @@ impl Table {
     /// Opens a file: what its metadata say, and the labels of each row group.
     fn open(path: &Path) -> Result<(Self, Features, Vec<GroupLabels>)> {
         let fail = |error: ParquetError| broken(path, error);
-        let reader = SerializedFileReader::new(At(Arc::new(Object::open(path)?))).map_err(fail)?;
+        let object = Arc::new(Object::open(path)?);
+        let reader = SerializedFileReader::new(At(Arc::clone(&object))).map_err(fail)?;
         let metadata = reader.metadata();
         let features = Features::find(metadata.file_metadata().key_value_metadata());
         let schema = metadata.file_metadata().schema_descr();
         let images = image_column(schema, &features, path)?;
         let label = label_column(schema, &features);
+        let (mut rows, bytes) = (0, object.len());
         let labels = |number: usize| {
             let len = metadata.row_group(number).num_rows();
             // A file states the length of a group; what is below zero or past memory is refused.
             let len = usize::try_from(len).ok().filter(|&len| len < u32::MAX as usize);
             let len = len.ok_or_else(|| Error::file(path, "has a row group without a size"))?;
+            rows += len as u64;
+            // An image takes bytes; a label takes memory before any image is read.
+            if rows > bytes {
+                let problem =
+                    format!("states {rows} rows in {bytes} bytes. Fetch or write it again");
+                return Err(Error::file(path, problem));
+            }
             read_labels(&reader, number, label, len).map_err(fail)
         };
         let labels = (0..reader.num_row_groups()).map(labels).collect::<Result<_>>()?;
@@ -94,8 +104,14 @@ impl Parquet {
         let opened = object::in_parallel(files, Table::open)?;
         let (mut tables, mut groups, mut rows) = (Vec::new(), Vec::new(), 0);
         let (mut labels, mut features) = (Labels::default(), Features::default());
+        let mut names = Vec::new();
         for (table, found, of_groups) in opened {
             features = if features.is_empty() { found } else { features };
+            let schema = table.reader.metadata().file_metadata().schema_descr();
+            let label = label_column(schema, &features);
+            if let Some(of) = label.and_then(|at| features.labels.get(schema.column(at).name())) {
+                names.clone_from(of);
+            }
             for (number, found) in of_groups.iter().enumerate() {
                 let file = tables.len();
                 groups.push(Group { file, number, first_row: rows, pages: OnceLock::new() });
@@ -108,8 +124,8 @@ impl Parquet {
             return Err(Error::file(path, "holds 0 images. Set data.path to files with rows"));
         }
         let (labels, mut classes) = labels.finish();
-        if features.classes.len() >= classes.len() && !classes.is_empty() {
-            classes = features.classes;
+        if names.len() >= classes.len() && !classes.is_empty() {
+            classes = names;
         }
         let path = path.into();
         Ok(Self { path, files: tables, groups, labels, classes, kept: Kept::default(), background })
@@ -118,10 +134,15 @@ impl Parquet {
     /// The bytes of an image, and its name.
     fn bytes(&self, index: usize) -> Result<(ByteArray, String)> {
         let place = self.groups.partition_point(|group| group.first_row <= index) - 1;
+        let name = format!("{}: row {index}", self.files[self.groups[place].file].path.display());
+        Ok((guarded(&name, || self.bytes_of(place, index, &name))?, name))
+    }
+
+    /// The bytes of an image of the row group `place`.
+    fn bytes_of(&self, place: usize, index: usize, name: &str) -> Result<ByteArray> {
         let group = &self.groups[place];
         let table = &self.files[group.file];
         let row = index - group.first_row;
-        let name = format!("{}: row {index}", table.path.display());
         let fail = |error: ParquetError| broken(&table.path, error);
         let pages = match group.pages.get() {
             Some(pages) => pages,
@@ -136,13 +157,13 @@ impl Parquet {
         let images =
             self.kept.page(key, || read_page(table, group.number, first, end)).map_err(fail)?;
         match images.get(row - first) {
-            Some(Some(bytes)) => Ok((bytes.clone(), name)),
+            Some(Some(bytes)) => Ok(bytes.clone()),
             _ => {
                 let problem =
                     "has no bytes, only a path or nothing; embed the images when the file is \
                                written"
                         .to_owned();
-                Err(Error::Image { name, problem })
+                Err(Error::Image { name: name.to_owned(), problem })
             }
         }
     }
@@ -209,7 +230,7 @@ fn broken(path: &Path, error: ParquetError) -> Error {
 fn image_column(schema: &SchemaDescriptor, features: &Features, path: &Path) -> Result<usize> {
     let is_bytes = |column: usize| {
         let leaf = schema.column(column);
-        leaf.physical_type() == parquet::basic::Type::BYTE_ARRAY && leaf.max_rep_level() == 0
+        leaf.physical_type() == Type::BYTE_ARRAY && leaf.max_rep_level() == 0
     };
     let at = |parts: &[&str]| {
         let columns = 0..schema.num_columns();
@@ -232,11 +253,18 @@ fn image_column(schema: &SchemaDescriptor, features: &Features, path: &Path) -> 
 fn label_column(schema: &SchemaDescriptor, features: &Features) -> Option<usize> {
     let at = |name: &str| {
         let columns = schema.columns().iter();
-        let mut flat = columns.enumerate().filter(|(_, column)| column.max_rep_level() == 0);
-        flat.find(|(_, column)| column.path().parts() == [name]).map(|(at, _)| at)
+        let is_label = |column: &ColumnDescriptor| {
+            let readable =
+                matches!(column.physical_type(), Type::INT32 | Type::INT64 | Type::BYTE_ARRAY);
+            readable && column.max_rep_level() == 0 && column.path().parts() == [name]
+        };
+        columns.enumerate().find(|(_, column)| is_label(column)).map(|(at, _)| at)
     };
-    let names = LABEL_NAMES.into_iter().chain(features.label.as_deref());
-    names.into_iter().find_map(at)
+    // What the metadata call a label before what only has the name of one.
+    let (stated, named): (Vec<_>, Vec<_>) =
+        LABEL_NAMES.into_iter().partition(|&name| features.labels.contains_key(name));
+    let others = features.labels.keys().map(String::as_str);
+    stated.into_iter().chain(others).chain(named).find_map(at)
 }
 
 /// A row group's labels: whole numbers or texts.

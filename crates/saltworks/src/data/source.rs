@@ -125,8 +125,12 @@ fn open_url(path: &Path, url: &str, background: Background) -> Result<Arc<dyn So
     }
     let (archives, tables) = object::find(path)?;
     match (archives.is_empty(), tables.is_empty()) {
-        (false, _) => Ok(Arc::new(Shards::open(path, &training_files(archives), background)?)),
-        (true, false) => Ok(Arc::new(Parquet::open(path, &training_files(tables), background)?)),
+        (false, _) => {
+            Ok(Arc::new(Shards::open(path, &training_files(path, archives), background)?))
+        }
+        (true, false) => {
+            Ok(Arc::new(Parquet::open(path, &training_files(path, tables), background)?))
+        }
         (true, true) => {
             let problem = "0 .tar or .parquet objects under it, which are what is read from stores. \
                            Check the URL, or pack the images";
@@ -164,7 +168,7 @@ fn open_file(path: &Path, background: Background) -> Result<Arc<dyn Source>> {
 fn open_folder(path: &Path, background: Background) -> Result<Arc<dyn Source>> {
     let files = files_in(path)?;
     let of_kind = |is_kind: fn(&Path) -> bool| -> Vec<PathBuf> {
-        training_files(files.iter().filter(|file| is_kind(file)).cloned().collect())
+        training_files(path, files.iter().filter(|file| is_kind(file)).cloned().collect())
     };
     match of_kind(idx::is_image_file).as_slice() {
         [] => {}
@@ -193,7 +197,7 @@ fn open_folder(path: &Path, background: Background) -> Result<Arc<dyn Source>> {
     let mut tables = Vec::new();
     parquet_files(path, &mut tables)?;
     if !tables.is_empty() {
-        return Ok(Arc::new(Parquet::open(path, &training_files(tables), background)?));
+        return Ok(Arc::new(Parquet::open(path, &training_files(path, tables), background)?));
     }
     Ok(Arc::new(ImageFiles::of_folder(path, background)?))
 }
@@ -218,11 +222,12 @@ pub(super) fn is_parquet(path: &Path) -> bool {
     image_file::extension(path) == "parquet"
 }
 
-/// Those named `train...` if there are any beside others: `t10k-...`, `test-...`, `val-...`.
-fn training_files(files: Vec<PathBuf>) -> Vec<PathBuf> {
+/// Those named `train...`, or below a folder of such a name, if there are any beside others:
+/// `t10k-...`, `test-...`, `val-...`.
+fn training_files(root: &Path, files: Vec<PathBuf>) -> Vec<PathBuf> {
     let is_training = |file: &PathBuf| {
-        let name = file.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-        name.starts_with("train")
+        let names = file.strip_prefix(root).unwrap_or(file);
+        names.iter().any(|name| name.to_string_lossy().to_lowercase().starts_with("train"))
     };
     match files.iter().any(is_training) {
         true => files.into_iter().filter(is_training).collect(),

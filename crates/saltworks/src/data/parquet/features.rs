@@ -1,5 +1,7 @@
 //! What Hugging Face `datasets` says of the columns, as JSON in the file's metadata.
 
+use std::collections::BTreeMap;
+
 use parquet::file::metadata::KeyValue;
 use serde_json::Value;
 
@@ -8,10 +10,8 @@ use serde_json::Value;
 pub(super) struct Features {
     /// The first column of type `Image`.
     pub(super) image: Option<String>,
-    /// The first column of type `ClassLabel`.
-    pub(super) label: Option<String>,
-    /// Its classes.
-    pub(super) classes: Vec<String>,
+    /// The columns of type `ClassLabel` with their classes, by name.
+    pub(super) labels: BTreeMap<String, Vec<String>>,
 }
 
 impl Features {
@@ -35,17 +35,19 @@ impl Features {
         let Some(features) = json.pointer("/info/features").and_then(Value::as_object) else {
             return Self::default();
         };
-        let of_type = |wanted: &str| {
-            let is_wanted = |value: &Value| value.get("_type").is_some_and(|kind| kind == wanted);
-            features.iter().find(|(_, value)| is_wanted(value))
+        let of_type = |wanted: &'static str| {
+            let is_wanted =
+                move |value: &Value| value.get("_type").is_some_and(|kind| kind == wanted);
+            features.iter().filter(move |(_, value)| is_wanted(value))
         };
-        let label = of_type("ClassLabel");
-        let names = label.and_then(|(_, value)| value.get("names")?.as_array());
         let text = |name: &Value| name.as_str().unwrap_or_default().to_owned();
+        let classes = |value: &Value| {
+            let names = value.get("names").and_then(Value::as_array);
+            names.into_iter().flatten().map(text).collect()
+        };
         Self {
-            image: of_type("Image").map(|(name, _)| name.clone()),
-            label: label.map(|(name, _)| name.clone()),
-            classes: names.into_iter().flatten().map(text).collect(),
+            image: of_type("Image").map(|(name, _)| name.clone()).next(),
+            labels: of_type("ClassLabel").map(|(name, v)| (name.clone(), classes(v))).collect(),
         }
     }
 }
@@ -98,7 +100,7 @@ mod tests {
         let pair = |key: &str, value: &str| KeyValue::new(key.to_owned(), value.to_owned());
         let plain = Features::find(Some(&vec![pair("huggingface", json)]));
         assert_eq!(plain.image.as_deref(), Some("picture"));
-        assert_eq!((plain.label.as_deref(), plain.classes.len()), (Some("kind"), 2));
+        assert_eq!(plain.labels["kind"], ["a", "b"]);
         let within = [b"\x01\x02huggingface\0\0", json.as_bytes(), b"\0\0more"].concat();
         assert_eq!(Features::from_json(&json_within(&within).unwrap()), plain);
         assert!(Features::find(Some(&vec![pair("ARROW:schema", "Zm9v")])).is_empty());

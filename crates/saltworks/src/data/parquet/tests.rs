@@ -21,8 +21,10 @@ pub(in crate::data) fn write(
 ) {
     let schema = Arc::new(parse_message_type(SCHEMA).unwrap());
     let names = serde_json::to_string(classes).unwrap();
+    // Of another column, and first by its name.
+    let other = r#""a_kind": {"names": ["p", "q", "r", "s"], "_type": "ClassLabel"}"#;
     let json = format!(
-        r#"{{"info": {{"features": {{"label": {{"names": {names}, "_type": "ClassLabel"}}}}}}}}"#
+        r#"{{"info": {{"features": {{{other}, "label": {{"names": {names}, "_type": "ClassLabel"}}}}}}}}"#
     );
     let pair = parquet::file::metadata::KeyValue::new("huggingface".to_owned(), json);
     let properties = WriterProperties::builder()
@@ -81,6 +83,52 @@ fn rows_of_any_file_group_and_page_are_found() {
         assert_eq!((sample.image.data[0], sample.label), (at as u8, at as i32 % 3));
     }
     assert_eq!(source.info(3).unwrap().height, 1);
+}
+
+#[test]
+fn a_folder_named_train_is_taken_alone_as_a_file_of_that_name_is() {
+    let folder = tempfile::tempdir().unwrap();
+    for (part, images) in [("test", 1), ("train", 2), ("validation", 3)] {
+        let place = folder.path().join("default").join(part);
+        std::fs::create_dir_all(&place).unwrap();
+        let images: Vec<_> = (0..images).map(|at| (pixel(at), 0)).collect();
+        write(&place.join("0000.parquet"), &images, 10, &[]);
+    }
+    assert_eq!(open(folder.path(), [0; 3]).unwrap().len(), 2);
+    assert_eq!(open(&folder.path().join("default/test"), [0; 3]).unwrap().len(), 1);
+}
+
+#[test]
+fn the_column_of_labels_is_what_the_metadata_say_or_has_a_known_name_and_kind() {
+    let column = |columns: &str, stated: &[&str]| {
+        let schema = format!("message schema {{ required binary image; {columns} }}");
+        let schema = SchemaDescriptor::new(Arc::new(parse_message_type(&schema).unwrap()));
+        let labels = stated.iter().map(|name| ((*name).to_owned(), Vec::new())).collect();
+        label_column(&schema, &Features { labels, ..Features::default() })
+    };
+    assert_eq!(column("optional int64 target; optional int32 label;", &[]), Some(2));
+    assert_eq!(column("optional double label; optional int32 target;", &[]), Some(2));
+    assert_eq!(column("optional double target;", &[]), None);
+    assert_eq!(column("optional binary label; optional int64 breed;", &["breed"]), Some(2));
+    let both = ["coarse_label", "fine_label"];
+    assert_eq!(column("optional int64 fine_label; optional int64 coarse_label;", &both), Some(1));
+}
+
+#[test]
+fn more_rows_than_bytes_are_refused_before_memory_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.parquet");
+    let schema = parse_message_type("message schema { optional binary image; }").unwrap();
+    let file = File::create(&path).unwrap();
+    let mut writer = SerializedFileWriter::new(file, Arc::new(schema), Arc::default()).unwrap();
+    let mut columns = writer.next_row_group().unwrap();
+    let mut column = columns.next_column().unwrap().unwrap();
+    column.typed::<ByteArrayType>().write_batch(&[], Some(&vec![0; 100_000]), None).unwrap();
+    column.close().unwrap();
+    columns.close().unwrap();
+    writer.close().unwrap();
+    let message = open(&path, [0; 3]).err().unwrap().to_string();
+    assert!(message.contains("a.parquet: states 100000 rows in "), "{message}");
 }
 
 #[test]
