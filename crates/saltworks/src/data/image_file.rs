@@ -1,7 +1,7 @@
 //! Images in files of their own.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::decode::info;
@@ -74,6 +74,17 @@ impl Source for ImageFiles {
 }
 
 fn bytes(path: &Path) -> Result<Vec<u8>> {
+    let fail = |problem: &str| {
+        let name = path.display().to_string();
+        Err(Error::Image { name, problem: problem.to_owned() })
+    };
+    // A pipe that a list names would be waited for without end.
+    match std::fs::metadata(path) {
+        Ok(found) if !found.is_file() => return fail("is no file"),
+        Err(error) if error.kind() == ErrorKind::NotFound => return fail("is missing"),
+        // What else is wrong shows when it is read.
+        _ => {}
+    }
     read_at_most(path, MOST_BYTES, "Replace or remove the file")
 }
 

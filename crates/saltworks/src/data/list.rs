@@ -1,7 +1,7 @@
 //! Lists of image files with optional labels: CSV (RFC 4180), TSV, or one path a line.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use super::image_file::{ImageFiles, extension, read_at_most};
 use super::labels::Labels;
@@ -58,7 +58,7 @@ fn parse(bytes: &[u8], separator: u8, path: &Path) -> Result<(Vec<String>, Label
     })?;
     let mut records = Records { rest: text, separator, line: 1 };
     let (mut columns, mut names, mut labels) = (None, Vec::new(), Labels::default());
-    let mut lines: HashMap<String, usize> = HashMap::new();
+    let mut lines: HashMap<PathBuf, usize> = HashMap::new();
     while let Some((line, record)) = records.next_record().map_err(|(at, found)| fail(at, found))? {
         let known = match columns {
             Some(columns) => columns,
@@ -78,7 +78,12 @@ fn parse(bytes: &[u8], separator: u8, path: &Path) -> Result<(Vec<String>, Label
                 if found == fields { "no path".to_owned() } else { format!("{found} fields") };
             return Err(fail(line, format!("has {found}, expected {fields} fields with a path")));
         }
-        if let Some(first) = lines.insert(record[path].clone(), line) {
+        // `a.png` and `./a.png` are one file: it would train where it is held out.
+        let file = Path::new(&record[path])
+            .components()
+            .filter(|part| *part != Component::CurDir)
+            .collect();
+        if let Some(first) = lines.insert(file, line) {
             let problem = format!("{} stands in line {first}, too. Remove one", record[path]);
             return Err(fail(line, problem));
         }

@@ -34,6 +34,7 @@ fn what_is_wrong_is_told_with_its_line() {
     assert!(
         refusal(b"a.png,1\nb.png,2\na.png,3\n").contains("line 3: a.png stands in line 1, too")
     );
+    assert!(refusal(b"a.png\nb.png\n.//a.png\n").contains(".//a.png stands in line 1, too"));
     assert!(refusal(b"a.png\n\"b.png\n").contains("line 2: has a quote that is not closed"));
     assert!(refusal(b"\"a.png\"x,1\n").contains("line 1: goes on after a closing quote"));
     assert!(refusal(b"a.png,1,2\n").contains("line 1: has 3 fields and no header"));
@@ -80,4 +81,18 @@ fn no_text_makes_the_reader_panic() {
             }
         }
     });
+}
+
+#[test]
+fn a_pipe_in_a_list_is_not_waited_for_and_a_missing_file_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = std::process::Command::new("mkfifo").arg(folder.path().join("1.png")).status();
+    assert!(pipe.unwrap().success());
+    let list = folder.path().join("list.txt");
+    let lines = b"1.png\n2.png\n";
+    std::io::Write::write_all(&mut std::fs::File::create(&list).unwrap(), lines).unwrap();
+    let source = open(&list, [0; 3]).unwrap();
+    let message = |index| source.read(index).unwrap_err().to_string();
+    assert!(message(0).contains("1.png: is no file"), "{}", message(0));
+    assert!(message(1).contains("2.png: is missing. Replace or remove"), "{}", message(1));
 }
