@@ -1,5 +1,6 @@
 //! Several sources as one, each as often as its weight says.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Error, Info, Result, Sample, Source, Stored};
@@ -27,15 +28,13 @@ impl Mixed {
     /// Of these sources with their weights; `classes` are all their names, as [`unite`] gives them.
     pub fn new(sources: Vec<(Arc<dyn Source>, f64)>, classes: Vec<String>) -> Result<Self> {
         let (mut parts, mut first) = (Vec::new(), 0);
+        let places: HashMap<&str, i32> = classes.iter().map(String::as_str).zip(0..).collect();
         for (source, weight) in sources {
             if !(weight > 0.0 && weight <= 1e6) {
                 return Err(Error::setting("source.weight", &weight, "above 0, up to 1000000"));
             }
             let len = ((source.len() as f64 * weight).round() as usize).max(1);
-            let class = |name: &String| {
-                let place = classes.iter().position(|other| other == name);
-                place.map_or(-1, |place| place as i32)
-            };
+            let class = |name: &String| places.get(name.as_str()).copied().unwrap_or(-1);
             let classes = source.classes().iter().map(class).collect();
             parts.push(Weighted { source, first, len, classes });
             first += len;
@@ -181,6 +180,15 @@ mod tests {
         assert_eq!((mixed.classes().join(" "), labels), ("x y z".into(), vec![0, 1, 1, 2]));
         assert_eq!(mixed.read(3).unwrap().label, 2);
         assert_eq!(mixed.describe(), "numbers from 0 (2 an epoch); numbers from 100 (2 an epoch)");
+    }
+
+    #[test]
+    fn a_million_classes_are_found_at_once() {
+        let classes: Vec<String> = (0..1_000_000).map(|class| class.to_string()).collect();
+        let source: Arc<dyn Source> =
+            Arc::new(Numbers { base: 0, len: 2, classes: classes.clone() });
+        let mixed = Mixed::new(vec![(source, 1.0)], classes).unwrap();
+        assert_eq!((mixed.label(0), mixed.label(1)), (0, 1));
     }
 
     #[test]
