@@ -215,16 +215,17 @@ fn a_teacher_that_cannot_teach_is_refused_before_any_training() {
     let file = place.path("small/teacher/encoder.safetensors");
     let given = format!("student.teacher={}", file.display());
     let words = ["encoder.safetensors", "4 x 4 patches of 32 x 32 images", "64 x 64"];
-    place.refused(&[&given, "data.size=64"], &words);
+    place.refused(&[&given, "data.size=64", "model.patch=16"], &words);
+    let resized = place.trained("resized", &[&given, "data.size=64"]);
+    assert!(stderr(&resized).contains("positions resized from 4 x 4 to 8 x 8 patches"));
     place.refused(&[&given, "data.channels=1"], &["3 channels", "1 channels"]);
 
-    // Without its metadata a file has the student's sizes, or is refused.
+    // Without its metadata a file has the sizes of its tensors, and the student's heads.
     let bare = saltworks::weights::load(&file).unwrap().tensors.into_iter().collect::<Vec<_>>();
     let bare_file = place.path("bare.safetensors");
     saltworks::weights::save(&bare_file, &bare, &[].into()).unwrap();
     let given = format!("student.teacher={}", bare_file.display());
-    let words =
-        ["bare.safetensors does not fit the model", "[1, 1, 32], the model needs [1, 1, 64]"];
+    let words = ["bare.safetensors", "how many heads the width 32 is split into", "--heads"];
     place.refused(&[&given, "model.width=64"], &words);
     place.trained("again", &[&given]);
 

@@ -47,7 +47,8 @@ pub(super) fn of(encoder: &Named, config: Option<&Value>, hint: Hint) -> Result<
     let by_width = HEADS.iter().find(|(timm, _)| *timm == width).map(|(_, heads)| *heads);
     let by_64 = (width % 64 == 0).then_some(width / 64);
     let heads = from_norm.or(from_config).or(hinted).or(by_width).or(by_64).ok_or_else(|| {
-        format!("does not tell how many heads the width {width} is split into. Give their number")
+        format!("does not tell how many heads the width {width} is split into. Write it down: saltworks \
+                 export FILE --heads N --to safetensors --out NEW")
     })?;
     Ok(VitSpec {
         image: std::array::from_fn(|axis| grid[axis] * patch[axis]),

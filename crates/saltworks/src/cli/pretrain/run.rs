@@ -222,8 +222,10 @@ impl<'a> Run<'a> {
         let steps = saver.steps();
         let saved =
             if steps > 0 { Some(self.save(method, stage, steps, schedule.steps)) } else { None };
+        // What ended the stage matters more than what could not be written because of it.
+        let ended = ended.map_err(|error| self.train_failure(error, method, place))?;
         written?;
-        match ended.map_err(|error| self.train_failure(error, method, place))? {
+        match ended {
             Ended::Whole => {
                 progress.finish();
                 let metrics_bytes = saver.finish()?;

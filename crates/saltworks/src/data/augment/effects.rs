@@ -40,9 +40,9 @@ pub struct Jitter {
 }
 
 impl Default for Jitter {
-    /// DINO's (main_dino.py, DataAugmentationDINO).
+    /// torchvision's: what is not given does not change.
     fn default() -> Self {
-        Self { brightness: 0.4, contrast: 0.4, saturation: 0.2, hue: 0.1, chance: 0.8 }
+        Self { brightness: 0.0, contrast: 0.0, saturation: 0.0, hue: 0.0, chance: 1.0 }
     }
 }
 

@@ -87,8 +87,9 @@ fn effects_happen_as_often_as_their_chance_and_draw_nothing_when_off() {
         (same, off.uniform_f64()),
         (picture.clone(), Random::new(0, "test", 0).uniform_f64())
     );
+    let jitter = Jitter { brightness: 0.4, hue: 0.1, chance: 0.3, ..Jitter::default() };
     for effects in [
-        Effects { jitter: Some(Jitter { chance: 0.3, ..Jitter::default() }), ..Effects::default() },
+        Effects { jitter: Some(jitter), ..Effects::default() },
         Effects { greyscale: 0.3, ..Effects::default() },
         Effects {
             blur: Some(Blur { chance: 0.3, kernel: 5, sigma: Range::new(1.0, 2.0) }),
