@@ -1,0 +1,30 @@
+//! The Python module `saltworks`: thin classes over crates/saltworks, under the names and arguments of
+//! stable-pretraining 0.1.8 where it has them.
+
+mod arrays;
+mod compute;
+mod errors;
+mod mae;
+mod masking;
+mod model;
+mod names;
+mod parameter;
+mod salt;
+mod spec;
+mod state;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+fn _saltworks(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<model::Model>()?;
+    module.add_class::<mae::MAE>()?;
+    module.add_class::<mae::MAEOutput>()?;
+    module.add_class::<salt::SALT>()?;
+    module.add_class::<salt::SALTOutput>()?;
+    module.add_class::<parameter::Parameter>()?;
+    module.add_class::<masking::MultiBlockMasking>()?;
+    module.add_class::<masking::PatchMasking>()?;
+    module.add_function(wrap_pyfunction!(masking::multi_block_mask, module)?)
+}
