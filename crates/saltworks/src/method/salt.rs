@@ -96,25 +96,10 @@ impl Salt {
         student: &VitSpec,
     ) -> std::result::Result<Encoder, CheckpointError> {
         let file = weights::load(path)?;
-        let sizes: VitSpec = match file.metadata.get(MODEL_KEY) {
-            None => student.clone(),
-            Some(text) => serde_json::from_str(text)
-                .map_err(|error| CheckpointError::Metadata(error.to_string()))?,
-        };
+        let sizes = stated_sizes(&file)?.unwrap_or_else(|| student.clone());
         sizes.check()?;
         Self::check_sizes(&sizes, student)?;
-        // Before memory is taken for what a file only claims.
-        let held = file.tensors.values().map(Tensor::len).sum();
-        if file.metadata.contains_key(MODEL_KEY) && sizes.block_parameters() > held {
-            return Err(CheckpointError::Claims { held, claimed: sizes.block_parameters() });
-        }
-        let finite = |tensor: &Tensor| tensor.as_slice().iter().all(|value| value.is_finite());
-        if let Some((name, _)) = file.tensors.iter().find(|(_, tensor)| !finite(tensor)) {
-            return Err(CheckpointError::NotFinite(name.clone()));
-        }
-        let teacher = Encoder::new(&sizes, 0);
-        weights::assign(path, &file.encoder(), &teacher.parameters())?;
-        Ok(teacher)
+        encoder_of(path, &file, &sizes)
     }
 
     /// Refuses a teacher that sees other images, or another grid of patches, than the student.
@@ -155,6 +140,41 @@ impl Salt {
         }
         Ok(latents)
     }
+}
+
+/// The encoder of a checkpoint. Its sizes are those the file states, else `sizes`.
+pub fn load_encoder(path: &Path, sizes: &VitSpec) -> std::result::Result<Encoder, CheckpointError> {
+    let file = weights::load(path)?;
+    let sizes = stated_sizes(&file)?.unwrap_or_else(|| sizes.clone());
+    sizes.check()?;
+    encoder_of(path, &file, &sizes)
+}
+
+/// The sizes in a file's metadata.
+fn stated_sizes(file: &weights::File) -> std::result::Result<Option<VitSpec>, CheckpointError> {
+    let text = file.metadata.get(MODEL_KEY);
+    let sizes = text.map(|text| serde_json::from_str(text)).transpose();
+    sizes.map_err(|error| CheckpointError::Metadata(error.to_string()))
+}
+
+/// An encoder of these sizes, which have passed their check, with the file's weights.
+fn encoder_of(
+    path: &Path,
+    file: &weights::File,
+    sizes: &VitSpec,
+) -> std::result::Result<Encoder, CheckpointError> {
+    // Before memory is taken for what a file only claims.
+    let held = file.tensors.values().map(Tensor::len).sum();
+    if file.metadata.contains_key(MODEL_KEY) && sizes.block_parameters() > held {
+        return Err(CheckpointError::Claims { held, claimed: sizes.block_parameters() });
+    }
+    let finite = |tensor: &Tensor| tensor.as_slice().iter().all(|value| value.is_finite());
+    if let Some((name, _)) = file.tensors.iter().find(|(_, tensor)| !finite(tensor)) {
+        return Err(CheckpointError::NotFinite(name.clone()));
+    }
+    let encoder = Encoder::new(sizes, 0);
+    weights::assign(path, &file.encoder(), &encoder.parameters())?;
+    Ok(encoder)
 }
 
 impl Method for Salt {

@@ -46,6 +46,17 @@ pub fn from_text(origin: &str, text: &str, overrides: &Overrides) -> Result<Reci
     Ok(recipe)
 }
 
+/// As [`load`], from the same tree of keys as JSON.
+pub fn from_json(keys: &serde_json::Value, overrides: &Overrides) -> Result<Recipe, RecipeError> {
+    let origin = "the recipe given";
+    let text = toml::to_string(keys).map_err(|error| RecipeError::Text {
+        origin: origin.to_owned(),
+        line: 1,
+        problem: format!("it cannot be written as TOML: {error}"),
+    })?;
+    from_text(origin, &text, overrides)
+}
+
 fn parse(origin: &str, text: &str) -> Result<Recipe, RecipeError> {
     toml::from_str(text).map_err(|error| text_error(origin, text, &error))
 }
