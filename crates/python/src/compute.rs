@@ -13,7 +13,7 @@ pub(crate) fn compute<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) 
 
 /// Runs `work` on the engine's threads: every operation asked of them from outside would wait twice
 /// for the kernel.
-fn on_threads<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn on_threads<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     rayon::scope(|_| work())
 }
 

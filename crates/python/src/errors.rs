@@ -7,23 +7,22 @@ use std::io;
 
 /// FileNotFoundError or OSError where a file is behind it, else ValueError.
 pub(crate) fn raised(error: impl Error + 'static) -> PyErr {
-    of(&error)
+    of_kind(&error, PyValueError::new_err)
 }
 
-/// [`raised`] of an error by reference.
-pub(crate) fn of(error: &(dyn Error + 'static)) -> PyErr {
+/// [`raised`] with another kind in ValueError's place.
+pub(crate) fn of_kind(error: &(dyn Error + 'static), kind: fn(String) -> PyErr) -> PyErr {
     let mut cause = Some(error);
-    while let Some(error_here) = cause {
-        if let Some(problem) = error_here.downcast_ref::<io::Error>() {
-            let text = error.to_string();
+    while let Some(here) = cause {
+        if let Some(problem) = here.downcast_ref::<io::Error>() {
             return match problem.kind() {
-                io::ErrorKind::NotFound => PyFileNotFoundError::new_err(text),
-                _ => PyOSError::new_err(text),
+                io::ErrorKind::NotFound => PyFileNotFoundError::new_err(error.to_string()),
+                _ => PyOSError::new_err(error.to_string()),
             };
         }
-        cause = error_here.source();
+        cause = here.source();
     }
-    PyValueError::new_err(error.to_string())
+    kind(error.to_string())
 }
 
 /// ValueError with this text.

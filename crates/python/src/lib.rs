@@ -3,12 +3,16 @@
 
 mod arrays;
 mod compute;
+mod encoder;
 mod errors;
+mod loader;
 mod mae;
 mod masking;
 mod model;
 mod names;
+mod optimizer;
 mod parameter;
+mod pretrain;
 mod salt;
 mod spec;
 mod state;
@@ -26,5 +30,11 @@ fn _saltworks(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<parameter::Parameter>()?;
     module.add_class::<masking::MultiBlockMasking>()?;
     module.add_class::<masking::PatchMasking>()?;
+    module.add_class::<encoder::Encoder>()?;
+    module.add_class::<encoder::Features>()?;
+    module.add_class::<loader::Loader>()?;
+    module.add_class::<optimizer::AdamW>()?;
+    module.add_function(wrap_pyfunction!(optimizer::clip_grad_norm, module)?)?;
+    module.add_function(wrap_pyfunction!(pretrain::pretrain, module)?)?;
     module.add_function(wrap_pyfunction!(masking::multi_block_mask, module)?)
 }

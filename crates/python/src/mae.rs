@@ -189,6 +189,13 @@ impl MAE {
         self.method.encoder().spec().width
     }
 
+    /// Patches of an image, down and across.
+    #[getter]
+    fn grid(&self) -> (usize, usize) {
+        let grid = self.method.encoder().grid();
+        (grid.h, grid.w)
+    }
+
     /// `images` [B, C, H, W], float32 (normalised) or uint8. In training mode `context_idx` [K] or
     /// [B, K] (ascending patch numbers, row by row) fixes the visible patches, and `record=False`
     /// computes the loss without a backward pass.

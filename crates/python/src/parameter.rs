@@ -39,7 +39,7 @@ impl Parameter {
 impl Parameter {
     /// Its name, the reference's.
     #[getter]
-    fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 

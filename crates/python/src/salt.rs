@@ -228,6 +228,13 @@ impl SALT {
         self.method.encoder().spec().width
     }
 
+    /// Patches of an image, down and across.
+    #[getter]
+    fn grid(&self) -> (usize, usize) {
+        let grid = self.method.encoder().grid();
+        (grid.h, grid.w)
+    }
+
     /// `images` [B, C, H, W], float32 (normalised) or uint8. In training mode `context_idx` [K] or
     /// [B, K] and `target_idx` [M] or [B, M] (ascending patch numbers, row by row) fix the masks, and
     /// `record=False` computes the loss without a backward pass.

@@ -7,6 +7,10 @@ tensors of other libraries go in by DLPack. ``saltworks.torch`` has the same as 
 from saltworks._saltworks import (
     MAE,
     SALT,
+    AdamW,
+    Encoder,
+    Features,
+    Loader,
     MAEOutput,
     Model,
     MultiBlockMasking,
@@ -14,10 +18,16 @@ from saltworks._saltworks import (
     PatchMasking,
     SALTOutput,
     __version__,
+    clip_grad_norm,
     multi_block_mask,
+    pretrain,
 )
 
 __all__ = [
+    "AdamW",
+    "Encoder",
+    "Features",
+    "Loader",
     "MAE",
     "MAEOutput",
     "Model",
@@ -27,5 +37,7 @@ __all__ = [
     "SALT",
     "SALTOutput",
     "__version__",
+    "clip_grad_norm",
     "multi_block_mask",
+    "pretrain",
 ]
