@@ -2,6 +2,7 @@
 
 use pyo3::PyErr;
 use pyo3::exceptions::{PyFileNotFoundError, PyOSError, PyValueError};
+use saltworks::data;
 use std::error::Error;
 use std::io;
 
@@ -14,6 +15,9 @@ pub(crate) fn raised(error: impl Error + 'static) -> PyErr {
 pub(crate) fn of_kind(error: &(dyn Error + 'static), kind: fn(String) -> PyErr) -> PyErr {
     let mut cause = Some(error);
     while let Some(here) = cause {
+        if matches!(here.downcast_ref(), Some(data::Error::Missing { .. })) {
+            return PyFileNotFoundError::new_err(error.to_string());
+        }
         if let Some(problem) = here.downcast_ref::<io::Error>() {
             return match problem.kind() {
                 io::ErrorKind::NotFound => PyFileNotFoundError::new_err(error.to_string()),

@@ -127,6 +127,9 @@ impl PatchMasking {
         if block_size < 1 {
             return Err(refused(format!("block_size must be >= 1, got {block_size}")));
         }
+        if !(0.0..=1.0).contains(&crop_ratio) {
+            return Err(refused(format!("crop_ratio must be in [0, 1], got {crop_ratio}")));
+        }
         if crop_ratio != 0.0 {
             return Err(refused(format!(
                 "crop_ratio is {crop_ratio}, expected 0: crops are not drawn here. Use block_size"

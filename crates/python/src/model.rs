@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use saltworks::model::{Encoder, StepKey, VitSpec, position};
 use saltworks::weights;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -143,6 +143,18 @@ pub(crate) fn array(
 pub(crate) fn position_table(width: usize, spec: &VitSpec) -> PyResult<Tensor> {
     let grid = spec.grid();
     position::sincos(width, grid).reshape(&[1, grid.len(), width]).map_err(raised)
+}
+
+/// The weights of the encoder in a checkpoint, as arrays by name: those below `encoder.` or `student.`
+/// where it holds more, as stable-pretraining's SALT.from_checkpoint.
+#[pyfunction]
+pub(crate) fn encoder_weights(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, PyDict>> {
+    let file = py.detach(|| weights::load(&path)).map_err(raised)?;
+    let dict = PyDict::new(py);
+    for (name, value) in file.encoder() {
+        dict.set_item(name, new_array(py, value.to_vec(), value.shape())?)?;
+    }
+    Ok(dict)
 }
 
 /// Gives an encoder the weights of a dictionary under timm's names, or a MaskedEncoder's (below

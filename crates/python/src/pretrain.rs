@@ -102,12 +102,7 @@ fn recipe_of(
 }
 
 /// The run, on the engine's threads.
-fn run(
-    recipe: &Recipe,
-    place: &Asked,
-    stop: &Stop,
-    told: Option<Sender<Told>>,
-) -> PyResult<()> {
+fn run(recipe: &Recipe, place: &Asked, stop: &Stop, told: Option<Sender<Told>>) -> PyResult<()> {
     let done = cli::pretrain(recipe, place, stop, &mut |stage, report| match &told {
         Some(told) if !goes_on(told, stage, report) => ControlFlow::Break(()),
         _ => ControlFlow::Continue(()),

@@ -1,10 +1,10 @@
 //! `saltworks.SALT`: stage 2.
 
-use crate::arrays::{Normalization, images, new_array, patches};
+use crate::arrays::{Normalization, images, patches};
 use crate::compute::{Shared, Turn};
 use crate::errors::{raised, refused};
 use crate::masking::{Indices, MultiBlockMasking, Pair, indices};
-use crate::model::{Model, array, load_encoder, position_table};
+use crate::model::{Model, array, encoder_weights, load_encoder, position_table};
 use crate::names::reference_name;
 use crate::spec::{encoder_spec, normalization};
 use crate::state::Extras;
@@ -16,7 +16,6 @@ use pyo3::types::{PyDict, PyType};
 use saltworks::mask::{Masking, Masks};
 use saltworks::method::{Method, Salt, SaltOptions, Step, embed};
 use saltworks::model::{Encoder, StepKey, TransformerSpec, VitSpec};
-use saltworks::weights;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -208,11 +207,7 @@ impl SALT {
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = class.py();
-        let file = py.detach(|| weights::load(&ckpt_path)).map_err(raised)?;
-        let teacher = PyDict::new(py);
-        for (name, value) in file.encoder() {
-            teacher.set_item(name, new_array(py, value.to_vec(), value.shape())?)?;
-        }
+        let teacher = encoder_weights(py, ckpt_path)?;
         let all = PyDict::new(py);
         if let Some(kwargs) = kwargs {
             all.update(kwargs.as_mapping())?;

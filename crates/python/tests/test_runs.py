@@ -78,7 +78,7 @@ def test_a_run_tells_its_steps_and_leaves_encoders(tmp_path):
 
     done = saltworks.pretrain(TINY, out=tmp_path / "run", callback=callback)
     assert steps == [("teacher", n + 1) for n in range(6)] + [("student", n + 1) for n in range(4)]
-    assert [row["name"] for row in done["probes"]][-2:] == ["teacher", "student"]
+    assert [row["features"] for row in done["probes"]][-2:] == ["teacher", "student"]
     encoder = saltworks.Encoder(weights=done["encoders"]["student"])
     assert encoder.embed_dim == 32 and encoder.image_shape == (1, 28, 28)
     images, _ = next(iter(saltworks.Loader("builtin:fashion-mnist", batch=8, size=28, channels=1)))

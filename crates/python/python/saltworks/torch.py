@@ -147,6 +147,8 @@ class PatchMasking(_Masking):
 
     def __init__(self, mask_ratio=0.75, block_size=1, crop_ratio=0.0):
         super().__init__()
+        if block_size < 1:
+            raise ValueError(f"block_size must be >= 1, got {block_size}")
         saltworks.PatchMasking(mask_ratio, block_size, crop_ratio)
         self.mask_ratio = mask_ratio
         self.block_size = block_size
@@ -357,8 +359,7 @@ class SALT(_Model):
     def from_checkpoint(cls, ckpt_path, encoder_name="vit_tiny_patch16_224", **kwargs):
         """The encoder of stage 1 as the teacher: a safetensors file, or one that torch.load reads."""
         if fspath(ckpt_path).endswith(".safetensors"):
-            options = {k: v for k, v in kwargs.items() if k in _ENCODER_OPTIONS}
-            encoder = saltworks.Encoder(encoder_name, ckpt_path, **options).state_dict()
+            encoder = _saltworks.encoder_weights(ckpt_path)
         else:
             state = torch.load(ckpt_path, map_location="cpu", weights_only=True)
             state = state.get("state_dict", state)
@@ -378,12 +379,6 @@ class SALT(_Model):
             num_targets=output.num_targets,
             num_context=output.num_context,
         )
-
-
-_ENCODER_OPTIONS = frozenset(
-    "img_size patch_size in_chans embed_dim depth num_heads mlp_ratio class_token reg_tokens "
-    "no_embed_class init_values qk_norm drop_path_rate".split()
-)
 
 
 class MAE(_Model):
