@@ -4,13 +4,13 @@ use crate::arrays::images;
 use crate::errors::raised;
 use crate::model::{Model, array, load_encoder};
 use crate::spec::{encoder_spec, normalization};
-use crate::state::Extras;
+use crate::state::{Extras, Weight};
 use engine::{Module, Tape};
 use numpy::PyArrayDyn;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
-use saltworks::method;
 use saltworks::model::{Encoder as Vit, Patches, Read, VitSpec};
+use saltworks::weights::{self, Hint};
 use std::path::PathBuf;
 
 /// Features of images.
@@ -34,28 +34,30 @@ pub(crate) struct Encoder {
 }
 
 impl Encoder {
-    /// The sizes a file states count before `name`.
+    /// The sizes of a file count before `name`'s.
     fn open(
         py: Python<'_>,
         spec: &VitSpec,
-        weights: Option<&Bound<'_, PyAny>>,
+        given: Option<&Bound<'_, PyAny>>,
         seed: u64,
     ) -> PyResult<Vit> {
-        let Some(weights) = weights else { return Ok(Vit::new(spec, seed)) };
-        if let Ok(given) = weights.cast::<PyDict>() {
+        let Some(given) = given else { return Ok(Vit::new(spec, seed)) };
+        if let Ok(given) = given.cast::<PyDict>() {
             let vit = Vit::new(spec, seed);
             load_encoder(&vit, given)?;
             return Ok(vit);
         }
-        let path: PathBuf = weights.extract()?;
-        py.detach(|| method::load_encoder(&path, spec)).map_err(raised)
+        let path: PathBuf = given.extract()?;
+        let hint = Hint { heads: Some((spec.width, spec.heads)), grid: Some(spec.grid()) };
+        let open = || weights::Model::open(&path)?.load_encoder(None, hint, None);
+        Ok(py.detach(open).map_err(raised)?.encoder)
     }
 }
 
 #[pymethods]
 impl Encoder {
-    /// `weights`: a safetensors file (one of saltworks states its sizes, `name` and options then need
-    /// not be given) or a dictionary of arrays under timm's names; without, an untrained encoder.
+    /// `weights`: a file that `encoder_weights` reads, which tells its sizes (`name` and options then
+    /// need not be given), or a dictionary of arrays under timm's names; without, an untrained encoder.
     #[new]
     #[pyo3(signature = (name="vit_tiny_patch16_224", weights=None, seed=0, *, normalize=None,
         **encoder_options))]
@@ -69,7 +71,9 @@ impl Encoder {
     ) -> PyResult<PyClassInitializer<Self>> {
         let vit = Self::open(py, &encoder_spec(name, encoder_options)?, weights, seed)?;
         let bytes = normalization(normalize, vit.spec().channels)?;
-        let model = Model::new(py, vit.parameters(), 0, Extras::new([]), (bytes, seed))?;
+        let weight = |(name, weight)| Weight { name, second: None, weight };
+        let list = vit.parameters().into_iter().map(weight).collect();
+        let model = Model::new(py, list, 0, Extras::none(), (bytes, seed))?;
         Ok(PyClassInitializer::from(model).add_subclass(Self { vit }))
     }
 

@@ -9,7 +9,6 @@ mod loader;
 mod mae;
 mod masking;
 mod model;
-mod names;
 mod optimizer;
 mod parameter;
 mod pretrain;

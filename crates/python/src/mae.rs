@@ -4,10 +4,9 @@ use crate::arrays::{images, patches};
 use crate::compute::{Shared, Turn};
 use crate::errors::{raised, refused};
 use crate::masking::{MultiBlockMasking, PatchMasking, indices};
-use crate::model::{Model, array, position_table};
-use crate::names::reference_name;
+use crate::model::{Model, array};
 use crate::spec::{encoder_spec, normalization};
-use crate::state::Extras;
+use crate::state::{Extras, reference_names};
 use engine::Tape;
 use engine::ops::{Images, LossKind};
 use numpy::PyArrayDyn;
@@ -175,11 +174,9 @@ impl MAE {
         let options = MaeOptions { decoder, covered: Covered::AllMasked, pixel_norm, loss };
         let bytes = normalization(normalize, spec.channels)?;
         let method = Mae::new(Encoder::new(&spec, seed), options, seed);
-        let named = method.parameters().into_iter();
-        let named = named.map(|(name, weight)| (reference_name(&name), weight)).collect();
-        let table = position_table(width, &spec)?;
-        let extras = Extras::new([("decoder.transformer.pos_embed", table)]);
-        let model = Model::new(py, named, 0, extras, (bytes, seed))?;
+        let named = method.parameters();
+        let extras = Extras::beside(&named, spec.grid());
+        let model = Model::new(py, reference_names(named), 0, extras, (bytes, seed))?;
         Ok(PyClassInitializer::from(model).add_subclass(Self { method, masking }))
     }
 

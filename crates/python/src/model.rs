@@ -1,18 +1,17 @@
 //! What SALT and MAE have in common.
 
 use crate::arrays::{Normalization, new_array};
-use crate::compute::{Named, Turn};
+use crate::compute::Turn;
 use crate::errors::raised;
-use crate::names::second_name;
 use crate::parameter::Parameter;
-use crate::state::{self, Extras, tensors};
+use crate::state::{self, Extras, Weight, tensors};
 use engine::{Module, Tensor};
 use numpy::PyArrayDyn;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use saltworks::model::{Encoder, StepKey, VitSpec, position};
-use saltworks::weights;
-use std::path::{Path, PathBuf};
+use saltworks::model::{Encoder, StepKey};
+use saltworks::weights::{self, dialect::stable_pretraining_names};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -20,10 +19,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 #[pyclass(frozen, subclass, module = "saltworks")]
 pub(crate) struct Model {
     turn: Arc<Turn>,
-    /// All weights under the reference's names; the first `frozen` are not trained.
-    named: Named,
+    /// All weights; the first `frozen` are not trained.
+    weights: Vec<Weight>,
     frozen: usize,
-    objects: Vec<(String, Py<Parameter>)>,
+    objects: Vec<Py<Parameter>>,
     extras: Extras,
     bytes: Normalization,
     seed: u64,
@@ -34,15 +33,15 @@ pub(crate) struct Model {
 impl Model {
     pub(crate) fn new(
         py: Python<'_>,
-        named: Named,
+        weights: Vec<Weight>,
         frozen: usize,
         extras: Extras,
         (bytes, seed): (Normalization, u64),
     ) -> PyResult<Self> {
         let turn = Arc::new(Turn::default());
-        let objects = state::parameter_objects(py, &named, frozen, &turn)?;
+        let objects = state::parameter_objects(py, &weights, frozen, &turn)?;
         let (step, training) = (AtomicU64::new(0), AtomicBool::new(true));
-        Ok(Self { turn, named, frozen, objects, extras, bytes, seed, step, training })
+        Ok(Self { turn, weights, frozen, objects, extras, bytes, seed, step, training })
     }
 
     pub(crate) fn turn(&self) -> &Arc<Turn> {
@@ -104,29 +103,30 @@ impl Model {
 
     /// (name, Parameter) of all weights under the reference's names, the teacher's first.
     fn named_parameters(&self, py: Python<'_>) -> Vec<(String, Py<Parameter>)> {
-        self.objects.iter().map(|(name, object)| (name.clone(), object.clone_ref(py))).collect()
+        let named = |object: &Py<Parameter>| (object.get().name().to_owned(), object.clone_ref(py));
+        self.objects.iter().map(named).collect()
     }
 
     /// The parameters that are trained.
     fn parameters(&self, py: Python<'_>) -> Vec<Py<Parameter>> {
-        self.objects[self.frozen..].iter().map(|(_, object)| object.clone_ref(py)).collect()
+        self.objects[self.frozen..].iter().map(|object| object.clone_ref(py)).collect()
     }
 
     /// Sets all gradients to zero, in place.
     fn zero_grad(&self, py: Python<'_>) {
-        self.turn.compute(py, || self.named.iter().for_each(|(_, weight)| weight.zero_grad()));
+        self.turn.compute(py, || self.weights.iter().for_each(|weight| weight.weight.zero_grad()));
     }
 
     /// All weights under the reference's keys, as views; what the reference holds beside and never
     /// trains (fixed position tables, SALT's predictor.query_proj), as copies.
     fn state_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        state::state_dict(py, &self.objects, &self.extras)
+        state::state_dict(py, &self.weights, &self.objects, &self.extras)
     }
 
     /// Gives every weight the value of its name; ValueError, and nothing changed, if one is missing,
     /// unexpected or of another shape. Values are arrays or tensors of float32.
     fn load_state_dict(&self, py: Python<'_>, state_dict: &Bound<'_, PyDict>) -> PyResult<()> {
-        state::load_state_dict(py, state_dict, &self.named, &self.extras, &self.turn)
+        state::load_state_dict(py, state_dict, &self.weights, &self.extras, &self.turn)
     }
 }
 
@@ -139,36 +139,32 @@ pub(crate) fn array(
     Ok(new_array(py, tensor.to_vec(), shape)?.unbind())
 }
 
-/// The fixed position table of a predictor or decoder [1, N, D].
-pub(crate) fn position_table(width: usize, spec: &VitSpec) -> PyResult<Tensor> {
-    let grid = spec.grid();
-    position::sincos(width, grid).reshape(&[1, grid.len(), width]).map_err(raised)
-}
-
-/// The weights of the encoder in a checkpoint, as arrays by name: those below `encoder.` or `student.`
-/// where it holds more, as stable-pretraining's SALT.from_checkpoint.
+/// The weights of the encoder in a checkpoint, under timm's names: safetensors or torch's file, of
+/// saltworks, timm, stable-pretraining, facebookresearch/mae or transformers. Of several encoders
+/// `encoder`, else `student`, else `teacher`.
 #[pyfunction]
 pub(crate) fn encoder_weights(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, PyDict>> {
-    let file = py.detach(|| weights::load(&path)).map_err(raised)?;
+    let encoder = py.detach(|| weights::Model::open(&path)?.encoder(None)).map_err(raised)?;
     let dict = PyDict::new(py);
-    for (name, value) in file.encoder() {
+    for (name, value) in encoder {
         dict.set_item(name, new_array(py, value.to_vec(), value.shape())?)?;
     }
     Ok(dict)
 }
 
-/// Gives an encoder the weights of a dictionary under timm's names, or a MaskedEncoder's (below
-/// `vit.`, the patch embedding a second time).
+/// Gives an encoder the weights of a dictionary under timm's names, or a MaskedEncoder's.
 pub(crate) fn load_encoder(encoder: &Encoder, given: &Bound<'_, PyDict>) -> PyResult<()> {
-    let mut tensors = tensors(given)?;
-    if tensors.contains_key("vit.pos_embed") {
-        let second: Vec<String> = tensors.keys().filter_map(|name| second_name(name)).collect();
-        second.iter().for_each(|name| drop(tensors.remove(name)));
-        tensors = tensors
-            .into_iter()
-            .map(|(name, tensor)| (name.strip_prefix("vit.").unwrap_or(&name).to_owned(), tensor))
-            .collect();
-    }
-    weights::assign(Path::new("the encoder's state dict"), &tensors, &encoder.parameters())
-        .map_err(raised)
+    let tensors = tensors(given)?;
+    let masked = tensors.contains_key("vit.pos_embed");
+    let weight = |(name, weight): (String, engine::Parameter)| {
+        if !masked {
+            return Weight { name, second: None, weight };
+        }
+        let (name, second) = stable_pretraining_names(&format!("encoder.{name}"));
+        // A MaskedEncoder is the part of a model that is called `encoder` there.
+        let part = |name: String| name.trim_start_matches("encoder.").to_owned();
+        Weight { name: part(name), second: second.map(part), weight }
+    };
+    let list: Vec<_> = encoder.parameters().into_iter().map(weight).collect();
+    state::assign("the encoder's state dict", tensors, &list, |work| work())
 }

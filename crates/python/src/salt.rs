@@ -4,12 +4,11 @@ use crate::arrays::{Normalization, images, patches};
 use crate::compute::{Shared, Turn};
 use crate::errors::{raised, refused};
 use crate::masking::{Indices, MultiBlockMasking, Pair, indices};
-use crate::model::{Model, array, encoder_weights, load_encoder, position_table};
-use crate::names::reference_name;
+use crate::model::{Model, array, encoder_weights, load_encoder};
 use crate::spec::{encoder_spec, normalization};
-use crate::state::Extras;
+use crate::state::{Extras, reference_names};
+use engine::Module;
 use engine::ops::{Images, LossKind};
-use engine::{Module, Tensor};
 use numpy::PyArrayDyn;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyType};
@@ -99,16 +98,9 @@ impl SALT {
         let method = Salt::new(teacher, Encoder::new(spec, seed), options, seed).map_err(raised)?;
         let count = frozen.len();
         let frozen = frozen.into_iter().map(|(name, weight)| (format!("teacher.{name}"), weight));
-        let named = frozen
-            .chain(method.parameters())
-            .map(|(name, weight)| (reference_name(&name), weight))
-            .collect();
-        let extras = Extras::new([
-            ("predictor.query_proj.weight", Tensor::zeros(&[predictor.width, spec.width])),
-            ("predictor.query_proj.bias", Tensor::zeros(&[predictor.width])),
-            ("predictor.pos_embed", position_table(predictor.width, spec)?),
-        ]);
-        let model = Model::new(py, named, count, extras, (bytes, seed))?;
+        let named = frozen.chain(method.parameters()).collect();
+        let extras = Extras::beside(&named, spec.grid());
+        let model = Model::new(py, reference_names(named), count, extras, (bytes, seed))?;
         Ok(PyClassInitializer::from(model).add_subclass(Self { method, masking }))
     }
 

@@ -3,6 +3,8 @@ pub mod cli;
 pub mod data;
 pub mod eval;
 pub mod files;
+#[cfg(test)]
+mod fuzz;
 pub mod mask;
 pub mod method;
 pub mod model;
@@ -11,3 +13,4 @@ pub mod recipe;
 pub mod report;
 pub mod train;
 pub mod weights;
+mod zip;

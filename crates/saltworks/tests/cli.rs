@@ -227,6 +227,14 @@ fn a_teacher_that_cannot_teach_is_refused_before_any_training() {
         ["bare.safetensors does not fit the model", "[1, 1, 32], the model needs [1, 1, 64]"];
     place.refused(&[&given, "model.width=64"], &words);
     place.trained("again", &[&given]);
+
+    // A file of torch's teaches the same.
+    let torch_file = place.path("bare.ckpt");
+    let dtype = saltworks::weights::Dtype::F32;
+    saltworks::weights::save_torch(&torch_file, &bare, Some("state_dict"), dtype).unwrap();
+    place.trained("torch", &[&format!("student.teacher={}", torch_file.display())]);
+    let student = |run: &str| place.bytes(&format!("{run}/student/encoder.safetensors"));
+    assert_eq!(student("torch"), student("again"));
 }
 
 #[test]

@@ -77,3 +77,29 @@ fn weights_are_listed_from_their_header() {
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("its tensors take 8 bytes, it has 7"), "{}", stderr(&output));
 }
+
+#[test]
+fn torch_files_are_listed_from_their_pickle_whatever_they_are_called() {
+    let place = Place::empty();
+    let golden = |name: &str| {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
+        std::fs::read(path.join(name)).unwrap()
+    };
+    let write = |name: &str, bytes: &[u8]| {
+        saltworks::files::write_whole(&place.path(name), bytes).unwrap();
+    };
+    write("last.ckpt", &golden("torch_lightning.ckpt"));
+    let text = stdout(&inspect(&place, "last.ckpt", &[]));
+    let first = "last.ckpt: 9 tensors under state_dict, 173 values\nmodel.embed.weight   ";
+    for part in [first, "F32  [8, 3, 2, 2]", "global_step = 120"] {
+        assert!(text.contains(part), "{part} not in {text}");
+    }
+    write("weights", &golden("torch_types.pt"));
+    let found: Value =
+        serde_json::from_str(&stdout(&inspect(&place, "weights", &["--json"]))).unwrap();
+    assert_eq!((&found["tensors"][1]["dtype"], &found["container"]), (&"F16".into(), &Value::Null));
+    write("model.safetensors.index.json", b"{\n  \"weight_map\": {}}");
+    let output = inspect(&place, "model.safetensors.index.json", &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("index of a model in several files"), "{}", stderr(&output));
+}

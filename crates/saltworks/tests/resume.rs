@@ -119,7 +119,9 @@ fn holds_half_a_checkpoint(run: &Path) -> bool {
 fn each_signal_saves_and_has_its_exit_code() {
     let place = Place::with_classes();
     place.trained("whole", LONG);
-    for (signal, code) in [("-INT", 130), ("-TERM", 143), ("-USR1", 138), ("-USR2", 140)] {
+    for (signal, code) in
+        [("-INT", 130), ("-TERM", 143), ("-USR1", 138), ("-USR2", 140), ("-HUP", 129)]
+    {
         let output = stopped(&place, signal, signal, 3);
         let notes = stderr(&output);
         assert_eq!(output.status.code(), Some(code), "{notes}");
@@ -130,6 +132,22 @@ fn each_signal_saves_and_has_its_exit_code() {
         assert!(notes.contains(&format!("going on after step {steps}\n")), "{notes}");
         place.assert_same_run("whole", signal);
     }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_hangup_does_not_end_a_run_under_nohup() {
+    let place = Place::with_classes();
+    let run = place.pretrain("run", LONG);
+    // As nohup starts a program.
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]);
+    command.arg(run.get_program()).args(run.get_args());
+    let child = start(command);
+    wait_until("step", || steps_logged(&place.path("run")) >= 3);
+    kill(&child, "-HUP");
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{:?} {}", output.status, stderr(&output));
 }
 
 #[test]
@@ -359,4 +377,114 @@ fn a_run_folder_that_goes_away_ends_the_run_with_its_name() {
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     assert!(stderr(&output).contains("cannot write"), "{}", stderr(&output));
     assert!(stderr(&output).contains("/run/"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_run_does_not_write_into_another_folder_of_its_name() {
+    let place = Place::with_classes();
+    let child = start(place.pretrain("run", &[LONG, &["teacher.steps=1000000"]].concat()));
+    wait_until("checkpoint", || newest_checkpoint(&place.path("run")).is_some());
+    move_folder(&place.path("run"), &place.path("moved"));
+    fs::create_dir(place.path("run")).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("removed, moved or replaced"), "{}", stderr(&output));
+    assert_eq!(fs::read_dir(place.path("run")).unwrap().count(), 0);
+    assert!(newest_checkpoint(&place.path("moved")).is_some());
+}
+
+fn move_folder(from: &Path, to: &Path) {
+    assert!(Command::new("mv").args([from, to]).status().unwrap().success());
+}
+
+#[test]
+fn files_that_no_run_made_are_kept() {
+    let place = Place::with_classes();
+    // Hugging Face's name for weights.
+    place.text("models/bert/model.safetensors", "mine");
+    for (name, given) in [
+        ("models/metrics.jsonl", "mine"),
+        ("models/probes.json", "mine"),
+        ("models/teacher/model.safetensors", "mine"),
+        ("models/checkpoints/teacher-00000003.json", "mine"),
+    ] {
+        let file = place.text(name, given);
+        let words = [file.to_str().unwrap(), "--out", "--overwrite"];
+        assert_refused(&mut place.pretrain("models", &[]), &words);
+        assert_eq!(place.bytes(name), b"mine");
+        assert!(!place.path("models/.lock").exists());
+        fs::remove_file(file).unwrap();
+    }
+    place.trained("models", &[]);
+    assert!(place.pretrain("models", &[]).arg("--overwrite").status().unwrap().success());
+    assert_eq!(place.bytes("models/bert/model.safetensors"), b"mine");
+}
+
+#[test]
+fn what_a_kill_at_the_end_of_a_stage_left_is_removed() {
+    let place = Place::with_classes();
+    stopped(&place, "run", "-TERM", 3);
+    let manifest = newest_checkpoint(&place.path("run")).unwrap();
+    let left = [manifest.with_extension("safetensors"), manifest];
+    let contents = left.each_ref().map(|path| fs::read(path).unwrap());
+    place.trained("run", LONG);
+    assert!(!place.path("run/checkpoints").exists());
+    fs::create_dir(place.path("run/checkpoints")).unwrap();
+    for (path, content) in left.iter().zip(&contents) {
+        saltworks::files::write_whole(path, content).unwrap();
+    }
+    let mut resume = place::saltworks();
+    resume.args(["pretrain", "--resume", "--out"]).arg(place.path("run"));
+    assert!(resume.status().unwrap().success());
+    assert!(!place.path("run/checkpoints").exists());
+}
+
+#[test]
+fn a_changed_recipe_of_a_run_and_an_unreadable_folder_are_named() {
+    let place = Place::with_classes();
+    stopped(&place, "run", "-TERM", 3);
+    let resume = || {
+        let mut resume = place::saltworks();
+        resume.args(["pretrain", "--resume", "--out"]).arg(place.path("run"));
+        resume
+    };
+    let recipe = fs::read_to_string(place.path("run/recipe.toml")).unwrap();
+    place.text("run/recipe.toml", &recipe.replacen("lr = 0.002", "lr = 0.001", 1));
+    assert_refused(&mut resume(), &["of another recipe than", "run/recipe.toml", "--overwrite"]);
+    place.text("run/recipe.toml", &recipe);
+    fs::remove_dir_all(place.path("run/checkpoints")).unwrap();
+    place.text("run/checkpoints", "");
+    let output = resume().output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("run/checkpoints: Not a directory"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_state_that_cannot_be_written_is_a_failed_run() {
+    let place = Place::with_classes();
+    let child = start(place.pretrain("run", &[LONG, &["teacher.steps=200"]].concat()));
+    wait_until("step", || steps_logged(&place.path("run")) > 0);
+    fs::remove_file(place.path("run/state.json")).unwrap();
+    place.text("run/state.json/in the way", "");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("run/state.json"), "{}", stderr(&output));
+}
+
+#[test]
+fn unreadable_images_count_from_the_beginning_of_the_stage() {
+    let place = Place::with_classes();
+    for index in [0, 2, 4, 6, 8] {
+        place.cut(&format!("photos/discs/{index}.png"));
+        place.cut(&format!("photos/stripes/{index}.jpg"));
+    }
+    let set = ["data.max_unreadable=0.3", "data.holdout=0", "teacher.batch=1", "teacher.steps=60"];
+    let end = || {
+        let output = place.pretrain("run", &set).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        steps_logged(&place.path("run"))
+    };
+    let steps = end();
+    assert!((1..24).contains(&steps), "{steps}");
+    assert_eq!(end(), steps);
 }

@@ -404,8 +404,9 @@ fn golden_files_are_those_of_the_manifest() {
         .map(|line| line.split_once("  ").expect("a hash, two spaces, a name"))
         .map(|(hash, name)| (name.to_owned(), hash.to_owned()))
         .collect();
-    let files =
-        ["safetensors", "json", "npy", "pt", "jpg"].map(|kind| files_under(&folder, kind)).concat();
+    let files = ["safetensors", "json", "npy", "pt", "pth", "ckpt", "jpg"]
+        .map(|kind| files_under(&folder, kind))
+        .concat();
     let found: BTreeMap<String, String> = files
         .iter()
         .map(|path| {

@@ -1,6 +1,6 @@
 //! `saltworks bench data`: how fast images come, and where their time goes.
 
-use super::{Failure, asked, setup};
+use super::{Failure, asked, loading, setup};
 use crate::data::{self, Loader, LoaderOptions, Source};
 use crate::recipe::{self, Recipe};
 use crate::report::{peak_memory_bytes, resident_memory_bytes, result};
@@ -88,7 +88,7 @@ fn recipe(arguments: &Arguments) -> Result<Recipe, Failure> {
 fn time(source: Arc<dyn Source>, options: LoaderOptions, batches: u64) -> Result<Value, Failure> {
     let (threads, batch) = (options.threads, options.batch);
     let mut loader = Loader::new(source, options).map_err(asked)?;
-    let mut next = || loader.next_batch().map_err(asked);
+    let mut next = || loader.next_batch().map_err(loading);
     for _ in 0..UNTIMED {
         next()?;
     }

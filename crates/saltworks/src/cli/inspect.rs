@@ -3,7 +3,8 @@
 use super::{Failure, asked, ran};
 use crate::data::{self, Look, Source, Survey};
 use crate::report::{Count, result};
-use crate::weights::Listing;
+use crate::weights::dialect::{Dialect, wrapping};
+use crate::weights::{Listed, Listing, is_weights};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ const MOST_CLASSES: usize = 20;
 /// Options of `inspect`.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// What `data.path` may be, or a .safetensors file.
+    /// What `data.path` may be, or a file of weights: safetensors or torch's.
     path: PathBuf,
     /// Decode every image, not only its header.
     #[arg(long)]
@@ -26,7 +27,7 @@ pub(super) struct Arguments {
 
 /// Runs the command.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    if arguments.path.extension().is_some_and(|extension| extension == "safetensors") {
+    if is_weights(&arguments.path) {
         return inspect_weights(&arguments.path, arguments.json);
     }
     // Nothing is shown, so any background does.
@@ -113,21 +114,28 @@ fn to_json(source: &dyn Source, survey: &Survey) -> Value {
 }
 
 fn inspect_weights(path: &Path, as_json: bool) -> Result<(), Failure> {
-    let Listing { tensors, metadata } = Listing::read(path).map_err(asked)?;
+    let Listing { tensors, metadata, container } = Listing::read(path).map_err(asked)?;
+    let names = || tensors.iter().map(|tensor| tensor.name.as_str());
+    let cut = wrapping(names());
+    let dialect = Dialect::of(names().map(|name| &name[cut..]));
     if as_json {
-        let tensor = |t: &crate::weights::Listed| json!({"name": t.name, "dtype": t.dtype, "shape": t.shape});
+        let tensor = |t: &Listed| json!({"name": t.name, "dtype": t.dtype, "shape": t.shape});
         let tensors: Vec<_> = tensors.iter().map(tensor).collect();
-        result(&json!({"tensors": tensors, "metadata": metadata}).to_string());
+        let all = json!({"tensors": tensors, "metadata": metadata, "container": container, "dialect": dialect});
+        result(&all.to_string());
         return Ok(());
     }
-    let values: u64 = tensors.iter().map(|tensor| tensor.shape.iter().product::<u64>()).sum();
-    result(&format!("{}: {} tensors, {values} values", path.display(), tensors.len()));
+    let values = tensors.iter().map(Listed::values).fold(0, u64::saturating_add);
+    let under = container.map_or(String::new(), |key| format!(" under {key}"));
+    result(&format!("{}: {} tensors{under}, {values} values", path.display(), tensors.len()));
+    result(&dialect.map_or("names of no known model".to_owned(), |dialect| dialect.to_string()));
     let width = tensors.iter().map(|tensor| tensor.name.len()).max().unwrap_or(0);
     for tensor in &tensors {
         result(&format!("{:width$}  {}  {:?}", tensor.name, tensor.dtype, tensor.shape));
     }
     for (key, value) in &metadata {
-        result(&format!("{key} = {}", value.as_str().unwrap_or_default()));
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        result(&format!("{key} = {text}"));
     }
     Ok(())
 }

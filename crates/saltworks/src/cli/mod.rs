@@ -2,6 +2,7 @@
 
 mod bench;
 mod bench_data;
+mod export;
 mod inspect;
 mod pretrain;
 mod probe;
@@ -28,10 +29,12 @@ const EXAMPLES: &str = "Examples:
   saltworks pretrain recipe.toml --out runs/first     your own recipe
   saltworks pretrain --set data.path=photos --set data.size=64 --set data.channels=3
   saltworks inspect photos                            what data.path=photos would read
+  saltworks export runs/first --to timm --out vit.safetensors
   saltworks bench --stage salt --model vit_tiny_patch16_224 --batch 16 --steps 5
 
 Exit codes: 0 done; 1 the run failed; 2 something to correct in what was asked; 130 (Ctrl-C),
-143 (SIGTERM), 138 (SIGUSR1), 140 (SIGUSR2): stopped by the signal after saving a checkpoint.";
+143 (SIGTERM), 138 (SIGUSR1), 140 (SIGUSR2), 129 (SIGHUP; not under nohup): stopped by the signal
+after saving a checkpoint.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -41,6 +44,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Look at a set of images, or at a file of weights: kind, counts, classes, sizes, what is broken.
     Inspect(inspect::Arguments),
+    /// Write the weights of a run, or of a file, for timm, PyTorch, stable-pretraining, transformers or ONNX.
+    Export(export::Arguments),
     /// Find the sample and the layer that made a step not finite.
     Replay(replay::Arguments),
 }
@@ -72,6 +77,12 @@ fn ran(error: impl Into<Box<dyn std::error::Error>>) -> Failure {
     Failure::Run(error.into())
 }
 
+/// For `map_err` while images are loaded: those that cannot be read are the user's to mend, a store
+/// that does not answer fails a run that may go on later.
+fn loading(error: crate::data::Error) -> Failure {
+    if error.is_of_store() { ran(error) } else { asked(error) }
+}
+
 /// For a run in `folder` that a signal ended at a point called `when`.
 fn interrupted(stop: &Stop, when: &str, folder: &Path) -> Failure {
     let out = folder.display();
@@ -85,6 +96,7 @@ pub fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Pretrain(arguments) => pretrain::run(arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Export(arguments) => export::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
     };

@@ -1,7 +1,7 @@
 //! Frozen features of the training and held-out images, and what probes make of them.
 
 use super::setup::{self, Images};
-use super::{Failure, asked, ran};
+use super::{Failure, loading, ran};
 use crate::data::{Source, Unreadable};
 use crate::eval::{Features, KnnOptions, LinearOptions, knn, linear};
 use crate::method::embed;
@@ -66,7 +66,7 @@ fn features(
 ) -> Result<Option<Vec<Features>>, Failure> {
     let mut loader = setup::feature_loader(&recipe.data, source.clone())?;
     let mut all: Vec<Features> = Vec::new();
-    while let Some(loaded) = loader.next_batch().map_err(asked)? {
+    while let Some(loaded) = loader.next_batch().map_err(loading)? {
         if stop.signal().is_some() {
             return Ok(None);
         }

@@ -81,7 +81,7 @@ fn method(folder: &Path, recipe: &Recipe, failed: &FailedStep) -> Result<Box<dyn
     let method: Box<dyn Method> = match (stage.method, &failed.teacher) {
         (MethodName::Salt, Some(teacher)) => {
             let options = setup::salt_options(stage);
-            Box::new(Salt::from_checkpoint(teacher, &spec, encoder, options, seed).map_err(asked)?)
+            Box::new(Salt::from_checkpoint(teacher, encoder, options, seed).map_err(asked)?)
         }
         _ => Box::new(setup::mae(encoder, stage, seed)),
     };

@@ -9,7 +9,8 @@ use crate::model::{Encoder, TransformerSpec, VitSpec};
 use crate::recipe::{self, Data, DataSource, Loss, Model, Recipe, Schedule, Stage, Trunk};
 use crate::train::{Curve, OptimizerOptions};
 use engine::ops::LossKind;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -34,6 +35,7 @@ pub(super) fn open(recipe: &Recipe) -> Result<Images, Failure> {
         let sources = sources.into_iter().map(|(source, given)| (source, given.weight));
         return Ok(Images { train: mix(sources.collect(), classes)?, held_out: None });
     }
+    refuse_shared_files(&sources)?;
     let len: usize = sources.iter().map(|(source, _)| source.len()).sum();
     if data.holdout >= len {
         let what: Vec<_> = sources.iter().map(|(source, _)| source.describe()).collect();
@@ -82,6 +84,29 @@ fn open_sources(data: &Data) -> Result<Vec<Opened>, Failure> {
         sources.push((data::open(path, data.background).map_err(asked)?, given));
     }
     Ok(sources)
+}
+
+/// Refuses sources that read one file, also by a link: what one of them holds out would train by way
+/// of another.
+fn refuse_shared_files(sources: &[Opened]) -> Result<(), Failure> {
+    let mut owners = HashMap::new();
+    // A source alone shares with none: no need to look at each of its files.
+    for (source, given) in sources.iter().filter(|_| sources.len() > 1) {
+        for file in source.files() {
+            // What cannot be looked at is named when it is read.
+            let Ok(found) = file.metadata() else { continue };
+            let owner = *owners.entry((found.dev(), found.ino())).or_insert(&given.path);
+            if owner != &given.path {
+                let (file, path) = (file.display(), &given.path);
+                return Err(asked(format!(
+                    "{file}: is in the sources {owner} and {path}, so that it could train where it \
+                     is held out. Leave it to one of them, or hold out nothing by --set \
+                     data.holdout=0"
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn holdout(path: &str, data: &Data, count: usize, len: usize) -> Holdout {
@@ -316,5 +341,27 @@ mod tests {
         let again = DataSource { path: format!("{}/../a", a.path), ..a.clone() };
         let Err(Failure::Asked(error)) = images(vec![a, again]) else { panic!("not refused") };
         assert!(error.to_string().contains("data.source has it twice"), "{error}");
+    }
+
+    #[test]
+    fn sources_that_share_a_file_are_refused_where_images_are_held_out() {
+        let place = tempfile::tempdir().unwrap();
+        let a = folder(place.path(), "a", 0..30);
+        let above = DataSource { path: place.path().display().to_string(), ..a.clone() };
+        let b = folder(place.path(), "b", 100..110);
+        std::fs::hard_link(
+            place.path().join("a/class0/000.png"),
+            place.path().join("b/class0/linked.png"),
+        )
+        .unwrap();
+        for other in [above.clone(), b] {
+            let Err(Failure::Asked(error)) = images(vec![a.clone(), other]) else {
+                panic!("not refused")
+            };
+            assert!(error.to_string().contains("is in the sources"), "{error}");
+        }
+        let normalize = Normalize::default();
+        let data = Data { source: vec![a, above], holdout: 0, normalize, ..Data::default() };
+        assert!(open(&Recipe { data, ..Recipe::default() }).is_ok());
     }
 }

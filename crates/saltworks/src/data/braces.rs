@@ -50,7 +50,7 @@ fn parts(inside: &str) -> Result<Vec<String>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::fuzz;
+    use crate::fuzz;
 
     #[test]
     fn ranges_and_lists_expand_in_order() {

@@ -1,6 +1,7 @@
 //! From the bytes of an image file to pixels: PNG, JPEG, WebP, BMP and TIFF.
 
 use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
@@ -16,15 +17,30 @@ pub type Background = [u8; 3];
 /// become eight, an EXIF orientation is carried out, and transparent pixels are laid over
 /// `background`, where torchvision's `convert("RGB")` shows whatever colour they hide.
 pub fn decode(bytes: &[u8], name: &str, background: Background) -> Result<Pixels> {
-    match format(bytes, name)? {
+    guarded(name, || match format(bytes, name)? {
         ImageFormat::Jpeg => decode_jpeg(bytes, name),
         format => decode_other(bytes, format, name, background),
-    }
+    })
+}
+
+/// What a library's decoder gives. Its panic, which a damaged file may bring about, makes the image
+/// `name` unreadable and does not end the run.
+pub(super) fn guarded<T>(name: &str, decode: impl FnOnce() -> Result<T>) -> Result<T> {
+    // Nothing that the decoder changed is used after its panic.
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        Err(fail(name, format!("made its decoder panic ({text})")))
+    })
 }
 
 /// What the header says, after the orientation; the pixels are not decoded. A JPEG that is cut off
 /// is refused all the same.
 pub(super) fn info(bytes: &[u8], name: &str, background: Background) -> Result<Info> {
+    guarded(name, || info_of(bytes, name, background))
+}
+
+fn info_of(bytes: &[u8], name: &str, background: Background) -> Result<Info> {
     let format = format(bytes, name)?;
     if format == ImageFormat::Jpeg {
         check_jpeg(bytes, name)?;
@@ -96,7 +112,7 @@ fn decode_other(
     if image.width() == 0 || image.height() == 0 {
         return Err(fail(name, "holds no pixel".to_owned()));
     }
-    Ok(pixels(&image, background))
+    Ok(pixels(image, background))
 }
 
 fn decoder(bytes: &[u8], format: ImageFormat) -> image::ImageResult<impl ImageDecoder> {
@@ -142,7 +158,7 @@ fn is_grey_background([red, green, blue]: Background) -> bool {
     red == green && green == blue
 }
 
-fn pixels(image: &DynamicImage, background: Background) -> Pixels {
+fn pixels(image: DynamicImage, background: Background) -> Pixels {
     let (height, width) = (image.height() as usize, image.width() as usize);
     let colour = image.color();
     let (data, channels) = match (is_grey(colour), colour.has_alpha()) {
@@ -158,8 +174,8 @@ fn pixels(image: &DynamicImage, background: Background) -> Pixels {
             };
             (pixels.pixels().flat_map(mix).collect(), 3)
         }
-        (true, false) => (image.to_luma8().into_raw(), 1),
-        (false, false) => (image.to_rgb8().into_raw(), 3),
+        (true, false) => (image.into_luma8().into_raw(), 1),
+        (false, false) => (image.into_rgb8().into_raw(), 3),
     };
     Pixels { data, height, width, channels }
 }
@@ -293,6 +309,14 @@ mod tests {
         png[29..33].copy_from_slice(&checksum.to_be_bytes());
         let message = decode(&png, "huge.png").unwrap_err().to_string();
         assert!(message.contains("needs more than 1024 MiB"), "{message}");
+    }
+
+    #[test]
+    fn a_panic_of_a_decoder_makes_its_image_unreadable() {
+        for panic in [|| panic!("told"), || panic!("to{}", "ld")] {
+            let message = guarded::<()>("cats/1.png", panic).unwrap_err().to_string();
+            assert!(message.starts_with("cats/1.png: made its decoder panic (told)"), "{message}");
+        }
     }
 
     #[test]

@@ -79,6 +79,10 @@ impl Source for Part {
         self.source.classes()
     }
 
+    fn requests(&self) -> usize {
+        self.source.requests()
+    }
+
     fn describe(&self) -> String {
         format!("{} ({} {})", self.source.describe(), self.len(), self.name)
     }

@@ -110,6 +110,10 @@ impl Source for Idx {
         };
         format!("{}: {} images of {height} x {width}, {labels}", path.display(), self.len())
     }
+
+    fn files(&self) -> Vec<&Path> {
+        vec![&self.path]
+    }
 }
 
 /// Whether a file is named as IDX images are.
@@ -261,13 +265,13 @@ mod tests {
     fn no_bytes_make_the_reader_panic() {
         let (images, labels) = (idx(&[2, 1, 3], &[1, 2, 3, 4, 5, 6]), idx(&[2], &[4, 0]));
         let packed = gzip(&images);
-        crate::data::fuzz::mutate("idx", &images, |bytes| {
+        crate::fuzz::mutate("idx", &images, |bytes| {
             let _ = parse(bytes, &labels);
         });
-        crate::data::fuzz::mutate("idx.gz", &packed, |bytes| {
+        crate::fuzz::mutate("idx.gz", &packed, |bytes| {
             let _ = parse(bytes, &labels);
         });
-        crate::data::fuzz::mutate("idx labels", &labels, |bytes| {
+        crate::fuzz::mutate("idx labels", &labels, |bytes| {
             let _ = parse(&images, bytes);
         });
     }

@@ -67,6 +67,10 @@ impl Source for ImageFiles {
         let (path, kind, len) = (self.path.display(), self.kind, self.len());
         format!("{path}: {kind}{len} images, {}", super::source::classes(&self.classes))
     }
+
+    fn files(&self) -> Vec<&Path> {
+        self.files.iter().map(|(path, _)| path.as_path()).collect()
+    }
 }
 
 fn bytes(path: &Path) -> Result<Vec<u8>> {

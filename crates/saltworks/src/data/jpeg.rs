@@ -1,5 +1,7 @@
 //! JPEG files whose lower rows need not be decoded.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use image::metadata::Orientation;
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::bytestream::ZCursor;
@@ -80,7 +82,8 @@ impl Frame {
         let units = rows.div_ceil(self.unit_rows) + 1;
         let kept = (units * self.unit_rows).min(self.height);
         self.write_height(bytes, kept);
-        let pixels = self.decode_all(bytes, kept);
+        // After a panic the image is decoded whole, and refused with its name.
+        let pixels = catch_unwind(AssertUnwindSafe(|| self.decode_all(bytes, kept))).ok().flatten();
         self.write_height(bytes, self.height);
         pixels
     }

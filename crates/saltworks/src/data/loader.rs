@@ -9,7 +9,9 @@ use engine::ops::Images;
 use engine::random::Random;
 use fast_image_resize::Resizer;
 
-use super::{Error, Normalize, Order, Pixels, Position, Result, Sampler, Source, Transform};
+use super::{
+    Error, Normalize, Order, Pixels, Position, Result, Sampler, Source, Stored, Transform,
+};
 
 /// B images and what is known of them.
 #[derive(Clone)]
@@ -200,6 +202,12 @@ impl Loader {
         }
     }
 
+    /// Counts these images among those met that could not be read: a run that goes on met them before.
+    pub fn with_unreadable(mut self, met: BTreeSet<usize>) -> Self {
+        self.unreadable = met;
+        self
+    }
+
     /// The next batch, or none after the last. After an error every further call gives none.
     pub fn next_batch(&mut self) -> Result<Option<Loaded>> {
         let start = Instant::now();
@@ -297,13 +305,16 @@ impl Shared {
         let shape = [positions.len(), self.options.channels, 1, height, width];
         // Collected from an iterator of known length: allocated once, in place.
         let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, shape.iter().product()).collect();
-        let planes = Arc::get_mut(&mut bytes)
+        let mut planes = Arc::get_mut(&mut bytes)
             .into_iter()
             .flat_map(|bytes| bytes.chunks_exact_mut(self.options.channels * height * width));
         let mut labels = Vec::with_capacity(positions.len());
         let mut unreadable = Vec::new();
-        for (position, planes) in positions.iter().zip(planes) {
-            labels.push(self.sample(*position, planes, resizer, &mut unreadable)?);
+        for positions in positions.chunks(self.source.requests()) {
+            let stored = read_together(&*self.source, positions);
+            for ((position, stored), planes) in positions.iter().zip(stored).zip(&mut planes) {
+                labels.push(self.sample(*position, stored, planes, resizer, &mut unreadable)?);
+            }
         }
         let Normalize { mean, std } = self.options.normalize.clone();
         let images = Images::u8(bytes, shape, mean, std)
@@ -313,24 +324,28 @@ impl Shared {
     }
 
     /// Writes one image [C, H, W] and gives its label. Its random numbers are those of (seed, epoch,
-    /// image). An image that cannot be read is noted, and the next one that can takes its place.
+    /// image). An image that cannot be read is noted, and the next one that can takes its place;
+    /// `stored` is what was read of the first.
     fn sample(
         &self,
         at: Position,
+        stored: Result<Stored>,
         planes: &mut [u8],
         resizer: &mut Resizer,
         unreadable: &mut Vec<Unreadable>,
     ) -> Result<i32> {
         let len = self.source.len();
         let key = at.epoch * len as u64 + at.index as u64;
-        let mut last = None;
+        let (mut first, mut last) = (Some(stored), None);
         for index in (at.index..len).chain(0..at.index).take(MOST_REPLACEMENTS) {
             let random = Random::new(self.options.augment_seed, "augment", key);
-            match self.shown(index, random, resizer) {
+            let stored = first.take().unwrap_or_else(|| self.source.stored(index));
+            match stored.and_then(|stored| self.shown(stored, random, resizer)) {
                 Ok((image, label)) => {
                     image.write_planes(planes);
                     return Ok(label);
                 }
+                Err(error) if error.is_of_store() => return Err(error),
                 Err(error) => {
                     unreadable.push(Unreadable { index, problem: error.to_string() });
                     last = Some(error);
@@ -344,12 +359,11 @@ impl Shared {
     /// An image at its final size, and its label.
     fn shown(
         &self,
-        index: usize,
+        stored: Stored,
         mut random: Random,
         resizer: &mut Resizer,
     ) -> Result<(Pixels, i32)> {
         let LoaderOptions { transform, channels, .. } = &self.options;
-        let stored = self.source.stored(index)?;
         let label = stored.label;
         let (image, area) = stored.decode_part(|size| transform.area(size, &mut random))?;
         let image = image.with_channels(*channels);
@@ -369,6 +383,21 @@ impl Shared {
     fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Reads images; several each on a thread of its own, which waits for its answer most of the time.
+fn read_together(source: &dyn Source, positions: &[Position]) -> Vec<Result<Stored>> {
+    if let [one] = positions {
+        return vec![source.stored(one.index)];
+    }
+    thread::scope(|scope| {
+        let read = |at: &Position| {
+            let index = at.index;
+            scope.spawn(move || source.stored(index))
+        };
+        let threads: Vec<_> = positions.iter().map(read).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or(Err(Error::Worker))).collect()
+    })
 }
 
 /// Tells the reader when its thread unwinds, so that it does not wait for ever.

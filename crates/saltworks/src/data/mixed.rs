@@ -94,6 +94,10 @@ impl Source for Mixed {
         &self.classes
     }
 
+    fn requests(&self) -> usize {
+        self.parts.iter().map(|part| part.source.requests()).max().unwrap_or(1)
+    }
+
     fn describe(&self) -> String {
         let part = |part: &Weighted| format!("{} ({} an epoch)", part.source.describe(), part.len);
         self.parts.iter().map(part).collect::<Vec<_>>().join("; ")

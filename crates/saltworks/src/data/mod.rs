@@ -10,8 +10,6 @@ pub mod builtin;
 mod decode;
 mod error;
 mod folder;
-#[cfg(test)]
-mod fuzz;
 mod holdout;
 mod idx;
 mod image_file;
@@ -21,15 +19,17 @@ mod list;
 mod loader;
 mod mixed;
 mod npy;
+mod object;
 mod parquet;
 mod pixels;
+#[cfg(feature = "remote")]
+mod remote;
 mod sampler;
 mod shards;
 mod source;
 mod stored;
 mod survey;
 mod tar;
-mod zip;
 
 pub use augment::{Blur, Crop, Effects, Interpolation, Jitter, Solarize, Transform};
 pub use decode::{Background, decode};

@@ -6,14 +6,17 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use super::labels::Labels;
-use super::zip::Zip;
 use super::{Error, Pixels, Result, Sample, Source};
+use crate::zip::Zip;
 
 /// Names of a `.npz`'s images, the first that is there.
 const IMAGE_NAMES: [&str; 5] = ["images", "x", "x_train", "train_images", "arr_0"];
 
 /// Names of its labels, the first that is there.
 const LABEL_NAMES: [&str; 4] = ["labels", "y", "y_train", "train_labels"];
+
+/// Most bytes of an array in an archive: it is held in memory.
+const MOST_BYTES: u64 = 4 << 30;
 
 /// Most bytes of an array's header; NumPy itself refuses more than 10,000 unless told.
 const MOST_HEADER_BYTES: usize = 65_536;
@@ -71,7 +74,8 @@ impl Npy {
 
     /// Reads a `.npz` of images and, if there are any, their labels.
     pub fn open_archive(path: &Path) -> Result<Self> {
-        let zip = Zip::open(path)?;
+        let file = File::open(path).map_err(|error| Error::read(path, error))?;
+        let mut zip = Zip::open(file).map_err(|problem| Error::file(path, problem))?;
         let member = |names: &[&str]| {
             let file = |name: &&str| format!("{name}.npy");
             names.iter().map(file).find(|name| zip.names().any(|found| found == name))
@@ -86,13 +90,15 @@ impl Npy {
             );
             Error::file(path, problem)
         })?;
-        let images_path = path.join(&images);
-        let (layout, bytes) = whole_images(&zip.read(&images)?, &images_path)?;
-        let (labels, classes) = match member(&LABEL_NAMES) {
+        let labels = member(&LABEL_NAMES);
+        let mut read =
+            |name: &str| zip.read(name, MOST_BYTES).map_err(|problem| Error::file(path, problem));
+        let (layout, bytes) = whole_images(&read(&images)?, &path.join(&images))?;
+        let (labels, classes) = match labels {
             None => (Vec::new(), Vec::new()),
             Some(labels) => {
                 let labels_path = path.join(&labels);
-                whole_labels(&zip.read(&labels)?, layout.len, &labels_path)?
+                whole_labels(&read(&labels)?, layout.len, &labels_path)?
             }
         };
         Ok(Self { path: path.into(), bytes: Bytes::Memory(bytes), layout, labels, classes })
@@ -135,6 +141,10 @@ impl Source for Npy {
         let Layout { len, height, width, channels, .. } = self.layout;
         let (path, classes) = (self.path.display(), super::source::classes(&self.classes));
         format!("{path}: {len} images of {height} x {width} x {channels}, {classes}")
+    }
+
+    fn files(&self) -> Vec<&Path> {
+        vec![&self.path]
     }
 }
 

@@ -2,9 +2,7 @@
 //! {bytes, path} and, often, a column of labels.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{BufReader, Read};
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -16,6 +14,8 @@ use parquet::schema::types::SchemaDescriptor;
 
 use super::decode::info;
 use super::labels::Labels;
+use super::object::{self, Object};
+use super::tar::ReadAt as _;
 use super::{Background, Error, Form, Info, Result, Sample, Source, Stored};
 
 mod features;
@@ -50,6 +50,31 @@ struct Table {
     images: usize,
 }
 
+impl Table {
+    /// Opens a file: what its metadata say, and the labels of each row group.
+    fn open(path: &Path) -> Result<(Self, Features, Vec<GroupLabels>)> {
+        let fail = |error: ParquetError| broken(path, error);
+        let reader = SerializedFileReader::new(At(Arc::new(Object::open(path)?))).map_err(fail)?;
+        let metadata = reader.metadata();
+        let features = Features::find(metadata.file_metadata().key_value_metadata());
+        let schema = metadata.file_metadata().schema_descr();
+        let images = image_column(schema, &features, path)?;
+        let label = label_column(schema, &features);
+        let labels = |number: usize| {
+            let len = metadata.row_group(number).num_rows();
+            // A file states the length of a group; what is below zero or past memory is refused.
+            let len = usize::try_from(len).ok().filter(|&len| len < u32::MAX as usize);
+            let len = len.ok_or_else(|| Error::file(path, "has a row group without a size"))?;
+            read_labels(&reader, number, label, len).map_err(fail)
+        };
+        let labels = (0..reader.num_row_groups()).map(labels).collect::<Result<_>>()?;
+        Ok((Self { path: path.into(), reader, images }, features, labels))
+    }
+}
+
+/// The label of each row of a row group.
+type GroupLabels = Vec<Option<String>>;
+
 /// A row group: pages are found when its first image is read.
 struct Group {
     file: usize,
@@ -66,30 +91,18 @@ type Page = Vec<Option<ByteArray>>;
 impl Parquet {
     /// Opens files of the same columns; `path` is what the user named.
     pub fn open(path: &Path, files: &[PathBuf], background: Background) -> Result<Self> {
+        let opened = object::in_parallel(files, Table::open)?;
         let (mut tables, mut groups, mut rows) = (Vec::new(), Vec::new(), 0);
         let (mut labels, mut features) = (Labels::default(), Features::default());
-        for file in files {
-            let fail = |error: ParquetError| broken(file, &error);
-            let open = File::open(file).map_err(|error| Error::read(file, error))?;
-            let reader = SerializedFileReader::new(At::new(open)).map_err(fail)?;
-            let metadata = reader.metadata();
-            let found = Features::find(metadata.file_metadata().key_value_metadata());
+        for (table, found, of_groups) in opened {
             features = if features.is_empty() { found } else { features };
-            let schema = metadata.file_metadata().schema_descr();
-            let images = image_column(schema, &features, file)?;
-            let label = label_column(schema, &features);
-            for number in 0..reader.num_row_groups() {
-                let group =
-                    Group { file: tables.len(), number, first_row: rows, pages: OnceLock::new() };
-                let len = reader.metadata().row_group(number).num_rows();
-                // A file states the length of a group; what is below zero or past memory is refused.
-                let len = usize::try_from(len).ok().filter(|&len| len < u32::MAX as usize);
-                let len = len.ok_or_else(|| Error::file(file, "has a row group without a size"))?;
-                rows += len;
-                groups.push(group);
-                read_labels(&reader, number, label, len, &mut labels).map_err(fail)?;
+            for (number, found) in of_groups.iter().enumerate() {
+                let file = tables.len();
+                groups.push(Group { file, number, first_row: rows, pages: OnceLock::new() });
+                rows += found.len();
+                found.iter().for_each(|label| labels.push(label.as_deref()));
             }
-            tables.push(Table { path: file.clone(), reader, images });
+            tables.push(table);
         }
         if rows == 0 {
             return Err(Error::file(path, "holds 0 images. Set data.path to files with rows"));
@@ -109,7 +122,7 @@ impl Parquet {
         let table = &self.files[group.file];
         let row = index - group.first_row;
         let name = format!("{}: row {index}", table.path.display());
-        let fail = |error: ParquetError| broken(&table.path, &error);
+        let fail = |error: ParquetError| broken(&table.path, error);
         let pages = match group.pages.get() {
             Some(pages) => pages,
             None => {
@@ -163,6 +176,10 @@ impl Source for Parquet {
         &self.classes
     }
 
+    fn requests(&self) -> usize {
+        object::requests(&self.path)
+    }
+
     fn describe(&self) -> String {
         let (path, len) = (self.path.display(), self.len());
         let files = match self.files.len() {
@@ -171,9 +188,20 @@ impl Source for Parquet {
         };
         format!("{path}: {len} images in {files}, {}", super::source::classes(&self.classes))
     }
+
+    fn files(&self) -> Vec<&Path> {
+        self.files.iter().map(|table| table.path.as_path()).collect()
+    }
 }
 
-fn broken(path: &Path, error: &ParquetError) -> Error {
+fn broken(path: &Path, error: ParquetError) -> Error {
+    let error = match error {
+        ParquetError::External(inner) => match inner.downcast::<std::io::Error>() {
+            Ok(error) => return Error::read(path, *error),
+            Err(inner) => ParquetError::External(inner),
+        },
+        error => error,
+    };
     Error::file(path, format!("cannot be read as parquet ({error}). Fetch or write it again"))
 }
 
@@ -211,18 +239,14 @@ fn label_column(schema: &SchemaDescriptor, features: &Features) -> Option<usize>
     names.into_iter().find_map(at)
 }
 
-/// Adds a row group's labels: whole numbers or texts.
+/// A row group's labels: whole numbers or texts.
 fn read_labels(
     reader: &SerializedFileReader<At>,
     group: usize,
     column: Option<usize>,
     rows: usize,
-    labels: &mut Labels,
-) -> std::result::Result<(), ParquetError> {
-    let Some(column) = column else {
-        (0..rows).for_each(|_| labels.push(None));
-        return Ok(());
-    };
+) -> std::result::Result<GroupLabels, ParquetError> {
+    let Some(column) = column else { return Ok(vec![None; rows]) };
     let group = reader.get_row_group(group)?;
     let most = reader.metadata().file_metadata().schema_descr().column(column).max_def_level();
     let mut levels = Vec::new();
@@ -247,8 +271,7 @@ fn read_labels(
             return Err(ParquetError::General(problem.to_owned()));
         }
     };
-    spread(texts, &levels, most, rows)?.iter().for_each(|label| labels.push(label.as_deref()));
-    Ok(())
+    spread(texts, &levels, most, rows)
 }
 
 /// Puts values where their definition levels say, with nothing at the nulls between them.
@@ -379,21 +402,11 @@ impl Kept {
 
 /// A file read by position: the parquet crate's own reader of files shares one cursor between
 /// threads.
-struct At {
-    file: Arc<File>,
-    len: u64,
-}
-
-impl At {
-    fn new(file: File) -> Self {
-        let len = file.metadata().map_or(0, |metadata| metadata.len());
-        Self { file: Arc::new(file), len }
-    }
-}
+struct At(Arc<Object>);
 
 impl Length for At {
     fn len(&self) -> u64 {
-        self.len
+        self.0.len()
     }
 }
 
@@ -401,34 +414,36 @@ impl ChunkReader for At {
     type T = BufReader<From>;
 
     fn get_read(&self, start: u64) -> parquet::errors::Result<Self::T> {
-        let from = From { file: Arc::clone(&self.file), at: start };
+        let from = From { object: Arc::clone(&self.0), at: start };
         // Page headers have some fifty bytes.
         Ok(BufReader::with_capacity(512, from))
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<bytes::Bytes> {
-        if start.checked_add(length as u64).is_none_or(|end| end > self.len) {
-            let found = self.len;
+        let found = self.0.len();
+        if start.checked_add(length as u64).is_none_or(|end| end > found) {
             let problem = format!("{length} bytes at {start} of a file of {found} bytes");
             return Err(ParquetError::EOF(problem));
         }
         let mut bytes = vec![0; length];
-        self.file.read_exact_at(&mut bytes, start)?;
+        self.0.read_at(&mut bytes, start)?;
         Ok(bytes.into())
     }
 }
 
 /// What follows a place of a file.
 struct From {
-    file: Arc<File>,
+    object: Arc<Object>,
     at: u64,
 }
 
 impl Read for From {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let read = self.file.read_at(buffer, self.at)?;
-        self.at += read as u64;
-        Ok(read)
+        let left = self.object.len().saturating_sub(self.at);
+        let count = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        self.object.read_at(&mut buffer[..count], self.at)?;
+        self.at += count as u64;
+        Ok(count)
     }
 }
 

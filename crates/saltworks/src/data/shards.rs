@@ -1,32 +1,32 @@
 //! WebDataset shards: tar archives whose members belong together by name
 //! (github.com/webdataset/webdataset, "The WebDataset Format").
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::decode::info;
 use super::image_file::{EXTENSIONS, MOST_BYTES};
 use super::labels::Labels;
-use super::tar::{Member, Members, ReadAt};
+use super::object::{self, Object};
+use super::tar::{Member, ReadAt as _};
 use super::{Background, Error, Form, Info, Result, Sample, Source, Stored};
+
+mod index;
 
 /// Shards whose files stay open; of more, each is opened for each image. Systems allow a process
 /// 1,024 open files by default.
 const MOST_OPEN: usize = 256;
 
-/// Most bytes of a member that holds a label.
-const MOST_LABEL_BYTES: u64 = 1 << 20;
-
 /// Images in tar archives, in the order of their names as a folder of the unpacked files would have
 /// them, whatever their order in the archives.
 ///
 /// A sample is the members with one key: their path up to the first dot of the file name. Its image
-/// is its first member with an image's extension, its label the number in `KEY.cls`, or `label` or
-/// `cls` in `KEY.json`. Where no sample has one, the first folder in which the names differ is the
-/// class.
+/// is its first member `KEY.EXTENSION` with an image's extension; without one each of its members
+/// `KEY.MORE.EXTENSION` is an image of its own, as where plain files named `cat.0.jpg` were packed.
+/// Its label is the number in `KEY.cls`, or `label` or `cls` in `KEY.json`. Where no sample has one,
+/// the first folder in which the names differ is the class.
 pub struct Shards {
     path: PathBuf,
     shards: Vec<Shard>,
@@ -37,8 +37,8 @@ pub struct Shards {
 
 struct Shard {
     path: PathBuf,
-    /// Open where there are few.
-    file: Option<File>,
+    /// Open where there are few, and always if it is an object in a store.
+    file: Option<Object>,
 }
 
 struct Entry {
@@ -48,23 +48,34 @@ struct Entry {
 }
 
 /// What an archive holds under one key.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 struct Group {
     image: Option<Member>,
+    /// Members `KEY.MORE.EXTENSION`: masks and the like beside an image, or images.
+    others: Vec<Member>,
     label: Option<String>,
+}
+
+impl Group {
+    /// Its images with their label.
+    fn images(self) -> impl Iterator<Item = (Member, Option<String>)> {
+        let others = if self.image.is_some() { Vec::new() } else { self.others };
+        let images = self.image.into_iter().chain(others);
+        images.map(move |image| (image, self.label.clone()))
+    }
 }
 
 impl Shards {
     /// Indexes the archives `files`; `path` is what the user named.
-    pub fn open(path: &Path, files: Vec<PathBuf>, background: Background) -> Result<Self> {
+    pub fn open(path: &Path, files: &[PathBuf], background: Background) -> Result<Self> {
         let keep_open = files.len() <= MOST_OPEN;
-        let indexed: Result<Vec<_>> = files.into_par_iter().map(index).collect();
+        let indexed = object::in_parallel(files, index::index)?;
         let mut shards = Vec::new();
         let mut found = Vec::new();
-        for (number, (shard, groups)) in indexed?.into_iter().enumerate() {
-            let file = shard.file.filter(|_| keep_open);
-            shards.push(Shard { path: shard.path, file });
-            let images = groups.into_iter().filter_map(|group| Some((group.image?, group.label)));
+        for (number, (file, groups)) in indexed.into_iter().enumerate() {
+            let file = Some(file).filter(|file| keep_open || file.is_remote());
+            shards.push(Shard { path: files[number].clone(), file });
+            let images = groups.into_iter().flat_map(Group::images);
             found.extend(images.map(|(image, label)| (number as u32, image, label)));
         }
         if found.is_empty() {
@@ -76,8 +87,10 @@ impl Shards {
             );
             return Err(Error::file(path, problem));
         }
+        let names: Vec<&str> = found.iter().map(|(_, image, _)| image.name.as_str()).collect();
+        let root = common_folder(&names);
         // Stable: images of one name keep the order of their shards.
-        found.sort_by(|(_, a, _), (_, b, _)| in_folder_order(&a.name, &b.name));
+        found.sort_by(|(_, a, _), (_, b, _)| in_folder_order(&a.name[root..], &b.name[root..]));
         let (entries, classes) = label(found);
         Ok(Self { path: path.into(), shards, entries, classes, background })
     }
@@ -93,7 +106,7 @@ impl Shards {
         let mut bytes = vec![0; image.size as usize];
         let read = match &shard.file {
             Some(file) => file.read_at(&mut bytes, image.offset),
-            None => File::open(&shard.path).and_then(|file| file.read_at(&mut bytes, image.offset)),
+            None => Object::open(&shard.path)?.read_at(&mut bytes, image.offset),
         };
         read.map_err(|error| Error::read(&shard.path, error))?;
         Ok((bytes, name))
@@ -128,6 +141,10 @@ impl Source for Shards {
         &self.classes
     }
 
+    fn requests(&self) -> usize {
+        object::requests(&self.path)
+    }
+
     fn describe(&self) -> String {
         let (path, len) = (self.path.display(), self.len());
         let archives = match self.shards.len() {
@@ -136,86 +153,10 @@ impl Source for Shards {
         };
         format!("{path}: {len} images in {archives}, {}", super::source::classes(&self.classes))
     }
-}
 
-/// Reads the headers of an archive, and its labels.
-fn index(path: PathBuf) -> Result<(Shard, Vec<Group>)> {
-    let read = |error| Error::read(&path, error);
-    let file = File::open(&path).map_err(read)?;
-    let len = file.metadata().map_err(read)?.len();
-    let groups = groups(&file, &path, len)?;
-    Ok((Shard { path, file: Some(file) }, groups))
-}
-
-/// The samples of an archive in the order of their first members.
-fn groups(file: &impl ReadAt, path: &Path, len: u64) -> Result<Vec<Group>> {
-    let mut members = Members::new(file, path, len);
-    let mut groups: Vec<Group> = Vec::new();
-    let mut places: HashMap<String, usize> = HashMap::new();
-    while let Some(mut member) = members.next_file()? {
-        if let Some(plain) = member.name.strip_prefix("./") {
-            member.name = plain.to_owned();
-        }
-        let Some((key, extension)) = split(&member.name) else { continue };
-        let is_image = EXTENSIONS.contains(&extension.as_str());
-        if !is_image && !["cls", "json"].contains(&extension.as_str()) {
-            continue;
-        }
-        let place = *places.entry(key.to_owned()).or_insert(groups.len());
-        if place == groups.len() {
-            groups.push(Group::default());
-        }
-        let group = &mut groups[place];
-        if is_image {
-            group.image.get_or_insert(member);
-        } else if let Some(label) = read_label(file, path, &member, &extension)? {
-            group.label = Some(label);
-        }
+    fn files(&self) -> Vec<&Path> {
+        self.shards.iter().map(|shard| shard.path.as_path()).collect()
     }
-    Ok(groups)
-}
-
-/// Key and lower-case extension of a member; none for what is hidden or has no dot.
-fn split(name: &str) -> Option<(&str, String)> {
-    if name.split('/').any(|part| part.starts_with('.')) {
-        return None;
-    }
-    let file = name.rfind('/').map_or(0, |slash| slash + 1);
-    let dot = file + name[file..].find('.')?;
-    Some((&name[..dot], name[dot + 1..].to_lowercase()))
-}
-
-fn read_label(
-    file: &impl ReadAt,
-    path: &Path,
-    member: &Member,
-    extension: &str,
-) -> Result<Option<String>> {
-    let fail = |problem: String| Error::file(path, format!("{}: {problem}", member.name));
-    if member.size > MOST_LABEL_BYTES {
-        let (found, most) = (member.size, MOST_LABEL_BYTES);
-        return Err(fail(format!("holds a label in {found} bytes, expected at most {most}")));
-    }
-    let mut bytes = vec![0; member.size as usize];
-    file.read_at(&mut bytes, member.offset).map_err(|error| Error::read(path, error))?;
-    if extension == "cls" {
-        let text = String::from_utf8_lossy(&bytes).trim().to_owned();
-        return match text.parse::<i32>() {
-            Ok(_) => Ok(Some(text)),
-            Err(_) => {
-                let start: String = text.chars().take(20).collect();
-                Err(fail(format!("holds {start:?}, expected the number of a class")))
-            }
-        };
-    }
-    let json: serde_json::Value = serde_json::from_slice(&bytes)
-        .map_err(|error| fail(format!("is no JSON ({error}). Mend or remove it")))?;
-    let label = ["label", "cls"].iter().find_map(|key| json.get(key));
-    Ok(match label {
-        Some(serde_json::Value::String(name)) => Some(name.clone()),
-        Some(serde_json::Value::Number(number)) => Some(number.to_string()),
-        _ => None,
-    })
 }
 
 /// As a folder lists them: files right inside before those of its folders, then part by part.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     Background, Error, Idx, ImageFiles, Npy, Parquet, Pixels, Result, Shards, Stored, braces,
-    builtin, idx, image_file,
+    builtin, idx, image_file, object,
 };
 
 /// A numbered set of images that any thread may read.
@@ -39,8 +39,18 @@ pub trait Source: Send + Sync {
     /// Names of the classes 0, 1, ...; empty without labels.
     fn classes(&self) -> &[String];
 
+    /// How many images are to be asked for at once: more than one where each is long on its way.
+    fn requests(&self) -> usize {
+        1
+    }
+
     /// What and how many, for people.
     fn describe(&self) -> String;
+
+    /// The files it reads, as far as it reads any.
+    fn files(&self) -> Vec<&Path> {
+        Vec::new()
+    }
 }
 
 /// An image's size and storage.
@@ -73,6 +83,9 @@ pub fn open(path: &Path, background: Background) -> Result<Arc<dyn Source>> {
     if let Some(name) = path.to_str().and_then(|path| path.strip_prefix("builtin:")) {
         return builtin(name);
     }
+    if let Some(url) = object::url(path) {
+        return open_url(path, url, background);
+    }
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => open_folder(path, background),
         Ok(_) => open_file(path, background),
@@ -99,10 +112,33 @@ fn builtin(name: &str) -> Result<Arc<dyn Source>> {
     }
 }
 
+/// Archives or parquet files in a store, by their names; a folder where the store lists it.
+fn open_url(path: &Path, url: &str, background: Background) -> Result<Arc<dyn Source>> {
+    object::check_reachable(path)?;
+    if is_tar(path) {
+        return open_range(path, url, background);
+    }
+    if is_parquet(path) {
+        let files = braces::expand(url).map_err(|problem| Error::file(path, problem))?;
+        let files: Vec<_> = files.into_iter().map(PathBuf::from).collect();
+        return Ok(Arc::new(Parquet::open(path, &files, background)?));
+    }
+    let (archives, tables) = object::find(path)?;
+    match (archives.is_empty(), tables.is_empty()) {
+        (false, _) => Ok(Arc::new(Shards::open(path, &training_files(archives), background)?)),
+        (true, false) => Ok(Arc::new(Parquet::open(path, &training_files(tables), background)?)),
+        (true, true) => {
+            let problem = "0 .tar or .parquet objects under it, which are what is read from stores. \
+                           Check the URL, or pack the images";
+            Err(Error::file(path, problem))
+        }
+    }
+}
+
 fn open_range(path: &Path, text: &str, background: Background) -> Result<Arc<dyn Source>> {
     let files = braces::expand(text).map_err(|problem| Error::file(path, problem))?;
-    let files = files.into_iter().map(PathBuf::from).collect();
-    Ok(Arc::new(Shards::open(path, files, background)?))
+    let files: Vec<_> = files.into_iter().map(PathBuf::from).collect();
+    Ok(Arc::new(Shards::open(path, &files, background)?))
 }
 
 fn open_file(path: &Path, background: Background) -> Result<Arc<dyn Source>> {
@@ -110,7 +146,7 @@ fn open_file(path: &Path, background: Background) -> Result<Arc<dyn Source>> {
         return Ok(Arc::new(Idx::open(path)?));
     }
     if is_tar(path) {
-        return Ok(Arc::new(Shards::open(path, vec![path.into()], background)?));
+        return Ok(Arc::new(Shards::open(path, &[path.into()], background)?));
     }
     match image_file::extension(path).as_str() {
         "csv" | "tsv" | "txt" => return Ok(Arc::new(ImageFiles::of_list(path, background)?)),
@@ -152,7 +188,7 @@ fn open_folder(path: &Path, background: Background) -> Result<Arc<dyn Source>> {
                            data.path to the archives, as in FOLDER/{a,b}.tar";
             return Err(Error::file(path, problem));
         }
-        return Ok(Arc::new(Shards::open(path, archives, background)?));
+        return Ok(Arc::new(Shards::open(path, &archives, background)?));
     }
     let mut tables = Vec::new();
     parquet_files(path, &mut tables)?;
@@ -178,7 +214,7 @@ fn parquet_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     folders.iter().try_for_each(|folder| parquet_files(folder, files))
 }
 
-fn is_parquet(path: &Path) -> bool {
+pub(super) fn is_parquet(path: &Path) -> bool {
     image_file::extension(path) == "parquet"
 }
 
@@ -216,7 +252,7 @@ fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// A compressed one is one, too: opening it says what to do.
-fn is_tar(path: &Path) -> bool {
+pub(super) fn is_tar(path: &Path) -> bool {
     const ENDINGS: [&str; 6] = [".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.zst", ".tar.bz2"];
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     ENDINGS.iter().any(|ending| name.ends_with(ending))

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
+use super::object::at_once;
 use super::{Info, Source};
 
 /// Unreadable images that are named.
@@ -49,7 +50,9 @@ impl Survey {
         for first in (0..source.len()).step_by(CHUNK) {
             let chunk = first..(first + CHUNK).min(source.len());
             let done = chunk.end;
-            let found: Vec<_> = chunk.into_par_iter().map(|at| info(source, at, look)).collect();
+            let found: Vec<_> = at_once(source.requests(), || {
+                chunk.into_par_iter().map(|at| info(source, at, look)).collect()
+            });
             found.into_iter().for_each(|found| survey.add(found));
             progress(done);
         }

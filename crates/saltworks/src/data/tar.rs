@@ -3,9 +3,9 @@
 //! A member is a block of 512 bytes (name, size, kind, checksum), then its bytes, padded to blocks;
 //! two blocks of zeros end the archive (POSIX.1-2017, pax, "ustar Interchange Format").
 
-use std::fs::File;
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+
+use serde::{Deserialize, Serialize};
 
 use super::{Error, Result};
 
@@ -15,7 +15,7 @@ const BLOCK: usize = 512;
 const MOST_EXTRA_BYTES: u64 = 1 << 20;
 
 /// A plain file in an archive.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Member {
     /// Its path in the archive.
     pub(super) name: String,
@@ -29,12 +29,6 @@ pub(super) struct Member {
 pub(super) trait ReadAt {
     /// Fills `buffer` with the bytes from `offset` on.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()>;
-}
-
-impl ReadAt for File {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
-        self.read_exact_at(buffer, offset)
-    }
 }
 
 /// Walks the headers of an archive of `len` bytes.

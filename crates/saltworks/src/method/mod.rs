@@ -4,7 +4,7 @@ mod mae;
 mod salt;
 
 pub use mae::{Covered, Mae, MaeOptions, PixelNorm};
-pub use salt::{CheckpointError, MODEL_KEY, Salt, SaltOptions, load_encoder};
+pub use salt::{CheckpointError, Salt, SaltOptions};
 
 use crate::mask::Masks;
 use crate::model::{Encoder, StepKey};

@@ -3,16 +3,11 @@
 
 use super::{Method, Step, Teacher, context_embedding};
 use crate::mask::Masks;
-use crate::model::{
-    Encoder, Patches, Predictor, Read, SpecError, StepKey, TransformerSpec, VitSpec,
-};
-use crate::weights;
+use crate::model::{Encoder, Patches, Predictor, Read, StepKey, TransformerSpec, VitSpec};
+use crate::weights::{self, Hint, Loaded};
 use engine::ops::{self, Images, LossKind};
-use engine::{Error, Frozen, Module, Parameter, Result, Tape, Tensor};
+use engine::{Error, Frozen, Module as _, Parameter, Result, Tape, Tensor};
 use std::path::Path;
-
-/// The key of a weight file's metadata that holds the encoder's [`VitSpec`] as JSON.
-pub const MODEL_KEY: &str = "model";
 
 /// A checkpoint that cannot teach.
 #[derive(Debug, thiserror::Error)]
@@ -20,23 +15,6 @@ pub enum CheckpointError {
     /// The file.
     #[error(transparent)]
     Weights(#[from] weights::Error),
-    /// Its stated sizes.
-    #[error(transparent)]
-    Spec(#[from] SpecError),
-    /// Sizes that cannot be read.
-    #[error("its metadata `model` is not readable: {0}. Save it again, or remove the metadata")]
-    Metadata(String),
-    /// Sizes that the file does not hold.
-    #[error("its metadata state a model of {claimed} values or more, but it holds {held}")]
-    Claims {
-        /// Values in the file.
-        held: usize,
-        /// Values of the blocks alone.
-        claimed: usize,
-    },
-    /// Weights of a run that diverged.
-    #[error("tensor {0} holds values that are not finite: its training diverged")]
-    NotFinite(String),
     /// Teacher and student together.
     #[error(transparent)]
     Engine(#[from] engine::Error),
@@ -77,29 +55,35 @@ impl Salt {
         Ok(Self { teacher: Frozen::new(teacher), student, predictor, options })
     }
 
-    /// Stage 2 from a checkpoint of stage 1: a safetensors file of an encoder under timm's names, or
-    /// of all that a stage trained. The teacher's sizes are those the file states, else `sizes`.
+    /// Stage 2 from a file of weights, as stage 1 leaves: an encoder under timm's names, or all that
+    /// a stage trained, in any dialect; see [`Salt::load_teacher`].
     pub fn from_checkpoint(
         path: &Path,
-        sizes: &VitSpec,
         student: Encoder,
         options: SaltOptions,
         seed: u64,
     ) -> std::result::Result<Self, CheckpointError> {
-        let teacher = Self::load_teacher(path, sizes)?;
+        let teacher = Self::load_teacher(path, student.spec())?.encoder;
         Ok(Self::new(teacher, student, options, seed)?)
     }
 
-    /// The encoder of a checkpoint that is to teach a student of the sizes `student`.
+    /// The encoder of a checkpoint that is to teach a student of the sizes `student`: its sizes are
+    /// those the file states or its tensors have, its heads, where nothing tells, the student's at the
+    /// student's width. Its position table is brought to the student's images.
     pub fn load_teacher(
         path: &Path,
         student: &VitSpec,
-    ) -> std::result::Result<Encoder, CheckpointError> {
-        let file = weights::load(path)?;
-        let sizes = stated_sizes(&file)?.unwrap_or_else(|| student.clone());
-        sizes.check()?;
-        Self::check_sizes(&sizes, student)?;
-        encoder_of(path, &file, &sizes)
+    ) -> std::result::Result<Loaded, CheckpointError> {
+        let file = weights::Model::open(path)?;
+        let heads = Some((student.width, student.heads));
+        let hint = Hint { heads, grid: Some(student.grid()) };
+        let sizes = file.sizes(&file.encoder(None)?, hint)?;
+        // Positions are brought to the student's images where patches are the same.
+        let seen = |spec: &VitSpec| (spec.patch, spec.channels);
+        let image = (seen(&sizes) == seen(student)).then_some(student.image);
+        let sees = VitSpec { image: image.unwrap_or(sizes.image), ..sizes };
+        Self::check_sizes(&sees, student)?;
+        Ok(file.load_encoder(None, hint, image)?)
     }
 
     /// Refuses a teacher that sees other images, or another grid of patches, than the student.
@@ -140,41 +124,6 @@ impl Salt {
         }
         Ok(latents)
     }
-}
-
-/// The encoder of a checkpoint. Its sizes are those the file states, else `sizes`.
-pub fn load_encoder(path: &Path, sizes: &VitSpec) -> std::result::Result<Encoder, CheckpointError> {
-    let file = weights::load(path)?;
-    let sizes = stated_sizes(&file)?.unwrap_or_else(|| sizes.clone());
-    sizes.check()?;
-    encoder_of(path, &file, &sizes)
-}
-
-/// The sizes in a file's metadata.
-fn stated_sizes(file: &weights::File) -> std::result::Result<Option<VitSpec>, CheckpointError> {
-    let text = file.metadata.get(MODEL_KEY);
-    let sizes = text.map(|text| serde_json::from_str(text)).transpose();
-    sizes.map_err(|error| CheckpointError::Metadata(error.to_string()))
-}
-
-/// An encoder of these sizes, which have passed their check, with the file's weights.
-fn encoder_of(
-    path: &Path,
-    file: &weights::File,
-    sizes: &VitSpec,
-) -> std::result::Result<Encoder, CheckpointError> {
-    // Before memory is taken for what a file only claims.
-    let held = file.tensors.values().map(Tensor::len).sum();
-    if file.metadata.contains_key(MODEL_KEY) && sizes.block_parameters() > held {
-        return Err(CheckpointError::Claims { held, claimed: sizes.block_parameters() });
-    }
-    let finite = |tensor: &Tensor| tensor.as_slice().iter().all(|value| value.is_finite());
-    if let Some((name, _)) = file.tensors.iter().find(|(_, tensor)| !finite(tensor)) {
-        return Err(CheckpointError::NotFinite(name.clone()));
-    }
-    let encoder = Encoder::new(sizes, 0);
-    weights::assign(path, &file.encoder(), &encoder.parameters())?;
-    Ok(encoder)
 }
 
 impl Method for Salt {

@@ -11,7 +11,7 @@ use crate::files::{self, Record};
 use crate::weights;
 use engine::{Parameter, Tensor};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -28,14 +28,16 @@ pub struct Position {
     pub loss: f64,
     /// Length of metrics.jsonl up to this step.
     pub metrics_bytes: u64,
-    /// Whose arithmetic made it: another version, processor or number of threads may round otherwise.
+    /// Whose arithmetic made it: another version or processor may round otherwise.
     pub machine: String,
-    /// The SHA-256 of the resolved recipe.
+    /// The SHA-256 of the resolved recipe, but for what changes no bit.
     pub recipe_sha256: String,
     /// The SHA-256 of the teacher's file; empty without one.
     pub teacher_sha256: String,
     /// AdamW's updates by parameter.
     pub updates: BTreeMap<String, u64>,
+    /// Numbers of the images that the stage could not read up to this step.
+    pub unreadable: BTreeSet<usize>,
 }
 
 /// Written last.
@@ -51,7 +53,7 @@ struct Manifest {
 /// A checkpoint that cannot be written or used.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// It would hold weights that are worth nothing.
+    /// It would hold weights or moments that are worth nothing.
     #[error(
         "stage {stage} diverged: {name} holds values that are not finite after step {step}; its \
          weights are not saved. Lower the learning rate or lengthen the warmup"
@@ -61,7 +63,7 @@ pub enum CheckpointError {
         stage: String,
         /// Counted from 1.
         step: u64,
-        /// Which parameter.
+        /// Which tensor.
         name: String,
     },
     /// It could not be written; those before are as they were.
@@ -71,6 +73,14 @@ pub enum CheckpointError {
     )]
     Write {
         /// Which file.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Their folder cannot be read.
+    #[error("cannot read {path}: {source}. Mend or remove it, then the same command goes on")]
+    Read {
+        /// Which folder.
         path: String,
         /// Why not.
         source: io::Error,
@@ -109,6 +119,9 @@ pub struct Checkpoint {
     tensors: weights::Named,
 }
 
+/// A checkpoint, if there is a whole one, and what is wrong with newer ones.
+pub type Newest = (Option<Checkpoint>, Vec<CheckpointError>);
+
 const PARAMETER: &str = "parameter.";
 const FIRST: &str = "first_moment.";
 const SECOND: &str = "second_moment.";
@@ -125,7 +138,10 @@ impl Checkpoints {
     /// Writes a checkpoint, then removes those that need not be kept. The position's updates are
     /// filled in.
     pub fn save(&self, position: Position, optimizer: &Optimizer) -> Result<(), CheckpointError> {
-        refuse_divergence(&position.stage, position.step, optimizer.parameters())?;
+        let tensors = tensors_of(optimizer);
+        if let Some((name, _)) = tensors.iter().find(|(_, tensor)| !is_finite(tensor)) {
+            return Err(diverged(&position.stage, position.step, name));
+        }
         create(&self.folder).map_err(|error| cannot_write(&self.folder, error))?;
         let moments = optimizer.moments();
         let updates = moments.map(|(name, _, _, updates)| (name.to_owned(), updates)).collect();
@@ -134,7 +150,7 @@ impl Checkpoints {
         let text = serde_json::to_string(&position).expect("a position as JSON");
         let metadata = HashMap::from([(POSITION.to_owned(), text)]);
         let path = self.folder.join(format!("{}-{:08}.safetensors", position.stage, position.step));
-        let content = weights::save(&path, &tensors_of(optimizer), &metadata).map_err(|error| {
+        let content = weights::save(&path, &tensors, &metadata).map_err(|error| {
             let weights::Error::Write { path, source } = error else {
                 unreachable!("only writing can fail: {error}")
             };
@@ -145,14 +161,18 @@ impl Checkpoints {
         let text = serde_json::to_string_pretty(&manifest).expect("a manifest as JSON") + "\n";
         let path = path.with_extension("json");
         files::write_whole(&path, text.as_bytes()).map_err(|error| cannot_write(&path, error))?;
-        self.prune(&manifest.stage)
+        self.prune(&manifest.stage, manifest.step)
     }
 
     /// The newest whole checkpoint of a stage, if there is one, and what is wrong with newer ones.
-    pub fn newest(&self, stage: &str) -> io::Result<(Option<Checkpoint>, Vec<CheckpointError>)> {
+    pub fn newest(&self, stage: &str) -> Result<Newest, CheckpointError> {
         let mut damaged = Vec::new();
         let mut candidates = Vec::new();
-        for path in self.manifests(stage)? {
+        let manifests = self.manifests(stage).map_err(|source| CheckpointError::Read {
+            path: self.folder.display().to_string(),
+            source,
+        })?;
+        for path in manifests {
             match read_manifest(&path) {
                 Ok(manifest) if manifest.stage == stage => candidates.push((manifest, path)),
                 Ok(_) => {}
@@ -180,23 +200,10 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// Removes all checkpoints of the run in this folder, and nothing else.
-    pub fn remove_all(run: &Path) -> io::Result<()> {
-        let folder = run.join(CHECKPOINT_FOLDER);
-        let entries = match fs::read_dir(&folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            entries => entries?,
-        };
-        files::remove_temporaries(&folder)?;
-        for entry in entries {
-            let path = entry?.path();
-            if is_checkpoint(&path) {
-                fs::remove_file(path)?;
-            }
-        }
-        // A folder that holds anything else stays.
-        let _ = fs::remove_dir(&folder);
-        Ok(())
+    /// The checkpoints and manifests of a stage of the run in this folder, whole or not.
+    pub fn files_of(run: &Path, stage: &str) -> io::Result<Vec<PathBuf>> {
+        let all = Self::new(run, Keep { last: 1, best: false }).files(stage, "")?;
+        Ok(all.into_iter().filter(|path| is_of_stage(path, stage)).collect())
     }
 
     /// Files that may be manifests of a stage.
@@ -221,12 +228,13 @@ impl Checkpoints {
         Ok(found)
     }
 
-    /// Removes what need not be kept; a checkpoint that cannot be read stays, for its user to see.
-    fn prune(&self, stage: &str) -> Result<(), CheckpointError> {
+    /// Removes what need not be kept; a checkpoint that cannot be read stays, for its user to see. One
+    /// beyond `step` was damaged, or the run would have gone on from it: it takes the place of none.
+    fn prune(&self, stage: &str, step: u64) -> Result<(), CheckpointError> {
         let paths = self.manifests(stage).map_err(|error| cannot_write(&self.folder, error))?;
         let read = |path: PathBuf| read_manifest(&path).ok().map(|manifest| (manifest, path));
         let mut all: Vec<_> = paths.into_iter().filter_map(read).collect();
-        all.retain(|(manifest, _)| manifest.stage == stage);
+        all.retain(|(manifest, _)| manifest.stage == stage && manifest.step <= step);
         all.sort_by_key(|(manifest, _)| std::cmp::Reverse(manifest.step));
         let best = all.iter().min_by(|(a, _), (b, _)| a.loss.total_cmp(&b.loss));
         let best = best.filter(|_| self.keep.best).map(|(manifest, _)| manifest.step);
@@ -250,32 +258,70 @@ impl Checkpoints {
 }
 
 impl Checkpoint {
-    /// Gives the optimizer, its parameters too, what was saved of them. On an error nothing of the
-    /// parameters is changed.
+    /// Gives the optimizer, its parameters too, what was saved of them. On an error nothing is changed.
     pub fn restore(&self, optimizer: &mut Optimizer) -> Result<(), CheckpointError> {
-        let part = |prefix: &str| -> weights::Named {
-            let named = self.tensors.iter().filter_map(|(name, tensor)| {
-                Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone()))
-            });
-            named.collect()
-        };
         let damaged = |problem: String| damaged(&self.path, problem);
-        let (first, second) = (part(FIRST), part(SECOND));
-        weights::assign(&self.path, &part(PARAMETER), optimizer.parameters())
+        let moments = self.moments(optimizer.parameters()).map_err(damaged)?;
+        if let Some((name, _)) = self.tensors.iter().find(|(_, tensor)| !is_finite(tensor)) {
+            return Err(damaged(format!("{name} holds values that are not finite")));
+        }
+        weights::assign(&self.path, &self.part(PARAMETER), optimizer.parameters())
             .map_err(|error| damaged(error.to_string()))?;
-        for (name, &updates) in &self.position.updates {
-            let shape = optimizer.parameters().iter().find(|(other, _)| other == name);
-            let shape = shape.map(|(_, parameter)| parameter.shape()).unwrap_or_default();
-            let fits = |moment: &&Tensor| moment.shape() == shape;
-            let [first, second] = [&first, &second].map(|all| all.get(name).filter(fits));
-            let (Some(first), Some(second)) = (first, second) else {
-                return Err(damaged(format!("it has no moments of {name} of shape {shape:?}")));
-            };
+        for (name, first, second, updates) in moments {
             optimizer
-                .restore(name, first, second, updates)
+                .restore(&name, &first, &second, updates)
                 .map_err(|error| damaged(error.to_string()))?;
         }
         Ok(())
+    }
+
+    /// The tensors whose names begin so, by the rest of their names.
+    fn part(&self, prefix: &str) -> weights::Named {
+        let named = self.tensors.iter().filter_map(|(name, tensor)| {
+            Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone()))
+        });
+        named.collect()
+    }
+
+    /// AdamW's state for these parameters: (name, first moment, second, updates), or what is wrong.
+    fn moments(
+        &self,
+        parameters: &[(String, Parameter)],
+    ) -> Result<Vec<(String, Tensor, Tensor, u64)>, String> {
+        let (mut first, mut second) = (self.part(FIRST), self.part(SECOND));
+        let mut moments = Vec::new();
+        for (name, parameter) in parameters {
+            let (updates, shape) = (self.position.updates.get(name).copied(), parameter.shape());
+            let found = (first.remove(name), second.remove(name), updates);
+            match found {
+                // It never had a gradient.
+                (None, None, None) => {}
+                (Some(first), Some(second), Some(updates))
+                    if first.shape() == shape
+                        && second.shape() == shape
+                        && second.as_slice().iter().all(|&square| square >= 0.0)
+                        && (1..=self.position.step).contains(&updates) =>
+                {
+                    moments.push((name.clone(), first, second, updates));
+                }
+                _ => {
+                    let step = self.position.step;
+                    return Err(format!(
+                        "it has no moments of {name} of shape {shape:?} and of 1 to {step} updates"
+                    ));
+                }
+            }
+        }
+        let known = |name: &&String| parameters.iter().any(|(other, _)| other == *name);
+        match first
+            .keys()
+            .chain(second.keys())
+            .chain(self.position.updates.keys())
+            .find(|n| !known(n))
+        {
+            None => Ok(moments),
+            Some(name) => Err(format!("it has moments of {name}, which is not trained")),
+        }
     }
 }
 
@@ -318,14 +364,18 @@ pub fn refuse_divergence(
     step: u64,
     parameters: &[(String, Parameter)],
 ) -> Result<(), CheckpointError> {
-    let finite = |value: Tensor| value.as_slice().iter().all(|value| value.is_finite());
-    match parameters.iter().find(|(_, parameter)| !finite(parameter.value())) {
+    match parameters.iter().find(|(_, parameter)| !is_finite(&parameter.value())) {
         None => Ok(()),
-        Some((name, _)) => {
-            let (stage, name) = (stage.to_owned(), name.clone());
-            Err(CheckpointError::Diverged { stage, step, name })
-        }
+        Some((name, _)) => Err(diverged(stage, step, name)),
     }
+}
+
+fn diverged(stage: &str, step: u64, name: &str) -> CheckpointError {
+    CheckpointError::Diverged { stage: stage.to_owned(), step, name: name.to_owned() }
+}
+
+fn is_finite(tensor: &Tensor) -> bool {
+    tensor.as_slice().iter().all(|value| value.is_finite())
 }
 
 fn read_manifest(path: &Path) -> Result<Manifest, CheckpointError> {
@@ -337,6 +387,12 @@ fn read_manifest(path: &Path) -> Result<Manifest, CheckpointError> {
 fn read(path: &Path, manifest: &Manifest) -> Result<Checkpoint, CheckpointError> {
     let path = path.with_extension("safetensors");
     let problem = |problem: String| damaged(&path, problem);
+    // A file of another length, which may be any, is not read.
+    let bytes = fs::metadata(&path).map_err(|error| problem(error.to_string()))?.len();
+    if bytes != manifest.content.bytes {
+        let expected = manifest.content.bytes;
+        return Err(problem(format!("holds {bytes} bytes, expected {expected}")));
+    }
     let bytes = fs::read(&path).map_err(|error| problem(error.to_string()))?;
     if let Some(found) = manifest.content.problem(&bytes) {
         return Err(problem(found));

@@ -7,7 +7,8 @@ mod step;
 mod stop;
 
 pub use checkpoint::{
-    CHECKPOINT_FOLDER, Checkpoint, CheckpointError, Checkpoints, Keep, Position, refuse_divergence,
+    CHECKPOINT_FOLDER, Checkpoint, CheckpointError, Checkpoints, Keep, Newest, Position,
+    refuse_divergence,
 };
 pub use run::{Ended, Event, Stage, run};
 pub use schedule::Curve;

@@ -1,12 +1,13 @@
 //! Whether somebody asked a run to end.
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Set by the first of SIGINT (Ctrl-C), SIGTERM (a system that shuts down or preempts), SIGUSR1 and
-/// SIGUSR2 (Slurm's warnings, by Lightning's and submitit's custom).
+/// Set by SIGINT (Ctrl-C), SIGTERM (a system that shuts down or preempts), SIGUSR1 and SIGUSR2
+/// (Slurm's warnings, by Lightning's and submitit's custom), and SIGHUP (a terminal or an ssh session
+/// that is gone), unless nohup had it ignored.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<AtomicUsize>);
 
@@ -19,7 +20,8 @@ impl Stop {
         let code = 128 + SIGINT;
         signal_hook::flag::register_conditional_shutdown(SIGINT, code, interrupted.clone())?;
         signal_hook::flag::register(SIGINT, interrupted)?;
-        for signal in [SIGINT, SIGTERM, SIGUSR1, SIGUSR2] {
+        let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
+        for signal in [SIGINT, SIGTERM, SIGUSR1, SIGUSR2].into_iter().chain(hangup) {
             signal_hook::flag::register_usize(signal, stop.0.clone(), signal as usize)?;
         }
         Ok(stop)
@@ -35,4 +37,13 @@ impl Stop {
         let signal = self.0.load(Ordering::Relaxed);
         (signal != 0).then_some(signal as i32)
     }
+}
+
+/// Whether this process was started with a signal ignored. Only Linux tells without system calls that
+/// Rust does not have; elsewhere it is left as it is, as if it were.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let set = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let set = set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    set.is_none_or(|set| set >> (signal - 1) & 1 == 1)
 }

@@ -1,21 +1,21 @@
-//! What a safetensors file holds, from its header alone.
+//! What a file of weights holds, from its header or its pickle alone.
 
-use super::Error;
+use super::form::{Form, MOST_HEADER_BYTES};
+use super::{Error, torch_file};
 use serde_json::{Map, Value};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// Most bytes of a header; the safetensors crate allows as many.
-const MOST_HEADER_BYTES: u64 = 100_000_000;
-
-/// A file's tensors in the order they are stored.
+/// A file's tensors in the order they are stored, or, in torch's files, named.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Listing {
     /// Name, type and shape of each.
     pub tensors: Vec<Listed>,
-    /// The file's own notes.
+    /// The file's own notes; of a torch file, texts and numbers beside the tensors.
     pub metadata: Map<String, Value>,
+    /// The key of a torch file's outer dictionary that the tensors were found under.
+    pub container: Option<String>,
 }
 
 /// A tensor.
@@ -27,16 +27,29 @@ pub struct Listed {
     pub dtype: String,
     /// Its shape.
     pub shape: Vec<u64>,
-    /// Its first byte and the one after its last.
-    offsets: [u64; 2],
+}
+
+impl Listed {
+    /// How many values it has.
+    pub fn values(&self) -> u64 {
+        self.shape.iter().fold(1, |values, &side| values.saturating_mul(side))
+    }
 }
 
 impl Listing {
-    /// Reads the header of a file and checks that its tensors fill it.
+    /// Reads the header of a safetensors file and checks that its tensors fill it, or the pickle of
+    /// a torch file.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let name = || path.display().to_string();
-        let read = |source| Error::Read { path: name(), source };
-        let fail = |problem: String| Error::Format { path: name(), problem };
+        match Form::of(path)? {
+            Form::Zip => torch_file::list(path),
+            Form::Refused(problem) => Err(Error::torch(path, problem)),
+            Form::Safetensors | Form::Unknown => Self::read_safetensors(path),
+        }
+    }
+
+    fn read_safetensors(path: &Path) -> Result<Self, Error> {
+        let read = |source| Error::read(path, source);
+        let fail = |problem: String| Error::format(path, problem);
         let mut file = File::open(path).map_err(read)?;
         let len = file.metadata().map_err(read)?.len();
         let mut length = [0; 8];
@@ -47,36 +60,38 @@ impl Listing {
         }
         let mut header = vec![0; length as usize];
         file.read_exact(&mut header).map_err(read)?;
-        let listing = Self::parse(&header).map_err(fail)?;
-        let end = listing.tensors.iter().map(|tensor| tensor.offsets[1]).max().unwrap_or(0);
-        if end != len - 8 - length {
-            let found = len - 8 - length;
-            return Err(fail(format!("its tensors take {end} bytes, it has {found}")));
-        }
-        Ok(listing)
+        Self::of_header(&header, len - 8 - length).map_err(fail)
     }
 
-    fn parse(header: &[u8]) -> Result<Self, String> {
+    /// From a safetensors header that so many bytes follow.
+    pub(super) fn of_header(header: &[u8], found: u64) -> Result<Self, String> {
         let mut header: Map<String, Value> =
             serde_json::from_slice(header).map_err(|error| format!("its header: {error}"))?;
         let metadata = match header.remove("__metadata__") {
             Some(Value::Object(metadata)) => metadata,
             _ => Map::new(),
         };
-        let tensor = |(name, value): (String, Value)| {
-            let number = |value: &Value| value.as_u64();
-            let numbers = |key: &str| -> Option<Vec<u64>> {
-                value.get(key)?.as_array()?.iter().map(number).collect()
-            };
-            let tensor = || {
-                let dtype = value.get("dtype")?.as_str()?.to_owned();
-                let offsets = numbers("data_offsets")?.try_into().ok()?;
-                Some(Listed { name: name.clone(), dtype, shape: numbers("shape")?, offsets })
-            };
-            tensor().ok_or_else(|| format!("tensor {name} has no dtype, shape or place"))
-        };
-        let mut tensors = header.into_iter().map(tensor).collect::<Result<Vec<_>, _>>()?;
-        tensors.sort_by_key(|tensor| tensor.offsets);
-        Ok(Self { tensors, metadata })
+        let mut placed = header.into_iter().map(placed).collect::<Result<Vec<_>, _>>()?;
+        placed.sort_by_key(|&(place, _)| place);
+        let end = placed.iter().map(|([_, end], _)| *end).max().unwrap_or(0);
+        if end != found {
+            return Err(format!("its tensors take {end} bytes, it has {found}"));
+        }
+        let tensors = placed.into_iter().map(|(_, tensor)| tensor).collect();
+        Ok(Self { tensors, metadata, container: None })
     }
+}
+
+/// A tensor of a safetensors header, with its first byte and the one after its last.
+fn placed((name, value): (String, Value)) -> Result<([u64; 2], Listed), String> {
+    let numbers = |key: &str| -> Option<Vec<u64>> {
+        value.get(key)?.as_array()?.iter().map(Value::as_u64).collect()
+    };
+    let problem = format!("tensor {name} has no dtype, shape or place");
+    let tensor = || {
+        let dtype = value.get("dtype")?.as_str()?.to_owned();
+        let place = numbers("data_offsets")?.try_into().ok()?;
+        Some((place, Listed { name, dtype, shape: numbers("shape")? }))
+    };
+    tensor().ok_or(problem)
 }

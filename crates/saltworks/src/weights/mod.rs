@@ -1,171 +1,89 @@
-//! Weights in and out of safetensors files, strict: every tensor by name and shape.
+//! Weights in and out of safetensors files and torch's, strict: every tensor by name and shape.
 
+pub mod dialect;
+mod dtype;
+mod error;
+mod form;
 mod listing;
+mod model;
+pub mod onnx;
+mod safetensors_file;
+mod sizes;
+mod torch_file;
 
+pub use dtype::Dtype;
+pub use error::Error;
+pub use form::is_weights;
 pub use listing::{Listed, Listing};
+pub use model::{Hint, Loaded, MODEL_KEY, Model};
+pub use safetensors_file::{parse, save, save_as};
+pub use torch_file::save_torch;
 
-use crate::files::{Record, write_whole_with};
 use engine::{Parameter, Tensor};
-use safetensors::{Dtype, SafeTensors};
-use serde_json::{Value, json};
+use form::Form;
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Write};
 use std::path::Path;
-
-/// Weights that cannot be read or used.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The file cannot be read.
-    #[error("cannot read {path}: {source}")]
-    Read {
-        /// Which file.
-        path: String,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// The file cannot be written.
-    #[error("cannot write {path}: {source}")]
-    Write {
-        /// Which file.
-        path: String,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// The file is no safetensors file.
-    #[error("{path} is no whole safetensors file: {problem}. Export it again, or choose another")]
-    Format {
-        /// Which file.
-        path: String,
-        /// What is wrong.
-        problem: String,
-    },
-    /// A tensor has another type.
-    #[error("{path}: tensor {name} is {found}, expected F32. Convert the file to f32")]
-    Dtype {
-        /// Which file.
-        path: String,
-        /// Which tensor.
-        name: String,
-        /// Its type.
-        found: String,
-    },
-    /// The tensors are not the model's.
-    #[error("{path} does not fit the model: {problem}. {advice}")]
-    Fit {
-        /// Which file.
-        path: String,
-        /// Which tensors.
-        problem: String,
-        /// What to do.
-        advice: &'static str,
-    },
-}
 
 /// Tensors by name, as a file holds them.
 pub type Named = BTreeMap<String, Tensor>;
 
 /// A file's tensors, and what was written beside them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct File {
-    /// By name.
+    /// Floating-point tensors by name, as f32, contiguous.
     pub tensors: Named,
-    /// By key.
+    /// Names and types of the tensors that are no weights: integers, booleans, complex numbers.
+    pub others: BTreeMap<String, String>,
+    /// By key; a torch file has none.
     pub metadata: HashMap<String, String>,
+    /// The key of a torch file's outer dictionary that the tensors were found under.
+    pub container: Option<String>,
 }
 
 impl File {
-    /// The tensors of the encoder: those under `encoder.` or `student.` without that prefix where a
-    /// file holds more than an encoder, else all; as stable-pretraining's SALT.from_checkpoint.
-    pub fn encoder(&self) -> Named {
-        for prefix in ["encoder.", "student."] {
-            let parts = self.tensors.iter().filter_map(|(name, tensor)| {
-                Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone()))
-            });
-            let parts: Named = parts.collect();
-            if !parts.is_empty() {
-                return parts;
+    /// An error if a tensor of one of these names, perhaps behind `encoder.` or `student.`, is of a
+    /// type that is no weight's. `path` is for messages.
+    pub fn expect_weights<'a>(
+        &self,
+        path: &Path,
+        names: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), Error> {
+        for name in names {
+            for prefix in ["", "encoder.", "student."] {
+                let name = format!("{prefix}{name}");
+                if let Some(found) = self.others.get(&name) {
+                    let (path, found) = (path.display().to_string(), found.clone());
+                    return Err(Error::Dtype { path, name, found });
+                }
             }
         }
-        self.tensors.clone()
+        Ok(())
     }
 }
 
-/// Writes tensors to `path`, whole or not at all. The same tensors give the same bytes: the crate's
-/// `serialize` orders metadata as a hash map does, differently in every process, so the header is
-/// made here. Format: <https://huggingface.co/docs/safetensors>, "Format".
-pub fn save(
-    path: &Path,
-    tensors: &[(String, Tensor)],
-    metadata: &HashMap<String, String>,
-) -> Result<Record, Error> {
-    let header = header(tensors, metadata);
-    let written = write_whole_with(path, |file| {
-        file.write_all(&(header.len() as u64).to_le_bytes())?;
-        file.write_all(&header)?;
-        tensors.iter().try_for_each(|(_, tensor)| write_values(file, tensor.as_slice()))
-    });
-    written.map_err(|source| Error::Write { path: path.display().to_string(), source })
-}
-
-fn header(tensors: &[(String, Tensor)], metadata: &HashMap<String, String>) -> Vec<u8> {
-    let mut header = serde_json::Map::new();
-    header.insert("__metadata__".to_owned(), json!(metadata));
-    let mut begin = 0;
-    for (name, tensor) in tensors {
-        let end = begin + size_of::<f32>() * tensor.len();
-        let (shape, offsets) = (tensor.shape(), [begin, end]);
-        let entry = json!({ "dtype": "F32", "shape": shape, "data_offsets": offsets });
-        header.insert(name.clone(), entry);
-        begin = end;
+/// An error if a type cannot hold one of the values.
+fn expect_range(path: &Path, tensors: &[(String, Tensor)], dtype: Dtype) -> Result<(), Error> {
+    let too_large =
+        |(name, tensor): &(String, Tensor)| Some((name.clone(), dtype.too_large(tensor)?));
+    match tensors.iter().find_map(too_large) {
+        None => Ok(()),
+        Some((name, value)) => {
+            let (path, dtype) = (path.display().to_string(), dtype.kind().name);
+            Err(Error::Range { path, name, value, dtype })
+        }
     }
-    let mut header = Value::from(header).to_string().into_bytes();
-    header.resize(header.len().next_multiple_of(8), b' ');
-    header
 }
 
-fn write_values(file: &mut dyn Write, values: &[f32]) -> io::Result<()> {
-    let mut bytes = Vec::new();
-    for values in values.chunks(1 << 14) {
-        bytes.clear();
-        bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-        file.write_all(&bytes)?;
-    }
-    Ok(())
-}
-
-/// Reads all of a file.
+/// Reads the tensors of a file, which may be safetensors or torch's: its first bytes tell.
 pub fn load(path: &Path) -> Result<File, Error> {
-    let name = || path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|source| Error::Read { path: name(), source })?;
-    parse(path, &bytes)
-}
-
-/// [`load`] of a file's content; `path` is for messages.
-pub fn parse(path: &Path, bytes: &[u8]) -> Result<File, Error> {
-    let name = || path.display().to_string();
-    let format = |error: safetensors::SafeTensorError| Error::Format {
-        path: name(),
-        problem: error.to_string(),
-    };
-    let file = SafeTensors::deserialize(bytes).map_err(format)?;
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(format)?;
-    let tensors = file
-        .iter()
-        .map(|(tensor, view)| {
-            if view.dtype() != Dtype::F32 {
-                let found = format!("{:?}", view.dtype());
-                return Err(Error::Dtype { path: name(), name: tensor.to_owned(), found });
-            }
-            let values: Vec<f32> = view
-                .data()
-                .chunks_exact(4)
-                // Four bytes each, by the line above.
-                .map(|bytes| f32::from_le_bytes(bytes.try_into().expect("four bytes")))
-                .collect();
-            Ok((tensor.to_owned(), Tensor::from_vec(values, view.shape())))
-        })
-        .collect::<Result<_, _>>()?;
-    Ok(File { tensors, metadata: header.metadata().clone().unwrap_or_default() })
+    match Form::of(path)? {
+        Form::Zip => torch_file::load(path),
+        Form::Refused(problem) => Err(Error::torch(path, problem)),
+        Form::Safetensors | Form::Unknown => {
+            let bytes = std::fs::read(path).map_err(|source| Error::read(path, source))?;
+            parse(path, &bytes)
+        }
+    }
 }
 
 /// Gives every parameter the tensor of its name; anything missing, left over or of another shape

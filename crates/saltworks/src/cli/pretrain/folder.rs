@@ -4,29 +4,29 @@ use super::super::replay::STEP;
 use super::super::setup::Images;
 use super::super::{Failure, asked, ran};
 use super::Asked;
+use super::lock::{LOCK, Lock};
 use crate::files::{self, Record, write_whole};
-use crate::recipe::{self, Recipe};
+use crate::recipe::{self, Checkpointing, Recipe};
 use crate::report::{ProbeRow, environment, note};
 use crate::train::{CHECKPOINT_FOLDER, Checkpoints, Keep};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// What is written of a run beside its stages. The recipe is written last and removed first: a
 /// folder without one holds no run.
-const RECIPE: &str = "recipe.toml";
+pub(in crate::cli) const RECIPE: &str = "recipe.toml";
 const STATE: &str = "state.json";
 const ENVIRONMENT: &str = "environment.json";
 const METRICS: &str = "metrics.jsonl";
 const PROBES: &str = "probes.json";
 const UNREADABLE: &str = "unreadable.txt";
 const REPLAY: &str = "replay";
-const LOCK: &str = ".lock";
 
 /// What is written of a stage.
-pub(super) const ENCODER: &str = "encoder.safetensors";
-pub(super) const MODEL: &str = "model.safetensors";
+pub(in crate::cli) const ENCODER: &str = "encoder.safetensors";
+pub(in crate::cli) const MODEL: &str = "model.safetensors";
 
 /// How far a run has come: state.json.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -60,8 +60,7 @@ pub(super) struct Folder {
     fresh: bool,
     /// Whether the run began before.
     resumed: bool,
-    /// Held until the process ends.
-    _lock: File,
+    lock: Lock,
 }
 
 impl Folder {
@@ -87,18 +86,23 @@ impl Folder {
     ) -> Result<Self, Failure> {
         let out = &place.out;
         let fresh = !out.exists();
+        if !place.overwrite {
+            keep_others(recipe, out)?;
+        }
         fs::create_dir_all(out).map_err(|error| cannot_write(out, &error))?;
-        let lock = lock(out)?;
+        let lock = Lock::take(out)?;
         let data = images.train.describe();
         let mut folder =
-            Self { path: out.clone(), state: State::default(), fresh, resumed: false, _lock: lock };
+            Self { path: out.clone(), state: State::default(), fresh, resumed: false, lock };
         let holds_run = out.join(RECIPE).exists();
         if holds_run && !replaces(place) {
             folder.go_on(place, recipe, &data)?;
             return Ok(folder);
         }
         keep_teachers(recipe, out)?;
-        remove_run(out).map_err(|error| cannot_write(out, &error))?;
+        if place.overwrite {
+            remove_run(recipe, out).map_err(|error| cannot_write(out, &error))?;
+        }
         folder.state.data = data;
         folder.begin(recipe, threads).inspect_err(|_| folder.discard())?;
         Ok(folder)
@@ -109,7 +113,7 @@ impl Folder {
             let path = self.path.join(name);
             write_whole(&path, text.as_bytes()).map_err(|error| cannot_write(&path, &error))
         };
-        self.write_state()?;
+        write(STATE, &self.state_text())?;
         write(ENVIRONMENT, &format!("{:#}\n", environment(threads)))?;
         write(METRICS, "")?;
         write(RECIPE, &recipe_text(recipe))
@@ -155,23 +159,16 @@ impl Folder {
             )));
         }
         self.resumed = true;
-        for folder in self.folders().map_err(ran)? {
+        for folder in self.folders().map_err(|error| cannot_read(&self.path, &error))? {
             files::remove_temporaries(&folder).map_err(|error| cannot_write(&folder, &error))?;
         }
         self.state.done.iter().try_for_each(|done| self.check_encoder(done))
     }
 
-    /// The keys of the recipe that differ from the run's; what changes no bit may differ: threads, when
-    /// checkpoints are written, activation checkpointing.
+    /// The keys of the recipe that differ from the run's.
     fn differences(&self, recipe: &Recipe) -> Result<Vec<String>, Failure> {
-        let mut earlier = recipe::load(Some(&self.path.join(RECIPE)), &[]).map_err(asked)?;
-        earlier.threads = recipe.threads;
-        earlier.data.threads = recipe.data.threads;
-        earlier.checkpoint = recipe.checkpoint;
-        for (earlier, stage) in earlier.stage.iter_mut().zip(&recipe.stage) {
-            earlier.activation_checkpointing = stage.activation_checkpointing;
-        }
-        Ok(recipe::differences(&earlier, recipe))
+        let earlier = recipe::load(Some(&self.path.join(RECIPE)), &[]).map_err(asked)?;
+        Ok(recipe::differences(&deciding(&earlier), &deciding(recipe)))
     }
 
     /// The folders that a run writes to.
@@ -246,10 +243,28 @@ impl Folder {
     }
 
     fn write_state(&self) -> Result<(), Failure> {
+        self.check_place()?;
         let path = self.path.join(STATE);
+        let written = write_whole(&path, self.state_text().as_bytes());
+        written.map_err(|error| ran(write_error(&path, &error)))
+    }
+
+    fn state_text(&self) -> String {
         // Numbers and strings: JSON holds them all.
-        let text = serde_json::to_string_pretty(&self.state).expect("a state as JSON") + "\n";
-        write_whole(&path, text.as_bytes()).map_err(|error| cannot_write(&path, &error))
+        serde_json::to_string_pretty(&self.state).expect("a state as JSON") + "\n"
+    }
+
+    /// Refuses to write where the run does not lie any more: the folder was removed or moved, and what
+    /// has its name now, if anything, is of another run.
+    pub(super) fn check_place(&self) -> Result<(), Failure> {
+        if self.lock.is_of(&self.path) {
+            return Ok(());
+        }
+        Err(ran(format!(
+            "cannot write into {}/: the folder was removed, moved or replaced while its run went on. \
+             Where it was moved to, --resume --out goes on from the last checkpoint",
+            self.path.display()
+        )))
     }
 
     /// The probes made so far.
@@ -257,7 +272,7 @@ impl Folder {
         let path = self.path.join(PROBES);
         let bytes = match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            bytes => bytes.map_err(ran)?,
+            bytes => bytes.map_err(|error| cannot_read(&path, &error))?,
         };
         serde_json::from_slice(&bytes).map_err(|error| {
             asked(format!("{} is damaged: {error}. Remove it to probe anew", path.display()))
@@ -266,6 +281,7 @@ impl Folder {
 
     /// Writes the probes made so far.
     pub(super) fn write_rows(&self, rows: &[ProbeRow]) -> Result<(), Failure> {
+        self.check_place()?;
         let path = self.path.join(PROBES);
         // Numbers and strings: JSON holds them all.
         let text = serde_json::to_string_pretty(rows).expect("probes as JSON") + "\n";
@@ -323,37 +339,35 @@ fn replaces(place: &Asked) -> bool {
     place.overwrite && !restarted
 }
 
+/// A recipe without what changes no bit: threads, when checkpoints are written, activation
+/// checkpointing.
+pub(super) fn deciding(recipe: &Recipe) -> Recipe {
+    let mut recipe = recipe.clone();
+    (recipe.threads, recipe.data.threads) = (0, 0);
+    recipe.checkpoint = Checkpointing::default();
+    for stage in &mut recipe.stage {
+        stage.activation_checkpointing = false;
+    }
+    recipe
+}
+
 /// A resolved recipe as its run keeps it.
 pub(super) fn recipe_text(recipe: &Recipe) -> String {
     // A recipe holds only what TOML can.
     toml::to_string(recipe).expect("a recipe as TOML")
 }
 
-/// Two processes must not write one run. The lock ends with the process, however it ends.
-fn lock(out: &Path) -> Result<File, Failure> {
-    let path = out.join(LOCK);
-    let file = File::options().create(true).write(true).truncate(false).open(&path);
-    let file = file.map_err(|error| cannot_write(&path, &error))?;
-    match file.try_lock() {
-        // Some network file systems have no locks: better a run without than none.
-        Ok(()) => Ok(file),
-        Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(asked(format!(
-            "{} is in use: another saltworks process writes its run there. Wait for it, or choose \
-             another folder with --out",
-            out.display()
-        ))),
-        Err(TryLockError::Error(error)) => Err(cannot_write(&path, &error)),
-    }
-}
-
 pub(super) fn write_error(path: &Path, error: &io::Error) -> String {
     format!("cannot write {}: {error}", path.display())
 }
 
-fn cannot_write(path: &Path, error: &io::Error) -> Failure {
+pub(super) fn cannot_write(path: &Path, error: &io::Error) -> Failure {
     let advice = "Make room or choose another folder with --out";
     asked(format!("{}. {advice}", write_error(path, error)))
+}
+
+fn cannot_read(path: &Path, error: &io::Error) -> Failure {
+    ran(format!("cannot read {}: {error}", path.display()))
 }
 
 /// Refuses a teacher's file that overwriting the folder would remove.
@@ -374,30 +388,61 @@ fn keep_teachers(recipe: &Recipe, out: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Removes what an earlier run left, and nothing else.
-fn remove_run(out: &Path) -> io::Result<()> {
+/// Refuses a folder without a run that holds files a run would write: they may be anybody's. Where a
+/// lock lies a process was killed that had begun one, and what it had written is of no worth.
+fn keep_others(recipe: &Recipe, out: &Path) -> Result<(), Failure> {
+    if out.join(RECIPE).exists() {
+        return Ok(());
+    }
+    let mut files = vec![out.join(PROBES), out.join(UNREADABLE)];
+    if !out.join(LOCK).exists() {
+        files.extend([STATE, ENVIRONMENT, METRICS].map(|name| out.join(name)));
+    }
+    for stage in &recipe.stage {
+        files.extend([ENCODER, MODEL].map(|name| out.join(&stage.name).join(name)));
+        files.extend(Checkpoints::files_of(out, &stage.name).unwrap_or_default());
+    }
+    match files.into_iter().find(|file| file.exists()) {
+        None => Ok(()),
+        Some(file) => Err(asked(format!(
+            "{} lies where a run would write, and no {RECIPE} says that it is of one. Choose another \
+             folder with --out, or add --overwrite to replace it",
+            file.display()
+        ))),
+    }
+}
+
+/// Removes what an earlier run left, and what lies where this one will write; nothing else.
+fn remove_run(recipe: &Recipe, out: &Path) -> io::Result<()> {
     let remove = |path: &Path| match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     };
+    // One that cannot be read names no stages.
+    let earlier = recipe::load(Some(&out.join(RECIPE)), &[]).ok();
     [RECIPE, STATE].iter().try_for_each(|name| remove(&out.join(name)))?;
-    for entry in fs::read_dir(out)? {
-        let path = entry?.path();
-        let weights = [ENCODER, MODEL].map(|name| path.join(name));
-        if weights.iter().any(|file| file.is_file()) {
-            weights.iter().try_for_each(|file| remove(file))?;
+    for stage in earlier.iter().chain([recipe]).flat_map(|recipe| &recipe.stage) {
+        let folder = out.join(&stage.name);
+        if folder.is_dir() {
+            [ENCODER, MODEL].iter().try_for_each(|name| remove(&folder.join(name)))?;
             // A folder that holds anything else stays.
-            let _ = fs::remove_dir(&path);
+            let _ = fs::remove_dir(&folder);
         }
+        Checkpoints::files_of(out, &stage.name)?.iter().try_for_each(|file| remove(file))?;
     }
-    Checkpoints::remove_all(out)?;
     for entry in fs::read_dir(out.join(REPLAY)).into_iter().flatten() {
         let path = entry?.path();
         if path.join(STEP).is_file() {
             fs::remove_dir_all(path)?;
         }
     }
-    // A folder that holds anything else stays.
-    let _ = fs::remove_dir(out.join(REPLAY));
+    let checkpoints = out.join(CHECKPOINT_FOLDER);
+    if checkpoints.is_dir() {
+        files::remove_temporaries(&checkpoints)?;
+    }
+    for folder in [checkpoints, out.join(REPLAY)] {
+        // A folder that holds anything else stays.
+        let _ = fs::remove_dir(folder);
+    }
     [ENVIRONMENT, METRICS, PROBES, UNREADABLE].iter().try_for_each(|name| remove(&out.join(name)))
 }

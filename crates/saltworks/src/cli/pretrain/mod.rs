@@ -2,6 +2,7 @@
 
 mod dump;
 mod folder;
+mod lock;
 mod plan;
 mod requeue;
 mod run;
@@ -14,6 +15,7 @@ use crate::recipe::{self, Recipe};
 use crate::report::StepReport;
 use crate::train::Stop;
 use folder::Folder;
+pub(super) use folder::{ENCODER, MODEL, RECIPE};
 use run::Run;
 use std::ops::ControlFlow;
 use std::path::PathBuf;

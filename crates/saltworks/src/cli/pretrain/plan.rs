@@ -5,6 +5,7 @@ use super::super::{Failure, asked};
 use crate::method::{CheckpointError, Salt};
 use crate::model::VitSpec;
 use crate::recipe::{MethodName, PixelNorm, Recipe, Schedule, Stage};
+use crate::report::note;
 use std::path::Path;
 
 /// Everything a stage was checked for before the first one begins.
@@ -60,7 +61,11 @@ fn check_teacher(recipe: &Recipe, place: usize, spec: &VitSpec) -> Result<(), Fa
         Some(earlier) => {
             Salt::check_sizes(&setup::spec(recipe, earlier)?, spec).map_err(Into::into)
         }
-        None => Salt::load_teacher(Path::new(teacher), spec).map(drop),
+        None => Salt::load_teacher(Path::new(teacher), spec).map(|loaded| {
+            if let Some([from, to]) = loaded.resized {
+                note(&format!("{teacher}: positions resized from {from} to {to} patches"));
+            }
+        }),
     };
     checked.map_err(|error| match error {
         CheckpointError::Weights(named) => asked(named),

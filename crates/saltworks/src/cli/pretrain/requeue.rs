@@ -1,11 +1,12 @@
 //! Another turn under Slurm.
 
-use signal_hook::consts::SIGINT;
+use signal_hook::consts::{SIGHUP, SIGINT};
 use std::process::Command;
 
 /// Asks Slurm to run this job again after this signal; `text` and what came of it.
 pub(super) fn requeue(signal: i32, text: &str) -> String {
-    if signal == SIGINT {
+    // Of a person, not of a scheduler.
+    if [SIGINT, SIGHUP].contains(&signal) {
         return text.to_owned();
     }
     let Some(job) = job() else {

@@ -3,23 +3,23 @@
 use super::super::probe::{Extractor, probe};
 use super::super::replay::FailedStep;
 use super::super::setup::{self, Images};
-use super::super::{Failure, asked, interrupted, ran};
+use super::super::{Failure, asked, interrupted, loading, ran};
 use super::Watch;
 use super::dump::dump;
-use super::folder::{Folder, MODEL, recipe_text, write_error};
+use super::folder::{Folder, MODEL, deciding, recipe_text, write_error};
 use super::plan::Planned;
 use super::saver::Saver;
 use super::unreadable::UnreadableImages;
 use crate::data::Loader;
 use crate::files::{Record, sha256};
-use crate::method::{MODEL_KEY, Method, Salt};
+use crate::method::{Method, Salt};
 use crate::model::Encoder;
 use crate::recipe::{MethodName, Recipe, Schedule, Stage};
 use crate::report::{ProbeRow, Progress, note, probe_table, result};
 use crate::train::{self, Ended, Event, Keep, Optimizer, Position, Stop};
-use crate::weights;
+use crate::weights::{self, MODEL_KEY};
 use engine::{Module, Parameter};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -78,7 +78,10 @@ impl<'a> Run<'a> {
         if place == 0 || setup::spec(self.recipe, &self.recipe.stage[0])? != *spec {
             self.probe(&random, &|| Ok(Extractor::Encoder(Encoder::new(spec, seed))))?;
         }
-        if !self.folder.is_done(&stage.name) {
+        if self.folder.is_done(&stage.name) {
+            // A process that was killed right after the stage's end left them.
+            self.folder.checkpoints(self.keep()).remove(&stage.name).map_err(ran)?;
+        } else {
             let encoder = Encoder::new(spec, seed);
             match stage.method {
                 MethodName::Mae => {
@@ -86,7 +89,7 @@ impl<'a> Run<'a> {
                 }
                 MethodName::Salt => {
                     let (teacher, options) = (self.teacher_path(place), setup::salt_options(stage));
-                    let salt = Salt::from_checkpoint(&teacher, spec, encoder, options, seed);
+                    let salt = Salt::from_checkpoint(&teacher, encoder, options, seed);
                     self.train(&salt.map_err(asked)?, place, stage, *schedule)?;
                 }
             }
@@ -125,9 +128,10 @@ impl<'a> Run<'a> {
             loss: 0.0,
             metrics_bytes: self.folder.metrics_bytes(),
             machine: machine(),
-            recipe_sha256: sha256(recipe_text(self.recipe).as_bytes()),
+            recipe_sha256: sha256(recipe_text(&deciding(self.recipe)).as_bytes()),
             teacher_sha256: teacher,
             updates: BTreeMap::new(),
+            unreadable: BTreeSet::new(),
         })
     }
 
@@ -140,21 +144,40 @@ impl<'a> Run<'a> {
         }
         let Some(checkpoint) = found else { return Ok(first) };
         let found = &checkpoint.position;
+        self.check_origin(found, &first)?;
+        checkpoint.restore(optimizer).map_err(|problem| {
+            asked(format!(
+                "{problem}. Remove it: the same command then goes on from an earlier one, or begins \
+                 the stage anew"
+            ))
+        })?;
+        note(&format!("{:>10}  going on after step {}", first.stage, found.step));
+        let (step, metrics_bytes) = (found.step, found.metrics_bytes);
+        let unreadable = found.unreadable.clone();
+        Ok(Position { step, metrics_bytes, unreadable, ..first })
+    }
+
+    /// Refuses a checkpoint of another teacher or recipe, and tells of one of another machine.
+    fn check_origin(&self, found: &Position, first: &Position) -> Result<(), Failure> {
+        let stage = &first.stage;
         if found.teacher_sha256 != first.teacher_sha256 {
             return Err(asked(format!(
-                "the teacher of stage {} is not the file this stage began with. Restore it, or begin \
-                 anew with --overwrite",
-                first.stage
+                "the teacher of stage {stage} is not the file this stage began with. Restore it, or \
+                 begin anew with --overwrite"
             )));
         }
         if found.machine != first.machine {
             let (there, here) = (&found.machine, &first.machine);
             note(&format!("the run was made by {there}, this is {here}: sums may round otherwise"));
+        } else if found.recipe_sha256 != first.recipe_sha256 {
+            // Another version may write the same recipe otherwise.
+            return Err(asked(format!(
+                "the checkpoint of stage {stage} is of another recipe than {} says now. Restore that \
+                 file, or begin anew with --overwrite",
+                self.folder.path().join("recipe.toml").display()
+            )));
         }
-        checkpoint.restore(optimizer).map_err(ran)?;
-        note(&format!("{:>10}  going on after step {}", first.stage, found.step));
-        let (step, metrics_bytes) = (found.step, found.metrics_bytes);
-        Ok(Position { step, metrics_bytes, ..first })
+        Ok(())
     }
 
     fn keep(&self) -> Keep {
@@ -179,7 +202,7 @@ impl<'a> Run<'a> {
                 self.folder.path().join(train::CHECKPOINT_FOLDER).display()
             )));
         }
-        let training = self.training(method, place, schedule, position.step)?;
+        let training = self.training(method, place, schedule, &position)?;
         let mut progress = Progress::new(&stage.name, schedule.steps, position.step);
         let checkpoints = self.folder.checkpoints(self.keep());
         let mut saver = Saver::new(&self.folder, checkpoints, self.recipe.checkpoint, position)?;
@@ -188,7 +211,9 @@ impl<'a> Run<'a> {
             let Event::Step { report, optimizer, unreadable } = event;
             self.trained = true;
             progress.step(&report);
-            written = saver.step(&report, optimizer).and_then(|()| self.unreadable.add(unreadable));
+            // The list before a checkpoint after which these images are not met again.
+            let listed = self.unreadable.add(unreadable);
+            written = listed.and_then(|()| saver.step(&report, optimizer, unreadable));
             // A disk that is full now will not take the weights later: stop, and keep what there is.
             if written.is_err() {
                 ControlFlow::Break(())
@@ -221,11 +246,14 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// An image that cannot be read is the user's to mend, anything else a failed run. A step that was
+    /// What a stage's error is to its user. A step that was
     /// not finite is kept for a replay.
     fn train_failure(&self, error: train::Error, method: &dyn Method, place: usize) -> Failure {
+        let error = match error {
+            train::Error::Data(error) => return loading(error),
+            error => error,
+        };
         let (step, problem, batches) = match &error {
-            train::Error::Data(_) => return asked(error),
             train::Error::NotFinite { step, problem, batches } => (step - 1, problem, batches),
             _ => return ran(error),
         };
@@ -246,21 +274,22 @@ impl<'a> Run<'a> {
         method: &'m dyn Method,
         place: usize,
         schedule: Schedule,
-        first_step: u64,
+        from: &Position,
     ) -> Result<train::Stage<'m>, Failure> {
         let stage = &self.recipe.stage[place];
         let (lr, weight_decay) = setup::curves(stage, schedule);
-        let mut loading = setup::training_loader(self.recipe, stage, place);
-        loading.first_sample = first_step * stage.batch as u64;
+        let mut options = setup::training_loader(self.recipe, stage, place);
+        options.first_sample = from.step * stage.batch as u64;
+        let loader = Loader::new(self.images.train.clone(), options).map_err(asked)?;
         Ok(train::Stage {
             method,
-            loader: Loader::new(self.images.train.clone(), loading).map_err(asked)?,
+            loader: loader.with_unreadable(from.unreadable.clone()),
             masking: stage.masks.clone(),
             grid: method.encoder().grid(),
             batch: stage.batch,
             accumulate: stage.accumulate,
             activation_checkpointing: stage.activation_checkpointing,
-            first_step,
+            first_step: from.step,
             steps: schedule.steps,
             lr,
             weight_decay,
@@ -279,6 +308,7 @@ impl<'a> Run<'a> {
     ) -> Result<Record, Failure> {
         let all = method.parameters();
         train::refuse_divergence(&stage.name, step, &all).map_err(ran)?;
+        self.folder.check_place()?;
         let path = self.folder.encoder_path(&stage.name);
         let folder = self.folder.path().join(&stage.name);
         fs::create_dir_all(&folder).map_err(|error| ran(write_error(&folder, &error)))?;

@@ -2,6 +2,7 @@
 
 use super::super::{Failure, ran};
 use super::folder::{Folder, write_error};
+use crate::data::Unreadable;
 use crate::recipe::Checkpointing;
 use crate::report::{MetricsLog, StepReport};
 use crate::train::{Checkpoints, Optimizer, Position};
@@ -9,7 +10,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Writes the steps of one stage.
-pub(super) struct Saver {
+pub(super) struct Saver<'a> {
+    folder: &'a Folder,
     checkpoints: Checkpoints,
     every: Checkpointing,
     /// What every checkpoint of the stage says alike.
@@ -24,10 +26,10 @@ pub(super) struct Saver {
     losses: u64,
 }
 
-impl Saver {
+impl<'a> Saver<'a> {
     /// Goes on at `position`.
     pub(super) fn new(
-        folder: &Folder,
+        folder: &'a Folder,
         checkpoints: Checkpoints,
         every: Checkpointing,
         position: Position,
@@ -38,6 +40,7 @@ impl Saver {
         let saved_step = position.step;
         let saved = Instant::now();
         Ok(Self {
+            folder,
             checkpoints,
             every,
             position,
@@ -55,10 +58,12 @@ impl Saver {
         &mut self,
         report: &StepReport,
         optimizer: &Optimizer,
+        unreadable: &[Unreadable],
     ) -> Result<(), Failure> {
         let logged = self.log.step(&self.position.stage, report);
         logged.map_err(|error| ran(write_error(&self.log_path, &error)))?;
         self.position.step = report.step;
+        self.position.unreadable.extend(unreadable.iter().map(|image| image.index));
         self.loss_sum += f64::from(report.loss);
         self.losses += 1;
         if self.is_due() { self.save(optimizer) } else { Ok(()) }
@@ -77,6 +82,7 @@ impl Saver {
         if self.losses == 0 {
             return Ok(());
         }
+        self.folder.check_place()?;
         self.position.metrics_bytes = self.finish()?;
         self.position.loss = self.loss_sum / self.losses as f64;
         self.checkpoints.save(self.position.clone(), optimizer).map_err(ran)?;

@@ -1,7 +1,8 @@
 use super::super::augment::Area;
-use super::super::{Form, Stored, fuzz};
+use super::super::{Form, Stored};
 use super::*;
 use crate::data::{Crop, Transform, decode};
+use crate::fuzz;
 use crate::range::Range;
 use engine::random::Random;
 use fast_image_resize::Resizer;

@@ -1,5 +1,6 @@
 use super::*;
-use crate::data::{fuzz, open};
+use crate::data::open;
+use crate::fuzz;
 
 fn parsed(text: &str, separator: u8) -> (Vec<String>, Vec<i32>, Vec<String>) {
     let (names, labels) = parse(text.as_bytes(), separator, Path::new("a.csv")).unwrap();

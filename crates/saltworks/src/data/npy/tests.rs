@@ -1,6 +1,7 @@
 use super::*;
-use crate::data::zip::tests::archive;
-use crate::data::{fuzz, open};
+use crate::data::open;
+use crate::fuzz;
+use crate::zip::tests::archive;
 
 /// As numpy.save writes it.
 fn npy(kind: &str, order: &str, shape: &str, bytes: &[u8]) -> Vec<u8> {

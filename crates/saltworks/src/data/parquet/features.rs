@@ -79,7 +79,7 @@ fn base64(text: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::fuzz;
+    use crate::fuzz;
 
     #[test]
     fn base64_is_decoded() {

@@ -5,6 +5,7 @@ use parquet::data_type::{ByteArrayType, Int64Type};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
+use std::fs::File;
 
 const SCHEMA: &str = "message schema {
     optional group image { optional binary bytes; optional binary path (STRING); }

@@ -1,6 +1,10 @@
+use super::index::groups;
 use super::*;
+use crate::data::open;
 use crate::data::tar::tests::{archive, member};
-use crate::data::{fuzz, open};
+use crate::fuzz;
+use rayon::prelude::*;
+use std::fs::File;
 
 /// A PNG of one grey pixel.
 pub(in crate::data) fn pixel(value: u8) -> Vec<u8> {
@@ -79,6 +83,35 @@ fn folders_are_classes_where_no_member_has_a_label() {
 }
 
 #[test]
+fn plain_files_with_dots_in_their_names_are_images_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.tar");
+    let names = ["cat.0.jpg", "cat.1.jpg", "dog.0.PNG", "x.png", "x.mask.png"];
+    let members = names.iter().zip(1..).map(|(name, value)| file(name, &pixel(value)));
+    write(&path, &archive(&members.collect::<Vec<_>>()));
+    assert_eq!(all(&*open(&path, [0; 3]).unwrap()), [(1, -1), (2, -1), (3, -1), (4, -1)]);
+}
+
+#[test]
+fn a_packed_folder_keeps_the_order_of_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let photos = folder.path().join("photos");
+    let names = ["cats/1.png", "dogs/2.png", "z.png"];
+    for (name, value) in names.iter().zip(1..) {
+        std::fs::create_dir_all(photos.join(name).parent().unwrap()).unwrap();
+        write(&photos.join(name), &pixel(value));
+    }
+    let want = all(&*open(&photos, [0; 3]).unwrap());
+    assert_eq!(want, [(3, -1), (1, 0), (2, 1)]);
+    for root in ["", "photos/", "set/photos/"] {
+        let path = folder.path().join("a.tar");
+        let packed = |(name, value): (&&str, u8)| file(&format!("{root}{name}"), &pixel(value));
+        write(&path, &archive(&names.iter().zip(1..).map(packed).collect::<Vec<_>>()));
+        assert_eq!(all(&*open(&path, [0; 3]).unwrap()), want, "{root}");
+    }
+}
+
+#[test]
 fn wrong_labels_and_archives_without_images_are_refused_by_name() {
     let refused = |members: &[Vec<u8>]| {
         let folder = tempfile::tempdir().unwrap();
@@ -116,9 +149,8 @@ fn no_archive_makes_the_index_panic() {
     fuzz::mutate("shards", &seed, |bytes| {
         let bytes = bytes.to_vec();
         if let Ok(groups) = groups(&bytes, Path::new("a.tar"), bytes.len() as u64) {
-            let images =
-                groups.into_iter().filter_map(|group| Some((0, group.image?, group.label)));
-            let (entries, _) = label(images.collect());
+            let images = groups.into_iter().flat_map(Group::images);
+            let (entries, _) = label(images.map(|(image, label)| (0, image, label)).collect());
             assert!(entries.len() <= bytes.len() / 512);
         }
     });

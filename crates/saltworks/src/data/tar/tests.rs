@@ -1,5 +1,5 @@
 use super::*;
-use crate::data::fuzz;
+use crate::fuzz;
 
 impl ReadAt for Vec<u8> {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {

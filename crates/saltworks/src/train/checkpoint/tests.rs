@@ -35,6 +35,7 @@ fn at(step: u64, loss: f64) -> Position {
         recipe_sha256: String::new(),
         teacher_sha256: String::new(),
         updates: BTreeMap::new(),
+        unreadable: BTreeSet::new(),
     }
 }
 
@@ -146,32 +147,121 @@ fn what_a_killed_process_left_goes_with_the_next_checkpoint() {
     assert!(others.iter().all(|name| place(name).exists()));
 }
 
-/// As many as the environment variable SALTWORKS_FUZZ says, else 20,000.
 #[test]
-fn no_manifest_or_position_makes_the_reader_panic() {
-    let count = std::env::var("SALTWORKS_FUZZ").map_or(20_000, |count| count.parse().unwrap());
+fn a_damaged_checkpoint_takes_no_place_of_a_whole_one() {
     let folder = tempfile::tempdir().unwrap();
-    let checkpoints = Checkpoints::new(folder.path(), KEEP);
+    let checkpoints = Checkpoints::new(folder.path(), Keep { last: 1, best: false });
     let mut optimizer = optimizer();
     train(&mut optimizer, 1);
-    checkpoints.save(at(1, 1.0), &optimizer).unwrap();
-    let manifest = fs::read(folder.path().join(CHECKPOINT_FOLDER).join("a-00000001.json"));
-    let manifest = manifest.unwrap();
-    let position = serde_json::to_vec(&at(1, 1.0)).unwrap();
-    let mut random = engine::random::Random::new(5, "manifests", 0);
-    let mut read = 0;
-    for index in 0..count {
-        let mut bytes = if index % 2 == 0 { manifest.clone() } else { position.clone() };
-        for _ in 0..=random.below(4) {
-            let at = random.below(bytes.len());
-            match random.below(3) {
-                0 => bytes[at] = random.next_u32() as u8,
-                1 => bytes.truncate(at + 1),
-                _ => bytes.insert(at, b"0123456789-{}[],:\"e"[random.below(19)]),
-            }
-        }
-        read += usize::from(serde_json::from_slice::<Manifest>(&bytes).is_ok());
-        read += usize::from(serde_json::from_slice::<Position>(&bytes).is_ok());
+    checkpoints.save(at(9, 1.0), &optimizer).unwrap();
+    let damaged = folder.path().join(CHECKPOINT_FOLDER).join("a-00000009.safetensors");
+    files::write_whole(&damaged, b"half").unwrap();
+    // The run went on from the one before.
+    for step in [6, 7] {
+        checkpoints.save(at(step, 1.0), &optimizer).unwrap();
+        let (found, problems) = checkpoints.newest("a").unwrap();
+        assert_eq!((found.unwrap().position.step, problems.len()), (step, 1));
     }
-    assert!(read < count);
+    checkpoints.save(at(10, 1.0), &optimizer).unwrap();
+    assert_eq!(steps_kept(folder.path()), ["a-00000010.json", "a-00000010.safetensors"]);
+}
+
+#[test]
+fn moments_that_are_not_finite_make_no_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut optimizer = optimizer();
+    let infinite = Tensor::from_vec([f32::INFINITY; 4], &[2, 2]);
+    optimizer.restore("w", &Tensor::zeros(&[2, 2]), &infinite, 1).unwrap();
+    let checkpoints = Checkpoints::new(folder.path(), KEEP);
+    let message = checkpoints.save(at(7, 1.0), &optimizer).unwrap_err().to_string();
+    assert!(message.contains("second_moment.w holds values that are not finite"), "{message}");
+}
+
+/// Gives `a-00000001` this content, with a manifest that is right about it.
+fn forge(folder: &Path, content: &[u8]) {
+    let path = folder.join(CHECKPOINT_FOLDER).join("a-00000001.safetensors");
+    let put = |path: &Path, bytes: &[u8]| {
+        std::io::Write::write_all(&mut fs::File::create(path).unwrap(), bytes).unwrap();
+    };
+    put(&path, content);
+    let bytes = content.len() as u64;
+    let content = Record { file: String::new(), bytes, sha256: files::sha256(content) };
+    let manifest = Manifest { stage: "a".into(), step: 1, loss: 1.0, content };
+    put(&path.with_extension("json"), &serde_json::to_vec(&manifest).unwrap());
+}
+
+#[test]
+fn a_forged_checkpoint_is_refused_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::new(folder.path(), KEEP);
+    let mut trained = optimizer();
+    train(&mut trained, 1);
+    checkpoints.save(at(1, 1.0), &trained).unwrap();
+    type Forgery = fn(&mut weights::Named, &mut Position);
+    let forgeries: [(&str, Forgery); 9] = [
+        ("not finite", |t, _| drop(t.insert("parameter.w".into(), of(f32::NAN)))),
+        ("not finite", |t, _| drop(t.insert("first_moment.w".into(), of(f32::INFINITY)))),
+        ("no moments of w", |t, _| drop(t.insert("second_moment.w".into(), of(-1.0)))),
+        ("no moments of w", |t, _| drop(t.insert("first_moment.w".into(), Tensor::zeros(&[4])))),
+        ("no moments of w", |t, _| drop(t.remove("second_moment.w"))),
+        ("no moments of w", |_, p| p.updates.extend([("w".into(), u64::MAX)])),
+        ("no moments of w", |_, p| p.updates.clear()),
+        ("v, which is not trained", |_, p| p.updates.extend([("v".into(), 1)])),
+        ("does not fit", |t, _| drop(t.remove("parameter.w"))),
+    ];
+    for (index, (words, forgery)) in forgeries.into_iter().enumerate() {
+        let mut tensors: weights::Named = tensors_of(&trained).into_iter().collect();
+        let mut position = Position { updates: [("w".to_owned(), 1)].into(), ..at(1, 1.0) };
+        forgery(&mut tensors, &mut position);
+        let text = serde_json::to_string(&position).unwrap();
+        let file = folder.path().join("forged");
+        let tensors: Vec<_> = tensors.into_iter().collect();
+        weights::save(&file, &tensors, &[(POSITION.to_owned(), text)].into()).unwrap();
+        forge(folder.path(), &fs::read(&file).unwrap());
+        let mut other = optimizer();
+        let found = checkpoints.newest("a").unwrap().0.unwrap();
+        let message = found.restore(&mut other).unwrap_err().to_string();
+        assert!(message.contains(words) && message.contains("a-00000001"), "{index}: {message}");
+        assert_eq!(weights_of(&other), weights_of(&optimizer()), "{index}");
+        assert_eq!(other.moments().count(), 0, "{index}");
+    }
+}
+
+fn of(value: f32) -> Tensor {
+    Tensor::from_vec([value; 4], &[2, 2])
+}
+
+/// As many as the environment variable SALTWORKS_FUZZ says, else 5,000.
+#[test]
+fn no_content_under_a_right_checksum_makes_the_reader_panic() {
+    let count = std::env::var("SALTWORKS_FUZZ").map_or(5_000, |count| count.parse().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::new(folder.path(), KEEP);
+    let mut trained = optimizer();
+    train(&mut trained, 1);
+    checkpoints.save(at(1, 1.0), &trained).unwrap();
+    let path = folder.path().join(CHECKPOINT_FOLDER).join("a-00000001.safetensors");
+    let whole = fs::read(path).unwrap();
+    // Length and text of the header; three tensors of four values follow it.
+    let header = whole.len() - 3 * 16;
+    let mut random = engine::random::Random::new(5, "checkpoints", 0);
+    let (mut unread, mut refused, mut restored) = (0, 0, 0);
+    for _ in 0..count {
+        let mut bytes = whole.clone();
+        for _ in 0..=random.below(2) {
+            let text = b"0123456789-{}[],:\"e ";
+            bytes[random.below(header)] = text[random.below(text.len())];
+        }
+        forge(folder.path(), &bytes);
+        let mut other = optimizer();
+        match checkpoints.newest("a").unwrap().0.map(|found| found.restore(&mut other)) {
+            None => unread += 1,
+            Some(Err(_)) => {
+                refused += 1;
+                assert_eq!(weights_of(&other), weights_of(&optimizer()));
+            }
+            Some(Ok(())) => restored += 1,
+        }
+    }
+    assert!(unread > 0 && refused > 0 && restored > 0, "{unread} {refused} {restored}");
 }

@@ -1,4 +1,4 @@
-//! Random inputs for the parsers of this room. `SALTWORKS_FUZZ=1000000` makes more of them.
+//! Random inputs for the parsers. `SALTWORKS_FUZZ=1000000` makes more of them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -9,7 +9,7 @@ const INPUTS: u64 = 20_000;
 
 /// Calls `check` with texts made from `seed` by small changes, and with random bytes, the same in
 /// each run. A panic names the input's number.
-pub(super) fn mutate(purpose: &'static str, seed: &[u8], mut check: impl FnMut(&[u8])) {
+pub(crate) fn mutate(purpose: &'static str, seed: &[u8], mut check: impl FnMut(&[u8])) {
     let inputs = std::env::var("SALTWORKS_FUZZ").ok().and_then(|count| count.parse().ok());
     for number in 0..inputs.unwrap_or(INPUTS) {
         let mut random = Random::new(0, purpose, number);

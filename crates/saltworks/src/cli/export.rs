@@ -1,0 +1,307 @@
+//! `saltworks export`: weights as others read them.
+
+use super::pretrain::{ENCODER, MODEL, RECIPE};
+use super::{Failure, asked, ran};
+use crate::files::write_whole;
+use crate::model::VitSpec;
+use crate::recipe::{self, Recipe};
+use crate::report::{note, result};
+use crate::weights::{self, Dtype, Hint, MODEL_KEY, Model, Named, dialect, onnx};
+use engine::{Module as _, Tensor};
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Options of `export`.
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// A run's folder, a file of weights in any of these forms, or a folder of transformers'.
+    source: PathBuf,
+    /// For whom.
+    #[arg(long)]
+    to: Target,
+    /// Where to: a file, or for `hf` a folder.
+    #[arg(long)]
+    out: PathBuf,
+    /// Of a run: the stage (default: the last); of a file: encoder, student or teacher.
+    #[arg(long)]
+    part: Option<String>,
+    /// The type of the values.
+    #[arg(long, default_value = "f32")]
+    dtype: GivenType,
+    /// Heads of the encoder, where the file does not tell and timm has none of its width.
+    #[arg(long)]
+    heads: Option<usize>,
+    /// Side of the images that the encoder is to see; its position table is resized as timm does.
+    #[arg(long)]
+    size: Option<usize>,
+    /// Write what is there, without comparing names and shapes with those of the encoder.
+    #[arg(long)]
+    partial: bool,
+    /// Replace what lies at --out.
+    #[arg(long)]
+    overwrite: bool,
+}
+
+/// Who reads the export.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Target {
+    /// timm: the encoder in safetensors, for load_state_dict(..., strict=True).
+    Timm,
+    /// PyTorch: the encoder under timm's names, for torch.load(..., weights_only=True).
+    Torch,
+    /// stable-pretraining: the whole stage, for SALT.from_checkpoint and load_state_dict.
+    StablePretraining,
+    /// transformers: the encoder as a folder, for ViTModel.from_pretrained.
+    Hf,
+    /// facebookresearch/mae: the encoder under `model`, for its models_vit.py.
+    Facebook,
+    /// saltworks: the whole stage in safetensors.
+    Safetensors,
+    /// ONNX, opset 17: the encoder; images [B, C, H, W] to tokens, their mean, and the class token.
+    Onnx,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum GivenType {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl From<GivenType> for Dtype {
+    fn from(given: GivenType) -> Self {
+        match given {
+            GivenType::F32 => Self::F32,
+            GivenType::F16 => Self::F16,
+            GivenType::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+/// Runs the command.
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let out = &arguments.out;
+    if out.exists() && !arguments.overwrite {
+        let problem = "lies there already. Choose another --out, or replace it with --overwrite";
+        return Err(asked(format!("{} {problem}", out.display())));
+    }
+    let (model, part) = read(arguments)?;
+    if !model.left_out.is_empty() {
+        let (count, dialect) = (model.left_out.len(), model.dialect);
+        let some = model.left_out.iter().take(4).cloned().collect::<Vec<_>>().join(", ");
+        let more = if count > 4 { ", ..." } else { "" };
+        note(&format!("{dialect}; {count} tensors are not of its encoder: {some}{more}"));
+    }
+    let whole = matches!(arguments.to, Target::StablePretraining | Target::Safetensors);
+    match whole && arguments.size.is_none() {
+        true => write_stage(arguments, &model, part.as_deref())?,
+        false => {
+            let (spec, encoder) = encoder(arguments, &model, part.as_deref())?;
+            write_encoder(arguments, &model, &spec, encoder)?;
+        }
+    }
+    result(&out.display().to_string());
+    Ok(())
+}
+
+/// What to export, and which of its parts.
+fn read(arguments: &Arguments) -> Result<(Model, Option<String>), Failure> {
+    let source = &arguments.source;
+    if !source.join(RECIPE).exists() {
+        return Ok((Model::open(source).map_err(asked)?, arguments.part.clone()));
+    }
+    let recipe = recipe::load(Some(&source.join(RECIPE)), &[]).map_err(asked)?;
+    let place = stage(source, &recipe, arguments.part.as_deref())?;
+    let stage = &recipe.stage[place];
+    let mut model = Model::open(&source.join(&stage.name).join(MODEL)).map_err(asked)?;
+    if let Some(teacher) = &stage.teacher {
+        let earlier = recipe.stage_before(place, teacher).is_some();
+        let path = if earlier { source.join(teacher).join(ENCODER) } else { teacher.into() };
+        match Model::open(&path).and_then(|file| file.encoder(None)) {
+            Ok(teacher) => {
+                let named = teacher.into_iter().map(|(name, t)| (format!("teacher.{name}"), t));
+                model.tensors.extend(named);
+            }
+            // Only stable-pretraining's SALT has a place for it.
+            Err(error) => note(&format!("without its teacher: {error}")),
+        }
+    }
+    Ok((model, None))
+}
+
+/// The number of the stage asked for, or of the last that has weights.
+fn stage(run: &Path, recipe: &Recipe, name: Option<&str>) -> Result<usize, Failure> {
+    let has_weights = |place: &usize| run.join(&recipe.stage[*place].name).join(MODEL).exists();
+    let trained: Vec<usize> = (0..recipe.stage.len()).filter(has_weights).collect();
+    let found = match name {
+        None => trained.last(),
+        Some(name) => trained.iter().find(|&&place| recipe.stage[place].name == name),
+    };
+    found.copied().ok_or_else(|| {
+        let names: Vec<_> =
+            trained.iter().map(|&place| recipe.stage[place].name.as_str()).collect();
+        let wanted = name.map_or("a trained stage".to_owned(), |name| format!("stage {name}"));
+        let found = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        asked(format!("{} holds no {wanted}; trained: {found}", run.display()))
+    })
+}
+
+/// The encoder and its sizes, compared with what the model has unless it is asked for in part.
+fn encoder(
+    arguments: &Arguments,
+    model: &Model,
+    part: Option<&str>,
+) -> Result<(VitSpec, Named), Failure> {
+    let tensors = model.encoder(part).map_err(asked)?;
+    let width = tensors.get("norm.weight").map_or(0, Tensor::len);
+    let hint = Hint { heads: arguments.heads.map(|heads| (width, heads)), grid: None };
+    if arguments.partial {
+        let spec = model.sizes(&tensors, hint).map_err(asked)?;
+        return Ok((spec, tensors));
+    }
+    let image = arguments.size.map(|side| [1, side, side]);
+    let loaded = model.load_encoder(part, hint, image).map_err(asked)?;
+    if let Some([from, to]) = loaded.resized {
+        note(&format!("positions resized from {from} to {to} patches"));
+    }
+    let named = loaded.encoder.parameters().into_iter();
+    let named = named.map(|(name, parameter)| (name, parameter.value())).collect();
+    Ok((loaded.encoder.spec().clone(), named))
+}
+
+fn write_encoder(
+    arguments: &Arguments,
+    model: &Model,
+    spec: &VitSpec,
+    encoder: Named,
+) -> Result<(), Failure> {
+    let (out, dtype) = (arguments.out.as_path(), arguments.dtype.into());
+    let metadata = metadata(model, spec);
+    let list = |named: Named| named.into_iter().collect::<Vec<_>>();
+    match arguments.to {
+        Target::Timm => {
+            weights::save_as(out, &list(encoder), &metadata, dtype).map_err(ran)?;
+            note(&timm_call(spec));
+        }
+        Target::Torch => {
+            weights::save_torch(out, &list(encoder), None, dtype).map_err(ran)?;
+            note(&timm_call(spec));
+        }
+        Target::Facebook => {
+            weights::save_torch(out, &list(encoder), Some("model"), dtype).map_err(ran)?;
+        }
+        Target::Hf => write_hugging_face(out, spec, &encoder, dtype)?,
+        Target::Onnx => {
+            if !matches!(arguments.dtype, GivenType::F32) {
+                return Err(asked("--to onnx writes f32. Leave --dtype out"));
+            }
+            onnx::save(out, spec, &encoder, &metadata).map_err(asked)?;
+        }
+        Target::StablePretraining | Target::Safetensors => {
+            let named = encoder.into_iter().map(|(name, t)| (format!("encoder.{name}"), t));
+            write_whole_stage(arguments, &named.collect(), spec, &metadata)?;
+        }
+    }
+    Ok(())
+}
+
+/// All that the file or stage holds.
+fn write_stage(arguments: &Arguments, model: &Model, part: Option<&str>) -> Result<(), Failure> {
+    let tensors = model.encoder(part).map_err(asked)?;
+    let width = tensors.get("norm.weight").map_or(0, Tensor::len);
+    let hint = Hint { heads: arguments.heads.map(|heads| (width, heads)), grid: None };
+    let spec = model.sizes(&tensors, hint).map_err(asked)?;
+    let all: Named = match part {
+        None => model.tensors.clone(),
+        Some(_) => tensors.into_iter().map(|(name, t)| (format!("encoder.{name}"), t)).collect(),
+    };
+    write_whole_stage(arguments, &all, &spec, &metadata(model, &spec))
+}
+
+fn write_whole_stage(
+    arguments: &Arguments,
+    tensors: &Named,
+    spec: &VitSpec,
+    metadata: &HashMap<String, String>,
+) -> Result<(), Failure> {
+    let (out, dtype) = (arguments.out.as_path(), arguments.dtype.into());
+    if arguments.to == Target::StablePretraining {
+        let all = dialect::stable_pretraining(tensors, spec.grid());
+        return weights::save_torch(out, &all, Some("state_dict"), dtype).map(drop).map_err(ran);
+    }
+    // A teacher has a file of its own.
+    let own = tensors.iter().filter(|(name, _)| !name.starts_with("teacher."));
+    let own: Vec<_> = own.map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
+    weights::save_as(out, &own, metadata, dtype).map(drop).map_err(ran)
+}
+
+/// A folder with `config.json`, which is written last.
+fn write_hugging_face(
+    folder: &Path,
+    spec: &VitSpec,
+    encoder: &Named,
+    dtype: Dtype,
+) -> Result<(), Failure> {
+    let config = dialect::hugging_face_config(spec).map_err(|what| {
+        asked(format!("transformers' ViTModel has no {what}. Export to timm or onnx instead"))
+    })?;
+    let fail = |error: std::io::Error| ran(format!("cannot write {}: {error}", folder.display()));
+    fs::create_dir_all(folder).map_err(fail)?;
+    let metadata = [("format".to_owned(), "pt".to_owned())].into();
+    let tensors = dialect::hugging_face(encoder);
+    let path = folder.join("model.safetensors");
+    weights::save_as(&path, &tensors, &metadata, dtype).map_err(ran)?;
+    write_whole(&folder.join("config.json"), format!("{config:#}\n").as_bytes()).map_err(fail)?;
+    note("in Python: transformers.ViTModel.from_pretrained(FOLDER, add_pooling_layer=False)");
+    Ok(())
+}
+
+/// What a file says of itself: what it said before, and the encoder's sizes.
+fn metadata(model: &Model, spec: &VitSpec) -> HashMap<String, String> {
+    let mut metadata = model.metadata().clone();
+    metadata.insert("format".to_owned(), "pt".to_owned());
+    // Numbers, strings and booleans: JSON holds them all.
+    let sizes = serde_json::to_string(spec).expect("sizes as JSON");
+    metadata.insert(MODEL_KEY.to_owned(), sizes);
+    metadata
+}
+
+/// The call of timm that makes a model for these weights.
+fn timm_call(spec: &VitSpec) -> String {
+    let named = |size: &str| {
+        let patch = if ["huge", "giant", "gigantic"].contains(&size) { 14 } else { 16 };
+        let name = format!("vit_{size}_patch{patch}_224");
+        Some((VitSpec::from_name(&name).ok()?, name))
+    };
+    let sizes = ["tiny", "small", "base", "large", "huge", "giant", "gigantic"];
+    let widths = |spec: &VitSpec| (spec.width, spec.depth, spec.heads, spec.hidden);
+    let mut known = sizes.into_iter().filter_map(named);
+    let fits = known.find(|(named, _)| widths(named) == widths(spec));
+    // timm has the first by its name.
+    let (base, name) = fits.or_else(|| named("tiny")).expect("a name of timm");
+    let mut call = format!("timm.create_model(\"{name}\"");
+    let mut add = |differs: bool, text: String| {
+        if differs {
+            call += ", ";
+            call += &text;
+        }
+    };
+    let [[_, h, w], [_, ph, pw]] = [spec.image, spec.patch];
+    add(spec.image != base.image, format!("img_size=({h}, {w})"));
+    add(spec.patch != base.patch, format!("patch_size=({ph}, {pw})"));
+    add(spec.channels != base.channels, format!("in_chans={}", spec.channels));
+    add(spec.width != base.width, format!("embed_dim={}", spec.width));
+    add(spec.depth != base.depth, format!("depth={}", spec.depth));
+    add(spec.heads != base.heads, format!("num_heads={}", spec.heads));
+    let ratio = |spec: &VitSpec| spec.hidden as f64 / spec.width as f64;
+    add(ratio(spec) != ratio(&base), format!("mlp_ratio={}", ratio(spec)));
+    // Without a class token timm pools, and would norm after that.
+    let pooled = "class_token=False, global_pool=\"avg\", fc_norm=False";
+    add(!spec.class_token, pooled.to_owned());
+    add(spec.registers > 0, format!("reg_tokens={}", spec.registers));
+    add(spec.no_embed_class, "no_embed_class=True".to_owned());
+    add(spec.layer_scale.is_some(), "init_values=1e-5".to_owned());
+    add(spec.qk_norm, "qk_norm=True".to_owned());
+    format!("in Python: {call}, num_classes=0)")
+}

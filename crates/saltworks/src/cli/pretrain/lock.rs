@@ -1,0 +1,81 @@
+//! The lock of a run's folder: two processes must not write one run.
+
+use super::super::{Failure, asked};
+use super::folder::cannot_write;
+use crate::report::note;
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::Path;
+
+/// The name of the file that is locked.
+pub(super) const LOCK: &str = ".lock";
+
+/// Held until the process ends, however it ends.
+pub(super) struct Lock {
+    _file: File,
+    /// The folder itself, whatever its name stands for later. While it is open no other has its number.
+    folder: Option<File>,
+}
+
+impl Lock {
+    /// Locks a folder that exists.
+    pub(super) fn take(folder: &Path) -> Result<Self, Failure> {
+        let path = folder.join(LOCK);
+        let file = File::options().create(true).write(true).truncate(false).open(&path);
+        let file = file.map_err(|error| cannot_write(&path, &error))?;
+        if is_free(file.try_lock(), folder) {
+            return Ok(Self { _file: file, folder: File::open(folder).ok() });
+        }
+        Err(asked(format!(
+            "{} is in use: another saltworks process writes its run there. Wait for it, or choose              another folder with --out",
+            folder.display()
+        )))
+    }
+
+    /// Whether `folder` still names the folder that was locked, and not one made in its place.
+    #[cfg(unix)]
+    pub(super) fn is_of(&self, folder: &Path) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let number = |it: io::Result<fs::Metadata>| it.ok().map(|it| (it.dev(), it.ino()));
+        self.folder
+            .as_ref()
+            .is_none_or(|held| number(held.metadata()) == number(fs::metadata(folder)))
+    }
+
+    /// Whether `folder` still names the folder that was locked: here one in use cannot be removed.
+    #[cfg(not(unix))]
+    pub(super) fn is_of(&self, _: &Path) -> bool {
+        true
+    }
+}
+
+/// What trying to lock a folder says. Some network file systems have no locks: better a run without
+/// than none.
+fn is_free(tried: Result<(), TryLockError>, folder: &Path) -> bool {
+    match tried {
+        Ok(()) => true,
+        Err(TryLockError::WouldBlock) => false,
+        Err(TryLockError::Error(error)) => {
+            let folder = folder.display();
+            note(&format!("{folder} cannot be locked ({error}): no other process may write there"));
+            true
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two ways in which systems say that there are no locks; std knows the second alone.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_system_without_locks_takes_a_run() {
+        let (enolck, enosys) = (37, 38);
+        for code in [enolck, enosys] {
+            let error = TryLockError::Error(io::Error::from_raw_os_error(code));
+            assert!(is_free(Err(error), Path::new("run")), "{code}");
+        }
+        assert!(!is_free(Err(TryLockError::WouldBlock), Path::new("run")));
+    }
+}

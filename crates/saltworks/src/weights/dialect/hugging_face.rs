@@ -1,0 +1,147 @@
+//! transformers' ViT: models/vit and models/vit_mae. Files hold the names on the left of the table;
+//! state dicts of transformers 5 in memory those in the middle.
+
+use super::Place;
+use crate::model::VitSpec;
+use crate::weights::Named;
+use engine::Tensor;
+use serde_json::{Value, json};
+
+/// In a block: in files, in memory since transformers 5, ours.
+const BLOCK: [(&str, &str, &str); 8] = [
+    ("attention.attention.query", "attention.q_proj", "attn.q"),
+    ("attention.attention.key", "attention.k_proj", "attn.k"),
+    ("attention.attention.value", "attention.v_proj", "attn.v"),
+    ("attention.output.dense", "attention.o_proj", "attn.proj"),
+    ("layernorm_before", "layernorm_before", "norm1"),
+    ("layernorm_after", "layernorm_after", "norm2"),
+    ("intermediate.dense", "mlp.fc1", "mlp.fc1"),
+    ("output.dense", "mlp.fc2", "mlp.fc2"),
+];
+
+/// Outside the blocks.
+const OTHERS: [(&str, &str); 5] = [
+    ("embeddings.cls_token", "cls_token"),
+    ("embeddings.position_embeddings", "pos_embed"),
+    ("embeddings.patch_embeddings.projection.weight", "patch_embed.proj.weight"),
+    ("embeddings.patch_embeddings.projection.bias", "patch_embed.proj.bias"),
+    ("layernorm", "norm"),
+];
+
+/// The parts of `attn.qkv`, in its order.
+const QKV: [&str; 3] = ["attn.q", "attn.k", "attn.v"];
+
+pub(super) fn place(name: &str) -> Place {
+    let name = name.strip_prefix("vit.").unwrap_or(name);
+    let left = ["pooler.", "classifier.", "decoder.", "embeddings.mask_token"];
+    if left.iter().any(|left| name.starts_with(left)) {
+        return Place::LeftOut;
+    }
+    Place::Ours(format!("encoder.{}", translated(name).unwrap_or_else(|| name.to_owned())))
+}
+
+fn translated(name: &str) -> Option<String> {
+    if let Some((_, ours)) = OTHERS.iter().find(|(theirs, _)| *theirs == name) {
+        return Some((*ours).to_owned());
+    }
+    let (layer, kind) = name.rsplit_once('.')?;
+    if let Some((_, ours)) = OTHERS.iter().find(|(theirs, _)| *theirs == layer) {
+        return Some(format!("{ours}.{kind}"));
+    }
+    let inside = layer.strip_prefix("encoder.layer.").or_else(|| layer.strip_prefix("layers."))?;
+    let (block, part) = inside.split_once('.')?;
+    let (_, _, ours) = BLOCK.iter().find(|(file, memory, _)| [file, memory].contains(&&part))?;
+    Some(format!("blocks.{block}.{ours}.{kind}"))
+}
+
+/// Queries, keys and values as one tensor, as timm keeps them; what does not fit together is left
+/// as it is, to be told by name.
+pub(in crate::weights) fn join_qkv(tensors: &mut Named) {
+    let names: Vec<String> =
+        tensors.keys().filter(|name| name.contains(".attn.q.")).cloned().collect();
+    for name in names {
+        let parts = QKV.map(|part| name.replacen("attn.q", part, 1));
+        let found: Vec<Tensor> =
+            parts.iter().filter_map(|part| tensors.get(part).cloned()).collect();
+        let [q, k, v] = found.as_slice() else { continue };
+        if q.shape() != k.shape() || q.shape() != v.shape() {
+            continue;
+        }
+        let mut shape = q.shape().to_vec();
+        shape[0] *= 3;
+        let values = [q.as_slice(), k.as_slice(), v.as_slice()].concat();
+        parts.iter().for_each(|part| drop(tensors.remove(part)));
+        tensors.insert(name.replacen("attn.q", "attn.qkv", 1), Tensor::from_vec(values, &shape));
+    }
+}
+
+/// An encoder's tensors under the names of ViTModel's files.
+pub fn theirs(encoder: &Named) -> Vec<(String, Tensor)> {
+    let mut all = Vec::new();
+    for (name, tensor) in encoder {
+        if let Some((theirs, _)) = OTHERS.iter().find(|(_, ours)| ours == name) {
+            all.push(((*theirs).to_owned(), tensor.clone()));
+            continue;
+        }
+        let (layer, kind) = name.rsplit_once('.').unwrap_or(("", name));
+        if layer == "norm" {
+            all.push((format!("layernorm.{kind}"), tensor.clone()));
+            continue;
+        }
+        let Some((block, part)) =
+            layer.strip_prefix("blocks.").and_then(|rest| rest.split_once('.'))
+        else {
+            continue;
+        };
+        let written = |ours: &str| BLOCK.iter().find(|(_, _, name)| *name == ours);
+        let name = |theirs: &str| format!("encoder.layer.{block}.{theirs}.{kind}");
+        if part != "attn.qkv" {
+            all.extend(written(part).map(|(theirs, ..)| (name(theirs), tensor.clone())));
+            continue;
+        }
+        let mut shape = tensor.shape().to_vec();
+        shape[0] /= 3;
+        let thirds = tensor.as_slice().chunks_exact(tensor.len() / 3);
+        for (third, (theirs, ..)) in thirds.zip(QKV.iter().filter_map(|part| written(part))) {
+            all.push((name(theirs), Tensor::from_vec(third.to_vec(), &shape)));
+        }
+    }
+    all
+}
+
+/// `config.json` of a ViTModel of these sizes; what ViTModel has not is told.
+pub fn config(spec: &VitSpec) -> Result<Value, &'static str> {
+    let [frames, height, width] = spec.image;
+    let [_, ph, pw] = spec.patch;
+    let missing = [
+        (frames > 1, "clips"),
+        (!spec.class_token, "encoders without a class token"),
+        (spec.registers > 0, "registers"),
+        (spec.no_embed_class, "class tokens without a position"),
+        (spec.layer_scale.is_some(), "layer scale"),
+        (spec.qk_norm, "norms of queries and keys"),
+    ];
+    if let Some((_, what)) = missing.iter().find(|(is, _)| *is) {
+        return Err(what);
+    }
+    let side = |height: usize, width: usize| match height == width {
+        true => json!(height),
+        false => json!([height, width]),
+    };
+    Ok(json!({
+        "architectures": ["ViTModel"],
+        "attention_probs_dropout_prob": 0.0,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.0,
+        "hidden_size": spec.width,
+        "image_size": side(height, width),
+        "intermediate_size": spec.hidden,
+        "layer_norm_eps": 1e-6,
+        "model_type": "vit",
+        "num_attention_heads": spec.heads,
+        "num_channels": spec.channels,
+        "num_hidden_layers": spec.depth,
+        "patch_size": side(ph, pw),
+        "qkv_bias": true,
+    }))
+}

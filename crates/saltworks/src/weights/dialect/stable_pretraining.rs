@@ -1,0 +1,74 @@
+//! stable-pretraining 0.1.8: methods/mae.py, methods/salt.py; `state_dict` keys as
+//! tests/golden/REFERENCE.md lists them.
+
+use super::Place;
+use crate::mask::Grid;
+use crate::model::position;
+use crate::weights::Named;
+use engine::Tensor;
+
+/// The encoders: their owners there and here.
+const ENCODERS: [(&str, &str); 4] = [
+    ("encoder", "encoder"),
+    ("student", "student"),
+    ("teacher.backbone", "teacher"),
+    ("teacher", "teacher"),
+];
+
+/// Fixed, or without effect: SALT puts the mask token in the place of all that `query_proj` gives.
+const UNUSED: [&str; 4] = [
+    "predictor.pos_embed",
+    "predictor.query_proj.weight",
+    "predictor.query_proj.bias",
+    "decoder.transformer.pos_embed",
+];
+
+pub(super) fn place(name: &str) -> Place {
+    for (theirs, ours) in ENCODERS {
+        let Some(rest) = name.strip_prefix(theirs).and_then(|rest| rest.strip_prefix('.')) else {
+            continue;
+        };
+        return match rest.strip_prefix("vit.") {
+            Some(rest) if !rest.starts_with("head.") => Place::Ours(format!("{ours}.{rest}")),
+            // The patch embedding's second name, mask tokens of other methods.
+            _ => Place::LeftOut,
+        };
+    }
+    let known = name.starts_with("predictor.") || name.starts_with("decoder.");
+    if known && !UNUSED.contains(&name) { Place::Ours(name.to_owned()) } else { Place::LeftOut }
+}
+
+/// What stable-pretraining calls one of a stage's tensors, and its second name if it has one: a patch
+/// embedding is once timm's and once the masked encoder's own.
+pub fn names(ours: &str) -> (String, Option<String>) {
+    let (owner, rest) = ours.split_once('.').unwrap_or(("", ours));
+    let found = ENCODERS.iter().find(|(_, ours)| *ours == owner);
+    let Some((theirs, _)) = found else { return (ours.to_owned(), None) };
+    let second = rest.starts_with("patch_embed.proj.").then(|| format!("{theirs}.{rest}"));
+    (format!("{theirs}.vit.{rest}"), second)
+}
+
+/// A stage's tensors under stable-pretraining's names, with all that its `load_state_dict` wants
+/// besides: second names, fixed tables on `grid`, and the projection that has no effect as zeros.
+pub fn theirs(tensors: &Named, grid: Grid) -> Vec<(String, Tensor)> {
+    let mut all = Named::new();
+    for (name, tensor) in tensors {
+        let (first, second) = names(name);
+        all.extend(second.map(|second| (second, tensor.clone())));
+        all.insert(first, tensor.clone());
+    }
+    for part in ["predictor", "decoder.transformer"] {
+        let Some(projection) = tensors.get(&format!("{part}.context_proj.weight")) else {
+            continue;
+        };
+        let (width, input) = (projection.dim(0), projection.dim(1));
+        let table = position::sincos(width, grid).to_vec();
+        let table = Tensor::from_vec(table, &[1, grid.len(), width]);
+        all.insert(format!("{part}.pos_embed"), table);
+        if part == "predictor" {
+            all.insert(format!("{part}.query_proj.weight"), Tensor::zeros(&[width, input]));
+            all.insert(format!("{part}.query_proj.bias"), Tensor::zeros(&[width]));
+        }
+    }
+    all.into_iter().collect()
+}

@@ -1,0 +1,117 @@
+//! What a file is, by its first bytes.
+
+use super::{Error, torch_file};
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+/// So many bytes tell; tar's mark stands at 257.
+const START_BYTES: u64 = 512;
+
+/// Most bytes of a safetensors header, which takes many times its length when it is parsed: some
+/// hundred thousand tensors. The safetensors crate allows 100 MB.
+pub(super) const MOST_HEADER_BYTES: u64 = 16 << 20;
+
+/// How torch before 1.6 began its pickles: `MAGIC_NUMBER` of torch/serialization.py.
+const LEGACY: &[u8] = b"\x80\x02\x8A\x0A\x6C\xFC\x9C\x46\xF9\x20\x6A\xA8\x50\x19\x2E";
+
+/// Names that files of weights go by.
+const EXTENSIONS: [&str; 5] = ["safetensors", "pt", "pth", "ckpt", "bin"];
+
+/// A kind of file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// A safetensors file.
+    Safetensors,
+    /// A zip archive, as torch writes.
+    Zip,
+    /// A kind that is not read: what it is, and what to do.
+    Refused(&'static str),
+    /// None of these.
+    Unknown,
+}
+
+impl Form {
+    /// Looks at a file.
+    pub(super) fn of(path: &Path) -> Result<Self, Error> {
+        let file = File::open(path).map_err(|source| Error::read(path, source))?;
+        let mut start = Vec::new();
+        let read = file.take(START_BYTES).read_to_end(&mut start);
+        read.map_err(|source| Error::read(path, source))?;
+        Ok(Self::of_bytes(&start))
+    }
+
+    fn of_bytes(start: &[u8]) -> Self {
+        let header = start.first_chunk().map(|&length| u64::from_le_bytes(length));
+        let is_tar = start.get(257..262) == Some(b"ustar");
+        match start {
+            [b'P', b'K', 3, 4, ..] => Self::Zip,
+            _ if start.starts_with(LEGACY) || is_tar => Self::Refused(
+                "is in torch's format of before 1.6. In Python: torch.save(torch.load(OLD, \
+                 map_location=\"cpu\", weights_only=True), NEW)",
+            ),
+            [0x80, 2..=5, ..] => Self::Refused(
+                "is a bare pickle, not a file of torch.save, and reading it would run its code. In \
+                 Python, if you trust it: torch.save(pickle.load(open(OLD, \"rb\")), NEW)",
+            ),
+            [b'{', b' ' | b'\n' | b'\r' | b'\t' | b'"', ..] => Self::Refused(
+                "is JSON: if it is the index of a model in several files, join them. In Python: \
+                 transformers.AutoModel.from_pretrained(FOLDER).save_pretrained(NEW, \
+                 max_shard_size=\"1TB\")",
+            ),
+            _ if start.starts_with(b"version https://git-lfs") => Self::Refused(
+                "is a pointer of Git LFS, not the file itself. In its repository: git lfs pull",
+            ),
+            [.., _]
+                if header.is_some_and(|header| header <= MOST_HEADER_BYTES)
+                    && start.get(8) == Some(&b'{') =>
+            {
+                Self::Safetensors
+            }
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// Whether a file holds weights, or by its name should: not data.
+pub fn is_weights(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let named = EXTENSIONS.iter().any(|extension| name.ends_with(&format!(".{extension}")));
+    if named || name.ends_with(".index.json") {
+        return path.is_file();
+    }
+    path.is_file()
+        && match Form::of(path) {
+            Ok(Form::Safetensors) => true,
+            Ok(Form::Zip) => torch_file::is_torch(path),
+            _ => false,
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_bytes_tell_what_a_file_is() {
+        let mut tar = [0; 512];
+        tar[257..262].copy_from_slice(b"ustar");
+        let legacy = [LEGACY, b"M\xE9\x03."].concat();
+        let cases: [(&[u8], &str); 7] = [
+            (b"PK\x03\x04", "Zip"),
+            (b"\x02\0\0\0\0\0\0\0{}", "Safetensors"),
+            (&legacy, "format of before 1.6. In Python: torch.save(torch.load(OLD"),
+            (&tar, "format of before 1.6"),
+            (b"\x80\x04\x95", "bare pickle"),
+            (b"{\n  \"weight_map\": {", "index of a model in several files"),
+            (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+        ];
+        for (start, words) in cases {
+            let form = format!("{:?}", Form::of_bytes(start));
+            assert!(form.contains(words), "{form}");
+        }
+        for start in [&b""[..], b"PK", b"\x80", b"{", b"\0\0\x08\x03\0\0\0\0\0", &[0xFF; 600]] {
+            assert_eq!(Form::of_bytes(start), Form::Unknown);
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The encoder as an ONNX graph (opset 17): images in, tokens out, for any batch.
+//!
+//! `images` [B, C, H, W], normalised as in training -> `tokens` [B, P + N, D] after the final norm,
+//! `mean` [B, D] of the patch tokens and, where there is one, `cls` [B, D].
+
+mod graph;
+mod proto;
+
+use super::{Error, Named};
+use crate::files::write_whole;
+use crate::model::VitSpec;
+use engine::Tensor;
+use graph::Attribute::{Float, Int, Ints};
+use graph::{Axis, Graph};
+use proto::Message;
+use std::collections::HashMap;
+use std::path::Path;
+
+/// LayerNormalization came with it.
+const OPSET: i64 = 17;
+
+/// ONNX 1.12, the first with opset 17.
+const IR_VERSION: i64 = 8;
+
+/// A message of protobuf is smaller than 2 GiB.
+const MOST_BYTES: usize = (1 << 31) - (1 << 20);
+
+/// timm's ε.
+const EPS: f32 = 1e-6;
+
+/// Writes the encoder of these sizes, its tensors under timm's names, to `path`; `metadata` goes
+/// along.
+pub fn save(
+    path: &Path,
+    spec: &VitSpec,
+    tensors: &Named,
+    metadata: &HashMap<String, String>,
+) -> Result<(), Error> {
+    let fail =
+        |problem: String, advice| Error::Fit { path: path.display().to_string(), problem, advice };
+    if spec.image[0] != 1 {
+        let problem = format!("the encoder sees clips of {} frames", spec.image[0]);
+        return Err(fail(problem, "ONNX is written for encoders of images"));
+    }
+    let bytes = size_of::<f32>() * tensors.values().map(Tensor::len).sum::<usize>();
+    if bytes > MOST_BYTES {
+        let problem = format!("its tensors take {bytes} bytes, an ONNX file holds {MOST_BYTES}");
+        return Err(fail(problem, "Export to safetensors instead"));
+    }
+    let mut writer = Writer { graph: Graph::default(), spec, tensors };
+    writer.encoder().map_err(|name| {
+        let advice = "Set the model's sizes to those of the file, or choose another file";
+        fail(format!("missing {name}"), advice)
+    })?;
+    let model = model(&writer.graph.finish("encoder"), metadata);
+    let written = write_whole(path, model.as_bytes());
+    written.map_err(|source| Error::Write { path: path.display().to_string(), source })
+}
+
+/// The ModelProto around a graph.
+fn model(graph: &Message, metadata: &HashMap<String, String>) -> Message {
+    let mut sorted: Vec<_> = metadata.iter().collect();
+    sorted.sort();
+    let pair = |(key, value): &(&String, &String)| Message::default().text(1, key).text(2, value);
+    let pairs: Vec<_> = sorted.iter().map(pair).collect();
+    let opset = Message::default().text(1, "").int(2, OPSET);
+    Message::default()
+        .int(1, IR_VERSION)
+        .text(2, "saltworks")
+        .text(3, env!("CARGO_PKG_VERSION"))
+        .message(7, graph)
+        .message(8, &opset)
+        .messages(14, &pairs)
+}
+
+struct Writer<'a> {
+    graph: Graph,
+    spec: &'a VitSpec,
+    tensors: &'a Named,
+}
+
+/// The name of a tensor that is missing.
+type Missing = String;
+
+impl Writer<'_> {
+    fn encoder(&mut self) -> Result<(), Missing> {
+        let (spec, width) = (self.spec, self.spec.width);
+        let [_, height, length] = spec.image;
+        let batch = || Axis::Any("batch");
+        let axes = [batch(), Axis::Of(spec.channels), Axis::Of(height), Axis::Of(length)];
+        self.graph.input("images", &axes);
+        let mut x = self.embed()?; // [B, P + N, D]
+        for block in 0..spec.depth {
+            x = self.block(&x, &format!("blocks.{block}"))?;
+        }
+        let tokens = self.norm(&x, "norm")?;
+        let count = spec.prefix() + spec.grid().len();
+        self.graph.named_node("Identity", &[&tokens], "tokens", &[]);
+        self.graph.output("tokens", &[batch(), Axis::Of(count), Axis::Of(width)]);
+        let patches = self.tokens_of(&tokens, spec.prefix(), count);
+        let mean = [Ints("axes", &[1]), Int("keepdims", 0)];
+        self.graph.named_node("ReduceMean", &[&patches], "mean", &mean);
+        self.graph.output("mean", &[batch(), Axis::Of(width)]);
+        if spec.class_token {
+            let first = self.graph.number(0);
+            self.graph.named_node("Gather", &[&tokens, &first], "cls", &[Int("axis", 1)]);
+            self.graph.output("cls", &[batch(), Axis::Of(width)]);
+        }
+        Ok(())
+    }
+
+    /// Patches [B, N, D] by a convolution, then class token, registers and positions.
+    fn embed(&mut self) -> Result<String, Missing> {
+        let spec = self.spec;
+        let [_, ph, pw] = spec.patch.map(|side| side as i64);
+        let (width, patches) = (spec.width as i64, spec.grid().len() as i64);
+        let weight = self.constant("patch_embed.proj.weight")?;
+        let bias = self.constant("patch_embed.proj.bias")?;
+        let attributes = [Ints("kernel_shape", &[ph, pw]), Ints("strides", &[ph, pw])];
+        let x = self.graph.node("Conv", &["images", &weight, &bias], &attributes);
+        let x = self.reshape(&x, &[0, width, patches]);
+        let x = self.transpose(&x, &[0, 2, 1]); // [B, N, D]
+        let position = self.constant("pos_embed")?;
+        let x = match spec.no_embed_class {
+            true => self.graph.node("Add", &[&x, &position], &[]),
+            false => x,
+        };
+        let mut parts = Vec::new();
+        for (name, count) in
+            [("cls_token", usize::from(spec.class_token)), ("reg_token", spec.registers)]
+        {
+            if count > 0 {
+                parts.push(self.for_each_image(name, count as i64)?);
+            }
+        }
+        parts.push(x);
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        let x = self.graph.node("Concat", &parts, &[Int("axis", 1)]);
+        Ok(match spec.no_embed_class {
+            true => x,
+            false => self.graph.node("Add", &[&x, &position], &[]),
+        })
+    }
+
+    /// A token [1, count, D] once for each image of the batch.
+    fn for_each_image(&mut self, name: &str, count: i64) -> Result<String, Missing> {
+        let token = self.constant(name)?;
+        let shape = self.graph.node("Shape", &["images"], &[Int("start", 0), Int("end", 1)]);
+        let rest = self.graph.list(&[count, self.spec.width as i64]);
+        let shape = self.graph.node("Concat", &[&shape, &rest], &[Int("axis", 0)]);
+        Ok(self.graph.node("Expand", &[&token, &shape], &[]))
+    }
+
+    /// x + γ attention(norm(x)), then x + γ MLP(norm(x)).
+    fn block(&mut self, x: &str, name: &str) -> Result<String, Missing> {
+        let y = self.norm(x, &format!("{name}.norm1"))?;
+        let y = self.attention(&y, &format!("{name}.attn"))?;
+        let x = self.residual(x, &y, &format!("{name}.ls1"))?;
+        let y = self.norm(&x, &format!("{name}.norm2"))?;
+        let y = self.linear(&y, &format!("{name}.mlp.fc1"))?;
+        let y = self.gelu(&y);
+        let y = self.linear(&y, &format!("{name}.mlp.fc2"))?;
+        self.residual(&x, &y, &format!("{name}.ls2"))
+    }
+
+    fn residual(&mut self, x: &str, y: &str, scale: &str) -> Result<String, Missing> {
+        let y = match self.spec.layer_scale {
+            None => y.to_owned(),
+            Some(_) => {
+                let gamma = self.constant(&format!("{scale}.gamma"))?;
+                self.graph.node("Mul", &[y, &gamma], &[])
+            }
+        };
+        Ok(self.graph.node("Add", &[x, &y], &[]))
+    }
+
+    fn attention(&mut self, x: &str, name: &str) -> Result<String, Missing> {
+        let (width, heads) = (self.spec.width, self.spec.heads);
+        let (tokens, dim) = (self.spec.prefix() + self.spec.grid().len(), width / heads);
+        let [tokens, heads, dim] = [tokens, heads, dim].map(|size| size as i64);
+        let qkv = self.linear(x, &format!("{name}.qkv"))?;
+        let qkv = self.reshape(&qkv, &[0, tokens, 3, heads, dim]);
+        let qkv = self.transpose(&qkv, &[2, 0, 3, 1, 4]); // [3, B, A, N, E]
+        let [mut q, mut k, v] = [0, 1, 2].map(|place| {
+            let place = self.graph.number(place);
+            self.graph.node("Gather", &[&qkv, &place], &[Int("axis", 0)])
+        });
+        if self.spec.qk_norm {
+            q = self.norm(&q, &format!("{name}.q_norm"))?;
+            k = self.norm(&k, &format!("{name}.k_norm"))?;
+        }
+        let q = self.times(&q, (dim as f32).powf(-0.5));
+        let k = self.transpose(&k, &[0, 1, 3, 2]);
+        let scores = self.graph.node("MatMul", &[&q, &k], &[]);
+        let shares = self.graph.node("Softmax", &[&scores], &[Int("axis", -1)]);
+        let mixed = self.graph.node("MatMul", &[&shares, &v], &[]); // [B, A, N, E]
+        let mixed = self.transpose(&mixed, &[0, 2, 1, 3]);
+        let mixed = self.reshape(&mixed, &[0, tokens, width as i64]);
+        self.linear(&mixed, &format!("{name}.proj"))
+    }
+
+    /// x (1 + erf(x/√2))/2: opset 17 has no GELU.
+    fn gelu(&mut self, x: &str) -> String {
+        let scaled = self.times(x, std::f32::consts::FRAC_1_SQRT_2);
+        let erf = self.graph.node("Erf", &[&scaled], &[]);
+        let one = self.graph.scalar(1.0);
+        let sum = self.graph.node("Add", &[&erf, &one], &[]);
+        let product = self.graph.node("Mul", &[x, &sum], &[]);
+        self.times(&product, 0.5)
+    }
+
+    /// x wᵀ + b.
+    fn linear(&mut self, x: &str, name: &str) -> Result<String, Missing> {
+        let weight = self.tensor(&format!("{name}.weight"))?;
+        let (rows, columns) = (weight.dim(0), weight.dim(1));
+        let from = weight.as_slice();
+        let transposed: Vec<f32> =
+            (0..rows * columns).map(|place| from[place % rows * columns + place / rows]).collect();
+        let weight = self.graph.floats(&format!("{name}.weight"), &[columns, rows], &transposed);
+        let bias = self.constant(&format!("{name}.bias"))?;
+        let product = self.graph.node("MatMul", &[x, &weight], &[]);
+        Ok(self.graph.node("Add", &[&product, &bias], &[]))
+    }
+
+    fn norm(&mut self, x: &str, name: &str) -> Result<String, Missing> {
+        let weight = self.constant(&format!("{name}.weight"))?;
+        let bias = self.constant(&format!("{name}.bias"))?;
+        let attributes = [Int("axis", -1), Float("epsilon", EPS)];
+        Ok(self.graph.node("LayerNormalization", &[x, &weight, &bias], &attributes))
+    }
+
+    fn times(&mut self, x: &str, factor: f32) -> String {
+        let factor = self.graph.scalar(factor);
+        self.graph.node("Mul", &[x, &factor], &[])
+    }
+
+    fn reshape(&mut self, x: &str, shape: &[i64]) -> String {
+        let shape = self.graph.list(shape);
+        self.graph.node("Reshape", &[x, &shape], &[])
+    }
+
+    fn transpose(&mut self, x: &str, axes: &[i64]) -> String {
+        self.graph.node("Transpose", &[x], &[Ints("perm", axes)])
+    }
+
+    /// Tokens first..end of [B, N, D].
+    fn tokens_of(&mut self, x: &str, first: usize, end: usize) -> String {
+        let [first, end, axis] = [first, end, 1].map(|value| self.graph.list(&[value as i64]));
+        self.graph.node("Slice", &[x, &first, &end, &axis], &[])
+    }
+
+    fn tensor(&self, name: &str) -> Result<Tensor, Missing> {
+        self.tensors.get(name).cloned().ok_or_else(|| name.to_owned())
+    }
+
+    fn constant(&mut self, name: &str) -> Result<String, Missing> {
+        let tensor = self.tensor(name)?;
+        Ok(self.graph.floats(name, tensor.shape(), tensor.as_slice()))
+    }
+}

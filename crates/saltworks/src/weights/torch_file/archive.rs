@@ -1,0 +1,109 @@
+//! A zip archive as torch's writer makes it: records stored as they are, each from a multiple of 64
+//! bytes on (caffe2/serialize/inline_container.cc; PKWARE, APPNOTE.TXT 6.3).
+
+use flate2::Crc;
+use std::io::{self, Write};
+
+/// Where a record may begin, so that it can be mapped into memory.
+const ALIGNMENT: u64 = 64;
+
+/// Sizes and places from here on stand in the fields of zip64.
+const ZIP64_FROM: u64 = u32::MAX as u64;
+
+/// An archive that is being written, from its first byte on.
+pub(super) struct ArchiveWriter<'a> {
+    file: &'a mut dyn Write,
+    at: u64,
+    directory: Vec<u8>,
+    records: u64,
+}
+
+impl<'a> ArchiveWriter<'a> {
+    /// An archive without records.
+    pub(super) fn new(file: &'a mut dyn Write) -> Self {
+        Self { file, at: 0, directory: Vec::new(), records: 0 }
+    }
+
+    /// Adds a record.
+    pub(super) fn record(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let (offset, size) = (self.at, bytes.len() as u64);
+        let sizes = if size < ZIP64_FROM { vec![] } else { vec![size, size] };
+        let far = if offset < ZIP64_FROM { vec![] } else { vec![offset] };
+        let mut crc = Crc::new();
+        crc.update(bytes);
+        let fields = |extra: &[u8]| fields(name, crc.sum(), size, extra.len());
+
+        let mut extra = zip64(&sizes);
+        extra.extend(padding(offset + (30 + name.len() + extra.len()) as u64));
+        self.write(&[b"PK\x03\x04", &fields(&extra)[..], name.as_bytes(), &extra].concat())?;
+        self.write(bytes)?;
+
+        // The directory says the same without padding, and where the record's header is.
+        let extra = zip64(&[sizes, far].concat());
+        self.directory.extend([b"PK\x01\x02\x2D\0", &fields(&extra)[..], &[0; 10]].concat());
+        self.directory.extend([&short(offset), name.as_bytes(), &extra].concat());
+        self.records += 1;
+        Ok(())
+    }
+
+    /// Writes the directory. As torch's, the end always has a record of zip64, too.
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        let (begin, records) = (self.at, self.records);
+        let directory = std::mem::take(&mut self.directory);
+        let size = directory.len() as u64;
+        self.write(&directory)?;
+        let numbers = |numbers: &[u64]| -> Vec<u8> {
+            numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
+        };
+        let end = self.at;
+        self.write(b"PK\x06\x06")?;
+        self.write(&numbers(&[44]))?;
+        self.write(b"\x2D\0\x2D\0\0\0\0\0\0\0\0\0")?;
+        self.write(&numbers(&[records, records, size, begin]))?;
+        self.write(b"PK\x06\x07\0\0\0\0")?;
+        self.write(&numbers(&[end]))?;
+        self.write(b"\x01\0\0\0PK\x05\x06\0\0\0\0")?;
+        let records = (records.min(u64::from(u16::MAX)) as u16).to_le_bytes();
+        self.write(&[records, records].concat())?;
+        self.write(&[&short(size)[..], &short(begin), &[0, 0]].concat())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.at += bytes.len() as u64;
+        self.file.write_all(bytes)
+    }
+}
+
+/// What both headers of a record say. Version 4.5 knows zip64; the name is UTF-8; the record is
+/// stored; the time is the first of 1980.
+fn fields(name: &str, crc: u32, size: u64, extra_len: usize) -> Vec<u8> {
+    let mut fields = b"\x2D\0\0\x08\0\0\0\0\x21\0".to_vec();
+    fields.extend(crc.to_le_bytes());
+    fields.extend([short(size), short(size)].concat());
+    fields.extend((name.len() as u16).to_le_bytes());
+    fields.extend((extra_len as u16).to_le_bytes());
+    fields
+}
+
+/// A number of a header, or what stands there if zip64 has it.
+fn short(number: u64) -> [u8; 4] {
+    (number.min(ZIP64_FROM) as u32).to_le_bytes()
+}
+
+/// The extra field of zip64, if there is anything to say.
+fn zip64(numbers: &[u64]) -> Vec<u8> {
+    if numbers.is_empty() {
+        return Vec::new();
+    }
+    let size = (8 * numbers.len() as u16).to_le_bytes();
+    let numbers = numbers.iter().flat_map(|number| number.to_le_bytes());
+    [1, 0].into_iter().chain(size).chain(numbers).collect()
+}
+
+/// torch's extra field `FB` that moves the record, which would begin at `begin`, to a multiple of
+/// [`ALIGNMENT`].
+fn padding(begin: u64) -> Vec<u8> {
+    let begin = begin + 4;
+    let len = (begin.next_multiple_of(ALIGNMENT) - begin) as usize;
+    [b"FB", &(len as u16).to_le_bytes()[..], &vec![b'Z'; len]].concat()
+}

@@ -1,0 +1,104 @@
+//! What a pickle describes: values that name each other by number, since they may be shared.
+
+use crate::weights::dtype::Kind;
+
+/// A value's number in [`Values`].
+pub(super) type Id = u32;
+
+/// All values of a pickle.
+pub(super) type Values<'a> = Vec<Value<'a>>;
+
+/// A value; texts lie in the pickle.
+#[derive(Debug)]
+pub(super) enum Value<'a> {
+    /// `None`
+    None,
+    /// A truth value.
+    Bool(bool),
+    /// A whole number of at most 64 bits.
+    Integer(i64),
+    /// A floating-point number.
+    Float(f64),
+    /// A text.
+    Text(&'a str),
+    /// Its items.
+    Tuple(Vec<Id>),
+    /// Its items.
+    List(Vec<Id>),
+    /// Keys and values, in the order they were set.
+    Dict(Vec<(Id, Id)>),
+    /// A class or function, which stays a name.
+    Global(Global<'a>),
+    /// A record of the archive.
+    Storage(Storage<'a>),
+    /// A tensor.
+    Tensor(Box<View<'a>>),
+    /// What a class or function that is not carried out would have made, with the items that were
+    /// set in it as in a dictionary.
+    Object(Id, Vec<(Id, Id)>),
+    /// Something that no tensor needs: bytes, sets, large numbers.
+    Other,
+}
+
+/// The name of a class or function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Global<'a> {
+    /// Its module.
+    pub(super) module: &'a str,
+    /// Its name there.
+    pub(super) name: &'a str,
+}
+
+/// Values that lie in a record of the archive.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Storage<'a> {
+    /// Their type; bytes if there is none.
+    pub(super) kind: Option<&'static Kind>,
+    /// The record's name behind `data/`.
+    pub(super) key: &'a str,
+    /// How many values.
+    pub(super) values: u64,
+}
+
+/// A tensor: where its values lie in a storage. As the file says: not checked yet.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct View<'a> {
+    /// Type of the values.
+    pub(super) kind: &'static Kind,
+    /// Name of the storage's record.
+    pub(super) key: &'a str,
+    /// Bytes of the storage.
+    pub(super) bytes: u64,
+    /// The first value.
+    pub(super) offset: u64,
+    /// Sizes, outermost first.
+    pub(super) shape: Vec<u64>,
+    /// Values from one index of an axis to the next.
+    pub(super) strides: Vec<u64>,
+}
+
+impl View<'_> {
+    /// Checks that the tensor lies in its storage and is not larger; gives its number of values.
+    pub(super) fn check(&self) -> Result<u64, String> {
+        let (key, shape) = (self.key, &self.shape);
+        let stored = self.bytes / self.kind.size as u64;
+        let too_large = || {
+            format!(
+                "is {shape:?}, its storage {key} has {stored} values. Save it with .clone(), or make \
+                 the file again"
+            )
+        };
+        // As if no axis were empty, so that no product of sizes overflows anywhere.
+        let product = |sides: &[u64]| sides.iter().try_fold(1_u64, |n, &d| n.checked_mul(d.max(1)));
+        let most = product(shape).filter(|&most| most <= i64::MAX as u64).ok_or_else(too_large)?;
+        if shape.contains(&0) {
+            return Ok(0);
+        }
+        let mut last = Some(self.offset);
+        for (&size, &stride) in shape.iter().zip(&self.strides) {
+            last = (size - 1).checked_mul(stride).and_then(|step| last?.checked_add(step));
+        }
+        let inside = most <= stored && last.is_some_and(|last| last < stored);
+        if inside { Ok(most) } else { Err(too_large()) }
+    }
+}

@@ -1,0 +1,142 @@
+//! Weights as stable-pretraining, transformers and facebookresearch/mae leave them, and back:
+//! tests/golden/dialect_*, made by make_dialects.py.
+
+use engine::check::{assert_close, rel_l2};
+use engine::ops::Images;
+use engine::{Tape, Tensor};
+use saltworks::mask::Grid;
+use saltworks::model::{Encoder, Patches, Read};
+use saltworks::weights::dialect::{self, Dialect};
+use saltworks::weights::{self, Hint, Model, Named};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
+}
+
+/// Two heads of 16: nothing but `config.json` tells of them.
+const HINT: Hint = Hint { heads: Some((32, 2)), grid: None };
+
+/// The encoder's tokens [B (P + N), D] of the golden images.
+fn tokens(encoder: &Encoder, features: &Named) -> Vec<f32> {
+    let images = &features["images"];
+    let [b, c, h, w] = images.shape() else { panic!("{:?}", images.shape()) };
+    let images = Images::f32(images.as_slice(), [*b, *c, 1, *h, *w]).unwrap();
+    let tape = Tape::inference();
+    encoder.forward(&tape, &images, Patches::All, Read::All, None).unwrap().tokens.to_vec()
+}
+
+fn features() -> Named {
+    weights::load(&golden("dialect_features.safetensors")).unwrap().tensors
+}
+
+#[test]
+fn encoders_of_every_dialect_give_the_features_they_gave_at_home() {
+    let features = features();
+    for (file, part, wanted, dialect) in [
+        ("dialect_spt_mae.ckpt", None, "spt_mae", Dialect::StablePretraining),
+        ("dialect_spt_salt.ckpt", None, "spt_salt", Dialect::StablePretraining),
+        ("dialect_spt_salt.ckpt", Some("teacher"), "spt_salt_teacher", Dialect::StablePretraining),
+        ("dialect_facebook.pth", None, "facebook", Dialect::Facebook),
+        ("dialect_hf", None, "hf", Dialect::HuggingFace),
+        ("dialect_hf_mae", None, "hf_mae", Dialect::HuggingFace),
+        ("dialect_hf_memory.pt", None, "hf_memory", Dialect::HuggingFace),
+    ] {
+        let model = Model::open(&golden(file)).unwrap();
+        assert_eq!(model.dialect, dialect, "{file}");
+        // A folder of transformers needs no hint.
+        let hint = if model.path().ends_with("model.safetensors") { Hint::default() } else { HINT };
+        let encoder = model.load_encoder(part, hint, None).unwrap().encoder;
+        let got = tokens(&encoder, &features);
+        assert_close(wanted, &got, features[wanted].as_slice(), rel_l2(1e-5), "f32, two blocks");
+    }
+}
+
+/// What a dialect's writer gives, against the names and values of the file it was read from.
+fn assert_same(wanted: &Named, written: Vec<(String, Tensor)>, without: &[&str]) {
+    let written: Named = written.into_iter().collect();
+    let names = |named: &Named| -> BTreeSet<String> { named.keys().cloned().collect() };
+    let left: BTreeSet<String> = names(wanted)
+        .into_iter()
+        .filter(|name| !without.iter().any(|w| name.contains(w)))
+        .collect();
+    assert_eq!(names(&written), left);
+    for name in left.iter().filter(|name| !name.contains("query_proj")) {
+        assert_eq!(written[name].shape(), wanted[name].shape(), "{name}");
+        let close = if name.ends_with("pos_embed") { 1e-6 } else { 0.0 };
+        let [got, want] = [&written, wanted].map(|named| named[name].to_vec());
+        assert_close(name, &got, &want, rel_l2(close), "copied; fixed tables are made again");
+    }
+}
+
+#[test]
+fn every_dialect_is_written_as_it_was_read() {
+    let grid = Grid { t: 1, h: 4, w: 4 };
+    let file = golden("dialect_spt_mae.ckpt");
+    let mae = Model::open(&file).unwrap();
+    let written = dialect::stable_pretraining(&mae.tensors, grid);
+    assert_same(&weights::load(&file).unwrap().tensors, written, &[]);
+
+    let file = golden("dialect_spt_salt.ckpt");
+    let salt = Model::open(&file).unwrap();
+    let at_home = weights::load(&file).unwrap().tensors;
+    let unwrapped = at_home
+        .iter()
+        .map(|(name, tensor)| (name.strip_prefix("model.").unwrap().to_owned(), tensor.clone()));
+    let unwrapped: Named = unwrapped.collect();
+    let written = dialect::stable_pretraining(&salt.tensors, grid);
+    assert!(written.iter().any(|(name, _)| name == "predictor.query_proj.weight"));
+    assert_same(&unwrapped, written, &[]);
+
+    let hf = Model::open(&golden("dialect_hf")).unwrap();
+    let encoder = hf.encoder(None).unwrap();
+    let at_home = weights::load(&golden("dialect_hf/model.safetensors")).unwrap().tensors;
+    assert_same(&at_home, dialect::hugging_face(&encoder), &["pooler"]);
+    let config = dialect::hugging_face_config(&hf.sizes(&encoder, Hint::default()).unwrap());
+    let at_home = std::fs::read_to_string(golden("dialect_hf/config.json")).unwrap();
+    let at_home: serde_json::Value = serde_json::from_str(&at_home).unwrap();
+    for (key, value) in config.unwrap().as_object().unwrap() {
+        assert_eq!(*value, at_home[key], "{key}");
+    }
+}
+
+#[test]
+fn what_is_missing_or_too_much_is_told_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w.safetensors");
+    let mut named = Model::open(&golden("dialect_facebook.pth")).unwrap().encoder(None).unwrap();
+    named.remove("blocks.1.attn.proj.bias");
+    named.insert("blocks.0.attn.rel_pos".to_owned(), Tensor::zeros(&[3]));
+    named.insert("head.weight".to_owned(), Tensor::zeros(&[5, 32]));
+    let list: Vec<_> = named.into_iter().collect();
+    weights::save(&path, &list, &[].into()).unwrap();
+    let model = Model::open(&path).unwrap();
+    assert_eq!(model.left_out, ["head.weight"]);
+    let message = model.load_encoder(None, HINT, None).err().unwrap().to_string();
+    for words in ["missing blocks.1.attn.proj.bias", "unexpected blocks.0.attn.rel_pos"] {
+        assert!(message.contains(words), "{message}");
+    }
+    let message = Model::open(&golden("eval.safetensors")).unwrap_err().to_string();
+    assert!(message.contains("holds no vision transformer"), "{message}");
+    let message = model.encoder(Some("teacher")).unwrap_err().to_string();
+    assert!(message.contains("holds no teacher, only encoder"), "{message}");
+    // 32 wide: no size of timm's, and no multiple of 64.
+    let message = model.load_encoder(None, Hint::default(), None).err().unwrap().to_string();
+    assert!(message.contains("how many heads"), "{message}");
+}
+
+#[test]
+fn a_position_table_is_brought_to_images_of_another_size() {
+    let model = Model::open(&golden("dialect_hf")).unwrap();
+    let loaded = model.load_encoder(None, Hint::default(), Some([1, 48, 24])).unwrap();
+    let [from, to] = loaded.resized.unwrap();
+    assert_eq!((from, to), (Grid { t: 1, h: 4, w: 4 }, Grid { t: 1, h: 6, w: 3 }));
+    assert_eq!(loaded.encoder.spec().image, [1, 48, 24]);
+    // The table's values are held against timm's in golden.rs; here it must be the one that is used.
+    let table = &model.encoder(None).unwrap()["pos_embed"];
+    let want = saltworks::model::position::resample(table.as_slice(), 32, 1, from, to);
+    let got = engine::Module::parameters(&loaded.encoder);
+    let got = got.iter().find(|(name, _)| name == "pos_embed").unwrap().1.value().to_vec();
+    assert_eq!(got, want);
+}
