@@ -64,7 +64,7 @@ def with_masks(model, context, target=None):
     if isinstance(model, MAE):
         model.encoder.masking = Given(context)
     else:
-        both = torch.as_tensor(np.array(context)), torch.as_tensor(np.array(target))
+        both = torch.as_tensor(context), torch.as_tensor(target)
         model._generate_masks = lambda *_: both
     return model
 

@@ -19,6 +19,7 @@ from saltworks._saltworks import (
     SALTOutput,
     __version__,
     clip_grad_norm,
+    encoder_weights,
     multi_block_mask,
     pretrain,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "SALTOutput",
     "__version__",
     "clip_grad_norm",
+    "encoder_weights",
     "multi_block_mask",
     "pretrain",
 ]

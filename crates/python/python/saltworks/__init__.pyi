@@ -259,6 +259,10 @@ class AdamW:
 def clip_grad_norm(params: Sequence[Parameter], max_norm: float) -> float:
     """Scales all gradients to an L2 norm of at most max_norm; the norm they had."""
 
+def encoder_weights(path: Path) -> dict[str, Floats]:
+    """The encoder of a checkpoint under timm's names: safetensors or torch's file, of saltworks, timm,
+    stable-pretraining, facebookresearch/mae or transformers."""
+
 class Loader:
     """Batches of (images [B, C, size, size], labels int32 [B], -1 without one)."""
 

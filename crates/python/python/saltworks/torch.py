@@ -14,7 +14,6 @@ in ``.grad``; the loss alone is differentiable. All is float32 on the CPU.
 
 import copy
 from dataclasses import dataclass, fields
-from os import fspath
 from typing import Optional
 
 import torch
@@ -357,14 +356,8 @@ class SALT(_Model):
 
     @classmethod
     def from_checkpoint(cls, ckpt_path, encoder_name="vit_tiny_patch16_224", **kwargs):
-        """The encoder of stage 1 as the teacher: a safetensors file, or one that torch.load reads."""
-        if fspath(ckpt_path).endswith(".safetensors"):
-            encoder = _saltworks.encoder_weights(ckpt_path)
-        else:
-            state = torch.load(ckpt_path, map_location="cpu", weights_only=True)
-            state = state.get("state_dict", state)
-            prefix = "encoder."
-            encoder = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)} or state
+        """The encoder of stage 1 as the teacher, from any file that saltworks.encoder_weights reads."""
+        encoder = saltworks.encoder_weights(ckpt_path)
         return cls(encoder_name=encoder_name, teacher_state_dict=encoder, **kwargs)
 
     def forward(self, images, context_idx=None, target_idx=None) -> SALTOutput:
