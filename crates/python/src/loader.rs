@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use saltworks::data::{self, Crop, LoaderOptions, Normalize, Order, Source, Transform};
 use saltworks::range::Range;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -39,7 +39,7 @@ impl Loader {
     #[allow(clippy::too_many_arguments)] // keywords
     fn new(
         py: Python<'_>,
-        path: String,
+        path: PathBuf,
         batch: usize,
         size: usize,
         channels: usize,
@@ -79,7 +79,7 @@ impl Loader {
             normalize: Normalize { mean: by_channel(bytes.mean), std: by_channel(bytes.std) },
             max_unreadable,
         };
-        let source = py.detach(|| data::open(Path::new(&path), [0; 3])).map_err(raised)?;
+        let source = py.detach(|| data::open(&path, [0; 3])).map_err(raised)?;
         options.validate(source.as_ref()).map_err(raised)?;
         if shuffle && source.len() < batch {
             let found = source.len();

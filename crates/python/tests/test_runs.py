@@ -125,10 +125,15 @@ def test_what_a_callback_raises_ends_the_run_which_can_go_on(tmp_path):
 
 def test_ctrl_c_ends_a_run_after_a_checkpoint(tmp_path):
     long = {**TINY, "stage": [{**TINY["stage"][0], "steps": 1_000_000}]}
-    # As a terminal does, to this process.
-    threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    # As a terminal does, to this process, while it waits for a step.
+    interrupt = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+
+    def callback(step):
+        if step["step"] == 3:
+            interrupt.start()
+
     with pytest.raises(KeyboardInterrupt):
-        saltworks.pretrain(long, out=tmp_path / "run")
+        saltworks.pretrain(long, out=tmp_path / "run", callback=callback)
     assert list((tmp_path / "run" / "checkpoints").iterdir())
 
 

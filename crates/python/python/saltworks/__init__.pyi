@@ -268,7 +268,7 @@ class Loader:
 
     def __init__(
         self,
-        path: str,
+        path: Path,
         batch: int = 64,
         size: int = 224,
         channels: int = 3,
