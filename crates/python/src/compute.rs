@@ -20,7 +20,7 @@ pub(crate) fn on_threads<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 /// What has been recorded and waits for its backward pass.
 pub(crate) enum Recording {
     /// The tape and the loss at its end.
-    Ready(Tape, Tensor),
+    Ready(Box<(Tape, Tensor)>),
     /// The gradients were made.
     Walked,
     /// The weights have changed since.
@@ -69,7 +69,8 @@ impl Turn {
             let (made, recording) = on_threads(|| {
                 let tape = if keep { Tape::new() } else { Tape::inference() };
                 let (made, loss) = work(&tape)?;
-                let recording = if keep { Recording::Ready(tape, loss) } else { Recording::None };
+                let recording =
+                    if keep { Recording::Ready(Box::new((tape, loss))) } else { Recording::None };
                 Ok((made, Arc::new(Mutex::new(recording))))
             })?;
             held.retain(|known| known.strong_count() > 0);
@@ -89,7 +90,8 @@ impl Turn {
                 _ => Recording::Walked,
             };
             match std::mem::replace(&mut *recording, next) {
-                Recording::Ready(tape, loss) => {
+                Recording::Ready(recorded) => {
+                    let (tape, loss) = *recorded;
                     Ok(on_threads(move || tape.backward_scaled(&loss, scale)))
                 }
                 other => Err(other),
@@ -116,7 +118,7 @@ impl Turn {
 pub(crate) fn forget_recordings(held: &mut Held<'_>) {
     for recording in held.drain(..).filter_map(|known| known.upgrade()) {
         let mut recording = lock(&recording);
-        if matches!(*recording, Recording::Ready(..)) {
+        if matches!(*recording, Recording::Ready(_)) {
             *recording = Recording::Stale;
         }
     }

@@ -22,9 +22,9 @@ use pyo3::prelude::*;
 fn _saltworks(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<model::Model>()?;
-    module.add_class::<mae::MAE>()?;
+    module.add_class::<mae::PyMae>()?;
     module.add_class::<mae::MAEOutput>()?;
-    module.add_class::<salt::SALT>()?;
+    module.add_class::<salt::PySalt>()?;
     module.add_class::<salt::SALTOutput>()?;
     module.add_class::<parameter::Parameter>()?;
     module.add_class::<masking::MultiBlockMasking>()?;

@@ -61,13 +61,13 @@ impl MAEOutput {
 }
 
 /// Stage 1: an encoder of the visible patches and a decoder of the pixels of the others.
-#[pyclass(frozen, extends = Model, subclass, module = "saltworks")]
-pub(crate) struct MAE {
+#[pyclass(frozen, name = "MAE", extends = Model, subclass, module = "saltworks")]
+pub(crate) struct PyMae {
     method: Mae,
     masking: Masking,
 }
 
-impl MAE {
+impl PyMae {
     /// The masks given, or the next ones drawn; all that is not visible is a target.
     fn masks(
         &self,
@@ -133,7 +133,7 @@ fn masking_of(
 }
 
 #[pymethods]
-impl MAE {
+impl PyMae {
     /// As SALT, with a pixel decoder. `loss_type` is "mse" or "smooth_l1"; `norm_pix_loss` normalises
     /// the pixels of each patch; `masking` takes the place of `mask_ratio` and `block_size`.
     #[new]

@@ -69,8 +69,8 @@ impl SALTOutput {
 
 /// Stage 2 of SALT: a frozen teacher, a student that sees the context patches, and a predictor of the
 /// teacher's latents at the target patches.
-#[pyclass(frozen, extends = Model, subclass, module = "saltworks")]
-pub(crate) struct SALT {
+#[pyclass(frozen, name = "SALT", extends = Model, subclass, module = "saltworks")]
+pub(crate) struct PySalt {
     method: Salt,
     masking: Masking,
 }
@@ -83,7 +83,7 @@ struct Settings {
     seed: u64,
 }
 
-impl SALT {
+impl PySalt {
     fn build(
         py: Python<'_>,
         teacher: Encoder,
@@ -141,7 +141,7 @@ impl SALT {
 }
 
 #[pymethods]
-impl SALT {
+impl PySalt {
     /// `encoder_name` is timm's (vit_tiny_patch16_224); further keyword arguments change its sizes, as
     /// timm's of the same names: img_size, patch_size, in_chans, embed_dim, depth, num_heads,
     /// mlp_ratio, class_token, reg_tokens, no_embed_class, init_values, qk_norm, drop_path_rate.

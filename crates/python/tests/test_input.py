@@ -133,8 +133,10 @@ def test_files_that_are_not_there_are_named(tmp_path):
     broken.write_bytes(b"not weights")
     with pytest.raises(ValueError, match="no whole safetensors file"):
         saltworks.Encoder(weights=broken)
-    with pytest.raises(OSError):
+    with pytest.raises(ValueError, match="is a folder without config.json"):
         saltworks.Encoder(weights=tmp_path)
+    with pytest.raises(OSError, match="cannot read"):
+        saltworks.Encoder(weights=broken / "inside")
 
 
 def test_block_masks_are_blocks_of_the_asked_size():

@@ -355,7 +355,7 @@ mod tests {
     #[test]
     fn keys_as_json_are_the_same_recipe() {
         let recipe = load(None, &[]).unwrap();
-        let keys = serde_json::to_value(&toml::Value::try_from(&recipe).unwrap()).unwrap();
+        let keys = serde_json::to_value(toml::Value::try_from(&recipe).unwrap()).unwrap();
         assert_eq!(from_json(&keys, &[]).unwrap(), recipe);
         let message = |keys| from_json(&keys, &[]).unwrap_err().to_string();
         assert!(message(serde_json::json!({ "sead": 1 })).contains("Did you mean `seed`"));
