@@ -19,14 +19,47 @@ pub(crate) struct Cell {
 }
 
 struct State {
-    value: Tensor,
-    grad: Option<Tensor>,
+    value: Stored,
+    grad: Option<Stored>,
+}
+
+/// A tensor that changes in place wherever it can.
+struct Stored {
+    tensor: Tensor,
+    /// Whether somebody outside knows where its values lie.
+    pinned: bool,
+}
+
+impl Stored {
+    fn new(tensor: Tensor) -> Self {
+        Self { tensor, pinned: false }
+    }
+
+    /// The values to write. Handles given out before keep the old values in a buffer of their own,
+    /// unless the values are pinned: then there must be none.
+    fn unique(&mut self) -> ViewMut<'_> {
+        if !self.pinned {
+            make_unique(&mut self.tensor);
+        }
+        // make_unique left this the only handle.
+        self.tensor.view_mut().expect("no tape or tensor that holds a pinned parameter's values")
+    }
+
+    /// Where the values lie from now on.
+    fn pin(&mut self) -> *mut f32 {
+        if !self.pinned {
+            self.unique();
+            self.pinned = true;
+        }
+        self.tensor.as_slice().as_ptr().cast_mut()
+    }
 }
 
 impl Parameter {
     /// A parameter called `name` (for messages) of this value.
     pub fn new(name: impl Into<String>, value: Tensor) -> Self {
-        let state = Mutex::new(State { value: value.with_slot(None), grad: None });
+        let state = State { value: Stored::new(value.with_slot(None)), grad: None };
+        let state = Mutex::new(state);
         Self { cell: Arc::new(Cell { name: name.into(), frozen: AtomicBool::new(false), state }) }
     }
 
@@ -46,17 +79,17 @@ impl Parameter {
 
     /// The value, untracked.
     pub fn value(&self) -> Tensor {
-        self.cell.lock().value.clone()
+        self.cell.lock().value.tensor.clone()
     }
 
     /// Sizes of the value.
     pub fn shape(&self) -> Vec<usize> {
-        self.cell.lock().value.shape().to_vec()
+        self.cell.lock().value.tensor.shape().to_vec()
     }
 
     /// The gradient gathered since the last `zero_grad`, if any came.
     pub fn grad(&self) -> Option<Tensor> {
-        self.cell.lock().grad.clone()
+        self.cell.lock().grad.as_ref().map(|grad| grad.tensor.clone())
     }
 
     /// Sets the gradient to zero, keeping its buffer.
@@ -67,23 +100,37 @@ impl Parameter {
     /// Replaces the value by as many others.
     pub fn set_value(&self, values: &[f32]) -> Result<()> {
         let mut state = self.cell.lock();
-        expect_count("set_value", "the number of values", values.len(), state.value.len())?;
-        state.value = Tensor::from_vec(values, state.value.shape());
+        let count = state.value.tensor.len();
+        expect_count("set_value", "the number of values", values.len(), count)?;
+        state.value.unique().host().copy_from_slice(values);
         Ok(())
+    }
+
+    /// Where the values lie in host memory, for as long as any handle to this parameter lives: from
+    /// now on they change in place alone. To change them while a tape or a tensor still holds them
+    /// panics from now on, as nothing else would leave both right: drop what was recorded first.
+    pub fn pin_value(&self) -> *mut f32 {
+        self.cell.lock().value.pin()
+    }
+
+    /// [`Parameter::pin_value`] of the gradient, if one came.
+    pub fn pin_grad(&self) -> Option<*mut f32> {
+        self.cell.lock().grad.as_mut().map(Stored::pin)
     }
 
     /// Hands out untracked values from now on.
     pub(crate) fn freeze(&self) {
         self.cell.frozen.store(true, Ordering::Relaxed);
-        self.cell.lock().grad = None;
+        let grad = &mut self.cell.lock().grad;
+        if grad.as_ref().is_some_and(|grad| !grad.pinned) {
+            *grad = None;
+        }
     }
 
     /// Calls `change` with the gradient to write, if there is one.
     pub(crate) fn with_grad(&self, change: impl FnOnce(ViewMut<'_>)) {
         if let Some(grad) = &mut self.cell.lock().grad {
-            make_unique(grad);
-            // make_unique left this the only handle.
-            change(grad.view_mut().expect("a unique gradient"));
+            change(grad.unique());
         }
     }
 
@@ -91,9 +138,7 @@ impl Parameter {
     pub(crate) fn update(&self, change: impl FnOnce(ViewMut<'_>, &Tensor)) {
         let state = &mut *self.cell.lock();
         let Some(grad) = &state.grad else { return };
-        make_unique(&mut state.value);
-        // make_unique left this the only handle.
-        change(state.value.view_mut().expect("a unique value"), grad);
+        change(state.value.unique(), &grad.tensor);
     }
 }
 
@@ -106,10 +151,10 @@ impl Cell {
     /// Adds to elements `offset..offset + len` of the gradient through `add`, which does `+=`.
     pub(crate) fn accumulate(&self, offset: usize, len: usize, add: impl FnOnce(ViewMut<'_>)) {
         let state = &mut *self.lock();
-        let grad = state.grad.get_or_insert_with(|| Tensor::lasting_zeros(state.value.shape()));
-        make_unique(grad);
-        // make_unique left this the only handle.
-        add(grad.view_mut().expect("a unique gradient").range(offset..offset + len));
+        let grad = state
+            .grad
+            .get_or_insert_with(|| Stored::new(Tensor::lasting_zeros(state.value.tensor.shape())));
+        add(grad.unique().range(offset..offset + len));
     }
 }
 
@@ -178,5 +223,56 @@ impl<M> std::ops::Deref for Frozen<M> {
     type Target = M;
     fn deref(&self) -> &M {
         &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Tape;
+    use crate::ops::{self, LossKind};
+    use crate::optim::AdamW;
+
+    fn trained(w: &Parameter, optimizer: &mut AdamW) {
+        let x = Tensor::from_vec([1.0, 2.0], &[1, 2]);
+        let target = Tensor::zeros(&[1, 1]);
+        let tape = Tape::new();
+        let y = ops::linear(&tape, &x, &w.tensor(), None).unwrap();
+        let loss = ops::loss(&tape, &y, &target, LossKind::Mse, None).unwrap();
+        w.zero_grad();
+        tape.backward(&loss).unwrap();
+        optimizer.step([("w", w, 0.1, 0.0)]);
+    }
+
+    #[test]
+    fn pinned_values_and_gradients_stay_where_they_are() {
+        let w = Parameter::new("w", Tensor::from_vec([1.0, 1.0], &[1, 2]));
+        let mut optimizer = AdamW::new((0.9, 0.95), 1e-8);
+        assert_eq!(w.pin_grad(), None);
+        trained(&w, &mut optimizer);
+        let (value, grad) = (w.pin_value(), w.pin_grad().unwrap());
+        trained(&w, &mut optimizer);
+        w.set_value(&[3.0, 4.0]).unwrap();
+        w.freeze();
+        assert_eq!(w.value().as_slice().as_ptr(), value.cast_const());
+        assert_eq!(w.grad().unwrap().as_slice().as_ptr(), grad.cast_const());
+        assert_eq!(w.value().to_vec(), [3.0, 4.0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "no tape or tensor that holds")]
+    fn a_pinned_value_that_a_tape_holds_is_not_changed() {
+        let w = Parameter::new("w", Tensor::zeros(&[2]));
+        w.pin_value();
+        let _held = w.value();
+        w.set_value(&[1.0, 2.0]).unwrap();
+    }
+
+    #[test]
+    fn a_handle_keeps_values_that_are_not_pinned() {
+        let w = Parameter::new("w", Tensor::zeros(&[2]));
+        let held = w.value();
+        w.set_value(&[1.0, 2.0]).unwrap();
+        assert_eq!((held.to_vec(), w.value().to_vec()), (vec![0.0, 0.0], vec![1.0, 2.0]));
     }
 }

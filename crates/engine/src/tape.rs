@@ -11,9 +11,8 @@ use crate::shape::expect_count;
 use crate::watch::{Trouble, Watch};
 use crate::{Error, Parameter, Result, Tensor};
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 /// Where a tensor's gradient goes.
@@ -53,7 +52,8 @@ impl Slot {
     }
 }
 
-type Backward = Box<dyn FnOnce(&mut Gradients, Tensor) -> Result<()>>;
+/// `Send`: a tape may be walked back by another thread than the one that recorded it.
+type Backward = Box<dyn FnOnce(&mut Gradients, Tensor) -> Result<()> + Send>;
 
 struct Node {
     op: &'static str,
@@ -191,7 +191,7 @@ impl Tape {
         result: Buffer,
         shape: &[usize],
         inputs: &[&Tensor],
-        backward: impl FnOnce(&mut Gradients, Tensor) -> Result<()> + 'static,
+        backward: impl FnOnce(&mut Gradients, Tensor) -> Result<()> + Send + 'static,
     ) -> Tensor {
         self.record_tensor(op, Tensor::new(result, shape), inputs, backward)
     }
@@ -202,7 +202,7 @@ impl Tape {
         op: &'static str,
         tensor: Tensor,
         inputs: &[&Tensor],
-        backward: impl FnOnce(&mut Gradients, Tensor) -> Result<()> + 'static,
+        backward: impl FnOnce(&mut Gradients, Tensor) -> Result<()> + Send + 'static,
     ) -> Tensor {
         if let Some(watch) = &self.watch {
             watch.borrow_mut().result(op, &tensor, inputs);
@@ -214,7 +214,7 @@ impl Tape {
         &self,
         op: &'static str,
         tensor: Tensor,
-        backward: impl FnOnce(&mut Gradients, Tensor) -> Result<()> + 'static,
+        backward: impl FnOnce(&mut Gradients, Tensor) -> Result<()> + Send + 'static,
     ) -> Tensor {
         let mut nodes = self.nodes.borrow_mut();
         nodes.push(Node { op, shape: tensor.shape().to_vec(), backward: Box::new(backward) });
@@ -231,7 +231,7 @@ impl Tape {
     pub fn checkpoint(
         &self,
         x: &Tensor,
-        forward: impl Fn(&Self, &Tensor) -> Result<Tensor> + 'static,
+        forward: impl Fn(&Self, &Tensor) -> Result<Tensor> + Send + 'static,
     ) -> Result<Tensor> {
         if !self.checkpointing || !self.tracks(&[x]) {
             return forward(self, x);
@@ -243,11 +243,11 @@ impl Tape {
         let (x, timed) = (x.clone(), self.timed);
         Ok(self.push("checkpoint", y, move |gradients, dy| {
             let again = Self { timed, ..Self::on(gradients.device, true) };
-            let dx = Rc::new(RefCell::new(None));
+            let dx = Arc::new(Mutex::new(None));
             let input = again.push("x", x.detach(), {
                 let dx = dx.clone();
                 move |_, gradient| {
-                    dx.replace(Some(gradient));
+                    *lock(&dx) = Some(gradient);
                     Ok(())
                 }
             });
@@ -256,7 +256,7 @@ impl Tape {
                 again.backward_of(&y, dy)?;
             }
             gradients.again = again.costs();
-            let dx = dx.take();
+            let dx = lock(&dx).take();
             dx.map_or(Ok(()), |dx| gradients.add(&x, dx))
         }))
     }
@@ -310,6 +310,11 @@ impl Tape {
         }
         Ok(())
     }
+}
+
+/// What is written in one go needs no care for a panic elsewhere.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Keeps a tape from recording while it lives.

@@ -332,7 +332,13 @@ fn mae_gives_the_references_loss_outputs_and_gradients() {
     for name in ["block_norm", "block_raw", "random_norm", "random_raw"] {
         let golden = Golden::read(&format!("mae_{name}"));
         let norm = if name.ends_with("norm") { PixelNorm::Joint } else { PixelNorm::None };
-        let (_, masks, step) = step(&golden, &mae(&golden, norm));
+        let method = mae(&golden, norm);
+        let (images, masks, step) = step(&golden, &method);
+        let (seen, all) = method.step_with_all(&Tape::inference(), &images, &masks, KEY).unwrap();
+        golden.compare("output/loss", &seen.loss);
+        let all = all.as_slice();
+        let want = golden.tensor("output/predictions");
+        assert_close("every patch", all, want.as_slice(), rel_l2(1e-5), FORWARD);
         // The reference predicts every patch, in the order of the grid; ours the masked ones.
         for (output, got) in [("predictions", step.predictions), ("targets", step.targets)] {
             let all = golden.tensor(&format!("output/{output}"));

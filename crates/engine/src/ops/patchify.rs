@@ -25,8 +25,11 @@ pub struct Images {
 #[derive(Clone)]
 enum Data {
     U8 { bytes: Arc<[u8]>, mean: Vec<f32>, std: Vec<f32> },
-    F32(Arc<[f32]>),
+    F32(Values),
 }
+
+/// Values that somebody owns.
+type Values = Arc<dyn AsRef<[f32]> + Send + Sync>;
 
 impl Images {
     /// Bytes; a value v of channel c stands for (v/255 - mean_c)/std_c.
@@ -44,10 +47,13 @@ impl Images {
     }
 
     /// Values normalised already.
-    pub fn f32(values: impl Into<Arc<[f32]>>, shape: [usize; 5]) -> Result<Self> {
-        let values = values.into();
-        expect_count("images", "the number of values", values.len(), shape.iter().product())?;
-        Ok(Self { shape, data: Data::F32(values) })
+    pub fn f32(
+        values: impl AsRef<[f32]> + Send + Sync + 'static,
+        shape: [usize; 5],
+    ) -> Result<Self> {
+        let count = values.as_ref().len();
+        expect_count("images", "the number of values", count, shape.iter().product())?;
+        Ok(Self { shape, data: Data::F32(Arc::new(values)) })
     }
 
     /// [B, C, T, H, W] in pixels.
@@ -76,7 +82,7 @@ impl Images {
     fn pixels(&self) -> Pixels<'_> {
         match &self.data {
             Data::U8 { bytes, mean, std } => Pixels::U8 { data: bytes, mean, std },
-            Data::F32(values) => Pixels::F32(values),
+            Data::F32(values) => Pixels::F32((**values).as_ref()),
         }
     }
 }

@@ -50,14 +50,21 @@ enum Command {
     Replay(replay::Arguments),
 }
 
+pub use pretrain::{Asked, Watch, pretrain};
+
 /// Why a command did not finish.
-enum Failure {
+pub enum Failure {
     /// What was asked cannot be done, or an image cannot be read: for the user to correct.
     Asked(Box<dyn std::error::Error>),
     /// The run failed.
     Run(Box<dyn std::error::Error>),
-    /// Stopped by a signal; what to know then.
-    Interrupted { signal: i32, text: String },
+    /// Stopped by a signal, or by the caller.
+    Interrupted {
+        /// Its number; 0 where the caller asked.
+        signal: i32,
+        /// What to know then.
+        text: String,
+    },
 }
 
 /// For `map_err`: an error in what was asked.
@@ -87,7 +94,7 @@ fn interrupted(stop: &Stop, when: &str, folder: &Path) -> Failure {
 /// Parses the command line, runs the command and prints an error, once.
 pub fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::Pretrain(arguments) => pretrain::run(&arguments),
+        Command::Pretrain(arguments) => pretrain::run(arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),

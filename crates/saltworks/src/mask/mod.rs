@@ -15,7 +15,7 @@ pub use batch::Masks;
 pub use block::Block;
 pub use grid::Grid;
 pub use ijepa::IJepa;
-pub use multi_block::{Blocks, Draw, MultiBlock, SideLimit};
+pub use multi_block::{Blocks, Draw, MultiBlock, SideLimit, block_masks};
 pub use random::{Random, Spread};
 
 use serde::{Deserialize, Serialize};

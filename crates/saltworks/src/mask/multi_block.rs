@@ -134,6 +134,31 @@ impl MultiBlock {
     }
 }
 
+/// One plane [H·W] for each (scale, aspect ratio), true inside its block; equal ones get blocks of one
+/// size: the reference's `multi_block_mask`.
+pub fn block_masks(grid: Grid, blocks: &[(Range, Range)], seed: u64) -> Result<Vec<Vec<bool>>> {
+    for &(scale, aspect_ratio) in blocks {
+        let given = Blocks { count: 1, scale, aspect_ratio };
+        MultiBlock { context: given, ..MultiBlock::default() }.check()?;
+    }
+    let sampler = MultiBlock::default();
+    let mut random = Random::new(seed, "block masks", 0);
+    let mut sizes: Vec<((Range, Range), (usize, usize))> = Vec::new();
+    for &(scale, aspect_ratio) in blocks {
+        if !sizes.iter().any(|(known, _)| *known == (scale, aspect_ratio)) {
+            let size = sampler.size(Blocks { count: 1, scale, aspect_ratio }, grid, &mut random);
+            sizes.push(((scale, aspect_ratio), size));
+        }
+    }
+    let drawn = blocks.iter().map(|block| {
+        let mut plane = vec![false; grid.plane()];
+        let size = sizes.iter().find(|(known, _)| known == block).map_or((1, 1), |found| found.1);
+        place(size, grid, &mut random).places(grid).for_each(|place| plane[place] = true);
+        plane
+    });
+    Ok(drawn.collect())
+}
+
 /// A block of this size anywhere on the grid.
 pub(super) fn place((height, width): (usize, usize), grid: Grid, random: &mut Random) -> Rectangle {
     let top = random.below(grid.h - height + 1);

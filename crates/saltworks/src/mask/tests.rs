@@ -228,3 +228,26 @@ fn settings_out_of_range_are_named() {
     let block = Block { size: 0, ..Block::default() };
     assert!(message(Masking::Block(block)).contains("size is 0"));
 }
+
+#[test]
+fn equal_blocks_have_one_size_and_fill_a_rectangle() {
+    let grid = Grid::image(14, 14);
+    let [large, small] = [Range::new(0.85, 1.0), Range::new(0.15, 0.2)];
+    let blocks = [(large, Range::new(1.0, 1.0)), (small, Range::new(0.75, 1.5))];
+    let list = [blocks[0], blocks[1], blocks[1], blocks[1]];
+    for seed in 0..50 {
+        let planes = block_masks(grid, &list, seed).unwrap();
+        let areas: Vec<_> =
+            planes.iter().map(|plane| plane.iter().filter(|&&x| x).count()).collect();
+        assert!(areas[0] > 130 && (20..50).contains(&areas[1]), "{areas:?}");
+        assert!(areas[1..].iter().all(|&area| area == areas[1]), "{areas:?}");
+        for (plane, area) in planes.iter().zip(areas) {
+            let has = |place: &dyn Fn(usize) -> usize| {
+                (0..14).filter(|&line| (0..196).any(|at| plane[at] && place(at) == line)).count()
+            };
+            assert_eq!(has(&|at| at / 14) * has(&|at| at % 14), area);
+        }
+    }
+    let none = [(Range::new(0.0, 0.1), Range::new(1.0, 1.0))];
+    assert!(block_masks(grid, &none, 0).is_err());
+}

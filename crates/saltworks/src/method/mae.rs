@@ -3,7 +3,7 @@
 
 use super::{Method, Step, context_embedding};
 use crate::mask::Masks;
-use crate::model::{Encoder, Patches, PixelDecoder, Read, StepKey, TransformerSpec};
+use crate::model::{Encoded, Encoder, Patches, PixelDecoder, Read, StepKey, TransformerSpec};
 use engine::ops::{self, Images, LossKind, PatchOrder};
 use engine::{Module, Parameter, Result, Tape, Tensor};
 
@@ -61,6 +61,52 @@ impl Mae {
         self.encoder
     }
 
+    /// [`Method::step`], and the pixels foretold of every patch, seen ones too [B N, p C]: what the
+    /// reference returns. The masks' lists must cover the grid. Costs more in the decoder's last block.
+    pub fn step_with_all(
+        &self,
+        tape: &Tape,
+        images: &Images,
+        masks: &Masks,
+        key: StepKey,
+    ) -> Result<(Step, Tensor)> {
+        let visible = Patches::Some(&masks.context);
+        let encoded = self.encoder.forward(tape, images, visible, Read::All, Some(key))?;
+        let context = encoded.patches(tape)?; // [K, D]
+        let all = self.decoder.forward_all(tape, &context, masks, Some(key))?; // [B N, p C]
+        let predictions = ops::gather(tape, &all, &masks.target_global())?; // [M, p C]
+        Ok((self.judge(tape, images, masks, &encoded, predictions)?, all))
+    }
+
+    /// Whole images encoded and decoded [B N, p C], nothing masked.
+    pub fn reconstruct(&self, tape: &Tape, images: &Images) -> Result<Tensor> {
+        let encoded = self.encoder.forward(tape, images, Patches::All, Read::All, None)?;
+        let every: Vec<u32> = (0..self.encoder.grid().len() as u32).collect();
+        let (context, target) = (vec![every; images.samples()], vec![vec![]; images.samples()]);
+        let masks = Masks { grid: self.encoder.grid(), context, target };
+        self.decoder.forward_all(tape, &encoded.patches(tape)?, &masks, None)
+    }
+
+    /// Compares predictions [M, p C] with the pixels.
+    fn judge(
+        &self,
+        tape: &Tape,
+        images: &Images,
+        masks: &Masks,
+        encoded: &Encoded,
+        predictions: Tensor,
+    ) -> Result<Step> {
+        let targets = self.targets(tape, images, masks)?;
+        Ok(Step {
+            loss: ops::loss(tape, &predictions, &targets, self.options.loss, None)?,
+            embedding: context_embedding(tape, encoded, self.encoder.spec().class_token)?,
+            target_count: predictions.rows(),
+            context_tokens: masks.context.iter().map(Vec::len).sum(),
+            predictions,
+            targets,
+        })
+    }
+
     /// Pixels of the target patches [M, p C], in the order the decoder gives them.
     fn targets(&self, tape: &Tape, images: &Images, masks: &Masks) -> Result<Tensor> {
         let spec = self.encoder.spec();
@@ -96,15 +142,7 @@ impl Method for Mae {
         let encoded = self.encoder.forward(tape, images, visible, Read::All, Some(key))?;
         let context = encoded.patches(tape)?; // [K, D]
         let predictions = self.decoder.forward(tape, &context, masks, Some(key))?;
-        let targets = self.targets(tape, images, masks)?;
-        Ok(Step {
-            loss: ops::loss(tape, &predictions, &targets, self.options.loss, None)?,
-            embedding: context_embedding(tape, &encoded, self.encoder.spec().class_token)?,
-            target_count: predictions.rows(),
-            context_tokens: context.rows(),
-            predictions,
-            targets,
-        })
+        self.judge(tape, images, masks, &encoded, predictions)
     }
 
     fn visit(&self, f: &mut dyn FnMut(&str, &Parameter)) {

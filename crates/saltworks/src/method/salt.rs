@@ -103,6 +103,11 @@ impl Salt {
         })
     }
 
+    /// The encoder that teaches.
+    pub fn teacher(&self) -> &Teacher {
+        &self.teacher
+    }
+
     /// The trained encoder.
     pub fn into_student(self) -> Encoder {
         self.student

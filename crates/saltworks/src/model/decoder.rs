@@ -45,10 +45,25 @@ impl PixelDecoder {
         masks: &Masks,
         key: Option<StepKey>,
     ) -> Result<Tensor> {
+        self.transformer.forward(tape, context, &self.query(tape)?, masks, key)
+    }
+
+    /// [`PixelDecoder::forward`] for every patch: those of each sample in the order of the grid
+    /// [K + M, patch_len].
+    pub fn forward_all(
+        &self,
+        tape: &Tape,
+        context: &Tensor,
+        masks: &Masks,
+        key: Option<StepKey>,
+    ) -> Result<Tensor> {
+        self.transformer.forward_all(tape, context, &self.query(tape)?, masks, key)
+    }
+
+    /// [1, D]
+    fn query(&self, tape: &Tape) -> Result<Tensor> {
         let token = self.mask_token.tensor();
-        let token = token.reshape(&[1, token.len()])?;
-        let query = self.query_proj.forward(tape, &token)?; // [1, D]
-        self.transformer.forward(tape, context, &query, masks, key)
+        self.query_proj.forward(tape, &token.reshape(&[1, token.len()])?)
     }
 }
 

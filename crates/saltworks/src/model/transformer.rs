@@ -92,17 +92,45 @@ impl Transformer {
         masks: &Masks,
         key: Option<StepKey>,
     ) -> Result<Tensor> {
+        let joint = Joint::new(masks);
+        let x = self.embed(tape, context, query, masks, &joint)?; // [K + M, D]
+        let wanted = Wanted { rows: &joint.query_rows, segments: &joint.query_segments };
+        let x = self.blocks.forward(tape, x, &joint.segments, Some(&wanted), key)?; // [M, D]
+        self.output_proj.forward(tape, &self.final_norm.forward(tape, &x)?)
+    }
+
+    /// [`Transformer::forward`] with outputs at the context patches too [K + M, O]: those of each
+    /// sample in the order of the grid.
+    pub(crate) fn forward_all(
+        &self,
+        tape: &Tape,
+        context: &Tensor,
+        query: &Tensor,
+        masks: &Masks,
+        key: Option<StepKey>,
+    ) -> Result<Tensor> {
+        let joint = Joint::new(masks);
+        let x = self.embed(tape, context, query, masks, &joint)?; // [K + M, D]
+        let x = self.blocks.forward(tape, x, &joint.segments, None, key)?;
+        let x = ops::gather(tape, &x, &joint.in_grid_order())?;
+        self.output_proj.forward(tape, &self.final_norm.forward(tape, &x)?)
+    }
+
+    fn embed(
+        &self,
+        tape: &Tape,
+        context: &Tensor,
+        query: &Tensor,
+        masks: &Masks,
+        joint: &Joint,
+    ) -> Result<Tensor> {
         let sides = |grid: Grid| [grid.t, grid.h, grid.w];
         expect_shape("predictor", "the masks' grid", &sides(masks.grid), &sides(self.grid))?;
         let count = masks.context.iter().map(Vec::len).sum();
         expect_count("predictor", "the number of context tokens", context.rows(), count)?;
         let context = self.context_proj.forward(tape, context)?; // [K, D]
-        let joint = Joint::new(masks);
         let position = Some((&self.position, &joint.places[..]));
-        let x = ops::assemble(tape, &context, &[query], &joint.rows, position)?; // [K + M, D]
-        let wanted = Wanted { rows: &joint.query_rows, segments: &joint.query_segments };
-        let x = self.blocks.forward(tape, x, &joint.segments, Some(&wanted), key)?; // [M, D]
-        self.output_proj.forward(tape, &self.final_norm.forward(tape, &x)?)
+        ops::assemble(tape, &context, &[query], &joint.rows, position)
     }
 }
 
@@ -148,5 +176,16 @@ impl Joint {
             query_rows,
             query_segments: masks.target_segments(),
         }
+    }
+
+    /// The rows of each sample, sorted by their place in the grid.
+    fn in_grid_order(&self) -> Vec<u32> {
+        let samples = 0..self.segments.len();
+        let sorted = samples.flat_map(|b| {
+            let mut rows: Vec<_> = self.segments.range(b).collect();
+            rows.sort_unstable_by_key(|&row| self.places[row]);
+            rows
+        });
+        sorted.map(|row| row as u32).collect()
     }
 }

@@ -46,6 +46,17 @@ pub fn from_text(origin: &str, text: &str, overrides: &Overrides) -> Result<Reci
     Ok(recipe)
 }
 
+/// As [`load`], from the same tree of keys as JSON.
+pub fn from_json(keys: &serde_json::Value, overrides: &Overrides) -> Result<Recipe, RecipeError> {
+    let origin = "the recipe given";
+    let text = toml::to_string(keys).map_err(|error| RecipeError::Text {
+        origin: origin.to_owned(),
+        line: 1,
+        problem: format!("it cannot be written as TOML: {error}"),
+    })?;
+    from_text(origin, &text, overrides)
+}
+
 fn parse(origin: &str, text: &str) -> Result<Recipe, RecipeError> {
     toml::from_str(text).map_err(|error| text_error(origin, text, &error))
 }
@@ -339,6 +350,16 @@ mod tests {
         let recipe = load(None, &[]).unwrap();
         let text = toml::to_string(&recipe).unwrap();
         assert_eq!(parse("itself", &text).unwrap(), recipe);
+    }
+
+    #[test]
+    fn keys_as_json_are_the_same_recipe() {
+        let recipe = load(None, &[]).unwrap();
+        let keys = serde_json::to_value(toml::Value::try_from(&recipe).unwrap()).unwrap();
+        assert_eq!(from_json(&keys, &[]).unwrap(), recipe);
+        let message = |keys| from_json(&keys, &[]).unwrap_err().to_string();
+        assert!(message(serde_json::json!({ "sead": 1 })).contains("Did you mean `seed`"));
+        assert!(message(serde_json::json!({ "seed": null })).contains("recipe given"));
     }
 
     #[test]

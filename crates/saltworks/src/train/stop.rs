@@ -27,6 +27,11 @@ impl Stop {
         Ok(stop)
     }
 
+    /// As if this signal had come, for whoever hears of a wish to end by other ways.
+    pub fn ask(&self, signal: i32) {
+        self.0.store(signal as usize, Ordering::Relaxed);
+    }
+
     /// The last signal that came, if one did.
     pub fn signal(&self) -> Option<i32> {
         let signal = self.0.load(Ordering::Relaxed);

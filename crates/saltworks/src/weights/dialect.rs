@@ -5,7 +5,7 @@ mod stable_pretraining;
 
 pub(super) use hugging_face::join_qkv;
 pub use hugging_face::{config as hugging_face_config, theirs as hugging_face};
-pub use stable_pretraining::theirs as stable_pretraining;
+pub use stable_pretraining::{names as stable_pretraining_names, theirs as stable_pretraining};
 
 use serde::Serialize;
 use std::fmt;

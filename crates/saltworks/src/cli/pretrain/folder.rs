@@ -3,7 +3,7 @@
 use super::super::replay::STEP;
 use super::super::setup::Images;
 use super::super::{Failure, asked, ran};
-use super::Arguments;
+use super::Asked;
 use super::lock::{LOCK, Lock};
 use crate::files::{self, Record, write_whole};
 use crate::recipe::{self, Checkpointing, Recipe};
@@ -79,14 +79,14 @@ impl Folder {
 
     /// Makes the folder of a new run, or finds how far the one in it has come.
     pub(super) fn open(
-        arguments: &Arguments,
+        place: &Asked,
         recipe: &Recipe,
         images: &Images,
         threads: usize,
     ) -> Result<Self, Failure> {
-        let out = &arguments.out;
+        let out = &place.out;
         let fresh = !out.exists();
-        if !arguments.overwrite {
+        if !place.overwrite {
             keep_others(recipe, out)?;
         }
         fs::create_dir_all(out).map_err(|error| cannot_write(out, &error))?;
@@ -95,12 +95,12 @@ impl Folder {
         let mut folder =
             Self { path: out.clone(), state: State::default(), fresh, resumed: false, lock };
         let holds_run = out.join(RECIPE).exists();
-        if holds_run && !replaces(arguments) {
-            folder.go_on(arguments, recipe, &data)?;
+        if holds_run && !replaces(place) {
+            folder.go_on(place, recipe, &data)?;
             return Ok(folder);
         }
         keep_teachers(recipe, out)?;
-        if arguments.overwrite {
+        if place.overwrite {
             remove_run(recipe, out).map_err(|error| cannot_write(out, &error))?;
         }
         folder.state.data = data;
@@ -121,7 +121,7 @@ impl Folder {
 
     /// Reads how far the run in the folder has come; one of another recipe, or of other data, stays
     /// as it is.
-    fn go_on(&mut self, arguments: &Arguments, recipe: &Recipe, data: &str) -> Result<(), Failure> {
+    fn go_on(&mut self, place: &Asked, recipe: &Recipe, data: &str) -> Result<(), Failure> {
         let out = self.path.display();
         let state = self.path.join(STATE);
         let bytes = fs::read(&state).map_err(|error| {
@@ -137,7 +137,7 @@ impl Folder {
                 state.display()
             ))
         })?;
-        if self.state.finished && !arguments.resume {
+        if self.state.finished && !place.resume {
             return Err(asked(format!(
                 "{out} holds a run already, and it is finished. Choose another folder with --out, \
                  or add --overwrite; --resume shows its results"
@@ -329,14 +329,14 @@ impl Folder {
 
 /// Whether a run in the folder is to be replaced. Slurm runs the same command again when it requeues
 /// a job: then `--overwrite` must not cost the run.
-fn replaces(arguments: &Arguments) -> bool {
+fn replaces(place: &Asked) -> bool {
     let restarts = std::env::var("SLURM_RESTART_COUNT").ok();
     let restarted =
         restarts.and_then(|count| count.parse().ok()).is_some_and(|count: u64| count > 0);
-    if arguments.overwrite && restarted {
+    if place.overwrite && restarted {
         note("--overwrite is left aside: this is a requeued Slurm job, its run goes on");
     }
-    arguments.overwrite && !restarted
+    place.overwrite && !restarted
 }
 
 /// A recipe without what changes no bit: threads, when checkpoints are written, activation

@@ -11,11 +11,13 @@ mod unreadable;
 
 use super::setup;
 use super::{Failure, asked, ran, use_threads};
-use crate::recipe;
+use crate::recipe::{self, Recipe};
+use crate::report::StepReport;
 use crate::train::Stop;
 use folder::Folder;
 pub(super) use folder::{ENCODER, MODEL, RECIPE};
 use run::Run;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 /// Options of `pretrain`.
@@ -42,30 +44,52 @@ pub(super) struct Arguments {
     requeue: bool,
 }
 
+/// Where a run goes.
+pub struct Asked {
+    /// Its folder.
+    pub out: PathBuf,
+    /// Go on with the run in the folder, or show the results of a finished one.
+    pub resume: bool,
+    /// Replace a run that is in the folder.
+    pub overwrite: bool,
+}
+
+/// Hears of each step, with the name of its stage, and may end the run after it.
+pub type Watch<'a> = &'a mut dyn FnMut(&str, &StepReport) -> ControlFlow<()>;
+
 /// Runs the command.
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     // Before anything slow: a scheduler's signal must find its listener.
     let stop = Stop::listen().map_err(ran)?;
-    let done = pretrain(arguments, &stop);
+    let Arguments { recipe, set, out, resume, overwrite, requeue } = arguments;
+    let path = match recipe {
+        None if resume => Some(Folder::recipe_of(&out)?),
+        given => given,
+    };
+    let recipe = recipe::load(path.as_deref(), &set).map_err(asked)?;
+    let place = Asked { out, resume, overwrite };
+    let done = pretrain(&recipe, &place, &stop, &mut |_, _| ControlFlow::Continue(()));
     match done {
-        Err(Failure::Interrupted { signal, text }) if arguments.requeue => {
+        Err(Failure::Interrupted { signal, text }) if requeue => {
             Err(Failure::Interrupted { signal, text: requeue::requeue(signal, &text) })
         }
         done => done,
     }
 }
 
-fn pretrain(arguments: &Arguments, stop: &Stop) -> Result<(), Failure> {
-    let path = match &arguments.recipe {
-        None if arguments.resume => Some(Folder::recipe_of(&arguments.out)?),
-        given => given.clone(),
-    };
-    let recipe = recipe::load(path.as_deref(), &arguments.set).map_err(asked)?;
+/// Trains and probes the stages of a checked recipe, from the beginning or from where the run in the
+/// folder stands.
+pub fn pretrain(
+    recipe: &Recipe,
+    place: &Asked,
+    stop: &Stop,
+    watch: Watch<'_>,
+) -> Result<(), Failure> {
     let threads = use_threads(recipe.threads)?;
-    let images = setup::open(&recipe)?;
-    let plan = plan::plan(&recipe, &images)?;
-    let folder = Folder::open(arguments, &recipe, &images, threads)?;
-    let mut run = Run::new(&recipe, &images, folder, stop, threads)?;
+    let images = setup::open(recipe)?;
+    let plan = plan::plan(recipe, &images)?;
+    let folder = Folder::open(place, recipe, &images, threads)?;
+    let mut run = Run::new(recipe, &images, folder, (stop, watch), threads)?;
     let done = run.stages(&plan).and_then(|()| run.finish());
     if matches!(done, Err(Failure::Asked(_))) {
         run.discard_if_nothing_was_done();

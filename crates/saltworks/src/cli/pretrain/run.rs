@@ -4,6 +4,7 @@ use super::super::probe::{Extractor, probe};
 use super::super::replay::FailedStep;
 use super::super::setup::{self, Images};
 use super::super::{Failure, asked, interrupted, loading, ran};
+use super::Watch;
 use super::dump::dump;
 use super::folder::{Folder, MODEL, deciding, recipe_text, write_error};
 use super::plan::Planned;
@@ -29,6 +30,7 @@ pub(super) struct Run<'a> {
     images: &'a Images,
     folder: Folder,
     stop: &'a Stop,
+    watch: Watch<'a>,
     rows: Vec<ProbeRow>,
     unreadable: UnreadableImages,
     /// Whether a step was made.
@@ -41,7 +43,7 @@ impl<'a> Run<'a> {
         recipe: &'a Recipe,
         images: &'a Images,
         folder: Folder,
-        stop: &'a Stop,
+        (stop, watch): (&'a Stop, Watch<'a>),
         threads: usize,
     ) -> Result<Self, Failure> {
         let rows = folder.rows()?;
@@ -52,7 +54,7 @@ impl<'a> Run<'a> {
             note(&format!("going on with the run in {}", folder.path().display()));
         }
         let unreadable = UnreadableImages::open(folder.unreadable_path());
-        Ok(Self { recipe, images, folder, stop, rows, unreadable, trained: false })
+        Ok(Self { recipe, images, folder, stop, watch, rows, unreadable, trained: false })
     }
 
     /// Probes what needs no training, then trains and probes every stage.
@@ -213,7 +215,11 @@ impl<'a> Run<'a> {
             let listed = self.unreadable.add(unreadable);
             written = listed.and_then(|()| saver.step(&report, optimizer, unreadable));
             // A disk that is full now will not take the weights later: stop, and keep what there is.
-            if written.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if written.is_err() {
+                ControlFlow::Break(())
+            } else {
+                (self.watch)(&stage.name, &report)
+            }
         });
         if written.is_ok() && !matches!(ended, Ok(Ended::Whole)) {
             // What was learned until a signal or an error is kept: it may have been hours.

@@ -38,21 +38,24 @@ pub(super) fn place(name: &str) -> Place {
     if known && !UNUSED.contains(&name) { Place::Ours(name.to_owned()) } else { Place::LeftOut }
 }
 
+/// What stable-pretraining calls one of a stage's tensors, and its second name if it has one: a patch
+/// embedding is once timm's and once the masked encoder's own.
+pub fn names(ours: &str) -> (String, Option<String>) {
+    let (owner, rest) = ours.split_once('.').unwrap_or(("", ours));
+    let found = ENCODERS.iter().find(|(_, ours)| *ours == owner);
+    let Some((theirs, _)) = found else { return (ours.to_owned(), None) };
+    let second = rest.starts_with("patch_embed.proj.").then(|| format!("{theirs}.{rest}"));
+    (format!("{theirs}.vit.{rest}"), second)
+}
+
 /// A stage's tensors under stable-pretraining's names, with all that its `load_state_dict` wants
 /// besides: second names, fixed tables on `grid`, and the projection that has no effect as zeros.
 pub fn theirs(tensors: &Named, grid: Grid) -> Vec<(String, Tensor)> {
     let mut all = Named::new();
     for (name, tensor) in tensors {
-        let (owner, rest) = name.split_once('.').unwrap_or(("", name));
-        let found = ENCODERS.iter().find(|(_, ours)| *ours == owner);
-        let Some((theirs, _)) = found else {
-            all.insert(name.clone(), tensor.clone());
-            continue;
-        };
-        all.insert(format!("{theirs}.vit.{rest}"), tensor.clone());
-        if rest.starts_with("patch_embed.proj.") {
-            all.insert(format!("{theirs}.{rest}"), tensor.clone());
-        }
+        let (first, second) = names(name);
+        all.extend(second.map(|second| (second, tensor.clone())));
+        all.insert(first, tensor.clone());
     }
     for part in ["predictor", "decoder.transformer"] {
         let Some(projection) = tensors.get(&format!("{part}.context_proj.weight")) else {

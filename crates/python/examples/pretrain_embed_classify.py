@@ -1,0 +1,77 @@
+"""Pretrain on the built-in images, plot the loss, embed, classify with scikit-learn.
+
+    python examples/pretrain_embed_classify.py      # needs matplotlib and scikit-learn
+
+HEADER
+"""
+
+import tempfile
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import saltworks
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402 (after the choice of where to draw)
+
+RECIPE = {
+    "data": {"path": "builtin:fashion-mnist", "holdout": 1000},
+    "model": {"name": "vit_tiny_patch16_224", "patch": 4, "width": 96, "depth": 6, "heads": 3},
+    "probe": {"linear": False},
+    "stage": [
+        {"name": "teacher", "method": "mae", "steps": 300, "batch": 64,
+         "decoder": {"width": 64, "depth": 2, "heads": 4}},
+        {"name": "student", "method": "salt", "teacher": "teacher", "steps": 300, "batch": 64,
+         "predictor": {"width": 96, "depth": 4, "heads": 4}},
+    ],
+}
+
+
+def embed(encoder):
+    """Mean patch token [B, D] and label [B] of every image."""
+    loader = saltworks.Loader("builtin:fashion-mnist", batch=250, size=28, channels=1)
+    batches = [(encoder(images).mean, labels) for images, labels in loader]
+    return [np.concatenate(part) for part in zip(*batches)]
+
+
+def accuracy(encoder):
+    features, labels = embed(encoder)
+    train, test = slice(None, -1000), slice(-1000, None)  # the run held the last 1,000 out
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
+    return probe.fit(features[train], labels[train]).score(features[test], labels[test])
+
+
+def plot(losses, path):
+    figure, axes = plt.subplots(1, len(losses), figsize=(8, 3))
+    for axis, (stage, values) in zip(axes, losses.items()):
+        axis.plot(values)
+        axis.set(title=stage, xlabel="step", ylabel="loss")
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def main():
+    losses = {stage["name"]: [] for stage in RECIPE["stage"]}
+    out = Path(tempfile.mkdtemp(prefix="saltworks-"))
+    run = saltworks.pretrain(
+        RECIPE, out=out / "run", callback=lambda step: losses[step["stage"]].append(step["loss"])
+    )
+    plot(losses, out / "loss.png")
+    for stage, values in losses.items():
+        print(f"{stage}: loss {values[0]:.3f} -> {np.mean(values[-20:]):.3f}")
+    untrained = saltworks.Encoder(
+        "vit_tiny_patch16_224", img_size=28, patch_size=4, in_chans=1, embed_dim=96, depth=6, num_heads=3
+    )
+    print(f"untrained: {100 * accuracy(untrained):.1f} %")
+    for stage, weights in run["encoders"].items():
+        print(f"{stage}: {100 * accuracy(saltworks.Encoder(weights=weights)):.1f} %")
+    print(f"plot: {out / 'loss.png'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Pretrains vision transformers by SALT (arXiv 2509.24317) on the saltworks engine.
+
+Classes have the names and arguments of stable-pretraining 0.1.8 where it has them. Arrays are NumPy's;
+tensors of other libraries go in by DLPack. ``saltworks.torch`` has the same as torch modules.
+"""
+
+from saltworks._saltworks import (
+    MAE,
+    SALT,
+    AdamW,
+    Encoder,
+    Features,
+    Loader,
+    MAEOutput,
+    Model,
+    MultiBlockMasking,
+    Parameter,
+    PatchMasking,
+    SALTOutput,
+    __version__,
+    clip_grad_norm,
+    encoder_weights,
+    multi_block_mask,
+    pretrain,
+)
+
+__all__ = [
+    "AdamW",
+    "Encoder",
+    "Features",
+    "Loader",
+    "MAE",
+    "MAEOutput",
+    "Model",
+    "MultiBlockMasking",
+    "Parameter",
+    "PatchMasking",
+    "SALT",
+    "SALTOutput",
+    "__version__",
+    "clip_grad_norm",
+    "encoder_weights",
+    "multi_block_mask",
+    "pretrain",
+]

@@ -1,0 +1,428 @@
+"""SALT and MAE as torch modules, under stable-pretraining 0.1.8's names.
+
+The weights of a module *are* the engine's: every ``nn.Parameter`` is a view of its memory, so a torch
+optimizer trains them in place. ``loss.backward()`` runs the engine's backward pass and leaves gradients
+in ``.grad``; the loss alone is differentiable. All is float32 on the CPU.
+
+    model = saltworks.torch.SALT.from_checkpoint("stage1.safetensors")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    model.train()
+    output = model(images)          # [B, C, H, W]
+    output.loss.backward()
+    optimizer.step()
+"""
+
+import copy
+from dataclasses import dataclass, fields
+from typing import Optional
+
+import torch
+from torch import nn
+
+import saltworks
+from saltworks import _saltworks
+
+__all__ = ["MAE", "SALT", "MAEOutput", "MaskingOutput", "MultiBlockMasking", "PatchMasking", "SALTOutput"]
+
+
+class _Output:
+    """Fields by name, by key or by place, as transformers' ModelOutput; None is left out."""
+
+    def keys(self):
+        return [field.name for field in fields(self) if getattr(self, field.name) is not None]
+
+    def values(self):
+        return [getattr(self, name) for name in self.keys()]
+
+    def items(self):
+        return list(zip(self.keys(), self.values()))
+
+    def to_tuple(self):
+        return tuple(self.values())
+
+    def __iter__(self):
+        return iter(self.keys())
+
+    def __getitem__(self, key):
+        return getattr(self, key) if isinstance(key, str) else self.to_tuple()[key]
+
+
+@dataclass
+class SALTOutput(_Output):
+    """loss, embedding [B, D], predictions and targets [B, M, D] (None in eval mode), and their counts."""
+
+    loss: torch.Tensor = None
+    embedding: torch.Tensor = None
+    predictions: Optional[torch.Tensor] = None
+    targets: Optional[torch.Tensor] = None
+    num_targets: int = None
+    num_context: int = None
+
+
+@dataclass
+class MAEOutput(_Output):
+    """loss, predictions [B, N, ph pw C], mask [B, N] (1 where masked), and their counts."""
+
+    loss: torch.Tensor = None
+    predictions: torch.Tensor = None
+    mask: torch.Tensor = None
+    num_masked: int = None
+    num_visible: int = None
+
+
+@dataclass
+class MaskingOutput(_Output):
+    """visible [B, K, D], mask [B, N] (1 where masked), ids_restore [B, N], ids_keep [B, K]."""
+
+    visible: torch.Tensor = None
+    mask: torch.Tensor = None
+    ids_restore: torch.Tensor = None
+    ids_keep: torch.Tensor = None
+
+
+class _Masking(nn.Module):
+    """Shows some patches of embeddings [B, N, D]; drawn by the engine, seeded by torch's generator."""
+
+    def _sampler(self):
+        raise NotImplementedError
+
+    def _masks_nothing(self):
+        return not self.training
+
+    def forward(self, x: torch.Tensor, grid_h: int, grid_w: int) -> MaskingOutput:
+        if x.dim() != 3:
+            raise ValueError(f"Expected 3D input (B, N, D), got {x.dim()}D tensor with shape {x.shape}")
+        samples, patches, width = x.shape
+        if patches != grid_h * grid_w:
+            raise ValueError(f"Number of patches {patches} doesn't match grid size {grid_h} x {grid_w}")
+        if self._masks_nothing():
+            every = torch.arange(patches, device=x.device).expand(samples, -1)
+            return MaskingOutput(x, torch.zeros(samples, patches, device=x.device), every, every)
+        seed = int(torch.randint(2**62, ()))
+        drawn, _ = self._sampler().sample(grid_h, grid_w, samples, seed)
+        keep = torch.from_numpy(drawn).to(x.device)
+        mask = torch.ones(samples, patches, device=x.device).scatter_(1, keep, 0.0)
+        # Shown patches first, each part in the order of the grid.
+        shuffle = torch.argsort(mask, dim=1, stable=True)
+        visible = torch.gather(x, 1, keep.unsqueeze(-1).expand(-1, -1, width))
+        return MaskingOutput(visible, mask, torch.argsort(shuffle, dim=1), keep)
+
+
+class MultiBlockMasking(_Masking):
+    """A context block less ``num_targets`` target blocks, one for the batch."""
+
+    def __init__(
+        self,
+        num_targets=4,
+        context_scale=(0.85, 1.0),
+        target_scale=(0.15, 0.2),
+        context_aspect_ratio=(1.0, 1.0),
+        target_aspect_ratio=(0.75, 1.5),
+    ):
+        super().__init__()
+        self.num_targets = num_targets
+        self.context_scale = context_scale
+        self.target_scale = target_scale
+        self.context_aspect_ratio = context_aspect_ratio
+        self.target_aspect_ratio = target_aspect_ratio
+        if num_targets < 1:
+            raise ValueError(f"num_targets must be >= 1, got {num_targets}")
+
+    def _sampler(self):
+        return saltworks.MultiBlockMasking(
+            self.num_targets,
+            self.context_scale,
+            self.target_scale,
+            self.context_aspect_ratio,
+            self.target_aspect_ratio,
+        )
+
+    def extra_repr(self):
+        return f"num_targets={self.num_targets}, context_scale={self.context_scale}"
+
+
+class PatchMasking(_Masking):
+    """Random patches, or square blocks of them, for each sample its own."""
+
+    def __init__(self, mask_ratio=0.75, block_size=1, crop_ratio=0.0):
+        super().__init__()
+        if block_size < 1:
+            raise ValueError(f"block_size must be >= 1, got {block_size}")
+        saltworks.PatchMasking(mask_ratio, block_size, crop_ratio)
+        self.mask_ratio = mask_ratio
+        self.block_size = block_size
+        self.crop_ratio = crop_ratio
+
+    def _sampler(self):
+        return saltworks.PatchMasking(self.mask_ratio, self.block_size)
+
+    def _masks_nothing(self):
+        return self.mask_ratio == 0 or not self.training
+
+    def extra_repr(self):
+        return f"mask_ratio={self.mask_ratio}, block_size={self.block_size}, crop_ratio={self.crop_ratio}"
+
+
+class _Loss(torch.autograd.Function):
+    """The engine's loss as a node of torch's graph."""
+
+    @staticmethod
+    def forward(ctx, output, weights, *parameters):
+        ctx.output, ctx.weights = output, weights
+        # torch then refuses a backward pass through weights that have changed.
+        ctx.save_for_backward(*parameters)
+        return torch.tensor(output.loss)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        ctx.saved_tensors
+        for weight in ctx.weights:
+            weight.zero_grad()
+        ctx.output.backward(gradient.item())
+        # Copies: torch adds to what it gets, or keeps it.
+        gradients = [weight.grad for weight in ctx.weights]
+        return None, None, *(g if g is None else torch.from_numpy(g.copy()) for g in gradients)
+
+
+class _Part(nn.Module):
+    """Weights of a part of the model, under the reference's names."""
+
+    def forward(self, *_):
+        raise NotImplementedError("a part computes nothing alone. Call the model, or saltworks.Encoder")
+
+
+class _Frozen(_Part):
+    """A part that never trains."""
+
+    def train(self, mode=True):
+        return super().train(False)
+
+
+class _Model(nn.Module):
+    """What SALT and MAE share: parameters on the engine's memory."""
+
+    def __init__(self, engine, arguments, frozen=()):
+        super().__init__()
+        self._engine, self._arguments = engine, arguments
+        self._weights, self._places = [], []
+        self.embed_dim = engine.embed_dim
+        for name in frozen:
+            self.add_module(name, _Frozen())
+        for name, weight in engine.named_parameters():
+            parameter = nn.Parameter(torch.from_numpy(weight.data), weight.requires_grad)
+            owner, last = self._owner(name)
+            owner.register_parameter(last, parameter)
+            if weight.requires_grad:
+                self._weights.append(weight)
+                self._places.append((owner, last))
+        self._share_patch_embeddings()
+        self._register_rest()
+        self.train()
+
+    def _owner(self, name):
+        """The module that holds `name`, made where it is missing, and the last part of the name."""
+        *path, last = name.split(".")
+        module = self
+        for part in path:
+            if not hasattr(module, part):
+                module.add_module(part, _Part())
+            module = getattr(module, part)
+        return module, last
+
+    def _share_patch_embeddings(self):
+        """A MaskedEncoder of the reference holds its patch embedding twice."""
+        for module in list(self.modules()):
+            if hasattr(module, "vit"):
+                module.patch_embed = module.vit.patch_embed
+
+    def _register_rest(self):
+        """What the reference keeps and never trains."""
+        known = self.state_dict()
+        for name, value in self._engine.state_dict().items():
+            if name not in known:
+                owner, last = self._owner(name)
+                owner.register_buffer(last, torch.from_numpy(value))
+
+    def _parameters_in_place(self):
+        """The trained parameters, in the engine's order, on its memory."""
+        parameters = [owner._parameters[last] for owner, last in self._places]
+        for weight, parameter in zip(self._weights, parameters):
+            if parameter.data_ptr() != weight.data.ctypes.data:
+                raise ValueError(
+                    f"{weight.name} is no longer on the engine's memory: its tensor was replaced "
+                    "(load_state_dict(assign=True)?). Change it in place, as copy_ does"
+                )
+        return parameters
+
+    def _run(self, images, **masks):
+        """The engine's output, and its loss in torch's graph."""
+        parameters = self._parameters_in_place()
+        self._engine.train(self.training)
+        if not self.training:
+            output = self._engine(images.detach())
+            return output, torch.tensor(0.0)
+        record = torch.is_grad_enabled()
+        output = self._engine(images.detach(), record=record, **masks)
+        if not record:
+            return output, torch.tensor(output.loss)
+        return output, _Loss.apply(output, self._weights, *parameters)
+
+    def _apply(self, fn, recurse=True):
+        for parameter in self.parameters():
+            moved = fn(parameter.data)
+            if moved.data_ptr() != parameter.data_ptr() or moved.dtype != torch.float32:
+                raise ValueError("weights stay float32 on the CPU: the engine computes there")
+        return super()._apply(fn, recurse)
+
+    def __deepcopy__(self, memo):
+        copied = _rebuilt(type(self), copy.deepcopy(self._arguments, memo), self._state())
+        memo[id(self)] = copied
+        return copied
+
+    def __reduce__(self):
+        return _rebuilt, (type(self), self._arguments, self._state())
+
+    def _state(self):
+        wants = {name: p.requires_grad for name, p in self.named_parameters()}
+        return {name: v.clone() for name, v in self.state_dict().items()}, self.training, wants
+
+
+def _rebuilt(kind, arguments, state):
+    model, (weights, training, wants) = kind(**arguments), state
+    model.load_state_dict(weights)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(wants[name])
+    return model.train(training)
+
+
+def _tensor(array):
+    return None if array is None else torch.from_numpy(array)
+
+
+def _seed(seed):
+    """A given seed, or one that torch.manual_seed decides."""
+    return int(torch.randint(2**62, ())) if seed is None else seed
+
+
+def _refuse_pretrained(pretrained):
+    if pretrained:
+        raise ValueError("pretrained=True would download weights. Give teacher_state_dict, or load_state_dict")
+
+
+class SALT(_Model):
+    """Stage 2 of SALT. Arguments are the reference's; ``seed`` decides first weights and masks, further
+    keyword arguments change the encoder's sizes as timm's do (img_size, patch_size, embed_dim, ...)."""
+
+    def __init__(
+        self,
+        encoder_name="vit_tiny_patch16_224",
+        predictor_embed_dim=384,
+        predictor_depth=12,
+        predictor_num_heads=16,
+        num_targets=4,
+        context_scale=(0.85, 1.0),
+        target_scale=(0.15, 0.2),
+        context_aspect_ratio=(1.0, 1.0),
+        target_aspect_ratio=(0.75, 1.5),
+        teacher_state_dict=None,
+        pretrained=False,
+        seed=None,
+        **encoder_options,
+    ):
+        _refuse_pretrained(pretrained)
+        arguments = dict(
+            encoder_name=encoder_name,
+            predictor_embed_dim=predictor_embed_dim,
+            predictor_depth=predictor_depth,
+            predictor_num_heads=predictor_num_heads,
+            num_targets=num_targets,
+            context_scale=context_scale,
+            target_scale=target_scale,
+            context_aspect_ratio=context_aspect_ratio,
+            target_aspect_ratio=target_aspect_ratio,
+            seed=_seed(seed),
+            **encoder_options,
+        )
+        if teacher_state_dict is not None:
+            teacher_state_dict = {k: torch.as_tensor(v).detach() for k, v in teacher_state_dict.items()}
+        engine = _saltworks.SALT(teacher_state_dict=teacher_state_dict, **arguments)
+        super().__init__(engine, arguments, frozen=["teacher"])
+        self.num_targets = num_targets
+        self.context_scale = context_scale
+        self.target_scale = target_scale
+        self.context_aspect_ratio = context_aspect_ratio
+        self.target_aspect_ratio = target_aspect_ratio
+
+    @classmethod
+    def from_checkpoint(cls, ckpt_path, encoder_name="vit_tiny_patch16_224", **kwargs):
+        """The encoder of stage 1 as the teacher, from any file that saltworks.encoder_weights reads."""
+        encoder = saltworks.encoder_weights(ckpt_path)
+        return cls(encoder_name=encoder_name, teacher_state_dict=encoder, **kwargs)
+
+    def forward(self, images, context_idx=None, target_idx=None) -> SALTOutput:
+        """images [B, C, H, W] float32; ``context_idx`` [K] and ``target_idx`` [M] fix the masks."""
+        masks = dict(context_idx=context_idx, target_idx=target_idx) if self.training else {}
+        output, loss = self._run(images, **masks)
+        return SALTOutput(
+            loss=loss,
+            embedding=_tensor(output.embedding),
+            predictions=_tensor(output.predictions),
+            targets=_tensor(output.targets),
+            num_targets=output.num_targets,
+            num_context=output.num_context,
+        )
+
+
+class MAE(_Model):
+    """Stage 1. Arguments are the reference's; ``masking`` may be any module that shows some patches as
+    the reference's do, the same number of every sample."""
+
+    def __init__(
+        self,
+        model_or_model_name="vit_base_patch16_224",
+        decoder_embed_dim=512,
+        decoder_depth=8,
+        decoder_num_heads=16,
+        mask_ratio=0.75,
+        block_size=1,
+        norm_pix_loss=True,
+        loss_type="mse",
+        pretrained=False,
+        masking=None,
+        seed=None,
+        **encoder_options,
+    ):
+        _refuse_pretrained(pretrained)
+        if not isinstance(model_or_model_name, str):
+            raise ValueError("the encoder is built by its timm name. Give the name, then load_state_dict")
+        masking = PatchMasking(mask_ratio, block_size) if masking is None else masking
+        sizes = dict(
+            decoder_embed_dim=decoder_embed_dim,
+            decoder_depth=decoder_depth,
+            decoder_num_heads=decoder_num_heads,
+            norm_pix_loss=norm_pix_loss,
+            loss_type=loss_type,
+            seed=_seed(seed),
+            **encoder_options,
+        )
+        engine = _saltworks.MAE(model_or_model_name, **sizes)
+        arguments = dict(sizes, model_or_model_name=model_or_model_name, masking=masking)
+        super().__init__(engine, arguments)
+        self.masking = masking
+
+    def forward(self, images) -> MAEOutput:
+        """images [B, C, H, W] float32."""
+        masks = {}
+        if self.training:
+            grid_h, grid_w = self._engine.grid
+            dummy = torch.empty(len(images), grid_h * grid_w, 1)
+            masks["context_idx"] = self.masking(dummy, grid_h, grid_w).ids_keep.sort(dim=1).values
+        output, loss = self._run(images, **masks)
+        return MAEOutput(
+            loss=loss,
+            predictions=_tensor(output.predictions),
+            mask=_tensor(output.mask),
+            num_masked=output.num_masked,
+            num_visible=output.num_visible,
+        )

@@ -1,0 +1,202 @@
+//! Memory that Python and the engine share: the one file with `unsafe`.
+//!
+//! **Weights.** An array from [`value_view`] or [`grad_view`] lies on the engine's own buffer. The
+//! buffer belongs to the engine's parameter; the array's base is the [`Parameter`] object, which holds
+//! a handle to it, so an array outlives model and optimizer. [`engine::Parameter::pin_value`] promises
+//! that a buffer with a view is never replaced, only changed in place.
+//!
+//! **Images.** A float array is read where it lies, [`Borrowed`] holds it.
+//!
+//! **At the same time.** The engine reads and writes with Python's lock released. Calls into this
+//! module take turns on a model ([`crate::compute::Turn`]), but a write through a view (`view[...] = x`)
+//! from another thread while the model computes is not kept away: as between two threads of NumPy or
+//! torch, numbers may then be of either state. No such write can reach memory that is not the array's.
+
+use crate::errors::refused;
+use crate::parameter::Parameter;
+use engine::ops::Images;
+use numpy::ndarray::{ArrayView, ArrayViewD, IxDyn};
+use numpy::{PyArrayDyn, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::prelude::*;
+use pyo3::types::IntoPyDict;
+
+/// The values of a parameter, to read and write.
+pub(crate) fn value_view<'py>(owner: &Bound<'py, Parameter>) -> Bound<'py, PyArrayDyn<f32>> {
+    let parameter = owner.get().inner();
+    view(owner, parameter.pin_value(), &parameter.shape())
+}
+
+/// The gradient of a parameter, if one came, to read and write.
+pub(crate) fn grad_view<'py>(owner: &Bound<'py, Parameter>) -> Option<Bound<'py, PyArrayDyn<f32>>> {
+    let parameter = owner.get().inner();
+    let address = parameter.pin_grad()?;
+    Some(view(owner, address, &parameter.shape()))
+}
+
+fn view<'py>(
+    owner: &Bound<'py, Parameter>,
+    address: *mut f32,
+    shape: &[usize],
+) -> Bound<'py, PyArrayDyn<f32>> {
+    // SAFETY: `address` is the start of a pinned buffer of as many values as the shape says, aligned
+    // for f32 (engine::Parameter::pin_value), alive while `owner` holds its handle. The view ends
+    // with this function.
+    #[allow(unsafe_code)]
+    let values: ArrayViewD<'_, f32> =
+        unsafe { ArrayView::from_shape_ptr(IxDyn(shape), address.cast_const()) };
+    // SAFETY: the array's base is `owner`, whose handle keeps the buffer; a pinned buffer is never
+    // moved. Python writes to it and no Rust reference to it lives while Python's lock is held but
+    // those of a thread that computes (the head of this file).
+    #[allow(unsafe_code)]
+    unsafe {
+        PyArrayDyn::borrow_from_array(&values, owner.clone().into_any())
+    }
+}
+
+/// A float array that is read where it lies.
+struct Borrowed {
+    address: *const f32,
+    len: usize,
+    /// Keeps the memory. NumPy refuses to resize an array that others refer to.
+    _array: Py<PyArrayDyn<f32>>,
+}
+
+// SAFETY: the address is only read, and `Py` may go to and be dropped by any thread.
+#[allow(unsafe_code)]
+unsafe impl Send for Borrowed {}
+// SAFETY: as above: shared use only reads.
+#[allow(unsafe_code)]
+unsafe impl Sync for Borrowed {}
+
+impl AsRef<[f32]> for Borrowed {
+    fn as_ref(&self) -> &[f32] {
+        // SAFETY: `borrow` checked that the array is contiguous and aligned and holds `len` values;
+        // `_array` keeps it.
+        #[allow(unsafe_code)]
+        unsafe {
+            std::slice::from_raw_parts(self.address, self.len)
+        }
+    }
+}
+
+/// The array must be contiguous and aligned.
+fn borrow(array: &Bound<'_, PyArrayDyn<f32>>) -> Borrowed {
+    let (address, len) = (array.data().cast_const(), array.len());
+    assert!(array.is_c_contiguous() && address.is_aligned(), "an array from `contiguous`");
+    Borrowed { address, len, _array: array.clone().unbind() }
+}
+
+/// How bytes of images are read: (v/255 - mean)/std by channel.
+pub(crate) struct Normalization {
+    /// One number, or one for each channel.
+    pub(crate) mean: Vec<f32>,
+    /// One number, or one for each channel.
+    pub(crate) std: Vec<f32>,
+}
+
+/// Images [B, C, H, W] from any array or tensor in the memory of the CPU: float32 as it is, uint8
+/// normalised. Contiguous float32 is not copied.
+pub(crate) fn images(given: &Bound<'_, PyAny>, bytes: &Normalization) -> PyResult<Images> {
+    let array = array("images", given)?;
+    let shape = array.shape().to_vec();
+    let &[b, c, h, w] = shape.as_slice() else {
+        return Err(refused(format!("images are {shape:?}, expected [B, C, H, W]")));
+    };
+    if array.is_empty() {
+        return Err(refused(format!("images are {shape:?}: there is no pixel in them")));
+    }
+    let (shape, array) = ([b, c, 1, h, w], contiguous(&array)?);
+    if let Ok(floats) = array.cast::<PyArrayDyn<f32>>() {
+        return Images::f32(borrow(floats), shape).map_err(crate::errors::raised);
+    }
+    if let Ok(pixels) = array.cast::<PyArrayDyn<u8>>() {
+        let by_channel = |list: &[f32]| match list {
+            &[one] => vec![one; c],
+            list => list.to_vec(),
+        };
+        let (mean, std) = (by_channel(&bytes.mean), by_channel(&bytes.std));
+        let pixels = pixels.to_vec().map_err(|_| refused("images are not contiguous"))?;
+        return Images::u8(pixels, shape, mean, std).map_err(crate::errors::raised);
+    }
+    let dtype = array.getattr("dtype")?;
+    Err(refused(format!(
+        "images are of type {dtype}, expected float32 (normalised) or uint8. Convert them, e.g. \
+         images.astype(numpy.float32)"
+    )))
+}
+
+/// Values of type float32 and their shape; `name` is for messages.
+pub(crate) fn floats(name: &str, given: &Bound<'_, PyAny>) -> PyResult<(Vec<f32>, Vec<usize>)> {
+    let array = array(name, given)?;
+    let shape = array.shape().to_vec();
+    let array = contiguous(&array)?;
+    let Ok(values) = array.cast::<PyArrayDyn<f32>>() else {
+        let dtype = array.getattr("dtype")?;
+        return Err(refused(format!("{name} is of type {dtype}, expected float32")));
+    };
+    Ok((values.to_vec().map_err(|_| refused(format!("{name} is not contiguous")))?, shape))
+}
+
+/// Patch numbers: one list for all samples [K], or one each [B, K].
+pub(crate) fn patches(
+    name: &str,
+    given: &Bound<'_, PyAny>,
+    samples: usize,
+) -> PyResult<Vec<Vec<u32>>> {
+    let array = array(name, given)?;
+    let kind: String = array.getattr("dtype")?.getattr("kind")?.extract()?;
+    if !["i", "u"].contains(&kind.as_str()) {
+        let dtype = array.getattr("dtype")?;
+        return Err(refused(format!("{name} is of type {dtype}, expected whole numbers")));
+    }
+    let shape = array.shape().to_vec();
+    let list: Vec<i64> = array.call_method0("ravel")?.call_method0("tolist")?.extract()?;
+    if let Some(wrong) = list.iter().find(|&&patch| u32::try_from(patch).is_err()) {
+        return Err(refused(format!("{name} holds {wrong}, expected numbers of patches from 0")));
+    }
+    let list: Vec<u32> = list.into_iter().map(|patch| patch as u32).collect();
+    match *shape.as_slice() {
+        [_] => Ok(vec![list; samples]),
+        [b, k] if b == samples => Ok(list.chunks(k.max(1)).map(<[u32]>::to_vec).collect()),
+        _ => Err(refused(format!("{name} is {shape:?}, expected [K] or [{samples}, K]"))),
+    }
+}
+
+/// A NumPy array of whatever offers DLPack, the array interface or a buffer.
+fn array<'py>(name: &str, given: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUntypedArray>> {
+    if let Ok(array) = given.cast::<PyUntypedArray>() {
+        return Ok(array.clone());
+    }
+    let numpy = given.py().import("numpy")?;
+    let made = if given.hasattr("__dlpack__")? {
+        numpy.call_method1("from_dlpack", (given,))
+    } else {
+        numpy.call_method1("asarray", (given,))
+    };
+    let refuse = |problem: &dyn std::fmt::Display| {
+        let kind = given.get_type();
+        refused(format!(
+            "{name} of {kind} cannot be read as an array: {problem}. Give an array in the memory of \
+             the CPU, without gradient (tensor.detach().cpu())"
+        ))
+    };
+    let made = made.map_err(|error| refuse(&error))?;
+    made.cast_into::<PyUntypedArray>().map_err(|error| refuse(&error))
+}
+
+/// The same values in C order, aligned: a copy only where they are not.
+fn contiguous<'py>(array: &Bound<'py, PyUntypedArray>) -> PyResult<Bound<'py, PyUntypedArray>> {
+    let py = array.py();
+    let needs = [("requirements", ["C_CONTIGUOUS", "ALIGNED"])].into_py_dict(py)?;
+    let made = py.import("numpy")?.call_method("require", (array,), Some(&needs))?;
+    Ok(made.cast_into::<PyUntypedArray>()?)
+}
+
+/// Values as a new array of this shape.
+pub(crate) fn new_array<'py, T: numpy::Element>(
+    py: Python<'py>,
+    values: Vec<T>,
+    shape: &[usize],
+) -> PyResult<Bound<'py, PyArrayDyn<T>>> {
+    numpy::PyArray1::from_vec(py, values).reshape(shape.to_vec())
+}

@@ -1,0 +1,141 @@
+//! Computing without Python's lock, one call at a time on a model.
+
+use crate::errors::{raised, refused};
+use engine::{Parameter, Result, Tape, Tensor};
+use pyo3::prelude::*;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+/// Runs `work` on the engine's threads with Python's lock released. The threads are made by the first
+/// call (`RAYON_NUM_THREADS`, else one for each core).
+pub(crate) fn compute<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> T {
+    py.detach(|| on_threads(work))
+}
+
+/// Runs `work` on the engine's threads: every operation asked of them from outside would wait twice
+/// for the kernel.
+pub(crate) fn on_threads<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    rayon::scope(|_| work())
+}
+
+/// What has been recorded and waits for its backward pass.
+pub(crate) enum Recording {
+    /// The tape and the loss at its end.
+    Ready(Box<(Tape, Tensor)>),
+    /// The gradients were made.
+    Walked,
+    /// The weights have changed since.
+    Stale,
+    /// Nothing was recorded.
+    None,
+}
+
+/// A recording, held by an output and known to its model.
+pub(crate) type Shared = Arc<Mutex<Recording>>;
+
+/// What makes the uses of one model take turns: whoever computes with its weights or changes them
+/// holds it. It is taken with Python's lock released and before the engine's threads are asked, which
+/// may otherwise begin a second use inside the first.
+#[derive(Default)]
+pub(crate) struct Turn(Mutex<Vec<Weak<Mutex<Recording>>>>);
+
+/// A model in use, and what was recorded of it.
+pub(crate) type Held<'a> = MutexGuard<'a, Vec<Weak<Mutex<Recording>>>>;
+
+impl Turn {
+    /// Waits for the model. Python's lock is released.
+    pub(crate) fn take(&self) -> Held<'_> {
+        // Nothing behind it is left half done by a panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `work` while nobody else uses the model.
+    pub(crate) fn compute<T: Send>(&self, py: Python<'_>, work: impl FnOnce() -> T + Send) -> T {
+        py.detach(|| {
+            let _held = self.take();
+            on_threads(work)
+        })
+    }
+
+    /// Runs `work`, which records a loss, while nobody else uses the model; `keep` says whether the
+    /// recording is for a backward pass.
+    pub(crate) fn record<T: Send>(
+        &self,
+        py: Python<'_>,
+        keep: bool,
+        work: impl FnOnce(&Tape) -> Result<(T, Tensor)> + Send,
+    ) -> PyResult<(T, Shared)> {
+        let done = py.detach(|| {
+            let mut held = self.take();
+            let (made, recording) = on_threads(|| {
+                let tape = if keep { Tape::new() } else { Tape::inference() };
+                let (made, loss) = work(&tape)?;
+                let recording =
+                    if keep { Recording::Ready(Box::new((tape, loss))) } else { Recording::None };
+                Ok((made, Arc::new(Mutex::new(recording))))
+            })?;
+            held.retain(|known| known.strong_count() > 0);
+            held.push(Arc::downgrade(&recording));
+            Ok((made, recording))
+        });
+        done.map_err(|error: engine::Error| raised(error))
+    }
+
+    /// The backward pass of `scale` times the recorded loss.
+    pub(crate) fn backward(&self, py: Python<'_>, recording: &Shared, scale: f32) -> PyResult<()> {
+        let walked = py.detach(|| {
+            let _held = self.take();
+            let mut recording = lock(recording);
+            let next = match *recording {
+                Recording::Stale => Recording::Stale,
+                _ => Recording::Walked,
+            };
+            match std::mem::replace(&mut *recording, next) {
+                Recording::Ready(recorded) => {
+                    let (tape, loss) = *recorded;
+                    Ok(on_threads(move || tape.backward_scaled(&loss, scale)))
+                }
+                other => Err(other),
+            }
+        });
+        match walked {
+            Ok(result) => result.map_err(raised),
+            Err(Recording::Stale) => Err(refused(
+                "backward: the weights were changed after this forward pass. Call backward before \
+                 the optimizer's step or load_state_dict, or call the model again",
+            )),
+            Err(Recording::None) => Err(refused(
+                "backward: nothing was recorded. Call the model in training mode, with record=True",
+            )),
+            Err(_) => Err(refused(
+                "backward: the gradients of this output were made already. Call the model again",
+            )),
+        }
+    }
+}
+
+/// Drops what was recorded with the weights that are about to change: the tapes hold those weights,
+/// and gradients of old losses at new weights would be of neither.
+pub(crate) fn forget_recordings(held: &mut Held<'_>) {
+    for recording in held.drain(..).filter_map(|known| known.upgrade()) {
+        let mut recording = lock(&recording);
+        if matches!(*recording, Recording::Ready(_)) {
+            *recording = Recording::Stale;
+        }
+    }
+}
+
+fn lock(recording: &Shared) -> MutexGuard<'_, Recording> {
+    recording.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Changes weights of one model by `change`, in turn.
+pub(crate) fn change<T: Send>(py: Python<'_>, turn: &Turn, change: impl FnOnce() -> T + Send) -> T {
+    py.detach(|| {
+        let mut held = turn.take();
+        forget_recordings(&mut held);
+        on_threads(change)
+    })
+}
+
+/// Named parameters.
+pub(crate) type Named = Vec<(String, Parameter)>;

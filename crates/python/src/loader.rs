@@ -1,0 +1,173 @@
+//! `saltworks.Loader`: batches of images from files.
+
+use crate::arrays::new_array;
+use crate::compute::compute;
+use crate::errors::{raised, refused};
+use crate::masking::Pair;
+use crate::spec::normalization;
+use engine::Tape;
+use engine::ops::{Images, PatchOrder, patchify};
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+use saltworks::data::{self, Crop, LoaderOptions, Normalize, Order, Source, Transform};
+use saltworks::range::Range;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Images of a folder, tar shards, parquet, a list, NumPy or IDX files, or `builtin:fashion-mnist`, in
+/// batches: iterate over it for (images [B, C, size, size], labels int32 [B], -1 without one).
+#[pyclass(frozen, module = "saltworks")]
+pub(crate) struct Loader {
+    source: Arc<dyn Source>,
+    options: LoaderOptions,
+    shuffle: bool,
+    floats: bool,
+    epoch: AtomicU64,
+}
+
+#[pymethods]
+impl Loader {
+    /// In order once, the last batch perhaps smaller; with `shuffle` every iteration is another epoch
+    /// of whole batches in an order of its own. `augment` crops and flips at random as MAE does
+    /// (`crop_scale`, `crop_aspect`, `flip`), else the centre is shown. `dtype`: "float32", normalised
+    /// by `normalize`, or "uint8", as it is. `threads` decode ahead.
+    #[new]
+    #[pyo3(signature = (path, batch=64, size=224, channels=3, *, shuffle=false, augment=false,
+        seed=0, threads=1, normalize=None, dtype="float32", crop_scale=(0.2, 1.0),
+        crop_aspect=(0.75, 4.0 / 3.0), flip=0.5, zoom=1.0, max_unreadable=0.01))]
+    #[allow(clippy::too_many_arguments)] // keywords
+    fn new(
+        py: Python<'_>,
+        path: PathBuf,
+        batch: usize,
+        size: usize,
+        channels: usize,
+        shuffle: bool,
+        augment: bool,
+        seed: u64,
+        threads: usize,
+        normalize: Option<&Bound<'_, PyAny>>,
+        dtype: &str,
+        crop_scale: Pair,
+        crop_aspect: Pair,
+        flip: f64,
+        zoom: f64,
+        max_unreadable: f64,
+    ) -> PyResult<Self> {
+        let floats = match dtype {
+            "float32" => true,
+            "uint8" => false,
+            _ => return Err(refused(format!("dtype is {dtype:?}, expected float32 or uint8"))),
+        };
+        let pair = |(min, max): Pair| Range::new(min, max);
+        let center = Transform { crop: Crop::Center { zoom }, ..Transform::center([size; 2]) };
+        let crop = Crop::RandomResized { scale: pair(crop_scale), ratio: pair(crop_aspect) };
+        let transform = if augment { Transform { crop, flip, ..center } } else { center };
+        let bytes = normalization(normalize, channels)?;
+        let by_channel =
+            |list: Vec<f32>| if list.len() == 1 { vec![list[0]; channels] } else { list };
+        let options = LoaderOptions {
+            batch,
+            threads,
+            prefetch: threads.saturating_mul(2).saturating_add(2),
+            order: if shuffle { Order::Shuffled { seed } } else { Order::Once },
+            first_sample: 0,
+            augment_seed: seed,
+            transform,
+            channels,
+            normalize: Normalize { mean: by_channel(bytes.mean), std: by_channel(bytes.std) },
+            max_unreadable,
+        };
+        let source = py.detach(|| data::open(&path, [0; 3])).map_err(raised)?;
+        options.validate(source.as_ref()).map_err(raised)?;
+        if shuffle && source.len() < batch {
+            let found = source.len();
+            return Err(refused(format!(
+                "batch is {batch}, expected at most the {found} images there are: with shuffle \
+                 all batches are whole"
+            )));
+        }
+        Ok(Self { source, options, shuffle, floats, epoch: AtomicU64::new(0) })
+    }
+
+    /// Images in all.
+    #[getter]
+    fn num_images(&self) -> usize {
+        self.source.len()
+    }
+
+    /// Names of the classes.
+    #[getter]
+    fn classes(&self) -> Vec<String> {
+        self.source.classes().to_vec()
+    }
+
+    /// Batches of an iteration.
+    fn __len__(&self) -> usize {
+        let (images, batch) = (self.source.len(), self.options.batch);
+        if self.shuffle { images / batch } else { images.div_ceil(batch) }
+    }
+
+    fn __iter__(&self) -> PyResult<Batches> {
+        let epoch = if self.shuffle { self.epoch.fetch_add(1, Ordering::Relaxed) } else { 0 };
+        let first_sample = epoch * self.source.len() as u64;
+        let options = LoaderOptions { first_sample, ..self.options.clone() };
+        let loader = data::Loader::new(self.source.clone(), options).map_err(raised)?;
+        Ok(Batches { loader: Mutex::new((loader, self.__len__())), floats: self.floats })
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Loader({}, batch={})", self.source.describe(), self.options.batch)
+    }
+}
+
+/// An iteration over a Loader.
+#[pyclass(frozen, module = "saltworks")]
+pub(crate) struct Batches {
+    /// With the number of batches still to come.
+    loader: Mutex<(data::Loader, usize)>,
+    floats: bool,
+}
+
+#[pymethods]
+impl Batches {
+    fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        let loaded = py.detach(|| {
+            let (loader, left) = &mut *self.loader.lock().unwrap_or_else(PoisonError::into_inner);
+            if *left == 0 {
+                return Ok(None);
+            }
+            *left -= 1;
+            loader.next_batch()
+        });
+        let Some(loaded) = loaded.map_err(raised)? else { return Ok(None) };
+        let batch = loaded.batch;
+        let images = if self.floats {
+            floats(py, &batch.images)?
+        } else {
+            let [b, c, _, h, w] = batch.images.shape();
+            // A loader's batches hold bytes.
+            let bytes = batch.images.bytes().unwrap_or_default().to_vec();
+            new_array(py, bytes, &[b, c, h, w])?.into_any()
+        };
+        let count = batch.labels.len();
+        let labels = new_array(py, batch.labels, &[count])?.into_any();
+        Ok(Some(PyTuple::new(py, [images, labels])?))
+    }
+}
+
+/// [B, C, H, W], normalised.
+fn floats<'py>(py: Python<'py>, images: &Images) -> PyResult<Bound<'py, PyAny>> {
+    let [b, c, t, h, w] = images.shape();
+    let whole: Vec<u32> = (0..b as u32).collect();
+    let pixels = compute(py, || {
+        patchify(&Tape::inference(), images, [t, h, w], PatchOrder::ChannelsFirst, &whole)
+    });
+    let pixels = pixels.map_err(raised)?;
+    Ok(new_array(py, pixels.to_vec(), &[b, c, h, w])?.into_any())
+}

@@ -1,0 +1,234 @@
+//! `saltworks.MAE`: stage 1.
+
+use crate::arrays::{images, patches};
+use crate::compute::{Shared, Turn};
+use crate::errors::{raised, refused};
+use crate::masking::{MultiBlockMasking, PatchMasking, indices};
+use crate::model::{Model, array};
+use crate::spec::{encoder_spec, normalization};
+use crate::state::{Extras, reference_names};
+use engine::Tape;
+use engine::ops::{Images, LossKind};
+use numpy::PyArrayDyn;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use saltworks::mask::{Masking, Masks};
+use saltworks::method::{Covered, Mae, MaeOptions, Method, PixelNorm};
+use saltworks::model::{Encoder, StepKey, TransformerSpec};
+use std::sync::Arc;
+
+/// What MAE.__call__ gives.
+#[pyclass(frozen, module = "saltworks")]
+pub(crate) struct MAEOutput {
+    /// Mean over the masked patches; 0 in eval mode.
+    #[pyo3(get)]
+    loss: f32,
+    /// Reconstructed patches [B, N, ph pw C], seen ones too.
+    #[pyo3(get)]
+    predictions: Py<PyArrayDyn<f32>>,
+    /// [B, N], 1 where masked.
+    #[pyo3(get)]
+    mask: Py<PyArrayDyn<f32>>,
+    /// Masked patches of a sample.
+    #[pyo3(get)]
+    num_masked: usize,
+    /// Visible patches of a sample.
+    #[pyo3(get)]
+    num_visible: usize,
+    /// Visible patches, int64 [B, K].
+    #[pyo3(get)]
+    context_idx: Py<PyArrayDyn<i64>>,
+    recording: Option<(Arc<Turn>, Shared)>,
+}
+
+#[pymethods]
+impl MAEOutput {
+    /// Adds `gradient` times d loss / d p to the gradient of every weight p.
+    #[pyo3(signature = (gradient=1.0))]
+    fn backward(&self, py: Python<'_>, gradient: f32) -> PyResult<()> {
+        match &self.recording {
+            Some((turn, recording)) => turn.backward(py, recording, gradient),
+            None => {
+                Err(refused("backward: an output of eval mode has no loss. Call train() first"))
+            }
+        }
+    }
+
+    fn __repr__(&self) -> String {
+        let Self { loss, num_masked, num_visible, .. } = self;
+        format!("MAEOutput(loss={loss}, num_masked={num_masked}, num_visible={num_visible})")
+    }
+}
+
+/// Stage 1: an encoder of the visible patches and a decoder of the pixels of the others.
+#[pyclass(frozen, name = "MAE", extends = Model, subclass, module = "saltworks")]
+pub(crate) struct PyMae {
+    method: Mae,
+    masking: Masking,
+}
+
+impl PyMae {
+    /// The masks given, or the next ones drawn; all that is not visible is a target.
+    fn masks(
+        &self,
+        samples: usize,
+        context: Option<&Bound<'_, PyAny>>,
+        key: StepKey,
+    ) -> PyResult<Masks> {
+        let grid = self.method.encoder().grid();
+        let Some(context) = context else {
+            let drawn = self.masking.sample(grid, samples, key.seed, key.step);
+            return Ok(self.method.masks(drawn.map_err(raised)?));
+        };
+        let context = patches("context_idx", context, samples)?;
+        let target = vec![Vec::new(); samples];
+        let masks = Masks { grid, context, target }.with_all_others_as_target();
+        Masks::new(grid, masks.context, masks.target).map_err(raised)
+    }
+
+    fn reconstructed(&self, py: Python<'_>, turn: &Turn, images: &Images) -> PyResult<MAEOutput> {
+        let whole = turn.compute(py, || self.method.reconstruct(&Tape::inference(), images));
+        let (samples, patches) = (images.samples(), self.method.encoder().grid().len());
+        let whole = whole.map_err(raised)?;
+        let every: Vec<u32> = (0..patches as u32).collect();
+        Ok(MAEOutput {
+            loss: 0.0,
+            predictions: array(py, &whole, &[samples, patches, whole.dim(1)])?,
+            mask: self.mask(py, &vec![Vec::new(); samples])?,
+            num_masked: 0,
+            num_visible: patches,
+            context_idx: indices(py, &vec![every; samples])?.unbind(),
+            recording: None,
+        })
+    }
+
+    /// [B, N], 1 at the targets.
+    fn mask(&self, py: Python<'_>, targets: &[Vec<u32>]) -> PyResult<Py<PyArrayDyn<f32>>> {
+        let patches = self.method.encoder().grid().len();
+        let mut mask = vec![0.0; targets.len() * patches];
+        for (row, target) in mask.chunks_exact_mut(patches).zip(targets) {
+            target.iter().for_each(|&patch| row[patch as usize] = 1.0);
+        }
+        Ok(crate::arrays::new_array(py, mask, &[targets.len(), patches])?.unbind())
+    }
+}
+
+/// The sampler of `masking`, or PatchMasking's of `mask_ratio` and `block_size`.
+fn masking_of(
+    given: Option<&Bound<'_, PyAny>>,
+    mask_ratio: f64,
+    block_size: usize,
+) -> PyResult<Masking> {
+    let Some(given) = given else {
+        return Ok(PatchMasking::new(mask_ratio, block_size, 0.0)?.masking());
+    };
+    if let Ok(masking) = given.cast::<MultiBlockMasking>() {
+        return Ok(masking.get().masking());
+    }
+    if let Ok(masking) = given.cast::<PatchMasking>() {
+        return Ok(masking.get().masking());
+    }
+    let kind = given.get_type();
+    Err(refused(format!("masking is {kind}, expected MultiBlockMasking or PatchMasking")))
+}
+
+#[pymethods]
+impl PyMae {
+    /// As SALT, with a pixel decoder. `loss_type` is "mse" or "smooth_l1"; `norm_pix_loss` normalises
+    /// the pixels of each patch; `masking` takes the place of `mask_ratio` and `block_size`.
+    #[new]
+    #[pyo3(signature = (encoder_name="vit_base_patch16_224", decoder_embed_dim=512,
+        decoder_depth=8, decoder_num_heads=16, mask_ratio=0.75, block_size=1, norm_pix_loss=true,
+        loss_type="mse", masking=None, seed=0, *, normalize=None, **encoder_options))]
+    #[allow(clippy::too_many_arguments)] // the reference's
+    fn new(
+        py: Python<'_>,
+        encoder_name: &str,
+        decoder_embed_dim: usize,
+        decoder_depth: usize,
+        decoder_num_heads: usize,
+        mask_ratio: f64,
+        block_size: usize,
+        norm_pix_loss: bool,
+        loss_type: &str,
+        masking: Option<&Bound<'_, PyAny>>,
+        seed: u64,
+        normalize: Option<&Bound<'_, PyAny>>,
+        encoder_options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<PyClassInitializer<Self>> {
+        let spec = encoder_spec(encoder_name, encoder_options)?;
+        let masking = masking_of(masking, mask_ratio, block_size)?;
+        masking.validate(spec.grid()).map_err(raised)?;
+        let (width, depth) = (decoder_embed_dim, decoder_depth);
+        let decoder = TransformerSpec { width, depth, heads: decoder_num_heads };
+        decoder.check("decoder").map_err(raised)?;
+        let loss = match loss_type {
+            "mse" => LossKind::Mse,
+            "smooth_l1" => LossKind::SmoothL1 { beta: 1.0 },
+            _ => {
+                let expected = "expected \"mse\" or \"smooth_l1\"";
+                return Err(refused(format!("loss_type is {loss_type:?}, {expected}")));
+            }
+        };
+        let pixel_norm = if norm_pix_loss { PixelNorm::Joint } else { PixelNorm::None };
+        let options = MaeOptions { decoder, covered: Covered::AllMasked, pixel_norm, loss };
+        let bytes = normalization(normalize, spec.channels)?;
+        let method = Mae::new(Encoder::new(&spec, seed), options, seed);
+        let named = method.parameters();
+        let extras = Extras::beside(&named, spec.grid());
+        let model = Model::new(py, reference_names(named), 0, extras, (bytes, seed))?;
+        Ok(PyClassInitializer::from(model).add_subclass(Self { method, masking }))
+    }
+
+    /// D, the width of the encoder's tokens.
+    #[getter]
+    fn embed_dim(&self) -> usize {
+        self.method.encoder().spec().width
+    }
+
+    /// Patches of an image, down and across.
+    #[getter]
+    fn grid(&self) -> (usize, usize) {
+        let grid = self.method.encoder().grid();
+        (grid.h, grid.w)
+    }
+
+    /// `images` [B, C, H, W], float32 (normalised) or uint8. In training mode `context_idx` [K] or
+    /// [B, K] (ascending patch numbers, row by row) fixes the visible patches, and `record=False`
+    /// computes the loss without a backward pass.
+    #[pyo3(signature = (images, *, context_idx=None, record=true))]
+    fn __call__(
+        slf: &Bound<'_, Self>,
+        images: &Bound<'_, PyAny>,
+        context_idx: Option<&Bound<'_, PyAny>>,
+        record: bool,
+    ) -> PyResult<MAEOutput> {
+        let (py, this, model) = (slf.py(), slf.get(), slf.as_super().get());
+        let images = self::images(images, model.bytes())?;
+        if !model.is_training() {
+            return this.reconstructed(py, model.turn(), &images);
+        }
+        let key = model.next_key();
+        let masks = this.masks(images.samples(), context_idx, key)?;
+        let ((step, all), recording) = model.turn().record(py, record, |tape| {
+            let (step, all) = this.method.step_with_all(tape, &images, &masks, key)?;
+            let loss = step.loss.clone();
+            Ok(((step, all), loss))
+        })?;
+        let shape = [images.samples(), masks.grid.len(), all.dim(1)];
+        Ok(MAEOutput {
+            loss: step.loss.item(),
+            predictions: array(py, &all, &shape)?,
+            mask: this.mask(py, &masks.target)?,
+            num_masked: masks.target[0].len(),
+            num_visible: masks.context[0].len(),
+            context_idx: indices(py, &masks.context)?.unbind(),
+            recording: Some((model.turn().clone(), recording)),
+        })
+    }
+
+    fn __repr__(&self) -> String {
+        let spec = self.method.encoder().spec();
+        format!("MAE(embed_dim={}, depth={}, grid={})", spec.width, spec.depth, spec.grid())
+    }
+}

@@ -1,0 +1,213 @@
+//! Mask samplers under the reference's names.
+
+use crate::arrays::new_array;
+use crate::errors::{raised, refused};
+use numpy::PyArrayDyn;
+use pyo3::prelude::*;
+use saltworks::mask::{Block, Blocks, Grid, Masking, MultiBlock, Random, Spread, block_masks};
+use saltworks::range::Range;
+
+/// A range as Python gives it.
+pub(crate) type Pair = (f64, f64);
+
+fn range((min, max): Pair) -> Range {
+    Range::new(min, max)
+}
+
+/// Multi-block masks of one batch: a context block less `num_targets` target blocks, the same for all
+/// samples, as the reference's.
+#[pyclass(frozen, module = "saltworks")]
+pub(crate) struct MultiBlockMasking {
+    /// Number of target blocks.
+    #[pyo3(get)]
+    num_targets: usize,
+    /// (min, max) area of the context block, as a share of the grid.
+    #[pyo3(get)]
+    context_scale: Pair,
+    /// (min, max) area of a target block.
+    #[pyo3(get)]
+    target_scale: Pair,
+    /// (min, max) height over width of the context block.
+    #[pyo3(get)]
+    context_aspect_ratio: Pair,
+    /// (min, max) height over width of a target block.
+    #[pyo3(get)]
+    target_aspect_ratio: Pair,
+}
+
+impl MultiBlockMasking {
+    pub(crate) fn masking(&self) -> Masking {
+        let context = Blocks {
+            count: 1,
+            scale: range(self.context_scale),
+            aspect_ratio: range(self.context_aspect_ratio),
+        };
+        let targets = Blocks {
+            count: self.num_targets,
+            scale: range(self.target_scale),
+            aspect_ratio: range(self.target_aspect_ratio),
+        };
+        let multi_block =
+            MultiBlock { context, targets, per_sample: false, ..MultiBlock::default() };
+        Masking::MultiBlock(multi_block)
+    }
+}
+
+#[pymethods]
+impl MultiBlockMasking {
+    /// Shares and ratios are (min, max).
+    #[new]
+    #[pyo3(signature = (num_targets=4, context_scale=(0.85, 1.0), target_scale=(0.15, 0.2),
+                        context_aspect_ratio=(1.0, 1.0), target_aspect_ratio=(0.75, 1.5)))]
+    pub(crate) fn new(
+        num_targets: usize,
+        context_scale: Pair,
+        target_scale: Pair,
+        context_aspect_ratio: Pair,
+        target_aspect_ratio: Pair,
+    ) -> PyResult<Self> {
+        if num_targets < 1 {
+            return Err(refused(format!("num_targets must be >= 1, got {num_targets}")));
+        }
+        Ok(Self {
+            num_targets,
+            context_scale,
+            target_scale,
+            context_aspect_ratio,
+            target_aspect_ratio,
+        })
+    }
+
+    /// Masks of a batch: (context, target), int64 [batch, K] and [batch, M].
+    #[pyo3(signature = (grid_h, grid_w, batch=1, seed=0, step=0))]
+    fn sample<'py>(
+        &self,
+        py: Python<'py>,
+        grid_h: usize,
+        grid_w: usize,
+        batch: usize,
+        seed: u64,
+        step: u64,
+    ) -> PyResult<(Indices<'py>, Indices<'py>)> {
+        sampled(py, &self.masking(), Grid::image(grid_h, grid_w), batch, (seed, step))
+    }
+}
+
+/// Random patches, or square blocks of them, up to a ratio, for each sample its own: the reference's,
+/// without its crops.
+#[pyclass(frozen, module = "saltworks")]
+pub(crate) struct PatchMasking {
+    /// Share of masked patches.
+    #[pyo3(get)]
+    mask_ratio: f64,
+    /// Side of a block in patches; 1 for single patches.
+    #[pyo3(get)]
+    block_size: usize,
+}
+
+impl PatchMasking {
+    pub(crate) fn masking(&self) -> Masking {
+        let (ratio, size) = (self.mask_ratio, self.block_size);
+        match size {
+            1 => Masking::Random(Random { ratio, spread: Spread::Tubes, per_sample: true }),
+            _ => Masking::Block(Block { ratio, size, per_sample: true }),
+        }
+    }
+}
+
+#[pymethods]
+impl PatchMasking {
+    /// `crop_ratio` is the reference's; it must be 0.
+    #[new]
+    #[pyo3(signature = (mask_ratio=0.75, block_size=1, crop_ratio=0.0))]
+    pub(crate) fn new(mask_ratio: f64, block_size: usize, crop_ratio: f64) -> PyResult<Self> {
+        if !(0.0..1.0).contains(&mask_ratio) {
+            return Err(refused(format!("mask_ratio must be in [0, 1), got {mask_ratio}")));
+        }
+        if block_size < 1 {
+            return Err(refused(format!("block_size must be >= 1, got {block_size}")));
+        }
+        if !(0.0..=1.0).contains(&crop_ratio) {
+            return Err(refused(format!("crop_ratio must be in [0, 1], got {crop_ratio}")));
+        }
+        if crop_ratio != 0.0 {
+            return Err(refused(format!(
+                "crop_ratio is {crop_ratio}, expected 0: crops are not drawn here. Use block_size"
+            )));
+        }
+        Ok(Self { mask_ratio, block_size })
+    }
+
+    /// Masks of a batch: (context, target), int64 [batch, K] and [batch, M].
+    #[pyo3(signature = (grid_h, grid_w, batch=1, seed=0, step=0))]
+    fn sample<'py>(
+        &self,
+        py: Python<'py>,
+        grid_h: usize,
+        grid_w: usize,
+        batch: usize,
+        seed: u64,
+        step: u64,
+    ) -> PyResult<(Indices<'py>, Indices<'py>)> {
+        sampled(py, &self.masking(), Grid::image(grid_h, grid_w), batch, (seed, step))
+    }
+}
+
+/// Numbers of patches.
+pub(crate) type Indices<'py> = Bound<'py, PyArrayDyn<i64>>;
+
+/// Lists of one length as an array [B, K].
+pub(crate) fn indices<'py>(py: Python<'py>, lists: &[Vec<u32>]) -> PyResult<Indices<'py>> {
+    let width = lists.first().map_or(0, Vec::len);
+    let flat: Vec<i64> = lists.iter().flatten().map(|&patch| i64::from(patch)).collect();
+    new_array(py, flat, &[lists.len(), width])
+}
+
+fn sampled<'py>(
+    py: Python<'py>,
+    masking: &Masking,
+    grid: Grid,
+    batch: usize,
+    (seed, step): (u64, u64),
+) -> PyResult<(Indices<'py>, Indices<'py>)> {
+    masking.validate(grid).map_err(raised)?;
+    let masks = masking.sample(grid, batch, seed, step).map_err(raised)?;
+    Ok((indices(py, &masks.context)?, indices(py, &masks.target)?))
+}
+
+/// One int32 mask [height, width] for each block, 1 inside it: the reference's function, whose blocks
+/// of equal scale and ratio have one size. Unlike there, `seed` decides what is drawn.
+#[pyfunction]
+#[pyo3(signature = (height, width, block_scales=None, aspect_ratios=None, min_keep=1, seed=0))]
+pub(crate) fn multi_block_mask<'py>(
+    py: Python<'py>,
+    height: usize,
+    width: usize,
+    block_scales: Option<Vec<Pair>>,
+    aspect_ratios: Option<Vec<Pair>>,
+    min_keep: usize,
+    seed: u64,
+) -> PyResult<Vec<Bound<'py, PyArrayDyn<i32>>>> {
+    let defaults = |first, others| std::iter::once(first).chain([others; 4]).collect();
+    let scales: Vec<Pair> = block_scales.unwrap_or_else(|| defaults((0.85, 1.0), (0.15, 0.2)));
+    let ratios: Vec<Pair> = aspect_ratios.unwrap_or_else(|| defaults((1.0, 1.0), (0.75, 1.5)));
+    if scales.len() != ratios.len() {
+        let (scales, ratios) = (scales.len(), ratios.len());
+        return Err(refused(format!("{scales} block_scales for {ratios} aspect_ratios")));
+    }
+    if height == 0 || width == 0 {
+        return Err(refused(format!(
+            "a grid of {height} x {width} patches has no room for blocks"
+        )));
+    }
+    let blocks: Vec<_> = scales.into_iter().map(range).zip(ratios.into_iter().map(range)).collect();
+    let planes = block_masks(Grid::image(height, width), &blocks, seed).map_err(raised)?;
+    let mask = |plane: Vec<bool>| {
+        let kept = plane.iter().filter(|&&inside| inside).count();
+        if kept < min_keep {
+            return Err(refused(format!("a block has {kept} patches, min_keep is {min_keep}")));
+        }
+        new_array(py, plane.into_iter().map(i32::from).collect(), &[height, width])
+    };
+    planes.into_iter().map(mask).collect()
+}

@@ -1,0 +1,107 @@
+//! A weight and its gradient as Python sees them.
+
+use crate::arrays::{grad_view, value_view};
+use crate::compute::{Turn, change};
+use numpy::PyArrayDyn;
+use pyo3::prelude::*;
+use std::sync::Arc;
+
+/// A weight of a model. `data` and `grad` are NumPy views of the engine's own memory: what is written
+/// to them, the model reads, and the other way round.
+#[pyclass(frozen, module = "saltworks")]
+pub(crate) struct Parameter {
+    name: String,
+    inner: engine::Parameter,
+    requires_grad: bool,
+    turn: Arc<Turn>,
+}
+
+impl Parameter {
+    pub(crate) fn new(
+        name: String,
+        inner: engine::Parameter,
+        requires_grad: bool,
+        turn: Arc<Turn>,
+    ) -> Self {
+        Self { name, inner, requires_grad, turn }
+    }
+
+    pub(crate) fn inner(&self) -> &engine::Parameter {
+        &self.inner
+    }
+
+    pub(crate) fn turn(&self) -> &Arc<Turn> {
+        &self.turn
+    }
+}
+
+#[pymethods]
+impl Parameter {
+    /// Its name, the reference's.
+    #[getter]
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The values, a float32 view to read and write.
+    #[getter]
+    fn data<'py>(slf: &Bound<'py, Self>) -> Bound<'py, PyArrayDyn<f32>> {
+        value_view(slf)
+    }
+
+    /// The gradient, a float32 view of the shape of `data`; None before the first backward pass.
+    #[getter]
+    fn grad<'py>(slf: &Bound<'py, Self>) -> Option<Bound<'py, PyArrayDyn<f32>>> {
+        grad_view(slf)
+    }
+
+    /// Whether backward passes give it a gradient: the teacher's weights get none.
+    #[getter]
+    fn requires_grad(&self) -> bool {
+        self.requires_grad
+    }
+
+    /// Its sizes.
+    #[getter]
+    fn shape<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, pyo3::types::PyTuple>> {
+        pyo3::types::PyTuple::new(py, self.inner.shape())
+    }
+
+    /// Sets the gradient to zero, in place.
+    fn zero_grad(&self, py: Python<'_>) {
+        change_gradients(py, &self.turn, || self.inner.zero_grad());
+    }
+
+    /// `data`, for numpy.asarray.
+    #[pyo3(signature = (dtype=None, copy=None))]
+    fn __array__<'py>(
+        slf: &Bound<'py, Self>,
+        dtype: Option<Bound<'py, PyAny>>,
+        copy: Option<bool>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let data = value_view(slf).into_any();
+        let data = if copy == Some(true) { data.call_method0("copy")? } else { data };
+        match dtype {
+            None => Ok(data),
+            Some(dtype) => data.call_method1("astype", (dtype,)),
+        }
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Parameter({:?}, shape={:?})", self.name, self.inner.shape())
+    }
+}
+
+/// Changes gradients in turn; recordings stay good.
+pub(crate) fn change_gradients(py: Python<'_>, turn: &Turn, work: impl FnOnce() + Send) {
+    turn.compute(py, work);
+}
+
+/// Replaces the values of one model's parameters, in turn.
+pub(crate) fn change_values<T: Send>(
+    py: Python<'_>,
+    turn: &Turn,
+    work: impl FnOnce() -> T + Send,
+) -> T {
+    change(py, turn, work)
+}

@@ -1,0 +1,172 @@
+//! `saltworks.pretrain`: a whole run.
+
+use crate::compute::on_threads;
+use crate::errors::{of_kind, raised};
+use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+use saltworks::cli::{self, Asked, Failure};
+use saltworks::recipe::{self, Recipe};
+use saltworks::report::StepReport;
+use saltworks::train::Stop;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, Sender, TryRecvError, channel};
+use std::thread;
+use std::time::Duration;
+
+/// Ctrl-C's number, in all systems.
+const SIGINT: i32 = 2;
+
+/// How often Python is asked whether Ctrl-C was pressed.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// How often a run looks for its callback's answer.
+const ANSWER_EVERY: Duration = Duration::from_micros(100);
+
+/// A step of a stage, and where the answer goes: whether to go on.
+type Told = (String, StepReport, Sender<bool>);
+
+/// Trains and probes all stages of a recipe, as `saltworks pretrain`; the keys are in
+/// crates/saltworks/src/recipe/schema.rs (`threads` is RAYON_NUM_THREADS's here). `recipe` is a
+/// dictionary of them, a TOML file, or None for the quickstart (for the run's own with `resume`); `set`
+/// holds "key=value" changes. A run in `out` that was cut short goes on where it stood.
+/// `callback(step)` hears of every step, a dictionary of its numbers; what it raises, and
+/// KeyboardInterrupt, end the run after a checkpoint. Gives {"out", "encoders", "probes"}.
+#[pyfunction]
+#[pyo3(signature = (recipe=None, *, out="runs/quickstart".into(), callback=None, set=vec![],
+    resume=false, overwrite=false))]
+pub(crate) fn pretrain<'py>(
+    py: Python<'py>,
+    recipe: Option<&Bound<'py, PyAny>>,
+    out: PathBuf,
+    callback: Option<&Bound<'py, PyAny>>,
+    set: Vec<String>,
+    resume: bool,
+    overwrite: bool,
+) -> PyResult<Bound<'py, PyDict>> {
+    let own = resume.then(|| out.join("recipe.toml"));
+    let recipe = recipe_of(py, recipe, own, &set)?;
+    let place = Asked { out, resume, overwrite };
+    let stop = Stop::default();
+    let (told, mut hear) = channel::<Told>();
+    let told = callback.is_some().then_some(told);
+    let mut failed = None;
+    let ended = thread::scope(|scope| {
+        let run = scope.spawn(|| on_threads(|| run(&recipe, &place, &stop, told)));
+        while !run.is_finished() {
+            let heard;
+            (hear, heard) = py.detach(|| {
+                let heard = hear.recv_timeout(LOOK_EVERY);
+                if matches!(heard, Err(RecvTimeoutError::Disconnected)) {
+                    thread::sleep(LOOK_EVERY);
+                }
+                (hear, heard)
+            });
+            let answered = match (heard, callback) {
+                (Ok(told), Some(callback)) => answer(callback, &told),
+                _ => Ok(()),
+            };
+            if let Err(error) = answered.and_then(|()| py.check_signals()) {
+                stop.ask(SIGINT);
+                failed.get_or_insert(error);
+            }
+        }
+        py.detach(|| run.join())
+    });
+    match (failed, ended) {
+        (Some(error), _) => Err(error),
+        (None, Ok(ended)) => ended.and_then(|()| results(py, &recipe, &place.out)),
+        (None, Err(_)) => Err(PyRuntimeError::new_err("the run panicked: a bug of saltworks")),
+    }
+}
+
+/// Reads and checks a recipe.
+fn recipe_of(
+    py: Python<'_>,
+    given: Option<&Bound<'_, PyAny>>,
+    own: Option<PathBuf>,
+    set: &[String],
+) -> PyResult<Recipe> {
+    let Some(given) = given else { return recipe::load(own.as_deref(), set).map_err(raised) };
+    if !given.is_instance_of::<PyDict>() {
+        return recipe::load(Some(&given.extract::<PathBuf>()?), set).map_err(raised);
+    }
+    let options = PyDict::new(py);
+    options.set_item("default", py.import("os")?.getattr("fspath")?)?;
+    let text: String =
+        py.import("json")?.call_method("dumps", (given,), Some(&options))?.extract()?;
+    let keys = serde_json::from_str(&text)
+        .map_err(|problem| PyValueError::new_err(format!("the recipe given: {problem}")))?;
+    recipe::from_json(&keys, set).map_err(raised)
+}
+
+/// The run, on the engine's threads.
+fn run(recipe: &Recipe, place: &Asked, stop: &Stop, told: Option<Sender<Told>>) -> PyResult<()> {
+    let done = cli::pretrain(recipe, place, stop, &mut |stage, report| match &told {
+        Some(told) if !goes_on(told, stage, report) => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    done.map_err(|failure| match failure {
+        Failure::Asked(error) => of_kind(&*error, PyValueError::new_err),
+        Failure::Run(error) => of_kind(&*error, PyRuntimeError::new_err),
+        Failure::Interrupted { text, .. } => PyKeyboardInterrupt::new_err(text),
+    })
+}
+
+/// Tells of a step and waits for the answer. The callback may ask this very thread to compute, so it
+/// works while it waits.
+fn goes_on(told: &Sender<Told>, stage: &str, report: &StepReport) -> bool {
+    let (answer, answered) = channel();
+    if told.send((stage.to_owned(), *report, answer)).is_err() {
+        return false;
+    }
+    loop {
+        match answered.try_recv() {
+            Ok(goes_on) => return goes_on,
+            Err(TryRecvError::Disconnected) => return false,
+            Err(TryRecvError::Empty) => {}
+        }
+        if rayon::yield_now() != Some(rayon::Yield::Executed) {
+            thread::sleep(ANSWER_EVERY);
+        }
+    }
+}
+
+/// Calls the callback and answers the run.
+fn answer(callback: &Bound<'_, PyAny>, (stage, report, answer): &Told) -> PyResult<()> {
+    let step = PyDict::new(callback.py());
+    step.set_item("stage", stage)?;
+    step.set_item("step", report.step)?;
+    step.set_item("loss", report.loss)?;
+    step.set_item("lr", report.lr)?;
+    step.set_item("weight_decay", report.weight_decay)?;
+    step.set_item("grad_norm", report.grad_norm)?;
+    step.set_item("images", report.images)?;
+    step.set_item("context_tokens", report.context_tokens)?;
+    step.set_item("target_tokens", report.target_tokens)?;
+    step.set_item("seconds", report.time.as_secs_f64())?;
+    step.set_item("waited", report.waited.as_secs_f64())?;
+    let called = callback.call1((step,));
+    // A run that has ended needs no answer.
+    let _ = answer.send(called.is_ok());
+    called.map(drop)
+}
+
+/// What a run left.
+fn results<'py>(py: Python<'py>, recipe: &Recipe, out: &Path) -> PyResult<Bound<'py, PyDict>> {
+    let encoders = PyDict::new(py);
+    for stage in &recipe.stage {
+        encoders.set_item(&stage.name, out.join(&stage.name).join("encoder.safetensors"))?;
+    }
+    let probes = match std::fs::read_to_string(out.join("probes.json")) {
+        Ok(text) => py.import("json")?.call_method1("loads", (text,))?,
+        // No image was held out.
+        Err(_) => PyList::empty(py).into_any(),
+    };
+    let made = PyDict::new(py);
+    made.set_item("out", out)?;
+    made.set_item("encoders", encoders)?;
+    made.set_item("probes", probes)?;
+    Ok(made)
+}

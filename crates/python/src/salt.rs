@@ -1,0 +1,275 @@
+//! `saltworks.SALT`: stage 2.
+
+use crate::arrays::{Normalization, images, patches};
+use crate::compute::{Shared, Turn};
+use crate::errors::{raised, refused};
+use crate::masking::{Indices, MultiBlockMasking, Pair, indices};
+use crate::model::{Model, array, encoder_weights, load_encoder};
+use crate::spec::{encoder_spec, normalization};
+use crate::state::{Extras, reference_names};
+use engine::Module;
+use engine::ops::{Images, LossKind};
+use numpy::PyArrayDyn;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyType};
+use saltworks::mask::{Masking, Masks};
+use saltworks::method::{Method, Salt, SaltOptions, Step, embed};
+use saltworks::model::{Encoder, StepKey, TransformerSpec, VitSpec};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What SALT.__call__ gives.
+#[pyclass(frozen, module = "saltworks")]
+pub(crate) struct SALTOutput {
+    /// L1 between predicted and teacher's latents; 0 in eval mode.
+    #[pyo3(get)]
+    loss: f32,
+    /// Class token of the student [B, D].
+    #[pyo3(get)]
+    embedding: Py<PyArrayDyn<f32>>,
+    /// Predicted latents [B, M, D]; None in eval mode.
+    #[pyo3(get)]
+    predictions: Option<Py<PyArrayDyn<f32>>>,
+    /// The teacher's latents [B, M, D]; None in eval mode.
+    #[pyo3(get)]
+    targets: Option<Py<PyArrayDyn<f32>>>,
+    /// M, target patches of a sample; 0 in eval mode.
+    #[pyo3(get)]
+    num_targets: usize,
+    /// K, context patches of a sample; all patches in eval mode.
+    #[pyo3(get)]
+    num_context: usize,
+    /// Patches that the student saw, int64 [B, K]; None in eval mode.
+    #[pyo3(get)]
+    context_idx: Option<Py<PyArrayDyn<i64>>>,
+    /// Patches predicted, int64 [B, M]; None in eval mode.
+    #[pyo3(get)]
+    target_idx: Option<Py<PyArrayDyn<i64>>>,
+    recording: Option<(Arc<Turn>, Shared)>,
+}
+
+#[pymethods]
+impl SALTOutput {
+    /// Adds `gradient` times d loss / d p to the gradient of every weight p of student and predictor.
+    #[pyo3(signature = (gradient=1.0))]
+    fn backward(&self, py: Python<'_>, gradient: f32) -> PyResult<()> {
+        match &self.recording {
+            Some((turn, recording)) => turn.backward(py, recording, gradient),
+            None => {
+                Err(refused("backward: an output of eval mode has no loss. Call train() first"))
+            }
+        }
+    }
+
+    fn __repr__(&self) -> String {
+        let Self { loss, num_targets, num_context, .. } = self;
+        format!("SALTOutput(loss={loss}, num_targets={num_targets}, num_context={num_context})")
+    }
+}
+
+/// Stage 2 of SALT: a frozen teacher, a student that sees the context patches, and a predictor of the
+/// teacher's latents at the target patches.
+#[pyclass(frozen, name = "SALT", extends = Model, subclass, module = "saltworks")]
+pub(crate) struct PySalt {
+    method: Salt,
+    masking: Masking,
+}
+
+/// What a SALT is made of beside its encoders.
+struct Settings {
+    predictor: TransformerSpec,
+    masking: Masking,
+    bytes: Normalization,
+    seed: u64,
+}
+
+impl PySalt {
+    fn build(
+        py: Python<'_>,
+        teacher: Encoder,
+        spec: &VitSpec,
+        settings: Settings,
+    ) -> PyResult<PyClassInitializer<Self>> {
+        let Settings { predictor, masking, bytes, seed } = settings;
+        predictor.check("predictor").map_err(raised)?;
+        masking.validate(spec.grid()).map_err(raised)?;
+        let options = SaltOptions { predictor, loss: LossKind::L1, target_layer_norm: false };
+        let frozen = teacher.parameters();
+        let method = Salt::new(teacher, Encoder::new(spec, seed), options, seed).map_err(raised)?;
+        let count = frozen.len();
+        let frozen = frozen.into_iter().map(|(name, weight)| (format!("teacher.{name}"), weight));
+        let named = frozen.chain(method.parameters()).collect();
+        let extras = Extras::beside(&named, spec.grid());
+        let model = Model::new(py, reference_names(named), count, extras, (bytes, seed))?;
+        Ok(PyClassInitializer::from(model).add_subclass(Self { method, masking }))
+    }
+
+    /// The masks given, or the next ones drawn.
+    fn masks(
+        &self,
+        samples: usize,
+        given: (Option<&Bound<'_, PyAny>>, Option<&Bound<'_, PyAny>>),
+        key: StepKey,
+    ) -> PyResult<Masks> {
+        let grid = self.method.encoder().grid();
+        let masks = match given {
+            (None, None) => self.masking.sample(grid, samples, key.seed, key.step),
+            (Some(context), Some(target)) => {
+                let context = patches("context_idx", context, samples)?;
+                Masks::new(grid, context, patches("target_idx", target, samples)?)
+            }
+            _ => return Err(refused("context_idx and target_idx go together: give both or none")),
+        };
+        masks.map_err(raised)
+    }
+
+    fn embedded(&self, py: Python<'_>, turn: &Turn, images: &Images) -> PyResult<SALTOutput> {
+        let made = turn.compute(py, || embed(self.method.encoder(), images)).map_err(raised)?;
+        let embedding = made.cls.unwrap_or(made.mean);
+        Ok(SALTOutput {
+            loss: 0.0,
+            embedding: array(py, &embedding, embedding.shape())?,
+            predictions: None,
+            targets: None,
+            num_targets: 0,
+            num_context: self.method.encoder().grid().len(),
+            context_idx: None,
+            target_idx: None,
+            recording: None,
+        })
+    }
+}
+
+#[pymethods]
+impl PySalt {
+    /// `encoder_name` is timm's (vit_tiny_patch16_224); further keyword arguments change its sizes, as
+    /// timm's of the same names: img_size, patch_size, in_chans, embed_dim, depth, num_heads,
+    /// mlp_ratio, class_token, reg_tokens, no_embed_class, init_values, qk_norm, drop_path_rate.
+    /// `teacher_state_dict` holds the teacher's weights, under timm's names or a MaskedEncoder's.
+    /// `seed` decides first weights and masks. `normalize` is how uint8 images are read.
+    #[new]
+    #[pyo3(signature = (encoder_name="vit_tiny_patch16_224", predictor_embed_dim=384,
+        predictor_depth=12, predictor_num_heads=16, num_targets=4, context_scale=(0.85, 1.0),
+        target_scale=(0.15, 0.2), context_aspect_ratio=(1.0, 1.0), target_aspect_ratio=(0.75, 1.5),
+        teacher_state_dict=None, seed=0, *, normalize=None, **encoder_options))]
+    #[allow(clippy::too_many_arguments)] // the reference's
+    fn new(
+        py: Python<'_>,
+        encoder_name: &str,
+        predictor_embed_dim: usize,
+        predictor_depth: usize,
+        predictor_num_heads: usize,
+        num_targets: usize,
+        context_scale: Pair,
+        target_scale: Pair,
+        context_aspect_ratio: Pair,
+        target_aspect_ratio: Pair,
+        teacher_state_dict: Option<&Bound<'_, PyDict>>,
+        seed: u64,
+        normalize: Option<&Bound<'_, PyAny>>,
+        encoder_options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<PyClassInitializer<Self>> {
+        let spec = encoder_spec(encoder_name, encoder_options)?;
+        let masking = MultiBlockMasking::new(
+            num_targets,
+            context_scale,
+            target_scale,
+            context_aspect_ratio,
+            target_aspect_ratio,
+        )?
+        .masking();
+        let (width, depth) = (predictor_embed_dim, predictor_depth);
+        let predictor = TransformerSpec { width, depth, heads: predictor_num_heads };
+        let bytes = normalization(normalize, spec.channels)?;
+        // Another seed: a student that begins as its teacher would have nothing to learn.
+        let teacher = Encoder::new(&spec, !seed);
+        if let Some(given) = teacher_state_dict {
+            load_encoder(&teacher, given)?;
+        }
+        Self::build(py, teacher, &spec, Settings { predictor, masking, bytes, seed })
+    }
+
+    /// Stage 2 from a checkpoint of stage 1: its encoder teaches. `kwargs` are the constructor's.
+    #[classmethod]
+    #[pyo3(signature = (ckpt_path, encoder_name="vit_tiny_patch16_224", **kwargs))]
+    fn from_checkpoint<'py>(
+        class: &Bound<'py, PyType>,
+        ckpt_path: PathBuf,
+        encoder_name: &str,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = class.py();
+        let teacher = encoder_weights(py, ckpt_path)?;
+        let all = PyDict::new(py);
+        if let Some(kwargs) = kwargs {
+            all.update(kwargs.as_mapping())?;
+        }
+        all.set_item("encoder_name", encoder_name)?;
+        all.set_item("teacher_state_dict", teacher)?;
+        class.call((), Some(&all))
+    }
+
+    /// D, the width of the student's tokens.
+    #[getter]
+    fn embed_dim(&self) -> usize {
+        self.method.encoder().spec().width
+    }
+
+    /// Patches of an image, down and across.
+    #[getter]
+    fn grid(&self) -> (usize, usize) {
+        let grid = self.method.encoder().grid();
+        (grid.h, grid.w)
+    }
+
+    /// `images` [B, C, H, W], float32 (normalised) or uint8. In training mode `context_idx` [K] or
+    /// [B, K] and `target_idx` [M] or [B, M] (ascending patch numbers, row by row) fix the masks, and
+    /// `record=False` computes the loss without a backward pass.
+    #[pyo3(signature = (images, *, context_idx=None, target_idx=None, record=true))]
+    fn __call__(
+        slf: &Bound<'_, Self>,
+        images: &Bound<'_, PyAny>,
+        context_idx: Option<&Bound<'_, PyAny>>,
+        target_idx: Option<&Bound<'_, PyAny>>,
+        record: bool,
+    ) -> PyResult<SALTOutput> {
+        let (py, this, model) = (slf.py(), slf.get(), slf.as_super().get());
+        let images = self::images(images, model.bytes())?;
+        if !model.is_training() {
+            return this.embedded(py, model.turn(), &images);
+        }
+        let key = model.next_key();
+        let masks = this.masks(images.samples(), (context_idx, target_idx), key)?;
+        let (step, recording) = model.turn().record(py, record, |tape| {
+            let step = this.method.step(tape, &images, &masks, key)?;
+            let loss = step.loss.clone();
+            Ok((step, loss))
+        })?;
+        let Step { loss, embedding, predictions, targets, .. } = step;
+        let (num_context, num_targets) = (masks.context[0].len(), masks.target[0].len());
+        let shape = [images.samples(), num_targets, targets.dim(1)];
+        Ok(SALTOutput {
+            loss: loss.item(),
+            embedding: array(py, &embedding, embedding.shape())?,
+            predictions: Some(array(py, &predictions, &shape)?),
+            targets: Some(array(py, &targets, &shape)?),
+            num_targets,
+            num_context,
+            context_idx: Some(indices(py, &masks.context)?.unbind()),
+            target_idx: Some(indices(py, &masks.target)?.unbind()),
+            recording: Some((model.turn().clone(), recording)),
+        })
+    }
+
+    /// The masks that the next call would draw: (context_idx [1, K], target_idx [1, M]).
+    fn next_masks<'py>(slf: &Bound<'py, Self>) -> PyResult<(Indices<'py>, Indices<'py>)> {
+        let this = slf.get();
+        let masks = this.masks(1, (None, None), slf.as_super().get().key())?;
+        Ok((indices(slf.py(), &masks.context)?, indices(slf.py(), &masks.target)?))
+    }
+
+    fn __repr__(&self) -> String {
+        let spec = self.method.encoder().spec();
+        format!("SALT(embed_dim={}, depth={}, grid={})", spec.width, spec.depth, spec.grid())
+    }
+}

@@ -1,0 +1,144 @@
+//! state_dict and load_state_dict.
+
+use crate::arrays::{floats, new_array, value_view};
+use crate::compute::{Named, Turn};
+use crate::errors::{raised, refused};
+use crate::parameter::{Parameter, change_values};
+use engine::Tensor;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use saltworks::mask::Grid;
+use saltworks::weights::dialect::{stable_pretraining, stable_pretraining_names};
+use saltworks::weights::{self, Named as NamedTensors};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What the reference keeps and never reads: carried from a loaded state dict to a saved one.
+pub(crate) struct Extras(Mutex<NamedTensors>);
+
+impl Extras {
+    /// Those that the reference has beside weights of these names of ours.
+    pub(crate) fn beside(weights: &Named, grid: Grid) -> Self {
+        let value = |(name, weight): &(String, engine::Parameter)| (name.clone(), weight.value());
+        let ours: NamedTensors = weights.iter().map(value).collect();
+        let mut theirs: NamedTensors = stable_pretraining(&ours, grid).into_iter().collect();
+        for name in ours.keys() {
+            let (first, second) = stable_pretraining_names(name);
+            theirs.remove(&first);
+            second.map(|second| theirs.remove(&second));
+        }
+        Self(Mutex::new(theirs))
+    }
+
+    /// None.
+    pub(crate) fn none() -> Self {
+        Self(Mutex::default())
+    }
+
+    fn values(&self) -> NamedTensors {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Weights under the reference's names, with the second name that some have there.
+pub(crate) fn reference_names(weights: Named) -> Vec<Weight> {
+    let renamed = weights.into_iter().map(|(name, weight)| {
+        let (name, second) = stable_pretraining_names(&name);
+        Weight { name, second, weight }
+    });
+    renamed.collect()
+}
+
+/// A weight of a model.
+pub(crate) struct Weight {
+    /// As Python calls it.
+    pub(crate) name: String,
+    /// The second key it has in a state dict.
+    pub(crate) second: Option<String>,
+    pub(crate) weight: engine::Parameter,
+}
+
+/// All weights as Python's objects. The first `frozen` get no gradient.
+pub(crate) fn parameter_objects(
+    py: Python<'_>,
+    weights: &[Weight],
+    frozen: usize,
+    turn: &Arc<Turn>,
+) -> PyResult<Vec<Py<Parameter>>> {
+    let objects = weights.iter().enumerate().map(|(place, Weight { name, weight, .. })| {
+        let requires_grad = place >= frozen;
+        Py::new(py, Parameter::new(name.clone(), weight.share(), requires_grad, turn.clone()))
+    });
+    objects.collect()
+}
+
+/// Views of all weights under the reference's names, and copies of what the reference keeps beside.
+pub(crate) fn state_dict<'py>(
+    py: Python<'py>,
+    weights: &[Weight],
+    objects: &[Py<Parameter>],
+    extras: &Extras,
+) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    for (weight, object) in weights.iter().zip(objects) {
+        let view = value_view(object.bind(py));
+        if let Some(second) = &weight.second {
+            dict.set_item(second, &view)?;
+        }
+        dict.set_item(&weight.name, view)?;
+    }
+    for (name, value) in extras.values() {
+        dict.set_item(name, new_array(py, value.to_vec(), value.shape())?)?;
+    }
+    Ok(dict)
+}
+
+/// Gives every weight the value of its name; nothing is changed if one does not fit. The second name
+/// of a tensor and what the reference never reads may be absent.
+pub(crate) fn load_state_dict(
+    py: Python<'_>,
+    given: &Bound<'_, PyDict>,
+    weights: &[Weight],
+    extras: &Extras,
+    turn: &Turn,
+) -> PyResult<()> {
+    let mut tensors = tensors(given)?;
+    let mut kept = extras.values();
+    for (name, value) in &mut kept {
+        let Some(tensor) = tensors.remove(name) else { continue };
+        if tensor.shape() != value.shape() {
+            let (found, expected) = (tensor.shape(), value.shape());
+            return Err(refused(format!("{name} is {found:?}, the model needs {expected:?}")));
+        }
+        *value = tensor;
+    }
+    assign("the state dict", tensors, weights, |work| change_values(py, turn, work))?;
+    *extras.0.lock().unwrap_or_else(PoisonError::into_inner) = kept;
+    Ok(())
+}
+
+/// Gives weights the tensors of their names, strictly, in `turn`; second names are left aside.
+pub(crate) fn assign(
+    what: &str,
+    mut tensors: NamedTensors,
+    list: &[Weight],
+    turn: impl FnOnce(&(dyn Fn() -> Result<(), weights::Error> + Sync)) -> Result<(), weights::Error>,
+) -> PyResult<()> {
+    for second in list.iter().filter_map(|weight| weight.second.as_ref()) {
+        tensors.remove(second);
+    }
+    let named: Named =
+        list.iter().map(|weight| (weight.name.clone(), weight.weight.share())).collect();
+    turn(&|| weights::assign(Path::new(what), &tensors, &named)).map_err(raised)
+}
+
+/// A dictionary of arrays or tensors.
+pub(crate) fn tensors(given: &Bound<'_, PyDict>) -> PyResult<NamedTensors> {
+    let mut tensors = NamedTensors::new();
+    for (name, value) in given.iter() {
+        let name: String = name.extract()?;
+        let (values, shape) = floats(&name, &value)?;
+        tensors.insert(name, Tensor::from_vec(values, &shape));
+    }
+    Ok(tensors)
+}

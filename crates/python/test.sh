@@ -1,0 +1,16 @@
+#!/bin/sh
+# Builds the package in a virtual environment of its own (crates/python/.venv) and runs all tests: ours,
+# then stable-pretraining's own unit tests on saltworks.torch. Arguments go to our pytest.
+#
+#     crates/python/test.sh                    # PYTHON=python3.12 crates/python/test.sh
+set -eu
+cd "$(dirname "$0")"
+if [ ! -x .venv/bin/maturin ]; then
+    "${PYTHON:-python3}" -m venv .venv
+    .venv/bin/pip install --requirement requirements-test.txt
+fi
+VIRTUAL_ENV="$PWD/.venv" .venv/bin/maturin develop --release
+.venv/bin/python -m pytest "$@"
+UNIT=stable_pretraining.tests.unit
+PYTHONPATH=tests .venv/bin/python -m pytest -p alias -p no:cacheprovider -W ignore --pyargs \
+    $UNIT.test_salt $UNIT.test_mae $UNIT.test_multi_block_masking $UNIT.test_patch_masking
