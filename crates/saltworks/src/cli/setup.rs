@@ -154,10 +154,17 @@ pub(super) fn training_loader(recipe: &Recipe, stage: &Stage, place: usize) -> L
     }
 }
 
-/// A loader of all images of a source in order, for features.
-pub(super) fn feature_loader(data: &Data, source: Arc<dyn Source>) -> Result<Loader, Failure> {
+/// Pixels of a batch whose features are made at once, so that a signal finds its end soon.
+const FEATURE_PIXELS: usize = 250 * 64 * 64;
+
+/// A loader of all images of a source in order, `size` pixels a side, for features.
+pub(super) fn feature_loader(
+    data: &Data,
+    size: usize,
+    source: Arc<dyn Source>,
+) -> Result<Loader, Failure> {
     let options = LoaderOptions {
-        batch: 250,
+        batch: (FEATURE_PIXELS / (size * size).max(1)).clamp(16, 250),
         threads: data.threads,
         prefetch: 2 * data.threads + 2,
         order: Order::Once,
@@ -165,7 +172,7 @@ pub(super) fn feature_loader(data: &Data, source: Arc<dyn Source>) -> Result<Loa
         augment_seed: 0,
         transform: Transform {
             crop: Crop::Center { zoom: data.eval_zoom },
-            ..Transform::center([data.size; 2])
+            ..Transform::center([size; 2])
         },
         channels: data.channels,
         normalize: normalize(data),
