@@ -5,7 +5,7 @@ use std::sync::Arc;
 use engine::random::Random;
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Result, Sample, Source, Stored};
+use super::{Error, Result, Sample, Source, Stamp, Stored};
 
 /// Which images are held out.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -69,6 +69,10 @@ impl Source for Part {
 
     fn stored(&self, index: usize) -> Result<Stored> {
         self.source.stored(self.indices[index])
+    }
+
+    fn stamp(&self, index: usize) -> Stamp {
+        self.source.stamp(self.indices[index])
     }
 
     fn label(&self, index: usize) -> i32 {

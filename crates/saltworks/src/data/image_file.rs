@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::decode::info;
-use super::{Background, Error, Form, Info, Result, Sample, Source, Stored};
+use super::{Background, Error, Form, Info, Result, Sample, Source, Stamp, Stored};
 
 /// Extensions that are read, in any case.
 pub(super) const EXTENSIONS: [&str; 7] = ["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff"];
@@ -53,6 +53,13 @@ impl Source for ImageFiles {
     fn info(&self, index: usize) -> Result<Info> {
         let path = &self.files[index].0;
         info(&bytes(path)?, &path.display().to_string(), self.background)
+    }
+
+    fn stamp(&self, index: usize) -> Stamp {
+        let path = &self.files[index].0;
+        // A file that is gone has none; reading it says so.
+        let bytes = path.metadata().map_or(0, |metadata| metadata.len());
+        Stamp { name: path.display().to_string(), bytes }
     }
 
     fn label(&self, index: usize) -> i32 {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Error, Info, Result, Sample, Source, Stored};
+use super::{Error, Info, Result, Sample, Source, Stamp, Stored};
 
 /// Sources one after another. Which image a number stands for depends on the sources' lengths and
 /// weights alone: a source of n images and weight w has round(n w) numbers, n for each whole of w,
@@ -82,6 +82,11 @@ impl Source for Mixed {
     fn info(&self, index: usize) -> Result<Info> {
         let (part, image) = self.place(index);
         part.source.info(image)
+    }
+
+    fn stamp(&self, index: usize) -> Stamp {
+        let (part, image) = self.place(index);
+        part.source.stamp(image)
     }
 
     fn label(&self, index: usize) -> i32 {

@@ -16,7 +16,7 @@ use super::decode::info;
 use super::labels::Labels;
 use super::object::{self, Object};
 use super::tar::ReadAt as _;
-use super::{Background, Error, Form, Info, Result, Sample, Source, Stored};
+use super::{Background, Error, Form, Info, Result, Sample, Source, Stamp, Stored};
 
 mod features;
 
@@ -48,13 +48,17 @@ struct Table {
     reader: SerializedFileReader<At>,
     /// The leaf column of the images' bytes.
     images: usize,
+    /// Its length.
+    bytes: u64,
 }
 
 impl Table {
     /// Opens a file: what its metadata say, and the labels of each row group.
     fn open(path: &Path) -> Result<(Self, Features, Vec<GroupLabels>)> {
         let fail = |error: ParquetError| broken(path, error);
-        let reader = SerializedFileReader::new(At(Arc::new(Object::open(path)?))).map_err(fail)?;
+        let object = Object::open(path)?;
+        let bytes = object.len();
+        let reader = SerializedFileReader::new(At(Arc::new(object))).map_err(fail)?;
         let metadata = reader.metadata();
         let features = Features::find(metadata.file_metadata().key_value_metadata());
         let schema = metadata.file_metadata().schema_descr();
@@ -68,7 +72,7 @@ impl Table {
             read_labels(&reader, number, label, len).map_err(fail)
         };
         let labels = (0..reader.num_row_groups()).map(labels).collect::<Result<_>>()?;
-        Ok((Self { path: path.into(), reader, images }, features, labels))
+        Ok((Self { path: path.into(), reader, images, bytes }, features, labels))
     }
 }
 
@@ -115,13 +119,18 @@ impl Parquet {
         Ok(Self { path, files: tables, groups, labels, classes, kept: Kept::default(), background })
     }
 
+    /// The row group of an image.
+    fn group(&self, index: usize) -> usize {
+        self.groups.partition_point(|group| group.first_row <= index) - 1
+    }
+
     /// The bytes of an image, and its name.
     fn bytes(&self, index: usize) -> Result<(ByteArray, String)> {
-        let place = self.groups.partition_point(|group| group.first_row <= index) - 1;
+        let place = self.group(index);
         let group = &self.groups[place];
         let table = &self.files[group.file];
         let row = index - group.first_row;
-        let name = format!("{}: row {index}", table.path.display());
+        let name = self.stamp(index).name;
         let fail = |error: ParquetError| broken(&table.path, error);
         let pages = match group.pages.get() {
             Some(pages) => pages,
@@ -166,6 +175,11 @@ impl Source for Parquet {
     fn info(&self, index: usize) -> Result<Info> {
         let (bytes, name) = self.bytes(index)?;
         info(bytes.data(), &name, self.background)
+    }
+
+    fn stamp(&self, index: usize) -> Stamp {
+        let table = &self.files[self.groups[self.group(index)].file];
+        Stamp { name: format!("{}: row {index}", table.path.display()), bytes: table.bytes }
     }
 
     fn label(&self, index: usize) -> i32 {

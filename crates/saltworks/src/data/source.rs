@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{
-    Background, Error, Idx, ImageFiles, Npy, Parquet, Pixels, Result, Shards, Stored, braces,
-    builtin, idx, image_file, object,
+    Background, Error, Idx, ImageFiles, Npy, Parquet, Pixels, Result, Shards, Stamp, Stored,
+    braces, builtin, idx, image_file, object,
 };
 
 /// A numbered set of images that any thread may read.
@@ -31,6 +31,11 @@ pub trait Source: Send + Sync {
     fn info(&self, index: usize) -> Result<Info> {
         let Pixels { height, width, channels, data } = self.read(index)?.image;
         Ok(Info { height, width, channels, bytes: data.len() as u64 })
+    }
+
+    /// Name and length of the image `index`, which is not read.
+    fn stamp(&self, index: usize) -> Stamp {
+        Stamp { name: format!("image {index}"), bytes: 0 }
     }
 
     /// The class of the image `index`, -1 without one; does not read the image.
