@@ -253,8 +253,10 @@ impl<'a> Run<'a> {
         };
         let stage = &self.recipe.stage[place];
         let teacher = (stage.method == MethodName::Salt).then(|| self.teacher_path(place));
-        let images = batches.iter().flat_map(|batch| &batch.indices).copied().collect();
-        let failed = FailedStep { place, step, problem: problem.clone(), teacher, images };
+        let images: Vec<u64> = batches.iter().flat_map(|batch| &batch.indices).copied().collect();
+        let name = |&image: &u64| self.images.train.stamp(image as usize).name;
+        let names = images.iter().map(name).collect();
+        let failed = FailedStep { place, step, problem: problem.clone(), teacher, images, names };
         let folder = self.folder.replay_path(&stage.name, step + 1);
         let kept = match dump(&folder, &failed, self.recipe, method, batches) {
             Ok(()) => format!("`saltworks replay {}` finds where", folder.display()),
