@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use parquet::column::reader::ColumnReader;
 use parquet::data_type::ByteArray;
 use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use parquet::file::reader::{ChunkReader, FileReader as _, Length, SerializedFileReader};
+use parquet::file::statistics::Statistics;
 use parquet::schema::types::SchemaDescriptor;
 
 use super::decode::info;
@@ -63,6 +65,7 @@ impl Table {
         let features = Features::find(metadata.file_metadata().key_value_metadata());
         let schema = metadata.file_metadata().schema_descr();
         let images = image_column(schema, &features, path)?;
+        check_embedded(metadata, images, path)?;
         let label = label_column(schema, &features);
         let labels = |number: usize| {
             let len = metadata.row_group(number).num_rows();
@@ -146,13 +149,10 @@ impl Parquet {
             self.kept.page(key, || read_page(table, group.number, first, end)).map_err(fail)?;
         match images.get(row - first) {
             Some(Some(bytes)) => Ok((bytes.clone(), name)),
-            _ => {
-                let problem =
-                    "has no bytes, only a path or nothing; embed the images when the file is \
-                               written"
-                        .to_owned();
-                Err(Error::Image { name, problem })
-            }
+            _ => Err(Error::Image {
+                name,
+                problem: "has no bytes, only a path or nothing".to_owned(),
+            }),
         }
     }
 }
@@ -213,6 +213,22 @@ fn broken(path: &Path, error: ParquetError) -> Error {
         error => error,
     };
     Error::file(path, format!("cannot be read as parquet ({error}). Fetch or write it again"))
+}
+
+/// Refuses a file that says of all its images that they are null.
+fn check_embedded(metadata: &ParquetMetaData, images: usize, path: &Path) -> Result<()> {
+    let groups = metadata.row_groups();
+    let is_null = |group: &RowGroupMetaData| {
+        let nulls = group.column(images).statistics().and_then(Statistics::null_count_opt);
+        nulls == u64::try_from(group.num_rows()).ok()
+    };
+    if groups.is_empty() || !groups.iter().all(is_null) {
+        return Ok(());
+    }
+    let problem = "holds no images, only their paths. Embed them before the file is written: ds = \
+                   ds.cast_column(\"image\", datasets.Image()).with_format(\"arrow\")\
+                   .map(datasets.table.embed_table_storage, batched=True); ds.to_parquet(...)";
+    Err(Error::file(path, problem))
 }
 
 /// The leaf column that holds the images' bytes.
