@@ -19,6 +19,8 @@ pub(super) struct Images {
     pub(super) train: Arc<dyn Source>,
     /// Probes; none without a holdout, or where not every image has one of two classes or more.
     pub(super) held_out: Option<Arc<dyn Source>>,
+    /// Why nothing is held out though the recipe asks for it.
+    pub(super) reason: Option<String>,
 }
 
 /// Opens the data and holds out what the probes need.
@@ -26,15 +28,21 @@ pub(super) fn open(recipe: &Recipe) -> Result<Images, Failure> {
     let data = &recipe.data;
     let sources = open_sources(data)?;
     let classes = data::unite(sources.iter().map(|(source, _)| source));
-    let is_labelled =
-        |source: &Arc<dyn Source>| (0..source.len()).all(|index| source.label(index) >= 0);
-    let labelled = classes.len() > 1 && sources.iter().all(|(source, _)| is_labelled(source));
-    if data.holdout == 0 || !labelled {
+    let unlabelled =
+        |source: &Arc<dyn Source>| (0..source.len()).filter(|&i| source.label(i) < 0).count();
+    let unlabelled: usize = sources.iter().map(|(source, _)| unlabelled(source)).sum();
+    let len: usize = sources.iter().map(|(source, _)| source.len()).sum();
+    let reason = match (unlabelled, classes.len()) {
+        (_, 0) => Some("no image has a class".to_owned()),
+        (0, 1) => Some("all images have one class".to_owned()),
+        (0, _) => None,
+        (n, _) => Some(format!("{n} of {len} images have no class")),
+    };
+    if data.holdout == 0 || reason.is_some() {
         // Nothing to probe: all images train.
         let sources = sources.into_iter().map(|(source, given)| (source, given.weight));
-        return Ok(Images { train: mix(sources.collect(), classes)?, held_out: None });
+        return Ok(Images { train: mix(sources.collect(), classes)?, held_out: None, reason });
     }
-    let len: usize = sources.iter().map(|(source, _)| source.len()).sum();
     if data.holdout >= len {
         let what: Vec<_> = sources.iter().map(|(source, _)| source.describe()).collect();
         let (found, most, what) = (data.holdout, len - 1, what.join("; "));
@@ -63,7 +71,7 @@ pub(super) fn open(recipe: &Recipe) -> Result<Images, Failure> {
     }
     let train = mix(train, classes.clone())?;
     let held_out = if held_out.is_empty() { None } else { Some(mix(held_out, classes)?) };
-    Ok(Images { train, held_out })
+    Ok(Images { train, held_out, reason: None })
 }
 
 /// A source and the lines of the recipe that name it.

@@ -37,7 +37,7 @@ pub enum Error {
         /// The files it holds instead.
         found: String,
         /// What to do.
-        advice: &'static str,
+        advice: String,
     },
     /// An image that cannot be decoded.
     #[error("{name}: {problem}. Replace or remove the file")]

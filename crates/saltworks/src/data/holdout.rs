@@ -87,6 +87,10 @@ impl Source for Part {
         self.source.requests()
     }
 
+    fn left_alone(&self) -> String {
+        self.source.left_alone()
+    }
+
     fn describe(&self) -> String {
         format!("{} ({} {})", self.source.describe(), self.len(), self.name)
     }

@@ -33,6 +33,27 @@ pub struct ImageFiles {
     pub(super) files: Vec<(PathBuf, i32)>,
     pub(super) classes: Vec<String>,
     pub(super) background: Background,
+    /// What was met beside them, for people.
+    pub(super) left_alone: String,
+}
+
+impl ImageFiles {
+    /// The bytes of an image's file.
+    fn bytes(&self, index: usize) -> Result<Vec<u8>> {
+        let path = &self.files[index].0;
+        let bytes = read_at_most(path, MOST_BYTES, "Replace or remove the file");
+        bytes.map_err(|error| match error {
+            Error::Missing { .. } if !self.kind.is_empty() => {
+                let list = self.path.display();
+                let problem = format!("no such file. Mend or remove its line in {list}");
+                Error::file(path, problem)
+            }
+            Error::Missing { .. } => {
+                Error::file(path, "no such file any more: it was there when the run began")
+            }
+            error => error,
+        })
+    }
 }
 
 impl Source for ImageFiles {
@@ -46,13 +67,13 @@ impl Source for ImageFiles {
 
     fn stored(&self, index: usize) -> Result<Stored> {
         let (path, label) = &self.files[index];
-        let form = Form::File { bytes: bytes(path)?, background: self.background };
+        let form = Form::File { bytes: self.bytes(index)?, background: self.background };
         Ok(Stored { form, label: *label, name: path.display().to_string() })
     }
 
     fn info(&self, index: usize) -> Result<Info> {
         let path = &self.files[index].0;
-        info(&bytes(path)?, &path.display().to_string(), self.background)
+        info(&self.bytes(index)?, &path.display().to_string(), self.background)
     }
 
     fn stamp(&self, index: usize) -> Stamp {
@@ -74,10 +95,10 @@ impl Source for ImageFiles {
         let (path, kind, len) = (self.path.display(), self.kind, self.len());
         format!("{path}: {kind}{len} images, {}", super::source::classes(&self.classes))
     }
-}
 
-fn bytes(path: &Path) -> Result<Vec<u8>> {
-    read_at_most(path, MOST_BYTES, "Replace or remove the file")
+    fn left_alone(&self) -> String {
+        self.left_alone.clone()
+    }
 }
 
 /// All of a file, if it has at most so many bytes; `advice` is for those that have more.

@@ -103,6 +103,11 @@ impl Source for Mixed {
         self.parts.iter().map(|part| part.source.requests()).max().unwrap_or(1)
     }
 
+    fn left_alone(&self) -> String {
+        let parts = self.parts.iter().map(|part| part.source.left_alone());
+        parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
+    }
+
     fn describe(&self) -> String {
         let part = |part: &Weighted| format!("{} ({} an epoch)", part.source.describe(), part.len);
         self.parts.iter().map(part).collect::<Vec<_>>().join("; ")

@@ -46,8 +46,18 @@ impl<'a> Run<'a> {
     ) -> Result<Self, Failure> {
         let rows = folder.rows()?;
         let trains = format!("training: {}", images.train.describe());
-        let probes = images.held_out.as_ref().map(|s| format!("; probing: {}", s.describe()));
-        note(&format!("{trains}{}; {threads} threads", probes.unwrap_or_default()));
+        let probes = match (&images.held_out, &images.reason) {
+            (Some(source), _) => format!("; probing: {}", source.describe()),
+            (None, Some(reason)) if recipe.data.holdout > 0 => {
+                format!("; nothing is held out: {reason}")
+            }
+            (None, _) => String::new(),
+        };
+        note(&format!("{trains}{probes}; {threads} threads"));
+        let left_alone = images.train.left_alone();
+        if !left_alone.is_empty() {
+            note(&format!("left alone: {left_alone}"));
+        }
         if folder.resumed() {
             note(&format!("going on with the run in {}", folder.path().display()));
         }
