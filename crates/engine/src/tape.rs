@@ -58,6 +58,8 @@ type Backward = Box<dyn FnOnce(&mut Gradients, Tensor) -> Result<()> + Send>;
 struct Node {
     op: &'static str,
     shape: Vec<usize>,
+    /// About where in the model, on a watched tape.
+    near: Option<Arc<Parameter>>,
     backward: Backward,
 }
 
@@ -216,8 +218,10 @@ impl Tape {
         tensor: Tensor,
         backward: impl FnOnce(&mut Gradients, Tensor) -> Result<()> + Send + 'static,
     ) -> Tensor {
+        let near = self.watch.as_ref().and_then(|watch| watch.borrow().near());
         let mut nodes = self.nodes.borrow_mut();
-        nodes.push(Node { op, shape: tensor.shape().to_vec(), backward: Box::new(backward) });
+        let shape = tensor.shape().to_vec();
+        nodes.push(Node { op, shape, near, backward: Box::new(backward) });
         let home = Home::Node { recording: self.number.get(), place: nodes.len() - 1 };
         tensor.with_slot(Some(Slot { home, offset: 0 }))
     }
@@ -289,7 +293,7 @@ impl Tape {
         for (place, node) in nodes.into_iter().enumerate().rev() {
             let Some(gradient) = gradients.of_node[place].take() else { continue };
             if let Some(watch) = &self.watch {
-                watch.borrow_mut().gradient(node.op, &gradient);
+                watch.borrow_mut().gradient(node.op, &gradient, node.near.as_ref());
             }
             let start = self.timed.then(Instant::now);
             gradients.flops = 0.0;

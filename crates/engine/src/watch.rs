@@ -1,6 +1,7 @@
 //! Where the first value that is not finite came from.
 
 use crate::{Parameter, Tensor};
+use std::sync::Arc;
 
 /// Forward or backward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,14 +22,15 @@ pub struct Trouble {
     pub element: usize,
     /// The value.
     pub value: f32,
-    /// The last parameter that an operation read before, if one did: about where in the model.
-    pub near: Option<Parameter>,
+    /// The last parameter that the operation, or one before it, read: about where in the model. None
+    /// where no trained parameter was read before.
+    pub near: Option<Arc<Parameter>>,
 }
 
 /// What a watched tape remembers.
 #[derive(Default)]
 pub(crate) struct Watch {
-    last: Option<Parameter>,
+    last: Option<Arc<Parameter>>,
     trouble: Option<Trouble>,
 }
 
@@ -36,15 +38,25 @@ impl Watch {
     /// Looks at what an operation made of its inputs.
     pub(crate) fn result(&mut self, op: &'static str, result: &Tensor, inputs: &[&Tensor]) {
         if let Some(parameter) = inputs.iter().find_map(|input| input.slot()?.of_parameter()) {
-            self.last = Some(parameter);
+            self.last = Some(Arc::new(parameter));
         }
         self.look(op, Pass::Forward, result);
     }
 
+    /// The last parameter that an operation read so far.
+    pub(crate) fn near(&self) -> Option<Arc<Parameter>> {
+        self.last.clone()
+    }
+
     /// Looks at the gradient of what an operation made.
-    pub(crate) fn gradient(&mut self, op: &'static str, gradient: &Tensor) {
-        // The walk back passes the parameters in another order.
-        self.last = None;
+    /// `near` is what was last read when that was made.
+    pub(crate) fn gradient(
+        &mut self,
+        op: &'static str,
+        gradient: &Tensor,
+        near: Option<&Arc<Parameter>>,
+    ) {
+        self.last = near.cloned();
         self.look(op, Pass::Backward, gradient);
     }
 

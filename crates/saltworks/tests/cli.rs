@@ -440,6 +440,12 @@ fn a_flat_folder_trains_without_probes_and_says_so() {
         assert!(output.stdout.is_empty());
         let notes = stderr(&output);
         assert!(notes.contains("12 images, no labels"), "{notes}");
+        let asked = holdout != "data.holdout=0";
+        assert_eq!(
+            notes.contains("; nothing is held out: no image has a class;"),
+            asked,
+            "{notes}"
+        );
         assert!(notes.contains("no probes: "), "{notes}");
         assert!(!place.path(holdout).join("probes.json").exists());
         assert!(place.path(holdout).join("student/encoder.safetensors").is_file());

@@ -22,7 +22,7 @@ const HINT: Hint = Hint { heads: Some((32, 2)), grid: None };
 fn tokens(encoder: &Encoder, features: &Named) -> Vec<f32> {
     let images = &features["images"];
     let [b, c, h, w] = images.shape() else { panic!("{:?}", images.shape()) };
-    let images = Images::f32(images.as_slice(), [*b, *c, 1, *h, *w]).unwrap();
+    let images = Images::f32(images.to_vec(), [*b, *c, 1, *h, *w]).unwrap();
     let tape = Tape::inference();
     encoder.forward(&tape, &images, Patches::All, Read::All, None).unwrap().tokens.to_vec()
 }

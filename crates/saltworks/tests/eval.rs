@@ -2,7 +2,7 @@
 
 use engine::random::Random;
 use safetensors::SafeTensors;
-use saltworks::eval::{Error, Features, KnnOptions, LinearOptions, knn, linear};
+use saltworks::eval::{self, Error, Features, KnnOptions, LinearOptions};
 
 const GOLDEN: &[u8] = include_bytes!("../../../tests/golden/eval.safetensors");
 
@@ -40,6 +40,18 @@ fn clusters(classes: u32, rows: usize, dim: usize, distance: f32, seed: u64) -> 
         features.rows.extend((0..dim).map(|_| distance * center.normal() + noise.normal()));
     }
     features
+}
+
+fn knn(train: &Features, test: &Features, options: KnnOptions) -> eval::Result<eval::Prediction> {
+    eval::knn(train, test, options, &|| false)
+}
+
+fn linear(
+    train: &Features,
+    test: &Features,
+    options: &LinearOptions,
+) -> eval::Result<eval::Linear> {
+    eval::linear(train, test, options, &|| false)
 }
 
 fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
@@ -145,6 +157,31 @@ fn any_number_of_threads_gives_the_same_bits() {
     let alone = on_threads(1, run);
     assert_eq!(alone, on_threads(2, run));
     assert_eq!(alone, on_threads(5, run));
+}
+
+#[test]
+fn a_probe_that_is_asked_to_stop_does_so_wherever_it_is() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    let (train, test) = (clusters(5, 700, 70, 0.3, 9), clusters(5, 150, 70, 0.3, 10));
+    let asked = AtomicUsize::new(0);
+    let never = || asked.fetch_add(1, Ordering::Relaxed) == usize::MAX;
+    eval::knn(&train, &test, KnnOptions::default(), &never).unwrap();
+    assert!(asked.swap(0, Ordering::Relaxed) > 1);
+    eval::linear(&train, &test, &LinearOptions::default(), &never).unwrap();
+    let times = asked.into_inner();
+    assert!(times > 100, "{times}");
+    for after in [0, 1, 5, times / 2, times - 2] {
+        let asked = AtomicUsize::new(0);
+        let stop = || asked.fetch_add(1, Ordering::Relaxed) >= after;
+        let ended = eval::linear(&train, &test, &LinearOptions::default(), &stop);
+        assert!(matches!(ended, Err(Error::Stopped)), "after {after}");
+        // Nothing of note is done any more.
+        let more = asked.into_inner() - after;
+        assert!(more < 100, "{more} after {after}");
+    }
+    let ended = eval::knn(&train, &test, KnnOptions::default(), &|| true);
+    assert!(matches!(ended, Err(Error::Stopped)));
 }
 
 #[test]

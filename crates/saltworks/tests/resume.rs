@@ -269,6 +269,12 @@ fn another_recipe_or_other_data_does_not_go_on_with_a_run() {
     place.image("photos/discs/12.png", 12);
     assert_refused(&mut place.pretrain("run", LONG), &["began with", "24 images", "25 images"]);
     fs::remove_file(place.path("photos/discs/12.png")).unwrap();
+    // As many images, one of them another.
+    let disc = place.bytes("photos/discs/3.png");
+    place.image("photos/discs/3.png", 11);
+    let words = ["began with other images: the same number, but other lengths"];
+    assert_refused(&mut place.pretrain("run", LONG), &words);
+    saltworks::files::write_whole(&place.path("photos/discs/3.png"), &disc).unwrap();
     assert_eq!(fs::read(place.path("run/metrics.jsonl")).unwrap(), before);
     // The number of threads is no part of what is trained.
     place.trained("run", &[LONG, &["threads=1", "data.threads=2"]].concat());
@@ -487,4 +493,7 @@ fn unreadable_images_count_from_the_beginning_of_the_stage() {
     let steps = end();
     assert!((1..24).contains(&steps), "{steps}");
     assert_eq!(end(), steps);
+    // More may be allowed where the run stands.
+    let more = [&set[..], &["data.max_unreadable=1"]].concat();
+    assert_eq!(going_on_after(&stderr(&place.trained("run", &more))), steps);
 }

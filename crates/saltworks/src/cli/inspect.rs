@@ -74,6 +74,9 @@ fn to_text(source: &dyn Source, survey: &Survey) -> String {
     });
     let _ = writeln!(text, "images    {}", channels.collect::<Vec<_>>().join(", "));
     let _ = writeln!(text, "bytes     {}", survey.bytes);
+    if !source.left_alone().is_empty() {
+        let _ = writeln!(text, "left alone: {}", source.left_alone());
+    }
     let classes = largest_classes(source, survey);
     for (name, images) in classes.iter().take(MOST_CLASSES) {
         let _ = writeln!(text, "class     {images:>8}  {name}");
@@ -107,6 +110,7 @@ fn to_json(source: &dyn Source, survey: &Survey) -> Value {
         "height": sides(&survey.heights),
         "channels": channels.map(|(n, images)| (n.to_string(), *images)).collect::<std::collections::BTreeMap<_, _>>(),
         "bytes": survey.bytes,
+        "left_alone": source.left_alone(),
         "classes": classes.iter().map(class).collect::<Vec<_>>(),
         "unlabelled": survey.unlabelled,
         "unreadable": {"count": survey.unreadable, "first": survey.problems},

@@ -3,11 +3,11 @@
 use super::setup::{self, Images};
 use super::{Failure, loading, ran};
 use crate::data::{Source, Unreadable};
-use crate::eval::{Features, KnnOptions, LinearOptions, knn, linear};
+use crate::eval::{self, Features, KnnOptions, LinearOptions, knn, linear};
 use crate::method::embed;
 use crate::model::Encoder;
 use crate::recipe::Recipe;
-use crate::report::ProbeRow;
+use crate::report::{Count, ProbeRow, Waiting};
 use crate::train::Stop;
 use engine::Tape;
 use engine::ops::{PatchOrder, patchify};
@@ -16,9 +16,13 @@ use std::sync::Arc;
 /// One batch's features of one kind: [B, D].
 type Made = (Vec<f32>, usize);
 
+/// Values of an image whose pixels are probed, at most: 32 x 32 in colour, 55 x 55 in grey. A linear
+/// probe of the 150,528 values of 224 x 224 takes longer than many a training.
+const MOST_PIXEL_VALUES: usize = 3072;
+
 /// What turns images into features.
 pub(super) enum Extractor {
-    /// The normalised pixels themselves.
+    /// The normalised pixels themselves, of images shrunk to [`MOST_PIXEL_VALUES`].
     Pixels,
     /// An encoder's class token and mean patch token.
     Encoder(Encoder),
@@ -35,24 +39,48 @@ pub(super) fn probe(
     unreadable: &mut Vec<Unreadable>,
 ) -> Result<Option<ProbeRow>, Failure> {
     let Some(held_out) = &images.held_out else { return Ok(None) };
-    let mut of = |source| features(recipe, source, extractor, stop, unreadable);
+    let mut count = Count::new(images.train.len() + held_out.len());
+    let mut of = |source| features(recipe, source, extractor, stop, (&mut *unreadable, &mut count));
     let [train, test] = [&images.train, held_out].map(&mut of);
+    count.finish();
     let (Some(train), Some(test)) = (train?, test?) else { return Ok(None) };
+    match fit(name, recipe, &train, &test, stop) {
+        Ok(row) => Ok(Some(row)),
+        Err(eval::Error::Stopped) => Ok(None),
+        Err(error) => Err(ran(error)),
+    }
+}
+
+/// Fits the probes to the features of each kind.
+fn fit(
+    name: &str,
+    recipe: &Recipe,
+    train: &[Features],
+    test: &[Features],
+    stop: &Stop,
+) -> eval::Result<ProbeRow> {
+    let (rows, dim) = (train[0].len(), train[0].dim);
+    let waiting = Waiting::new(format!("{name:>10}  fitting probes to {rows} rows of {dim}"));
+    let stopped = || {
+        waiting.tick();
+        stop.signal().is_some()
+    };
     let options = KnnOptions { k: recipe.probe.k, temperature: recipe.probe.temperature };
-    let knn_of = |kind: usize| knn(&train[kind], &test[kind], options).map(|p| p.accuracy);
+    let knn_of =
+        |kind: usize| knn(&train[kind], &test[kind], options, &stopped).map(|p| p.accuracy);
     let linear_of = |kind: usize| {
-        linear(&train[kind], &test[kind], &LinearOptions::default()).map(|l| l.prediction.accuracy)
+        linear(&train[kind], &test[kind], &LinearOptions::default(), &stopped)
+            .map(|l| l.prediction.accuracy)
     };
     let cls = (train.len() > 1).then_some(1);
-    let wanted = |kind: usize| (recipe.probe.linear && stop.signal().is_none()).then_some(kind);
-    let row = ProbeRow {
+    let wanted = |kind: usize| recipe.probe.linear.then_some(kind);
+    Ok(ProbeRow {
         name: name.to_owned(),
-        knn_mean: knn_of(0).map_err(ran)?,
-        knn_cls: cls.map(knn_of).transpose().map_err(ran)?,
-        linear_mean: wanted(0).map(linear_of).transpose().map_err(ran)?,
-        linear_cls: cls.and_then(wanted).map(linear_of).transpose().map_err(ran)?,
-    };
-    Ok(stop.signal().is_none().then_some(row))
+        knn_mean: knn_of(0)?,
+        knn_cls: cls.map(knn_of).transpose()?,
+        linear_mean: wanted(0).map(linear_of).transpose()?,
+        linear_cls: cls.and_then(wanted).map(linear_of).transpose()?,
+    })
 }
 
 /// Features of all images of a source: mean (or pixels) first, then class token. None if asked to
@@ -62,9 +90,15 @@ fn features(
     source: &Arc<dyn Source>,
     extractor: &Extractor,
     stop: &Stop,
-    unreadable: &mut Vec<Unreadable>,
+    (unreadable, count): (&mut Vec<Unreadable>, &mut Count),
 ) -> Result<Option<Vec<Features>>, Failure> {
-    let mut loader = setup::feature_loader(&recipe.data, source.clone())?;
+    let size = match extractor {
+        Extractor::Pixels => {
+            recipe.data.size.min((MOST_PIXEL_VALUES / recipe.data.channels).isqrt())
+        }
+        Extractor::Encoder(_) => recipe.data.size,
+    };
+    let mut loader = setup::feature_loader(&recipe.data, size, source.clone())?;
     let mut all: Vec<Features> = Vec::new();
     while let Some(loaded) = loader.next_batch().map_err(loading)? {
         if stop.signal().is_some() {
@@ -72,6 +106,7 @@ fn features(
         }
         let batch = loaded.batch;
         unreadable.extend(batch.unreadable);
+        count.add(batch.labels.len());
         let made = extract(&batch.images, extractor).map_err(ran)?;
         for (kind, (rows, dim)) in made.into_iter().enumerate() {
             if all.len() == kind {

@@ -40,6 +40,8 @@ pub(super) struct FailedStep {
     pub(super) teacher: Option<PathBuf>,
     /// Numbers of the batch's images in the training data.
     pub(super) images: Vec<u64>,
+    /// Their files, or their places in them.
+    pub(super) names: Vec<String>,
 }
 
 /// Runs the command.
@@ -160,7 +162,7 @@ impl ReplayedStep<'_> {
             Pass::Forward => "the result",
             Pass::Backward => "the gradient of the result",
         };
-        let near = self.place_of(trouble.near.as_ref(), &trouble);
+        let near = self.place_of(trouble.near.as_deref(), &trouble);
         let (value, op, element) = (trouble.value, trouble.op, trouble.element);
         result(&format!("first: {value} in {what} of {op}, value {element}{near}"));
         Ok(())
@@ -172,7 +174,9 @@ impl ReplayedStep<'_> {
         let name = near.and_then(|near| parameters.iter().find(|(_, p)| p.is(near)));
         match name {
             Some((name, _)) => format!(", at or after {name}"),
-            None if trouble.pass == Pass::Backward => String::new(),
+            None if trouble.pass == Pass::Backward => {
+                ", before the first trained parameter".to_owned()
+            }
             None => ", before the first trained parameter: in the teacher or the images".to_owned(),
         }
     }
@@ -180,14 +184,15 @@ impl ReplayedStep<'_> {
     /// Each sample alone: which of them are the cause.
     fn tell_samples(&self) -> Result<(), Failure> {
         let mut finite = 0;
-        for (sample, number) in self.failed.images.iter().enumerate() {
+        let images = self.failed.images.iter().zip(&self.failed.names);
+        for (sample, (number, name)) in images.enumerate() {
             let (loss, bad, trouble) = self.watch(sample..sample + 1)?;
             if trouble.is_none() && loss.is_finite() && bad.is_empty() {
                 finite += 1;
             } else {
                 let bad = gradients(&bad);
                 result(&format!(
-                    "sample {sample} (training image {number}) alone: loss {loss}, {bad}"
+                    "sample {sample} ({name}, training image {number}) alone: loss {loss}, {bad}"
                 ));
             }
         }

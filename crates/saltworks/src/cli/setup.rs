@@ -20,6 +20,8 @@ pub(super) struct Images {
     pub(super) train: Arc<dyn Source>,
     /// Probes; none without a holdout, or where not every image has one of two classes or more.
     pub(super) held_out: Option<Arc<dyn Source>>,
+    /// Why nothing is held out though the recipe asks for it.
+    pub(super) reason: Option<String>,
 }
 
 /// Opens the data and holds out what the probes need.
@@ -27,16 +29,22 @@ pub(super) fn open(recipe: &Recipe) -> Result<Images, Failure> {
     let data = &recipe.data;
     let sources = open_sources(data)?;
     let classes = data::unite(sources.iter().map(|(source, _)| source));
-    let is_labelled =
-        |source: &Arc<dyn Source>| (0..source.len()).all(|index| source.label(index) >= 0);
-    let labelled = classes.len() > 1 && sources.iter().all(|(source, _)| is_labelled(source));
-    if data.holdout == 0 || !labelled {
+    let unlabelled =
+        |source: &Arc<dyn Source>| (0..source.len()).filter(|&i| source.label(i) < 0).count();
+    let unlabelled: usize = sources.iter().map(|(source, _)| unlabelled(source)).sum();
+    let len: usize = sources.iter().map(|(source, _)| source.len()).sum();
+    let reason = match (unlabelled, classes.len()) {
+        (_, 0) => Some("no image has a class".to_owned()),
+        (0, 1) => Some("all images have one class".to_owned()),
+        (0, _) => None,
+        (n, _) => Some(format!("{n} of {len} images have no class")),
+    };
+    if data.holdout == 0 || reason.is_some() {
         // Nothing to probe: all images train.
         let sources = sources.into_iter().map(|(source, given)| (source, given.weight));
-        return Ok(Images { train: mix(sources.collect(), classes)?, held_out: None });
+        return Ok(Images { train: mix(sources.collect(), classes)?, held_out: None, reason });
     }
     refuse_shared_files(&sources)?;
-    let len: usize = sources.iter().map(|(source, _)| source.len()).sum();
     if data.holdout >= len {
         let what: Vec<_> = sources.iter().map(|(source, _)| source.describe()).collect();
         let (found, most, what) = (data.holdout, len - 1, what.join("; "));
@@ -65,7 +73,7 @@ pub(super) fn open(recipe: &Recipe) -> Result<Images, Failure> {
     }
     let train = mix(train, classes.clone())?;
     let held_out = if held_out.is_empty() { None } else { Some(mix(held_out, classes)?) };
-    Ok(Images { train, held_out })
+    Ok(Images { train, held_out, reason: None })
 }
 
 /// A source and the lines of the recipe that name it.
@@ -179,10 +187,17 @@ pub(super) fn training_loader(recipe: &Recipe, stage: &Stage, place: usize) -> L
     }
 }
 
-/// A loader of all images of a source in order, for features.
-pub(super) fn feature_loader(data: &Data, source: Arc<dyn Source>) -> Result<Loader, Failure> {
+/// Pixels of a batch whose features are made at once, so that a signal finds its end soon.
+const FEATURE_PIXELS: usize = 250 * 64 * 64;
+
+/// A loader of all images of a source in order, `size` pixels a side, for features.
+pub(super) fn feature_loader(
+    data: &Data,
+    size: usize,
+    source: Arc<dyn Source>,
+) -> Result<Loader, Failure> {
     let options = LoaderOptions {
-        batch: 250,
+        batch: (FEATURE_PIXELS / (size * size).max(1)).clamp(16, 250),
         threads: data.threads,
         prefetch: 2 * data.threads + 2,
         order: Order::Once,
@@ -190,7 +205,7 @@ pub(super) fn feature_loader(data: &Data, source: Arc<dyn Source>) -> Result<Loa
         augment_seed: 0,
         transform: Transform {
             crop: Crop::Center { zoom: data.eval_zoom },
-            ..Transform::center([data.size; 2])
+            ..Transform::center([size; 2])
         },
         channels: data.channels,
         normalize: normalize(data),

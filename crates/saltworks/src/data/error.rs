@@ -37,7 +37,7 @@ pub enum Error {
         /// The files it holds instead.
         found: String,
         /// What to do.
-        advice: &'static str,
+        advice: String,
     },
     /// An image that cannot be decoded.
     #[error("{name}: {problem}. Replace or remove the file")]
@@ -68,7 +68,8 @@ pub enum Error {
     /// Too many images that cannot be read.
     #[error(
         "{unreadable} of {images} images cannot be read, expected at most {most}: data.max_unreadable \
-         is {share}. The last: {problem}", most = (share * *images as f64).ceil()
+         is {share}. The first:{first}\n`saltworks inspect --decode PATH` lists them all; mend or remove \
+         them, or raise data.max_unreadable", most = (share * *images as f64).ceil()
     )]
     TooManyUnreadable {
         /// So many.
@@ -77,8 +78,8 @@ pub enum Error {
         images: usize,
         /// The share allowed.
         share: f64,
-        /// What is wrong with the last one.
-        problem: String,
+        /// What is wrong with some of them, each on a line of its own that it begins with a line end.
+        first: String,
     },
     /// A loader thread ended by a panic; its message stands above.
     #[error("a loader thread stopped by an internal error; please report the message above")]

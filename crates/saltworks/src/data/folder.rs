@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::image_file::{self, ImageFiles, extension};
+use super::source::is_tar;
 use super::{Background, Error, Result};
 
 impl ImageFiles {
@@ -33,7 +34,8 @@ impl ImageFiles {
         if files.is_empty() {
             return Err(listing.no_images(root));
         }
-        Ok(Self { path: root.into(), kind: "", files, classes, background })
+        let left_alone = listing.others();
+        Ok(Self { path: root.into(), kind: "", files, classes, background, left_alone })
     }
 }
 
@@ -42,6 +44,8 @@ impl ImageFiles {
 struct Listing {
     /// Files that are no images, by extension.
     others: BTreeMap<String, usize>,
+    /// Folders that hold tar archives.
+    archives: BTreeSet<PathBuf>,
     /// Real paths of the folders walked: a link to one of them is not followed, or its images
     /// would count twice, in training and among those held out.
     seen: BTreeSet<PathBuf>,
@@ -83,6 +87,9 @@ impl Listing {
             } else if kind.is_ok_and(|kind| kind.is_file()) && image_file::is_image(&path) {
                 files.push(path);
             } else {
+                if is_tar(&path) {
+                    self.archives.insert(folder.to_owned());
+                }
                 *self.others.entry(extension).or_default() += 1;
             }
         }
@@ -90,7 +97,8 @@ impl Listing {
         Ok((files, folders))
     }
 
-    fn no_images(&self, root: &Path) -> Error {
+    /// The files that are no images, by extension, most first.
+    fn others(&self) -> String {
         let mut counts: Vec<_> = self.others.iter().collect();
         counts.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
         let count = |(extension, count): &(&String, &usize)| match extension.as_str() {
@@ -98,12 +106,26 @@ impl Listing {
             extension => format!("{count} .{extension}"),
         };
         let found: Vec<_> = counts.iter().take(5).map(count).collect();
-        let (found, advice) = match found.is_empty() {
-            true => ("no file".to_owned(), "Set data.path to the folder of the images"),
-            false => {
-                (found.join(", "), "Convert them to PNG, JPEG or WebP, or choose another folder")
-            }
+        found.join(", ")
+    }
+
+    fn no_images(&self, root: &Path) -> Error {
+        let is_training = |folder: &&PathBuf| {
+            folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with("train"))
         };
+        let archives = self.archives.iter().find(is_training).or(self.archives.first());
+        let advice = match archives {
+            Some(folder) => format!("For the archives set data.path={}", folder.display()),
+            None if self.others.contains_key("arrow") => {
+                "Arrow files are what `save_to_disk` of Hugging Face's datasets leaves: write parquet, \
+                 as in `datasets.load_from_disk(FOLDER).to_parquet(\"train.parquet\")`"
+                    .to_owned()
+            }
+            None if self.others.is_empty() => "Set data.path to the folder of the images".to_owned(),
+            None => "Convert them to PNG, JPEG or WebP, or choose another folder".to_owned(),
+        };
+        let found = Some(self.others()).filter(|found| !found.is_empty());
+        let found = found.unwrap_or_else(|| "no file".to_owned());
         Error::NoImages { path: root.into(), found, advice }
     }
 }
@@ -183,6 +205,9 @@ mod tests {
         (0..3).for_each(|index| touch(&folder.path().join(format!("a/{index}.GIF"))));
         touch(&folder.path().join("README"));
         assert!(message().contains("found 3 .gif, 1 without extension"), "{}", message());
+        ["x/val/1.tar", "x/train/2.tar"].iter().for_each(|name| touch(&folder.path().join(name)));
+        assert!(message().contains("For the archives set data.path="), "{}", message());
+        assert!(message().ends_with("/x/train"), "{}", message());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use engine::random::Random;
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Result, Sample, Source, Stored};
+use super::{Error, Result, Sample, Source, Stamp, Stored};
 
 /// Which images are held out.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -71,6 +71,10 @@ impl Source for Part {
         self.source.stored(self.indices[index])
     }
 
+    fn stamp(&self, index: usize) -> Stamp {
+        self.source.stamp(self.indices[index])
+    }
+
     fn label(&self, index: usize) -> i32 {
         self.source.label(self.indices[index])
     }
@@ -81,6 +85,10 @@ impl Source for Part {
 
     fn requests(&self) -> usize {
         self.source.requests()
+    }
+
+    fn left_alone(&self) -> String {
+        self.source.left_alone()
     }
 
     fn describe(&self) -> String {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 
-use super::{Error, Pixels, Result, Sample, Source};
+use super::{Error, Pixels, Result, Sample, Source, Stamp};
 
 /// Most bytes of one IDX file after unpacking: it is held in memory, and a few megabytes of gzip can
 /// unpack to so many.
@@ -89,9 +89,14 @@ impl Source for Idx {
         let &Self { height, width, .. } = self;
         let size = height * width;
         let data = self.images[index * size..(index + 1) * size].to_vec();
-        let name = format!("{} image {index}", self.path.display());
+        let name = self.stamp(index).name;
         let image = Pixels { data, height, width, channels: 1 };
         Ok(Sample { image, label: self.label(index), name })
+    }
+
+    fn stamp(&self, index: usize) -> Stamp {
+        let name = format!("{} image {index}", self.path.display());
+        Stamp { name, bytes: (self.height * self.width) as u64 }
     }
 
     fn label(&self, index: usize) -> i32 {

@@ -1,11 +1,11 @@
 //! Images in files of their own.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::decode::info;
-use super::{Background, Error, Form, Info, Result, Sample, Source, Stored};
+use super::{Background, Error, Form, Info, Result, Sample, Source, Stamp, Stored};
 
 /// Extensions that are read, in any case.
 pub(super) const EXTENSIONS: [&str; 7] = ["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff"];
@@ -33,6 +33,28 @@ pub struct ImageFiles {
     pub(super) files: Vec<(PathBuf, i32)>,
     pub(super) classes: Vec<String>,
     pub(super) background: Background,
+    /// What was met beside them, for people.
+    pub(super) left_alone: String,
+}
+
+impl ImageFiles {
+    /// The bytes of an image's file.
+    fn bytes(&self, index: usize) -> Result<Vec<u8>> {
+        let path = &self.files[index].0;
+        expect_file(path)?;
+        let bytes = read_at_most(path, MOST_BYTES, "Replace or remove the file");
+        bytes.map_err(|error| match error {
+            Error::Missing { .. } if !self.kind.is_empty() => {
+                let list = self.path.display();
+                let problem = format!("no such file. Mend or remove its line in {list}");
+                Error::file(path, problem)
+            }
+            Error::Missing { .. } => {
+                Error::file(path, "no such file any more: it was there when the run began")
+            }
+            error => error,
+        })
+    }
 }
 
 impl Source for ImageFiles {
@@ -46,13 +68,20 @@ impl Source for ImageFiles {
 
     fn stored(&self, index: usize) -> Result<Stored> {
         let (path, label) = &self.files[index];
-        let form = Form::File { bytes: bytes(path)?, background: self.background };
+        let form = Form::File { bytes: self.bytes(index)?, background: self.background };
         Ok(Stored { form, label: *label, name: path.display().to_string() })
     }
 
     fn info(&self, index: usize) -> Result<Info> {
         let path = &self.files[index].0;
-        info(&bytes(path)?, &path.display().to_string(), self.background)
+        info(&self.bytes(index)?, &path.display().to_string(), self.background)
+    }
+
+    fn stamp(&self, index: usize) -> Stamp {
+        let path = &self.files[index].0;
+        // A file that is gone has none; reading it says so.
+        let bytes = path.metadata().map_or(0, |metadata| metadata.len());
+        Stamp { name: path.display().to_string(), bytes }
     }
 
     fn label(&self, index: usize) -> i32 {
@@ -71,21 +100,22 @@ impl Source for ImageFiles {
     fn files(&self) -> Vec<&Path> {
         self.files.iter().map(|(path, _)| path.as_path()).collect()
     }
+
+    fn left_alone(&self) -> String {
+        self.left_alone.clone()
+    }
 }
 
-fn bytes(path: &Path) -> Result<Vec<u8>> {
-    let fail = |problem: &str| {
-        let name = path.display().to_string();
-        Err(Error::Image { name, problem: problem.to_owned() })
-    };
-    // A pipe that a list names would be waited for without end.
+/// A pipe that a list names would be waited for without end.
+fn expect_file(path: &Path) -> Result<()> {
     match std::fs::metadata(path) {
-        Ok(found) if !found.is_file() => return fail("is no file"),
-        Err(error) if error.kind() == ErrorKind::NotFound => return fail("is missing"),
+        Ok(found) if !found.is_file() => {
+            let (name, problem) = (path.display().to_string(), "is no file".to_owned());
+            Err(Error::Image { name, problem })
+        }
         // What else is wrong shows when it is read.
-        _ => {}
+        _ => Ok(()),
     }
-    read_at_most(path, MOST_BYTES, "Replace or remove the file")
 }
 
 /// All of a file, if it has at most so many bytes; `advice` is for those that have more.

@@ -8,10 +8,11 @@ use super::labels::Labels;
 use super::{Background, Error, Result};
 
 /// Names of the column of paths, in any case.
-const PATH_NAMES: [&str; 4] = ["path", "file", "filename", "image"];
+const PATH_NAMES: [&str; 7] =
+    ["path", "file", "filename", "image", "image_path", "file_path", "filepath"];
 
 /// Names of the column of labels, in any case.
-const LABEL_NAMES: [&str; 3] = ["label", "class", "target"];
+const LABEL_NAMES: [&str; 4] = ["label", "class", "target", "category"];
 
 /// Most bytes of a list: ten million lines of 400.
 const MOST_BYTES: u64 = 4 << 30;
@@ -30,14 +31,28 @@ impl ImageFiles {
         // A wrong folder would make each of them unreadable: say so at once.
         if let Some((first, _)) = files.first().filter(|(first, _)| !first.exists()) {
             let problem = format!(
-                "its first image is {}, and there is none. Paths start at the list's folder, or \
-                 with a /",
-                first.display()
+                "its first image is {}, and there is none. {}",
+                first.display(),
+                other_separator(&names[0], comma).unwrap_or_else(|| {
+                    "Paths start at the list's folder, or with a /".to_owned()
+                })
             );
             return Err(Error::file(path, problem));
         }
-        Ok(Self { path: path.into(), kind: "a list of ", files, classes, background })
+        let (path, kind, left_alone) = (path.into(), "a list of ", String::new());
+        Ok(Self { path, kind, files, classes, background, left_alone })
     }
+}
+
+/// What to do about a path that holds what separates fields elsewhere.
+fn other_separator(path: &str, comma: bool) -> Option<String> {
+    let names = [(';', "semicolons"), ('\t', "tabs"), (',', "commas"), (' ', "blanks")];
+    let (_, found) = names.into_iter().find(|(separator, _)| path.contains(*separator))?;
+    let (expected, kind) = if comma { ("commas", ".csv") } else { ("tabs", ".tsv and .txt") };
+    Some(format!(
+        "Its fields seem to be separated by {found}, expected {expected} in a {kind}; or paths start \
+         elsewhere than at the list's folder or with a /"
+    ))
 }
 
 /// Where the fields of a record stand.

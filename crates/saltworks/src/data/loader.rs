@@ -113,7 +113,12 @@ pub struct Loader {
     wanted: u64,
     /// Unreadable images met so far, in batches handed out.
     unreadable: BTreeSet<usize>,
+    /// What is wrong with the first of them, each once.
+    problems: Vec<String>,
 }
+
+/// Unreadable images that the error which ends a run names.
+const MOST_NAMED: usize = 5;
 
 /// Unreadable images in a row, after which it is not the images' fault.
 const MOST_REPLACEMENTS: usize = 100;
@@ -194,7 +199,10 @@ impl Loader {
         };
         let threads: std::io::Result<Vec<_>> = (0..threads).map(spawn).collect();
         match threads {
-            Ok(threads) => Ok(Self { shared, threads, wanted: 0, unreadable: BTreeSet::new() }),
+            Ok(threads) => {
+                let (unreadable, problems) = (BTreeSet::new(), Vec::new());
+                Ok(Self { shared, threads, wanted: 0, unreadable, problems })
+            }
             Err(error) => {
                 shared.stop();
                 Err(Error::setting("threads", &error, "as many threads as the system grants"))
@@ -226,7 +234,8 @@ impl Loader {
         };
         let made = made.and_then(|made| match made {
             Some(batch) => {
-                count_unreadable(&self.shared, &mut self.unreadable, &batch).map(|()| Some(batch))
+                let met = (&mut self.unreadable, &mut self.problems);
+                count_unreadable(&self.shared, met, &batch).map(|()| Some(batch))
             }
             None => Ok(None),
         });
@@ -244,16 +253,22 @@ impl Loader {
 
 /// Adds the unreadable images of a batch to those met before it: in the order of the batches, so that
 /// a run stops at the same place each time.
-fn count_unreadable(shared: &Shared, met: &mut BTreeSet<usize>, batch: &Batch) -> Result<()> {
-    met.extend(batch.unreadable.iter().map(|image| image.index));
-    let (images, share) = (shared.source.len(), shared.options.max_unreadable);
-    match batch.unreadable.first() {
-        Some(first) if met.len() > (share * images as f64).ceil() as usize => {
-            let problem = first.problem.clone();
-            Err(Error::TooManyUnreadable { unreadable: met.len(), images, share, problem })
+fn count_unreadable(
+    shared: &Shared,
+    (met, problems): (&mut BTreeSet<usize>, &mut Vec<String>),
+    batch: &Batch,
+) -> Result<()> {
+    for Unreadable { index, problem } in &batch.unreadable {
+        if met.insert(*index) && problems.len() < MOST_NAMED {
+            problems.push(problem.replace('\n', " "));
         }
-        _ => Ok(()),
     }
+    let (images, share) = (shared.source.len(), shared.options.max_unreadable);
+    if batch.unreadable.is_empty() || met.len() <= (share * images as f64).ceil() as usize {
+        return Ok(());
+    }
+    let first = problems.iter().map(|problem| format!("\n  {problem}")).collect();
+    Err(Error::TooManyUnreadable { unreadable: met.len(), images, share, first })
 }
 
 impl Drop for Loader {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Error, Info, Result, Sample, Source, Stored};
+use super::{Error, Info, Result, Sample, Source, Stamp, Stored};
 
 /// Sources one after another. Which image a number stands for depends on the sources' lengths and
 /// weights alone: a source of n images and weight w has round(n w) numbers, n for each whole of w,
@@ -83,6 +83,11 @@ impl Source for Mixed {
         part.source.info(image)
     }
 
+    fn stamp(&self, index: usize) -> Stamp {
+        let (part, image) = self.place(index);
+        part.source.stamp(image)
+    }
+
     fn label(&self, index: usize) -> i32 {
         let (part, image) = self.place(index);
         let label = usize::try_from(part.source.label(image)).ok();
@@ -95,6 +100,11 @@ impl Source for Mixed {
 
     fn requests(&self) -> usize {
         self.parts.iter().map(|part| part.source.requests()).max().unwrap_or(1)
+    }
+
+    fn left_alone(&self) -> String {
+        let parts = self.parts.iter().map(|part| part.source.left_alone());
+        parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
     }
 
     fn describe(&self) -> String {

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use super::labels::Labels;
-use super::{Error, Pixels, Result, Sample, Source};
+use super::{Error, Pixels, Result, Sample, Source, Stamp};
 use crate::zip::Zip;
 
 /// Names of a `.npz`'s images, the first that is there.
@@ -124,9 +124,14 @@ impl Source for Npy {
         if channels_first && channels == 3 {
             data = interleaved(&data, height * width);
         }
-        let name = format!("{} image {index}", self.path.display());
+        let name = self.stamp(index).name;
         let image = Pixels { data, height, width, channels };
         Ok(Sample { image, label: self.label(index), name })
+    }
+
+    fn stamp(&self, index: usize) -> Stamp {
+        let name = format!("{} image {index}", self.path.display());
+        Stamp { name, bytes: self.layout.size() as u64 }
     }
 
     fn label(&self, index: usize) -> i32 {

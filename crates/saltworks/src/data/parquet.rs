@@ -10,14 +10,16 @@ use parquet::basic::Type;
 use parquet::column::reader::ColumnReader;
 use parquet::data_type::ByteArray;
 use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use parquet::file::reader::{ChunkReader, FileReader as _, Length, SerializedFileReader};
+use parquet::file::statistics::Statistics;
 use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
 
 use super::decode::{guarded, info};
 use super::labels::Labels;
 use super::object::{self, Object};
 use super::tar::ReadAt as _;
-use super::{Background, Error, Form, Info, Result, Sample, Source, Stored};
+use super::{Background, Error, Form, Info, Result, Sample, Source, Stamp, Stored};
 
 mod features;
 
@@ -49,20 +51,24 @@ struct Table {
     reader: SerializedFileReader<At>,
     /// The leaf column of the images' bytes.
     images: usize,
+    /// Its length.
+    bytes: u64,
 }
 
 impl Table {
     /// Opens a file: what its metadata say, and the labels of each row group.
     fn open(path: &Path) -> Result<(Self, Features, Vec<GroupLabels>)> {
         let fail = |error: ParquetError| broken(path, error);
-        let object = Arc::new(Object::open(path)?);
-        let reader = SerializedFileReader::new(At(Arc::clone(&object))).map_err(fail)?;
+        let object = Object::open(path)?;
+        let bytes = object.len();
+        let reader = SerializedFileReader::new(At(Arc::new(object))).map_err(fail)?;
         let metadata = reader.metadata();
         let features = Features::find(metadata.file_metadata().key_value_metadata());
         let schema = metadata.file_metadata().schema_descr();
         let images = image_column(schema, &features, path)?;
+        check_embedded(metadata, images, path)?;
         let label = label_column(schema, &features);
-        let (mut rows, bytes) = (0, object.len());
+        let mut rows = 0;
         let labels = |number: usize| {
             let len = metadata.row_group(number).num_rows();
             // A file states the length of a group; what is below zero or past memory is refused.
@@ -78,7 +84,7 @@ impl Table {
             read_labels(&reader, number, label, len).map_err(fail)
         };
         let labels = (0..reader.num_row_groups()).map(labels).collect::<Result<_>>()?;
-        Ok((Self { path: path.into(), reader, images }, features, labels))
+        Ok((Self { path: path.into(), reader, images, bytes }, features, labels))
     }
 }
 
@@ -131,10 +137,15 @@ impl Parquet {
         Ok(Self { path, files: tables, groups, labels, classes, kept: Kept::default(), background })
     }
 
+    /// The row group of an image.
+    fn group(&self, index: usize) -> usize {
+        self.groups.partition_point(|group| group.first_row <= index) - 1
+    }
+
     /// The bytes of an image, and its name.
     fn bytes(&self, index: usize) -> Result<(ByteArray, String)> {
-        let place = self.groups.partition_point(|group| group.first_row <= index) - 1;
-        let name = format!("{}: row {index}", self.files[self.groups[place].file].path.display());
+        let place = self.group(index);
+        let name = self.stamp(index).name;
         Ok((guarded(&name, || self.bytes_of(place, index, &name))?, name))
     }
 
@@ -158,13 +169,10 @@ impl Parquet {
             self.kept.page(key, || read_page(table, group.number, first, end)).map_err(fail)?;
         match images.get(row - first) {
             Some(Some(bytes)) => Ok(bytes.clone()),
-            _ => {
-                let problem =
-                    "has no bytes, only a path or nothing; embed the images when the file is \
-                               written"
-                        .to_owned();
-                Err(Error::Image { name: name.to_owned(), problem })
-            }
+            _ => Err(Error::Image {
+                name: name.to_owned(),
+                problem: "has no bytes, only a path or nothing".to_owned(),
+            }),
         }
     }
 }
@@ -187,6 +195,11 @@ impl Source for Parquet {
     fn info(&self, index: usize) -> Result<Info> {
         let (bytes, name) = self.bytes(index)?;
         info(bytes.data(), &name, self.background)
+    }
+
+    fn stamp(&self, index: usize) -> Stamp {
+        let table = &self.files[self.groups[self.group(index)].file];
+        Stamp { name: format!("{}: row {index}", table.path.display()), bytes: table.bytes }
     }
 
     fn label(&self, index: usize) -> i32 {
@@ -224,6 +237,22 @@ fn broken(path: &Path, error: ParquetError) -> Error {
         error => error,
     };
     Error::file(path, format!("cannot be read as parquet ({error}). Fetch or write it again"))
+}
+
+/// Refuses a file that says of all its images that they are null.
+fn check_embedded(metadata: &ParquetMetaData, images: usize, path: &Path) -> Result<()> {
+    let groups = metadata.row_groups();
+    let is_null = |group: &RowGroupMetaData| {
+        let nulls = group.column(images).statistics().and_then(Statistics::null_count_opt);
+        nulls == u64::try_from(group.num_rows()).ok()
+    };
+    if groups.is_empty() || !groups.iter().all(is_null) {
+        return Ok(());
+    }
+    let problem = "holds no images, only their paths. Embed them before the file is written: ds = \
+                   ds.cast_column(\"image\", datasets.Image()).with_format(\"arrow\")\
+                   .map(datasets.table.embed_table_storage, batched=True); ds.to_parquet(...)";
+    Err(Error::file(path, problem))
 }
 
 /// The leaf column that holds the images' bytes.

@@ -11,7 +11,7 @@ use super::image_file::{EXTENSIONS, MOST_BYTES};
 use super::labels::Labels;
 use super::object::{self, Object};
 use super::tar::{Member, ReadAt as _};
-use super::{Background, Error, Form, Info, Result, Sample, Source, Stored};
+use super::{Background, Error, Form, Info, Result, Sample, Source, Stamp, Stored};
 
 mod index;
 
@@ -95,10 +95,15 @@ impl Shards {
         Ok(Self { path: path.into(), shards, entries, classes, background })
     }
 
+    fn name(&self, index: usize) -> String {
+        let Entry { shard, image, .. } = &self.entries[index];
+        format!("{}: {}", self.shards[*shard as usize].path.display(), image.name)
+    }
+
     fn bytes(&self, index: usize) -> Result<(Vec<u8>, String)> {
         let Entry { shard, image, .. } = &self.entries[index];
         let shard = &self.shards[*shard as usize];
-        let name = format!("{}: {}", shard.path.display(), image.name);
+        let name = self.name(index);
         if image.size > MOST_BYTES {
             let problem = format!("is longer than {MOST_BYTES} bytes");
             return Err(Error::Image { name, problem });
@@ -131,6 +136,10 @@ impl Source for Shards {
     fn info(&self, index: usize) -> Result<Info> {
         let (bytes, name) = self.bytes(index)?;
         info(&bytes, &name, self.background)
+    }
+
+    fn stamp(&self, index: usize) -> Stamp {
+        Stamp { name: self.name(index), bytes: self.entries[index].image.size }
     }
 
     fn label(&self, index: usize) -> i32 {

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{
-    Background, Error, Idx, ImageFiles, Npy, Parquet, Pixels, Result, Shards, Stored, braces,
-    builtin, idx, image_file, object,
+    Background, Error, Idx, ImageFiles, Npy, Parquet, Pixels, Result, Shards, Stamp, Stored,
+    braces, builtin, idx, image_file, object,
 };
 
 /// A numbered set of images that any thread may read.
@@ -33,6 +33,11 @@ pub trait Source: Send + Sync {
         Ok(Info { height, width, channels, bytes: data.len() as u64 })
     }
 
+    /// Name and length of the image `index`, which is not read.
+    fn stamp(&self, index: usize) -> Stamp {
+        Stamp { name: format!("image {index}"), bytes: 0 }
+    }
+
     /// The class of the image `index`, -1 without one; does not read the image.
     fn label(&self, index: usize) -> i32;
 
@@ -50,6 +55,11 @@ pub trait Source: Send + Sync {
     /// The files it reads, as far as it reads any.
     fn files(&self) -> Vec<&Path> {
         Vec::new()
+    }
+
+    /// What lies at the path beside the images and is not read, for people; empty if nothing.
+    fn left_alone(&self) -> String {
+        String::new()
     }
 }
 
@@ -87,7 +97,7 @@ pub fn open(path: &Path, background: Background) -> Result<Arc<dyn Source>> {
         return open_url(path, url, background);
     }
     match std::fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => open_folder(path, background),
+        Ok(metadata) if metadata.is_dir() => open_folder(path, background, String::new()),
         Ok(_) => open_file(path, background),
         Err(error) => match path.to_str().filter(|text| text.contains('{')) {
             Some(text) => open_range(path, text, background),
@@ -165,8 +175,12 @@ fn open_file(path: &Path, background: Background) -> Result<Arc<dyn Source>> {
     Err(Error::file(path, problem))
 }
 
-fn open_folder(path: &Path, background: Background) -> Result<Arc<dyn Source>> {
+/// Opens a folder; `left_alone` is what is known to lie beside it.
+fn open_folder(path: &Path, background: Background, left_alone: String) -> Result<Arc<dyn Source>> {
     let files = files_in(path)?;
+    if let Some((train, others)) = training_folder(path, &files)? {
+        return open_folder(&train, background, others);
+    }
     let of_kind = |is_kind: fn(&Path) -> bool| -> Vec<PathBuf> {
         training_files(path, files.iter().filter(|file| is_kind(file)).cloned().collect())
     };
@@ -199,12 +213,47 @@ fn open_folder(path: &Path, background: Background) -> Result<Arc<dyn Source>> {
     if !tables.is_empty() {
         return Ok(Arc::new(Parquet::open(path, &training_files(path, tables), background)?));
     }
-    Ok(Arc::new(ImageFiles::of_folder(path, background)?))
+    let mut images = ImageFiles::of_folder(path, background)?;
+    let parts = [left_alone, std::mem::take(&mut images.left_alone)];
+    images.left_alone =
+        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
+    Ok(Arc::new(images))
+}
+
+/// The folder of training images, and the names of the others, where all folders right inside `path`
+/// are parts of a data set by their names: as classes they would be nonsense.
+fn training_folder(path: &Path, files: &[PathBuf]) -> Result<Option<(PathBuf, String)>> {
+    const PARTS: [&str; 8] =
+        ["train", "training", "val", "valid", "validation", "test", "testing", "dev"];
+    let folders = folders_in(path)?;
+    let name =
+        |folder: &PathBuf| folder.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let is_training = |folder: &&PathBuf| name(folder).starts_with("train");
+    let all_are_parts = folders.iter().all(|folder| PARTS.contains(&name(folder).as_str()));
+    let is_data = |file: &PathBuf| {
+        image_file::is_image(file) || is_tar(file) || is_parquet(file) || idx::is_image_file(file)
+    };
+    if !all_are_parts || files.iter().any(is_data) {
+        return Ok(None);
+    }
+    let mut trainings = folders.iter().filter(is_training);
+    let (Some(train), None) = (trainings.next(), trainings.next()) else { return Ok(None) };
+    let others: Vec<_> = folders.iter().filter(|folder| *folder != train).map(name).collect();
+    let left_alone = match others.is_empty() {
+        true => String::new(),
+        false => format!("the folders {}", others.join(", ")),
+    };
+    Ok(Some((train.clone(), left_alone)))
 }
 
 /// The parquet files at any depth, sorted; links to folders are not followed.
 fn parquet_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     files.extend(files_in(folder)?.into_iter().filter(|file| is_parquet(file)));
+    folders_in(folder)?.iter().try_for_each(|folder| parquet_files(folder, files))
+}
+
+/// The folders right inside a folder, sorted; hidden ones and links are left out.
+fn folders_in(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(folder).map_err(|error| Error::read(folder, error))?;
     let mut folders = Vec::new();
     for entry in entries {
@@ -215,7 +264,7 @@ fn parquet_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         }
     }
     folders.sort();
-    folders.iter().try_for_each(|folder| parquet_files(folder, files))
+    Ok(folders)
 }
 
 pub(super) fn is_parquet(path: &Path) -> bool {
@@ -351,6 +400,28 @@ mod tests {
             let source = open(&path(other), [0; 3]).unwrap();
             assert_eq!(source.classes(), ["ants", "bees"], "{other}");
         }
+    }
+
+    #[test]
+    fn of_folders_named_as_parts_of_a_set_the_training_images_are_taken() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path();
+        for name in ["train/cats/1.png", "train/dogs/2.png", "val/cats/3.png", "train/4.gif"] {
+            std::fs::create_dir_all(path.join(name).parent().unwrap()).unwrap();
+            image::GrayImage::new(1, 1).save(path.join(name)).unwrap();
+        }
+        let source = open(path, [0; 3]).unwrap();
+        assert!(
+            source.describe().ends_with("/train: 2 images, 2 classes"),
+            "{}",
+            source.describe()
+        );
+        assert_eq!(source.classes(), ["cats", "dogs"]);
+        assert_eq!(source.left_alone(), "the folders val, 1 .gif");
+        // Any other folder beside them, and all are classes.
+        std::fs::create_dir(path.join("bees")).unwrap();
+        image::GrayImage::new(1, 1).save(path.join("bees/5.png")).unwrap();
+        assert_eq!(open(path, [0; 3]).unwrap().classes(), ["bees", "train", "val"]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::object::at_once;
 use super::{Info, Source};
 
-/// Unreadable images that are named.
+/// Unreadable images that are named where only headers are looked at.
 const MOST_NAMED: usize = 10;
 
 /// Images looked at between two calls of progress.
@@ -35,7 +35,7 @@ pub struct Survey {
     pub bytes: u64,
     /// How many images cannot be read.
     pub unreadable: usize,
-    /// What is wrong with the first of them.
+    /// What is wrong with the first of them, or with all where all pixels were looked at.
     pub problems: Vec<String>,
     /// Images of each class.
     pub classes: Vec<usize>,
@@ -53,7 +53,8 @@ impl Survey {
             let found: Vec<_> = at_once(source.requests(), || {
                 chunk.into_par_iter().map(|at| info(source, at, look)).collect()
             });
-            found.into_iter().for_each(|found| survey.add(found));
+            let named = if look == Look::Pixels { usize::MAX } else { MOST_NAMED };
+            found.into_iter().for_each(|found| survey.add(found, named));
             progress(done);
         }
         for index in 0..source.len() {
@@ -68,7 +69,7 @@ impl Survey {
         survey
     }
 
-    fn add(&mut self, found: Result<Info, String>) {
+    fn add(&mut self, found: Result<Info, String>, named: usize) {
         match found {
             Ok(Info { height, width, channels, bytes }) => {
                 self.heights.push(height);
@@ -78,7 +79,7 @@ impl Survey {
             }
             Err(problem) => {
                 self.unreadable += 1;
-                if self.problems.len() < MOST_NAMED {
+                if self.problems.len() < named {
                     self.problems.push(problem);
                 }
             }

@@ -63,6 +63,9 @@ pub enum Error {
         /// The only label.
         label: u32,
     },
+    /// Somebody asked for it.
+    #[error("stopped on the way, as asked")]
+    Stopped,
     /// A setting outside its range.
     #[error("{setting} is {found}, expected {expected}: change it in the probe's settings")]
     Setting {

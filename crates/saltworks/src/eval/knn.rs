@@ -2,7 +2,7 @@
 
 use super::features::check_pair;
 use super::matrix::Panels;
-use super::{Error, Features, Prediction, Result};
+use super::{Asked, Error, Features, Prediction, Result};
 use rayon::prelude::*;
 
 /// How neighbours vote.
@@ -28,19 +28,30 @@ const TASK_ROWS: usize = 32;
 ///
 /// Near is cosine similarity s = a·b / (|a| |b|), a vote weighs exp(s/T). Of equally near rows the
 /// earlier one, of classes with equal votes the lower one wins.
-pub fn knn(train: &Features, test: &Features, options: KnnOptions) -> Result<Prediction> {
+pub fn knn(
+    train: &Features,
+    test: &Features,
+    options: KnnOptions,
+    stop: Asked<'_>,
+) -> Result<Prediction> {
     options.check()?;
     check_pair(train, test)?;
     let panels = Panels::of_rows(&unit_rows(train), train.dim);
     let queries = unit_rows(test);
     let classes = train.labels.iter().max().map_or(0, |&label| label as usize + 1);
     let tasks = queries.par_chunks(TASK_ROWS * test.dim).map(|queries| {
+        if stop() {
+            return Vec::new();
+        }
         let mut similarity = vec![0.0; queries.len() / test.dim * train.len()];
         panels.multiply(queries, &mut similarity); // [B,D] , [N,D] -> [B,N]
         let rows = similarity.chunks_exact(train.len());
         rows.map(|row| options.vote(row, &train.labels, classes)).collect::<Vec<_>>()
     });
     let labels = tasks.collect::<Vec<_>>().concat();
+    if stop() {
+        return Err(Error::Stopped);
+    }
     Ok(Prediction::new(labels, &test.labels))
 }
 

@@ -1,6 +1,7 @@
 //! Minimising a smooth convex function: L-BFGS (Nocedal and Wright 2006, algorithms 7.4 and 7.5) with
 //! the caller's guess of the inverse Hessian.
 
+use super::Asked;
 use std::collections::VecDeque;
 
 /// A function of a vector, and what is known of its curvature.
@@ -12,11 +13,13 @@ pub(super) trait Objective {
 }
 
 /// When to stop.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Stop {
+#[derive(Clone, Copy)]
+pub(super) struct Stop<'a> {
     /// The largest element of the gradient at the minimum.
     pub(super) gradient: f64,
     pub(super) iterations: usize,
+    /// At once, wherever it stands.
+    pub(super) asked: Asked<'a>,
 }
 
 /// Pairs of steps remembered. scikit-learn's and SciPy's default.
@@ -25,15 +28,15 @@ const MEMORY: usize = 10;
 const HALVINGS: usize = 12;
 
 /// Moves `x` to the minimum of `f` and returns f there.
-pub(super) fn minimize(f: &impl Objective, x: &mut Vec<f64>, stop: Stop) -> f64 {
+pub(super) fn minimize(f: &impl Objective, x: &mut Vec<f64>, stop: Stop<'_>) -> f64 {
     let mut pairs = Pairs::default();
     let (mut value, mut gradient) = f.value_and_gradient(x);
     for _ in 0..stop.iterations {
-        if largest(&gradient) <= stop.gradient {
+        if largest(&gradient) <= stop.gradient || (stop.asked)() {
             break;
         }
         let direction = pairs.direction(f, &gradient);
-        let Some(next) = line_search(f, x, value, &gradient, &direction) else { break };
+        let Some(next) = line_search(f, x, value, &gradient, &direction, stop.asked) else { break };
         pairs.push(difference(&next.x, x), difference(&next.gradient, &gradient));
         Point { x: *x, value, gradient } = next;
     }
@@ -54,12 +57,16 @@ fn line_search(
     value: f64,
     gradient: &[f64],
     direction: &[f64],
+    asked: Asked<'_>,
 ) -> Option<Point> {
     let slope = dot(gradient, direction);
     let mut step = 1.0;
     for _ in 0..HALVINGS {
         let moved: Vec<f64> = x.iter().zip(direction).map(|(x, d)| x + step * d).collect();
         let (lower, gradient) = f.value_and_gradient(&moved);
+        if asked() {
+            return None;
+        }
         if lower <= value + 1e-4 * step * slope {
             return Some(Point { x: moved, value: lower, gradient });
         }
@@ -153,7 +160,8 @@ mod tests {
     fn a_badly_scaled_convex_function_is_minimized() {
         let bowls = Bowls(vec![0.05, 0.3, 1.0, 2.0, 7.0]);
         let mut x = vec![1.0; 5];
-        let value = minimize(&bowls, &mut x, Stop { gradient: 1e-9, iterations: 200 });
+        let value =
+            minimize(&bowls, &mut x, Stop { gradient: 1e-9, iterations: 200, asked: &|| false });
         assert!(value < 1e-12, "{value} at {x:?}");
         assert!(x.iter().enumerate().all(|(i, x)| (x - i as f64).abs() < 1e-5), "{x:?}");
     }

@@ -4,7 +4,7 @@
 use super::features::{Standardizer, check_pair};
 use super::lbfgs::Stop;
 use super::logistic::{Gram, Logistic};
-use super::{Error, Features, Prediction, Result};
+use super::{Asked, Error, Features, Prediction, Result};
 
 /// How a linear probe is fitted.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,7 +37,12 @@ pub struct Linear {
 }
 
 /// Fits on `train`, whose every fifth row of a class chooses the penalty, and predicts `test`.
-pub fn linear(train: &Features, test: &Features, options: &LinearOptions) -> Result<Linear> {
+pub fn linear(
+    train: &Features,
+    test: &Features,
+    options: &LinearOptions,
+    asked: Asked<'_>,
+) -> Result<Linear> {
     options.check()?;
     check_pair(train, test)?;
     if let Some(&label) = train.labels.first()
@@ -47,11 +52,14 @@ pub fn linear(train: &Features, test: &Features, options: &LinearOptions) -> Res
     }
     let standardizer = Standardizer::fit(train);
     let (train, test) = (standardizer.apply(train), standardizer.apply(test));
-    let gram = Gram::new(&train);
-    let (l2, mut model) = options.choose(&train, &gram);
-    let stop = Stop { gradient: options.tolerance, iterations: options.iterations };
+    let gram = Gram::new(&train, asked);
+    let (l2, mut model) = options.choose(&train, &gram, asked)?;
+    let stop = Stop { gradient: options.tolerance, iterations: options.iterations, asked };
     let loss = model.fit(&train, &gram, l2, stop);
-    let prediction = Prediction::new(model.predict(&test), &test.labels);
+    let prediction = Prediction::new(model.predict(&test, asked), &test.labels);
+    if asked() {
+        return Err(Error::Stopped);
+    }
     Ok(Linear { prediction, l2, loss })
 }
 
@@ -72,28 +80,32 @@ impl LinearOptions {
 
     /// The penalty with the best accuracy on held-out training rows, of equal ones the strongest,
     /// and the model fitted with it: a good place to start the last fit from.
-    fn choose(&self, train: &Features, gram: &Gram) -> (f64, Logistic) {
+    fn choose(&self, train: &Features, gram: &Gram, asked: Asked<'_>) -> Result<(f64, Logistic)> {
         let mut model = Logistic::zeros(&train.labels, train.dim);
         let mut grid = self.l2.clone();
         // From strong to weak: each fit starts near its minimum.
         grid.sort_by(|a, b| b.total_cmp(a));
         let (fit, held_out) = split(&train.labels);
         if grid.len() == 1 || held_out.is_empty() {
-            return (grid[0], model);
+            return Ok((grid[0], model));
         }
         let (fit, held_out) = (train.select(&fit), train.select(&held_out));
         // Ten times looser than the last fit: accuracies have settled long before.
-        let stop = Stop { gradient: 10.0 * self.tolerance, iterations: self.iterations };
+        let stop = Stop { gradient: 10.0 * self.tolerance, iterations: self.iterations, asked };
         let mut best: Option<(f64, f64, Logistic)> = None;
         for l2 in grid {
             model.fit(&fit, gram, l2, stop);
-            let accuracy = Prediction::new(model.predict(&held_out), &held_out.labels).accuracy;
+            let predicted = model.predict(&held_out, asked);
+            if asked() {
+                return Err(Error::Stopped);
+            }
+            let accuracy = Prediction::new(predicted, &held_out.labels).accuracy;
             if best.as_ref().is_none_or(|(highest, ..)| accuracy > *highest) {
                 best = Some((accuracy, l2, model.clone()));
             }
         }
         // The grid is not empty: `check`.
-        best.map(|(_, l2, model)| (l2, model)).expect("a penalty was tried")
+        Ok(best.map(|(_, l2, model)| (l2, model)).expect("a penalty was tried"))
     }
 }
 

@@ -1,9 +1,9 @@
 //! Multinomial logistic regression with an L2 penalty, fitted to its minimum.
 
-use super::Features;
 use super::knn::first_largest;
 use super::lbfgs::{Objective, Stop, minimize};
 use super::matrix::{Panels, multiply, multiply_transposed};
+use super::{Asked, Features};
 use rayon::prelude::*;
 
 /// Widths above this get no preconditioner: its Cholesky factor would take longer than it saves.
@@ -31,7 +31,7 @@ impl Logistic {
 
     /// Goes to the minimum for this penalty, from where it stands. Returns the loss there:
     /// mean cross-entropy + (l2 / 2) |W|²; b is free, as in scikit-learn, where C = 1 / (B l2).
-    pub(super) fn fit(&mut self, train: &Features, gram: &Gram, l2: f64, stop: Stop) -> f64 {
+    pub(super) fn fit(&mut self, train: &Features, gram: &Gram, l2: f64, stop: Stop<'_>) -> f64 {
         let columns = train.labels.iter().map(|label| {
             // `zeros` was given labels among which these are.
             self.classes.binary_search(label).expect("a class of the model")
@@ -42,23 +42,24 @@ impl Logistic {
             factor: gram.factor(l2, self.classes.len()),
             train,
             l2,
+            asked: stop.asked,
         };
         minimize(&loss, &mut self.theta, stop)
     }
 
     /// The class of the largest logit of each row, `[B]`.
-    pub(super) fn predict(&self, features: &Features) -> Vec<u32> {
+    pub(super) fn predict(&self, features: &Features, stop: Asked<'_>) -> Vec<u32> {
         let k = self.classes.len();
-        let logits = logits(&self.theta, features, k);
+        let logits = logits(&self.theta, features, k, stop);
         logits.par_chunks_exact(k).map(|row| self.classes[first_largest(row)]).collect()
     }
 }
 
 /// x Wᵀ + b: `[B, D] -> [B, K]`.
-fn logits(theta: &[f64], features: &Features, k: usize) -> Vec<f32> {
+fn logits(theta: &[f64], features: &Features, k: usize, stop: Asked<'_>) -> Vec<f32> {
     let theta: Vec<f32> = theta.iter().map(|&w| w as f32).collect();
     let (w, b) = theta.split_at(features.dim * k);
-    let mut logits = multiply(&features.rows, &Panels::of_columns(w, k));
+    let mut logits = multiply(&features.rows, &Panels::of_columns(w, k), stop);
     logits.par_chunks_exact_mut(k).for_each(|row| {
         for (logit, b) in row.iter_mut().zip(b) {
             *logit += b;
@@ -74,12 +75,13 @@ struct Loss<'a> {
     classes: usize,
     l2: f64,
     factor: Factor,
+    asked: Asked<'a>,
 }
 
 impl Objective for Loss<'_> {
     fn value_and_gradient(&self, theta: &[f64]) -> (f64, Vec<f64>) {
         let (k, dim, rows) = (self.classes, self.train.dim, self.train.len() as f64);
-        let mut residual = logits(theta, self.train, k);
+        let mut residual = logits(theta, self.train, k, self.asked);
         let tasks = residual.par_chunks_mut(TASK_ROWS * k);
         let losses = tasks.zip(self.columns.par_chunks(TASK_ROWS)).map(|(rows, columns)| {
             let rows = rows.chunks_exact_mut(k).zip(columns);
@@ -87,7 +89,7 @@ impl Objective for Loss<'_> {
         });
         let losses: Vec<f64> = losses.collect();
         // dW = Σ_b (p - y) xᵀ / B + l2 W ; db = Σ_b (p - y) / B
-        let mut gradient = multiply_transposed(&self.train.rows, dim, &residual, k);
+        let mut gradient = multiply_transposed(&self.train.rows, dim, &residual, k, self.asked);
         gradient.extend(column_sums(&residual, k));
         gradient.iter_mut().for_each(|g| *g /= rows);
         let weights = &theta[..dim * k];
@@ -134,10 +136,10 @@ pub(super) struct Gram {
 }
 
 impl Gram {
-    pub(super) fn new(train: &Features) -> Self {
+    pub(super) fn new(train: &Features, stop: Asked<'_>) -> Self {
         let (dim, rows) = (train.dim, train.len() as f64);
         let values = (dim <= MAX_FACTOR_DIM).then(|| {
-            let mut gram = multiply_transposed(&train.rows, dim, &train.rows, dim);
+            let mut gram = multiply_transposed(&train.rows, dim, &train.rows, dim, stop);
             gram.iter_mut().for_each(|g| *g /= rows);
             gram
         });

@@ -1,6 +1,7 @@
 //! Two matrix products whose bits do not depend on the number of threads: each element is summed
 //! over k in one order, whoever computes it.
 
+use super::Asked;
 use rayon::prelude::*;
 
 /// Columns of y in a tile; with ROWS rows of x, the tile stays in registers.
@@ -77,16 +78,27 @@ fn tile(x: [&[f32]; ROWS], panel: &[f32]) -> [[f32; COLUMNS]; ROWS] {
     sum
 }
 
-/// y = x wᵀ on all threads: `[B, I], [N, I] -> [B, N]`.
-pub(super) fn multiply(x: &[f32], w: &Panels) -> Vec<f32> {
+/// y = x wᵀ on all threads: `[B, I], [N, I] -> [B, N]`. Not all of it where `stop` says so.
+pub(super) fn multiply(x: &[f32], w: &Panels, stop: Asked<'_>) -> Vec<f32> {
     let mut y = vec![0.0; x.len() / w.dim * w.rows];
     let tasks = y.par_chunks_mut(TASK_ROWS * w.rows);
-    tasks.zip(x.par_chunks(TASK_ROWS * w.dim)).for_each(|(y, x)| w.multiply(x, y));
+    tasks.zip(x.par_chunks(TASK_ROWS * w.dim)).for_each(|(y, x)| {
+        if !stop() {
+            w.multiply(x, y);
+        }
+    });
     y
 }
 
-/// xᵀ z on all threads, in f64 over steps of 256 rows: `[B, I], [B, N] -> [I, N]`.
-pub(super) fn multiply_transposed(x: &[f32], dim: usize, z: &[f32], n: usize) -> Vec<f64> {
+/// xᵀ z on all threads, in f64 over steps of 256 rows: `[B, I], [B, N] -> [I, N]`. Not all of
+/// it where `stop` says so.
+pub(super) fn multiply_transposed(
+    x: &[f32],
+    dim: usize,
+    z: &[f32],
+    n: usize,
+    stop: Asked<'_>,
+) -> Vec<f64> {
     let steps: Vec<_> =
         z.par_chunks(STEP_ROWS * n).map(|step| Panels::of_columns(step, n)).collect();
     let mut sum = vec![0.0; dim * n];
@@ -94,6 +106,9 @@ pub(super) fn multiply_transposed(x: &[f32], dim: usize, z: &[f32], n: usize) ->
         let first = task * STEP_COLUMNS;
         let mut part = vec![0.0; sum.len()];
         for (x, z) in x.chunks(STEP_ROWS * dim).zip(&steps) {
+            if stop() {
+                return;
+            }
             z.multiply(&columns_of(x, dim, first..first + sum.len() / n), &mut part);
             for (sum, part) in sum.iter_mut().zip(&part) {
                 *sum += f64::from(*part);
@@ -136,9 +151,9 @@ mod tests {
     fn products_of_any_shape_equal_the_sums_they_stand_for() {
         for (rows, dim, n) in [(1, 1, 1), (3, 5, 7), (66, 65, 9), (300, 3, 16), (517, 70, 10)] {
             let (x, w) = (normal(rows * dim, 1), normal(n * dim, 2));
-            let y = multiply(&x, &Panels::of_rows(&w, dim));
+            let y = multiply(&x, &Panels::of_rows(&w, dim), &|| false);
             let z = normal(rows * n, 3);
-            let sum = multiply_transposed(&x, dim, &z, n);
+            let sum = multiply_transposed(&x, dim, &z, n, &|| false);
             for j in 0..n {
                 for b in 0..rows {
                     let terms = (0..dim).map(|i| (x[b * dim + i], w[j * dim + i]));

@@ -16,6 +16,10 @@ pub use features::{Features, Standardizer};
 pub use knn::{KnnOptions, knn};
 pub use linear::{Linear, LinearOptions, linear};
 
+/// Whether somebody asked the work to end: looked at every second or so, from any thread. Once it says
+/// yes it must go on saying so; the answer is then [`Error::Stopped`].
+pub type Asked<'a> = &'a (dyn Fn() -> bool + Sync);
+
 /// What the functions of this room return.
 pub type Result<T> = std::result::Result<T, Error>;
 

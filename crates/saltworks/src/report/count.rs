@@ -11,6 +11,7 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 /// Work of known length.
 pub struct Count {
     total: usize,
+    done: usize,
     bar: Option<ProgressBar>,
     line: Instant,
 }
@@ -25,11 +26,17 @@ impl Count {
             bar.set_style(ProgressStyle::with_template(style).expect("a valid template"));
             bar
         });
-        Self { total, bar, line: Instant::now() }
+        Self { total, done: 0, bar, line: Instant::now() }
+    }
+
+    /// So many more are done.
+    pub fn add(&mut self, more: usize) {
+        self.done(self.done + more);
     }
 
     /// So many are done.
     pub fn done(&mut self, done: usize) {
+        self.done = done;
         if let Some(bar) = &self.bar {
             bar.set_position(done as u64);
         } else if self.line.elapsed() >= LINE_EVERY {

@@ -7,6 +7,8 @@ mod progress;
 mod show;
 mod step;
 mod table;
+mod time;
+mod waiting;
 
 pub use count::Count;
 pub use environment::{environment, peak_memory_bytes, resident_memory_bytes};
@@ -15,3 +17,5 @@ pub use progress::Progress;
 pub use show::{note, result};
 pub use step::StepReport;
 pub use table::{ProbeRow, probe_table};
+pub use time::time_text;
+pub use waiting::Waiting;

@@ -5,6 +5,7 @@ use super::super::setup::Images;
 use super::super::{Failure, asked, ran};
 use super::Asked;
 use super::lock::{LOCK, Lock};
+use crate::data::Fingerprint;
 use crate::files::{self, Record, write_whole};
 use crate::recipe::{self, Checkpointing, Recipe};
 use crate::report::{ProbeRow, environment, note};
@@ -34,6 +35,8 @@ pub(in crate::cli) const MODEL: &str = "model.safetensors";
 struct State {
     /// What the data is; other data would be another run.
     data: String,
+    /// What tells its images from others.
+    images: Option<Fingerprint>,
     /// The stages trained to their end, in order.
     done: Vec<Done>,
     /// Whether all is done, probes too.
@@ -92,18 +95,20 @@ impl Folder {
         fs::create_dir_all(out).map_err(|error| cannot_write(out, &error))?;
         let lock = Lock::take(out)?;
         let data = images.train.describe();
+        let held_out = images.held_out.as_deref();
+        let images = Fingerprint::of([&*images.train].into_iter().chain(held_out));
         let mut folder =
             Self { path: out.clone(), state: State::default(), fresh, resumed: false, lock };
         let holds_run = out.join(RECIPE).exists();
         if holds_run && !replaces(place) {
-            folder.go_on(place, recipe, &data)?;
+            folder.go_on(place, recipe, (&data, &images))?;
             return Ok(folder);
         }
         keep_teachers(recipe, out)?;
         if place.overwrite {
             remove_run(recipe, out).map_err(|error| cannot_write(out, &error))?;
         }
-        folder.state.data = data;
+        (folder.state.data, folder.state.images) = (data, Some(images));
         folder.begin(recipe, threads).inspect_err(|_| folder.discard())?;
         Ok(folder)
     }
@@ -121,7 +126,12 @@ impl Folder {
 
     /// Reads how far the run in the folder has come; one of another recipe, or of other data, stays
     /// as it is.
-    fn go_on(&mut self, place: &Asked, recipe: &Recipe, data: &str) -> Result<(), Failure> {
+    fn go_on(
+        &mut self,
+        place: &Asked,
+        recipe: &Recipe,
+        (data, images): (&str, &Fingerprint),
+    ) -> Result<(), Failure> {
         let out = self.path.display();
         let state = self.path.join(STATE);
         let bytes = fs::read(&state).map_err(|error| {
@@ -156,6 +166,14 @@ impl Folder {
             return Err(asked(format!(
                 "the run in {out} began with {began}, now the data is {data}. Restore the data, or \
                  choose another folder with --out"
+            )));
+        }
+        let other = self.state.images.as_ref().map_or(vec![], |began| images.differences(began));
+        if !other.is_empty() {
+            return Err(asked(format!(
+                "the run in {out} began with other images: the same number, but other {}. Restore \
+                 the data, or choose another folder with --out",
+                other.join(", ")
             )));
         }
         self.resumed = true;
@@ -340,10 +358,11 @@ fn replaces(place: &Asked) -> bool {
 }
 
 /// A recipe without what changes no bit: threads, when checkpoints are written, activation
-/// checkpointing.
+/// checkpointing, how many unreadable images end a run.
 pub(super) fn deciding(recipe: &Recipe) -> Recipe {
     let mut recipe = recipe.clone();
     (recipe.threads, recipe.data.threads) = (0, 0);
+    recipe.data.max_unreadable = 0.0;
     recipe.checkpoint = Checkpointing::default();
     for stage in &mut recipe.stage {
         stage.activation_checkpointing = false;

@@ -48,8 +48,18 @@ impl<'a> Run<'a> {
     ) -> Result<Self, Failure> {
         let rows = folder.rows()?;
         let trains = format!("training: {}", images.train.describe());
-        let probes = images.held_out.as_ref().map(|s| format!("; probing: {}", s.describe()));
-        note(&format!("{trains}{}; {threads} threads", probes.unwrap_or_default()));
+        let probes = match (&images.held_out, &images.reason) {
+            (Some(source), _) => format!("; probing: {}", source.describe()),
+            (None, Some(reason)) if recipe.data.holdout > 0 => {
+                format!("; nothing is held out: {reason}")
+            }
+            (None, _) => String::new(),
+        };
+        note(&format!("{trains}{probes}; {threads} threads"));
+        let left_alone = images.train.left_alone();
+        if !left_alone.is_empty() {
+            note(&format!("left alone: {left_alone}"));
+        }
         if folder.resumed() {
             note(&format!("going on with the run in {}", folder.path().display()));
         }
@@ -261,8 +271,10 @@ impl<'a> Run<'a> {
         };
         let stage = &self.recipe.stage[place];
         let teacher = (stage.method == MethodName::Salt).then(|| self.teacher_path(place));
-        let images = batches.iter().flat_map(|batch| &batch.indices).copied().collect();
-        let failed = FailedStep { place, step, problem: problem.clone(), teacher, images };
+        let images: Vec<u64> = batches.iter().flat_map(|batch| &batch.indices).copied().collect();
+        let name = |&image: &u64| self.images.train.stamp(image as usize).name;
+        let names = images.iter().map(name).collect();
+        let failed = FailedStep { place, step, problem: problem.clone(), teacher, images, names };
         let folder = self.folder.replay_path(&stage.name, step + 1);
         let kept = match dump(&folder, &failed, self.recipe, method, batches) {
             Ok(()) => format!("`saltworks replay {}` finds where", folder.display()),

@@ -68,6 +68,14 @@ fn paths_start_at_the_list() {
         message.contains("its first image is") && message.contains("there is none"),
         "{message}"
     );
+    write("image_path;category\n2.png;1\n");
+    let message = open(&list, [0; 3]).err().unwrap().to_string();
+    assert!(message.contains("separated by semicolons, expected commas in a .csv"), "{message}");
+    write("category,image_path\n7,2.png\n0,gone.png\n");
+    let source = open(&list, [0; 3]).unwrap();
+    assert_eq!((source.label(0), source.label(1)), (7, 0));
+    let message = source.read(1).unwrap_err().to_string();
+    assert!(message.contains("gone.png: no such file. Mend or remove its line in"), "{message}");
 }
 
 #[test]
@@ -94,5 +102,9 @@ fn a_pipe_in_a_list_is_not_waited_for_and_a_missing_file_is_told() {
     let source = open(&list, [0; 3]).unwrap();
     let message = |index| source.read(index).unwrap_err().to_string();
     assert!(message(0).contains("1.png: is no file"), "{}", message(0));
-    assert!(message(1).contains("2.png: is missing. Replace or remove"), "{}", message(1));
+    assert!(
+        message(1).contains("2.png: no such file. Mend or remove its line in"),
+        "{}",
+        message(1)
+    );
 }

@@ -173,3 +173,13 @@ fn a_row_without_bytes_is_unreadable_and_a_wrong_file_is_refused() {
     let message = open(&path, [0; 3]).err().unwrap().to_string();
     assert!(message.contains("a.parquet: cannot be read as parquet"), "{message}");
 }
+
+#[test]
+fn a_file_of_paths_alone_says_how_to_embed_the_images() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("a.parquet");
+    write(&path, &[(Vec::new(), 1), (Vec::new(), 0), (Vec::new(), 1)], 2, &[]);
+    let message = open(&path, [0; 3]).err().unwrap().to_string();
+    assert!(message.contains("holds no images, only their paths"), "{message}");
+    assert!(message.contains("embed_table_storage"), "{message}");
+}
