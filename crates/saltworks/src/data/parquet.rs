@@ -66,7 +66,6 @@ impl Table {
         let features = Features::find(metadata.file_metadata().key_value_metadata());
         let schema = metadata.file_metadata().schema_descr();
         let images = image_column(schema, &features, path)?;
-        check_embedded(metadata, images, path)?;
         let label = label_column(schema, &features);
         let mut rows = 0;
         let labels = |number: usize| {
@@ -84,6 +83,7 @@ impl Table {
             read_labels(&reader, number, label, len).map_err(fail)
         };
         let labels = (0..reader.num_row_groups()).map(labels).collect::<Result<_>>()?;
+        check_embedded(metadata, images, path)?;
         Ok((Self { path: path.into(), reader, images, bytes }, features, labels))
     }
 }

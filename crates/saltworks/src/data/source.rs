@@ -406,10 +406,11 @@ mod tests {
     fn of_folders_named_as_parts_of_a_set_the_training_images_are_taken() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path();
-        for name in ["train/cats/1.png", "train/dogs/2.png", "val/cats/3.png", "train/4.gif"] {
+        for name in ["train/cats/1.png", "train/dogs/2.png", "val/cats/3.png"] {
             std::fs::create_dir_all(path.join(name).parent().unwrap()).unwrap();
             image::GrayImage::new(1, 1).save(path.join(name)).unwrap();
         }
+        std::fs::File::create(path.join("train/4.gif")).unwrap();
         let source = open(path, [0; 3]).unwrap();
         assert!(
             source.describe().ends_with("/train: 2 images, 2 classes"),
