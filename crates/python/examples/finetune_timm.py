@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import saltworks
-from pretrain_embed_classify import RECIPE
+from pretrain_embed_classify import PIXELS, SHORTER
 
 STEPS, BATCH = 150, 64
 
@@ -55,7 +55,7 @@ def batches():
 
 
 def everything():
-    loader = saltworks.Loader("builtin:fashion-mnist", batch=10_000, size=28, channels=1)
+    loader = saltworks.Loader("builtin:fashion-mnist", batch=10_000, **PIXELS)
     images, labels = next(iter(loader))
     return torch.from_numpy(images), torch.from_numpy(labels).long()
 
@@ -77,7 +77,7 @@ def main():
         path = sys.argv[1]
     else:
         out = Path(tempfile.mkdtemp(prefix="saltworks-"))
-        path = saltworks.pretrain(RECIPE, out=out / "run")["encoders"]["student"]
+        path = saltworks.pretrain(out=out / "run", set=SHORTER)["encoders"]["student"]
     torch.manual_seed(0)
     for name, pretrained in [("from scratch", False), ("pretrained", True)]:
         accuracy = finetuned(timm_model(path, pretrained))
