@@ -119,9 +119,10 @@ fn to_json(source: &dyn Source, survey: &Survey) -> Value {
 
 fn inspect_weights(path: &Path, as_json: bool) -> Result<(), Failure> {
     let Listing { tensors, metadata, container } = Listing::read(path).map_err(asked)?;
-    let names = || tensors.iter().map(|tensor| tensor.name.as_str());
-    let cut = wrapping(names());
-    let dialect = Dialect::of(names().map(|name| &name[cut..]));
+    let mut names: Vec<&str> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+    let cut = wrapping(&names);
+    names.iter_mut().for_each(|name| *name = &name[cut..]);
+    let dialect = Dialect::of(&names);
     if as_json {
         let tensor = |t: &Listed| json!({"name": t.name, "dtype": t.dtype, "shape": t.shape});
         let tensors: Vec<_> = tensors.iter().map(tensor).collect();

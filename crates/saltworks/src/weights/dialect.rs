@@ -41,9 +41,9 @@ pub(super) enum Place {
 
 impl Dialect {
     /// The dialect of a file with these names, without wrappers.
-    pub fn of<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Option<Self> {
-        let has = |wanted: &str| names.clone().any(|name| name == wanted);
-        let ends = |wanted: &str| names.clone().any(|name| name.ends_with(wanted));
+    pub fn of(names: &[&str]) -> Option<Self> {
+        let has = |wanted: &str| names.contains(&wanted);
+        let ends = |wanted: &str| names.iter().any(|name| name.ends_with(wanted));
         if ends(".vit.patch_embed.proj.weight") {
             return Some(Self::StablePretraining);
         }
@@ -88,12 +88,12 @@ impl fmt::Display for Dialect {
 }
 
 /// How many bytes of words of wrappers all these names begin with.
-pub fn wrapping<'a>(names: impl Iterator<Item = &'a str> + Clone) -> usize {
+pub fn wrapping(names: &[&str]) -> usize {
     let mut cut = 0;
     loop {
-        let begin = |word: &&&str| names.clone().all(|name| name[cut..].starts_with(**word));
+        let begin = |word: &&&str| names.iter().all(|name| name[cut..].starts_with(**word));
         match WRAPPERS.iter().find(begin) {
-            Some(word) if names.clone().next().is_some() => cut += word.len(),
+            Some(word) if !names.is_empty() => cut += word.len(),
             _ => return cut,
         }
     }
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     fn dialect(names: &[&str]) -> Option<Dialect> {
-        Dialect::of(names.iter().copied())
+        Dialect::of(names)
     }
 
     #[test]
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn words_before_all_names_are_wrappers() {
-        let wrapped = |names: &[&str]| wrapping(names.iter().copied());
+        let wrapped = |names: &[&str]| wrapping(names);
         assert_eq!(wrapped(&["module.model.a", "module.model.b"]), "module.model.".len());
         assert_eq!(wrapped(&["module.a", "b"]), 0);
         assert_eq!(wrapped(&[]), 0);

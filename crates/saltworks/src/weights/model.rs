@@ -57,10 +57,11 @@ impl Model {
 
     fn read(path: &Path, config: Option<Value>) -> Result<Self, Error> {
         let mut file = load(path)?;
-        let names = || file.tensors.keys().map(String::as_str);
-        let cut = wrapping(names());
-        let Some(dialect) = Dialect::of(names().map(|name| &name[cut..])) else {
-            let some: Vec<_> = names().take(3).collect();
+        let names: Vec<&str> = file.tensors.keys().map(String::as_str).collect();
+        let cut = wrapping(&names);
+        let plain: Vec<&str> = names.iter().map(|name| &name[cut..]).collect();
+        let Some(dialect) = Dialect::of(&plain) else {
+            let some: Vec<_> = names.into_iter().take(3).collect();
             let problem = format!(
                 "holds no vision transformer: looked for patch_embed.proj.weight and what others call \
                  it, found {} tensors ({}, ...)",
@@ -106,7 +107,7 @@ impl Model {
         }
         let has =
             |part: &&str| self.tensors.keys().any(|name| name.starts_with(&format!("{part}.")));
-        let found: Vec<_> = PARTS.into_iter().filter(|part| has(&part)).collect();
+        let found: Vec<_> = PARTS.into_iter().filter(has).collect();
         let (wanted, found) = (part.unwrap_or("encoder"), found.join(" and "));
         let problem = format!("holds no {wanted}, only {found}. Choose one of them");
         Err(Error::model(&self.path, problem))

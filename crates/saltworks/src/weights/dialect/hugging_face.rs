@@ -103,7 +103,7 @@ pub fn theirs(encoder: &Named) -> Vec<(String, Tensor)> {
         shape[0] /= 3;
         let thirds = tensor.as_slice().chunks_exact(tensor.len() / 3);
         for (third, (theirs, ..)) in thirds.zip(QKV.iter().filter_map(|part| written(part))) {
-            all.push((name(theirs), Tensor::from_vec(third.to_vec(), &shape)));
+            all.push((name(theirs), Tensor::from_vec(third, &shape)));
         }
     }
     all
