@@ -15,7 +15,8 @@ use crate::recipe;
 use crate::train::Stop;
 use folder::Folder;
 use run::Run;
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
 /// Options of `pretrain`.
 #[derive(clap::Args)]
@@ -26,8 +27,9 @@ pub(super) struct Arguments {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Folder of the run. A run of the same recipe that was cut short in it goes on where it stood.
-    #[arg(long, default_value = "runs/quickstart")]
-    out: PathBuf,
+    /// runs/NAME for a recipe NAME.toml, runs/quickstart without one.
+    #[arg(long)]
+    out: Option<PathBuf>,
     /// Go on with the run in the folder, by its own recipe if none is given. One that is finished
     /// shows its results.
     #[arg(long)]
@@ -39,6 +41,15 @@ pub(super) struct Arguments {
     /// this one.
     #[arg(long)]
     requeue: bool,
+}
+
+impl Arguments {
+    /// The folder of the run.
+    fn out(&self) -> PathBuf {
+        let name = self.recipe.as_deref().and_then(Path::file_stem);
+        let name = name.unwrap_or_else(|| OsStr::new("quickstart"));
+        self.out.clone().unwrap_or_else(|| Path::new("runs").join(name))
+    }
 }
 
 /// Runs the command.
@@ -56,7 +67,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 fn pretrain(arguments: &Arguments, stop: &Stop) -> Result<(), Failure> {
     let path = match &arguments.recipe {
-        None if arguments.resume => Some(Folder::recipe_of(&arguments.out)?),
+        None if arguments.resume => Some(Folder::recipe_of(&arguments.out())?),
         given => given.clone(),
     };
     let recipe = recipe::load(path.as_deref(), &arguments.set).map_err(asked)?;
