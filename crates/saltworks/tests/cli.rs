@@ -152,7 +152,7 @@ fn sizes_that_do_not_fit_say_what_would() {
     place.refused(&["model.patch=0"], &["patch"]);
     place.refused(&["model.name=resnet50"], &["resnet50", "vit_"]);
     place.refused(&["data.channels=2"], &["data.channels is 2", "1 (grey) or 3 (colour)"]);
-    place.refused(&["data.holdout=24"], &["data.holdout is 24", "0 to 23", "24 images"]);
+    place.refused(&["data.holdout=24"], &["data.holdout is 24", "0 to 22", "24 images"]);
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn numbers_that_make_no_sense_are_refused_by_key() {
     place.refused(&["student.betas=[0.9, 1.0]"], &["betas of stage \"student\""]);
     place.refused(&["student.batch=0"], &["batch of stage \"student\" is 0"]);
     place.refused(&["student.accumulate=3"], &["accumulate of stage \"student\" is 3"]);
-    place.refused(&["data.augment.flip=2"], &["flip is 2"]);
+    place.refused(&["data.augment.flip=2"], &["data.augment.flip is 2"]);
     place.refused(&["data.normalize.std=[0.0]"], &["data.normalize.std"]);
 }
 

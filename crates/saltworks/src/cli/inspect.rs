@@ -1,7 +1,8 @@
 //! `saltworks inspect`: what a set of images, or a file of weights, holds.
 
-use super::{Failure, asked, ran};
+use super::{Failure, asked, ran, setup};
 use crate::data::{self, Look, Source, Survey};
+use crate::recipe;
 use crate::report::{Count, result};
 use crate::weights::dialect::{Dialect, wrapping};
 use crate::weights::{Listed, Listing, is_weights};
@@ -15,7 +16,7 @@ const MOST_CLASSES: usize = 20;
 /// Options of `inspect`.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// What `data.path` may be, or a file of weights: safetensors or torch's.
+    /// What `data.path` may be, a recipe (its sources), or a file of weights: safetensors or torch's.
     path: PathBuf,
     /// Decode every image, not only its header.
     #[arg(long)]
@@ -30,8 +31,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if is_weights(&arguments.path) {
         return inspect_weights(&arguments.path, arguments.json);
     }
-    // Nothing is shown, so any background does.
-    let source = data::open(&arguments.path, [0; 3]).map_err(asked)?;
+    let source = if arguments.path.extension().is_some_and(|extension| extension == "toml") {
+        let recipe = recipe::load(Some(&arguments.path), &[]).map_err(asked)?;
+        setup::open_all(&recipe.data)?
+    } else {
+        // Nothing is shown, so any background does.
+        data::open(&arguments.path, [0; 3]).map_err(asked)?
+    };
     let look = if arguments.decode { Look::Pixels } else { Look::Headers };
     let mut count = Count::new(source.len());
     let survey = Survey::of(&*source, look, |done| count.done(done));

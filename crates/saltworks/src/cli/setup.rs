@@ -45,9 +45,9 @@ pub(super) fn open(recipe: &Recipe) -> Result<Images, Failure> {
         return Ok(Images { train: mix(sources.collect(), classes)?, held_out: None, reason });
     }
     refuse_shared_files(&sources)?;
-    if data.holdout >= len {
+    if data.holdout + 2 > len {
         let what: Vec<_> = sources.iter().map(|(source, _)| source.describe()).collect();
-        let (found, most, what) = (data.holdout, len - 1, what.join("; "));
+        let (found, most, what) = (data.holdout, len.saturating_sub(2), what.join("; "));
         return Err(asked(format!(
             "data.holdout is {found}, expected 0 to {most} of the images ({what}). Add --set \
              data.holdout={} or another number",
@@ -74,6 +74,13 @@ pub(super) fn open(recipe: &Recipe) -> Result<Images, Failure> {
     let train = mix(train, classes.clone())?;
     let held_out = if held_out.is_empty() { None } else { Some(mix(held_out, classes)?) };
     Ok(Images { train, held_out, reason: None })
+}
+
+/// All images of a recipe, each once.
+pub(super) fn open_all(data: &Data) -> Result<Arc<dyn Source>, Failure> {
+    let sources = open_sources(data)?;
+    let classes = data::unite(sources.iter().map(|(source, _)| source));
+    mix(sources.into_iter().map(|(source, _)| (source, 1.0)).collect(), classes)
 }
 
 /// A source and the lines of the recipe that name it.

@@ -84,23 +84,23 @@ impl Transform {
             ));
         }
         if !(0.0..=1.0).contains(&self.flip) {
-            return Err(Error::setting("flip", &self.flip, "a chance of 0 to 1"));
+            return Err(Error::setting("augment.flip", &self.flip, "a chance of 0 to 1"));
         }
         self.effects.validate(self.size)?;
         match self.crop {
             Crop::RandomResized { scale, .. } if !scale.lies_within(0.0, 1.0) => {
                 let expected = "[min, max] with 0 < min <= max <= 1";
-                Err(Error::setting("crop.scale", &scale, expected))
+                Err(Error::setting("augment.crop_scale", &scale, expected))
             }
             Crop::RandomResized { ratio, .. } if !ratio.lies_within(0.0, 1000.0) => {
                 let expected = "[min, max] with 0 < min <= max <= 1000";
-                Err(Error::setting("crop.ratio", &ratio, expected))
+                Err(Error::setting("augment.crop_aspect", &ratio, expected))
             }
             Crop::Random { padding } if padding > 16_384 => {
                 Err(Error::setting("crop.padding", &padding, "0 to 16384 pixels"))
             }
             Crop::Center { zoom } if !(1.0..=16.0).contains(&zoom) => {
-                Err(Error::setting("crop.zoom", &zoom, "1 to 16"))
+                Err(Error::setting("eval_zoom", &zoom, "1 to 16"))
             }
             _ => Ok(()),
         }

@@ -56,7 +56,7 @@ pub enum Error {
         problem: String,
     },
     /// A setting that cannot be met.
-    #[error("data: {name} is {found}, expected {expected}")]
+    #[error("data.{name} is {found}, expected {expected}")]
     Setting {
         /// The setting's name in the recipe.
         name: &'static str,

@@ -36,10 +36,10 @@ pub struct Part {
 pub fn hold_out(source: &Arc<dyn Source>, holdout: Holdout) -> Result<(Part, Part)> {
     let len = source.len();
     let (name, found, held) = match holdout {
-        Holdout::Last { count } => ("holdout.count", count.to_string(), count),
+        Holdout::Last { count } => ("holdout", count.to_string(), count),
         Holdout::Share { fraction, .. } => {
             let held = (fraction.clamp(0.0, 1.0) * len as f64).round() as usize;
-            ("holdout.fraction", fraction.to_string(), held)
+            ("holdout", fraction.to_string(), held)
         }
     };
     if held == 0 || held >= len {
@@ -135,7 +135,7 @@ mod tests {
     fn a_part_that_leaves_nothing_is_refused() {
         let source = fashion();
         let refused = |holdout| hold_out(&source, holdout).err().unwrap().to_string();
-        assert!(refused(Holdout::Last { count: 10_000 }).contains("holdout.count is 10000"));
+        assert!(refused(Holdout::Last { count: 10_000 }).contains("data.holdout is 10000"));
         assert!(refused(Holdout::Share { fraction: 0.0, seed: 0 }).contains("1 to 9999 images"));
         assert!(refused(Holdout::Share { fraction: f64::NAN, seed: 0 }).contains("NaN"));
     }

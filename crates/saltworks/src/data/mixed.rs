@@ -108,8 +108,16 @@ impl Source for Mixed {
     }
 
     fn describe(&self) -> String {
-        let part = |part: &Weighted| format!("{} ({} an epoch)", part.source.describe(), part.len);
-        self.parts.iter().map(part).collect::<Vec<_>>().join("; ")
+        let part = |part: &Weighted| {
+            let (what, images) = (part.source.describe(), part.source.len());
+            // A source's description begins with where it is.
+            let place = what.split_once(": ").map_or(what.as_str(), |(place, _)| place);
+            let weighted = format!(", {} an epoch", part.len);
+            let weighted = if part.len == images { "" } else { &weighted };
+            format!("{place}: {images} images{weighted}")
+        };
+        let parts: Vec<_> = self.parts.iter().map(part).collect();
+        format!("{}; {}", parts.join("; "), super::source::classes(&self.classes))
     }
 }
 
@@ -189,7 +197,10 @@ mod tests {
         let labels: Vec<_> = (0..4).map(|index| mixed.label(index)).collect();
         assert_eq!((mixed.classes().join(" "), labels), ("x y z".into(), vec![0, 1, 1, 2]));
         assert_eq!(mixed.read(3).unwrap().label, 2);
-        assert_eq!(mixed.describe(), "numbers from 0 (2 an epoch); numbers from 100 (2 an epoch)");
+        assert_eq!(
+            mixed.describe(),
+            "numbers from 0: 2 images; numbers from 100: 2 images; 3 classes"
+        );
     }
 
     #[test]

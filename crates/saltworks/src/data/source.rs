@@ -323,7 +323,7 @@ mod tests {
         let message = open(Path::new("no/such"), [0; 3]).err().unwrap().to_string();
         assert!(message.starts_with("no/such: no such file or folder. Check data.path"));
         let message = open(Path::new("builtin:mnist"), [0; 3]).err().unwrap().to_string();
-        assert_eq!(message, "data: path is builtin:mnist, expected builtin:fashion-mnist");
+        assert_eq!(message, "data.path is builtin:mnist, expected builtin:fashion-mnist");
     }
 
     #[test]

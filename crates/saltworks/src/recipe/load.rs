@@ -1,7 +1,9 @@
 //! Text to [`Recipe`], with errors that name the line, the key and the nearest known key.
 
-use super::suggest::nearest;
-use super::{Data, Duration, Loss, MethodName, Recipe, RecipeError, Stage};
+use super::suggest::{nearest, ours};
+use super::{
+    Checkpointing, Data, Duration, Loss, MethodName, Model, Probe, Recipe, RecipeError, Stage,
+};
 use serde::Deserialize;
 use std::path::Path;
 use toml::{Table, Value};
@@ -36,7 +38,7 @@ pub fn from_text(origin: &str, text: &str, overrides: &Overrides) -> Result<Reci
         for given in overrides {
             set(&mut table, given)?;
             recipe = Recipe::deserialize(table.clone()).map_err(|error| {
-                let problem = explain(error.message());
+                let problem = explain(error.message(), &stage_names(&table));
                 RecipeError::Set { given: given.clone(), problem }
             })?;
         }
@@ -65,27 +67,65 @@ fn text_error(origin: &str, text: &str, error: &toml::de::Error) -> RecipeError 
     let start = error.span().map_or(0, |span| span.start);
     let line = text[..start.min(text.len())].matches('\n').count();
     let content = text.lines().nth(line).unwrap_or("").trim();
-    let mut problem = explain(error.message());
+    let stages = text.parse::<Table>().map_or_else(|_| Vec::new(), |table| stage_names(&table));
+    let mut problem = explain(error.message(), &stages);
     if !content.is_empty() {
         problem = format!("{problem}\n    {content}");
     }
     RecipeError::Text { origin: origin.to_owned(), line: line + 1, problem }
 }
 
-/// Adds the nearest known word to serde's "unknown field `x`, expected one of `a`, `b`".
-fn explain(message: &str) -> String {
+/// Adds the nearest known word to serde's "unknown field `x`, expected one of `a`, `b`", and says the
+/// rest without Rust's names of types.
+fn explain(message: &str, stages: &[String]) -> String {
     let mut words = message.split('`').skip(1).step_by(2);
-    let unknown = message.starts_with("unknown field") || message.starts_with("unknown variant");
-    match words.next() {
-        Some(word) if unknown => match nearest(word, words) {
-            Some(meant) => {
-                let what = if message.starts_with("unknown field") { "key" } else { "value" };
-                format!("unknown {what} `{word}`. Did you mean `{meant}`?")
-            }
-            None => message.to_owned(),
-        },
-        _ => message.to_owned(),
+    let unknown_key = message.starts_with("unknown field");
+    if unknown_key || message.starts_with("unknown variant") {
+        // The first word is the unknown one.
+        let word = words.next().unwrap_or_default();
+        let known: Vec<&str> = words.collect();
+        let places = if known.contains(&ours(word)) { Vec::new() } else { elsewhere(word, stages) };
+        let meant = match known.iter().find(|known| **known == ours(word)) {
+            Some(known) => Some((*known).to_owned()),
+            None if unknown_key && !places.is_empty() => Some(places.join("` or `")),
+            None => nearest(word, known).map(str::to_owned),
+        };
+        let what = if unknown_key { "key" } else { "value" };
+        return meant.map_or_else(
+            || message.to_owned(),
+            |meant| format!("unknown {what} `{word}`. Did you mean `{meant}`?"),
+        );
     }
+    if message == "missing field `kind`" {
+        // No other table has one.
+        return "masks need a kind: \"multi_block\", \"random\", \"block\" or \"ijepa\", as in masks = \
+                { kind = \"random\", ratio = 0.75 }"
+            .to_owned();
+    }
+    let whole = ["usize", "u64", "u32", "u8"].map(|name| (name, "a whole number, 0 or more"));
+    let names = whole.into_iter().chain([("f64", "a number"), ("f32", "a number")]);
+    names.fold(message.to_owned(), |message, (name, words)| {
+        message.replace(&format!("expected {name}"), &format!("expected {words}"))
+    })
+}
+
+/// Where a key that is unknown in its place is known: `lr` in each stage, `size` in `data`.
+fn elsewhere(key: &str, stages: &[String]) -> Vec<String> {
+    fn knows<'de, T: Deserialize<'de>>(key: &str) -> bool {
+        // A value of the wrong type is found wrong only where the key is known.
+        let table = Table::from_iter([(key.to_owned(), Value::Boolean(false))]);
+        T::deserialize(table).err().is_none_or(|e| !e.message().starts_with("unknown field"))
+    }
+    let key = ours(key);
+    let sections = [
+        ("data", knows::<Data>(key)),
+        ("model", knows::<Model>(key)),
+        ("probe", knows::<Probe>(key)),
+        ("checkpoint", knows::<Checkpointing>(key)),
+    ];
+    let sections = sections.iter().filter(|(_, knows)| *knows).map(|(name, _)| *name);
+    let stages = stages.iter().filter(|_| knows::<Stage>(key)).map(String::as_str);
+    sections.chain(stages).map(|place| format!("{place}.{key}")).collect()
 }
 
 /// The sections of a recipe beside its stages.
@@ -173,7 +213,14 @@ fn check(recipe: &Recipe) -> Result<(), RecipeError> {
     }
     for (key, numbers) in [("mean", &data.normalize.mean), ("std", &data.normalize.std)] {
         if ![1, data.channels].contains(&numbers.len()) {
-            let expected = format!("1 or {} numbers", data.channels);
+            let expected = match data.channels {
+                1 => {
+                    "one number, as data.channels is 1. For colour images set data.channels=3; for \
+                      grey ones data.normalize=inception, or one number"
+                        .to_owned()
+                }
+                channels => format!("1 or {channels} numbers"),
+            };
             return value(&format!("data.normalize.{key}"), format!("{numbers:?}"), &expected);
         }
     }
@@ -217,6 +264,9 @@ fn check_sources(data: &Data) -> Result<(), RecipeError> {
     if let (Some(path), false) = (&data.path, data.source.is_empty()) {
         let found = format!("{path:?} beside {} [[data.source]]", data.source.len());
         return value("data.path", found, "a path or sources, not both");
+    }
+    if data.path.as_deref() == Some("") {
+        return value("data.path", "empty".into(), "where the images are");
     }
     for source in &data.source {
         if source.path.is_empty() {
@@ -377,6 +427,31 @@ mod tests {
     fn a_wrong_type_says_what_was_found_and_expected() {
         let message = error("[data]\nsize = \"big\"\n", &[]);
         assert!(message.contains("line 2") && message.contains("string \"big\""), "{message}");
+        assert!(message.contains("expected a whole number"), "{message}");
+        let message = error("[[stage]]\nname = \"a\"\nlr = true\n", &[]);
+        assert!(message.contains("expected a number"), "{message}");
+    }
+
+    #[test]
+    fn keys_of_other_programs_and_of_other_places_are_understood() {
+        let message = |set: &str| load(None, &[set.to_owned()]).unwrap_err().to_string();
+        for (set, meant) in [
+            ("student.learning_rate=1", "`lr`?"),
+            ("teacher.batch_size=1", "`batch`?"),
+            ("lr=1", "`teacher.lr` or `student.lr`?"),
+            ("learning_rate=1", "`teacher.lr` or `student.lr`?"),
+            ("data.width=1", "`model.width`?"),
+            ("img_size=1", "`data.size`?"),
+        ] {
+            let message = message(set);
+            assert!(message.contains(&format!("Did you mean {meant}")), "{message}");
+        }
+        let text = "[[stage]]\nname = \"t\"\nsteps = 1\n";
+        let message = error(text, &["t.masks.ratio=0.5"]);
+        assert!(message.contains("\"multi_block\", \"random\""), "{message}");
+        let message = error(text, &["data.normalize=imagenet", "data.channels=1"]);
+        assert!(message.contains("set data.channels=3"), "{message}");
+        assert!(error(text, &["data.path="]).contains("data.path is empty"));
     }
 
     #[test]

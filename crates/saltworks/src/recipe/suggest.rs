@@ -1,5 +1,45 @@
 //! The nearest known word to one that is not known.
 
+/// What other programs call our keys.
+const SYNONYMS: [(&str, &str); 31] = [
+    ("learning_rate", "lr"),
+    ("base_lr", "lr"),
+    ("min_lr", "final_lr"),
+    ("wd", "weight_decay"),
+    ("epoch", "epochs"),
+    ("max_epochs", "epochs"),
+    ("num_epochs", "epochs"),
+    ("iterations", "steps"),
+    ("max_steps", "steps"),
+    ("num_steps", "steps"),
+    ("batch_size", "batch"),
+    ("bs", "batch"),
+    ("accum_iter", "accumulate"),
+    ("warmup_epochs", "warmup"),
+    ("warmup_steps", "warmup"),
+    ("clip_grad", "clip"),
+    ("grad_clip", "clip"),
+    ("image_size", "size"),
+    ("img_size", "size"),
+    ("resolution", "size"),
+    ("in_chans", "channels"),
+    ("num_workers", "threads"),
+    ("workers", "threads"),
+    ("data_path", "path"),
+    ("root", "path"),
+    ("patch_size", "patch"),
+    ("embed_dim", "width"),
+    ("dim", "width"),
+    ("num_heads", "heads"),
+    ("num_layers", "depth"),
+    ("layers", "depth"),
+];
+
+/// What a word that other programs use is called here; else the word itself.
+pub(super) fn ours(word: &str) -> &str {
+    SYNONYMS.iter().find(|(theirs, _)| *theirs == word).map_or(word, |(_, ours)| ours)
+}
+
 /// The candidate nearest to `word`, if it is near enough to have been meant.
 pub(super) fn nearest<'a>(
     word: &str,

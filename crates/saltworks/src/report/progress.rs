@@ -1,6 +1,6 @@
 //! Progress of a stage: a bar on a terminal, plain lines elsewhere.
 
-use super::{StepReport, note};
+use super::{StepReport, note, time_text};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -20,7 +20,13 @@ pub struct Progress {
     loss: Option<f64>,
     images: usize,
     waited: Duration,
+    /// Whether the advice about waiting for data was given.
+    advised: bool,
 }
+
+/// Share of time spent waiting for data that calls for advice, and after how long.
+const MOST_WAIT: f64 = 0.2;
+const ADVISE_AFTER: Duration = Duration::from_secs(30);
 
 impl Progress {
     /// Begins a stage of `steps` steps, the first `first_step` of them made before.
@@ -45,6 +51,7 @@ impl Progress {
             loss: None,
             images: 0,
             waited: Duration::ZERO,
+            advised: false,
         }
     }
 
@@ -55,6 +62,7 @@ impl Progress {
         self.loss = Some(self.loss.map_or(loss, |mean| mean + 0.05 * (loss - mean)));
         self.images += report.images;
         self.waited += report.waited;
+        self.advise();
         if let Some(bar) = &self.bar {
             bar.set_position(report.step);
             bar.set_message(self.message());
@@ -63,7 +71,27 @@ impl Progress {
             let (step, steps) = (report.step, self.steps);
             let elapsed = self.begun.elapsed().as_secs_f64();
             let left = elapsed / (step - self.first_step) as f64 * (steps - step) as f64;
-            self.print(&format!("step {step}/{steps}  {}  {left:.0} s left", self.message()));
+            let left = time_text(Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX));
+            self.print(&format!("step {step}/{steps}  {}  {left} left", self.message()));
+        }
+    }
+
+    /// Says once what to do where steps wait for data.
+    fn advise(&mut self) {
+        let elapsed = self.begun.elapsed();
+        let wait = self.waited.as_secs_f64() / elapsed.as_secs_f64();
+        if self.advised || elapsed < ADVISE_AFTER || wait < MOST_WAIT {
+            return;
+        }
+        self.advised = true;
+        let percent = 100.0 * wait;
+        let text = format!(
+            "steps wait {percent:.0} % of their time for data: more data.threads decode more at once, \
+             smaller images decode faster"
+        );
+        match &self.bar {
+            Some(bar) => bar.suspend(|| self.print(&text)),
+            None => self.print(&text),
         }
     }
 
@@ -72,12 +100,17 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        let seconds = self.begun.elapsed().as_secs_f64();
-        self.print(&format!(
-            "{} steps in {seconds:.1} s  {}",
-            self.steps - self.first_step,
-            self.message()
-        ));
+        let time = self.begun.elapsed();
+        let time = match time.as_secs() {
+            0..60 => format!("{:.1} s", time.as_secs_f64()),
+            _ => time_text(time),
+        };
+        let earlier = match self.first_step {
+            0 => String::new(),
+            first => format!(" (since the run went on; {first} were made before)"),
+        };
+        let steps = self.steps - self.first_step;
+        self.print(&format!("{steps} steps in {time}{earlier}  {}", self.message()));
     }
 
     fn message(&self) -> String {

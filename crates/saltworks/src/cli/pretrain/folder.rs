@@ -88,6 +88,7 @@ impl Folder {
         threads: usize,
     ) -> Result<Self, Failure> {
         let out = &place.out;
+        keep_out_of_data(recipe, out)?;
         let fresh = !out.exists();
         if !place.overwrite {
             keep_others(recipe, out)?;
@@ -387,6 +388,27 @@ pub(super) fn cannot_write(path: &Path, error: &io::Error) -> Failure {
 
 fn cannot_read(path: &Path, error: &io::Error) -> Failure {
     ran(format!("cannot read {}: {error}", path.display()))
+}
+
+/// Refuses a run in the folder of its images.
+fn keep_out_of_data(recipe: &Recipe, out: &Path) -> Result<(), Failure> {
+    // What is there already of the path decides where the rest will be.
+    let real = out.ancestors().find_map(|folder| {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        fs::canonicalize(folder).ok()
+    });
+    for source in recipe.data.sources() {
+        let data = fs::canonicalize(&source.path).ok().filter(|data| data.is_dir());
+        if let (Some(real), Some(data)) = (&real, data)
+            && real.starts_with(&data)
+        {
+            let (out, data) = (out.display(), source.path);
+            return Err(asked(format!(
+                "the run's folder {out} lies in the data's folder {data}. Choose another one with --out"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a teacher's file that overwriting the folder would remove.

@@ -17,8 +17,9 @@ use crate::train::Stop;
 use folder::Folder;
 pub(super) use folder::{ENCODER, MODEL, RECIPE};
 use run::Run;
+use std::ffi::OsStr;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Options of `pretrain`.
 #[derive(clap::Args)]
@@ -29,8 +30,9 @@ pub(super) struct Arguments {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Folder of the run. A run of the same recipe that was cut short in it goes on where it stood.
-    #[arg(long, default_value = "runs/quickstart")]
-    out: PathBuf,
+    /// runs/NAME for a recipe NAME.toml, runs/quickstart without one.
+    #[arg(long)]
+    out: Option<PathBuf>,
     /// Go on with the run in the folder, by its own recipe if none is given. One that is finished
     /// shows its results.
     #[arg(long)]
@@ -57,11 +59,18 @@ pub struct Asked {
 /// Hears of each step, with the name of its stage, and may end the run after it.
 pub type Watch<'a> = &'a mut dyn FnMut(&str, &StepReport) -> ControlFlow<()>;
 
+/// Where the run of a recipe goes if nobody says.
+fn usual_place(recipe: Option<&Path>) -> PathBuf {
+    let name = recipe.and_then(Path::file_stem).unwrap_or_else(|| OsStr::new("quickstart"));
+    Path::new("runs").join(name)
+}
+
 /// Runs the command.
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     // Before anything slow: a scheduler's signal must find its listener.
     let stop = Stop::listen().map_err(ran)?;
     let Arguments { recipe, set, out, resume, overwrite, requeue } = arguments;
+    let out = out.unwrap_or_else(|| usual_place(recipe.as_deref()));
     let path = match recipe {
         None if resume => Some(Folder::recipe_of(&out)?),
         given => given,

@@ -56,6 +56,7 @@ impl<'a> Run<'a> {
             (None, _) => String::new(),
         };
         note(&format!("{trains}{probes}; {threads} threads"));
+        warn_of_few(recipe, images);
         let left_alone = images.train.left_alone();
         if !left_alone.is_empty() {
             note(&format!("left alone: {left_alone}"));
@@ -371,6 +372,21 @@ impl<'a> Run<'a> {
         let places: Vec<_> = places.map(|path| path.display().to_string()).collect();
         note(&format!("encoders (timm's names): {}", places.join(", ")));
         Ok(())
+    }
+}
+
+/// Says what settings lose their sense with so few images.
+fn warn_of_few(recipe: &Recipe, images: &Images) {
+    let (k, train) = (recipe.probe.k, images.train.len());
+    if images.held_out.is_some() && k > train {
+        note(&format!("probe.k is {k}, of {train} training images: all of them vote"));
+    }
+    let large = recipe.stage.iter().filter(|stage| stage.batch > train);
+    let large: Vec<_> =
+        large.map(|stage| format!("{}.batch is {}", stage.name, stage.batch)).collect();
+    if !large.is_empty() {
+        let large = large.join(", ");
+        note(&format!("{large}, of {train} training images: a step sees some more than once"));
     }
 }
 
