@@ -146,5 +146,5 @@ fn settings_out_of_range_are_named() {
     assert!(message(flip).contains("flip is 1.5, expected a chance of 0 to 1"));
     let scale = Crop::RandomResized { scale: Range::new(0.0, 1.0), ratio: Range::new(1.0, 1.0) };
     assert!(message(transform([3, 3], scale)).contains("data.augment.crop_scale is [0, 1]"));
-    assert!(message(transform([3, 3], Crop::Center { zoom: 0.5 })).contains("crop.zoom is 0.5"));
+    assert!(message(transform([3, 3], Crop::Center { zoom: 0.5 })).contains("eval_zoom is 0.5"));
 }
