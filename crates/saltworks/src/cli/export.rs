@@ -7,7 +7,7 @@ use crate::model::VitSpec;
 use crate::recipe::{self, Recipe};
 use crate::report::{note, result};
 use crate::weights::{self, Dtype, Hint, MODEL_KEY, Model, Named, dialect, onnx};
-use engine::{Module as _, Tensor};
+use engine::Module as _;
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -86,6 +86,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         let problem = "lies there already. Choose another --out, or replace it with --overwrite";
         return Err(asked(format!("{} {problem}", out.display())));
     }
+    if arguments.partial && matches!(arguments.to, Target::Onnx | Target::Hf) {
+        return Err(asked(
+            "--partial would leave a graph or a config.json that do not hold. Leave it out",
+        ));
+    }
     let (model, part) = read(arguments)?;
     if !model.left_out.is_empty() {
         let (count, dialect) = (model.left_out.len(), model.dialect);
@@ -154,8 +159,7 @@ fn encoder(
     part: Option<&str>,
 ) -> Result<(VitSpec, Named), Failure> {
     let tensors = model.encoder(part).map_err(asked)?;
-    let width = tensors.get("norm.weight").map_or(0, Tensor::len);
-    let hint = Hint { heads: arguments.heads.map(|heads| (width, heads)), grid: None };
+    let hint = hint(arguments, &tensors);
     if arguments.partial {
         let spec = model.sizes(&tensors, hint).map_err(asked)?;
         return Ok((spec, tensors));
@@ -168,6 +172,12 @@ fn encoder(
     let named = loaded.encoder.parameters().into_iter();
     let named = named.map(|(name, parameter)| (name, parameter.value())).collect();
     Ok((loaded.encoder.spec().clone(), named))
+}
+
+/// The heads that the user names are those of the encoder's width.
+fn hint(arguments: &Arguments, encoder: &Named) -> Hint {
+    let width = encoder.get("patch_embed.proj.weight").map_or(0, |weight| weight.dim(0));
+    Hint { heads: arguments.heads.map(|heads| (width, heads)), grid: None }
 }
 
 fn write_encoder(
@@ -209,8 +219,7 @@ fn write_encoder(
 /// All that the file or stage holds.
 fn write_stage(arguments: &Arguments, model: &Model, part: Option<&str>) -> Result<(), Failure> {
     let tensors = model.encoder(part).map_err(asked)?;
-    let width = tensors.get("norm.weight").map_or(0, Tensor::len);
-    let hint = Hint { heads: arguments.heads.map(|heads| (width, heads)), grid: None };
+    let hint = hint(arguments, &tensors);
     let spec = model.sizes(&tensors, hint).map_err(asked)?;
     let all: Named = match part {
         None => model.tensors.clone(),

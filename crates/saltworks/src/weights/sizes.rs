@@ -18,16 +18,15 @@ pub(super) fn of(encoder: &Named, config: Option<&Value>, hint: Hint) -> Result<
     let needed = |name: &str, axes: usize| {
         let found = shape(name).filter(|found| found.len() == axes);
         found.ok_or_else(|| {
-            format!(
-                "has no {name} of {axes} axes, which tells the encoder's sizes; found {:?}",
-                shape(name)
-            )
+            let found = shape(name).map_or("none".to_owned(), |found| format!("{found:?}"));
+            format!("has no {name} of {axes} axes, which tells the encoder's sizes; found {found}")
         })
     };
     let embed = match shape("patch_embed.proj.weight") {
         Some([width, channels, pt, ph, pw]) => [*width, *channels, *pt, *ph, *pw],
         Some([width, channels, ph, pw]) => [*width, *channels, 1, *ph, *pw],
         found => {
+            let found = found.unwrap_or_default();
             return Err(format!("has patch_embed.proj.weight {found:?}, expected 4 or 5 axes"));
         }
     };
