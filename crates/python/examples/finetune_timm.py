@@ -4,7 +4,10 @@
 
 Without a file it pretrains a small one first, as pretrain_embed_classify.py does.
 
-HEADER
+Output for the encoder of pretrain_embed_classify.py, two shared cores:
+
+    from scratch: 50.3 % after 150 steps
+    pretrained: 53.9 % after 150 steps
 """
 
 import json

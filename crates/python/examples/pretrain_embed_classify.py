@@ -2,7 +2,14 @@
 
     python examples/pretrain_embed_classify.py      # needs matplotlib and scikit-learn
 
-HEADER
+Some five minutes on two shared cores of a Zen 4 EPYC. So short a run learns less than the probe needs: the
+whole quickstart (16 epochs of the student) passes the untrained encoder. Output:
+
+    teacher: loss 2.488 -> 0.486
+    student: loss 0.779 -> 0.425
+    untrained: 69.7 %
+    teacher: 66.4 %
+    student: 62.0 %
 """
 
 import tempfile
@@ -10,9 +17,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 import saltworks
 
@@ -35,8 +40,7 @@ def embed(encoder):
 def accuracy(encoder):
     features, labels = embed(encoder)
     train, test = slice(None, -1000), slice(-1000, None)  # the run held the last 1,000 out
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
-    return probe.fit(features[train], labels[train]).score(features[test], labels[test])
+    return LinearDiscriminantAnalysis().fit(features[train], labels[train]).score(features[test], labels[test])
 
 
 def plot(losses, path):
