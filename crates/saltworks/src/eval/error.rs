@@ -63,6 +63,18 @@ pub enum Error {
         /// The only label.
         label: u32,
     },
+    /// Too little for LiDAR.
+    #[error(
+        "{rows} rows are {images} image(s) of {views} views, LiDAR needs two images: give it more rows, or fewer views of each image"
+    )]
+    FewImages {
+        /// Whole images among the rows.
+        images: usize,
+        /// B
+        rows: usize,
+        /// q
+        views: usize,
+    },
     /// Somebody asked for it.
     #[error("stopped on the way, as asked")]
     Stopped,

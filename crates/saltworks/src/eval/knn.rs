@@ -98,7 +98,7 @@ pub(super) fn first_largest<T: PartialOrd>(values: &[T]) -> usize {
 }
 
 /// Each row divided by its length, `[B, D]`; a row of zeros stays one.
-fn unit_rows(features: &Features) -> Vec<f32> {
+pub(super) fn unit_rows(features: &Features) -> Vec<f32> {
     let unit = |row: &[f32]| {
         let length = row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
         let scale = 1.0 / length.max(1e-12);

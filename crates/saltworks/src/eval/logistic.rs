@@ -3,6 +3,7 @@
 use super::knn::first_largest;
 use super::lbfgs::{Objective, Stop, minimize};
 use super::matrix::{Panels, multiply, multiply_transposed};
+use super::symmetric::{cholesky, subtract};
 use super::{Asked, Features};
 use rayon::prelude::*;
 
@@ -191,26 +192,5 @@ impl Factor {
             }
             row.iter_mut().for_each(|g| *g /= upper[i * dim + i]);
         }
-    }
-}
-
-/// A = Uᵀ U in place for a positive definite A `[D, D]`; what lies below the diagonal is left.
-fn cholesky(a: &mut [f64], dim: usize) {
-    for i in 0..dim {
-        let (done, rest) = a.split_at_mut((i + 1) * dim);
-        let row = &mut done[i * dim + i..];
-        // l2 > 0 holds the pivot above 0 but for rounding, which a correlation matrix keeps small.
-        let pivot = row[0].max(f64::EPSILON).sqrt();
-        row.iter_mut().for_each(|u| *u /= pivot);
-        rest.par_chunks_exact_mut(dim).with_min_len(32).enumerate().for_each(|(j, below)| {
-            subtract(&mut below[i + 1 + j..], row[1 + j], &row[1 + j..]);
-        });
-    }
-}
-
-/// y -= a x
-fn subtract(y: &mut [f64], a: f64, x: &[f64]) {
-    for (y, x) in y.iter_mut().zip(x) {
-        *y -= a * x;
     }
 }

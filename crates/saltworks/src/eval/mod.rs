@@ -1,20 +1,28 @@
 //! Frozen features in, numbers out. Knows nothing of training, of models or of where features came
-//! from: [`knn`] asks how well neighbours agree, [`linear`] how well a plane separates the classes.
+//! from: [`knn`] asks how well neighbours agree, [`linear`] how well a plane separates the classes;
+//! [`rank_me`], [`lidar`] and [`feature_std`] need no labels and tell of collapse.
 //!
-//! Both give the same numbers for any number of threads: every sum runs in one fixed order.
+//! All give the same numbers for any number of threads: every sum runs in one fixed order.
 
 mod error;
 mod features;
 mod knn;
 mod lbfgs;
+mod lidar;
 mod linear;
 mod logistic;
 mod matrix;
+mod rank_me;
+mod spread;
+mod symmetric;
 
 pub use error::Error;
 pub use features::{Features, Standardizer};
 pub use knn::{KnnOptions, knn};
+pub use lidar::{LidarOptions, lidar};
 pub use linear::{Linear, LinearOptions, linear};
+pub use rank_me::rank_me;
+pub use spread::feature_std;
 
 /// Whether somebody asked the work to end: looked at every second or so, from any thread. Once it says
 /// yes it must go on saying so; the answer is then [`Error::Stopped`].
