@@ -3,6 +3,7 @@
 mod count;
 mod environment;
 mod log;
+mod online;
 mod progress;
 mod show;
 mod step;
@@ -12,7 +13,8 @@ mod waiting;
 
 pub use count::Count;
 pub use environment::{environment, peak_memory_bytes, resident_memory_bytes};
-pub use log::MetricsLog;
+pub use log::{MetricsLog, probes_so_far};
+pub use online::{Alarm, Histogram, OnlineProbe, alarms};
 pub use progress::Progress;
 pub use show::{note, result};
 pub use step::StepReport;

@@ -7,7 +7,7 @@ use super::Asked;
 use super::lock::{LOCK, Lock};
 use crate::data::Fingerprint;
 use crate::files::{self, Record, write_whole};
-use crate::recipe::{self, Checkpointing, Recipe};
+use crate::recipe::{self, Checkpointing, Log, Probe, Recipe};
 use crate::report::{ProbeRow, environment, note};
 use crate::train::{CHECKPOINT_FOLDER, Checkpoints, Keep};
 use serde::{Deserialize, Serialize};
@@ -358,17 +358,27 @@ fn replaces(place: &Asked) -> bool {
     place.overwrite && !restarted
 }
 
-/// A recipe without what changes no bit: threads, when checkpoints are written, activation
-/// checkpointing, how many unreadable images end a run.
+/// A recipe without what changes no bit: threads, tags, when checkpoints are written, what is probed
+/// and logged on the way, activation checkpointing, how many unreadable images end a run.
 pub(super) fn deciding(recipe: &Recipe) -> Recipe {
     let mut recipe = recipe.clone();
     (recipe.threads, recipe.data.threads) = (0, 0);
     recipe.data.max_unreadable = 0.0;
+    recipe.tags.clear();
     recipe.checkpoint = Checkpointing::default();
+    recipe.log = Log::default();
+    let Probe { k, temperature, linear, .. } = recipe.probe;
+    recipe.probe = Probe { k, temperature, linear, ..Probe::default() };
     for stage in &mut recipe.stage {
         stage.activation_checkpointing = false;
     }
     recipe
+}
+
+/// Which checkpoints are kept.
+pub(super) fn keep(recipe: &Recipe) -> Keep {
+    let checkpoint = recipe.checkpoint;
+    Keep { last: checkpoint.keep, best: checkpoint.keep_best }
 }
 
 /// A resolved recipe as its run keeps it.

@@ -2,7 +2,9 @@
 
 mod dump;
 mod folder;
+mod follower;
 mod lock;
+mod online;
 mod plan;
 mod requeue;
 mod run;
