@@ -7,6 +7,7 @@ mod inspect;
 mod pretrain;
 mod probe;
 mod replay;
+mod report;
 mod setup;
 
 use crate::report::note;
@@ -46,6 +47,8 @@ enum Command {
     Inspect(inspect::Arguments),
     /// Write the weights of a run, or of a file, for timm, PyTorch, stable-pretraining, transformers or ONNX.
     Export(export::Arguments),
+    /// Write report.html: curves, probes and pictures of a run, or a comparison of several.
+    Report(report::Arguments),
     /// Find the sample and the layer that made a step not finite.
     Replay(replay::Arguments),
 }
@@ -98,6 +101,7 @@ pub fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
     };
     match result {

@@ -2,10 +2,9 @@
 //! other report.
 
 use super::{Alarm, OnlineProbe, StepReport};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -81,25 +80,6 @@ impl MetricsLog {
         self.flushed = Instant::now();
         self.file.flush()
     }
-}
-
-/// The probes of a stage that stand in the first `bytes` bytes of the log, with their steps.
-pub fn probes_so_far(path: &Path, bytes: u64, stage: &str) -> io::Result<Vec<(u64, OnlineProbe)>> {
-    #[derive(Deserialize)]
-    struct Line {
-        stage: String,
-        step: u64,
-        probe: OnlineProbe,
-    }
-    let lines = BufReader::new(File::open(path)?.take(bytes)).split(b'\n');
-    // Lines of steps are none of probes.
-    let probe = |line: io::Result<Vec<u8>>| match line {
-        Err(error) => Some(Err(error)),
-        Ok(line) => serde_json::from_slice::<Line>(&line).ok().map(Ok),
-    };
-    let probes =
-        lines.filter_map(probe).filter(|line| line.as_ref().map_or(true, |l| l.stage == stage));
-    probes.map(|line| line.map(|line| (line.step, line.probe))).collect()
 }
 
 /// To the millisecond.

@@ -3,15 +3,16 @@
 use super::super::setup::Images;
 use super::super::{Failure, ran};
 use super::folder::{Folder, keep};
-use super::online::{Found, Online};
+use super::online::Online;
 use super::saver::Saver;
 use super::unreadable::UnreadableImages;
 use crate::data::Unreadable;
 use crate::method::Method;
 use crate::recipe::Recipe;
-use crate::report::{OnlineProbe, Progress, StepReport, alarms, probes_so_far};
+use crate::report::{Follow, OnlineProbe, Progress, StepReport, Told, What, alarms};
 use crate::train::{Optimizer, Position, Stop};
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 /// A stage about to train.
@@ -49,9 +50,11 @@ impl<'a> Follower<'a> {
     ) -> Result<Self, Failure> {
         let Followed { recipe, images, folder, place, steps, .. } = of;
         let stage = &recipe.stage[place];
-        let log = folder.metrics_path();
-        let read = probes_so_far(&log, position.metrics_bytes, &stage.name);
-        let earlier = read.map_err(|e| ran(format!("cannot read {}: {e}", log.display())))?;
+        let progress = Progress::new(&stage.name, steps, position.step);
+        let checkpoints = folder.checkpoints(keep(recipe));
+        // Cuts off what is made again.
+        let saver = Saver::new(folder, checkpoints, recipe.checkpoint, position)?;
+        let earlier = earlier_probes(&folder.metrics_path(), &stage.name)?;
         let mut online = Online::new(recipe, images, (place, stage), steps);
         if let (Some(online), Some((step, _))) = (&mut online, earlier.last()) {
             online.go_on_after(*step);
@@ -59,9 +62,6 @@ impl<'a> Follower<'a> {
         let probes: Vec<OnlineProbe> = earlier.into_iter().map(|(_, probe)| probe).collect();
         let at = |count: usize| alarms(&probes[..count], 1.0);
         let told = (0..=probes.len()).flat_map(at).map(|alarm| alarm.kind).collect();
-        let progress = Progress::new(&stage.name, steps, position.step);
-        let checkpoints = folder.checkpoints(keep(recipe));
-        let saver = Saver::new(folder, checkpoints, recipe.checkpoint, position)?;
         Ok(Self { of, unreadable, progress, saver, online, probes, told })
     }
 
@@ -104,9 +104,7 @@ impl<'a> Follower<'a> {
         let Some(online) = self.online.as_mut().filter(|online| online.is_due(step)) else {
             return Ok(());
         };
-        let Some(found) = online.probe(self.of.method, step, self.of.stop)? else { return Ok(()) };
-        let Found { probe, unreadable, .. } = found;
-        self.unreadable.add(&unreadable)?;
+        let Some(probe) = online.probe(self.of.method, step, self.of.stop)? else { return Ok(()) };
         let took = Duration::from_secs_f64(probe.seconds);
         self.progress.between(&format!("after step {step}: {}", probe.text()), took);
         self.probes.push(probe);
@@ -121,4 +119,19 @@ impl<'a> Follower<'a> {
         let probe = self.probes.last().expect("a probe");
         self.saver.probe(probe, &found)
     }
+}
+
+/// What was probed of a stage until now, with the steps it was of.
+fn earlier_probes(log: &Path, stage: &str) -> Result<Vec<(u64, OnlineProbe)>, Failure> {
+    let mut probes = Vec::new();
+    let read = Follow::new(log).read(&mut |told| {
+        if let Told::Line(line) = told
+            && let What::Probe(probe) = line.what
+            && line.stage == stage
+        {
+            probes.push((line.step, *probe));
+        }
+    });
+    read.map_err(|error| ran(format!("cannot read {}: {error}", log.display())))?;
+    Ok(probes)
 }

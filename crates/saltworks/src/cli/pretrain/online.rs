@@ -4,11 +4,11 @@
 
 use super::super::setup::{self, Images};
 use super::super::{Failure, asked, loading, ran};
-use crate::data::{Loader, LoaderOptions, Order, Part, Source, Unreadable};
+use crate::data::{Loader, LoaderOptions, Order, Part, Source};
 use crate::eval::{self, Features, KnnOptions, LidarOptions, LinearOptions};
 use crate::mask::Masking;
 use crate::method::{Method, embed};
-use crate::recipe::{Probe, Recipe, Stage};
+use crate::recipe::{Data, Probe, Recipe, Stage};
 use crate::report::{Histogram, OnlineProbe};
 use crate::train::Stop;
 use engine::Tape;
@@ -33,6 +33,8 @@ const MOST_PROBES: u64 = 20;
 /// The probes of one stage.
 pub(super) struct Online<'a> {
     recipe: &'a Recipe,
+    /// Images that cannot be read are for training and the last probes to tell of.
+    data: Data,
     masking: &'a Masking,
     train: Arc<dyn Source>,
     test: Arc<dyn Source>,
@@ -41,12 +43,6 @@ pub(super) struct Online<'a> {
     /// Whether accuracies can be known.
     labelled: bool,
     interval: Interval,
-}
-
-/// What a probe found, and the images it could not read.
-pub(super) struct Found {
-    pub(super) probe: OnlineProbe,
-    pub(super) unreadable: Vec<Unreadable>,
 }
 
 impl<'a> Online<'a> {
@@ -76,10 +72,12 @@ impl<'a> Online<'a> {
             first_sample: 0,
             augment_seed: SEED,
             batch: LIDAR_VIEWS * 8,
+            max_unreadable: 1.0,
             ..setup::training_loader(recipe, stage, place)
         };
         Some(Self {
             recipe,
+            data: Data { max_unreadable: 1.0, ..recipe.data.clone() },
             masking: &stage.masks,
             train: some(&images.train, count, 1),
             test: some(held_out.unwrap_or(&images.train), count, 1),
@@ -106,7 +104,7 @@ impl<'a> Online<'a> {
         method: &dyn Method,
         step: u64,
         stop: &Stop,
-    ) -> Result<Option<Found>, Failure> {
+    ) -> Result<Option<OnlineProbe>, Failure> {
         let begun = Instant::now();
         let found = match self.find(method, stop) {
             Err(Problem::Stopped) => return Ok(None),
@@ -114,17 +112,14 @@ impl<'a> Online<'a> {
             Ok(found) => found,
         };
         self.interval.probed(step, begun.elapsed());
-        let probe = OnlineProbe { seconds: begun.elapsed().as_secs_f64(), ..found.probe };
-        Ok(Some(Found { probe, ..found }))
+        Ok(Some(OnlineProbe { seconds: begun.elapsed().as_secs_f64(), ..found }))
     }
 
-    fn find(&self, method: &dyn Method, stop: &Stop) -> Result<Found, Problem> {
-        let mut unreadable = Vec::new();
+    fn find(&self, method: &dyn Method, stop: &Stop) -> Result<OnlineProbe, Problem> {
         let usual = |source: &Arc<dyn Source>| {
-            setup::feature_loader(&self.recipe.data, self.recipe.data.size, source.clone())
+            setup::feature_loader(&self.data, self.data.size, source.clone())
         };
-        let mut embedded =
-            |loader: Result<Loader, Failure>| embedded(method, loader?, stop, &mut unreadable);
+        let embedded = |loader: Result<Loader, Failure>| embedded(method, loader?, stop);
         let test = embedded(usual(&self.test))?;
         let views = Loader::new(self.views.clone(), self.view_options.clone()).map_err(asked);
         let views = embedded(views)?;
@@ -143,7 +138,7 @@ impl<'a> Online<'a> {
         if self.recipe.log.tensorboard {
             probe.histograms = histograms(method, &test[0]);
         }
-        Ok(Found { probe, unreadable })
+        Ok(probe)
     }
 
     /// kNN and the linear probe, on mean tokens and on class tokens where there are some.
@@ -177,10 +172,9 @@ impl<'a> Online<'a> {
     /// The method's loss on held-out images: a mean over all their targets, as in training, under
     /// masks of their own.
     fn loss(&self, method: &dyn Method, stop: &Stop) -> Result<f64, Problem> {
-        let size = self.recipe.data.size;
         let images = self.test.len().min(LOSS_IMAGES);
         let some = Part::new(self.test.clone(), (0..images).collect(), "to probe");
-        let mut loader = setup::feature_loader(&self.recipe.data, size, Arc::new(some))?;
+        let mut loader = setup::feature_loader(&self.data, self.data.size, Arc::new(some))?;
         let (mut sum, mut targets, mut batches) = (0.0, 0, 0);
         while let Some(loaded) = loader.next_batch().map_err(loading)? {
             let images = loaded.batch.images;
@@ -225,7 +219,6 @@ fn embedded(
     method: &dyn Method,
     mut loader: Loader,
     stop: &Stop,
-    unreadable: &mut Vec<Unreadable>,
 ) -> Result<Vec<Features>, Problem> {
     let mut all: Vec<Features> = Vec::new();
     while let Some(loaded) = loader.next_batch().map_err(loading)? {
@@ -233,7 +226,6 @@ fn embedded(
             return Err(Problem::Stopped);
         }
         let batch = loaded.batch;
-        unreadable.extend(batch.unreadable);
         let embedding = embed(method.encoder(), &batch.images).map_err(ran)?;
         for (kind, rows) in std::iter::once(embedding.mean).chain(embedding.cls).enumerate() {
             if all.len() == kind {
