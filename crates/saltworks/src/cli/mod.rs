@@ -30,6 +30,7 @@ const EXAMPLES: &str = "Examples:
   saltworks pretrain --set data.path=photos --set data.size=64 --set data.channels=3
   saltworks inspect photos                            what data.path=photos would read
   saltworks export runs/first --to timm --out vit.safetensors
+  saltworks probe runs/first --kind knn,linear,attentive
   saltworks bench --stage salt --model vit_tiny_patch16_224 --batch 16 --steps 5
 
 Exit codes: 0 done; 1 the run failed; 2 something to correct in what was asked; 130 (Ctrl-C),
@@ -46,6 +47,8 @@ enum Command {
     Inspect(inspect::Arguments),
     /// Write the weights of a run, or of a file, for timm, PyTorch, stable-pretraining, transformers or ONNX.
     Export(export::Arguments),
+    /// Judge a trained encoder on labelled images: kNN, linear, attentive and few-shot probes.
+    Probe(probe::Arguments),
     /// Find the sample and the layer that made a step not finite.
     Replay(replay::Arguments),
 }
@@ -98,6 +101,7 @@ pub fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Probe(arguments) => probe::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
     };
     match result {

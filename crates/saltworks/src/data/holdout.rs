@@ -58,6 +58,13 @@ pub fn hold_out(source: &Arc<dyn Source>, holdout: Holdout) -> Result<(Part, Par
     Ok((part(order, "training"), part(held_out, "held out")))
 }
 
+impl Part {
+    /// The images of these numbers, in this order; `name` says which they are, for people.
+    pub fn new(source: &Arc<dyn Source>, indices: Vec<usize>, name: &'static str) -> Self {
+        Self { source: Arc::clone(source), indices, name }
+    }
+}
+
 impl Source for Part {
     fn len(&self) -> usize {
         self.indices.len()
