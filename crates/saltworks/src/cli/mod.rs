@@ -8,6 +8,7 @@ mod pretrain;
 mod probe;
 mod replay;
 mod report;
+mod serve;
 mod setup;
 
 use crate::report::note;
@@ -50,6 +51,8 @@ enum Command {
     Export(export::Arguments),
     /// Write report.html: curves, probes and pictures of a run, or a comparison of several.
     Report(report::Arguments),
+    /// Show all runs under a folder live in a browser: a table, curves, pictures, comparisons.
+    Serve(serve::Arguments),
     /// Judge a trained encoder on labelled images: kNN, linear, attentive and few-shot probes.
     Probe(probe::Arguments),
     /// Find the sample and the layer that made a step not finite.
@@ -105,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Export(arguments) => export::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
+        Command::Serve(arguments) => serve::run(&arguments),
         Command::Probe(arguments) => probe::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
     };

@@ -276,7 +276,7 @@ impl Default for Probe {
             every_steps: None,
             // With the first and the last probe of a stage that stays under 5 %.
             share: 0.03,
-            images: 1000,
+            images: 500,
         }
     }
 }
