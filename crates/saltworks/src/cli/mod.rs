@@ -2,6 +2,7 @@
 
 mod bench;
 mod bench_data;
+mod embed;
 mod export;
 mod inspect;
 mod pretrain;
@@ -54,7 +55,9 @@ enum Command {
     /// Show all runs under a folder live in a browser: a table, curves, pictures, comparisons.
     Serve(serve::Arguments),
     /// Judge a trained encoder on labelled images: kNN, linear, attentive and few-shot probes.
-    Probe(probe::Arguments),
+    Probe(Box<probe::Arguments>),
+    /// Write features of images for other programs: .npy, .safetensors or .parquet.
+    Embed(embed::Arguments),
     /// Find the sample and the layer that made a step not finite.
     Replay(replay::Arguments),
 }
@@ -110,6 +113,7 @@ pub fn main() -> ExitCode {
         Command::Report(arguments) => report::run(&arguments),
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Probe(arguments) => probe::run(&arguments),
+        Command::Embed(arguments) => embed::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
     };
     match result {

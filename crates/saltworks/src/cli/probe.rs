@@ -94,7 +94,7 @@ fn fit(
 
 /// Features of all images of a source: mean (or pixels) first, then class token. None if asked to
 /// stop.
-fn features(
+pub(super) fn features(
     recipe: &Recipe,
     source: &Arc<dyn Source>,
     extractor: &Extractor,

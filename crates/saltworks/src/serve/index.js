@@ -69,6 +69,8 @@ function cell(r, key) {
   }
 }
 
+const missing = (r, key) => (key === 'trace' ? r.trace.length < 2 : !['id', 'status', 'share'].includes(key) && !isNumber(r[key]));
+
 function heading(c) {
   const on = (chosen.sort || 'updated') === c.key;
   return el('th', { 'aria-sort': on ? ((!!c.down !== !!chosen.back) ? 'descending' : 'ascending') : null },
@@ -105,7 +107,7 @@ function draw() {
   tools.title.textContent = rows.length === 1 ? '1 run' : `${rows.length} runs`;
   const training = rows.filter((r) => r.status === 'training').length;
   document.title = (training ? `${training} training · ` : '') + 'saltworks';
-  const body = list.map((r) => el('tr', {}, COLUMNS.map((c) => el('td', { 'data-name': c.name, class: 'is-' + c.key }, cell(r, c.key)))));
+  const body = list.map((r) => el('tr', {}, COLUMNS.map((c) => el('td', { 'data-name': c.name, class: 'is-' + c.key + (missing(r, c.key) ? ' none' : '') }, cell(r, c.key)))));
   const empty = rows.length ? 'No run fits the filter.' : 'No runs here yet. `saltworks pretrain --out` a folder below this one begins one.';
   const focus = document.activeElement?.getAttribute('aria-label');
   tools.table.replaceChildren(list.length

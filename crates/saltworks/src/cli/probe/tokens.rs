@@ -11,6 +11,9 @@ use crate::train::Stop;
 use engine::{Segments, Tape, Tensor};
 use std::sync::Arc;
 
+/// Gets tokens [B N, D] and classes [B].
+type Each<'a> = dyn FnMut(&Tensor, &[u32]) -> Result<(), Failure> + 'a;
+
 /// The images of one set and their tokens.
 pub(super) struct FrozenTokens<'a> {
     subject: &'a Subject,
@@ -72,11 +75,7 @@ impl<'a> FrozenTokens<'a> {
     }
 
     /// Calls `each` with tokens [B N, D] and classes of the images in this order, as many as load at once.
-    fn encode(
-        &mut self,
-        order: &[usize],
-        each: &mut dyn FnMut(&Tensor, &[u32]) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
+    fn encode(&mut self, order: &[usize], each: &mut Each<'_>) -> Result<(), Failure> {
         let part = Part::new(self.source.clone(), order.to_vec(), "in order");
         let data = &self.subject.recipe.data;
         let mut loader = setup::feature_loader(data, data.size, Arc::new(part))?;
