@@ -11,6 +11,7 @@ mod replay;
 mod report;
 mod serve;
 mod setup;
+mod watch;
 
 use crate::report::note;
 use crate::train::Stop;
@@ -54,6 +55,8 @@ enum Command {
     Report(report::Arguments),
     /// Show all runs under a folder live in a browser: a table, curves, pictures, comparisons.
     Serve(serve::Arguments),
+    /// Watch a run's curves in the terminal.
+    Watch(watch::Arguments),
     /// Judge a trained encoder on labelled images: kNN, linear, attentive and few-shot probes.
     Probe(Box<probe::Arguments>),
     /// Write features of images for other programs: .npy, .safetensors or .parquet.
@@ -112,6 +115,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
         Command::Serve(arguments) => serve::run(&arguments),
+        Command::Watch(arguments) => watch::run(&arguments),
         Command::Probe(arguments) => probe::run(&arguments),
         Command::Embed(arguments) => embed::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),

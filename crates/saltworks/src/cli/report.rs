@@ -33,10 +33,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn read(run: &Path) -> Result<crate::report::RunData, Failure> {
+/// Refuses a folder without a run.
+pub(super) fn expect_run(run: &Path) -> Result<(), Failure> {
     if !run.join(RECIPE).is_file() {
         let problem = format!("holds no run: there is no {RECIPE} in it. Give the folder of a run");
         return Err(asked(format!("{} {problem}", run.display())));
     }
+    Ok(())
+}
+
+fn read(run: &Path) -> Result<crate::report::RunData, Failure> {
+    expect_run(run)?;
     RunReader::new(run).read().map_err(|e| ran(format!("cannot read {}: {e}", run.display())))
 }

@@ -316,6 +316,9 @@ fn is_locked(lock: &Path) -> bool {
 
 /// Whether the log beside a lock was written to a short while ago.
 fn is_fresh(lock: &Path) -> bool {
+    if !lock.exists() {
+        return false;
+    }
     let log = fs::metadata(lock.with_file_name("metrics.jsonl")).and_then(|log| log.modified());
     log.is_ok_and(|at| at.elapsed().is_ok_and(|age| age.as_secs() < 120))
 }
