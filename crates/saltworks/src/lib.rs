@@ -8,6 +8,7 @@ mod fuzz;
 pub mod mask;
 pub mod method;
 pub mod model;
+pub mod pictures;
 pub mod range;
 pub mod recipe;
 pub mod report;

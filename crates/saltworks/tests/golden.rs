@@ -408,3 +408,26 @@ fn train(golden: &Golden, method: &dyn Method) -> (Vec<f32>, Vec<f32>) {
     }
     (losses, norms)
 }
+
+#[test]
+fn the_last_blocks_attention_is_timms() {
+    let path = format!("{}/../../tests/golden/pictures.safetensors", env!("CARGO_MANIFEST_DIR"));
+    let file = std::fs::read(path).unwrap();
+    let pictures = SafeTensors::deserialize(&file).unwrap();
+    for name in
+        ["cls", "no_class_token", "registers", "scale_qk_norm"].map(|n| format!("encoder_{n}"))
+    {
+        let golden = Golden::read(&name);
+        let spec = golden.spec();
+        let encoder = golden.encoder(&spec, "");
+        let images = golden.images("input/images", &spec);
+        let found = encoder.last_attention(&images).unwrap().unwrap().concat();
+        let view = pictures.tensor(&format!("attention/{name}")).unwrap();
+        let wanted: Vec<f32> = view
+            .data()
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect();
+        assert_close(&name, &found, &wanted, rel_l2(1e-5), FORWARD);
+    }
+}

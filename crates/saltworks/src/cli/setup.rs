@@ -203,7 +203,12 @@ pub(super) fn feature_loader(
     size: usize,
     source: Arc<dyn Source>,
 ) -> Result<Loader, Failure> {
-    let options = LoaderOptions {
+    Loader::new(source, feature_options(data, size)).map_err(asked)
+}
+
+/// How whole images are loaded, each once.
+pub(super) fn feature_options(data: &Data, size: usize) -> LoaderOptions {
+    LoaderOptions {
         batch: (FEATURE_PIXELS / (size * size).max(1)).clamp(16, 250),
         threads: data.threads,
         prefetch: 2 * data.threads + 2,
@@ -217,8 +222,7 @@ pub(super) fn feature_loader(
         channels: data.channels,
         normalize: normalize(data),
         max_unreadable: data.max_unreadable,
-    };
-    Loader::new(source, options).map_err(asked)
+    }
 }
 
 /// The seed of stage number `place`.

@@ -14,10 +14,12 @@ mod lidar;
 mod linear;
 mod logistic;
 mod matrix;
+mod pca;
 mod rank_me;
 mod scores;
 mod spread;
 mod symmetric;
+mod tsne;
 
 pub use attentive::{
     Attentive, AttentiveForm, AttentiveOptions, TokenBatch, Tokens, Trial, attentive, images_read,
@@ -28,9 +30,11 @@ pub use few_shot::{FewShot, FewShotOptions, few_shot};
 pub use knn::{KnnOptions, Vote, knn, knn_scores};
 pub use lidar::{LidarOptions, lidar};
 pub use linear::{Linear, LinearOptions, linear};
+pub use pca::{Pca, pca};
 pub use rank_me::rank_me;
 pub use scores::{ClassReport, MOST_CONFUSED, Report, Scores, wilson};
 pub use spread::feature_std;
+pub use tsne::{Tsne, TsneOptions, tsne};
 
 /// Whether somebody asked the work to end: looked at every second or so, from any thread. Once it says
 /// yes it must go on saying so; the answer is then [`Error::Stopped`].

@@ -54,6 +54,13 @@ pub trait Method: Sync {
         drawn
     }
 
+    /// The pixels that a method of pixels foretells of the target patches [M, C p], channels first, as
+    /// the encoder's images are: where the method normalises patches, mean and deviation of the true ones
+    /// are put back, as MAE's demo does. None of a method of latents.
+    fn foretold_pixels(&self, _images: &Images, _masks: &Masks) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+
     /// Calls `f` with each parameter that is trained, and its name.
     fn visit(&self, f: &mut dyn FnMut(&str, &Parameter));
 

@@ -308,6 +308,8 @@ impl Default for Checkpointing {
 pub struct Log {
     /// report.html: curves, probes and pictures in one file, written again while the run goes on.
     pub report: bool,
+    /// Reconstructions, attention, neighbours and more at each probe, in `pictures/`.
+    pub pictures: bool,
     /// Event files of TensorBoard, in `tensorboard/`.
     pub tensorboard: bool,
     /// An offline run of Weights & Biases, in `wandb/`.
@@ -316,7 +318,7 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { report: true, tensorboard: false, wandb: false }
+        Self { report: true, pictures: true, tensorboard: false, wandb: false }
     }
 }
 

@@ -316,6 +316,11 @@ impl Folder {
         self.path.join(METRICS)
     }
 
+    /// Pictures of a stage.
+    pub(super) fn pictures_path(&self, stage: &str) -> PathBuf {
+        self.path.join(PICTURES).join(format!("{stage}.json"))
+    }
+
     /// The list of images that could not be read.
     pub(super) fn unreadable_path(&self) -> PathBuf {
         self.path.join(UNREADABLE)

@@ -3,16 +3,19 @@
 use super::super::setup::Images;
 use super::super::{Failure, ran};
 use super::folder::{Folder, keep};
-use super::online::Online;
+use super::online::{Online, Seen};
 use super::reporter::Reporter;
 use super::saver::Saver;
 use super::unreadable::UnreadableImages;
 use crate::data::Unreadable;
+use crate::files::write_whole;
 use crate::method::Method;
 use crate::recipe::Recipe;
 use crate::report::{Follow, OnlineProbe, Progress, StepReport, Told, What, alarms};
 use crate::train::{Optimizer, Position, Stop};
+use serde_json::Value;
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -109,7 +112,11 @@ impl<'a> Follower<'a> {
         let Some(online) = self.online.as_mut().filter(|online| online.is_due(step)) else {
             return Ok(());
         };
-        let Some(probe) = online.probe(self.of.method, step, self.of.stop)? else { return Ok(()) };
+        let Some(seen) = online.probe(self.of.method, step, self.of.stop)? else { return Ok(()) };
+        let Seen { probe, pictures } = seen;
+        if let Some(pictures) = pictures {
+            self.show(&pictures);
+        }
         let took = Duration::from_secs_f64(probe.seconds);
         self.progress.between(&format!("after step {step}: {}", probe.text()), took);
         self.probes.push(probe);
@@ -123,6 +130,17 @@ impl<'a> Follower<'a> {
         // Pushed above.
         let probe = self.probes.last().expect("a probe");
         self.saver.probe(probe, &found)
+    }
+
+    /// Writes pictures. Those that cannot be written end no training.
+    fn show(&mut self, pictures: &Value) {
+        let path = self.of.folder.pictures_path(&self.of.recipe.stage[self.of.place].name);
+        let parent = path.parent().map_or(Ok(()), fs::create_dir_all);
+        let text = pictures.to_string();
+        if let Err(error) = parent.and_then(|()| write_whole(&path, text.as_bytes())) {
+            let problem = format!("cannot write {}: {error}", path.display());
+            self.progress.between(&problem, Duration::ZERO);
+        }
     }
 }
 

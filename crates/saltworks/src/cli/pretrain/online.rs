@@ -4,16 +4,18 @@
 
 use super::super::setup::{self, Images};
 use super::super::{Failure, asked, loading, ran};
-use crate::data::{Loader, LoaderOptions, Order, Part, Source};
+use crate::data::{Batch, Loader, LoaderOptions, Order, Part, Source};
 use crate::eval::{self, Features, KnnOptions, LidarOptions, LinearOptions};
 use crate::mask::Masking;
 use crate::method::{Method, embed};
-use crate::recipe::{Data, Probe, Recipe, Stage};
+use crate::pictures::{self, NEIGHBOURS, Near, Pixels, Scene, Shown};
+use crate::recipe::{Data, MethodName, Probe, Recipe, Stage};
 use crate::report::{Histogram, OnlineProbe};
 use crate::train::Stop;
 use engine::Tape;
 use engine::random::Random;
-use std::collections::BTreeMap;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,12 +29,16 @@ const LIDAR_VIEWS: usize = 4;
 const SEED: u64 = 0;
 /// The linear probe's one penalty: a grid costs as many times, and on 500 rows this is mostly the best.
 const L2: f64 = 1e-2;
+/// Held-out images of which pictures are taken.
+const SHOWN_IMAGES: usize = 8;
 /// Probes of a stage, at most, where their interval is not given.
 const MOST_PROBES: u64 = 20;
 
 /// The probes of one stage.
 pub(super) struct Online<'a> {
     recipe: &'a Recipe,
+    stage: &'a Stage,
+    steps: u64,
     /// Images that cannot be read are for training and the last probes to tell of.
     data: Data,
     masking: &'a Masking,
@@ -77,6 +83,8 @@ impl<'a> Online<'a> {
         };
         Some(Self {
             recipe,
+            stage,
+            steps,
             data: Data { max_unreadable: 1.0, ..recipe.data.clone() },
             masking: &stage.masks,
             train: some(&images.train, count, 1),
@@ -98,24 +106,33 @@ impl<'a> Online<'a> {
         self.interval.last = Some(step);
     }
 
-    /// Probes the method's encoder as it is after this many steps; none if asked to stop on the way.
+    /// Probes the method's encoder as it is after this many steps, and takes pictures; none if asked to
+    /// stop on the way.
     pub(super) fn probe(
         &mut self,
         method: &dyn Method,
         step: u64,
         stop: &Stop,
-    ) -> Result<Option<OnlineProbe>, Failure> {
+    ) -> Result<Option<Seen>, Failure> {
         let begun = Instant::now();
-        let found = match self.find(method, stop) {
+        let seen = self.find(method, stop).and_then(|found| {
+            let pictures = match self.recipe.log.pictures {
+                true => self.pictures(method, step, &found, stop)?,
+                false => None,
+            };
+            Ok((found.probe, pictures))
+        });
+        let (probe, pictures) = match seen {
             Err(Problem::Stopped) => return Ok(None),
             Err(Problem::Failure(failure)) => return Err(failure),
-            Ok(found) => found,
+            Ok(seen) => seen,
         };
         self.interval.probed(step, begun.elapsed());
-        Ok(Some(OnlineProbe { seconds: begun.elapsed().as_secs_f64(), ..found }))
+        let probe = OnlineProbe { seconds: begun.elapsed().as_secs_f64(), ..probe };
+        Ok(Some(Seen { probe, pictures }))
     }
 
-    fn find(&self, method: &dyn Method, stop: &Stop) -> Result<OnlineProbe, Problem> {
+    fn find(&self, method: &dyn Method, stop: &Stop) -> Result<Found, Problem> {
         let usual = |source: &Arc<dyn Source>| {
             setup::feature_loader(&self.data, self.data.size, source.clone())
         };
@@ -131,14 +148,78 @@ impl<'a> Online<'a> {
             test_images: test[0].len(),
             ..OnlineProbe::default()
         };
-        if self.labelled {
-            let train = embedded(usual(&self.train))?;
-            self.classify(&train, &test, stop, &mut probe)?;
+        let train = match self.labelled || self.recipe.log.pictures {
+            true => Some(embedded(usual(&self.train))?),
+            false => None,
+        };
+        if let Some(train) = train.as_ref().filter(|_| self.labelled) {
+            self.classify(train, &test, stop, &mut probe)?;
         }
         if self.recipe.log.tensorboard {
             probe.histograms = histograms(method, &test[0]);
         }
-        Ok(probe)
+        let first = |all: Vec<Features>| all.into_iter().next();
+        Ok(Found { probe, test: first(test), train: train.and_then(first) })
+    }
+
+    /// Pictures of a few held-out images, one of each class where there are as many; a map of all of them
+    /// after the last step. None of clips.
+    fn pictures(
+        &self,
+        method: &dyn Method,
+        step: u64,
+        found: &Found,
+        stop: &Stop,
+    ) -> Result<Option<Value>, Problem> {
+        let (Some(test), Some(train)) = (&found.test, &found.train) else { return Ok(None) };
+        let indices = one_of_each(&test.labels, SHOWN_IMAGES.min(test.len()));
+        let Some(batch) = self.some(&self.test, &indices)? else { return Ok(None) };
+        let grid = method.encoder().grid();
+        let masks = self.masking.sample(grid, batch.images.samples(), SEED, 0).map_err(ran)?;
+        let masks = method.masks(masks);
+        let normalize = setup::normalize(&self.recipe.data);
+        let kind = match self.stage.method {
+            MethodName::Mae => "mae",
+            MethodName::Salt => "salt",
+        };
+        let scene = Scene {
+            stage: &self.stage.name,
+            step,
+            kind,
+            classes: self.test.classes(),
+            method,
+            shown: Shown {
+                names: indices.iter().map(|&index| self.test.stamp(index).name).collect(),
+                indices: indices.iter().map(|&index| index as u64).collect(),
+                labels: batch.labels,
+                images: &batch.images,
+            },
+            masks: &masks,
+            pixels: Pixels { mean: normalize.mean, std: normalize.std },
+        };
+        let Some(mut taken) = scene.take()? else { return Ok(None) };
+        let near = scene.neighbours(train)?;
+        let order: Vec<usize> = near.iter().flatten().map(|near: &Near| near.index).collect();
+        if let Some(batch) = self.some(&self.train, &order)? {
+            scene.add_neighbours(&mut taken, &near, &batch.images)?;
+        }
+        if step == self.steps && test.len() > 3 * NEIGHBOURS {
+            let stopped = || stop.signal().is_some();
+            taken["map"] = pictures::map(test, self.labelled, &stopped)?;
+        }
+        Ok(Some(taken))
+    }
+
+    /// These images of a source in one batch; none where one of them cannot be read.
+    fn some(&self, source: &Arc<dyn Source>, order: &[usize]) -> Result<Option<Batch>, Problem> {
+        let part: Arc<dyn Source> = Arc::new(Part::new(source.clone(), order.to_vec(), "to show"));
+        let options = LoaderOptions {
+            batch: order.len().max(1),
+            ..setup::feature_options(&self.data, self.data.size)
+        };
+        let mut loader = Loader::new(part, options).map_err(asked)?;
+        let loaded = loader.next_batch().map_err(loading)?;
+        Ok(loaded.map(|loaded| loaded.batch).filter(|batch| batch.unreadable.is_empty()))
     }
 
     /// kNN and the linear probe, on mean tokens and on class tokens where there are some.
@@ -191,6 +272,32 @@ impl<'a> Online<'a> {
         }
         Ok(sum / targets as f64)
     }
+}
+
+/// What a probe found, and pictures for people.
+pub(super) struct Seen {
+    pub(super) probe: OnlineProbe,
+    /// pictures/STAGE.json
+    pub(super) pictures: Option<Value>,
+}
+
+/// What a probe found, and the mean tokens it found it in.
+struct Found {
+    probe: OnlineProbe,
+    test: Option<Features>,
+    train: Option<Features>,
+}
+
+/// The first image of each class, then others, `count` in all and ascending.
+fn one_of_each(labels: &[u32], count: usize) -> Vec<usize> {
+    let mut seen = BTreeSet::new();
+    let (mut first, others): (Vec<usize>, Vec<usize>) =
+        (0..labels.len()).partition(|&i| seen.insert(labels[i]));
+    first.truncate(count);
+    let missing = count - first.len();
+    first.extend(others.into_iter().take(missing));
+    first.sort_unstable();
+    first
 }
 
 /// Why a probe found nothing.
