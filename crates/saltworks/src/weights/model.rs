@@ -1,6 +1,6 @@
 //! A model read from a file, whoever wrote it, under our names.
 
-use super::dialect::{Dialect, Place, wrapping};
+use super::dialect::{Dialect, Place, hugging_face_differs, wrapping};
 use super::{Error, File, Named, assign, load, sizes};
 use crate::mask::Grid;
 use crate::model::{Encoder, VitSpec, position};
@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 /// The key of a file's metadata that holds the encoder's [`VitSpec`] as JSON.
 pub const MODEL_KEY: &str = "model";
 
-/// Names of the weights in a folder of transformers.
-const HUGGING_FACE_FILES: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
+/// Names of the weights in a folder: of transformers, the first also of a stage of ours.
+const FILES: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
 
 /// Encoders that a file may hold, the one that is taken first: as stable-pretraining's
 /// `SALT.from_checkpoint`, then the one that was trained.
@@ -34,28 +34,24 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads a file of weights, or a folder of transformers' with its `config.json`.
-    pub fn open(path: &Path) -> Result<Self, Error> {
+    /// The file of weights that is meant: of a folder the one in it.
+    pub fn file(path: &Path) -> Result<PathBuf, Error> {
         if !path.is_dir() {
-            return Self::read(path, None);
+            return Ok(path.into());
         }
-        let config = path.join("config.json");
-        let file = HUGGING_FACE_FILES.iter().map(|name| path.join(name)).find(|file| file.exists());
-        let Some(file) = file.filter(|_| config.exists()) else {
-            let names = HUGGING_FACE_FILES.join(" or ");
+        FILES.iter().map(|name| path.join(name)).find(|file| file.exists()).ok_or_else(|| {
+            let names = FILES.join(" or ");
             let problem = format!(
-                "is a folder without config.json and {names}, expected a file of weights or a folder \
-                 of transformers"
+                "is a folder without {names}, expected a file of weights, a folder of transformers or \
+                 of a run's stage"
             );
-            return Err(Error::model(path, problem));
-        };
-        let text = std::fs::read_to_string(&config).map_err(|error| Error::read(&config, error))?;
-        let config = serde_json::from_str(&text)
-            .map_err(|error| Error::model(&config, format!("is no JSON: {error}")))?;
-        Self::read(&file, Some(config))
+            Error::model(path, problem)
+        })
     }
 
-    fn read(path: &Path, config: Option<Value>) -> Result<Self, Error> {
+    /// Reads a file of weights, or that of a folder; of transformers' with the `config.json` beside.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let path = &Self::file(path)?;
         let mut file = load(path)?;
         let names: Vec<&str> = file.tensors.keys().map(String::as_str).collect();
         let cut = wrapping(&names);
@@ -78,6 +74,10 @@ impl Model {
             }
         }
         super::dialect::join_qkv(&mut tensors);
+        let config = match dialect {
+            Dialect::HuggingFace => config_beside(path)?,
+            _ => None,
+        };
         Ok(Self { dialect, tensors, left_out, path: path.into(), file, config })
     }
 
@@ -140,7 +140,8 @@ impl Model {
         let claimed = found.block_parameters();
         if claimed > held {
             return Err(fail(format!(
-                "states a model of {claimed} values or more, but holds {held}. Export it again"
+                "tells the sizes of an encoder of {claimed} values or more, but holds {held}: not whole, \
+                 or of other blocks than timm's plain ones. Choose another file"
             )));
         }
         Ok(found)
@@ -156,6 +157,8 @@ impl Model {
     ) -> Result<Loaded, Error> {
         let mut tensors = self.encoder(part)?;
         let made_for = self.sizes(&tensors, hint)?;
+        let differs = self.config.as_ref().map_or(Ok(None), hugging_face_differs);
+        let differs = differs.map_err(|problem| Error::model(&self.path, problem))?;
         let finite = |tensor: &Tensor| tensor.as_slice().iter().all(|value| value.is_finite());
         if let Some((name, _)) = tensors.iter().find(|(_, tensor)| !finite(tensor)) {
             let problem = "holds values that are not finite: its training diverged";
@@ -171,8 +174,8 @@ impl Model {
         let parameters = encoder.parameters();
         let names = parameters.iter().map(|(name, _)| name.as_str());
         self.file.expect_weights(&self.path, names)?;
-        assign(&self.path, &tensors, &parameters)?;
-        Ok(Loaded { encoder, resized })
+        assign(&self.path, &tensors, &parameters).map_err(of_another_kind)?;
+        Ok(Loaded { encoder, resized, differs })
     }
 }
 
@@ -191,6 +194,31 @@ pub struct Loaded {
     pub encoder: Encoder,
     /// From which grid to which its position table was resized.
     pub resized: Option<[Grid; 2]>,
+    /// What it computes a little otherwise than at home, in words.
+    pub differs: Option<String>,
+}
+
+/// The `config.json` beside a file of transformers', if there is one.
+fn config_beside(file: &Path) -> Result<Option<Value>, Error> {
+    let path = file.with_file_name("config.json");
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = std::fs::read_to_string(&path).map_err(|error| Error::read(&path, error))?;
+    let parsed = serde_json::from_str(&text).map(Some);
+    parsed.map_err(|error| {
+        Error::model(&path, format!("is no JSON: {error}. Save the model again, or remove it"))
+    })
+}
+
+/// The sizes were the file's own: what still does not fit is of a model that we do not have.
+fn of_another_kind(error: Error) -> Error {
+    let advice = "Only timm's plain encoders are read: a norm after the last block, biases, no fc_norm, \
+                  no pool of attention. Choose another file, or export it with --partial";
+    match error {
+        Error::Fit { path, problem, .. } => Error::Fit { path, problem, advice },
+        other => other,
+    }
 }
 
 /// Brings the position table of an encoder of sizes `from` to another grid, as timm does
