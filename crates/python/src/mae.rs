@@ -211,7 +211,7 @@ impl PyMae {
         let key = model.next_key();
         let masks = this.masks(images.samples(), context_idx, key)?;
         let ((step, all), recording) = model.turn().record(py, record, |tape| {
-            let (step, all) = this.method.step_with_all(tape, &images, &masks, key)?;
+            let (step, all) = this.method.step_with_all(tape, &images, &masks, Some(key))?;
             let loss = step.loss.clone();
             Ok(((step, all), loss))
         })?;

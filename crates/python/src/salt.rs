@@ -241,7 +241,7 @@ impl PySalt {
         let key = model.next_key();
         let masks = this.masks(images.samples(), (context_idx, target_idx), key)?;
         let (step, recording) = model.turn().record(py, record, |tape| {
-            let step = this.method.step(tape, &images, &masks, key)?;
+            let step = this.method.step(tape, &images, &masks, Some(key))?;
             let loss = step.loss.clone();
             Ok((step, loss))
         })?;

@@ -2,15 +2,21 @@
 
 use engine::random::Random;
 use safetensors::SafeTensors;
-use saltworks::eval::{self, Error, Features, KnnOptions, LinearOptions};
+use saltworks::eval::{self, Error, Features, KnnOptions, LidarOptions, LinearOptions};
 
 const GOLDEN: &[u8] = include_bytes!("../../../tests/golden/eval.safetensors");
+const PROBES: &[u8] = include_bytes!("../../../tests/golden/probes.safetensors");
 
 struct Golden<'a>(SafeTensors<'a>);
 
 impl Golden<'_> {
     fn read() -> Self {
         Self(SafeTensors::deserialize(GOLDEN).unwrap())
+    }
+
+    /// What stable-pretraining finds.
+    fn probes() -> Self {
+        Self(SafeTensors::deserialize(PROBES).unwrap())
     }
 
     fn values<const SIZE: usize, T>(&self, name: &str, decode: fn([u8; SIZE]) -> T) -> Vec<T> {
@@ -27,6 +33,23 @@ impl Golden<'_> {
         let labels = self.labels(&format!("{set}.labels"));
         Features { dim: rows.len() / labels.len(), rows, labels }
     }
+
+    /// Features without labels.
+    fn unlabelled(&self, set: &str) -> Features {
+        let name = format!("{set}.features");
+        let tensor = self.0.tensor(&name).unwrap();
+        let (count, dim) = (tensor.shape()[0], tensor.shape()[1]);
+        let rows = self.values(&name, f32::from_le_bytes);
+        Features { rows, dim, labels: vec![0; count] }
+    }
+
+    fn numbers(&self, name: &str) -> Vec<f64> {
+        self.values(name, f64::from_le_bytes)
+    }
+}
+
+fn assert_near(what: &str, got: f64, wanted: f64) {
+    assert!((got - wanted).abs() <= 1e-4 * wanted.abs(), "{what}: {got} for {wanted}");
 }
 
 /// Classes of normal rows around their own centres, which are `distance` times a normal vector.
@@ -79,6 +102,39 @@ fn the_linear_probe_reaches_the_minimum_that_scikit_learn_reaches() {
         let wanted = &labels[i * test.len()..(i + 1) * test.len()];
         assert_eq!(got.prediction.labels, wanted, "l2 {l2}");
     }
+}
+
+#[test]
+fn rank_me_is_the_one_of_stable_pretraining() {
+    let golden = Golden::probes();
+    let wanted = golden.numbers("rank_me");
+    for (name, wanted) in ["tall", "wide", "decaying", "collapsed"].into_iter().zip(wanted) {
+        assert_near(name, eval::rank_me(&golden.unlabelled(name)).unwrap(), wanted);
+    }
+}
+
+#[test]
+fn lidar_is_the_one_of_stable_pretraining() {
+    let golden = Golden::probes();
+    let cases = [("views", 100, 4), ("views", 12, 4), ("few", 100, 10)];
+    for ((name, images, views), wanted) in cases.into_iter().zip(golden.numbers("lidar")) {
+        let options = LidarOptions { images, views, ..Default::default() };
+        assert_near(name, eval::lidar(&golden.unlabelled(name), options).unwrap(), wanted);
+    }
+}
+
+#[test]
+fn ranks_of_nothing_and_of_too_little_are_told() {
+    let zeros = Features { rows: vec![0.0; 40], dim: 4, labels: vec![0; 10] };
+    assert_eq!(eval::rank_me(&zeros).unwrap(), 0.0);
+    assert_eq!(eval::feature_std(&zeros).unwrap(), 0.0);
+    let message = eval::lidar(&zeros, LidarOptions::default()).unwrap_err().to_string();
+    assert!(message.starts_with("10 rows are 1 image(s) of 10 views"), "{message}");
+    let one = LidarOptions { views: 1, ..Default::default() };
+    assert!(matches!(eval::lidar(&zeros, one), Err(Error::Setting { setting: "views", .. })));
+    let mut broken = zeros;
+    broken.rows[7] = f32::NAN;
+    assert!(matches!(eval::rank_me(&broken), Err(Error::NotFinite { row: 1, column: 3, .. })));
 }
 
 #[test]
@@ -152,7 +208,9 @@ fn any_number_of_threads_gives_the_same_bits() {
     let run = || {
         let knn = knn(&train, &test, KnnOptions::default()).unwrap();
         let linear = linear(&train, &test, &LinearOptions::default()).unwrap();
-        (knn, linear.loss.to_bits(), linear)
+        let rank_me = eval::rank_me(&train).unwrap().to_bits();
+        let lidar = eval::lidar(&train, LidarOptions::default()).unwrap().to_bits();
+        (knn, linear.loss.to_bits(), linear, rank_me, lidar)
     };
     let alone = on_threads(1, run);
     assert_eq!(alone, on_threads(2, run));

@@ -206,7 +206,7 @@ fn step(golden: &Golden, method: &dyn Method) -> (Images, Masks, Step) {
     let spec = golden.spec();
     let (images, masks) = (golden.images("input/images", &spec), golden.masks(&spec, ""));
     let tape = Tape::new();
-    let step = method.step(&tape, &images, &masks, KEY).unwrap();
+    let step = method.step(&tape, &images, &masks, Some(KEY)).unwrap();
     golden.compare("output/loss", &step.loss);
     tape.backward(&step.loss).unwrap();
     golden.compare_gradients(&method.parameters());
@@ -334,7 +334,8 @@ fn mae_gives_the_references_loss_outputs_and_gradients() {
         let norm = if name.ends_with("norm") { PixelNorm::Joint } else { PixelNorm::None };
         let method = mae(&golden, norm);
         let (images, masks, step) = step(&golden, &method);
-        let (seen, all) = method.step_with_all(&Tape::inference(), &images, &masks, KEY).unwrap();
+        let (seen, all) =
+            method.step_with_all(&Tape::inference(), &images, &masks, Some(KEY)).unwrap();
         golden.compare("output/loss", &seen.loss);
         let all = all.as_slice();
         let want = golden.tensor("output/predictions");
@@ -395,7 +396,7 @@ fn train(golden: &Golden, method: &dyn Method) -> (Vec<f32>, Vec<f32>) {
         let masks = golden.masks(&spec, &format!("/{i}"));
         parameters.iter().for_each(|(_, parameter)| parameter.zero_grad());
         let tape = Tape::new();
-        let step = method.step(&tape, &images, &masks, KEY).unwrap();
+        let step = method.step(&tape, &images, &masks, Some(KEY)).unwrap();
         tape.backward(&step.loss).unwrap();
         let norm = match clip {
             Some(clip) => clip_grad_norm(&parameters, clip as f32),

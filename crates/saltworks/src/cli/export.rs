@@ -140,7 +140,7 @@ fn read(arguments: &Arguments) -> Result<(Model, Option<String>), Failure> {
 }
 
 /// The number of the stage asked for, or of the last that has weights.
-fn stage(run: &Path, recipe: &Recipe, name: Option<&str>) -> Result<usize, Failure> {
+pub(super) fn stage(run: &Path, recipe: &Recipe, name: Option<&str>) -> Result<usize, Failure> {
     let has_weights = |place: &usize| run.join(&recipe.stage[*place].name).join(MODEL).exists();
     let trained: Vec<usize> = (0..recipe.stage.len()).filter(has_weights).collect();
     let found = match name {

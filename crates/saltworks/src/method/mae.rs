@@ -68,12 +68,12 @@ impl Mae {
         tape: &Tape,
         images: &Images,
         masks: &Masks,
-        key: StepKey,
+        key: Option<StepKey>,
     ) -> Result<(Step, Tensor)> {
         let visible = Patches::Some(&masks.context);
-        let encoded = self.encoder.forward(tape, images, visible, Read::All, Some(key))?;
+        let encoded = self.encoder.forward(tape, images, visible, Read::All, key)?;
         let context = encoded.patches(tape)?; // [K, D]
-        let all = self.decoder.forward_all(tape, &context, masks, Some(key))?; // [B N, p C]
+        let all = self.decoder.forward_all(tape, &context, masks, key)?; // [B N, p C]
         let predictions = ops::gather(tape, &all, &masks.target_global())?; // [M, p C]
         Ok((self.judge(tape, images, masks, &encoded, predictions)?, all))
     }
@@ -137,11 +137,17 @@ impl Method for Mae {
         }
     }
 
-    fn step(&self, tape: &Tape, images: &Images, masks: &Masks, key: StepKey) -> Result<Step> {
+    fn step(
+        &self,
+        tape: &Tape,
+        images: &Images,
+        masks: &Masks,
+        key: Option<StepKey>,
+    ) -> Result<Step> {
         let visible = Patches::Some(&masks.context);
-        let encoded = self.encoder.forward(tape, images, visible, Read::All, Some(key))?;
+        let encoded = self.encoder.forward(tape, images, visible, Read::All, key)?;
         let context = encoded.patches(tape)?; // [K, D]
-        let predictions = self.decoder.forward(tape, &context, masks, Some(key))?;
+        let predictions = self.decoder.forward(tape, &context, masks, key)?;
         self.judge(tape, images, masks, &encoded, predictions)
     }
 

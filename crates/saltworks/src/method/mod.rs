@@ -39,8 +39,15 @@ pub struct Embedding {
 /// A way of pretraining.
 pub trait Method: Sync {
     /// Loss and named outputs of a batch [B, C, T, H, W] under its masks, which went through
-    /// [`Method::masks`].
-    fn step(&self, tape: &Tape, images: &Images, masks: &Masks, key: StepKey) -> Result<Step>;
+    /// [`Method::masks`]. `key` draws stochastic depth; without one all blocks are kept, as where a
+    /// method is judged.
+    fn step(
+        &self,
+        tape: &Tape,
+        images: &Images,
+        masks: &Masks,
+        key: Option<StepKey>,
+    ) -> Result<Step>;
 
     /// The masks as this method reads them.
     fn masks(&self, drawn: Masks) -> Masks {

@@ -2,7 +2,7 @@
 
 use super::suggest::{nearest, ours};
 use super::{
-    Checkpointing, Data, Duration, Loss, MethodName, Model, Probe, Recipe, RecipeError, Stage,
+    Checkpointing, Data, Duration, Log, Loss, MethodName, Model, Probe, Recipe, RecipeError, Stage,
 };
 use serde::Deserialize;
 use std::path::Path;
@@ -122,6 +122,7 @@ fn elsewhere(key: &str, stages: &[String]) -> Vec<String> {
         ("model", knows::<Model>(key)),
         ("probe", knows::<Probe>(key)),
         ("checkpoint", knows::<Checkpointing>(key)),
+        ("log", knows::<Log>(key)),
     ];
     let sections = sections.iter().filter(|(_, knows)| *knows).map(|(name, _)| *name);
     let stages = stages.iter().filter(|_| knows::<Stage>(key)).map(String::as_str);
@@ -129,10 +130,10 @@ fn elsewhere(key: &str, stages: &[String]) -> Vec<String> {
 }
 
 /// The sections of a recipe beside its stages.
-const SECTIONS: [&str; 4] = ["data", "model", "probe", "checkpoint"];
+const SECTIONS: [&str; 5] = ["data", "model", "probe", "checkpoint", "log"];
 
 /// What a run's folder holds beside a folder for each stage.
-const FOLDERS: [&str; 2] = ["checkpoints", "replay"];
+const FOLDERS: [&str; 5] = ["checkpoints", "replay", "pictures", "tensorboard", "wandb"];
 
 /// Applies `key=value`, the key a path from the top, or from a stage by its name.
 fn set(table: &mut Table, given: &str) -> Result<(), RecipeError> {
@@ -233,10 +234,7 @@ fn check(recipe: &Recipe) -> Result<(), RecipeError> {
         let found = format!("{:?}", data.normalize.std);
         return value("data.normalize.std", found, "numbers from 1e-6 to 1000");
     }
-    if recipe.probe.k == 0 || !(1e-6..=1e6).contains(&recipe.probe.temperature) {
-        let found = format!("k {}, temperature {}", recipe.probe.k, recipe.probe.temperature);
-        return value("probe", found, "k at least 1 and a temperature from 1e-6 to 1e6");
-    }
+    check_probe(&recipe.probe)?;
     if !(0.0..=1.0).contains(&data.max_unreadable) {
         return value("data.max_unreadable", data.max_unreadable.to_string(), "a share of 0 to 1");
     }
@@ -253,6 +251,28 @@ fn check(recipe: &Recipe) -> Result<(), RecipeError> {
     }
     for (place, stage) in recipe.stage.iter().enumerate() {
         check_stage(stage, &recipe.stage[..place])?;
+    }
+    Ok(())
+}
+
+fn check_probe(probe: &Probe) -> Result<(), RecipeError> {
+    let value = |key: &str, found: String, expected: &str| {
+        Err(RecipeError::Value { key: key.to_owned(), found, expected: expected.to_owned() })
+    };
+    if probe.k == 0 || !(1e-6..=1e6).contains(&probe.temperature) {
+        let found = format!("k {}, temperature {}", probe.k, probe.temperature);
+        return value("probe", found, "k at least 1 and a temperature from 1e-6 to 1e6");
+    }
+    if probe.every_steps == Some(0) {
+        let expected = "1 or more, or not given; probe.online=false for no probes in training";
+        return value("probe.every_steps", "0".into(), expected);
+    }
+    if !(1e-4..=1.0).contains(&probe.share) {
+        return value("probe.share", probe.share.to_string(), "a share of 0.0001 to 1");
+    }
+    // Fewer say nothing, and RankMe and LiDAR need some.
+    if probe.images < 16 {
+        return value("probe.images", probe.images.to_string(), "16 or more");
     }
     Ok(())
 }

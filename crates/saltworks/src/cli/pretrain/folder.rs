@@ -7,7 +7,7 @@ use super::Asked;
 use super::lock::{LOCK, Lock};
 use crate::data::Fingerprint;
 use crate::files::{self, Record, write_whole};
-use crate::recipe::{self, Checkpointing, Recipe};
+use crate::recipe::{self, Checkpointing, Log, Probe, Recipe};
 use crate::report::{ProbeRow, environment, note};
 use crate::train::{CHECKPOINT_FOLDER, Checkpoints, Keep};
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,9 @@ const ENVIRONMENT: &str = "environment.json";
 const METRICS: &str = "metrics.jsonl";
 const PROBES: &str = "probes.json";
 const UNREADABLE: &str = "unreadable.txt";
+pub(super) const REPORT: &str = "report.html";
+const PLAN: &str = "plan.json";
+const PICTURES: &str = "pictures";
 const REPLAY: &str = "replay";
 
 /// What is written of a stage.
@@ -339,7 +342,7 @@ impl Folder {
             return;
         }
         // Best effort: the refusal is what counts. A folder that holds anything else stays.
-        for name in [RECIPE, STATE, ENVIRONMENT, METRICS, PROBES, UNREADABLE, LOCK] {
+        for name in [RECIPE, STATE, ENVIRONMENT, METRICS, PROBES, UNREADABLE, REPORT, PLAN, LOCK] {
             let _ = fs::remove_file(self.path.join(name));
         }
         let _ = fs::remove_dir(&self.path);
@@ -358,17 +361,27 @@ fn replaces(place: &Asked) -> bool {
     place.overwrite && !restarted
 }
 
-/// A recipe without what changes no bit: threads, when checkpoints are written, activation
-/// checkpointing, how many unreadable images end a run.
+/// A recipe without what changes no bit: threads, tags, when checkpoints are written, what is probed
+/// and logged on the way, activation checkpointing, how many unreadable images end a run.
 pub(super) fn deciding(recipe: &Recipe) -> Recipe {
     let mut recipe = recipe.clone();
     (recipe.threads, recipe.data.threads) = (0, 0);
     recipe.data.max_unreadable = 0.0;
+    recipe.tags.clear();
     recipe.checkpoint = Checkpointing::default();
+    recipe.log = Log::default();
+    let Probe { k, temperature, linear, .. } = recipe.probe;
+    recipe.probe = Probe { k, temperature, linear, ..Probe::default() };
     for stage in &mut recipe.stage {
         stage.activation_checkpointing = false;
     }
     recipe
+}
+
+/// Which checkpoints are kept.
+pub(super) fn keep(recipe: &Recipe) -> Keep {
+    let checkpoint = recipe.checkpoint;
+    Keep { last: checkpoint.keep, best: checkpoint.keep_best }
 }
 
 /// A resolved recipe as its run keeps it.
@@ -435,7 +448,7 @@ fn keep_others(recipe: &Recipe, out: &Path) -> Result<(), Failure> {
     if out.join(RECIPE).exists() {
         return Ok(());
     }
-    let mut files = vec![out.join(PROBES), out.join(UNREADABLE)];
+    let mut files: Vec<_> = [PROBES, UNREADABLE, REPORT, PLAN].map(|name| out.join(name)).into();
     if !out.join(LOCK).exists() {
         files.extend([STATE, ENVIRONMENT, METRICS].map(|name| out.join(name)));
     }
@@ -469,6 +482,7 @@ fn remove_run(recipe: &Recipe, out: &Path) -> io::Result<()> {
             // A folder that holds anything else stays.
             let _ = fs::remove_dir(&folder);
         }
+        remove(&out.join(PICTURES).join(format!("{}.json", stage.name)))?;
         Checkpoints::files_of(out, &stage.name)?.iter().try_for_each(|file| remove(file))?;
     }
     for entry in fs::read_dir(out.join(REPLAY)).into_iter().flatten() {
@@ -481,9 +495,10 @@ fn remove_run(recipe: &Recipe, out: &Path) -> io::Result<()> {
     if checkpoints.is_dir() {
         files::remove_temporaries(&checkpoints)?;
     }
-    for folder in [checkpoints, out.join(REPLAY)] {
+    for folder in [checkpoints, out.join(REPLAY), out.join(PICTURES)] {
         // A folder that holds anything else stays.
         let _ = fs::remove_dir(folder);
     }
-    [ENVIRONMENT, METRICS, PROBES, UNREADABLE].iter().try_for_each(|name| remove(&out.join(name)))
+    let files = [ENVIRONMENT, METRICS, PROBES, UNREADABLE, REPORT, PLAN];
+    files.iter().try_for_each(|name| remove(&out.join(name)))
 }

@@ -2,8 +2,11 @@
 
 mod dump;
 mod folder;
+mod follower;
 mod lock;
+mod online;
 mod plan;
+mod reporter;
 mod requeue;
 mod run;
 mod saver;

@@ -6,17 +6,18 @@ use super::super::setup::{self, Images};
 use super::super::{Failure, asked, interrupted, loading, ran};
 use super::Watch;
 use super::dump::dump;
-use super::folder::{Folder, MODEL, deciding, recipe_text, write_error};
+use super::folder::{Folder, MODEL, REPORT, deciding, keep, recipe_text, write_error};
+use super::follower::{Followed, Follower};
 use super::plan::Planned;
-use super::saver::Saver;
+use super::reporter::Reporter;
 use super::unreadable::UnreadableImages;
 use crate::data::Loader;
 use crate::files::{Record, sha256};
 use crate::method::{Method, Salt};
 use crate::model::Encoder;
 use crate::recipe::{MethodName, Recipe, Schedule, Stage};
-use crate::report::{ProbeRow, Progress, note, probe_table, result};
-use crate::train::{self, Ended, Event, Keep, Optimizer, Position, Stop};
+use crate::report::{ProbeRow, note, probe_table, result};
+use crate::train::{self, Ended, Event, Optimizer, Position, Stop};
 use crate::weights::{self, MODEL_KEY};
 use engine::{Module, Parameter};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -33,6 +34,8 @@ pub(super) struct Run<'a> {
     watch: Watch<'a>,
     rows: Vec<ProbeRow>,
     unreadable: UnreadableImages,
+    /// None where no report is asked for.
+    reporter: Option<Reporter>,
     /// Whether a step was made.
     trained: bool,
 }
@@ -65,13 +68,20 @@ impl<'a> Run<'a> {
             note(&format!("going on with the run in {}", folder.path().display()));
         }
         let unreadable = UnreadableImages::open(folder.unreadable_path());
-        Ok(Self { recipe, images, folder, stop, watch, rows, unreadable, trained: false })
+        let reporter = recipe.log.report.then(|| Reporter::new(folder.path(), REPORT));
+        let trained = false;
+        Ok(Self { recipe, images, folder, stop, watch, rows, unreadable, reporter, trained })
     }
 
     /// Probes what needs no training, then trains and probes every stage.
     pub(super) fn stages(&mut self, plan: &[Planned<'_>]) -> Result<(), Failure> {
         self.probe("raw pixels", &|| Ok(Extractor::Pixels))?;
-        plan.iter().enumerate().try_for_each(|(place, planned)| self.stage(place, planned))
+        let ended =
+            plan.iter().enumerate().try_for_each(|(place, planned)| self.stage(place, planned));
+        if ended.is_err() && self.trained {
+            self.report("stopped");
+        }
+        ended
     }
 
     /// Takes back a new folder in which nothing was trained, for a run that was refused.
@@ -91,7 +101,7 @@ impl<'a> Run<'a> {
         }
         if self.folder.is_done(&stage.name) {
             // A process that was killed right after the stage's end left them.
-            self.folder.checkpoints(self.keep()).remove(&stage.name).map_err(ran)?;
+            self.folder.checkpoints(keep(self.recipe)).remove(&stage.name).map_err(ran)?;
         } else {
             let encoder = Encoder::new(spec, seed);
             match stage.method {
@@ -148,7 +158,7 @@ impl<'a> Run<'a> {
 
     /// Puts back the newest whole checkpoint of a stage, if there is one; where the stage stands.
     fn restore(&self, first: Position, optimizer: &mut Optimizer) -> Result<Position, Failure> {
-        let checkpoints = self.folder.checkpoints(self.keep());
+        let checkpoints = self.folder.checkpoints(keep(self.recipe));
         let (found, damaged) = checkpoints.newest(&first.stage).map_err(ran)?;
         for problem in &damaged {
             note(&format!("{problem}. An earlier one is used, or the stage begins anew"));
@@ -191,9 +201,18 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn keep(&self) -> Keep {
-        let checkpoint = self.recipe.checkpoint;
-        Keep { last: checkpoint.keep, best: checkpoint.keep_best }
+    /// Refuses to go on after more steps than the stage has.
+    fn check_length(&self, position: &Position, steps: u64) -> Result<(), Failure> {
+        if position.step <= steps {
+            return Ok(());
+        }
+        Err(asked(format!(
+            "a checkpoint of stage {} is of step {}, the stage has {steps}. Remove {}, or begin anew \
+             with --overwrite",
+            position.stage,
+            position.step,
+            self.folder.path().join(train::CHECKPOINT_FOLDER).display()
+        )))
     }
 
     fn train(
@@ -205,26 +224,19 @@ impl<'a> Run<'a> {
     ) -> Result<(), Failure> {
         let mut optimizer = Optimizer::new(method.parameters(), setup::optimizer(stage));
         let position = self.restore(self.first_position(place)?, &mut optimizer)?;
-        if position.step > schedule.steps {
-            let (found, steps, name) = (position.step, schedule.steps, &stage.name);
-            return Err(asked(format!(
-                "a checkpoint of stage {name} is of step {found}, the stage has {steps}. Remove {}, or \
-                 begin anew with --overwrite",
-                self.folder.path().join(train::CHECKPOINT_FOLDER).display()
-            )));
-        }
+        self.check_length(&position, schedule.steps)?;
         let training = self.training(method, place, schedule, &position)?;
-        let mut progress = Progress::new(&stage.name, schedule.steps, position.step);
-        let checkpoints = self.folder.checkpoints(self.keep());
-        let mut saver = Saver::new(&self.folder, checkpoints, self.recipe.checkpoint, position)?;
+        let Self { recipe, images, stop, .. } = *self;
+        let (folder, steps) = (&self.folder, schedule.steps);
+        let of = Followed { recipe, images, folder, stop, method, place, steps };
+        let told = (&mut self.unreadable, self.reporter.as_mut());
+        let mut follower = Follower::new(of, told, position)?;
+        follower.probe()?;
         let mut written = Ok(());
-        let ended = train::run(training, &mut optimizer, self.stop, &mut |event| {
+        let ended = train::run(training, &mut optimizer, stop, &mut |event| {
             let Event::Step { report, optimizer, unreadable } = event;
             self.trained = true;
-            progress.step(&report);
-            // The list before a checkpoint after which these images are not met again.
-            let listed = self.unreadable.add(unreadable);
-            written = listed.and_then(|()| saver.step(&report, optimizer, unreadable));
+            written = follower.step(&report, optimizer, unreadable);
             // A disk that is full now will not take the weights later: stop, and keep what there is.
             if written.is_err() {
                 ControlFlow::Break(())
@@ -234,22 +246,21 @@ impl<'a> Run<'a> {
         });
         if written.is_ok() && !matches!(ended, Ok(Ended::Whole)) {
             // What was learned until a signal or an error is kept: it may have been hours.
-            written = saver.save(&optimizer);
+            written = follower.save(&optimizer);
         }
-        let steps = saver.steps();
-        let saved =
-            if steps > 0 { Some(self.save(method, stage, steps, schedule.steps)) } else { None };
+        let made = follower.made();
+        let metrics_bytes =
+            written.and_then(|()| follower.finish(matches!(ended, Ok(Ended::Whole))));
+        let saved = if made > 0 { Some(self.save(method, stage, made, steps)) } else { None };
         // What ended the stage matters more than what could not be written because of it.
         let ended = ended.map_err(|error| self.train_failure(error, method, place))?;
-        written?;
+        let metrics_bytes = metrics_bytes?;
         match ended {
             Ended::Whole => {
-                progress.finish();
-                let metrics_bytes = saver.finish()?;
                 // A stage has at least one step.
                 let encoder = saved.expect("a step")?;
                 self.folder.set_done(&stage.name, metrics_bytes, encoder)?;
-                self.folder.checkpoints(self.keep()).remove(&stage.name).map_err(ran)
+                self.folder.checkpoints(keep(self.recipe)).remove(&stage.name).map_err(ran)
             }
             Ended::Stopped(step) => Err(interrupted(
                 self.stop,
@@ -346,6 +357,9 @@ impl<'a> Run<'a> {
             self.unreadable.add(&met)?;
             self.rows.extend(made?);
             self.folder.write_rows(&self.rows)?;
+            if let Some(reporter) = &mut self.reporter {
+                reporter.write(None);
+            }
         }
         match self.stop.signal() {
             None => Ok(()),
@@ -360,6 +374,7 @@ impl<'a> Run<'a> {
     pub(super) fn finish(&mut self) -> Result<(), Failure> {
         if !self.folder.is_finished() {
             self.folder.set_finished()?;
+            self.report("finished");
         }
         if self.rows.is_empty() {
             note("no probes: no images are held out (data.holdout is 0, or not all have a class)");
@@ -371,7 +386,19 @@ impl<'a> Run<'a> {
         let places = self.recipe.stage.iter().map(|stage| self.folder.encoder_path(&stage.name));
         let places: Vec<_> = places.map(|path| path.display().to_string()).collect();
         note(&format!("encoders (timm's names): {}", places.join(", ")));
+        if self.reporter.is_some() {
+            note(&format!("report: {}", self.folder.path().join(REPORT).display()));
+        }
         Ok(())
+    }
+
+    /// Makes the last report of this process.
+    fn report(&mut self, status: &'static str) {
+        // What lies there now may be of another run.
+        if let Some(reporter) = self.reporter.as_mut().filter(|_| self.folder.check_place().is_ok())
+        {
+            reporter.write(Some(status));
+        }
     }
 }
 
