@@ -173,9 +173,7 @@ fn encoder(
     if let Some([from, to]) = loaded.resized {
         note(&format!("positions resized from {from} to {to} patches"));
     }
-    if let Some(differs) = &loaded.differs {
-        note(differs);
-    }
+    loaded.notes.iter().for_each(|words| note(words));
     let named = loaded.encoder.parameters().into_iter();
     let named = named.map(|(name, parameter)| (name, parameter.value())).collect();
     Ok((loaded.encoder.spec().clone(), named))

@@ -3,8 +3,8 @@
 mod hugging_face;
 mod stable_pretraining;
 
-pub(super) use hugging_face::{differs as hugging_face_differs, join_qkv};
 pub use hugging_face::{config as hugging_face_config, theirs as hugging_face};
+pub(super) use hugging_face::{differs as hugging_face_differs, join_qkv};
 pub use stable_pretraining::{names as stable_pretraining_names, theirs as stable_pretraining};
 
 use crate::model::VitSpec;

@@ -1,9 +1,10 @@
 //! A model read from a file, whoever wrote it, under our names.
 
 use super::dialect::{Dialect, Place, hugging_face_differs, wrapping};
-use super::{Error, File, Named, assign, load, sizes};
+use super::{Error, File, Named, PREPROCESSOR, assign, load, pixels, sizes};
 use crate::mask::Grid;
 use crate::model::{Encoder, VitSpec, position};
+use crate::recipe::Normalize;
 use engine::{Module as _, Tensor};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,8 @@ pub struct Model {
     file: File,
     /// The `config.json` beside it.
     config: Option<Value>,
+    /// The `preprocessor_config.json` beside it.
+    processor: Option<Value>,
 }
 
 impl Model {
@@ -74,11 +77,12 @@ impl Model {
             }
         }
         super::dialect::join_qkv(&mut tensors);
-        let config = match dialect {
-            Dialect::HuggingFace => config_beside(path)?,
-            _ => None,
+        let beside = |name: &str| match dialect {
+            Dialect::HuggingFace => json_beside(path, name),
+            _ => Ok(None),
         };
-        Ok(Self { dialect, tensors, left_out, path: path.into(), file, config })
+        let (config, processor) = (beside("config.json")?, beside(PREPROCESSOR)?);
+        Ok(Self { dialect, tensors, left_out, path: path.into(), file, config, processor })
     }
 
     /// Where it was read.
@@ -126,6 +130,12 @@ impl Model {
         })
     }
 
+    /// How the encoder, of so many channels, wants its pixels, as the file's metadata or a
+    /// `preprocessor_config.json` of transformers say; none if nothing does.
+    pub fn normalize(&self, channels: usize) -> Result<Option<Normalize>, Error> {
+        pixels::normalize(&self.path, &self.file.metadata, self.processor.as_ref(), channels)
+    }
+
     /// The sizes of an encoder of the file: as stated, else as its tensors' shapes, `config.json` and
     /// then `hint` say.
     pub fn sizes(&self, encoder: &Named, hint: Hint) -> Result<VitSpec, Error> {
@@ -159,6 +169,7 @@ impl Model {
         let made_for = self.sizes(&tensors, hint)?;
         let differs = self.config.as_ref().map_or(Ok(None), hugging_face_differs);
         let differs = differs.map_err(|problem| Error::model(&self.path, problem))?;
+        let normalize = self.normalize(made_for.channels)?;
         let finite = |tensor: &Tensor| tensor.as_slice().iter().all(|value| value.is_finite());
         if let Some((name, _)) = tensors.iter().find(|(_, tensor)| !finite(tensor)) {
             let problem = "holds values that are not finite: its training diverged";
@@ -175,7 +186,7 @@ impl Model {
         let names = parameters.iter().map(|(name, _)| name.as_str());
         self.file.expect_weights(&self.path, names)?;
         assign(&self.path, &tensors, &parameters).map_err(of_another_kind)?;
-        Ok(Loaded { encoder, resized, differs })
+        Ok(Loaded { encoder, resized, normalize, notes: differs.into_iter().collect() })
     }
 }
 
@@ -194,13 +205,15 @@ pub struct Loaded {
     pub encoder: Encoder,
     /// From which grid to which its position table was resized.
     pub resized: Option<[Grid; 2]>,
-    /// What it computes a little otherwise than at home, in words.
-    pub differs: Option<String>,
+    /// How it wants its pixels, if the file tells; see [`Model::normalize`].
+    pub normalize: Option<Normalize>,
+    /// What its user should know: sizes that were guessed, arithmetic that differs from that at home.
+    pub notes: Vec<String>,
 }
 
-/// The `config.json` beside a file of transformers', if there is one.
-fn config_beside(file: &Path) -> Result<Option<Value>, Error> {
-    let path = file.with_file_name("config.json");
+/// A file of JSON beside one of transformers', if there is one.
+fn json_beside(file: &Path, name: &str) -> Result<Option<Value>, Error> {
+    let path = file.with_file_name(name);
     if !path.exists() {
         return Ok(None);
     }

@@ -65,9 +65,7 @@ fn check_teacher(recipe: &Recipe, place: usize, spec: &VitSpec) -> Result<(), Fa
             if let Some([from, to]) = loaded.resized {
                 note(&format!("{teacher}: positions resized from {from} to {to} patches"));
             }
-            if let Some(differs) = loaded.differs {
-                note(&format!("{teacher}: {differs}"));
-            }
+            loaded.notes.iter().for_each(|words| note(&format!("{teacher}: {words}")));
         }),
     };
     checked.map_err(|error| match error {

@@ -338,7 +338,9 @@ impl<'a> Run<'a> {
         let path = self.folder.encoder_path(&stage.name);
         let folder = self.folder.path().join(&stage.name);
         fs::create_dir_all(&folder).map_err(|error| ran(write_error(&folder, &error)))?;
-        let metadata = metadata(method, stage, step, steps);
+        let mut metadata = metadata(method, stage, step, steps);
+        let data = &self.recipe.data;
+        metadata.extend(weights::pixel_metadata(&data.normalize, data.channels));
         let encoder = weights::save(&path, &values(method.encoder().parameters()), &metadata);
         weights::save(&folder.join(MODEL), &values(all), &metadata).map_err(ran)?;
         encoder.map_err(ran)
