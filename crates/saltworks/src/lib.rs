@@ -11,6 +11,7 @@ pub mod model;
 pub mod range;
 pub mod recipe;
 pub mod report;
+pub mod serve;
 pub mod train;
 pub mod weights;
 mod zip;

@@ -15,7 +15,7 @@ const STRANGERS: &[(&str, &[&str])] = &[
     ("recipe", &["model", "method", "train", "eval", "weights", "report", "cli"]),
     ("model", &["method", "data", "recipe", "train", "eval", "report", "cli"]),
     ("method", &["train", "eval", "report", "cli"]),
-    ("eval", &["model", "method", "mask", "data", "recipe", "train", "weights", "report", "cli"]),
+    ("eval", &["method", "mask", "data", "recipe", "train", "weights", "report", "cli"]),
     ("weights", &["method", "train", "eval", "report", "cli"]),
     ("report", &["model", "method", "train", "cli"]),
     ("train", &["cli"]),

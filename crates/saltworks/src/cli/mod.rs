@@ -8,6 +8,7 @@ mod pretrain;
 mod probe;
 mod replay;
 mod report;
+mod serve;
 mod setup;
 
 use crate::report::note;
@@ -31,6 +32,7 @@ const EXAMPLES: &str = "Examples:
   saltworks pretrain --set data.path=photos --set data.size=64 --set data.channels=3
   saltworks inspect photos                            what data.path=photos would read
   saltworks export runs/first --to timm --out vit.safetensors
+  saltworks probe runs/first --kind knn,linear,attentive
   saltworks bench --stage salt --model vit_tiny_patch16_224 --batch 16 --steps 5
 
 Exit codes: 0 done; 1 the run failed; 2 something to correct in what was asked; 130 (Ctrl-C),
@@ -49,6 +51,10 @@ enum Command {
     Export(export::Arguments),
     /// Write report.html: curves, probes and pictures of a run, or a comparison of several.
     Report(report::Arguments),
+    /// Show all runs under a folder live in a browser: a table, curves, pictures, comparisons.
+    Serve(serve::Arguments),
+    /// Judge a trained encoder on labelled images: kNN, linear, attentive and few-shot probes.
+    Probe(probe::Arguments),
     /// Find the sample and the layer that made a step not finite.
     Replay(replay::Arguments),
 }
@@ -102,6 +108,8 @@ pub fn main() -> ExitCode {
         Command::Export(arguments) => export::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Probe(arguments) => probe::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
     };
     match result {

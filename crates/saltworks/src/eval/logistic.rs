@@ -1,10 +1,10 @@
 //! Multinomial logistic regression with an L2 penalty, fitted to its minimum.
 
-use super::knn::first_largest;
+use super::knn::classes;
 use super::lbfgs::{Objective, Stop, minimize};
 use super::matrix::{Panels, multiply, multiply_transposed};
 use super::symmetric::{cholesky, subtract};
-use super::{Asked, Features};
+use super::{Asked, Features, Scores};
 use rayon::prelude::*;
 
 /// Widths above this get no preconditioner: its Cholesky factor would take longer than it saves.
@@ -24,9 +24,7 @@ pub(super) struct Logistic {
 impl Logistic {
     /// W = 0, b = 0 for the classes that occur in `labels`.
     pub(super) fn zeros(labels: &[u32], dim: usize) -> Self {
-        let mut classes = labels.to_vec();
-        classes.sort_unstable();
-        classes.dedup();
+        let classes = classes(labels);
         Self { theta: vec![0.0; (dim + 1) * classes.len()], classes }
     }
 
@@ -48,11 +46,10 @@ impl Logistic {
         minimize(&loss, &mut self.theta, stop)
     }
 
-    /// The class of the largest logit of each row, `[B]`.
-    pub(super) fn predict(&self, features: &Features, stop: Asked<'_>) -> Vec<u32> {
-        let k = self.classes.len();
-        let logits = logits(&self.theta, features, k, stop);
-        logits.par_chunks_exact(k).map(|row| self.classes[first_largest(row)]).collect()
+    /// The logits of each row, `[B, K]`.
+    pub(super) fn scores(&self, features: &Features, stop: Asked<'_>) -> Scores {
+        let values = logits(&self.theta, features, self.classes.len(), stop);
+        Scores { values, classes: self.classes.clone() }
     }
 }
 

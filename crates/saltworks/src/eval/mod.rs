@@ -4,8 +4,10 @@
 //!
 //! All give the same numbers for any number of threads: every sum runs in one fixed order.
 
+mod attentive;
 mod error;
 mod features;
+mod few_shot;
 mod knn;
 mod lbfgs;
 mod lidar;
@@ -13,15 +15,21 @@ mod linear;
 mod logistic;
 mod matrix;
 mod rank_me;
+mod scores;
 mod spread;
 mod symmetric;
 
+pub use attentive::{
+    Attentive, AttentiveForm, AttentiveOptions, TokenBatch, Tokens, Trial, attentive, images_read,
+};
 pub use error::Error;
 pub use features::{Features, Standardizer};
-pub use knn::{KnnOptions, knn};
+pub use few_shot::{FewShot, FewShotOptions, few_shot};
+pub use knn::{KnnOptions, Vote, knn, knn_scores};
 pub use lidar::{LidarOptions, lidar};
 pub use linear::{Linear, LinearOptions, linear};
 pub use rank_me::rank_me;
+pub use scores::{ClassReport, MOST_CONFUSED, Report, Scores, wilson};
 pub use spread::feature_std;
 
 /// Whether somebody asked the work to end: looked at every second or so, from any thread. Once it says

@@ -276,7 +276,7 @@ impl Default for Probe {
             every_steps: None,
             // With the first and the last probe of a stage that stays under 5 %.
             share: 0.03,
-            images: 1000,
+            images: 500,
         }
     }
 }
@@ -328,7 +328,8 @@ pub struct Stage {
     pub name: String,
     /// `mae` or `salt`.
     pub method: MethodName,
-    /// SALT's teacher: the name of an earlier stage, or a file of weights, of ours or of others.
+    /// SALT's teacher: the name of an earlier stage, or a file of weights or a folder with one, of ours or
+    /// of others.
     pub teacher: Option<String>,
     /// The encoder of this stage, if it is not the recipe's.
     pub model: Option<Model>,

@@ -3,7 +3,7 @@
 use super::{Fit, Follow, Line, OnlineProbe, ProbeRow, Series, Told, What, fit};
 use crate::recipe::{self, Recipe};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::fs;
 use std::io;
@@ -108,6 +108,7 @@ pub struct RunReader {
     since: HashMap<String, (f64, u64)>,
     /// Pictures and when their file was written.
     pictures: HashMap<String, (Option<SystemTime>, Value)>,
+    with_pictures: bool,
 }
 
 impl RunReader {
@@ -119,7 +120,19 @@ impl RunReader {
             stages: Vec::new(),
             since: HashMap::new(),
             pictures: HashMap::new(),
+            with_pictures: true,
         }
+    }
+
+    /// Of the run in a folder, telling of a stage's pictures only `{"version": ...}`, which changes when
+    /// they do.
+    pub fn without_pictures(folder: &Path) -> Self {
+        Self { with_pictures: false, ..Self::new(folder) }
+    }
+
+    /// Whether a process trains it.
+    pub fn is_training(&self) -> bool {
+        is_locked(&self.folder.join(".lock"))
     }
 
     /// The run as it stands. Files that are missing or cannot be understood are left out: a report of a
@@ -138,7 +151,10 @@ impl RunReader {
             let seen = self.pictures.entry(stage.name.clone()).or_default();
             let changed = fs::metadata(&path).and_then(|file| file.modified()).ok();
             if changed != seen.0 {
-                *seen = (changed, json(&path));
+                *seen = match self.with_pictures {
+                    true => (changed, read_json(&path)),
+                    false => (changed, version(changed)),
+                };
             }
             stage.pictures = seen.1.clone();
             stage.series.settle();
@@ -161,13 +177,13 @@ impl RunReader {
     }
 
     fn json(&self, name: &str) -> Value {
-        json(&self.folder.join(name))
+        read_json(&self.folder.join(name))
     }
 
     fn status(&self) -> &'static str {
         match &self.json("state.json")["finished"] {
             Value::Bool(true) => "finished",
-            _ if is_locked(&self.folder.join(".lock")) => "training",
+            _ if self.is_training() => "training",
             _ => "stopped",
         }
     }
@@ -261,11 +277,16 @@ fn fits(probes: &[ProbePoint]) -> Vec<LossFit> {
 const MOST_JSON_BYTES: u64 = 64 << 20;
 
 /// Null for a file that is not there, is too large, or is no JSON.
-fn json(path: &Path) -> Value {
+fn read_json(path: &Path) -> Value {
     let small =
         fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() <= MOST_JSON_BYTES);
     let bytes = if small { fs::read(path).ok() } else { None };
     bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+}
+
+fn version(changed: Option<SystemTime>) -> Value {
+    let since = changed.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+    since.map_or(Value::Null, |since| json!({"version": since.as_nanos().to_string()}))
 }
 
 /// Whether a process of this machine holds the lock of a run. The system's list is read: asking for

@@ -23,6 +23,9 @@ const ENVIRONMENT: &str = "environment.json";
 const METRICS: &str = "metrics.jsonl";
 const PROBES: &str = "probes.json";
 const UNREADABLE: &str = "unreadable.txt";
+pub(super) const REPORT: &str = "report.html";
+const PLAN: &str = "plan.json";
+const PICTURES: &str = "pictures";
 const REPLAY: &str = "replay";
 
 /// What is written of a stage.
@@ -339,7 +342,7 @@ impl Folder {
             return;
         }
         // Best effort: the refusal is what counts. A folder that holds anything else stays.
-        for name in [RECIPE, STATE, ENVIRONMENT, METRICS, PROBES, UNREADABLE, LOCK] {
+        for name in [RECIPE, STATE, ENVIRONMENT, METRICS, PROBES, UNREADABLE, REPORT, PLAN, LOCK] {
             let _ = fs::remove_file(self.path.join(name));
         }
         let _ = fs::remove_dir(&self.path);
@@ -445,7 +448,7 @@ fn keep_others(recipe: &Recipe, out: &Path) -> Result<(), Failure> {
     if out.join(RECIPE).exists() {
         return Ok(());
     }
-    let mut files = vec![out.join(PROBES), out.join(UNREADABLE)];
+    let mut files: Vec<_> = [PROBES, UNREADABLE, REPORT, PLAN].map(|name| out.join(name)).into();
     if !out.join(LOCK).exists() {
         files.extend([STATE, ENVIRONMENT, METRICS].map(|name| out.join(name)));
     }
@@ -479,6 +482,7 @@ fn remove_run(recipe: &Recipe, out: &Path) -> io::Result<()> {
             // A folder that holds anything else stays.
             let _ = fs::remove_dir(&folder);
         }
+        remove(&out.join(PICTURES).join(format!("{}.json", stage.name)))?;
         Checkpoints::files_of(out, &stage.name)?.iter().try_for_each(|file| remove(file))?;
     }
     for entry in fs::read_dir(out.join(REPLAY)).into_iter().flatten() {
@@ -491,9 +495,10 @@ fn remove_run(recipe: &Recipe, out: &Path) -> io::Result<()> {
     if checkpoints.is_dir() {
         files::remove_temporaries(&checkpoints)?;
     }
-    for folder in [checkpoints, out.join(REPLAY)] {
+    for folder in [checkpoints, out.join(REPLAY), out.join(PICTURES)] {
         // A folder that holds anything else stays.
         let _ = fs::remove_dir(folder);
     }
-    [ENVIRONMENT, METRICS, PROBES, UNREADABLE].iter().try_for_each(|name| remove(&out.join(name)))
+    let files = [ENVIRONMENT, METRICS, PROBES, UNREADABLE, REPORT, PLAN];
+    files.iter().try_for_each(|name| remove(&out.join(name)))
 }

@@ -4,6 +4,7 @@ use super::super::setup::Images;
 use super::super::{Failure, ran};
 use super::folder::{Folder, keep};
 use super::online::Online;
+use super::reporter::Reporter;
 use super::saver::Saver;
 use super::unreadable::UnreadableImages;
 use crate::data::Unreadable;
@@ -33,6 +34,7 @@ pub(super) struct Followed<'a> {
 pub(super) struct Follower<'a> {
     of: Followed<'a>,
     unreadable: &'a mut UnreadableImages,
+    reporter: Option<&'a mut Reporter>,
     progress: Progress,
     saver: Saver<'a>,
     online: Option<Online<'a>>,
@@ -45,7 +47,7 @@ impl<'a> Follower<'a> {
     /// Goes on at `position`: what was probed until there is read from the log.
     pub(super) fn new(
         of: Followed<'a>,
-        unreadable: &'a mut UnreadableImages,
+        (unreadable, reporter): (&'a mut UnreadableImages, Option<&'a mut Reporter>),
         position: Position,
     ) -> Result<Self, Failure> {
         let Followed { recipe, images, folder, place, steps, .. } = of;
@@ -62,7 +64,7 @@ impl<'a> Follower<'a> {
         let probes: Vec<OnlineProbe> = earlier.into_iter().map(|(_, probe)| probe).collect();
         let at = |count: usize| alarms(&probes[..count], 1.0);
         let told = (0..=probes.len()).flat_map(at).map(|alarm| alarm.kind).collect();
-        Ok(Self { of, unreadable, progress, saver, online, probes, told })
+        Ok(Self { of, unreadable, reporter, progress, saver, online, probes, told })
     }
 
     /// Steps made so far, in earlier processes too.
@@ -95,6 +97,9 @@ impl<'a> Follower<'a> {
         self.unreadable.add(unreadable)?;
         self.saver.step(report, unreadable)?;
         self.probe()?;
+        if let Some(reporter) = &mut self.reporter {
+            reporter.refresh();
+        }
         self.saver.save_if_due(optimizer)
     }
 

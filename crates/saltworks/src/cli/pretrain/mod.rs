@@ -6,6 +6,7 @@ mod follower;
 mod lock;
 mod online;
 mod plan;
+mod reporter;
 mod requeue;
 mod run;
 mod saver;

@@ -6,9 +6,10 @@ use super::super::setup::{self, Images};
 use super::super::{Failure, asked, interrupted, loading, ran};
 use super::Watch;
 use super::dump::dump;
-use super::folder::{Folder, MODEL, deciding, keep, recipe_text, write_error};
+use super::folder::{Folder, MODEL, REPORT, deciding, keep, recipe_text, write_error};
 use super::follower::{Followed, Follower};
 use super::plan::Planned;
+use super::reporter::Reporter;
 use super::unreadable::UnreadableImages;
 use crate::data::Loader;
 use crate::files::{Record, sha256};
@@ -33,6 +34,8 @@ pub(super) struct Run<'a> {
     watch: Watch<'a>,
     rows: Vec<ProbeRow>,
     unreadable: UnreadableImages,
+    /// None where no report is asked for.
+    reporter: Option<Reporter>,
     /// Whether a step was made.
     trained: bool,
 }
@@ -65,13 +68,20 @@ impl<'a> Run<'a> {
             note(&format!("going on with the run in {}", folder.path().display()));
         }
         let unreadable = UnreadableImages::open(folder.unreadable_path());
-        Ok(Self { recipe, images, folder, stop, watch, rows, unreadable, trained: false })
+        let reporter = recipe.log.report.then(|| Reporter::new(folder.path(), REPORT));
+        let trained = false;
+        Ok(Self { recipe, images, folder, stop, watch, rows, unreadable, reporter, trained })
     }
 
     /// Probes what needs no training, then trains and probes every stage.
     pub(super) fn stages(&mut self, plan: &[Planned<'_>]) -> Result<(), Failure> {
         self.probe("raw pixels", &|| Ok(Extractor::Pixels))?;
-        plan.iter().enumerate().try_for_each(|(place, planned)| self.stage(place, planned))
+        let ended =
+            plan.iter().enumerate().try_for_each(|(place, planned)| self.stage(place, planned));
+        if ended.is_err() && self.trained {
+            self.report("stopped");
+        }
+        ended
     }
 
     /// Takes back a new folder in which nothing was trained, for a run that was refused.
@@ -128,7 +138,7 @@ impl<'a> Run<'a> {
         let teacher = match stage.method {
             MethodName::Mae => String::new(),
             MethodName::Salt => {
-                let path = self.teacher_path(place);
+                let path = weights::Model::file(&self.teacher_path(place)).map_err(asked)?;
                 let bytes = fs::read(&path);
                 sha256(&bytes.map_err(|e| ran(format!("cannot read {}: {e}", path.display())))?)
             }
@@ -219,7 +229,8 @@ impl<'a> Run<'a> {
         let Self { recipe, images, stop, .. } = *self;
         let (folder, steps) = (&self.folder, schedule.steps);
         let of = Followed { recipe, images, folder, stop, method, place, steps };
-        let mut follower = Follower::new(of, &mut self.unreadable, position)?;
+        let told = (&mut self.unreadable, self.reporter.as_mut());
+        let mut follower = Follower::new(of, told, position)?;
         follower.probe()?;
         let mut written = Ok(());
         let ended = train::run(training, &mut optimizer, stop, &mut |event| {
@@ -327,7 +338,9 @@ impl<'a> Run<'a> {
         let path = self.folder.encoder_path(&stage.name);
         let folder = self.folder.path().join(&stage.name);
         fs::create_dir_all(&folder).map_err(|error| ran(write_error(&folder, &error)))?;
-        let metadata = metadata(method, stage, step, steps);
+        let mut metadata = metadata(method, stage, step, steps);
+        let data = &self.recipe.data;
+        metadata.extend(weights::pixel_metadata(&data.normalize, data.channels));
         let encoder = weights::save(&path, &values(method.encoder().parameters()), &metadata);
         weights::save(&folder.join(MODEL), &values(all), &metadata).map_err(ran)?;
         encoder.map_err(ran)
@@ -346,6 +359,9 @@ impl<'a> Run<'a> {
             self.unreadable.add(&met)?;
             self.rows.extend(made?);
             self.folder.write_rows(&self.rows)?;
+            if let Some(reporter) = &mut self.reporter {
+                reporter.write(None);
+            }
         }
         match self.stop.signal() {
             None => Ok(()),
@@ -360,6 +376,7 @@ impl<'a> Run<'a> {
     pub(super) fn finish(&mut self) -> Result<(), Failure> {
         if !self.folder.is_finished() {
             self.folder.set_finished()?;
+            self.report("finished");
         }
         if self.rows.is_empty() {
             note("no probes: no images are held out (data.holdout is 0, or not all have a class)");
@@ -371,7 +388,19 @@ impl<'a> Run<'a> {
         let places = self.recipe.stage.iter().map(|stage| self.folder.encoder_path(&stage.name));
         let places: Vec<_> = places.map(|path| path.display().to_string()).collect();
         note(&format!("encoders (timm's names): {}", places.join(", ")));
+        if self.reporter.is_some() {
+            note(&format!("report: {}", self.folder.path().join(REPORT).display()));
+        }
         Ok(())
+    }
+
+    /// Makes the last report of this process.
+    fn report(&mut self, status: &'static str) {
+        // What lies there now may be of another run.
+        if let Some(reporter) = self.reporter.as_mut().filter(|_| self.folder.check_place().is_ok())
+        {
+            reporter.write(Some(status));
+        }
     }
 }
 
