@@ -137,13 +137,13 @@ impl PyMae {
     /// As SALT, with a pixel decoder. `loss_type` is "mse" or "smooth_l1"; `norm_pix_loss` normalises
     /// the pixels of each patch; `masking` takes the place of `mask_ratio` and `block_size`.
     #[new]
-    #[pyo3(signature = (encoder_name="vit_base_patch16_224", decoder_embed_dim=512,
+    #[pyo3(signature = (model_or_model_name="vit_base_patch16_224", decoder_embed_dim=512,
         decoder_depth=8, decoder_num_heads=16, mask_ratio=0.75, block_size=1, norm_pix_loss=true,
         loss_type="mse", masking=None, seed=0, *, normalize=None, **encoder_options))]
     #[allow(clippy::too_many_arguments)] // the reference's
     fn new(
         py: Python<'_>,
-        encoder_name: &str,
+        model_or_model_name: &str,
         decoder_embed_dim: usize,
         decoder_depth: usize,
         decoder_num_heads: usize,
@@ -156,7 +156,7 @@ impl PyMae {
         normalize: Option<&Bound<'_, PyAny>>,
         encoder_options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<PyClassInitializer<Self>> {
-        let spec = encoder_spec(encoder_name, encoder_options)?;
+        let spec = encoder_spec(model_or_model_name, encoder_options)?;
         let masking = masking_of(masking, mask_ratio, block_size)?;
         masking.validate(spec.grid()).map_err(raised)?;
         let (width, depth) = (decoder_embed_dim, decoder_depth);
@@ -204,7 +204,7 @@ impl PyMae {
         record: bool,
     ) -> PyResult<MAEOutput> {
         let (py, this, model) = (slf.py(), slf.get(), slf.as_super().get());
-        let images = self::images(images, model.bytes())?;
+        let images = self::images(images, model.bytes(), this.method.encoder().spec())?;
         if !model.is_training() {
             return this.reconstructed(py, model.turn(), &images);
         }
@@ -225,6 +225,17 @@ impl PyMae {
             context_idx: indices(py, &masks.context)?.unbind(),
             recording: Some((model.turn().clone(), recording)),
         })
+    }
+
+    /// [`Self::__call__`], as torch's modules have it.
+    #[pyo3(signature = (images, *, context_idx=None, record=true))]
+    fn forward(
+        slf: &Bound<'_, Self>,
+        images: &Bound<'_, PyAny>,
+        context_idx: Option<&Bound<'_, PyAny>>,
+        record: bool,
+    ) -> PyResult<MAEOutput> {
+        Self::__call__(slf, images, context_idx, record)
     }
 
     fn __repr__(&self) -> String {

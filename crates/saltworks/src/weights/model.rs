@@ -55,7 +55,21 @@ impl Model {
     /// Reads a file of weights, or that of a folder; of transformers' with the `config.json` beside.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let path = &Self::file(path)?;
-        let mut file = load(path)?;
+        let model = Self::of(path, load(path)?)?;
+        let beside = |name: &str| match model.dialect {
+            Dialect::HuggingFace => json_beside(path, name),
+            _ => Ok(None),
+        };
+        let (config, processor) = (beside("config.json")?, beside(PREPROCESSOR)?);
+        Ok(Self { config, processor, ..model })
+    }
+
+    /// The model that these tensors are, of a state dict in memory, say; `what` they are is for messages.
+    pub fn of_tensors(what: &str, tensors: Named) -> Result<Self, Error> {
+        Self::of(Path::new(what), File { tensors, ..File::default() })
+    }
+
+    fn of(path: &Path, mut file: File) -> Result<Self, Error> {
         let names: Vec<&str> = file.tensors.keys().map(String::as_str).collect();
         let cut = wrapping(&names);
         let plain: Vec<&str> = names.iter().map(|name| &name[cut..]).collect();
@@ -77,11 +91,7 @@ impl Model {
             }
         }
         super::dialect::join_qkv(&mut tensors);
-        let beside = |name: &str| match dialect {
-            Dialect::HuggingFace => json_beside(path, name),
-            _ => Ok(None),
-        };
-        let (config, processor) = (beside("config.json")?, beside(PREPROCESSOR)?);
+        let (config, processor) = (None, None);
         Ok(Self { dialect, tensors, left_out, path: path.into(), file, config, processor })
     }
 
