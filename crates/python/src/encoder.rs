@@ -2,7 +2,7 @@
 
 use crate::arrays::{Normalization, images};
 use crate::errors::raised;
-use crate::model::{Model, array, encoder_of, model_of, open_model};
+use crate::model::{Made, Model, array, encoder_of, model_of, open_model};
 use crate::spec::{Said, USUAL, encoder_spec, normalization};
 use crate::state::{Extras, Weight};
 use engine::{Module, Tape};
@@ -83,7 +83,8 @@ impl Encoder {
         let bytes = normalization(normalize, vit.spec().channels)?.or(of_file);
         let weight = |(name, weight)| Weight { name, second: None, weight };
         let list = vit.parameters().into_iter().map(weight).collect();
-        let model = Model::new(py, list, 0, Extras::none(), (bytes, seed))?;
+        let made = Made::new(py, vit.spec(), bytes, seed)?;
+        let model = Model::new(py, list, 0, Extras::none(), made)?;
         Ok(PyClassInitializer::from(model).add_subclass(Self { vit }))
     }
 

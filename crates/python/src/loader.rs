@@ -2,11 +2,12 @@
 
 use crate::arrays::new_array;
 use crate::compute::{compute, not_forked};
-use crate::errors::{raised, refused, warn};
+use crate::errors::{of_kind, raised, refused, warn};
 use crate::masking::Pair;
 use crate::spec::{by_name, normalization};
 use engine::Tape;
 use engine::ops::{Images, PatchOrder, patchify};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use saltworks::data::{self, Crop, LoaderOptions, Normalize, Order, Source, Transform, Unreadable};
@@ -181,7 +182,7 @@ impl Batches {
             *left -= 1;
             loader.next_batch()
         });
-        let Some(loaded) = loaded.map_err(raised)? else { return Ok(None) };
+        let Some(loaded) = loaded.map_err(raised_of_loader)? else { return Ok(None) };
         let (batch, of) = (loaded.batch, self.of.get());
         of.warn(py, &batch.unreadable)?;
         let images = if of.floats {
@@ -196,6 +197,12 @@ impl Batches {
         let labels = new_array(py, batch.labels, &[count])?.into_any();
         Ok(Some(PyTuple::new(py, [images, labels])?))
     }
+}
+
+/// [`raised`] with our name for the recipe's key.
+fn raised_of_loader(error: data::Error) -> PyErr {
+    let words = |text: &str| text.replace("data.max_unreadable", "max_unreadable");
+    of_kind(&error, PyValueError::new_err, &words)
 }
 
 /// [B, C, H, W], normalised.

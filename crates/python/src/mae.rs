@@ -4,7 +4,7 @@ use crate::arrays::{images, patches};
 use crate::compute::{Shared, Turn};
 use crate::errors::{raised, refused};
 use crate::masking::{MultiBlockMasking, PatchMasking, indices};
-use crate::model::{Model, array};
+use crate::model::{Made, Model, array};
 use crate::spec::{encoder_spec, normalization};
 use crate::state::{Extras, reference_names};
 use engine::Tape;
@@ -157,6 +157,15 @@ impl PyMae {
         encoder_options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<PyClassInitializer<Self>> {
         let spec = encoder_spec(model_or_model_name, encoder_options)?;
+        let made = Made::new(py, &spec, normalization(normalize, spec.channels)?, seed)?;
+        made.arguments.set_item("decoder_embed_dim", decoder_embed_dim)?;
+        made.arguments.set_item("decoder_depth", decoder_depth)?;
+        made.arguments.set_item("decoder_num_heads", decoder_num_heads)?;
+        made.arguments.set_item("mask_ratio", mask_ratio)?;
+        made.arguments.set_item("block_size", block_size)?;
+        made.arguments.set_item("norm_pix_loss", norm_pix_loss)?;
+        made.arguments.set_item("loss_type", loss_type)?;
+        made.arguments.set_item("masking", masking)?;
         let masking = masking_of(masking, mask_ratio, block_size)?;
         masking.validate(spec.grid()).map_err(raised)?;
         let (width, depth) = (decoder_embed_dim, decoder_depth);
@@ -172,11 +181,10 @@ impl PyMae {
         };
         let pixel_norm = if norm_pix_loss { PixelNorm::Joint } else { PixelNorm::None };
         let options = MaeOptions { decoder, covered: Covered::AllMasked, pixel_norm, loss };
-        let bytes = normalization(normalize, spec.channels)?;
         let method = Mae::new(Encoder::new(&spec, seed), options, seed);
         let named = method.parameters();
         let extras = Extras::beside(&named, spec.grid());
-        let model = Model::new(py, reference_names(named), 0, extras, (bytes, seed))?;
+        let model = Model::new(py, reference_names(named), 0, extras, made)?;
         Ok(PyClassInitializer::from(model).add_subclass(Self { method, masking }))
     }
 

@@ -105,6 +105,12 @@ impl MultiBlockMasking {
         sampled(py, &self.masking(), Grid::image(grid_h, grid_w), batch, (seed, step))
     }
 
+    /// For copies and pickles.
+    fn __getnewargs__(&self) -> (usize, Pair, Pair, Pair, Pair) {
+        let (contexts, targets) = (self.context_aspect_ratio, self.target_aspect_ratio);
+        (self.num_targets, self.context_scale, self.target_scale, contexts, targets)
+    }
+
     fn __repr__(&self) -> String {
         let Self { num_targets, context_scale, target_scale, .. } = self;
         let (contexts, targets) = (self.context_aspect_ratio, self.target_aspect_ratio);
@@ -173,6 +179,11 @@ impl PatchMasking {
         step: u64,
     ) -> PyResult<(Indices<'py>, Indices<'py>)> {
         sampled(py, &self.masking(), Grid::image(grid_h, grid_w), batch, (seed, step))
+    }
+
+    /// For copies and pickles.
+    fn __getnewargs__(&self) -> (f64, usize) {
+        (self.mask_ratio, self.block_size)
     }
 
     fn __repr__(&self) -> String {

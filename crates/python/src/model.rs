@@ -10,7 +10,7 @@ use engine::{Module, Tensor};
 use numpy::PyArrayDyn;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping};
-use saltworks::model::{Encoder, StepKey};
+use saltworks::model::{Encoder, StepKey, VitSpec};
 use saltworks::weights;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,9 +26,36 @@ pub(crate) struct Model {
     objects: Vec<Py<Parameter>>,
     extras: Extras,
     bytes: Option<Normalization>,
+    /// The constructor's, for copies and pickles.
+    arguments: Py<PyDict>,
     seed: u64,
     step: AtomicU64,
     training: AtomicBool,
+}
+
+/// What a model is made of beside its weights.
+pub(crate) struct Made<'py> {
+    /// The constructor's arguments that [`Made::new`] does not know, to be added.
+    pub(crate) arguments: Bound<'py, PyDict>,
+    bytes: Option<Normalization>,
+    seed: u64,
+}
+
+impl<'py> Made<'py> {
+    /// Of an encoder of these sizes.
+    pub(crate) fn new(
+        py: Python<'py>,
+        spec: &VitSpec,
+        bytes: Option<Normalization>,
+        seed: u64,
+    ) -> PyResult<Self> {
+        let arguments = options_of(py, spec)?;
+        arguments.set_item("seed", seed)?;
+        if let Some(Normalization { mean, std }) = &bytes {
+            arguments.set_item("normalize", (mean, std))?;
+        }
+        Ok(Self { arguments, bytes, seed })
+    }
 }
 
 impl Model {
@@ -37,12 +64,14 @@ impl Model {
         weights: Vec<Weight>,
         frozen: usize,
         extras: Extras,
-        (bytes, seed): (Option<Normalization>, u64),
+        made: Made<'_>,
     ) -> PyResult<Self> {
+        let Made { arguments, bytes, seed } = made;
         let turn = Arc::new(Turn::default());
         let objects = state::parameter_objects(py, &weights, frozen, &turn)?;
         let (step, training) = (AtomicU64::new(0), AtomicBool::new(true));
-        Ok(Self { turn, weights, frozen, objects, extras, bytes, seed, step, training })
+        let arguments = arguments.unbind();
+        Ok(Self { turn, weights, frozen, objects, extras, bytes, arguments, seed, step, training })
     }
 
     pub(crate) fn turn(&self) -> &Arc<Turn> {
@@ -138,6 +167,35 @@ impl Model {
     /// unexpected or of another shape. Values are arrays or tensors of a floating type.
     fn load_state_dict(&self, py: Python<'_>, state_dict: &Bound<'_, PyMapping>) -> PyResult<()> {
         state::load_state_dict(py, state_dict, &self.weights, &self.extras, &self.turn)
+    }
+
+    // Copies and pickles: a new model of the same arguments, then its weights and what a subclass adds.
+
+    fn __getnewargs_ex__<'py>(&self, py: Python<'py>) -> ((), Bound<'py, PyDict>) {
+        ((), self.arguments.bind(py).clone())
+    }
+
+    fn __getstate__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
+        let (py, this) = (slf.py(), slf.get());
+        let state = PyDict::new(py);
+        state.set_item("weights", this.state_dict(py)?)?;
+        state.set_item("step", this.step())?;
+        state.set_item("training", this.is_training())?;
+        state.set_item("more", slf.getattr_opt("__dict__")?)?;
+        Ok(state)
+    }
+
+    fn __setstate__(slf: &Bound<'_, Self>, state: &Bound<'_, PyDict>) -> PyResult<()> {
+        let this = slf.get();
+        let weights = state.as_any().get_item("weights")?;
+        this.load_state_dict(slf.py(), weights.cast::<PyMapping>()?)?;
+        this.set_step(state.as_any().get_item("step")?.extract()?);
+        this.training.store(state.as_any().get_item("training")?.extract()?, Ordering::Relaxed);
+        let more = state.as_any().get_item("more")?;
+        if !more.is_none() {
+            slf.getattr("__dict__")?.call_method1("update", (more,))?;
+        }
+        Ok(())
     }
 }
 

@@ -1,10 +1,10 @@
 //! `saltworks.SALT`: stage 2.
 
-use crate::arrays::{Normalization, images, patches};
+use crate::arrays::{images, patches};
 use crate::compute::{Shared, Turn};
 use crate::errors::{raised, refused};
 use crate::masking::{Indices, MultiBlockMasking, Pair, indices};
-use crate::model::{Model, array, model_of, student_of_checkpoint};
+use crate::model::{Made, Model, array, model_of, student_of_checkpoint};
 use crate::spec::{encoder_spec, normalization};
 use crate::state::{Extras, reference_names};
 use engine::Module;
@@ -77,10 +77,10 @@ pub(crate) struct PySalt {
 }
 
 /// What a SALT is made of beside its encoders.
-struct Settings {
+struct Settings<'py> {
     predictor: TransformerSpec,
     masking: Masking,
-    bytes: Option<Normalization>,
+    made: Made<'py>,
     seed: u64,
 }
 
@@ -89,9 +89,9 @@ impl PySalt {
         py: Python<'_>,
         teacher: Encoder,
         spec: &VitSpec,
-        settings: Settings,
+        settings: Settings<'_>,
     ) -> PyResult<PyClassInitializer<Self>> {
-        let Settings { predictor, masking, bytes, seed } = settings;
+        let Settings { predictor, masking, made, seed } = settings;
         predictor.check("predictor").map_err(raised)?;
         masking.validate(spec.grid()).map_err(raised)?;
         let options = SaltOptions { predictor, loss: LossKind::L1, target_layer_norm: false };
@@ -101,7 +101,7 @@ impl PySalt {
         let frozen = frozen.into_iter().map(|(name, weight)| (format!("teacher.{name}"), weight));
         let named = frozen.chain(method.parameters()).collect();
         let extras = Extras::beside(&named, spec.grid());
-        let model = Model::new(py, reference_names(named), count, extras, (bytes, seed))?;
+        let model = Model::new(py, reference_names(named), count, extras, made)?;
         Ok(PyClassInitializer::from(model).add_subclass(Self { method, masking }))
     }
 
@@ -181,7 +181,15 @@ impl PySalt {
         .masking();
         let (width, depth) = (predictor_embed_dim, predictor_depth);
         let predictor = TransformerSpec { width, depth, heads: predictor_num_heads };
-        let bytes = normalization(normalize, spec.channels)?;
+        let made = Made::new(py, &spec, normalization(normalize, spec.channels)?, seed)?;
+        made.arguments.set_item("predictor_embed_dim", predictor_embed_dim)?;
+        made.arguments.set_item("predictor_depth", predictor_depth)?;
+        made.arguments.set_item("predictor_num_heads", predictor_num_heads)?;
+        made.arguments.set_item("num_targets", num_targets)?;
+        made.arguments.set_item("context_scale", context_scale)?;
+        made.arguments.set_item("target_scale", target_scale)?;
+        made.arguments.set_item("context_aspect_ratio", context_aspect_ratio)?;
+        made.arguments.set_item("target_aspect_ratio", target_aspect_ratio)?;
         // Another seed: a student that begins as its teacher would have nothing to learn.
         let teacher = Encoder::new(&spec, !seed);
         if let Some(given) = teacher_state_dict {
@@ -189,7 +197,7 @@ impl PySalt {
             let weights = model.encoder(None).map_err(raised)?;
             weights::assign(model.path(), &weights, &parameters).map_err(raised)?;
         }
-        Self::build(py, teacher, &spec, Settings { predictor, masking, bytes, seed })
+        Self::build(py, teacher, &spec, Settings { predictor, masking, made, seed })
     }
 
     /// Stage 2 from a checkpoint, by default of stage 1: the encoder in it teaches (of a SALT its

@@ -1,5 +1,7 @@
 """State dicts of models and optimizers, and weights in memory."""
 
+import copy
+import pickle
 import types
 
 import numpy as np
@@ -188,6 +190,40 @@ def test_a_parameter_as_an_array_copies_when_it_must_and_says_so():
     if np.lib.NumpyVersion(np.__version__) >= "2.0.0":
         with pytest.raises(ValueError, match="needs a copy"):
             np.array(parameter, copy=False, dtype=np.float64)
+
+
+class Named(saltworks.SALT):
+    """A subclass with another constructor and something in it."""
+
+    def __new__(cls, name=None, **kwargs):
+        return super().__new__(cls, **(kwargs or {**SIZES, **PREDICTOR}))
+
+    def __init__(self, name, **_):
+        self.name = name
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_copies_and_pickles_are_models_of_their_own(copied):
+    models = [
+        salt(seed=3, target_scale=(0.1, 0.2), normalize="imagenet", drop_path_rate=0.1),
+        saltworks.MAE(**MAE_SIZES, **DECODER, loss_type="smooth_l1", norm_pix_loss=False, mask_ratio=0.5),
+        saltworks.MAE(**MAE_SIZES, **DECODER, masking=saltworks.MultiBlockMasking(2)),
+        Named("mine"),
+    ]
+    for model in models:
+        model(images()).backward()
+        saltworks.AdamW(model.parameters(), lr=0.1).step()
+        other = copied(model)
+        assert type(other) is type(model) and other.normalize == model.normalize and other.training
+        before = model(images()).loss
+        assert other(images()).loss == before
+        other.parameters()[0].data[:] = 7.0
+        model.step = 1
+        assert model(images()).loss == before
+    assert other.name == "mine"
+    encoder = saltworks.Encoder(**OPTIONS, reg_tokens=2, mlp_ratio=2.5, normalize=(0.25, 0.5)).eval()
+    other = copied(encoder)
+    assert np.array_equal(other(images()).cls, encoder(images()).cls) and not other.training
 
 
 def test_forward_is_the_call():
