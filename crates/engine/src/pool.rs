@@ -145,6 +145,7 @@ impl Pool {
     /// Gives a buffer back to the system.
     fn free(&self, lanes: Vec<Lane>) {
         self.live_bytes.fetch_sub(lanes.len() * size_of::<Lane>(), Ordering::Relaxed);
+        drop(lanes);
     }
 
     fn give(&self, lanes: Vec<Lane>) {
