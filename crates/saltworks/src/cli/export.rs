@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 /// Options of `export`.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// A run's folder, a file of weights in any of these forms, or a folder of transformers'.
+    /// A run's folder, a file of weights in any of these forms, or a folder of transformers' or of a
+    /// stage.
     source: PathBuf,
     /// For whom.
     #[arg(long)]
@@ -102,6 +103,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     match whole && arguments.size.is_none() {
         true => write_stage(arguments, &model, part.as_deref())?,
         false => {
+            if whole {
+                note("with --size the encoder alone: the rest is made for the former grid");
+            }
             let (spec, encoder) = encoder(arguments, &model, part.as_deref())?;
             write_encoder(arguments, &model, &spec, encoder)?;
         }
@@ -160,8 +164,8 @@ fn encoder(
 ) -> Result<(VitSpec, Named), Failure> {
     let tensors = model.encoder(part).map_err(asked)?;
     let hint = hint(arguments, &tensors);
+    let spec = sizes(arguments, model, &tensors)?;
     if arguments.partial {
-        let spec = model.sizes(&tensors, hint).map_err(asked)?;
         return Ok((spec, tensors));
     }
     let image = arguments.size.map(|side| [1, side, side]);
@@ -169,9 +173,23 @@ fn encoder(
     if let Some([from, to]) = loaded.resized {
         note(&format!("positions resized from {from} to {to} patches"));
     }
+    loaded.notes.iter().for_each(|words| note(words));
     let named = loaded.encoder.parameters().into_iter();
     let named = named.map(|(name, parameter)| (name, parameter.value())).collect();
     Ok((loaded.encoder.spec().clone(), named))
+}
+
+/// The encoder's sizes, which are not others than the user says.
+fn sizes(arguments: &Arguments, model: &Model, encoder: &Named) -> Result<VitSpec, Failure> {
+    let spec = model.sizes(encoder, hint(arguments, encoder)).map_err(asked)?;
+    match arguments.heads.filter(|heads| *heads != spec.heads) {
+        None => Ok(spec),
+        Some(heads) => Err(asked(format!(
+            "{} tells of {} heads, --heads of {heads}. Leave --heads out",
+            model.path().display(),
+            spec.heads
+        ))),
+    }
 }
 
 /// The heads that the user names are those of the encoder's width.
@@ -199,6 +217,10 @@ fn write_encoder(
             note(&timm_call(spec));
         }
         Target::Facebook => {
+            if let Some(what) = dialect::beyond_plain(spec) {
+                let advice = "Export to timm or onnx instead";
+                return Err(asked(format!("facebookresearch/mae has no {what}. {advice}")));
+            }
             weights::save_torch(out, &list(encoder), Some("model"), dtype).map_err(ran)?;
         }
         Target::Hf => write_hugging_face(out, spec, &encoder, dtype)?,
@@ -219,8 +241,8 @@ fn write_encoder(
 /// All that the file or stage holds.
 fn write_stage(arguments: &Arguments, model: &Model, part: Option<&str>) -> Result<(), Failure> {
     let tensors = model.encoder(part).map_err(asked)?;
-    let hint = hint(arguments, &tensors);
-    let spec = model.sizes(&tensors, hint).map_err(asked)?;
+    // Names and shapes are held against the encoder's, and then all is written as it was read.
+    let (spec, _) = encoder(arguments, model, part)?;
     let all: Named = match part {
         None => model.tensors.clone(),
         Some(_) => tensors.into_iter().map(|(name, t)| (format!("encoder.{name}"), t)).collect(),
@@ -303,7 +325,12 @@ fn timm_call(spec: &VitSpec) -> String {
     add(spec.width != base.width, format!("embed_dim={}", spec.width));
     add(spec.depth != base.depth, format!("depth={}", spec.depth));
     add(spec.heads != base.heads, format!("num_heads={}", spec.heads));
-    let ratio = |spec: &VitSpec| spec.hidden as f64 / spec.width as f64;
+    let ratio = |spec: &VitSpec| {
+        // timm multiplies and cuts: a quotient that was rounded down would lose one.
+        let ratio = spec.hidden as f64 / spec.width as f64;
+        let cut = (spec.width as f64 * ratio) as usize;
+        if cut < spec.hidden { ratio.next_up() } else { ratio }
+    };
     add(ratio(spec) != ratio(&base), format!("mlp_ratio={}", ratio(spec)));
     // Without a class token timm pools, and would norm after that.
     let pooled = "class_token=False, global_pool=\"avg\", fc_norm=False";

@@ -386,17 +386,17 @@ fn check_teacher(stage: &Stage, earlier: &[Stage]) -> Result<(), RecipeError> {
         }
         (MethodName::Salt, None) => {
             let stages: Vec<&str> = earlier.iter().map(|stage| stage.name.as_str()).collect();
-            let expected = format!("an earlier stage ({}) or a file", stages.join(", "));
+            let expected = format!("an earlier stage ({}) or a file of weights", stages.join(", "));
             value("teacher", "missing".into(), &expected)
         }
         (MethodName::Mae, None) => Ok(()),
         (MethodName::Salt, Some(teacher)) => {
             let known = earlier.iter().any(|stage| stage.name == *teacher);
-            if known || Path::new(teacher).is_file() {
+            if known || Path::new(teacher).exists() {
                 return Ok(());
             }
             let stages: Vec<&str> = earlier.iter().map(|stage| stage.name.as_str()).collect();
-            let expected = format!("an earlier stage ({}) or a file", stages.join(", "));
+            let expected = format!("an earlier stage ({}) or a file of weights", stages.join(", "));
             value("teacher", format!("{teacher:?}"), &expected)
         }
     }

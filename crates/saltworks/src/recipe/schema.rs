@@ -330,7 +330,8 @@ pub struct Stage {
     pub name: String,
     /// `mae` or `salt`.
     pub method: MethodName,
-    /// SALT's teacher: the name of an earlier stage, or a file of weights, of ours or of others.
+    /// SALT's teacher: the name of an earlier stage, or a file of weights or a folder with one, of ours or
+    /// of others.
     pub teacher: Option<String>,
     /// The encoder of this stage, if it is not the recipe's.
     pub model: Option<Model>,

@@ -3,10 +3,11 @@
 mod hugging_face;
 mod stable_pretraining;
 
-pub(super) use hugging_face::join_qkv;
 pub use hugging_face::{config as hugging_face_config, theirs as hugging_face};
+pub(super) use hugging_face::{differs as hugging_face_differs, join_qkv};
 pub use stable_pretraining::{names as stable_pretraining_names, theirs as stable_pretraining};
 
+use crate::model::VitSpec;
 use serde::Serialize;
 use std::fmt;
 
@@ -85,6 +86,20 @@ impl fmt::Display for Dialect {
             Self::HuggingFace => "a model of transformers",
         })
     }
+}
+
+/// What an encoder of these sizes has that the plain ViT of 2020 has not, which transformers and
+/// facebookresearch/mae build.
+pub fn beyond_plain(spec: &VitSpec) -> Option<&'static str> {
+    let beyond = [
+        (spec.image[0] > 1, "clips"),
+        (!spec.class_token, "encoders without a class token"),
+        (spec.registers > 0, "registers"),
+        (spec.no_embed_class, "class tokens without a position"),
+        (spec.layer_scale.is_some(), "layer scale"),
+        (spec.qk_norm, "norms of queries and keys"),
+    ];
+    beyond.into_iter().find(|(is, _)| *is).map(|(_, what)| what)
 }
 
 /// How many bytes of words of wrappers all these names begin with.

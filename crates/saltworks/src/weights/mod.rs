@@ -7,6 +7,7 @@ mod form;
 mod listing;
 mod model;
 pub mod onnx;
+mod pixels;
 mod safetensors_file;
 mod sizes;
 mod torch_file;
@@ -16,6 +17,7 @@ pub use error::Error;
 pub use form::is_weights;
 pub use listing::{Listed, Listing};
 pub use model::{Hint, Loaded, MODEL_KEY, Model};
+pub use pixels::{CHANNELS_KEY, NORMALIZE_KEY, PREPROCESSOR, pixel_metadata, processor};
 pub use safetensors_file::{parse, save, save_as};
 pub use torch_file::save_torch;
 

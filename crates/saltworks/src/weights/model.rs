@@ -1,9 +1,10 @@
 //! A model read from a file, whoever wrote it, under our names.
 
-use super::dialect::{Dialect, Place, wrapping};
-use super::{Error, File, Named, assign, load, sizes};
+use super::dialect::{Dialect, Place, hugging_face_differs, wrapping};
+use super::{Error, File, Named, PREPROCESSOR, assign, load, pixels, sizes};
 use crate::mask::Grid;
 use crate::model::{Encoder, VitSpec, position};
+use crate::recipe::Normalize;
 use engine::{Module as _, Tensor};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -11,8 +12,8 @@ use std::path::{Path, PathBuf};
 /// The key of a file's metadata that holds the encoder's [`VitSpec`] as JSON.
 pub const MODEL_KEY: &str = "model";
 
-/// Names of the weights in a folder of transformers.
-const HUGGING_FACE_FILES: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
+/// Names of the weights in a folder: of transformers, the first also of a stage of ours.
+const FILES: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
 
 /// Encoders that a file may hold, the one that is taken first: as stable-pretraining's
 /// `SALT.from_checkpoint`, then the one that was trained.
@@ -31,32 +32,44 @@ pub struct Model {
     file: File,
     /// The `config.json` beside it.
     config: Option<Value>,
+    /// The `preprocessor_config.json` beside it.
+    processor: Option<Value>,
 }
 
 impl Model {
-    /// Reads a file of weights, or a folder of transformers' with its `config.json`.
-    pub fn open(path: &Path) -> Result<Self, Error> {
+    /// The file of weights that is meant: of a folder the one in it.
+    pub fn file(path: &Path) -> Result<PathBuf, Error> {
         if !path.is_dir() {
-            return Self::read(path, None);
+            return Ok(path.into());
         }
-        let config = path.join("config.json");
-        let file = HUGGING_FACE_FILES.iter().map(|name| path.join(name)).find(|file| file.exists());
-        let Some(file) = file.filter(|_| config.exists()) else {
-            let names = HUGGING_FACE_FILES.join(" or ");
+        FILES.iter().map(|name| path.join(name)).find(|file| file.exists()).ok_or_else(|| {
+            let names = FILES.join(" or ");
             let problem = format!(
-                "is a folder without config.json and {names}, expected a file of weights or a folder \
-                 of transformers"
+                "is a folder without {names}, expected a file of weights, a folder of transformers or \
+                 of a run's stage"
             );
-            return Err(Error::model(path, problem));
-        };
-        let text = std::fs::read_to_string(&config).map_err(|error| Error::read(&config, error))?;
-        let config = serde_json::from_str(&text)
-            .map_err(|error| Error::model(&config, format!("is no JSON: {error}")))?;
-        Self::read(&file, Some(config))
+            Error::model(path, problem)
+        })
     }
 
-    fn read(path: &Path, config: Option<Value>) -> Result<Self, Error> {
-        let mut file = load(path)?;
+    /// Reads a file of weights, or that of a folder; of transformers' with the `config.json` beside.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let path = &Self::file(path)?;
+        let model = Self::of(path, load(path)?)?;
+        let beside = |name: &str| match model.dialect {
+            Dialect::HuggingFace => json_beside(path, name),
+            _ => Ok(None),
+        };
+        let (config, processor) = (beside("config.json")?, beside(PREPROCESSOR)?);
+        Ok(Self { config, processor, ..model })
+    }
+
+    /// The model that these tensors are, of a state dict in memory, say; `what` they are is for messages.
+    pub fn of_tensors(what: &str, tensors: Named) -> Result<Self, Error> {
+        Self::of(Path::new(what), File { tensors, ..File::default() })
+    }
+
+    fn of(path: &Path, mut file: File) -> Result<Self, Error> {
         let names: Vec<&str> = file.tensors.keys().map(String::as_str).collect();
         let cut = wrapping(&names);
         let plain: Vec<&str> = names.iter().map(|name| &name[cut..]).collect();
@@ -78,7 +91,8 @@ impl Model {
             }
         }
         super::dialect::join_qkv(&mut tensors);
-        Ok(Self { dialect, tensors, left_out, path: path.into(), file, config })
+        let (config, processor) = (None, None);
+        Ok(Self { dialect, tensors, left_out, path: path.into(), file, config, processor })
     }
 
     /// Where it was read.
@@ -126,6 +140,12 @@ impl Model {
         })
     }
 
+    /// How the encoder, of so many channels, wants its pixels, as the file's metadata or a
+    /// `preprocessor_config.json` of transformers say; none if nothing does.
+    pub fn normalize(&self, channels: usize) -> Result<Option<Normalize>, Error> {
+        pixels::normalize(&self.path, &self.file.metadata, self.processor.as_ref(), channels)
+    }
+
     /// The sizes of an encoder of the file: as stated, else as its tensors' shapes, `config.json` and
     /// then `hint` say.
     pub fn sizes(&self, encoder: &Named, hint: Hint) -> Result<VitSpec, Error> {
@@ -140,7 +160,8 @@ impl Model {
         let claimed = found.block_parameters();
         if claimed > held {
             return Err(fail(format!(
-                "states a model of {claimed} values or more, but holds {held}. Export it again"
+                "tells the sizes of an encoder of {claimed} values or more, but holds {held}: not whole, \
+                 or of other blocks than timm's plain ones. Choose another file"
             )));
         }
         Ok(found)
@@ -156,6 +177,9 @@ impl Model {
     ) -> Result<Loaded, Error> {
         let mut tensors = self.encoder(part)?;
         let made_for = self.sizes(&tensors, hint)?;
+        let differs = self.config.as_ref().map_or(Ok(None), hugging_face_differs);
+        let differs = differs.map_err(|problem| Error::model(&self.path, problem))?;
+        let normalize = self.normalize(made_for.channels)?;
         let finite = |tensor: &Tensor| tensor.as_slice().iter().all(|value| value.is_finite());
         if let Some((name, _)) = tensors.iter().find(|(_, tensor)| !finite(tensor)) {
             let problem = "holds values that are not finite: its training diverged";
@@ -171,8 +195,8 @@ impl Model {
         let parameters = encoder.parameters();
         let names = parameters.iter().map(|(name, _)| name.as_str());
         self.file.expect_weights(&self.path, names)?;
-        assign(&self.path, &tensors, &parameters)?;
-        Ok(Loaded { encoder, resized })
+        assign(&self.path, &tensors, &parameters).map_err(of_another_kind)?;
+        Ok(Loaded { encoder, resized, normalize, notes: differs.into_iter().collect() })
     }
 }
 
@@ -191,6 +215,33 @@ pub struct Loaded {
     pub encoder: Encoder,
     /// From which grid to which its position table was resized.
     pub resized: Option<[Grid; 2]>,
+    /// How it wants its pixels, if the file tells; see [`Model::normalize`].
+    pub normalize: Option<Normalize>,
+    /// What its user should know: sizes that were guessed, arithmetic that differs from that at home.
+    pub notes: Vec<String>,
+}
+
+/// A file of JSON beside one of transformers', if there is one.
+fn json_beside(file: &Path, name: &str) -> Result<Option<Value>, Error> {
+    let path = file.with_file_name(name);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = std::fs::read_to_string(&path).map_err(|error| Error::read(&path, error))?;
+    let parsed = serde_json::from_str(&text).map(Some);
+    parsed.map_err(|error| {
+        Error::model(&path, format!("is no JSON: {error}. Save the model again, or remove it"))
+    })
+}
+
+/// The sizes were the file's own: what still does not fit is of a model that we do not have.
+fn of_another_kind(error: Error) -> Error {
+    let advice = "Only timm's plain encoders are read: a norm after the last block, biases, no fc_norm, \
+                  no pool of attention. Choose another file, or export it with --partial";
+    match error {
+        Error::Fit { path, problem, .. } => Error::Fit { path, problem, advice },
+        other => other,
+    }
 }
 
 /// Brings the position table of an encoder of sizes `from` to another grid, as timm does

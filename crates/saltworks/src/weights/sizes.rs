@@ -33,6 +33,7 @@ pub(super) fn of(encoder: &Named, config: Option<&Value>, hint: Hint) -> Result<
     let [width, channels, patch @ ..] = embed;
     let depth = (0..).take_while(|block| shape(&format!("blocks.{block}.norm1.weight")).is_some());
     let (depth, class_token) = (depth.count(), shape("cls_token").is_some());
+    needed("blocks.0.norm1.weight", 1)?;
     let registers = match shape("reg_token") {
         Some(_) => needed("reg_token", 3)?[1],
         None => 0,

@@ -65,6 +65,7 @@ fn check_teacher(recipe: &Recipe, place: usize, spec: &VitSpec) -> Result<(), Fa
             if let Some([from, to]) = loaded.resized {
                 note(&format!("{teacher}: positions resized from {from} to {to} patches"));
             }
+            loaded.notes.iter().for_each(|words| note(&format!("{teacher}: {words}")));
         }),
     };
     checked.map_err(|error| match error {

@@ -138,7 +138,7 @@ impl<'a> Run<'a> {
         let teacher = match stage.method {
             MethodName::Mae => String::new(),
             MethodName::Salt => {
-                let path = self.teacher_path(place);
+                let path = weights::Model::file(&self.teacher_path(place)).map_err(asked)?;
                 let bytes = fs::read(&path);
                 sha256(&bytes.map_err(|e| ran(format!("cannot read {}: {e}", path.display())))?)
             }
@@ -338,7 +338,9 @@ impl<'a> Run<'a> {
         let path = self.folder.encoder_path(&stage.name);
         let folder = self.folder.path().join(&stage.name);
         fs::create_dir_all(&folder).map_err(|error| ran(write_error(&folder, &error)))?;
-        let metadata = metadata(method, stage, step, steps);
+        let mut metadata = metadata(method, stage, step, steps);
+        let data = &self.recipe.data;
+        metadata.extend(weights::pixel_metadata(&data.normalize, data.channels));
         let encoder = weights::save(&path, &values(method.encoder().parameters()), &metadata);
         weights::save(&folder.join(MODEL), &values(all), &metadata).map_err(ran)?;
         encoder.map_err(ran)

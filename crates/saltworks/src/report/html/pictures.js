@@ -3,7 +3,7 @@
 const png = (data) => 'data:image/png;base64,' + data;
 
 function picture(data, size, alt, caption) {
-  const image = el('img.pixels' + (size > 96 ? '.smooth' : ''), { src: png(data), alt, loading: 'lazy' });
+  const image = el('img.pixels' + (size > 96 ? '.smooth' : ''), { src: png(data), alt });
   return el('figure.figure', {}, image, caption ? el('figcaption', { title: caption }, caption) : null);
 }
 
@@ -141,10 +141,10 @@ function neighbours(p) {
 }
 
 function embeddingMap(p) {
-  const hue = (label) => `oklch(${label % 2 ? 0.62 : 0.72} 0.15 ${(label * 137.5) % 360})`;
   const classes = [...new Set(p.map.label)].sort((a, b) => a - b);
+  const hue = (i) => `oklch(${i % 2 ? 0.58 : 0.74} 0.15 ${((360 * i) / classes.length + 20) % 360})`;
   const groups = classes.map((label, i) => ({
-    name: labelOf(p, label) || 'images', colour: i, fill: classes.length > 7 ? hue(label) : undefined, marker: MARKERS[i % 4],
+    name: labelOf(p, label) || 'images', colour: i, fill: classes.length > 7 ? hue(i) : undefined, marker: MARKERS[i % MARKERS.length],
     points: p.map.x.map((x, n) => ({ x, y: p.map.y[n], label: p.map.label[n], text: labelOf(p, p.map.label[n]) })).filter((q) => q.label === label),
   }));
   const card = scatter({ title: `Held-out images, ${p.map.kind} of mean tokens`, groups, lines: false, height: 420, size: 3.2, axes: false });
