@@ -142,10 +142,10 @@ fn a_position_table_is_brought_to_images_of_another_size() {
 }
 
 /// A file of tensors under these names, and of metadata.
-fn saved(folder: &Path, tensors: Vec<(String, Tensor)>, metadata: &[(&str, &str)]) -> PathBuf {
+fn saved(folder: &Path, tensors: &[(String, Tensor)], metadata: &[(&str, &str)]) -> PathBuf {
     let path = folder.join("w.safetensors");
     let metadata = metadata.iter().map(|(key, value)| (key.to_string(), value.to_string()));
-    weights::save(&path, &tensors, &metadata.collect()).unwrap();
+    weights::save(&path, tensors, &metadata.collect()).unwrap();
     path
 }
 
@@ -166,11 +166,11 @@ fn timm(width: usize) -> Vec<(String, Tensor)> {
 #[test]
 fn sizes_that_no_file_tells_are_asked_for_or_told() {
     let folder = tempfile::tempdir().unwrap();
-    let model = Model::open(&saved(folder.path(), timm(192), &[])).unwrap();
+    let model = Model::open(&saved(folder.path(), &timm(192), &[])).unwrap();
     let notes = model.load_encoder(None, Hint::default(), None).unwrap().notes.join("; ");
     assert!(notes.contains("3 heads, images of 32 x 32 pixels"), "{notes}");
     // A multiple of 64, but no width of timm's.
-    let model = Model::open(&saved(folder.path(), timm(128), &[])).unwrap();
+    let model = Model::open(&saved(folder.path(), &timm(128), &[])).unwrap();
     let message = model.load_encoder(None, Hint::default(), None).err().unwrap().to_string();
     assert!(message.contains("how many heads the width 128"), "{message}");
     let sizes = Model::open(&golden("dialect_hf")).unwrap().sizes(None, Hint::default()).unwrap();
@@ -212,7 +212,7 @@ fn a_config_of_another_model_is_refused_and_its_pixels_are_read() {
 fn two_tensors_for_one_place_are_refused_unless_they_are_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let file = weights::load(&golden("dialect_hf/model.safetensors")).unwrap().tensors;
-    let renamed = |factor: f32| {
+    let renamed = |factor: f32| -> Vec<(String, Tensor)> {
         let times = |tensor: &Tensor| {
             let values: Vec<f32> = tensor.as_slice().iter().map(|x| factor * x).collect();
             Tensor::from_vec(values, tensor.shape())
@@ -220,8 +220,8 @@ fn two_tensors_for_one_place_are_refused_unless_they_are_the_same() {
         let again = file.iter().map(|(name, tensor)| (format!("vit.{name}"), times(tensor)));
         file.clone().into_iter().chain(again).collect()
     };
-    Model::open(&saved(folder.path(), renamed(1.0), &[])).unwrap();
-    let message = Model::open(&saved(folder.path(), renamed(2.0), &[])).unwrap_err().to_string();
+    Model::open(&saved(folder.path(), &renamed(1.0), &[])).unwrap();
+    let message = Model::open(&saved(folder.path(), &renamed(2.0), &[])).unwrap_err().to_string();
     assert!(message.contains("has two tensors for encoder."), "{message}");
 }
 
@@ -232,12 +232,13 @@ fn a_model_is_found_beside_other_names_and_two_models_are_refused() {
         timm(192).into_iter().map(move |(name, tensor)| (format!("{word}{name}"), tensor))
     };
     let loss = ("loss.weight".to_owned(), Tensor::zeros(&[2]));
-    let path = saved(folder.path(), under("model.").chain([loss]).collect(), &[]);
+    let beside: Vec<_> = under("model.").chain([loss]).collect();
+    let path = saved(folder.path(), &beside, &[]);
     let model = Model::open(&path).unwrap();
     assert_eq!(model.left_out, ["loss.weight"]);
     model.load_encoder(None, Hint::default(), None).unwrap();
-    let two = under("model.").chain(under("module.")).collect();
-    let message = Model::open(&saved(folder.path(), two, &[])).unwrap_err().to_string();
+    let two: Vec<_> = under("model.").chain(under("module.")).collect();
+    let message = Model::open(&saved(folder.path(), &two, &[])).unwrap_err().to_string();
     assert!(message.contains("\"model.\" and \"module.\""), "{message}");
 }
 
@@ -250,7 +251,8 @@ fn a_whole_stage_is_held_against_what_its_models_have() {
         let changed = |change: &dyn Fn(&mut Named)| {
             let mut tensors = whole.tensors.clone();
             change(&mut tensors);
-            let path = saved(folder.path(), tensors.into_iter().collect(), &[]);
+            let list: Vec<_> = tensors.into_iter().collect();
+            let path = saved(folder.path(), &list, &[]);
             Model::open(&path).unwrap().check_whole(HINT).unwrap_err().to_string()
         };
         let inner = |tensors: &Named| {

@@ -174,7 +174,7 @@ fn inspect_weights(path: &Path, as_json: bool) -> Result<(), Failure> {
 }
 
 /// A text of a file without what would steer the terminal.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let shown = |c: char| match c.is_control() {
         true => c.escape_default().to_string(),
         false => c.to_string(),

@@ -104,7 +104,7 @@ pub(super) fn fit_stage(
         if !found.keys().any(|name| name.starts_with(owner)) {
             continue;
         }
-        let inner = first(format!("{prefix}context_proj.weight"));
+        let inner = first(format!("{prefix}final_norm.weight"));
         let output = first(format!("{prefix}output_proj.weight"));
         wanted.extend(transformer(prefix, depth(&found, prefix), [width, inner, output]));
         let is_decoder = owner == "decoder.";
