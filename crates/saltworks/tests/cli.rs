@@ -232,7 +232,8 @@ fn a_teacher_that_cannot_teach_is_refused_before_any_training() {
     // A file of torch's teaches the same.
     let torch_file = place.path("bare.ckpt");
     let dtype = saltworks::weights::Dtype::F32;
-    saltworks::weights::save_torch(&torch_file, &bare, Some("state_dict"), dtype).unwrap();
+    saltworks::weights::save_torch(&torch_file, &bare, Some("state_dict"), &[].into(), dtype)
+        .unwrap();
     place.trained("torch", &[&format!("student.teacher={}", torch_file.display())]);
     let student = |run: &str| place.bytes(&format!("{run}/student/encoder.safetensors"));
     assert_eq!(student("torch"), student("again"));

@@ -123,11 +123,11 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Asked(error)) => {
-            note(&format!("error: {error}"));
+            note(&format!("error: {}", shown(&error)));
             ExitCode::from(2)
         }
         Err(Failure::Run(error)) => {
-            note(&format!("error: {error}"));
+            note(&format!("error: {}", shown(&error)));
             ExitCode::from(1)
         }
         Err(Failure::Interrupted { signal, text }) => {
@@ -136,6 +136,12 @@ pub fn main() -> ExitCode {
             ExitCode::from(128 + signal as u8)
         }
     }
+}
+
+/// An error's text, which may name what a file holds, without what would steer the terminal.
+fn shown(error: &dyn std::fmt::Display) -> String {
+    let text = error.to_string();
+    text.lines().map(inspect::printable).collect::<Vec<_>>().join("\n")
 }
 
 /// Uses this many threads for all computation; 0 for one per core. Returns how many there are.

@@ -77,7 +77,7 @@ impl Salt {
         let file = weights::Model::open(path)?;
         let heads = Some((student.width, student.heads));
         let hint = Hint { heads, grid: Some(student.grid()) };
-        let sizes = file.sizes(&file.encoder(None)?, hint)?;
+        let sizes = file.sizes(None, hint)?.spec;
         // Positions are brought to the student's images where patches are the same.
         let seen = |spec: &VitSpec| (spec.patch, spec.channels);
         let image = (seen(&sizes) == seen(student)).then_some(student.image);

@@ -19,18 +19,32 @@ pub type Overrides = [String];
 pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Recipe, RecipeError> {
     let (origin, text) = match path {
         None => ("the built-in quickstart".to_owned(), QUICKSTART.to_owned()),
-        Some(path) => {
-            let name = path.display().to_string();
-            let text = std::fs::read_to_string(path)
-                .map_err(|source| RecipeError::Read { path: name.clone(), source })?;
-            (name, text)
-        }
+        Some(path) => read(path)?,
     };
     from_text(&origin, &text, overrides)
 }
 
+/// As [`load`], of a run that was trained: files that only training needs need not be there.
+pub fn load_trained(path: &Path, overrides: &Overrides) -> Result<Recipe, RecipeError> {
+    let (origin, text) = read(path)?;
+    checked(&origin, &text, overrides)
+}
+
+fn read(path: &Path) -> Result<(String, String), RecipeError> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| RecipeError::Read { path: name.clone(), source })?;
+    Ok((name, text))
+}
+
 /// As [`load`], from a text that messages call `origin`.
 pub fn from_text(origin: &str, text: &str, overrides: &Overrides) -> Result<Recipe, RecipeError> {
+    let mut recipe = checked(origin, text, overrides)?;
+    find_teachers(&mut recipe)?;
+    Ok(recipe)
+}
+
+fn checked(origin: &str, text: &str, overrides: &Overrides) -> Result<Recipe, RecipeError> {
     let mut recipe = parse(origin, text)?;
     if !overrides.is_empty() {
         // `parse` has accepted the text, so it is a table.
@@ -379,27 +393,43 @@ fn check_numbers(stage: &Stage) -> Result<(), RecipeError> {
 }
 
 fn check_teacher(stage: &Stage, earlier: &[Stage]) -> Result<(), RecipeError> {
-    let value = |key: &str, found: String, expected: &str| refuse(stage, key, found, expected);
     match (stage.method, &stage.teacher) {
         (MethodName::Mae, Some(teacher)) => {
-            value("teacher", format!("{teacher:?}"), "none for mae")
+            refuse(stage, "teacher", format!("{teacher:?}"), "none for mae")
         }
-        (MethodName::Salt, None) => {
-            let stages: Vec<&str> = earlier.iter().map(|stage| stage.name.as_str()).collect();
-            let expected = format!("an earlier stage ({}) or a file of weights", stages.join(", "));
-            value("teacher", "missing".into(), &expected)
+        (MethodName::Salt, None) => refuse(stage, "teacher", "missing".into(), &teachers(earlier)),
+        _ => Ok(()),
+    }
+}
+
+/// What may teach.
+fn teachers(earlier: &[Stage]) -> String {
+    let weights = "a file of weights, or a folder with one";
+    let stages: Vec<&str> = earlier.iter().map(|stage| stage.name.as_str()).collect();
+    match stages.as_slice() {
+        [] => weights.to_owned(),
+        stages => format!("an earlier stage ({}), {weights}", stages.join(", ")),
+    }
+}
+
+/// Teachers that are files must be there; a run's recipe finds them from any folder.
+fn find_teachers(recipe: &mut Recipe) -> Result<(), RecipeError> {
+    for place in 0..recipe.stage.len() {
+        let (earlier, rest) = recipe.stage.split_at_mut(place);
+        let stage = &mut rest[0];
+        let Some(teacher) = &stage.teacher else { continue };
+        if earlier.iter().any(|stage| stage.name == *teacher) {
+            continue;
         }
-        (MethodName::Mae, None) => Ok(()),
-        (MethodName::Salt, Some(teacher)) => {
-            let known = earlier.iter().any(|stage| stage.name == *teacher);
-            if known || Path::new(teacher).exists() {
-                return Ok(());
-            }
-            let stages: Vec<&str> = earlier.iter().map(|stage| stage.name.as_str()).collect();
-            let expected = format!("an earlier stage ({}) or a file of weights", stages.join(", "));
-            value("teacher", format!("{teacher:?}"), &expected)
+        if !Path::new(teacher).exists() {
+            return refuse(stage, "teacher", format!("{teacher:?}"), &teachers(earlier));
+        }
+        // Of a folder that is gone no file is there either.
+        if let Ok(whole) = std::path::absolute(teacher) {
+            stage.teacher = Some(whole.display().to_string());
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use crate::train::Stop;
 use folder::Folder;
 pub(super) use folder::{ENCODER, MODEL, RECIPE};
 use run::Run;
+pub(super) use run::TEACHER_SHA256;
 use std::ffi::OsStr;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};

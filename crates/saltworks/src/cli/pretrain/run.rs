@@ -224,6 +224,7 @@ impl<'a> Run<'a> {
     ) -> Result<(), Failure> {
         let mut optimizer = Optimizer::new(method.parameters(), setup::optimizer(stage));
         let position = self.restore(self.first_position(place)?, &mut optimizer)?;
+        let taught_by = position.teacher_sha256.clone();
         self.check_length(&position, schedule.steps)?;
         let training = self.training(method, place, schedule, &position)?;
         let Self { recipe, images, stop, .. } = *self;
@@ -251,7 +252,8 @@ impl<'a> Run<'a> {
         let made = follower.made();
         let metrics_bytes =
             written.and_then(|()| follower.finish(matches!(ended, Ok(Ended::Whole))));
-        let saved = if made > 0 { Some(self.save(method, stage, made, steps)) } else { None };
+        let saved =
+            if made > 0 { Some(self.save(method, stage, [made, steps], taught_by)) } else { None };
         // What ended the stage matters more than what could not be written because of it.
         let ended = ended.map_err(|error| self.train_failure(error, method, place))?;
         let metrics_bytes = metrics_bytes?;
@@ -329,8 +331,8 @@ impl<'a> Run<'a> {
         &self,
         method: &dyn Method,
         stage: &Stage,
-        step: u64,
-        steps: u64,
+        [step, steps]: [u64; 2],
+        taught_by: String,
     ) -> Result<Record, Failure> {
         let all = method.parameters();
         train::refuse_divergence(&stage.name, step, &all).map_err(ran)?;
@@ -342,6 +344,9 @@ impl<'a> Run<'a> {
         let data = &self.recipe.data;
         metadata.extend(weights::pixel_metadata(&data.normalize, data.channels));
         let encoder = weights::save(&path, &values(method.encoder().parameters()), &metadata);
+        if !taught_by.is_empty() {
+            metadata.insert(TEACHER_SHA256.to_owned(), taught_by);
+        }
         weights::save(&folder.join(MODEL), &values(all), &metadata).map_err(ran)?;
         encoder.map_err(ran)
     }
@@ -403,6 +408,9 @@ impl<'a> Run<'a> {
         }
     }
 }
+
+/// The key of a stage's metadata that holds the SHA-256 of its teacher's file.
+pub(in crate::cli) const TEACHER_SHA256: &str = "teacher_sha256";
 
 /// Says what settings lose their sense with so few images.
 fn warn_of_few(recipe: &Recipe, images: &Images) {

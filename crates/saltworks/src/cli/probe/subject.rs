@@ -4,9 +4,9 @@ use super::super::pretrain::{MODEL, RECIPE};
 use super::super::{Failure, asked, export};
 use super::Extractor;
 use crate::model::Encoder;
-use crate::recipe::{self, Recipe};
+use crate::recipe::{self, Normalize, Recipe};
 use crate::report::note;
-use crate::weights::{Hint, Model};
+use crate::weights::{Hint, Loaded, Model};
 use std::path::{Path, PathBuf};
 
 /// An encoder and how its images are prepared, as given.
@@ -26,7 +26,7 @@ pub(in crate::cli) struct Given {
     #[arg(long, value_name = "PIXELS")]
     size: Option<usize>,
     /// How pixels are brought near 0: imagenet, inception, clip, or '{mean = [0.5], std = [0.25]}' (default:
-    /// as the run; for a file imagenet, or inception for grey images).
+    /// as the run or the file says; else imagenet, or inception for grey images).
     #[arg(long)]
     normalize: Option<String>,
     /// The shorter side is resized to this times the size and the centre kept (default: as the run, else 1).
@@ -61,15 +61,15 @@ impl Given {
         let run = run_of(&self.source);
         let model = match &run {
             Some(run) if *run == self.source => {
-                let recipe = recipe::load(Some(&run.join(RECIPE)), &[]).map_err(asked)?;
+                let recipe = recipe::load_trained(&run.join(RECIPE), &[]).map_err(asked)?;
                 let place = export::stage(run, &recipe, self.stage.as_deref())?;
                 Model::open(&run.join(&recipe.stage[place].name).join(MODEL))
             }
             _ => Model::open(&self.source),
         };
         let model = model.map_err(asked)?;
-        let encoder = self.encoder(&model, run.as_deref())?;
-        let mut recipe = self.recipe(run.as_deref(), encoder.spec().channels)?;
+        let Loaded { encoder, normalize, .. } = self.encoder(&model, run.as_deref())?;
+        let mut recipe = self.recipe(run.as_deref(), encoder.spec().channels, normalize)?;
         let data = &mut recipe.data;
         let [_, height, width] = encoder.spec().image;
         if height != width {
@@ -91,17 +91,17 @@ impl Given {
         Ok(Subject { recipe, extractor: Extractor::Encoder(encoder), of_run: run.is_some(), path })
     }
 
-    fn encoder(&self, model: &Model, run: Option<&Path>) -> Result<Encoder, Failure> {
+    fn encoder(&self, model: &Model, run: Option<&Path>) -> Result<Loaded, Failure> {
         // A run's file has one encoder.
         let part = self.stage.as_deref().filter(|_| run != Some(&self.source));
-        let tensors = model.encoder(part).map_err(asked)?;
-        let width = tensors.get("patch_embed.proj.weight").map_or(0, |weight| weight.dim(0));
+        let width = model.width(part).map_err(asked)?;
         let hint = Hint { heads: self.heads.map(|heads| (width, heads)), grid: None };
         let image = self.size.map(|side| [1, side, side]);
         let loaded = model.load_encoder(part, hint, image).map_err(asked)?;
         if let Some([from, to]) = loaded.resized {
             note(&format!("positions resized from {from} to {to} patches"));
         }
+        loaded.notes.iter().for_each(|words| note(words));
         let frames = loaded.encoder.spec().image[0];
         if frames != 1 {
             let path = model.path().display();
@@ -110,27 +110,36 @@ impl Given {
                  another file"
             )));
         }
-        Ok(loaded.encoder)
+        Ok(loaded)
     }
 
-    /// The run's recipe, or the defaults for a file alone.
-    fn recipe(&self, run: Option<&Path>, channels: usize) -> Result<Recipe, Failure> {
+    /// The run's recipe, or the defaults for a file alone, whose pixels are as it `stated`.
+    fn recipe(
+        &self,
+        run: Option<&Path>,
+        channels: usize,
+        stated: Option<Normalize>,
+    ) -> Result<Recipe, Failure> {
         let path = run.map(|run| run.join(RECIPE));
         let preset = if channels == 1 { "inception" } else { "imagenet" };
-        let normalize = match (&self.normalize, run) {
-            (Some(given), _) => Some(given.as_str()),
-            (None, Some(_)) => None,
-            (None, None) => {
+        let normalize = match (&self.normalize, run, stated) {
+            (Some(given), ..) => Some(given.clone()),
+            (None, Some(_), _) => None,
+            (None, None, Some(Normalize { mean, std })) => {
+                Some(format!("{{mean = {mean:?}, std = {std:?}}}"))
+            }
+            (None, None, None) => {
                 note(&format!("pixels are normalised as {preset}; --normalize says otherwise"));
-                Some(preset)
+                Some(preset.to_owned())
             }
         };
         let mut set: Vec<_> =
             normalize.map(|given| format!("data.normalize={given}")).into_iter().collect();
-        if run.is_none() {
+        let Some(path) = path else {
             set.push(format!("data.channels={channels}"));
-        }
-        recipe::load(path.as_deref(), &set).map_err(asked)
+            return recipe::load(None, &set).map_err(asked);
+        };
+        recipe::load_trained(&path, &set).map_err(asked)
     }
 }
 

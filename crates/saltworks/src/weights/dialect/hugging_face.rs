@@ -71,7 +71,8 @@ pub(in crate::weights) fn join_qkv(tensors: &mut Named) {
             continue;
         }
         let mut shape = q.shape().to_vec();
-        shape[0] *= 3;
+        let Some(rows) = shape.first_mut() else { continue };
+        *rows = rows.saturating_mul(3);
         let values = [q.as_slice(), k.as_slice(), v.as_slice()].concat();
         parts.iter().for_each(|part| drop(tensors.remove(part)));
         tensors.insert(name.replacen("attn.q", "attn.qkv", 1), Tensor::from_vec(values, &shape));
@@ -112,9 +113,19 @@ pub fn theirs(encoder: &Named) -> Vec<(String, Tensor)> {
     all
 }
 
+/// Models of transformers that are ours, by `model_type`.
+const TYPES: [&str; 4] = ["vit", "vit_mae", "vit_msn", "ijepa"];
+
 /// What a ViTModel of this `config.json` computes otherwise than ours, in words where it is a rounding;
 /// an error where it is another model.
 pub(in crate::weights) fn differs(config: &Value) -> Result<Option<String>, String> {
+    let kind = config.get("model_type").map_or(Some("vit"), Value::as_str).unwrap_or("none");
+    if !TYPES.contains(&kind) {
+        let types = TYPES.join(", ");
+        return Err(format!(
+            "its config.json has model_type {kind:?}, expected one of {types}. Choose another model"
+        ));
+    }
     // What transformers takes where nothing is stated: models/vit/configuration_vit.py.
     let act = config.get("hidden_act").map_or(Some("gelu"), Value::as_str).unwrap_or("none");
     if act != "gelu" {
