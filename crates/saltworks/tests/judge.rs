@@ -99,6 +99,13 @@ fn weights_alone_are_probed_on_images_of_ones_choice() {
     let output = succeeded(with(&place, "probe", "vit.safetensors", &more));
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     assert!(text.contains("1-shot") && text.contains("3-shot"), "{text}");
+    assert!(!stderr(&output).contains("normalised as"), "the file tells: {}", stderr(&output));
+    let bytes = place.bytes("vit.safetensors");
+    let tensors = SafeTensors::deserialize(&bytes).unwrap().tensors();
+    fs::write(place.path("bare.safetensors"), safetensors::serialize(tensors, None).unwrap())
+        .unwrap();
+    let bare = ["--data", photos, "--kind", "knn", "--k", "3", "--heads", "4"];
+    let output = succeeded(with(&place, "probe", "bare.safetensors", &bare));
     assert!(stderr(&output).contains("normalised as imagenet"), "{}", stderr(&output));
     assert_refused(&mut with(&place, "probe", "vit.safetensors", &[]), &["which images", "--data"]);
     let same = ["--data", photos, "--test", photos];

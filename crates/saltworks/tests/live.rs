@@ -167,7 +167,7 @@ fn pages_are_told_while_a_run_goes_on() {
     };
     let first = next();
     let mut run =
-        place.pretrain("run", &["student.steps=4000"]).stderr(Stdio::null()).spawn().unwrap();
+        place.pretrain("run", &["student.steps=1000000"]).stderr(Stdio::null()).spawn().unwrap();
     let begun = Instant::now();
     let mut seen = Vec::new();
     while seen.len() < 3 && begun.elapsed() < Duration::from_secs(60) {
