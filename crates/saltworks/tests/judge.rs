@@ -7,6 +7,7 @@ use parquet::record::{ListAccessor as _, RowAccessor as _};
 use place::{Place, assert_refused, saltworks, stderr};
 use safetensors::SafeTensors;
 use saltworks::data::{Background, open};
+use saltworks::files::write_whole;
 use serde_json::Value;
 use std::fs;
 use std::process::{Command, Output};
@@ -102,7 +103,7 @@ fn weights_alone_are_probed_on_images_of_ones_choice() {
     assert!(!stderr(&output).contains("normalised as"), "the file tells: {}", stderr(&output));
     let bytes = place.bytes("vit.safetensors");
     let tensors = SafeTensors::deserialize(&bytes).unwrap().tensors();
-    fs::write(place.path("bare.safetensors"), safetensors::serialize(tensors, None).unwrap())
+    write_whole(&place.path("bare.safetensors"), &safetensors::serialize(tensors, None).unwrap())
         .unwrap();
     let bare = ["--data", photos, "--kind", "knn", "--k", "3", "--heads", "4"];
     let output = succeeded(with(&place, "probe", "bare.safetensors", &bare));

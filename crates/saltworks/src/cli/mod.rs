@@ -5,6 +5,7 @@ mod bench_data;
 mod embed;
 mod export;
 mod inspect;
+mod plan;
 mod pretrain;
 mod probe;
 mod replay;
@@ -32,6 +33,7 @@ const EXAMPLES: &str = "Examples:
   saltworks pretrain                                  the quickstart: both stages, then probes
   saltworks pretrain recipe.toml --out runs/first     your own recipe
   saltworks pretrain --set data.path=photos --set data.size=64 --set data.channels=3
+  saltworks plan recipe.toml                          what it will cost
   saltworks inspect photos                            what data.path=photos would read
   saltworks export runs/first --to timm --out vit.safetensors
   saltworks probe runs/first --kind knn,linear,attentive
@@ -45,6 +47,8 @@ after saving a checkpoint.";
 enum Command {
     /// Train the stages of a recipe, or the built-in quickstart, and probe what they learned.
     Pretrain(pretrain::Arguments),
+    /// Tell what a recipe will cost before it runs: parameters, FLOPs, time, memory.
+    Plan(plan::Arguments),
     /// Time training steps on synthetic images.
     Bench(bench::Arguments),
     /// Look at a set of images, or at a file of weights: kind, counts, classes, sizes, what is broken.
@@ -110,6 +114,7 @@ fn interrupted(stop: &Stop, when: &str, folder: &Path) -> Failure {
 pub fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Pretrain(arguments) => pretrain::run(arguments),
+        Command::Plan(arguments) => plan::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),

@@ -53,6 +53,16 @@ impl PixelNorm {
     }
 }
 
+impl Covered {
+    /// The masks with the patches that the loss covers as their targets.
+    pub fn masks(self, drawn: Masks) -> Masks {
+        match self {
+            Self::Targets => drawn,
+            Self::AllMasked => drawn.with_all_others_as_target(),
+        }
+    }
+}
+
 /// Settings of stage 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MaeOptions {
@@ -157,10 +167,7 @@ impl Mae {
 
 impl Method for Mae {
     fn masks(&self, drawn: Masks) -> Masks {
-        match self.options.covered {
-            Covered::Targets => drawn,
-            Covered::AllMasked => drawn.with_all_others_as_target(),
-        }
+        self.options.covered.masks(drawn)
     }
 
     fn step(

@@ -1,8 +1,10 @@
 //! What is trained: MAE (stage 1) and SALT (stage 2).
 
+mod cost;
 mod mae;
 mod salt;
 
+pub use cost::{Cost, Networks, Share};
 pub use mae::{Covered, Mae, MaeOptions, PixelNorm};
 pub use salt::{CheckpointError, Salt, SaltOptions};
 

@@ -1,6 +1,7 @@
 //! The networks, forward only: timm's vision transformer, the predictor and the pixel decoder.
 
 pub(crate) mod block;
+mod cost;
 mod decoder;
 mod encoder;
 pub(crate) mod layers;

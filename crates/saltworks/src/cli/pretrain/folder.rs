@@ -301,6 +301,17 @@ impl Folder {
         })
     }
 
+    /// Writes what the stages will cost, where that is not there yet.
+    pub(super) fn write_plan(&self, plan: &serde_json::Value) -> Result<(), Failure> {
+        let path = self.path.join(PLAN);
+        let text = format!("{plan:#}\n");
+        if fs::read(&path).is_ok_and(|found| found == text.as_bytes()) {
+            return Ok(());
+        }
+        let written = write_whole(&path, text.as_bytes());
+        written.map_err(|error| ran(write_error(&path, &error)))
+    }
+
     /// Writes the probes made so far.
     pub(super) fn write_rows(&self, rows: &[ProbeRow]) -> Result<(), Failure> {
         self.check_place()?;

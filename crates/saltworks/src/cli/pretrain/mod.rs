@@ -5,7 +5,7 @@ mod folder;
 mod follower;
 mod lock;
 mod online;
-mod plan;
+pub(super) mod plan;
 mod reporter;
 mod requeue;
 mod run;
@@ -102,6 +102,7 @@ pub fn pretrain(
     let images = setup::open(recipe)?;
     let plan = plan::plan(recipe, &images)?;
     let folder = Folder::open(place, recipe, &images, threads)?;
+    folder.write_plan(&plan::as_json(&plan))?;
     let mut run = Run::new(recipe, &images, folder, (stop, watch), threads)?;
     let done = run.stages(&plan).and_then(|()| run.finish());
     if matches!(done, Err(Failure::Asked(_))) {

@@ -11,7 +11,6 @@ use super::follower::{Followed, Follower};
 use super::plan::Planned;
 use super::reporter::Reporter;
 use super::unreadable::UnreadableImages;
-use crate::data::Loader;
 use crate::files::{Record, sha256};
 use crate::method::{Method, Salt};
 use crate::model::Encoder;
@@ -93,7 +92,7 @@ impl<'a> Run<'a> {
 
     /// Trains a stage, saves its encoder and probes it.
     fn stage(&mut self, place: usize, planned: &Planned<'_>) -> Result<(), Failure> {
-        let Planned { stage, spec, schedule } = planned;
+        let Planned { stage, spec, schedule, .. } = planned;
         let seed = setup::stage_seed(self.recipe.seed, place);
         let random = format!("random {}", if place == 0 { "encoder" } else { &stage.name });
         if place == 0 || setup::spec(self.recipe, &self.recipe.stage[0])? != *spec {
@@ -226,8 +225,9 @@ impl<'a> Run<'a> {
         let position = self.restore(self.first_position(place)?, &mut optimizer)?;
         let taught_by = position.teacher_sha256.clone();
         self.check_length(&position, schedule.steps)?;
-        let training = self.training(method, place, schedule, &position)?;
         let Self { recipe, images, stop, .. } = *self;
+        let from = (position.step, position.unreadable.clone());
+        let training = setup::training(recipe, images, (method, place), schedule, from)?;
         let (folder, steps) = (&self.folder, schedule.steps);
         let of = Followed { recipe, images, folder, stop, method, place, steps };
         let told = (&mut self.unreadable, self.reporter.as_mut());
@@ -295,34 +295,6 @@ impl<'a> Run<'a> {
             Err(problem) => format!("it could not be kept for a replay: {problem}"),
         };
         ran(format!("stage {}, {error}. {kept}", stage.name))
-    }
-
-    fn training<'m>(
-        &self,
-        method: &'m dyn Method,
-        place: usize,
-        schedule: Schedule,
-        from: &Position,
-    ) -> Result<train::Stage<'m>, Failure> {
-        let stage = &self.recipe.stage[place];
-        let (lr, weight_decay) = setup::curves(stage, schedule);
-        let mut options = setup::training_loader(self.recipe, stage, place);
-        options.first_sample = from.step * stage.batch as u64;
-        let loader = Loader::new(self.images.train.clone(), options).map_err(asked)?;
-        Ok(train::Stage {
-            method,
-            loader: loader.with_unreadable(from.unreadable.clone()),
-            masking: stage.masks.clone(),
-            grid: method.encoder().grid(),
-            batch: stage.batch,
-            accumulate: stage.accumulate,
-            activation_checkpointing: stage.activation_checkpointing,
-            first_step: from.step,
-            steps: schedule.steps,
-            lr,
-            weight_decay,
-            seed: setup::stage_seed(self.recipe.seed, place),
-        })
     }
 
     /// Writes the encoder under timm's names, and everything trained under the method's; what the
