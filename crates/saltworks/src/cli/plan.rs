@@ -170,12 +170,9 @@ fn show(recipe: &Recipe, planned: &[Planned<'_>], timed: &[Timed]) {
         result("");
     }
     let flops: f64 = planned.iter().map(|stage| stage.cost.flops() * stage.images() as f64).sum();
-    result(&format!(
-        "in all {}FLOP; as the paper counts {}FLOP: {}",
-        spaced(flops),
-        spaced(all_paper),
-        split(planned, all_paper)
-    ));
+    let (flops, counted) = (spaced(flops), spaced(all_paper));
+    result(&format!("in all {flops}FLOP; as the paper counts {counted}FLOP:"));
+    planned.iter().for_each(|stage| result(&format!("  {}", split(stage, all_paper))));
     if !timed.is_empty() {
         let training: f64 = seconds(planned, timed).sum();
         let share = if recipe.probe.online { recipe.probe.share } else { 0.0 };
@@ -206,15 +203,12 @@ fn spaced(value: f64) -> String {
     if text.ends_with(char::is_alphabetic) { text } else { format!("{text} ") }
 }
 
-/// What each stage takes of the whole, and what of it is the teacher's reading.
-fn split(planned: &[Planned<'_>], all: f64) -> String {
-    let share = |stage: &Planned<'_>| {
-        let whole = format!("{} {:.1} %", stage.stage.name, 100.0 * paper(stage) / all);
-        let Some(teacher) = &stage.cost.teacher else { return whole };
-        let reading = teacher.paper_flops * stage.images() as f64;
-        format!("{whole} ({:.1} % its teacher's latents)", 100.0 * reading / all)
-    };
-    planned.iter().map(share).collect::<Vec<_>>().join(", ")
+/// What a stage takes of the whole, and what of it is the teacher's reading.
+fn split(stage: &Planned<'_>, all: f64) -> String {
+    let whole = format!("{:<20} {:>5.1} %", stage.stage.name, 100.0 * paper(stage) / all);
+    let Some(teacher) = &stage.cost.teacher else { return whole };
+    let reading = teacher.paper_flops * stage.images() as f64;
+    format!("{whole}, of which its teacher's latents {:.1}", 100.0 * reading / all)
 }
 
 fn show_stage(planned: &Planned<'_>) {
