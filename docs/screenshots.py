@@ -48,6 +48,7 @@ def main():
                 executable_path=os.environ.get("CHROMIUM"), args=["--no-sandbox"]
             )
             report = (runs / run / "report.html").as_uri()
+            look(browser, "report", report, 1400)
             for width in WIDTHS:
                 look(browser, f"report-{width}", report, width, whole=True)
                 look(browser, f"live-{width}", address, width, dark=width == 1400)

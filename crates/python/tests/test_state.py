@@ -91,7 +91,7 @@ def test_weights_of_any_shape_are_an_error_and_no_panic(name, shape):
     with pytest.raises(ValueError):
         saltworks.Encoder(weights=state)
     with pytest.raises(ValueError, match=name):
-        saltworks.Encoder().load_state_dict(state)
+        saltworks.Encoder(**OPTIONS).load_state_dict(state)
 
 
 def trained(model, optimizer, steps, first=0):

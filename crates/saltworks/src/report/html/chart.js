@@ -93,21 +93,18 @@ function swatch(series) {
 
 /**
  * A card with curves. series: [{name, colour, dash, marker, points: [[x, y]], band: [[x, low, high]]}];
- * levels: [{name, y, colour, dash}] are horizontal lines; x, y: {label, format, log, min, max}.
+ * x, y: {label, format, log, min, max}.
  */
-function lineChart({ title, note, series, levels = [], x = {}, y = {}, extra, height = 250 }) {
+function lineChart({ title, note, series, x = {}, y = {}, extra, height = 250 }) {
   const shown = series.filter((s) => s.points.length);
   const card = el('section.card', {}, el('div.row.spread', {}, el('h3', {}, title), extra || null));
   if (!shown.length) { card.append(el('p.soft', {}, 'nothing yet')); return card; }
   const sx = scale(shown.flatMap((s) => s.points.map((p) => p[0])), x, 0);
   const ys = shown.flatMap((s) => [...s.points.map((p) => p[1]), ...(s.band || []).flatMap((b) => [b[1], b[2]])]);
-  const sy = scale([...ys, ...levels.map((l) => l.y)], y);
+  const sy = scale(ys, y);
   card.append(responsive((width) => {
     const f = frame(width, height, sx, sy, { format: number, ...x }, y);
     f.root.setAttribute('aria-label', `${title}: ${shown.map((s) => s.name).join(', ')}`);
-    for (const l of levels) {
-      f.root.append(svg('line', { x1: f.left, x2: f.right, y1: f.Y(l.y), y2: f.Y(l.y), stroke: colour(l.colour), 'stroke-dasharray': l.dash || '4 4', opacity: .8 }));
-    }
     for (const s of shown) {
       if (s.band && s.band.length > 1) {
         const up = s.band.map((b) => `${f.X(b[0])},${f.Y(b[2])}`), down = s.band.map((b) => `${f.X(b[0])},${f.Y(b[1])}`).reverse();
@@ -119,7 +116,7 @@ function lineChart({ title, note, series, levels = [], x = {}, y = {}, extra, he
     hover(f, shown, x, y);
     return f.root;
   }));
-  card.append(el('div.legend', {}, [...shown, ...levels.map((l) => ({ ...l, dash: l.dash || '4 4' }))].map((s) => el('span', {}, swatch(s), s.name))));
+  card.append(el('div.legend', {}, shown.map((s) => el('span', {}, swatch(s), s.name))));
   if (note) card.append(el('p.soft.small', {}, note));
   return card;
 }
@@ -164,13 +161,13 @@ function hover(f, series, x, y) {
 }
 
 /** Points with the line through them. groups: [{name, colour, marker, points: [{x, y, text}], fit}]. */
-function scatter({ title, note, groups, x = {}, y = {}, extra, height = 320, lines = true, size = 4.5, axes = true }) {
+function scatter({ title, note, groups, x = {}, y = {}, extra, height = () => 320, lines = true, size = 4.5, axes = true }) {
   const card = el('section.card', {}, title || extra ? el('div.row.spread', {}, el('h3', {}, title || ''), extra || null) : null);
   const points = groups.flatMap((g) => g.points);
   if (!points.length) { card.append(el('p.soft', {}, 'nothing yet')); return card; }
   const sx = scale(points.map((p) => p.x), x, 0.06), sy = scale(points.map((p) => p.y), y, 0.08);
   card.append(responsive((width) => {
-    const f = axes ? frame(width, height, sx, sy, x, y) : bare(width, height, sx, sy);
+    const tall = height(width), f = axes ? frame(width, tall, sx, sy, x, y) : bare(width, tall, sx, sy);
     f.root.setAttribute('aria-label', title || '');
     for (const g of groups) {
       if (lines && g.fit) {

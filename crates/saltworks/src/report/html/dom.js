@@ -63,7 +63,7 @@ function number(x, digits = 3) {
   if (!isNumber(x)) return '–';
   const size = Math.abs(x);
   if (size !== 0 && (size < 1e-3 || size >= 1e7)) return x.toExponential(1).replace('e+', 'e');
-  if (size >= 1000) return Math.round(x).toLocaleString('en').replaceAll(',', '\u2009');
+  if (size >= 1000) return Math.round(x).toLocaleString('en').replaceAll(',', '\u202f');
   return String(Number(x.toPrecision(digits)));
 }
 function duration(seconds) {

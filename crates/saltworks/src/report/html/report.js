@@ -1,8 +1,8 @@
 // The report of one run, and the comparison of several.
 
 const METRICS = [
-  ['knn_mean', 'kNN, mean token'], ['knn_cls', 'kNN, class token'],
-  ['linear_mean', 'linear, mean token'], ['linear_cls', 'linear, class token'],
+  ['knn_mean', 'kNN, mean token', 'kNN mean'], ['knn_cls', 'kNN, class token', 'kNN class'],
+  ['linear_mean', 'linear, mean token', 'linear mean'], ['linear_cls', 'linear, class token', 'linear class'],
 ];
 const metricName = (key) => METRICS.find(([k]) => k === key)[1];
 
@@ -147,7 +147,7 @@ function curves(run, stage) {
   if (!stage) return [el('h2', {}, 'Curves'), el('p.soft', {}, 'No step was made yet.')];
   const { series: s } = stage, x = { label: 'step', format: many };
   const train = zip(s.step, s.loss), held = probePoints(stage, 'loss');
-  const levels = [['raw pixels', 4], ['random encoder', 6]].map(([name, c]) => ({ name: `${name}, kNN`, y: row(run, name)?.knn_mean, colour: c })).filter((l) => isNumber(l.y));
+  const last = stage.probes.at(-1), few = last && last.train_images ? `By ${many(last.train_images)} training and ${many(last.test_images)} held-out images, so lower than after training, where all are used. Step 0 is untrained.` : null;
   const accuracy = METRICS.map(([key, name], i) => ({ name, colour: i, dash: dash(i), marker: MARKERS[i], points: probePoints(stage, key) }));
   const one = (title, key, name, y = {}, c = 0) => lineChart({ title, x, y, series: [{ name, colour: c, points: zip(s.step, s[key]) }] });
   const probe = (title, list, y = {}) => lineChart({ title, x, y, series: list.map(([key, name], i) => ({ name, colour: i, dash: dash(i), marker: MARKERS[i], points: probePoints(stage, key) })) });
@@ -157,7 +157,7 @@ function curves(run, stage) {
       lineChart({ title: 'Loss', x, y: { log: chosen.log }, extra: logButton(), series: [
         { name: s.width > 1 ? `training, mean of ${s.width} steps and range` : 'training', colour: 0, points: train, band: s.width > 1 ? s.step.map((v, i) => [v, s.loss_min[i], s.loss_max[i]]) : null },
         { name: 'held-out images, fixed masks', colour: 1, marker: 'square', points: held }] }),
-      lineChart({ title: 'Accuracy of frozen features', x, y: { format: (v) => percent(v, 0), exact: percent }, levels, series: accuracy }),
+      lineChart({ title: 'Accuracy of frozen features', x, y: { format: (v) => percent(v, 0), exact: percent }, note: few, series: accuracy }),
       probe('Directions in use', [['rank_me', 'RankMe'], ['lidar', 'LiDAR']], { min: 0 }),
       probe('Spread of features', [['feature_std', 'feature std (0: collapsed, 1: all directions alike)']], { min: 0 }),
       one('Learning rate', 'lr', 'learning rate', { min: 0 }),
@@ -203,9 +203,9 @@ function table(run) {
   if (!run.table.length) return null;
   const columns = METRICS.filter(([key]) => run.table.some((r) => isNumber(r[key])));
   const most = Object.fromEntries(columns.map(([key]) => [key, Math.max(...run.table.map((r) => r[key] ?? 0))]));
-  return el('section.card', {}, el('h3', {}, 'Probes of frozen features, held-out images'),
+  return el('section.card', {}, el('h3', {}, 'Probes after training: frozen features, held-out images'),
     el('div.scroll', {}, el('table.data', {},
-      el('thead', {}, el('tr', {}, el('th', {}, 'features'), columns.map(([, name]) => el('th', {}, name)))),
+      el('thead', {}, el('tr', {}, el('th', {}, 'features'), columns.map(([, name, short]) => el('th', { title: name }, short)))),
       el('tbody', {}, run.table.map((r) => el('tr', {}, el('td', {}, r.features),
         columns.map(([key]) => el('td', {}, isNumber(r[key]) && r[key] === most[key] ? el('b', {}, percent(r[key])) : percent(r[key])))))))));
 }
@@ -255,7 +255,7 @@ function compareCurves(of, names, stage) {
       lineChart({ title: 'Training loss', x, y: { log: chosen.log }, extra: logButton(), series: each((s) => zip(s.series.step, s.series.loss)) }),
       probe(`Accuracy: ${metricName(metric)}`, metric, { format: (v) => percent(v, 0), exact: percent }),
       probe('Held-out loss', 'loss', { log: chosen.log }),
-      scatter({ title: 'Held-out loss and accuracy', groups, x: { label: 'held-out loss' }, y: { format: (v) => percent(v, 0) }, height: 250,
+      scatter({ title: 'Held-out loss and accuracy', groups, x: { label: 'held-out loss' }, y: { format: (v) => percent(v, 0) }, height: () => 250,
         note: groups.filter((g) => g.fit).map((g) => `${g.name}: R² ${g.fit.r_squared.toFixed(3)}`).join(' · ') }),
       probe('RankMe', 'rank_me', { min: 0 }),
       lineChart({ title: 'Throughput', x, y: { min: 0 }, series: each((s) => zip(s.series.step, s.series.images_per_second)) }))];
@@ -265,7 +265,7 @@ function compareTables(runs) {
   const columns = METRICS.filter(([key]) => runs.some((r) => r.table.some((t) => isNumber(t[key]))));
   const rows = runs.flatMap((run) => run.stages.map((s) => ({ run, stage: s, r: row(run, s.name) || s.probes.at(-1) }))).filter((o) => o.r);
   return [el('h2', {}, 'Frozen features'), el('section.card.scroll', {}, el('table.data', {},
-    el('thead', {}, el('tr', {}, ['run', 'stage', 'step'].map((h) => el('th', {}, h)), columns.map(([, name]) => el('th', {}, name)))),
+    el('thead', {}, el('tr', {}, ['run', 'stage', 'step'].map((h) => el('th', {}, h)), columns.map(([, name, short]) => el('th', { title: name }, short)))),
     el('tbody', {}, rows.map((o) => el('tr', {}, el('td', {}, o.run.name), el('td', {}, o.stage.name), el('td', {}, many(o.stage.step)), columns.map(([key]) => el('td', {}, percent(o.r[key]))))))))];
 }
 
