@@ -1,4 +1,5 @@
 //! saltworks pretrains vision transformers with SALT. The modules follow the way of the data.
+mod base64;
 pub mod cli;
 pub mod data;
 pub mod eval;

@@ -5,6 +5,7 @@ mod bench_data;
 mod embed;
 mod export;
 mod inspect;
+mod log;
 mod plan;
 mod pretrain;
 mod probe;
@@ -61,6 +62,8 @@ enum Command {
     Serve(serve::Arguments),
     /// Watch a run's curves in the terminal.
     Watch(watch::Arguments),
+    /// Write runs for other programs: event files of TensorBoard, offline runs of Weights & Biases.
+    Log(log::Arguments),
     /// Judge a trained encoder on labelled images: kNN, linear, attentive and few-shot probes.
     Probe(Box<probe::Arguments>),
     /// Write features of images for other programs: .npy, .safetensors or .parquet.
@@ -121,6 +124,7 @@ pub fn main() -> ExitCode {
         Command::Report(arguments) => report::run(&arguments),
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Watch(arguments) => watch::run(&arguments),
+        Command::Log(arguments) => log::run(&arguments),
         Command::Probe(arguments) => probe::run(&arguments),
         Command::Embed(arguments) => embed::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),

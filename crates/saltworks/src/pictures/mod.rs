@@ -6,6 +6,7 @@ mod png;
 
 pub use draw::Pixels;
 
+use crate::base64;
 use crate::eval::{self, Features, TsneOptions, pca, tsne};
 use crate::mask::Masks;
 use crate::method::{Method, embed};
@@ -13,7 +14,7 @@ use crate::model::{Patches, Read};
 use draw::{components, patched};
 use engine::Tape;
 use engine::ops::Images;
-use png::{base64, png};
+use png::png;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -162,7 +163,7 @@ impl Scene<'_> {
         };
         let cls = |table: &Vec<f32>| {
             let heads = (0..heads).flat_map(|head| scaled(&look(table, head, 0)));
-            base64(&heads.collect::<Vec<_>>())
+            base64::encode(&heads.collect::<Vec<_>>())
         };
         let patches = |table: &Vec<f32>| {
             let mean = |query: usize| {
@@ -173,7 +174,7 @@ impl Scene<'_> {
                 }
                 scaled(&sum)
             };
-            base64(&(0..count).flat_map(mean).collect::<Vec<_>>())
+            base64::encode(&(0..count).flat_map(mean).collect::<Vec<_>>())
         };
         let mut all = json!({
             "heads": heads, "patches": tables.iter().map(patches).collect::<Vec<_>>(),

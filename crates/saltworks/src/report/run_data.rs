@@ -277,7 +277,7 @@ fn fits(probes: &[ProbePoint]) -> Vec<LossFit> {
 const MOST_JSON_BYTES: u64 = 64 << 20;
 
 /// Null for a file that is not there, is too large, or is no JSON.
-fn read_json(path: &Path) -> Value {
+pub(super) fn read_json(path: &Path) -> Value {
     let small =
         fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() <= MOST_JSON_BYTES);
     let bytes = if small { fs::read(path).ok() } else { None };

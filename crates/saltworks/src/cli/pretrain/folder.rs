@@ -8,7 +8,7 @@ use super::lock::{LOCK, Lock};
 use crate::data::Fingerprint;
 use crate::files::{self, Record, write_whole};
 use crate::recipe::{self, Checkpointing, Log, Probe, Recipe};
-use crate::report::{ProbeRow, environment, note};
+use crate::report::{ProbeRow, environment, note, remove_events, remove_wandb};
 use crate::train::{CHECKPOINT_FOLDER, Checkpoints, Keep};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -26,6 +26,10 @@ const UNREADABLE: &str = "unreadable.txt";
 pub(super) const REPORT: &str = "report.html";
 const PLAN: &str = "plan.json";
 const PICTURES: &str = "pictures";
+/// Event files of TensorBoard.
+pub(in crate::cli) const TENSORBOARD: &str = "tensorboard";
+/// Offline runs of Weights & Biases.
+pub(in crate::cli) const WANDB: &str = "wandb";
 const REPLAY: &str = "replay";
 
 /// What is written of a stage.
@@ -511,6 +515,8 @@ fn remove_run(recipe: &Recipe, out: &Path) -> io::Result<()> {
     if checkpoints.is_dir() {
         files::remove_temporaries(&checkpoints)?;
     }
+    remove_events(&out.join(TENSORBOARD))?;
+    remove_wandb(&out.join(WANDB))?;
     for folder in [checkpoints, out.join(REPLAY), out.join(PICTURES)] {
         // A folder that holds anything else stays.
         let _ = fs::remove_dir(folder);

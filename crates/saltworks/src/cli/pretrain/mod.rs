@@ -18,7 +18,7 @@ use crate::recipe::{self, Recipe};
 use crate::report::StepReport;
 use crate::train::Stop;
 use folder::Folder;
-pub(super) use folder::{ENCODER, MODEL, RECIPE};
+pub(super) use folder::{ENCODER, MODEL, RECIPE, TENSORBOARD, WANDB};
 use run::Run;
 pub(super) use run::TEACHER_SHA256;
 use std::ffi::OsStr;

@@ -6,7 +6,7 @@ use super::super::setup::{self, Images};
 use super::super::{Failure, asked, interrupted, loading, ran};
 use super::Watch;
 use super::dump::dump;
-use super::folder::{Folder, MODEL, REPORT, deciding, keep, recipe_text, write_error};
+use super::folder::{Folder, MODEL, deciding, keep, recipe_text, write_error};
 use super::follower::{Followed, Follower};
 use super::plan::Planned;
 use super::reporter::Reporter;
@@ -33,7 +33,7 @@ pub(super) struct Run<'a> {
     watch: Watch<'a>,
     rows: Vec<ProbeRow>,
     unreadable: UnreadableImages,
-    /// None where no report is asked for.
+    /// None where nothing is to be made of the log.
     reporter: Option<Reporter>,
     /// Whether a step was made.
     trained: bool,
@@ -67,7 +67,7 @@ impl<'a> Run<'a> {
             note(&format!("going on with the run in {}", folder.path().display()));
         }
         let unreadable = UnreadableImages::open(folder.unreadable_path());
-        let reporter = recipe.log.report.then(|| Reporter::new(folder.path(), REPORT));
+        let reporter = Reporter::new(folder.path(), &recipe.log);
         let trained = false;
         Ok(Self { recipe, images, folder, stop, watch, rows, unreadable, reporter, trained })
     }
@@ -365,8 +365,8 @@ impl<'a> Run<'a> {
         let places = self.recipe.stage.iter().map(|stage| self.folder.encoder_path(&stage.name));
         let places: Vec<_> = places.map(|path| path.display().to_string()).collect();
         note(&format!("encoders (timm's names): {}", places.join(", ")));
-        if self.reporter.is_some() {
-            note(&format!("report: {}", self.folder.path().join(REPORT).display()));
+        if let Some(page) = self.reporter.as_ref().and_then(Reporter::page) {
+            note(&format!("report: {}", page.display()));
         }
         Ok(())
     }

@@ -161,13 +161,13 @@ function hover(f, series, x, y) {
 }
 
 /** Points with the line through them. groups: [{name, colour, marker, points: [{x, y, text}], fit}]. */
-function scatter({ title, note, groups, x = {}, y = {}, extra, height = () => 320, lines = true, size = 4.5, axes = true }) {
+function scatter({ title, note, groups, x = {}, y = {}, extra, height = 320, square = false, lines = true, size = 4.5, axes = true }) {
   const card = el('section.card', {}, title || extra ? el('div.row.spread', {}, el('h3', {}, title || ''), extra || null) : null);
   const points = groups.flatMap((g) => g.points);
   if (!points.length) { card.append(el('p.soft', {}, 'nothing yet')); return card; }
   const sx = scale(points.map((p) => p.x), x, 0.06), sy = scale(points.map((p) => p.y), y, 0.08);
   card.append(responsive((width) => {
-    const tall = height(width), f = axes ? frame(width, tall, sx, sy, x, y) : bare(width, tall, sx, sy);
+    const tall = square ? Math.max(height, width) : height, f = axes ? frame(width, tall, sx, sy, x, y) : bare(width, tall, sx, sy);
     f.root.setAttribute('aria-label', title || '');
     for (const g of groups) {
       if (lines && g.fit) {

@@ -148,7 +148,7 @@ function embeddingMap(p) {
     name: labelOf(p, label) || 'images', colour: i, fill: classes.length > 7 ? hue(i) : undefined, marker: MARKERS[i % MARKERS.length],
     points: p.map.x.map((x, n) => ({ x, y: p.map.y[n], label: p.map.label[n], text: labelOf(p, p.map.label[n]) })).filter((q) => q.label === label),
   }));
-  const card = scatter({ title: `Held-out images, ${p.map.kind} of mean tokens`, groups, lines: false, height: (width) => Math.max(320, width), size: 3.6, axes: false });
+  const card = scatter({ title: `Held-out images, ${p.map.kind} of mean tokens`, groups, lines: false, square: true, size: 3.6, axes: false });
   if (classes.length > 1) {
     card.append(el('div.legend', {}, groups.slice(0, 24).map((g) => el('span', {}, svg('svg', { width: 14, height: 14, 'aria-hidden': 'true' }, marker(g.marker, 7, 7, g.fill || colour(g.colour), 4)), g.name))));
   }

@@ -255,7 +255,7 @@ function compareCurves(of, names, stage) {
       lineChart({ title: 'Training loss', x, y: { log: chosen.log }, extra: logButton(), series: each((s) => zip(s.series.step, s.series.loss)) }),
       probe(`Accuracy: ${metricName(metric)}`, metric, { format: (v) => percent(v, 0), exact: percent }),
       probe('Held-out loss', 'loss', { log: chosen.log }),
-      scatter({ title: 'Held-out loss and accuracy', groups, x: { label: 'held-out loss' }, y: { format: (v) => percent(v, 0) }, height: () => 250,
+      scatter({ title: 'Held-out loss and accuracy', groups, x: { label: 'held-out loss' }, y: { format: (v) => percent(v, 0) }, height: 250,
         note: groups.filter((g) => g.fit).map((g) => `${g.name}: R² ${g.fit.r_squared.toFixed(3)}`).join(' · ') }),
       probe('RankMe', 'rank_me', { min: 0 }),
       lineChart({ title: 'Throughput', x, y: { min: 0 }, series: each((s) => zip(s.series.step, s.series.images_per_second)) }))];
