@@ -155,7 +155,7 @@ impl<'a> Online<'a> {
         if let Some(train) = train.as_ref().filter(|_| self.labelled) {
             self.classify(train, &test, stop, &mut probe)?;
         }
-        if self.recipe.log.tensorboard {
+        if self.recipe.log.tensorboard || self.recipe.log.wandb {
             probe.histograms = histograms(method, &test[0]);
         }
         let first = |all: Vec<Features>| all.into_iter().next();
