@@ -9,6 +9,8 @@ if [ ! -x .venv/bin/maturin ]; then
     "${PYTHON:-python3}" -m venv .venv
     .venv/bin/pip install --requirement requirements-test.txt
 fi
+# Some tests run the program beside the package.
+(cd ../.. && cargo build --release --package saltworks)
 VIRTUAL_ENV="$PWD/.venv" .venv/bin/maturin develop --release
 .venv/bin/python -m pytest "$@"
 UNIT=stable_pretraining.tests.unit

@@ -24,22 +24,24 @@ unsafe impl bytemuck::Zeroable for Lane {}
 // SAFETY: as above.
 unsafe impl bytemuck::Pod for Lane {}
 
-/// A 64-byte aligned f32 buffer in host memory. It returns to the pool when dropped.
+/// A 64-byte aligned f32 buffer in host memory. When dropped it returns to the pool, a lasting one to
+/// the system.
 pub struct HostBuffer {
     lanes: Vec<Lane>,
     len: usize,
+    lasting: bool,
 }
 
 impl HostBuffer {
     /// A buffer of `len` values of any content: whoever takes it writes all of it.
     pub fn dirty(len: usize) -> Self {
-        Self { lanes: POOL.take(class_of(len.div_ceil(LANE))), len }
+        Self { lanes: POOL.take(class_of(len.div_ceil(LANE))), len, lasting: false }
     }
 
     /// Zeros that will live for many steps. They are not taken from the free buffers, which the next
-    /// step wants back.
+    /// step wants back; and so are not given to them: every model of a process would leave its own.
     pub fn lasting(len: usize) -> Self {
-        Self { lanes: POOL.new_lanes(len.div_ceil(LANE)), len }
+        Self { lanes: POOL.new_lanes(len.div_ceil(LANE)), len, lasting: true }
     }
 
     /// The values.
@@ -55,7 +57,12 @@ impl HostBuffer {
 
 impl Drop for HostBuffer {
     fn drop(&mut self) {
-        POOL.give(std::mem::take(&mut self.lanes));
+        let lanes = std::mem::take(&mut self.lanes);
+        if self.lasting {
+            POOL.free(lanes);
+        } else {
+            POOL.give(lanes);
+        }
     }
 }
 
@@ -123,9 +130,9 @@ impl Pool {
         }
         let outgrown = free.range_mut(class / 2..class).rev().find_map(|(_, list)| list.pop());
         drop(free);
-        let bytes = outgrown.as_ref().map_or(0, |lanes| lanes.len() * size_of::<Lane>());
-        self.live_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        drop(outgrown);
+        if let Some(lanes) = outgrown {
+            self.free(lanes);
+        }
         self.new_lanes(class)
     }
 
@@ -133,6 +140,12 @@ impl Pool {
         self.allocations.fetch_add(1, Ordering::Relaxed);
         self.live_bytes.fetch_add(count * size_of::<Lane>(), Ordering::Relaxed);
         vec![Lane([0.0; LANE]); count]
+    }
+
+    /// Gives a buffer back to the system.
+    fn free(&self, lanes: Vec<Lane>) {
+        self.live_bytes.fetch_sub(lanes.len() * size_of::<Lane>(), Ordering::Relaxed);
+        drop(lanes);
     }
 
     fn give(&self, lanes: Vec<Lane>) {

@@ -111,3 +111,16 @@ fn backward_gives_buffers_back_as_it_goes() {
     // Gradients of 40 operations reuse a few buffers.
     assert!(grown < 5 * tensor, "{grown} bytes for tensors of {tensor}");
 }
+
+#[test]
+fn a_trained_model_that_is_gone_leaves_no_gradients_and_moments() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let train_one = || {
+        train(&Model::new(), &mut AdamW::new((0.9, 0.95), 1e-8), 0);
+        pool::stats().bytes
+    };
+    // Buffers find their sizes in a few models.
+    let warm = (0..8).map(|_| train_one()).max();
+    let later = (0..8).map(|_| train_one()).max();
+    assert_eq!(later, warm);
+}

@@ -10,8 +10,11 @@
 //! **At the same time.** The engine reads and writes with Python's lock released. Calls into this
 //! module take turns on a model ([`crate::compute::Turn`]), but a write through a view (`view[...] = x`)
 //! from another thread while the model computes is not kept away: as between two threads of NumPy or
-//! torch, numbers may then be of either state. No such write can reach memory that is not the array's.
+//! torch, numbers may then be of either state. NumPy does not resize an array, nor torch a tensor
+//! (`Tensor.numpy` sees to that), that others look at. What other libraries give through DLPack is as
+//! safe as they are: to free or resize such an array while the model reads it is theirs to refuse.
 
+use crate::compute::not_forked;
 use crate::errors::refused;
 use crate::parameter::Parameter;
 use engine::ops::Images;
@@ -19,6 +22,7 @@ use numpy::ndarray::{ArrayView, ArrayViewD, IxDyn};
 use numpy::{PyArrayDyn, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::IntoPyDict;
+use saltworks::model::VitSpec;
 
 /// The values of a parameter, to read and write.
 pub(crate) fn value_view<'py>(owner: &Bound<'py, Parameter>) -> Bound<'py, PyArrayDyn<f32>> {
@@ -57,7 +61,7 @@ fn view<'py>(
 struct Borrowed {
     address: *const f32,
     len: usize,
-    /// Keeps the memory. NumPy refuses to resize an array that others refer to.
+    /// Keeps the memory (the head of this file).
     _array: Py<PyArrayDyn<f32>>,
 }
 
@@ -87,6 +91,7 @@ fn borrow(array: &Bound<'_, PyArrayDyn<f32>>) -> Borrowed {
 }
 
 /// How bytes of images are read: (v/255 - mean)/std by channel.
+#[derive(Clone)]
 pub(crate) struct Normalization {
     /// One number, or one for each channel.
     pub(crate) mean: Vec<f32>,
@@ -94,22 +99,28 @@ pub(crate) struct Normalization {
     pub(crate) std: Vec<f32>,
 }
 
-/// Images [B, C, H, W] from any array or tensor in the memory of the CPU: float32 as it is, uint8
-/// normalised. Contiguous float32 is not copied.
-pub(crate) fn images(given: &Bound<'_, PyAny>, bytes: &Normalization) -> PyResult<Images> {
+/// Images [B, C, H, W] for an encoder, from any array or tensor in the memory of the CPU: float32 as
+/// it is, uint8 normalised. Contiguous float32 is not copied.
+pub(crate) fn images(
+    given: &Bound<'_, PyAny>,
+    bytes: Option<&Normalization>,
+    spec: &VitSpec,
+) -> PyResult<Images> {
+    not_forked()?;
     let array = array("images", given)?;
-    let shape = array.shape().to_vec();
-    let &[b, c, h, w] = shape.as_slice() else {
-        return Err(refused(format!("images are {shape:?}, expected [B, C, H, W]")));
-    };
-    if array.is_empty() {
-        return Err(refused(format!("images are {shape:?}: there is no pixel in them")));
-    }
+    let [b, c, h, w] = image_sizes(given, array.shape(), spec)?;
     let (shape, array) = ([b, c, 1, h, w], contiguous(&array)?);
     if let Ok(floats) = array.cast::<PyArrayDyn<f32>>() {
         return Images::f32(borrow(floats), shape).map_err(crate::errors::raised);
     }
     if let Ok(pixels) = array.cast::<PyArrayDyn<u8>>() {
+        let bytes = bytes.ok_or_else(|| {
+            refused(
+                "images are uint8, and how bytes become this model's numbers is not known. Say it \
+                 when the model is made, as the training had it: normalize=\"imagenet\", \
+                 \"inception\", \"clip\" or (mean, std); or give float32",
+            )
+        })?;
         let by_channel = |list: &[f32]| match list {
             &[one] => vec![one; c],
             list => list.to_vec(),
@@ -125,9 +136,41 @@ pub(crate) fn images(given: &Bound<'_, PyAny>, bytes: &Normalization) -> PyResul
     )))
 }
 
-/// Values of type float32 and their shape; `name` is for messages.
+/// The sizes of images that fit an encoder.
+fn image_sizes(given: &Bound<'_, PyAny>, shape: &[usize], spec: &VitSpec) -> PyResult<[usize; 4]> {
+    let [channels, height, width] = [spec.channels, spec.image[1], spec.image[2]];
+    let expected = format!("expected [B, {channels}, {height}, {width}]");
+    match *shape {
+        [] => {
+            let kind = given.get_type();
+            Err(refused(format!("images are of {kind}, {expected}: an array or tensor")))
+        }
+        [b, c, h, w] if [c, h, w] == [channels, height, width] && b > 0 => Ok([b, c, h, w]),
+        [_, h, w, c] if [c, h, w] == [channels, height, width] => Err(refused(format!(
+            "images are {shape:?}, {expected}: channels come first. Give images.transpose(0, 3, 1, 2)"
+        ))),
+        [c, h, w] if [c, h, w] == [channels, height, width] => Err(refused(format!(
+            "images are {shape:?}, {expected}. Give images[None] for a batch of one"
+        ))),
+        _ => Err(refused(format!("images are {shape:?}, {expected}"))),
+    }
+}
+
+/// Values as float32, of a floating type of whatever precision, and their shape; `name` is for
+/// messages.
 pub(crate) fn floats(name: &str, given: &Bound<'_, PyAny>) -> PyResult<(Vec<f32>, Vec<usize>)> {
-    let array = array(name, given)?;
+    let array = match torch_tensor(given)? {
+        // bfloat16 is no type of NumPy's.
+        true if given.call_method0("is_floating_point")?.is_truthy()? => {
+            array(name, &given.call_method0("float")?)?
+        }
+        _ => array(name, given)?,
+    };
+    let kind: String = array.getattr("dtype")?.getattr("kind")?.extract()?;
+    let array = match kind.as_str() {
+        "f" => array.call_method1("astype", ("float32", "C"))?.cast_into::<PyUntypedArray>()?,
+        _ => array,
+    };
     let shape = array.shape().to_vec();
     let array = contiguous(&array)?;
     let Ok(values) = array.cast::<PyArrayDyn<f32>>() else {
@@ -157,7 +200,8 @@ pub(crate) fn patches(
     let list: Vec<u32> = list.into_iter().map(|patch| patch as u32).collect();
     match *shape.as_slice() {
         [_] => Ok(vec![list; samples]),
-        [b, k] if b == samples => Ok(list.chunks(k.max(1)).map(<[u32]>::to_vec).collect()),
+        [b, 0] if b == samples => Ok(vec![Vec::new(); samples]),
+        [b, k] if b == samples => Ok(list.chunks(k).map(<[u32]>::to_vec).collect()),
         _ => Err(refused(format!("{name} is {shape:?}, expected [K] or [{samples}, K]"))),
     }
 }
@@ -168,7 +212,9 @@ fn array<'py>(name: &str, given: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUn
         return Ok(array.clone());
     }
     let numpy = given.py().import("numpy")?;
-    let made = if given.hasattr("__dlpack__")? {
+    let made = if torch_tensor(given)? {
+        numpy_of_torch(given)
+    } else if given.hasattr("__dlpack__")? {
         numpy.call_method1("from_dlpack", (given,))
     } else {
         numpy.call_method1("asarray", (given,))
@@ -182,6 +228,26 @@ fn array<'py>(name: &str, given: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUn
     };
     let made = made.map_err(|error| refuse(&error))?;
     made.cast_into::<PyUntypedArray>().map_err(|error| refuse(&error))
+}
+
+/// Whether it is a torch tensor. torch is not imported for this.
+fn torch_tensor(given: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let modules = given.py().import("sys")?.getattr("modules")?;
+    let torch = modules.call_method1("get", ("torch",))?;
+    // While torch is being imported it is there without a Tensor.
+    match torch.getattr_opt("Tensor")? {
+        Some(kind) => given.is_instance(&kind),
+        None => Ok(false),
+    }
+}
+
+/// The tensor as NumPy sees it. A handle of our own (`detach`): the caller's may be given another
+/// memory, and `numpy` keeps torch from resizing this one, as a view by DLPack would not.
+fn numpy_of_torch<'py>(given: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    if given.getattr("requires_grad")?.is_truthy()? {
+        return Err(refused("it requires a gradient, which would be lost"));
+    }
+    given.call_method0("detach")?.call_method0("numpy")
 }
 
 /// The same values in C order, aligned: a copy only where they are not.

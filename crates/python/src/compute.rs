@@ -2,8 +2,24 @@
 
 use crate::errors::{raised, refused};
 use engine::{Parameter, Result, Tape, Tensor};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::process;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+/// The process whose engine's threads there are.
+static HOME: OnceLock<u32> = OnceLock::new();
+
+/// Refuses to compute where it would wait for ever: in a child of a process that had computed.
+pub(crate) fn not_forked() -> PyResult<()> {
+    match HOME.get() {
+        Some(&home) if home != process::id() => Err(PyRuntimeError::new_err(
+            "this process was forked from one that had used saltworks, and has no engine threads. \
+             Start processes by spawn (multiprocessing_context=\"spawn\")",
+        )),
+        _ => Ok(()),
+    }
+}
 
 /// Runs `work` on the engine's threads with Python's lock released. The threads are made by the first
 /// call (`RAYON_NUM_THREADS`, else one for each core).
@@ -14,6 +30,7 @@ pub(crate) fn compute<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) 
 /// Runs `work` on the engine's threads: every operation asked of them from outside would wait twice
 /// for the kernel.
 pub(crate) fn on_threads<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    HOME.get_or_init(process::id);
     rayon::scope(|_| work())
 }
 

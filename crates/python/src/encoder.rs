@@ -1,17 +1,15 @@
 //! `saltworks.Encoder`: features of whole images.
 
-use crate::arrays::images;
+use crate::arrays::{Normalization, images};
 use crate::errors::raised;
-use crate::model::{Model, array, load_encoder};
-use crate::spec::{encoder_spec, normalization};
+use crate::model::{Made, Model, array, encoder_of, model_of, open_model};
+use crate::spec::{Said, USUAL, encoder_spec, normalization};
 use crate::state::{Extras, Weight};
 use engine::{Module, Tape};
-use numpy::PyArrayDyn;
+use numpy::{PyArrayDyn, PyUntypedArrayMethods};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
-use saltworks::model::{Encoder as Vit, Patches, Read, VitSpec};
-use saltworks::weights::{self, Hint};
-use std::path::PathBuf;
+use pyo3::types::{PyDict, PyMapping, PyTuple};
+use saltworks::model::{Encoder as Vit, Patches, Read};
 
 /// Features of images.
 #[pyclass(frozen, module = "saltworks")]
@@ -27,6 +25,14 @@ pub(crate) struct Features {
     patches: Py<PyArrayDyn<f32>>,
 }
 
+#[pymethods]
+impl Features {
+    fn __repr__(&self, py: Python<'_>) -> String {
+        let patches = self.patches.bind(py).shape().to_vec();
+        format!("Features(patches={patches:?}, cls={})", self.cls.is_some())
+    }
+}
+
 /// timm's vision transformer, to look with: a trained encoder or a new one.
 #[pyclass(frozen, extends = Model, module = "saltworks")]
 pub(crate) struct Encoder {
@@ -34,46 +40,51 @@ pub(crate) struct Encoder {
 }
 
 impl Encoder {
-    /// The sizes of a file count before `name`'s.
+    /// A new encoder of the sizes said, or that of the weights, which must have them.
     fn open(
         py: Python<'_>,
-        spec: &VitSpec,
+        said: Said<'_, '_>,
         given: Option<&Bound<'_, PyAny>>,
         seed: u64,
-    ) -> PyResult<Vit> {
-        let Some(given) = given else { return Ok(Vit::new(spec, seed)) };
-        if let Ok(given) = given.cast::<PyDict>() {
-            let vit = Vit::new(spec, seed);
-            load_encoder(&vit, given)?;
-            return Ok(vit);
-        }
-        let path: PathBuf = given.extract()?;
-        let hint = Hint { heads: Some((spec.width, spec.heads)), grid: Some(spec.grid()) };
-        let open = || weights::Model::open(&path)?.load_encoder(None, hint, None);
-        Ok(py.detach(open).map_err(raised)?.encoder)
+    ) -> PyResult<(Vit, Option<Normalization>)> {
+        let Some(given) = given else {
+            let spec = encoder_spec(said.name.unwrap_or(USUAL), said.options)?;
+            return Ok((Vit::new(&spec, seed), None));
+        };
+        let model = match given.cast::<PyMapping>() {
+            Ok(given) => model_of(given)?,
+            Err(_) => open_model(py, given.extract()?)?,
+        };
+        let (vit, bytes) = encoder_of(py, &model, said)?;
+        said.agreed(model.path(), vit.spec())?;
+        Ok((vit, bytes))
     }
 }
 
 #[pymethods]
 impl Encoder {
-    /// `weights`: a file that `encoder_weights` reads, which tells its sizes (`name` and options then
-    /// need not be given), or a dictionary of arrays under timm's names; without, an untrained encoder.
+    /// `weights`: a file that `encoder_weights` reads, or a mapping of arrays as such a file has it. They
+    /// tell the sizes: `name` and options need not be given, and may not contradict them. Without
+    /// weights an untrained encoder, "vit_tiny_patch16_224" if nothing is said. `normalize` is how uint8
+    /// images are read, where the file does not say.
     #[new]
-    #[pyo3(signature = (name="vit_tiny_patch16_224", weights=None, seed=0, *, normalize=None,
+    #[pyo3(signature = (name=None, weights=None, seed=0, *, normalize=None,
         **encoder_options))]
     fn new(
         py: Python<'_>,
-        name: &str,
+        name: Option<&str>,
         weights: Option<&Bound<'_, PyAny>>,
         seed: u64,
         normalize: Option<&Bound<'_, PyAny>>,
         encoder_options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<PyClassInitializer<Self>> {
-        let vit = Self::open(py, &encoder_spec(name, encoder_options)?, weights, seed)?;
-        let bytes = normalization(normalize, vit.spec().channels)?;
+        let said = Said { name, options: encoder_options };
+        let (vit, of_file) = Self::open(py, said, weights, seed)?;
+        let bytes = normalization(normalize, vit.spec().channels)?.or(of_file);
         let weight = |(name, weight)| Weight { name, second: None, weight };
         let list = vit.parameters().into_iter().map(weight).collect();
-        let model = Model::new(py, list, 0, Extras::none(), (bytes, seed))?;
+        let made = Made::new(py, vit.spec(), bytes, seed)?;
+        let model = Model::new(py, list, 0, Extras::none(), made)?;
         Ok(PyClassInitializer::from(model).add_subclass(Self { vit }))
     }
 
@@ -100,7 +111,7 @@ impl Encoder {
     /// `images` [B, C, H, W], float32 (normalised) or uint8.
     fn __call__(slf: &Bound<'_, Self>, images: &Bound<'_, PyAny>) -> PyResult<Features> {
         let (py, vit, model) = (slf.py(), &slf.get().vit, slf.as_super().get());
-        let images = self::images(images, model.bytes())?;
+        let images = self::images(images, model.bytes(), vit.spec())?;
         let made = model.turn().compute(py, || {
             let tape = Tape::inference();
             let encoded = vit.forward(&tape, &images, Patches::All, Read::All, None)?;
@@ -114,6 +125,11 @@ impl Encoder {
             mean: array(py, &mean, mean.shape())?,
             patches: array(py, &patches, &shape)?,
         })
+    }
+
+    /// [`Self::__call__`], as torch's modules have it.
+    fn forward(slf: &Bound<'_, Self>, images: &Bound<'_, PyAny>) -> PyResult<Features> {
+        Self::__call__(slf, images)
     }
 
     fn __repr__(&self) -> String {

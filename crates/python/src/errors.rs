@@ -1,35 +1,55 @@
 //! The library's errors as Python's exceptions, with its messages.
 
-use pyo3::PyErr;
-use pyo3::exceptions::{PyFileNotFoundError, PyOSError, PyValueError};
+use pyo3::exceptions::{PyFileNotFoundError, PyOSError, PyUserWarning, PyValueError};
+use pyo3::prelude::*;
 use saltworks::data;
 use std::error::Error;
+use std::ffi::CString;
 use std::io;
 
 /// FileNotFoundError or OSError where a file is behind it, else ValueError.
 pub(crate) fn raised(error: impl Error + 'static) -> PyErr {
-    of_kind(&error, PyValueError::new_err)
+    of_kind(&error, PyValueError::new_err, &str::to_owned)
 }
 
-/// [`raised`] with another kind in ValueError's place.
-pub(crate) fn of_kind(error: &(dyn Error + 'static), kind: fn(String) -> PyErr) -> PyErr {
-    let mut cause = Some(error);
+/// [`raised`], where weights are read: what they do not tell is asked for by our names.
+pub(crate) fn raised_of_weights(error: impl Error + 'static) -> PyErr {
+    const ASKED: &str = "Write it down: saltworks export FILE --heads N --to safetensors --out NEW";
+    of_kind(&error, PyValueError::new_err, &|text| {
+        text.replace(ASKED, "Give num_heads=N").replace(", or export it with --partial", "")
+    })
+}
+
+/// [`raised`] with another kind in ValueError's place, and its text in other `words`.
+pub(crate) fn of_kind(
+    error: &(dyn Error + 'static),
+    kind: fn(String) -> PyErr,
+    words: &dyn Fn(&str) -> String,
+) -> PyErr {
+    let (mut cause, text) = (Some(error), words(&error.to_string()));
     while let Some(here) = cause {
         if matches!(here.downcast_ref(), Some(data::Error::Missing { .. })) {
-            return PyFileNotFoundError::new_err(error.to_string());
+            return PyFileNotFoundError::new_err(text);
         }
         if let Some(problem) = here.downcast_ref::<io::Error>() {
             return match problem.kind() {
-                io::ErrorKind::NotFound => PyFileNotFoundError::new_err(error.to_string()),
-                _ => PyOSError::new_err(error.to_string()),
+                io::ErrorKind::NotFound => PyFileNotFoundError::new_err(text),
+                _ => PyOSError::new_err(text),
             };
         }
         cause = here.source();
     }
-    kind(error.to_string())
+    kind(text)
 }
 
 /// ValueError with this text.
 pub(crate) fn refused(text: impl Into<String>) -> PyErr {
     PyValueError::new_err(text.into())
+}
+
+/// A UserWarning of this text.
+pub(crate) fn warn(py: Python<'_>, text: &str) -> PyResult<()> {
+    // Python wants it as C has it.
+    let text = CString::new(text.replace('\0', " "))?;
+    PyErr::warn(py, &py.get_type::<PyUserWarning>(), &text, 1)
 }

@@ -35,6 +35,7 @@ fn _saltworks(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<optimizer::AdamW>()?;
     module.add_function(wrap_pyfunction!(optimizer::clip_grad_norm, module)?)?;
     module.add_function(wrap_pyfunction!(model::encoder_weights, module)?)?;
+    module.add_function(wrap_pyfunction!(model::student_of_checkpoint, module)?)?;
     module.add_function(wrap_pyfunction!(pretrain::pretrain, module)?)?;
     module.add_function(wrap_pyfunction!(masking::multi_block_mask, module)?)
 }

@@ -1,19 +1,21 @@
 //! `saltworks.Loader`: batches of images from files.
 
 use crate::arrays::new_array;
-use crate::compute::compute;
-use crate::errors::{raised, refused};
+use crate::compute::{compute, not_forked};
+use crate::errors::{of_kind, raised, refused, warn};
 use crate::masking::Pair;
-use crate::spec::normalization;
+use crate::spec::{by_name, normalization};
 use engine::Tape;
 use engine::ops::{Images, PatchOrder, patchify};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
-use saltworks::data::{self, Crop, LoaderOptions, Normalize, Order, Source, Transform};
+use saltworks::data::{self, Crop, LoaderOptions, Normalize, Order, Source, Transform, Unreadable};
 use saltworks::range::Range;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Images of a folder, tar shards, parquet, a list, NumPy or IDX files, or `builtin:fashion-mnist`, in
 /// batches: iterate over it for (images [B, C, size, size], labels int32 [B], -1 without one).
@@ -24,6 +26,8 @@ pub(crate) struct Loader {
     shuffle: bool,
     floats: bool,
     epoch: AtomicU64,
+    /// Numbers of the images that could not be read, in any iteration.
+    unreadable: Mutex<BTreeSet<usize>>,
 }
 
 #[pymethods]
@@ -31,11 +35,14 @@ impl Loader {
     /// In order once, the last batch perhaps smaller; with `shuffle` every iteration is another epoch
     /// of whole batches in an order of its own. `augment` crops and flips at random as MAE does
     /// (`crop_scale`, `crop_aspect`, `flip`), else the centre is shown. `dtype`: "float32", normalised
-    /// by `normalize`, or "uint8", as it is. `threads` decode ahead.
+    /// by `normalize` ("inception" if not given, as a recipe; a model for its own), or "uint8", as it is.
+    /// `threads` decode ahead. Images that cannot be read: up to the share `max_unreadable` of all
+    /// (rounded up; 0.01 with `shuffle`, else 0) are each replaced by the next one, with a warning; more
+    /// are a ValueError.
     #[new]
     #[pyo3(signature = (path, batch=64, size=224, channels=3, *, shuffle=false, augment=false,
         seed=0, threads=1, normalize=None, dtype="float32", crop_scale=(0.2, 1.0),
-        crop_aspect=(0.75, 4.0 / 3.0), flip=0.5, zoom=1.0, max_unreadable=0.01))]
+        crop_aspect=(0.75, 4.0 / 3.0), flip=0.5, zoom=1.0, max_unreadable=None))]
     #[allow(clippy::too_many_arguments)] // keywords
     fn new(
         py: Python<'_>,
@@ -53,7 +60,7 @@ impl Loader {
         crop_aspect: Pair,
         flip: f64,
         zoom: f64,
-        max_unreadable: f64,
+        max_unreadable: Option<f64>,
     ) -> PyResult<Self> {
         let floats = match dtype {
             "float32" => true,
@@ -64,7 +71,10 @@ impl Loader {
         let center = Transform { crop: Crop::Center { zoom }, ..Transform::center([size; 2]) };
         let crop = Crop::RandomResized { scale: pair(crop_scale), ratio: pair(crop_aspect) };
         let transform = if augment { Transform { crop, flip, ..center } } else { center };
-        let bytes = normalization(normalize, channels)?;
+        let bytes = match normalization(normalize, channels)? {
+            Some(given) => given,
+            None => by_name("inception", channels)?,
+        };
         let by_channel =
             |list: Vec<f32>| if list.len() == 1 { vec![list[0]; channels] } else { list };
         let options = LoaderOptions {
@@ -77,7 +87,7 @@ impl Loader {
             transform,
             channels,
             normalize: Normalize { mean: by_channel(bytes.mean), std: by_channel(bytes.std) },
-            max_unreadable,
+            max_unreadable: max_unreadable.unwrap_or(if shuffle { 0.01 } else { 0.0 }),
         };
         let source = py.detach(|| data::open(&path, [0; 3])).map_err(raised)?;
         options.validate(source.as_ref()).map_err(raised)?;
@@ -88,7 +98,8 @@ impl Loader {
                  all batches are whole"
             )));
         }
-        Ok(Self { source, options, shuffle, floats, epoch: AtomicU64::new(0) })
+        let unreadable = Mutex::default();
+        Ok(Self { source, options, shuffle, floats, epoch: AtomicU64::new(0), unreadable })
     }
 
     /// Images in all.
@@ -109,12 +120,20 @@ impl Loader {
         if self.shuffle { images / batch } else { images.div_ceil(batch) }
     }
 
-    fn __iter__(&self) -> PyResult<Batches> {
-        let epoch = if self.shuffle { self.epoch.fetch_add(1, Ordering::Relaxed) } else { 0 };
-        let first_sample = epoch * self.source.len() as u64;
-        let options = LoaderOptions { first_sample, ..self.options.clone() };
-        let loader = data::Loader::new(self.source.clone(), options).map_err(raised)?;
-        Ok(Batches { loader: Mutex::new((loader, self.__len__())), floats: self.floats })
+    /// Numbers of the images that were found unreadable so far.
+    #[getter]
+    fn unreadable(&self) -> Vec<usize> {
+        locked(&self.unreadable).iter().copied().collect()
+    }
+
+    fn __iter__(slf: &Bound<'_, Self>) -> PyResult<Batches> {
+        let this = slf.get();
+        let epoch = if this.shuffle { this.epoch.fetch_add(1, Ordering::Relaxed) } else { 0 };
+        let first_sample = epoch * this.source.len() as u64;
+        let options = LoaderOptions { first_sample, ..this.options.clone() };
+        let loader = data::Loader::new(this.source.clone(), options).map_err(raised)?;
+        let loader = loader.with_unreadable(locked(&this.unreadable).clone());
+        Ok(Batches { loader: Mutex::new((loader, this.__len__())), of: slf.clone().unbind() })
     }
 
     fn __repr__(&self) -> String {
@@ -122,12 +141,30 @@ impl Loader {
     }
 }
 
+impl Loader {
+    /// Warns of images that others stand for, once each.
+    fn warn(&self, py: Python<'_>, unreadable: &[Unreadable]) -> PyResult<()> {
+        for Unreadable { index, problem } in unreadable {
+            if locked(&self.unreadable).insert(*index) {
+                let text = "cannot be read, the next one stands for it";
+                warn(py, &format!("image {index} {text}: {problem}"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Nothing of ours is left half done by a panic.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// An iteration over a Loader.
 #[pyclass(frozen, module = "saltworks")]
 pub(crate) struct Batches {
     /// With the number of batches still to come.
     loader: Mutex<(data::Loader, usize)>,
-    floats: bool,
+    of: Py<Loader>,
 }
 
 #[pymethods]
@@ -138,16 +175,17 @@ impl Batches {
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
         let loaded = py.detach(|| {
-            let (loader, left) = &mut *self.loader.lock().unwrap_or_else(PoisonError::into_inner);
+            let (loader, left) = &mut *locked(&self.loader);
             if *left == 0 {
                 return Ok(None);
             }
             *left -= 1;
             loader.next_batch()
         });
-        let Some(loaded) = loaded.map_err(raised)? else { return Ok(None) };
-        let batch = loaded.batch;
-        let images = if self.floats {
+        let Some(loaded) = loaded.map_err(raised_of_loader)? else { return Ok(None) };
+        let (batch, of) = (loaded.batch, self.of.get());
+        of.warn(py, &batch.unreadable)?;
+        let images = if of.floats {
             floats(py, &batch.images)?
         } else {
             let [b, c, _, h, w] = batch.images.shape();
@@ -161,10 +199,17 @@ impl Batches {
     }
 }
 
+/// [`raised`] with our name for the recipe's key.
+fn raised_of_loader(error: data::Error) -> PyErr {
+    let words = |text: &str| text.replace("data.max_unreadable", "max_unreadable");
+    of_kind(&error, PyValueError::new_err, &words)
+}
+
 /// [B, C, H, W], normalised.
 fn floats<'py>(py: Python<'py>, images: &Images) -> PyResult<Bound<'py, PyAny>> {
     let [b, c, t, h, w] = images.shape();
     let whole: Vec<u32> = (0..b as u32).collect();
+    not_forked()?;
     let pixels = compute(py, || {
         patchify(&Tape::inference(), images, [t, h, w], PatchOrder::ChannelsFirst, &whole)
     });

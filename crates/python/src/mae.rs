@@ -4,7 +4,7 @@ use crate::arrays::{images, patches};
 use crate::compute::{Shared, Turn};
 use crate::errors::{raised, refused};
 use crate::masking::{MultiBlockMasking, PatchMasking, indices};
-use crate::model::{Model, array};
+use crate::model::{Made, Model, array};
 use crate::spec::{encoder_spec, normalization};
 use crate::state::{Extras, reference_names};
 use engine::Tape;
@@ -137,13 +137,13 @@ impl PyMae {
     /// As SALT, with a pixel decoder. `loss_type` is "mse" or "smooth_l1"; `norm_pix_loss` normalises
     /// the pixels of each patch; `masking` takes the place of `mask_ratio` and `block_size`.
     #[new]
-    #[pyo3(signature = (encoder_name="vit_base_patch16_224", decoder_embed_dim=512,
+    #[pyo3(signature = (model_or_model_name="vit_base_patch16_224", decoder_embed_dim=512,
         decoder_depth=8, decoder_num_heads=16, mask_ratio=0.75, block_size=1, norm_pix_loss=true,
         loss_type="mse", masking=None, seed=0, *, normalize=None, **encoder_options))]
     #[allow(clippy::too_many_arguments)] // the reference's
     fn new(
         py: Python<'_>,
-        encoder_name: &str,
+        model_or_model_name: &str,
         decoder_embed_dim: usize,
         decoder_depth: usize,
         decoder_num_heads: usize,
@@ -156,7 +156,16 @@ impl PyMae {
         normalize: Option<&Bound<'_, PyAny>>,
         encoder_options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<PyClassInitializer<Self>> {
-        let spec = encoder_spec(encoder_name, encoder_options)?;
+        let spec = encoder_spec(model_or_model_name, encoder_options)?;
+        let made = Made::new(py, &spec, normalization(normalize, spec.channels)?, seed)?;
+        made.arguments.set_item("decoder_embed_dim", decoder_embed_dim)?;
+        made.arguments.set_item("decoder_depth", decoder_depth)?;
+        made.arguments.set_item("decoder_num_heads", decoder_num_heads)?;
+        made.arguments.set_item("mask_ratio", mask_ratio)?;
+        made.arguments.set_item("block_size", block_size)?;
+        made.arguments.set_item("norm_pix_loss", norm_pix_loss)?;
+        made.arguments.set_item("loss_type", loss_type)?;
+        made.arguments.set_item("masking", masking)?;
         let masking = masking_of(masking, mask_ratio, block_size)?;
         masking.validate(spec.grid()).map_err(raised)?;
         let (width, depth) = (decoder_embed_dim, decoder_depth);
@@ -172,11 +181,10 @@ impl PyMae {
         };
         let pixel_norm = if norm_pix_loss { PixelNorm::Joint } else { PixelNorm::None };
         let options = MaeOptions { decoder, covered: Covered::AllMasked, pixel_norm, loss };
-        let bytes = normalization(normalize, spec.channels)?;
         let method = Mae::new(Encoder::new(&spec, seed), options, seed);
         let named = method.parameters();
         let extras = Extras::beside(&named, spec.grid());
-        let model = Model::new(py, reference_names(named), 0, extras, (bytes, seed))?;
+        let model = Model::new(py, reference_names(named), 0, extras, made)?;
         Ok(PyClassInitializer::from(model).add_subclass(Self { method, masking }))
     }
 
@@ -204,14 +212,14 @@ impl PyMae {
         record: bool,
     ) -> PyResult<MAEOutput> {
         let (py, this, model) = (slf.py(), slf.get(), slf.as_super().get());
-        let images = self::images(images, model.bytes())?;
+        let images = self::images(images, model.bytes(), this.method.encoder().spec())?;
         if !model.is_training() {
             return this.reconstructed(py, model.turn(), &images);
         }
         let key = model.next_key();
         let masks = this.masks(images.samples(), context_idx, key)?;
         let ((step, all), recording) = model.turn().record(py, record, |tape| {
-            let (step, all) = this.method.step_with_all(tape, &images, &masks, key)?;
+            let (step, all) = this.method.step_with_all(tape, &images, &masks, Some(key))?;
             let loss = step.loss.clone();
             Ok(((step, all), loss))
         })?;
@@ -225,6 +233,17 @@ impl PyMae {
             context_idx: indices(py, &masks.context)?.unbind(),
             recording: Some((model.turn().clone(), recording)),
         })
+    }
+
+    /// [`Self::__call__`], as torch's modules have it.
+    #[pyo3(signature = (images, *, context_idx=None, record=true))]
+    fn forward(
+        slf: &Bound<'_, Self>,
+        images: &Bound<'_, PyAny>,
+        context_idx: Option<&Bound<'_, PyAny>>,
+        record: bool,
+    ) -> PyResult<MAEOutput> {
+        Self::__call__(slf, images, context_idx, record)
     }
 
     fn __repr__(&self) -> String {

@@ -69,6 +69,19 @@ impl MultiBlockMasking {
         if num_targets < 1 {
             return Err(refused(format!("num_targets must be >= 1, got {num_targets}")));
         }
+        let pairs = [
+            ("context_scale", context_scale),
+            ("target_scale", target_scale),
+            ("context_aspect_ratio", context_aspect_ratio),
+            ("target_aspect_ratio", target_aspect_ratio),
+        ];
+        for (name, (min, max)) in pairs {
+            if !(0.0 < min && min <= max && max.is_finite()) {
+                return Err(refused(format!(
+                    "{name} is ({min}, {max}), expected (min, max), above 0 and min not above max"
+                )));
+            }
+        }
         Ok(Self {
             num_targets,
             context_scale,
@@ -90,6 +103,22 @@ impl MultiBlockMasking {
         step: u64,
     ) -> PyResult<(Indices<'py>, Indices<'py>)> {
         sampled(py, &self.masking(), Grid::image(grid_h, grid_w), batch, (seed, step))
+    }
+
+    /// For copies and pickles.
+    fn __getnewargs__(&self) -> (usize, Pair, Pair, Pair, Pair) {
+        let (contexts, targets) = (self.context_aspect_ratio, self.target_aspect_ratio);
+        (self.num_targets, self.context_scale, self.target_scale, contexts, targets)
+    }
+
+    fn __repr__(&self) -> String {
+        let Self { num_targets, context_scale, target_scale, .. } = self;
+        let (contexts, targets) = (self.context_aspect_ratio, self.target_aspect_ratio);
+        format!(
+            "MultiBlockMasking(num_targets={num_targets}, context_scale={context_scale:?}, \
+             target_scale={target_scale:?}, context_aspect_ratio={contexts:?}, \
+             target_aspect_ratio={targets:?})"
+        )
     }
 }
 
@@ -150,6 +179,16 @@ impl PatchMasking {
         step: u64,
     ) -> PyResult<(Indices<'py>, Indices<'py>)> {
         sampled(py, &self.masking(), Grid::image(grid_h, grid_w), batch, (seed, step))
+    }
+
+    /// For copies and pickles.
+    fn __getnewargs__(&self) -> (f64, usize) {
+        (self.mask_ratio, self.block_size)
+    }
+
+    fn __repr__(&self) -> String {
+        let Self { mask_ratio, block_size } = self;
+        format!("PatchMasking(mask_ratio={mask_ratio:?}, block_size={block_size})")
     }
 }
 

@@ -2,15 +2,16 @@
 
 use crate::arrays::{Normalization, new_array};
 use crate::compute::Turn;
-use crate::errors::raised;
-use crate::parameter::Parameter;
+use crate::errors::{raised, raised_of_weights, warn};
+use crate::parameter::{Parameter, stays_in_place};
+use crate::spec::{Said, USUAL, options_among, options_of};
 use crate::state::{self, Extras, Weight, tensors};
 use engine::{Module, Tensor};
 use numpy::PyArrayDyn;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
-use saltworks::model::{Encoder, StepKey};
-use saltworks::weights::{self, dialect::stable_pretraining_names};
+use pyo3::types::{PyDict, PyMapping};
+use saltworks::model::{Encoder, StepKey, VitSpec};
+use saltworks::weights;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,10 +25,37 @@ pub(crate) struct Model {
     frozen: usize,
     objects: Vec<Py<Parameter>>,
     extras: Extras,
-    bytes: Normalization,
+    bytes: Option<Normalization>,
+    /// The constructor's, for copies and pickles.
+    arguments: Py<PyDict>,
     seed: u64,
     step: AtomicU64,
     training: AtomicBool,
+}
+
+/// What a model is made of beside its weights.
+pub(crate) struct Made<'py> {
+    /// The constructor's arguments that [`Made::new`] does not know, to be added.
+    pub(crate) arguments: Bound<'py, PyDict>,
+    bytes: Option<Normalization>,
+    seed: u64,
+}
+
+impl<'py> Made<'py> {
+    /// Of an encoder of these sizes.
+    pub(crate) fn new(
+        py: Python<'py>,
+        spec: &VitSpec,
+        bytes: Option<Normalization>,
+        seed: u64,
+    ) -> PyResult<Self> {
+        let arguments = options_of(py, spec)?;
+        arguments.set_item("seed", seed)?;
+        if let Some(Normalization { mean, std }) = &bytes {
+            arguments.set_item("normalize", (mean, std))?;
+        }
+        Ok(Self { arguments, bytes, seed })
+    }
 }
 
 impl Model {
@@ -36,21 +64,23 @@ impl Model {
         weights: Vec<Weight>,
         frozen: usize,
         extras: Extras,
-        (bytes, seed): (Normalization, u64),
+        made: Made<'_>,
     ) -> PyResult<Self> {
+        let Made { arguments, bytes, seed } = made;
         let turn = Arc::new(Turn::default());
         let objects = state::parameter_objects(py, &weights, frozen, &turn)?;
         let (step, training) = (AtomicU64::new(0), AtomicBool::new(true));
-        Ok(Self { turn, weights, frozen, objects, extras, bytes, seed, step, training })
+        let arguments = arguments.unbind();
+        Ok(Self { turn, weights, frozen, objects, extras, bytes, arguments, seed, step, training })
     }
 
     pub(crate) fn turn(&self) -> &Arc<Turn> {
         &self.turn
     }
 
-    /// How uint8 images are read.
-    pub(crate) fn bytes(&self) -> &Normalization {
-        &self.bytes
+    /// How uint8 images are read, if that is known.
+    pub(crate) fn bytes(&self) -> Option<&Normalization> {
+        self.bytes.as_ref()
     }
 
     /// What decides the masks of the next call.
@@ -75,6 +105,13 @@ impl Model {
     #[getter]
     fn training(&self) -> bool {
         self.is_training()
+    }
+
+    /// How images are normalised, (means, deviations), as given or as the file says; None where that is
+    /// not known.
+    #[getter]
+    fn normalize(&self) -> Option<(Vec<f32>, Vec<f32>)> {
+        self.bytes.as_ref().map(|bytes| (bytes.mean.clone(), bytes.std.clone()))
     }
 
     /// How many masks were drawn or given: the next call's are a function of seed and step. Set it to
@@ -113,8 +150,11 @@ impl Model {
     }
 
     /// Sets all gradients to zero, in place.
-    fn zero_grad(&self, py: Python<'_>) {
+    #[pyo3(signature = (set_to_none=false))]
+    fn zero_grad(&self, py: Python<'_>, set_to_none: bool) -> PyResult<()> {
+        stays_in_place(set_to_none)?;
         self.turn.compute(py, || self.weights.iter().for_each(|weight| weight.weight.zero_grad()));
+        Ok(())
     }
 
     /// All weights under the reference's keys, as views; what the reference holds beside and never
@@ -124,9 +164,38 @@ impl Model {
     }
 
     /// Gives every weight the value of its name; ValueError, and nothing changed, if one is missing,
-    /// unexpected or of another shape. Values are arrays or tensors of float32.
-    fn load_state_dict(&self, py: Python<'_>, state_dict: &Bound<'_, PyDict>) -> PyResult<()> {
+    /// unexpected or of another shape. Values are arrays or tensors of a floating type.
+    fn load_state_dict(&self, py: Python<'_>, state_dict: &Bound<'_, PyMapping>) -> PyResult<()> {
         state::load_state_dict(py, state_dict, &self.weights, &self.extras, &self.turn)
+    }
+
+    // Copies and pickles: a new model of the same arguments, then its weights and what a subclass adds.
+
+    fn __getnewargs_ex__<'py>(&self, py: Python<'py>) -> ((), Bound<'py, PyDict>) {
+        ((), self.arguments.bind(py).clone())
+    }
+
+    fn __getstate__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
+        let (py, this) = (slf.py(), slf.get());
+        let state = PyDict::new(py);
+        state.set_item("weights", this.state_dict(py)?)?;
+        state.set_item("step", this.step())?;
+        state.set_item("training", this.is_training())?;
+        state.set_item("more", slf.getattr_opt("__dict__")?)?;
+        Ok(state)
+    }
+
+    fn __setstate__(slf: &Bound<'_, Self>, state: &Bound<'_, PyDict>) -> PyResult<()> {
+        let this = slf.get();
+        let weights = state.as_any().get_item("weights")?;
+        this.load_state_dict(slf.py(), weights.cast::<PyMapping>()?)?;
+        this.set_step(state.as_any().get_item("step")?.extract()?);
+        this.training.store(state.as_any().get_item("training")?.extract()?, Ordering::Relaxed);
+        let more = state.as_any().get_item("more")?;
+        if !more.is_none() {
+            slf.getattr("__dict__")?.call_method1("update", (more,))?;
+        }
+        Ok(())
     }
 }
 
@@ -144,7 +213,7 @@ pub(crate) fn array(
 /// `encoder`, else `student`, else `teacher`.
 #[pyfunction]
 pub(crate) fn encoder_weights(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, PyDict>> {
-    let encoder = py.detach(|| weights::Model::open(&path)?.encoder(None)).map_err(raised)?;
+    let encoder = open_model(py, path)?.encoder(None).map_err(raised)?;
     let dict = PyDict::new(py);
     for (name, value) in encoder {
         dict.set_item(name, new_array(py, value.to_vec(), value.shape())?)?;
@@ -152,19 +221,61 @@ pub(crate) fn encoder_weights(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'
     Ok(dict)
 }
 
-/// Gives an encoder the weights of a dictionary under timm's names, or a MaskedEncoder's.
-pub(crate) fn load_encoder(encoder: &Encoder, given: &Bound<'_, PyDict>) -> PyResult<()> {
-    let tensors = tensors(given)?;
-    let masked = tensors.contains_key("vit.pos_embed");
-    let weight = |(name, weight): (String, engine::Parameter)| {
-        if !masked {
-            return Weight { name, second: None, weight };
-        }
-        let (name, second) = stable_pretraining_names(&format!("encoder.{name}"));
-        // A MaskedEncoder is the part of a model that is called `encoder` there.
-        let part = |name: String| name.trim_start_matches("encoder.").to_owned();
-        Weight { name: part(name), second: second.map(part), weight }
-    };
-    let list: Vec<_> = encoder.parameters().into_iter().map(weight).collect();
-    state::assign("the encoder's state dict", tensors, &list, |work| work())
+/// The model in a mapping of arrays or tensors, under any of the names that files have, or a
+/// MaskedEncoder's, which is the part of a model that is called `encoder` there.
+pub(crate) fn model_of(given: &Bound<'_, PyMapping>) -> PyResult<weights::Model> {
+    let mut named = tensors(given)?;
+    if named.contains_key("vit.patch_embed.proj.weight") {
+        named =
+            named.into_iter().map(|(name, tensor)| (format!("encoder.{name}"), tensor)).collect();
+    }
+    weights::Model::of_tensors("the encoder's state dict", named).map_err(raised)
+}
+
+/// Reads a file of weights.
+pub(crate) fn open_model(py: Python<'_>, path: PathBuf) -> PyResult<weights::Model> {
+    py.detach(|| weights::Model::open(&path)).map_err(raised)
+}
+
+/// The encoder of a model, and how its images were normalised if that is known.
+pub(crate) fn encoder_of(
+    py: Python<'_>,
+    model: &weights::Model,
+    said: Said<'_, '_>,
+) -> PyResult<(Encoder, Option<Normalization>)> {
+    let hint = said.hint(&model.encoder(None).map_err(raised)?)?;
+    let loaded = py.detach(|| model.load_encoder(None, hint, None)).map_err(raised_of_weights)?;
+    for note in &loaded.notes {
+        warn(py, &format!("{}: {note}", model.path().display()))?;
+    }
+    let bytes = loaded.normalize.map(|found| Normalization { mean: found.mean, std: found.std });
+    Ok((loaded.encoder, bytes))
+}
+
+/// What SALT's constructor is given to make a student of the encoder in a checkpoint: `kwargs`, that
+/// encoder's sizes, weights and normalisation. ValueError if `kwargs` contradict them.
+#[pyfunction]
+#[pyo3(signature = (ckpt_path, encoder_name=None, **kwargs))]
+pub(crate) fn student_of_checkpoint<'py>(
+    py: Python<'py>,
+    ckpt_path: PathBuf,
+    encoder_name: Option<&str>,
+    kwargs: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let all = kwargs.map_or_else(|| Ok(PyDict::new(py)), |kwargs| kwargs.copy())?;
+    let said = Said { name: encoder_name, options: Some(&options_among(&all)?) };
+    let model = open_model(py, ckpt_path)?;
+    let (encoder, bytes) = encoder_of(py, &model, said)?;
+    let spec = said.agreed(model.path(), encoder.spec())?;
+    all.update(options_of(py, &spec)?.as_mapping())?;
+    let teacher = PyDict::new(py);
+    for (name, weight) in encoder.parameters() {
+        teacher.set_item(name, new_array(py, weight.value().to_vec(), &weight.shape())?)?;
+    }
+    all.set_item("encoder_name", encoder_name.unwrap_or(USUAL))?;
+    all.set_item("teacher_state_dict", teacher)?;
+    if let (Some(bytes), false) = (bytes, all.contains("normalize")?) {
+        all.set_item("normalize", (bytes.mean, bytes.std))?;
+    }
+    Ok(all)
 }

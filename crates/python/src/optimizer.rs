@@ -1,24 +1,44 @@
 //! `saltworks.AdamW`.
 
+use crate::arrays::{floats, new_array};
 use crate::compute::{Turn, forget_recordings, on_threads};
 use crate::errors::{raised, refused};
-use crate::parameter::Parameter;
-use engine::optim;
+use crate::parameter::{Parameter, stays_in_place};
+use engine::{Tensor, optim};
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
-use std::sync::{Arc, Mutex, PoisonError};
+use pyo3::types::{PyDict, PyList, PyTuple};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// torch's AdamW: decoupled weight decay. Weights without a gradient are left alone.
 #[pyclass(frozen, module = "saltworks")]
 pub(crate) struct AdamW {
-    inner: Mutex<optim::AdamW>,
+    inner: Mutex<Inner>,
     entries: Vec<Entry>,
     turns: Vec<Arc<Turn>>,
     /// A dictionary for each group: `params`, `lr` and `weight_decay`. The last two may be changed
     /// between steps, as a schedule does.
     #[pyo3(get)]
-    param_groups: Py<PyList>,
+    param_groups: Py<PyTuple>,
+}
+
+/// The arithmetic, and what it is made of.
+struct Inner {
+    adamw: optim::AdamW,
+    betas: (f64, f64),
+    eps: f32,
+}
+
+impl Inner {
+    fn new(betas: (f64, f64), eps: f32) -> PyResult<Self> {
+        if ![betas.0, betas.1].iter().all(|beta| (0.0..1.0).contains(beta)) {
+            return Err(refused(format!("betas are {betas:?}, expected numbers of 0 to below 1")));
+        }
+        if !(eps.is_finite() && eps >= 0.0) {
+            return Err(refused(format!("eps is {eps}, expected a number of 0 or more")));
+        }
+        Ok(Self { adamw: optim::AdamW::new(betas, eps), betas, eps })
+    }
 }
 
 /// A parameter, its group, and the name its moments are kept by.
@@ -73,6 +93,54 @@ impl AdamW {
     }
 }
 
+impl AdamW {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A step that panicked left whole moments.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The parameters of a group, by their places among all.
+    fn places(&self, group: usize) -> Vec<usize> {
+        let of_group = |(_, entry): &(usize, &Entry)| entry.group == group;
+        self.entries.iter().enumerate().filter(of_group).map(|(place, _)| place).collect()
+    }
+
+    /// The optimizer that `state` and its `groups` describe.
+    fn restored(&self, groups: &[Bound<'_, PyAny>], state: &Bound<'_, PyAny>) -> PyResult<Inner> {
+        let constants = |group: &Bound<'_, PyAny>| -> PyResult<((f64, f64), f32)> {
+            Ok((group.get_item("betas")?.extract()?, group.get_item("eps")?.extract()?))
+        };
+        let all = groups.iter().map(constants).collect::<PyResult<Vec<_>>>()?;
+        if all.iter().any(|found| *found != all[0]) {
+            return Err(refused("the groups of the state have several betas or eps, expected one"));
+        }
+        let mut made = Inner::new(all[0].0, all[0].1)?;
+        for (place, entry) in self.entries.iter().enumerate() {
+            if !state.contains(place)? {
+                continue;
+            }
+            let one = state.get_item(place)?;
+            if one.contains("max_exp_avg_sq")? {
+                return Err(refused("the state is of amsgrad, which is not computed here"));
+            }
+            let moment = |name: &str| {
+                let (values, shape) = floats(name, &one.get_item(name)?)?;
+                if shape != entry.weight.shape() {
+                    let expected = entry.weight.shape();
+                    return Err(refused(format!(
+                        "{name} of parameter {place} is {shape:?}, expected {expected:?}"
+                    )));
+                }
+                Ok(Tensor::from_vec(values, &shape))
+            };
+            let step: f64 = one.get_item("step")?.call_method0("__float__")?.extract()?;
+            let (first, second) = (moment("exp_avg")?, moment("exp_avg_sq")?);
+            made.adamw.restore(&entry.name, &first, &second, step as u64).map_err(raised)?;
+        }
+        Ok(made)
+    }
+}
+
 #[pymethods]
 impl AdamW {
     /// `params`: parameters, or dictionaries with `params` and perhaps `lr` and `weight_decay`.
@@ -86,12 +154,7 @@ impl AdamW {
         eps: f32,
         weight_decay: f64,
     ) -> PyResult<Self> {
-        if ![betas.0, betas.1].iter().all(|beta| (0.0..1.0).contains(beta)) {
-            return Err(refused(format!("betas are {betas:?}, expected numbers of 0 to below 1")));
-        }
-        if !(eps.is_finite() && eps >= 0.0) {
-            return Err(refused(format!("eps is {eps}, expected a number of 0 or more")));
-        }
+        let inner = Mutex::new(Inner::new(betas, eps)?);
         let param_groups = groups(py, params, lr, weight_decay)?;
         let (mut entries, mut all) = (Vec::<Entry>::new(), Vec::new());
         for (group, dict) in param_groups.iter().enumerate() {
@@ -109,8 +172,10 @@ impl AdamW {
         if entries.is_empty() {
             return Err(refused("params hold no parameter, expected one or more"));
         }
-        let (inner, turns) = (Mutex::new(optim::AdamW::new(betas, eps)), turns_of(&all));
-        let made = Self { inner, entries, turns, param_groups: param_groups.unbind() };
+        let turns = turns_of(&all);
+        // Tuples: a group or a parameter that is added or taken away later would not be noticed.
+        let param_groups = PyTuple::new(py, param_groups)?.unbind();
+        let made = Self { inner, entries, turns, param_groups };
         made.rates(py)?;
         Ok(made)
     }
@@ -119,8 +184,7 @@ impl AdamW {
     fn step(&self, py: Python<'_>) -> PyResult<()> {
         let rates = self.rates(py)?;
         in_turn(py, &self.turns, true, || {
-            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-            inner.step(self.entries.iter().map(|entry| {
+            self.lock().adamw.step(self.entries.iter().map(|entry| {
                 let (lr, weight_decay) = rates[entry.group];
                 (entry.name.as_str(), &entry.weight, lr, weight_decay)
             }));
@@ -129,10 +193,74 @@ impl AdamW {
     }
 
     /// Sets all gradients to zero, in place.
-    fn zero_grad(&self, py: Python<'_>) {
+    #[pyo3(signature = (set_to_none=false))]
+    fn zero_grad(&self, py: Python<'_>, set_to_none: bool) -> PyResult<()> {
+        stays_in_place(set_to_none)?;
         in_turn(py, &self.turns, false, || {
             self.entries.iter().for_each(|entry| entry.weight.zero_grad());
         });
+        Ok(())
+    }
+
+    /// Moments, step counts and rates as arrays and numbers, laid out as torch.optim.AdamW's.
+    fn state_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let (inner, state) = (self.lock(), PyDict::new(py));
+        let moments = inner.adamw.state().map(|(name, first, second, step)| {
+            let one = PyDict::new(py);
+            one.set_item("step", step as f64)?;
+            one.set_item("exp_avg", new_array(py, first.to_vec(), first.shape())?)?;
+            one.set_item("exp_avg_sq", new_array(py, second.to_vec(), second.shape())?)?;
+            // Entries are called by their place.
+            state.set_item(name.parse::<usize>()?, one)
+        });
+        moments.collect::<PyResult<()>>()?;
+        let dict = PyDict::new(py);
+        dict.set_item("state", state)?;
+        let groups = PyList::empty(py);
+        for (place, (lr, weight_decay)) in self.rates(py)?.into_iter().enumerate() {
+            let group = PyDict::new(py);
+            group.set_item("lr", lr)?;
+            group.set_item("betas", inner.betas)?;
+            group.set_item("eps", inner.eps)?;
+            group.set_item("weight_decay", weight_decay)?;
+            group.set_item("params", self.places(place))?;
+            groups.append(group)?;
+        }
+        dict.set_item("param_groups", groups)?;
+        Ok(dict)
+    }
+
+    /// Takes up a `state_dict`, this class's or torch.optim.AdamW's, of parameters in the same order;
+    /// ValueError, and nothing changed, if it does not fit.
+    fn load_state_dict(&self, py: Python<'_>, state_dict: &Bound<'_, PyAny>) -> PyResult<()> {
+        let groups: Vec<Bound<'_, PyAny>> = state_dict.get_item("param_groups")?.extract()?;
+        let own = self.param_groups.bind(py);
+        if groups.len() != own.len() {
+            let (found, expected) = (groups.len(), own.len());
+            return Err(refused(format!(
+                "the state has {found} param_groups, expected {expected}"
+            )));
+        }
+        let mut rates = Vec::new();
+        for (place, group) in groups.iter().enumerate() {
+            let (found, expected): (Vec<usize>, _) =
+                (group.get_item("params")?.extract()?, self.places(place));
+            if found != expected {
+                let (found, expected) = (found.len(), expected.len());
+                return Err(refused(format!(
+                    "group {place} of the state has {found} parameters, expected {expected}, in the \
+                     same order"
+                )));
+            }
+            rates.push((group.get_item("lr")?, group.get_item("weight_decay")?));
+        }
+        let made = self.restored(&groups, &state_dict.get_item("state")?)?;
+        for (group, (lr, weight_decay)) in own.iter().zip(rates) {
+            group.set_item("lr", lr.call_method0("__float__")?)?;
+            group.set_item("weight_decay", weight_decay.call_method0("__float__")?)?;
+        }
+        *self.lock() = made;
+        Ok(())
     }
 
     fn __repr__(&self) -> String {
@@ -164,14 +292,14 @@ fn groups<'py>(
                 let expected = "expected params, lr and weight_decay";
                 return Err(refused(format!("a group of params has {name:?}, {expected}")));
             }
-            let value = if name == "params" { listed(&value)?.into_any() } else { value };
+            let value = if name == "params" { tuple(&value)?.into_any() } else { value };
             group.set_item(key, value)?;
         }
         groups.append(group)?;
     }
     if !bare.is_empty() {
         let group = PyDict::new(py);
-        group.set_item("params", bare)?;
+        group.set_item("params", bare.to_tuple())?;
         group.set_item("lr", lr)?;
         group.set_item("weight_decay", weight_decay)?;
         groups.insert(0, group)?;
@@ -179,12 +307,8 @@ fn groups<'py>(
     Ok(groups)
 }
 
-fn listed<'py>(params: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
-    let list = PyList::empty(params.py());
-    for parameter in params.try_iter()? {
-        list.append(parameter?)?;
-    }
-    Ok(list)
+fn tuple<'py>(params: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
+    PyTuple::new(params.py(), params.try_iter()?.collect::<PyResult<Vec<_>>>()?)
 }
 
 /// Scales all gradients so that their L2 norm together is at most `max_norm`; the norm they had. As

@@ -2,6 +2,7 @@
 
 use crate::arrays::{grad_view, value_view};
 use crate::compute::{Turn, change};
+use crate::errors::refused;
 use numpy::PyArrayDyn;
 use pyo3::prelude::*;
 use std::sync::Arc;
@@ -68,8 +69,11 @@ impl Parameter {
     }
 
     /// Sets the gradient to zero, in place.
-    fn zero_grad(&self, py: Python<'_>) {
+    #[pyo3(signature = (set_to_none=false))]
+    fn zero_grad(&self, py: Python<'_>, set_to_none: bool) -> PyResult<()> {
+        stays_in_place(set_to_none)?;
         change_gradients(py, &self.turn, || self.inner.zero_grad());
+        Ok(())
     }
 
     /// `data`, for numpy.asarray.
@@ -79,17 +83,34 @@ impl Parameter {
         dtype: Option<Bound<'py, PyAny>>,
         copy: Option<bool>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let data = value_view(slf).into_any();
-        let data = if copy == Some(true) { data.call_method0("copy")? } else { data };
-        match dtype {
-            None => Ok(data),
-            Some(dtype) => data.call_method1("astype", (dtype,)),
+        let (py, data) = (slf.py(), value_view(slf).into_any());
+        let wanted = py
+            .import("numpy")?
+            .call_method1("dtype", (dtype.unwrap_or(data.getattr("dtype")?),))?;
+        match (wanted.eq(data.getattr("dtype")?)?, copy) {
+            (true, None | Some(false)) => Ok(data),
+            (true, Some(true)) => data.call_method0("copy"),
+            (false, None | Some(true)) => data.call_method1("astype", (wanted,)),
+            (false, Some(false)) => {
+                Err(refused(format!("copy=False: a parameter is float32, {wanted} needs a copy")))
+            }
         }
     }
 
     fn __repr__(&self) -> String {
         format!("Parameter({:?}, shape={:?})", self.name, self.inner.shape())
     }
+}
+
+/// Refuses torch's `set_to_none`, for which gradients would have to leave their place.
+pub(crate) fn stays_in_place(set_to_none: bool) -> PyResult<()> {
+    if set_to_none {
+        return Err(refused(
+            "zero_grad: gradients are set to zero in place, as there may be views of them. Leave out \
+             set_to_none=True",
+        ));
+    }
+    Ok(())
 }
 
 /// Changes gradients in turn; recordings stay good.

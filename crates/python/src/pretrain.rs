@@ -1,14 +1,15 @@
 //! `saltworks.pretrain`: a whole run.
 
 use crate::compute::on_threads;
-use crate::errors::{of_kind, raised};
+use crate::errors::of_kind;
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::{PyDict, PyList, PyMapping};
 use saltworks::cli::{self, Asked, Failure};
 use saltworks::recipe::{self, Recipe};
 use saltworks::report::StepReport;
 use saltworks::train::Stop;
+use std::error::Error;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, TryRecvError, channel};
@@ -29,23 +30,24 @@ type Told = (String, StepReport, Sender<bool>);
 
 /// Trains and probes all stages of a recipe, as `saltworks pretrain`; the keys are in
 /// crates/saltworks/src/recipe/schema.rs (`threads` is RAYON_NUM_THREADS's here). `recipe` is a
-/// dictionary of them, a TOML file, or None for the quickstart (for the run's own with `resume`); `set`
-/// holds "key=value" changes. A run in `out` that was cut short goes on where it stood.
+/// dictionary of them, a TOML file or its text, or None for the quickstart (for the run's own with
+/// `resume`); `set` holds "key=value" changes. A run in `out` that was cut short goes on where it stood.
 /// `callback(step)` hears of every step, a dictionary of its numbers; what it raises, and
 /// KeyboardInterrupt, end the run after a checkpoint. Gives {"out", "encoders", "probes"}.
 #[pyfunction]
-#[pyo3(signature = (recipe=None, *, out="runs/quickstart".into(), callback=None, set=vec![],
+#[pyo3(signature = (recipe=None, *, out="runs/quickstart".into(), callback=None, set=None,
     resume=false, overwrite=false))]
 pub(crate) fn pretrain<'py>(
     py: Python<'py>,
     recipe: Option<&Bound<'py, PyAny>>,
     out: PathBuf,
     callback: Option<&Bound<'py, PyAny>>,
-    set: Vec<String>,
+    set: Option<&Bound<'py, PyAny>>,
     resume: bool,
     overwrite: bool,
 ) -> PyResult<Bound<'py, PyDict>> {
     let own = resume.then(|| out.join("recipe.toml"));
+    let set = set.map_or_else(|| Ok(Vec::new()), changes)?;
     let recipe = recipe_of(py, recipe, own, &set)?;
     let place = Asked { out, resume, overwrite };
     let stop = Stop::default();
@@ -74,6 +76,8 @@ pub(crate) fn pretrain<'py>(
         }
         py.detach(|| run.join())
     });
+    // What the run computed in, which nobody here may want again.
+    engine::pool::release();
     match (failed, ended) {
         (Some(error), _) => Err(error),
         (None, Ok(ended)) => ended.and_then(|()| results(py, &recipe, &place.out)),
@@ -88,17 +92,52 @@ fn recipe_of(
     own: Option<PathBuf>,
     set: &[String],
 ) -> PyResult<Recipe> {
-    let Some(given) = given else { return recipe::load(own.as_deref(), set).map_err(raised) };
-    if !given.is_instance_of::<PyDict>() {
-        return recipe::load(Some(&given.extract::<PathBuf>()?), set).map_err(raised);
+    let Some(given) = given else { return recipe::load(own.as_deref(), set).map_err(asked) };
+    if given.cast::<PyMapping>().is_ok() {
+        let plain = py.import("saltworks._recipe")?;
+        let text: String = plain.call_method1("as_json", (given,))?.extract()?;
+        let keys = serde_json::from_str(&text)
+            .map_err(|problem| PyValueError::new_err(format!("the recipe given: {problem}")))?;
+        return recipe::from_json(&keys, set).map_err(asked);
     }
-    let options = PyDict::new(py);
-    options.set_item("default", py.import("os")?.getattr("fspath")?)?;
-    let text: String =
-        py.import("json")?.call_method("dumps", (given,), Some(&options))?.extract()?;
-    let keys = serde_json::from_str(&text)
-        .map_err(|problem| PyValueError::new_err(format!("the recipe given: {problem}")))?;
-    recipe::from_json(&keys, set).map_err(raised)
+    match given.extract::<String>() {
+        // No file is called so.
+        Ok(text) if text.contains('\n') => {
+            recipe::from_text("the recipe given", &text, set).map_err(asked)
+        }
+        _ => recipe::load(Some(&given.extract::<PathBuf>()?), set).map_err(asked),
+    }
+}
+
+/// `set`: a list of changes, or one.
+fn changes(set: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
+    match set.extract::<String>() {
+        Ok(one) => Ok(vec![one]),
+        Err(_) => set.extract(),
+    }
+}
+
+/// What is wrong with what was asked.
+fn asked(error: impl Error + 'static) -> PyErr {
+    in_our_words(&error, PyValueError::new_err)
+}
+
+/// The library's errors speak of the program's options; Python's have other names.
+fn in_our_words(error: &(dyn Error + 'static), kind: fn(String) -> PyErr) -> PyErr {
+    of_kind(error, kind, &our_words)
+}
+
+fn our_words(text: &str) -> String {
+    const WORDS: [(&str, &str); 7] = [
+        ("`saltworks pretrain --resume --out", "`saltworks.pretrain(resume=True) with out="),
+        ("--resume --out", "resume=True with out"),
+        ("--overwrite", "overwrite=True"),
+        ("--resume", "resume=True"),
+        ("--out", "out"),
+        ("--set ", "set "),
+        ("saltworks pretrain", "saltworks.pretrain"),
+    ];
+    WORDS.iter().fold(text.to_owned(), |text, (theirs, ours)| text.replace(theirs, ours))
 }
 
 /// The run, on the engine's threads.
@@ -108,9 +147,9 @@ fn run(recipe: &Recipe, place: &Asked, stop: &Stop, told: Option<Sender<Told>>) 
         _ => ControlFlow::Continue(()),
     });
     done.map_err(|failure| match failure {
-        Failure::Asked(error) => of_kind(&*error, PyValueError::new_err),
-        Failure::Run(error) => of_kind(&*error, PyRuntimeError::new_err),
-        Failure::Interrupted { text, .. } => PyKeyboardInterrupt::new_err(text),
+        Failure::Asked(error) => in_our_words(&*error, PyValueError::new_err),
+        Failure::Run(error) => in_our_words(&*error, PyRuntimeError::new_err),
+        Failure::Interrupted { text, .. } => PyKeyboardInterrupt::new_err(our_words(&text)),
     })
 }
 

@@ -1,20 +1,21 @@
 //! `saltworks.SALT`: stage 2.
 
-use crate::arrays::{Normalization, images, patches};
+use crate::arrays::{images, patches};
 use crate::compute::{Shared, Turn};
 use crate::errors::{raised, refused};
 use crate::masking::{Indices, MultiBlockMasking, Pair, indices};
-use crate::model::{Model, array, encoder_weights, load_encoder};
+use crate::model::{Made, Model, array, model_of, student_of_checkpoint};
 use crate::spec::{encoder_spec, normalization};
 use crate::state::{Extras, reference_names};
 use engine::Module;
 use engine::ops::{Images, LossKind};
 use numpy::PyArrayDyn;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyType};
+use pyo3::types::{PyDict, PyMapping, PyType};
 use saltworks::mask::{Masking, Masks};
 use saltworks::method::{Method, Salt, SaltOptions, Step, embed};
 use saltworks::model::{Encoder, StepKey, TransformerSpec, VitSpec};
+use saltworks::weights;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -76,10 +77,10 @@ pub(crate) struct PySalt {
 }
 
 /// What a SALT is made of beside its encoders.
-struct Settings {
+struct Settings<'py> {
     predictor: TransformerSpec,
     masking: Masking,
-    bytes: Normalization,
+    made: Made<'py>,
     seed: u64,
 }
 
@@ -88,9 +89,9 @@ impl PySalt {
         py: Python<'_>,
         teacher: Encoder,
         spec: &VitSpec,
-        settings: Settings,
+        settings: Settings<'_>,
     ) -> PyResult<PyClassInitializer<Self>> {
-        let Settings { predictor, masking, bytes, seed } = settings;
+        let Settings { predictor, masking, made, seed } = settings;
         predictor.check("predictor").map_err(raised)?;
         masking.validate(spec.grid()).map_err(raised)?;
         let options = SaltOptions { predictor, loss: LossKind::L1, target_layer_norm: false };
@@ -100,7 +101,7 @@ impl PySalt {
         let frozen = frozen.into_iter().map(|(name, weight)| (format!("teacher.{name}"), weight));
         let named = frozen.chain(method.parameters()).collect();
         let extras = Extras::beside(&named, spec.grid());
-        let model = Model::new(py, reference_names(named), count, extras, (bytes, seed))?;
+        let model = Model::new(py, reference_names(named), count, extras, made)?;
         Ok(PyClassInitializer::from(model).add_subclass(Self { method, masking }))
     }
 
@@ -145,7 +146,7 @@ impl PySalt {
     /// `encoder_name` is timm's (vit_tiny_patch16_224); further keyword arguments change its sizes, as
     /// timm's of the same names: img_size, patch_size, in_chans, embed_dim, depth, num_heads,
     /// mlp_ratio, class_token, reg_tokens, no_embed_class, init_values, qk_norm, drop_path_rate.
-    /// `teacher_state_dict` holds the teacher's weights, under timm's names or a MaskedEncoder's.
+    /// `teacher_state_dict` holds the teacher's weights as a file would (an encoder's, a MAE's, ...).
     /// `seed` decides first weights and masks. `normalize` is how uint8 images are read.
     #[new]
     #[pyo3(signature = (encoder_name="vit_tiny_patch16_224", predictor_embed_dim=384,
@@ -164,7 +165,7 @@ impl PySalt {
         target_scale: Pair,
         context_aspect_ratio: Pair,
         target_aspect_ratio: Pair,
-        teacher_state_dict: Option<&Bound<'_, PyDict>>,
+        teacher_state_dict: Option<&Bound<'_, PyMapping>>,
         seed: u64,
         normalize: Option<&Bound<'_, PyAny>>,
         encoder_options: Option<&Bound<'_, PyDict>>,
@@ -180,32 +181,37 @@ impl PySalt {
         .masking();
         let (width, depth) = (predictor_embed_dim, predictor_depth);
         let predictor = TransformerSpec { width, depth, heads: predictor_num_heads };
-        let bytes = normalization(normalize, spec.channels)?;
+        let made = Made::new(py, &spec, normalization(normalize, spec.channels)?, seed)?;
+        made.arguments.set_item("predictor_embed_dim", predictor_embed_dim)?;
+        made.arguments.set_item("predictor_depth", predictor_depth)?;
+        made.arguments.set_item("predictor_num_heads", predictor_num_heads)?;
+        made.arguments.set_item("num_targets", num_targets)?;
+        made.arguments.set_item("context_scale", context_scale)?;
+        made.arguments.set_item("target_scale", target_scale)?;
+        made.arguments.set_item("context_aspect_ratio", context_aspect_ratio)?;
+        made.arguments.set_item("target_aspect_ratio", target_aspect_ratio)?;
         // Another seed: a student that begins as its teacher would have nothing to learn.
         let teacher = Encoder::new(&spec, !seed);
         if let Some(given) = teacher_state_dict {
-            load_encoder(&teacher, given)?;
+            let (model, parameters) = (model_of(given)?, teacher.parameters());
+            let weights = model.encoder(None).map_err(raised)?;
+            weights::assign(model.path(), &weights, &parameters).map_err(raised)?;
         }
-        Self::build(py, teacher, &spec, Settings { predictor, masking, bytes, seed })
+        Self::build(py, teacher, &spec, Settings { predictor, masking, made, seed })
     }
 
-    /// Stage 2 from a checkpoint of stage 1: its encoder teaches. `kwargs` are the constructor's.
+    /// Stage 2 from a checkpoint, by default of stage 1: the encoder in it teaches (of a SALT its
+    /// student), a new student of its sizes learns. `kwargs` are the constructor's; sizes need not be
+    /// given, and may not contradict the file's.
     #[classmethod]
-    #[pyo3(signature = (ckpt_path, encoder_name="vit_tiny_patch16_224", **kwargs))]
+    #[pyo3(signature = (ckpt_path, encoder_name=None, **kwargs))]
     fn from_checkpoint<'py>(
         class: &Bound<'py, PyType>,
         ckpt_path: PathBuf,
-        encoder_name: &str,
+        encoder_name: Option<&str>,
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let py = class.py();
-        let teacher = encoder_weights(py, ckpt_path)?;
-        let all = PyDict::new(py);
-        if let Some(kwargs) = kwargs {
-            all.update(kwargs.as_mapping())?;
-        }
-        all.set_item("encoder_name", encoder_name)?;
-        all.set_item("teacher_state_dict", teacher)?;
+        let all = student_of_checkpoint(class.py(), ckpt_path, encoder_name, kwargs)?;
         class.call((), Some(&all))
     }
 
@@ -234,14 +240,14 @@ impl PySalt {
         record: bool,
     ) -> PyResult<SALTOutput> {
         let (py, this, model) = (slf.py(), slf.get(), slf.as_super().get());
-        let images = self::images(images, model.bytes())?;
+        let images = self::images(images, model.bytes(), this.method.encoder().spec())?;
         if !model.is_training() {
             return this.embedded(py, model.turn(), &images);
         }
         let key = model.next_key();
         let masks = this.masks(images.samples(), (context_idx, target_idx), key)?;
         let (step, recording) = model.turn().record(py, record, |tape| {
-            let step = this.method.step(tape, &images, &masks, key)?;
+            let step = this.method.step(tape, &images, &masks, Some(key))?;
             let loss = step.loss.clone();
             Ok((step, loss))
         })?;
@@ -259,6 +265,18 @@ impl PySalt {
             target_idx: Some(indices(py, &masks.target)?.unbind()),
             recording: Some((model.turn().clone(), recording)),
         })
+    }
+
+    /// [`Self::__call__`], as torch's modules have it.
+    #[pyo3(signature = (images, *, context_idx=None, target_idx=None, record=true))]
+    fn forward(
+        slf: &Bound<'_, Self>,
+        images: &Bound<'_, PyAny>,
+        context_idx: Option<&Bound<'_, PyAny>>,
+        target_idx: Option<&Bound<'_, PyAny>>,
+        record: bool,
+    ) -> PyResult<SALTOutput> {
+        Self::__call__(slf, images, context_idx, target_idx, record)
     }
 
     /// The masks that the next call would draw: (context_idx [1, K], target_idx [1, M]).

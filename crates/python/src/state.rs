@@ -6,7 +6,7 @@ use crate::errors::{raised, refused};
 use crate::parameter::{Parameter, change_values};
 use engine::Tensor;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyMapping};
 use saltworks::mask::Grid;
 use saltworks::weights::dialect::{stable_pretraining, stable_pretraining_names};
 use saltworks::weights::{self, Named as NamedTensors};
@@ -97,7 +97,7 @@ pub(crate) fn state_dict<'py>(
 /// of a tensor and what the reference never reads may be absent.
 pub(crate) fn load_state_dict(
     py: Python<'_>,
-    given: &Bound<'_, PyDict>,
+    given: &Bound<'_, PyMapping>,
     weights: &[Weight],
     extras: &Extras,
     turn: &Turn,
@@ -132,13 +132,35 @@ pub(crate) fn assign(
     turn(&|| weights::assign(Path::new(what), &tensors, &named)).map_err(raised)
 }
 
-/// A dictionary of arrays or tensors.
-pub(crate) fn tensors(given: &Bound<'_, PyDict>) -> PyResult<NamedTensors> {
+/// Refuses two values for one weight: the reference has a patch embedding under two names.
+fn expect_one_value_each(tensors: &NamedTensors) -> PyResult<()> {
+    for (second, again) in tensors {
+        let Some((owner, rest)) = second.split_once("patch_embed.") else { continue };
+        let name = format!("{owner}vit.patch_embed.{rest}");
+        let Some(first) = tensors.get(&name) else { continue };
+        if again.shape() != first.shape() || !same_bits(again, first) {
+            return Err(refused(format!(
+                "the state dict: {name} and {second} are two names of one weight, and hold different \
+                 values. Leave one of them out"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn same_bits(a: &Tensor, b: &Tensor) -> bool {
+    let bits = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits();
+    a.as_slice().iter().zip(b.as_slice()).all(bits)
+}
+
+/// A mapping of arrays or tensors.
+pub(crate) fn tensors(given: &Bound<'_, PyMapping>) -> PyResult<NamedTensors> {
     let mut tensors = NamedTensors::new();
-    for (name, value) in given.iter() {
-        let name: String = name.extract()?;
+    for item in given.items()?.iter() {
+        let (name, value): (String, Bound<'_, PyAny>) = item.extract()?;
         let (values, shape) = floats(&name, &value)?;
         tensors.insert(name, Tensor::from_vec(values, &shape));
     }
+    expect_one_value_each(&tensors)?;
     Ok(tensors)
 }

@@ -10,6 +10,7 @@ from stable_pretraining.methods.salt import SALT
 
 OPTIONS = dict(img_size=32, patch_size=8, in_chans=3, embed_dim=48, depth=3, num_heads=4)
 SIZES = dict(encoder_name="vit_tiny_patch16_224", **OPTIONS)
+MAE_SIZES = dict(model_or_model_name="vit_tiny_patch16_224", **OPTIONS)
 
 
 class Small:
@@ -69,4 +70,4 @@ def with_masks(model, context, target=None):
     return model
 
 
-__all__ = ["MaskedEncoder", "SIZES", "reference_mae", "reference_salt", "with_masks"]
+__all__ = ["MAE_SIZES", "MaskedEncoder", "SIZES", "reference_mae", "reference_salt", "with_masks"]

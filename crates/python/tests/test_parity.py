@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import saltworks
-from reference import SIZES, reference_mae, reference_salt, with_masks
+from reference import MAE_SIZES, SIZES, reference_mae, reference_salt, with_masks
 
 FORWARD, GRADIENT = 1e-5, 1e-4  # relative L2: rounding of f32 through a few blocks is a tenth of it
 
@@ -85,7 +85,7 @@ def test_eval_gives_the_references_embedding(salts):
 def test_mae_gives_the_references_outputs_and_gradients(block, norm):
     masking = saltworks.MultiBlockMasking() if block else saltworks.PatchMasking(0.5)
     theirs = reference_mae(norm_pix_loss=norm)
-    ours = saltworks.MAE(**SIZES, decoder_embed_dim=48, decoder_depth=2, decoder_num_heads=4,
+    ours = saltworks.MAE(**MAE_SIZES, decoder_embed_dim=48, decoder_depth=2, decoder_num_heads=4,
                          masking=masking, norm_pix_loss=norm)
     ours.load_state_dict(copied(theirs))
     output = ours(images())
@@ -101,7 +101,7 @@ def test_mae_gives_the_references_outputs_and_gradients(block, norm):
 
 def test_mae_in_eval_mode_reconstructs_as_the_reference():
     theirs = reference_mae().eval()
-    ours = saltworks.MAE(**SIZES, decoder_embed_dim=48, decoder_depth=2, decoder_num_heads=4).eval()
+    ours = saltworks.MAE(**MAE_SIZES, decoder_embed_dim=48, decoder_depth=2, decoder_num_heads=4).eval()
     ours.load_state_dict(copied(theirs))
     output, wanted = ours(images()), theirs(images())
     assert_close("predictions", output.predictions, wanted.predictions.detach(), FORWARD)

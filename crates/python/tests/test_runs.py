@@ -65,6 +65,44 @@ def test_a_loader_of_nothing_is_refused(tmp_path):
         saltworks.Loader("builtin:fashion-mnist", dtype="int8")
 
 
+@pytest.fixture
+def photos(tmp_path):
+    """Nine images of nine greys, the last one broken."""
+    image = pytest.importorskip("PIL.Image")
+    for number in range(9):
+        image.new("L", (16, 16), 20 * number).save(tmp_path / f"{number}.png")
+    (tmp_path / "8.png").write_bytes(b"no image")
+    return tmp_path
+
+
+def test_rows_of_a_loader_in_order_are_the_images_or_an_error(photos):
+    loader = saltworks.Loader(photos, batch=4, size=16, channels=1)
+    with pytest.raises(ValueError, match="8.png"):
+        list(loader)
+    # A share of one half would be four; each is named once.
+    loader = saltworks.Loader(photos, batch=9, size=16, channels=1, max_unreadable=0.5, dtype="uint8")
+    with pytest.warns(UserWarning, match="image 8 cannot be read, the next one stands for it.*8.png") as said:
+        (images, _), = list(loader)
+        list(loader)
+    assert len(said) == 1 and loader.unreadable == [8]
+    assert images[:, 0, 0, 0].tolist() == [0, 20, 40, 60, 80, 100, 120, 140, 0]
+    (photos / "7.png").write_bytes(b"no image")
+    loader = saltworks.Loader(photos, batch=3, size=16, channels=1, shuffle=True)
+    # One of nine is the hundredth, rounded up: the second ends it, whichever epoch meets it.
+    with pytest.warns(UserWarning, match="cannot be read"), pytest.raises(ValueError, match="2 of"):
+        for _ in range(3):
+            list(loader)
+
+
+def test_a_loader_normalises_as_a_model_does():
+    encoder = saltworks.Encoder(img_size=28, patch_size=7, in_chans=1, embed_dim=32, depth=1, num_heads=2,
+                                normalize=(0.25, 0.5))
+    options = dict(batch=10, size=28, channels=1)
+    floats, _ = next(iter(saltworks.Loader("builtin:fashion-mnist", **options, normalize=encoder)))
+    want, _ = next(iter(saltworks.Loader("builtin:fashion-mnist", **options, normalize=(0.25, 0.5))))
+    assert np.array_equal(floats, want)
+
+
 def test_a_run_tells_its_steps_and_leaves_encoders(tmp_path):
     steps = []
     # A callback may compute.
@@ -86,8 +124,13 @@ def test_a_run_tells_its_steps_and_leaves_encoders(tmp_path):
     assert features.cls.shape == features.mean.shape == (8, 32)
     assert features.patches.shape == (8, 16, 32)
     assert np.allclose(features.patches.mean(axis=1), features.mean, atol=1e-5)
-    with pytest.raises(ValueError, match="holds a run already"):
+    # Its files tell how its images were normalised: by the recipe's default.
+    assert encoder.normalize == ([0.5], [0.5])
+    with pytest.raises(ValueError, match="holds a run already") as error:
         saltworks.pretrain(TINY, out=tmp_path / "run")
+    assert "overwrite=True" in str(error.value) and "--" not in str(error.value)
+    student = saltworks.SALT.from_checkpoint(done["encoders"]["teacher"], predictor_depth=1)
+    assert (student.embed_dim, student.grid) == (32, (4, 4))
 
 
 def test_an_encoder_gives_timms_features(tmp_path):
@@ -150,6 +193,21 @@ def test_recipes_that_cannot_be_are_refused(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         saltworks.pretrain(TINY | change, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_recipes_hold_numpys_numbers_paths_and_toml(tmp_path):
+    recipe = {**TINY, "seed": np.int64(3), "stage": ({**TINY["stage"][0], "steps": np.uint8(2), "lr": np.float32(0.5)},)}
+    saltworks.pretrain(recipe, out=tmp_path / "run", set="probe.k=5")
+    kept = (tmp_path / "run/recipe.toml").read_text()
+    assert "seed = 3" in kept and "lr = 0.5" in kept
+    saltworks.pretrain(kept, out=tmp_path / "text")
+    assert (tmp_path / "text/recipe.toml").read_text() == kept
+    for change, message in [
+        ({"seed": None}, r"recipe\.seed is None: no recipe holds that. Leave the key out"),
+        ({"stage": [{"lr": 1j}]}, r"recipe\.stage\[0\]\.lr is 1j"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            saltworks.pretrain(TINY | change, out=tmp_path / "none")
 
 
 def test_a_recipe_file_that_is_not_there_is_named(tmp_path):

@@ -1,7 +1,11 @@
 """saltworks.torch in torch's own training loops, against stable-pretraining's modules."""
 
 import copy
+import io
 import pickle
+import subprocess
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -9,12 +13,11 @@ import torch
 
 import saltworks
 import saltworks.torch
-from reference import SIZES, reference_mae, reference_salt, with_masks
+from reference import MAE_SIZES, SIZES, reference_mae, reference_salt, with_masks
 from test_parity import assert_close, copied, images
 
 PREDICTOR = dict(predictor_embed_dim=48, predictor_depth=2, predictor_num_heads=4)
 DECODER = dict(decoder_embed_dim=48, decoder_depth=2, decoder_num_heads=4)
-MAE_SIZES = {("model_or_model_name" if k == "encoder_name" else k): v for k, v in SIZES.items()}
 
 
 def salt(**kwargs):
@@ -151,17 +154,134 @@ def test_copies_and_pickles_are_models_of_their_own():
         assert ours(images(), context, target).loss.item() == want
 
 
+CONTEXT, TARGET = torch.arange(0, 9), torch.arange(9, 14)
+
+
+def through_a_file(value):
+    file = io.BytesIO()
+    torch.save(value, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["model first", "optimizer first"])
+@pytest.mark.parametrize("copied", [copy.deepcopy, through_a_file], ids=["deepcopy", "torch.save"])
+def test_a_copied_optimizer_trains_the_copied_model(copied, order):
+    ours = salt()
+    optimizer = torch.optim.AdamW(ours.parameters(), lr=1e-2)
+    other, other_optimizer = copied((ours, optimizer)[::order])[::order]
+    before, untouched = other(images(), CONTEXT, TARGET).loss.item(), ours.state_dict()
+    untouched = {name: value.clone() for name, value in untouched.items()}
+    for _ in range(3):
+        loss = other(images(), CONTEXT, TARGET).loss
+        loss.backward()
+        other_optimizer.step()
+    assert other(images(), CONTEXT, TARGET).loss.item() < before
+    assert all(torch.equal(value, untouched[name]) for name, value in ours.state_dict().items())
+
+
+class Extended(saltworks.torch.SALT):
+    """A subclass with another constructor, and more in it."""
+
+    def __init__(self):
+        super().__init__(**SIZES, **PREDICTOR, seed=3)
+        self.head = torch.nn.Linear(3, 3)
+
+
+def test_what_is_added_to_a_model_is_copied_with_it():
+    ours = Extended()
+    ours(images())
+    for other in [copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))]:
+        assert type(other) is Extended and torch.equal(other.head.weight, ours.head.weight)
+        # The copy goes on with the same masks.
+        assert other.step == ours.step == 1
+    assert copy.deepcopy(ours)(images()).loss.item() == ours(images()).loss.item()
+    shallow = copy.copy(ours)
+    assert shallow.student is ours.student and shallow(images(), CONTEXT, TARGET).loss.item() > 0
+
+
 def test_weights_that_leave_the_engine_are_refused():
     ours = salt()
     ours.to("cpu").float()
     with pytest.raises(ValueError, match="stay float32 on the CPU"):
         ours.double()
+    with pytest.raises(ValueError, match="stay float32 on the CPU"):
+        ours.teacher.half()
+    with pytest.raises(ValueError, match="stay where they are"):
+        ours.to(memory_format=torch.channels_last)
     with pytest.raises(ValueError, match="pretrained"):
         salt(pretrained=True)
     state = {name: value.clone() for name, value in ours.state_dict().items()}
     ours.load_state_dict(state, assign=True)
     with pytest.raises(ValueError, match="no longer on the engine's memory"):
         ours(images())
+
+
+def test_a_replaced_teacher_is_named():
+    ours, other = salt(), salt(seed=5)
+    state = {name: value.clone() for name, value in other.teacher.state_dict().items()}
+    ours.teacher.load_state_dict(state, assign=True)
+    with pytest.raises(ValueError, match=r"teacher\.backbone\..* is no longer on the engine's memory"):
+        ours(images())
+    ours = salt()
+    ours.teacher = other.teacher
+    with pytest.raises(ValueError, match="teacher"):
+        ours(images())
+    ours, fc1 = salt(), "student.vit.blocks.0.mlp.fc1"
+    torch.nn.utils.parametrize.register_parametrization(
+        ours.get_submodule(fc1), "weight", torch.nn.Identity(), unsafe=True
+    )
+    with pytest.raises(ValueError, match=f"{fc1}.weight is no longer"):
+        ours(images())
+
+
+def test_share_memory_is_refused_and_changes_nothing():
+    ours = salt()
+    for module in [ours, ours.student]:
+        with pytest.raises(ValueError, match="one process's"):
+            module.share_memory()
+    ours(images()).loss.backward()
+
+
+def test_threads_that_walk_back_on_one_model_get_their_own_gradients():
+    ours = salt()
+    parameters = [p for p in ours.parameters() if p.requires_grad]
+    batches = [images(seed=seed) for seed in range(2)]
+
+    def gradients(batch):
+        return torch.autograd.grad(ours(batch, CONTEXT, TARGET).loss, parameters)
+
+    wanted, wrong = [gradients(batch) for batch in batches], []
+
+    def work(thread):
+        try:
+            for _ in range(30):
+                pairs = zip(gradients(batches[thread]), wanted[thread])
+                wrong.extend(1 for got, want in pairs if not torch.equal(got, want))
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=(thread,)) for thread in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_second_derivatives_are_refused():
+    ours = salt()
+    parameters = [p for p in ours.parameters() if p.requires_grad]
+    with pytest.raises(RuntimeError, match="no second derivatives"):
+        torch.autograd.grad(ours(images()).loss, parameters, create_graph=True)
+
+
+def test_saltworks_torch_needs_no_import_of_its_own():
+    code = "import saltworks; saltworks.torch.SALT; assert not hasattr(saltworks, 'tensorflow')"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    hidden = "import sys; sys.modules['torch'] = None; import saltworks; saltworks.torch"
+    failed = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True)
+    assert "AttributeError: saltworks.torch needs torch" in failed.stderr
 
 
 def test_a_masking_of_another_kind_is_used():

@@ -1,4 +1,5 @@
 //! saltworks pretrains vision transformers with SALT. The modules follow the way of the data.
+mod base64;
 pub mod cli;
 pub mod data;
 pub mod eval;
@@ -8,9 +9,11 @@ mod fuzz;
 pub mod mask;
 pub mod method;
 pub mod model;
+pub mod pictures;
 pub mod range;
 pub mod recipe;
 pub mod report;
+pub mod serve;
 pub mod train;
 pub mod weights;
 mod zip;

@@ -232,7 +232,8 @@ fn a_teacher_that_cannot_teach_is_refused_before_any_training() {
     // A file of torch's teaches the same.
     let torch_file = place.path("bare.ckpt");
     let dtype = saltworks::weights::Dtype::F32;
-    saltworks::weights::save_torch(&torch_file, &bare, Some("state_dict"), dtype).unwrap();
+    saltworks::weights::save_torch(&torch_file, &bare, Some("state_dict"), &[].into(), dtype)
+        .unwrap();
     place.trained("torch", &[&format!("student.teacher={}", torch_file.display())]);
     let student = |run: &str| place.bytes(&format!("{run}/student/encoder.safetensors"));
     assert_eq!(student("torch"), student("again"));
@@ -312,7 +313,8 @@ fn each_step_is_a_line_of_metrics() {
     let steps = lines.iter().map(|line| (line["stage"].as_str(), line["step"].as_u64()));
     let expected = (1..=3).map(|step| (Some("teacher"), Some(step)));
     assert!(steps.eq(expected.chain((1..=5).map(|step| (Some("student"), Some(step))))));
-    let mut expected = vec!["stage", "step", "loss", "lr", "weight_decay", "grad_norm"];
+    let mut expected =
+        vec!["stage", "step", "unix_seconds", "loss", "lr", "weight_decay", "grad_norm"];
     expected.extend(["images_per_second", "data_wait_share", "context_tokens", "target_tokens"]);
     expected.sort_unstable();
     for line in &lines {
@@ -327,6 +329,37 @@ fn each_step_is_a_line_of_metrics() {
         // 8 images of 16 tokens, of which a random quarter is seen.
         assert_eq!((&line["context_tokens"], &line["target_tokens"]), (&32.into(), &96.into()));
     }
+}
+
+#[test]
+fn probes_are_lines_of_metrics_and_change_no_bit_of_training() {
+    let place = Place::with_classes();
+    let notes = stderr(&place.trained("run", &["student.steps=6", "probe.every_steps=2"]));
+    let lines = place.log("run");
+    let probes: Vec<&Value> = lines.iter().filter(|line| line.get("probe").is_some()).collect();
+    let steps = |stage: &str| -> Vec<u64> {
+        let of = probes.iter().filter(|line| line["stage"] == stage);
+        of.map(|line| line["step"].as_u64().unwrap()).collect()
+    };
+    assert_eq!((steps("teacher"), steps("student")), (vec![0, 2, 3], vec![0, 2, 4, 6]));
+    for line in &probes {
+        let probe = &line["probe"];
+        let number = |key: &str| probe[key].as_f64().unwrap_or_else(|| panic!("{key}: {probe}"));
+        for key in ["knn_mean", "knn_cls", "linear_mean", "linear_cls"] {
+            assert!((0.0..=1.0).contains(&number(key)), "{key}: {probe}");
+        }
+        assert!(number("loss") > 0.0 && number("seconds") > 0.0 && number("feature_std") > 0.0);
+        assert!((1.0..=16.0).contains(&number("rank_me")), "{probe}");
+        assert!((1.0..=16.0).contains(&number("lidar")), "{probe}");
+    }
+    assert!(notes.contains("after step 4: kNN "), "{notes}");
+    // The held-out loss before the first step is that of a new decoder: the largest.
+    let losses: Vec<f64> =
+        probes[..3].iter().map(|line| line["probe"]["loss"].as_f64().unwrap()).collect();
+    assert!(losses[2] < losses[0], "{losses:?}");
+    place.trained("without", &["student.steps=6", "probe.online=false"]);
+    assert!(place.log("without").iter().all(|line| line.get("probe").is_none()));
+    place.assert_same_run("run", "without");
 }
 
 #[test]
@@ -463,7 +496,7 @@ fn an_interrupt_ends_after_the_step_and_leaves_the_weights() {
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let begun = Instant::now();
     let log = place.path("run/metrics.jsonl");
-    while !fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
+    while !fs::read_to_string(&log).is_ok_and(|log| log.contains("grad_norm")) {
         assert!(begun.elapsed() < Duration::from_secs(60), "no step within a minute");
         std::thread::sleep(Duration::from_millis(50));
     }

@@ -5,7 +5,7 @@ use engine::check::{assert_close, rel_l2};
 use engine::ops::Images;
 use engine::{Tape, Tensor};
 use saltworks::mask::Grid;
-use saltworks::model::{Encoder, Patches, Read};
+use saltworks::model::{Encoder, Patches, Read, VitSpec};
 use saltworks::weights::dialect::{self, Dialect};
 use saltworks::weights::{self, Hint, Model, Named};
 use std::collections::BTreeSet;
@@ -93,7 +93,7 @@ fn every_dialect_is_written_as_it_was_read() {
     let encoder = hf.encoder(None).unwrap();
     let at_home = weights::load(&golden("dialect_hf/model.safetensors")).unwrap().tensors;
     assert_same(&at_home, dialect::hugging_face(&encoder), &["pooler"]);
-    let config = dialect::hugging_face_config(&hf.sizes(&encoder, Hint::default()).unwrap());
+    let config = dialect::hugging_face_config(&hf.sizes(None, Hint::default()).unwrap().spec);
     let at_home = std::fs::read_to_string(golden("dialect_hf/config.json")).unwrap();
     let at_home: serde_json::Value = serde_json::from_str(&at_home).unwrap();
     for (key, value) in config.unwrap().as_object().unwrap() {
@@ -120,7 +120,7 @@ fn what_is_missing_or_too_much_is_told_by_name() {
     let message = Model::open(&golden("eval.safetensors")).unwrap_err().to_string();
     assert!(message.contains("holds no vision transformer"), "{message}");
     let message = model.encoder(Some("teacher")).unwrap_err().to_string();
-    assert!(message.contains("holds no teacher, only encoder"), "{message}");
+    assert!(message.contains("holds no teacher; found encoder"), "{message}");
     // 32 wide: no size of timm's, and no multiple of 64.
     let message = model.load_encoder(None, Hint::default(), None).err().unwrap().to_string();
     assert!(message.contains("how many heads"), "{message}");
@@ -139,4 +139,155 @@ fn a_position_table_is_brought_to_images_of_another_size() {
     let got = engine::Module::parameters(&loaded.encoder);
     let got = got.iter().find(|(name, _)| name == "pos_embed").unwrap().1.value().to_vec();
     assert_eq!(got, want);
+}
+
+/// A file of tensors under these names, and of metadata.
+fn saved(folder: &Path, tensors: &[(String, Tensor)], metadata: &[(&str, &str)]) -> PathBuf {
+    let path = folder.join("w.safetensors");
+    let metadata = metadata.iter().map(|(key, value)| (key.to_string(), value.to_string()));
+    weights::save(&path, tensors, &metadata.collect()).unwrap();
+    path
+}
+
+/// timm's names and values of a small encoder of this width.
+fn timm(width: usize) -> Vec<(String, Tensor)> {
+    let spec = VitSpec {
+        patch: [1, 8, 8],
+        width,
+        depth: 1,
+        heads: 1,
+        hidden: 2 * width,
+        ..VitSpec::from_name("vit_tiny_patch16_32").unwrap()
+    };
+    let parameters = engine::Module::parameters(&Encoder::new(&spec, 0)).into_iter();
+    parameters.map(|(name, parameter)| (name, parameter.value())).collect()
+}
+
+#[test]
+fn sizes_that_no_file_tells_are_asked_for_or_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = Model::open(&saved(folder.path(), &timm(192), &[])).unwrap();
+    let notes = model.load_encoder(None, Hint::default(), None).unwrap().notes.join("; ");
+    assert!(notes.contains("3 heads, images of 32 x 32 pixels"), "{notes}");
+    // A multiple of 64, but no width of timm's.
+    let model = Model::open(&saved(folder.path(), &timm(128), &[])).unwrap();
+    let message = model.load_encoder(None, Hint::default(), None).err().unwrap().to_string();
+    assert!(message.contains("how many heads the width 128"), "{message}");
+    let sizes = Model::open(&golden("dialect_hf")).unwrap().sizes(None, Hint::default()).unwrap();
+    assert_eq!(sizes.guessed, None, "config.json tells all");
+}
+
+#[test]
+fn a_config_of_another_model_is_refused_and_its_pixels_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = |name: &str| {
+        std::fs::copy(golden("dialect_hf").join(name), folder.path().join(name)).unwrap();
+    };
+    copy("model.safetensors");
+    let text = std::fs::read_to_string(golden("dialect_hf/config.json")).unwrap();
+    let write = |name: &str, text: &str| {
+        saltworks::files::write_whole(&folder.path().join(name), text.as_bytes()).unwrap();
+    };
+    for (key, value) in [
+        ("hidden_act", serde_json::json!("relu")),
+        ("layer_norm_eps", serde_json::json!(0.01)),
+        ("model_type", serde_json::json!("deit")),
+    ] {
+        let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
+        config[key] = value;
+        write("config.json", &config.to_string());
+        let message = Model::open(folder.path()).unwrap_err().to_string();
+        assert!(message.contains(&format!("its config.json has {key}")), "{message}");
+    }
+    write("config.json", &text);
+    assert_eq!(Model::open(folder.path()).unwrap().normalize(3).unwrap(), None);
+    let processor = r#"{"image_mean": [0.4, 0.5, 0.6], "image_std": [0.1, 0.2, 0.3]}"#;
+    write("preprocessor_config.json", processor);
+    let loaded = Model::open(folder.path()).unwrap();
+    let loaded = loaded.load_encoder(None, Hint::default(), None).unwrap();
+    assert_eq!(loaded.normalize.unwrap().mean, [0.4, 0.5, 0.6]);
+}
+
+#[test]
+fn two_tensors_for_one_place_are_refused_unless_they_are_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = weights::load(&golden("dialect_hf/model.safetensors")).unwrap().tensors;
+    let renamed = |factor: f32| -> Vec<(String, Tensor)> {
+        let times = |tensor: &Tensor| {
+            let values: Vec<f32> = tensor.as_slice().iter().map(|x| factor * x).collect();
+            Tensor::from_vec(values, tensor.shape())
+        };
+        let again = file.iter().map(|(name, tensor)| (format!("vit.{name}"), times(tensor)));
+        file.clone().into_iter().chain(again).collect()
+    };
+    Model::open(&saved(folder.path(), &renamed(1.0), &[])).unwrap();
+    let message = Model::open(&saved(folder.path(), &renamed(2.0), &[])).unwrap_err().to_string();
+    assert!(message.contains("has two tensors for encoder."), "{message}");
+}
+
+#[test]
+fn a_model_is_found_beside_other_names_and_two_models_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let under = |word: &'static str| {
+        timm(192).into_iter().map(move |(name, tensor)| (format!("{word}{name}"), tensor))
+    };
+    let loss = ("loss.weight".to_owned(), Tensor::zeros(&[2]));
+    let beside: Vec<_> = under("model.").chain([loss]).collect();
+    let path = saved(folder.path(), &beside, &[]);
+    let model = Model::open(&path).unwrap();
+    assert_eq!(model.left_out, ["loss.weight"]);
+    model.load_encoder(None, Hint::default(), None).unwrap();
+    let two: Vec<_> = under("model.").chain(under("module.")).collect();
+    let message = Model::open(&saved(folder.path(), &two, &[])).unwrap_err().to_string();
+    assert!(message.contains("\"model.\" and \"module.\""), "{message}");
+}
+
+#[test]
+fn a_whole_stage_is_held_against_what_its_models_have() {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["dialect_spt_mae.ckpt", "dialect_spt_salt.ckpt"] {
+        let whole = Model::open(&golden(file)).unwrap();
+        whole.check_whole(HINT).unwrap();
+        let changed = |change: &dyn Fn(&mut Named)| {
+            let mut tensors = whole.tensors.clone();
+            change(&mut tensors);
+            let list: Vec<_> = tensors.into_iter().collect();
+            let path = saved(folder.path(), &list, &[]);
+            Model::open(&path).unwrap().check_whole(HINT).unwrap_err().to_string()
+        };
+        let inner = |tensors: &Named| {
+            tensors.keys().find(|name| name.ends_with("context_proj.weight")).unwrap().clone()
+        };
+        for (words, change) in [
+            ("missing ", &(|all: &mut Named| drop(all.remove(&inner(all)))) as &dyn Fn(&mut Named)),
+            ("is [4194304, 0]", &|all| {
+                drop(all.insert(inner(all), Tensor::zeros(&[4_194_304, 0])));
+            }),
+            ("unexpected other.more", &|all| {
+                drop(all.insert("other.more".to_owned(), Tensor::zeros(&[1])));
+            }),
+            ("not finite", &|all| {
+                let shape = all[&inner(all)].shape().to_vec();
+                let values = vec![f32::NAN; shape.iter().product()];
+                drop(all.insert(inner(all), Tensor::from_vec(values, &shape)));
+            }),
+        ] {
+            let message = changed(change);
+            assert!(message.contains(words), "{file}: {message}");
+        }
+    }
+}
+
+#[test]
+fn what_is_written_for_stable_pretraining_tells_its_sizes_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.ckpt");
+    let model = Model::open(&golden("dialect_spt_mae.ckpt")).unwrap();
+    let spec = model.sizes(None, HINT).unwrap().spec;
+    let all = dialect::stable_pretraining(&model.tensors, spec.grid());
+    let sizes = serde_json::to_string(&spec).unwrap();
+    let metadata = [(weights::MODEL_KEY.to_owned(), sizes)].into();
+    weights::save_torch(&path, &all, Some("state_dict"), &metadata, weights::Dtype::F32).unwrap();
+    let again = Model::open(&path).unwrap().sizes(None, Hint::default()).unwrap();
+    assert_eq!((again.spec, again.guessed), (spec, None));
 }

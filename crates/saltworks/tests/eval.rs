@@ -2,15 +2,24 @@
 
 use engine::random::Random;
 use safetensors::SafeTensors;
-use saltworks::eval::{self, Error, Features, KnnOptions, LinearOptions};
+use saltworks::eval::{
+    self, Error, Features, KnnOptions, LidarOptions, LinearOptions, TsneOptions, Vote,
+};
 
 const GOLDEN: &[u8] = include_bytes!("../../../tests/golden/eval.safetensors");
+const PICTURES: &[u8] = include_bytes!("../../../tests/golden/pictures.safetensors");
+const PROBES: &[u8] = include_bytes!("../../../tests/golden/probes.safetensors");
 
 struct Golden<'a>(SafeTensors<'a>);
 
 impl Golden<'_> {
     fn read() -> Self {
         Self(SafeTensors::deserialize(GOLDEN).unwrap())
+    }
+
+    /// What stable-pretraining finds.
+    fn probes() -> Self {
+        Self(SafeTensors::deserialize(PROBES).unwrap())
     }
 
     fn values<const SIZE: usize, T>(&self, name: &str, decode: fn([u8; SIZE]) -> T) -> Vec<T> {
@@ -27,6 +36,23 @@ impl Golden<'_> {
         let labels = self.labels(&format!("{set}.labels"));
         Features { dim: rows.len() / labels.len(), rows, labels }
     }
+
+    /// Features without labels.
+    fn unlabelled(&self, set: &str) -> Features {
+        let name = format!("{set}.features");
+        let tensor = self.0.tensor(&name).unwrap();
+        let (count, dim) = (tensor.shape()[0], tensor.shape()[1]);
+        let rows = self.values(&name, f32::from_le_bytes);
+        Features { rows, dim, labels: vec![0; count] }
+    }
+
+    fn numbers(&self, name: &str) -> Vec<f64> {
+        self.values(name, f64::from_le_bytes)
+    }
+}
+
+fn assert_near(what: &str, got: f64, wanted: f64) {
+    assert!((got - wanted).abs() <= 1e-4 * wanted.abs(), "{what}: {got} for {wanted}");
 }
 
 /// Classes of normal rows around their own centres, which are `distance` times a normal vector.
@@ -79,6 +105,123 @@ fn the_linear_probe_reaches_the_minimum_that_scikit_learn_reaches() {
         let wanted = &labels[i * test.len()..(i + 1) * test.len()];
         assert_eq!(got.prediction.labels, wanted, "l2 {l2}");
     }
+}
+
+#[test]
+fn rank_me_is_the_one_of_stable_pretraining() {
+    let golden = Golden::probes();
+    let wanted = golden.numbers("rank_me");
+    for (name, wanted) in ["tall", "wide", "decaying", "collapsed"].into_iter().zip(wanted) {
+        assert_near(name, eval::rank_me(&golden.unlabelled(name)).unwrap(), wanted);
+    }
+}
+
+#[test]
+fn lidar_is_the_one_of_stable_pretraining() {
+    let golden = Golden::probes();
+    let cases = [("views", 100, 4), ("views", 12, 4), ("few", 100, 10)];
+    for ((name, images, views), wanted) in cases.into_iter().zip(golden.numbers("lidar")) {
+        let options = LidarOptions { images, views, ..Default::default() };
+        assert_near(name, eval::lidar(&golden.unlabelled(name), options).unwrap(), wanted);
+    }
+}
+
+#[test]
+fn votes_by_distance_are_those_of_stable_pretrainings_online_knn() {
+    let golden = Golden::probes();
+    let (train, test) = (golden.features("train"), golden.features("test"));
+    let wanted = golden.values("online_knn", f32::from_le_bytes);
+    for (k, wanted) in [5, 20].into_iter().zip(wanted.chunks_exact(test.len() * 4)) {
+        let options = KnnOptions { k, temperature: 0.07 };
+        let scores =
+            eval::knn_scores(&train, &test, (options, Vote::Euclidean), &|| false).unwrap();
+        for (i, (got, wanted)) in scores.values.iter().zip(wanted).enumerate() {
+            // Nobody's vote is none here, 0 there.
+            let got = if got.is_finite() { *got } else { 0.0 };
+            assert!((got - wanted).abs() <= 1e-4 * wanted.max(1.0), "k {k}, {i}: {got} {wanted}");
+        }
+    }
+}
+
+#[test]
+fn the_linear_probes_logits_are_those_of_scikit_learn() {
+    let golden = Golden::probes();
+    let (train, test) = (golden.features("train"), golden.features("test"));
+    let options = LinearOptions { l2: vec![1e-2], tolerance: 1e-9, iterations: 10_000 };
+    let scores = linear(&train, &test, &options).unwrap().scores;
+    let centred = |row: Vec<f64>| {
+        let mean = row.iter().sum::<f64>() / row.len() as f64;
+        row.into_iter().map(move |x| x - mean).collect::<Vec<_>>()
+    };
+    let wanted = golden.numbers("logits");
+    let (mut off, mut all) = (0.0, 0.0);
+    for (got, wanted) in scores.values.chunks_exact(4).zip(wanted.chunks_exact(4)) {
+        // A constant on all logits of a row says nothing.
+        let got = centred(got.iter().map(|&x| f64::from(x)).collect());
+        for (got, wanted) in got.iter().zip(centred(wanted.to_vec())) {
+            off += (got - wanted).powi(2);
+            all += wanted.powi(2);
+        }
+    }
+    assert!((off / all).sqrt() < 1e-4, "{}", (off / all).sqrt());
+}
+
+fn picture_rows(name: &str) -> (Golden<'static>, Features) {
+    let golden = Golden(SafeTensors::deserialize(PICTURES).unwrap());
+    let rows = golden.values(name, f32::from_le_bytes);
+    let labels = vec![0; rows.len() / 12];
+    (golden, Features { rows, dim: 12, labels })
+}
+
+#[test]
+fn principal_components_are_those_of_scikit_learn() {
+    let (golden, rows) = picture_rows("pca/rows");
+    let found = eval::pca(&rows, 3).unwrap();
+    let (components, variances) =
+        (golden.numbers("pca/components"), golden.numbers("pca/variances"));
+    for (found, wanted) in found.components.chunks_exact(12).zip(components.chunks_exact(12)) {
+        let sign = found.iter().zip(wanted).map(|(a, b)| a * b).sum::<f64>().signum();
+        for (found, wanted) in found.iter().zip(wanted) {
+            assert!((sign * found - wanted).abs() < 1e-5, "{found} {wanted}");
+        }
+    }
+    for (found, wanted) in found.variances.iter().zip(&variances) {
+        assert_near("variance", *found, *wanted);
+    }
+}
+
+#[test]
+fn a_map_is_as_good_as_scikit_learns_and_the_same_on_any_number_of_threads() {
+    let (golden, mut points) = picture_rows("tsne/points");
+    points.labels = golden.labels("tsne/group");
+    let make = || eval::tsne(&points, TsneOptions::default(), &|| false).unwrap();
+    let found = make();
+    let wanted = golden.numbers("tsne/kl_divergence")[0];
+    assert!(found.kl_divergence < 1.03 * wanted, "{} {wanted}", found.kl_divergence);
+    // Near ones stay near: the next point is mostly of the same group.
+    let place = |i: usize| (f64::from(found.x[i]), f64::from(found.y[i]));
+    let apart = |i: usize, j: usize| (place(i).0 - place(j).0).hypot(place(i).1 - place(j).1);
+    let next = |i: usize| {
+        let others = (0..150).filter(|j| *j != i);
+        others.min_by(|&a, &b| apart(i, a).total_cmp(&apart(i, b))).unwrap()
+    };
+    let same = (0..150).filter(|&i| points.labels[i] == points.labels[next(i)]).count();
+    assert!(same >= 140, "{same} of 150");
+    assert_eq!(on_threads(1, make), on_threads(3, make));
+}
+
+#[test]
+fn ranks_of_nothing_and_of_too_little_are_told() {
+    let zeros = Features { rows: vec![0.0; 40], dim: 4, labels: vec![0; 10] };
+    assert_eq!(eval::rank_me(&zeros).unwrap(), 0.0);
+    assert_eq!(eval::feature_std(&zeros).unwrap(), 0.0);
+    let message = eval::lidar(&zeros, LidarOptions::default()).unwrap_err().to_string();
+    assert!(message.starts_with("10 rows are 1 image(s) of 10 views"), "{message}");
+    let one = LidarOptions { views: 1, ..Default::default() };
+    assert!(matches!(eval::lidar(&zeros, one), Err(Error::Setting { setting: "views", .. })));
+    let mut broken = zeros;
+    broken.rows[7] = f32::NAN;
+    assert!(matches!(eval::rank_me(&broken), Err(Error::NotFinite { row: 1, column: 3, .. })));
 }
 
 #[test]
@@ -152,7 +295,9 @@ fn any_number_of_threads_gives_the_same_bits() {
     let run = || {
         let knn = knn(&train, &test, KnnOptions::default()).unwrap();
         let linear = linear(&train, &test, &LinearOptions::default()).unwrap();
-        (knn, linear.loss.to_bits(), linear)
+        let rank_me = eval::rank_me(&train).unwrap().to_bits();
+        let lidar = eval::lidar(&train, LidarOptions::default()).unwrap().to_bits();
+        (knn, linear.loss.to_bits(), linear, rank_me, lidar)
     };
     let alone = on_threads(1, run);
     assert_eq!(alone, on_threads(2, run));

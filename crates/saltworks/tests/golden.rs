@@ -206,7 +206,7 @@ fn step(golden: &Golden, method: &dyn Method) -> (Images, Masks, Step) {
     let spec = golden.spec();
     let (images, masks) = (golden.images("input/images", &spec), golden.masks(&spec, ""));
     let tape = Tape::new();
-    let step = method.step(&tape, &images, &masks, KEY).unwrap();
+    let step = method.step(&tape, &images, &masks, Some(KEY)).unwrap();
     golden.compare("output/loss", &step.loss);
     tape.backward(&step.loss).unwrap();
     golden.compare_gradients(&method.parameters());
@@ -334,7 +334,8 @@ fn mae_gives_the_references_loss_outputs_and_gradients() {
         let norm = if name.ends_with("norm") { PixelNorm::Joint } else { PixelNorm::None };
         let method = mae(&golden, norm);
         let (images, masks, step) = step(&golden, &method);
-        let (seen, all) = method.step_with_all(&Tape::inference(), &images, &masks, KEY).unwrap();
+        let (seen, all) =
+            method.step_with_all(&Tape::inference(), &images, &masks, Some(KEY)).unwrap();
         golden.compare("output/loss", &seen.loss);
         let all = all.as_slice();
         let want = golden.tensor("output/predictions");
@@ -395,7 +396,7 @@ fn train(golden: &Golden, method: &dyn Method) -> (Vec<f32>, Vec<f32>) {
         let masks = golden.masks(&spec, &format!("/{i}"));
         parameters.iter().for_each(|(_, parameter)| parameter.zero_grad());
         let tape = Tape::new();
-        let step = method.step(&tape, &images, &masks, KEY).unwrap();
+        let step = method.step(&tape, &images, &masks, Some(KEY)).unwrap();
         tape.backward(&step.loss).unwrap();
         let norm = match clip {
             Some(clip) => clip_grad_norm(&parameters, clip as f32),
@@ -406,4 +407,27 @@ fn train(golden: &Golden, method: &dyn Method) -> (Vec<f32>, Vec<f32>) {
         norms.push(norm.unwrap());
     }
     (losses, norms)
+}
+
+#[test]
+fn the_last_blocks_attention_is_timms() {
+    let path = format!("{}/../../tests/golden/pictures.safetensors", env!("CARGO_MANIFEST_DIR"));
+    let file = std::fs::read(path).unwrap();
+    let pictures = SafeTensors::deserialize(&file).unwrap();
+    for name in
+        ["cls", "no_class_token", "registers", "scale_qk_norm"].map(|n| format!("encoder_{n}"))
+    {
+        let golden = Golden::read(&name);
+        let spec = golden.spec();
+        let encoder = golden.encoder(&spec, "");
+        let images = golden.images("input/images", &spec);
+        let found = encoder.last_attention(&images).unwrap().unwrap().concat();
+        let view = pictures.tensor(&format!("attention/{name}")).unwrap();
+        let wanted: Vec<f32> = view
+            .data()
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect();
+        assert_close(&name, &found, &wanted, rel_l2(1e-5), FORWARD);
+    }
 }

@@ -2,7 +2,8 @@
 //! and no more memory is taken than files of its length may take.
 
 use saltworks::files::write_whole;
-use saltworks::weights::{File, Listing, load};
+use saltworks::weights::dialect::stable_pretraining_renamed;
+use saltworks::weights::{File, Hint, Listing, Model, load};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -296,4 +297,126 @@ fn safetensors_headers_have_limits() {
 fn a_file_that_is_not_there_is_named() {
     let message = load(Path::new("no/such.pt")).unwrap_err().to_string();
     assert!(message.contains("cannot read no/such.pt"), "{message}");
+}
+
+/// Everything that is done with a model's file, none of which may panic or take memory for claims.
+fn used(path: &Path) -> Result<(), String> {
+    let text = |error: saltworks::weights::Error| error.to_string();
+    if let Ok(listing) = Listing::read(path) {
+        let _ = listing.encoders(path);
+    }
+    let model = Model::open(path).map_err(text)?;
+    let hint = Hint { heads: Some((32, 2)), grid: None };
+    let _ = stable_pretraining_renamed(&model.tensors);
+    let whole = model.check_whole(hint);
+    for part in [None, Some("teacher")] {
+        let _ = (model.width(part), model.sizes(part, hint), model.normalize(3));
+        let loaded = model.load_encoder(part, hint, None);
+        if part.is_none() {
+            loaded.map_err(text)?;
+        }
+    }
+    whole.map_err(text)
+}
+
+#[test]
+fn claims_of_a_small_file_take_no_memory() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.safetensors");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
+    let of = Model::open(&golden.join("dialect_facebook.pth")).unwrap();
+    let tensors: Vec<_> = of.encoder(None).unwrap().into_iter().collect();
+    let hint = Hint { heads: Some((32, 2)), grid: None };
+    let spec = of.sizes(None, hint).unwrap().spec;
+    let sizes = |image: usize, depth: usize, registers: usize| {
+        let image = [1, image, image];
+        let claimed = saltworks::model::VitSpec { image, depth, registers, ..spec.clone() };
+        serde_json::to_string(&claimed).unwrap()
+    };
+    let side = spec.image[1];
+    for (text, words) in [
+        (sizes(side, spec.depth, 0), ""),
+        (sizes(1 << 16, spec.depth, 0), "pos_embed is"),
+        (sizes(side, 1024, 0), "missing blocks."),
+        (sizes(side, spec.depth, 1024), "missing reg_token"),
+        (sizes(1 << 40, spec.depth, 0), "image size"),
+    ] {
+        let metadata = [("model".to_owned(), text)].into();
+        saltworks::weights::save(&path, &tensors, &metadata).unwrap();
+        match used(&path) {
+            Ok(()) => assert_eq!(words, ""),
+            Err(message) => assert!(!words.is_empty() && message.contains(words), "{message}"),
+        }
+    }
+}
+
+#[test]
+fn no_shape_of_any_tensor_makes_a_model_panic() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.safetensors");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
+    let shapes: [&[usize]; 7] =
+        [&[], &[0], &[1], &[1 << 50, 0], &[0, 1 << 50, 1 << 13, 1], &[1, 0, 32], &[1; 8]];
+    for file in ["dialect_facebook.pth", "dialect_spt_salt.ckpt", "dialect_hf/model.safetensors"] {
+        let whole = load(&golden.join(file)).unwrap().tensors;
+        for name in whole.keys() {
+            for shape in shapes {
+                let mut tensors = whole.clone();
+                let changed = engine::Tensor::zeros(shape);
+                let before = tensors.insert(name.clone(), changed).unwrap();
+                let list: Vec<_> = tensors.into_iter().collect();
+                saltworks::weights::save(&path, &list, &[].into()).unwrap();
+                let used = used(&path);
+                let same = before.shape() == shape;
+                let elsewhere = ["decoder", "pooler", "mask_token", "query_proj", "predictor.pos"];
+                let left_out = elsewhere.iter().any(|part| name.contains(part))
+                    || name.contains("encoder.patch_embed")
+                    || name.contains("student.patch_embed")
+                    || name.contains("backbone.patch_embed");
+                assert!(used.is_err() || same || left_out, "{file}: {name} as {shape:?} is taken");
+            }
+        }
+    }
+}
+
+#[test]
+fn many_views_of_one_storage_take_little_memory() {
+    let keep = |value: &[u8], key: u8| [value, &[b'q', key]].concat();
+    let class = keep(b"ctorch._utils\n_rebuild_tensor_v2\n", 0);
+    let id = tuple(&[
+        text("storage"),
+        b"ctorch\nFloatStorage\n".to_vec(),
+        text("0"),
+        text("cpu"),
+        number(1),
+    ]);
+    let storage = [id, b"Q".to_vec()].concat();
+    let view = tuple(&[storage, number(0), numbers(&[1; 8]), numbers(&[1; 8])]);
+    let body = [class, keep(&view, 1), b"h\0h\x01R".repeat(1 << 20)].concat();
+    refused(&torch(&whole(&body), 4), "has more than 262144 tensors");
+}
+
+#[test]
+fn negated_views_are_refused() {
+    let negated = |metadata: Vec<u8>| {
+        let storage = [
+            tuple(&[
+                text("storage"),
+                b"ctorch\nFloatStorage\n".to_vec(),
+                text("0"),
+                text("cpu"),
+                number(1),
+            ]),
+            b"Q".to_vec(),
+        ]
+        .concat();
+        let rest = [b"\x89".to_vec(), b"}".to_vec(), metadata];
+        let view = [storage, number(0), numbers(&[1]), numbers(&[1])];
+        call("torch._utils\n_rebuild_tensor_v2", &[&view[..], &rest[..]].concat())
+    };
+    assert!(read(&with(negated(b"}".to_vec()), 4)).is_ok());
+    let neg = [b"}(".to_vec(), text("neg"), b"\x88u".to_vec()].concat();
+    refused(&with(negated(neg), 4), ".resolve_neg()");
 }

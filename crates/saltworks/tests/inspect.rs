@@ -103,3 +103,35 @@ fn torch_files_are_listed_from_their_pickle_whatever_they_are_called() {
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("index of a model in several files"), "{}", stderr(&output));
 }
+
+#[test]
+fn an_encoders_sizes_and_what_was_guessed_of_them_are_told() {
+    let place = Place::with_classes();
+    place.trained("run", &[]);
+    let words = "student: 32 wide, 2 blocks, 2 heads, patches of 8 x 8, images of 32 x 32";
+    let text = stdout(&inspect(&place, "run", &[]));
+    assert!(text.contains(words) && !text.contains("taken for"), "{text}");
+    let file = place.path("run/student/encoder.safetensors");
+    let bare: Vec<_> = saltworks::weights::load(&file).unwrap().tensors.into_iter().collect();
+    saltworks::weights::save(&place.path("bare.safetensors"), &bare, &[].into()).unwrap();
+    let text = stdout(&inspect(&place, "bare.safetensors", &[]));
+    assert!(text.contains("encoder does not tell how many heads the width 32"), "{text}");
+}
+
+#[test]
+fn names_do_not_steer_the_terminal() {
+    let place = Place::empty();
+    let path = place.path("a.safetensors");
+    let tensors = [("\u{1b}[31mred\nfake".to_owned(), engine::Tensor::zeros(&[1]))];
+    saltworks::weights::save(&path, &tensors, &[].into()).unwrap();
+    let text = stdout(&inspect(&place, "a.safetensors", &[]));
+    assert!(text.contains("\\u{1b}[31mred\\nfake  F32"), "{text}");
+    let output = saltworks()
+        .arg("export")
+        .arg(&path)
+        .args(["--to", "timm", "--out"])
+        .arg(place.path("b"))
+        .output()
+        .unwrap();
+    assert!(!stderr(&output).contains('\u{1b}'), "{}", stderr(&output));
+}

@@ -92,7 +92,7 @@ fn only(masks: &Masks, sample: usize) -> Masks {
 }
 
 fn run(method: &dyn Method, pixels: &[f32], masks: &Masks) -> Step {
-    method.step(&Tape::inference(), &images(pixels), masks, KEY).unwrap()
+    method.step(&Tape::inference(), &images(pixels), masks, Some(KEY)).unwrap()
 }
 
 /// Loss and all gradients of one step.
@@ -108,7 +108,7 @@ fn gradients_on(
 ) -> (f32, Vec<Vec<f32>>) {
     let parameters = method.parameters();
     parameters.iter().for_each(|(_, parameter)| parameter.zero_grad());
-    let step = method.step(tape, &images(pixels), masks, KEY).unwrap();
+    let step = method.step(tape, &images(pixels), masks, Some(KEY)).unwrap();
     tape.backward(&step.loss).unwrap();
     let of = |(name, p): &(String, Parameter)| {
         p.grad().unwrap_or_else(|| panic!("{name} got no gradient")).to_vec()
@@ -244,7 +244,7 @@ fn checkpointed_activations_give_the_same_bits_from_fewer_records() {
         }
         let recorded = [false, true].map(|checkpointing| {
             let tape = Tape::new().checkpointing(checkpointing);
-            method.step(&tape, &images(&pixels), &masks, KEY).unwrap();
+            method.step(&tape, &images(&pixels), &masks, Some(KEY)).unwrap();
             tape.recorded()
         });
         assert!(recorded[1] < recorded[0], "{name}: {recorded:?}");
@@ -344,7 +344,7 @@ fn a_clip_trains_as_an_image_does() {
     let masks =
         Masks::new(grid, vec![vec![0, 13], vec![5]], vec![vec![1, 12], vec![4, 23]]).unwrap();
     let tape = Tape::new();
-    let step = method.step(&tape, &clips.unwrap(), &masks, KEY).unwrap();
+    let step = method.step(&tape, &clips.unwrap(), &masks, Some(KEY)).unwrap();
     assert_eq!(step.predictions.shape(), [4, 2 * 4 * 4 * 3]);
     tape.backward(&step.loss).unwrap();
     for (name, parameter) in method.parameters() {
@@ -356,7 +356,7 @@ fn a_clip_trains_as_an_image_does() {
 fn what_does_not_fit_is_an_error_that_names_it() {
     let method = salt(11);
     let step = |pixels: &Images, masks: &Masks| {
-        method.step(&Tape::inference(), pixels, masks, KEY).err().unwrap().to_string()
+        method.step(&Tape::inference(), pixels, masks, Some(KEY)).err().unwrap().to_string()
     };
     let gray = Images::f32(vec![0.0; 3 * 12 * 16], [3, 1, 1, 12, 16]).unwrap();
     let message = step(&gray, &masks());

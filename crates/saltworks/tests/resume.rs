@@ -50,7 +50,8 @@ fn newest_checkpoint(run: &Path) -> Option<PathBuf> {
 }
 
 fn steps_logged(run: &Path) -> usize {
-    fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |text| text.lines().count())
+    let steps = |text: String| text.lines().filter(|line| line.contains("grad_norm")).count();
+    fs::read_to_string(run.join("metrics.jsonl")).map_or(0, steps)
 }
 
 /// Starts the long run and stops it by a signal after some steps.

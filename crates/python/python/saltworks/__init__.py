@@ -4,6 +4,8 @@ Classes have the names and arguments of stable-pretraining 0.1.8 where it has th
 tensors of other libraries go in by DLPack. ``saltworks.torch`` has the same as torch modules.
 """
 
+import importlib
+
 from saltworks._saltworks import (
     MAE,
     SALT,
@@ -43,3 +45,13 @@ __all__ = [
     "multi_block_mask",
     "pretrain",
 ]
+
+
+def __getattr__(name):
+    """``saltworks.torch``, which needs torch, is imported when it is first used."""
+    if name != "torch":
+        raise AttributeError(f"module 'saltworks' has no attribute {name!r}")
+    try:
+        return importlib.import_module("saltworks.torch")
+    except ModuleNotFoundError as error:
+        raise AttributeError(f"saltworks.torch needs torch: {error}") from error

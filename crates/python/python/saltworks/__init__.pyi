@@ -17,6 +17,7 @@ ArrayLike = Any
 Normalize = Union[
     Literal["imagenet", "inception", "clip"],
     tuple[Union[float, Sequence[float]], Union[float, Sequence[float]]],
+    "Model",
 ]
 Path = Union[str, "PathLike[str]"]
 M = TypeVar("M", bound="Model")
@@ -35,27 +36,32 @@ class Parameter:
     def requires_grad(self) -> bool: ...
     @property
     def shape(self) -> tuple[int, ...]: ...
-    def zero_grad(self) -> None: ...
+    def zero_grad(self, set_to_none: Literal[False] = False) -> None: ...
     def __array__(self, dtype: Any = None, copy: Optional[bool] = None) -> Floats: ...
 
 class Model:
     """What SALT, MAE and Encoder share."""
 
     step: int
-    """Masks drawn or given so far; the next are a function of seed and step."""
+    """Masks drawn or given so far; the next are a function of seed and step. No state dict holds it."""
     @property
     def training(self) -> bool: ...
+    @property
+    def normalize(self) -> Optional[tuple[list[float], list[float]]]:
+        """(means, deviations) that uint8 images are read with, as given or as the file of weights says;
+        None where that is not known: uint8 images are then refused."""
     def train(self: M, mode: bool = True) -> M: ...
     def eval(self: M) -> M: ...
     def named_parameters(self) -> list[tuple[str, Parameter]]:
         """All weights under the reference's names, the teacher's first."""
     def parameters(self) -> list[Parameter]:
         """Those that are trained."""
-    def zero_grad(self) -> None: ...
+    def zero_grad(self, set_to_none: Literal[False] = False) -> None: ...
     def state_dict(self) -> dict[str, Floats]:
         """The reference's keys; views of all weights, copies of what it never trains."""
     def load_state_dict(self, state_dict: Mapping[str, ArrayLike]) -> None:
-        """ValueError, and nothing changed, if a tensor is missing, unexpected or of another shape."""
+        """ValueError, and nothing changed, if a tensor is missing, unexpected, of another shape, or has
+        another value under its second name."""
 
 class SALTOutput:
     @property
@@ -104,8 +110,10 @@ class SALT(Model):
     ) -> None: ...
     @classmethod
     def from_checkpoint(
-        cls, ckpt_path: Path, encoder_name: str = "vit_tiny_patch16_224", **kwargs: Any
-    ) -> "SALT": ...
+        cls, ckpt_path: Path, encoder_name: Optional[str] = None, **kwargs: Any
+    ) -> "SALT":
+        """The encoder in a file (stage 1's; of a SALT its student) teaches a new student of its sizes,
+        which may not be contradicted. What the file does not tell (num_heads, normalize) is kwargs'."""
     @property
     def embed_dim(self) -> int: ...
     @property
@@ -121,6 +129,7 @@ class SALT(Model):
         record: bool = True,
     ) -> SALTOutput:
         """images [B, C, H, W]; indices [K] and [M], or [B, K] and [B, M]."""
+    forward = __call__
 
 class MAEOutput:
     @property
@@ -145,7 +154,7 @@ class MAE(Model):
 
     def __init__(
         self,
-        encoder_name: str = "vit_base_patch16_224",
+        model_or_model_name: str = "vit_base_patch16_224",
         decoder_embed_dim: int = 512,
         decoder_depth: int = 8,
         decoder_num_heads: int = 16,
@@ -166,6 +175,7 @@ class MAE(Model):
     def __call__(
         self, images: ArrayLike, *, context_idx: Optional[ArrayLike] = None, record: bool = True
     ) -> MAEOutput: ...
+    forward = __call__
 
 class Features:
     @property
@@ -179,11 +189,12 @@ class Features:
         """[B, N, D]"""
 
 class Encoder(Model):
-    """timm's vision transformer. Weights: a file (one of saltworks states its sizes), or arrays."""
+    """timm's vision transformer. Weights: a file, or arrays as one has them; they tell the sizes, which
+    name and options may not contradict. "vit_tiny_patch16_224" if nothing is said."""
 
     def __init__(
         self,
-        name: str = "vit_tiny_patch16_224",
+        name: Optional[str] = None,
         weights: Optional[Union[Path, Mapping[str, ArrayLike]]] = None,
         seed: int = 0,
         *,
@@ -197,6 +208,7 @@ class Encoder(Model):
     @property
     def image_shape(self) -> tuple[int, int, int]: ...
     def __call__(self, images: ArrayLike) -> Features: ...
+    forward = __call__
 
 class MultiBlockMasking:
     num_targets: int
@@ -244,7 +256,9 @@ class ParameterGroup(TypedDict, total=False):
     weight_decay: float
 
 class AdamW:
-    param_groups: list[ParameterGroup]
+    @property
+    def param_groups(self) -> tuple[ParameterGroup, ...]:
+        """lr and weight_decay of each may be changed; groups and parameters stay."""
     def __init__(
         self,
         params: Iterable[Union[Parameter, ParameterGroup]],
@@ -254,7 +268,11 @@ class AdamW:
         weight_decay: float = 1e-2,
     ) -> None: ...
     def step(self) -> None: ...
-    def zero_grad(self) -> None: ...
+    def zero_grad(self, set_to_none: Literal[False] = False) -> None: ...
+    def state_dict(self) -> dict[str, Any]:
+        """Moments and rates, laid out as torch.optim.AdamW's; copies."""
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """This class's or torch.optim.AdamW's; ValueError, and nothing changed, if it does not fit."""
 
 def clip_grad_norm(params: Sequence[Parameter], max_norm: float) -> float:
     """Scales all gradients to an L2 norm of at most max_norm; the norm they had."""
@@ -264,7 +282,11 @@ def encoder_weights(path: Path) -> dict[str, Floats]:
     stable-pretraining, facebookresearch/mae or transformers."""
 
 class Loader:
-    """Batches of (images [B, C, size, size], labels int32 [B], -1 without one)."""
+    """Batches of (images [B, C, size, size], labels int32 [B], -1 without one). With shuffle all batches
+    are whole: up to B - 1 images are left out of an epoch. Images that cannot be read, up to the share
+    max_unreadable of all (rounded up), are each replaced by the next one with a warning; more are a
+    ValueError. By default that share is 0.01 with shuffle, and 0 without, where rows are files.
+    float32 is normalised as "inception" unless `normalize` says otherwise; give a model for its own."""
 
     def __init__(
         self,
@@ -283,8 +305,11 @@ class Loader:
         crop_aspect: Range = (0.75, 4 / 3),
         flip: float = 0.5,
         zoom: float = 1.0,
-        max_unreadable: float = 0.01,
+        max_unreadable: Optional[float] = None,
     ) -> None: ...
+    @property
+    def unreadable(self) -> list[int]:
+        """Numbers of the images that could not be read so far."""
     @property
     def num_images(self) -> int: ...
     @property
@@ -317,8 +342,9 @@ def pretrain(
     *,
     out: Path = "runs/quickstart",
     callback: Optional[Callable[[Step], None]] = None,
-    set: Sequence[str] = (),
+    set: Union[str, Sequence[str]] = (),
     resume: bool = False,
     overwrite: bool = False,
 ) -> Run:
-    """Trains and probes all stages of a recipe, as ``saltworks pretrain``."""
+    """Trains and probes all stages of a recipe (a mapping, a TOML file or its text), as ``saltworks
+    pretrain``."""

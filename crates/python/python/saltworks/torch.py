@@ -12,7 +12,7 @@ in ``.grad``; the loss alone is differentiable. All is float32 on the CPU.
     optimizer.step()
 """
 
-import copy
+import threading
 from dataclasses import dataclass, fields
 from typing import Optional
 
@@ -167,25 +167,48 @@ class _Loss(torch.autograd.Function):
     """The engine's loss as a node of torch's graph."""
 
     @staticmethod
-    def forward(ctx, output, weights, *parameters):
-        ctx.output, ctx.weights = output, weights
+    def forward(ctx, output, model, *parameters):
+        ctx.output, ctx.model = output, model
         # torch then refuses a backward pass through weights that have changed.
         ctx.save_for_backward(*parameters)
         return torch.tensor(output.loss)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
+        if torch.is_grad_enabled():
+            raise RuntimeError("create_graph=True: the engine has no second derivatives. Leave it out")
         ctx.saved_tensors
-        for weight in ctx.weights:
-            weight.zero_grad()
-        ctx.output.backward(gradient.item())
-        # Copies: torch adds to what it gets, or keeps it.
-        gradients = [weight.grad for weight in ctx.weights]
-        return None, None, *(g if g is None else torch.from_numpy(g.copy()) for g in gradients)
+        weights = ctx.model._trained
+        # One turn: another thread's backward pass uses the same gradients.
+        with ctx.model._lock:
+            for weight in weights:
+                weight.zero_grad()
+            ctx.output.backward(gradient.item())
+            # Copies: torch adds to what it gets, or keeps it.
+            gradients = [None if w.grad is None else torch.from_numpy(w.grad.copy()) for w in weights]
+        return None, None, *gradients
 
 
-class _Part(nn.Module):
+class _OnEngine(nn.Module):
+    """A module whose parameters lie in the engine's memory, and stay there."""
+
+    def _apply(self, fn, recurse=True):
+        for parameter in self.parameters():
+            moved = fn(parameter.data)
+            if moved.dtype != torch.float32 or moved.device.type != "cpu":
+                raise ValueError("weights stay float32 on the CPU: the engine computes there")
+            if moved.data_ptr() != parameter.data_ptr():
+                raise ValueError("weights stay where they are, in the engine's layout of memory")
+        return super()._apply(fn, recurse)
+
+    def share_memory(self):
+        raise ValueError(
+            "share_memory: weights stay in the engine's memory, which is one process's. "
+            "Give every process a model of its own (pickle, or load_state_dict)"
+        )
+
+
+class _Part(_OnEngine):
     """Weights of a part of the model, under the reference's names."""
 
     def forward(self, *_):
@@ -199,26 +222,29 @@ class _Frozen(_Part):
         return super().train(False)
 
 
-class _Model(nn.Module):
-    """What SALT and MAE share: parameters on the engine's memory."""
+class _Model(_OnEngine):
+    """What SALT and MAE share: parameters on the engine's memory. `_Engine` makes the engine's model of
+    `_arguments`."""
 
     def __init__(self, engine, arguments, frozen=()):
         super().__init__()
-        self._engine, self._arguments = engine, arguments
-        self._weights, self._places = [], []
+        self._arguments = arguments
         self.embed_dim = engine.embed_dim
         for name in frozen:
             self.add_module(name, _Frozen())
         for name, weight in engine.named_parameters():
-            parameter = nn.Parameter(torch.from_numpy(weight.data), weight.requires_grad)
             owner, last = self._owner(name)
-            owner.register_parameter(last, parameter)
-            if weight.requires_grad:
-                self._weights.append(weight)
-                self._places.append((owner, last))
+            owner.register_parameter(last, nn.Parameter(torch.from_numpy(weight.data), weight.requires_grad))
+        self._settle(engine)
         self._share_patch_embeddings()
         self._register_rest()
         self.train()
+
+    def _settle(self, engine):
+        """Takes `engine` as this model's, whose weights its parameters are views of."""
+        self._engine, self._lock = engine, threading.Lock()
+        self._trained = engine.parameters()
+        self._places = [(name, w.data.ctypes.data, w.requires_grad) for name, w in engine.named_parameters()]
 
     def _owner(self, name):
         """The module that holds `name`, made where it is missing, and the last part of the name."""
@@ -245,55 +271,64 @@ class _Model(nn.Module):
                 owner.register_buffer(last, torch.from_numpy(value))
 
     def _parameters_in_place(self):
-        """The trained parameters, in the engine's order, on its memory."""
-        parameters = [owner._parameters[last] for owner, last in self._places]
-        for weight, parameter in zip(self._weights, parameters):
-            if parameter.data_ptr() != weight.data.ctypes.data:
+        """The trained parameters, in the engine's order; all must lie on its memory."""
+        trained, parameters = [], dict(self.named_parameters())
+        for name, address, trains in self._places:
+            parameter = parameters.get(name)
+            if parameter is None or parameter.data_ptr() != address:
                 raise ValueError(
-                    f"{weight.name} is no longer on the engine's memory: its tensor was replaced "
-                    "(load_state_dict(assign=True)?). Change it in place, as copy_ does"
+                    f"{name} is no longer on the engine's memory: its tensor was replaced "
+                    "(load_state_dict(assign=True), parametrize?). Change it in place, as copy_ does"
                 )
-        return parameters
+            if trains:
+                trained.append(parameter)
+        return trained
 
     def _run(self, images, **masks):
         """The engine's output, and its loss in torch's graph."""
-        parameters = self._parameters_in_place()
-        self._engine.train(self.training)
-        if not self.training:
-            output = self._engine(images.detach())
-            return output, torch.tensor(0.0)
-        record = torch.is_grad_enabled()
-        output = self._engine(images.detach(), record=record, **masks)
-        if not record:
-            return output, torch.tensor(output.loss)
-        return output, _Loss.apply(output, self._weights, *parameters)
+        parameters, images = self._parameters_in_place(), torch.as_tensor(images).detach()
+        record = self.training and torch.is_grad_enabled()
+        # One turn: the mode is of this call.
+        with self._lock:
+            self._engine.train(self.training)
+            if not self.training:
+                return self._engine(images), torch.tensor(0.0)
+            output = self._engine(images, record=record, **masks)
+        return output, _Loss.apply(output, self, *parameters) if record else torch.tensor(output.loss)
 
-    def _apply(self, fn, recurse=True):
-        for parameter in self.parameters():
-            moved = fn(parameter.data)
-            if moved.data_ptr() != parameter.data_ptr() or moved.dtype != torch.float32:
-                raise ValueError("weights stay float32 on the CPU: the engine computes there")
-        return super()._apply(fn, recurse)
+    @property
+    def step(self):
+        """How many masks were drawn or given; set it after load_state_dict to go on with the next."""
+        return self._engine.step
 
-    def __deepcopy__(self, memo):
-        copied = _rebuilt(type(self), copy.deepcopy(self._arguments, memo), self._state())
-        memo[id(self)] = copied
+    @step.setter
+    def step(self, step):
+        self._engine.step = step
+
+    def __copy__(self):
+        """A shallow copy has the same engine."""
+        copied = type(self).__new__(type(self))
+        copied.__dict__.update(self.__dict__)
         return copied
 
-    def __reduce__(self):
-        return _rebuilt, (type(self), self._arguments, self._state())
+    def __getstate__(self):
+        """For copies and pickles: all but the engine, which `__setstate__` makes anew."""
+        made_anew = {"_engine", "_lock", "_trained", "_places"}
+        return {k: v for k, v in self.__dict__.items() if k not in made_anew} | {"_step": self.step}
 
-    def _state(self):
-        wants = {name: p.requires_grad for name, p in self.named_parameters()}
-        return {name: v.clone() for name, v in self.state_dict().items()}, self.training, wants
-
-
-def _rebuilt(kind, arguments, state):
-    model, (weights, training, wants) = kind(**arguments), state
-    model.load_state_dict(weights)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(wants[name])
-    return model.train(training)
+    def __setstate__(self, state):
+        step = state.pop("_step")
+        super().__setstate__(state)
+        engine = self._Engine(**self._arguments)
+        # The parameters are copies by now, perhaps known to a copied optimizer: they stay the objects
+        # they are and move onto the new engine's memory.
+        for name, weight in engine.named_parameters():
+            owner, last = self._owner(name)
+            view, parameter = torch.from_numpy(weight.data), owner._parameters[last]
+            view.copy_(parameter.data)
+            parameter.data = view
+        self._settle(engine)
+        self.step = step
 
 
 def _tensor(array):
@@ -312,7 +347,10 @@ def _refuse_pretrained(pretrained):
 
 class SALT(_Model):
     """Stage 2 of SALT. Arguments are the reference's; ``seed`` decides first weights and masks, further
-    keyword arguments change the encoder's sizes as timm's do (img_size, patch_size, embed_dim, ...)."""
+    keyword arguments change the encoder's sizes as timm's do (img_size, patch_size, embed_dim, ...), and
+    ``normalize`` is how uint8 images are read."""
+
+    _Engine = _saltworks.SALT
 
     def __init__(
         self,
@@ -346,7 +384,7 @@ class SALT(_Model):
         )
         if teacher_state_dict is not None:
             teacher_state_dict = {k: torch.as_tensor(v).detach() for k, v in teacher_state_dict.items()}
-        engine = _saltworks.SALT(teacher_state_dict=teacher_state_dict, **arguments)
+        engine = self._Engine(teacher_state_dict=teacher_state_dict, **arguments)
         super().__init__(engine, arguments, frozen=["teacher"])
         self.num_targets = num_targets
         self.context_scale = context_scale
@@ -355,10 +393,10 @@ class SALT(_Model):
         self.target_aspect_ratio = target_aspect_ratio
 
     @classmethod
-    def from_checkpoint(cls, ckpt_path, encoder_name="vit_tiny_patch16_224", **kwargs):
-        """The encoder of stage 1 as the teacher, from any file that saltworks.encoder_weights reads."""
-        encoder = saltworks.encoder_weights(ckpt_path)
-        return cls(encoder_name=encoder_name, teacher_state_dict=encoder, **kwargs)
+    def from_checkpoint(cls, ckpt_path, encoder_name=None, **kwargs):
+        """The encoder in a file (stage 1's; of a SALT its student) teaches a new student of its sizes.
+        The file may be any that saltworks.encoder_weights reads; what is given may not contradict it."""
+        return cls(**_saltworks.student_of_checkpoint(ckpt_path, encoder_name, **kwargs))
 
     def forward(self, images, context_idx=None, target_idx=None) -> SALTOutput:
         """images [B, C, H, W] float32; ``context_idx`` [K] and ``target_idx`` [M] fix the masks."""
@@ -377,6 +415,8 @@ class SALT(_Model):
 class MAE(_Model):
     """Stage 1. Arguments are the reference's; ``masking`` may be any module that shows some patches as
     the reference's do, the same number of every sample."""
+
+    _Engine = _saltworks.MAE
 
     def __init__(
         self,
@@ -397,7 +437,8 @@ class MAE(_Model):
         if not isinstance(model_or_model_name, str):
             raise ValueError("the encoder is built by its timm name. Give the name, then load_state_dict")
         masking = PatchMasking(mask_ratio, block_size) if masking is None else masking
-        sizes = dict(
+        arguments = dict(
+            model_or_model_name=model_or_model_name,
             decoder_embed_dim=decoder_embed_dim,
             decoder_depth=decoder_depth,
             decoder_num_heads=decoder_num_heads,
@@ -406,9 +447,7 @@ class MAE(_Model):
             seed=_seed(seed),
             **encoder_options,
         )
-        engine = _saltworks.MAE(model_or_model_name, **sizes)
-        arguments = dict(sizes, model_or_model_name=model_or_model_name, masking=masking)
-        super().__init__(engine, arguments)
+        super().__init__(self._Engine(**arguments), arguments)
         self.masking = masking
 
     def forward(self, images) -> MAEOutput:

@@ -176,7 +176,7 @@ fn training(stage: &Stage, method: &dyn Method, images: &Images) -> Result<Measu
         let masks = method.masks(stage.masks.sample(grid, stage.batch, 0, step).map_err(ran)?);
         optimizer.zero_grad();
         let made = method
-            .step(tape, images, &masks, StepKey { seed: 0, step, first_sample: 0 })
+            .step(tape, images, &masks, Some(StepKey { seed: 0, step, first_sample: 0 }))
             .map_err(ran)?;
         tape.backward(&made.loss).map_err(ran)?;
         optimizer.step(1e-4, stage.weight_decay).map_err(ran)?;

@@ -1,12 +1,16 @@
 //! `saltworks export`: weights as others read them.
 
-use super::pretrain::{ENCODER, MODEL, RECIPE};
+use super::pretrain::{ENCODER, MODEL, RECIPE, TEACHER_SHA256};
 use super::{Failure, asked, ran};
-use crate::files::write_whole;
+use crate::files::{sha256, write_whole};
+use crate::method::Salt;
 use crate::model::VitSpec;
-use crate::recipe::{self, Recipe};
+use crate::recipe::{self, Normalize, Recipe};
 use crate::report::{note, result};
-use crate::weights::{self, Dtype, Hint, MODEL_KEY, Model, Named, dialect, onnx};
+use crate::weights::{
+    self, Dtype, Hint, MODEL_KEY, Model, Named, PREPROCESSOR, Sizes, TEACHER_KEY, dialect, onnx,
+    pixel_metadata, processor,
+};
 use engine::Module as _;
 use std::collections::HashMap;
 use std::fs;
@@ -15,7 +19,8 @@ use std::path::{Path, PathBuf};
 /// Options of `export`.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// A run's folder, a file of weights in any of these forms, or a folder of transformers'.
+    /// A run's folder, a file of weights in any of these forms, or a folder of transformers' or of a
+    /// stage.
     source: PathBuf,
     /// For whom.
     #[arg(long)]
@@ -91,7 +96,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             "--partial would leave a graph or a config.json that do not hold. Leave it out",
         ));
     }
-    let (model, part) = read(arguments)?;
+    if arguments.partial && arguments.size.is_some() {
+        return Err(asked("--partial writes what is there, --size other positions. Leave one out"));
+    }
+    let source = read(arguments)?;
+    let (model, part) = (&source.model, source.part.as_deref());
     if !model.left_out.is_empty() {
         let (count, dialect) = (model.left_out.len(), model.dialect);
         let some = model.left_out.iter().take(4).cloned().collect::<Vec<_>>().join(", ");
@@ -100,43 +109,104 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let whole = matches!(arguments.to, Target::StablePretraining | Target::Safetensors);
     match whole && arguments.size.is_none() {
-        true => write_stage(arguments, &model, part.as_deref())?,
+        true => write_stage(arguments, &source)?,
         false => {
-            let (spec, encoder) = encoder(arguments, &model, part.as_deref())?;
-            write_encoder(arguments, &model, &spec, encoder)?;
+            if whole {
+                note("with --size the encoder alone: the rest is made for the former grid");
+            }
+            let (spec, encoder) = encoder(arguments, model, part)?;
+            write_encoder(arguments, &source, &spec, encoder)?;
         }
     }
     result(&out.display().to_string());
     Ok(())
 }
 
+/// What is exported.
+struct Exported {
+    model: Model,
+    /// Which of the file's encoders.
+    part: Option<String>,
+    /// How a run normalised pixels.
+    normalize: Option<Normalize>,
+    /// The sizes of a student's teacher, whose tensors are the model's `teacher.`.
+    teacher: Option<VitSpec>,
+}
+
 /// What to export, and which of its parts.
-fn read(arguments: &Arguments) -> Result<(Model, Option<String>), Failure> {
+fn read(arguments: &Arguments) -> Result<Exported, Failure> {
     let source = &arguments.source;
     if !source.join(RECIPE).exists() {
-        return Ok((Model::open(source).map_err(asked)?, arguments.part.clone()));
+        let model = Model::open(source).map_err(asked)?;
+        let part = arguments.part.clone();
+        return Ok(Exported { model, part, normalize: None, teacher: None });
     }
-    let recipe = recipe::load(Some(&source.join(RECIPE)), &[]).map_err(asked)?;
+    let recipe = recipe::load_trained(&source.join(RECIPE), &[]).map_err(asked)?;
     let place = stage(source, &recipe, arguments.part.as_deref())?;
     let stage = &recipe.stage[place];
     let mut model = Model::open(&source.join(&stage.name).join(MODEL)).map_err(asked)?;
-    if let Some(teacher) = &stage.teacher {
-        let earlier = recipe.stage_before(place, teacher).is_some();
-        let path = if earlier { source.join(teacher).join(ENCODER) } else { teacher.into() };
-        match Model::open(&path).and_then(|file| file.encoder(None)) {
-            Ok(teacher) => {
-                let named = teacher.into_iter().map(|(name, t)| (format!("teacher.{name}"), t));
-                model.tensors.extend(named);
+    tell_unfinished(&recipe, place, arguments.part.is_none(), model.metadata());
+    let mut spec = None;
+    // Only stable-pretraining's SALT has a place for it.
+    if let Some(name) = stage.teacher.as_ref().filter(|_| arguments.to == Target::StablePretraining)
+    {
+        let earlier = recipe.stage_before(place, name).is_some();
+        let path = if earlier { source.join(name).join(ENCODER) } else { name.into() };
+        match teacher(&path, &model) {
+            Ok((of_teacher, tensors)) => {
+                model.tensors.extend(tensors);
+                spec = Some(of_teacher);
             }
-            // Only stable-pretraining's SALT has a place for it.
-            Err(error) => note(&format!("without its teacher: {error}")),
+            Err(error) if arguments.partial => note(&format!("without its teacher: {error}")),
+            Err(error) => {
+                let advice =
+                    "stable-pretraining's SALT holds its teacher, too; --partial leaves it out";
+                return Err(asked(format!("{error}. {advice}")));
+            }
         }
     }
-    Ok((model, None))
+    Ok(Exported { model, part: None, normalize: Some(recipe.data.normalize), teacher: spec })
+}
+
+/// The teacher that a stage was trained by, as it saw the student's images.
+fn teacher(path: &Path, student: &Model) -> Result<(VitSpec, Named), String> {
+    let words = |error: &dyn std::fmt::Display| error.to_string();
+    let file = Model::file(path).map_err(|e| words(&e))?;
+    if let Some(trained_by) = student.metadata().get(TEACHER_SHA256) {
+        let bytes = fs::read(&file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
+        if sha256(&bytes) != *trained_by {
+            let path = file.display();
+            return Err(format!("{path} is not the file that taught this student. Restore it"));
+        }
+    }
+    let sizes = student.sizes(None, Hint::default()).map_err(|e| words(&e))?;
+    let encoder = Salt::load_teacher(&file, &sizes.spec).map_err(|e| words(&e))?.encoder;
+    let named = encoder.parameters().into_iter();
+    let named = named.map(|(name, parameter)| (format!("teacher.{name}"), parameter.value()));
+    Ok((encoder.spec().clone(), named.collect()))
+}
+
+/// Says where a run has not come to its end.
+fn tell_unfinished(
+    recipe: &Recipe,
+    place: usize,
+    by_default: bool,
+    metadata: &HashMap<String, String>,
+) {
+    let name = &recipe.stage[place].name;
+    let number = |key: &str| metadata.get(key).and_then(|text| text.parse::<u64>().ok());
+    if let (Some(step), Some(steps)) = (number("step"), number("steps"))
+        && step < steps
+    {
+        note(&format!("stage {name} is not finished: step {step} of {steps}"));
+    }
+    if let Some(later) = recipe.stage.last().filter(|last| by_default && last.name != *name) {
+        note(&format!("this is stage {name}: stage {} is not trained yet", later.name));
+    }
 }
 
 /// The number of the stage asked for, or of the last that has weights.
-fn stage(run: &Path, recipe: &Recipe, name: Option<&str>) -> Result<usize, Failure> {
+pub(super) fn stage(run: &Path, recipe: &Recipe, name: Option<&str>) -> Result<usize, Failure> {
     let has_weights = |place: &usize| run.join(&recipe.stage[*place].name).join(MODEL).exists();
     let trained: Vec<usize> = (0..recipe.stage.len()).filter(has_weights).collect();
     let found = match name {
@@ -146,7 +216,7 @@ fn stage(run: &Path, recipe: &Recipe, name: Option<&str>) -> Result<usize, Failu
     found.copied().ok_or_else(|| {
         let names: Vec<_> =
             trained.iter().map(|&place| recipe.stage[place].name.as_str()).collect();
-        let wanted = name.map_or("a trained stage".to_owned(), |name| format!("stage {name}"));
+        let wanted = name.map_or("trained stage".to_owned(), |name| format!("stage {name}"));
         let found = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         asked(format!("{} holds no {wanted}; trained: {found}", run.display()))
     })
@@ -158,36 +228,44 @@ fn encoder(
     model: &Model,
     part: Option<&str>,
 ) -> Result<(VitSpec, Named), Failure> {
-    let tensors = model.encoder(part).map_err(asked)?;
-    let hint = hint(arguments, &tensors);
+    let hint = hint(arguments, model, part)?;
+    let Sizes { spec, guessed } = model.sizes(part, hint).map_err(asked)?;
+    if let Some(heads) = arguments.heads.filter(|heads| *heads != spec.heads) {
+        return Err(asked(format!(
+            "{} tells of {} heads, --heads of {heads}. Leave --heads out",
+            model.path().display(),
+            spec.heads
+        )));
+    }
     if arguments.partial {
-        let spec = model.sizes(&tensors, hint).map_err(asked)?;
-        return Ok((spec, tensors));
+        model.notes.iter().chain(&guessed).for_each(|words| note(words));
+        return Ok((spec, model.encoder(part).map_err(asked)?));
     }
     let image = arguments.size.map(|side| [1, side, side]);
     let loaded = model.load_encoder(part, hint, image).map_err(asked)?;
     if let Some([from, to]) = loaded.resized {
         note(&format!("positions resized from {from} to {to} patches"));
     }
+    loaded.notes.iter().for_each(|words| note(words));
     let named = loaded.encoder.parameters().into_iter();
     let named = named.map(|(name, parameter)| (name, parameter.value())).collect();
     Ok((loaded.encoder.spec().clone(), named))
 }
 
 /// The heads that the user names are those of the encoder's width.
-fn hint(arguments: &Arguments, encoder: &Named) -> Hint {
-    let width = encoder.get("patch_embed.proj.weight").map_or(0, |weight| weight.dim(0));
-    Hint { heads: arguments.heads.map(|heads| (width, heads)), grid: None }
+fn hint(arguments: &Arguments, model: &Model, part: Option<&str>) -> Result<Hint, Failure> {
+    let width = model.width(part).map_err(asked)?;
+    Ok(Hint { heads: arguments.heads.map(|heads| (width, heads)), grid: None })
 }
 
 fn write_encoder(
     arguments: &Arguments,
-    model: &Model,
+    source: &Exported,
     spec: &VitSpec,
     encoder: Named,
 ) -> Result<(), Failure> {
     let (out, dtype) = (arguments.out.as_path(), arguments.dtype.into());
-    let metadata = metadata(model, spec);
+    let metadata = metadata(source, spec)?;
     let list = |named: Named| named.into_iter().collect::<Vec<_>>();
     match arguments.to {
         Target::Timm => {
@@ -195,18 +273,29 @@ fn write_encoder(
             note(&timm_call(spec));
         }
         Target::Torch => {
-            weights::save_torch(out, &list(encoder), None, dtype).map_err(ran)?;
+            weights::save_torch(out, &list(encoder), None, &metadata, dtype).map_err(ran)?;
             note(&timm_call(spec));
         }
         Target::Facebook => {
-            weights::save_torch(out, &list(encoder), Some("model"), dtype).map_err(ran)?;
+            if let Some(what) = dialect::beyond_plain(spec) {
+                let advice = "Export to timm or onnx instead";
+                return Err(asked(format!("facebookresearch/mae has no {what}. {advice}")));
+            }
+            let container = Some("model");
+            weights::save_torch(out, &list(encoder), container, &metadata, dtype).map_err(ran)?;
         }
-        Target::Hf => write_hugging_face(out, spec, &encoder, dtype)?,
+        Target::Hf => {
+            let normalize = normalize(source, spec)?;
+            write_hugging_face(out, spec, &encoder, dtype, normalize.as_ref())?;
+        }
         Target::Onnx => {
             if !matches!(arguments.dtype, GivenType::F32) {
                 return Err(asked("--to onnx writes f32. Leave --dtype out"));
             }
-            onnx::save(out, spec, &encoder, &metadata).map_err(asked)?;
+            onnx::save(out, spec, &encoder, &metadata).map_err(|error| match error {
+                weights::Error::Write { .. } => ran(error),
+                error => asked(error),
+            })?;
         }
         Target::StablePretraining | Target::Safetensors => {
             let named = encoder.into_iter().map(|(name, t)| (format!("encoder.{name}"), t));
@@ -217,15 +306,21 @@ fn write_encoder(
 }
 
 /// All that the file or stage holds.
-fn write_stage(arguments: &Arguments, model: &Model, part: Option<&str>) -> Result<(), Failure> {
-    let tensors = model.encoder(part).map_err(asked)?;
-    let hint = hint(arguments, &tensors);
-    let spec = model.sizes(&tensors, hint).map_err(asked)?;
+fn write_stage(arguments: &Arguments, source: &Exported) -> Result<(), Failure> {
+    let (model, part) = (&source.model, source.part.as_deref());
+    // Names and shapes are held against a model's, and then all is written as it was read.
+    let (spec, _) = encoder(arguments, model, part)?;
+    if part.is_none() && !arguments.partial {
+        model.check_whole(hint(arguments, model, None)?).map_err(asked)?;
+    }
     let all: Named = match part {
         None => model.tensors.clone(),
-        Some(_) => tensors.into_iter().map(|(name, t)| (format!("encoder.{name}"), t)).collect(),
+        Some(_) => {
+            let tensors = model.encoder(part).map_err(asked)?.into_iter();
+            tensors.map(|(name, t)| (format!("encoder.{name}"), t)).collect()
+        }
     };
-    write_whole_stage(arguments, &all, &spec, &metadata(model, &spec))
+    write_whole_stage(arguments, &all, &spec, &metadata(source, &spec)?)
 }
 
 fn write_whole_stage(
@@ -236,8 +331,13 @@ fn write_whole_stage(
 ) -> Result<(), Failure> {
     let (out, dtype) = (arguments.out.as_path(), arguments.dtype.into());
     if arguments.to == Target::StablePretraining {
-        let all = dialect::stable_pretraining(tensors, spec.grid());
-        return weights::save_torch(out, &all, Some("state_dict"), dtype).map(drop).map_err(ran);
+        let all = match arguments.partial {
+            // What is made besides is of sizes that were not compared with anything.
+            true => dialect::stable_pretraining_renamed(tensors).into_iter().collect(),
+            false => dialect::stable_pretraining(tensors, spec.grid()),
+        };
+        let written = weights::save_torch(out, &all, Some("state_dict"), metadata, dtype);
+        return written.map(drop).map_err(ran);
     }
     // A teacher has a file of its own.
     let own = tensors.iter().filter(|(name, _)| !name.starts_with("teacher."));
@@ -251,29 +351,56 @@ fn write_hugging_face(
     spec: &VitSpec,
     encoder: &Named,
     dtype: Dtype,
+    normalize: Option<&Normalize>,
 ) -> Result<(), Failure> {
     let config = dialect::hugging_face_config(spec).map_err(|what| {
         asked(format!("transformers' ViTModel has no {what}. Export to timm or onnx instead"))
     })?;
     let fail = |error: std::io::Error| ran(format!("cannot write {}: {error}", folder.display()));
-    fs::create_dir_all(folder).map_err(fail)?;
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
     let tensors = dialect::hugging_face(encoder);
     let path = folder.join("model.safetensors");
+    weights::expect_range(&path, &tensors, dtype).map_err(ran)?;
+    fs::create_dir_all(folder).map_err(fail)?;
+    // New weights are never seen beside a config.json of others.
+    for old in ["config.json", PREPROCESSOR].map(|name| folder.join(name)) {
+        if old.exists() {
+            fs::remove_file(old).map_err(fail)?;
+        }
+    }
     weights::save_as(&path, &tensors, &metadata, dtype).map_err(ran)?;
-    write_whole(&folder.join("config.json"), format!("{config:#}\n").as_bytes()).map_err(fail)?;
+    let write = |name: &str, json: &serde_json::Value| {
+        write_whole(&folder.join(name), format!("{json:#}\n").as_bytes()).map_err(fail)
+    };
+    if let Some(normalize) = normalize {
+        let [_, height, width] = spec.image;
+        write(PREPROCESSOR, &processor(normalize, [height, width], spec.channels))?;
+    }
+    write("config.json", &config)?;
     note("in Python: transformers.ViTModel.from_pretrained(FOLDER, add_pooling_layer=False)");
     Ok(())
 }
 
-/// What a file says of itself: what it said before, and the encoder's sizes.
-fn metadata(model: &Model, spec: &VitSpec) -> HashMap<String, String> {
-    let mut metadata = model.metadata().clone();
-    metadata.insert("format".to_owned(), "pt".to_owned());
+/// How the encoder wants its pixels, as its file says or its run did.
+fn normalize(source: &Exported, spec: &VitSpec) -> Result<Option<Normalize>, Failure> {
+    let stated = source.model.normalize(spec.channels).map_err(asked)?;
+    Ok(stated.or_else(|| source.normalize.clone()))
+}
+
+/// What a file says of itself: what it said before, the encoder's sizes and how it wants its pixels.
+fn metadata(source: &Exported, spec: &VitSpec) -> Result<HashMap<String, String>, Failure> {
+    let mut metadata = source.model.metadata().clone();
     // Numbers, strings and booleans: JSON holds them all.
-    let sizes = serde_json::to_string(spec).expect("sizes as JSON");
-    metadata.insert(MODEL_KEY.to_owned(), sizes);
-    metadata
+    let sizes = |spec: &VitSpec| serde_json::to_string(spec).expect("sizes as JSON");
+    metadata.insert("format".to_owned(), "pt".to_owned());
+    metadata.insert(MODEL_KEY.to_owned(), sizes(spec));
+    if let Some(teacher) = &source.teacher {
+        metadata.insert(TEACHER_KEY.to_owned(), sizes(teacher));
+    }
+    if let Some(normalize) = normalize(source, spec)? {
+        metadata.extend(pixel_metadata(&normalize, spec.channels));
+    }
+    Ok(metadata)
 }
 
 /// The call of timm that makes a model for these weights.
@@ -303,7 +430,12 @@ fn timm_call(spec: &VitSpec) -> String {
     add(spec.width != base.width, format!("embed_dim={}", spec.width));
     add(spec.depth != base.depth, format!("depth={}", spec.depth));
     add(spec.heads != base.heads, format!("num_heads={}", spec.heads));
-    let ratio = |spec: &VitSpec| spec.hidden as f64 / spec.width as f64;
+    let ratio = |spec: &VitSpec| {
+        // timm multiplies and cuts: a quotient that was rounded down would lose one.
+        let ratio = spec.hidden as f64 / spec.width as f64;
+        let cut = (spec.width as f64 * ratio) as usize;
+        if cut < spec.hidden { ratio.next_up() } else { ratio }
+    };
     add(ratio(spec) != ratio(&base), format!("mlp_ratio={}", ratio(spec)));
     // Without a class token timm pools, and would norm after that.
     let pooled = "class_token=False, global_pool=\"avg\", fc_norm=False";

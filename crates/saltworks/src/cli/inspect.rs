@@ -1,11 +1,11 @@
 //! `saltworks inspect`: what a set of images, or a file of weights, holds.
 
-use super::{Failure, asked, ran, setup};
+use super::pretrain::{MODEL, RECIPE};
+use super::{Failure, asked, export, ran, setup};
 use crate::data::{self, Look, Source, Survey};
 use crate::recipe;
 use crate::report::{Count, result};
-use crate::weights::dialect::{Dialect, wrapping};
-use crate::weights::{Listed, Listing, is_weights};
+use crate::weights::{Listed, Listing, Model, is_weights};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,8 @@ const MOST_CLASSES: usize = 20;
 /// Options of `inspect`.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// What `data.path` may be, a recipe (its sources), or a file of weights: safetensors or torch's.
+    /// What `data.path` may be, a recipe (its sources), or weights: a run (its last stage), a folder of
+    /// transformers, or a file, safetensors or torch's.
     path: PathBuf,
     /// Decode every image, not only its header.
     #[arg(long)]
@@ -28,8 +29,8 @@ pub(super) struct Arguments {
 
 /// Runs the command.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    if is_weights(&arguments.path) {
-        return inspect_weights(&arguments.path, arguments.json);
+    if let Some(file) = weights_of(&arguments.path)? {
+        return inspect_weights(&file, arguments.json);
     }
     let source = if arguments.path.extension().is_some_and(|extension| extension == "toml") {
         let recipe = recipe::load(Some(&arguments.path), &[]).map_err(asked)?;
@@ -123,12 +124,31 @@ fn to_json(source: &dyn Source, survey: &Survey) -> Value {
     })
 }
 
+/// The file of weights that a path is or holds.
+fn weights_of(path: &Path) -> Result<Option<PathBuf>, Failure> {
+    if path.join(RECIPE).is_file() {
+        let recipe = recipe::load_trained(&path.join(RECIPE), &[]).map_err(asked)?;
+        let place = export::stage(path, &recipe, None)?;
+        return Ok(Some(path.join(&recipe.stage[place].name).join(MODEL)));
+    }
+    let is_onnx = path.extension().is_some_and(|extension| extension == "onnx") && path.is_file();
+    if is_onnx {
+        let path = path.display();
+        return Err(asked(format!(
+            "{path} is an ONNX graph, which is not read. Inspect its source"
+        )));
+    }
+    if path.is_dir() {
+        // Any other folder may hold images.
+        return Ok(Model::file(path).ok());
+    }
+    Ok(is_weights(path).then(|| path.to_owned()))
+}
+
 fn inspect_weights(path: &Path, as_json: bool) -> Result<(), Failure> {
-    let Listing { tensors, metadata, container } = Listing::read(path).map_err(asked)?;
-    let mut names: Vec<&str> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
-    let cut = wrapping(&names);
-    names.iter_mut().for_each(|name| *name = &name[cut..]);
-    let dialect = Dialect::of(&names);
+    let listing = Listing::read(path).map_err(asked)?;
+    let (dialect, encoders) = listing.encoders(path).map_err(asked)?;
+    let Listing { tensors, metadata, container } = listing;
     if as_json {
         let tensor = |t: &Listed| json!({"name": t.name, "dtype": t.dtype, "shape": t.shape});
         let tensors: Vec<_> = tensors.iter().map(tensor).collect();
@@ -140,13 +160,24 @@ fn inspect_weights(path: &Path, as_json: bool) -> Result<(), Failure> {
     let under = container.map_or(String::new(), |key| format!(" under {key}"));
     result(&format!("{}: {} tensors{under}, {values} values", path.display(), tensors.len()));
     result(&dialect.map_or("names of no known model".to_owned(), |dialect| dialect.to_string()));
+    encoders.iter().for_each(|encoder| result(encoder));
     let width = tensors.iter().map(|tensor| tensor.name.len()).max().unwrap_or(0);
     for tensor in &tensors {
-        result(&format!("{:width$}  {}  {:?}", tensor.name, tensor.dtype, tensor.shape));
+        let name = printable(&tensor.name);
+        result(&format!("{name:width$}  {}  {:?}", printable(&tensor.dtype), tensor.shape));
     }
     for (key, value) in &metadata {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        result(&format!("{key} = {text}"));
+        result(&format!("{} = {}", printable(key), printable(&text)));
     }
     Ok(())
+}
+
+/// A text of a file without what would steer the terminal.
+pub(super) fn printable(text: &str) -> String {
+    let shown = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    text.chars().map(shown).collect()
 }

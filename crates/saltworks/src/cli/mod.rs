@@ -2,12 +2,18 @@
 
 mod bench;
 mod bench_data;
+mod embed;
 mod export;
 mod inspect;
+mod log;
+mod plan;
 mod pretrain;
 mod probe;
 mod replay;
+mod report;
+mod serve;
 mod setup;
+mod watch;
 
 use crate::report::note;
 use crate::train::Stop;
@@ -28,8 +34,10 @@ const EXAMPLES: &str = "Examples:
   saltworks pretrain                                  the quickstart: both stages, then probes
   saltworks pretrain recipe.toml --out runs/first     your own recipe
   saltworks pretrain --set data.path=photos --set data.size=64 --set data.channels=3
+  saltworks plan recipe.toml                          what it will cost
   saltworks inspect photos                            what data.path=photos would read
   saltworks export runs/first --to timm --out vit.safetensors
+  saltworks probe runs/first --kind knn,linear,attentive
   saltworks bench --stage salt --model vit_tiny_patch16_224 --batch 16 --steps 5
 
 Exit codes: 0 done; 1 the run failed; 2 something to correct in what was asked; 130 (Ctrl-C),
@@ -40,12 +48,26 @@ after saving a checkpoint.";
 enum Command {
     /// Train the stages of a recipe, or the built-in quickstart, and probe what they learned.
     Pretrain(pretrain::Arguments),
+    /// Tell what a recipe will cost before it runs: parameters, FLOPs, time, memory.
+    Plan(plan::Arguments),
     /// Time training steps on synthetic images.
     Bench(bench::Arguments),
     /// Look at a set of images, or at a file of weights: kind, counts, classes, sizes, what is broken.
     Inspect(inspect::Arguments),
     /// Write the weights of a run, or of a file, for timm, PyTorch, stable-pretraining, transformers or ONNX.
     Export(export::Arguments),
+    /// Write report.html: curves, probes and pictures of a run, or a comparison of several.
+    Report(report::Arguments),
+    /// Show all runs under a folder live in a browser: a table, curves, pictures, comparisons.
+    Serve(serve::Arguments),
+    /// Watch a run's curves in the terminal.
+    Watch(watch::Arguments),
+    /// Write runs for other programs: event files of TensorBoard, offline runs of Weights & Biases.
+    Log(log::Arguments),
+    /// Judge a trained encoder on labelled images: kNN, linear, attentive and few-shot probes.
+    Probe(Box<probe::Arguments>),
+    /// Write features of images for other programs: .npy, .safetensors or .parquet.
+    Embed(embed::Arguments),
     /// Find the sample and the layer that made a step not finite.
     Replay(replay::Arguments),
 }
@@ -95,19 +117,26 @@ fn interrupted(stop: &Stop, when: &str, folder: &Path) -> Failure {
 pub fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Pretrain(arguments) => pretrain::run(arguments),
+        Command::Plan(arguments) => plan::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Watch(arguments) => watch::run(&arguments),
+        Command::Log(arguments) => log::run(&arguments),
+        Command::Probe(arguments) => probe::run(&arguments),
+        Command::Embed(arguments) => embed::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Asked(error)) => {
-            note(&format!("error: {error}"));
+            note(&format!("error: {}", shown(&error)));
             ExitCode::from(2)
         }
         Err(Failure::Run(error)) => {
-            note(&format!("error: {error}"));
+            note(&format!("error: {}", shown(&error)));
             ExitCode::from(1)
         }
         Err(Failure::Interrupted { signal, text }) => {
@@ -116,6 +145,12 @@ pub fn main() -> ExitCode {
             ExitCode::from(128 + signal as u8)
         }
     }
+}
+
+/// An error's text, which may name what a file holds, without what would steer the terminal.
+fn shown(error: &dyn std::fmt::Display) -> String {
+    let text = error.to_string();
+    text.lines().map(inspect::printable).collect::<Vec<_>>().join("\n")
 }
 
 /// Uses this many threads for all computation; 0 for one per core. Returns how many there are.

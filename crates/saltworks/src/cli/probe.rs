@@ -1,4 +1,13 @@
-//! Frozen features of the training and held-out images, and what probes make of them.
+//! Frozen features of the training and held-out images, and what probes make of them: for a run's own
+//! table, and for `saltworks probe`.
+
+mod results;
+mod subject;
+mod tokens;
+mod verb;
+
+pub(super) use subject::{Given, Subject};
+pub(super) use verb::{Arguments, run};
 
 use super::setup::{self, Images};
 use super::{Failure, loading, ran};
@@ -85,7 +94,7 @@ fn fit(
 
 /// Features of all images of a source: mean (or pixels) first, then class token. None if asked to
 /// stop.
-fn features(
+pub(super) fn features(
     recipe: &Recipe,
     source: &Arc<dyn Source>,
     extractor: &Extractor,

@@ -133,7 +133,7 @@ impl ReplayedStep<'_> {
         let parameters = self.method.parameters();
         parameters.iter().for_each(|(_, parameter)| parameter.zero_grad());
         let tape = Tape::new().watched();
-        let result = self.method.step(&tape, &images, &masks, key).map_err(ran)?;
+        let result = self.method.step(&tape, &images, &masks, Some(key)).map_err(ran)?;
         tape.backward(&result.loss).map_err(ran)?;
         let bad = parameters.iter().filter(|(_, parameter)| {
             let gradient = parameter.grad();

@@ -4,10 +4,10 @@ use super::{Failure, asked};
 use crate::data::{
     self, Crop, Effects, Holdout, Loader, LoaderOptions, Mixed, Order, Source, Transform, hold_out,
 };
-use crate::method::{Covered, Mae, MaeOptions, PixelNorm, SaltOptions};
+use crate::method::{Covered, Mae, MaeOptions, Method, PixelNorm, SaltOptions};
 use crate::model::{Encoder, TransformerSpec, VitSpec};
 use crate::recipe::{self, Data, DataSource, Loss, Model, Recipe, Schedule, Stage, Trunk};
-use crate::train::{Curve, OptimizerOptions};
+use crate::train::{self, Curve, OptimizerOptions};
 use engine::ops::LossKind;
 use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt as _;
@@ -203,7 +203,12 @@ pub(super) fn feature_loader(
     size: usize,
     source: Arc<dyn Source>,
 ) -> Result<Loader, Failure> {
-    let options = LoaderOptions {
+    Loader::new(source, feature_options(data, size)).map_err(asked)
+}
+
+/// How whole images are loaded, each once.
+pub(super) fn feature_options(data: &Data, size: usize) -> LoaderOptions {
+    LoaderOptions {
         batch: (FEATURE_PIXELS / (size * size).max(1)).clamp(16, 250),
         threads: data.threads,
         prefetch: 2 * data.threads + 2,
@@ -217,8 +222,7 @@ pub(super) fn feature_loader(
         channels: data.channels,
         normalize: normalize(data),
         max_unreadable: data.max_unreadable,
-    };
-    Loader::new(source, options).map_err(asked)
+    }
 }
 
 /// The seed of stage number `place`.
@@ -268,14 +272,19 @@ fn loss(loss: Loss) -> LossKind {
     }
 }
 
+/// Which patches the loss of stage 1 covers.
+pub(super) fn covered(stage: &Stage) -> Covered {
+    match stage.covered {
+        recipe::Covered::AllMasked => Covered::AllMasked,
+        recipe::Covered::Targets => Covered::Targets,
+    }
+}
+
 /// Stage 1 around a new encoder.
 pub(super) fn mae(encoder: Encoder, stage: &Stage, seed: u64) -> Mae {
     let options = MaeOptions {
         decoder: trunk(stage.decoder),
-        covered: match stage.covered {
-            recipe::Covered::AllMasked => Covered::AllMasked,
-            recipe::Covered::Targets => Covered::Targets,
-        },
+        covered: covered(stage),
         pixel_norm: match stage.pixel_norm {
             recipe::PixelNorm::None => PixelNorm::None,
             recipe::PixelNorm::Joint => PixelNorm::Joint,
@@ -306,6 +315,35 @@ pub(super) fn curves(stage: &Stage, schedule: Schedule) -> (Curve, Curve) {
     };
     let last = stage.final_weight_decay.unwrap_or(stage.weight_decay);
     (lr, Curve::cosine(stage.weight_decay, last, schedule.steps))
+}
+
+/// A stage as the training loop takes it, from step `first_step` on; images in `unreadable` are known to be.
+pub(super) fn training<'m>(
+    recipe: &Recipe,
+    images: &Images,
+    (method, place): (&'m dyn Method, usize),
+    schedule: Schedule,
+    (first_step, unreadable): (u64, BTreeSet<usize>),
+) -> Result<train::Stage<'m>, Failure> {
+    let stage = &recipe.stage[place];
+    let (lr, weight_decay) = curves(stage, schedule);
+    let mut options = training_loader(recipe, stage, place);
+    options.first_sample = first_step * stage.batch as u64;
+    let loader = Loader::new(images.train.clone(), options).map_err(asked)?;
+    Ok(train::Stage {
+        method,
+        loader: loader.with_unreadable(unreadable),
+        masking: stage.masks.clone(),
+        grid: method.encoder().grid(),
+        batch: stage.batch,
+        accumulate: stage.accumulate,
+        activation_checkpointing: stage.activation_checkpointing,
+        first_step,
+        steps: schedule.steps,
+        lr,
+        weight_decay,
+        seed: stage_seed(recipe.seed, place),
+    })
 }
 
 /// AdamW and clipping.

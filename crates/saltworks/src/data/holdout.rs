@@ -32,6 +32,14 @@ pub struct Part {
     name: &'static str,
 }
 
+impl Part {
+    /// The images with these numbers, in this order; `name` is what [`Source::describe`] calls them. A
+    /// number may come several times.
+    pub fn new(source: Arc<dyn Source>, indices: Vec<usize>, name: &'static str) -> Self {
+        Self { source, indices, name }
+    }
+}
+
 /// Splits a source into the part that trains and the part held out, both in the source's order.
 pub fn hold_out(source: &Arc<dyn Source>, holdout: Holdout) -> Result<(Part, Part)> {
     let len = source.len();

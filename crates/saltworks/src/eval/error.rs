@@ -63,6 +63,38 @@ pub enum Error {
         /// The only label.
         label: u32,
     },
+    /// Too little for LiDAR.
+    #[error(
+        "{rows} rows are {images} image(s) of {views} views, LiDAR needs two images: give it more rows, or fewer views of each image"
+    )]
+    FewImages {
+        /// Whole images among the rows.
+        images: usize,
+        /// B
+        rows: usize,
+        /// q
+        views: usize,
+    },
+    /// More images of each class than there are.
+    #[error(
+        "{shots} images of each class, expected 1 to {most}, as many as class {class} has: change the shots, or give it more images"
+    )]
+    Shots {
+        /// As asked for.
+        shots: usize,
+        /// Rows of the smallest class.
+        most: usize,
+        /// Its number.
+        class: u32,
+    },
+    /// No probe of a grid came to its end.
+    #[error(
+        "every probe of the grid diverged: choose smaller learning rates, or look whether the encoder's tokens are finite"
+    )]
+    Diverged,
+    /// The probe's own arithmetic.
+    #[error(transparent)]
+    Engine(#[from] engine::Error),
     /// Somebody asked for it.
     #[error("stopped on the way, as asked")]
     Stopped,

@@ -76,8 +76,10 @@ impl Standardizer {
     /// Reads mean and (biased) deviation of each column. A constant column keeps its scale.
     pub fn fit(features: &Features) -> Self {
         let rows = features.len() as f64;
-        let mean = column_sums(features, |_, x| x).iter().map(|sum| sum / rows).collect::<Vec<_>>();
-        let squares = column_sums(features, |d, x| (x - mean[d]).powi(2));
+        let sums =
+            |term: &dyn Fn(usize, f64) -> f64| column_sums(&features.rows, features.dim, term);
+        let mean = sums(&|_, x| x).iter().map(|sum| sum / rows).collect::<Vec<_>>();
+        let squares = sums(&|d, x| (x - mean[d]).powi(2));
         let scale = squares.iter().zip(&mean).map(|(square, mean)| {
             let deviation = (square / rows).sqrt();
             // Below that a column differs by rounding of f32 alone.
@@ -97,9 +99,10 @@ impl Standardizer {
     }
 }
 
-fn column_sums(features: &Features, term: impl Fn(usize, f64) -> f64) -> Vec<f64> {
-    let mut sums = vec![0.0; features.dim];
-    for row in features.rows.chunks_exact(features.dim) {
+/// Σ_b term(d, x_bd) for rows `[B, D]`: `[D]`.
+pub(super) fn column_sums(rows: &[f32], dim: usize, term: impl Fn(usize, f64) -> f64) -> Vec<f64> {
+    let mut sums = vec![0.0; dim];
+    for row in rows.chunks_exact(dim) {
         for (d, (sum, x)) in sums.iter_mut().zip(row).enumerate() {
             *sum += term(d, f64::from(*x));
         }

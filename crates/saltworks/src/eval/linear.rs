@@ -4,7 +4,7 @@
 use super::features::{Standardizer, check_pair};
 use super::lbfgs::Stop;
 use super::logistic::{Gram, Logistic};
-use super::{Asked, Error, Features, Prediction, Result};
+use super::{Asked, Error, Features, Prediction, Result, Scores};
 
 /// How a linear probe is fitted.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +30,8 @@ impl Default for LinearOptions {
 pub struct Linear {
     /// On the test rows.
     pub prediction: Prediction,
+    /// The logits of the test rows.
+    pub scores: Scores,
     /// The penalty chosen.
     pub l2: f64,
     /// Loss on all training rows with that penalty: mean cross-entropy + (l2 / 2) |W|².
@@ -56,11 +58,11 @@ pub fn linear(
     let (l2, mut model) = options.choose(&train, &gram, asked)?;
     let stop = Stop { gradient: options.tolerance, iterations: options.iterations, asked };
     let loss = model.fit(&train, &gram, l2, stop);
-    let prediction = Prediction::new(model.predict(&test, asked), &test.labels);
+    let scores = model.scores(&test, asked);
     if asked() {
         return Err(Error::Stopped);
     }
-    Ok(Linear { prediction, l2, loss })
+    Ok(Linear { prediction: scores.prediction(&test.labels), scores, l2, loss })
 }
 
 impl LinearOptions {
@@ -95,11 +97,11 @@ impl LinearOptions {
         let mut best: Option<(f64, f64, Logistic)> = None;
         for l2 in grid {
             model.fit(&fit, gram, l2, stop);
-            let predicted = model.predict(&held_out, asked);
+            let scores = model.scores(&held_out, asked);
             if asked() {
                 return Err(Error::Stopped);
             }
-            let accuracy = Prediction::new(predicted, &held_out.labels).accuracy;
+            let accuracy = scores.prediction(&held_out.labels).accuracy;
             if best.as_ref().is_none_or(|(highest, ..)| accuracy > *highest) {
                 best = Some((accuracy, l2, model.clone()));
             }
@@ -110,7 +112,7 @@ impl LinearOptions {
 }
 
 /// Rows to fit on and rows held out: every fifth of each class, so that it is in both.
-fn split(labels: &[u32]) -> (Vec<usize>, Vec<usize>) {
+pub(super) fn split(labels: &[u32]) -> (Vec<usize>, Vec<usize>) {
     let mut seen = std::collections::BTreeMap::new();
     (0..labels.len()).partition(|&i| {
         let count = seen.entry(labels[i]).or_insert(0);

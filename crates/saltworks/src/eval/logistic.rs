@@ -1,9 +1,10 @@
 //! Multinomial logistic regression with an L2 penalty, fitted to its minimum.
 
-use super::knn::first_largest;
+use super::knn::classes;
 use super::lbfgs::{Objective, Stop, minimize};
 use super::matrix::{Panels, multiply, multiply_transposed};
-use super::{Asked, Features};
+use super::symmetric::{cholesky, subtract};
+use super::{Asked, Features, Scores};
 use rayon::prelude::*;
 
 /// Widths above this get no preconditioner: its Cholesky factor would take longer than it saves.
@@ -23,9 +24,7 @@ pub(super) struct Logistic {
 impl Logistic {
     /// W = 0, b = 0 for the classes that occur in `labels`.
     pub(super) fn zeros(labels: &[u32], dim: usize) -> Self {
-        let mut classes = labels.to_vec();
-        classes.sort_unstable();
-        classes.dedup();
+        let classes = classes(labels);
         Self { theta: vec![0.0; (dim + 1) * classes.len()], classes }
     }
 
@@ -47,11 +46,10 @@ impl Logistic {
         minimize(&loss, &mut self.theta, stop)
     }
 
-    /// The class of the largest logit of each row, `[B]`.
-    pub(super) fn predict(&self, features: &Features, stop: Asked<'_>) -> Vec<u32> {
-        let k = self.classes.len();
-        let logits = logits(&self.theta, features, k, stop);
-        logits.par_chunks_exact(k).map(|row| self.classes[first_largest(row)]).collect()
+    /// The logits of each row, `[B, K]`.
+    pub(super) fn scores(&self, features: &Features, stop: Asked<'_>) -> Scores {
+        let values = logits(&self.theta, features, self.classes.len(), stop);
+        Scores { values, classes: self.classes.clone() }
     }
 }
 
@@ -191,26 +189,5 @@ impl Factor {
             }
             row.iter_mut().for_each(|g| *g /= upper[i * dim + i]);
         }
-    }
-}
-
-/// A = Uᵀ U in place for a positive definite A `[D, D]`; what lies below the diagonal is left.
-fn cholesky(a: &mut [f64], dim: usize) {
-    for i in 0..dim {
-        let (done, rest) = a.split_at_mut((i + 1) * dim);
-        let row = &mut done[i * dim + i..];
-        // l2 > 0 holds the pivot above 0 but for rounding, which a correlation matrix keeps small.
-        let pivot = row[0].max(f64::EPSILON).sqrt();
-        row.iter_mut().for_each(|u| *u /= pivot);
-        rest.par_chunks_exact_mut(dim).with_min_len(32).enumerate().for_each(|(j, below)| {
-            subtract(&mut below[i + 1 + j..], row[1 + j], &row[1 + j..]);
-        });
-    }
-}
-
-/// y -= a x
-fn subtract(y: &mut [f64], a: f64, x: &[f64]) {
-    for (y, x) in y.iter_mut().zip(x) {
-        *y -= a * x;
     }
 }

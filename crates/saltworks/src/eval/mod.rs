@@ -1,20 +1,40 @@
 //! Frozen features in, numbers out. Knows nothing of training, of models or of where features came
-//! from: [`knn`] asks how well neighbours agree, [`linear`] how well a plane separates the classes.
+//! from: [`knn`] asks how well neighbours agree, [`linear`] how well a plane separates the classes;
+//! [`rank_me`], [`lidar`] and [`feature_std`] need no labels and tell of collapse.
 //!
-//! Both give the same numbers for any number of threads: every sum runs in one fixed order.
+//! All give the same numbers for any number of threads: every sum runs in one fixed order.
 
+mod attentive;
 mod error;
 mod features;
+mod few_shot;
 mod knn;
 mod lbfgs;
+mod lidar;
 mod linear;
 mod logistic;
 mod matrix;
+mod pca;
+mod rank_me;
+mod scores;
+mod spread;
+mod symmetric;
+mod tsne;
 
+pub use attentive::{
+    Attentive, AttentiveForm, AttentiveOptions, TokenBatch, Tokens, Trial, attentive, images_read,
+};
 pub use error::Error;
 pub use features::{Features, Standardizer};
-pub use knn::{KnnOptions, knn};
+pub use few_shot::{FewShot, FewShotOptions, few_shot};
+pub use knn::{KnnOptions, Vote, knn, knn_scores};
+pub use lidar::{LidarOptions, lidar};
 pub use linear::{Linear, LinearOptions, linear};
+pub use pca::{Pca, pca};
+pub use rank_me::rank_me;
+pub use scores::{ClassReport, MOST_CONFUSED, Report, Scores, wilson};
+pub use spread::feature_std;
+pub use tsne::{Tsne, TsneOptions, tsne};
 
 /// Whether somebody asked the work to end: looked at every second or so, from any thread. Once it says
 /// yes it must go on saying so; the answer is then [`Error::Stopped`].

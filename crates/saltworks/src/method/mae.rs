@@ -27,6 +27,42 @@ pub enum PixelNorm {
     PerChannel,
 }
 
+impl PixelNorm {
+    /// A normalised patch, in the order that the loss reads, to pixels [C p], by mean and deviation of the
+    /// true ones.
+    fn undo(self, patch: &mut [f32], pixels: &[f32], channels: usize) {
+        match self {
+            Self::None => {}
+            Self::Joint => {
+                let (mean, variance) = moments(pixels);
+                let deviation = (variance + 1e-6).sqrt();
+                patch.iter_mut().for_each(|x| *x = *x * deviation + mean);
+            }
+            Self::PerChannel => {
+                let area = pixels.len() / channels;
+                let inner = patch.to_vec(); // [p, C]
+                for (channel, pixels) in pixels.chunks_exact(area).enumerate() {
+                    let (mean, variance) = moments(pixels);
+                    let deviation = variance.sqrt() + 1e-6;
+                    for (place, x) in patch[channel * area..][..area].iter_mut().enumerate() {
+                        *x = inner[place * channels + channel] * deviation + mean;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Covered {
+    /// The masks with the patches that the loss covers as their targets.
+    pub fn masks(self, drawn: Masks) -> Masks {
+        match self {
+            Self::Targets => drawn,
+            Self::AllMasked => drawn.with_all_others_as_target(),
+        }
+    }
+}
+
 /// Settings of stage 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MaeOptions {
@@ -68,12 +104,12 @@ impl Mae {
         tape: &Tape,
         images: &Images,
         masks: &Masks,
-        key: StepKey,
+        key: Option<StepKey>,
     ) -> Result<(Step, Tensor)> {
         let visible = Patches::Some(&masks.context);
-        let encoded = self.encoder.forward(tape, images, visible, Read::All, Some(key))?;
+        let encoded = self.encoder.forward(tape, images, visible, Read::All, key)?;
         let context = encoded.patches(tape)?; // [K, D]
-        let all = self.decoder.forward_all(tape, &context, masks, Some(key))?; // [B N, p C]
+        let all = self.decoder.forward_all(tape, &context, masks, key)?; // [B N, p C]
         let predictions = ops::gather(tape, &all, &masks.target_global())?; // [M, p C]
         Ok((self.judge(tape, images, masks, &encoded, predictions)?, all))
     }
@@ -131,18 +167,35 @@ impl Mae {
 
 impl Method for Mae {
     fn masks(&self, drawn: Masks) -> Masks {
-        match self.options.covered {
-            Covered::Targets => drawn,
-            Covered::AllMasked => drawn.with_all_others_as_target(),
-        }
+        self.options.covered.masks(drawn)
     }
 
-    fn step(&self, tape: &Tape, images: &Images, masks: &Masks, key: StepKey) -> Result<Step> {
+    fn step(
+        &self,
+        tape: &Tape,
+        images: &Images,
+        masks: &Masks,
+        key: Option<StepKey>,
+    ) -> Result<Step> {
         let visible = Patches::Some(&masks.context);
-        let encoded = self.encoder.forward(tape, images, visible, Read::All, Some(key))?;
+        let encoded = self.encoder.forward(tape, images, visible, Read::All, key)?;
         let context = encoded.patches(tape)?; // [K, D]
-        let predictions = self.decoder.forward(tape, &context, masks, Some(key))?;
+        let predictions = self.decoder.forward(tape, &context, masks, key)?;
         self.judge(tape, images, masks, &encoded, predictions)
+    }
+
+    fn foretold_pixels(&self, images: &Images, masks: &Masks) -> Result<Option<Tensor>> {
+        let tape = Tape::inference();
+        let predictions = self.step(&tape, images, masks, None)?.predictions;
+        let spec = self.encoder.spec();
+        let order = PatchOrder::ChannelsFirst;
+        let pixels = ops::patchify(&tape, images, spec.patch, order, &masks.target_global())?;
+        let mut foretold = predictions.to_vec();
+        let rows = foretold.chunks_exact_mut(spec.patch_len());
+        for (row, pixels) in rows.zip(pixels.to_vec().chunks_exact(spec.patch_len())) {
+            self.options.pixel_norm.undo(row, pixels, spec.channels);
+        }
+        Ok(Some(Tensor::from_vec(foretold, pixels.shape())))
     }
 
     fn visit(&self, f: &mut dyn FnMut(&str, &Parameter)) {
@@ -152,5 +205,62 @@ impl Method for Mae {
 
     fn encoder(&self) -> &Encoder {
         &self.encoder
+    }
+}
+
+/// Mean and unbiased variance of some pixels, as `normalize_patches` has them.
+fn moments(pixels: &[f32]) -> (f32, f32) {
+    let count = pixels.len();
+    let mean = pixels.iter().map(|&x| f64::from(x)).sum::<f64>() / count as f64;
+    let squares: f64 = pixels.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum();
+    (mean as f32, (squares / count.saturating_sub(1).max(1) as f64) as f32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mask::Grid;
+    use crate::model::VitSpec;
+    use engine::random::Random;
+
+    #[test]
+    fn normalised_targets_go_back_to_the_pixels_they_were_made_of() {
+        let spec = VitSpec {
+            image: [1, 8, 8],
+            patch: [1, 4, 4],
+            channels: 3,
+            width: 8,
+            depth: 1,
+            heads: 1,
+            hidden: 8,
+            ..VitSpec::from_name("vit_tiny_patch16_224").unwrap()
+        };
+        let mut random = Random::new(0, "test", 0);
+        let bytes: Vec<u8> = (0..2 * 3 * 64).map(|_| (256.0 * random.uniform()) as u8).collect();
+        let images = Images::u8(bytes, [2, 3, 1, 8, 8], vec![0.4; 3], vec![0.2; 3]).unwrap();
+        let masks = Masks {
+            grid: Grid { t: 1, h: 2, w: 2 },
+            context: vec![vec![0], vec![3]],
+            target: vec![vec![1, 2, 3], vec![0, 2]],
+        };
+        let tape = Tape::inference();
+        let order = PatchOrder::ChannelsFirst;
+        let pixels =
+            ops::patchify(&tape, &images, spec.patch, order, &masks.target_global()).unwrap();
+        for pixel_norm in [PixelNorm::None, PixelNorm::Joint, PixelNorm::PerChannel] {
+            let options = MaeOptions {
+                decoder: TransformerSpec { width: 8, depth: 1, heads: 1 },
+                covered: Covered::Targets,
+                pixel_norm,
+                loss: LossKind::L1,
+            };
+            let mae = Mae::new(Encoder::new(&spec, 0), options, 0);
+            let mut targets = mae.targets(&tape, &images, &masks).unwrap().to_vec();
+            let rows = targets.chunks_exact_mut(48).zip(pixels.as_slice().chunks_exact(48));
+            rows.for_each(|(row, pixels)| pixel_norm.undo(row, pixels, 3));
+            for (got, wanted) in targets.iter().zip(pixels.as_slice()) {
+                assert!((got - wanted).abs() < 1e-5, "{pixel_norm:?}: {got} {wanted}");
+            }
+        }
     }
 }

@@ -1,8 +1,10 @@
 //! What is trained: MAE (stage 1) and SALT (stage 2).
 
+mod cost;
 mod mae;
 mod salt;
 
+pub use cost::{Cost, Networks, Share};
 pub use mae::{Covered, Mae, MaeOptions, PixelNorm};
 pub use salt::{CheckpointError, Salt, SaltOptions};
 
@@ -39,12 +41,26 @@ pub struct Embedding {
 /// A way of pretraining.
 pub trait Method: Sync {
     /// Loss and named outputs of a batch [B, C, T, H, W] under its masks, which went through
-    /// [`Method::masks`].
-    fn step(&self, tape: &Tape, images: &Images, masks: &Masks, key: StepKey) -> Result<Step>;
+    /// [`Method::masks`]. `key` draws stochastic depth; without one all blocks are kept, as where a
+    /// method is judged.
+    fn step(
+        &self,
+        tape: &Tape,
+        images: &Images,
+        masks: &Masks,
+        key: Option<StepKey>,
+    ) -> Result<Step>;
 
     /// The masks as this method reads them.
     fn masks(&self, drawn: Masks) -> Masks {
         drawn
+    }
+
+    /// The pixels that a method of pixels foretells of the target patches [M, C p], channels first, as
+    /// the encoder's images are: where the method normalises patches, mean and deviation of the true ones
+    /// are put back, as MAE's demo does. None of a method of latents.
+    fn foretold_pixels(&self, _images: &Images, _masks: &Masks) -> Result<Option<Tensor>> {
+        Ok(None)
     }
 
     /// Calls `f` with each parameter that is trained, and its name.

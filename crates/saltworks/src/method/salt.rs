@@ -77,7 +77,7 @@ impl Salt {
         let file = weights::Model::open(path)?;
         let heads = Some((student.width, student.heads));
         let hint = Hint { heads, grid: Some(student.grid()) };
-        let sizes = file.sizes(&file.encoder(None)?, hint)?;
+        let sizes = file.sizes(None, hint)?.spec;
         // Positions are brought to the student's images where patches are the same.
         let seen = |spec: &VitSpec| (spec.patch, spec.channels);
         let image = (seen(&sizes) == seen(student)).then_some(student.image);
@@ -127,12 +127,18 @@ impl Salt {
 }
 
 impl Method for Salt {
-    fn step(&self, tape: &Tape, images: &Images, masks: &Masks, key: StepKey) -> Result<Step> {
+    fn step(
+        &self,
+        tape: &Tape,
+        images: &Images,
+        masks: &Masks,
+        key: Option<StepKey>,
+    ) -> Result<Step> {
         let targets = self.targets(tape, images, masks)?; // [M, teacher width]
         let visible = Patches::Some(&masks.context);
-        let encoded = self.student.forward(tape, images, visible, Read::All, Some(key))?;
+        let encoded = self.student.forward(tape, images, visible, Read::All, key)?;
         let context = encoded.patches(tape)?; // [K, D]
-        let predictions = self.predictor.forward(tape, &context, masks, Some(key))?;
+        let predictions = self.predictor.forward(tape, &context, masks, key)?;
         Ok(Step {
             loss: ops::loss(tape, &predictions, &targets, self.options.loss, None)?,
             embedding: context_embedding(tape, &encoded, self.student.spec().class_token)?,

@@ -86,6 +86,42 @@ impl Block {
         self.after_attention(tape, x, &mixed, segments, key)
     }
 
+    /// What each row attends to: for each sample [A, R, R], softmax(q·k/√d) of each head, rows of sum 1.
+    /// For looking at: the forward pass makes no such table.
+    pub(crate) fn attention(
+        &self,
+        tape: &Tape,
+        x: &Tensor,
+        segments: &Segments,
+    ) -> Result<Vec<Vec<f32>>> {
+        let (width, heads) = (self.spec.width, self.spec.heads);
+        let mut qkv = self.qkv.forward(tape, &self.norm1.forward(tape, x)?)?; // [R, 3D]
+        if let Some([q_norm, k_norm]) = &self.qk_norm {
+            qkv = q_norm.by_head(tape, &qkv, 0..width)?;
+            qkv = k_norm.by_head(tape, &qkv, width..2 * width)?;
+        }
+        let (qkv, size) = (qkv.to_vec(), width / heads);
+        let part = |row: usize, head: usize, which: usize| {
+            let first = 3 * width * row + which * width + head * size;
+            &qkv[first..first + size]
+        };
+        let sample = |rows: std::ops::Range<usize>| {
+            let mut all = Vec::with_capacity(heads * rows.len() * rows.len());
+            for head in 0..heads {
+                for query in rows.clone() {
+                    let q = part(query, head, 0);
+                    let score = |key| {
+                        let products = q.iter().zip(part(key, head, 1));
+                        products.map(|(q, k)| q * k).sum::<f32>() / (size as f32).sqrt()
+                    };
+                    all.extend(softmax(rows.clone().map(score).collect()));
+                }
+            }
+            all
+        };
+        Ok((0..segments.len()).map(|b| sample(segments.range(b))).collect())
+    }
+
     /// The wanted rows alone, [K, D]: all tokens give keys and values, only these ask.
     pub(crate) fn forward_wanted(
         &self,
@@ -187,6 +223,14 @@ impl Module for Block {
     }
 }
 
+fn softmax(mut scores: Vec<f32>) -> Vec<f32> {
+    let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    scores.iter_mut().for_each(|score| *score = (*score - most).exp());
+    let sum: f32 = scores.iter().sum();
+    scores.iter_mut().for_each(|score| *score /= sum);
+    scores
+}
+
 /// A stack of blocks.
 pub(crate) struct Blocks(Vec<Arc<Block>>);
 
@@ -199,6 +243,20 @@ impl Blocks {
             Arc::new(Block::new(BlockSpec { drop_path, ..spec }, index, random))
         };
         Self((0..depth).map(block).collect())
+    }
+
+    /// What each row attends to in the last block ([`Block::attention`]); none without blocks.
+    pub(crate) fn last_attention(
+        &self,
+        tape: &Tape,
+        mut x: Tensor,
+        segments: &Segments,
+    ) -> Result<Option<Vec<Vec<f32>>>> {
+        let Some((last, before)) = self.0.split_last() else { return Ok(None) };
+        for block in before {
+            x = block.forward(tape, &x, segments, None)?;
+        }
+        last.attention(tape, &x, segments).map(Some)
     }
 
     /// x [R, D] -> [R, D], or only the wanted rows [K, D].

@@ -154,6 +154,17 @@ impl Encoder {
         Ok(Encoded { tokens: self.norm.forward(tape, &x)?, segments, prefix })
     }
 
+    /// What each token of whole images attends to in the last block: for each image [A, P + N, P + N],
+    /// prefix first, rows of sum 1. None without blocks. timm's `attn` before its dropout.
+    pub fn last_attention(&self, images: &Images) -> Result<Option<Vec<Vec<f32>>>> {
+        let tape = Tape::inference();
+        let all = vec![(0..self.grid().len() as u32).collect(); images.samples()];
+        let x = self.embed(&tape, images, &all)?;
+        let rows = self.spec.prefix() + self.grid().len();
+        let segments = Segments::uniform(images.samples(), rows);
+        self.blocks.last_attention(&tape, x, &segments)
+    }
+
     /// Patch embedding, class token, registers and positions: for each sample its prefix, then its
     /// given patches.
     fn embed(&self, tape: &Tape, images: &Images, given: &[Vec<u32>]) -> Result<Tensor> {

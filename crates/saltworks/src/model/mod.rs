@@ -1,9 +1,10 @@
 //! The networks, forward only: timm's vision transformer, the predictor and the pixel decoder.
 
-mod block;
+pub(crate) mod block;
+mod cost;
 mod decoder;
 mod encoder;
-mod layers;
+pub(crate) mod layers;
 pub mod position;
 mod predictor;
 mod spec;

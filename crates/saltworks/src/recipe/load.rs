@@ -2,7 +2,7 @@
 
 use super::suggest::{nearest, ours};
 use super::{
-    Checkpointing, Data, Duration, Loss, MethodName, Model, Probe, Recipe, RecipeError, Stage,
+    Checkpointing, Data, Duration, Log, Loss, MethodName, Model, Probe, Recipe, RecipeError, Stage,
 };
 use serde::Deserialize;
 use std::path::Path;
@@ -19,18 +19,32 @@ pub type Overrides = [String];
 pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Recipe, RecipeError> {
     let (origin, text) = match path {
         None => ("the built-in quickstart".to_owned(), QUICKSTART.to_owned()),
-        Some(path) => {
-            let name = path.display().to_string();
-            let text = std::fs::read_to_string(path)
-                .map_err(|source| RecipeError::Read { path: name.clone(), source })?;
-            (name, text)
-        }
+        Some(path) => read(path)?,
     };
     from_text(&origin, &text, overrides)
 }
 
+/// As [`load`], of a run that was trained: files that only training needs need not be there.
+pub fn load_trained(path: &Path, overrides: &Overrides) -> Result<Recipe, RecipeError> {
+    let (origin, text) = read(path)?;
+    checked(&origin, &text, overrides)
+}
+
+fn read(path: &Path) -> Result<(String, String), RecipeError> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| RecipeError::Read { path: name.clone(), source })?;
+    Ok((name, text))
+}
+
 /// As [`load`], from a text that messages call `origin`.
 pub fn from_text(origin: &str, text: &str, overrides: &Overrides) -> Result<Recipe, RecipeError> {
+    let mut recipe = checked(origin, text, overrides)?;
+    find_teachers(&mut recipe)?;
+    Ok(recipe)
+}
+
+fn checked(origin: &str, text: &str, overrides: &Overrides) -> Result<Recipe, RecipeError> {
     let mut recipe = parse(origin, text)?;
     if !overrides.is_empty() {
         // `parse` has accepted the text, so it is a table.
@@ -122,6 +136,7 @@ fn elsewhere(key: &str, stages: &[String]) -> Vec<String> {
         ("model", knows::<Model>(key)),
         ("probe", knows::<Probe>(key)),
         ("checkpoint", knows::<Checkpointing>(key)),
+        ("log", knows::<Log>(key)),
     ];
     let sections = sections.iter().filter(|(_, knows)| *knows).map(|(name, _)| *name);
     let stages = stages.iter().filter(|_| knows::<Stage>(key)).map(String::as_str);
@@ -129,10 +144,10 @@ fn elsewhere(key: &str, stages: &[String]) -> Vec<String> {
 }
 
 /// The sections of a recipe beside its stages.
-const SECTIONS: [&str; 4] = ["data", "model", "probe", "checkpoint"];
+const SECTIONS: [&str; 5] = ["data", "model", "probe", "checkpoint", "log"];
 
 /// What a run's folder holds beside a folder for each stage.
-const FOLDERS: [&str; 2] = ["checkpoints", "replay"];
+const FOLDERS: [&str; 5] = ["checkpoints", "replay", "pictures", "tensorboard", "wandb"];
 
 /// Applies `key=value`, the key a path from the top, or from a stage by its name.
 fn set(table: &mut Table, given: &str) -> Result<(), RecipeError> {
@@ -233,10 +248,7 @@ fn check(recipe: &Recipe) -> Result<(), RecipeError> {
         let found = format!("{:?}", data.normalize.std);
         return value("data.normalize.std", found, "numbers from 1e-6 to 1000");
     }
-    if recipe.probe.k == 0 || !(1e-6..=1e6).contains(&recipe.probe.temperature) {
-        let found = format!("k {}, temperature {}", recipe.probe.k, recipe.probe.temperature);
-        return value("probe", found, "k at least 1 and a temperature from 1e-6 to 1e6");
-    }
+    check_probe(&recipe.probe)?;
     if !(0.0..=1.0).contains(&data.max_unreadable) {
         return value("data.max_unreadable", data.max_unreadable.to_string(), "a share of 0 to 1");
     }
@@ -253,6 +265,28 @@ fn check(recipe: &Recipe) -> Result<(), RecipeError> {
     }
     for (place, stage) in recipe.stage.iter().enumerate() {
         check_stage(stage, &recipe.stage[..place])?;
+    }
+    Ok(())
+}
+
+fn check_probe(probe: &Probe) -> Result<(), RecipeError> {
+    let value = |key: &str, found: String, expected: &str| {
+        Err(RecipeError::Value { key: key.to_owned(), found, expected: expected.to_owned() })
+    };
+    if probe.k == 0 || !(1e-6..=1e6).contains(&probe.temperature) {
+        let found = format!("k {}, temperature {}", probe.k, probe.temperature);
+        return value("probe", found, "k at least 1 and a temperature from 1e-6 to 1e6");
+    }
+    if probe.every_steps == Some(0) {
+        let expected = "1 or more, or not given; probe.online=false for no probes in training";
+        return value("probe.every_steps", "0".into(), expected);
+    }
+    if !(1e-4..=1.0).contains(&probe.share) {
+        return value("probe.share", probe.share.to_string(), "a share of 0.0001 to 1");
+    }
+    // Fewer say nothing, and RankMe and LiDAR need some.
+    if probe.images < 16 {
+        return value("probe.images", probe.images.to_string(), "16 or more");
     }
     Ok(())
 }
@@ -359,27 +393,43 @@ fn check_numbers(stage: &Stage) -> Result<(), RecipeError> {
 }
 
 fn check_teacher(stage: &Stage, earlier: &[Stage]) -> Result<(), RecipeError> {
-    let value = |key: &str, found: String, expected: &str| refuse(stage, key, found, expected);
     match (stage.method, &stage.teacher) {
         (MethodName::Mae, Some(teacher)) => {
-            value("teacher", format!("{teacher:?}"), "none for mae")
+            refuse(stage, "teacher", format!("{teacher:?}"), "none for mae")
         }
-        (MethodName::Salt, None) => {
-            let stages: Vec<&str> = earlier.iter().map(|stage| stage.name.as_str()).collect();
-            let expected = format!("an earlier stage ({}) or a file", stages.join(", "));
-            value("teacher", "missing".into(), &expected)
+        (MethodName::Salt, None) => refuse(stage, "teacher", "missing".into(), &teachers(earlier)),
+        _ => Ok(()),
+    }
+}
+
+/// What may teach.
+fn teachers(earlier: &[Stage]) -> String {
+    let weights = "a file of weights, or a folder with one";
+    let stages: Vec<&str> = earlier.iter().map(|stage| stage.name.as_str()).collect();
+    match stages.as_slice() {
+        [] => weights.to_owned(),
+        stages => format!("an earlier stage ({}), {weights}", stages.join(", ")),
+    }
+}
+
+/// Teachers that are files must be there; a run's recipe finds them from any folder.
+fn find_teachers(recipe: &mut Recipe) -> Result<(), RecipeError> {
+    for place in 0..recipe.stage.len() {
+        let (earlier, rest) = recipe.stage.split_at_mut(place);
+        let stage = &mut rest[0];
+        let Some(teacher) = &stage.teacher else { continue };
+        if earlier.iter().any(|stage| stage.name == *teacher) {
+            continue;
         }
-        (MethodName::Mae, None) => Ok(()),
-        (MethodName::Salt, Some(teacher)) => {
-            let known = earlier.iter().any(|stage| stage.name == *teacher);
-            if known || Path::new(teacher).is_file() {
-                return Ok(());
-            }
-            let stages: Vec<&str> = earlier.iter().map(|stage| stage.name.as_str()).collect();
-            let expected = format!("an earlier stage ({}) or a file", stages.join(", "));
-            value("teacher", format!("{teacher:?}"), &expected)
+        if !Path::new(teacher).exists() {
+            return refuse(stage, "teacher", format!("{teacher:?}"), &teachers(earlier));
+        }
+        // Of a folder that is gone no file is there either.
+        if let Ok(whole) = std::path::absolute(teacher) {
+            stage.teacher = Some(whole.display().to_string());
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -11,9 +11,9 @@ mod schema;
 mod suggest;
 
 pub use difference::differences;
-pub use load::{Overrides, QUICKSTART, from_json, from_text, load};
+pub use load::{Overrides, QUICKSTART, from_json, from_text, load, load_trained};
 pub use schema::{
-    Augment, Checkpointing, Covered, Data, DataSource, Duration, Loss, MethodName, Model,
+    Augment, Checkpointing, Covered, Data, DataSource, Duration, Log, Loss, MethodName, Model,
     Normalize, PixelNorm, Probe, Recipe, Schedule, Stage, Trunk,
 };
 

@@ -15,6 +15,8 @@ pub struct Recipe {
     pub seed: u64,
     /// Threads that compute; 0 for one per core.
     pub threads: usize,
+    /// Words to find the run by among others.
+    pub tags: Vec<String>,
     /// Which images, and how they are prepared.
     pub data: Data,
     /// The encoder that stages train unless they say otherwise.
@@ -23,6 +25,8 @@ pub struct Recipe {
     pub probe: Probe,
     /// When the run saves itself.
     pub checkpoint: Checkpointing,
+    /// What is written of the run beside metrics.jsonl.
+    pub log: Log,
     /// What is trained, in order.
     pub stage: Vec<Stage>,
 }
@@ -251,12 +255,29 @@ pub struct Probe {
     pub temperature: f64,
     /// Which probes: kNN always, a linear one too if true.
     pub linear: bool,
+    /// Probe while a stage trains, too: before its first step, now and then, and after its last.
+    pub online: bool,
+    /// Optimizer steps between two of these probes; without it as many as `share` allows, twenty at most.
+    pub every_steps: Option<u64>,
+    /// Where `every_steps` is not given: time of a probe over the time trained since the last one.
+    pub share: f64,
+    /// Training images, and held-out images, of these probes, at most.
+    pub images: usize,
 }
 
 impl Default for Probe {
     /// DINO's kNN temperature; k as stable-pretraining's OnlineKNN examples.
     fn default() -> Self {
-        Self { k: 20, temperature: 0.07, linear: true }
+        Self {
+            k: 20,
+            temperature: 0.07,
+            linear: true,
+            online: true,
+            every_steps: None,
+            // With the first and the last probe of a stage that stays under 5 %.
+            share: 0.03,
+            images: 500,
+        }
     }
 }
 
@@ -281,6 +302,26 @@ impl Default for Checkpointing {
     }
 }
 
+/// `[log]`: nothing of it changes a bit of what is trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// report.html: curves, probes and pictures in one file, written again while the run goes on.
+    pub report: bool,
+    /// Reconstructions, attention, neighbours and more at each probe, in `pictures/`.
+    pub pictures: bool,
+    /// Event files of TensorBoard, in `tensorboard/`.
+    pub tensorboard: bool,
+    /// An offline run of Weights & Biases, in `wandb/`.
+    pub wandb: bool,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { report: true, pictures: true, tensorboard: false, wandb: false }
+    }
+}
+
 /// `[[stage]]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -289,7 +330,8 @@ pub struct Stage {
     pub name: String,
     /// `mae` or `salt`.
     pub method: MethodName,
-    /// SALT's teacher: the name of an earlier stage, or a file of weights, of ours or of others.
+    /// SALT's teacher: the name of an earlier stage, or a file of weights or a folder with one, of ours or
+    /// of others.
     pub teacher: Option<String>,
     /// The encoder of this stage, if it is not the recipe's.
     pub model: Option<Model>,

@@ -1,6 +1,6 @@
 //! Progress of work that is counted: a bar on a terminal, a line now and then elsewhere.
 
-use super::note;
+use super::{note, time_text};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ pub struct Count {
     total: usize,
     done: usize,
     bar: Option<ProgressBar>,
+    begun: Instant,
     line: Instant,
 }
 
@@ -21,12 +22,13 @@ impl Count {
     pub fn new(total: usize) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(total as u64);
-            let style = "{bar:30} {pos}/{len} images  {eta} left";
+            let style = "{bar:30} {pos}/{len} images  {per_sec}  {eta} left";
             // A fixed template of known keys.
             bar.set_style(ProgressStyle::with_template(style).expect("a valid template"));
             bar
         });
-        Self { total, done: 0, bar, line: Instant::now() }
+        let now = Instant::now();
+        Self { total, done: 0, bar, begun: now, line: now }
     }
 
     /// So many more are done.
@@ -41,7 +43,10 @@ impl Count {
             bar.set_position(done as u64);
         } else if self.line.elapsed() >= LINE_EVERY {
             self.line = Instant::now();
-            note(&format!("{done}/{} images", self.total));
+            let (total, rate) = (self.total, done as f64 / self.begun.elapsed().as_secs_f64());
+            let left = total.saturating_sub(done) as f64 / rate;
+            let left = time_text(Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX));
+            note(&format!("{done}/{total} images  {rate:.0} images/s  {left} left"));
         }
     }
 

@@ -1,11 +1,12 @@
-//! metrics.jsonl: one JSON object a step, the source of every other report.
+//! metrics.jsonl: one JSON object a step, and now and then what probes found; the source of every
+//! other report.
 
-use super::StepReport;
-use serde_json::json;
+use super::{Alarm, OnlineProbe, StepReport};
+use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// The open log of a run.
 pub struct MetricsLog {
@@ -31,6 +32,7 @@ impl MetricsLog {
         let line = json!({
             "stage": stage,
             "step": report.step,
+            "unix_seconds": unix_seconds(),
             "loss": report.loss,
             "lr": report.lr,
             "weight_decay": report.weight_decay,
@@ -40,6 +42,24 @@ impl MetricsLog {
             "context_tokens": report.context_tokens,
             "target_tokens": report.target_tokens,
         });
+        self.line(&line)
+    }
+
+    /// Appends what probes found after a step.
+    pub fn probe(&mut self, stage: &str, step: u64, probe: &OnlineProbe) -> io::Result<()> {
+        let now = unix_seconds();
+        self.line(&json!({"stage": stage, "step": step, "unix_seconds": now, "probe": probe}))
+    }
+
+    /// Appends a sign that the stage goes wrong.
+    pub fn alarm(&mut self, stage: &str, step: u64, alarm: &Alarm) -> io::Result<()> {
+        let (now, Alarm { kind, text }) = (unix_seconds(), alarm);
+        self.line(&json!({
+            "stage": stage, "step": step, "unix_seconds": now, "alarm": kind, "text": text,
+        }))
+    }
+
+    fn line(&mut self, line: &Value) -> io::Result<()> {
         writeln!(self.file, "{line}")?;
         // Often enough to look at, seldom enough to cost nothing.
         if self.flushed.elapsed().as_secs() >= 1 {
@@ -60,6 +80,12 @@ impl MetricsLog {
         self.flushed = Instant::now();
         self.file.flush()
     }
+}
+
+/// To the millisecond.
+fn unix_seconds() -> f64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0.0, |time| time.as_millis() as f64 / 1e3)
 }
 
 /// How many of the first `bytes` bytes are whole lines.

@@ -20,6 +20,8 @@ pub struct Progress {
     loss: Option<f64>,
     images: usize,
     waited: Duration,
+    /// Time of probes between steps.
+    probing: Duration,
     /// Whether the advice about waiting for data was given.
     advised: bool,
 }
@@ -51,6 +53,7 @@ impl Progress {
             loss: None,
             images: 0,
             waited: Duration::ZERO,
+            probing: Duration::ZERO,
             advised: false,
         }
     }
@@ -76,6 +79,20 @@ impl Progress {
         }
     }
 
+    /// Says what was found between two steps, and how long that took.
+    pub fn between(&mut self, text: &str, took: Duration) {
+        self.probing += took;
+        self.say(text);
+    }
+
+    /// Shows a line above the bar.
+    fn say(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| self.print(text)),
+            None => self.print(text),
+        }
+    }
+
     /// Says once what to do where steps wait for data.
     fn advise(&mut self) {
         let elapsed = self.begun.elapsed();
@@ -89,10 +106,7 @@ impl Progress {
             "steps wait {percent:.0} % of their time for data: more data.threads decode more at once, \
              smaller images decode faster"
         );
-        match &self.bar {
-            Some(bar) => bar.suspend(|| self.print(&text)),
-            None => self.print(&text),
-        }
+        self.say(&text);
     }
 
     /// Ends the stage.
@@ -114,7 +128,7 @@ impl Progress {
     }
 
     fn message(&self) -> String {
-        let seconds = self.begun.elapsed().as_secs_f64();
+        let seconds = (self.begun.elapsed().saturating_sub(self.probing)).as_secs_f64();
         let wait = 100.0 * self.waited.as_secs_f64() / seconds;
         let rate = self.images as f64 / seconds;
         format!("loss {:.4}  {rate:.0} images/s  data wait {wait:.1} %", self.loss.unwrap_or(0.0))

@@ -145,7 +145,7 @@ impl Stage<'_> {
         let key = StepKey { seed: self.seed, step, first_sample };
         let in_step = |source| Error::Engine { step: step + 1, source };
         let tape = Tape::new().checkpointing(self.activation_checkpointing);
-        let result = self.method.step(&tape, &images, &masks, key).map_err(in_step)?;
+        let result = self.method.step(&tape, &images, &masks, Some(key)).map_err(in_step)?;
         let loss = result.loss.item();
         if !loss.is_finite() {
             let problem = format!("the loss is {loss}");

@@ -3,10 +3,14 @@
 mod hugging_face;
 mod stable_pretraining;
 
-pub(super) use hugging_face::join_qkv;
 pub use hugging_face::{config as hugging_face_config, theirs as hugging_face};
-pub use stable_pretraining::{names as stable_pretraining_names, theirs as stable_pretraining};
+pub(super) use hugging_face::{differs as hugging_face_differs, join_qkv};
+pub use stable_pretraining::{
+    names as stable_pretraining_names, renamed as stable_pretraining_renamed,
+    theirs as stable_pretraining,
+};
 
+use crate::model::VitSpec;
 use serde::Serialize;
 use std::fmt;
 
@@ -26,6 +30,9 @@ pub enum Dialect {
     HuggingFace,
 }
 
+/// What timm calls the weights that embed patches.
+const PATCHES: &str = "patch_embed.proj.weight";
+
 /// Wrappers that put a word before every name.
 const WRAPPERS: [&str; 6] =
     ["module.", "_orig_mod.", "_forward_module.", "model.", "net.", "backbone."];
@@ -43,17 +50,17 @@ impl Dialect {
     /// The dialect of a file with these names, without wrappers.
     pub fn of(names: &[&str]) -> Option<Self> {
         let has = |wanted: &str| names.contains(&wanted);
-        let ends = |wanted: &str| names.iter().any(|name| name.ends_with(wanted));
-        if ends(".vit.patch_embed.proj.weight") {
+        if stable_pretraining::owners().any(|owner| has(&format!("{owner}.vit.{PATCHES}"))) {
             return Some(Self::StablePretraining);
         }
-        if ends("embeddings.patch_embeddings.projection.weight") {
+        let theirs = "embeddings.patch_embeddings.projection.weight";
+        if has(theirs) || has(&format!("vit.{theirs}")) {
             return Some(Self::HuggingFace);
         }
-        if has("patch_embed.proj.weight") {
+        if has(PATCHES) {
             return Some(if has("decoder_embed.weight") { Self::Facebook } else { Self::Timm });
         }
-        let staged = |part: &str| has(&format!("{part}.patch_embed.proj.weight"));
+        let staged = |part: &str| has(&format!("{part}.{PATCHES}"));
         (staged("encoder") || staged("student")).then_some(Self::Saltworks)
     }
 
@@ -87,14 +94,45 @@ impl fmt::Display for Dialect {
     }
 }
 
-/// How many bytes of words of wrappers all these names begin with.
-pub fn wrapping(names: &[&str]) -> usize {
-    let mut cut = 0;
+/// What an encoder of these sizes has that the plain ViT of 2020 has not, which transformers and
+/// facebookresearch/mae build.
+pub fn beyond_plain(spec: &VitSpec) -> Option<&'static str> {
+    let beyond = [
+        (spec.image[0] > 1, "clips"),
+        (!spec.class_token, "encoders without a class token"),
+        (spec.registers > 0, "registers"),
+        (spec.no_embed_class, "class tokens without a position"),
+        (spec.layer_scale.is_some(), "layer scale"),
+        (spec.qk_norm, "norms of queries and keys"),
+    ];
+    beyond.into_iter().find(|(is, _)| *is).map(|(_, what)| what)
+}
+
+/// Whose names these are, without the words of wrappers that the model's begin with; names without
+/// those words, as of a loss beside it, are no part of it. An error where two models could be meant.
+pub fn find<'a>(names: &[&'a str]) -> Result<Option<(Dialect, &'a str)>, [&'a str; 2]> {
+    let mut before: Vec<&str> = names.iter().flat_map(|name| wrappings(name)).collect();
+    before.sort_unstable();
+    before.dedup();
+    let dialect = |words: &&'a str| {
+        let inside: Vec<_> = names.iter().filter_map(|name| name.strip_prefix(*words)).collect();
+        Some((Dialect::of(&inside)?, *words))
+    };
+    let mut found = before.iter().filter_map(dialect);
+    match (found.next(), found.next()) {
+        (Some((_, first)), Some((_, second))) => Err([first, second]),
+        (found, _) => Ok(found),
+    }
+}
+
+/// What a name begins with that may be words of wrappers, the shortest first.
+fn wrappings(name: &str) -> Vec<&str> {
+    let mut all = vec![""];
     loop {
-        let begin = |word: &&&str| names.iter().all(|name| name[cut..].starts_with(**word));
-        match WRAPPERS.iter().find(begin) {
-            Some(word) if !names.is_empty() => cut += word.len(),
-            _ => return cut,
+        let cut = all[all.len() - 1].len();
+        match WRAPPERS.iter().find(|word| name[cut..].starts_with(**word)) {
+            Some(word) => all.push(&name[..cut + word.len()]),
+            None => return all,
         }
     }
 }
@@ -121,10 +159,13 @@ mod tests {
     }
 
     #[test]
-    fn words_before_all_names_are_wrappers() {
-        let wrapped = |names: &[&str]| wrapping(names);
-        assert_eq!(wrapped(&["module.model.a", "module.model.b"]), "module.model.".len());
-        assert_eq!(wrapped(&["module.a", "b"]), 0);
-        assert_eq!(wrapped(&[]), 0);
+    fn words_before_a_models_names_are_wrappers() {
+        let timm = "patch_embed.proj.weight";
+        let wrapped = format!("module.model.{timm}");
+        assert_eq!(find(&[&wrapped, "module.model.b"]), Ok(Some((Dialect::Timm, "module.model."))));
+        assert_eq!(find(&[&wrapped, "loss.y"]), Ok(Some((Dialect::Timm, "module.model."))));
+        assert_eq!(find(&[&wrapped, timm]), Err(["", "module.model."]));
+        assert_eq!(find(&["a", "module.b"]), Ok(None));
+        assert_eq!(find(&[]), Ok(None));
     }
 }

@@ -50,6 +50,13 @@ impl Form {
                 "is in torch's format of before 1.6. In Python: torch.save(torch.load(OLD, \
                  map_location=\"cpu\", weights_only=True), NEW)",
             ),
+            // Its length may begin as a pickle does.
+            [.., _]
+                if header.is_some_and(|header| header <= MOST_HEADER_BYTES)
+                    && start.get(8) == Some(&b'{') =>
+            {
+                Self::Safetensors
+            }
             [0x80, 2..=5, ..] => Self::Refused(
                 "is a bare pickle, not a file of torch.save, and reading it would run its code. In \
                  Python, if you trust it: torch.save(pickle.load(open(OLD, \"rb\")), NEW)",
@@ -62,15 +69,18 @@ impl Form {
             _ if start.starts_with(b"version https://git-lfs") => Self::Refused(
                 "is a pointer of Git LFS, not the file itself. In its repository: git lfs pull",
             ),
-            [.., _]
-                if header.is_some_and(|header| header <= MOST_HEADER_BYTES)
-                    && start.get(8) == Some(&b'{') =>
-            {
-                Self::Safetensors
-            }
             _ => Self::Unknown,
         }
     }
+}
+
+/// Why a file of no known kind is refused.
+pub(super) fn unknown(path: &Path) -> Error {
+    let problem = format!(
+        "it begins with no header of safetensors, expected at most {MOST_HEADER_BYTES} bytes of JSON, \
+         nor as a file of torch.save"
+    );
+    Error::format(path, problem)
 }
 
 /// Whether a file holds weights, or by its name should: not data.
@@ -97,8 +107,10 @@ mod tests {
         let mut tar = [0; 512];
         tar[257..262].copy_from_slice(b"ustar");
         let legacy = [LEGACY, b"M\xE9\x03."].concat();
-        let cases: [(&[u8], &str); 7] = [
+        let cases: [(&[u8], &str); 8] = [
             (b"PK\x03\x04", "Zip"),
+            // A header of 0x10280 bytes.
+            (b"\x80\x02\x01\0\0\0\0\0{", "Safetensors"),
             (b"\x02\0\0\0\0\0\0\0{}", "Safetensors"),
             (&legacy, "format of before 1.6. In Python: torch.save(torch.load(OLD"),
             (&tar, "format of before 1.6"),

@@ -1,8 +1,13 @@
 //! What a file of weights holds, from its header or its pickle alone.
 
-use super::form::{Form, MOST_HEADER_BYTES};
-use super::{Error, torch_file};
+use super::dialect::{self, Dialect};
+use super::form::{self, Form, MOST_HEADER_BYTES};
+use super::model::{PARTS, json_beside, placed};
+use super::shapes::Shapes;
+use super::{Error, Hint, MODEL_KEY, Sizes, TEACHER_KEY, sizes, torch_file};
+use crate::model::VitSpec;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -43,8 +48,50 @@ impl Listing {
         match Form::of(path)? {
             Form::Zip => torch_file::list(path),
             Form::Refused(problem) => Err(Error::torch(path, problem)),
-            Form::Safetensors | Form::Unknown => Self::read_safetensors(path),
+            Form::Unknown => Err(form::unknown(path)),
+            Form::Safetensors => Self::read_safetensors(path),
         }
+    }
+
+    /// Whose names these are, and the sizes of each encoder in words: as stated, as a `config.json`
+    /// beside `path` says, or as its shapes do. `None` and nothing where it is no model of ours.
+    pub fn encoders(&self, path: &Path) -> Result<(Option<Dialect>, Vec<String>), Error> {
+        let names: Vec<&str> = self.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+        let Ok(Some((dialect, before))) = dialect::find(&names) else {
+            return Ok((None, Vec::new()));
+        };
+        let mut parts: BTreeMap<String, Shapes> = BTreeMap::new();
+        for tensor in &self.tensors {
+            let ours = placed(dialect, before, &tensor.name);
+            if let Some((part, name)) = ours.as_deref().and_then(|ours| ours.split_once('.')) {
+                let shape = tensor.shape.iter().map(|&side| side as usize).collect();
+                parts.entry(part.to_owned()).or_default().insert(name.to_owned(), shape);
+            }
+        }
+        let config = match dialect {
+            Dialect::HuggingFace => json_beside(path, "config.json")?,
+            _ => None,
+        };
+        let sizes = |part: &str, shapes: &Shapes| {
+            let beside_student = part == "teacher" && parts.len() > 1;
+            let key = if beside_student { TEACHER_KEY } else { MODEL_KEY };
+            let stated = self.metadata.get(key).or_else(|| {
+                // As save_torch leaves it.
+                self.metadata.get(&format!("saltworks.{key}"))
+            });
+            match stated.and_then(Value::as_str) {
+                Some(text) => serde_json::from_str(text)
+                    .map(|spec| Sizes { spec, guessed: None })
+                    .map_err(|error| format!("metadata `{key}`: {error}")),
+                None => sizes::of(shapes, config.as_ref(), Hint::default()),
+            }
+        };
+        let of_part = |(part, shapes): (&String, &Shapes)| match sizes(part, shapes) {
+            Ok(Sizes { spec, guessed }) => in_words(part, &spec, guessed.as_deref()),
+            Err(problem) => format!("{part} {problem}"),
+        };
+        let encoders = parts.iter().filter(|(part, _)| PARTS.contains(&part.as_str()));
+        Ok((Some(dialect), encoders.map(of_part).collect()))
     }
 
     fn read_safetensors(path: &Path) -> Result<Self, Error> {
@@ -71,7 +118,7 @@ impl Listing {
             Some(Value::Object(metadata)) => metadata,
             _ => Map::new(),
         };
-        let mut placed = header.into_iter().map(placed).collect::<Result<Vec<_>, _>>()?;
+        let mut placed = header.into_iter().map(listed).collect::<Result<Vec<_>, _>>()?;
         placed.sort_by_key(|&(place, _)| place);
         let end = placed.iter().map(|([_, end], _)| *end).max().unwrap_or(0);
         if end != found {
@@ -82,8 +129,20 @@ impl Listing {
     }
 }
 
+/// An encoder's sizes in a line.
+fn in_words(part: &str, spec: &VitSpec, guessed: Option<&str>) -> String {
+    let [_, height, width] = spec.image;
+    let [_, ph, pw] = spec.patch;
+    let guessed = guessed.map_or(String::new(), |words| format!("; {words}"));
+    format!(
+        "{part}: {} wide, {} blocks, {} heads, patches of {ph} x {pw}, images of {height} x {width} with \
+         {} channels{guessed}",
+        spec.width, spec.depth, spec.heads, spec.channels
+    )
+}
+
 /// A tensor of a safetensors header, with its first byte and the one after its last.
-fn placed((name, value): (String, Value)) -> Result<([u64; 2], Listed), String> {
+fn listed((name, value): (String, Value)) -> Result<([u64; 2], Listed), String> {
     let numbers = |key: &str| -> Option<Vec<u64>> {
         value.get(key)?.as_array()?.iter().map(Value::as_u64).collect()
     };

@@ -7,7 +7,9 @@ mod form;
 mod listing;
 mod model;
 pub mod onnx;
+mod pixels;
 mod safetensors_file;
+mod shapes;
 mod sizes;
 mod torch_file;
 
@@ -15,12 +17,15 @@ pub use dtype::Dtype;
 pub use error::Error;
 pub use form::is_weights;
 pub use listing::{Listed, Listing};
-pub use model::{Hint, Loaded, MODEL_KEY, Model};
+pub use model::{Hint, Loaded, MODEL_KEY, Model, TEACHER_KEY};
+pub use pixels::{CHANNELS_KEY, NORMALIZE_KEY, PREPROCESSOR, pixel_metadata, processor};
 pub use safetensors_file::{parse, save, save_as};
+pub use sizes::Sizes;
 pub use torch_file::save_torch;
 
 use engine::{Parameter, Tensor};
 use form::Form;
+use shapes::Shapes;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
@@ -34,35 +39,16 @@ pub struct File {
     pub tensors: Named,
     /// Names and types of the tensors that are no weights: integers, booleans, complex numbers.
     pub others: BTreeMap<String, String>,
-    /// By key; a torch file has none.
+    /// By key; of a torch file what [`save_torch`] left.
     pub metadata: HashMap<String, String>,
     /// The key of a torch file's outer dictionary that the tensors were found under.
     pub container: Option<String>,
-}
-
-impl File {
-    /// An error if a tensor of one of these names, perhaps behind `encoder.` or `student.`, is of a
-    /// type that is no weight's. `path` is for messages.
-    pub fn expect_weights<'a>(
-        &self,
-        path: &Path,
-        names: impl IntoIterator<Item = &'a str>,
-    ) -> Result<(), Error> {
-        for name in names {
-            for prefix in ["", "encoder.", "student."] {
-                let name = format!("{prefix}{name}");
-                if let Some(found) = self.others.get(&name) {
-                    let (path, found) = (path.display().to_string(), found.clone());
-                    return Err(Error::Dtype { path, name, found });
-                }
-            }
-        }
-        Ok(())
-    }
+    /// Keys beside it that hold tensors too, which were not taken.
+    pub beside: Vec<String>,
 }
 
 /// An error if a type cannot hold one of the values.
-fn expect_range(path: &Path, tensors: &[(String, Tensor)], dtype: Dtype) -> Result<(), Error> {
+pub fn expect_range(path: &Path, tensors: &[(String, Tensor)], dtype: Dtype) -> Result<(), Error> {
     let too_large =
         |(name, tensor): &(String, Tensor)| Some((name.clone(), dtype.too_large(tensor)?));
     match tensors.iter().find_map(too_large) {
@@ -79,7 +65,8 @@ pub fn load(path: &Path) -> Result<File, Error> {
     match Form::of(path)? {
         Form::Zip => torch_file::load(path),
         Form::Refused(problem) => Err(Error::torch(path, problem)),
-        Form::Safetensors | Form::Unknown => {
+        Form::Unknown => Err(form::unknown(path)),
+        Form::Safetensors => {
             let bytes = std::fs::read(path).map_err(|source| Error::read(path, source))?;
             parse(path, &bytes)
         }
@@ -89,33 +76,36 @@ pub fn load(path: &Path) -> Result<File, Error> {
 /// Gives every parameter the tensor of its name; anything missing, left over or of another shape
 /// is an error, and then nothing is changed. `path` is for messages.
 pub fn assign(path: &Path, named: &Named, parameters: &[(String, Parameter)]) -> Result<(), Error> {
-    let mut problems = Vec::new();
-    for (name, parameter) in parameters {
-        match named.get(name) {
-            None => problems.push(format!("missing {name}")),
-            Some(tensor) if tensor.shape() != parameter.shape() => problems.push(format!(
-                "{name} is {:?}, the model needs {:?}",
-                tensor.shape(),
-                parameter.shape()
-            )),
-            Some(_) => {}
-        }
-    }
-    let known = |name: &String| parameters.iter().any(|(other, _)| other == name);
-    problems
-        .extend(named.keys().filter(|name| !known(name)).map(|name| format!("unexpected {name}")));
-    if !problems.is_empty() {
-        let shown = problems.iter().take(8).cloned().collect::<Vec<_>>().join("; ");
-        let more = problems.len().saturating_sub(8);
-        let problem = if more > 0 { format!("{shown}; and {more} more") } else { shown };
-        let advice = "Set the model's sizes to those of the file, or choose another file";
-        return Err(Error::Fit { path: path.display().to_string(), problem, advice });
-    }
+    fit(path, named, &parameters.iter().map(|(name, p)| (name.clone(), p.shape())).collect())?;
     for (name, parameter) in parameters {
         // The shapes were compared above.
         parameter.set_value(named[name].as_slice()).expect("the parameter's own size");
     }
     Ok(())
+}
+
+/// An error that lists what is missing, of another shape or too much.
+fn fit(path: &Path, named: &Named, wanted: &Shapes) -> Result<(), Error> {
+    let mut problems = Vec::new();
+    for (name, shape) in wanted {
+        match named.get(name) {
+            None => problems.push(format!("missing {name}")),
+            Some(tensor) if tensor.shape() != shape => {
+                problems.push(format!("{name} is {:?}, the model needs {shape:?}", tensor.shape()))
+            }
+            Some(_) => {}
+        }
+    }
+    let unknown = named.keys().filter(|name| !wanted.contains_key(*name));
+    problems.extend(unknown.map(|name| format!("unexpected {name}")));
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let shown = problems.iter().take(8).cloned().collect::<Vec<_>>().join("; ");
+    let more = problems.len().saturating_sub(8);
+    let problem = if more > 0 { format!("{shown}; and {more} more") } else { shown };
+    let advice = "Set the model's sizes to those of the file, or choose another file";
+    Err(Error::Fit { path: path.display().to_string(), problem, advice })
 }
 
 #[cfg(test)]

@@ -1,22 +1,28 @@
 //! A model read from a file, whoever wrote it, under our names.
 
-use super::dialect::{Dialect, Place, wrapping};
-use super::{Error, File, Named, assign, load, sizes};
+use super::dialect::{Dialect, Place, find, hugging_face_differs};
+use super::shapes::{self, Shapes};
+use super::{Error, File, Named, PREPROCESSOR, Sizes, assign, fit, load, pixels, sizes};
 use crate::mask::Grid;
 use crate::model::{Encoder, VitSpec, position};
+use crate::recipe::Normalize;
 use engine::{Module as _, Tensor};
 use serde_json::Value;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// The key of a file's metadata that holds the encoder's [`VitSpec`] as JSON.
 pub const MODEL_KEY: &str = "model";
 
-/// Names of the weights in a folder of transformers.
-const HUGGING_FACE_FILES: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
+/// [`MODEL_KEY`] of the teacher that a student's file holds besides.
+pub const TEACHER_KEY: &str = "teacher_model";
+
+/// Names of the weights in a folder: of transformers, the first also of a stage of ours.
+const FILES: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
 
 /// Encoders that a file may hold, the one that is taken first: as stable-pretraining's
 /// `SALT.from_checkpoint`, then the one that was trained.
-const PARTS: [&str; 3] = ["encoder", "student", "teacher"];
+pub(super) const PARTS: [&str; 3] = ["encoder", "student", "teacher"];
 
 /// The tensors of a file under our names, and what it says of itself.
 #[derive(Debug)]
@@ -27,58 +33,81 @@ pub struct Model {
     pub tensors: Named,
     /// Names in the file that are no part of an encoder, decoder or predictor of ours.
     pub left_out: Vec<String>,
+    /// What its user should know.
+    pub notes: Vec<String>,
+    /// Words of wrappers before the file's names.
+    before: String,
     path: PathBuf,
     file: File,
     /// The `config.json` beside it.
     config: Option<Value>,
+    /// The `preprocessor_config.json` beside it.
+    processor: Option<Value>,
 }
 
 impl Model {
-    /// Reads a file of weights, or a folder of transformers' with its `config.json`.
-    pub fn open(path: &Path) -> Result<Self, Error> {
+    /// The file of weights that is meant: of a folder the one in it.
+    pub fn file(path: &Path) -> Result<PathBuf, Error> {
         if !path.is_dir() {
-            return Self::read(path, None);
+            return Ok(path.into());
         }
-        let config = path.join("config.json");
-        let file = HUGGING_FACE_FILES.iter().map(|name| path.join(name)).find(|file| file.exists());
-        let Some(file) = file.filter(|_| config.exists()) else {
-            let names = HUGGING_FACE_FILES.join(" or ");
+        FILES.iter().map(|name| path.join(name)).find(|file| file.exists()).ok_or_else(|| {
+            let names = FILES.join(" or ");
             let problem = format!(
-                "is a folder without config.json and {names}, expected a file of weights or a folder \
-                 of transformers"
+                "is a folder without {names}, expected a file of weights, a folder of transformers or \
+                 of a run's stage"
             );
-            return Err(Error::model(path, problem));
-        };
-        let text = std::fs::read_to_string(&config).map_err(|error| Error::read(&config, error))?;
-        let config = serde_json::from_str(&text)
-            .map_err(|error| Error::model(&config, format!("is no JSON: {error}")))?;
-        Self::read(&file, Some(config))
+            Error::model(path, problem)
+        })
     }
 
-    fn read(path: &Path, config: Option<Value>) -> Result<Self, Error> {
-        let mut file = load(path)?;
-        let names: Vec<&str> = file.tensors.keys().map(String::as_str).collect();
-        let cut = wrapping(&names);
-        let plain: Vec<&str> = names.iter().map(|name| &name[cut..]).collect();
-        let Some(dialect) = Dialect::of(&plain) else {
-            let some: Vec<_> = names.into_iter().take(3).collect();
-            let problem = format!(
-                "holds no vision transformer: looked for patch_embed.proj.weight and what others call \
-                 it, found {} tensors ({}, ...)",
-                file.tensors.len(),
-                some.join(", ")
-            );
-            return Err(Error::model(path, problem));
+    /// Reads a file of weights, or that of a folder; of transformers' with the `config.json` beside.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let path = &Self::file(path)?;
+        let model = Self::of(path, load(path)?)?;
+        let beside = |name: &str| match model.dialect {
+            Dialect::HuggingFace => json_beside(path, name),
+            _ => Ok(None),
         };
+        let (config, processor) = (beside("config.json")?, beside(PREPROCESSOR)?);
+        let differs = config.as_ref().map_or(Ok(None), hugging_face_differs);
+        let differs = differs.map_err(|problem| Error::model(path, problem))?;
+        let notes = differs.into_iter().chain(model.notes).collect();
+        Ok(Self { config, processor, notes, ..model })
+    }
+
+    /// The model that these tensors are, of a state dict in memory, say; `what` they are is for messages.
+    pub fn of_tensors(what: &str, tensors: Named) -> Result<Self, Error> {
+        Self::of(Path::new(what), File { tensors, ..File::default() })
+    }
+
+    fn of(path: &Path, mut file: File) -> Result<Self, Error> {
+        let fail = |problem: String| Error::model(path, problem);
+        let names: Vec<&str> = file.tensors.keys().map(String::as_str).collect();
+        let found = find(&names).map_err(|[first, second]| fail(two_models(first, second)))?;
+        let (dialect, before) = found.ok_or_else(|| fail(no_model(&names)))?;
+        let before = before.to_owned();
         let (mut tensors, mut left_out) = (Named::new(), Vec::new());
         for (name, tensor) in std::mem::take(&mut file.tensors) {
-            match dialect.place(&name[cut..]) {
-                Place::Ours(ours) => drop(tensors.insert(ours, tensor)),
-                Place::LeftOut => left_out.push(name),
+            match placed(dialect, &before, &name) {
+                Some(ours) => add(&mut tensors, ours, &name, tensor).map_err(fail)?,
+                None => left_out.push(name),
             }
         }
         super::dialect::join_qkv(&mut tensors);
-        Ok(Self { dialect, tensors, left_out, path: path.into(), file, config })
+        let notes = not_taken(&file).into_iter().collect();
+        let (config, processor) = (None, None);
+        Ok(Self {
+            dialect,
+            before,
+            tensors,
+            left_out,
+            path: path.into(),
+            file,
+            config,
+            processor,
+            notes,
+        })
     }
 
     /// Where it was read.
@@ -87,63 +116,136 @@ impl Model {
     }
 
     /// What was written beside the tensors.
-    pub fn metadata(&self) -> &std::collections::HashMap<String, String> {
+    pub fn metadata(&self) -> &HashMap<String, String> {
         &self.file.metadata
     }
 
     /// The tensors of an encoder under timm's names: `part` is `encoder`, `student` or `teacher`, or
     /// the first of them that is there.
     pub fn encoder(&self, part: Option<&str>) -> Result<Named, Error> {
-        let parts = part.map_or(PARTS.to_vec(), |part| vec![part]);
-        for part in parts {
-            let of_part = |(name, tensor): (&String, &Tensor)| {
-                let name = name.strip_prefix(part)?.strip_prefix('.')?;
-                Some((name.to_owned(), tensor.clone()))
-            };
-            let named: Named = self.tensors.iter().filter_map(of_part).collect();
-            if !named.is_empty() {
-                return Ok(named);
-            }
-        }
-        let has =
-            |part: &&str| self.tensors.keys().any(|name| name.starts_with(&format!("{part}.")));
-        let found: Vec<_> = PARTS.into_iter().filter(has).collect();
-        let (wanted, found) = (part.unwrap_or("encoder"), found.join(" and "));
-        let problem = format!("holds no {wanted}, only {found}. Choose one of them");
-        Err(Error::model(&self.path, problem))
+        Ok(self.part(part)?.1)
     }
 
-    /// The sizes that the file states; none if it states none.
+    /// The encoders that are there.
+    fn parts(&self) -> Vec<&'static str> {
+        let has =
+            |part: &&str| self.tensors.keys().any(|name| name.starts_with(&format!("{part}.")));
+        PARTS.into_iter().filter(has).collect()
+    }
+
+    /// [`Model::encoder`], and which it is.
+    fn part(&self, wanted: Option<&str>) -> Result<(&'static str, Named), Error> {
+        let parts = self.parts();
+        let part = parts.iter().find(|part| wanted.is_none_or(|wanted| wanted == **part));
+        let Some(part) = part else {
+            let found = if parts.is_empty() { "none".to_owned() } else { parts.join(" and ") };
+            let wanted = wanted.unwrap_or("encoder");
+            let problem = format!("holds no {wanted}; found {found}. Choose another part or file");
+            return Err(Error::model(&self.path, problem));
+        };
+        let of_part = |(name, tensor): (&String, &Tensor)| {
+            let name = name.strip_prefix(part)?.strip_prefix('.')?;
+            Some((name.to_owned(), tensor.clone()))
+        };
+        Ok((part, self.tensors.iter().filter_map(of_part).collect()))
+    }
+
+    /// The width of the encoder `part` (see [`Model::encoder`]), 0 if nothing tells it.
+    pub fn width(&self, part: Option<&str>) -> Result<usize, Error> {
+        Ok(width(&self.part(part)?.1))
+    }
+
+    /// The sizes that the file states, of a teacher beside its student those of the student; none if it
+    /// states none.
     pub fn stated_sizes(&self) -> Result<Option<VitSpec>, Error> {
-        let Some(text) = self.file.metadata.get(MODEL_KEY) else { return Ok(None) };
+        self.stated(MODEL_KEY)
+    }
+
+    fn stated(&self, key: &str) -> Result<Option<VitSpec>, Error> {
+        let Some(text) = self.file.metadata.get(key) else { return Ok(None) };
         let parsed = serde_json::from_str(text).map(Some);
         parsed.map_err(|error| {
             let problem = format!(
-                "its metadata `{MODEL_KEY}` is not readable: {error}. Save it again, or remove the \
-                 metadata"
+                "its metadata `{key}` is not readable: {error}. Save it again, or remove the metadata"
             );
             Error::model(&self.path, problem)
         })
     }
 
-    /// The sizes of an encoder of the file: as stated, else as its tensors' shapes, `config.json` and
-    /// then `hint` say.
-    pub fn sizes(&self, encoder: &Named, hint: Hint) -> Result<VitSpec, Error> {
+    /// How the encoder, of so many channels, wants its pixels, as the file's metadata or a
+    /// `preprocessor_config.json` of transformers say; none if nothing does.
+    pub fn normalize(&self, channels: usize) -> Result<Option<Normalize>, Error> {
+        pixels::normalize(&self.path, &self.file.metadata, self.processor.as_ref(), channels)
+    }
+
+    /// The sizes of the encoder `part` (see [`Model::encoder`]): as stated, else as its tensors' shapes,
+    /// `config.json` and then `hint` say. That its tensors have them is for [`Model::load_encoder`] to
+    /// check.
+    pub fn sizes(&self, part: Option<&str>, hint: Hint) -> Result<Sizes, Error> {
+        let (part, tensors) = self.part(part)?;
+        self.sizes_of(part, &tensors, hint)
+    }
+
+    fn sizes_of(&self, part: &str, tensors: &Named, hint: Hint) -> Result<Sizes, Error> {
         let fail = |problem: String| Error::model(&self.path, problem);
-        let found = match self.stated_sizes()? {
-            Some(stated) => stated,
-            None => sizes::of(encoder, self.config.as_ref(), hint).map_err(fail)?,
+        let beside_student = part == "teacher" && self.parts().len() > 1;
+        let found = match self.stated(if beside_student { TEACHER_KEY } else { MODEL_KEY })? {
+            Some(spec) => Sizes { spec, guessed: None },
+            None => sizes::of(&shapes::of(tensors), self.config.as_ref(), hint).map_err(fail)?,
         };
-        found.check().map_err(|error| fail(error.to_string()))?;
-        // Before memory is taken for what a file only claims.
-        let held: usize = encoder.values().map(Tensor::len).sum();
-        let claimed = found.block_parameters();
-        if claimed > held {
-            return Err(fail(format!(
-                "states a model of {claimed} values or more, but holds {held}. Export it again"
-            )));
-        }
+        found.spec.check().map_err(|error| fail(error.to_string()))?;
         Ok(found)
+    }
+
+    /// Holds every tensor of the file against what its encoders, predictor and decoder have, by name and
+    /// shape, all finite.
+    pub fn check_whole(&self, mut hint: Hint) -> Result<(), Error> {
+        let (mut wanted, mut width) = (Shapes::new(), 0);
+        for part in self.parts() {
+            let (_, tensors) = self.part(Some(part))?;
+            // Heads are in no shape: of a teacher of another width nobody need know them.
+            let own = self::width(&tensors);
+            hint.heads = hint.heads.filter(|(of, _)| *of == own).or(Some((own, 1)));
+            let spec = self.sizes_of(part, &tensors, hint)?.spec;
+            // A teacher sees its student's patches.
+            hint.grid = hint.grid.or(Some(spec.grid()));
+            width = if width == 0 { spec.width } else { width };
+            let shapes = shapes::encoder(&spec).into_iter();
+            wanted.extend(shapes.map(|(name, shape)| (format!("{part}.{name}"), shape)));
+        }
+        self.expect_weights(wanted.keys())?;
+        shapes::fit_stage(&self.path, &self.tensors, wanted, width).map_err(of_another_kind)?;
+        self.expect_finite(&self.tensors)
+    }
+
+    /// An error if a tensor of one of these names is of a type that is no weight's.
+    fn expect_weights<'a>(&self, names: impl Iterator<Item = &'a String>) -> Result<(), Error> {
+        let joined = |name: &str| {
+            let parts = [".attn.q.", ".attn.k.", ".attn.v."].into_iter();
+            parts.fold(name.to_owned(), |name, part| name.replacen(part, ".attn.qkv.", 1))
+        };
+        let others = self.file.others.iter().filter_map(|(name, found)| {
+            Some((joined(&placed(self.dialect, &self.before, name)?), (name, found)))
+        });
+        let others: HashMap<String, (&String, &String)> = others.collect();
+        match names.into_iter().find_map(|name| others.get(name)) {
+            None => Ok(()),
+            Some((name, found)) => {
+                let (path, name, found) = (self.path.display().to_string(), *name, *found);
+                Err(Error::Dtype { path, name: name.clone(), found: found.clone() })
+            }
+        }
+    }
+
+    fn expect_finite(&self, tensors: &Named) -> Result<(), Error> {
+        let finite = |tensor: &Tensor| tensor.as_slice().iter().all(|value| value.is_finite());
+        match tensors.iter().find(|(_, tensor)| !finite(tensor)) {
+            None => Ok(()),
+            Some((name, _)) => {
+                let problem = "holds values that are not finite: its training diverged";
+                Err(Error::model(&self.path, format!("tensor {name} {problem}")))
+            }
+        }
     }
 
     /// The encoder `part` (see [`Model::encoder`]), strictly: every tensor by name and shape, all
@@ -154,13 +256,15 @@ impl Model {
         hint: Hint,
         image: Option<[usize; 3]>,
     ) -> Result<Loaded, Error> {
-        let mut tensors = self.encoder(part)?;
-        let made_for = self.sizes(&tensors, hint)?;
-        let finite = |tensor: &Tensor| tensor.as_slice().iter().all(|value| value.is_finite());
-        if let Some((name, _)) = tensors.iter().find(|(_, tensor)| !finite(tensor)) {
-            let problem = "holds values that are not finite: its training diverged";
-            return Err(Error::model(&self.path, format!("tensor {name} {problem}")));
-        }
+        let (part, mut tensors) = self.part(part)?;
+        let Sizes { spec: made_for, guessed } = self.sizes_of(part, &tensors, hint)?;
+        let normalize = self.normalize(made_for.channels)?;
+        // Before memory is taken for what a file only claims.
+        let wanted = shapes::encoder(&made_for);
+        let names: Vec<String> = wanted.keys().map(|name| format!("{part}.{name}")).collect();
+        self.expect_weights(names.iter())?;
+        fit(&self.path, &tensors, &wanted).map_err(of_another_kind)?;
+        self.expect_finite(&tensors)?;
         let spec = VitSpec { image: image.unwrap_or(made_for.image), ..made_for.clone() };
         spec.check().map_err(|error| Error::model(&self.path, error.to_string()))?;
         let resized = (spec.grid() != made_for.grid()).then(|| [made_for.grid(), spec.grid()]);
@@ -168,12 +272,63 @@ impl Model {
             resize(&mut tensors, &made_for, spec.grid());
         }
         let encoder = Encoder::new(&spec, 0);
-        let parameters = encoder.parameters();
-        let names = parameters.iter().map(|(name, _)| name.as_str());
-        self.file.expect_weights(&self.path, names)?;
-        assign(&self.path, &tensors, &parameters)?;
-        Ok(Loaded { encoder, resized })
+        assign(&self.path, &tensors, &encoder.parameters())?;
+        let notes = self.notes.iter().cloned().chain(guessed).collect();
+        Ok(Loaded { encoder, resized, normalize, notes })
     }
+}
+
+fn width(encoder: &Named) -> usize {
+    let weight = encoder.get("patch_embed.proj.weight");
+    weight.and_then(|weight| weight.shape().first()).copied().unwrap_or(0)
+}
+
+/// A name of the file here, if it is a model's.
+pub(super) fn placed(dialect: Dialect, before: &str, name: &str) -> Option<String> {
+    match dialect.place(name.strip_prefix(before)?) {
+        Place::Ours(ours) => Some(ours),
+        Place::LeftOut => None,
+    }
+}
+
+/// Adds a tensor; one of this name with other values is an error.
+fn add(tensors: &mut Named, ours: String, name: &str, tensor: Tensor) -> Result<(), String> {
+    let same = |first: &Tensor| {
+        let bits =
+            |tensor: &Tensor| tensor.as_slice().iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        first.shape() == tensor.shape() && bits(first) == bits(&tensor)
+    };
+    if tensors.get(&ours).is_some_and(|first| !same(first)) {
+        return Err(format!(
+            "has two tensors for {ours}, one of them {name}, with other values. Remove one"
+        ));
+    }
+    tensors.insert(ours, tensor);
+    Ok(())
+}
+
+fn two_models(first: &str, second: &str) -> String {
+    format!(
+        "holds two models, with names that begin with {first:?} and {second:?}. Save one of them"
+    )
+}
+
+fn no_model(names: &[&str]) -> String {
+    let some: Vec<_> = names.iter().take(3).copied().collect();
+    format!(
+        "holds no vision transformer: looked for patch_embed.proj.weight and what others call it, found \
+         {} tensors ({}, ...)",
+        names.len(),
+        some.join(", ")
+    )
+}
+
+/// What else a training script left, in words.
+fn not_taken(file: &File) -> Option<String> {
+    let some = file.beside.iter().take(4).cloned().collect::<Vec<_>>().join(", ");
+    let container = file.container.as_deref().unwrap_or("the first");
+    (!file.beside.is_empty())
+        .then(|| format!("weights are taken from {container}; not from {some}"))
 }
 
 /// What a file need not tell.
@@ -191,6 +346,38 @@ pub struct Loaded {
     pub encoder: Encoder,
     /// From which grid to which its position table was resized.
     pub resized: Option<[Grid; 2]>,
+    /// How it wants its pixels, if the file tells; see [`Model::normalize`].
+    pub normalize: Option<Normalize>,
+    /// What its user should know: sizes that were guessed, arithmetic that differs from that at home.
+    pub notes: Vec<String>,
+}
+
+/// A file of JSON beside one of transformers', if there is one.
+pub(super) fn json_beside(file: &Path, name: &str) -> Result<Option<Value>, Error> {
+    let path = file.with_file_name(name);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = std::fs::read_to_string(&path).map_err(|error| Error::read(&path, error))?;
+    let parsed = serde_json::from_str(&text).map(Some);
+    parsed.map_err(|error| {
+        Error::model(&path, format!("is no JSON: {error}. Save the model again, or remove it"))
+    })
+}
+
+/// The sizes were the file's own: what still does not fit is of a model that we do not have.
+fn of_another_kind(error: Error) -> Error {
+    let plain = "Only timm's plain encoders are read: a norm after the last block, biases, no fc_norm, \
+                 no pool of attention. Choose another file, or export it with --partial";
+    let tuned = "An fc_norm stands behind a pool, as of a fine-tuned classifier: take the weights of \
+                 before the fine-tuning, or export it with --partial";
+    match error {
+        Error::Fit { path, problem, .. } => {
+            let advice = if problem.contains("fc_norm") { tuned } else { plain };
+            Error::Fit { path, problem, advice }
+        }
+        other => other,
+    }
 }
 
 /// Brings the position table of an encoder of sizes `from` to another grid, as timm does

@@ -1,20 +1,29 @@
 //! A vision transformer's sizes, read off its tensors.
 
-use super::{Hint, Named};
+use super::Hint;
+use super::shapes::{Shapes, depth};
 use crate::mask::Grid;
 use crate::model::VitSpec;
 use serde_json::Value;
 
-/// Widths and heads of timm's sizes.
+/// Widths and heads of timm's sizes. Other models of these widths have others: what was taken is told.
 const HEADS: [(usize, usize); 7] =
     [(192, 3), (384, 6), (768, 12), (1024, 16), (1280, 16), (1408, 16), (1664, 16)];
 
+/// An encoder's sizes, and what of them no tensor and no note of the file tells.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sizes {
+    /// All of them.
+    pub spec: VitSpec,
+    /// What was guessed, in words.
+    pub guessed: Option<String>,
+}
+
 /// The sizes of an encoder under timm's names. What shapes do not tell comes from `config` (a
 /// `config.json` of transformers), then from `hint`: heads, and the image where it is not square. Else
-/// heads are the width of a head's queries where they have norms, timm's for the width, or 64 wide
-/// each.
-pub(super) fn of(encoder: &Named, config: Option<&Value>, hint: Hint) -> Result<VitSpec, String> {
-    let shape = |name: &str| encoder.get(name).map(engine::Tensor::shape);
+/// heads are the width of a head's queries where they have norms, or timm's for the width.
+pub(super) fn of(shapes: &Shapes, config: Option<&Value>, hint: Hint) -> Result<Sizes, String> {
+    let shape = |name: &str| shapes.get(name).map(Vec::as_slice);
     let needed = |name: &str, axes: usize| {
         let found = shape(name).filter(|found| found.len() == axes);
         found.ok_or_else(|| {
@@ -31,67 +40,108 @@ pub(super) fn of(encoder: &Named, config: Option<&Value>, hint: Hint) -> Result<
         }
     };
     let [width, channels, patch @ ..] = embed;
-    let depth = (0..).take_while(|block| shape(&format!("blocks.{block}.norm1.weight")).is_some());
-    let (depth, class_token) = (depth.count(), shape("cls_token").is_some());
+    let class_token = shape("cls_token").is_some();
+    needed("blocks.0.norm1.weight", 1)?;
     let registers = match shape("reg_token") {
         Some(_) => needed("reg_token", 3)?[1],
         None => 0,
     };
     let rows = needed("pos_embed", 3)?[1];
     let prefix = usize::from(class_token) + registers;
-    let (grid, no_embed_class) = grid(rows, prefix, config, hint, patch)?;
-    let from_norm = shape("blocks.0.attn.q_norm.weight").map(|norm| width / norm[0].max(1));
-    let from_config = config.and_then(|config| size(config.get("num_attention_heads")?));
-    let hinted = hint.heads.filter(|(of, _)| *of == width).map(|(_, heads)| heads);
-    let by_width = HEADS.iter().find(|(timm, _)| *timm == width).map(|(_, heads)| *heads);
-    let by_64 = (width % 64 == 0).then_some(width / 64);
-    let heads = from_norm.or(from_config).or(hinted).or(by_width).or(by_64).ok_or_else(|| {
-        format!("does not tell how many heads the width {width} is split into. Write it down: saltworks \
-                 export FILE --heads N --to safetensors --out NEW")
-    })?;
-    Ok(VitSpec {
-        image: std::array::from_fn(|axis| grid[axis] * patch[axis]),
+    let placed = grid(rows, prefix, config, hint, patch)?;
+    let head = match shape("blocks.0.attn.q_norm.weight") {
+        Some(_) => Some(needed("blocks.0.attn.q_norm.weight", 1)?[0]),
+        None => None,
+    };
+    let (heads, told) = heads(width, head, config, hint)?;
+    let image = std::array::from_fn(|axis| placed.sides[axis].saturating_mul(patch[axis]));
+    let spec = VitSpec {
+        image,
         patch,
         channels,
         width,
-        depth,
+        depth: depth(shapes, ""),
         heads,
         hidden: needed("blocks.0.mlp.fc1.weight", 2)?[0],
         registers,
         class_token,
-        no_embed_class,
+        no_embed_class: placed.no_embed_class,
         // Its first value no longer matters.
         layer_scale: shape("blocks.0.ls1.gamma").map(|_| 1.0),
-        qk_norm: from_norm.is_some(),
+        qk_norm: head.is_some(),
         drop_path: 0.0,
+    };
+    Ok(Sizes { guessed: guessed(&spec, told, &placed), spec })
+}
+
+/// The heads, and whether the file tells them.
+fn heads(
+    width: usize,
+    head: Option<usize>,
+    config: Option<&Value>,
+    hint: Hint,
+) -> Result<(usize, bool), String> {
+    let stated = config.and_then(|config| size(config.get("num_attention_heads")?));
+    if let Some(heads) = head.map(|head| width / head.max(1)).or(stated) {
+        return Ok((heads, true));
+    }
+    let hinted = hint.heads.filter(|(of, _)| *of == width).map(|(_, heads)| heads);
+    let by_width = HEADS.iter().find(|(timm, _)| *timm == width).map(|(_, heads)| *heads);
+    hinted.or(by_width).map(|heads| (heads, false)).ok_or_else(|| {
+        format!(
+            "does not tell how many heads the width {width} is split into. Write it down: saltworks \
+             export FILE --heads N --to safetensors --out NEW"
+        )
     })
 }
 
-/// Patches along time, height and width, and whether the table has no rows for the prefix.
+fn guessed(spec: &VitSpec, heads_told: bool, placed: &Placed) -> Option<String> {
+    let [_, height, width] = spec.image;
+    let heads = (!heads_told).then(|| format!("{} heads", spec.heads));
+    let image = (!placed.told).then(|| format!("images of {height} x {width} pixels"));
+    let prefix = (!placed.told && placed.no_embed_class && spec.prefix() > 0)
+        .then(|| "class token and registers without positions".to_owned());
+    let all: Vec<String> = [heads, image, prefix].into_iter().flatten().collect();
+    let what = all.join(", ");
+    (!all.is_empty()).then(|| format!("the file does not tell all its sizes: taken for {what}"))
+}
+
+/// Patches along time, height and width.
+struct Placed {
+    sides: [usize; 3],
+    /// The table has no rows for the prefix.
+    no_embed_class: bool,
+    /// The file says so, or nothing else fits.
+    told: bool,
+}
+
 fn grid(
     rows: usize,
     prefix: usize,
     config: Option<&Value>,
     hint: Hint,
     [pt, ph, pw]: [usize; 3],
-) -> Result<([usize; 3], bool), String> {
+) -> Result<Placed, String> {
     let image = config.and_then(|config| match config.get("image_size")? {
         Value::Array(sides) => Some([size(sides.first()?)?, size(sides.get(1)?)?]),
         side => Some([size(side)?; 2]),
     });
     if let Some([height, width]) = image {
-        return Ok(([1, height / ph.max(1), width / pw.max(1)], false));
+        let sides = [1, height / ph.max(1), width / pw.max(1)];
+        return Ok(Placed { sides, no_embed_class: false, told: true });
     }
     let fits = |grid: &Grid| [0, prefix].contains(&rows.wrapping_sub(grid.len()));
     if let Some(grid) = hint.grid.filter(fits) {
-        return Ok(([grid.t, grid.h, grid.w], rows == grid.len() && prefix > 0));
+        let no_embed_class = rows == grid.len() && prefix > 0;
+        return Ok(Placed { sides: [grid.t, grid.h, grid.w], no_embed_class, told: false });
     }
     let square =
         |count: usize| Some(count.isqrt()).filter(|side| side * side == count && count > 0);
     if pt == 1 {
         let with = rows.checked_sub(prefix).and_then(square).map(|side| (side, false));
-        if let Some((side, without)) = with.or_else(|| square(rows).map(|side| (side, true))) {
-            return Ok(([1, side, side], without));
+        if let Some((side, no_embed_class)) = with.or_else(|| square(rows).map(|side| (side, true)))
+        {
+            return Ok(Placed { sides: [1, side, side], no_embed_class, told: false });
         }
     }
     Err(format!(

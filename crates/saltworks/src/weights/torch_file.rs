@@ -28,6 +28,9 @@ use value::View;
 /// Tensors that share storages may together have so many times the bytes of the file.
 const MOST_SHARING: u64 = 4;
 
+/// Begins the keys of our metadata, texts beside a container.
+const METADATA: &str = "saltworks.";
+
 /// Ends the name of the pickle; its folder holds all other records.
 const PICKLE: &str = "/data.pkl";
 
@@ -131,7 +134,12 @@ impl<R: Read + Seek> Archive<R> {
         let pickle = self.pickle()?;
         let contents = Contents::of(&pickle)?;
         let container = contents.container.map(str::to_owned);
-        let mut file = File { container, ..File::default() };
+        let ours = |(key, value): (&String, &serde_json::Value)| {
+            Some((key.strip_prefix(METADATA)?.to_owned(), value.as_str()?.to_owned()))
+        };
+        let metadata = contents.metadata.iter().filter_map(ours).collect();
+        let mut file =
+            File { container, metadata, beside: contents.beside.clone(), ..File::default() };
         let mut by_record: BTreeMap<&str, Vec<(&str, &View<'_>)>> = BTreeMap::new();
         for (name, view) in contents.tensors() {
             self.check_record(view)?;

@@ -122,15 +122,23 @@ impl Place {
 
     /// The lines of a run's metrics.jsonl.
     pub fn metrics(&self, run: &str) -> Vec<Value> {
+        let mut lines = self.log(run);
+        lines.retain(|line| line.get("grad_norm").is_some());
+        lines
+    }
+
+    /// All of metrics.jsonl: steps, probes, alarms.
+    pub fn log(&self, run: &str) -> Vec<Value> {
         let text = String::from_utf8(self.bytes(&format!("{run}/metrics.jsonl"))).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// Metrics without the clock's.
+    /// The steps' metrics without the clock's.
     pub fn curve(&self, run: &str) -> Vec<Value> {
         let mut lines = self.metrics(run);
         for line in &mut lines {
             let line = line.as_object_mut().unwrap();
+            assert!(line.remove("unix_seconds").is_some());
             assert!(line.remove("images_per_second").is_some());
             assert!(line.remove("data_wait_share").is_some());
         }

@@ -7,8 +7,8 @@ use super::Asked;
 use super::lock::{LOCK, Lock};
 use crate::data::Fingerprint;
 use crate::files::{self, Record, write_whole};
-use crate::recipe::{self, Checkpointing, Recipe};
-use crate::report::{ProbeRow, environment, note};
+use crate::recipe::{self, Checkpointing, Log, Probe, Recipe};
+use crate::report::{ProbeRow, environment, note, remove_events, remove_wandb};
 use crate::train::{CHECKPOINT_FOLDER, Checkpoints, Keep};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -23,6 +23,13 @@ const ENVIRONMENT: &str = "environment.json";
 const METRICS: &str = "metrics.jsonl";
 const PROBES: &str = "probes.json";
 const UNREADABLE: &str = "unreadable.txt";
+pub(super) const REPORT: &str = "report.html";
+const PLAN: &str = "plan.json";
+const PICTURES: &str = "pictures";
+/// Event files of TensorBoard.
+pub(in crate::cli) const TENSORBOARD: &str = "tensorboard";
+/// Offline runs of Weights & Biases.
+pub(in crate::cli) const WANDB: &str = "wandb";
 const REPLAY: &str = "replay";
 
 /// What is written of a stage.
@@ -298,6 +305,17 @@ impl Folder {
         })
     }
 
+    /// Writes what the stages will cost, where that is not there yet.
+    pub(super) fn write_plan(&self, plan: &serde_json::Value) -> Result<(), Failure> {
+        let path = self.path.join(PLAN);
+        let text = format!("{plan:#}\n");
+        if fs::read(&path).is_ok_and(|found| found == text.as_bytes()) {
+            return Ok(());
+        }
+        let written = write_whole(&path, text.as_bytes());
+        written.map_err(|error| ran(write_error(&path, &error)))
+    }
+
     /// Writes the probes made so far.
     pub(super) fn write_rows(&self, rows: &[ProbeRow]) -> Result<(), Failure> {
         self.check_place()?;
@@ -311,6 +329,11 @@ impl Folder {
     /// The log of steps.
     pub(super) fn metrics_path(&self) -> PathBuf {
         self.path.join(METRICS)
+    }
+
+    /// Pictures of a stage.
+    pub(super) fn pictures_path(&self, stage: &str) -> PathBuf {
+        self.path.join(PICTURES).join(format!("{stage}.json"))
     }
 
     /// The list of images that could not be read.
@@ -339,7 +362,7 @@ impl Folder {
             return;
         }
         // Best effort: the refusal is what counts. A folder that holds anything else stays.
-        for name in [RECIPE, STATE, ENVIRONMENT, METRICS, PROBES, UNREADABLE, LOCK] {
+        for name in [RECIPE, STATE, ENVIRONMENT, METRICS, PROBES, UNREADABLE, REPORT, PLAN, LOCK] {
             let _ = fs::remove_file(self.path.join(name));
         }
         let _ = fs::remove_dir(&self.path);
@@ -358,17 +381,27 @@ fn replaces(place: &Asked) -> bool {
     place.overwrite && !restarted
 }
 
-/// A recipe without what changes no bit: threads, when checkpoints are written, activation
-/// checkpointing, how many unreadable images end a run.
+/// A recipe without what changes no bit: threads, tags, when checkpoints are written, what is probed
+/// and logged on the way, activation checkpointing, how many unreadable images end a run.
 pub(super) fn deciding(recipe: &Recipe) -> Recipe {
     let mut recipe = recipe.clone();
     (recipe.threads, recipe.data.threads) = (0, 0);
     recipe.data.max_unreadable = 0.0;
+    recipe.tags.clear();
     recipe.checkpoint = Checkpointing::default();
+    recipe.log = Log::default();
+    let Probe { k, temperature, linear, .. } = recipe.probe;
+    recipe.probe = Probe { k, temperature, linear, ..Probe::default() };
     for stage in &mut recipe.stage {
         stage.activation_checkpointing = false;
     }
     recipe
+}
+
+/// Which checkpoints are kept.
+pub(super) fn keep(recipe: &Recipe) -> Keep {
+    let checkpoint = recipe.checkpoint;
+    Keep { last: checkpoint.keep, best: checkpoint.keep_best }
 }
 
 /// A resolved recipe as its run keeps it.
@@ -435,7 +468,7 @@ fn keep_others(recipe: &Recipe, out: &Path) -> Result<(), Failure> {
     if out.join(RECIPE).exists() {
         return Ok(());
     }
-    let mut files = vec![out.join(PROBES), out.join(UNREADABLE)];
+    let mut files: Vec<_> = [PROBES, UNREADABLE, REPORT, PLAN].map(|name| out.join(name)).into();
     if !out.join(LOCK).exists() {
         files.extend([STATE, ENVIRONMENT, METRICS].map(|name| out.join(name)));
     }
@@ -469,6 +502,7 @@ fn remove_run(recipe: &Recipe, out: &Path) -> io::Result<()> {
             // A folder that holds anything else stays.
             let _ = fs::remove_dir(&folder);
         }
+        remove(&out.join(PICTURES).join(format!("{}.json", stage.name)))?;
         Checkpoints::files_of(out, &stage.name)?.iter().try_for_each(|file| remove(file))?;
     }
     for entry in fs::read_dir(out.join(REPLAY)).into_iter().flatten() {
@@ -481,9 +515,12 @@ fn remove_run(recipe: &Recipe, out: &Path) -> io::Result<()> {
     if checkpoints.is_dir() {
         files::remove_temporaries(&checkpoints)?;
     }
-    for folder in [checkpoints, out.join(REPLAY)] {
+    remove_events(&out.join(TENSORBOARD))?;
+    remove_wandb(&out.join(WANDB))?;
+    for folder in [checkpoints, out.join(REPLAY), out.join(PICTURES)] {
         // A folder that holds anything else stays.
         let _ = fs::remove_dir(folder);
     }
-    [ENVIRONMENT, METRICS, PROBES, UNREADABLE].iter().try_for_each(|name| remove(&out.join(name)))
+    let files = [ENVIRONMENT, METRICS, PROBES, UNREADABLE, REPORT, PLAN];
+    files.iter().try_for_each(|name| remove(&out.join(name)))
 }

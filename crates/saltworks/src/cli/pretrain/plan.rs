@@ -2,21 +2,36 @@
 
 use super::super::setup::{self, Images};
 use super::super::{Failure, asked};
-use crate::method::{CheckpointError, Salt};
+use crate::method::{CheckpointError, Cost, Networks, Salt, Share};
 use crate::model::VitSpec;
 use crate::recipe::{MethodName, PixelNorm, Recipe, Schedule, Stage};
 use crate::report::note;
+use serde_json::{Map, Value, json};
 use std::path::Path;
 
 /// Everything a stage was checked for before the first one begins.
-pub(super) struct Planned<'a> {
-    pub(super) stage: &'a Stage,
-    pub(super) spec: VitSpec,
-    pub(super) schedule: Schedule,
+pub(in crate::cli) struct Planned<'a> {
+    pub(in crate::cli) stage: &'a Stage,
+    pub(in crate::cli) spec: VitSpec,
+    /// Of stage 2.
+    pub(in crate::cli) teacher: Option<VitSpec>,
+    pub(in crate::cli) schedule: Schedule,
+    /// What an image costs, as the mean of some draws of its masks.
+    pub(in crate::cli) cost: Cost,
+}
+
+impl Planned<'_> {
+    /// Images that the stage sees, those seen again too.
+    pub(in crate::cli) fn images(&self) -> u64 {
+        self.schedule.steps * self.stage.batch as u64
+    }
 }
 
 /// Checks every stage against the data before anything is trained.
-pub(super) fn plan<'a>(recipe: &'a Recipe, images: &Images) -> Result<Vec<Planned<'a>>, Failure> {
+pub(in crate::cli) fn plan<'a>(
+    recipe: &'a Recipe,
+    images: &Images,
+) -> Result<Vec<Planned<'a>>, Failure> {
     let check = |(place, stage): (usize, &'a Stage)| {
         let spec = setup::spec(recipe, stage)?;
         match stage.method {
@@ -25,13 +40,14 @@ pub(super) fn plan<'a>(recipe: &'a Recipe, images: &Images) -> Result<Vec<Planne
         }
         .map_err(asked)?;
         stage.masks.validate(spec.grid()).map_err(asked)?;
-        check_teacher(recipe, place, &spec)?;
+        let teacher = check_teacher(recipe, place, &spec)?;
         setup::training_loader(recipe, stage, place)
             .validate(images.train.as_ref())
             .map_err(asked)?;
         check_targets(stage, &spec)?;
         let schedule = stage.resolve(images.train.len()).map_err(asked)?;
-        Ok(Planned { stage, spec, schedule })
+        let cost = cost(recipe, place, &spec, teacher.as_ref())?;
+        Ok(Planned { stage, spec, teacher, schedule, cost })
     };
     recipe.stage.iter().enumerate().map(check).collect()
 }
@@ -54,20 +70,105 @@ fn check_targets(stage: &Stage, spec: &VitSpec) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Checks that what teaches a stage can, before hours go into the stages ahead of it.
-fn check_teacher(recipe: &Recipe, place: usize, spec: &VitSpec) -> Result<(), Failure> {
-    let Some(teacher) = &recipe.stage[place].teacher else { return Ok(()) };
+/// The plan as `plan.json` holds it: for each stage its length, and parameters, tokens and FLOPs of an image
+/// by network.
+pub(in crate::cli) fn as_json(plan: &[Planned<'_>]) -> Value {
+    let stages: Vec<_> = plan.iter().map(stage_json).collect();
+    json!({ "flops": COUNTED, "paper_flops": PAPER, "stages": stages })
+}
+
+/// How FLOPs are counted.
+pub(in crate::cli) const COUNTED: &str =
+    "matrix products, two FLOPs a multiply-add, forward and backward";
+
+/// How the paper counts them.
+pub(in crate::cli) const PAPER: &str = "6ND where trained and 2ND where frozen, N parameters and D tokens; attention's \
+     products left out (SALT, appendix on FLOPs)";
+
+fn stage_json(planned: &Planned<'_>) -> Value {
+    let Planned { stage, schedule, cost, .. } = planned;
+    let by = |of: &dyn Fn(&Share) -> Value| {
+        let parts = parts(planned).into_iter();
+        parts.map(|(name, share)| (name.to_owned(), of(share))).collect::<Map<_, _>>()
+    };
+    let flops = |of: &dyn Fn(&Share) -> f64, all: f64| {
+        let mut flops = by(&|share| of(share).into());
+        flops.insert("total".into(), all.into());
+        flops
+    };
+    json!({
+        "name": stage.name,
+        "method": stage.method,
+        "steps": schedule.steps,
+        "batch": stage.batch,
+        "images": planned.images(),
+        "parameters": by(&|share| share.parameters.into()),
+        "tokens_per_image": by(&|share| share.tokens.into()),
+        "flops_per_image": flops(&|share| share.flops, cost.flops()),
+        "paper_flops_per_image": flops(&|share| share.paper_flops, cost.paper_flops()),
+    })
+}
+
+/// The networks of a stage by name.
+pub(in crate::cli) fn parts<'a>(planned: &'a Planned<'_>) -> Vec<(&'static str, &'a Share)> {
+    let cost = &planned.cost;
+    let (encoder, trunk) = match planned.stage.method {
+        MethodName::Mae => ("encoder", "decoder"),
+        MethodName::Salt => ("student", "predictor"),
+    };
+    let teacher = cost.teacher.as_ref().map(|teacher| ("teacher", teacher));
+    [(encoder, &cost.encoder), (trunk, &cost.trunk)].into_iter().chain(teacher).collect()
+}
+
+/// Samples whose masks are drawn to tell what an image costs.
+const DRAWS: usize = 256;
+
+fn cost(
+    recipe: &Recipe,
+    place: usize,
+    encoder: &VitSpec,
+    teacher: Option<&VitSpec>,
+) -> Result<Cost, Failure> {
+    let stage = &recipe.stage[place];
+    let seed = setup::stage_seed(recipe.seed, place);
+    let step = |step: u64| stage.masks.sample(encoder.grid(), 1, seed, step).map_err(asked);
+    let mut masks = step(0)?;
+    for more in 1..DRAWS as u64 {
+        let more = step(more)?;
+        masks.context.extend(more.context);
+        masks.target.extend(more.target);
+    }
+    let (trunk, masks) = match stage.method {
+        MethodName::Mae => (stage.decoder, setup::covered(stage).masks(masks)),
+        MethodName::Salt => (stage.predictor, masks),
+    };
+    let activation_checkpointing = stage.activation_checkpointing;
+    let trunk = setup::trunk(trunk);
+    let networks = Networks { encoder, trunk, teacher, activation_checkpointing };
+    Ok(Cost::new(&networks, &masks))
+}
+
+/// Checks that what teaches a stage can, before hours go into the stages ahead of it; its sizes.
+fn check_teacher(
+    recipe: &Recipe,
+    place: usize,
+    spec: &VitSpec,
+) -> Result<Option<VitSpec>, Failure> {
+    let Some(teacher) = &recipe.stage[place].teacher else { return Ok(None) };
     let checked = match recipe.stage_before(place, teacher) {
         Some(earlier) => {
-            Salt::check_sizes(&setup::spec(recipe, earlier)?, spec).map_err(Into::into)
+            let earlier = setup::spec(recipe, earlier)?;
+            Salt::check_sizes(&earlier, spec).map(|()| earlier).map_err(Into::into)
         }
         None => Salt::load_teacher(Path::new(teacher), spec).map(|loaded| {
             if let Some([from, to]) = loaded.resized {
                 note(&format!("{teacher}: positions resized from {from} to {to} patches"));
             }
+            loaded.notes.iter().for_each(|words| note(&format!("{teacher}: {words}")));
+            loaded.encoder.spec().clone()
         }),
     };
-    checked.map_err(|error| match error {
+    checked.map(Some).map_err(|error| match error {
         CheckpointError::Weights(named) => asked(named),
         other => asked(format!("teacher {teacher}: {other}")),
     })

@@ -6,17 +6,17 @@ use super::super::setup::{self, Images};
 use super::super::{Failure, asked, interrupted, loading, ran};
 use super::Watch;
 use super::dump::dump;
-use super::folder::{Folder, MODEL, deciding, recipe_text, write_error};
+use super::folder::{Folder, MODEL, deciding, keep, recipe_text, write_error};
+use super::follower::{Followed, Follower};
 use super::plan::Planned;
-use super::saver::Saver;
+use super::reporter::Reporter;
 use super::unreadable::UnreadableImages;
-use crate::data::Loader;
 use crate::files::{Record, sha256};
 use crate::method::{Method, Salt};
 use crate::model::Encoder;
 use crate::recipe::{MethodName, Recipe, Schedule, Stage};
-use crate::report::{ProbeRow, Progress, note, probe_table, result};
-use crate::train::{self, Ended, Event, Keep, Optimizer, Position, Stop};
+use crate::report::{ProbeRow, note, probe_table, result};
+use crate::train::{self, Ended, Event, Optimizer, Position, Stop};
 use crate::weights::{self, MODEL_KEY};
 use engine::{Module, Parameter};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -33,6 +33,8 @@ pub(super) struct Run<'a> {
     watch: Watch<'a>,
     rows: Vec<ProbeRow>,
     unreadable: UnreadableImages,
+    /// None where nothing is to be made of the log.
+    reporter: Option<Reporter>,
     /// Whether a step was made.
     trained: bool,
 }
@@ -65,13 +67,20 @@ impl<'a> Run<'a> {
             note(&format!("going on with the run in {}", folder.path().display()));
         }
         let unreadable = UnreadableImages::open(folder.unreadable_path());
-        Ok(Self { recipe, images, folder, stop, watch, rows, unreadable, trained: false })
+        let reporter = Reporter::new(folder.path(), &recipe.log);
+        let trained = false;
+        Ok(Self { recipe, images, folder, stop, watch, rows, unreadable, reporter, trained })
     }
 
     /// Probes what needs no training, then trains and probes every stage.
     pub(super) fn stages(&mut self, plan: &[Planned<'_>]) -> Result<(), Failure> {
         self.probe("raw pixels", &|| Ok(Extractor::Pixels))?;
-        plan.iter().enumerate().try_for_each(|(place, planned)| self.stage(place, planned))
+        let ended =
+            plan.iter().enumerate().try_for_each(|(place, planned)| self.stage(place, planned));
+        if ended.is_err() && self.trained {
+            self.report("stopped");
+        }
+        ended
     }
 
     /// Takes back a new folder in which nothing was trained, for a run that was refused.
@@ -83,7 +92,7 @@ impl<'a> Run<'a> {
 
     /// Trains a stage, saves its encoder and probes it.
     fn stage(&mut self, place: usize, planned: &Planned<'_>) -> Result<(), Failure> {
-        let Planned { stage, spec, schedule } = planned;
+        let Planned { stage, spec, schedule, .. } = planned;
         let seed = setup::stage_seed(self.recipe.seed, place);
         let random = format!("random {}", if place == 0 { "encoder" } else { &stage.name });
         if place == 0 || setup::spec(self.recipe, &self.recipe.stage[0])? != *spec {
@@ -91,7 +100,7 @@ impl<'a> Run<'a> {
         }
         if self.folder.is_done(&stage.name) {
             // A process that was killed right after the stage's end left them.
-            self.folder.checkpoints(self.keep()).remove(&stage.name).map_err(ran)?;
+            self.folder.checkpoints(keep(self.recipe)).remove(&stage.name).map_err(ran)?;
         } else {
             let encoder = Encoder::new(spec, seed);
             match stage.method {
@@ -128,7 +137,7 @@ impl<'a> Run<'a> {
         let teacher = match stage.method {
             MethodName::Mae => String::new(),
             MethodName::Salt => {
-                let path = self.teacher_path(place);
+                let path = weights::Model::file(&self.teacher_path(place)).map_err(asked)?;
                 let bytes = fs::read(&path);
                 sha256(&bytes.map_err(|e| ran(format!("cannot read {}: {e}", path.display())))?)
             }
@@ -148,7 +157,7 @@ impl<'a> Run<'a> {
 
     /// Puts back the newest whole checkpoint of a stage, if there is one; where the stage stands.
     fn restore(&self, first: Position, optimizer: &mut Optimizer) -> Result<Position, Failure> {
-        let checkpoints = self.folder.checkpoints(self.keep());
+        let checkpoints = self.folder.checkpoints(keep(self.recipe));
         let (found, damaged) = checkpoints.newest(&first.stage).map_err(ran)?;
         for problem in &damaged {
             note(&format!("{problem}. An earlier one is used, or the stage begins anew"));
@@ -191,9 +200,18 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn keep(&self) -> Keep {
-        let checkpoint = self.recipe.checkpoint;
-        Keep { last: checkpoint.keep, best: checkpoint.keep_best }
+    /// Refuses to go on after more steps than the stage has.
+    fn check_length(&self, position: &Position, steps: u64) -> Result<(), Failure> {
+        if position.step <= steps {
+            return Ok(());
+        }
+        Err(asked(format!(
+            "a checkpoint of stage {} is of step {}, the stage has {steps}. Remove {}, or begin anew \
+             with --overwrite",
+            position.stage,
+            position.step,
+            self.folder.path().join(train::CHECKPOINT_FOLDER).display()
+        )))
     }
 
     fn train(
@@ -205,26 +223,21 @@ impl<'a> Run<'a> {
     ) -> Result<(), Failure> {
         let mut optimizer = Optimizer::new(method.parameters(), setup::optimizer(stage));
         let position = self.restore(self.first_position(place)?, &mut optimizer)?;
-        if position.step > schedule.steps {
-            let (found, steps, name) = (position.step, schedule.steps, &stage.name);
-            return Err(asked(format!(
-                "a checkpoint of stage {name} is of step {found}, the stage has {steps}. Remove {}, or \
-                 begin anew with --overwrite",
-                self.folder.path().join(train::CHECKPOINT_FOLDER).display()
-            )));
-        }
-        let training = self.training(method, place, schedule, &position)?;
-        let mut progress = Progress::new(&stage.name, schedule.steps, position.step);
-        let checkpoints = self.folder.checkpoints(self.keep());
-        let mut saver = Saver::new(&self.folder, checkpoints, self.recipe.checkpoint, position)?;
+        let taught_by = position.teacher_sha256.clone();
+        self.check_length(&position, schedule.steps)?;
+        let Self { recipe, images, stop, .. } = *self;
+        let from = (position.step, position.unreadable.clone());
+        let training = setup::training(recipe, images, (method, place), schedule, from)?;
+        let (folder, steps) = (&self.folder, schedule.steps);
+        let of = Followed { recipe, images, folder, stop, method, place, steps };
+        let told = (&mut self.unreadable, self.reporter.as_mut());
+        let mut follower = Follower::new(of, told, position)?;
+        follower.probe()?;
         let mut written = Ok(());
-        let ended = train::run(training, &mut optimizer, self.stop, &mut |event| {
+        let ended = train::run(training, &mut optimizer, stop, &mut |event| {
             let Event::Step { report, optimizer, unreadable } = event;
             self.trained = true;
-            progress.step(&report);
-            // The list before a checkpoint after which these images are not met again.
-            let listed = self.unreadable.add(unreadable);
-            written = listed.and_then(|()| saver.step(&report, optimizer, unreadable));
+            written = follower.step(&report, optimizer, unreadable);
             // A disk that is full now will not take the weights later: stop, and keep what there is.
             if written.is_err() {
                 ControlFlow::Break(())
@@ -234,22 +247,22 @@ impl<'a> Run<'a> {
         });
         if written.is_ok() && !matches!(ended, Ok(Ended::Whole)) {
             // What was learned until a signal or an error is kept: it may have been hours.
-            written = saver.save(&optimizer);
+            written = follower.save(&optimizer);
         }
-        let steps = saver.steps();
+        let made = follower.made();
+        let metrics_bytes =
+            written.and_then(|()| follower.finish(matches!(ended, Ok(Ended::Whole))));
         let saved =
-            if steps > 0 { Some(self.save(method, stage, steps, schedule.steps)) } else { None };
+            if made > 0 { Some(self.save(method, stage, [made, steps], taught_by)) } else { None };
         // What ended the stage matters more than what could not be written because of it.
         let ended = ended.map_err(|error| self.train_failure(error, method, place))?;
-        written?;
+        let metrics_bytes = metrics_bytes?;
         match ended {
             Ended::Whole => {
-                progress.finish();
-                let metrics_bytes = saver.finish()?;
                 // A stage has at least one step.
                 let encoder = saved.expect("a step")?;
                 self.folder.set_done(&stage.name, metrics_bytes, encoder)?;
-                self.folder.checkpoints(self.keep()).remove(&stage.name).map_err(ran)
+                self.folder.checkpoints(keep(self.recipe)).remove(&stage.name).map_err(ran)
             }
             Ended::Stopped(step) => Err(interrupted(
                 self.stop,
@@ -284,42 +297,14 @@ impl<'a> Run<'a> {
         ran(format!("stage {}, {error}. {kept}", stage.name))
     }
 
-    fn training<'m>(
-        &self,
-        method: &'m dyn Method,
-        place: usize,
-        schedule: Schedule,
-        from: &Position,
-    ) -> Result<train::Stage<'m>, Failure> {
-        let stage = &self.recipe.stage[place];
-        let (lr, weight_decay) = setup::curves(stage, schedule);
-        let mut options = setup::training_loader(self.recipe, stage, place);
-        options.first_sample = from.step * stage.batch as u64;
-        let loader = Loader::new(self.images.train.clone(), options).map_err(asked)?;
-        Ok(train::Stage {
-            method,
-            loader: loader.with_unreadable(from.unreadable.clone()),
-            masking: stage.masks.clone(),
-            grid: method.encoder().grid(),
-            batch: stage.batch,
-            accumulate: stage.accumulate,
-            activation_checkpointing: stage.activation_checkpointing,
-            first_step: from.step,
-            steps: schedule.steps,
-            lr,
-            weight_decay,
-            seed: setup::stage_seed(self.recipe.seed, place),
-        })
-    }
-
     /// Writes the encoder under timm's names, and everything trained under the method's; what the
     /// encoder's file is. Weights that are not finite are kept from overwriting any.
     fn save(
         &self,
         method: &dyn Method,
         stage: &Stage,
-        step: u64,
-        steps: u64,
+        [step, steps]: [u64; 2],
+        taught_by: String,
     ) -> Result<Record, Failure> {
         let all = method.parameters();
         train::refuse_divergence(&stage.name, step, &all).map_err(ran)?;
@@ -327,8 +312,13 @@ impl<'a> Run<'a> {
         let path = self.folder.encoder_path(&stage.name);
         let folder = self.folder.path().join(&stage.name);
         fs::create_dir_all(&folder).map_err(|error| ran(write_error(&folder, &error)))?;
-        let metadata = metadata(method, stage, step, steps);
+        let mut metadata = metadata(method, stage, step, steps);
+        let data = &self.recipe.data;
+        metadata.extend(weights::pixel_metadata(&data.normalize, data.channels));
         let encoder = weights::save(&path, &values(method.encoder().parameters()), &metadata);
+        if !taught_by.is_empty() {
+            metadata.insert(TEACHER_SHA256.to_owned(), taught_by);
+        }
         weights::save(&folder.join(MODEL), &values(all), &metadata).map_err(ran)?;
         encoder.map_err(ran)
     }
@@ -346,6 +336,9 @@ impl<'a> Run<'a> {
             self.unreadable.add(&met)?;
             self.rows.extend(made?);
             self.folder.write_rows(&self.rows)?;
+            if let Some(reporter) = &mut self.reporter {
+                reporter.write(None);
+            }
         }
         match self.stop.signal() {
             None => Ok(()),
@@ -360,6 +353,7 @@ impl<'a> Run<'a> {
     pub(super) fn finish(&mut self) -> Result<(), Failure> {
         if !self.folder.is_finished() {
             self.folder.set_finished()?;
+            self.report("finished");
         }
         if self.rows.is_empty() {
             note("no probes: no images are held out (data.holdout is 0, or not all have a class)");
@@ -371,9 +365,24 @@ impl<'a> Run<'a> {
         let places = self.recipe.stage.iter().map(|stage| self.folder.encoder_path(&stage.name));
         let places: Vec<_> = places.map(|path| path.display().to_string()).collect();
         note(&format!("encoders (timm's names): {}", places.join(", ")));
+        if let Some(page) = self.reporter.as_ref().and_then(Reporter::page) {
+            note(&format!("report: {}", page.display()));
+        }
         Ok(())
     }
+
+    /// Makes the last report of this process.
+    fn report(&mut self, status: &'static str) {
+        // What lies there now may be of another run.
+        if let Some(reporter) = self.reporter.as_mut().filter(|_| self.folder.check_place().is_ok())
+        {
+            reporter.write(Some(status));
+        }
+    }
 }
+
+/// The key of a stage's metadata that holds the SHA-256 of its teacher's file.
+pub(in crate::cli) const TEACHER_SHA256: &str = "teacher_sha256";
 
 /// Says what settings lose their sense with so few images.
 fn warn_of_few(recipe: &Recipe, images: &Images) {

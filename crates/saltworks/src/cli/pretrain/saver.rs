@@ -4,7 +4,7 @@ use super::super::{Failure, ran};
 use super::folder::{Folder, write_error};
 use crate::data::Unreadable;
 use crate::recipe::Checkpointing;
-use crate::report::{MetricsLog, StepReport};
+use crate::report::{Alarm, MetricsLog, OnlineProbe, StepReport};
 use crate::train::{Checkpoints, Optimizer, Position};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -53,11 +53,10 @@ impl<'a> Saver<'a> {
         })
     }
 
-    /// Logs a step, and saves a checkpoint when one is due.
+    /// Logs a step.
     pub(super) fn step(
         &mut self,
         report: &StepReport,
-        optimizer: &Optimizer,
         unreadable: &[Unreadable],
     ) -> Result<(), Failure> {
         let logged = self.log.step(&self.position.stage, report);
@@ -66,6 +65,21 @@ impl<'a> Saver<'a> {
         self.position.unreadable.extend(unreadable.iter().map(|image| image.index));
         self.loss_sum += f64::from(report.loss);
         self.losses += 1;
+        Ok(())
+    }
+
+    /// Logs what probes found at this step.
+    pub(super) fn probe(&mut self, probe: &OnlineProbe, alarms: &[Alarm]) -> Result<(), Failure> {
+        let Position { stage, step, .. } = &self.position;
+        let log = &mut self.log;
+        let logged = log
+            .probe(stage, *step, probe)
+            .and_then(|()| alarms.iter().try_for_each(|alarm| log.alarm(stage, *step, alarm)));
+        logged.and_then(|()| log.flush()).map_err(|error| ran(write_error(&self.log_path, &error)))
+    }
+
+    /// Saves a checkpoint when one is due.
+    pub(super) fn save_if_due(&mut self, optimizer: &Optimizer) -> Result<(), Failure> {
         if self.is_due() { self.save(optimizer) } else { Ok(()) }
     }
 

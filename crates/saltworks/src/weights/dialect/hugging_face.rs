@@ -28,6 +28,9 @@ const OTHERS: [(&str, &str); 5] = [
     ("layernorm", "norm"),
 ];
 
+/// The largest ε of a layer norm that is taken for our 1e-6.
+const MOST_EPS: f64 = 1e-5;
+
 /// The parts of `attn.qkv`, in its order.
 const QKV: [&str; 3] = ["attn.q", "attn.k", "attn.v"];
 
@@ -68,7 +71,8 @@ pub(in crate::weights) fn join_qkv(tensors: &mut Named) {
             continue;
         }
         let mut shape = q.shape().to_vec();
-        shape[0] *= 3;
+        let Some(rows) = shape.first_mut() else { continue };
+        *rows = rows.saturating_mul(3);
         let values = [q.as_slice(), k.as_slice(), v.as_slice()].concat();
         parts.iter().for_each(|part| drop(tensors.remove(part)));
         tensors.insert(name.replacen("attn.q", "attn.qkv", 1), Tensor::from_vec(values, &shape));
@@ -109,19 +113,43 @@ pub fn theirs(encoder: &Named) -> Vec<(String, Tensor)> {
     all
 }
 
+/// Models of transformers that are ours, by `model_type`.
+const TYPES: [&str; 4] = ["vit", "vit_mae", "vit_msn", "ijepa"];
+
+/// What a ViTModel of this `config.json` computes otherwise than ours, in words where it is a rounding;
+/// an error where it is another model.
+pub(in crate::weights) fn differs(config: &Value) -> Result<Option<String>, String> {
+    let kind = config.get("model_type").map_or(Some("vit"), Value::as_str).unwrap_or("none");
+    if !TYPES.contains(&kind) {
+        let types = TYPES.join(", ");
+        return Err(format!(
+            "its config.json has model_type {kind:?}, expected one of {types}. Choose another model"
+        ));
+    }
+    // What transformers takes where nothing is stated: models/vit/configuration_vit.py.
+    let act = config.get("hidden_act").map_or(Some("gelu"), Value::as_str).unwrap_or("none");
+    if act != "gelu" {
+        return Err(format!(
+            "its config.json has hidden_act {act:?}, expected \"gelu\", the only one we have. Choose \
+             another model"
+        ));
+    }
+    let eps = config.get("layer_norm_eps").map_or(Some(1e-12), Value::as_f64).unwrap_or(f64::NAN);
+    if !(0.0..=MOST_EPS).contains(&eps) {
+        return Err(format!(
+            "its config.json has layer_norm_eps {eps:e}, ours is 1e-6: features would be others. Choose \
+             another model"
+        ));
+    }
+    let words = "layer norms add {} to the variance there, 1e-6 here: features may differ by 1e-4";
+    Ok((eps != 1e-6).then(|| words.replace("{}", &format!("{eps:e}"))))
+}
+
 /// `config.json` of a ViTModel of these sizes; what ViTModel has not is told.
 pub fn config(spec: &VitSpec) -> Result<Value, &'static str> {
-    let [frames, height, width] = spec.image;
+    let [_, height, width] = spec.image;
     let [_, ph, pw] = spec.patch;
-    let missing = [
-        (frames > 1, "clips"),
-        (!spec.class_token, "encoders without a class token"),
-        (spec.registers > 0, "registers"),
-        (spec.no_embed_class, "class tokens without a position"),
-        (spec.layer_scale.is_some(), "layer scale"),
-        (spec.qk_norm, "norms of queries and keys"),
-    ];
-    if let Some((_, what)) = missing.iter().find(|(is, _)| *is) {
+    if let Some(what) = super::beyond_plain(spec) {
         return Err(what);
     }
     let side = |height: usize, width: usize| match height == width {

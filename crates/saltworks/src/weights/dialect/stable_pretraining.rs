@@ -23,6 +23,11 @@ const UNUSED: [&str; 4] = [
     "decoder.transformer.pos_embed",
 ];
 
+/// What their encoders' names begin with.
+pub(super) fn owners() -> impl Iterator<Item = &'static str> {
+    ENCODERS.into_iter().map(|(theirs, _)| theirs)
+}
+
 pub(super) fn place(name: &str) -> Place {
     for (theirs, ours) in ENCODERS {
         let Some(rest) = name.strip_prefix(theirs).and_then(|rest| rest.strip_prefix('.')) else {
@@ -48,20 +53,24 @@ pub fn names(ours: &str) -> (String, Option<String>) {
     (format!("{theirs}.vit.{rest}"), second)
 }
 
-/// A stage's tensors under stable-pretraining's names, with all that its `load_state_dict` wants
-/// besides: second names, fixed tables on `grid`, and the projection that has no effect as zeros.
-pub fn theirs(tensors: &Named, grid: Grid) -> Vec<(String, Tensor)> {
+/// A stage's tensors under stable-pretraining's names, second names too.
+pub fn renamed(tensors: &Named) -> Named {
     let mut all = Named::new();
     for (name, tensor) in tensors {
         let (first, second) = names(name);
         all.extend(second.map(|second| (second, tensor.clone())));
         all.insert(first, tensor.clone());
     }
+    all
+}
+
+/// A stage's tensors under stable-pretraining's names, with all that its `load_state_dict` wants
+/// besides: second names, fixed tables on `grid`, and the projection that has no effect as zeros.
+pub fn theirs(tensors: &Named, grid: Grid) -> Vec<(String, Tensor)> {
+    let mut all = renamed(tensors);
     for part in ["predictor", "decoder.transformer"] {
-        let Some(projection) = tensors.get(&format!("{part}.context_proj.weight")) else {
-            continue;
-        };
-        let (width, input) = (projection.dim(0), projection.dim(1));
+        let projection = tensors.get(&format!("{part}.context_proj.weight"));
+        let Some(&[width, input]) = projection.map(Tensor::shape) else { continue };
         let table = position::sincos(width, grid).to_vec();
         let table = Tensor::from_vec(table, &[1, grid.len(), width]);
         all.insert(format!("{part}.pos_embed"), table);

@@ -9,6 +9,9 @@ use std::collections::HashSet;
 /// Lightning and many others; MAE, DeiT, timm; PyTorch's tutorials; DeepSpeed.
 const CONTAINERS: [&str; 4] = ["state_dict", "model", "model_state_dict", "module"];
 
+/// Most keys beside the one taken that are told.
+const MOST_BESIDE: usize = 8;
+
 /// Most dictionaries in one another.
 const MOST_DEPTH: usize = 32;
 
@@ -26,6 +29,8 @@ pub(super) struct Contents<'a> {
     named: Vec<(String, Id)>,
     /// The key that they stood under.
     pub(super) container: Option<&'static str>,
+    /// Keys beside it that hold tensors too.
+    pub(super) beside: Vec<String>,
     /// Texts, numbers and truth values beside them.
     pub(super) metadata: Map<String, Json>,
 }
@@ -52,7 +57,8 @@ impl<'a> Contents<'a> {
             None => (None, Names::under(&values, top)?),
         };
         let metadata = metadata(&values, entries);
-        let contents = Self { container, metadata, named, values };
+        let beside = container.map_or(Vec::new(), |taken| beside(&values, entries, taken));
+        let contents = Self { container, metadata, named, beside, values };
         contents.check()?;
         Ok(contents)
     }
@@ -114,7 +120,8 @@ fn unknown_tensor(values: &Values<'_>, name: &str, id: Id) -> String {
     };
     format!(
         "tensor {name} is made by {made} of a storage or arguments that are not read: it may be \
-         sparse, quantised or without values. Save it as a dense tensor of floats"
+         sparse, quantised, negated or without values. Save it as a dense tensor of floats, negated ones \
+         with .resolve_neg()"
     )
 }
 
@@ -146,6 +153,18 @@ fn is_tensor(values: &Values<'_>, id: Id) -> bool {
         ),
         _ => false,
     }
+}
+
+/// Other keys whose values are tensors, or dictionaries with tensors in them: averages of weights, or
+/// weights without a dictionary of their own. Optimizers keep theirs deeper.
+fn beside(values: &Values<'_>, all: &[(Id, Id)], taken: &str) -> Vec<String> {
+    let holds = |id: Id| {
+        let inside = entries(&values[id as usize]).unwrap_or_default();
+        is_tensor(values, id) || inside.iter().any(|&(_, value)| is_tensor(values, value))
+    };
+    let keys =
+        all.iter().filter(|&&(_, value)| holds(value)).filter_map(|&(key, _)| text(values, key));
+    keys.filter(|key| *key != taken).take(MOST_BESIDE).map(str::to_owned).collect()
 }
 
 fn metadata(values: &Values<'_>, entries: &[(Id, Id)]) -> Map<String, Json> {

@@ -12,6 +12,9 @@ pub(super) const MOST_BYTES: u64 = 64 << 20;
 /// Most opcodes, each of which makes at most one value of 40 bytes.
 const MOST_STEPS: usize = 1 << 22;
 
+/// Most tensors, each of which takes some hundred bytes; the largest models have some thousand.
+const MOST_TENSORS: usize = 1 << 18;
+
 /// Most open brackets; Python itself gives up near a thousand.
 const MOST_MARKS: usize = 4096;
 
@@ -24,6 +27,7 @@ pub(super) fn read(pickle: &[u8]) -> Result<(Values<'_>, Id), String> {
         stack: Vec::new(),
         marks: Vec::new(),
         memo: HashMap::new(),
+        tensors: 0,
     };
     for _ in 0..MOST_STEPS {
         match machine.byte()? {
@@ -45,6 +49,7 @@ struct Machine<'a> {
     /// Heights of the stack at its open brackets.
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
+    tensors: usize,
 }
 
 impl<'a> Machine<'a> {
@@ -301,7 +306,13 @@ impl<'a> Machine<'a> {
         let ids = self.pops(2)?;
         match rebuild::call(&self.values, ids[0], ids[1]) {
             Made::Known(id) => self.stack.push(id),
-            Made::New(value) => self.push(value),
+            Made::New(value) => {
+                self.tensors += usize::from(matches!(value, Value::Tensor(_)));
+                if self.tensors > MOST_TENSORS {
+                    return Err(self.fail(&format!("has more than {MOST_TENSORS} tensors")));
+                }
+                self.push(value);
+            }
         }
         Ok(())
     }

@@ -4,8 +4,8 @@
 use super::value::{Global, Id, Storage, Value, Values, View};
 use crate::weights::dtype::{KINDS, Kind};
 
-/// Most axes of a tensor, as in NumPy.
-const MOST_AXES: usize = 64;
+/// Most axes of a tensor: weights have five or fewer.
+const MOST_AXES: usize = 8;
 
 /// What a call gives.
 pub(super) enum Made<'a> {
@@ -46,12 +46,17 @@ fn rebuilt<'a>(values: &Values<'a>, function: Global<'a>, items: &[Id]) -> Optio
     if function.module != "torch._utils" {
         return None;
     }
-    let kind = match function.name {
-        "_rebuild_tensor" | "_rebuild_tensor_v2" => None,
+    // (storage, offset, shape, strides, requires_grad, hooks, metadata), the last of tensors that are
+    // negated or conjugated only as they are read.
+    let (kind, metadata) = match function.name {
+        "_rebuild_tensor" | "_rebuild_tensor_v2" => (None, items.get(6)),
         // (.., requires_grad, hooks, dtype, metadata) over a storage of bytes.
-        "_rebuild_tensor_v3" => Some(kind(values, *items.get(6)?)?),
+        "_rebuild_tensor_v3" => (Some(kind(values, *items.get(6)?)?), items.get(7)),
         _ => return None,
     };
+    if !metadata.is_none_or(|&id| is_empty(&values[id as usize])) {
+        return None;
+    }
     let [storage, offset, shape, strides, ..] = items else { return None };
     let Value::Storage(storage) = &values[*storage as usize] else { return None };
     let size = storage.kind.map_or(1, |kind| kind.size);
@@ -65,6 +70,13 @@ fn rebuilt<'a>(values: &Values<'a>, function: Global<'a>, items: &[Id]) -> Optio
     };
     let paired = view.shape.len() == view.strides.len();
     paired.then(|| Made::New(Value::Tensor(Box::new(view))))
+}
+
+fn is_empty(metadata: &Value<'_>) -> bool {
+    match metadata {
+        Value::Dict(entries) => entries.is_empty(),
+        other => matches!(other, Value::None),
+    }
 }
 
 /// The storage of a persistent id ("storage", class, key, device, values).

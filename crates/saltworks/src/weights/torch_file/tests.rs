@@ -48,11 +48,6 @@ fn every_float_is_read_as_f32_and_other_types_are_named() {
         file.others.iter().map(|(name, kind)| (name.as_str(), kind.as_str())).collect();
     let wanted = [("bool", "BOOL"), ("c64", "C64"), ("i64", "I64"), ("u16", "U16"), ("u8", "U8")];
     assert_eq!(others, wanted);
-    let message = file.expect_weights(Path::new("a.pt"), ["f32", "i64"]).unwrap_err().to_string();
-    assert_eq!(
-        message,
-        "a.pt: tensor i64 is I64, expected F32, F16, BF16 or F64. Convert it to F32"
-    );
 }
 
 #[test]
@@ -117,7 +112,7 @@ fn what_is_saved_is_read_and_the_same_tensors_are_the_same_bytes() {
         for container in [None, Some("state_dict"), Some("model")] {
             let save = |name: &str| {
                 let path = folder.path().join(name);
-                save_torch(&path, &tensors, container, dtype).unwrap();
+                save_torch(&path, &tensors, container, &[].into(), dtype).unwrap();
                 path
             };
             let path = save("a.pt");
@@ -144,7 +139,7 @@ fn every_record_begins_at_a_multiple_of_64_bytes() {
     let path = folder.path().join("a.pt");
     let tensors =
         [1.25, 2.5].map(|value| (format!("x{value}"), Tensor::from_vec([value; 3], &[3])));
-    save_torch(&path, &tensors, None, Dtype::F32).unwrap();
+    save_torch(&path, &tensors, None, &[].into(), Dtype::F32).unwrap();
     let bytes = std::fs::read(&path).unwrap();
     for (_, tensor) in &tensors {
         let stored: Vec<u8> = tensor.as_slice().iter().flat_map(|v| v.to_le_bytes()).collect();
@@ -158,7 +153,8 @@ fn a_value_beyond_the_type_is_refused_and_no_file_appears() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.pt");
     let tensors = [("a.bias".to_owned(), Tensor::from_vec([1.0, 1e6], &[2]))];
-    let message = save_torch(&path, &tensors, None, Dtype::F16).unwrap_err().to_string();
+    let message =
+        save_torch(&path, &tensors, None, &[].into(), Dtype::F16).unwrap_err().to_string();
     assert!(message.ends_with("a.bias holds 1000000, which F16 cannot. Write it as F32 or BF16"));
     assert!(!path.exists());
 }

@@ -1,21 +1,24 @@
 //! State dictionaries as `torch.save` writes them; `torch.load(weights_only=True)` reads them.
 
+use super::METADATA;
 use super::archive::ArchiveWriter;
 use crate::files::{Record, write_whole_with};
 use crate::weights::{Dtype, Error, expect_range};
 use engine::Tensor;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 /// Folder in the archive; torch names it after the file.
 const FOLDER: &str = "archive";
 
 /// Writes tensors to `path`, whole or not at all: an `OrderedDict` of tensors in the order given,
-/// with a `container` inside a dictionary of that one key. Rounds to nearest even; a value that
+/// with a `container` inside a dictionary of that key, beside it `metadata` under keys of ours. Rounds to nearest even; a value that
 /// `dtype` cannot hold is an error. The same tensors give the same bytes.
 pub fn save_torch(
     path: &Path,
     tensors: &[(String, Tensor)],
     container: Option<&str>,
+    metadata: &HashMap<String, String>,
     dtype: Dtype,
 ) -> Result<Record, Error> {
     expect_range(path, tensors, dtype)?;
@@ -23,7 +26,7 @@ pub fn save_torch(
         let mut archive = ArchiveWriter::new(file);
         let mut record =
             |name: &str, bytes: &[u8]| archive.record(&format!("{FOLDER}/{name}"), bytes);
-        record("data.pkl", &pickle(tensors, container, dtype))?;
+        record("data.pkl", &pickle(tensors, container, metadata, dtype))?;
         // torch/serialization.py, _save; 3: kMaxSupportedFileFormatVersion's least that it reads.
         record(".format_version", b"1")?;
         record(".storage_alignment", b"64")?;
@@ -41,7 +44,12 @@ pub fn save_torch(
 }
 
 /// The dictionary by protocol 2 of Python's pickle (pickletools.py).
-fn pickle(tensors: &[(String, Tensor)], container: Option<&str>, dtype: Dtype) -> Vec<u8> {
+fn pickle(
+    tensors: &[(String, Tensor)],
+    container: Option<&str>,
+    metadata: &HashMap<String, String>,
+    dtype: Dtype,
+) -> Vec<u8> {
     let mut pickle = b"\x80\x02".to_vec();
     if let Some(container) = container {
         pickle.push(b'}');
@@ -56,6 +64,12 @@ fn pickle(tensors: &[(String, Tensor)], container: Option<&str>, dtype: Dtype) -
     pickle.push(b'u');
     if container.is_some() {
         pickle.push(b's');
+        let sorted: BTreeMap<_, _> = metadata.iter().collect();
+        for (key, value) in sorted {
+            text(&mut pickle, &format!("{METADATA}{key}"));
+            text(&mut pickle, value);
+            pickle.push(b's');
+        }
     }
     pickle.push(b'.');
     pickle

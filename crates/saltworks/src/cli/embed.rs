@@ -1,0 +1,132 @@
+//! `saltworks embed`: features of images in a file for other programs.
+
+mod files;
+
+use super::probe::{Given, Subject, features};
+use super::{Failure, asked, ran, setup, use_threads};
+use crate::data::{Source, Unreadable};
+use crate::eval;
+use crate::report::{Count, note, result};
+use crate::train::Stop;
+use files::{Embeddings, Form, Pooled};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Options of `embed`.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    given: Given,
+    /// The file to write: .npy (one kind of features), .safetensors or .parquet.
+    #[arg(long)]
+    out: PathBuf,
+    /// Features: mean of the patch tokens, class token, or both (default: mean in .npy, else all there are).
+    #[arg(long, value_delimiter = ',')]
+    features: Vec<Pooling>,
+    /// Replace the file if it is there.
+    #[arg(long)]
+    overwrite: bool,
+}
+
+const EXAMPLES: &str = "Examples:
+  saltworks embed runs/first --out features.parquet                all images of the run's data
+  saltworks embed runs/first --data photos --out photos.npy        [images, width], float32; photos.labels.npy
+  saltworks embed vit.safetensors --data photos --normalize imagenet --features mean,cls --out f.safetensors
+
+Row i is image i in the order of `saltworks inspect`: paths sorted, lists as they are. Rows of images that
+cannot be read are NaN. .parquet has the columns image, label, class, mean, cls; .safetensors the tensors
+mean [N, D], cls [N, D], label [N] (int64, -1 without one).";
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Pooling {
+    /// The mean of the patch tokens.
+    Mean,
+    /// The class token.
+    Cls,
+}
+
+impl Pooling {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Mean => "mean",
+            Self::Cls => "cls",
+        }
+    }
+}
+
+/// Runs the command.
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let form = Form::of(&arguments.out).map_err(asked)?;
+    if arguments.out.exists() && !arguments.overwrite {
+        let out = arguments.out.display();
+        return Err(asked(format!(
+            "{out} is there already. Choose another --out, or add --overwrite"
+        )));
+    }
+    if form == Form::Npy && arguments.features.len() > 1 {
+        return Err(asked(
+            "a .npy file holds one kind of features. Choose one, or --out FILE.safetensors",
+        ));
+    }
+    use_threads(arguments.given.threads)?;
+    let stop = Stop::listen().map_err(ran)?;
+    let subject = arguments.given.open()?;
+    if !subject.of_run && arguments.given.data.is_none() {
+        return Err(asked("which images? Add --data PATH"));
+    }
+    let source = setup::open_all(&subject.recipe.data)?;
+    note(&format!("embedding {}", source.describe()));
+    let mut unreadable = Vec::new();
+    let pooled = arguments.embed(&subject, &source, (&stop, &mut unreadable))?;
+    let count = pooled[0].rows.len() / pooled[0].dim;
+    let kinds: Vec<String> =
+        pooled.iter().map(|pooled| format!("{} [{count}, {}]", pooled.name, pooled.dim)).collect();
+    let embeddings = Embeddings { pooled, source: source.as_ref() };
+    let written = embeddings.write(form, &arguments.out).map_err(ran)?;
+    for Unreadable { problem, .. } in unreadable.iter().take(5) {
+        note(&format!("not a number: {problem}"));
+    }
+    if unreadable.len() > 5 {
+        note(&format!("and {} more images that could not be read", unreadable.len() - 5));
+    }
+    let files: Vec<String> = written.iter().map(|path| path.display().to_string()).collect();
+    result(&format!("{}: {}", files.join(", "), kinds.join(", ")));
+    Ok(())
+}
+
+impl Arguments {
+    /// Features of all images of a source, of the kinds that are asked for.
+    fn embed(
+        &self,
+        subject: &Subject,
+        source: &Arc<dyn Source>,
+        (stop, unreadable): (&Stop, &mut Vec<Unreadable>),
+    ) -> Result<Vec<Pooled>, Failure> {
+        let mut count = Count::new(source.len());
+        let told = (&mut *unreadable, &mut count);
+        let made = features(&subject.recipe, source, &subject.extractor, stop, told)?;
+        let made = made.ok_or_else(|| match Failure::from(eval::Error::Stopped) {
+            Failure::Interrupted { text, .. } => {
+                Failure::Interrupted { signal: stop.signal().unwrap_or(0), text }
+            }
+            other => other,
+        })?;
+        count.finish();
+        let alone = Form::of(&self.out) == Ok(Form::Npy) && self.features.is_empty();
+        let wanted = if alone { &[Pooling::Mean][..] } else { &self.features[..] };
+        let kinds = [Pooling::Mean, Pooling::Cls].into_iter().zip(made);
+        let kept = kinds.filter(|(kind, _)| wanted.is_empty() || wanted.contains(kind));
+        let kept = kept.map(|(kind, features)| {
+            let mut pooled = Pooled { name: kind.name(), dim: features.dim, rows: features.rows };
+            // Another image was read in its place.
+            unreadable.iter().for_each(|image| pooled.forget(image.index));
+            pooled
+        });
+        let kept: Vec<Pooled> = kept.collect();
+        match wanted.iter().find(|kind| kept.iter().all(|pooled| pooled.name != kind.name())) {
+            Some(_) => Err(asked("the encoder has no class token. Choose --features mean")),
+            None => Ok(kept),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! `saltworks log`: runs in the forms that other programs read.
+
+use super::pretrain::{TENSORBOARD, WANDB};
+use super::report::expect_run;
+use super::{Failure, asked, ran};
+use crate::report::{RunReader, TensorBoard, result, write_wandb};
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Options of `log`.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    /// Folders of runs.
+    #[arg(required = true)]
+    runs: Vec<PathBuf>,
+    /// For which program.
+    #[arg(long, value_enum)]
+    to: Program,
+    /// Folder for the files (default: tensorboard/ or wandb/ in each run).
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+const EXAMPLES: &str = "Examples:
+  saltworks log runs/a --to tensorboard && tensorboard --logdir runs/a/tensorboard
+  saltworks log runs/a runs/b --to tensorboard --out boards && tensorboard --logdir boards
+  saltworks log runs/a --to wandb && wandb sync runs/a/wandb/offline-run-*
+
+With `[log] tensorboard = true` or `wandb = true` in its recipe a run writes them itself.";
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Program {
+    /// Event files: numbers, histograms, pictures and settings of each stage.
+    Tensorboard,
+    /// An offline run for `wandb sync`: numbers, histograms and settings.
+    Wandb,
+}
+
+/// Runs the command.
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    arguments.runs.iter().try_for_each(|run| check(run, arguments))?;
+    for run in &arguments.runs {
+        let written = match arguments.to {
+            Program::Tensorboard => tensorboard(run, arguments),
+            Program::Wandb => wandb(run, arguments),
+        };
+        let folder = written.map_err(|error| ran(format!("{}: {error}", run.display())))?;
+        result(&folder.display().to_string());
+    }
+    Ok(())
+}
+
+/// Refuses what is no run, and what would meet files of another.
+fn check(run: &Path, arguments: &Arguments) -> Result<(), Failure> {
+    expect_run(run)?;
+    if arguments.out.is_none() && !is_whole(run) {
+        return Err(asked(format!(
+            "{} is training, and may write these files itself. Choose another folder with --out",
+            run.display()
+        )));
+    }
+    let same = |other: &&PathBuf| name(other) == name(run);
+    if arguments.out.is_some() && arguments.runs.iter().filter(same).count() > 1 {
+        let name = name(run).display().to_string();
+        return Err(asked(format!("two runs are called {name}. Leave --out away, or one of them")));
+    }
+    Ok(())
+}
+
+/// The folder's own name, of `.` too.
+fn name(run: &Path) -> OsString {
+    let real = run.canonicalize().unwrap_or_else(|_| run.into());
+    real.file_name().unwrap_or_default().to_owned()
+}
+
+/// Whether a process goes on writing the run's log.
+fn is_whole(run: &Path) -> bool {
+    !RunReader::new(run).is_training()
+}
+
+fn tensorboard(run: &Path, arguments: &Arguments) -> io::Result<PathBuf> {
+    let out = match (&arguments.out, arguments.runs.len()) {
+        (None, _) => run.join(TENSORBOARD),
+        (Some(out), 1) => out.clone(),
+        (Some(out), _) => out.join(name(run)),
+    };
+    let mut board = TensorBoard::new(run, &out);
+    if is_whole(run) {
+        board.finish()?
+    } else {
+        board.update()?
+    }
+    if board.is_empty() {
+        return Err(io::Error::other("it made no step yet"));
+    }
+    Ok(out)
+}
+
+fn wandb(run: &Path, arguments: &Arguments) -> io::Result<PathBuf> {
+    let out = arguments.out.clone().unwrap_or_else(|| run.join(WANDB));
+    write_wandb(run, &out, is_whole(run))
+}

@@ -1,0 +1,160 @@
+//! What follows a stage while it trains: progress, the log and checkpoints, probes and their alarms.
+
+use super::super::setup::Images;
+use super::super::{Failure, ran};
+use super::folder::{Folder, keep};
+use super::online::{Online, Seen};
+use super::reporter::Reporter;
+use super::saver::Saver;
+use super::unreadable::UnreadableImages;
+use crate::data::Unreadable;
+use crate::files::write_whole;
+use crate::method::Method;
+use crate::recipe::Recipe;
+use crate::report::{Follow, OnlineProbe, Progress, StepReport, Told, What, alarms};
+use crate::train::{Optimizer, Position, Stop};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+/// A stage about to train.
+#[derive(Clone, Copy)]
+pub(super) struct Followed<'a> {
+    pub(super) recipe: &'a Recipe,
+    pub(super) images: &'a Images,
+    pub(super) folder: &'a Folder,
+    pub(super) stop: &'a Stop,
+    pub(super) method: &'a dyn Method,
+    /// Number of the stage.
+    pub(super) place: usize,
+    /// Its steps.
+    pub(super) steps: u64,
+}
+
+/// Follows one stage.
+pub(super) struct Follower<'a> {
+    of: Followed<'a>,
+    unreadable: &'a mut UnreadableImages,
+    reporter: Option<&'a mut Reporter>,
+    progress: Progress,
+    saver: Saver<'a>,
+    online: Option<Online<'a>>,
+    probes: Vec<OnlineProbe>,
+    /// Alarms are told once a stage.
+    told: BTreeSet<String>,
+}
+
+impl<'a> Follower<'a> {
+    /// Goes on at `position`: what was probed until there is read from the log.
+    pub(super) fn new(
+        of: Followed<'a>,
+        (unreadable, reporter): (&'a mut UnreadableImages, Option<&'a mut Reporter>),
+        position: Position,
+    ) -> Result<Self, Failure> {
+        let Followed { recipe, images, folder, place, steps, .. } = of;
+        let stage = &recipe.stage[place];
+        let progress = Progress::new(&stage.name, steps, position.step);
+        let checkpoints = folder.checkpoints(keep(recipe));
+        // Cuts off what is made again.
+        let saver = Saver::new(folder, checkpoints, recipe.checkpoint, position)?;
+        let earlier = earlier_probes(&folder.metrics_path(), &stage.name)?;
+        let mut online = Online::new(recipe, images, (place, stage), steps);
+        if let (Some(online), Some((step, _))) = (&mut online, earlier.last()) {
+            online.go_on_after(*step);
+        }
+        let probes: Vec<OnlineProbe> = earlier.into_iter().map(|(_, probe)| probe).collect();
+        let at = |count: usize| alarms(&probes[..count], 1.0);
+        let told = (0..=probes.len()).flat_map(at).map(|alarm| alarm.kind).collect();
+        Ok(Self { of, unreadable, reporter, progress, saver, online, probes, told })
+    }
+
+    /// Steps made so far, in earlier processes too.
+    pub(super) fn made(&self) -> u64 {
+        self.saver.steps()
+    }
+
+    /// Saves what was learned since the last checkpoint.
+    pub(super) fn save(&mut self, optimizer: &Optimizer) -> Result<(), Failure> {
+        self.saver.save(optimizer)
+    }
+
+    /// Makes the log durable, and shows the stage's end where it was trained `whole`; the log's length.
+    pub(super) fn finish(mut self, whole: bool) -> Result<u64, Failure> {
+        if whole {
+            self.progress.finish();
+        }
+        self.saver.finish()
+    }
+
+    /// After a step: shows and logs it, probes and saves where that is due.
+    pub(super) fn step(
+        &mut self,
+        report: &StepReport,
+        optimizer: &Optimizer,
+        unreadable: &[Unreadable],
+    ) -> Result<(), Failure> {
+        self.progress.step(report);
+        // The list before a checkpoint after which these images are not met again.
+        self.unreadable.add(unreadable)?;
+        self.saver.step(report, unreadable)?;
+        self.probe()?;
+        if let Some(reporter) = &mut self.reporter {
+            reporter.refresh();
+        }
+        self.saver.save_if_due(optimizer)
+    }
+
+    /// Probes where that is due.
+    pub(super) fn probe(&mut self) -> Result<(), Failure> {
+        let step = self.made();
+        let Some(online) = self.online.as_mut().filter(|online| online.is_due(step)) else {
+            return Ok(());
+        };
+        let Some(seen) = online.probe(self.of.method, step, self.of.stop)? else { return Ok(()) };
+        let Seen { probe, pictures } = seen;
+        if let Some(pictures) = pictures {
+            self.show(&pictures);
+        }
+        let took = Duration::from_secs_f64(probe.seconds);
+        self.progress.between(&format!("after step {step}: {}", probe.text()), took);
+        self.probes.push(probe);
+        let share = step as f64 / self.of.steps as f64;
+        let mut found = alarms(&self.probes, share);
+        found.retain(|alarm| self.told.insert(alarm.kind.clone()));
+        for alarm in &found {
+            self.progress
+                .between(&format!("ALARM ({}): {}", alarm.kind, alarm.text), Duration::ZERO);
+        }
+        // Pushed above.
+        let probe = self.probes.last().expect("a probe");
+        self.saver.probe(probe, &found)
+    }
+
+    /// Writes pictures. Those that cannot be written end no training.
+    fn show(&mut self, pictures: &Value) {
+        let path = self.of.folder.pictures_path(&self.of.recipe.stage[self.of.place].name);
+        let parent = path.parent().map_or(Ok(()), fs::create_dir_all);
+        let text = pictures.to_string();
+        if let Err(error) = parent.and_then(|()| write_whole(&path, text.as_bytes())) {
+            let problem = format!("cannot write {}: {error}", path.display());
+            self.progress.between(&problem, Duration::ZERO);
+        }
+    }
+}
+
+/// What was probed of a stage until now, with the steps it was of.
+fn earlier_probes(log: &Path, stage: &str) -> Result<Vec<(u64, OnlineProbe)>, Failure> {
+    let mut probes = Vec::new();
+    let read = Follow::new(log).read(&mut |told| {
+        if let Told::Line(line) = told
+            && let What::Probe(probe) = line.what
+            && line.stage == stage
+        {
+            probes.push((line.step, *probe));
+        }
+    });
+    read.map_err(|error| ran(format!("cannot read {}: {error}", log.display())))?;
+    Ok(probes)
+}

@@ -1,0 +1,102 @@
+//! What is made of a run's log while it trains: report.html, and files of other programs where they are
+//! asked for.
+
+use super::folder::{REPORT, TENSORBOARD, WANDB};
+use crate::recipe::Log;
+use crate::report::{RunReader, TensorBoard, html, note, write_wandb};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Time between two reports, at least.
+const LEAST: Duration = Duration::from_secs(10);
+/// Reports may take this share of the time: they are made on the training path.
+const SHARE: f64 = 0.002;
+
+/// Keeps the reports of one run.
+pub(super) struct Reporter {
+    folder: PathBuf,
+    html: Option<RunReader>,
+    tensorboard: Option<TensorBoard>,
+    wandb: bool,
+    /// When the next ones are due.
+    due: Instant,
+    /// Whether it was told that one cannot be written.
+    told: bool,
+}
+
+impl Reporter {
+    /// Of the run in a folder; none if none is asked for.
+    pub(super) fn new(folder: &Path, log: &Log) -> Option<Self> {
+        let Log { report, tensorboard, wandb, .. } = *log;
+        let any = report || tensorboard || wandb;
+        any.then(|| Self {
+            folder: folder.into(),
+            html: report.then(|| RunReader::new(folder)),
+            tensorboard: tensorboard.then(|| TensorBoard::new(folder, &folder.join(TENSORBOARD))),
+            wandb,
+            due: Instant::now() + LEAST,
+            told: false,
+        })
+    }
+
+    /// The report's file, where one is made.
+    pub(super) fn page(&self) -> Option<PathBuf> {
+        self.html.is_some().then(|| self.folder.join(REPORT))
+    }
+
+    /// Makes the reports where that is due.
+    pub(super) fn refresh(&mut self) {
+        if Instant::now() >= self.due {
+            self.write(None);
+        }
+    }
+
+    /// Makes the reports now; `status` is what the run will be in a moment. What cannot be written ends no
+    /// training: it can be made from the run's other files at any time.
+    pub(super) fn write(&mut self, status: Option<&'static str>) {
+        let begun = Instant::now();
+        let written = self.html(status).map_err(|error| (REPORT, error, "report"));
+        let written = written.and_then(|()| {
+            let board = self.tensorboard(status);
+            board.map_err(|error| (TENSORBOARD, error, "log --to tensorboard"))
+        });
+        let written = written
+            .and_then(|()| self.wandb(status).map_err(|error| (WANDB, error, "log --to wandb")));
+        if let Err((name, error, verb)) = written
+            && !self.told
+        {
+            self.told = true;
+            let path = self.folder.join(name);
+            note(&format!(
+                "cannot write {}: {error}. `saltworks {verb}` makes it later",
+                path.display()
+            ));
+        }
+        self.due = Instant::now() + LEAST.max(begun.elapsed().div_f64(SHARE));
+    }
+
+    fn html(&mut self, status: Option<&'static str>) -> io::Result<()> {
+        let Some(reader) = &mut self.html else { return Ok(()) };
+        let mut run = reader.read()?;
+        run.status = status.unwrap_or(run.status);
+        html::write(&[run], &self.folder.join(REPORT))
+    }
+
+    fn tensorboard(&mut self, status: Option<&'static str>) -> io::Result<()> {
+        match (&mut self.tensorboard, status) {
+            (Some(board), Some("finished")) => board.finish(),
+            (Some(board), _) => board.update(),
+            (None, _) => Ok(()),
+        }
+    }
+
+    fn wandb(&self, status: Option<&'static str>) -> io::Result<()> {
+        // Nothing is logged before the first step.
+        let logs = || self.folder.join("metrics.jsonl").metadata().is_ok_and(|file| file.len() > 0);
+        if !self.wandb || !logs() {
+            return Ok(());
+        }
+        write_wandb(&self.folder, &self.folder.join(WANDB), status == Some("finished")).map(drop)
+    }
+}

@@ -1,0 +1,185 @@
+//! What probes found, as tables for people and as JSON.
+
+use super::super::{Failure, ran};
+use crate::eval::{ClassReport, FewShot, Report};
+use crate::files::write_whole;
+use crate::report::{note, result};
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+/// One probe.
+pub(super) struct Found {
+    pub(super) kind: &'static str,
+    /// Mean, class token or all tokens.
+    pub(super) features: &'static str,
+    /// Its settings, for people.
+    pub(super) note: String,
+    /// Its settings.
+    pub(super) detail: Value,
+    pub(super) report: Report,
+}
+
+/// Whether features have collapsed.
+pub(super) struct Spread {
+    pub(super) features: &'static str,
+    pub(super) rank_me: f64,
+    pub(super) feature_std: f64,
+}
+
+/// All of them.
+pub(super) struct Results {
+    /// The file that was probed.
+    pub(super) weights: PathBuf,
+    /// What the training images are, and how many.
+    pub(super) train: (String, usize),
+    /// What the test images are, and how many.
+    pub(super) test: (String, usize),
+    /// Names of the classes 0, 1, ...
+    pub(super) classes: Vec<String>,
+    pub(super) found: Vec<Found>,
+    /// By features.
+    pub(super) few_shot: Vec<(&'static str, FewShot)>,
+    pub(super) spread: Vec<Spread>,
+}
+
+impl Results {
+    /// Prints the tables, and writes the JSON to the file or to stdout, which then holds nothing else.
+    pub(super) fn show(
+        &self,
+        json: Option<&Path>,
+        per_class: bool,
+        confusion: bool,
+    ) -> Result<(), Failure> {
+        let mut text = self.table();
+        for found in self.found.iter().filter(|_| per_class) {
+            text += &self.class_table(found);
+        }
+        for found in self.found.iter().filter(|_| confusion) {
+            text += &self.confusion_table(found);
+        }
+        let text = text.trim_end();
+        match json {
+            Some(path) if path == Path::new("-") => {
+                note(text);
+                result(&format!("{:#}", self.to_json()));
+            }
+            Some(path) => {
+                result(text);
+                let json = format!("{:#}\n", self.to_json());
+                let fail = |error| ran(format!("cannot write {}: {error}", path.display()));
+                write_whole(path, json.as_bytes()).map_err(fail)?;
+            }
+            None => result(text),
+        }
+        Ok(())
+    }
+
+    fn table(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        if !self.found.is_empty() {
+            let _ = writeln!(
+                text,
+                "{:9}  {:8}  {:>8}  {:>14}  {:>5}   (% of {} test images)",
+                "probe", "features", "accuracy", "95 % interval", "top-5", self.test.1
+            );
+        }
+        for Found { kind, features, note, report, .. } in &self.found {
+            let [low, high] = report.interval.map(|x| 100.0 * x);
+            let top5 = percent(report.top5);
+            let accuracy = 100.0 * report.accuracy;
+            let interval = format!("{low:.1} to {high:.1}");
+            let _ = writeln!(
+                text,
+                "{kind:9}  {features:8}  {accuracy:>8.1}  {interval:>14}  {top5:>5}   {note}"
+            );
+        }
+        for (features, FewShot { shots, accuracies, mean, std }) in &self.few_shot {
+            let kind = format!("{shots}-shot");
+            let spread = std.map_or(String::new(), |std| format!(" ± {:.1}", 100.0 * std));
+            let draws = accuracies.len();
+            let _ = writeln!(
+                text,
+                "{kind:9}  {features:8}  {:>8.1}{spread}   (mean ± deviation of {draws} draws)",
+                100.0 * mean
+            );
+        }
+        for Spread { features, rank_me, feature_std } in &self.spread {
+            let _ = writeln!(
+                text,
+                "training features {features}: RankMe {rank_me:.1}, deviation {feature_std:.2}"
+            );
+        }
+        text
+    }
+
+    fn class_table(&self, found: &Found) -> String {
+        let Found { kind, features, report, .. } = found;
+        let names: Vec<String> =
+            report.classes.iter().map(|class| self.name(class.class)).collect();
+        let width = width_of(&names).max(5);
+        let mut text = format!("\n{kind}, {features}, class by class\n");
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{:width$}  precision  recall  images", "class");
+        for (name, ClassReport { count, precision, recall, .. }) in
+            names.iter().zip(&report.classes)
+        {
+            let (precision, recall) = (percent(*precision), percent(*recall));
+            let _ = writeln!(text, "{name:width$}  {precision:>9}  {recall:>6}  {count:>6}");
+        }
+        text
+    }
+
+    fn confusion_table(&self, found: &Found) -> String {
+        let Found { kind, features, report, .. } = found;
+        let Some(rows) = &report.confusion else {
+            return format!("\n{kind}, {features}: too many classes for a table of confusions\n");
+        };
+        let names: Vec<String> =
+            report.classes.iter().map(|class| self.name(class.class)).collect();
+        let width = width_of(&names).max(5);
+        let most = rows.iter().flatten().max().map_or(1, |most| most.to_string().len()).max(3);
+        let mut text =
+            format!("\n{kind}, {features}: rows are the true class, columns the class given\n");
+        let header = (0..names.len()).map(|column| format!(" {column:>most$}")).collect::<String>();
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "     {:width$}{header}", "class");
+        for (number, (name, row)) in names.iter().zip(rows).enumerate() {
+            let row: String = row.iter().map(|count| format!(" {count:>most$}")).collect();
+            let _ = writeln!(text, "{number:>4} {name:width$}{row}");
+        }
+        text
+    }
+
+    fn name(&self, class: u32) -> String {
+        self.classes.get(class as usize).cloned().unwrap_or_else(|| class.to_string())
+    }
+
+    fn to_json(&self) -> Value {
+        let probe = |found: &Found| {
+            let Found { kind, features, detail, report, .. } = found;
+            json!({"kind": kind, "features": features, "settings": detail, "report": report})
+        };
+        let few = |(features, few): &(&str, FewShot)| json!({"features": features, "result": few});
+        let spread = |Spread { features, rank_me, feature_std }: &Spread| json!({"features": features, "rank_me": rank_me, "feature_std": feature_std});
+        let set = |(what, images): &(String, usize)| json!({"source": what, "images": images});
+        json!({
+            "weights": self.weights,
+            "train": set(&self.train),
+            "test": set(&self.test),
+            "classes": self.classes,
+            "probes": self.found.iter().map(probe).collect::<Vec<_>>(),
+            "few_shot": self.few_shot.iter().map(few).collect::<Vec<_>>(),
+            "training_features": self.spread.iter().map(spread).collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn percent(share: Option<f64>) -> String {
+    share.map_or_else(|| "-".to_owned(), |share| format!("{:.1}", 100.0 * share))
+}
+
+fn width_of(names: &[String]) -> usize {
+    names.iter().map(|name| name.chars().count()).max().unwrap_or(0)
+}

@@ -1,0 +1,160 @@
+//! What is probed or embedded: an encoder from a run or a file, and how it wants its images.
+
+use super::super::pretrain::{MODEL, RECIPE};
+use super::super::{Failure, asked, export};
+use super::Extractor;
+use crate::model::Encoder;
+use crate::recipe::{self, Normalize, Recipe};
+use crate::report::note;
+use crate::weights::{Hint, Loaded, Model};
+use std::path::{Path, PathBuf};
+
+/// An encoder and how its images are prepared, as given.
+#[derive(clap::Args)]
+pub(in crate::cli) struct Given {
+    /// A run's folder, a file of weights in any form that `export` reads, or a folder of transformers'.
+    source: PathBuf,
+    /// Images: what `data.path` may be (a folder with a folder for each class, tar shards, a list, parquet,
+    /// .npy, IDX files, builtin:fashion-mnist). Of a run: its own, if not given.
+    #[arg(long, value_name = "PATH")]
+    pub(in crate::cli) data: Option<PathBuf>,
+    /// Of a run: the stage (default: the last); of a file: encoder, student or teacher.
+    #[arg(long, visible_alias = "part", value_name = "NAME")]
+    stage: Option<String>,
+    /// Side of the images in pixels (default: what the encoder was made for); its position table is resized
+    /// as timm does.
+    #[arg(long, value_name = "PIXELS")]
+    size: Option<usize>,
+    /// How pixels are brought near 0: imagenet, inception, clip, or '{mean = [0.5], std = [0.25]}' (default:
+    /// as the run or the file says; else imagenet, or inception for grey images).
+    #[arg(long)]
+    normalize: Option<String>,
+    /// The shorter side is resized to this times the size and the centre kept (default: as the run, else 1).
+    #[arg(long)]
+    zoom: Option<f64>,
+    /// Heads of the encoder, where the file does not tell and timm has none of its width.
+    #[arg(long)]
+    heads: Option<usize>,
+    /// Threads that compute; 0 for one per core.
+    #[arg(long, default_value_t = 0)]
+    pub(in crate::cli) threads: usize,
+    /// Threads that decode images (default: as the run, else 1).
+    #[arg(long, value_name = "N")]
+    data_threads: Option<usize>,
+}
+
+/// An encoder and its data settings.
+pub(in crate::cli) struct Subject {
+    /// `data` and `probe` are read; the size and channels are the encoder's.
+    pub(in crate::cli) recipe: Recipe,
+    /// The encoder.
+    pub(in crate::cli) extractor: Extractor,
+    /// Whether the recipe is a run's, whose own images may be probed.
+    pub(in crate::cli) of_run: bool,
+    /// Where the weights lie.
+    pub(in crate::cli) path: PathBuf,
+}
+
+impl Given {
+    /// Reads the recipe and the weights.
+    pub(in crate::cli) fn open(&self) -> Result<Subject, Failure> {
+        let run = run_of(&self.source);
+        let model = match &run {
+            Some(run) if *run == self.source => {
+                let recipe = recipe::load_trained(&run.join(RECIPE), &[]).map_err(asked)?;
+                let place = export::stage(run, &recipe, self.stage.as_deref())?;
+                Model::open(&run.join(&recipe.stage[place].name).join(MODEL))
+            }
+            _ => Model::open(&self.source),
+        };
+        let model = model.map_err(asked)?;
+        let Loaded { encoder, normalize, .. } = self.encoder(&model, run.as_deref())?;
+        let mut recipe = self.recipe(run.as_deref(), encoder.spec().channels, normalize)?;
+        let data = &mut recipe.data;
+        let [_, height, width] = encoder.spec().image;
+        if height != width {
+            let side = height.max(width);
+            return Err(asked(format!(
+                "{}: its encoder is for images of {height} x {width} pixels, and images are brought to \
+                 squares. Choose a side with --size {side}",
+                model.path().display()
+            )));
+        }
+        (data.size, data.channels) = (height, encoder.spec().channels);
+        data.eval_zoom = self.zoom.unwrap_or(data.eval_zoom);
+        data.threads = self.data_threads.unwrap_or(data.threads);
+        if let Some(path) = &self.data {
+            data.source.clear();
+            data.path = Some(path.display().to_string());
+        }
+        let path = model.path().to_owned();
+        Ok(Subject { recipe, extractor: Extractor::Encoder(encoder), of_run: run.is_some(), path })
+    }
+
+    fn encoder(&self, model: &Model, run: Option<&Path>) -> Result<Loaded, Failure> {
+        // A run's file has one encoder.
+        let part = self.stage.as_deref().filter(|_| run != Some(&self.source));
+        let width = model.width(part).map_err(asked)?;
+        let hint = Hint { heads: self.heads.map(|heads| (width, heads)), grid: None };
+        let image = self.size.map(|side| [1, side, side]);
+        let loaded = model.load_encoder(part, hint, image).map_err(asked)?;
+        if let Some([from, to]) = loaded.resized {
+            note(&format!("positions resized from {from} to {to} patches"));
+        }
+        loaded.notes.iter().for_each(|words| note(words));
+        let frames = loaded.encoder.spec().image[0];
+        if frames != 1 {
+            let path = model.path().display();
+            return Err(asked(format!(
+                "{path}: its encoder reads clips of {frames} frames, expected one for images. Choose \
+                 another file"
+            )));
+        }
+        Ok(loaded)
+    }
+
+    /// The run's recipe, or the defaults for a file alone, whose pixels are as it `stated`.
+    fn recipe(
+        &self,
+        run: Option<&Path>,
+        channels: usize,
+        stated: Option<Normalize>,
+    ) -> Result<Recipe, Failure> {
+        let path = run.map(|run| run.join(RECIPE));
+        let preset = if channels == 1 { "inception" } else { "imagenet" };
+        let normalize = match (&self.normalize, run, stated) {
+            (Some(given), ..) => Some(given.clone()),
+            (None, Some(_), _) => None,
+            (None, None, Some(Normalize { mean, std })) => {
+                Some(format!("{{mean = {mean:?}, std = {std:?}}}"))
+            }
+            (None, None, None) => {
+                note(&format!("pixels are normalised as {preset}; --normalize says otherwise"));
+                Some(preset.to_owned())
+            }
+        };
+        let mut set: Vec<_> =
+            normalize.map(|given| format!("data.normalize={given}")).into_iter().collect();
+        let Some(path) = path else {
+            set.push(format!("data.channels={channels}"));
+            return recipe::load(None, &set).map_err(asked);
+        };
+        recipe::load_trained(&path, &set).map_err(asked)
+    }
+}
+
+/// The run that a path is, or that a file of weights in STAGE/ belongs to.
+fn run_of(source: &Path) -> Option<PathBuf> {
+    let mut folders = source.ancestors().step_by(2).take(2);
+    folders.find(|folder| folder.join(RECIPE).is_file()).map(Path::to_owned)
+}
+
+impl Subject {
+    /// The encoder.
+    pub(in crate::cli) fn encoder(&self) -> &Encoder {
+        match &self.extractor {
+            Extractor::Encoder(encoder) => encoder,
+            Extractor::Pixels => unreachable!("`Given::open` makes an encoder"),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Tokens of a frozen encoder for the attentive probe: kept where they fit, else made again each time.
+
+use super::super::setup;
+use super::super::{Failure, asked, loading, ran};
+use super::Subject;
+use crate::data::{Part, Source, Unreadable};
+use crate::eval::{self, TokenBatch, Tokens};
+use crate::model::{Patches, Read};
+use crate::report::{Count, note};
+use crate::train::Stop;
+use engine::{Segments, Tape, Tensor};
+use std::sync::Arc;
+
+/// Gets tokens [B N, D] and classes [B].
+type Each<'a> = dyn FnMut(&Tensor, &[u32]) -> Result<(), Failure> + 'a;
+
+/// The images of one set and their tokens.
+pub(super) struct FrozenTokens<'a> {
+    subject: &'a Subject,
+    source: Arc<dyn Source>,
+    labels: Vec<u32>,
+    stop: &'a Stop,
+    /// [B, N, D], where they fit.
+    kept: Option<Vec<f32>>,
+    /// Images that could not be read.
+    pub(super) unreadable: Vec<Unreadable>,
+}
+
+impl<'a> FrozenTokens<'a> {
+    /// The images of a source; tokens are kept if they take `most_bytes` or less.
+    pub(super) fn new(
+        subject: &'a Subject,
+        source: &Arc<dyn Source>,
+        most_bytes: u64,
+        stop: &'a Stop,
+    ) -> Result<Self, Failure> {
+        let (source, unreadable) = (source.clone(), Vec::new());
+        let labels = (0..source.len()).map(|i| source.label(i) as u32).collect();
+        let mut tokens = Self { subject, source, labels, stop, kept: None, unreadable };
+        let bytes = (tokens.labels.len() * tokens.image_values() * 4) as u64;
+        if bytes > most_bytes {
+            let mib = bytes >> 20;
+            note(&format!(
+                "tokens of {} images would take {mib} MiB, so they are made again each epoch; \
+                 --token-memory says how much they may",
+                tokens.labels.len()
+            ));
+            return Ok(tokens);
+        }
+        tokens.keep()?;
+        Ok(tokens)
+    }
+
+    /// N D of an image.
+    fn image_values(&self) -> usize {
+        let spec = self.subject.encoder().spec();
+        (spec.prefix() + spec.grid().len()) * spec.width
+    }
+
+    /// Makes all tokens once. Labels become those of the images as read.
+    fn keep(&mut self) -> Result<(), Failure> {
+        let mut kept = Vec::with_capacity(self.labels.len() * self.image_values());
+        let mut labels = Vec::with_capacity(self.labels.len());
+        let mut count = Count::new(self.labels.len());
+        let order: Vec<usize> = (0..self.labels.len()).collect();
+        self.encode(&order, &mut |tokens, read| {
+            count.add(read.len());
+            kept.extend_from_slice(tokens.as_slice());
+            labels.extend_from_slice(read);
+            Ok(())
+        })?;
+        count.finish();
+        (self.kept, self.labels) = (Some(kept), labels);
+        Ok(())
+    }
+
+    /// Calls `each` with tokens [B N, D] and classes of the images in this order, as many as load at once.
+    fn encode(&mut self, order: &[usize], each: &mut Each<'_>) -> Result<(), Failure> {
+        let part = Part::new(self.source.clone(), order.to_vec(), "in order");
+        let data = &self.subject.recipe.data;
+        let mut loader = setup::feature_loader(data, data.size, Arc::new(part))?;
+        while let Some(loaded) = loader.next_batch().map_err(loading)? {
+            if self.stop.signal().is_some() {
+                return Err(eval::Error::Stopped.into());
+            }
+            let batch = loaded.batch;
+            self.unreadable.extend(batch.unreadable);
+            let (tape, encoder) = (Tape::inference(), self.subject.encoder());
+            let encoded = encoder.forward(&tape, &batch.images, Patches::All, Read::All, None);
+            let labels: Vec<u32> = batch.labels.iter().map(|&label| label as u32).collect();
+            each(&encoded.map_err(ran)?.tokens, &labels)?;
+        }
+        Ok(())
+    }
+}
+
+impl Tokens for FrozenTokens<'_> {
+    type Error = Failure;
+
+    fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+
+    fn width(&self) -> usize {
+        self.subject.encoder().spec().width
+    }
+
+    fn read(
+        &mut self,
+        order: &[usize],
+        batch: usize,
+        each: &mut dyn FnMut(&TokenBatch) -> eval::Result<()>,
+    ) -> Result<(), Failure> {
+        let (size, width) = (self.image_values(), self.width());
+        let made = |values: &[f32], labels: &[u32]| TokenBatch {
+            tokens: Tensor::from_vec(values, &[values.len() / width, width]),
+            segments: Segments::uniform(labels.len(), size / width),
+            labels: labels.to_vec(),
+        };
+        if let Some(kept) = &self.kept {
+            for images in order.chunks(batch) {
+                let values: Vec<f32> =
+                    images.iter().flat_map(|&i| &kept[i * size..(i + 1) * size]).copied().collect();
+                let labels: Vec<u32> = images.iter().map(|&i| self.labels[i]).collect();
+                each(&made(&values, &labels))?;
+            }
+            return Ok(());
+        }
+        // As many images as load at once are not as many as a step wants.
+        let (mut values, mut labels) = (Vec::new(), Vec::new());
+        self.encode(order, &mut |tokens, read| {
+            values.extend_from_slice(tokens.as_slice());
+            labels.extend_from_slice(read);
+            while labels.len() >= batch {
+                each(&made(&values[..batch * size], &labels[..batch]))?;
+                values.drain(..batch * size);
+                labels.drain(..batch);
+            }
+            Ok(())
+        })?;
+        if !labels.is_empty() {
+            each(&made(&values, &labels))?;
+        }
+        Ok(())
+    }
+}
+
+impl From<eval::Error> for Failure {
+    fn from(error: eval::Error) -> Self {
+        use eval::Error as E;
+        match error {
+            E::Stopped => {
+                Self::Interrupted { signal: 0, text: "interrupted; nothing was written".to_owned() }
+            }
+            E::NotFinite { .. } | E::Diverged | E::Engine(_) => ran(error),
+            _ => asked(error),
+        }
+    }
+}

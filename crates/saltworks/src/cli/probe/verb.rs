@@ -1,0 +1,419 @@
+//! `saltworks probe`: how good an encoder's frozen features are.
+
+use super::super::{Failure, asked, ran, setup, use_threads};
+use super::results::{Found, Results, Spread};
+use super::tokens::FrozenTokens;
+use super::{Given, Subject, features};
+use crate::data::{self, Holdout, Mixed, Part, Source, Unreadable};
+use crate::eval::{
+    self, AttentiveForm, AttentiveOptions, Features, FewShotOptions, KnnOptions, LinearOptions,
+    Tokens as _, Vote,
+};
+use crate::recipe::Data;
+use crate::report::{Count, Waiting, note};
+use crate::train::Stop;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Options of `probe`.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(in crate::cli) struct Arguments {
+    #[command(flatten)]
+    given: Given,
+    /// Images to test on, whose classes have the names of --data's; else some of --data are held out.
+    #[arg(long, value_name = "PATH")]
+    test: Option<PathBuf>,
+    /// How many images are held out (default: as the run; of --data a fifth).
+    #[arg(long, value_name = "N", conflicts_with = "test")]
+    holdout: Option<usize>,
+    /// Which probes, one or more with commas between.
+    #[arg(long, value_delimiter = ',', default_value = "knn,linear")]
+    kind: Vec<Kind>,
+    /// What kNN, linear and few-shot probes read (default: both).
+    #[arg(long, value_delimiter = ',')]
+    features: Vec<Pooling>,
+    /// kNN: neighbours that vote (default: as the run's probes, else 20).
+    #[arg(long)]
+    k: Option<usize>,
+    /// kNN: T in a vote's weight (default: as the run's probes, else 0.07).
+    #[arg(long)]
+    temperature: Option<f64>,
+    /// kNN: what is near, and what its vote weighs.
+    #[arg(long, default_value = "cosine")]
+    vote: GivenVote,
+    /// Attentive: its network.
+    #[arg(long, default_value = "vjepa1")]
+    form: Form,
+    /// Attentive: passes over the training images (default: 20).
+    #[arg(long)]
+    epochs: Option<usize>,
+    /// Attentive: images of a step (default: 64).
+    #[arg(long)]
+    batch: Option<usize>,
+    /// Attentive: learning rates of the grid (default: 3e-3,1e-3,3e-4).
+    #[arg(long, value_delimiter = ',')]
+    lr: Vec<f64>,
+    /// Attentive: weight decays of the grid (default: 0.4,0.01).
+    #[arg(long, value_delimiter = ',')]
+    weight_decay: Vec<f64>,
+    /// Attentive: MiB that the tokens of all images may take; larger sets are encoded again each epoch.
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    token_memory: u64,
+    /// Few-shot: images of each class (default: 1,2,5,10).
+    #[arg(long, value_delimiter = ',')]
+    shots: Vec<usize>,
+    /// Few-shot: choices of images for each (default: 5).
+    #[arg(long)]
+    draws: Option<usize>,
+    /// Keys the few-shot choices, and the attentive probe's first weights and order.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Print precision, recall and images of each class.
+    #[arg(long)]
+    per_class: bool,
+    /// Print how many images of each class were given each class.
+    #[arg(long)]
+    confusion: bool,
+    /// Write everything as JSON to a file, or to stdout by `-`: intervals, classes, confusion, grid.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+const EXAMPLES: &str = "Examples:
+  saltworks probe runs/first                                   the last stage, on the run's held-out images
+  saltworks probe runs/first --stage teacher --kind attentive --per-class
+  saltworks probe vit.safetensors --data train --test val --normalize imagenet --json scores.json
+  saltworks probe runs/first --data photos --kind knn,fewshot --shots 1,5
+
+Each class of --data needs labelled images. An attentive probe trains one network for each learning rate
+and weight decay; the best on a fifth of the training images is reported. The papers' grid is
+--form vjepa2 --lr 5e-3,3e-3,1e-3,3e-4,1e-4 --weight-decay 0.8,0.4,0.1,0.01 --batch 256.
+Intervals are Wilson's, 95 %.";
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Kind {
+    /// Votes of the nearest training images.
+    Knn,
+    /// Logistic regression.
+    Linear,
+    /// A small network that reads all tokens.
+    Attentive,
+    /// Logistic regression on a few images of each class.
+    Fewshot,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Pooling {
+    /// The mean of the patch tokens.
+    Mean,
+    /// The class token.
+    Cls,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum GivenVote {
+    /// exp(cosine similarity / T), as DINO.
+    Cosine,
+    /// 1 / (distance + T), as stable-pretraining's OnlineKNN.
+    Euclidean,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Form {
+    /// A learned query, cross-attention, linear.
+    Vjepa1,
+    /// Three self-attention blocks before it, as SALT and V-JEPA 2.
+    Vjepa2,
+}
+
+/// Images to fit on and images to test on, all labelled.
+struct Sets {
+    train: Arc<dyn Source>,
+    test: Arc<dyn Source>,
+}
+
+/// Runs the command.
+pub(in crate::cli) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    use_threads(arguments.given.threads)?;
+    let stop = Stop::listen().map_err(ran)?;
+    let subject = arguments.given.open()?;
+    let sets = arguments.sets(&subject)?;
+    note(&format!("training: {}; testing: {}", sets.train.describe(), sets.test.describe()));
+    let mut judge = Judge { arguments, subject, sets, stop, unreadable: Vec::new() };
+    let results = judge.results().map_err(|failure| match failure {
+        // `eval` does not know which signal it was.
+        Failure::Interrupted { text, .. } => {
+            Failure::Interrupted { signal: judge.stop.signal().unwrap_or(0), text }
+        }
+        other => other,
+    })?;
+    tell_unreadable(&judge.unreadable);
+    results.show(arguments.json.as_deref(), arguments.per_class, arguments.confusion)
+}
+
+impl Arguments {
+    /// The images: `--test`'s, or some of `--data`'s or of the run's held out.
+    fn sets(&self, subject: &Subject) -> Result<Sets, Failure> {
+        let mut recipe = subject.recipe.clone();
+        let data = &mut recipe.data;
+        let background = data.background;
+        if let Some(path) = &self.test {
+            self.refuse_same(data, path)?;
+            let test = data::open(path, background).map_err(asked)?;
+            let train = setup::open_all(data)?;
+            let classes = data::unite([&train, &test]);
+            let renumber = |source: Arc<dyn Source>| {
+                let mixed = Mixed::new(vec![(source, 1.0)], classes.clone()).map_err(asked)?;
+                labelled(Arc::new(mixed))
+            };
+            return Ok(Sets { train: renumber(train)?, test: renumber(test)? });
+        }
+        let of_run = subject.of_run && self.given.data.is_none();
+        if !of_run && self.given.data.is_none() {
+            return Err(asked("which images? Add --data PATH, images of two classes or more"));
+        }
+        let all = labelled(setup::open_all(data)?)?;
+        if of_run {
+            data.holdout = self.holdout.unwrap_or(data.holdout);
+            let images = setup::open(&recipe)?;
+            let none = || {
+                let reason = images.reason.unwrap_or_else(|| "data.holdout is 0".to_owned());
+                asked(format!(
+                    "the run holds out nothing: {reason}. Add --holdout N, or --data and --test"
+                ))
+            };
+            let test = images.held_out.ok_or_else(none)?;
+            return Ok(Sets { train: images.train, test });
+        }
+        let count = self.holdout.unwrap_or(all.len() / 5);
+        let builtin = data.path.as_ref().is_some_and(|path| path.starts_with("builtin:"));
+        let holdout = match builtin {
+            true => Holdout::Last { count },
+            false => Holdout::Share {
+                fraction: count as f64 / all.len() as f64,
+                seed: data.holdout_seed,
+            },
+        };
+        let (train, test) = data::hold_out(&all, holdout).map_err(asked)?;
+        Ok(Sets { train: Arc::new(train), test: Arc::new(test) })
+    }
+
+    /// Refuses test images that train.
+    fn refuse_same(&self, data: &Data, test: &Path) -> Result<(), Failure> {
+        let place = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let train = data.sources();
+        match train.iter().find(|given| place(Path::new(&given.path)) == place(test)) {
+            Some(given) => Err(asked(format!(
+                "{}: is both the training and the --test images. Leave --test out to hold some out",
+                given.path
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The labelled images of a source; at least two classes.
+fn labelled(source: Arc<dyn Source>) -> Result<Arc<dyn Source>, Failure> {
+    let with: Vec<usize> = (0..source.len()).filter(|&i| source.label(i) >= 0).collect();
+    let what = source.describe();
+    if with.is_empty() {
+        return Err(asked(format!(
+            "{what}: no image has a class, which probes need. Sort images into a folder for each class, or \
+             list them with labels"
+        )));
+    }
+    if with.len() == source.len() {
+        return Ok(source);
+    }
+    let without = source.len() - with.len();
+    note(&format!("{what}: {without} images without a class are left out"));
+    Ok(Arc::new(Part::new(source, with, "labelled")))
+}
+
+fn tell_unreadable(unreadable: &[Unreadable]) {
+    let mut problems: Vec<&str> = unreadable.iter().map(|one| one.problem.as_str()).collect();
+    problems.sort_unstable();
+    problems.dedup();
+    problems.iter().take(5).for_each(|problem| note(&format!("left out: {problem}")));
+    if problems.len() > 5 {
+        note(&format!("and {} more images that could not be read", problems.len() - 5));
+    }
+}
+
+/// A kind of features of the training and the test images.
+struct Pooled {
+    name: &'static str,
+    train: Features,
+    test: Features,
+}
+
+/// The work itself.
+struct Judge<'a> {
+    arguments: &'a Arguments,
+    subject: Subject,
+    sets: Sets,
+    stop: Stop,
+    unreadable: Vec<Unreadable>,
+}
+
+impl Judge<'_> {
+    fn results(&mut self) -> Result<Results, Failure> {
+        let kinds = &self.arguments.kind;
+        let pooled = match kinds.iter().any(|kind| *kind != Kind::Attentive) {
+            true => self.features()?,
+            false => Vec::new(),
+        };
+        let waiting = Waiting::new("fitting probes".to_owned());
+        let asked = || {
+            waiting.tick();
+            self.stop.signal().is_some()
+        };
+        let (mut found, mut few_shot, mut spread) = (Vec::new(), Vec::new(), Vec::new());
+        for pooled in &pooled {
+            let name = pooled.name;
+            let ranks = (eval::rank_me(&pooled.train)?, eval::feature_std(&pooled.train)?);
+            spread.push(Spread { features: name, rank_me: ranks.0, feature_std: ranks.1 });
+            if kinds.contains(&Kind::Knn) {
+                found.push(self.knn(pooled, &asked)?);
+            }
+            if kinds.contains(&Kind::Linear) {
+                found.push(linear(pooled, &asked)?);
+            }
+            if kinds.contains(&Kind::Fewshot) {
+                let options = self.arguments.few_shot();
+                let few = eval::few_shot(&pooled.train, &pooled.test, &options, &asked)?;
+                few_shot.extend(few.into_iter().map(|few| (name, few)));
+            }
+        }
+        if kinds.contains(&Kind::Attentive) {
+            found.push(self.attentive()?);
+        }
+        Ok(Results {
+            weights: self.subject.path.clone(),
+            train: (self.sets.train.describe(), self.sets.train.len()),
+            test: (self.sets.test.describe(), self.sets.test.len()),
+            classes: self.sets.train.classes().to_vec(),
+            found,
+            few_shot,
+            spread,
+        })
+    }
+
+    /// Features of both sets, of the kinds that are asked for.
+    fn features(&mut self) -> Result<Vec<Pooled>, Failure> {
+        let Self { subject, sets, stop, unreadable, .. } = self;
+        let mut count = Count::new(sets.train.len() + sets.test.len());
+        let mut of = |source| {
+            let made = features(
+                &subject.recipe,
+                source,
+                &subject.extractor,
+                stop,
+                (&mut *unreadable, &mut count),
+            )?;
+            made.ok_or_else(|| Failure::from(eval::Error::Stopped))
+        };
+        let (train, test) = (of(&sets.train)?, of(&sets.test)?);
+        count.finish();
+        let wanted = &self.arguments.features;
+        let names = [(Pooling::Mean, "mean"), (Pooling::Cls, "cls")];
+        let both = names.into_iter().zip(train.into_iter().zip(test));
+        let kept = both.filter(|((pooling, _), _)| wanted.is_empty() || wanted.contains(pooling));
+        let kept = kept.map(|((_, name), (train, test))| Pooled { name, train, test });
+        let kept: Vec<Pooled> = kept.collect();
+        match kept.is_empty() {
+            true => Err(asked("the encoder has no class token. Choose --features mean")),
+            false => Ok(kept),
+        }
+    }
+
+    fn knn(&self, pooled: &Pooled, stop: eval::Asked<'_>) -> Result<Found, Failure> {
+        let (given, default) = (self.arguments, &self.subject.recipe.probe);
+        let options = KnnOptions {
+            k: given.k.unwrap_or(default.k),
+            temperature: given.temperature.unwrap_or(default.temperature),
+        };
+        let (vote, word) = match given.vote {
+            GivenVote::Cosine => (Vote::Cosine, "cosine"),
+            GivenVote::Euclidean => (Vote::Euclidean, "euclidean"),
+        };
+        let scores = eval::knn_scores(&pooled.train, &pooled.test, (options, vote), stop)?;
+        let KnnOptions { k, temperature } = options;
+        Ok(Found {
+            kind: "kNN",
+            features: pooled.name,
+            note: format!("k {k}, T {temperature}, {word}"),
+            detail: json!({"k": k, "temperature": temperature, "vote": word}),
+            report: scores.report(&pooled.test.labels),
+        })
+    }
+
+    fn attentive(&mut self) -> Result<Found, Failure> {
+        let options = self.arguments.attentive();
+        let most = self.arguments.token_memory.saturating_mul(1 << 20);
+        let test_share = (most as f64 * self.sets.test.len() as f64
+            / (self.sets.test.len() + self.sets.train.len()) as f64)
+            as u64;
+        let (subject, stop) = (&self.subject, &self.stop);
+        let mut train = FrozenTokens::new(subject, &self.sets.train, most - test_share, stop)?;
+        let mut test = FrozenTokens::new(subject, &self.sets.test, test_share, stop)?;
+        let images = eval::images_read(&options, train.labels(), self.sets.test.len());
+        let mut count = Count::new(images);
+        let asked = || stop.signal().is_some();
+        let mut done = |images| count.add(images);
+        let probe = eval::attentive(&mut train, &mut test, &options, &mut done, &asked)?;
+        count.finish();
+        let chosen = &probe.trials[probe.best];
+        let form = options.form;
+        let found = Found {
+            kind: "attentive",
+            features: "tokens",
+            note: format!("lr {}, weight decay {}", chosen.lr, chosen.weight_decay),
+            report: probe.scores.report(&probe.truth),
+            detail: json!({
+                "form": form, "heads": probe.heads, "parameters": probe.parameters,
+                "epochs": options.epochs, "batch": options.batch, "seed": options.seed,
+                "lr": chosen.lr, "weight_decay": chosen.weight_decay, "grid": probe.trials,
+            }),
+        };
+        self.unreadable.extend(train.unreadable.into_iter().chain(test.unreadable));
+        Ok(found)
+    }
+}
+
+fn linear(pooled: &Pooled, stop: eval::Asked<'_>) -> Result<Found, Failure> {
+    let probe = eval::linear(&pooled.train, &pooled.test, &LinearOptions::default(), stop)?;
+    Ok(Found {
+        kind: "linear",
+        features: pooled.name,
+        note: format!("l2 {}", probe.l2),
+        detail: json!({"l2": probe.l2, "loss": probe.loss}),
+        report: probe.scores.report(&pooled.test.labels),
+    })
+}
+
+impl Arguments {
+    fn few_shot(&self) -> FewShotOptions {
+        let default = FewShotOptions::default();
+        let shots = if self.shots.is_empty() { default.shots } else { self.shots.clone() };
+        FewShotOptions { shots, draws: self.draws.unwrap_or(default.draws), seed: self.seed }
+    }
+
+    fn attentive(&self) -> AttentiveOptions {
+        let default = AttentiveOptions::default();
+        let or = |given: &Vec<f64>, default| if given.is_empty() { default } else { given.clone() };
+        AttentiveOptions {
+            form: match self.form {
+                Form::Vjepa1 => AttentiveForm::VJepa1,
+                Form::Vjepa2 => AttentiveForm::VJepa2,
+            },
+            epochs: self.epochs.unwrap_or(default.epochs),
+            batch: self.batch.unwrap_or(default.batch),
+            lrs: or(&self.lr, default.lrs),
+            weight_decays: or(&self.weight_decay, default.weight_decays),
+            seed: self.seed,
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! `saltworks report`: curves, probes and pictures of runs in one file.
+
+use super::pretrain::RECIPE;
+use super::{Failure, asked, ran};
+use crate::report::{RunReader, html, result};
+use std::path::{Path, PathBuf};
+
+/// Options of `report`.
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// Folders of runs. Several are compared.
+    #[arg(required = true)]
+    runs: Vec<PathBuf>,
+    /// The file to write; report.html in the folder of a single run if not given.
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let out = match (&arguments.out, arguments.runs.as_slice()) {
+        (Some(out), _) if out.is_dir() => {
+            let problem = "is a folder. Give --out the file to write, e.g. comparison.html";
+            return Err(asked(format!("{} {problem}", out.display())));
+        }
+        (Some(out), _) => out.clone(),
+        (None, [run]) => run.join("report.html"),
+        (None, _) => return Err(asked("several runs need --out, e.g. --out comparison.html")),
+    };
+    let runs = arguments.runs.iter().map(|run| read(run)).collect::<Result<Vec<_>, _>>()?;
+    html::write(&runs, &out).map_err(|e| ran(format!("cannot write {}: {e}", out.display())))?;
+    result(&out.display().to_string());
+    Ok(())
+}
+
+/// Refuses a folder without a run.
+pub(super) fn expect_run(run: &Path) -> Result<(), Failure> {
+    if !run.join(RECIPE).is_file() {
+        let problem = format!("holds no run: there is no {RECIPE} in it. Give the folder of a run");
+        return Err(asked(format!("{} {problem}", run.display())));
+    }
+    Ok(())
+}
+
+fn read(run: &Path) -> Result<crate::report::RunData, Failure> {
+    expect_run(run)?;
+    RunReader::new(run).read().map_err(|e| ran(format!("cannot read {}: {e}", run.display())))
+}

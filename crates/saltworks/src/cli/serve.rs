@@ -1,0 +1,93 @@
+//! `saltworks serve`: all runs under a folder, live in a browser.
+
+use super::{Failure, asked, ran};
+use crate::report::{note, result};
+use crate::serve::{Access, Library, Server};
+use std::env;
+use std::io;
+use std::net::{IpAddr, ToSocketAddrs as _};
+use std::path::PathBuf;
+
+/// Where a token may be given that lists of processes should not show.
+const TOKEN: &str = "SALTWORKS_TOKEN";
+
+/// Options of `serve`.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    /// Folder with runs in it, or in folders of it.
+    #[arg(default_value = "runs")]
+    folder: PathBuf,
+    /// The address to listen at: this machine's own, or e.g. 0.0.0.0 for others, who need a token then.
+    #[arg(long, default_value = "127.0.0.1")]
+    host: String,
+    /// The port; 0 for any that is free.
+    #[arg(long, default_value_t = 8384)]
+    port: u16,
+    /// What readers must know, 8 letters or more; made up and printed where others than this machine can
+    /// ask and none is given. Also $SALTWORKS_TOKEN.
+    #[arg(long)]
+    token: Option<String>,
+}
+
+const EXAMPLES: &str = "Examples:
+  saltworks serve runs                       http://127.0.0.1:8384 shows all runs under runs/
+  saltworks serve . --port 0                 any free port
+  saltworks serve runs --host 0.0.0.0        for other machines, with a token; without encryption
+  ssh -L 8384:127.0.0.1:8384 host            reads a server that runs on another machine, encrypted
+
+Pages only read: nothing can be changed through them.";
+
+/// Runs the command until it is stopped.
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let Arguments { folder, host, port, .. } = arguments;
+    let given = arguments.token.clone().or_else(|| env::var(TOKEN).ok());
+    if let Some(token) = given.as_ref().filter(|token| !is_token(token)) {
+        let (found, expected) = (token.len(), "8 or more, of letters, digits, - and _");
+        return Err(asked(format!(
+            "the token has {found} characters, expected {expected}. Choose another, or leave it out"
+        )));
+    }
+    let token = match given {
+        None if !is_loopback(host) => Some(Access::new_token().map_err(ran)?),
+        given => given,
+    };
+    let library = Library::new(folder).map_err(|error| {
+        let what = "Give a folder with runs, as `--out` of `saltworks pretrain` made them";
+        asked(format!("cannot read {}: {error}. {what}", folder.display()))
+    })?;
+    let count = library.len();
+    let access = token.as_deref().map_or_else(Access::local, Access::token);
+    let server = Server::bind(host, *port, library, access);
+    let server = server.map_err(|error| asked(refused(&error, host, *port)))?;
+    let address = server.address().map_err(ran)?;
+    note(&format!("{count} runs under {}; Ctrl-C ends", folder.display()));
+    let secret = token.map_or_else(String::new, |token| format!("?token={token}"));
+    result(&format!("http://{address}/{secret}"));
+    if !is_loopback(host) {
+        note("other machines can ask; what they read is not encrypted");
+    }
+    server.run();
+    Ok(())
+}
+
+/// What needs no code in an address or a cookie.
+fn is_token(token: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    token.len() >= 8 && token.chars().all(plain)
+}
+
+/// Whether only this machine reaches the address.
+fn is_loopback(host: &str) -> bool {
+    let mut addresses = (host, 0).to_socket_addrs().into_iter().flatten().peekable();
+    addresses.peek().is_some() && addresses.all(|address| IpAddr::is_loopback(&address.ip()))
+}
+
+fn refused(error: &io::Error, host: &str, port: u16) -> String {
+    let advice = match error.kind() {
+        io::ErrorKind::AddrInUse => "Another program has that port: choose one with --port, or 0",
+        io::ErrorKind::PermissionDenied => "Ports below 1024 are the system's: choose another",
+        _ => "Choose an address of this machine with --host",
+    };
+    format!("cannot listen at {host}:{port}: {error}. {advice}")
+}

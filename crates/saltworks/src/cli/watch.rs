@@ -1,0 +1,205 @@
+//! `saltworks watch`: a run's curves in a terminal.
+
+use super::{Failure, asked, ran};
+use crate::report::{Curve, Plot, RunData, RunReader, StageData, result, time_text};
+use crate::train::Stop;
+use console::{Color, Style, Term};
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Options of `watch`.
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// A run's folder.
+    run: PathBuf,
+    /// Show it once, as where the output is no terminal.
+    #[arg(long)]
+    once: bool,
+    /// Seconds between two looks.
+    #[arg(long, default_value_t = 1.0)]
+    every: f64,
+    /// The stage (default: the last that has begun).
+    #[arg(long)]
+    stage: Option<String>,
+}
+
+/// Rows and columns where there is no terminal.
+const SIZE: (u16, u16) = (30, 100);
+/// Columns from which two plots stand side by side.
+const WIDE: usize = 90;
+
+/// Shows the run until it is stopped by Ctrl-C.
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    if !(0.05..=3600.0).contains(&arguments.every) {
+        let found = arguments.every;
+        return Err(asked(format!("--every is {found}, expected 0.05 to 3600 seconds")));
+    }
+    super::report::expect_run(&arguments.run)?;
+    let mut reader = RunReader::without_pictures(&arguments.run);
+    let mut read = || {
+        let problem = |error| ran(format!("cannot read {}: {error}", arguments.run.display()));
+        reader.read().map_err(problem)
+    };
+    let term = Term::stdout();
+    if arguments.once || !term.is_term() {
+        let lines = frame(&read()?, arguments, SIZE, console::colors_enabled())?;
+        result(&lines.join("\n"));
+        return Ok(());
+    }
+    let stop = Stop::listen().map_err(ran)?;
+    let screen = Screen::open(&term).map_err(ran)?;
+    while stop.signal().is_none() {
+        let lines = frame(&read()?, arguments, term.size(), console::colors_enabled())?;
+        screen.show(&lines).map_err(ran)?;
+        let begun = Instant::now();
+        while stop.signal().is_none() && begun.elapsed().as_secs_f64() < arguments.every {
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+    Ok(())
+}
+
+/// The terminal's other page, for as long as it lives.
+struct Screen<'a>(&'a Term);
+
+impl<'a> Screen<'a> {
+    fn open(term: &'a Term) -> std::io::Result<Self> {
+        let mut out = term;
+        out.write_all(b"\x1b[?1049h\x1b[?25l")?;
+        Ok(Self(term))
+    }
+
+    /// Writes over what is there, so that nothing flickers.
+    fn show(&self, lines: &[String]) -> std::io::Result<()> {
+        let mut text = "\x1b[H".to_owned();
+        for (number, line) in lines.iter().enumerate() {
+            text += if number > 0 { "\r\n" } else { "" };
+            text += line;
+            text += "\x1b[K";
+        }
+        let mut out = self.0;
+        out.write_all((text + "\x1b[J").as_bytes())?;
+        out.flush()
+    }
+}
+
+impl Drop for Screen<'_> {
+    fn drop(&mut self) {
+        // A terminal that has gone needs nothing.
+        let mut out = self.0;
+        let _ = out.write_all(b"\x1b[?25h\x1b[?1049l");
+    }
+}
+
+/// What is shown of a run.
+fn frame(
+    run: &RunData,
+    arguments: &Arguments,
+    (rows, columns): (u16, u16),
+    style: bool,
+) -> Result<Vec<String>, Failure> {
+    let (rows, columns) = (usize::from(rows).max(10), usize::from(columns).max(40));
+    let begun = |stage: &&StageData| stage.step > 0 || !stage.probes.is_empty();
+    let stage = match &arguments.stage {
+        Some(name) => {
+            Some(run.stages.iter().find(|stage| stage.name == *name).ok_or_else(|| {
+                let names: Vec<_> = run.stages.iter().map(|stage| stage.name.as_str()).collect();
+                asked(format!("the run has no stage {name:?}, but {}", names.join(", ")))
+            })?)
+        }
+        None => run.stages.iter().rfind(begun),
+    };
+    let bold = |text: &str| match style {
+        true => Style::new().bold().force_styling(true).apply_to(text).to_string(),
+        false => text.to_owned(),
+    };
+    let mut lines = vec![format!("{}  {}", bold(&run.name), run.status)];
+    let Some(stage) = stage else {
+        lines.push("no step was made yet".to_owned());
+        return Ok(lines);
+    };
+    lines.push(progress(stage, columns));
+    if let Some(point) = stage.probes.last() {
+        lines.push(clip(&format!("after step {}: {}", point.step, point.probe.text()), columns));
+    }
+    let alarms = run.stages.iter().flat_map(|stage| &stage.alarms);
+    lines.extend(
+        alarms.map(|alarm| clip(&format!("ALARM ({}): {}", alarm.kind, alarm.text), columns)),
+    );
+    let room = rows.saturating_sub(lines.len()).max(12);
+    let (loss, accuracy) = (losses(stage), accuracies(stage));
+    if columns >= WIDE {
+        let half = columns / 2 - 1;
+        let [left, right] = [loss.lines(half, room, style), accuracy.lines(half, room, style)];
+        for (left, right) in left.iter().zip(&right) {
+            let gap = half.saturating_sub(console::measure_text_width(left)) + 2;
+            lines.push(format!("{left}{:gap$}{right}", ""));
+        }
+    } else {
+        lines.extend(loss.lines(columns, room / 2, style));
+        lines.extend(accuracy.lines(columns, room - room / 2, style));
+    }
+    Ok(lines)
+}
+
+fn losses(stage: &StageData) -> Plot<'_> {
+    let steps = stage.series.step.iter().map(|step| *step as f64);
+    let held_out = stage.probes.iter();
+    let held_out = held_out.filter_map(|point| Some((point.step as f64, point.probe.loss?)));
+    let curve = |name, color, points| Curve { name, color, points };
+    Plot {
+        title: "loss",
+        curves: vec![
+            curve("training", Color::Blue, steps.zip(stage.series.loss.iter().copied()).collect()),
+            curve("held-out images", Color::Yellow, held_out.collect()),
+        ],
+        format: |loss| format!("{loss:.4}"),
+    }
+}
+
+fn accuracies(stage: &StageData) -> Plot<'_> {
+    type Get = fn(&crate::report::OnlineProbe) -> Option<f64>;
+    let kinds: [(&str, Color, Get); 4] = [
+        ("kNN mean", Color::Blue, |probe| probe.knn_mean),
+        ("kNN CLS", Color::Cyan, |probe| probe.knn_cls),
+        ("linear mean", Color::Yellow, |probe| probe.linear_mean),
+        ("linear CLS", Color::Magenta, |probe| probe.linear_cls),
+    ];
+    let curves = kinds.map(|(name, color, get)| {
+        let points = stage.probes.iter();
+        let points = points.filter_map(|point| Some((point.step as f64, get(&point.probe)?)));
+        Curve { name, color, points: points.collect() }
+    });
+    Plot {
+        title: "accuracy of frozen features",
+        curves: curves.into(),
+        format: |share| format!("{:.1} %", 100.0 * share),
+    }
+}
+
+/// A stage's name, a bar, steps, rate and time left.
+fn progress(stage: &StageData, columns: usize) -> String {
+    let mut parts = vec![match stage.steps {
+        Some(all) => format!("step {} of {all}", stage.step),
+        None => format!("step {}", stage.step),
+    }];
+    parts.extend(stage.series.loss.last().map(|loss| format!("loss {loss:.4}")));
+    parts.extend(stage.series.images_per_second.last().map(|rate| format!("{rate:.0} images/s")));
+    let (all, made) = (stage.steps.unwrap_or(0) as f64, stage.step as f64);
+    if let (Some(began), Some(updated)) = (stage.began, stage.updated)
+        && made > 0.0
+        && made < all
+    {
+        let left = (updated - began).max(0.0) * (all - made) / made;
+        parts.push(format!("{} left", time_text(Duration::from_secs_f64(left))));
+    }
+    let filled = if all > 0.0 { (20.0 * made / all).round().min(20.0) as usize } else { 0 };
+    let bar = format!("{}{}", "━".repeat(filled), "─".repeat(20 - filled));
+    clip(&format!("{}  {bar}  {}", stage.name, parts.join("  ")), columns)
+}
+
+fn clip(text: &str, columns: usize) -> String {
+    console::truncate_str(text, columns, "…").into_owned()
+}

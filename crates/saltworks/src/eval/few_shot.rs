@@ -1,0 +1,101 @@
+//! A linear probe from a few images of each class.
+
+use super::features::check_pair;
+use super::{Asked, Error, Features, LinearOptions, Result, linear};
+use engine::random::Random;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// How few, and how often.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FewShotOptions {
+    /// Images of each class, one probe after another.
+    pub shots: Vec<usize>,
+    /// Choices of images for each.
+    pub draws: usize,
+    /// Keys the choices.
+    pub seed: u64,
+}
+
+impl Default for FewShotOptions {
+    fn default() -> Self {
+        Self { shots: vec![1, 2, 5, 10], draws: 5, seed: 0 }
+    }
+}
+
+/// What so many images of each class give.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct FewShot {
+    /// Images of each class.
+    pub shots: usize,
+    /// Accuracy on the test rows for each draw, 0 to 1.
+    pub accuracies: Vec<f64>,
+    /// Their mean.
+    pub mean: f64,
+    /// Their deviation (n - 1); none for one draw.
+    pub std: Option<f64>,
+}
+
+/// Fits a [`linear`](super::linear()) probe on a few training rows of each class, drawn several times, and
+/// predicts `test`. No row is left to choose a penalty on, so it is l2 = 1 / rows, scikit-learn's C = 1.
+/// A draw of more rows holds those of fewer.
+///
+/// # Errors
+/// More images than the smallest class has, and what [`linear`](super::linear()) refuses.
+pub fn few_shot(
+    train: &Features,
+    test: &Features,
+    options: &FewShotOptions,
+    asked: Asked<'_>,
+) -> Result<Vec<FewShot>> {
+    check_pair(train, test)?;
+    let mut by_class: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+    for (row, &label) in train.labels.iter().enumerate() {
+        by_class.entry(label).or_default().push(row);
+    }
+    options.check(&by_class)?;
+    let mut found: Vec<FewShot> = options.shots.iter().map(|&shots| FewShot::none(shots)).collect();
+    for draw in 0..options.draws {
+        let mut random = Random::new(options.seed, "few_shot", draw as u64);
+        by_class.values_mut().for_each(|rows| random.shuffle(rows));
+        for few in &mut found {
+            let rows: Vec<usize> =
+                by_class.values().flat_map(|rows| &rows[..few.shots]).copied().collect();
+            let l2 = vec![1.0 / rows.len() as f64];
+            let options = LinearOptions { l2, ..LinearOptions::default() };
+            let probe = linear(&train.select(&rows), test, &options, asked)?;
+            few.accuracies.push(probe.prediction.accuracy);
+        }
+    }
+    found.iter_mut().for_each(FewShot::sum_up);
+    Ok(found)
+}
+
+impl FewShotOptions {
+    fn check(&self, by_class: &BTreeMap<u32, Vec<usize>>) -> Result<()> {
+        if self.draws == 0 {
+            let found = self.draws.to_string();
+            return Err(Error::Setting { setting: "draws", found, expected: "1 or more" });
+        }
+        // `check_pair` saw that there is a row.
+        let (class, rows) = by_class.iter().min_by_key(|(_, rows)| rows.len()).expect("a class");
+        let most = rows.len();
+        match self.shots.iter().find(|shots| !(1..=most).contains(*shots)) {
+            Some(&shots) => Err(Error::Shots { shots, most, class: *class }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl FewShot {
+    fn none(shots: usize) -> Self {
+        Self { shots, accuracies: Vec::new(), mean: 0.0, std: None }
+    }
+
+    fn sum_up(&mut self) {
+        let n = self.accuracies.len() as f64;
+        self.mean = self.accuracies.iter().sum::<f64>() / n;
+        let squares: f64 = self.accuracies.iter().map(|x| (x - self.mean).powi(2)).sum();
+        self.std = (n > 1.0).then(|| (squares / (n - 1.0)).sqrt());
+    }
+}

@@ -1,0 +1,93 @@
+//! Parameters and FLOPs from sizes alone, before anything is built. FLOPs are those of the matrix
+//! products, two a multiply-add, as the engine's tape counts them.
+
+use super::{TransformerSpec, VitSpec};
+
+/// A stack of equal blocks.
+#[derive(Clone, Copy)]
+struct Stack {
+    width: usize,
+    hidden: usize,
+    depth: usize,
+}
+
+impl Stack {
+    /// Matrices, biases and norms.
+    fn parameters(self) -> usize {
+        let Self { width, hidden, depth } = self;
+        let matrices = 4 * width * width + 2 * width * hidden;
+        depth * (matrices + 9 * width + hidden)
+    }
+
+    /// Forward FLOPs of a sample of `rows` tokens, of which the last block computes `read`: of the blocks
+    /// before the last, and of the last.
+    fn flops(self, rows: usize, read: usize) -> [f64; 2] {
+        let [d, f] = [self.width as f64, self.hidden as f64];
+        // Keys and values of all rows; queries, scores, mix, projection and MLP of those wanted.
+        let block = |wanted: usize| {
+            let (n, w) = (rows as f64, wanted as f64);
+            4.0 * n * d * d + w * (4.0 * d * d + 4.0 * d * f) + 4.0 * w * n * d
+        };
+        match self.depth {
+            0 => [0.0; 2],
+            depth => [(depth - 1) as f64 * block(rows), block(read)],
+        }
+    }
+}
+
+impl VitSpec {
+    fn stack(&self) -> Stack {
+        Stack { width: self.width, hidden: self.hidden, depth: self.depth }
+    }
+
+    /// Values of all its parameters.
+    pub fn parameters(&self) -> usize {
+        let Self { width, heads, depth, registers, .. } = *self;
+        let embedding = (self.patch_len() + 1) * width;
+        let tokens = usize::from(self.class_token) + registers + self.position_rows();
+        let scales = if self.layer_scale.is_some() { 2 * width } else { 0 };
+        let head_norms = if self.qk_norm { 4 * (width / heads) } else { 0 };
+        let more = depth * (scales + head_norms);
+        embedding + (tokens + 2) * width + self.stack().parameters() + more
+    }
+
+    /// FLOPs of embedding `seen` patches of an image.
+    pub fn embedding_flops(&self, seen: usize) -> f64 {
+        2.0 * (seen * self.patch_len() * self.width) as f64
+    }
+
+    /// Forward FLOPs of the blocks for `seen` patches of an image and its prefix; the last block computes
+    /// `read` tokens, all of them without.
+    pub fn block_flops(&self, seen: usize, read: Option<usize>) -> f64 {
+        let rows = self.prefix() + seen;
+        self.stack().flops(rows, read.unwrap_or(rows)).iter().sum()
+    }
+}
+
+impl TransformerSpec {
+    fn stack(self) -> Stack {
+        Stack { width: self.width, hidden: 4 * self.width, depth: self.depth }
+    }
+
+    /// Values of its parameters, from tokens of width `input` to `output`, without its mask token.
+    pub fn parameters(self, [input, output]: [usize; 2]) -> usize {
+        let width = self.width;
+        self.stack().parameters() + (input + 1) * width + 2 * width + (width + 1) * output
+    }
+
+    /// Forward FLOPs for an image's `context` and `target` tokens: of the blocks before the last, and of the
+    /// last.
+    pub fn block_flops(self, context: usize, target: usize) -> [f64; 2] {
+        self.stack().flops(context + target, target)
+    }
+
+    /// Forward FLOPs of the projections in and out.
+    pub fn projection_flops(
+        self,
+        [input, output]: [usize; 2],
+        context: usize,
+        target: usize,
+    ) -> f64 {
+        2.0 * (self.width * (input * context + output * target)) as f64
+    }
+}

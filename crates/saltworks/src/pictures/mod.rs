@@ -1,0 +1,264 @@
+//! What a model sees, taken while it trains: reconstructions, principal components of patch tokens,
+//! attention, nearest neighbours and a map of the held-out images. Of images; clips have none.
+
+mod draw;
+mod png;
+
+pub use draw::Pixels;
+
+use crate::base64;
+use crate::eval::{self, Features, TsneOptions, pca, tsne};
+use crate::mask::Masks;
+use crate::method::{Method, embed};
+use crate::model::{Patches, Read};
+use draw::{components, patched};
+use engine::Tape;
+use engine::ops::Images;
+use png::png;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// Neighbours of each image.
+pub const NEIGHBOURS: usize = 6;
+/// Tokens whose attention to each other is kept: a byte a pair for each image.
+const MOST_TOKENS: usize = 1024;
+
+/// Images and what is known of them.
+pub struct Shown<'a> {
+    /// [B, C, 1, H, W]
+    pub images: &'a Images,
+    /// Their numbers in their set [B].
+    pub indices: Vec<u64>,
+    /// Their names [B].
+    pub names: Vec<String>,
+    /// Their classes [B], -1 without one.
+    pub labels: Vec<i32>,
+}
+
+/// A picture-taking.
+pub struct Scene<'a> {
+    /// The stage and the steps it made.
+    pub stage: &'a str,
+    /// See `stage`.
+    pub step: u64,
+    /// `mae` or `salt`.
+    pub kind: &'static str,
+    /// Names of the classes 0, 1, ...
+    pub classes: &'a [String],
+    /// The model.
+    pub method: &'a dyn Method,
+    /// Held-out images.
+    pub shown: Shown<'a>,
+    /// Their masks, as the method reads them.
+    pub masks: &'a Masks,
+    /// How images were normalised: mean and deviation of each channel.
+    pub pixels: Pixels,
+}
+
+/// An image near another.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Near {
+    /// Its number in its set.
+    pub index: usize,
+    /// Its class.
+    pub label: u32,
+    /// Cosine of both mean tokens.
+    pub similarity: f64,
+}
+
+impl Scene<'_> {
+    /// All but neighbours and map, as `pictures/STAGE.json` holds them; none of clips.
+    ///
+    /// # Errors
+    /// Of the engine, and tokens that are not finite.
+    pub fn take(&self) -> eval::Result<Option<Value>> {
+        let Self { method, masks, pixels, shown, .. } = self;
+        let spec = method.encoder().spec();
+        let ([frames, height, width], [_, patch, _]) = (spec.image, spec.patch);
+        if frames != 1 {
+            return Ok(None);
+        }
+        let grid = spec.grid();
+        let originals = pixels.images(shown.images)?;
+        let image = |i: usize| {
+            json!({
+                "index": shown.indices[i], "name": shown.names[i], "label": shown.labels[i],
+                "png": png(&originals[i], width, height),
+            })
+        };
+        let count = originals.len();
+        let mut all = json!({
+            "stage": self.stage, "step": self.step, "method": self.kind, "size": [height, width],
+            "grid": [grid.h, grid.w], "patch": patch, "classes": self.classes,
+            "images": (0..count).map(image).collect::<Vec<_>>(),
+            "masks": (0..count).map(|i| mask_text(masks, i)).collect::<Vec<_>>(),
+            "pca": self.components()?,
+        });
+        if let Some(reconstructions) = self.reconstructions(&originals)? {
+            all["reconstructions"] = reconstructions;
+        }
+        if let Some(attention) = self.attention()? {
+            all["attention"] = attention;
+        }
+        Ok(Some(all))
+    }
+
+    /// Masked, predicted and both put together; none of a method of latents.
+    fn reconstructions(&self, originals: &[Vec<u8>]) -> eval::Result<Option<Value>> {
+        let spec = self.method.encoder().spec();
+        let [_, height, width] = spec.image;
+        let foretold = self.method.foretold_pixels(self.shown.images, self.masks)?;
+        let Some(foretold) = foretold.map(|tensor| tensor.to_vec()) else { return Ok(None) };
+        let mut rows = foretold.chunks_exact(spec.patch_len());
+        let one = |(i, original): (usize, &Vec<u8>)| {
+            let target = &self.masks.target[i];
+            let predicted: Vec<Vec<u8>> =
+                rows.by_ref().take(target.len()).map(|row| self.pixels.patch(row)).collect();
+            let grey = vec![128; spec.patch_len()];
+            let context = &self.masks.context[i];
+            let masked = patched(original, spec, |patch| {
+                (!context.contains(&patch)).then_some(grey.as_slice())
+            });
+            let at = |patch: u32| {
+                target.iter().position(|t| *t == patch).map(|at| predicted[at].as_slice())
+            };
+            let composite = patched(original, spec, at);
+            let alone = patched(original, spec, |patch| at(patch).or(Some(&grey)));
+            json!({
+                "masked": png(&masked, width, height),
+                "predicted": png(&alone, width, height),
+                "composite": png(&composite, width, height),
+            })
+        };
+        Ok(Some(originals.iter().enumerate().map(one).collect()))
+    }
+
+    /// Patch tokens along their first three components, one basis for all images.
+    fn components(&self) -> eval::Result<Vec<String>> {
+        let (encoder, tape) = (self.method.encoder(), Tape::inference());
+        let encoded = encoder.forward(&tape, self.shown.images, Patches::All, Read::All, None)?;
+        let tokens = encoded.patches(&tape)?;
+        let labels = vec![0; tokens.rows()];
+        let features = Features { rows: tokens.to_vec(), dim: tokens.dim(1), labels };
+        let found = pca(&features, 3.min(features.dim))?;
+        let grid = encoder.grid();
+        let along = features.rows.chunks_exact(features.dim).map(|row| found.project(row));
+        let colours = components(&along.collect::<Vec<_>>());
+        Ok(colours.chunks_exact(3 * grid.len()).map(|rgb| png(rgb, grid.w, grid.h)).collect())
+    }
+
+    /// Where class token and patches look in the last block.
+    fn attention(&self) -> eval::Result<Option<Value>> {
+        let spec = self.method.encoder().spec();
+        let (count, prefix, heads) = (spec.grid().len(), spec.prefix(), spec.heads);
+        if count > MOST_TOKENS {
+            return Ok(None);
+        }
+        let Some(tables) = self.method.encoder().last_attention(self.shown.images)? else {
+            return Ok(None);
+        };
+        let rows = prefix + count;
+        let look = |table: &[f32], head: usize, query: usize| {
+            table[(head * rows + query) * rows + prefix..][..count].to_vec()
+        };
+        let cls = |table: &Vec<f32>| {
+            let heads = (0..heads).flat_map(|head| scaled(&look(table, head, 0)));
+            base64::encode(&heads.collect::<Vec<_>>())
+        };
+        let patches = |table: &Vec<f32>| {
+            let mean = |query: usize| {
+                let mut sum = vec![0.0; count];
+                for head in 0..heads {
+                    let seen = look(table, head, prefix + query);
+                    sum.iter_mut().zip(seen).for_each(|(sum, x)| *sum += x);
+                }
+                scaled(&sum)
+            };
+            base64::encode(&(0..count).flat_map(mean).collect::<Vec<_>>())
+        };
+        let mut all = json!({
+            "heads": heads, "patches": tables.iter().map(patches).collect::<Vec<_>>(),
+        });
+        if spec.class_token {
+            all["cls"] = tables.iter().map(cls).collect();
+        }
+        Ok(Some(all))
+    }
+
+    /// The training images that are nearest to each shown one, by their mean tokens.
+    ///
+    /// # Errors
+    /// Of the engine.
+    pub fn neighbours(&self, train: &Features) -> eval::Result<Vec<Vec<Near>>> {
+        let mean = embed(self.method.encoder(), self.shown.images)?.mean;
+        let of = |row: &[f32]| nearest(row, train);
+        Ok(mean.to_vec().chunks_exact(train.dim).map(of).collect())
+    }
+
+    /// Puts neighbours and their pictures into what [`Scene::take`] gave; `images` are those of all
+    /// neighbours one after another.
+    ///
+    /// # Errors
+    /// Of the engine.
+    pub fn add_neighbours(
+        &self,
+        taken: &mut Value,
+        near: &[Vec<Near>],
+        images: &Images,
+    ) -> eval::Result<()> {
+        let [_, _, _, height, width] = images.shape();
+        let mut shown = self.pixels.images(images)?.into_iter();
+        let mut one = |near: &Near| {
+            let mut one = json!(near);
+            one["png"] = shown.next().map(|image| png(&image, width, height)).into();
+            one
+        };
+        let mut entry =
+            |near: &Vec<Near>| json!({"near": near.iter().map(&mut one).collect::<Vec<_>>()});
+        taken["neighbours"] = near.iter().map(&mut entry).collect();
+        Ok(())
+    }
+}
+
+/// A map of features for `pictures/STAGE.json`.
+///
+/// # Errors
+/// Too few rows, values that are not finite, and being asked to stop.
+pub fn map(features: &Features, labelled: bool, asked: eval::Asked<'_>) -> eval::Result<Value> {
+    let found = tsne(features, TsneOptions::default(), asked)?;
+    let label = |label: &u32| if labelled { i64::from(*label) } else { -1 };
+    let labels: Vec<i64> = features.labels.iter().map(label).collect();
+    Ok(json!({"kind": "t-SNE", "x": found.x, "y": found.y, "label": labels}))
+}
+
+/// 0 neither, 1 context, 2 target, patch by patch.
+fn mask_text(masks: &Masks, sample: usize) -> String {
+    let kind = |patch: u32| match () {
+        () if masks.context[sample].contains(&patch) => '1',
+        () if masks.target[sample].contains(&patch) => '2',
+        () => '0',
+    };
+    (0..masks.grid.len() as u32).map(kind).collect()
+}
+
+/// Values from 0 to their largest as bytes.
+fn scaled(values: &[f32]) -> Vec<u8> {
+    let most = values.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
+    values.iter().map(|value| (255.0 * value / most).round() as u8).collect()
+}
+
+fn nearest(row: &[f32], train: &Features) -> Vec<Near> {
+    let length = |row: &[f32]| row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+    let own = length(row);
+    let similarity = |index: usize| {
+        let other = train.row(index);
+        let product: f64 = row.iter().zip(other).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+        product / (own * length(other)).max(f64::MIN_POSITIVE)
+    };
+    let mut all: Vec<Near> = (0..train.len())
+        .map(|index| Near { index, label: train.labels[index], similarity: similarity(index) })
+        .collect();
+    all.sort_by(|a, b| b.similarity.total_cmp(&a.similarity));
+    all.truncate(NEIGHBOURS);
+    all
+}

@@ -1,0 +1,73 @@
+//! report.html: one file that needs nothing else.
+
+use super::RunData;
+use crate::files::write_whole;
+use serde_json::json;
+use std::io;
+use std::path::Path;
+
+const PAGE: &str = include_str!("html/page.html");
+const STYLE: &str = include_str!("html/page.css");
+
+/// The scripts of every page, in the order they build on each other.
+pub const SCRIPTS: [&str; 4] = [
+    include_str!("html/dom.js"),
+    include_str!("html/chart.js"),
+    include_str!("html/pictures.js"),
+    include_str!("html/report.js"),
+];
+
+/// Writes the report of one run, or the comparison of several.
+///
+/// # Errors
+/// A file that cannot be written.
+pub fn write(runs: &[RunData], path: &Path) -> io::Result<()> {
+    write_whole(path, report(runs).as_bytes())
+}
+
+/// The report of one run, or the comparison of several, as a page with all its data.
+pub fn report(runs: &[RunData]) -> String {
+    page(&json!({ "runs": runs }).to_string(), &[SCRIPTS.concat().as_str(), "begin();\n"].concat())
+}
+
+/// A page of this look, with data as JSON text and a script.
+pub fn page(data: &str, script: &str) -> String {
+    PAGE.replacen("/*STYLE*/", STYLE, 1).replacen("/*SCRIPT*/", script, 1).replacen(
+        "/*DATA*/",
+        &inside_script(data),
+        1,
+    )
+}
+
+/// JSON that ends no script element and starts no comment, whatever its strings hold.
+fn inside_script(json: &str) -> String {
+    json.replace('<', "\\u003c").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_cannot_leave_its_place() {
+        let evil = "</script><!-- \u{2028} /*SCRIPT*/ /*DATA*/ <img src=x onerror=alert(1)>";
+        let data = json!({ "name": evil }).to_string();
+        let page = page(&data, "begin();");
+        let (_, rest) = page.split_once("id=\"data\">").unwrap();
+        let (inside, _) = rest.split_once("</script>").unwrap();
+        let read: serde_json::Value = serde_json::from_str(inside).unwrap();
+        assert_eq!(read["name"], evil);
+        assert!(!page.contains("<img"));
+        assert_eq!(page.matches("begin();").count(), 1);
+    }
+
+    #[test]
+    fn a_page_asks_for_nothing_from_elsewhere() {
+        let page = report(&[]);
+        // The name of SVG's elements is no address.
+        let page = page.replace("http://www.w3.org/2000/svg", "");
+        for word in ["http://", "https://", "@import", "src=\"//", "url("] {
+            assert!(!page.contains(word), "{word}");
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! Event files of TensorBoard: a run's numbers, histograms, pictures and settings, one folder a stage.
+//! Formats: tensorflow/core/lib/io/record_writer.h, tensorflow/core/util/event.proto,
+//! tensorflow/core/framework/summary.proto and tensorboard/plugins/hparams/plugin_data.proto.
+
+use super::loggers::{flat, scalars, settings};
+use super::protobuf::Message;
+use super::run_data::read_json;
+use super::{Follow, Histogram, Line, Told, What};
+use crate::base64;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+
+/// Marks the files that are ours to remove.
+const MARK: &str = ".saltworks";
+
+/// Keeps the event files of one run, which are made of `metrics.jsonl` and `pictures/`.
+pub struct TensorBoard {
+    run: PathBuf,
+    out: PathBuf,
+    follow: Follow,
+    stages: BTreeMap<String, Events>,
+}
+
+impl TensorBoard {
+    /// Of the run in a folder, with files in `out`/STAGE: new ones, of all that was logged so far, once
+    /// [`TensorBoard::update`] is called.
+    pub fn new(run: &Path, out: &Path) -> Self {
+        let follow = Follow::new(&run.join("metrics.jsonl"));
+        Self { run: run.into(), out: out.into(), follow, stages: BTreeMap::new() }
+    }
+
+    /// Adds what was logged since the last call.
+    ///
+    /// # Errors
+    /// Files that cannot be read or written.
+    pub fn update(&mut self) -> io::Result<()> {
+        let Self { run, out, follow, stages } = self;
+        let mut done = Ok(());
+        follow.read(&mut |told| {
+            if done.is_ok() {
+                done = match told {
+                    // Files of steps that are made again go when new ones are begun.
+                    Told::Anew => {
+                        stages.clear();
+                        Ok(())
+                    }
+                    Told::Line(line) => add(run, out, stages, &line),
+                };
+            }
+        })?;
+        done?;
+        for (stage, events) in stages {
+            events.pictures(&run.join("pictures").join(format!("{stage}.json")))?;
+            events.file.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Adds the rest, and to each stage that it ended.
+    ///
+    /// # Errors
+    /// As [`TensorBoard::update`].
+    pub fn finish(&mut self) -> io::Result<()> {
+        self.update()?;
+        for events in self.stages.values_mut() {
+            let end = Message::default().integer(1, 1).double(2, events.time);
+            events.hparams("_hparams_/session_end_info", 4, end)?;
+            events.file.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Whether nothing was logged so far.
+    pub fn is_empty(&self) -> bool {
+        self.stages.is_empty()
+    }
+}
+
+fn add(
+    run: &Path,
+    out: &Path,
+    stages: &mut BTreeMap<String, Events>,
+    line: &Line,
+) -> io::Result<()> {
+    if !stages.contains_key(&line.stage) {
+        let events = Events::begin(run, out, line)?;
+        stages.insert(line.stage.clone(), events);
+    }
+    match stages.get_mut(&line.stage) {
+        Some(events) => events.line(line),
+        None => Ok(()),
+    }
+}
+
+/// The event file of one stage.
+struct Events {
+    file: BufWriter<File>,
+    /// Of the last line.
+    time: f64,
+    /// Step of the pictures that are in the file.
+    pictured: Option<u64>,
+}
+
+impl Events {
+    /// Begins a file in place of those that an earlier process left.
+    fn begin(run: &Path, out: &Path, line: &Line) -> io::Result<Self> {
+        let Line { stage, unix_seconds, .. } = line;
+        if !recipe_names(run, stage)? {
+            // Names of folders come from recipes alone, where they were checked.
+            return Err(io::Error::other(format!("metrics.jsonl tells of a stage {stage:?}")));
+        }
+        let folder = out.join(stage);
+        fs::create_dir_all(&folder)?;
+        remove(&folder)?;
+        let time = unix_seconds.unwrap_or_default();
+        let (seconds, process) = (time as u64, std::process::id());
+        let path = folder.join(format!("events.out.tfevents.{seconds:010}.{process}{MARK}"));
+        let file = File::options().create_new(true).write(true).open(path)?;
+        let mut events = Self { file: BufWriter::new(file), time, pictured: None };
+        events.record(Message::default().double(1, time).text(3, "brain.Event:2"))?;
+        events.settings(run, stage)?;
+        Ok(events)
+    }
+
+    /// One record: length, data, and a checksum of each.
+    fn record(&mut self, message: Message) -> io::Result<()> {
+        let data = message.bytes();
+        let length = (data.len() as u64).to_le_bytes();
+        self.file.write_all(&length)?;
+        self.file.write_all(&masked(&length).to_le_bytes())?;
+        self.file.write_all(&data)?;
+        self.file.write_all(&masked(&data).to_le_bytes())
+    }
+
+    /// An event with these values.
+    fn event(&mut self, step: u64, values: impl Iterator<Item = Message>) -> io::Result<()> {
+        let summary = values.fold(Message::default(), |summary, value| summary.message(1, value));
+        let event = Message::default().double(1, self.time).integer(2, step).message(5, summary);
+        self.record(event)
+    }
+
+    fn line(&mut self, line: &Line) -> io::Result<()> {
+        self.time = line.unix_seconds.unwrap_or(self.time);
+        let mut values: Vec<_> = scalars(line)
+            .into_iter()
+            .map(|(name, value)| value_of(&name).float(2, value as f32))
+            .collect();
+        if let What::Probe(probe) = &line.what {
+            let histograms = probe.histograms.iter();
+            values.extend(histograms.map(|(name, of)| value_of(name).message(5, histogram(of))));
+        }
+        if values.is_empty() { Ok(()) } else { self.event(line.step, values.into_iter()) }
+    }
+
+    /// Adds pictures that are newer than those in the file.
+    fn pictures(&mut self, path: &Path) -> io::Result<()> {
+        let found = read_json(path);
+        let step = found["step"].as_u64();
+        if step.is_none() || step == self.pictured {
+            return Ok(());
+        }
+        self.pictured = step;
+        let list = |name: &str| found[name].as_array().cloned().unwrap_or_default();
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let mut shown: Vec<(String, Option<String>)> = Vec::new();
+        for (place, image) in list("images").iter().enumerate() {
+            shown.push((format!("original/{place}"), text(&image["png"])));
+        }
+        for (place, made) in list("reconstructions").iter().enumerate() {
+            for kind in ["masked", "predicted", "composite"] {
+                shown.push((format!("{kind}/{place}"), text(&made[kind])));
+            }
+        }
+        for (place, drawn) in list("pca").iter().enumerate() {
+            shown.push((format!("patch_pca/{place}"), text(drawn)));
+        }
+        let values = shown.into_iter().filter_map(|(name, png)| {
+            image(&base64::decode(&png?)).map(|image| value_of(&name).message(4, image))
+        });
+        self.event(step.unwrap_or_default(), values)
+    }
+
+    /// Settings of the stage and the numbers to compare it by.
+    fn settings(&mut self, run: &Path, stage: &str) -> io::Result<()> {
+        let settings = flat(&settings_of(run, stage)?);
+        let metrics = ["probe/knn_mean", "probe/linear_mean", "probe/loss", "loss"];
+        let metrics =
+            metrics.map(|tag| Message::default().message(1, Message::default().text(2, tag)));
+        let (mut experiment, mut session) = (Message::default(), Message::default());
+        for (name, value) in &settings {
+            // STRING, BOOL, FLOAT64
+            let kind = if value.is_string() { 1 } else { 3 - u64::from(value.is_boolean()) };
+            experiment = experiment.message(4, Message::default().text(1, name).integer(3, kind));
+            let entry = Message::default().text(1, name).message(2, json_value(value));
+            session = session.message(1, entry);
+        }
+        let experiment = metrics.into_iter().fold(experiment, |all, metric| all.message(5, metric));
+        let session = session.text(4, stage).double(5, self.time);
+        self.hparams("_hparams_/experiment", 2, experiment)?;
+        self.hparams("_hparams_/session_start_info", 3, session)
+    }
+
+    fn hparams(&mut self, tag: &str, field: u32, content: Message) -> io::Result<()> {
+        let content = Message::default().message(field, content);
+        let plugin = Message::default().text(1, "hparams").text(2, content.bytes());
+        let metadata = Message::default().message(1, plugin);
+        self.event(0, [value_of(tag).message(9, metadata)].into_iter())
+    }
+}
+
+fn recipe_names(run: &Path, stage: &str) -> io::Result<bool> {
+    Ok(settings(run)?.1.stage.iter().any(|known| known.name == stage))
+}
+
+/// The recipe with one stage, as `stage`.
+fn settings_of(run: &Path, stage: &str) -> io::Result<Map<String, Value>> {
+    let (mut settings, recipe) = settings(run)?;
+    let own = recipe.stage.iter().find(|known| known.name == stage);
+    let own = own.and_then(|own| serde_json::to_value(own).ok()).unwrap_or_default();
+    settings.insert("stage".into(), own);
+    Ok(settings)
+}
+
+/// Removes event files of ours from a stage's folder.
+///
+/// # Errors
+/// A file that cannot be removed.
+fn remove(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("events.out.tfevents.") && name.ends_with(MARK) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what this made in `out`: files of ours, and folders that are empty then.
+///
+/// # Errors
+/// A file that cannot be removed.
+pub fn remove_events(out: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(out).into_iter().flatten() {
+        let folder = entry?.path();
+        if folder.is_dir() {
+            remove(&folder)?;
+            let _ = fs::remove_dir(folder);
+        }
+    }
+    let _ = fs::remove_dir(out);
+    Ok(())
+}
+
+/// A Summary.Value of this tag.
+fn value_of(tag: &str) -> Message {
+    Message::default().text(1, tag)
+}
+
+/// google.protobuf.Value
+fn json_value(value: &Value) -> Message {
+    match value {
+        Value::Bool(yes) => Message::default().integer(4, u64::from(*yes)),
+        Value::Number(number) => Message::default().double(2, number.as_f64().unwrap_or(f64::NAN)),
+        Value::String(text) => Message::default().text(3, text),
+        other => Message::default().text(3, other.to_string()),
+    }
+}
+
+/// HistogramProto. Sums are those of the bins' centres: the values are not kept.
+fn histogram(of: &Histogram) -> Message {
+    let bounds = |place: usize| f64::from(of.edges.get(place).copied().unwrap_or_default());
+    let count = |place: usize| of.counts[place] as f64;
+    let bins = 0..of.counts.len();
+    let sum = |power: i32| -> f64 {
+        let centre = |bin: usize| 0.5 * (bounds(bin) + bounds(bin + 1));
+        bins.clone().map(|bin| count(bin) * centre(bin).powi(power)).sum()
+    };
+    Message::default()
+        .double(1, bounds(0))
+        .double(2, bounds(of.counts.len()))
+        .double(3, bins.clone().map(count).sum())
+        .double(4, sum(1))
+        .double(5, sum(2))
+        .doubles(6, bins.clone().map(|bin| bounds(bin + 1)))
+        .doubles(7, bins.clone().map(count))
+}
+
+/// Summary.Image of a PNG file, whose first chunk tells its size (PNG, 11.2.1).
+fn image(png: &[u8]) -> Option<Message> {
+    let number = |at: usize| {
+        let bytes = png.get(at..at + 4)?;
+        Some(u64::from(u32::from_be_bytes(bytes.try_into().ok()?)))
+    };
+    let (width, height) = (number(16)?, number(20)?);
+    let grey = png.get(25)? & 2 == 0;
+    let channels = if grey { 1 } else { 3 };
+    Some(Message::default().integer(1, height).integer(2, width).integer(3, channels).text(4, png))
+}
+
+/// The checksum as TFRecord has it: rotated, and moved by a number, so that checksums of data that
+/// holds checksums do not go wrong.
+fn masked(data: &[u8]) -> u32 {
+    crc32c(data).rotate_right(15).wrapping_add(0xA282_EAD8)
+}
+
+/// CRC-32C (Castagnoli; RFC 3720, appendix B.4).
+fn crc32c(data: &[u8]) -> u32 {
+    const TABLE: [u32; 256] = {
+        let mut table = [0; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            let mut sum = byte as u32;
+            let mut bit = 0;
+            while bit < 8 {
+                sum = if sum & 1 == 1 { sum >> 1 ^ 0x82F6_3B78 } else { sum >> 1 };
+                bit += 1;
+            }
+            table[byte] = sum;
+            byte += 1;
+        }
+        table
+    };
+    !data.iter().fold(!0, |sum: u32, &byte| sum >> 8 ^ TABLE[usize::from(sum as u8 ^ byte)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checksums_are_those_of_the_rfc() {
+        assert_eq!(crc32c(&[0; 32]), 0x8A91_36AA);
+        assert_eq!(crc32c(&[0xFF; 32]), 0x62A8_AB43);
+        assert_eq!(crc32c(&(0..32).collect::<Vec<u8>>()), 0x46DD_794E);
+        assert_eq!(crc32c(b"123456789"), 0xE306_9283);
+    }
+
+    #[test]
+    fn nothing_that_is_no_png_is_an_image() {
+        assert!(image(b"").is_none() && image(&[0; 25]).is_none());
+    }
+}

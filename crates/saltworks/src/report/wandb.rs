@@ -1,0 +1,271 @@
+//! An offline run of Weights & Biases, which `wandb sync` sends later: one file of records, in blocks as
+//! LevelDB's log (github.com/google/leveldb, doc/log_format.md) with a head of its own.
+//! Messages: wandb/proto/wandb_internal.proto.
+
+use super::loggers::{scalars, settings};
+use super::protobuf::Message;
+use super::{Follow, Line, Told, What};
+use crate::files::{sha256, write_whole_with};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Makes the file of a run from its `metrics.jsonl`, in a folder of its own in `out`, and again in the
+/// same place where it was made before. Steps are counted through all stages, whose names stand before
+/// those of their numbers. Returns the folder.
+///
+/// # Errors
+/// Files that cannot be read or written, and a run that made no step.
+pub fn write_wandb(run: &Path, out: &Path, finished: bool) -> io::Result<PathBuf> {
+    let mut lines = Vec::new();
+    Follow::new(&run.join("metrics.jsonl")).read(&mut |told| match told {
+        Told::Anew => lines.clear(),
+        Told::Line(line) => lines.push(line),
+    })?;
+    let Some(began) = lines.iter().find_map(|line| line.unix_seconds) else {
+        return Err(io::Error::other("it made no step yet"));
+    };
+    let real = fs::canonicalize(run)?;
+    let id = &sha256(format!("{} {began}", real.display()).as_bytes())[..8];
+    let folder = out.join(format!("offline-run-{}-{id}", date(began)));
+    fs::create_dir_all(folder.join("files"))?;
+    let head = head(run, &real, id, began)?;
+    write_whole_with(&folder.join(format!("run-{id}.wandb")), |file| {
+        let mut log = Log::begin(file)?;
+        log.record(Message::default().message(21, version(id)))?;
+        log.record(Message::default().message(17, head))?;
+        let last = rows(&lines, began, &mut |row| log.record(history(row)))?;
+        let last = Value::Object(last.into_iter().collect());
+        log.record(Message::default().message(3, items(&last, 1)))?;
+        if finished {
+            log.record(Message::default().message(18, Message::default()))?;
+        }
+        Ok(())
+    })?;
+    Ok(folder)
+}
+
+/// HeaderRecord: the oldest program that may read it is that of wandb's own files.
+fn version(id: &str) -> Message {
+    let producer = concat!("saltworks ", env!("CARGO_PKG_VERSION"));
+    let version = Message::default().text(1, producer).text(2, "0.70.0");
+    let info = Message::default().text(1, id);
+    Message::default().message(1, version).message(200, info)
+}
+
+/// RunRecord
+fn head(run: &Path, real: &Path, id: &str, began: f64) -> io::Result<Message> {
+    let (settings, recipe) = settings(run)?;
+    let config = items(&Value::Object(settings), 1);
+    let name = real.file_name().unwrap_or_default().to_string_lossy();
+    let start =
+        Message::default().integer(1, began as u64).integer(2, (began.fract() * 1e9) as u64);
+    let head = Message::default().text(1, id).text(3, "saltworks").message(4, config);
+    let head = head.text(8, name.as_bytes()).message(17, start);
+    Ok(recipe.tags.iter().fold(head, |head, tag| head.text(10, tag)))
+}
+
+/// Members of an object as items, each with its name and its value as JSON.
+fn items(object: &Value, name_field: u32) -> Message {
+    let members = object.as_object().into_iter().flatten();
+    members.fold(Message::default(), |all, (name, value)| {
+        all.message(1, Message::default().text(name_field, name).text(16, value.to_string()))
+    })
+}
+
+/// A row of the history: its step, and its numbers by name.
+type Row = (u64, BTreeMap<String, Value>);
+
+/// Record of a row. Names may hold dots and slashes, so they are paths of one part.
+fn history((step, row): &Row) -> Message {
+    let (items, step) = (items(&json!(row), 2), Message::default().integer(1, *step));
+    Message::default().message(2, items.message(2, step))
+}
+
+/// Tells each row once it is whole; all lines of one step are one row. The last of each number.
+fn rows(
+    lines: &[Line],
+    began: f64,
+    on: &mut dyn FnMut(&Row) -> io::Result<()>,
+) -> io::Result<HashMap<String, Value>> {
+    let (mut last, mut row) = (HashMap::new(), None::<Row>);
+    let (mut before, mut made, mut stage) = (0, 0, "");
+    for line in lines {
+        if line.stage != stage {
+            (before, stage) = (before + made, &line.stage);
+        }
+        made = line.step;
+        let at = before + line.step;
+        if let Some(whole) = row.take_if(|(step, _)| *step != at) {
+            on(&whole)?;
+        }
+        let (_, row) = row.get_or_insert_with(|| (at, BTreeMap::new()));
+        let time = line.unix_seconds.unwrap_or(began);
+        let mut add = |name: String, value: Value| {
+            last.insert(name.clone(), value.clone());
+            row.insert(name, value);
+        };
+        add("_step".into(), at.into());
+        add("_timestamp".into(), time.into());
+        add("_runtime".into(), (time - began).into());
+        for (name, value) in scalars(line) {
+            add(format!("{stage}/{name}"), value.into());
+        }
+        match &line.what {
+            What::Alarm(alarm) => add(format!("{stage}/alarm"), alarm.text.clone().into()),
+            What::Probe(probe) => {
+                for (name, of) in &probe.histograms {
+                    let bins = json!({"_type": "histogram", "bins": of.edges, "values": of.counts});
+                    add(format!("{stage}/{name}"), bins);
+                }
+            }
+            What::Step(_) => {}
+        }
+    }
+    row.map_or(Ok(()), |row| on(&row))?;
+    Ok(last)
+}
+
+/// Seconds of 1970 as `20261124_093000`, in UTC (Howard Hinnant, chrono-compatible low-level date
+/// algorithms, civil_from_days).
+fn date(unix_seconds: f64) -> String {
+    let seconds = unix_seconds.max(0.0) as u64;
+    let (days, second) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let part = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * part + 2) / 5 + 1;
+    let month = if part < 10 { part + 3 } else { part - 9 };
+    let year = year + 400 * era + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}{month:02}{day:02}_{hour:02}{minute:02}{second:02}")
+}
+
+/// Bytes of a block, and of the head of a piece in it.
+const BLOCK: usize = 32_768;
+const HEAD: usize = 7;
+
+/// Records in blocks; one that does not fit goes on in the next.
+struct Log<'a> {
+    file: &'a mut dyn Write,
+    /// Bytes written of the block.
+    filled: usize,
+    records: u64,
+}
+
+impl<'a> Log<'a> {
+    fn begin(file: &'a mut dyn Write) -> io::Result<Self> {
+        file.write_all(b":W&B\xE1\xBE\0")?;
+        Ok(Self { file, filled: HEAD, records: 0 })
+    }
+
+    /// Appends a record, giving it its number.
+    fn record(&mut self, message: Message) -> io::Result<()> {
+        self.records += 1;
+        let data = Message::default().integer(1, self.records).bytes();
+        let data = [data, message.bytes()].concat();
+        let mut rest = data.as_slice();
+        let mut first = true;
+        while first || !rest.is_empty() {
+            if BLOCK - self.filled < HEAD {
+                self.file.write_all(&[0; HEAD][..BLOCK - self.filled])?;
+                self.filled = 0;
+            }
+            let room = (BLOCK - self.filled - HEAD).min(rest.len());
+            let (piece, after) = rest.split_at(room);
+            // Whole, the first of several, one between, the last.
+            let kind = match (first, after.is_empty()) {
+                (true, true) => 1,
+                (true, false) => 2,
+                (false, false) => 3,
+                (false, true) => 4,
+            };
+            self.piece(kind, piece)?;
+            (rest, first) = (after, false);
+        }
+        Ok(())
+    }
+
+    fn piece(&mut self, kind: u8, piece: &[u8]) -> io::Result<()> {
+        let mut sum = crc32fast::Hasher::new();
+        sum.update(&[kind]);
+        sum.update(piece);
+        self.file.write_all(&sum.finalize().to_le_bytes())?;
+        // A piece is shorter than a block.
+        self.file.write_all(&(piece.len() as u16).to_le_bytes())?;
+        self.file.write_all(&[kind])?;
+        self.file.write_all(piece)?;
+        self.filled += HEAD + piece.len();
+        Ok(())
+    }
+}
+
+/// Removes the folders of offline runs of saltworks in `out`.
+///
+/// # Errors
+/// A file that cannot be removed.
+pub fn remove_wandb(out: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(out).into_iter().flatten() {
+        let folder = entry?.path();
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let Some((_, id)) =
+            name.strip_prefix("offline-run-").and_then(|rest| rest.rsplit_once('-'))
+        else {
+            continue;
+        };
+        let file = folder.join(format!("run-{id}.wandb"));
+        if file.is_file() {
+            fs::remove_file(file)?;
+        }
+        // Folders that hold anything else stay.
+        let _ = fs::remove_dir(folder.join("files"));
+        let _ = fs::remove_dir(folder);
+    }
+    let _ = fs::remove_dir(out);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        let dates = [0.0, 951_782_400.0, 1_795_478_330.3, 4_107_542_399.0].map(date);
+        let wanted = ["19700101_000000", "20000229_000000", "20261123_235850", "21000228_235959"];
+        assert_eq!(dates, wanted);
+    }
+
+    #[test]
+    fn records_of_any_length_lie_in_whole_blocks() {
+        let mut file = Vec::new();
+        let mut log = Log::begin(&mut file).unwrap();
+        let lengths = [0, 1, BLOCK - 40, 2 * BLOCK, 3 * BLOCK + 5, 20, BLOCK];
+        for length in lengths {
+            log.record(Message::default().text(19, vec![b'x'; length])).unwrap();
+        }
+        // A reader of its own: joins pieces until a last one.
+        let (mut at, mut found, mut joined) = (HEAD, Vec::new(), 0);
+        while at + HEAD <= file.len() {
+            if BLOCK - at % BLOCK < HEAD {
+                at += BLOCK - at % BLOCK;
+            }
+            let length = usize::from(u16::from_le_bytes([file[at + 4], file[at + 5]]));
+            assert!(at % BLOCK + HEAD + length <= BLOCK);
+            let kind = file[at + 6];
+            joined += length;
+            if kind == 1 || kind == 4 {
+                found.push(joined);
+                joined = 0;
+            }
+            at += HEAD + length;
+        }
+        assert_eq!(found.len(), lengths.len());
+        assert!(
+            found.iter().zip(lengths).all(|(found, length)| (length..length + 10).contains(found))
+        );
+    }
+}

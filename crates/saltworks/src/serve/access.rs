@@ -1,0 +1,147 @@
+//! Who may read: who is on this machine, or knows the token.
+
+use super::http::Request;
+use std::fmt::Write as _;
+use std::io;
+
+/// Name of the cookie that holds the token.
+const COOKIE: &str = "saltworks-token";
+
+/// What a request must show.
+#[derive(Clone, Debug)]
+pub struct Access {
+    token: Option<String>,
+}
+
+/// What becomes of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is answered.
+    Allowed,
+    /// It brought the token in its address: the browser is given a cookie, and the address without it.
+    Enters,
+    /// It is refused, and why.
+    Refused(&'static str),
+}
+
+impl Access {
+    /// Requests that name this machine as theirs; no others, so that no page elsewhere reads through a
+    /// name that it lets point here.
+    pub fn local() -> Self {
+        Self { token: None }
+    }
+
+    /// Requests that show this token.
+    pub fn token(token: &str) -> Self {
+        Self { token: Some(token.to_owned()) }
+    }
+
+    /// A token that nobody guesses: 128 bits of the system's randomness.
+    ///
+    /// # Errors
+    /// A system that gives none.
+    pub fn new_token() -> io::Result<String> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+        Ok(bytes.iter().fold(String::new(), |mut text, byte| {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        }))
+    }
+
+    pub(super) fn verdict(&self, request: &Request) -> Verdict {
+        let Some(token) = &self.token else {
+            return match request.header("host").is_some_and(is_this_machine) {
+                true => Verdict::Allowed,
+                false => Verdict::Refused(
+                    "This page is for its own machine. Ask for http://localhost and the port.",
+                ),
+            };
+        };
+        let bearer = request.header("authorization").and_then(|text| text.strip_prefix("Bearer "));
+        let cookies = request.header("cookie").unwrap_or_default().split("; ");
+        let mut cookies = cookies.filter_map(|cookie| cookie.split_once('='));
+        if bearer.is_some_and(|given| same(given, token))
+            || cookies.any(|(name, given)| name == COOKIE && same(given, token))
+        {
+            return Verdict::Allowed;
+        }
+        match request.query("token") {
+            Some(given) if same(given, token) => Verdict::Enters,
+            _ => Verdict::Refused(
+                "This page needs the token that `saltworks serve` printed: add ?token=... to the address.",
+            ),
+        }
+    }
+
+    /// The header that hands a browser the token.
+    pub(super) fn cookie(&self) -> String {
+        let token = self.token.as_deref().unwrap_or_default();
+        format!("{COOKIE}={token}; HttpOnly; SameSite=Strict; Path=/")
+    }
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    ["localhost", "127.0.0.1", "::1"].contains(&name)
+}
+
+/// In a time that tells nothing of where two tokens differ.
+fn same(given: &str, token: &str) -> bool {
+    let differ = given.bytes().zip(token.bytes()).fold(0, |all, (a, b)| all | (a ^ b));
+    given.len() == token.len() && differ == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(access: &Access, head: &str) -> Verdict {
+        let text = format!("{head}\r\n\r\n");
+        access.verdict(&Request::parse(text.as_bytes()).unwrap().unwrap())
+    }
+
+    #[test]
+    fn without_a_token_only_this_machines_names_are_answered() {
+        let access = Access::local();
+        for host in ["localhost:80", "127.0.0.1", "[::1]:8384"] {
+            let verdict = asked(&access, &format!("GET / HTTP/1.1\r\nHost: {host}"));
+            assert_eq!(verdict, Verdict::Allowed, "{host}");
+        }
+        for host in ["evil.example", "localhost.evil.example:8384", "192.168.0.3", ""] {
+            let verdict = asked(&access, &format!("GET / HTTP/1.1\r\nHost: {host}"));
+            assert!(matches!(verdict, Verdict::Refused(_)), "{host}");
+        }
+        assert!(matches!(asked(&access, "GET / HTTP/1.1"), Verdict::Refused(_)));
+    }
+
+    #[test]
+    fn a_token_may_come_in_the_address_a_header_or_a_cookie() {
+        let access = Access::token("s3cret");
+        let verdict = |head: &str| asked(&access, head);
+        assert_eq!(verdict("GET /run?id=a&token=s3cret HTTP/1.1"), Verdict::Enters);
+        let bearer = "GET / HTTP/1.1\r\nAuthorization: Bearer s3cret";
+        assert_eq!(verdict(bearer), Verdict::Allowed);
+        let cookie = "GET / HTTP/1.1\r\nCookie: a=b; saltworks-token=s3cret";
+        assert_eq!(verdict(cookie), Verdict::Allowed);
+        for head in [
+            "GET / HTTP/1.1\r\nHost: localhost",
+            "GET /?token=s3cre HTTP/1.1",
+            "GET /?token= HTTP/1.1",
+            "GET / HTTP/1.1\r\nCookie: saltworks-token=s3cretx",
+            "GET / HTTP/1.1\r\nAuthorization: s3cret",
+        ] {
+            assert!(matches!(verdict(head), Verdict::Refused(_)), "{head}");
+        }
+    }
+
+    #[test]
+    fn tokens_differ() {
+        let [one, two] = [(); 2].map(|()| Access::new_token().unwrap());
+        assert_eq!((one.len(), one == two), (32, false));
+    }
+}

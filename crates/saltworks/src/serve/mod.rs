@@ -1,0 +1,12 @@
+//! Live pages of all runs under a folder, over HTTP: for one reader or a few, on the same machine or,
+//! with a token, on others.
+
+mod access;
+mod http;
+mod library;
+mod server;
+mod site;
+
+pub use access::Access;
+pub use library::Library;
+pub use server::Server;

@@ -1,0 +1,98 @@
+//! What is found under which address.
+
+use super::access::{Access, Verdict};
+use super::http::{Request, Response};
+use super::library::Library;
+use crate::report::html;
+use serde::Serialize;
+use serde_json::json;
+
+const HTML: &str = "text/html; charset=utf-8";
+const JSON: &str = "application/json";
+const INDEX: &str = include_str!("index.js");
+const NEWS: &str = include_str!("news.js");
+const LIVE: &str = include_str!("live.js");
+/// Runs that a page compares, at most.
+const MOST_COMPARED: usize = 12;
+
+/// The pages and their data.
+pub(super) struct Site {
+    library: Library,
+    access: Access,
+}
+
+/// What a request gets.
+pub(super) enum Answer {
+    Page(Response),
+    /// News of these runs, or of all.
+    Events(Vec<String>),
+}
+
+impl Site {
+    pub(super) fn new(library: Library, access: Access) -> Self {
+        Self { library, access }
+    }
+
+    pub(super) fn version(&self, ids: &[String]) -> u64 {
+        self.library.version(ids)
+    }
+
+    pub(super) fn answer(&self, request: &Request) -> Answer {
+        Answer::Page(match (request.method.as_str(), self.access.verdict(request)) {
+            (_, Verdict::Refused(why)) => Response::text("403 Forbidden", why),
+            ("GET" | "HEAD", verdict) => match self.found(request) {
+                Some(_) if verdict == Verdict::Enters => self.enter(request),
+                Some(answer) => return answer,
+                None => Response::text("404 Not Found", "There is no such page or run."),
+            },
+            _ => Response::text("405 Method Not Allowed", "Only GET and HEAD are answered."),
+        })
+    }
+
+    /// The same address without the token, which the browser keeps.
+    fn enter(&self, request: &Request) -> Response {
+        let mut response = Response::text("303 See Other", "Welcome.");
+        response.headers.push(("Set-Cookie", self.access.cookie()));
+        response.headers.push(("Location", request.without_token()));
+        response
+    }
+
+    fn found(&self, request: &Request) -> Option<Answer> {
+        let id = || request.query("id");
+        let ids = || request.queries("id").map(str::to_owned).collect::<Vec<_>>();
+        Some(Answer::Page(match request.path.as_str() {
+            "/" => page(&json!({"live": true, "rows": self.library.rows()}), INDEX),
+            "/run" => {
+                let ids = ids();
+                let known = (1..=MOST_COMPARED).contains(&ids.len());
+                known.then(|| page(&json!({"live": true, "runs": [], "ids": ids}), LIVE))?
+            }
+            "/api/runs" => as_json(&self.library.rows()),
+            "/api/run" => match self.library.run(id()?)? {
+                Ok(run) => as_json(&run),
+                Err(error) => {
+                    let text = format!("The run cannot be read: {error}.");
+                    Response::text("500 Internal Server Error", &text)
+                }
+            },
+            "/api/pictures" => {
+                Response::ok(JSON, self.library.pictures(id()?, request.query("stage")?)?)
+            }
+            "/events" => return Some(Answer::Events(ids())),
+            // Browsers ask for it; an answer keeps their consoles quiet.
+            "/favicon.ico" => Response::ok("image/x-icon", ""),
+            _ => return None,
+        }))
+    }
+}
+
+fn page(data: &serde_json::Value, script: &str) -> Response {
+    let mut scripts = html::SCRIPTS.to_vec();
+    scripts.extend([NEWS, script]);
+    Response::ok(HTML, html::page(&data.to_string(), &scripts.concat()))
+}
+
+fn as_json(value: &impl Serialize) -> Response {
+    // Numbers and strings: JSON holds them all.
+    Response::ok(JSON, serde_json::to_vec(value).expect("a run as JSON"))
+}

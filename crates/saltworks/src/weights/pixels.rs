@@ -1,0 +1,122 @@
+//! How an encoder wants its pixels: what a file says beside its tensors.
+
+use super::Error;
+use crate::recipe::Normalize;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::path::Path;
+
+/// The key of a file's metadata that holds the [`Normalize`] of training as JSON.
+pub const NORMALIZE_KEY: &str = "normalize";
+
+/// The key of a file's metadata that holds the order of channels: `RGB`, or `grey`.
+pub const CHANNELS_KEY: &str = "channels";
+
+/// The file of transformers' image processors beside a model.
+pub const PREPROCESSOR: &str = "preprocessor_config.json";
+
+/// What metadata say of pixels that were normalised so, of so many channels.
+pub fn pixel_metadata(normalize: &Normalize, channels: usize) -> [(String, String); 2] {
+    // Numbers: JSON holds them all.
+    let numbers = serde_json::to_string(normalize).expect("numbers as JSON");
+    let order = if channels == 1 { "grey" } else { "RGB" };
+    [(NORMALIZE_KEY, numbers), (CHANNELS_KEY, order.to_owned())]
+        .map(|(key, value)| (key.to_owned(), value))
+}
+
+/// What a file's metadata, else transformers' `processor`, say of an encoder of so many channels.
+pub(super) fn normalize(
+    path: &Path,
+    metadata: &HashMap<String, String>,
+    processor: Option<&Value>,
+    channels: usize,
+) -> Result<Option<Normalize>, Error> {
+    let stated = match (metadata.get(NORMALIZE_KEY), processor) {
+        (Some(text), _) => serde_json::from_str(text).map(Some),
+        (None, Some(processor)) => Ok(of_processor(processor)),
+        (None, None) => Ok(None),
+    };
+    let fail = |problem: String| {
+        let advice = "Save it again, or remove the metadata";
+        Error::model(path, format!("its metadata `{NORMALIZE_KEY}` {problem}. {advice}"))
+    };
+    let stated = stated.map_err(|error| fail(format!("is not readable: {error}")))?;
+    let Some(Normalize { mean, std }) = stated else { return Ok(None) };
+    let counted = |list: &[f32]| [1, channels].contains(&list.len());
+    let finite = mean.iter().chain(&std).all(|value| value.is_finite());
+    if !(counted(&mean) && counted(&std) && finite && std.iter().all(|&std| std > 0.0)) {
+        return Err(fail(format!(
+            "is mean {mean:?}, std {std:?}, expected one number or {channels} each, std above 0"
+        )));
+    }
+    Ok(Some(Normalize { mean, std }))
+}
+
+/// Of transformers' ViTImageProcessor: bytes times `rescale_factor`, less the mean, over the deviation.
+fn of_processor(processor: &Value) -> Option<Normalize> {
+    let numbers = |key: &str| -> Option<Vec<f32>> {
+        let list = processor.get(key)?.as_array()?.iter();
+        list.map(|number| number.as_f64().map(|number| number as f32)).collect()
+    };
+    let factor = processor.get("rescale_factor").map_or(Some(1.0 / 255.0), Value::as_f64)?;
+    let does = |key: &str| processor.get(key).is_none_or(|value| value.as_bool() == Some(true));
+    if !does("do_rescale") || (factor * 255.0 - 1.0).abs() > 1e-6 {
+        return None;
+    }
+    if !does("do_normalize") {
+        return Some(Normalize { mean: vec![0.0], std: vec![1.0] });
+    }
+    Some(Normalize { mean: numbers("image_mean")?, std: numbers("image_std")? })
+}
+
+/// transformers' image processor for images of [height, width] pixels with this normalisation.
+pub fn processor(
+    normalize: &Normalize,
+    [height, width]: [usize; 2],
+    channels: usize,
+) -> serde_json::Value {
+    let each = |list: &[f32]| -> Vec<f32> { (0..channels).map(|c| list[c % list.len()]).collect() };
+    json!({
+        "do_normalize": true,
+        "do_rescale": true,
+        "do_resize": true,
+        "image_mean": each(&normalize.mean),
+        "image_processor_type": "ViTImageProcessor",
+        "image_std": each(&normalize.std),
+        "resample": 3,
+        "rescale_factor": 1.0 / 255.0,
+        "size": {"height": height, "width": width},
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Option<Normalize>, Error> {
+        let metadata = [(NORMALIZE_KEY.to_owned(), text.to_owned())].into();
+        normalize(Path::new("f"), &metadata, None, 3)
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let normalize = Normalize { mean: vec![0.485, 0.456, 0.406], std: vec![0.25] };
+        let [(key, text), (_, order)] = pixel_metadata(&normalize, 3);
+        assert_eq!((key.as_str(), order.as_str()), ("normalize", "RGB"));
+        assert_eq!(text, r#"{"mean":[0.485,0.456,0.406],"std":[0.25]}"#);
+        assert_eq!(read(&text).unwrap(), Some(normalize.clone()));
+        let theirs = processor(&normalize, [32, 32], 3);
+        let read = super::normalize(Path::new("f"), &[].into(), Some(&theirs), 3).unwrap();
+        assert_eq!(read.unwrap().std, [0.25; 3]);
+    }
+
+    #[test]
+    fn numbers_that_are_no_normalisation_are_refused() {
+        for text in ["", "3", r#"{"mean":[0.5,0.5],"std":[1]}"#, r#"{"mean":[0],"std":[0]}"#] {
+            let message = read(text).unwrap_err().to_string();
+            assert!(message.contains("its metadata `normalize`"), "{message}");
+        }
+        let none = normalize(Path::new("f"), &[].into(), None, 3);
+        assert_eq!(none.unwrap(), None);
+    }
+}

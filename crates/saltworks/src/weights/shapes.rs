@@ -1,0 +1,174 @@
+//! Names and shapes of what our models hold, without making any: what a file claims is compared with
+//! what it has before memory is taken.
+
+use super::{Error, Named, fit};
+use crate::model::VitSpec;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Shapes of tensors by name.
+pub(super) type Shapes = BTreeMap<String, Vec<usize>>;
+
+/// Of tensors.
+pub(super) fn of(tensors: &Named) -> Shapes {
+    tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shape().to_vec())).collect()
+}
+
+/// Of an encoder under timm's names. The spec has passed its check.
+pub(super) fn encoder(spec: &VitSpec) -> Shapes {
+    let (width, mut all) = (spec.width, Shapes::new());
+    let [pt, ph, pw] = spec.patch;
+    let patch = match pt {
+        1 => vec![width, spec.channels, ph, pw],
+        _ => vec![width, spec.channels, pt, ph, pw],
+    };
+    let mut add = |name: &str, shape: Vec<usize>| drop(all.insert(name.to_owned(), shape));
+    add("patch_embed.proj.weight", patch);
+    add("patch_embed.proj.bias", vec![width]);
+    add("pos_embed", vec![1, spec.position_rows(), width]);
+    for (name, count) in
+        [("cls_token", usize::from(spec.class_token)), ("reg_token", spec.registers)]
+    {
+        if count > 0 {
+            add(name, vec![1, count, width]);
+        }
+    }
+    for block in 0..spec.depth {
+        let mut add = |name: &str, shape: Vec<usize>| add(&format!("blocks.{block}.{name}"), shape);
+        if spec.layer_scale.is_some() {
+            add("ls1.gamma", vec![width]);
+            add("ls2.gamma", vec![width]);
+        }
+        let head = spec.qk_norm.then_some(width / spec.heads);
+        for (norm, head) in [("attn.q_norm", head), ("attn.k_norm", head)] {
+            for kind in head.iter().flat_map(|_| ["weight", "bias"]) {
+                add(&format!("{norm}.{kind}"), head.into_iter().collect());
+            }
+        }
+    }
+    blocks(&mut all, "", spec.depth, [width, spec.hidden]);
+    linear(&mut all, "norm", &[width]);
+    all
+}
+
+/// Of a predictor or a decoder's transformer from tokens of width `input` to outputs of width `output`.
+fn transformer(prefix: &str, depth: usize, [input, width, output]: [usize; 3]) -> Shapes {
+    let mut all = Shapes::new();
+    linear(&mut all, &format!("{prefix}context_proj"), &[width, input]);
+    blocks(&mut all, prefix, depth, [width, width.saturating_mul(4)]);
+    linear(&mut all, &format!("{prefix}final_norm"), &[width]);
+    linear(&mut all, &format!("{prefix}output_proj"), &[output, width]);
+    all
+}
+
+fn blocks(all: &mut Shapes, prefix: &str, depth: usize, [width, hidden]: [usize; 2]) {
+    for block in 0..depth {
+        let layers: [(&str, &[usize]); 6] = [
+            ("norm1", &[width]),
+            ("attn.qkv", &[width.saturating_mul(3), width]),
+            ("attn.proj", &[width, width]),
+            ("norm2", &[width]),
+            ("mlp.fc1", &[hidden, width]),
+            ("mlp.fc2", &[width, hidden]),
+        ];
+        for (name, shape) in layers {
+            linear(all, &format!("{prefix}blocks.{block}.{name}"), shape);
+        }
+    }
+}
+
+/// A weight of this shape and its bias.
+fn linear(all: &mut Shapes, name: &str, weight: &[usize]) {
+    all.insert(format!("{name}.weight"), weight.to_vec());
+    all.insert(format!("{name}.bias"), vec![weight[0]]);
+}
+
+/// How many blocks there are, counted from the first.
+pub(super) fn depth(shapes: &Shapes, prefix: &str) -> usize {
+    let has = |block: &usize| shapes.contains_key(&format!("{prefix}blocks.{block}.norm1.weight"));
+    (0..).take_while(has).count()
+}
+
+/// Compares a stage's tensors with those of its encoders, `wanted`, and of the predictor or decoder
+/// beside an encoder of the width `width`.
+pub(super) fn fit_stage(
+    path: &Path,
+    tensors: &Named,
+    mut wanted: Shapes,
+    width: usize,
+) -> Result<(), Error> {
+    let found = of(tensors);
+    let first =
+        |name: String| found.get(&name).and_then(|shape| shape.first()).copied().unwrap_or(0);
+    for (owner, prefix) in [("predictor.", "predictor."), ("decoder.", "decoder.transformer.")] {
+        if !found.keys().any(|name| name.starts_with(owner)) {
+            continue;
+        }
+        let inner = first(format!("{prefix}final_norm.weight"));
+        let output = first(format!("{prefix}output_proj.weight"));
+        wanted.extend(transformer(prefix, depth(&found, prefix), [width, inner, output]));
+        let is_decoder = owner == "decoder.";
+        if is_decoder {
+            linear(&mut wanted, "decoder.transformer.query_proj", &[inner, width]);
+        }
+        let token = vec![1, 1, if is_decoder { width } else { inner }];
+        wanted.insert(format!("{owner}mask_token"), token);
+    }
+    fit(path, tensors, &wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mask::Grid;
+    use crate::model::{Encoder, PixelDecoder, Predictor, TransformerSpec};
+    use engine::Module;
+
+    fn shapes(module: &dyn Module, prefix: &str) -> Shapes {
+        let mut all = Shapes::new();
+        module.visit(prefix, &mut |name, parameter| {
+            all.insert(name.to_owned(), parameter.shape().to_vec());
+        });
+        all
+    }
+
+    #[test]
+    fn shapes_are_those_of_the_models() {
+        let plain = VitSpec {
+            width: 24,
+            heads: 2,
+            depth: 3,
+            hidden: 60,
+            ..VitSpec::from_name("vit_tiny_patch16_32").unwrap()
+        };
+        let rich = VitSpec {
+            image: [4, 16, 32],
+            patch: [2, 8, 8],
+            registers: 3,
+            class_token: false,
+            no_embed_class: true,
+            layer_scale: Some(1.0),
+            qk_norm: true,
+            ..plain.clone()
+        };
+        for spec in [plain, rich] {
+            assert_eq!(encoder(&spec), shapes(&Encoder::new(&spec, 0), ""));
+        }
+        let spec = TransformerSpec { width: 12, depth: 2, heads: 2 };
+        let grid = Grid { t: 1, h: 2, w: 2 };
+        let predictor = shapes(&Predictor::new(spec, 24, 20, grid, 0), "predictor");
+        let decoder = shapes(&PixelDecoder::new(spec, 24, 48, grid, 0), "decoder");
+        for whole in [predictor, decoder] {
+            let tensors: Named = whole
+                .iter()
+                .map(|(name, shape)| (name.clone(), engine::Tensor::zeros(shape)))
+                .collect();
+            fit_stage(Path::new("f"), &tensors, Shapes::new(), 24).unwrap();
+            for name in whole.keys() {
+                let mut tensors = tensors.clone();
+                tensors.remove(name);
+                assert!(fit_stage(Path::new("f"), &tensors, Shapes::new(), 24).is_err(), "{name}");
+            }
+        }
+    }
+}

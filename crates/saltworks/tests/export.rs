@@ -1,0 +1,147 @@
+//! `saltworks export` as its user meets it.
+
+mod place;
+
+use place::{Place, assert_refused, saltworks, stderr};
+use saltworks::weights::{Hint, Model};
+use serde_json::Value;
+use std::process::{Command, Output};
+
+fn export(place: &Place, source: &str, to: &str, out: &str, more: &[&str]) -> Command {
+    let mut command = saltworks();
+    command.arg("export").arg(place.path(source)).args(["--to", to, "--out"]).arg(place.path(out));
+    command.args(more);
+    command
+}
+
+fn exported(place: &Place, source: &str, to: &str, out: &str, more: &[&str]) -> Output {
+    let output = export(place, source, to, out, more).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    output
+}
+
+#[test]
+fn a_finished_run_is_exported_from_anywhere_and_without_its_teacher() {
+    let place = Place::with_classes();
+    place.trained("first", &["data.normalize=imagenet"]);
+    let file = place.path("first/teacher/encoder.safetensors");
+    std::fs::copy(&file, place.path("teacher.safetensors")).unwrap();
+    // As one names it from the folder it lies in.
+    let run = place
+        .pretrain("run", &["student.teacher=teacher.safetensors", "data.normalize=imagenet"])
+        .current_dir(place.path("."))
+        .output()
+        .unwrap();
+    assert!(run.status.success(), "{}", stderr(&run));
+    exported(&place, "run", "stable-pretraining", "salt.ckpt", &[]);
+    let salt = Model::open(&place.path("salt.ckpt")).unwrap();
+    salt.check_whole(Hint::default()).unwrap();
+    for part in ["student", "teacher"] {
+        let sizes = salt.sizes(Some(part), Hint::default()).unwrap();
+        assert_eq!((sizes.spec.heads, sizes.guessed), (2, None), "{part}");
+    }
+    let wanted = Model::open(&file).unwrap().encoder(None).unwrap();
+    for (name, tensor) in salt.encoder(Some("teacher")).unwrap() {
+        assert_eq!(tensor.to_vec(), wanted[&name].to_vec(), "{name}");
+    }
+
+    // Another file in its place is not this student's teacher.
+    std::fs::copy(place.path("run/student/encoder.safetensors"), place.path("teacher.safetensors"))
+        .unwrap();
+    let whole = || export(&place, "run", "stable-pretraining", "b.ckpt", &[]);
+    assert_refused(&mut whole(), &["is not the file that taught this student"]);
+    std::fs::remove_file(place.path("teacher.safetensors")).unwrap();
+    assert_refused(&mut whole(), &["teacher.safetensors", "--partial leaves it out"]);
+    let output = exported(&place, "run", "stable-pretraining", "b.ckpt", &["--partial"]);
+    assert!(stderr(&output).contains("without its teacher"), "{}", stderr(&output));
+    exported(&place, "run", "timm", "a.safetensors", &[]);
+    exported(&place, "run", "safetensors", "whole.safetensors", &[]);
+    saltworks::weights::load(&place.path("whole.safetensors")).unwrap();
+}
+
+#[test]
+fn how_pixels_were_normalised_goes_with_the_weights() {
+    let place = Place::with_classes();
+    place.trained("run", &["data.normalize=imagenet"]);
+    let imagenet = [0.485, 0.456, 0.406];
+    let mean =
+        |name: &str| Model::open(&place.path(name)).unwrap().normalize(3).unwrap().unwrap().mean;
+    assert_eq!(mean("run/student/encoder.safetensors"), imagenet);
+    for (to, out) in
+        [("timm", "a.safetensors"), ("facebook", "a.pth"), ("hf", "a"), ("onnx", "a.onnx")]
+    {
+        exported(&place, "run", to, out, &[]);
+    }
+    exported(&place, "run", "stable-pretraining", "a.ckpt", &[]);
+    for name in ["a.safetensors", "a.pth", "a", "a.ckpt"] {
+        assert_eq!(mean(name), imagenet, "{name}");
+    }
+    let graph = place.bytes("a.onnx");
+    for words in ["\"mean\":[0.485,0.456,0.406]", "RGB"] {
+        assert!(memchr::memmem::find(&graph, words.as_bytes()).is_some(), "{words}");
+    }
+    let processor: Value =
+        serde_json::from_slice(&place.bytes("a/preprocessor_config.json")).unwrap();
+    assert_eq!(
+        (&processor["size"]["height"], &processor["do_rescale"]),
+        (&32.into(), &true.into())
+    );
+}
+
+#[test]
+fn what_does_not_fit_is_listed_and_partial_writes_what_is_there() {
+    let place = Place::with_classes();
+    place.trained("run", &[]);
+    let file = saltworks::weights::load(&place.path("run/student/model.safetensors")).unwrap();
+    let save = |name: &str, tensors: &saltworks::weights::Named| {
+        let list: Vec<_> = tensors.clone().into_iter().collect();
+        saltworks::weights::save(&place.path(name), &list, &file.metadata).unwrap();
+    };
+    let mut tensors = file.tensors.clone();
+    tensors.remove("student.blocks.0.attn.qkv.weight");
+    tensors.insert("predictor.extra".to_owned(), engine::Tensor::zeros(&[2]));
+    save("cut.safetensors", &tensors);
+    for to in ["safetensors", "stable-pretraining", "timm"] {
+        let words = "missing blocks.0.attn.qkv.weight";
+        assert_refused(&mut export(&place, "cut.safetensors", to, "out", &[]), &[words]);
+        exported(&place, "cut.safetensors", to, "out", &["--partial", "--overwrite"]);
+        std::fs::remove_file(place.path("out")).unwrap();
+    }
+    tensors = file.tensors.clone();
+    tensors.insert("predictor.extra".to_owned(), engine::Tensor::zeros(&[2]));
+    save("more.safetensors", &tensors);
+    let whole = &mut export(&place, "more.safetensors", "safetensors", "out", &[]);
+    assert_refused(whole, &["unexpected predictor.extra"]);
+    let given = ["--partial", "--size", "64"];
+    assert_refused(&mut export(&place, "run", "timm", "out", &given), &["Leave one out"]);
+    let other = &mut export(&place, "run", "timm", "out", &["--heads", "4"]);
+    assert_refused(other, &["tells of 2 heads"]);
+}
+
+#[test]
+fn a_refused_folder_of_transformers_leaves_nothing_behind() {
+    let place = Place::with_classes();
+    place.trained("run", &[]);
+    let path = place.path("run/student/encoder.safetensors");
+    let file = saltworks::weights::load(&path).unwrap();
+    let mut list: Vec<_> = file.tensors.into_iter().collect();
+    list[0].1 = engine::Tensor::from_vec(vec![1e9; list[0].1.len()], list[0].1.shape());
+    saltworks::weights::save(&place.path("large.safetensors"), &list, &file.metadata).unwrap();
+    let half =
+        export(&place, "large.safetensors", "hf", "hf", &["--dtype", "f16"]).output().unwrap();
+    assert_eq!(half.status.code(), Some(1), "{}", stderr(&half));
+    assert!(!place.path("hf").exists());
+    exported(&place, "large.safetensors", "hf", "hf", &[]);
+}
+
+#[test]
+fn a_run_that_stands_in_the_middle_says_so() {
+    let place = Place::with_classes();
+    place.trained("run", &[]);
+    std::fs::remove_dir_all(place.path("run/student")).unwrap();
+    let output = exported(&place, "run", "timm", "a.safetensors", &[]);
+    assert!(stderr(&output).contains("stage student is not trained yet"), "{}", stderr(&output));
+    std::fs::remove_dir_all(place.path("run/teacher")).unwrap();
+    let none = &mut export(&place, "run", "timm", "b.safetensors", &[]);
+    assert_refused(none, &["holds no trained stage; trained: none"]);
+}

@@ -1,0 +1,186 @@
+//! `saltworks probe` and `saltworks embed`, run on trained encoders and real images.
+
+mod place;
+
+use parquet::file::reader::FileReader as _;
+use parquet::record::{ListAccessor as _, RowAccessor as _};
+use place::{Place, assert_refused, saltworks, stderr};
+use safetensors::SafeTensors;
+use saltworks::data::{Background, open};
+use saltworks::files::write_whole;
+use serde_json::Value;
+use std::fs;
+use std::process::{Command, Output};
+
+fn with(place: &Place, verb: &str, run: &str, arguments: &[&str]) -> Command {
+    let mut command = saltworks();
+    command.arg(verb).arg(place.path(run)).args(arguments).current_dir(place.path("."));
+    command
+}
+
+fn succeeded(mut command: Command) -> Output {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    output
+}
+
+fn json(place: &Place, name: &str) -> Value {
+    serde_json::from_slice(&place.bytes(name)).unwrap()
+}
+
+#[test]
+fn probes_of_a_runs_held_out_images_are_those_the_run_made_itself() {
+    let place = Place::with_classes();
+    place.trained("run", &[]);
+    succeeded(with(&place, "probe", "run", &["--json", "probe.json"]));
+    let rows = json(&place, "run/probes.json");
+    let row = rows.as_array().unwrap().iter().find(|row| row["features"] == "student").unwrap();
+    let found = json(&place, "probe.json");
+    let of = |kind: &str, features: &str| {
+        let probes = found["probes"].as_array().unwrap();
+        let is = |probe: &&Value| probe["kind"] == kind && probe["features"] == features;
+        probes.iter().find(is).unwrap()["report"].clone()
+    };
+    for (kind, features, key) in [
+        ("kNN", "mean", "knn_mean"),
+        ("kNN", "cls", "knn_cls"),
+        ("linear", "mean", "linear_mean"),
+        ("linear", "cls", "linear_cls"),
+    ] {
+        let report = of(kind, features);
+        assert_eq!(report["accuracy"], row[key], "{key}");
+        let [low, high] = [0, 1].map(|i| report["interval"][i].as_f64().unwrap());
+        let accuracy = report["accuracy"].as_f64().unwrap();
+        assert!(low <= accuracy && accuracy <= high && high - low > 0.1, "of 8 images");
+        let confused = report["confusion"].as_array().unwrap().iter();
+        let all: u64 =
+            confused.flat_map(|row| row.as_array().unwrap()).filter_map(Value::as_u64).sum();
+        assert_eq!(all, 8);
+    }
+}
+
+#[test]
+fn an_attentive_probe_learns_from_tokens_kept_or_made_again() {
+    let place = Place::with_classes();
+    place.trained("run", &["teacher.steps=1", "student.steps=1"]);
+    // Tokens stay frozen, so discs are told from stripes by training the probe alone.
+    for (form, memory) in [("vjepa1", "1024"), ("vjepa1", "0"), ("vjepa2", "1024")] {
+        let more =
+            ["--kind", "attentive", "--form", form, "--token-memory", memory, "--batch", "4"];
+        let more = [&more[..], &["--epochs", "12", "--json", "a.json"]].concat();
+        succeeded(with(&place, "probe", "run", &more));
+        let found = json(&place, "a.json");
+        let probe = &found["probes"][0];
+        assert!(probe["report"]["accuracy"].as_f64().unwrap() >= 0.75, "{form} {memory}: {probe}");
+        assert_eq!(probe["settings"]["grid"].as_array().unwrap().len(), 6);
+    }
+}
+
+#[test]
+fn the_way_tokens_are_kept_changes_no_bit_of_an_attentive_probe() {
+    let place = Place::with_classes();
+    place.trained("run", &["teacher.steps=1", "student.steps=1"]);
+    let grid = |memory: &str| {
+        let more =
+            ["--kind", "attentive", "--token-memory", memory, "--epochs", "2", "--json", "a.json"];
+        succeeded(with(&place, "probe", "run", &more));
+        json(&place, "a.json")["probes"][0]["settings"]["grid"].clone()
+    };
+    assert_eq!(grid("1024"), grid("0"));
+}
+
+#[test]
+fn weights_alone_are_probed_on_images_of_ones_choice() {
+    let place = Place::with_classes();
+    place.trained("run", &[]);
+    fs::copy(place.path("run/student/encoder.safetensors"), place.path("vit.safetensors")).unwrap();
+    let photos = place.path("photos");
+    let photos = photos.to_str().unwrap();
+    let more = ["--data", photos, "--kind", "knn,fewshot", "--shots", "1,3", "--k", "3"];
+    let output = succeeded(with(&place, "probe", "vit.safetensors", &more));
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    assert!(text.contains("1-shot") && text.contains("3-shot"), "{text}");
+    assert!(!stderr(&output).contains("normalised as"), "the file tells: {}", stderr(&output));
+    let bytes = place.bytes("vit.safetensors");
+    let tensors = SafeTensors::deserialize(&bytes).unwrap().tensors();
+    write_whole(&place.path("bare.safetensors"), &safetensors::serialize(tensors, None).unwrap())
+        .unwrap();
+    let bare = ["--data", photos, "--kind", "knn", "--k", "3", "--heads", "4"];
+    let output = succeeded(with(&place, "probe", "bare.safetensors", &bare));
+    assert!(stderr(&output).contains("normalised as imagenet"), "{}", stderr(&output));
+    assert_refused(&mut with(&place, "probe", "vit.safetensors", &[]), &["which images", "--data"]);
+    let same = ["--data", photos, "--test", photos];
+    assert_refused(&mut with(&place, "probe", "vit.safetensors", &same), &["both", "--test"]);
+    let many = ["--data", photos, "--kind", "fewshot", "--shots", "99"];
+    assert_refused(&mut with(&place, "probe", "vit.safetensors", &many), &["99"]);
+}
+
+/// A .npy file's header and its 32-bit floats.
+fn npy(bytes: &[u8]) -> (String, Vec<f32>) {
+    assert_eq!(bytes[..8], *b"\x93NUMPY\x01\x00");
+    let length = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    assert!(length.is_multiple_of(64));
+    let values =
+        bytes[length..].chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().unwrap()));
+    (String::from_utf8(bytes[10..length].to_vec()).unwrap(), values.collect())
+}
+
+#[test]
+fn features_are_the_same_in_every_form_of_file() {
+    let place = Place::with_classes();
+    place.trained("run", &[]);
+    for out in ["f.npy", "f.safetensors", "f.parquet"] {
+        succeeded(with(&place, "embed", "run", &["--out", out]));
+    }
+    let (header, mean) = npy(&place.bytes("f.npy"));
+    assert!(header.contains("'shape': (24,32,)"), "{header}");
+    let bytes = place.bytes("f.safetensors");
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let same: Vec<u8> = mean.iter().flat_map(|x| x.to_le_bytes()).collect();
+    assert_eq!(tensors.tensor("mean").unwrap().data(), same);
+    assert_eq!(tensors.tensor("cls").unwrap().shape(), [24, 32]);
+    let labels = tensors.tensor("label").unwrap().data().to_vec();
+    let wanted: Vec<u8> = (0..24_i64).flat_map(|i| (i / 12).to_le_bytes()).collect();
+    assert_eq!(labels, wanted);
+    assert_eq!(place.bytes("f.labels.npy")[128..], wanted);
+    let bytes = bytes::Bytes::from(place.bytes("f.parquet"));
+    let file = parquet::file::serialized_reader::SerializedFileReader::new(bytes).unwrap();
+    let rows: Vec<_> = file.get_row_iter(None).unwrap().map(Result::unwrap).collect();
+    assert_eq!(rows.len(), 24);
+    let photos = open(&place.path("photos"), Background::default()).unwrap();
+    for (i, row) in rows.iter().enumerate() {
+        assert_eq!(row.get_string(0).unwrap(), &photos.stamp(i).name);
+        assert_eq!(row.get_int(1).unwrap(), i as i32 / 12);
+        assert_eq!(row.get_string(2).unwrap(), ["discs", "stripes"][i / 12]);
+        let values = row.get_list(3).unwrap();
+        let values = (0..values.len()).map(|column| values.get_float(column).unwrap());
+        assert_eq!(values.collect::<Vec<_>>(), mean[i * 32..(i + 1) * 32]);
+    }
+}
+
+#[test]
+fn an_image_that_cannot_be_read_leaves_its_row_empty_and_moves_no_other() {
+    let place = Place::with_classes();
+    place.trained("run", &[]);
+    succeeded(with(&place, "embed", "run", &["--out", "whole.npy"]));
+    place.cut("photos/stripes/0.jpg");
+    let set = ["--out", "f.npy", "--data", "photos"];
+    let output = succeeded(with(&place, "embed", "run", &set));
+    assert!(stderr(&output).contains("0.jpg"), "{}", stderr(&output));
+    let (whole, some) = (npy(&place.bytes("whole.npy")).1, npy(&place.bytes("f.npy")).1);
+    assert!(some[12 * 32..13 * 32].iter().all(|x| x.is_nan()));
+    assert_eq!(some.iter().filter(|x| x.is_nan()).count(), 32);
+    assert_eq!(some[..12 * 32], whole[..12 * 32], "the discs are where they were");
+}
+
+#[test]
+fn files_that_would_be_replaced_or_cannot_be_are_told() {
+    let place = Place::with_classes();
+    place.trained("run", &[]);
+    place.text("there.npy", "mine");
+    assert_refused(&mut with(&place, "embed", "run", &["--out", "there.npy"]), &["--overwrite"]);
+    assert_eq!(place.bytes("there.npy"), b"mine");
+    assert_refused(&mut with(&place, "embed", "run", &["--out", "f.csv"]), &[".npy", ".parquet"]);
+    let both = ["--out", "f.npy", "--features", "mean,cls"];
+    assert_refused(&mut with(&place, "embed", "run", &both), &[".safetensors"]);
+}

@@ -1,0 +1,223 @@
+//! report.html and `saltworks serve`, of real runs.
+
+mod place;
+
+use place::{Place, assert_refused, saltworks, stderr};
+use serde_json::Value;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+/// The data inside a page.
+fn data(page: &str) -> Value {
+    let (_, rest) = page.split_once("id=\"data\">").unwrap();
+    serde_json::from_str(rest.split_once("</script>").unwrap().0).unwrap()
+}
+
+#[test]
+fn a_run_leaves_a_report_with_all_its_curves() {
+    let place = Place::with_classes();
+    place.trained("run", &["tags=[\"one\", \"</script>\"]"]);
+    let page = String::from_utf8(place.bytes("run/report.html")).unwrap();
+    let runs = data(&page);
+    let run = &runs["runs"][0];
+    assert_eq!((&run["status"], &run["tags"][1]), (&"finished".into(), &"</script>".into()));
+    for stage in 0..2 {
+        let stage = &run["stages"][stage];
+        assert_eq!(stage["series"]["step"].as_array().unwrap().len(), 3);
+        let probes = stage["probes"].as_array().unwrap();
+        assert_eq!((&probes[0]["step"], &probes[probes.len() - 1]["step"]), (&0.into(), &3.into()));
+    }
+    assert_eq!(run["table"].as_array().unwrap().len(), 4);
+    // Made anew by hand it tells the same.
+    let output = saltworks().arg("report").arg(place.path("run")).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let again = data(&String::from_utf8(place.bytes("run/report.html")).unwrap());
+    assert_eq!(again["runs"][0]["stages"], run["stages"]);
+}
+
+#[test]
+fn a_run_without_a_report_is_the_same_run() {
+    let place = Place::with_classes();
+    place.trained("with", &[]);
+    place.trained("without", &["log.report=false"]);
+    assert!(!place.path("without/report.html").exists());
+    let file = "student/model.safetensors";
+    assert_eq!(place.bytes(&format!("with/{file}")), place.bytes(&format!("without/{file}")));
+}
+
+#[test]
+fn several_runs_are_compared_in_one_file_and_no_run_is_told() {
+    let place = Place::with_classes();
+    place.trained("a", &["student.steps=1"]);
+    place.trained("b", &["student.steps=2"]);
+    let report = |more: &[&str]| {
+        let mut command = saltworks();
+        command.arg("report").args(more).current_dir(place.path("."));
+        command
+    };
+    assert!(report(&["a", "b", "--out", "ab.html"]).output().unwrap().status.success());
+    let page = String::from_utf8(place.bytes("ab.html")).unwrap();
+    assert_eq!(data(&page)["runs"].as_array().unwrap().len(), 2);
+    assert_refused(&mut report(&["a", "b"]), &["--out"]);
+    assert_refused(&mut report(&["photos"]), &["recipe.toml"]);
+}
+
+/// A server that ends with its test.
+struct Server {
+    process: Child,
+    address: String,
+    /// What it printed: the address to open.
+    printed: String,
+}
+
+impl Server {
+    fn start(place: &Place, more: &[&str]) -> Self {
+        let mut command = saltworks();
+        command.arg("serve").arg(place.path(".")).args(["--port", "0"]).args(more);
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut printed = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut printed).unwrap();
+        let address = printed.trim().trim_start_matches("http://").split('/').next().unwrap();
+        let port = address.rsplit(':').next().unwrap();
+        let address = format!("127.0.0.1:{port}");
+        Self { process, address, printed }
+    }
+
+    fn ask(&self, head: &str) -> String {
+        let mut stream = self.send(head);
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    fn send(&self, head: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.write_all(format!("{head}\r\n\r\n").as_bytes()).unwrap();
+        stream
+    }
+
+    fn get(&self, path: &str) -> String {
+        self.ask(&format!("GET {path} HTTP/1.1\r\nHost: localhost"))
+    }
+
+    fn json(&self, path: &str) -> Value {
+        let answer = self.get(path);
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200"), "{path}: {head}");
+        serde_json::from_str(body).unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn runs_are_served_and_nothing_else() {
+    let place = Place::with_classes();
+    place.trained("sweep/a", &["tags=[\"x\"]"]);
+    place.text("secret.json", "{}");
+    let server = Server::start(&place, &[]);
+    let rows = server.json("/api/runs");
+    assert_eq!(rows.as_array().unwrap().len(), 1);
+    assert_eq!((&rows[0]["id"], &rows[0]["status"]), (&"sweep/a".into(), &"finished".into()));
+    assert_eq!((&rows[0]["tags"][0], &rows[0]["step"]), (&"x".into(), &3.into()));
+    let run = server.json("/api/run?id=sweep%2Fa");
+    assert_eq!(run["stages"][1]["series"]["step"].as_array().unwrap().len(), 3);
+    assert_eq!(data(&server.get("/"))["rows"], rows);
+    assert_eq!(data(&server.get("/run?id=sweep/a"))["ids"][0], "sweep/a");
+    for path in [
+        "/secret.json",
+        "/../secret.json",
+        "/api/run?id=..",
+        "/api/run",
+        "/api/run?id=sweep",
+        "/api/pictures?id=sweep/a&stage=../../secret",
+        "/run",
+    ] {
+        assert!(server.get(path).starts_with("HTTP/1.1 404"), "{path}");
+    }
+    let status = |head: &str| server.ask(head)[..12].to_owned();
+    assert_eq!(status("GET / HTTP/1.1\r\nHost: evil.example"), "HTTP/1.1 403");
+    assert_eq!(status("POST / HTTP/1.1\r\nHost: localhost"), "HTTP/1.1 405");
+    assert_eq!(status("nonsense"), "HTTP/1.1 400");
+    let head = server.ask("HEAD / HTTP/1.1\r\nHost: localhost");
+    assert!(head.starts_with("HTTP/1.1 200") && head.ends_with("\r\n\r\n"), "{head}");
+}
+
+#[test]
+fn pages_are_told_while_a_run_goes_on() {
+    let place = Place::with_classes();
+    let server = Server::start(&place, &[]);
+    let mut news = BufReader::new(server.send("GET /events HTTP/1.1\r\nHost: localhost"));
+    let mut next = || {
+        let mut line = String::new();
+        while !line.starts_with("data: ") {
+            line.clear();
+            assert_ne!(news.read_line(&mut line).unwrap(), 0, "the stream ended");
+        }
+        line["data: ".len()..].trim().parse::<u64>().unwrap()
+    };
+    let first = next();
+    let mut run =
+        place.pretrain("run", &["student.steps=1000000"]).stderr(Stdio::null()).spawn().unwrap();
+    let begun = Instant::now();
+    let mut seen = Vec::new();
+    while seen.len() < 3 && begun.elapsed() < Duration::from_secs(60) {
+        assert!(next() > first, "numbers grow");
+        let rows = server.json("/api/runs");
+        let step = rows[0]["step"].as_u64().filter(|_| rows[0]["status"] == "training");
+        if let Some(step) = step.filter(|step| !seen.contains(step) && *step > 0) {
+            seen.push(step);
+        }
+    }
+    run.kill().unwrap();
+    run.wait().unwrap();
+    assert!(seen.len() == 3 && seen.is_sorted(), "{seen:?}");
+    let begun = Instant::now();
+    while server.json("/api/runs")[0]["status"] != "stopped" {
+        assert!(begun.elapsed() < Duration::from_secs(20), "a killed run is told to be stopped");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    fs::remove_dir_all(place.path("run")).unwrap();
+    while !server.json("/api/runs").as_array().unwrap().is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(40), "a removed run is gone");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+#[test]
+fn other_machines_need_the_token() {
+    let place = Place::with_classes();
+    let server = Server::start(&place, &["--host", "0.0.0.0"]);
+    let (_, token) = server.printed.trim().split_once("?token=").unwrap();
+    assert!(server.get("/").starts_with("HTTP/1.1 403"));
+    let entered = server.get(&format!("/api/runs?token={token}"));
+    assert!(entered.starts_with("HTTP/1.1 303") && entered.contains("Location: /api/runs\r\n"));
+    let cookie = entered.split("Set-Cookie: ").nth(1).unwrap().split(';').next().unwrap();
+    let answer = server.ask(&format!("GET /api/runs HTTP/1.1\r\nHost: other\r\nCookie: {cookie}"));
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("[]"), "{answer}");
+    let mut short = saltworks();
+    short.arg("serve").arg(place.path(".")).args(["--token", "abc"]);
+    assert_refused(&mut short, &["token", "8 or more"]);
+}
+
+#[test]
+fn what_cannot_be_served_is_told() {
+    let place = Place::with_classes();
+    let server = Server::start(&place, &[]);
+    let port = server.address.rsplit(':').next().unwrap();
+    let mut taken = saltworks();
+    taken.arg("serve").arg(place.path(".")).args(["--port", port]);
+    assert_refused(&mut taken, &[port, "--port"]);
+    let mut missing = saltworks();
+    missing.arg("serve").arg(place.path("nothing"));
+    assert_refused(&mut missing, &["nothing", "pretrain"]);
+}
