@@ -111,6 +111,10 @@ fn weights_alone_are_probed_on_images_of_ones_choice() {
     assert_refused(&mut with(&place, "probe", "vit.safetensors", &[]), &["which images", "--data"]);
     let same = ["--data", photos, "--test", photos];
     assert_refused(&mut with(&place, "probe", "vit.safetensors", &same), &["both", "--test"]);
+    let usual = ["--data", photos, "--kind", "fewshot"];
+    let text = succeeded(with(&place, "probe", "vit.safetensors", &usual)).stdout;
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("5-shot") && !text.contains("10-shot"), "of 10 images a class: {text}");
     let many = ["--data", photos, "--kind", "fewshot", "--shots", "99"];
     assert_refused(&mut with(&place, "probe", "vit.safetensors", &many), &["99"]);
 }

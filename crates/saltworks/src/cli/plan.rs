@@ -208,7 +208,7 @@ fn split(stage: &Planned<'_>, all: f64) -> String {
     let whole = format!("{:<20} {:>5.1} %", stage.stage.name, 100.0 * paper(stage) / all);
     let Some(teacher) = &stage.cost.teacher else { return whole };
     let reading = teacher.paper_flops * stage.images() as f64;
-    format!("{whole}, of which its teacher's latents {:.1}", 100.0 * reading / all)
+    format!("{whole}, of which its teacher's latents {:.1} %", 100.0 * reading / all)
 }
 
 fn show_stage(planned: &Planned<'_>) {

@@ -35,8 +35,17 @@ impl TensorBoard {
     /// Adds what was logged since the last call.
     ///
     /// # Errors
-    /// Files that cannot be read or written.
+    /// Files that cannot be read or written: the next call begins new ones.
     pub fn update(&mut self) -> io::Result<()> {
+        let added = self.add();
+        if added.is_err() {
+            // A record may be half written.
+            *self = Self::new(&self.run, &self.out);
+        }
+        added
+    }
+
+    fn add(&mut self) -> io::Result<()> {
         let Self { run, out, follow, stages } = self;
         let mut done = Ok(());
         follow.read(&mut |told| {

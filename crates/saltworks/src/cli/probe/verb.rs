@@ -13,6 +13,7 @@ use crate::recipe::Data;
 use crate::report::{Count, Waiting, note};
 use crate::train::Stop;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -61,7 +62,7 @@ pub(in crate::cli) struct Arguments {
     /// Attentive: MiB that the tokens of all images may take; larger sets are encoded again each epoch.
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     token_memory: u64,
-    /// Few-shot: images of each class (default: 1,2,5,10).
+    /// Few-shot: images of each class (default: those of 1,2,5,10 that every class has).
     #[arg(long, value_delimiter = ',')]
     shots: Vec<usize>,
     /// Few-shot: choices of images for each (default: 5).
@@ -282,7 +283,7 @@ impl Judge<'_> {
                 found.push(linear(pooled, &asked)?);
             }
             if kinds.contains(&Kind::Fewshot) {
-                let options = self.arguments.few_shot();
+                let options = self.arguments.few_shot(&pooled.train);
                 let few = eval::few_shot(&pooled.train, &pooled.test, &options, &asked)?;
                 few_shot.extend(few.into_iter().map(|few| (name, few)));
             }
@@ -395,9 +396,13 @@ fn linear(pooled: &Pooled, stop: eval::Asked<'_>) -> Result<Found, Failure> {
 }
 
 impl Arguments {
-    fn few_shot(&self) -> FewShotOptions {
+    fn few_shot(&self, train: &Features) -> FewShotOptions {
         let default = FewShotOptions::default();
-        let shots = if self.shots.is_empty() { default.shots } else { self.shots.clone() };
+        let mut sizes = BTreeMap::new();
+        train.labels.iter().for_each(|label| *sizes.entry(label).or_insert(0) += 1);
+        let least: usize = sizes.into_values().min().unwrap_or(0);
+        let usual = || default.shots.iter().copied().filter(|&shots| shots <= least).collect();
+        let shots = if self.shots.is_empty() { usual() } else { self.shots.clone() };
         FewShotOptions { shots, draws: self.draws.unwrap_or(default.draws), seed: self.seed }
     }
 

@@ -142,6 +142,8 @@ const zip = (xs, ys) => xs.map((x, i) => [x, ys[i]]).filter(([, y]) => isNumber(
 const probePoints = (stage, key) => zip(stage.probes.map((p) => p.step), stage.probes.map((p) => p[key]));
 const logButton = () => el('button', { 'aria-pressed': String(!!chosen.log), onclick: () => choose('log', !chosen.log) }, 'log');
 const many = (x) => number(x, 9);
+/** A share at an axis: 45 %, 47.5 %. */
+const tick = (share) => `${Number((100 * share).toFixed(2))} %`;
 
 function curves(run, stage) {
   if (!stage) return [el('h2', {}, 'Curves'), el('p.soft', {}, 'No step was made yet.')];
@@ -157,7 +159,7 @@ function curves(run, stage) {
       lineChart({ title: 'Loss', x, y: { log: chosen.log }, extra: logButton(), series: [
         { name: s.width > 1 ? `training, mean of ${s.width} steps and range` : 'training', colour: 0, points: train, band: s.width > 1 ? s.step.map((v, i) => [v, s.loss_min[i], s.loss_max[i]]) : null },
         { name: 'held-out images, fixed masks', colour: 1, marker: 'square', points: held }] }),
-      lineChart({ title: 'Accuracy of frozen features', x, y: { format: (v) => percent(v, 0), exact: percent }, note: few, series: accuracy }),
+      lineChart({ title: 'Accuracy of frozen features', x, y: { format: tick, exact: percent }, note: few, series: accuracy }),
       probe('Directions in use', [['rank_me', 'RankMe'], ['lidar', 'LiDAR']], { min: 0 }),
       probe('Spread of features', [['feature_std', 'feature std (0: collapsed, 1: all directions alike)']], { min: 0 }),
       one('Learning rate', 'lr', 'learning rate', { min: 0 }),
@@ -180,7 +182,7 @@ function foretell(run, stage) {
     return scatter({
       title: f ? `${name}: R² ${f.r_squared.toFixed(3)}` : name,
       note: f ? `${f.n} probes; least squares.` : `${points.length} probes: a line needs three that differ.`,
-      groups: [{ name: metric, colour: 0, points, fit: f }], x: { label: name.toLowerCase() }, y: { format: (v) => percent(v, 0) }, height: 280,
+      groups: [{ name: metric, colour: 0, points, fit: f }], x: { label: name.toLowerCase() }, y: { format: tick }, height: 280,
     });
   });
   return [
@@ -229,7 +231,10 @@ function about(run) {
 
 function comparison(runs) {
   const names = [...new Set(runs.flatMap((r) => r.stages.map((s) => s.name)))];
-  const stage = names.includes(chosen.stage) ? chosen.stage : names.at(-1);
+  // The last of those that most runs have.
+  const having = (name) => runs.filter((r) => r.stages.some((s) => s.name === name)).length;
+  const usual = names.reduce((best, name) => (best && having(best) > having(name) ? best : name), null);
+  const stage = names.includes(chosen.stage) ? chosen.stage : usual;
   const of = runs.map((run) => ({ run, stage: run.stages.find((s) => s.name === stage) })).filter((o) => o.stage);
   const light = of.map((o) => [o.run.name, o.stage.step, o.stage.probes.length]);
   return [
@@ -253,9 +258,9 @@ function compareCurves(of, names, stage) {
     el('div.row', { style: 'margin-bottom:10px' }, switcher('metric', METRICS.filter(([k]) => has(k)), metric, 'accuracy')),
     el('div.grid', {},
       lineChart({ title: 'Training loss', x, y: { log: chosen.log }, extra: logButton(), series: each((s) => zip(s.series.step, s.series.loss)) }),
-      probe(`Accuracy: ${metricName(metric)}`, metric, { format: (v) => percent(v, 0), exact: percent }),
+      probe(`Accuracy: ${metricName(metric)}`, metric, { format: tick, exact: percent }),
       probe('Held-out loss', 'loss', { log: chosen.log }),
-      scatter({ title: 'Held-out loss and accuracy', groups, x: { label: 'held-out loss' }, y: { format: (v) => percent(v, 0) }, height: 250,
+      scatter({ title: 'Held-out loss and accuracy', groups, x: { label: 'held-out loss' }, y: { format: tick }, height: 250,
         note: groups.filter((g) => g.fit).map((g) => `${g.name}: R² ${g.fit.r_squared.toFixed(3)}`).join(' · ') }),
       probe('RankMe', 'rank_me', { min: 0 }),
       lineChart({ title: 'Throughput', x, y: { min: 0 }, series: each((s) => zip(s.series.step, s.series.images_per_second)) }))];
@@ -275,7 +280,7 @@ function differences(runs) {
   const all = [...new Set(parsed.flatMap((k) => [...k.keys()]))];
   const differ = all.filter((key) => new Set(parsed.map((k) => k.get(key))).size > 1);
   const body = differ.length ? el('div.scroll', {}, el('table.data', {},
-    el('thead', {}, el('tr', {}, el('th', {}, 'key'), runs.map((r) => el('th', {}, r.name)))),
+    el('thead', {}, el('tr', {}, el('th', {}, 'key'), runs.map((r) => el('th.text', {}, r.name)))),
     el('tbody', {}, differ.map((key) => el('tr', {}, el('td', {}, key), parsed.map((k) => el('td.text', {}, k.get(key) ?? '–'))))))) : el('p.soft', {}, 'The recipes are alike.');
   return [el('h2', {}, 'What differs in the recipes'), el('section.card', {}, body), el('footer', {}, 'Made by saltworks.')];
 }
