@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 from stable_pretraining.callbacks import LiDAR, OnlineKNN, RankMe
 
@@ -41,6 +42,16 @@ def online_knn(train, labels, test, k):
     return scores.numpy()
 
 
+def logistic(train, labels, l2):
+    """The model, the scaler before it, and its loss: mean cross-entropy + (l2 / 2) |W|²."""
+    scaler = StandardScaler().fit(train.astype(np.float64))
+    rows = scaler.transform(train.astype(np.float64))
+    model = LogisticRegression(C=1 / (l2 * len(train)), tol=1e-12, max_iter=100_000)
+    model.fit(rows, labels)
+    entropy = log_loss(labels, model.predict_proba(rows), labels=model.classes_)
+    return model, scaler, entropy + 0.5 * l2 * (model.coef_**2).sum()
+
+
 def main():
     rng = np.random.default_rng(11)
     normal = lambda *shape: rng.normal(size=shape).astype(np.float32)
@@ -66,10 +77,19 @@ def main():
     tensors |= {"test.features": test, "test.labels": labels[:50].copy()}
     tensors["online_knn"] = np.stack([online_knn(train, labels, test, k) for k in (5, 20)])
 
-    scaler = StandardScaler().fit(train.astype(np.float64))
-    model = LogisticRegression(C=1 / (1e-2 * len(train)), tol=1e-12, max_iter=100_000)
-    model.fit(scaler.transform(train.astype(np.float64)), labels)
+    model, scaler, _ = logistic(train, labels, 1e-2)
     tensors["logits"] = model.decision_function(scaler.transform(test.astype(np.float64)))
+
+    # Rows that can be told apart without error: fewer than their width.
+    labels = rng.integers(0, 4, 60).astype(np.int32)
+    train, test = normal(60, 150), normal(200, 150)
+    tensors |= {"apart.features": train, "apart.labels": labels, "apart_test.features": test}
+    tensors["apart_test.labels"] = rng.integers(0, 4, 200).astype(np.int32)
+    fitted = [logistic(train, labels, l2) for l2 in (1e-3, 1e-5)]
+    tensors["apart.loss"] = np.array([loss for _, _, loss in fitted])
+    tensors["apart.predictions"] = np.stack(
+        [model.predict(scaler.transform(test.astype(np.float64))) for model, scaler, _ in fitted]
+    ).astype(np.int32)
     save_file(tensors, Path(__file__).with_name("probes.safetensors"))
     for name in ("rank_me", "lidar"):
         print(name, tensors[name])

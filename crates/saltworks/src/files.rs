@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read as _, Write};
 use std::path::Path;
 
 /// What a file holds if it is still the one that was written.
@@ -27,6 +27,44 @@ impl Record {
         }
         let changed = sha256(content) != self.sha256;
         changed.then(|| "its SHA-256 is not the one recorded: some of its bytes changed".to_owned())
+    }
+}
+
+/// Opens a regular file. A link could lead anywhere, a pipe or a device might never answer: whoever reads
+/// folders of others follows none.
+///
+/// # Errors
+/// What is no regular file, and what the system refuses.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let refused = || io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file");
+    let mut options = File::options();
+    options.read(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(
+        &mut options,
+        libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC,
+    );
+    if !fs::symlink_metadata(path)?.is_file() {
+        return Err(refused());
+    }
+    let file = options.open(path)?;
+    // It may have been replaced in between.
+    if file.metadata()?.is_file() { Ok(file) } else { Err(refused()) }
+}
+
+/// What a regular file of at most so many bytes holds.
+///
+/// # Errors
+/// As [`open_regular`], and a file that is larger.
+pub fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_regular(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > most {
+        true => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("it is larger than {most} bytes"),
+        )),
+        false => Ok(bytes),
     }
 }
 
@@ -161,6 +199,25 @@ mod tests {
         found[123_456] ^= 4;
         assert!(record.problem(&found).unwrap().contains("SHA-256"));
         assert!(record.problem(&content[1..]).unwrap().contains("199999 bytes, expected 200000"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_pipes_and_folders_are_no_regular_files_and_none_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        write_whole(&path("file"), b"12345").unwrap();
+        assert_eq!(read_regular(&path("file"), 5).unwrap(), b"12345");
+        assert!(read_regular(&path("file"), 4).unwrap_err().to_string().contains("4 bytes"));
+        std::os::unix::fs::symlink(path("file"), path("link")).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(path("pipe")).status();
+        assert!(made.unwrap().success());
+        for name in ["link", "pipe", ".", "/dev/zero"] {
+            let error = read_regular(&path(name), 5).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{name}: {error}");
+        }
+        let missing = read_regular(&path("missing"), 5).unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

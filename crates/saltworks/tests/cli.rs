@@ -316,6 +316,7 @@ fn each_step_is_a_line_of_metrics() {
     let mut expected =
         vec!["stage", "step", "unix_seconds", "loss", "lr", "weight_decay", "grad_norm"];
     expected.extend(["images_per_second", "data_wait_share", "context_tokens", "target_tokens"]);
+    expected.push("seconds");
     expected.sort_unstable();
     for line in &lines {
         let mut found = keys(line);
@@ -357,9 +358,57 @@ fn probes_are_lines_of_metrics_and_change_no_bit_of_training() {
     let losses: Vec<f64> =
         probes[..3].iter().map(|line| line["probe"]["loss"].as_f64().unwrap()).collect();
     assert!(losses[2] < losses[0], "{losses:?}");
+    // All images are probed, so at a stage's end kNN is what the table says of the same encoder.
+    let table: Value = serde_json::from_slice(&place.bytes("run/probes.json")).unwrap();
+    for stage in ["teacher", "student"] {
+        let last = probes.iter().rfind(|line| line["stage"] == stage).unwrap();
+        let row = table.as_array().unwrap().iter().find(|row| row["features"] == stage).unwrap();
+        for key in ["knn_mean", "knn_cls"] {
+            assert_eq!(last["probe"][key], row[key], "{stage} {key}");
+        }
+        assert_eq!((&last["probe"]["test_images"], &row["images"]), (&8.into(), &8.into()));
+        assert_eq!((&last["probe"]["held_out"], &row["images"]), (&true.into(), &8.into()));
+    }
+    // It is the loss that trains, a mean over targets: near that of the first step, of other images.
+    let (held_out, trains) = (losses[0], place.metrics("run")[0]["loss"].as_f64().unwrap());
+    assert!((0.5..2.0).contains(&(held_out / trains)), "{held_out} held out, {trains} in training");
     place.trained("without", &["student.steps=6", "probe.online=false"]);
     assert!(place.log("without").iter().all(|line| line.get("probe").is_none()));
     place.assert_same_run("run", "without");
+}
+
+/// Weights that do not change, under masks that do not change.
+#[test]
+fn the_held_out_loss_of_the_same_weights_is_the_same_at_every_step() {
+    let place = Place::with_classes();
+    let still = ["teacher.lr=1e-30", "teacher.start_lr=1e-30", "teacher.final_lr=1e-30"];
+    let more = ["teacher.steps=4", "probe.every_steps=1", "log.pictures=false"];
+    place.trained("run", &[&still[..], &more].concat());
+    let log = place.log("run");
+    let probes = log.iter().filter(|line| line["stage"] == "teacher");
+    let losses: Vec<&Value> =
+        probes.filter_map(|line| line.get("probe")).map(|probe| &probe["loss"]).collect();
+    assert_eq!(losses.len(), 5);
+    assert!(losses.iter().all(|loss| *loss == losses[0]), "{losses:?}");
+}
+
+#[test]
+fn of_a_run_that_holds_nothing_out_no_image_is_called_held_out() {
+    let place = Place::with_classes();
+    let told = stderr(&place.trained("run", &["data.holdout=0"]));
+    assert!(told.contains("loss on fixed training images"), "{told}");
+    assert!(!told.contains("held-out loss"), "{told}");
+    let log = place.log("run");
+    let probes: Vec<&Value> = log.iter().filter_map(|line| line.get("probe")).collect();
+    assert!(!probes.is_empty() && probes.iter().all(|probe| probe["held_out"] == false));
+    let pictures: Value =
+        serde_json::from_slice(&place.bytes("run/pictures/student.json")).unwrap();
+    assert_eq!(pictures["held_out"], false);
+    for entry in pictures["neighbours"].as_array().unwrap() {
+        // The image itself is among those that are looked through, but no neighbour of its own.
+        let nearest = entry["near"][0]["similarity"].as_f64().unwrap();
+        assert!(nearest < 1.0 - 1e-9, "{nearest}");
+    }
 }
 
 #[test]

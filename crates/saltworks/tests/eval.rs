@@ -166,6 +166,23 @@ fn the_linear_probes_logits_are_those_of_scikit_learn() {
     assert!((off / all).sqrt() < 1e-4, "{}", (off / all).sqrt());
 }
 
+#[test]
+fn rows_that_are_told_apart_without_error_are_fitted_to_the_minimum_too() {
+    let golden = Golden::probes();
+    let (train, test) = (golden.features("apart"), golden.features("apart_test"));
+    let labels = golden.labels("apart.predictions");
+    let penalties = [1e-3, 1e-5].into_iter().zip(golden.numbers("apart.loss"));
+    for ((l2, wanted), labels) in penalties.zip(labels.chunks_exact(test.len())) {
+        let got = linear(&train, &test, &LinearOptions { l2: vec![l2], ..Default::default() });
+        let got = got.unwrap();
+        assert!(got.gap <= 1e-4, "l2 {l2}: gap {}", got.gap);
+        assert_near("loss", got.loss, wanted);
+        // Rows between two classes may fall to either: 2 of 200.
+        let same = got.prediction.labels.iter().zip(labels).filter(|(a, b)| a == b).count();
+        assert!(same >= 198, "l2 {l2}: {same} of 200");
+    }
+}
+
 fn picture_rows(name: &str) -> (Golden<'static>, Features) {
     let golden = Golden(SafeTensors::deserialize(PICTURES).unwrap());
     let rows = golden.values(name, f32::from_le_bytes);
@@ -248,6 +265,61 @@ fn knn_equals_a_search_through_all_pairs() {
     }
 }
 
+/// An encoder's features have much in common; what tells rows apart is a ten-thousandth of it.
+#[test]
+fn neighbours_are_told_apart_by_what_little_differs() {
+    let offset = |features: Features| Features {
+        rows: features.rows.iter().map(|x| 3000.0 + x).collect(),
+        ..features
+    };
+    let (train, test) =
+        (offset(clusters(4, 300, 24, 0.6, 2)), offset(clusters(4, 100, 24, 0.6, 3)));
+    let around = |a: &[f32], b: &[f32]| -> f64 {
+        a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum()
+    };
+    let cosine = |a: &[f32], b: &[f32]| -> f64 {
+        let dot = |a: &[f32], b: &[f32]| -> f64 {
+            a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+        };
+        dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+    };
+    for vote in [Vote::Cosine, Vote::Euclidean] {
+        let near = |a: &[f32], b: &[f32]| match vote {
+            Vote::Cosine => cosine(a, b),
+            Vote::Euclidean => -around(a, b),
+        };
+        let options = KnnOptions { k: 1, temperature: 0.07 };
+        let scores = eval::knn_scores(&train, &test, (options, vote), &|| false).unwrap();
+        let found = scores.prediction(&test.labels).labels;
+        let nearest = |b: usize| {
+            let all = 0..train.len();
+            all.max_by(|&i, &j| {
+                near(train.row(i), test.row(b)).total_cmp(&near(train.row(j), test.row(b)))
+            })
+        };
+        let wanted: Vec<u32> = (0..test.len()).map(|b| train.labels[nearest(b).unwrap()]).collect();
+        let same = found.iter().zip(&wanted).filter(|(a, b)| a == b).count();
+        assert!(same >= 99, "{vote:?}: {same} of 100");
+    }
+}
+
+#[test]
+fn a_row_of_zeros_is_near_nothing_and_everything_alike() {
+    let rows = vec![0.0, 0.0, 1.0, 0.0, 0.0, 1.0];
+    let train = Features { rows, dim: 2, labels: vec![7, 1, 2] };
+    let test = Features { rows: vec![1.0, 0.1, 0.0, 0.0], dim: 2, labels: vec![1, 7] };
+    let options = KnnOptions { k: 3, temperature: 0.5 };
+    let scores = eval::knn_scores(&train, &test, (options, Vote::Cosine), &|| false).unwrap();
+    let length = 1.01_f64.sqrt();
+    // Votes against the nearest's: cosines are 1 / length, 0.1 / length, and 0 with the row of zeros.
+    let vote = |cosine: f64| ((cosine - 1.0 / length) / 0.5).exp();
+    let wanted = [1.0, vote(0.1 / length), vote(0.0)];
+    for (found, wanted) in scores.values[..3].iter().zip(wanted) {
+        assert!((f64::from(*found) - wanted).abs() < 1e-6, "{:?} for {wanted:?}", scores.values);
+    }
+    assert_eq!(scores.values[3..], [1.0; 3]);
+}
+
 #[test]
 fn a_low_temperature_leaves_the_vote_to_the_nearest() {
     let (train, test) = (clusters(3, 60, 5, 0.5, 1), clusters(3, 40, 5, 0.5, 2));
@@ -263,6 +335,69 @@ fn classes_far_apart_are_told_apart_without_an_error() {
     assert_eq!(knn(&train, &test, KnnOptions::default()).unwrap().accuracy, 1.0);
     let linear = linear(&train, &test, &LinearOptions::default()).unwrap();
     assert_eq!(linear.prediction.accuracy, 1.0);
+}
+
+/// As anybody would choose it: on every fifth row of a class, which is not fitted on.
+#[test]
+fn the_penalty_is_the_best_on_rows_held_out_of_the_training_rows() {
+    let mut chosen = Vec::new();
+    for seed in 0..6 {
+        let (train, test) =
+            (clusters(5, 120, 60, 0.25, 20 + seed), clusters(5, 200, 60, 0.25, 40 + seed));
+        let held_out: Vec<usize> = (0..120).filter(|i| (i / 5) % 5 == 4).collect();
+        let fit: Vec<usize> = (0..120).filter(|i| !held_out.contains(i)).collect();
+        let (fit, held_out) = (train.select(&fit), train.select(&held_out));
+        let grid = [1e0, 1e-2, 1e-4];
+        let accuracy = |l2: f64| {
+            let options = LinearOptions { l2: vec![l2], ..Default::default() };
+            linear(&fit, &held_out, &options).unwrap().prediction.accuracy
+        };
+        let accuracies = grid.map(accuracy);
+        let best = accuracies.iter().copied().fold(0.0, f64::max);
+        // Fits stop a little earlier while the penalty is chosen: a tie may fall either way.
+        let wanted: Vec<f64> = grid
+            .into_iter()
+            .zip(accuracies)
+            .filter(|(_, accuracy)| best - accuracy < 0.05)
+            .map(|(l2, _)| l2)
+            .collect();
+        let options = LinearOptions { l2: grid.into(), ..Default::default() };
+        let found = linear(&train, &test, &options).unwrap();
+        assert!(found.chosen && wanted.contains(&found.l2), "{} of {wanted:?}", found.l2);
+        // The last fit is on all rows.
+        let alone = LinearOptions { l2: vec![found.l2], ..Default::default() };
+        let alone = linear(&train, &test, &alone).unwrap();
+        assert!((alone.loss - found.loss).abs() < 1e-3 * alone.loss && !alone.chosen);
+        chosen.push(accuracies.iter().all(|accuracy| best - accuracy < 0.05));
+    }
+    assert!(chosen.iter().any(|alike| !alike), "some choice must matter");
+}
+
+#[test]
+fn of_classes_with_few_rows_no_penalty_is_chosen() {
+    let (train, test) = (clusters(30, 120, 16, 0.8, 3), clusters(30, 60, 16, 0.8, 4));
+    let found = linear(&train, &test, &LinearOptions::default()).unwrap();
+    assert_eq!((found.chosen, found.l2), (false, 1.0 / 120.0));
+}
+
+#[test]
+fn few_shots_are_draws_of_rows_and_fitted_as_scikit_learn_would() {
+    let (train, test) = (clusters(4, 80, 12, 0.5, 5), clusters(4, 200, 12, 0.5, 6));
+    let options = eval::FewShotOptions { shots: vec![2, 20], draws: 4, seed: 1 };
+    let found = eval::few_shot(&train, &test, &options, &|| false).unwrap();
+    // Twenty of each class are all rows, whatever the draw, with C = 1.
+    let all = LinearOptions { l2: vec![1.0 / 80.0], ..Default::default() };
+    let all = linear(&train, &test, &all).unwrap().prediction.accuracy;
+    for accuracy in &found[1].accuracies {
+        assert!((accuracy - all).abs() <= 0.005, "the rows' order alone: {accuracy} for {all}");
+    }
+    let few = &found[0];
+    assert!(few.accuracies.iter().any(|other| *other != few.accuracies[0]), "{few:?}");
+    let mean = few.accuracies.iter().sum::<f64>() / 4.0;
+    let squares: f64 = few.accuracies.iter().map(|x| (x - mean).powi(2)).sum();
+    assert!((few.mean - mean).abs() < 1e-12);
+    assert!((few.std.unwrap() - (squares / 3.0).sqrt()).abs() < 1e-12, "of a sample");
+    assert!(few.mean < found[1].mean, "two images tell less than twenty");
 }
 
 #[test]

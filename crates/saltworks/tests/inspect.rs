@@ -125,7 +125,7 @@ fn names_do_not_steer_the_terminal() {
     let tensors = [("\u{1b}[31mred\nfake".to_owned(), engine::Tensor::zeros(&[1]))];
     saltworks::weights::save(&path, &tensors, &[].into()).unwrap();
     let text = stdout(&inspect(&place, "a.safetensors", &[]));
-    assert!(text.contains("\\u{1b}[31mred\\nfake  F32"), "{text}");
+    assert!(text.contains("\\u001b[31mred\\u000afake  F32"), "{text}");
     let output = saltworks()
         .arg("export")
         .arg(&path)

@@ -60,6 +60,154 @@ fn probes_of_a_runs_held_out_images_are_those_the_run_made_itself() {
 }
 
 #[test]
+fn what_is_printed_is_what_was_found_and_of_which_stage() {
+    let place = Place::with_classes();
+    place.trained("run", &[]);
+    let more = ["--kind", "knn", "--features", "mean", "--k", "3", "--json", "found.json"];
+    let output = succeeded(with(&place, "probe", "run", &more));
+    assert!(stderr(&output).contains("stage student, all 3 steps"), "{}", stderr(&output));
+    let found = json(&place, "found.json");
+    assert_eq!(
+        (&found["trained"]["stage"], &found["trained"]["step"]),
+        (&"student".into(), &3.into())
+    );
+    let report = &found["probes"][0]["report"];
+    let percent = |value: &Value| format!("{:.1}", 100.0 * value.as_f64().unwrap());
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    let line = text.lines().find(|line| line.starts_with("kNN")).unwrap();
+    let [low, high] = [0, 1].map(|i| percent(&report["interval"][i]));
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let wanted = ["kNN", "mean", &percent(&report["accuracy"]), &low, "to", &high];
+    assert_eq!(words[..6], wanted, "{line}");
+    // Wilson 1927 by hand, z = 1.95996.
+    let (p, n, z) = (report["accuracy"].as_f64().unwrap(), 8.0, 1.959_963_984_540_054_f64);
+    let root = z * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt();
+    let by_hand = (p + z * z / (2.0 * n) - root) / (1.0 + z * z / n);
+    assert!((report["interval"][0].as_f64().unwrap() - by_hand.max(0.0)).abs() < 1e-9);
+}
+
+#[test]
+fn an_image_that_cannot_be_read_is_not_probed_in_anothers_place() {
+    let place = Place::with_classes();
+    place.trained("run", &[]);
+    for index in 0..6 {
+        place.image(&format!("test/discs/{index}.png"), 3 * index);
+        place.image(&format!("test/stripes/{index}.jpg"), 3 * index);
+    }
+    place.cut("test/discs/4.png");
+    let kinds =
+        ["--kind", "knn,attentive", "--features", "mean", "--epochs", "1", "--json", "a.json"];
+    let more = [&["--data", "photos", "--test", "test"][..], &kinds].concat();
+    for memory in ["1024", "0"] {
+        let more = [&more[..], &["--token-memory", memory]].concat();
+        let output = succeeded(with(&place, "probe", "run", &more));
+        assert!(stderr(&output).contains("left out: ") && stderr(&output).contains("4.png"));
+        for probe in json(&place, "a.json")["probes"].as_array().unwrap() {
+            let counts: Vec<_> = probe["report"]["classes"].as_array().unwrap().iter().collect();
+            let counts: Vec<_> =
+                counts.iter().map(|class| class["count"].as_u64().unwrap()).collect();
+            assert_eq!((&probe["report"]["images"], counts.as_slice()), (&11.into(), &[5, 6][..]));
+        }
+    }
+}
+
+#[test]
+fn images_to_learn_from_and_to_test_on_have_to_differ_and_their_classes_not() {
+    let place = Place::with_classes();
+    place.trained("run", &[]);
+    fs::create_dir_all(place.path("linked/discs")).unwrap();
+    fs::hard_link(place.path("photos/discs/3.png"), place.path("linked/discs/x.png")).unwrap();
+    place.image("linked/stripes/1.jpg", 40);
+    let test = |test: &'static str| ["--data", "photos", "--test", test, "--kind", "knn"];
+    assert_refused(&mut with(&place, "probe", "run", &test("linked")), &["x.png", "both"]);
+    place.image("others/cats/1.png", 1);
+    place.image("others/dogs/1.jpg", 1);
+    assert_refused(
+        &mut with(&place, "probe", "run", &test("others")),
+        &["cats", "discs", "same names"],
+    );
+    place.image("some/discs/1.png", 50);
+    place.image("some/dogs/1.jpg", 1);
+    let told = stderr(&succeeded(with(&place, "probe", "run", &test("some"))));
+    assert!(told.contains("1 of 2 test images") && told.contains("dogs"), "{told}");
+    for index in 0..20 {
+        place.image(&format!("alone/discs/{index}.png"), index);
+    }
+    let alone = ["--data", "alone", "--kind", "knn"];
+    assert_refused(&mut with(&place, "probe", "run", &alone), &["alone", "one class"]);
+}
+
+#[test]
+fn settings_and_places_are_refused_before_the_work() {
+    let place = Place::with_classes();
+    place.trained("run", &[]);
+    for (more, words) in [
+        (["--k", "0"], ["k is 0", "1 or more"]),
+        (["--temperature", "nan"], ["temperature is NaN", "above 0"]),
+        (["--json", "no/where.json"], ["no/where.json", "there is no folder no"]),
+        (["--holdout", "500"], ["--holdout is 500", "1 to 22"]),
+    ] {
+        let mut command = with(&place, "probe", "run", &more);
+        let text = stderr(&command.output().unwrap());
+        assert!(!text.contains("training:"), "it did nothing before: {text}");
+        assert_refused(&mut command, &words);
+    }
+    assert_refused(&mut with(&place, "embed", "run", &["--out", "no/f.npy"]), &["no folder no"]);
+    place.text("f.labels.npy", "mine");
+    assert_refused(
+        &mut with(&place, "embed", "run", &["--out", "f.npy"]),
+        &["f.labels.npy", "--overwrite"],
+    );
+    assert_eq!(place.bytes("f.labels.npy"), b"mine");
+}
+
+#[test]
+fn only_a_runs_own_files_take_its_recipe() {
+    let place = Place::with_classes();
+    place.trained("run", &["data.normalize={mean=[0.1], std=[0.9]}"]);
+    fs::create_dir_all(place.path("project/weights")).unwrap();
+    fs::copy(place.path("run/recipe.toml"), place.path("project/recipe.toml")).unwrap();
+    let own = place.path("run/student/encoder.safetensors");
+    fs::copy(&own, place.path("project/weights/encoder.safetensors")).unwrap();
+    let other = "project/weights/encoder.safetensors";
+    assert_refused(&mut with(&place, "probe", other, &["--kind", "knn"]), &["which images"]);
+    succeeded(with(&place, "probe", "run/student/encoder.safetensors", &["--kind", "knn"]));
+    let more = ["--data", "photos", "--kind", "knn", "--normalize", "imagenet"];
+    let told = stderr(&succeeded(with(&place, "probe", other, &more)));
+    assert!(told.contains("the file says") && told.contains("0.1"), "{told}");
+}
+
+/// The nearest by their embeddings, found here.
+#[test]
+fn neighbours_are_the_nearest_and_in_order() {
+    let place = Place::with_classes();
+    place.trained("run", &["data.holdout=0"]);
+    succeeded(with(&place, "embed", "run", &["--out", "f.npy"]));
+    let (_, rows) = npy(&place.bytes("f.npy"));
+    let rows: Vec<&[f32]> = rows.chunks_exact(32).collect();
+    let dot =
+        |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum() };
+    let cosine = |i: usize, j: usize| {
+        dot(rows[i], rows[j]) / (dot(rows[i], rows[i]) * dot(rows[j], rows[j])).sqrt()
+    };
+    let pictures = json(&place, "run/pictures/student.json");
+    let shown = pictures["images"].as_array().unwrap().iter();
+    for (image, entry) in shown.zip(pictures["neighbours"].as_array().unwrap()) {
+        let own = image["index"].as_u64().unwrap() as usize;
+        let mut others: Vec<usize> = (0..rows.len()).filter(|i| *i != own).collect();
+        others.sort_by(|a, b| cosine(own, *b).total_cmp(&cosine(own, *a)));
+        for (near, wanted) in entry["near"].as_array().unwrap().iter().zip(others) {
+            let found = near["similarity"].as_f64().unwrap();
+            assert!(
+                (found - cosine(own, wanted)).abs() < 1e-5,
+                "{near} and {}",
+                cosine(own, wanted)
+            );
+        }
+    }
+}
+
+#[test]
 fn an_attentive_probe_learns_from_tokens_kept_or_made_again() {
     let place = Place::with_classes();
     place.trained("run", &["teacher.steps=1", "student.steps=1"]);
@@ -72,7 +220,20 @@ fn an_attentive_probe_learns_from_tokens_kept_or_made_again() {
         let found = json(&place, "a.json");
         let probe = &found["probes"][0];
         assert!(probe["report"]["accuracy"].as_f64().unwrap() >= 0.75, "{form} {memory}: {probe}");
-        assert_eq!(probe["settings"]["grid"].as_array().unwrap().len(), 6);
+        let grid = probe["settings"]["grid"].as_array().unwrap();
+        assert_eq!(grid.len(), 8, "four rates, two decays");
+        // 13 of 16 images to fit on, every fifth of 8 of a class held out: 14 in steps of 4, 12 epochs.
+        assert_eq!(
+            (&probe["settings"]["fitted_images"], &probe["settings"]["steps"]),
+            (&14.into(), &48.into())
+        );
+        let most = grid.iter().map(|trial| trial["held_out"].as_f64().unwrap()).fold(0.0, f64::max);
+        let chosen = grid.iter().find(|trial| trial["held_out"] == most).unwrap();
+        assert_eq!(
+            (&probe["settings"]["lr"], &probe["settings"]["weight_decay"]),
+            (&chosen["lr"], &chosen["weight_decay"])
+        );
+        assert_eq!(probe["report"]["accuracy"], chosen["test"]);
     }
 }
 

@@ -49,6 +49,40 @@ fn a_run_without_a_report_is_the_same_run() {
 }
 
 #[test]
+fn why_a_run_ended_is_kept_and_forgotten_when_it_goes_on() {
+    let place = Place::with_classes();
+    let mut run =
+        place.pretrain("run", &["student.steps=1000000"]).stderr(Stdio::null()).spawn().unwrap();
+    let log = place.path("run/metrics.jsonl");
+    let begun = Instant::now();
+    while !fs::read_to_string(&log).is_ok_and(|text| text.contains("\"student\"")) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no step of the student");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let ask = std::process::Command::new("kill").args(["-TERM", &run.id().to_string()]).status();
+    assert!(ask.unwrap().success());
+    assert_eq!(run.wait().unwrap().code(), Some(143));
+    let page = data(&String::from_utf8(place.bytes("run/report.html")).unwrap());
+    let ended = &page["runs"][0]["ended"];
+    assert_eq!((&page["runs"][0]["status"], &ended["signal"]), (&"stopped".into(), &15.into()));
+    assert!(ended["why"].as_str().unwrap().contains("in stage student after step"), "{ended}");
+    let once = saltworks().arg("watch").arg("--once").arg(place.path("run")).output().unwrap();
+    let text = String::from_utf8(once.stdout).unwrap();
+    assert!(text.contains("stopped") && text.contains("in stage student after step"), "{text}");
+    let made = page["runs"][0]["stages"][1]["step"].as_u64().unwrap();
+    let mut again = saltworks();
+    let again = again.args(["pretrain", "--resume", "--out"]).arg(place.path("run"));
+    let mut again = again.stderr(Stdio::null()).spawn().unwrap();
+    let state = || String::from_utf8(place.bytes("run/state.json")).unwrap();
+    while state().contains("\"ended\"") {
+        assert!(begun.elapsed() < Duration::from_secs(90), "it goes on after step {made}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    again.kill().unwrap();
+    again.wait().unwrap();
+}
+
+#[test]
 fn several_runs_are_compared_in_one_file_and_no_run_is_told() {
     let place = Place::with_classes();
     place.trained("a", &["student.steps=1"]);
@@ -123,13 +157,26 @@ impl Drop for Server {
 fn runs_are_served_and_nothing_else() {
     let place = Place::with_classes();
     place.trained("sweep/a", &["tags=[\"x\"]"]);
-    place.text("secret.json", "{}");
+    place.text("secret.json", "{\"step\": 1, \"word\": \"hunter2\"}");
+    // Lines of stages that name other files.
+    let absolute = place.path("secret");
+    let mut log =
+        fs::OpenOptions::new().append(true).open(place.path("sweep/a/metrics.jsonl")).unwrap();
+    for stage in ["../../../secret", absolute.to_str().unwrap()] {
+        let line = serde_json::json!({"stage": stage, "step": 1, "loss": 0.5});
+        writeln!(log, "{line}").unwrap();
+    }
     let server = Server::start(&place, &[]);
-    let rows = server.json("/api/runs");
+    let rows = server.json("/api/runs")["rows"].clone();
     assert_eq!(rows.as_array().unwrap().len(), 1);
     assert_eq!((&rows[0]["id"], &rows[0]["status"]), (&"sweep/a".into(), &"finished".into()));
     assert_eq!((&rows[0]["tags"][0], &rows[0]["step"]), (&"x".into(), &3.into()));
+    let table: Value = serde_json::from_slice(&place.bytes("sweep/a/probes.json")).unwrap();
+    let student =
+        table.as_array().unwrap().iter().find(|row| row["features"] == "student").unwrap();
+    assert_eq!(rows[0]["final_knn"], student["knn_mean"]);
     let run = server.json("/api/run?id=sweep%2Fa");
+    assert_eq!(run["stages"].as_array().unwrap().len(), 2, "no stage of another name");
     assert_eq!(run["stages"][1]["series"]["step"].as_array().unwrap().len(), 3);
     assert_eq!(data(&server.get("/"))["rows"], rows);
     assert_eq!(data(&server.get("/run?id=sweep/a"))["ids"][0], "sweep/a");
@@ -139,11 +186,18 @@ fn runs_are_served_and_nothing_else() {
         "/api/run?id=..",
         "/api/run",
         "/api/run?id=sweep",
-        "/api/pictures?id=sweep/a&stage=../../secret",
+        "/api/pictures?id=sweep/a&stage=../../../secret",
+        &format!("/api/pictures?id=sweep/a&stage={}", absolute.display()),
         "/run",
     ] {
-        assert!(server.get(path).starts_with("HTTP/1.1 404"), "{path}");
+        let answer = server.get(path);
+        assert!(answer.starts_with("HTTP/1.1 404") && !answer.contains("hunter2"), "{path}");
     }
+    assert!(server.get("/api/pictures?id=sweep/a&stage=student").contains("\"step\":3"));
+    let report = saltworks().arg("report").arg(place.path("sweep/a")).output().unwrap();
+    assert!(report.status.success(), "{}", stderr(&report));
+    let page = String::from_utf8(place.bytes("sweep/a/report.html")).unwrap();
+    assert!(!page.contains("hunter2"));
     let status = |head: &str| server.ask(head)[..12].to_owned();
     assert_eq!(status("GET / HTTP/1.1\r\nHost: evil.example"), "HTTP/1.1 403");
     assert_eq!(status("POST / HTTP/1.1\r\nHost: localhost"), "HTTP/1.1 405");
@@ -172,7 +226,7 @@ fn pages_are_told_while_a_run_goes_on() {
     let mut seen = Vec::new();
     while seen.len() < 3 && begun.elapsed() < Duration::from_secs(60) {
         assert!(next() > first, "numbers grow");
-        let rows = server.json("/api/runs");
+        let rows = server.json("/api/runs")["rows"].clone();
         let step = rows[0]["step"].as_u64().filter(|_| rows[0]["status"] == "training");
         if let Some(step) = step.filter(|step| !seen.contains(step) && *step > 0) {
             seen.push(step);
@@ -182,12 +236,12 @@ fn pages_are_told_while_a_run_goes_on() {
     run.wait().unwrap();
     assert!(seen.len() == 3 && seen.is_sorted(), "{seen:?}");
     let begun = Instant::now();
-    while server.json("/api/runs")[0]["status"] != "stopped" {
+    while server.json("/api/runs")["rows"][0]["status"] != "stopped" {
         assert!(begun.elapsed() < Duration::from_secs(20), "a killed run is told to be stopped");
         std::thread::sleep(Duration::from_millis(200));
     }
     fs::remove_dir_all(place.path("run")).unwrap();
-    while !server.json("/api/runs").as_array().unwrap().is_empty() {
+    while !server.json("/api/runs")["ids"].as_array().unwrap().is_empty() {
         assert!(begun.elapsed() < Duration::from_secs(40), "a removed run is gone");
         std::thread::sleep(Duration::from_millis(200));
     }
@@ -203,7 +257,7 @@ fn other_machines_need_the_token() {
     assert!(entered.starts_with("HTTP/1.1 303") && entered.contains("Location: /api/runs\r\n"));
     let cookie = entered.split("Set-Cookie: ").nth(1).unwrap().split(';').next().unwrap();
     let answer = server.ask(&format!("GET /api/runs HTTP/1.1\r\nHost: other\r\nCookie: {cookie}"));
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("[]"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("\"rows\":[]}"), "{answer}");
     let mut short = saltworks();
     short.arg("serve").arg(place.path(".")).args(["--token", "abc"]);
     assert_refused(&mut short, &["token", "8 or more"]);

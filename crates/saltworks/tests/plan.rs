@@ -37,6 +37,19 @@ fn a_plan_is_what_the_run_then_writes_and_is() {
         let name = if stage["method"] == "mae" { "encoder" } else { "student" };
         let told = stage["tokens_per_image"][name].as_f64().unwrap();
         assert!((tokens / images / told - 1.0).abs() < 0.3, "{} and {told}", tokens / images);
+        // As the paper counts: six FLOPs a parameter and token where trained, two where frozen.
+        let each = stage["parameters"].as_object().unwrap();
+        let mut total = 0.0;
+        for (network, parameters) in each {
+            let per_token = if network == "teacher" { 2.0 } else { 6.0 };
+            let tokens = stage["tokens_per_image"][network].as_f64().unwrap();
+            let wanted = per_token * parameters.as_f64().unwrap() * tokens;
+            let found = stage["paper_flops_per_image"][network].as_f64().unwrap();
+            assert!((found / wanted - 1.0).abs() < 1e-9, "{network}: {found} for {wanted}");
+            total += found;
+        }
+        let told = stage["paper_flops_per_image"]["total"].as_f64().unwrap();
+        assert!((told / total - 1.0).abs() < 1e-9);
         let bytes =
             place.bytes(&format!("run/{}/encoder.safetensors", stage["name"].as_str().unwrap()));
         let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
@@ -70,6 +83,9 @@ fn a_plan_times_each_stage_and_leaves_nothing() {
         let seconds = stage["measured"]["seconds_per_step"].as_f64().unwrap();
         let all = seconds * stage["steps"].as_f64().unwrap();
         assert!((stage["measured"]["seconds"].as_f64().unwrap() / all - 1.0).abs() < 1e-9);
+        let rate = stage["measured"]["images_per_second"].as_f64().unwrap();
+        assert!((rate * seconds / 8.0 - 1.0).abs() < 1e-9, "eight images a step");
+        assert!(stage["measured"]["online_probe_seconds"].as_f64().unwrap() > 0.0);
     }
     assert_eq!(names(), before);
     let mut refused = saltworks();

@@ -174,6 +174,54 @@ fn a_signal_in_any_phase_loses_nothing() {
     }
 }
 
+/// The last probe is the one that reports and comparisons rest on.
+#[test]
+fn a_signal_in_a_stages_last_probe_leaves_it_to_the_process_that_goes_on() {
+    let place = Place::with_classes();
+    // Enough images that a probe takes some time, and few steps.
+    for index in 0..60 {
+        place.image(&format!("photos/discs/more{index}.png"), index);
+        place.image(&format!("photos/stripes/more{index}.jpg"), index);
+    }
+    let set = ["data.size=96", "data.holdout=60", "teacher.steps=2", "student.steps=2"];
+    let probed = |run: &str, stage: &str| -> Vec<u64> {
+        let log = place.log(run).into_iter();
+        let of = log.filter(|line| line["stage"] == stage && line.get("probe").is_some());
+        of.map(|line| line["step"].as_u64().unwrap()).collect()
+    };
+    let begun = Instant::now();
+    place.trained("whole", &set);
+    let whole = begun.elapsed();
+    let mut random = Random::new(2, "signals", 0);
+    for attempt in 0..100 {
+        let run = format!("run{attempt}");
+        let child = start(place.pretrain(&run, &set));
+        std::thread::sleep(whole.mul_f64(random.uniform().into()));
+        kill(&child, "-TERM");
+        child.wait_with_output().unwrap();
+        // Both steps are made, the probe after them is not.
+        let log = fs::read_to_string(place.path(&run).join("metrics.jsonl")).unwrap_or_default();
+        let of_teacher = log.lines().filter(|line| line.contains("\"teacher\""));
+        let met = of_teacher.clone().filter(|line| line.contains("grad_norm")).count() == 2
+            && of_teacher.filter(|line| line.contains("\"probe\"")).count() == 1;
+        if !met {
+            continue;
+        }
+        let again = place.pretrain(&run, &set).output().unwrap();
+        assert!(again.status.success(), "{}", stderr(&again));
+        for stage in ["teacher", "student"] {
+            assert_eq!(probed(&run, stage), [0, 2], "{stage} of {run}");
+        }
+        assert_eq!(
+            place.bytes(&format!("{run}/pictures/teacher.json")),
+            place.bytes("whole/pictures/teacher.json")
+        );
+        place.assert_same_run("whole", &run);
+        return;
+    }
+    panic!("no signal came while the last probe was made");
+}
+
 #[test]
 fn a_second_interrupt_leaves_at_once() {
     let place = Place::with_classes();

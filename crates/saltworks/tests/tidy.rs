@@ -267,10 +267,12 @@ fn long_functions(source: &Source) -> Vec<String> {
             continue;
         }
         let indent = line.len() - line.trim_start().len();
+        // A trait's function without a body ends with its types.
         let end = lines[start..].iter().position(|line| {
             line.len() > indent
                 && line[..indent].trim().is_empty()
-                && line[indent..].starts_with('}')
+                && (line[indent..].starts_with('}')
+                    || (line[indent..].starts_with(')') && line.ends_with(';')))
         });
         let count = end.map_or(0, |end| end + 1);
         if count > MAX_FUNCTION_LINES {

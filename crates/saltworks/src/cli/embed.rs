@@ -2,8 +2,8 @@
 
 mod files;
 
-use super::probe::{Given, Subject, features};
-use super::{Failure, asked, ran, setup, use_threads};
+use super::probe::{Gathered, Given, Subject, features};
+use super::{Failure, asked, expect_parent, ran, setup, use_threads};
 use crate::data::{Source, Unreadable};
 use crate::eval;
 use crate::report::{Count, note, result};
@@ -58,10 +58,12 @@ impl Pooling {
 /// Runs the command.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let form = Form::of(&arguments.out).map_err(asked)?;
-    if arguments.out.exists() && !arguments.overwrite {
-        let out = arguments.out.display();
+    expect_parent(&arguments.out)?;
+    let mut written = form.files(&arguments.out).into_iter();
+    if let Some(there) = written.find(|file| file.exists() && !arguments.overwrite) {
         return Err(asked(format!(
-            "{out} is there already. Choose another --out, or add --overwrite"
+            "{} is there already. Choose another --out, or add --overwrite",
+            there.display()
         )));
     }
     if form == Form::Npy && arguments.features.len() > 1 {
@@ -115,18 +117,34 @@ impl Arguments {
         count.finish();
         let alone = Form::of(&self.out) == Ok(Form::Npy) && self.features.is_empty();
         let wanted = if alone { &[Pooling::Mean][..] } else { &self.features[..] };
-        let kinds = [Pooling::Mean, Pooling::Cls].into_iter().zip(made);
+        let Gathered { kinds, replaced } = made;
+        let kinds = [Pooling::Mean, Pooling::Cls].into_iter().zip(kinds);
         let kept = kinds.filter(|(kind, _)| wanted.is_empty() || wanted.contains(kind));
         let kept = kept.map(|(kind, features)| {
             let mut pooled = Pooled { name: kind.name(), dim: features.dim, rows: features.rows };
+            refuse_infinite(&pooled, source.as_ref())?;
             // Another image was read in its place.
-            unreadable.iter().for_each(|image| pooled.forget(image.index));
-            pooled
+            replaced.iter().for_each(|image| pooled.forget(image.index));
+            Ok(pooled)
         });
-        let kept: Vec<Pooled> = kept.collect();
+        let kept: Vec<Pooled> = kept.collect::<Result<_, Failure>>()?;
         match wanted.iter().find(|kind| kept.iter().all(|pooled| pooled.name != kind.name())) {
             Some(_) => Err(asked("the encoder has no class token. Choose --features mean")),
             None => Ok(kept),
         }
     }
+}
+
+/// Refuses features that are no numbers: NaN stands for images that cannot be read alone.
+fn refuse_infinite(pooled: &Pooled, source: &dyn Source) -> Result<(), Failure> {
+    let Some(place) = pooled.rows.iter().position(|value| !value.is_finite()) else {
+        return Ok(());
+    };
+    Err(ran(format!(
+        "{}: value {} of its {} token is {}. The encoder has diverged: use an earlier checkpoint",
+        source.stamp(place / pooled.dim).name,
+        place % pooled.dim,
+        pooled.name,
+        pooled.rows[place]
+    )))
 }

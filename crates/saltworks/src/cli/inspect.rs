@@ -4,7 +4,7 @@ use super::pretrain::{MODEL, RECIPE};
 use super::{Failure, asked, export, ran, setup};
 use crate::data::{self, Look, Source, Survey};
 use crate::recipe;
-use crate::report::{Count, result};
+use crate::report::{Count, printable, result};
 use crate::weights::{Listed, Listing, Model, is_weights};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -164,20 +164,11 @@ fn inspect_weights(path: &Path, as_json: bool) -> Result<(), Failure> {
     let width = tensors.iter().map(|tensor| tensor.name.len()).max().unwrap_or(0);
     for tensor in &tensors {
         let name = printable(&tensor.name);
-        result(&format!("{name:width$}  {}  {:?}", printable(&tensor.dtype), tensor.shape));
+        result(&format!("{name:width$}  {}  {:?}", tensor.dtype, tensor.shape));
     }
     for (key, value) in &metadata {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        result(&format!("{} = {}", printable(key), printable(&text)));
+        result(&format!("{key} = {text}"));
     }
     Ok(())
-}
-
-/// A text of a file without what would steer the terminal.
-pub(super) fn printable(text: &str) -> String {
-    let shown = |c: char| match c.is_control() {
-        true => c.escape_default().to_string(),
-        false => c.to_string(),
-    };
-    text.chars().map(shown).collect()
 }

@@ -3,7 +3,7 @@
 use super::pretrain::{TENSORBOARD, WANDB};
 use super::report::expect_run;
 use super::{Failure, asked, ran};
-use crate::report::{RunReader, TensorBoard, result, write_wandb};
+use crate::report::{Begin, RunReader, TensorBoard, Wandb, result};
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -86,7 +86,7 @@ fn tensorboard(run: &Path, arguments: &Arguments) -> io::Result<PathBuf> {
         (Some(out), 1) => out.clone(),
         (Some(out), _) => out.join(name(run)),
     };
-    let mut board = TensorBoard::new(run, &out);
+    let mut board = TensorBoard::new(run, &out, Begin::Anew);
     if is_whole(run) {
         board.finish()?
     } else {
@@ -100,5 +100,6 @@ fn tensorboard(run: &Path, arguments: &Arguments) -> io::Result<PathBuf> {
 
 fn wandb(run: &Path, arguments: &Arguments) -> io::Result<PathBuf> {
     let out = arguments.out.clone().unwrap_or_else(|| run.join(WANDB));
-    write_wandb(run, &out, is_whole(run))
+    let folder = Wandb::new(run, &out).finish(is_whole(run))?;
+    folder.ok_or_else(|| io::Error::other("it made no step yet"))
 }

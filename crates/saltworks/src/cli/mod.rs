@@ -99,6 +99,18 @@ fn ran(error: impl Into<Box<dyn std::error::Error>>) -> Failure {
     Failure::Run(error.into())
 }
 
+/// Refuses a file in a folder that is not there, before the work whose result it shall hold.
+fn expect_parent(file: &Path) -> Result<(), Failure> {
+    match file.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir()) {
+        Some(parent) => Err(asked(format!(
+            "{}: there is no folder {}. Make it, or choose another place",
+            file.display(),
+            parent.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// For `map_err` while images are loaded: those that cannot be read are the user's to mend, a store
 /// that does not answer fails a run that may go on later.
 fn loading(error: crate::data::Error) -> Failure {
@@ -132,11 +144,11 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Asked(error)) => {
-            note(&format!("error: {}", shown(&error)));
+            note(&format!("error: {error}"));
             ExitCode::from(2)
         }
         Err(Failure::Run(error)) => {
-            note(&format!("error: {}", shown(&error)));
+            note(&format!("error: {error}"));
             ExitCode::from(1)
         }
         Err(Failure::Interrupted { signal, text }) => {
@@ -145,12 +157,6 @@ pub fn main() -> ExitCode {
             ExitCode::from(128 + signal as u8)
         }
     }
-}
-
-/// An error's text, which may name what a file holds, without what would steer the terminal.
-fn shown(error: &dyn std::fmt::Display) -> String {
-    let text = error.to_string();
-    text.lines().map(inspect::printable).collect::<Vec<_>>().join("\n")
 }
 
 /// Uses this many threads for all computation; 0 for one per core. Returns how many there are.

@@ -1,12 +1,13 @@
 //! `saltworks plan`: what a recipe will cost, before it runs.
 
-use super::pretrain::plan::{COUNTED, PAPER, Planned, as_json, parts, plan};
+use super::pretrain::online::Online;
+use super::pretrain::plan::{COUNTED, PAPER, Planned, as_file, parts, plan};
 use super::setup::{self, Images};
 use super::{Failure, asked, loading, ran, use_threads};
-use crate::method::{Method, Salt};
+use crate::method::{Method, Salt, embed};
 use crate::model::Encoder;
 use crate::recipe::{self, MethodName, Recipe};
-use crate::report::{note, peak_memory_bytes, result, time_text};
+use crate::report::{note, peak_memory_bytes, result, seconds_text, time_text};
 use crate::train::{self, Event, Optimizer, Stop};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -50,7 +51,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         result(&whole_json(&planned, &timed).to_string());
     } else {
         note(&format!("training: {}; {threads} threads", images.train.describe()));
-        show(&recipe, &planned, &timed);
+        show(&recipe, &images, &planned, &timed);
     }
     Ok(())
 }
@@ -59,6 +60,23 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 struct Timed {
     seconds_per_step: f64,
     data_wait_share: f64,
+    /// Of an online probe, where there are some.
+    probe_seconds: f64,
+    /// To make the features of an image, without loading it.
+    feature_seconds: f64,
+}
+
+impl Timed {
+    /// Time of a stage's online probes: before its first step and after its last, and between them as many as
+    /// their share allows; none are counted that a given interval adds.
+    fn probes_seconds(&self, recipe: &Recipe, steps: u64) -> f64 {
+        let training = self.seconds_per_step * steps as f64;
+        let between = match recipe.probe.every_steps {
+            Some(every) => (steps / every.max(1)) as f64 * self.probe_seconds,
+            None => recipe.probe.share * training,
+        };
+        2.0 * self.probe_seconds + between
+    }
 }
 
 /// Steps before the clock counts: buffers are taken from the system, and the first batches loaded.
@@ -106,7 +124,33 @@ fn time(
     if let Some(signal) = stop.signal() {
         return Err(Failure::Interrupted { signal, text: "interrupted".into() });
     }
-    Ok(Timed { seconds_per_step: took / f64::from(steps), data_wait_share: waited / took })
+    let (method, place) = method;
+    let (probe_seconds, feature_seconds) = time_probes(recipe, images, place, method, stop)?;
+    Ok(Timed {
+        seconds_per_step: took / f64::from(steps),
+        data_wait_share: waited / took,
+        probe_seconds,
+        feature_seconds,
+    })
+}
+
+/// Makes an online probe, where the recipe has some, and the features of some images.
+fn time_probes(
+    recipe: &Recipe,
+    images: &Images,
+    place: usize,
+    method: &dyn Method,
+    stop: &Stop,
+) -> Result<(f64, f64), Failure> {
+    let online = Online::new(recipe, images, (place, &recipe.stage[place]), u64::MAX);
+    let seen = online.map(|mut online| online.probe(method, 0, stop)).transpose()?.flatten();
+    let probe = seen.map_or(0.0, |seen| seen.probe.seconds);
+    let mut loader =
+        setup::feature_loader(&recipe.data, recipe.data.size, images.to_probe.clone())?;
+    let Some(loaded) = loader.next_batch().map_err(loading)? else { return Ok((probe, 0.0)) };
+    let (images, begun) = (loaded.batch.images, Instant::now());
+    embed(method.encoder(), &images).map_err(ran)?;
+    Ok((probe, begun.elapsed().as_secs_f64() / images.samples() as f64))
 }
 
 /// Seconds of all steps of each stage.
@@ -118,13 +162,14 @@ fn seconds<'a>(planned: &'a [Planned<'_>], timed: &'a [Timed]) -> impl Iterator<
 }
 
 fn whole_json(planned: &[Planned<'_>], timed: &[Timed]) -> Value {
-    let mut plan = as_json(planned);
+    let mut plan = json!(as_file(planned));
     for (place, (timed, seconds)) in timed.iter().zip(seconds(planned, timed)).enumerate() {
         let images = planned[place].stage.batch as f64 / timed.seconds_per_step;
         plan["stages"][place]["measured"] = json!({
             "seconds_per_step": timed.seconds_per_step,
             "images_per_second": images,
             "data_wait_share": timed.data_wait_share,
+            "online_probe_seconds": timed.probe_seconds,
             "seconds": seconds,
         });
     }
@@ -152,12 +197,12 @@ fn short(value: f64) -> String {
     format!("{scaled:.decimals$} {}", UNITS[unit]).trim_end().to_owned()
 }
 
-fn show(recipe: &Recipe, planned: &[Planned<'_>], timed: &[Timed]) {
+fn show(recipe: &Recipe, images: &Images, planned: &[Planned<'_>], timed: &[Timed]) {
     let all_paper: f64 = planned.iter().map(paper).sum();
     for (place, stage) in planned.iter().enumerate() {
         show_stage(stage);
         if let Some(timed) = timed.get(place) {
-            let Timed { seconds_per_step, data_wait_share } = timed;
+            let Timed { seconds_per_step, data_wait_share, .. } = timed;
             let rate = stage.stage.batch as f64 / seconds_per_step;
             let took = Duration::from_secs_f64(seconds_per_step * stage.schedule.steps as f64);
             result(&format!(
@@ -174,23 +219,42 @@ fn show(recipe: &Recipe, planned: &[Planned<'_>], timed: &[Timed]) {
     result(&format!("in all {flops}FLOP; as the paper counts {counted}FLOP:"));
     planned.iter().for_each(|stage| result(&format!("  {}", split(stage, all_paper))));
     if !timed.is_empty() {
+        let text = |seconds: f64| seconds_text(seconds);
         let training: f64 = seconds(planned, timed).sum();
-        let share = if recipe.probe.online { recipe.probe.share } else { 0.0 };
-        let most = time_text(Duration::from_secs_f64(training * (1.0 + share)));
-        let training = time_text(Duration::from_secs_f64(training));
-        let probes = match (recipe.probe.online, recipe.probe.every_steps) {
-            (false, _) => String::new(),
-            (true, None) => format!(", up to {most} with online probes"),
-            (true, Some(steps)) => format!(", and an online probe every {steps} steps"),
+        let online = |(stage, timed): (&Planned<'_>, &Timed)| {
+            timed.probes_seconds(recipe, stage.schedule.steps)
         };
+        let online: f64 = match recipe.probe.online {
+            true => planned.iter().zip(timed).map(online).sum(),
+            false => 0.0,
+        };
+        let probed = images.held_out.as_ref().map_or(0, |held| held.len() + images.to_probe.len());
+        let features: f64 = timed.iter().map(|timed| timed.feature_seconds * probed as f64).sum();
         result(&format!(
-            "time: {training} of training{probes}; the probes after stages come on top"
+            "time: about {}: {} of training, {} of online probes, and the features of all {probed} images \
+             after each stage {}; fitting probes to those comes on top",
+            text(training + online + features),
+            text(training),
+            text(online),
+            text(features)
         ));
         if let Some(memory) = peak_memory_bytes() {
-            result(&format!("memory: {:.0} MB at its highest, measured", memory as f64 * 1e-6));
+            let what = if recipe.probe.online { "steps and online probes" } else { "steps" };
+            let memory = memory as f64 * 1e-6;
+            let features =
+                probed as f64 * planned.iter().map(width).max().unwrap_or(0) as f64 * 8e-6;
+            result(&format!(
+                "memory: {memory:.0} MB at its highest, measured over {what}; probes after stages hold all \
+                 features, {features:.0} MB and several times that while they are fitted"
+            ));
         }
     }
     result(&format!("FLOP: {COUNTED}.\nThe paper's: {PAPER}."));
+}
+
+/// D of a stage's encoder.
+fn width(stage: &Planned<'_>) -> usize {
+    stage.spec.width
 }
 
 /// FLOPs of a stage as the paper counts.
@@ -234,7 +298,20 @@ fn show_stage(planned: &Planned<'_>) {
         row(name, share.parameters as f64, tokens, share.flops, share.paper_flops);
     }
     row("all", parameters, String::new(), cost.flops(), cost.paper_flops());
+    let share = cost.trunk.flops / cost.flops();
+    if share > LARGE_TRUNK {
+        let [_, (name, _), ..] = parts(planned)[..] else { return };
+        result(&format!(
+            "  its {name} takes {:.0} % of the FLOPs: `{name} = {{ width = ..., depth = ..., heads = ... }}` in \
+             the stage makes it smaller",
+            100.0 * share
+        ));
+    }
 }
+
+/// Share of a stage's FLOPs that its decoder or predictor takes when that is told. SALT's predictor takes about
+/// half of a student's step of ViT-tiny.
+const LARGE_TRUNK: f64 = 0.8;
 
 #[cfg(test)]
 mod tests {

@@ -11,7 +11,7 @@ pub(super) use verb::{Arguments, run};
 
 use super::setup::{self, Images};
 use super::{Failure, loading, ran};
-use crate::data::{Source, Unreadable};
+use crate::data::{Loader, Source, Unreadable};
 use crate::eval::{self, Features, KnnOptions, LinearOptions, knn, linear};
 use crate::method::embed;
 use crate::model::Encoder;
@@ -19,11 +19,12 @@ use crate::recipe::Recipe;
 use crate::report::{Count, ProbeRow, Waiting};
 use crate::train::Stop;
 use engine::Tape;
-use engine::ops::{PatchOrder, patchify};
+use engine::ops::{Images as ImageBatch, PatchOrder, patchify};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// One batch's features of one kind: [B, D].
-type Made = (Vec<f32>, usize);
+pub(super) type Made = (Vec<f32>, usize);
 
 /// Values of an image whose pixels are probed, at most: 32 x 32 in colour, 55 x 55 in grey. A linear
 /// probe of the 150,528 values of 224 x 224 takes longer than many a training.
@@ -48,12 +49,12 @@ pub(super) fn probe(
     unreadable: &mut Vec<Unreadable>,
 ) -> Result<Option<ProbeRow>, Failure> {
     let Some(held_out) = &images.held_out else { return Ok(None) };
-    let mut count = Count::new(images.train.len() + held_out.len());
+    let mut count = Count::new(images.to_probe.len() + held_out.len());
     let mut of = |source| features(recipe, source, extractor, stop, (&mut *unreadable, &mut count));
-    let [train, test] = [&images.train, held_out].map(&mut of);
+    let [train, test] = [&images.to_probe, held_out].map(&mut of);
     count.finish();
     let (Some(train), Some(test)) = (train?, test?) else { return Ok(None) };
-    match fit(name, recipe, &train, &test, stop) {
+    match fit(name, recipe, &train.of_readable(), &test.of_readable(), stop) {
         Ok(row) => Ok(Some(row)),
         Err(eval::Error::Stopped) => Ok(None),
         Err(error) => Err(ran(error)),
@@ -85,6 +86,7 @@ fn fit(
     let wanted = |kind: usize| recipe.probe.linear.then_some(kind);
     Ok(ProbeRow {
         name: name.to_owned(),
+        images: test[0].len(),
         knn_mean: knn_of(0)?,
         knn_cls: cls.map(knn_of).transpose()?,
         linear_mean: wanted(0).map(linear_of).transpose()?,
@@ -92,43 +94,86 @@ fn fit(
     })
 }
 
-/// Features of all images of a source: mean (or pixels) first, then class token. None if asked to
-/// stop.
+/// Features of all images of a source; none if asked to stop.
 pub(super) fn features(
     recipe: &Recipe,
     source: &Arc<dyn Source>,
     extractor: &Extractor,
     stop: &Stop,
     (unreadable, count): (&mut Vec<Unreadable>, &mut Count),
-) -> Result<Option<Vec<Features>>, Failure> {
+) -> Result<Option<Gathered>, Failure> {
     let size = match extractor {
         Extractor::Pixels => {
             recipe.data.size.min((MOST_PIXEL_VALUES / recipe.data.channels).isqrt())
         }
         Extractor::Encoder(_) => recipe.data.size,
     };
-    let mut loader = setup::feature_loader(&recipe.data, size, source.clone())?;
-    let mut all: Vec<Features> = Vec::new();
+    let loader = setup::feature_loader(&recipe.data, size, source.clone())?;
+    let mut make = |images: &ImageBatch| {
+        count.add(images.samples());
+        extract(images, extractor).map_err(ran)
+    };
+    let gathered = gather(loader, &mut make, stop)?;
+    unreadable.extend(gathered.iter().flat_map(|gathered| gathered.replaced.iter().cloned()));
+    Ok(gathered)
+}
+
+/// Features of the images that a loader gave, once each and in order.
+pub(super) struct Gathered {
+    /// Mean tokens (or pixels) first, then class tokens where there are some.
+    pub(super) kinds: Vec<Features>,
+    /// Images that could not be read, by their rows, which are another image's.
+    pub(super) replaced: Vec<Unreadable>,
+}
+
+impl Gathered {
+    /// The rows of images that could be read.
+    pub(super) fn of_readable(self) -> Vec<Features> {
+        if self.replaced.is_empty() {
+            return self.kinds;
+        }
+        let replaced: BTreeSet<usize> = self.replaced.iter().map(|image| image.index).collect();
+        let left = |features: &Features| {
+            let rows: Vec<_> = (0..features.len()).filter(|row| !replaced.contains(row)).collect();
+            features.select(&rows)
+        };
+        self.kinds.iter().map(left).collect()
+    }
+}
+
+/// Makes the features of all that a loader gives; none if asked to stop.
+pub(super) fn gather(
+    mut loader: Loader,
+    make: &mut dyn FnMut(&ImageBatch) -> Result<Vec<Made>, Failure>,
+    stop: &Stop,
+) -> Result<Option<Gathered>, Failure> {
+    let mut gathered = Gathered { kinds: Vec::new(), replaced: Vec::new() };
     while let Some(loaded) = loader.next_batch().map_err(loading)? {
         if stop.signal().is_some() {
             return Ok(None);
         }
         let batch = loaded.batch;
-        unreadable.extend(batch.unreadable);
-        count.add(batch.labels.len());
-        let made = extract(&batch.images, extractor).map_err(ran)?;
-        for (kind, (rows, dim)) in made.into_iter().enumerate() {
-            if all.len() == kind {
-                all.push(Features { rows: Vec::new(), dim, labels: Vec::new() });
+        gathered.replaced.extend(batch.unreadable);
+        for (kind, (rows, dim)) in make(&batch.images)?.into_iter().enumerate() {
+            if gathered.kinds.len() == kind {
+                gathered.kinds.push(Features { rows: Vec::new(), dim, labels: Vec::new() });
             }
-            all[kind].rows.extend(rows);
-            all[kind].labels.extend(batch.labels.iter().map(|&label| label as u32));
+            let features = &mut gathered.kinds[kind];
+            features.rows.extend(rows);
+            features.labels.extend(batch.labels.iter().map(|&label| label as u32));
         }
     }
-    Ok(Some(all))
+    Ok(Some(gathered))
 }
 
-fn extract(images: &engine::ops::Images, extractor: &Extractor) -> engine::Result<Vec<Made>> {
+/// An encoder's mean tokens, and class tokens where it has one.
+pub(super) fn embedded(encoder: &Encoder, images: &ImageBatch) -> engine::Result<Vec<Made>> {
+    let embedding = embed(encoder, images)?;
+    let kinds = std::iter::once(embedding.mean).chain(embedding.cls);
+    Ok(kinds.map(|rows| (rows.to_vec(), rows.dim(1))).collect())
+}
+
+fn extract(images: &ImageBatch, extractor: &Extractor) -> engine::Result<Vec<Made>> {
     match extractor {
         Extractor::Pixels => {
             let [b, _, t, h, w] = images.shape();
@@ -137,10 +182,6 @@ fn extract(images: &engine::ops::Images, extractor: &Extractor) -> engine::Resul
             let pixels = patchify(&Tape::inference(), images, [t, h, w], order, &whole)?;
             Ok(vec![(pixels.to_vec(), pixels.dim(1))])
         }
-        Extractor::Encoder(encoder) => {
-            let embedding = embed(encoder, images)?;
-            let kinds = std::iter::once(embedding.mean).chain(embedding.cls);
-            Ok(kinds.map(|rows| (rows.to_vec(), rows.dim(1))).collect())
-        }
+        Extractor::Encoder(encoder) => embedded(encoder, images),
     }
 }

@@ -1,9 +1,10 @@
 //! `saltworks report`: curves, probes and pictures of runs in one file.
 
 use super::pretrain::RECIPE;
-use super::{Failure, asked, ran};
+use super::{Failure, asked, expect_parent, ran};
 use crate::report::{RunReader, html, result};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Options of `report`.
 #[derive(clap::Args)]
@@ -27,14 +28,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         (None, [run]) => run.join("report.html"),
         (None, _) => return Err(asked("several runs need --out, e.g. --out comparison.html")),
     };
+    expect_parent(&out)?;
     let runs = arguments.runs.iter().map(|run| read(run)).collect::<Result<Vec<_>, _>>()?;
-    html::write(&runs, &out).map_err(|e| ran(format!("cannot write {}: {e}", out.display())))?;
+    html::write(&runs, Duration::ZERO, &out)
+        .map_err(|e| ran(format!("cannot write {}: {e}", out.display())))?;
     result(&out.display().to_string());
     Ok(())
 }
 
 /// Refuses a folder without a run.
 pub(super) fn expect_run(run: &Path) -> Result<(), Failure> {
+    if !run.exists() {
+        return Err(asked(format!("{}: there is no such folder", run.display())));
+    }
     if !run.join(RECIPE).is_file() {
         let problem = format!("holds no run: there is no {RECIPE} in it. Give the folder of a run");
         return Err(asked(format!("{} {problem}", run.display())));

@@ -1,8 +1,8 @@
 //! `saltworks serve`: all runs under a folder, live in a browser.
 
 use super::{Failure, asked, ran};
-use crate::report::{note, result};
-use crate::serve::{Access, Library, Server};
+use crate::report::{LockOwner, note, result};
+use crate::serve::{Access, Library, Links, Server};
 use std::env;
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs as _};
@@ -28,6 +28,9 @@ pub(super) struct Arguments {
     /// ask and none is given. Also $SALTWORKS_TOKEN.
     #[arg(long)]
     token: Option<String>,
+    /// Follow links to folders elsewhere, too.
+    #[arg(long)]
+    follow_links: bool,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -36,7 +39,8 @@ const EXAMPLES: &str = "Examples:
   saltworks serve runs --host 0.0.0.0        for other machines, with a token; without encryption
   ssh -L 8384:127.0.0.1:8384 host            reads a server that runs on another machine, encrypted
 
-Pages only read: nothing can be changed through them.";
+Pages only read: nothing can be changed through them. Without a token all users of this machine may read
+them; on a machine shared with others add --token.";
 
 /// Runs the command until it is stopped.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -52,7 +56,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         None if !is_loopback(host) => Some(Access::new_token().map_err(ran)?),
         given => given,
     };
-    let library = Library::new(folder).map_err(|error| {
+    let links = if arguments.follow_links { Links::All } else { Links::Inside };
+    let library = Library::new(folder, links).map_err(|error| {
         let what = "Give a folder with runs, as `--out` of `saltworks pretrain` made them";
         asked(format!("cannot read {}: {error}. {what}", folder.display()))
     })?;
@@ -63,7 +68,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let address = server.address().map_err(ran)?;
     note(&format!("{count} runs under {}; Ctrl-C ends", folder.display()));
     let secret = token.map_or_else(String::new, |token| format!("?token={token}"));
-    result(&format!("http://{address}/{secret}"));
+    let name = match address.ip().is_unspecified() {
+        true => format!("{}:{}", LockOwner::here().host, address.port()),
+        false => address.to_string(),
+    };
+    result(&format!("http://{name}/{secret}"));
     if !is_loopback(host) {
         note("other machines can ask; what they read is not encrypted");
     }

@@ -11,13 +11,16 @@ use crate::train::{self, Curve, OptimizerOptions};
 use engine::ops::LossKind;
 use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The images of a run.
 pub(super) struct Images {
-    /// Trains.
+    /// Trains, each source as often as its weight says.
     pub(super) train: Arc<dyn Source>,
+    /// The same images once each, from which probes learn: copies would vote twice, and stand on both sides
+    /// where a penalty is chosen.
+    pub(super) to_probe: Arc<dyn Source>,
     /// Probes; none without a holdout, or where not every image has one of two classes or more.
     pub(super) held_out: Option<Arc<dyn Source>>,
     /// Why nothing is held out though the recipe asks for it.
@@ -42,7 +45,8 @@ pub(super) fn open(recipe: &Recipe) -> Result<Images, Failure> {
     if data.holdout == 0 || reason.is_some() {
         // Nothing to probe: all images train.
         let sources = sources.into_iter().map(|(source, given)| (source, given.weight));
-        return Ok(Images { train: mix(sources.collect(), classes)?, held_out: None, reason });
+        let [train, to_probe] = weighted_and_once(sources.collect(), classes)?;
+        return Ok(Images { train, to_probe, held_out: None, reason });
     }
     refuse_shared_files(&sources)?;
     if data.holdout + 2 > len {
@@ -71,9 +75,22 @@ pub(super) fn open(recipe: &Recipe) -> Result<Images, Failure> {
         train.push((Arc::new(part), given.weight));
         held_out.push((Arc::new(held) as Arc<dyn Source>, 1.0));
     }
-    let train = mix(train, classes.clone())?;
+    let [train, to_probe] = weighted_and_once(train, classes.clone())?;
     let held_out = if held_out.is_empty() { None } else { Some(mix(held_out, classes)?) };
-    Ok(Images { train, held_out, reason: None })
+    Ok(Images { train, to_probe, held_out, reason: None })
+}
+
+/// The sources as one by their weights, and once each.
+fn weighted_and_once(
+    sources: Vec<(Arc<dyn Source>, f64)>,
+    classes: Vec<String>,
+) -> Result<[Arc<dyn Source>; 2], Failure> {
+    if sources.iter().all(|(_, weight)| *weight == 1.0) {
+        let all = mix(sources, classes)?;
+        return Ok([all.clone(), all]);
+    }
+    let once = sources.iter().map(|(source, _)| (source.clone(), 1.0)).collect();
+    Ok([mix(sources, classes.clone())?, mix(once, classes)?])
 }
 
 /// All images of a recipe, each once.
@@ -104,24 +121,42 @@ fn open_sources(data: &Data) -> Result<Vec<Opened>, Failure> {
 /// Refuses sources that read one file, also by a link: what one of them holds out would train by way
 /// of another.
 fn refuse_shared_files(sources: &[Opened]) -> Result<(), Failure> {
+    let named: Vec<_> =
+        sources.iter().map(|(source, given)| (source, given.path.as_str())).collect();
+    let Some(Shared { file, first, second }) = shared_file(&named) else { return Ok(()) };
+    let file = file.display();
+    Err(asked(format!(
+        "{file}: is in the sources {first} and {second}, so that it could train where it is held out. \
+         Leave it to one of them, or hold out nothing by --set data.holdout=0"
+    )))
+}
+
+/// A file of two sources.
+pub(super) struct Shared<'a> {
+    pub(super) file: PathBuf,
+    pub(super) first: &'a str,
+    pub(super) second: &'a str,
+}
+
+/// A file that two of these sources read, also by a link.
+pub(super) fn shared_file<'a>(sources: &[(&Arc<dyn Source>, &'a str)]) -> Option<Shared<'a>> {
     let mut owners = HashMap::new();
     // A source alone shares with none: no need to look at each of its files.
-    for (source, given) in sources.iter().filter(|_| sources.len() > 1) {
+    for (place, (source, name)) in sources.iter().enumerate().filter(|_| sources.len() > 1) {
         for file in source.files() {
             // What cannot be looked at is named when it is read.
             let Ok(found) = file.metadata() else { continue };
-            let owner = *owners.entry((found.dev(), found.ino())).or_insert(&given.path);
-            if owner != &given.path {
-                let (file, path) = (file.display(), &given.path);
-                return Err(asked(format!(
-                    "{file}: is in the sources {owner} and {path}, so that it could train where it \
-                     is held out. Leave it to one of them, or hold out nothing by --set \
-                     data.holdout=0"
-                )));
+            let owner = *owners.entry((found.dev(), found.ino())).or_insert(place);
+            if owner != place {
+                return Some(Shared {
+                    file: file.to_owned(),
+                    first: sources[owner].1,
+                    second: name,
+                });
             }
         }
     }
-    Ok(())
+    None
 }
 
 fn holdout(path: &str, data: &Data, count: usize, len: usize) -> Holdout {
@@ -392,6 +427,8 @@ mod tests {
         assert_eq!((train.len(), held_out.len()), (32, 8));
         assert!(train.is_disjoint(&held_out));
         assert_eq!(held_out.iter().filter(|&&value| value >= 100).count(), 2);
+        assert_eq!(found.to_probe.len(), 32, "each image once");
+        assert_eq!(values(&found.to_probe), train);
     }
 
     #[test]

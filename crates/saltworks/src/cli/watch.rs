@@ -1,7 +1,7 @@
 //! `saltworks watch`: a run's curves in a terminal.
 
 use super::{Failure, asked, ran};
-use crate::report::{Curve, Plot, RunData, RunReader, StageData, result, time_text};
+use crate::report::{Curve, Plot, RunData, RunReader, StageData, printable, seconds_text, styled};
 use crate::train::Stop;
 use console::{Color, Style, Term};
 use std::io::Write as _;
@@ -27,6 +27,8 @@ pub(super) struct Arguments {
 
 /// Rows and columns where there is no terminal.
 const SIZE: (u16, u16) = (30, 100);
+/// Rows of a plot, at least: title, three of dots, axis, legend.
+const LEAST_ROWS: usize = 6;
 /// Columns from which two plots stand side by side.
 const WIDE: usize = 90;
 
@@ -45,7 +47,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let term = Term::stdout();
     if arguments.once || !term.is_term() {
         let lines = frame(&read()?, arguments, SIZE, console::colors_enabled())?;
-        result(&lines.join("\n"));
+        styled(&lines.join("\n"));
         return Ok(());
     }
     let stop = Stop::listen().map_err(ran)?;
@@ -100,7 +102,7 @@ fn frame(
     (rows, columns): (u16, u16),
     style: bool,
 ) -> Result<Vec<String>, Failure> {
-    let (rows, columns) = (usize::from(rows).max(10), usize::from(columns).max(40));
+    let (rows, columns) = (usize::from(rows).max(1), usize::from(columns).max(20));
     let begun = |stage: &&StageData| stage.step > 0 || !stage.probes.is_empty();
     let stage = match &arguments.stage {
         Some(name) => {
@@ -115,32 +117,40 @@ fn frame(
         true => Style::new().bold().force_styling(true).apply_to(text).to_string(),
         false => text.to_owned(),
     };
-    let mut lines = vec![format!("{}  {}", bold(&run.name), run.status)];
+    let mut lines = vec![format!("{}  {}", bold(&clip(&run.name, columns - 12)), run.status)];
+    if let Some(ended) = &run.ended {
+        lines.push(clip(&ended.why, columns));
+    }
     let Some(stage) = stage else {
         lines.push("no step was made yet".to_owned());
         return Ok(lines);
     };
-    lines.push(progress(stage, columns));
+    lines.push(progress(stage, run.status == "training", columns));
     if let Some(point) = stage.probes.last() {
         lines.push(clip(&format!("after step {}: {}", point.step, point.probe.text()), columns));
     }
     let alarms = run.stages.iter().flat_map(|stage| &stage.alarms);
+    let alarms = alarms.filter(|alarm| alarm.over.is_none());
     lines.extend(
         alarms.map(|alarm| clip(&format!("ALARM ({}): {}", alarm.kind, alarm.text), columns)),
     );
-    let room = rows.saturating_sub(lines.len()).max(12);
+    // What is said goes before what is drawn where there is little room.
+    let room = rows.saturating_sub(lines.len());
     let (loss, accuracy) = (losses(stage), accuracies(stage));
-    if columns >= WIDE {
+    if room >= LEAST_ROWS && columns >= WIDE {
         let half = columns / 2 - 1;
         let [left, right] = [loss.lines(half, room, style), accuracy.lines(half, room, style)];
         for (left, right) in left.iter().zip(&right) {
             let gap = half.saturating_sub(console::measure_text_width(left)) + 2;
             lines.push(format!("{left}{:gap$}{right}", ""));
         }
-    } else {
+    } else if room >= 2 * LEAST_ROWS {
         lines.extend(loss.lines(columns, room / 2, style));
         lines.extend(accuracy.lines(columns, room - room / 2, style));
+    } else if room >= LEAST_ROWS {
+        lines.extend(loss.lines(columns, room, style));
     }
+    lines.truncate(rows);
     Ok(lines)
 }
 
@@ -155,7 +165,10 @@ fn losses(stage: &StageData) -> Plot<'_> {
             curve("training", Color::Blue, steps.zip(stage.series.loss.iter().copied()).collect()),
             curve("held-out images", Color::Yellow, held_out.collect()),
         ],
-        format: |loss| format!("{loss:.4}"),
+        format: |loss| match loss.abs() {
+            0.0..1000.0 => format!("{loss:.4}"),
+            _ => format!("{loss:.1e}"),
+        },
     }
 }
 
@@ -180,26 +193,23 @@ fn accuracies(stage: &StageData) -> Plot<'_> {
 }
 
 /// A stage's name, a bar, steps, rate and time left.
-fn progress(stage: &StageData, columns: usize) -> String {
+fn progress(stage: &StageData, training: bool, columns: usize) -> String {
     let mut parts = vec![match stage.steps {
         Some(all) => format!("step {} of {all}", stage.step),
         None => format!("step {}", stage.step),
     }];
     parts.extend(stage.series.loss.last().map(|loss| format!("loss {loss:.4}")));
-    parts.extend(stage.series.images_per_second.last().map(|rate| format!("{rate:.0} images/s")));
+    parts.extend(stage.images_per_second.map(|rate| format!("{rate:.0} images/s")));
     let (all, made) = (stage.steps.unwrap_or(0) as f64, stage.step as f64);
-    if let (Some(began), Some(updated)) = (stage.began, stage.updated)
-        && made > 0.0
-        && made < all
-    {
-        let left = (updated - began).max(0.0) * (all - made) / made;
-        parts.push(format!("{} left", time_text(Duration::from_secs_f64(left))));
+    if training && made > 0.0 && made < all {
+        parts.push(format!("{} left", seconds_text(stage.seconds * (all - made) / made)));
     }
     let filled = if all > 0.0 { (20.0 * made / all).round().min(20.0) as usize } else { 0 };
     let bar = format!("{}{}", "━".repeat(filled), "─".repeat(20 - filled));
     clip(&format!("{}  {bar}  {}", stage.name, parts.join("  ")), columns)
 }
 
+/// One line of what a run tells.
 fn clip(text: &str, columns: usize) -> String {
-    console::truncate_str(text, columns, "…").into_owned()
+    console::truncate_str(&printable(text), columns, "…").into_owned()
 }

@@ -49,11 +49,11 @@ pub fn few_shot(
     asked: Asked<'_>,
 ) -> Result<Vec<FewShot>> {
     check_pair(train, test)?;
+    options.check(&train.labels)?;
     let mut by_class: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
     for (row, &label) in train.labels.iter().enumerate() {
         by_class.entry(label).or_default().push(row);
     }
-    options.check(&by_class)?;
     let mut found: Vec<FewShot> = options.shots.iter().map(|&shots| FewShot::none(shots)).collect();
     for draw in 0..options.draws {
         let mut random = Random::new(options.seed, "few_shot", draw as u64);
@@ -72,16 +72,22 @@ pub fn few_shot(
 }
 
 impl FewShotOptions {
-    fn check(&self, by_class: &BTreeMap<u32, Vec<usize>>) -> Result<()> {
+    /// Refuses settings out of range, and more images than the smallest class of these labels has.
+    ///
+    /// # Errors
+    /// Which, and what is expected.
+    pub fn check(&self, labels: &[u32]) -> Result<()> {
         if self.draws == 0 {
             let found = self.draws.to_string();
             return Err(Error::Setting { setting: "draws", found, expected: "1 or more" });
         }
-        // `check_pair` saw that there is a row.
-        let (class, rows) = by_class.iter().min_by_key(|(_, rows)| rows.len()).expect("a class");
-        let most = rows.len();
+        let mut sizes = BTreeMap::new();
+        labels.iter().for_each(|label| *sizes.entry(*label).or_insert(0) += 1);
+        let Some((class, most)) = sizes.into_iter().min_by_key(|(_, size)| *size) else {
+            return Err(Error::Empty { which: "training features", rows: 0, dim: 0 });
+        };
         match self.shots.iter().find(|shots| !(1..=most).contains(*shots)) {
-            Some(&shots) => Err(Error::Shots { shots, most, class: *class }),
+            Some(&shots) => Err(Error::Shots { shots, most, class }),
             None => Ok(()),
         }
     }

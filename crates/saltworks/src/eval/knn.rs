@@ -33,6 +33,18 @@ pub enum Vote {
     Euclidean,
 }
 
+impl Vote {
+    /// A row as the vote sees it: divided by its length for cosines; a row of zeros stays one.
+    fn scaled(self, row: &[f32]) -> impl Iterator<Item = f64> {
+        let length = match self {
+            Self::Cosine => row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt(),
+            Self::Euclidean => 1.0,
+        };
+        let scale = 1.0 / length.max(1e-12);
+        row.iter().map(move |x| scale * f64::from(*x))
+    }
+}
+
 /// Gives each test row the class with most votes among its k nearest training rows.
 ///
 /// Near is cosine similarity s = a·b / (|a| |b|), a vote weighs exp(s/T). Of equally near rows the
@@ -74,33 +86,31 @@ fn elect<T: Send>(
 ) -> Result<Vec<T>> {
     options.check()?;
     check_pair(train, test)?;
-    let [rows, queries] = match vote {
-        Vote::Cosine => [train, test].map(unit_rows),
-        Vote::Euclidean => [&train.rows, &test.rows].map(Clone::clone),
-    };
-    let panels = Panels::of_rows(&rows, train.dim);
-    let squares: Vec<f32> = rows.chunks_exact(train.dim).map(|row| dot(row, row) as f32).collect();
+    let space = Space::new(train, vote);
+    let queries = space.place(test);
     // Labels are among their own classes.
     let column = |label: &u32| classes.binary_search(label).expect("a class of the labels");
     let columns: Vec<usize> = train.labels.iter().map(column).collect();
-    let tasks = queries.par_chunks(TASK_ROWS * test.dim).map(|queries| {
+    let tasks = queries.par_chunks(TASK_ROWS * test.dim);
+    let tasks = tasks.zip(test.rows.par_chunks(TASK_ROWS * test.dim)).map(|(queries, given)| {
         if stop() {
             return Vec::new();
         }
         let mut closeness = vec![0.0; queries.len() / test.dim * train.len()];
-        panels.multiply(queries, &mut closeness); // [B,D] , [N,D] -> [B,N]
+        space.panels.multiply(queries, &mut closeness); // [B,D] , [N,D] -> [B,N]
         let rows_of = closeness.chunks_exact_mut(train.len()).zip(queries.chunks_exact(test.dim));
         rows_of
-            .flat_map(|(closeness, query)| {
-                if vote == Vote::Euclidean {
-                    // |a - b|² falls as a·b - |b|²/2 grows.
-                    closeness.iter_mut().zip(&squares).for_each(|(c, square)| *c -= 0.5 * square);
+            .zip(given.chunks_exact(test.dim))
+            .flat_map(|((closeness, query), given)| {
+                // |a - b|² falls as a·b - |b|²/2 grows.
+                closeness.iter_mut().zip(&space.halves).for_each(|(c, half)| *c -= half);
+                let query = (vote == Vote::Euclidean || !is_zero(given)).then_some(query);
+                if query.is_none() {
+                    // All cosines are 0.
+                    closeness.fill(0.0);
                 }
                 let near = options.nearest(closeness);
-                let weights = match vote {
-                    Vote::Cosine => options.exponentials(closeness, &near),
-                    Vote::Euclidean => options.inverses(&rows, query, &near),
-                };
+                let weights = options.weights(&space, query, &near);
                 let mut votes = vec![0.0; classes.len()];
                 for (&i, weight) in near.iter().zip(weights) {
                     votes[columns[i]] += weight;
@@ -116,6 +126,71 @@ fn elect<T: Send>(
     Ok(taken.into_iter().flatten().collect())
 }
 
+/// Training rows around their mean, where nearness is the Euclidean distance d whatever the vote: of unit
+/// rows it is a cosine similarity of 1 - d²/2. An encoder's features have much in common; without what they
+/// share, f32 tells apart what differs by a ten-millionth of it.
+struct Space {
+    vote: Vote,
+    /// D
+    dim: usize,
+    mean: Vec<f64>,
+    /// [N, D]
+    rows: Vec<f32>,
+    panels: Panels,
+    /// |b|²/2 of each row.
+    halves: Vec<f32>,
+    /// Rows of zeros, whose cosine with any row is 0: d² = 2.
+    zeros: Vec<bool>,
+}
+
+impl Space {
+    fn new(train: &Features, vote: Vote) -> Self {
+        let dim = train.dim;
+        let mut space = Self {
+            vote,
+            dim,
+            mean: vec![0.0; dim],
+            rows: Vec::new(),
+            panels: Panels::of_rows(&[], dim),
+            halves: Vec::new(),
+            zeros: train
+                .rows
+                .chunks_exact(dim)
+                .map(|row| vote == Vote::Cosine && is_zero(row))
+                .collect(),
+        };
+        for row in train.rows.chunks_exact(dim) {
+            space.mean.iter_mut().zip(vote.scaled(row)).for_each(|(mean, x)| *mean += x);
+        }
+        space.mean.iter_mut().for_each(|mean| *mean /= train.len() as f64);
+        space.rows = space.place(train);
+        space.panels = Panels::of_rows(&space.rows, dim);
+        let half = |row: &[f32]| 0.5 * row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
+        let halves = space.rows.chunks_exact(dim).zip(&space.zeros);
+        let halves = halves.map(|(row, zero)| half(row) + if *zero { 0.5 } else { 0.0 });
+        space.halves = halves.map(|half| half as f32).collect();
+        space
+    }
+
+    /// Rows around the mean of the training rows, `[B, D]`.
+    fn place(&self, features: &Features) -> Vec<f32> {
+        let rows = features.rows.chunks_exact(self.dim);
+        let around = |row| self.vote.scaled(row).zip(&self.mean).map(|(x, mean)| (x - mean) as f32);
+        rows.flat_map(|row| around(row).collect::<Vec<_>>()).collect()
+    }
+
+    /// d² between training row `i` and a query `[D]`.
+    fn square(&self, i: usize, query: &[f32]) -> f64 {
+        let row = self.rows[i * self.dim..].iter().zip(query);
+        let square: f64 = row.map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
+        square + if self.zeros[i] { 1.0 } else { 0.0 }
+    }
+}
+
+fn is_zero(row: &[f32]) -> bool {
+    row.iter().all(|x| *x == 0.0)
+}
+
 /// The classes that occur, ascending.
 pub(super) fn classes(labels: &[u32]) -> Vec<u32> {
     let mut classes = labels.to_vec();
@@ -124,13 +199,12 @@ pub(super) fn classes(labels: &[u32]) -> Vec<u32> {
     classes
 }
 
-/// Σ a b in f64.
-fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
-}
-
 impl KnnOptions {
-    fn check(&self) -> Result<()> {
+    /// Refuses settings out of range.
+    ///
+    /// # Errors
+    /// Which, and what is expected.
+    pub fn check(&self) -> Result<()> {
         if self.k == 0 {
             let found = self.k.to_string();
             return Err(Error::Setting { setting: "k", found, expected: "1 or more" });
@@ -157,35 +231,20 @@ impl KnnOptions {
         order
     }
 
-    /// exp((s - s₀) / T) of the rows `near`, where s₀ is the nearest's: the same ranks as exp(s / T), and
-    /// no overflow at a low temperature.
-    fn exponentials(self, similarity: &[f32], near: &[usize]) -> Vec<f64> {
-        let first = f64::from(similarity[near[0]]);
-        let weight = |&i: &usize| ((f64::from(similarity[i]) - first) / self.temperature).exp();
-        near.iter().map(weight).collect()
-    }
-
-    /// 1 / (d + T) of the rows `near` the query `[D]`.
-    fn inverses(self, rows: &[f32], query: &[f32], near: &[usize]) -> Vec<f64> {
-        let distance = |&i: &usize| {
-            let row = rows[i * query.len()..].iter().zip(query);
-            row.map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum::<f64>().sqrt()
+    /// What the rows `near` the query `[D]` weigh, all alike if there is none: exp((s - s₀) / T) of cosines s, s₀ the nearest's, which
+    /// gives the same ranks as exp(s / T) and does not overflow at a low temperature, or 1 / (d + T).
+    fn weights(self, space: &Space, query: Option<&[f32]>, near: &[usize]) -> Vec<f64> {
+        let Some(query) = query else { return vec![1.0; near.len()] };
+        let squares: Vec<f64> = near.iter().map(|&i| space.square(i, query)).collect();
+        let weight = |square: &f64| match space.vote {
+            Vote::Cosine => (0.5 * (squares[0] - square) / self.temperature).exp(),
+            Vote::Euclidean => 1.0 / (square.sqrt() + self.temperature),
         };
-        near.iter().map(|i| 1.0 / (distance(i) + self.temperature)).collect()
+        squares.iter().map(weight).collect()
     }
 }
 
 /// The place of the largest value, the first of equal ones.
 pub(super) fn first_largest<T: PartialOrd>(values: &[T]) -> usize {
     (1..values.len()).fold(0, |best, i| if values[i] > values[best] { i } else { best })
-}
-
-/// Each row divided by its length, `[B, D]`; a row of zeros stays one.
-pub(super) fn unit_rows(features: &Features) -> Vec<f32> {
-    let unit = |row: &[f32]| {
-        let length = row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
-        let scale = 1.0 / length.max(1e-12);
-        row.iter().map(|&x| (f64::from(x) * scale) as f32).collect::<Vec<_>>()
-    };
-    features.rows.chunks_exact(features.dim).flat_map(unit).collect()
 }

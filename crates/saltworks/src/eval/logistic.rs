@@ -1,7 +1,7 @@
 //! Multinomial logistic regression with an L2 penalty, fitted to its minimum.
 
 use super::knn::classes;
-use super::lbfgs::{Objective, Stop, minimize};
+use super::lbfgs::{Minimum, Objective, Stop, minimize};
 use super::matrix::{Panels, multiply, multiply_transposed};
 use super::symmetric::{cholesky, subtract};
 use super::{Asked, Features, Scores};
@@ -28,9 +28,15 @@ impl Logistic {
         Self { theta: vec![0.0; (dim + 1) * classes.len()], classes }
     }
 
-    /// Goes to the minimum for this penalty, from where it stands. Returns the loss there:
-    /// mean cross-entropy + (l2 / 2) |W|²; b is free, as in scikit-learn, where C = 1 / (B l2).
-    pub(super) fn fit(&mut self, train: &Features, gram: &Gram, l2: f64, stop: Stop<'_>) -> f64 {
+    /// Goes to the minimum for this penalty, from where it stands. The loss is mean cross-entropy +
+    /// (l2 / 2) |W|²; b is free, as in scikit-learn, where C = 1 / (B l2).
+    pub(super) fn fit(
+        &mut self,
+        train: &Features,
+        gram: &Gram,
+        l2: f64,
+        stop: Stop<'_>,
+    ) -> Minimum {
         let columns = train.labels.iter().map(|label| {
             // `zeros` was given labels among which these are.
             self.classes.binary_search(label).expect("a class of the model")
@@ -77,6 +83,11 @@ struct Loss<'a> {
 }
 
 impl Objective for Loss<'_> {
+    /// The penalty's; b has none of its own, but its gradient counts in full.
+    fn curvature(&self) -> f64 {
+        self.l2
+    }
+
     fn value_and_gradient(&self, theta: &[f64]) -> (f64, Vec<f64>) {
         let (k, dim, rows) = (self.classes, self.train.dim, self.train.len() as f64);
         let mut residual = logits(theta, self.train, k, self.asked);

@@ -8,7 +8,8 @@ const EPSILON: f64 = 1e-5;
 
 /// exp(-Σ p log p) with p = σ / Σ σ + 1e-5 over the singular values σ of features `[B, D]`, which are
 /// not centred. Garrido et al. 2023, eq. 1 and 2, as stable-pretraining 0.1.8 computes it. From about 1
-/// (collapsed to a line) to min(B, D); 0 where every value is 0.
+/// (collapsed to a line) to about min(B, D), by 6 % more where that is 1,024, since the shares with what
+/// was added to them are more than 1 together; 0 where every value is 0.
 ///
 /// # Errors
 /// Features that are empty, ragged or not finite.

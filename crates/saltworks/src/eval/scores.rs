@@ -20,7 +20,8 @@ pub struct Report {
     pub images: usize,
     /// Share of rows whose class is right, 0 to 1.
     pub accuracy: f64,
-    /// Where the accuracy on any number of such images lies, with 95 % confidence ([`wilson`]).
+    /// Where the accuracy on all images of their kind lies, with 95 % confidence ([`wilson`]): as far as the
+    /// choice of test images goes, not that of training images, penalty or seed.
     pub interval: [f64; 2],
     /// Share of rows whose class is among the five with the largest scores; none for five classes or
     /// fewer.

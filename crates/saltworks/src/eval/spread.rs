@@ -1,7 +1,6 @@
 //! How far features spread over the sphere: the plainest sign of collapse.
 
 use super::features::column_sums;
-use super::knn::unit_rows;
 use super::{Features, Result};
 
 /// √D times the mean, over the D columns, of the (biased) deviation of rows divided by their length: 1
@@ -18,6 +17,16 @@ pub fn feature_std(features: &Features) -> Result<f64> {
     let squares = column_sums(&unit, dim, |d, x| (x - means[d]).powi(2));
     let deviations: f64 = squares.iter().map(|square| (square / rows).sqrt()).sum();
     Ok(deviations / (dim as f64).sqrt())
+}
+
+/// Each row divided by its length, `[B, D]`; a row of zeros stays one.
+fn unit_rows(features: &Features) -> Vec<f32> {
+    let unit = |row: &[f32]| {
+        let length = row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+        let scale = 1.0 / length.max(1e-12);
+        row.iter().map(|&x| (f64::from(x) * scale) as f32).collect::<Vec<_>>()
+    };
+    features.rows.chunks_exact(features.dim).flat_map(unit).collect()
 }
 
 #[cfg(test)]

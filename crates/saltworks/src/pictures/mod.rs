@@ -45,9 +45,11 @@ pub struct Scene<'a> {
     pub kind: &'static str,
     /// Names of the classes 0, 1, ...
     pub classes: &'a [String],
+    /// Whether the images are held out.
+    pub held_out: bool,
     /// The model.
     pub method: &'a dyn Method,
-    /// Held-out images.
+    /// Held-out images, or some that train.
     pub shown: Shown<'a>,
     /// Their masks, as the method reads them.
     pub masks: &'a Masks,
@@ -90,6 +92,7 @@ impl Scene<'_> {
         let mut all = json!({
             "stage": self.stage, "step": self.step, "method": self.kind, "size": [height, width],
             "grid": [grid.h, grid.w], "patch": patch, "classes": self.classes,
+            "held_out": self.held_out,
             "images": (0..count).map(image).collect::<Vec<_>>(),
             "masks": (0..count).map(|i| mask_text(masks, i)).collect::<Vec<_>>(),
             "pca": self.components()?,
@@ -185,14 +188,19 @@ impl Scene<'_> {
         Ok(Some(all))
     }
 
-    /// The training images that are nearest to each shown one, by their mean tokens.
+    /// The training images that are nearest to each shown one, by their mean tokens; `own` tells which of
+    /// them a shown one is.
     ///
     /// # Errors
     /// Of the engine.
-    pub fn neighbours(&self, train: &Features) -> eval::Result<Vec<Vec<Near>>> {
-        let mean = embed(self.method.encoder(), self.shown.images)?.mean;
-        let of = |row: &[f32]| nearest(row, train);
-        Ok(mean.to_vec().chunks_exact(train.dim).map(of).collect())
+    pub fn neighbours(
+        &self,
+        train: &Features,
+        own: &dyn Fn(usize) -> Option<usize>,
+    ) -> eval::Result<Vec<Vec<Near>>> {
+        let mean = embed(self.method.encoder(), self.shown.images)?.mean.to_vec();
+        let rows = mean.chunks_exact(train.dim).enumerate();
+        Ok(rows.map(|(shown, row)| nearest(row, train, own(shown))).collect())
     }
 
     /// Puts neighbours and their pictures into what [`Scene::take`] gave; `images` are those of all
@@ -247,7 +255,7 @@ fn scaled(values: &[f32]) -> Vec<u8> {
     values.iter().map(|value| (255.0 * value / most).round() as u8).collect()
 }
 
-fn nearest(row: &[f32], train: &Features) -> Vec<Near> {
+fn nearest(row: &[f32], train: &Features, this: Option<usize>) -> Vec<Near> {
     let length = |row: &[f32]| row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
     let own = length(row);
     let similarity = |index: usize| {
@@ -256,6 +264,7 @@ fn nearest(row: &[f32], train: &Features) -> Vec<Near> {
         product / (own * length(other)).max(f64::MIN_POSITIVE)
     };
     let mut all: Vec<Near> = (0..train.len())
+        .filter(|index| Some(*index) != this)
         .map(|index| Near { index, label: train.labels[index], similarity: similarity(index) })
         .collect();
     all.sort_by(|a, b| b.similarity.total_cmp(&a.similarity));

@@ -30,7 +30,15 @@ pub fn load_trained(path: &Path, overrides: &Overrides) -> Result<Recipe, Recipe
     checked(&origin, &text, overrides)
 }
 
+/// As [`load_trained`], from a text that messages call `origin`.
+pub fn from_trained_text(origin: &str, text: &str) -> Result<Recipe, RecipeError> {
+    checked(origin, text, &[])
+}
+
+/// The text of a recipe, or of the one in a run's folder.
 fn read(path: &Path) -> Result<(String, String), RecipeError> {
+    let inside = path.join("recipe.toml");
+    let path = if inside.is_file() { &inside } else { path };
     let name = path.display().to_string();
     let text = std::fs::read_to_string(path)
         .map_err(|source| RecipeError::Read { path: name.clone(), source })?;
@@ -319,12 +327,21 @@ fn refuse(stage: &Stage, key: &str, found: String, expected: &str) -> Result<(),
     Err(RecipeError::Value { key, found, expected: expected.to_owned() })
 }
 
+/// Letters of a stage's name, at most.
+const MOST_NAME: usize = 100;
+
+/// Whether a stage may have this name, which is a part of paths.
+pub fn is_stage_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    (1..=MOST_NAME).contains(&name.len()) && name.chars().all(plain)
+}
+
 fn check_stage(stage: &Stage, earlier: &[Stage]) -> Result<(), RecipeError> {
     let name = &stage.name;
     let value = |key: &str, found: String, expected: &str| refuse(stage, key, found, expected);
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
-    if name.is_empty() || !name.chars().all(plain) {
-        return value("name", format!("{name:?}"), "letters, digits, - and _: it names a folder");
+    if !is_stage_name(name) {
+        let expected = format!("1 to {MOST_NAME} letters, digits, - and _: it names a folder");
+        return value("name", format!("{name:?}"), &expected);
     }
     if SECTIONS.contains(&name.as_str()) {
         return value("name", format!("{name:?}"), "a name that is no section of the recipe");

@@ -11,7 +11,10 @@ mod schema;
 mod suggest;
 
 pub use difference::differences;
-pub use load::{Overrides, QUICKSTART, from_json, from_text, load, load_trained};
+pub use load::{
+    Overrides, QUICKSTART, from_json, from_text, from_trained_text, is_stage_name, load,
+    load_trained,
+};
 pub use schema::{
     Augment, Checkpointing, Covered, Data, DataSource, Duration, Log, Loss, MethodName, Model,
     Normalize, PixelNorm, Probe, Recipe, Schedule, Stage, Trunk,

@@ -431,6 +431,16 @@ pub enum MethodName {
     Salt,
 }
 
+impl MethodName {
+    /// As recipes name it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Mae => "mae",
+            Self::Salt => "salt",
+        }
+    }
+}
+
 /// A length of training.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -1,23 +1,42 @@
 //! Where a run ran.
 
-use serde_json::{Value, json};
+use super::unix_seconds;
+use serde::{Deserialize, Serialize};
 
-/// What environment.json holds.
-pub fn environment(threads: usize) -> Value {
-    json!({
-        "saltworks": env!("CARGO_PKG_VERSION"),
-        "os": std::env::consts::OS,
-        "architecture": std::env::consts::ARCH,
-        "cpu": cpu_name(),
-        "threads": threads,
-        "started_unix_seconds": unix_seconds(),
-        "command": std::env::args().collect::<Vec<_>>(),
-    })
+/// What environment.json holds; empty what it does not tell.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Environment {
+    /// Version of the program.
+    pub saltworks: String,
+    /// `linux`, ...
+    pub os: String,
+    /// `x86_64`, ...
+    pub architecture: String,
+    /// The processor's name, where the system tells it.
+    pub cpu: Option<String>,
+    /// Threads that compute.
+    pub threads: usize,
+    /// When the run began.
+    pub started_unix_seconds: u64,
+    /// The words of the command.
+    pub command: Vec<String>,
 }
 
-fn unix_seconds() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map_or(0, |time| time.as_secs())
+impl Environment {
+    /// Of this process, which computes on so many threads.
+    pub fn here(threads: usize) -> Self {
+        Self {
+            saltworks: env!("CARGO_PKG_VERSION").into(),
+            os: std::env::consts::OS.into(),
+            architecture: std::env::consts::ARCH.into(),
+            cpu: cpu_name(),
+            threads,
+            started_unix_seconds: unix_seconds() as u64,
+            // `args` panics where a word is no Unicode.
+            command: std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect(),
+        }
+    }
 }
 
 /// The processor's name as Linux tells it, if it does.

@@ -1,12 +1,15 @@
 //! metrics.jsonl as it grows: its lines, each once.
 
 use super::{Alarm, OnlineProbe};
+use crate::files::open_regular;
+use crate::recipe;
 use serde::Deserialize;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
-/// A line of metrics.jsonl.
+/// A line of metrics.jsonl, checked: its stage is a name that a recipe may give one, since it becomes part
+/// of paths, and its time one that calendars know.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Line {
     /// The stage it is of.
@@ -34,6 +37,7 @@ pub enum What {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[expect(missing_docs, reason = "the names of StepReport, which documents them")]
 pub struct StepLine {
+    pub seconds: f64,
     pub loss: f64,
     pub lr: f64,
     pub weight_decay: f64,
@@ -51,6 +55,7 @@ struct Raw {
     probe: Option<Box<OnlineProbe>>,
     alarm: Option<String>,
     text: Option<String>,
+    seconds: Option<f64>,
     loss: Option<f64>,
     lr: Option<f64>,
     weight_decay: Option<f64>,
@@ -59,12 +64,20 @@ struct Raw {
     data_wait_share: Option<f64>,
 }
 
+/// Seconds of 1970 that are taken for times: up to the year 5138.
+const TIMES: std::ops::Range<f64> = 0.0..1e11;
+
 fn parse(text: &[u8]) -> Option<Line> {
     let raw: Raw = serde_json::from_slice(text).ok()?;
+    if !recipe::is_stage_name(&raw.stage) {
+        return None;
+    }
+    let unix_seconds = raw.unix_seconds.filter(|seconds| TIMES.contains(seconds));
     let what = match (raw.probe, raw.alarm, raw.loss) {
         (Some(probe), ..) => What::Probe(probe),
         (None, Some(kind), _) => What::Alarm(Alarm { kind, text: raw.text.unwrap_or_default() }),
         (None, None, Some(loss)) => What::Step(StepLine {
+            seconds: raw.seconds.unwrap_or_default(),
             loss,
             lr: raw.lr.unwrap_or_default(),
             weight_decay: raw.weight_decay.unwrap_or_default(),
@@ -74,7 +87,7 @@ fn parse(text: &[u8]) -> Option<Line> {
         }),
         (None, None, None) => return None,
     };
-    Some(Line { stage: raw.stage, step: raw.step, unix_seconds: raw.unix_seconds, what })
+    Some(Line { stage: raw.stage, step: raw.step, unix_seconds, what })
 }
 
 /// Bytes of a line, at most: what is longer is none of ours.
@@ -108,7 +121,7 @@ impl Follow {
     /// Tells each whole line since the last call; lines that are none of ours are passed over. Whether
     /// anything was told.
     pub fn read(&mut self, on: &mut dyn FnMut(Told)) -> io::Result<bool> {
-        let mut file = match File::open(&self.path) {
+        let mut file = match open_regular(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             file => file?,
         };
@@ -150,6 +163,7 @@ impl Follow {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
     use std::io::Write as _;
 
     fn step(step: u64, loss: f64) -> String {
@@ -193,6 +207,19 @@ mod tests {
         write(&path, &log);
         assert_eq!(told(&mut follow), "2 P A");
         assert_eq!(told(&mut follow), "");
+    }
+
+    #[test]
+    fn stages_that_are_no_names_and_times_that_are_none_are_not_told() {
+        for stage in ["../../secret", "/etc/passwd", "", "a b", &"x".repeat(101)] {
+            let line = json!({"stage": stage, "step": 1, "loss": 0.5}).to_string();
+            assert_eq!(parse(line.as_bytes()), None, "{stage}");
+        }
+        for (seconds, kept) in [(1.8e9, true), (-1.0, false), (1e300, false)] {
+            let line = json!({"stage": "a", "step": 1, "loss": 0.5, "unix_seconds": seconds});
+            let line = parse(line.to_string().as_bytes()).unwrap();
+            assert_eq!(line.unix_seconds.is_some(), kept, "{seconds}");
+        }
     }
 
     #[test]

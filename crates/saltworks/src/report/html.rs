@@ -1,42 +1,51 @@
 //! report.html: one file that needs nothing else.
 
 use super::RunData;
+use crate::base64;
 use crate::files::write_whole;
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 const PAGE: &str = include_str!("html/page.html");
 const STYLE: &str = include_str!("html/page.css");
 
 /// The scripts of every page, in the order they build on each other.
-pub const SCRIPTS: [&str; 4] = [
+pub const SCRIPTS: [&str; 5] = [
     include_str!("html/dom.js"),
     include_str!("html/chart.js"),
     include_str!("html/pictures.js"),
     include_str!("html/report.js"),
+    include_str!("html/compare.js"),
 ];
 
-/// Writes the report of one run, or the comparison of several.
+/// Writes the report of one run, or the comparison of several; `again` is after how long it is made anew while
+/// runs train.
 ///
 /// # Errors
 /// A file that cannot be written.
-pub fn write(runs: &[RunData], path: &Path) -> io::Result<()> {
-    write_whole(path, report(runs).as_bytes())
+pub fn write(runs: &[RunData], again: Duration, path: &Path) -> io::Result<()> {
+    write_whole(path, report(runs, again).as_bytes())
 }
 
 /// The report of one run, or the comparison of several, as a page with all its data.
-pub fn report(runs: &[RunData]) -> String {
-    page(&json!({ "runs": runs }).to_string(), &[SCRIPTS.concat().as_str(), "begin();\n"].concat())
+pub fn report(runs: &[RunData], again: Duration) -> String {
+    let data = json!({ "runs": runs, "again": again.as_secs_f64() });
+    page(&data.to_string(), &[SCRIPTS.concat().as_str(), "begin();\n"].concat())
 }
 
-/// A page of this look, with data as JSON text and a script.
+/// A page of this look, with data as JSON text and a script. Nothing but this style and this script is carried
+/// out in it (Content Security Policy, level 3, hash sources).
 pub fn page(data: &str, script: &str) -> String {
-    PAGE.replacen("/*STYLE*/", STYLE, 1).replacen("/*SCRIPT*/", script, 1).replacen(
-        "/*DATA*/",
-        &inside_script(data),
-        1,
-    )
+    let hash = |text: &str| format!("sha256-{}", base64::encode(&Sha256::digest(text.as_bytes())));
+    // The data last: nothing in it is filled in any more.
+    PAGE.replacen("/*STYLE HASH*/", &hash(STYLE), 1)
+        .replacen("/*SCRIPT HASH*/", &hash(script), 1)
+        .replacen("/*STYLE*/", STYLE, 1)
+        .replacen("/*SCRIPT*/", script, 1)
+        .replacen("/*DATA*/", &inside_script(data), 1)
 }
 
 /// JSON that ends no script element and starts no comment, whatever its strings hold.
@@ -63,9 +72,9 @@ mod tests {
 
     #[test]
     fn a_page_asks_for_nothing_from_elsewhere() {
-        let page = report(&[]);
-        // The name of SVG's elements is no address.
-        let page = page.replace("http://www.w3.org/2000/svg", "");
+        let page = report(&[], Duration::ZERO);
+        // The name of SVG's elements is no address, and parts of the page itself are none from elsewhere.
+        let page = page.replace("http://www.w3.org/2000/svg", "").replace("url(#", "");
         for word in ["http://", "https://", "@import", "src=\"//", "url("] {
             assert!(!page.contains(word), "{word}");
         }

@@ -1,12 +1,12 @@
 //! metrics.jsonl: one JSON object a step, and now and then what probes found; the source of every
 //! other report.
 
-use super::{Alarm, OnlineProbe, StepReport};
+use super::{Alarm, OnlineProbe, StepReport, unix_seconds};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 /// The open log of a run.
 pub struct MetricsLog {
@@ -33,6 +33,7 @@ impl MetricsLog {
             "stage": stage,
             "step": report.step,
             "unix_seconds": unix_seconds(),
+            "seconds": seconds,
             "loss": report.loss,
             "lr": report.lr,
             "weight_decay": report.weight_decay,
@@ -80,12 +81,6 @@ impl MetricsLog {
         self.flushed = Instant::now();
         self.file.flush()
     }
-}
-
-/// To the millisecond.
-fn unix_seconds() -> f64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0.0, |time| time.as_millis() as f64 / 1e3)
 }
 
 /// How many of the first `bytes` bytes are whole lines.

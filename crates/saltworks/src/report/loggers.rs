@@ -1,8 +1,9 @@
 //! What forms of log for other programs share: the log as numbers with names, the recipe as settings.
 
-use super::{Line, What};
-use crate::recipe;
+use super::{Line, ProbeRow, What, run_files};
+use crate::recipe::Recipe;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
@@ -31,15 +32,40 @@ pub(super) fn scalars(line: &Line) -> Vec<(String, f64)> {
     }
 }
 
-/// A run's recipe.
-pub(super) fn settings(run: &Path) -> io::Result<(Map<String, Value>, recipe::Recipe)> {
-    let path = run.join("recipe.toml");
-    let text = std::fs::read_to_string(&path)?;
-    let parsed = recipe::from_text("recipe.toml", &text, &[]).map_err(io::Error::other)?;
-    match serde_json::to_value(&parsed) {
-        Ok(Value::Object(settings)) => Ok((settings, parsed)),
-        other => Err(io::Error::other(format!("{}: {other:?}", path.display()))),
+/// What probes after a stage found, by name.
+pub(super) fn final_scalars(row: &ProbeRow) -> Vec<(String, f64)> {
+    let ProbeRow { knn_mean, knn_cls, linear_mean, linear_cls, .. } = row;
+    let all = [
+        ("knn_mean", Some(*knn_mean)),
+        ("knn_cls", *knn_cls),
+        ("linear_mean", *linear_mean),
+        ("linear_cls", *linear_cls),
+    ];
+    all.into_iter().filter_map(|(name, value)| Some((format!("final/{name}"), value?))).collect()
+}
+
+/// A run's recipe as settings.
+pub(super) fn settings(run: &Path) -> io::Result<(Map<String, Value>, Recipe)> {
+    let recipe = run_files::recipe(run)?;
+    match serde_json::to_value(&recipe) {
+        Ok(Value::Object(settings)) => Ok((settings, recipe)),
+        other => Err(io::Error::other(format!("recipe.toml: {other:?}"))),
     }
+}
+
+/// A run's settings by name, a stage's with its name before: `teacher.lr`; none where its recipe cannot be read.
+pub fn run_settings(run: &Path) -> Option<BTreeMap<String, String>> {
+    let (mut settings, recipe) = settings(run).ok()?;
+    settings.remove("tags");
+    settings.remove("stage");
+    for stage in &recipe.stage {
+        settings.insert(stage.name.clone(), serde_json::to_value(stage).ok()?);
+    }
+    let text = |value: Value| match value {
+        Value::String(text) => text,
+        value => value.to_string(),
+    };
+    Some(flat(&settings).into_iter().map(|(name, value)| (name, text(value))).collect())
 }
 
 /// Settings with their sections before their names, `data.size`; lists as JSON. Nothing of null.

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 /// What probes found at a step. What could not be known is none: accuracies without classes, those of
 /// the class token without one.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct OnlineProbe {
-    /// The stage's loss on held-out images, under masks that are always the same.
+    /// The stage's loss on held-out images (see `held_out`), under masks that are always the same.
     pub loss: Option<f64>,
     /// Share of held-out images that kNN on mean tokens puts into the right class, 0 to 1.
     pub knn_mean: Option<f64>,
@@ -18,7 +18,7 @@ pub struct OnlineProbe {
     pub linear_mean: Option<f64>,
     /// The same on class tokens.
     pub linear_cls: Option<f64>,
-    /// RankMe of the held-out images' mean tokens, 1 to D.
+    /// RankMe of the held-out images' mean tokens, about 1 to D.
     pub rank_me: Option<f64>,
     /// LiDAR of mean tokens of some training images under augmentation.
     pub lidar: Option<f64>,
@@ -26,13 +26,36 @@ pub struct OnlineProbe {
     pub feature_std: Option<f64>,
     /// Training images that kNN and the linear probe learned from.
     pub train_images: usize,
-    /// Held-out images; training images where none are held out.
+    /// Images of loss, ranks and accuracies.
     pub test_images: usize,
+    /// Whether those are held out; else they train, too, and a loss on them tells nothing of others.
+    pub held_out: bool,
     /// Time all this took.
     pub seconds: f64,
     /// Distributions of features and weights, where asked for.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub histograms: BTreeMap<String, Histogram>,
+}
+
+impl Default for OnlineProbe {
+    /// Of nothing, held out.
+    fn default() -> Self {
+        Self {
+            loss: None,
+            knn_mean: None,
+            knn_cls: None,
+            linear_mean: None,
+            linear_cls: None,
+            rank_me: None,
+            lidar: None,
+            feature_std: None,
+            train_images: 0,
+            test_images: 0,
+            held_out: true,
+            seconds: 0.0,
+            histograms: BTreeMap::new(),
+        }
+    }
 }
 
 impl OnlineProbe {
@@ -45,7 +68,10 @@ impl OnlineProbe {
             percent("linear", self.linear_mean),
             number("RankMe", self.rank_me),
             number("LiDAR", self.lidar),
-            self.loss.map(|loss| format!("held-out loss {loss:.4}")),
+            self.loss.map(|loss| match self.held_out {
+                true => format!("held-out loss {loss:.4}"),
+                false => format!("loss on fixed training images {loss:.4}"),
+            }),
         ];
         parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
@@ -93,60 +119,89 @@ pub struct Alarm {
 }
 
 /// Spread and rank below which all images have nearly the same features. (guess: encoders that learn
-/// stay above 0.1 and 5 in all runs of LOG.md)
+/// stay above 0.03 and 1.7 in all runs of LOG.md)
 const COLLAPSED_STD: f64 = 0.01;
 const COLLAPSED_RANK: f64 = 1.5;
-/// Part of its best RankMe that is lost when its fall is told. (guess)
-const RANK_LEFT: f64 = 0.25;
+/// Part of its best RankMe below which its fall is told. (guess: encoders that learn keep a fifth or more)
+const RANK_LEFT: f64 = 0.15;
+/// Images without which RankMe tells of their number and not of the encoder. (guess)
+const RANK_IMAGES: usize = 64;
+/// Probes in a row that must not be better than the one before the first step: one alone is noise.
+const FLAT_PROBES: usize = 3;
+/// Part of a stage before which nothing is said of accuracy: it often falls at first.
+const FLAT_SHARE: f64 = 0.5;
 
-/// The alarms that the last probe of a stage gives cause for. `share` of the stage is done, `probes`
-/// are those so far, the first of them from before the first step.
+/// The alarms that the probes of a stage give cause for. `share` of the stage is done, `probes` are those so
+/// far, the first of them from before the first step. An alarm that is not among them any more is over.
 pub fn alarms(probes: &[OnlineProbe], share: f64) -> Vec<Alarm> {
-    let (Some(first), Some(last)) = (probes.first(), probes.last()) else { return Vec::new() };
-    if probes.len() < 2 {
-        return Vec::new();
-    }
-    let alarm = |kind: &str, text: String| Some(Alarm { kind: kind.to_owned(), text });
-    let below = |value: Option<f64>, bound: f64| value.filter(|value| *value < bound);
-    let collapse = match (
-        below(last.feature_std, COLLAPSED_STD)
-            .filter(|std| *std < first.feature_std.unwrap_or(1.0)),
-        below(last.rank_me, COLLAPSED_RANK).filter(|rank| *rank < first.rank_me.unwrap_or(2.0)),
-    ) {
-        (None, None) => None,
-        _ => alarm(
-            "collapse",
-            format!(
-                "all images have nearly the same features (feature std {:.4}, RankMe {:.2}). Lower lr, \
-                 lengthen the warmup or set clip; of a SALT stage look at its teacher",
-                last.feature_std.unwrap_or(f64::NAN),
-                last.rank_me.unwrap_or(f64::NAN)
-            ),
-        ),
+    let [first, .., last] = probes else { return Vec::new() };
+    let collapse = collapse(first, last);
+    let rank = if collapse.is_none() { fallen_rank(probes, last) } else { None };
+    let flat = if share >= FLAT_SHARE { flat(first, probes, share) } else { None };
+    let alarm =
+        |kind: &str, text: Option<String>| text.map(|text| Alarm { kind: kind.into(), text });
+    let all = [alarm("collapse", collapse), alarm("rank", rank), alarm("flat", flat)];
+    all.into_iter().flatten().collect()
+}
+
+/// RankMe, where it is of enough images.
+fn rank(probe: &OnlineProbe) -> Option<f64> {
+    probe.rank_me.filter(|_| probe.test_images >= RANK_IMAGES)
+}
+
+/// Features that are nearly the same for all images, unless they began so.
+fn collapse(first: &OnlineProbe, last: &OnlineProbe) -> Option<String> {
+    let below = |value: Option<f64>, bound: f64, first: Option<f64>| {
+        value.is_some_and(|value| value < bound && first.is_none_or(|first| value < first))
     };
-    let best = probes.iter().filter_map(|probe| probe.rank_me).fold(0.0, f64::max);
-    let rank = below(last.rank_me, RANK_LEFT * best).filter(|_| collapse.is_none());
-    let rank = rank.and_then(|rank| {
-        let text = format!(
-            "RankMe fell from {best:.1} to {rank:.1}: features use ever fewer directions. A lower lr \
-             or less weight decay may keep them"
-        );
-        alarm("rank", text)
-    });
-    let flat = match (first.knn_mean, last.knn_mean) {
-        (Some(before), Some(now)) if share >= 0.5 && now <= before => alarm(
-            "flat",
-            format!(
-                "after {:.0} % of the stage kNN finds {:.1} %, before its first step {:.1} %: it has \
-                 not learned what tells classes apart. Look at masks, lr and augmentation",
-                100.0 * share,
-                100.0 * now,
-                100.0 * before
-            ),
-        ),
-        _ => None,
-    };
-    [collapse, rank, flat].into_iter().flatten().collect()
+    let narrow = below(last.feature_std, COLLAPSED_STD, first.feature_std)
+        || below(rank(last), COLLAPSED_RANK, rank(first));
+    narrow.then(|| {
+        format!(
+            "all images have nearly the same features (feature std {:.4}, below {COLLAPSED_STD} is told; \
+             RankMe {:.2}, below {COLLAPSED_RANK}). Lower lr, lengthen the warmup or set clip; of a SALT \
+             stage look at its teacher",
+            last.feature_std.unwrap_or(f64::NAN),
+            last.rank_me.unwrap_or(f64::NAN)
+        )
+    })
+}
+
+/// A fall of RankMe by which accuracy did not gain: in training that goes well it may fall, too.
+fn fallen_rank(probes: &[OnlineProbe], last: &OnlineProbe) -> Option<String> {
+    let higher = |best: &OnlineProbe, probe: &OnlineProbe| rank(probe) > rank(best);
+    let best =
+        probes.iter().reduce(|best, probe| if higher(best, probe) { probe } else { best })?;
+    let (now, then) = (rank(last)?, rank(best)?);
+    (now < RANK_LEFT * then && !is_better(last, best)).then(|| {
+        format!(
+            "RankMe fell from {then:.1} to {now:.1}, and no probe is more accurate for it: features use \
+             ever fewer directions. A lower lr or less weight decay may keep them"
+        )
+    })
+}
+
+/// Whether any accuracy is above that of another probe.
+fn is_better(probe: &OnlineProbe, than: &OnlineProbe) -> bool {
+    let accuracies =
+        |probe: &OnlineProbe| [probe.knn_mean, probe.knn_cls, probe.linear_mean, probe.linear_cls];
+    accuracies(probe).into_iter().zip(accuracies(than)).any(|(this, that)| this > that)
+}
+
+/// Accuracies of which none is above that before the first step, for several probes.
+fn flat(first: &OnlineProbe, probes: &[OnlineProbe], share: f64) -> Option<String> {
+    let recent = probes.get(1..)?.last_chunk::<FLAT_PROBES>()?;
+    let (before, now) = (first.knn_mean?, recent[FLAT_PROBES - 1].knn_mean?);
+    (!recent.iter().any(|probe| is_better(probe, first))).then(|| {
+        format!(
+            "after {:.0} % of the stage no probe is more accurate than before the first step, for \
+             {FLAT_PROBES} probes in a row (kNN {:.1} %, was {:.1} %): the encoder has not learned what \
+             tells classes apart. Look at masks, lr and augmentation",
+            100.0 * share,
+            100.0 * now,
+            100.0 * before
+        )
+    })
 }
 
 #[cfg(test)]
@@ -158,6 +213,7 @@ mod tests {
             knn_mean: Some(knn),
             rank_me: Some(rank),
             feature_std: Some(std),
+            test_images: 500,
             ..OnlineProbe::default()
         }
     }
@@ -171,10 +227,28 @@ mod tests {
         let start = probe(0.5, 20.0, 0.4);
         assert!(kinds(&[start.clone(), probe(0.6, 22.0, 0.5)], 0.9).is_empty());
         assert_eq!(kinds(&[start.clone(), probe(0.6, 1.1, 0.001)], 0.1), ["collapse"]);
-        assert_eq!(kinds(&[start.clone(), probe(0.6, 4.0, 0.2)], 0.1), ["rank"]);
-        assert_eq!(kinds(&[start.clone(), probe(0.5, 20.0, 0.4)], 0.5), ["flat"]);
-        assert!(kinds(&[start.clone(), probe(0.5, 20.0, 0.4)], 0.4).is_empty(), "too early to say");
+        assert_eq!(kinds(&[start.clone(), probe(0.5, 2.0, 0.2)], 0.1), ["rank"]);
+        assert!(kinds(&[start.clone(), probe(0.6, 2.0, 0.2)], 0.1).is_empty(), "it learns");
+        let of_few = |probe| OnlineProbe { test_images: 8, ..probe };
+        let few = [of_few(start.clone()), of_few(probe(0.4, 1.1, 0.2))];
+        assert!(kinds(&few, 0.1).is_empty(), "eight images have no rank to lose");
+        let healed = [start.clone(), probe(0.6, 1.1, 0.001), probe(0.6, 21.0, 0.4)];
+        assert!(kinds(&healed, 0.2).is_empty(), "it is over");
         assert!(kinds(&[start], 1.0).is_empty(), "nothing to compare with");
+    }
+
+    #[test]
+    fn accuracy_is_called_flat_after_several_probes_none_of_which_is_better() {
+        let (start, same) = (probe(0.5, 20.0, 0.4), probe(0.5, 20.0, 0.4));
+        let mut probes = vec![start, same.clone(), same.clone()];
+        assert!(kinds(&probes, 0.9).is_empty(), "two probes may be noise");
+        probes.push(same.clone());
+        assert_eq!(kinds(&probes, 0.5), ["flat"]);
+        assert!(kinds(&probes, 0.4).is_empty(), "too early to say");
+        let linear = OnlineProbe { linear_mean: Some(0.7), ..same };
+        probes[0].linear_mean = Some(0.6);
+        probes.push(linear);
+        assert!(kinds(&probes, 0.9).is_empty(), "another probe is better");
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub struct Plot<'a> {
     pub format: fn(f64) -> String,
 }
 
+/// What curves are drawn with where there are no colours and several of them.
+const MARKS: [char; 4] = ['●', '○', '×', '+'];
 /// Columns of the labels of y.
 const LABEL: usize = 8;
 
@@ -33,8 +35,11 @@ impl Plot<'_> {
             true => style_of.force_styling(true).apply_to(text).to_string(),
             false => text.to_owned(),
         };
+        // Without colours curves are told apart by what they are drawn with.
+        let marked =
+            !style && self.curves.iter().filter(|curve| !curve.points.is_empty()).count() > 1;
         let mut lines = vec![styled(Style::new().bold(), self.title)];
-        let width = columns.saturating_sub(LABEL + 1).max(8);
+        let width = columns.saturating_sub(LABEL + 1).max(2);
         let height = rows.saturating_sub(3).max(2);
         let Some(bounds) = Bounds::of(&self.curves) else {
             lines.push("no point yet".to_owned());
@@ -55,6 +60,7 @@ impl Plot<'_> {
             for (dots, curve) in canvas.row(row) {
                 let braille = char::from_u32(0x2800 + u32::from(dots)).unwrap_or(' ');
                 line += &match (curve, dots) {
+                    (Some(curve), 1..) if marked => MARKS[curve % MARKS.len()].to_string(),
                     (Some(curve), 1..) => {
                         styled(Style::new().fg(self.curves[curve].color), &braille.to_string())
                     }
@@ -64,14 +70,19 @@ impl Plot<'_> {
             lines.push(line);
         }
         let (from, to) = (format!("{:.0}", bounds.x[0]), format!("step {:.0}", bounds.x[1]));
-        let gap = width.saturating_sub(from.len() + to.len()).max(1);
+        let from = if from.len() + to.len() < width { from } else { String::new() };
+        let gap = width.saturating_sub(from.len() + to.len());
         lines.push(format!("{:LABEL$} {from}{:gap$}{to}", "", ""));
-        let names = self.curves.iter().filter(|curve| !curve.points.is_empty());
+        let names = self.curves.iter().enumerate().filter(|(_, curve)| !curve.points.is_empty());
         let names: Vec<_> = names
-            .map(|curve| styled(Style::new().fg(curve.color), &format!("⠶ {}", curve.name)))
+            .map(|(number, curve)| {
+                let mark = if marked { MARKS[number % MARKS.len()] } else { '⠶' };
+                styled(Style::new().fg(curve.color), &format!("{mark} {}", curve.name))
+            })
             .collect();
         lines.push(format!("{:LABEL$} {}", "", names.join("  ")));
-        lines
+        // The legend alone may be wider.
+        lines.iter().map(|line| console::truncate_str(line, columns, "…").into_owned()).collect()
     }
 }
 
@@ -169,8 +180,23 @@ mod tests {
             lines[1..5].iter().map(|line| line[LABEL + 1..].trim_end()).collect();
         assert_eq!(drawn, ["      ⡠⠊", "    ⡠⠊", "  ⡠⠊", "⡠⠊"]);
         assert!(lines[1].starts_with("    10.0 ") && lines[4].starts_with("     0.0 "));
-        assert_eq!(lines[5].trim(), "0 step 10");
+        assert_eq!(lines[5].trim(), "step 10");
         assert_eq!(lines[6].trim(), "⠶ loss");
+    }
+
+    #[test]
+    fn curves_without_colours_are_told_apart_by_their_marks_and_no_line_is_too_wide() {
+        let curve = |name, y| Curve { name, color: Color::Blue, points: vec![(0.0, y), (9.0, y)] };
+        let curves = vec![curve("training loss", 1.0), curve("held-out loss", 2.0)];
+        let plot = Plot { title: "loss", curves, format: |y| format!("{y}") };
+        let lines = plot.lines(30, 8, false);
+        let drawn = lines.join("\n");
+        assert!(drawn.contains("●●●") && drawn.contains("○○○"), "{drawn}");
+        assert!(lines[7].starts_with("         ● training loss"), "{drawn}");
+        for columns in [12, 20, 30] {
+            let lines = plot.lines(columns, 8, false);
+            assert!(lines.iter().all(|line| line.chars().count() <= columns), "{lines:?}");
+        }
     }
 
     #[test]

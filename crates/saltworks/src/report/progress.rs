@@ -1,6 +1,6 @@
 //! Progress of a stage: a bar on a terminal, plain lines elsewhere.
 
-use super::{StepReport, note, time_text};
+use super::{StepReport, note, seconds_text, time_text};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -74,7 +74,7 @@ impl Progress {
             let (step, steps) = (report.step, self.steps);
             let elapsed = self.begun.elapsed().as_secs_f64();
             let left = elapsed / (step - self.first_step) as f64 * (steps - step) as f64;
-            let left = time_text(Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX));
+            let left = seconds_text(left);
             self.print(&format!("step {step}/{steps}  {}  {left} left", self.message()));
         }
     }

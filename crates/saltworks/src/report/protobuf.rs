@@ -64,6 +64,57 @@ impl Message {
     }
 }
 
+/// What a field of a message holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Field<'a> {
+    /// An integer.
+    Integer(u64),
+    /// Bytes, a text or a message.
+    Bytes(&'a [u8]),
+    /// A number of eight or of four bytes.
+    Fixed,
+}
+
+/// The fields of a message by number; none of bytes that are no message.
+pub(super) fn fields(mut bytes: &[u8]) -> Option<Vec<(u32, Field<'_>)>> {
+    let mut found = Vec::new();
+    while !bytes.is_empty() {
+        let key = varint(&mut bytes)?;
+        let mut take = |length: u64| {
+            let (taken, rest) = bytes.split_at_checked(usize::try_from(length).ok()?)?;
+            bytes = rest;
+            Some(taken)
+        };
+        let field = match key & 7 {
+            0 => Field::Integer(varint(&mut bytes)?),
+            1 => take(8).map(|_| Field::Fixed)?,
+            2 => {
+                let length = varint(&mut bytes)?;
+                let (taken, rest) = bytes.split_at_checked(usize::try_from(length).ok()?)?;
+                bytes = rest;
+                Field::Bytes(taken)
+            }
+            5 => take(4).map(|_| Field::Fixed)?,
+            _ => return None,
+        };
+        found.push((u32::try_from(key >> 3).ok()?, field));
+    }
+    Some(found)
+}
+
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for place in 0..10 {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7F) << (7 * place);
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,5 +131,24 @@ mod tests {
         let doubles = Message::default().doubles(1, [1.0].into_iter()).bytes();
         assert_eq!(doubles, [0x0A, 8, 0, 0, 0, 0, 0, 0, 0xF0, 0x3F]);
         assert_eq!(Message::default().double(1, 1.0).bytes()[0], 0x09);
+    }
+
+    #[test]
+    fn fields_are_read_as_they_were_written_and_nothing_else_is() {
+        let inner = Message::default().text(1, "loss").float(2, 0.5);
+        let message = Message::default().double(1, 2.0).integer(2, 1 << 40).message(5, inner);
+        let bytes = message.bytes();
+        let found = fields(&bytes).unwrap();
+        let [(1, Field::Fixed), (2, Field::Integer(step)), (5, Field::Bytes(summary))] = found[..]
+        else {
+            panic!("{found:?}")
+        };
+        assert_eq!(step, 1 << 40);
+        assert_eq!(fields(summary).unwrap()[0], (1, Field::Bytes(b"loss")));
+        for cut in 1..bytes.len() {
+            let read = fields(&bytes[..cut]);
+            assert!(read.is_none_or(|read| read.len() < 3), "{cut}");
+        }
+        assert_eq!(fields(&[0xFF; 20]), None);
     }
 }

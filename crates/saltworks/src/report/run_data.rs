@@ -1,8 +1,12 @@
 //! Everything a report shows of a run, read from its folder, again and again as the run goes on.
 
-use super::{Fit, Follow, Line, OnlineProbe, ProbeRow, Series, Told, What, fit};
+use super::{
+    Alarm, Environment, Fit, Follow, Line, OnlineProbe, PlanFile, ProbeRow, RunEnd, RunState,
+    Series, Told, What, alarms, fit, lock_owner, run_files,
+};
 use crate::recipe::{self, Recipe};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::fs;
@@ -21,12 +25,14 @@ pub struct RunData {
     pub tags: Vec<String>,
     /// `training`, `finished` or `stopped`.
     pub status: &'static str,
+    /// Why its last process ended before the run did, where it could tell.
+    pub ended: Option<RunEnd>,
     /// recipe.toml
     pub recipe: String,
-    /// environment.json, null without one.
-    pub environment: Value,
-    /// plan.json, null without one.
-    pub plan: Value,
+    /// environment.json, empty without one.
+    pub environment: Environment,
+    /// plan.json, empty without one.
+    pub plan: PlanFile,
     /// The stages in their order, those too that have not begun.
     pub stages: Vec<StageData>,
     /// probes.json
@@ -46,10 +52,12 @@ pub struct StageData {
     pub steps: Option<u64>,
     /// Steps made.
     pub step: u64,
-    /// When the first and the last line were written.
-    pub began: Option<f64>,
-    /// See `began`.
+    /// When the last line was written.
     pub updated: Option<f64>,
+    /// Time of its steps and probes, without pauses between processes.
+    pub seconds: f64,
+    /// Images a second in the mean of its steps, without probes; none before the first.
+    pub images_per_second: Option<f64>,
     /// Its curves.
     pub series: Series,
     /// What probes found.
@@ -60,6 +68,9 @@ pub struct StageData {
     pub fits: Vec<LossFit>,
     /// pictures/STAGE.json, null without one.
     pub pictures: Value,
+    /// Time and images of its steps.
+    #[serde(skip)]
+    stepped: (f64, f64),
 }
 
 /// A probe and when it was made.
@@ -79,6 +90,8 @@ pub struct ProbePoint {
 pub struct AlarmPoint {
     /// Steps made.
     pub step: u64,
+    /// Of the first probe after it that gave no cause for it.
+    pub over: Option<u64>,
     /// In a word.
     pub kind: String,
     /// In a sentence.
@@ -132,7 +145,7 @@ impl RunReader {
 
     /// Whether a process trains it.
     pub fn is_training(&self) -> bool {
-        is_locked(&self.folder.join(".lock"))
+        lock_owner::is_training(&self.folder)
     }
 
     /// The run as it stands. Files that are missing or cannot be understood are left out: a report of a
@@ -141,8 +154,8 @@ impl RunReader {
     /// # Errors
     /// A recipe or a log that cannot be read.
     pub fn read(&mut self) -> io::Result<RunData> {
-        let text = fs::read_to_string(self.folder.join("recipe.toml"))?;
-        let recipe = recipe::from_text("recipe.toml", &text, &[]).ok();
+        let text = run_files::recipe_text(&self.folder)?;
+        let recipe = recipe::from_trained_text("recipe.toml", &text).ok();
         self.read_log()?;
         let plan = self.json("plan.json");
         self.order(recipe.as_ref(), &plan);
@@ -152,7 +165,7 @@ impl RunReader {
             let changed = fs::metadata(&path).and_then(|file| file.modified()).ok();
             if changed != seen.0 {
                 *seen = match self.with_pictures {
-                    true => (changed, read_json(&path)),
+                    true => (changed, run_files::json(&path)),
                     false => (changed, version(changed)),
                 };
             }
@@ -160,31 +173,36 @@ impl RunReader {
             stage.series.settle();
             stage.fits = fits(&stage.probes);
         }
+        let state: RunState = self.json("state.json");
+        let mut environment: Environment = self.json("environment.json");
+        environment.command.iter_mut().for_each(|word| *word = redacted(word));
         let name = fs::canonicalize(&self.folder).unwrap_or_else(|_| self.folder.clone());
         let updated = self.stages.iter().filter_map(|stage| stage.updated).reduce(f64::max);
         Ok(RunData {
             name: name.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned()),
             folder: self.folder.display().to_string(),
             tags: recipe.map_or_else(Vec::new, |recipe| recipe.tags),
-            status: self.status(),
-            recipe: text,
-            environment: self.json("environment.json"),
+            status: self.status(&state),
+            ended: state.ended,
+            recipe: redacted(&text),
+            environment,
             plan,
             stages: self.stages.clone(),
-            table: serde_json::from_value(self.json("probes.json")).unwrap_or_default(),
+            table: self.json("probes.json"),
             updated,
         })
     }
 
-    fn json(&self, name: &str) -> Value {
-        read_json(&self.folder.join(name))
+    fn json<T: DeserializeOwned + Default>(&self, name: &str) -> T {
+        run_files::json(&self.folder.join(name))
     }
 
-    fn status(&self) -> &'static str {
-        match &self.json("state.json")["finished"] {
-            Value::Bool(true) => "finished",
-            _ if self.is_training() => "training",
-            _ => "stopped",
+    fn status(&self, state: &RunState) -> &'static str {
+        match state.finished {
+            true => "finished",
+            // Who says why it ended has ended, however fresh its log is.
+            false if state.ended.is_none() && self.is_training() => "training",
+            false => "stopped",
         }
     }
 
@@ -208,17 +226,15 @@ impl RunReader {
     }
 
     /// The recipe's stages first and in its order.
-    fn order(&mut self, recipe: Option<&Recipe>, plan: &Value) {
+    fn order(&mut self, recipe: Option<&Recipe>, plan: &PlanFile) {
         let known = recipe.map_or(&[][..], |recipe| &recipe.stage);
         for (place, stage) in known.iter().enumerate() {
             let found = self.stages.iter().position(|found| found.name == stage.name);
             let mut data = found.map_or_else(StageData::default, |found| self.stages.remove(found));
             data.name.clone_from(&stage.name);
-            data.method = format!("{:?}", stage.method).to_lowercase();
-            let planned = plan["stages"].as_array().into_iter().flatten();
-            let mut planned = planned.filter(|planned| planned["name"] == stage.name.as_str());
-            data.steps =
-                planned.next().and_then(|planned| planned["steps"].as_u64()).or(stage.steps);
+            data.method = stage.method.word().into();
+            let planned = plan.stages.iter().find(|planned| planned.name == stage.name);
+            data.steps = planned.map(|planned| planned.steps).or(stage.steps);
             self.stages.insert(place, data);
         }
     }
@@ -227,7 +243,6 @@ impl RunReader {
 impl StageData {
     fn add(&mut self, line: Line, since: &mut HashMap<String, (f64, u64)>) {
         let Line { step, unix_seconds, what, .. } = line;
-        self.began = self.began.or(unix_seconds);
         self.updated = unix_seconds.or(self.updated);
         let since = since.entry(self.name.clone()).or_default();
         match what {
@@ -235,17 +250,61 @@ impl StageData {
                 self.step = step;
                 self.series.push(step, line);
                 *since = (since.0 + line.loss, since.1 + 1);
+                self.seconds += line.seconds;
+                self.stepped.0 += line.seconds;
+                self.stepped.1 += line.seconds * line.images_per_second;
+                let (seconds, images) = self.stepped;
+                self.images_per_second = (seconds > 0.0).then(|| images / seconds);
             }
-            What::Probe(probe) => {
+            What::Probe(mut probe) => {
+                // No page shows them, and they are most of a log with them.
+                probe.histograms.clear();
                 let train_loss = (since.1 > 0).then_some(since.0 / since.1 as f64);
+                self.seconds += probe.seconds;
                 self.probes.push(ProbePoint { step, train_loss, probe: *probe });
                 *since = (0.0, 0);
+                self.end_alarms(step);
             }
-            What::Alarm(alarm) => {
-                self.alarms.push(AlarmPoint { step, kind: alarm.kind, text: alarm.text });
+            What::Alarm(Alarm { kind, text }) => {
+                self.alarms.push(AlarmPoint { step, over: None, kind, text });
             }
         }
     }
+
+    /// Alarms for which the newest probe gives no cause are over.
+    fn end_alarms(&mut self, step: u64) {
+        if self.alarms.iter().all(|alarm| alarm.over.is_some()) {
+            return;
+        }
+        let probes: Vec<_> = self.probes.iter().map(|point| point.probe.clone()).collect();
+        // Those that were given had come far enough.
+        let now = alarms(&probes, 1.0);
+        let over = |alarm: &&mut AlarmPoint| now.iter().all(|now| now.kind != alarm.kind);
+        let begun = self.alarms.iter_mut().filter(|alarm| alarm.over.is_none());
+        begun.filter(over).for_each(|alarm| alarm.over = Some(step));
+    }
+}
+
+/// Points that a line is drawn through, at least: through fewer a line nearly always fits.
+const LEAST_POINTS: usize = 5;
+
+/// A text whose addresses end before their queries, which may hold keys: a report is handed on.
+fn redacted(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let end = |c: char| c.is_whitespace() || "\"'`,;]".contains(c);
+        let address = rest[at..].find(end).map_or(rest.len(), |length| at + length);
+        match rest[at..address].find('?') {
+            Some(query) => {
+                shown += &rest[..at + query];
+                shown += "?...";
+            }
+            None => shown += &rest[..address],
+        }
+        rest = &rest[address..];
+    }
+    shown + rest
 }
 
 /// Lines through each loss and each accuracy, with and without the probe before the first step: that
@@ -266,22 +325,12 @@ fn fits(probes: &[ProbePoint]) -> Vec<LossFit> {
                 let counted = probes.iter().filter(|probe| from_start || probe.step > 0);
                 let points: Vec<_> =
                     counted.filter_map(|probe| Some((loss(probe)?, accuracy(probe)?))).collect();
-                fits.extend(fit(&points).map(|fit| LossFit { x, y, from_start, fit }));
+                let fit = fit(&points).filter(|fit| fit.n >= LEAST_POINTS);
+                fits.extend(fit.map(|fit| LossFit { x, y, from_start, fit }));
             }
         }
     }
     fits
-}
-
-/// Largest file of JSON that is read.
-const MOST_JSON_BYTES: u64 = 64 << 20;
-
-/// Null for a file that is not there, is too large, or is no JSON.
-pub(super) fn read_json(path: &Path) -> Value {
-    let small =
-        fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() <= MOST_JSON_BYTES);
-    let bytes = if small { fs::read(path).ok() } else { None };
-    bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
 fn version(changed: Option<SystemTime>) -> Value {
@@ -289,36 +338,15 @@ fn version(changed: Option<SystemTime>) -> Value {
     since.map_or(Value::Null, |since| json!({"version": since.as_nanos().to_string()}))
 }
 
-/// Whether a process of this machine holds the lock of a run. The system's list is read: asking for
-/// the lock itself could refuse it to a run that begins in that moment.
-#[cfg(target_os = "linux")]
-fn is_locked(lock: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    let (Ok(file), Ok(locks)) = (fs::metadata(lock), fs::read_to_string("/proc/locks")) else {
-        return is_fresh(lock);
-    };
-    // 1: FLOCK  ADVISORY  WRITE 708 fe:00:1325 0 EOF
-    let inode = file.ino().to_string();
-    let held = |line: &str| {
-        line.contains("FLOCK")
-            && line
-                .split_whitespace()
-                .any(|word| word.rsplit_once(':').is_some_and(|(_, i)| i == inode))
-    };
-    locks.lines().any(held)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Whether a process holds the lock of a run, as far as can be told.
-#[cfg(not(target_os = "linux"))]
-fn is_locked(lock: &Path) -> bool {
-    is_fresh(lock)
-}
-
-/// Whether the log beside a lock was written to a short while ago.
-fn is_fresh(lock: &Path) -> bool {
-    if !lock.exists() {
-        return false;
+    #[test]
+    fn keys_in_addresses_are_not_shown() {
+        let text = "path = \"https://host/a.tar?key=secret&x=1\"\nother = \"s3://b/c\" # why?";
+        let shown = redacted(text);
+        assert_eq!(shown, "path = \"https://host/a.tar?...\"\nother = \"s3://b/c\" # why?");
+        assert_eq!(redacted("what? no address"), "what? no address");
     }
-    let log = fs::metadata(lock.with_file_name("metrics.jsonl")).and_then(|log| log.modified());
-    log.is_ok_and(|at| at.elapsed().is_ok_and(|age| age.as_secs() < 120))
 }

@@ -22,6 +22,8 @@ pub struct Series {
     pub grad_norm: Vec<f64>,
     pub images_per_second: Vec<f64>,
     pub data_wait_share: Vec<f64>,
+    /// Time of all steps up to the row's last, probes and pauses left out.
+    pub seconds: Vec<f64>,
     /// Steps that each row stands for; the last may stand for fewer.
     pub width: u64,
     #[serde(skip)]
@@ -72,6 +74,11 @@ impl Series {
         self.grad_norm = mean(|sum| sum.grad_norm);
         self.images_per_second = mean(|sum| sum.images_per_second);
         self.data_wait_share = mean(|sum| sum.data_wait_share);
+        let passed = rows.iter().scan(0.0, |passed, row| {
+            *passed += row.sum.seconds;
+            Some(*passed)
+        });
+        self.seconds = passed.collect();
     }
 }
 
@@ -80,6 +87,7 @@ impl Row {
     fn and(&self, other: &Self) -> Self {
         let (a, b) = (&self.sum, &other.sum);
         let sum = StepLine {
+            seconds: a.seconds + b.seconds,
             loss: a.loss + b.loss,
             lr: a.lr + b.lr,
             weight_decay: a.weight_decay + b.weight_decay,

@@ -10,6 +10,9 @@ pub struct ProbeRow {
     /// What made the features.
     #[serde(rename = "features")]
     pub name: String,
+    /// Held-out images that were probed; 0 where an earlier version did not say.
+    #[serde(default)]
+    pub images: usize,
     /// kNN on mean-pooled features (or on the features there are).
     pub knn_mean: f64,
     /// kNN on the class token, where there is one.
@@ -21,7 +24,8 @@ pub struct ProbeRow {
 }
 
 /// The rows as text, in percent.
-pub fn probe_table(rows: &[ProbeRow], images: usize) -> String {
+pub fn probe_table(rows: &[ProbeRow]) -> String {
+    let images = rows.iter().map(|row| row.images).max().unwrap_or(0);
     let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0).max(8);
     let mut text = String::new();
     // Writing to a string cannot fail.

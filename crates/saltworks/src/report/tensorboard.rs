@@ -2,15 +2,14 @@
 //! Formats: tensorflow/core/lib/io/record_writer.h, tensorflow/core/util/event.proto,
 //! tensorflow/core/framework/summary.proto and tensorboard/plugins/hparams/plugin_data.proto.
 
-use super::loggers::{flat, scalars, settings};
-use super::protobuf::Message;
-use super::run_data::read_json;
-use super::{Follow, Histogram, Line, Told, What};
+use super::loggers::{final_scalars, flat, scalars, settings};
+use super::protobuf::{Field, Message, fields};
+use super::{Follow, Histogram, Line, ProbeRow, Told, What, run_files};
 use crate::base64;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write as _};
+use std::io::{self, BufWriter, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 /// Marks the files that are ours to remove.
@@ -20,16 +19,27 @@ const MARK: &str = ".saltworks";
 pub struct TensorBoard {
     run: PathBuf,
     out: PathBuf,
+    begin: Begin,
     follow: Follow,
     stages: BTreeMap<String, Events>,
 }
 
+/// What becomes of event files that are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// New ones take their place.
+    Anew,
+    /// They are gone on with: whoever reads them as they grow goes on, too. Steps that a run makes again after
+    /// a crash are the same to the bit, so what stands there of them stays.
+    On,
+}
+
 impl TensorBoard {
-    /// Of the run in a folder, with files in `out`/STAGE: new ones, of all that was logged so far, once
+    /// Of the run in a folder, with files in `out`/STAGE, of all that was logged so far once
     /// [`TensorBoard::update`] is called.
-    pub fn new(run: &Path, out: &Path) -> Self {
+    pub fn new(run: &Path, out: &Path, begin: Begin) -> Self {
         let follow = Follow::new(&run.join("metrics.jsonl"));
-        Self { run: run.into(), out: out.into(), follow, stages: BTreeMap::new() }
+        Self { run: run.into(), out: out.into(), begin, follow, stages: BTreeMap::new() }
     }
 
     /// Adds what was logged since the last call.
@@ -40,13 +50,14 @@ impl TensorBoard {
         let added = self.add();
         if added.is_err() {
             // A record may be half written.
-            *self = Self::new(&self.run, &self.out);
+            *self = Self::new(&self.run, &self.out, self.begin);
         }
         added
     }
 
     fn add(&mut self) -> io::Result<()> {
-        let Self { run, out, follow, stages } = self;
+        let Self { run, out, begin, follow, stages } = self;
+        let place = (run.as_path(), out.as_path(), *begin);
         let mut done = Ok(());
         follow.read(&mut |told| {
             if done.is_ok() {
@@ -56,7 +67,7 @@ impl TensorBoard {
                         stages.clear();
                         Ok(())
                     }
-                    Told::Line(line) => add(run, out, stages, &line),
+                    Told::Line(line) => add(place, stages, &line),
                 };
             }
         })?;
@@ -68,13 +79,18 @@ impl TensorBoard {
         Ok(())
     }
 
-    /// Adds the rest, and to each stage that it ended.
+    /// Adds the rest, and to each stage that it ended and what probes after it found.
     ///
     /// # Errors
     /// As [`TensorBoard::update`].
     pub fn finish(&mut self) -> io::Result<()> {
         self.update()?;
-        for events in self.stages.values_mut() {
+        let table: Vec<ProbeRow> = run_files::json(&self.run.join("probes.json"));
+        for (stage, events) in &mut self.stages {
+            if let Some(row) = table.iter().find(|row| row.name == *stage) {
+                let of = |(name, value): (String, f64)| value_of(&name).float(2, value as f32);
+                events.event(events.step, final_scalars(row).into_iter().map(of))?;
+            }
             let end = Message::default().integer(1, 1).double(2, events.time);
             events.hparams("_hparams_/session_end_info", 4, end)?;
             events.file.flush()?;
@@ -89,13 +105,12 @@ impl TensorBoard {
 }
 
 fn add(
-    run: &Path,
-    out: &Path,
+    place: (&Path, &Path, Begin),
     stages: &mut BTreeMap<String, Events>,
     line: &Line,
 ) -> io::Result<()> {
     if !stages.contains_key(&line.stage) {
-        let events = Events::begin(run, out, line)?;
+        let events = Events::begin(place, line)?;
         stages.insert(line.stage.clone(), events);
     }
     match stages.get_mut(&line.stage) {
@@ -109,26 +124,91 @@ struct Events {
     file: BufWriter<File>,
     /// Of the last line.
     time: f64,
+    /// See `time`.
+    step: u64,
+    /// Lines of the log that are in the file already and still to come.
+    written: usize,
     /// Step of the pictures that are in the file.
     pictured: Option<u64>,
 }
 
-impl Events {
-    /// Begins a file in place of those that an earlier process left.
-    fn begin(run: &Path, out: &Path, line: &Line) -> io::Result<Self> {
-        let Line { stage, unix_seconds, .. } = line;
-        if !recipe_names(run, stage)? {
-            // Names of folders come from recipes alone, where they were checked.
-            return Err(io::Error::other(format!("metrics.jsonl tells of a stage {stage:?}")));
+/// What stands in an event file.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Kept {
+    /// Bytes of its whole records.
+    bytes: u64,
+    /// Lines of the log.
+    lines: usize,
+    /// Step of the last pictures.
+    pictured: Option<u64>,
+}
+
+impl Kept {
+    fn of(file: &[u8]) -> Self {
+        let mut kept = Self::default();
+        while let Some(data) = record_at(&file[kept.bytes as usize..]) {
+            kept.bytes += data.len() as u64 + 16;
+            let Some(event) = fields(data) else { continue };
+            let step = event.iter().find_map(|field| match field {
+                (2, Field::Integer(step)) => Some(*step),
+                _ => None,
+            });
+            // Event.summary, its first Value, and that one's tag.
+            let within = |message: &[(u32, Field<'_>)], number: u32| match message.first() {
+                Some((found, Field::Bytes(bytes))) if *found == number => Some(bytes.to_vec()),
+                _ => None,
+            };
+            let summary =
+                event.iter().filter(|(number, _)| *number == 5).copied().collect::<Vec<_>>();
+            let value = within(&summary, 5).and_then(|bytes| within(&fields(&bytes)?, 1));
+            let tag = value.and_then(|bytes| within(&fields(&bytes)?, 1)).unwrap_or_default();
+            match tag.as_slice() {
+                b"loss" => kept.lines += 1,
+                tag if tag.starts_with(b"probe/") => kept.lines += 1,
+                tag if tag.starts_with(b"original/") => kept.pictured = step,
+                _ => {}
+            }
         }
+        kept
+    }
+}
+
+/// The data of the record that these bytes begin with, if all of it is there and whole.
+fn record_at(bytes: &[u8]) -> Option<&[u8]> {
+    let (length, rest) = bytes.split_first_chunk::<8>()?;
+    let (sum, rest) = rest.split_first_chunk::<4>()?;
+    let size = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+    let (data, rest) = rest.split_at_checked(size)?;
+    let (data_sum, _) = rest.split_first_chunk::<4>()?;
+    let whole = masked(length).to_le_bytes() == *sum && masked(data).to_le_bytes() == *data_sum;
+    whole.then_some(data)
+}
+
+impl Events {
+    /// Begins a file in place of those that an earlier process left, or goes on with the last of them.
+    fn begin((run, out, begin): (&Path, &Path, Begin), line: &Line) -> io::Result<Self> {
+        let Line { stage, unix_seconds, .. } = line;
         let folder = out.join(stage);
         fs::create_dir_all(&folder)?;
-        remove(&folder)?;
         let time = unix_seconds.unwrap_or_default();
+        if begin == Begin::On
+            && let Some(path) = ours(&folder)?.pop()
+        {
+            let kept = Kept::of(&fs::read(&path)?);
+            if kept.bytes > 0 {
+                let file = File::options().write(true).open(path)?;
+                file.set_len(kept.bytes)?;
+                let mut file = BufWriter::new(file);
+                file.seek(SeekFrom::End(0))?;
+                let (written, pictured) = (kept.lines, kept.pictured);
+                return Ok(Self { file, time, step: 0, written, pictured });
+            }
+        }
+        remove(&folder)?;
         let (seconds, process) = (time as u64, std::process::id());
         let path = folder.join(format!("events.out.tfevents.{seconds:010}.{process}{MARK}"));
-        let file = File::options().create_new(true).write(true).open(path)?;
-        let mut events = Self { file: BufWriter::new(file), time, pictured: None };
+        let file = BufWriter::new(File::options().create_new(true).write(true).open(path)?);
+        let mut events = Self { file, time, step: 0, written: 0, pictured: None };
         events.record(Message::default().double(1, time).text(3, "brain.Event:2"))?;
         events.settings(run, stage)?;
         Ok(events)
@@ -152,7 +232,7 @@ impl Events {
     }
 
     fn line(&mut self, line: &Line) -> io::Result<()> {
-        self.time = line.unix_seconds.unwrap_or(self.time);
+        (self.time, self.step) = (line.unix_seconds.unwrap_or(self.time), line.step);
         let mut values: Vec<_> = scalars(line)
             .into_iter()
             .map(|(name, value)| value_of(&name).float(2, value as f32))
@@ -161,12 +241,19 @@ impl Events {
             let histograms = probe.histograms.iter();
             values.extend(histograms.map(|(name, of)| value_of(name).message(5, histogram(of))));
         }
-        if values.is_empty() { Ok(()) } else { self.event(line.step, values.into_iter()) }
+        if values.is_empty() {
+            return Ok(());
+        }
+        if self.written > 0 {
+            self.written -= 1;
+            return Ok(());
+        }
+        self.event(line.step, values.into_iter())
     }
 
     /// Adds pictures that are newer than those in the file.
     fn pictures(&mut self, path: &Path) -> io::Result<()> {
-        let found = read_json(path);
+        let found = run_files::json::<Value>(path);
         let step = found["step"].as_u64();
         if step.is_none() || step == self.pictured {
             return Ok(());
@@ -195,7 +282,14 @@ impl Events {
     /// Settings of the stage and the numbers to compare it by.
     fn settings(&mut self, run: &Path, stage: &str) -> io::Result<()> {
         let settings = flat(&settings_of(run, stage)?);
-        let metrics = ["probe/knn_mean", "probe/linear_mean", "probe/loss", "loss"];
+        let metrics = [
+            "final/knn_mean",
+            "final/linear_mean",
+            "probe/knn_mean",
+            "probe/linear_mean",
+            "probe/loss",
+            "loss",
+        ];
         let metrics =
             metrics.map(|tag| Message::default().message(1, Message::default().text(2, tag)));
         let (mut experiment, mut session) = (Message::default(), Message::default());
@@ -220,10 +314,6 @@ impl Events {
     }
 }
 
-fn recipe_names(run: &Path, stage: &str) -> io::Result<bool> {
-    Ok(settings(run)?.1.stage.iter().any(|known| known.name == stage))
-}
-
 /// The recipe with one stage, as `stage`.
 fn settings_of(run: &Path, stage: &str) -> io::Result<Map<String, Value>> {
     let (mut settings, recipe) = settings(run)?;
@@ -233,20 +323,27 @@ fn settings_of(run: &Path, stage: &str) -> io::Result<Map<String, Value>> {
     Ok(settings)
 }
 
-/// Removes event files of ours from a stage's folder.
-///
-/// # Errors
-/// A file that cannot be removed.
-fn remove(folder: &Path) -> io::Result<()> {
+/// Event files of ours in a stage's folder, the newest last.
+fn ours(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
         if name.starts_with("events.out.tfevents.") && name.ends_with(MARK) {
-            fs::remove_file(entry.path())?;
+            found.push(entry.path());
         }
     }
-    Ok(())
+    found.sort();
+    Ok(found)
+}
+
+/// Removes event files of ours from a stage's folder.
+///
+/// # Errors
+/// A file that cannot be removed.
+fn remove(folder: &Path) -> io::Result<()> {
+    ours(folder)?.iter().try_for_each(fs::remove_file)
 }
 
 /// Removes what this made in `out`: files of ours, and folders that are empty then.
@@ -340,6 +437,7 @@ fn crc32c(data: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::write_whole;
 
     #[test]
     fn checksums_are_those_of_the_rfc() {
@@ -347,6 +445,38 @@ mod tests {
         assert_eq!(crc32c(&[0xFF; 32]), 0x62A8_AB43);
         assert_eq!(crc32c(&(0..32).collect::<Vec<u8>>()), 0x46DD_794E);
         assert_eq!(crc32c(b"123456789"), 0xE306_9283);
+    }
+
+    #[test]
+    fn a_file_is_gone_on_with_after_its_last_whole_record() {
+        let place = tempfile::tempdir().unwrap();
+        let run = place.path();
+        let recipe = "[[stage]]\nname = \"teacher\"\nmethod = \"mae\"\nsteps = 4\n";
+        write_whole(&run.join("recipe.toml"), recipe.as_bytes()).unwrap();
+        let step = |step: u64| format!("{{\"stage\":\"teacher\",\"step\":{step},\"loss\":0.5}}\n");
+        let probe = "{\"stage\":\"teacher\",\"step\":2,\"probe\":{\"knn_mean\":0.25}}\n";
+        let log = |lines: &[&str]| {
+            write_whole(&run.join("metrics.jsonl"), lines.concat().as_bytes()).unwrap();
+        };
+        let out = run.join("board");
+        let lines = [&step(1), &step(2), probe, &step(3), &step(4)];
+        log(&lines[..3]);
+        TensorBoard::new(run, &out, Begin::On).update().unwrap();
+        let path = ours(&out.join("teacher")).unwrap().remove(0);
+        let whole = fs::read(&path).unwrap();
+        assert_eq!(Kept::of(&whole), Kept { bytes: whole.len() as u64, lines: 3, pictured: None });
+        // Killed in the middle of a record, with steps on disk that will be made again.
+        for cut in [0, 1, 30] {
+            let file = File::options().write(true).open(&path).unwrap();
+            file.set_len(whole.len() as u64 - cut).unwrap();
+            log(&lines);
+            TensorBoard::new(run, &out, Begin::On).update().unwrap();
+            let files = ours(&out.join("teacher")).unwrap();
+            assert_eq!(files, std::slice::from_ref(&path), "the same file, cut {cut}");
+            let again = fs::read(&path).unwrap();
+            assert_eq!(Kept::of(&again).lines, 5, "cut {cut}");
+            assert_eq!(Kept::of(&again).bytes, again.len() as u64);
+        }
     }
 
     #[test]

@@ -1,6 +1,12 @@
 //! Times for people.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Seconds of 1970, to the millisecond.
+pub fn unix_seconds() -> f64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0.0, |time| time.as_millis() as f64 / 1e3)
+}
 
 /// As `8 s`, `10 min 23 s`, `3 h 5 min`, `2 d 4 h`.
 pub fn time_text(time: Duration) -> String {
@@ -17,6 +23,14 @@ pub fn time_text(time: Duration) -> String {
     }
 }
 
+/// [`time_text`] of seconds that were computed: none, or too many to tell, where they are no time.
+pub fn seconds_text(seconds: f64) -> String {
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(time) if seconds < 1e10 => time_text(time),
+        _ => "?".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -27,5 +41,9 @@ mod tests {
         let times = [0.2, 59.4, 59.6, 623.0, 3600.0, 11_100.0, 187_200.0];
         let told = ["0 s", "59 s", "1 min", "10 min 23 s", "1 h", "3 h 5 min", "2 d 4 h"];
         assert_eq!(times.map(text), told);
+        assert_eq!(
+            [623.0, -1.0, 1e300, f64::NAN].map(seconds_text),
+            ["10 min 23 s", "?", "?", "?"]
+        );
     }
 }

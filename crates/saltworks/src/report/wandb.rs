@@ -2,49 +2,125 @@
 //! LevelDB's log (github.com/google/leveldb, doc/log_format.md) with a head of its own.
 //! Messages: wandb/proto/wandb_internal.proto.
 
-use super::loggers::{scalars, settings};
+use super::loggers::{final_scalars, scalars, settings};
 use super::protobuf::Message;
-use super::{Follow, Line, Told, What};
-use crate::files::{sha256, write_whole_with};
+use super::{Follow, Line, ProbeRow, Told, What, run_files};
+use crate::files::sha256;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// Makes the file of a run from its `metrics.jsonl`, in a folder of its own in `out`, and again in the
-/// same place where it was made before. Steps are counted through all stages, whose names stand before
-/// those of their numbers. Returns the folder.
-///
-/// # Errors
-/// Files that cannot be read or written, and a run that made no step.
-pub fn write_wandb(run: &Path, out: &Path, finished: bool) -> io::Result<PathBuf> {
-    let mut lines = Vec::new();
-    Follow::new(&run.join("metrics.jsonl")).read(&mut |told| match told {
-        Told::Anew => lines.clear(),
-        Told::Line(line) => lines.push(line),
-    })?;
-    let Some(began) = lines.iter().find_map(|line| line.unix_seconds) else {
-        return Err(io::Error::other("it made no step yet"));
-    };
-    let real = fs::canonicalize(run)?;
-    let id = &sha256(format!("{} {began}", real.display()).as_bytes())[..8];
-    let folder = out.join(format!("offline-run-{}-{id}", date(began)));
-    fs::create_dir_all(folder.join("files"))?;
-    let head = head(run, &real, id, began)?;
-    write_whole_with(&folder.join(format!("run-{id}.wandb")), |file| {
-        let mut log = Log::begin(file)?;
-        log.record(Message::default().message(21, version(id)))?;
-        log.record(Message::default().message(17, head))?;
-        let last = rows(&lines, began, &mut |row| log.record(history(row)))?;
-        let last = Value::Object(last.into_iter().collect());
-        log.record(Message::default().message(3, items(&last, 1)))?;
+/// Keeps the file of a run, made of its `metrics.jsonl`, in a folder of its own in `out`: the one that an earlier
+/// process made there, if there is one. Steps are counted through all stages, whose names stand before those of
+/// their numbers.
+pub struct Wandb {
+    run: PathBuf,
+    out: PathBuf,
+    follow: Follow,
+    open: Option<Open>,
+}
+
+/// A file that is being written.
+struct Open {
+    folder: PathBuf,
+    log: Log<BufWriter<File>>,
+    rows: Rows,
+}
+
+impl Wandb {
+    /// Of the run in a folder: a new file once [`Wandb::update`] is called.
+    pub fn new(run: &Path, out: &Path) -> Self {
+        let follow = Follow::new(&run.join("metrics.jsonl"));
+        Self { run: run.into(), out: out.into(), follow, open: None }
+    }
+
+    /// Adds what was logged since the last call, but for the last step, of which more may come.
+    ///
+    /// # Errors
+    /// Files that cannot be read or written: the next call begins anew.
+    pub fn update(&mut self) -> io::Result<()> {
+        let added = self.add();
+        if added.is_err() {
+            // A record may be half written.
+            *self = Self::new(&self.run, &self.out);
+        }
+        added
+    }
+
+    fn add(&mut self) -> io::Result<()> {
+        let (mut lines, mut anew) = (Vec::new(), false);
+        self.follow.read(&mut |told| match told {
+            Told::Anew => {
+                lines.clear();
+                anew = true;
+            }
+            Told::Line(line) => lines.push(line),
+        })?;
+        if anew {
+            self.open = None;
+        }
+        if self.open.is_none() {
+            let Some(began) = lines.iter().find_map(|line| line.unix_seconds) else {
+                return Ok(());
+            };
+            self.open = Some(Open::begin(&self.run, &self.out, began)?);
+        }
+        let Some(Open { log, rows, .. }) = &mut self.open else { return Ok(()) };
+        for line in &lines {
+            if let Some(row) = rows.add(line) {
+                log.record(history(&row))?;
+            }
+        }
+        log.record(rows.summary())?;
+        log.file.flush()
+    }
+
+    /// Adds the rest, what probes found after each stage, and that it ended, if it did. Returns the folder; none
+    /// of a run that made no step.
+    ///
+    /// # Errors
+    /// As [`Wandb::update`].
+    pub fn finish(&mut self, finished: bool) -> io::Result<Option<PathBuf>> {
+        self.update()?;
+        let Some(Open { log, rows, folder }) = &mut self.open else { return Ok(None) };
+        if let Some(row) = rows.row.take() {
+            log.record(history(&row))?;
+        }
+        let table: Vec<ProbeRow> = run_files::json(&self.run.join("probes.json"));
+        for row in &table {
+            let scalars = final_scalars(row).into_iter();
+            rows.last.extend(
+                scalars.map(|(name, value)| (format!("{}/{name}", row.name), value.into())),
+            );
+        }
+        log.record(rows.summary())?;
         if finished {
             log.record(Message::default().message(18, Message::default()))?;
         }
-        Ok(())
-    })?;
-    Ok(folder)
+        log.file.flush()?;
+        Ok(Some(folder.clone()))
+    }
+}
+
+impl Open {
+    fn begin(run: &Path, out: &Path, began: f64) -> io::Result<Self> {
+        let real = fs::canonicalize(run)?;
+        // In a run's own folder there is one, also if the run was moved since.
+        let own = out.parent() == Some(run);
+        let known = if own { offline_runs(out)?.into_iter().next() } else { None };
+        let (folder, id) = known.unwrap_or_else(|| {
+            let id = sha256(format!("{} {began}", real.display()).as_bytes())[..8].to_owned();
+            (out.join(format!("offline-run-{}-{id}", date(began))), id)
+        });
+        fs::create_dir_all(folder.join("files"))?;
+        let file = File::create(folder.join(format!("run-{id}.wandb")))?;
+        let mut log = Log::begin(BufWriter::new(file))?;
+        log.record(Message::default().message(21, version(&id)))?;
+        log.record(Message::default().message(17, head(run, &real, &id, began)?))?;
+        Ok(Self { folder, log, rows: Rows { began, ..Rows::default() } })
+    }
 }
 
 /// HeaderRecord: the oldest program that may read it is that of wandb's own files.
@@ -84,32 +160,41 @@ fn history((step, row): &Row) -> Message {
     Message::default().message(2, items.message(2, step))
 }
 
-/// Tells each row once it is whole; all lines of one step are one row. The last of each number.
-fn rows(
-    lines: &[Line],
+/// Rows as they become whole: all lines of one step are one.
+#[derive(Default)]
+struct Rows {
+    /// When the run began.
     began: f64,
-    on: &mut dyn FnMut(&Row) -> io::Result<()>,
-) -> io::Result<HashMap<String, Value>> {
-    let (mut last, mut row) = (HashMap::new(), None::<Row>);
-    let (mut before, mut made, mut stage) = (0, 0, "");
-    for line in lines {
-        if line.stage != stage {
-            (before, stage) = (before + made, &line.stage);
+    /// Steps of the stages before this one, and those made of it.
+    before: u64,
+    made: u64,
+    stage: String,
+    /// The step that is not whole yet.
+    row: Option<Row>,
+    /// The last of each number.
+    last: HashMap<String, Value>,
+}
+
+impl Rows {
+    /// The row that a line's step ends, if it does.
+    fn add(&mut self, line: &Line) -> Option<Row> {
+        if line.stage != self.stage {
+            self.before += self.made;
+            self.stage.clone_from(&line.stage);
         }
-        made = line.step;
-        let at = before + line.step;
-        if let Some(whole) = row.take_if(|(step, _)| *step != at) {
-            on(&whole)?;
-        }
-        let (_, row) = row.get_or_insert_with(|| (at, BTreeMap::new()));
-        let time = line.unix_seconds.unwrap_or(began);
+        self.made = line.step;
+        let at = self.before + line.step;
+        let whole = self.row.take_if(|(step, _)| *step != at);
+        let (_, row) = self.row.get_or_insert_with(|| (at, BTreeMap::new()));
+        let time = line.unix_seconds.unwrap_or(self.began);
+        let (last, stage) = (&mut self.last, &line.stage);
         let mut add = |name: String, value: Value| {
             last.insert(name.clone(), value.clone());
             row.insert(name, value);
         };
         add("_step".into(), at.into());
         add("_timestamp".into(), time.into());
-        add("_runtime".into(), (time - began).into());
+        add("_runtime".into(), (time - self.began).into());
         for (name, value) in scalars(line) {
             add(format!("{stage}/{name}"), value.into());
         }
@@ -123,9 +208,14 @@ fn rows(
             }
             What::Step(_) => {}
         }
+        whole
     }
-    row.map_or(Ok(()), |row| on(&row))?;
-    Ok(last)
+
+    /// SummaryRecord: the last of each number.
+    fn summary(&self) -> Message {
+        let last = Value::Object(self.last.clone().into_iter().collect());
+        Message::default().message(3, items(&last, 1))
+    }
 }
 
 /// Seconds of 1970 as `20261124_093000`, in UTC (Howard Hinnant, chrono-compatible low-level date
@@ -149,15 +239,15 @@ const BLOCK: usize = 32_768;
 const HEAD: usize = 7;
 
 /// Records in blocks; one that does not fit goes on in the next.
-struct Log<'a> {
-    file: &'a mut dyn Write,
+struct Log<W> {
+    file: W,
     /// Bytes written of the block.
     filled: usize,
     records: u64,
 }
 
-impl<'a> Log<'a> {
-    fn begin(file: &'a mut dyn Write) -> io::Result<Self> {
+impl<W: Write> Log<W> {
+    fn begin(mut file: W) -> io::Result<Self> {
         file.write_all(b":W&B\xE1\xBE\0")?;
         Ok(Self { file, filled: HEAD, records: 0 })
     }
@@ -203,23 +293,30 @@ impl<'a> Log<'a> {
     }
 }
 
+/// The folders of offline runs of saltworks in `out`, with the runs' ids.
+fn offline_runs(out: &Path) -> io::Result<Vec<(PathBuf, String)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(out).into_iter().flatten() {
+        let folder = entry?.path();
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let id = name.strip_prefix("offline-run-").and_then(|rest| rest.rsplit_once('-'));
+        if let Some((_, id)) = id
+            && folder.join(format!("run-{id}.wandb")).is_file()
+        {
+            found.push((folder, id.to_owned()));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
 /// Removes the folders of offline runs of saltworks in `out`.
 ///
 /// # Errors
 /// A file that cannot be removed.
 pub fn remove_wandb(out: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(out).into_iter().flatten() {
-        let folder = entry?.path();
-        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let Some((_, id)) =
-            name.strip_prefix("offline-run-").and_then(|rest| rest.rsplit_once('-'))
-        else {
-            continue;
-        };
-        let file = folder.join(format!("run-{id}.wandb"));
-        if file.is_file() {
-            fs::remove_file(file)?;
-        }
+    for (folder, id) in offline_runs(out)? {
+        fs::remove_file(folder.join(format!("run-{id}.wandb")))?;
         // Folders that hold anything else stay.
         let _ = fs::remove_dir(folder.join("files"));
         let _ = fs::remove_dir(folder);

@@ -3,14 +3,19 @@
 use super::http::Request;
 use std::fmt::Write as _;
 use std::io;
+use std::net::SocketAddr;
 
-/// Name of the cookie that holds the token.
+/// Begins the name of the cookie that holds the token.
 const COOKIE: &str = "saltworks-token";
 
 /// What a request must show.
 #[derive(Clone, Debug)]
 pub struct Access {
     token: Option<String>,
+    /// Names of this machine beside `localhost`.
+    names: Vec<String>,
+    /// Names the cookie: browsers send a machine's cookies to all its ports.
+    port: u16,
 }
 
 /// What becomes of a request.
@@ -28,12 +33,19 @@ impl Access {
     /// Requests that name this machine as theirs; no others, so that no page elsewhere reads through a
     /// name that it lets point here.
     pub fn local() -> Self {
-        Self { token: None }
+        Self { token: None, names: Vec::new(), port: 0 }
     }
 
     /// Requests that show this token.
     pub fn token(token: &str) -> Self {
-        Self { token: Some(token.to_owned()) }
+        Self { token: Some(token.to_owned()), ..Self::local() }
+    }
+
+    /// Where it listens: as it was asked for, and by its address.
+    pub(super) fn at(mut self, host: &str, address: SocketAddr) -> Self {
+        self.names = vec![host.to_ascii_lowercase(), address.ip().to_string()];
+        self.port = address.port();
+        self
     }
 
     /// A token that nobody guesses: 128 bits of the system's randomness.
@@ -52,7 +64,7 @@ impl Access {
 
     pub(super) fn verdict(&self, request: &Request) -> Verdict {
         let Some(token) = &self.token else {
-            return match request.header("host").is_some_and(is_this_machine) {
+            return match request.header("host").is_some_and(|host| self.is_this_machine(host)) {
                 true => Verdict::Allowed,
                 false => Verdict::Refused(
                     "This page is for its own machine. Ask for http://localhost and the port.",
@@ -62,8 +74,9 @@ impl Access {
         let bearer = request.header("authorization").and_then(|text| text.strip_prefix("Bearer "));
         let cookies = request.header("cookie").unwrap_or_default().split("; ");
         let mut cookies = cookies.filter_map(|cookie| cookie.split_once('='));
+        let wanted = self.cookie_name();
         if bearer.is_some_and(|given| same(given, token))
-            || cookies.any(|(name, given)| name == COOKIE && same(given, token))
+            || cookies.any(|(name, given)| name == wanted && same(given, token))
         {
             return Verdict::Allowed;
         }
@@ -78,16 +91,21 @@ impl Access {
     /// The header that hands a browser the token.
     pub(super) fn cookie(&self) -> String {
         let token = self.token.as_deref().unwrap_or_default();
-        format!("{COOKIE}={token}; HttpOnly; SameSite=Strict; Path=/")
+        format!("{}={token}; HttpOnly; SameSite=Strict; Path=/", self.cookie_name())
     }
-}
 
-fn is_this_machine(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
-    ["localhost", "127.0.0.1", "::1"].contains(&name)
+    fn cookie_name(&self) -> String {
+        format!("{COOKIE}-{}", self.port)
+    }
+
+    fn is_this_machine(&self, host: &str) -> bool {
+        let name = match host.strip_prefix('[') {
+            Some(rest) => rest.split(']').next().unwrap_or_default(),
+            None => host.split(':').next().unwrap_or_default(),
+        };
+        let name = name.to_ascii_lowercase();
+        ["localhost", "127.0.0.1", "::1"].contains(&name.as_str()) || self.names.contains(&name)
+    }
 }
 
 /// In a time that tells nothing of where two tokens differ.
@@ -108,7 +126,7 @@ mod tests {
     #[test]
     fn without_a_token_only_this_machines_names_are_answered() {
         let access = Access::local();
-        for host in ["localhost:80", "127.0.0.1", "[::1]:8384"] {
+        for host in ["localhost:80", "127.0.0.1", "[::1]:8384", "LocalHost"] {
             let verdict = asked(&access, &format!("GET / HTTP/1.1\r\nHost: {host}"));
             assert_eq!(verdict, Verdict::Allowed, "{host}");
         }
@@ -117,22 +135,28 @@ mod tests {
             assert!(matches!(verdict, Verdict::Refused(_)), "{host}");
         }
         assert!(matches!(asked(&access, "GET / HTTP/1.1"), Verdict::Refused(_)));
+        let named = access.at("Box", "127.0.1.1:8384".parse().unwrap());
+        for host in ["box:8384", "127.0.1.1:8384"] {
+            let verdict = asked(&named, &format!("GET / HTTP/1.1\r\nHost: {host}"));
+            assert_eq!(verdict, Verdict::Allowed, "{host}");
+        }
     }
 
     #[test]
     fn a_token_may_come_in_the_address_a_header_or_a_cookie() {
-        let access = Access::token("s3cret");
+        let access = Access::token("s3cret").at("box", "127.0.0.1:8384".parse().unwrap());
         let verdict = |head: &str| asked(&access, head);
         assert_eq!(verdict("GET /run?id=a&token=s3cret HTTP/1.1"), Verdict::Enters);
         let bearer = "GET / HTTP/1.1\r\nAuthorization: Bearer s3cret";
         assert_eq!(verdict(bearer), Verdict::Allowed);
-        let cookie = "GET / HTTP/1.1\r\nCookie: a=b; saltworks-token=s3cret";
+        let cookie = "GET / HTTP/1.1\r\nCookie: a=b; saltworks-token-8384=s3cret";
         assert_eq!(verdict(cookie), Verdict::Allowed);
         for head in [
             "GET / HTTP/1.1\r\nHost: localhost",
             "GET /?token=s3cre HTTP/1.1",
             "GET /?token= HTTP/1.1",
-            "GET / HTTP/1.1\r\nCookie: saltworks-token=s3cretx",
+            "GET / HTTP/1.1\r\nCookie: saltworks-token-8384=s3cretx",
+            "GET / HTTP/1.1\r\nCookie: saltworks-token-8385=s3cret",
             "GET / HTTP/1.1\r\nAuthorization: s3cret",
         ] {
             assert!(matches!(verdict(head), Verdict::Refused(_)), "{head}");

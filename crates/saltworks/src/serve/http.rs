@@ -45,6 +45,11 @@ impl Request {
         if parsed.parse(head).map_err(|error| invalid(&error.to_string()))?.is_partial() {
             return Ok(None);
         }
+        let hosts = parsed.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("host"));
+        if hosts.count() > 1 {
+            // RFC 9112, 3.2.
+            return Err(invalid("it names more than one host"));
+        }
         let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
         let target = text(parsed.path);
         let (path, query) = target.split_once('?').unwrap_or((&target, ""));
@@ -190,7 +195,8 @@ mod tests {
         let long = [b"GET / HTTP/1.1\r\nX: ".as_slice(), &[b'a'; 40_000]].concat();
         let many = "X: y\r\n".repeat(100);
         let many = format!("GET / HTTP/1.1\r\n{many}\r\n").into_bytes();
-        for bytes in [&b"\x00\x01\r\n\r\n"[..], b"GET / HTTP/1.1\r\n", &long, &many] {
+        let hosts = b"GET / HTTP/1.1\r\nHost: localhost\r\nhost: elsewhere\r\n\r\n";
+        for bytes in [&b"\x00\x01\r\n\r\n"[..], b"GET / HTTP/1.1\r\n", &long, &many, hosts] {
             assert!(Request::read(&mut &*bytes).is_err(), "{:?}", bytes.get(..20));
         }
     }

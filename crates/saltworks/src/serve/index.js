@@ -1,23 +1,36 @@
 // The table of all runs.
 
 const given = JSON.parse(document.getElementById('data').textContent);
-let rows = given.rows;
+let rows = given.rows, version = given.version, settings = { keys: [], values: {} };
 
 const COLUMNS = [
   { key: 'id', name: 'run', sort: (r) => r.id.toLowerCase() },
   { key: 'status', name: 'state', sort: (r) => ['training', 'stopped', 'unreadable', 'finished'].indexOf(r.status) },
   { key: 'share', name: 'progress', sort: (r) => r.share ?? -1 },
-  { key: 'knn', name: 'online kNN', sort: (r) => r.knn ?? -1, down: true },
-  { key: 'linear', name: 'online linear', sort: (r) => r.linear ?? -1, down: true },
+  { key: 'final_knn', name: 'kNN', title: 'after training, all images, mean token', sort: (r) => r.final_knn ?? -1, down: true },
+  { key: 'final_linear', name: 'linear', title: 'after training, all images, mean token', sort: (r) => r.final_linear ?? -1, down: true },
+  { key: 'knn', name: 'online kNN', title: 'the last probe while training, of some images, mean token', sort: (r) => r.knn ?? -1, down: true },
+  { key: 'linear', name: 'online linear', title: 'the last probe while training, of some images, mean token', sort: (r) => r.linear ?? -1, down: true },
   { key: 'trace', name: 'over training', sort: (r) => r.trace.length },
   { key: 'held_out_loss', name: 'held-out loss', sort: (r) => r.held_out_loss ?? Infinity },
-  { key: 'r_squared', name: 'R²', sort: (r) => r.r_squared ?? -1, down: true },
+  { key: 'r_squared', name: 'R²', title: 'of held-out loss and online kNN; with a minus where accuracy rises with the loss', sort: (r) => r.r_squared ?? -2, down: true },
   { key: 'rank_me', name: 'RankMe', sort: (r) => r.rank_me ?? -1, down: true },
   { key: 'images_per_second', name: 'images/s', sort: (r) => r.images_per_second ?? -1, down: true },
-  { key: 'updated', name: 'last word', sort: (r) => r.updated ?? 0, down: true },
+  { key: 'updated', name: 'updated', sort: (r) => r.updated ?? 0, down: true },
 ];
 
-const filter = { words: '', status: null, tags: new Set(), picked: new Set() };
+const filter = { words: '', status: null, tags: new Set(), picked: new Set(), all: false };
+/** Rows that are shown at once. */
+const SHOWN = 200;
+
+const settingOf = (r, key) => settings.values[r.id]?.[key];
+/** The table's columns, with those of recipe keys that the reader chose. */
+function columns() {
+  const more = (chosen.columns || []).filter((key) => settings.keys.includes(key)).map((key) => ({
+    key: 'set ' + key, name: key, sort: (r) => { const v = settingOf(r, key); return v == null ? -Infinity : isNaN(v) ? v : Number(v); },
+  }));
+  return [...COLUMNS.slice(0, -1), ...more, COLUMNS.at(-1)];
+}
 
 function wanted(r) {
   const text = [r.id, r.stage, r.status, ...r.tags].join(' ').toLowerCase();
@@ -26,11 +39,11 @@ function wanted(r) {
     && [...filter.tags].every((tag) => r.tags.includes(tag));
 }
 
-function sorted(list) {
-  const column = COLUMNS.find((c) => c.key === chosen.sort) || COLUMNS.at(-1);
+function sorted(of) {
+  const column = columns().find((c) => c.key === chosen.sort) || COLUMNS.at(-1);
   const sign = (column.down ? -1 : 1) * (chosen.back ? -1 : 1);
   const order = (a, b) => { const [x, y] = [column.sort(a), column.sort(b)]; return x < y ? -1 : x > y ? 1 : 0; };
-  return [...list].sort((a, b) => sign * order(a, b) || (a.id < b.id ? -1 : 1));
+  return [...of].sort((a, b) => sign * order(a, b) || (a.id < b.id ? -1 : 1));
 }
 
 function ago(unix) {
@@ -40,15 +53,16 @@ function ago(unix) {
 }
 
 function spark(values) {
-  if (values.length < 2) return '–';
-  const [least, most] = [Math.min(...values), Math.max(...values)];
+  const ends = span(values);
+  if (values.length < 2 || !ends) return '–';
+  const [least, most] = ends;
   const x = (i) => 2 + (86 * i) / (values.length - 1), y = (v) => 20 - (16 * (v - least)) / (most - least || 1);
   const line = svg('polyline', { points: values.map((v, i) => `${x(i).toFixed(1)},${y(v).toFixed(1)}`).join(' '), fill: 'none', stroke: 'var(--c0)', 'stroke-width': 2, 'stroke-linejoin': 'round' });
   const end = svg('circle', { cx: x(values.length - 1), cy: y(values.at(-1)), r: 2.5, fill: 'var(--c0)' });
-  return svg('svg', { viewBox: '0 0 92 24', width: 92, height: 24, role: 'img', 'aria-label': `${values.length} probes` }, line, end);
+  return svg('svg', { viewBox: '0 0 92 24', width: 92, height: 24, role: 'img', 'aria-label': `${values.length} probes, from ${number(values[0])} to ${number(values.at(-1))}` }, line, end);
 }
 
-const address = (list) => '/run?' + list.map((id) => 'id=' + encodeURIComponent(id)).join('&');
+const address = (ids) => '/run?' + ids.map((id) => 'id=' + encodeURIComponent(id)).join('&');
 
 function cell(r, key) {
   switch (key) {
@@ -58,64 +72,69 @@ function cell(r, key) {
         r.alarms ? [' ', el('b.warned', { title: 'signs that something goes wrong' }, r.alarms === 1 ? '1 alarm' : `${r.alarms} alarms`)] : null,
         r.problem ? el('div.soft.small', {}, r.problem) : null)];
     case 'status': return statusPill(r.status);
-    case 'share': return el('div.far', {}, el('div.soft.small', {}, r.stage ? `${r.stage} ${number(r.step, 9)}${r.steps ? ' / ' + number(r.steps, 9) : ''}` : '–'),
+    case 'share': return el('div.far', {}, el('div.soft.small', {}, r.stage ? `${r.stage} ${thousands(r.step)}${r.steps ? ' / ' + thousands(r.steps) : ''}` : '–'),
       isNumber(r.share) ? el('div.progress', { style: 'margin:2px 0 0' }, el('div', { style: 'flex:1' }, el('i', { style: `width:${100 * Math.min(1, r.share)}%` }))) : null);
-    case 'knn': case 'linear': return percent(r[key]);
+    case 'knn': case 'linear': case 'final_knn': case 'final_linear': return percent(r[key]);
     case 'trace': return spark(r.trace);
     case 'held_out_loss': return number(r[key], 4);
-    case 'r_squared': return isNumber(r[key]) ? r[key].toFixed(2) : '–';
+    case 'r_squared': return isNumber(r[key]) ? r[key].toFixed(2).replace('-', '−') : '–';
     case 'updated': return ago(r[key]);
-    default: return number(r[key]);
+    default: return key.startsWith('set ') ? settingOf(r, key.slice(4)) ?? '–' : number(r[key]);
   }
 }
 
-const missing = (r, key) => (key === 'trace' ? r.trace.length < 2 : !['id', 'status', 'share'].includes(key) && !isNumber(r[key]));
+const missing = (r, key) => (key === 'trace' ? r.trace.length < 2 : key.startsWith('set ') ? settingOf(r, key.slice(4)) == null : !['id', 'status', 'share'].includes(key) && !isNumber(r[key]));
 
 function heading(c) {
-  const on = (chosen.sort || 'updated') === c.key;
-  return el('th', { 'aria-sort': on ? ((!!c.down !== !!chosen.back) ? 'descending' : 'ascending') : null },
-    el('button', { onclick: () => { chosen.back = on && !chosen.back; choose('sort', c.key); } }, c.name, on ? ((!!c.down !== !!chosen.back) ? ' ↓' : ' ↑') : ''));
+  const on = (chosen.sort || 'updated') === c.key, down = !!c.down !== !!chosen.back;
+  return el('th', { title: c.title, 'aria-sort': on ? (down ? 'descending' : 'ascending') : null },
+    el('button', { onclick: () => { chosen.back = on && !chosen.back; choose('sort', c.key); } }, c.name, on ? (down ? ' ↓' : ' ↑') : ''));
 }
 
-const tools = {};
-function buildTools() {
-  tools.search = el('input', { type: 'search', placeholder: 'filter by name, tag, stage', 'aria-label': 'filter', oninput: (e) => { filter.words = e.target.value; draw(); } });
-  tools.states = el('div.row', { role: 'group', 'aria-label': 'state' });
-  tools.tags = el('div.row', { role: 'group', 'aria-label': 'tags' });
-  tools.compare = el('a.button', {}, '');
-  tools.head = el('header', {}, el('div.top', {}, el('span.brand', {}, 'saltworks'), tools.title = el('h1', {}, ''), themeButton()));
-  tools.bar = el('div.row', { style: 'margin:14px 0 12px' }, tools.search, tools.states, tools.tags, tools.compare);
-  tools.sort = el('select', { 'aria-label': 'order', onchange: (e) => { chosen.back = false; choose('sort', e.target.value); } }, COLUMNS.map((c) => el('option', { value: c.key, selected: c.key === (chosen.sort || 'updated') }, 'by ' + c.name)));
-  tools.bar.append(tools.sort);
-  tools.sort.className = 'narrow-only';
-  tools.table = el('section.card.runs');
-  document.getElementById('page').append(tools.head, el('main', {}, tools.bar, tools.table, el('footer', {}, 'Updates itself while runs train.')));
+function tools() {
+  const toggle = (on, act, text, count) => el('button', { 'aria-pressed': String(on), onclick: act }, text, count == null ? '' : ` ${count}`);
+  const states = ['training', 'finished', 'stopped', 'unreadable'].map((s) => [s, rows.filter((r) => r.status === s).length]).filter(([, n]) => n);
+  if (filter.status && !states.some(([s]) => s === filter.status)) filter.status = null;
+  const tags = [...new Set(rows.flatMap((r) => r.tags))].sort();
+  const picked = [...filter.picked], many = picked.length > 12;
+  return el('div.row', { style: 'margin:14px 0 12px' },
+    el('input', { type: 'search', placeholder: 'filter by name, tag, stage', 'aria-label': 'filter', oninput: (e) => { filter.words = e.target.value; draw(); } }),
+    el('div.row', { role: 'group', 'aria-label': 'state' }, states.length > 1 ? states.map(([s, n]) => toggle(filter.status === s, () => { filter.status = filter.status === s ? null : s; draw(); }, s, n)) : []),
+    el('div.row', { role: 'group', 'aria-label': 'tags' }, tags.slice(0, 60).map((t) => toggle(filter.tags.has(t), () => { filter.tags.has(t) ? filter.tags.delete(t) : filter.tags.add(t); draw(); }, '#' + t))),
+    el('a.button', { href: picked.length > 1 && !many ? address(picked) : null, 'aria-disabled': String(picked.length < 2 || many) }, many ? 'at most 12 can be compared' : picked.length > 1 ? `compare ${picked.length} runs` : 'tick runs to compare'),
+    settings.keys.length ? el('details.menu', {}, el('summary.button', {}, 'columns'), el('div.card.choices', {}, el('p.soft.small', {}, 'Keys that differ among the recipes:'),
+      settings.keys.map((key) => el('label', {}, el('input', { type: 'checkbox', checked: (chosen.columns || []).includes(key), onchange: (e) => choose('columns', e.target.checked ? [...(chosen.columns || []), key] : (chosen.columns || []).filter((k) => k !== key)) }), ' ', key)))) : null,
+    el('select.narrow-only', { 'aria-label': 'order', onchange: (e) => { chosen.back = false; choose('sort', e.target.value); } }, columns().map((c) => el('option', { value: c.key, selected: c.key === (chosen.sort || 'updated') }, 'by ' + c.name))));
 }
 
 function draw() {
-  const toggle = (set, value, text, count) => el('button', { 'aria-pressed': String(set), onclick: value }, text, count == null ? '' : ` ${count}`);
-  const states = ['training', 'finished', 'stopped', 'unreadable'].map((s) => [s, rows.filter((r) => r.status === s).length]).filter(([, n]) => n);
-  if (filter.status && !states.some(([s]) => s === filter.status)) filter.status = null;
-  tools.states.replaceChildren(...(states.length > 1 ? states.map(([s, n]) => toggle(filter.status === s, () => { filter.status = filter.status === s ? null : s; draw(); }, s, n)) : []));
-  const tags = [...new Set(rows.flatMap((r) => r.tags))].sort();
-  tools.tags.replaceChildren(...tags.map((t) => toggle(filter.tags.has(t), () => { filter.tags.has(t) ? filter.tags.delete(t) : filter.tags.add(t); draw(); }, '#' + t)));
   for (const id of filter.picked) if (!rows.some((r) => r.id === id)) filter.picked.delete(id);
-  const picked = [...filter.picked], list = sorted(rows.filter(wanted));
-  tools.compare.textContent = picked.length > 12 ? 'at most 12 can be compared' : picked.length > 1 ? `compare ${picked.length} runs` : 'tick runs to compare';
-  tools.compare.setAttribute('aria-disabled', String(picked.length < 2 || picked.length > 12));
-  if (picked.length >= 2 && picked.length <= 12) tools.compare.href = address(picked); else tools.compare.removeAttribute('href');
-  tools.title.textContent = rows.length === 1 ? '1 run' : `${rows.length} runs`;
+  const found = sorted(rows.filter(wanted)), some = filter.all ? found : found.slice(0, SHOWN), all = columns();
   const training = rows.filter((r) => r.status === 'training').length;
   document.title = (training ? `${training} training · ` : '') + 'saltworks';
-  const body = list.map((r) => el('tr', {}, COLUMNS.map((c) => el('td', { 'data-name': c.name, class: 'is-' + c.key + (missing(r, c.key) ? ' none' : '') }, cell(r, c.key)))));
+  const body = some.map((r) => el('tr', { 'data-key': r.id }, all.map((c) => el('td', { 'data-name': c.name, class: 'is-' + c.key.replaceAll(/[ .]/g, '-') + (missing(r, c.key) ? ' none' : '') }, cell(r, c.key)))));
   const empty = rows.length ? 'No run fits the filter.' : 'No runs here yet. `saltworks pretrain --out` a folder below this one begins one.';
-  const focus = document.activeElement?.getAttribute('aria-label');
-  tools.table.replaceChildren(list.length
-    ? el('div.scroll', {}, el('table.data', {}, el('thead', {}, el('tr', {}, COLUMNS.map(heading))), el('tbody', {}, body)))
-    : el('p.soft', {}, empty));
-  if (focus) [...tools.table.querySelectorAll('[aria-label]')].find((node) => node.getAttribute('aria-label') === focus)?.focus();
+  show(document.getElementById('page'), [
+    el('header', {}, el('div.top', {}, el('span.brand', {}, 'saltworks'), el('h1', {}, rows.length === 1 ? '1 run' : `${rows.length} runs`), themeButton())),
+    el('main', {}, tools(), el('section.card.runs', {}, found.length
+      ? el('div.scroll', {}, el('table.data', {}, el('thead', {}, el('tr', {}, all.map(heading))), el('tbody', {}, body)))
+      : el('p.soft', {}, empty),
+    found.length > some.length ? el('p', {}, el('button', { onclick: () => { filter.all = true; draw(); } }, `show ${found.length - some.length} more`)) : null),
+    el('footer', {}, 'Updates itself while runs train.'))]);
 }
 
-buildTools();
+/** Rows that changed, and whose runs are still there. */
+async function refresh() {
+  const news = await fetched('/api/runs?since=' + version);
+  const changed = new Map(news.rows.map((r) => [r.id, r])), before = new Map(rows.map((r) => [r.id, r]));
+  rows = news.ids.map((id) => changed.get(id) || before.get(id)).filter(Boolean);
+  version = news.version;
+  if (news.ids.length !== before.size || news.ids.some((id) => !before.has(id)) || !settings.asked) {
+    settings = { asked: true, ...(await fetched('/api/settings')) };
+  }
+  draw();
+}
+
 draw();
-follow('/events', async () => { rows = await fetched('/api/runs'); draw(); });
+setInterval(draw, 10000);
+follow('/events', refresh);

@@ -1,12 +1,13 @@
 //! The runs under a folder as they come, go on and go.
 
-use crate::report::{RunData, RunReader, StageData};
+use crate::files::read_regular;
+use crate::report::{RunData, RunReader, StageData, run_settings};
 use serde::Serialize;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// What makes a folder a run's.
@@ -23,28 +24,73 @@ const SEARCH: Duration = Duration::from_secs(5);
 /// Largest file of pictures that is handed out.
 const MOST_PICTURE_BYTES: u64 = 256 << 20;
 
+/// Which links to folders are followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Links {
+    /// Those that stay under the root: what lies elsewhere was not asked for.
+    Inside,
+    /// All.
+    All,
+}
+
 /// All runs under a folder.
+///
+/// Whoever asks looks for what changed, unless somebody does: no lock that others need is held while files
+/// are read, so that a disk that does not answer keeps none waiting but the one who reads from it.
 pub struct Library {
     root: PathBuf,
+    links: Links,
     state: Mutex<State>,
+    looks: Mutex<Looks>,
 }
 
 #[derive(Default)]
 struct State {
     /// By the path below the root.
-    runs: BTreeMap<String, Entry>,
-    looked: Option<Instant>,
-    searched: Option<Instant>,
+    runs: BTreeMap<String, Arc<Run>>,
     /// Grows with each change.
     version: u64,
 }
 
-struct Entry {
+/// See [`Library::rows`].
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Rows {
+    pub(super) version: u64,
+    ids: Vec<String>,
+    pub(super) rows: Vec<Row>,
+}
+
+/// See [`Library::settings`].
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Settings {
+    keys: Vec<String>,
+    /// By run and key.
+    values: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+/// When somebody looked last.
+#[derive(Default)]
+struct Looks {
+    looked: Option<Instant>,
+    searched: Option<Instant>,
+}
+
+struct Run {
     folder: PathBuf,
+    reading: Mutex<Reading>,
+    shown: Mutex<Shown>,
+}
+
+/// What reads a run, and the files it has read.
+struct Reading {
     reader: RunReader,
     stamp: Stamp,
-    version: u64,
+}
+
+#[derive(Clone, Default)]
+struct Shown {
     row: Row,
+    version: u64,
 }
 
 /// What changes when a run does.
@@ -63,7 +109,7 @@ pub(super) struct Row {
     pub tags: Vec<String>,
     /// See [`RunData`]; `unreadable` where it is none.
     pub status: &'static str,
-    /// Why it cannot be read.
+    /// Why it cannot be read, or why its last process ended.
     pub problem: Option<String>,
     /// The last stage that has begun.
     pub stage: Option<String>,
@@ -75,7 +121,11 @@ pub(super) struct Row {
     pub share: Option<f64>,
     /// Its last training loss.
     pub loss: Option<f64>,
-    /// What its last probe found.
+    /// What probes after the stage's training found, by all images.
+    pub final_knn: Option<f64>,
+    /// See above.
+    pub final_linear: Option<f64>,
+    /// What its last probe while training found; no loss of images that train.
     pub held_out_loss: Option<f64>,
     /// See above.
     pub knn: Option<f64>,
@@ -83,17 +133,15 @@ pub(super) struct Row {
     pub linear: Option<f64>,
     /// See above.
     pub rank_me: Option<f64>,
-    /// Of its held-out loss and its accuracy by kNN.
+    /// Of its held-out loss and its accuracy by kNN; below 0 where the accuracy rises with the loss.
     pub r_squared: Option<f64>,
     /// Accuracy by kNN, or where there is none the held-out loss, probe by probe.
     pub trace: Vec<f64>,
-    /// Images per second of its last steps.
+    /// Images a second in the mean of the stage's steps.
     pub images_per_second: Option<f64>,
     /// Signs that something goes wrong, in all stages.
     pub alarms: usize,
-    /// When the first and the last line were written.
-    pub began: Option<f64>,
-    /// See `began`.
+    /// When the last line was written.
     pub updated: Option<f64>,
 }
 
@@ -102,16 +150,17 @@ impl Library {
     ///
     /// # Errors
     /// A root that is no folder or cannot be read.
-    pub fn new(root: &Path) -> io::Result<Self> {
+    pub fn new(root: &Path, links: Links) -> io::Result<Self> {
         fs::read_dir(root)?;
-        let library = Self { root: root.into(), state: Mutex::default() };
-        drop(library.locked());
+        let library =
+            Self { root: root.into(), links, state: Mutex::default(), looks: Mutex::default() };
+        library.refresh();
         Ok(library)
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.locked().runs.len()
+        lock(&self.state).runs.len()
     }
 
     /// Whether there is none.
@@ -119,111 +168,168 @@ impl Library {
         self.len() == 0
     }
 
-    /// The table of runs.
-    pub(super) fn rows(&self) -> Vec<Row> {
-        self.locked().runs.values().map(|entry| entry.row.clone()).collect()
+    /// The table of runs: all their ids, and the rows that changed since a version, 0 for all.
+    pub(super) fn rows(&self, since: u64) -> Rows {
+        self.refresh();
+        let (version, runs) = {
+            let state = lock(&self.state);
+            (state.version, state.runs.clone())
+        };
+        let changed = |run: &Arc<Run>| {
+            let shown = lock(&run.shown);
+            (shown.version > since || since == 0).then(|| shown.row.clone())
+        };
+        let rows = runs.values().filter_map(changed).collect();
+        Rows { version, ids: runs.into_keys().collect(), rows }
+    }
+
+    /// The settings of all recipes that are not alike in all, as texts.
+    pub(super) fn settings(&self) -> Settings {
+        let runs = lock(&self.state).runs.clone();
+        let of = |(id, run): (String, Arc<Run>)| Some((id, run_settings(&run.folder)?));
+        let mut values: BTreeMap<String, BTreeMap<String, String>> =
+            runs.into_iter().filter_map(of).collect();
+        let all: BTreeSet<&String> = values.values().flat_map(BTreeMap::keys).collect();
+        let differs = |key: &&&String| {
+            let mut found = values.values().map(|settings| settings.get(**key));
+            let first = found.next();
+            found.any(|other| Some(other) != first)
+        };
+        let keys: Vec<String> = all.iter().filter(differs).map(|key| (*key).clone()).collect();
+        values.values_mut().for_each(|settings| settings.retain(|key, _| keys.contains(key)));
+        Settings { keys, values }
     }
 
     /// What a report shows of a run, under its id; none if there is no such run. Pictures are left out:
     /// of them it tells only when they were made.
     pub(super) fn run(&self, id: &str) -> Option<io::Result<RunData>> {
-        let mut state = self.locked();
-        let entry = state.runs.get_mut(id)?;
-        Some(entry.reader.read().map(|data| RunData { name: id.to_owned(), ..data }))
+        self.refresh();
+        let run = self.known(id)?;
+        let data = lock(&run.reading).reader.read();
+        Some(data.map(|data| RunData { name: id.to_owned(), ..data }))
     }
 
     /// The pictures of a run's stage, JSON as it lies in its folder.
     pub(super) fn pictures(&self, id: &str, stage: &str) -> Option<Vec<u8>> {
-        let mut state = self.locked();
-        let entry = state.runs.get_mut(id)?;
+        let run = self.known(id)?;
         // A stage's name is one that the run tells: no other file can be asked for.
-        let known = entry.reader.read().ok()?.stages.iter().any(|known| known.name == stage);
-        let path = entry.folder.join("pictures").join(format!("{stage}.json"));
-        drop(state);
-        let small = fs::metadata(&path).is_ok_and(|file| file.len() <= MOST_PICTURE_BYTES);
-        (known && small).then(|| fs::read(path).ok()).flatten()
+        let data = lock(&run.reading).reader.read().ok()?;
+        let stage = data.stages.iter().find(|known| known.name == stage)?;
+        let path = run.folder.join("pictures").join(format!("{}.json", stage.name));
+        read_regular(&path, MOST_PICTURE_BYTES).ok()
     }
 
     /// A number that grows when one of these runs changes; of all runs, and with those that come and go,
     /// if none is named.
     pub(super) fn version(&self, ids: &[String]) -> u64 {
-        let state = self.locked();
+        self.refresh();
+        let state = lock(&self.state);
         if ids.is_empty() {
             return state.version;
         }
         let known = ids.iter().filter_map(|id| state.runs.get(id));
-        known.map(|entry| entry.version).max().unwrap_or(0)
+        known.map(|run| lock(&run.shown).version).max().unwrap_or(0)
     }
 
-    /// The state, no older than [`LOOK`].
-    fn locked(&self) -> MutexGuard<'_, State> {
-        // What a thread that failed left is at worst old.
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+    fn known(&self, id: &str) -> Option<Arc<Run>> {
+        lock(&self.state).runs.get(id).cloned()
+    }
+
+    fn runs(&self) -> Vec<Arc<Run>> {
+        lock(&self.state).runs.values().cloned().collect()
+    }
+
+    /// Looks for what changed, if nobody did for [`LOOK`] and nobody does.
+    fn refresh(&self) {
+        let mut looks = match self.looks.try_lock() {
+            Ok(looks) => looks,
+            Err(TryLockError::Poisoned(looks)) => looks.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
         let is_old = |at: Option<Instant>, age: Duration| at.is_none_or(|at| at.elapsed() >= age);
-        if is_old(state.searched, SEARCH) {
-            state.search(&self.root);
-            state.searched = Some(Instant::now());
+        if is_old(looks.searched, SEARCH) {
+            self.search();
+            looks.searched = Some(Instant::now());
         }
-        if is_old(state.looked, LOOK) {
-            state.look();
-            state.looked = Some(Instant::now());
+        if is_old(looks.looked, LOOK) {
+            self.look();
+            looks.looked = Some(Instant::now());
         }
-        state
     }
-}
 
-impl State {
     /// Finds runs that have come, and forgets those that are gone.
-    fn search(&mut self, root: &Path) {
-        let found = runs_under(root);
-        let before = self.runs.len();
-        self.runs.retain(|id, _| found.contains_key(id));
-        let mut changed = self.runs.len() != before;
+    fn search(&self) {
+        let found = runs_under(&self.root, self.links);
+        let mut state = lock(&self.state);
+        let before = state.runs.len();
+        state.runs.retain(|id, _| found.contains_key(id));
+        let mut changed = state.runs.len() != before;
         for (id, folder) in found {
-            self.runs.entry(id).or_insert_with_key(|id| {
+            state.runs.entry(id).or_insert_with_key(|id| {
                 changed = true;
-                Entry {
-                    reader: RunReader::without_pictures(&folder),
-                    folder,
-                    stamp: Stamp::default(),
-                    version: 0,
-                    row: Row { id: id.clone(), ..Row::default() },
-                }
+                Arc::new(Run::new(id, folder))
             });
         }
-        self.version += u64::from(changed);
+        state.version += u64::from(changed);
     }
 
     /// Reads what changed of the known runs.
-    fn look(&mut self) {
-        for entry in self.runs.values_mut() {
-            let stamp = Stamp::of(entry);
-            if stamp == entry.stamp {
-                continue;
+    fn look(&self) {
+        for run in self.runs() {
+            // Whoever reads it now is told of the change at the next look.
+            let Ok(mut reading) = run.reading.try_lock() else { continue };
+            if let Some(row) = run.changed(&mut reading) {
+                let mut state = lock(&self.state);
+                state.version += 1;
+                *lock(&run.shown) = Shown { row, version: state.version };
             }
-            self.version += 1;
-            let id = std::mem::take(&mut entry.row.id);
-            entry.row = match entry.reader.read() {
-                Ok(data) => Row::new(id, &data),
-                Err(error) => Row {
-                    id,
-                    status: "unreadable",
-                    problem: Some(error.to_string()),
-                    ..Row::default()
-                },
-            };
-            (entry.stamp, entry.version) = (stamp, self.version);
         }
+    }
+}
+
+/// What a thread that failed left is at worst old.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Run {
+    fn new(id: &str, folder: PathBuf) -> Self {
+        let reader = RunReader::without_pictures(&folder);
+        let row = Row { id: id.to_owned(), ..Row::default() };
+        Self {
+            folder,
+            reading: Mutex::new(Reading { reader, stamp: Stamp::default() }),
+            shown: Mutex::new(Shown { row, version: 0 }),
+        }
+    }
+
+    /// Its row, if a file of it changed.
+    fn changed(&self, reading: &mut Reading) -> Option<Row> {
+        let (id, status) = {
+            let shown = lock(&self.shown);
+            (shown.row.id.clone(), shown.row.status)
+        };
+        let stamp = Stamp::of(&self.folder, status != "finished" && reading.reader.is_training());
+        if stamp == reading.stamp {
+            return None;
+        }
+        reading.stamp = stamp;
+        Some(match reading.reader.read() {
+            Ok(data) => Row::new(id, &data),
+            Err(error) => {
+                let problem = Some(error.to_string());
+                Row { id, status: "unreadable", problem, ..Row::default() }
+            }
+        })
     }
 }
 
 impl Stamp {
-    fn of(entry: &Entry) -> Self {
+    fn of(folder: &Path, training: bool) -> Self {
         let stamp = |name: &str| {
-            let file = fs::metadata(entry.folder.join(name)).ok()?;
+            let file = fs::metadata(folder.join(name)).ok()?;
             Some((file.len(), file.modified().ok()?))
         };
-        let training = entry.row.status != "finished" && entry.reader.is_training();
         Self { files: FILES.iter().map(|name| stamp(name)).collect(), training }
     }
 }
@@ -237,14 +343,21 @@ impl Row {
             id,
             tags: data.tags.clone(),
             status: data.status,
+            problem: data.ended.as_ref().map(|ended| ended.why.clone()),
             share: all.filter(|all| *all > 0).map(|all| made as f64 / all as f64),
-            alarms: stages.iter().map(|stage| stage.alarms.len()).sum(),
-            began: stages.iter().find_map(|stage| stage.began),
+            alarms: stages
+                .iter()
+                .flat_map(|stage| &stage.alarms)
+                .filter(|a| a.over.is_none())
+                .count(),
             updated: data.updated,
             ..Self::default()
         };
         let last = stages.iter().rfind(|stage| stage.step > 0 || !stage.probes.is_empty());
-        last.map_or(row.clone(), |stage| row.of_stage(stage))
+        let Some(stage) = last else { return row };
+        let table = data.table.iter().find(|found| found.name == stage.name);
+        let (knn, linear) = (table.map(|row| row.knn_mean), table.and_then(|row| row.linear_mean));
+        Self { final_knn: knn, final_linear: linear, ..row.of_stage(stage) }
     }
 
     fn of_stage(self, stage: &StageData) -> Self {
@@ -258,26 +371,29 @@ impl Row {
             step: stage.step,
             steps: stage.steps,
             loss: stage.series.loss.last().copied(),
-            held_out_loss: probe.and_then(|probe| probe.loss),
+            held_out_loss: probe.filter(|probe| probe.held_out).and_then(|probe| probe.loss),
             knn: probe.and_then(|probe| probe.knn_mean),
             linear: probe.and_then(|probe| probe.linear_mean),
             rank_me: probe.and_then(|probe| probe.rank_me),
-            r_squared: fit.map(|fit| fit.fit.r_squared),
+            r_squared: fit.map(|fit| -fit.fit.slope.signum() * fit.fit.r_squared),
             trace: if knn.is_empty() { losses() } else { knn },
-            images_per_second: stage.series.images_per_second.last().copied(),
+            images_per_second: stage.images_per_second,
             ..self
         }
     }
 }
 
 /// Folders of runs under a root, by their paths below it. A run's own folders are not searched.
-fn runs_under(root: &Path) -> BTreeMap<String, PathBuf> {
+fn runs_under(root: &Path, links: Links) -> BTreeMap<String, PathBuf> {
     let mut found = BTreeMap::new();
+    let whole = fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
+    let inside = |real: &PathBuf| links == Links::All || real.starts_with(&whole);
     let mut seen = HashSet::new();
     let mut next = vec![(root.to_path_buf(), 0)];
     while let Some((folder, depth)) = next.pop() {
         // A link may lead back up.
-        let fresh = fs::canonicalize(&folder).is_ok_and(|real| seen.insert(real));
+        let real = fs::canonicalize(&folder).ok().filter(inside);
+        let fresh = real.is_some_and(|real| seen.insert(real));
         if !fresh || seen.len() > MOST_FOLDERS {
             continue;
         }
@@ -317,9 +433,15 @@ mod tests {
             run(place.path(), id, "");
         }
         std::os::unix::fs::symlink(place.path(), place.path().join("sweep/up")).unwrap();
-        let found = runs_under(place.path());
-        assert_eq!(found.keys().collect::<Vec<_>>(), ["one", "sweep/two"]);
-        let found = runs_under(&place.path().join("one"));
+        let under = |links| runs_under(place.path(), links).into_keys().collect::<Vec<_>>();
+        assert_eq!(under(Links::Inside), ["one", "sweep/two"]);
+        let elsewhere = tempfile::tempdir().unwrap();
+        run(elsewhere.path(), "far", "");
+        let link = place.path().join("linked");
+        std::os::unix::fs::symlink(elsewhere.path(), link).unwrap();
+        assert_eq!(under(Links::Inside), ["one", "sweep/two"]);
+        assert_eq!(under(Links::All), ["linked/far", "one", "sweep/two"]);
+        let found = runs_under(&place.path().join("one"), Links::Inside);
         assert_eq!(found.keys().collect::<Vec<_>>(), ["."]);
     }
 
@@ -327,26 +449,47 @@ mod tests {
     fn a_change_of_a_run_is_seen_and_only_then_its_number_grows() {
         let place = tempfile::tempdir().unwrap();
         run(place.path(), "one", "");
-        let mut state = State::default();
-        state.search(place.path());
-        state.look();
-        let before = (state.version, state.runs["one"].version);
-        state.search(place.path());
-        state.look();
-        assert_eq!((state.version, state.runs["one"].version), before);
+        let library = Library::new(place.path(), Links::Inside).unwrap();
+        let look = || {
+            library.search();
+            library.look();
+            let state = lock(&library.state);
+            (state.version, state.runs.get("one").map_or(0, |run| lock(&run.shown).version))
+        };
+        let before = look();
+        assert_eq!(look(), before);
         let line = "{\"stage\":\"teacher\",\"step\":1,\"loss\":0.5}\n";
         let probe = "{\"stage\":\"teacher\",\"step\":1,\"probe\":{\"knn_mean\":0.25}}\n";
         run(place.path(), "one", &[line, probe].concat());
         run(place.path(), "two", "");
-        state.search(place.path());
-        state.look();
-        assert!(state.runs["one"].version > before.1);
-        let row = &state.runs["one"].row;
+        assert!(look().1 > before.1);
+        let row = &library.rows(0).rows[0];
         assert_eq!((row.status, row.tags[0].as_str(), row.step), ("stopped", "a", 1));
         assert_eq!((row.loss, row.knn, row.share), (Some(0.5), Some(0.25), Some(0.25)));
         fs::remove_dir_all(place.path().join("one")).unwrap();
-        state.search(place.path());
-        assert_eq!(state.runs.keys().collect::<Vec<_>>(), ["two"]);
+        look();
+        let left: Vec<String> = library.rows(0).rows.into_iter().map(|row| row.id).collect();
+        assert_eq!(left, ["two"]);
+    }
+
+    #[test]
+    fn a_run_that_nobody_can_read_keeps_no_other_waiting() {
+        let place = tempfile::tempdir().unwrap();
+        run(place.path(), "one", "");
+        run(place.path(), "two", "");
+        let pipe = place.path().join("two/metrics.jsonl");
+        fs::remove_file(&pipe).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let library = Library::new(place.path(), Links::Inside).unwrap();
+        let states: Vec<_> = library.rows(0).rows.iter().map(|row| row.status).collect();
+        assert_eq!(states, ["stopped", "unreadable"]);
+        // As if a disk did not answer for a reader of it.
+        let two = library.known("two").unwrap();
+        let stuck = lock(&two.reading);
+        assert_eq!(library.rows(0).rows.len(), 2);
+        library.look();
+        assert!(library.run("one").unwrap().is_ok());
+        drop(stuck);
     }
 
     #[test]
@@ -360,7 +503,7 @@ mod tests {
             crate::files::write_whole(&path, text.as_bytes()).unwrap();
         }
         crate::files::write_whole(&place.path().join("one/secret.json"), b"x").unwrap();
-        let library = Library::new(place.path()).unwrap();
+        let library = Library::new(place.path(), Links::Inside).unwrap();
         assert_eq!(library.pictures("one", "teacher"), Some(b"{}".to_vec()));
         for (id, stage) in [("one", "secret"), ("one", "../secret"), ("../one", "teacher")] {
             assert_eq!(library.pictures(id, stage), None, "{id} {stage}");

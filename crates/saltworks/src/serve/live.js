@@ -16,9 +16,16 @@ async function withPictures(id, stage) {
 
 async function run(id) {
   const data = await fetched('/api/run?id=' + encodeURIComponent(id));
-  if (ids.length === 1) await Promise.all(data.stages.map((stage) => withPictures(id, stage)));
+  if (ids.length === 1) await Promise.all(data.stages.map((stage) => withPictures(id, stage).catch(() => { stage.pictures = null; })));
   return data;
 }
 
 state = { runs: [], live: true };
-follow('/events?' + ids.map((id) => 'id=' + encodeURIComponent(id)).join('&'), async () => update(await Promise.all(ids.map(run))));
+follow('/events?' + ids.map((id) => 'id=' + encodeURIComponent(id)).join('&'), async () => {
+  const asked = await Promise.allSettled(ids.map(run));
+  const gone = ids.filter((_, i) => asked[i].status === 'rejected');
+  const found = asked.filter((a) => a.status === 'fulfilled').map((a) => a.value);
+  if (!found.length) throw asked[0].reason;
+  state.missing = gone.length ? `Not there any more, or not readable: ${gone.join(', ')}.` : null;
+  update(found);
+});

@@ -8,5 +8,5 @@ mod server;
 mod site;
 
 pub use access::Access;
-pub use library::Library;
+pub use library::{Library, Links};
 pub use server::Server;

@@ -1,9 +1,9 @@
 // What the live pages share: they are told when something changed, and then ask for it.
 
-/** Says what is wrong above the page, until `say(null)`. */
-function say(problem) {
+/** Shows what is wrong above the page, until `problem(null)`. */
+function problem(text) {
   document.getElementById('problem')?.remove();
-  if (problem) document.body.prepend(el('div.alarm', { id: 'problem', role: 'status', style: 'margin:10px 20px' }, problem));
+  if (text) document.body.prepend(el('div.alarm', { id: 'problem', role: 'status', style: 'margin:10px 20px' }, text));
 }
 
 async function fetched(path) {
@@ -12,17 +12,28 @@ async function fetched(path) {
   return answer.json();
 }
 
-/** Calls `refresh` now and whenever the server says that something changed, one call after another. */
+/**
+ * Calls `refresh` now and whenever the server says that something changed, one call after another. While nobody sees
+ * the page it listens to nothing: browsers open few connections to one server.
+ */
 function follow(path, refresh) {
-  let asking = false, again = false;
+  let asking = false, again = false, news = null;
   const ask = async () => {
     if (asking) { again = true; return; }
     asking = true;
-    try { await refresh(); say(null); } catch (error) { say(error.message); }
+    try { await refresh(); problem(null); } catch (error) { problem(error.message); }
     asking = false;
     if (again) { again = false; setTimeout(ask, 1000); }
   };
-  const news = new EventSource(path);
-  news.onmessage = ask;
-  news.onerror = () => say('The connection was lost; trying again.');
+  const listen = () => {
+    if (document.visibilityState === 'hidden') { news?.close(); news = null; return; }
+    if (news) return;
+    news = new EventSource(path);
+    news.onmessage = ask;
+    news.onerror = () => problem('The connection was lost; trying again.');
+  };
+  document.addEventListener('visibilitychange', listen);
+  addEventListener('pagehide', () => { news?.close(); news = null; });
+  addEventListener('pageshow', listen);
+  listen();
 }

@@ -3,7 +3,7 @@
 use super::http::{Request, Response, head};
 use super::site::{Answer, Site};
 use super::{Access, Library};
-use std::io::{self, Write as _};
+use std::io::{self, Read, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// Readers at a time.
 const MOST_READERS: usize = 128;
-/// A reader that says or takes nothing for so long is gone.
+/// A reader that says or takes nothing for so long is gone, and a request takes no longer in all.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Time between two looks for news, and between two signs of life.
 const LOOK: Duration = Duration::from_secs(1);
@@ -32,6 +32,7 @@ impl Server {
     pub fn bind(host: &str, port: u16, library: Library, access: Access) -> io::Result<Self> {
         let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
         let listener = TcpListener::bind(addresses.as_slice())?;
+        let access = access.at(host, listener.local_addr()?);
         Ok(Self { listener, site: Arc::new(Site::new(library, access)) })
     }
 
@@ -84,15 +85,32 @@ impl Drop for Reader {
     }
 }
 
+/// A stream that is read until a moment, however slowly bytes come.
+struct Until<'a> {
+    stream: &'a TcpStream,
+    end: Instant,
+}
+
+impl Read for Until<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.stream.set_read_timeout(Some(left))?;
+        (&mut &*self.stream).read(bytes)
+    }
+}
+
 fn answer(mut stream: TcpStream, site: &Site, welcome: bool) -> io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.set_nodelay(true)?;
     if !welcome {
         let busy = "Too many pages are open. Close some, and load this one again.";
         return Response::text("503 Service Unavailable", busy).send(&mut stream, false);
     }
-    let request = match Request::read(&mut stream) {
+    let mut asking = Until { stream: &stream, end: Instant::now() + PATIENCE };
+    let request = match Request::read(&mut asking) {
         Ok(Some(request)) => request,
         Ok(None) => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {

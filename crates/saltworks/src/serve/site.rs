@@ -61,13 +61,17 @@ impl Site {
         let id = || request.query("id");
         let ids = || request.queries("id").map(str::to_owned).collect::<Vec<_>>();
         Some(Answer::Page(match request.path.as_str() {
-            "/" => page(&json!({"live": true, "rows": self.library.rows()}), INDEX),
+            "/" => page(&json!(self.library.rows(0)), INDEX),
             "/run" => {
                 let ids = ids();
                 let known = (1..=MOST_COMPARED).contains(&ids.len());
                 known.then(|| page(&json!({"live": true, "runs": [], "ids": ids}), LIVE))?
             }
-            "/api/runs" => as_json(&self.library.rows()),
+            "/api/runs" => {
+                let since = request.query("since").and_then(|since| since.parse().ok());
+                as_json(&self.library.rows(since.unwrap_or(0)))
+            }
+            "/api/settings" => as_json(&self.library.settings()),
             "/api/run" => match self.library.run(id()?)? {
                 Ok(run) => as_json(&run),
                 Err(error) => {

@@ -54,8 +54,8 @@ impl Model {
         FILES.iter().map(|name| path.join(name)).find(|file| file.exists()).ok_or_else(|| {
             let names = FILES.join(" or ");
             let problem = format!(
-                "is a folder without {names}, expected a file of weights, a folder of transformers or \
-                 of a run's stage"
+                "is a folder without {names}, expected a file of weights, the folder of a run or of its \
+                 stage, or a folder of transformers"
             );
             Error::model(path, problem)
         })

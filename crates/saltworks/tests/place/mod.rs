@@ -139,6 +139,7 @@ impl Place {
         for line in &mut lines {
             let line = line.as_object_mut().unwrap();
             assert!(line.remove("unix_seconds").is_some());
+            assert!(line.remove("seconds").is_some());
             assert!(line.remove("images_per_second").is_some());
             assert!(line.remove("data_wait_share").is_some());
         }

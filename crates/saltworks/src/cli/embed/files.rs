@@ -11,6 +11,7 @@ use parquet::schema::parser::parse_message_type;
 use safetensors::tensor::{Dtype, TensorView};
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,6 +35,16 @@ impl Form {
                 "{}: expected a name that ends in .npy, .safetensors or .parquet",
                 path.display()
             )),
+        }
+    }
+}
+
+impl Form {
+    /// The files that are written, of them the one that is asked for last: where it is, the others are.
+    pub(super) fn files(self, path: &Path) -> Vec<PathBuf> {
+        match self {
+            Self::Npy => vec![path.with_extension("labels.npy"), path.to_owned()],
+            Self::Safetensors | Self::Parquet => vec![path.to_owned()],
         }
     }
 }
@@ -74,16 +85,20 @@ impl Embeddings<'_> {
         let mut written = vec![path.to_owned()];
         match form {
             Form::Npy => {
-                let Pooled { dim, rows, .. } = &self.pooled[0];
-                let shape = [rows.len() / dim, *dim];
-                write_npy(path, "<f4", &shape, rows).map_err(|error| fail(path, &error))?;
+                // No features stand beside labels of others, wherever this ends.
+                for old in form.files(path).into_iter().rev().filter(|old| old.exists()) {
+                    fs::remove_file(&old).map_err(|error| fail(&old, &error))?;
+                }
                 if !self.source.classes().is_empty() {
-                    let beside = path.with_extension("labels.npy");
+                    let beside = form.files(path).swap_remove(0);
                     let labels = self.labels();
                     let shape = [labels.len()];
                     write_npy(&beside, "<i8", &shape, &labels).map_err(|e| fail(&beside, &e))?;
                     written.push(beside);
                 }
+                let Pooled { dim, rows, .. } = &self.pooled[0];
+                let shape = [rows.len() / dim, *dim];
+                write_npy(path, "<f4", &shape, rows).map_err(|error| fail(path, &error))?;
             }
             Form::Safetensors => {
                 self.write_safetensors(path).map_err(|error| fail(path, &error))?;

@@ -8,9 +8,11 @@ use super::lock::{LOCK, Lock};
 use crate::data::Fingerprint;
 use crate::files::{self, Record, write_whole};
 use crate::recipe::{self, Checkpointing, Log, Probe, Recipe};
-use crate::report::{ProbeRow, environment, note, remove_events, remove_wandb};
+use crate::report::{
+    Environment, PlanFile, ProbeRow, RunEnd, RunState, StageDone, note, remove_events, remove_wandb,
+};
 use crate::train::{CHECKPOINT_FOLDER, Checkpoints, Keep};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,7 +20,7 @@ use std::path::{Path, PathBuf};
 /// What is written of a run beside its stages. The recipe is written last and removed first: a
 /// folder without one holds no run.
 pub(in crate::cli) const RECIPE: &str = "recipe.toml";
-const STATE: &str = "state.json";
+pub(in crate::cli) const STATE: &str = "state.json";
 const ENVIRONMENT: &str = "environment.json";
 const METRICS: &str = "metrics.jsonl";
 const PROBES: &str = "probes.json";
@@ -36,36 +38,10 @@ const REPLAY: &str = "replay";
 pub(in crate::cli) const ENCODER: &str = "encoder.safetensors";
 pub(in crate::cli) const MODEL: &str = "model.safetensors";
 
-/// How far a run has come: state.json.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct State {
-    /// What the data is; other data would be another run.
-    data: String,
-    /// What tells its images from others.
-    images: Option<Fingerprint>,
-    /// The stages trained to their end, in order.
-    done: Vec<Done>,
-    /// Whether all is done, probes too.
-    finished: bool,
-}
-
-/// A stage trained to its end.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Done {
-    /// Which.
-    stage: String,
-    /// Length of metrics.jsonl when it ended.
-    metrics_bytes: u64,
-    /// What others read of it.
-    encoder: Record,
-}
-
 /// The folder of a run, locked against other processes.
 pub(super) struct Folder {
     path: PathBuf,
-    state: State,
+    state: RunState,
     /// Whether the folder was made for this run.
     fresh: bool,
     /// Whether the run began before.
@@ -106,7 +82,7 @@ impl Folder {
         let held_out = images.held_out.as_deref();
         let images = Fingerprint::of([&*images.train].into_iter().chain(held_out));
         let mut folder =
-            Self { path: out.clone(), state: State::default(), fresh, resumed: false, lock };
+            Self { path: out.clone(), state: RunState::default(), fresh, resumed: false, lock };
         let holds_run = out.join(RECIPE).exists();
         if holds_run && !replaces(place) {
             folder.go_on(place, recipe, (&data, &images))?;
@@ -127,7 +103,7 @@ impl Folder {
             write_whole(&path, text.as_bytes()).map_err(|error| cannot_write(&path, &error))
         };
         write(STATE, &self.state_text())?;
-        write(ENVIRONMENT, &format!("{:#}\n", environment(threads)))?;
+        write(ENVIRONMENT, &json_text(&Environment::here(threads)))?;
         write(METRICS, "")?;
         write(RECIPE, &recipe_text(recipe))
     }
@@ -188,7 +164,11 @@ impl Folder {
         for folder in self.folders().map_err(|error| cannot_read(&self.path, &error))? {
             files::remove_temporaries(&folder).map_err(|error| cannot_write(&folder, &error))?;
         }
-        self.state.done.iter().try_for_each(|done| self.check_encoder(done))
+        self.state.done.iter().try_for_each(|done| self.check_encoder(done))?;
+        match self.state.ended.take() {
+            Some(_) => self.write_state(),
+            None => Ok(()),
+        }
     }
 
     /// The keys of the recipe that differ from the run's.
@@ -210,7 +190,7 @@ impl Folder {
         Ok(folders)
     }
 
-    fn check_encoder(&self, done: &Done) -> Result<(), Failure> {
+    fn check_encoder(&self, done: &StageDone) -> Result<(), Failure> {
         let path = self.encoder_path(&done.stage);
         let problem = match fs::read(&path) {
             Ok(bytes) => done.encoder.problem(&bytes),
@@ -258,8 +238,14 @@ impl Folder {
         metrics_bytes: u64,
         encoder: Record,
     ) -> Result<(), Failure> {
-        self.state.done.push(Done { stage: stage.to_owned(), metrics_bytes, encoder });
+        self.state.done.push(StageDone { stage: stage.to_owned(), metrics_bytes, encoder });
         self.write_state()
+    }
+
+    /// Notes why this process ends before the run does. Where that cannot be written, nothing is lost.
+    pub(super) fn set_ended(&mut self, ended: RunEnd) {
+        self.state.ended = Some(ended);
+        let _ = self.write_state();
     }
 
     /// Notes that all is done.
@@ -276,8 +262,7 @@ impl Folder {
     }
 
     fn state_text(&self) -> String {
-        // Numbers and strings: JSON holds them all.
-        serde_json::to_string_pretty(&self.state).expect("a state as JSON") + "\n"
+        json_text(&self.state)
     }
 
     /// Refuses to write where the run does not lie any more: the folder was removed or moved, and what
@@ -306,9 +291,9 @@ impl Folder {
     }
 
     /// Writes what the stages will cost, where that is not there yet.
-    pub(super) fn write_plan(&self, plan: &serde_json::Value) -> Result<(), Failure> {
+    pub(super) fn write_plan(&self, plan: &PlanFile) -> Result<(), Failure> {
         let path = self.path.join(PLAN);
-        let text = format!("{plan:#}\n");
+        let text = json_text(plan);
         if fs::read(&path).is_ok_and(|found| found == text.as_bytes()) {
             return Ok(());
         }
@@ -320,9 +305,7 @@ impl Folder {
     pub(super) fn write_rows(&self, rows: &[ProbeRow]) -> Result<(), Failure> {
         self.check_place()?;
         let path = self.path.join(PROBES);
-        // Numbers and strings: JSON holds them all.
-        let text = serde_json::to_string_pretty(rows).expect("probes as JSON") + "\n";
-        let written = write_whole(&path, text.as_bytes());
+        let written = write_whole(&path, json_text(rows).as_bytes());
         written.map_err(|error| ran(write_error(&path, &error)))
     }
 
@@ -408,6 +391,12 @@ pub(super) fn keep(recipe: &Recipe) -> Keep {
 pub(super) fn recipe_text(recipe: &Recipe) -> String {
     // A recipe holds only what TOML can.
     toml::to_string(recipe).expect("a recipe as TOML")
+}
+
+/// As files hold it.
+fn json_text(value: &(impl Serialize + ?Sized)) -> String {
+    // Numbers and strings: JSON holds them all.
+    serde_json::to_string_pretty(value).expect("JSON") + "\n"
 }
 
 pub(super) fn write_error(path: &Path, error: &io::Error) -> String {

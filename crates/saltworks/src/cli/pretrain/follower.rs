@@ -42,7 +42,7 @@ pub(super) struct Follower<'a> {
     saver: Saver<'a>,
     online: Option<Online<'a>>,
     probes: Vec<OnlineProbe>,
-    /// Alarms are told once a stage.
+    /// Alarms of the last probe, which were told.
     told: BTreeSet<String>,
 }
 
@@ -64,9 +64,9 @@ impl<'a> Follower<'a> {
         if let (Some(online), Some((step, _))) = (&mut online, earlier.last()) {
             online.go_on_after(*step);
         }
+        let share = earlier.last().map_or(0.0, |(step, _)| *step as f64 / steps as f64);
         let probes: Vec<OnlineProbe> = earlier.into_iter().map(|(_, probe)| probe).collect();
-        let at = |count: usize| alarms(&probes[..count], 1.0);
-        let told = (0..=probes.len()).flat_map(at).map(|alarm| alarm.kind).collect();
+        let told = alarms(&probes, share).into_iter().map(|alarm| alarm.kind).collect();
         Ok(Self { of, unreadable, reporter, progress, saver, online, probes, told })
     }
 
@@ -106,6 +106,11 @@ impl<'a> Follower<'a> {
         self.saver.save_if_due(optimizer)
     }
 
+    /// Whether a probe that is due was not made: a signal came in between.
+    pub(super) fn owes_probe(&self) -> bool {
+        self.online.as_ref().is_some_and(|online| online.is_due(self.made()))
+    }
+
     /// Probes where that is due.
     pub(super) fn probe(&mut self) -> Result<(), Failure> {
         let step = self.made();
@@ -122,7 +127,9 @@ impl<'a> Follower<'a> {
         self.probes.push(probe);
         let share = step as f64 / self.of.steps as f64;
         let mut found = alarms(&self.probes, share);
-        found.retain(|alarm| self.told.insert(alarm.kind.clone()));
+        let kinds = found.iter().map(|alarm| alarm.kind.clone()).collect();
+        let told = std::mem::replace(&mut self.told, kinds);
+        found.retain(|alarm| !told.contains(&alarm.kind));
         for alarm in &found {
             self.progress
                 .between(&format!("ALARM ({}): {}", alarm.kind, alarm.text), Duration::ZERO);

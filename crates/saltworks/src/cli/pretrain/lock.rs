@@ -2,9 +2,9 @@
 
 use super::super::{Failure, asked};
 use super::folder::cannot_write;
-use crate::report::note;
+use crate::report::{LockOwner, note};
 use std::fs::{self, File, TryLockError};
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 /// The name of the file that is locked.
@@ -24,10 +24,15 @@ impl Lock {
         let file = File::options().create(true).write(true).truncate(false).open(&path);
         let file = file.map_err(|error| cannot_write(&path, &error))?;
         if is_free(file.try_lock(), folder) {
+            // Only the owner writes. Who looks for it elsewhere learns where it is; nothing rests on it.
+            let _ = file
+                .set_len(0)
+                .and_then(|()| (&file).write_all(LockOwner::here().text().as_bytes()));
             return Ok(Self { _file: file, folder: File::open(folder).ok() });
         }
         Err(asked(format!(
-            "{} is in use: another saltworks process writes its run there. Wait for it, or choose              another folder with --out",
+            "{} is in use: another saltworks process writes its run there. Wait for it, or choose \
+             another folder with --out",
             folder.display()
         )))
     }

@@ -4,7 +4,7 @@ mod dump;
 mod folder;
 mod follower;
 mod lock;
-mod online;
+pub(super) mod online;
 pub(super) mod plan;
 mod reporter;
 mod requeue;
@@ -18,7 +18,7 @@ use crate::recipe::{self, Recipe};
 use crate::report::StepReport;
 use crate::train::Stop;
 use folder::Folder;
-pub(super) use folder::{ENCODER, MODEL, RECIPE, TENSORBOARD, WANDB};
+pub(super) use folder::{ENCODER, MODEL, RECIPE, STATE, TENSORBOARD, WANDB};
 use run::Run;
 pub(super) use run::TEACHER_SHA256;
 use std::ffi::OsStr;
@@ -102,7 +102,7 @@ pub fn pretrain(
     let images = setup::open(recipe)?;
     let plan = plan::plan(recipe, &images)?;
     let folder = Folder::open(place, recipe, &images, threads)?;
-    folder.write_plan(&plan::as_json(&plan))?;
+    folder.write_plan(&plan::as_file(&plan))?;
     let mut run = Run::new(recipe, &images, folder, (stop, watch), threads)?;
     let done = run.stages(&plan).and_then(|()| run.finish());
     if matches!(done, Err(Failure::Asked(_))) {

@@ -2,17 +2,19 @@
 //! that what they find from step to step can be compared. They draw no random number that training
 //! draws and change nothing it reads: a run with them has the same bits as one without.
 
+use super::super::probe;
 use super::super::setup::{self, Images};
 use super::super::{Failure, asked, loading, ran};
 use crate::data::{Batch, Loader, LoaderOptions, Order, Part, Source};
 use crate::eval::{self, Features, KnnOptions, LidarOptions, LinearOptions};
 use crate::mask::Masking;
-use crate::method::{Method, embed};
+use crate::method::Method;
 use crate::pictures::{self, NEIGHBOURS, Near, Pixels, Scene, Shown};
-use crate::recipe::{Data, MethodName, Probe, Recipe, Stage};
+use crate::recipe::{Data, Probe, Recipe, Stage};
 use crate::report::{Histogram, OnlineProbe};
 use crate::train::Stop;
 use engine::Tape;
+use engine::ops::Images as ImageBatch;
 use engine::random::Random;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,11 +33,14 @@ const SEED: u64 = 0;
 const L2: f64 = 1e-2;
 /// Held-out images of which pictures are taken.
 const SHOWN_IMAGES: usize = 8;
+/// Images of the map, which takes time and memory by their square: 2,000 took 9 s (2026-11-26, two cores of a
+/// Zen 4 EPYC), 10,000 would take minutes and 1.6 GB.
+const MAP_IMAGES: usize = 2000;
 /// Probes of a stage, at most, where their interval is not given.
 const MOST_PROBES: u64 = 20;
 
 /// The probes of one stage.
-pub(super) struct Online<'a> {
+pub(in crate::cli) struct Online<'a> {
     recipe: &'a Recipe,
     stage: &'a Stage,
     steps: u64,
@@ -46,14 +51,14 @@ pub(super) struct Online<'a> {
     test: Arc<dyn Source>,
     views: Arc<dyn Source>,
     view_options: LoaderOptions,
-    /// Whether accuracies can be known.
-    labelled: bool,
+    /// Whether `test` is held out. Then all images have classes, and accuracies can be known.
+    held_out: bool,
     interval: Interval,
 }
 
 impl<'a> Online<'a> {
     /// For stage number `place` of `steps` steps; none if not asked for.
-    pub(super) fn new(
+    pub(in crate::cli) fn new(
         recipe: &'a Recipe,
         images: &Images,
         (place, stage): (usize, &'a Stage),
@@ -72,7 +77,7 @@ impl<'a> Online<'a> {
         };
         let count = recipe.probe.images;
         let held_out = images.held_out.as_ref();
-        let views = some(&images.train, LIDAR_IMAGES, LIDAR_VIEWS);
+        let views = some(&images.to_probe, LIDAR_IMAGES, LIDAR_VIEWS);
         let view_options = LoaderOptions {
             order: Order::Once,
             first_sample: 0,
@@ -87,11 +92,11 @@ impl<'a> Online<'a> {
             steps,
             data: Data { max_unreadable: 1.0, ..recipe.data.clone() },
             masking: &stage.masks,
-            train: some(&images.train, count, 1),
-            test: some(held_out.unwrap_or(&images.train), count, 1),
+            train: some(&images.to_probe, count, 1),
+            test: some(held_out.unwrap_or(&images.to_probe), count, 1),
             views,
             view_options,
-            labelled: held_out.is_some(),
+            held_out: held_out.is_some(),
             interval: Interval::new(&recipe.probe, steps),
         })
     }
@@ -108,7 +113,7 @@ impl<'a> Online<'a> {
 
     /// Probes the method's encoder as it is after this many steps, and takes pictures; none if asked to
     /// stop on the way.
-    pub(super) fn probe(
+    pub(in crate::cli) fn probe(
         &mut self,
         method: &dyn Method,
         step: u64,
@@ -140,19 +145,25 @@ impl<'a> Online<'a> {
         let test = embedded(usual(&self.test))?;
         let views = Loader::new(self.views.clone(), self.view_options.clone()).map_err(asked);
         let views = embedded(views)?;
+        if test.iter().any(Features::is_empty) {
+            // None of these images can be read: of that the loader and the last probes tell.
+            return Ok(Found { probe: OnlineProbe::default(), test: None, train: None });
+        }
         let mut probe = OnlineProbe {
             loss: Some(self.loss(method, stop)?),
             rank_me: Some(eval::rank_me(&test[0])?),
             feature_std: Some(eval::feature_std(&test[0])?),
             lidar: lidar(&views[0])?,
             test_images: test[0].len(),
+            held_out: self.held_out,
             ..OnlineProbe::default()
         };
-        let train = match self.labelled || self.recipe.log.pictures {
+        let train = match self.held_out || self.recipe.log.pictures {
             true => Some(embedded(usual(&self.train))?),
             false => None,
         };
-        if let Some(train) = train.as_ref().filter(|_| self.labelled) {
+        let train = train.filter(|train| train.iter().all(|kind| !kind.is_empty()));
+        if let Some(train) = train.as_ref().filter(|_| self.held_out) {
             self.classify(train, &test, stop, &mut probe)?;
         }
         if self.recipe.log.tensorboard || self.recipe.log.wandb {
@@ -172,21 +183,19 @@ impl<'a> Online<'a> {
         stop: &Stop,
     ) -> Result<Option<Value>, Problem> {
         let (Some(test), Some(train)) = (&found.test, &found.train) else { return Ok(None) };
+        let labelled = !self.test.classes().is_empty();
         let indices = one_of_each(&test.labels, SHOWN_IMAGES.min(test.len()));
         let Some(batch) = self.some(&self.test, &indices)? else { return Ok(None) };
         let grid = method.encoder().grid();
         let masks = self.masking.sample(grid, batch.images.samples(), SEED, 0).map_err(ran)?;
         let masks = method.masks(masks);
         let normalize = setup::normalize(&self.recipe.data);
-        let kind = match self.stage.method {
-            MethodName::Mae => "mae",
-            MethodName::Salt => "salt",
-        };
         let scene = Scene {
             stage: &self.stage.name,
             step,
-            kind,
+            kind: self.stage.method.word(),
             classes: self.test.classes(),
+            held_out: self.held_out,
             method,
             shown: Shown {
                 names: indices.iter().map(|&index| self.test.stamp(index).name).collect(),
@@ -198,14 +207,17 @@ impl<'a> Online<'a> {
             pixels: Pixels { mean: normalize.mean, std: normalize.std },
         };
         let Some(mut taken) = scene.take()? else { return Ok(None) };
-        let near = scene.neighbours(train)?;
+        // Without a holdout both are the same images: none is its own neighbour.
+        let own = |shown: usize| (!self.held_out).then_some(indices[shown]);
+        let near = scene.neighbours(train, &own)?;
         let order: Vec<usize> = near.iter().flatten().map(|near: &Near| near.index).collect();
         if let Some(batch) = self.some(&self.train, &order)? {
             scene.add_neighbours(&mut taken, &near, &batch.images)?;
         }
         if step == self.steps && test.len() > 3 * NEIGHBOURS {
             let stopped = || stop.signal().is_some();
-            taken["map"] = pictures::map(test, self.labelled, &stopped)?;
+            let some: Vec<usize> = (0..test.len().min(MAP_IMAGES)).collect();
+            taken["map"] = pictures::map(&test.select(&some), labelled, &stopped)?;
         }
         Ok(Some(taken))
     }
@@ -238,7 +250,7 @@ impl<'a> Online<'a> {
         };
         let classes = train[0].labels.iter().min() != train[0].labels.iter().max();
         let linear = |kind: usize| {
-            let options = LinearOptions { l2: vec![L2], iterations: 50, tolerance: 1e-4 };
+            let options = LinearOptions { l2: vec![L2], iterations: 50, tolerance: 1e-3 };
             let found = eval::linear(&train[kind], &test[kind], &options, &stopped);
             (linear && classes).then_some(found.map(|found| found.prediction.accuracy)).transpose()
         };
@@ -275,8 +287,8 @@ impl<'a> Online<'a> {
 }
 
 /// What a probe found, and pictures for people.
-pub(super) struct Seen {
-    pub(super) probe: OnlineProbe,
+pub(in crate::cli) struct Seen {
+    pub(in crate::cli) probe: OnlineProbe,
     /// pictures/STAGE.json
     pub(super) pictures: Option<Value>,
 }
@@ -321,28 +333,11 @@ impl From<eval::Error> for Problem {
     }
 }
 
-/// Mean tokens, and class tokens where there are some, of all that a loader gives.
-fn embedded(
-    method: &dyn Method,
-    mut loader: Loader,
-    stop: &Stop,
-) -> Result<Vec<Features>, Problem> {
-    let mut all: Vec<Features> = Vec::new();
-    while let Some(loaded) = loader.next_batch().map_err(loading)? {
-        if stop.signal().is_some() {
-            return Err(Problem::Stopped);
-        }
-        let batch = loaded.batch;
-        let embedding = embed(method.encoder(), &batch.images).map_err(ran)?;
-        for (kind, rows) in std::iter::once(embedding.mean).chain(embedding.cls).enumerate() {
-            if all.len() == kind {
-                all.push(Features { rows: Vec::new(), dim: rows.dim(1), labels: Vec::new() });
-            }
-            all[kind].rows.extend(rows.to_vec());
-            all[kind].labels.extend(batch.labels.iter().map(|&label| label as u32));
-        }
-    }
-    Ok(all)
+/// Mean tokens, and class tokens where there are some, of all that a loader gives and that can be read.
+fn embedded(method: &dyn Method, loader: Loader, stop: &Stop) -> Result<Vec<Features>, Problem> {
+    let mut make = |images: &ImageBatch| probe::embedded(method.encoder(), images).map_err(ran);
+    let gathered = probe::gather(loader, &mut make, stop)?.ok_or(Problem::Stopped)?;
+    Ok(gathered.of_readable())
 }
 
 /// None where there are not two images to tell apart.

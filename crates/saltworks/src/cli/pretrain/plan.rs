@@ -5,8 +5,8 @@ use super::super::{Failure, asked};
 use crate::method::{CheckpointError, Cost, Networks, Salt, Share};
 use crate::model::VitSpec;
 use crate::recipe::{MethodName, PixelNorm, Recipe, Schedule, Stage};
-use crate::report::note;
-use serde_json::{Map, Value, json};
+use crate::report::{PlanFile, PlannedStage, note};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Everything a stage was checked for before the first one begins.
@@ -70,11 +70,13 @@ fn check_targets(stage: &Stage, spec: &VitSpec) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The plan as `plan.json` holds it: for each stage its length, and parameters, tokens and FLOPs of an image
-/// by network.
-pub(in crate::cli) fn as_json(plan: &[Planned<'_>]) -> Value {
-    let stages: Vec<_> = plan.iter().map(stage_json).collect();
-    json!({ "flops": COUNTED, "paper_flops": PAPER, "stages": stages })
+/// The plan as `plan.json` holds it.
+pub(in crate::cli) fn as_file(plan: &[Planned<'_>]) -> PlanFile {
+    PlanFile {
+        flops: COUNTED.into(),
+        paper_flops: PAPER.into(),
+        stages: plan.iter().map(stage_file).collect(),
+    }
 }
 
 /// How FLOPs are counted.
@@ -85,28 +87,27 @@ pub(in crate::cli) const COUNTED: &str =
 pub(in crate::cli) const PAPER: &str = "6ND where trained and 2ND where frozen, N parameters and D tokens; attention's \
      products left out (SALT, appendix on FLOPs)";
 
-fn stage_json(planned: &Planned<'_>) -> Value {
+fn stage_file(planned: &Planned<'_>) -> PlannedStage {
     let Planned { stage, schedule, cost, .. } = planned;
-    let by = |of: &dyn Fn(&Share) -> Value| {
-        let parts = parts(planned).into_iter();
-        parts.map(|(name, share)| (name.to_owned(), of(share))).collect::<Map<_, _>>()
+    let parts = parts(planned);
+    let by = |of: &dyn Fn(&Share) -> f64| -> BTreeMap<String, f64> {
+        parts.iter().map(|(name, share)| ((*name).to_owned(), of(share))).collect()
     };
-    let flops = |of: &dyn Fn(&Share) -> f64, all: f64| {
-        let mut flops = by(&|share| of(share).into());
-        flops.insert("total".into(), all.into());
+    let with_total = |mut flops: BTreeMap<String, f64>, total: f64| {
+        flops.insert("total".into(), total);
         flops
     };
-    json!({
-        "name": stage.name,
-        "method": stage.method,
-        "steps": schedule.steps,
-        "batch": stage.batch,
-        "images": planned.images(),
-        "parameters": by(&|share| share.parameters.into()),
-        "tokens_per_image": by(&|share| share.tokens.into()),
-        "flops_per_image": flops(&|share| share.flops, cost.flops()),
-        "paper_flops_per_image": flops(&|share| share.paper_flops, cost.paper_flops()),
-    })
+    PlannedStage {
+        name: stage.name.clone(),
+        method: stage.method.word().into(),
+        steps: schedule.steps,
+        batch: stage.batch,
+        images: planned.images(),
+        parameters: parts.iter().map(|(name, of)| ((*name).to_owned(), of.parameters)).collect(),
+        tokens_per_image: by(&|share| share.tokens),
+        flops_per_image: with_total(by(&|share| share.flops), cost.flops()),
+        paper_flops_per_image: with_total(by(&|share| share.paper_flops), cost.paper_flops()),
+    }
 }
 
 /// The networks of a stage by name.

@@ -3,24 +3,27 @@
 
 use super::folder::{REPORT, TENSORBOARD, WANDB};
 use crate::recipe::Log;
-use crate::report::{RunReader, TensorBoard, html, note, write_wandb};
+use crate::report::{Begin, RunReader, TensorBoard, Wandb, html, note};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Time between two reports, at least.
 const LEAST: Duration = Duration::from_secs(10);
-/// Reports may take this share of the time: they are made on the training path.
+/// Reports may take this share of the time, since they are made on the training path, but are made at least so
+/// often: who looks wants to know whether the run lives.
 const SHARE: f64 = 0.002;
+const MOST: Duration = Duration::from_secs(300);
 
 /// Keeps the reports of one run.
 pub(super) struct Reporter {
     folder: PathBuf,
     html: Option<RunReader>,
     tensorboard: Option<TensorBoard>,
-    wandb: bool,
-    /// When the next ones are due.
+    wandb: Option<Wandb>,
+    /// When the next ones are due, and how long that was to wait.
     due: Instant,
+    pause: Duration,
     /// Whether it was told that one cannot be written.
     told: bool,
 }
@@ -33,9 +36,11 @@ impl Reporter {
         any.then(|| Self {
             folder: folder.into(),
             html: report.then(|| RunReader::new(folder)),
-            tensorboard: tensorboard.then(|| TensorBoard::new(folder, &folder.join(TENSORBOARD))),
-            wandb,
+            tensorboard: tensorboard
+                .then(|| TensorBoard::new(folder, &folder.join(TENSORBOARD), Begin::On)),
+            wandb: wandb.then(|| Wandb::new(folder, &folder.join(WANDB))),
             due: Instant::now() + LEAST,
+            pause: LEAST,
             told: false,
         })
     }
@@ -73,14 +78,15 @@ impl Reporter {
                 path.display()
             ));
         }
-        self.due = Instant::now() + LEAST.max(begun.elapsed().div_f64(SHARE));
+        self.pause = LEAST.max(begun.elapsed().div_f64(SHARE)).min(MOST);
+        self.due = Instant::now() + self.pause;
     }
 
     fn html(&mut self, status: Option<&'static str>) -> io::Result<()> {
         let Some(reader) = &mut self.html else { return Ok(()) };
         let mut run = reader.read()?;
         run.status = status.unwrap_or(run.status);
-        html::write(&[run], &self.folder.join(REPORT))
+        html::write(&[run], self.pause, &self.folder.join(REPORT))
     }
 
     fn tensorboard(&mut self, status: Option<&'static str>) -> io::Result<()> {
@@ -91,12 +97,11 @@ impl Reporter {
         }
     }
 
-    fn wandb(&self, status: Option<&'static str>) -> io::Result<()> {
-        // Nothing is logged before the first step.
-        let logs = || self.folder.join("metrics.jsonl").metadata().is_ok_and(|file| file.len() > 0);
-        if !self.wandb || !logs() {
-            return Ok(());
+    fn wandb(&mut self, status: Option<&'static str>) -> io::Result<()> {
+        match (&mut self.wandb, status) {
+            (Some(wandb), Some(status)) => wandb.finish(status == "finished").map(drop),
+            (Some(wandb), None) => wandb.update(),
+            (None, _) => Ok(()),
         }
-        write_wandb(&self.folder, &self.folder.join(WANDB), status == Some("finished")).map(drop)
     }
 }

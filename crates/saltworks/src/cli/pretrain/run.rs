@@ -15,7 +15,7 @@ use crate::files::{Record, sha256};
 use crate::method::{Method, Salt};
 use crate::model::Encoder;
 use crate::recipe::{MethodName, Recipe, Schedule, Stage};
-use crate::report::{ProbeRow, note, probe_table, result};
+use crate::report::{ProbeRow, RunEnd, note, probe_table, result, unix_seconds};
 use crate::train::{self, Ended, Event, Optimizer, Position, Stop};
 use crate::weights::{self, MODEL_KEY};
 use engine::{Module, Parameter};
@@ -77,7 +77,10 @@ impl<'a> Run<'a> {
         self.probe("raw pixels", &|| Ok(Extractor::Pixels))?;
         let ended =
             plan.iter().enumerate().try_for_each(|(place, planned)| self.stage(place, planned));
-        if ended.is_err() && self.trained {
+        if let Err(failure) = &ended
+            && (self.trained || self.folder.resumed())
+        {
+            self.folder.set_ended(end(failure));
             self.report("stopped");
         }
         ended
@@ -162,7 +165,13 @@ impl<'a> Run<'a> {
         for problem in &damaged {
             note(&format!("{problem}. An earlier one is used, or the stage begins anew"));
         }
-        let Some(checkpoint) = found else { return Ok(first) };
+        let Some(checkpoint) = found else {
+            if self.folder.resumed() {
+                let stage = &first.stage;
+                note(&format!("{stage:>10}  begins at its first step: it left no checkpoint"));
+            }
+            return Ok(first);
+        };
         let found = &checkpoint.position;
         self.check_origin(found, &first)?;
         checkpoint.restore(optimizer).map_err(|problem| {
@@ -245,6 +254,11 @@ impl<'a> Run<'a> {
                 (self.watch)(&stage.name, &report)
             }
         });
+        // A stage is whole with its last probe: whoever goes on makes it first.
+        let ended = match ended {
+            Ok(Ended::Whole) if follower.owes_probe() => Ok(Ended::Stopped(steps)),
+            ended => ended,
+        };
         if written.is_ok() && !matches!(ended, Ok(Ended::Whole)) {
             // What was learned until a signal or an error is kept: it may have been hours.
             written = follower.save(&optimizer);
@@ -356,10 +370,10 @@ impl<'a> Run<'a> {
             self.report("finished");
         }
         if self.rows.is_empty() {
-            note("no probes: no images are held out (data.holdout is 0, or not all have a class)");
+            let why = self.images.reason.as_deref().unwrap_or("data.holdout is 0");
+            note(&format!("no probes: {why}"));
         } else {
-            let held_out = self.images.held_out.as_ref().map_or(0, |source| source.len());
-            result(&format!("\n{}", probe_table(&self.rows, held_out)));
+            result(&format!("\n{}", probe_table(&self.rows)));
         }
         self.unreadable.summarize();
         let places = self.recipe.stage.iter().map(|stage| self.folder.encoder_path(&stage.name));
@@ -379,6 +393,15 @@ impl<'a> Run<'a> {
             reporter.write(Some(status));
         }
     }
+}
+
+/// What is kept of why a run ended.
+fn end(failure: &Failure) -> RunEnd {
+    let (signal, why) = match failure {
+        Failure::Asked(error) | Failure::Run(error) => (None, error.to_string()),
+        Failure::Interrupted { signal, text } => (Some(*signal), text.clone()),
+    };
+    RunEnd { unix_seconds: unix_seconds(), signal, why }
 }
 
 /// The key of a stage's metadata that holds the SHA-256 of its teacher's file.

@@ -1,6 +1,7 @@
 //! What probes found, as tables for people and as JSON.
 
 use super::super::{Failure, ran};
+use super::subject::Trained;
 use crate::eval::{ClassReport, FewShot, Report};
 use crate::files::write_whole;
 use crate::report::{note, result};
@@ -31,10 +32,11 @@ pub(super) struct Spread {
 pub(super) struct Results {
     /// The file that was probed.
     pub(super) weights: PathBuf,
-    /// What the training images are, and how many.
-    pub(super) train: (String, usize),
-    /// What the test images are, and how many.
-    pub(super) test: (String, usize),
+    pub(super) trained: Option<Trained>,
+    /// What the training images are.
+    pub(super) train: String,
+    /// What the test images are.
+    pub(super) test: String,
     /// Names of the classes 0, 1, ...
     pub(super) classes: Vec<String>,
     pub(super) found: Vec<Found>,
@@ -78,11 +80,11 @@ impl Results {
     fn table(&self) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.
-        if !self.found.is_empty() {
+        if let Some(Found { report, .. }) = self.found.first() {
             let _ = writeln!(
                 text,
                 "{:9}  {:8}  {:>8}  {:>14}  {:>5}   (% of {} test images)",
-                "probe", "features", "accuracy", "95 % interval", "top-5", self.test.1
+                "probe", "features", "accuracy", "95 % interval", "top-5", report.images
             );
         }
         for Found { kind, features, note, report, .. } in &self.found {
@@ -163,11 +165,11 @@ impl Results {
         };
         let few = |(features, few): &(&str, FewShot)| json!({"features": features, "result": few});
         let spread = |Spread { features, rank_me, feature_std }: &Spread| json!({"features": features, "rank_me": rank_me, "feature_std": feature_std});
-        let set = |(what, images): &(String, usize)| json!({"source": what, "images": images});
         json!({
             "weights": self.weights,
-            "train": set(&self.train),
-            "test": set(&self.test),
+            "trained": self.trained,
+            "train": self.train,
+            "test": self.test,
             "classes": self.classes,
             "probes": self.found.iter().map(probe).collect::<Vec<_>>(),
             "few_shot": self.few_shot.iter().map(few).collect::<Vec<_>>(),

@@ -1,12 +1,13 @@
 //! What is probed or embedded: an encoder from a run or a file, and how it wants its images.
 
-use super::super::pretrain::{MODEL, RECIPE};
+use super::super::pretrain::{ENCODER, MODEL, RECIPE, STATE};
 use super::super::{Failure, asked, export};
 use super::Extractor;
 use crate::model::Encoder;
-use crate::recipe::{self, Normalize, Recipe};
+use crate::recipe::{self, Normalize, Recipe, Stage};
 use crate::report::note;
 use crate::weights::{Hint, Loaded, Model};
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 
 /// An encoder and how its images are prepared, as given.
@@ -43,6 +44,16 @@ pub(in crate::cli) struct Given {
     data_threads: Option<usize>,
 }
 
+/// How far the stage came whose encoder a file holds.
+#[derive(Clone, Debug, Serialize)]
+pub(in crate::cli) struct Trained {
+    pub(in crate::cli) stage: String,
+    /// Steps made.
+    pub(in crate::cli) step: u64,
+    /// Steps of the whole stage.
+    pub(in crate::cli) steps: u64,
+}
+
 /// An encoder and its data settings.
 pub(in crate::cli) struct Subject {
     /// `data` and `probe` are read; the size and channels are the encoder's.
@@ -53,6 +64,8 @@ pub(in crate::cli) struct Subject {
     pub(in crate::cli) of_run: bool,
     /// Where the weights lie.
     pub(in crate::cli) path: PathBuf,
+    /// What training left them, where the file tells.
+    pub(in crate::cli) trained: Option<Trained>,
 }
 
 impl Given {
@@ -87,8 +100,12 @@ impl Given {
             data.source.clear();
             data.path = Some(path.display().to_string());
         }
-        let path = model.path().to_owned();
-        Ok(Subject { recipe, extractor: Extractor::Encoder(encoder), of_run: run.is_some(), path })
+        let (path, trained) = (model.path().to_owned(), told(&model));
+        let of_run = run.is_some();
+        let subject =
+            Subject { recipe, extractor: Extractor::Encoder(encoder), of_run, path, trained };
+        note(&format!("encoder: {}", subject.describe()));
+        Ok(subject)
     }
 
     fn encoder(&self, model: &Model, run: Option<&Path>) -> Result<Loaded, Failure> {
@@ -122,6 +139,17 @@ impl Given {
     ) -> Result<Recipe, Failure> {
         let path = run.map(|run| run.join(RECIPE));
         let preset = if channels == 1 { "inception" } else { "imagenet" };
+        if let (Some(given), Some(stated)) = (&self.normalize, &stated) {
+            let set = [format!("data.normalize={given}"), format!("data.channels={channels}")];
+            let asked_for = recipe::load(None, &set).map_err(asked)?.data.normalize;
+            if asked_for != *stated {
+                note(&format!(
+                    "the file says that pixels have mean {:?} and deviation {:?}; --normalize {given} \
+                     says otherwise, and is done",
+                    stated.mean, stated.std
+                ));
+            }
+        }
         let normalize = match (&self.normalize, run, stated) {
             (Some(given), ..) => Some(given.clone()),
             (None, Some(_), _) => None,
@@ -143,13 +171,42 @@ impl Given {
     }
 }
 
-/// The run that a path is, or that a file of weights in STAGE/ belongs to.
+/// The run that a path is, or that a file RUN/STAGE/encoder.safetensors belongs to.
 fn run_of(source: &Path) -> Option<PathBuf> {
-    let mut folders = source.ancestors().step_by(2).take(2);
-    folders.find(|folder| folder.join(RECIPE).is_file()).map(Path::to_owned)
+    let is_run = |folder: &Path| [RECIPE, STATE].iter().all(|name| folder.join(name).is_file());
+    if is_run(source) {
+        return Some(source.to_owned());
+    }
+    let ours = source.file_name().is_some_and(|name| name == MODEL || name == ENCODER);
+    let (stage, run) = (source.parent()?, source.parent()?.parent()?);
+    // `encoder.safetensors` alone is a path in the folder itself.
+    let run = if run.as_os_str().is_empty() { Path::new(".") } else { run };
+    let stage = stage.file_name()?.to_str()?;
+    let names = || Some(recipe::load_trained(&run.join(RECIPE), &[]).ok()?.stage);
+    let has = |stages: Vec<Stage>| stages.iter().any(|known| known.name == stage);
+    (ours && is_run(run) && names().is_some_and(has)).then(|| run.to_owned())
+}
+
+/// Which stage's encoder a file of a run holds, and after how many steps, as its metadata tell.
+fn told(model: &Model) -> Option<Trained> {
+    let text = |key: &str| model.metadata().get(key);
+    let number = |key: &str| text(key)?.parse().ok();
+    Some(Trained { stage: text("stage")?.clone(), step: number("step")?, steps: number("steps")? })
 }
 
 impl Subject {
+    /// Which encoder it is.
+    fn describe(&self) -> String {
+        let path = self.path.display();
+        match &self.trained {
+            Some(Trained { stage, step, steps }) if step < steps => {
+                format!("{path}, stage {stage}, stopped after step {step} of {steps}")
+            }
+            Some(Trained { stage, step, .. }) => format!("{path}, stage {stage}, all {step} steps"),
+            None => path.to_string(),
+        }
+    }
+
     /// The encoder.
     pub(in crate::cli) fn encoder(&self) -> &Encoder {
         match &self.extractor {

@@ -9,10 +9,11 @@ use crate::model::{Patches, Read};
 use crate::report::{Count, note};
 use crate::train::Stop;
 use engine::{Segments, Tape, Tensor};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Gets tokens [B N, D] and classes [B].
-type Each<'a> = dyn FnMut(&Tensor, &[u32]) -> Result<(), Failure> + 'a;
+/// Gets tokens [B N, D], classes [B], and which of the images were read in place of others [B].
+type Each<'a> = dyn FnMut(&Tensor, &[u32], &[bool]) -> Result<(), Failure> + 'a;
 
 /// The images of one set and their tokens.
 pub(super) struct FrozenTokens<'a> {
@@ -21,9 +22,17 @@ pub(super) struct FrozenTokens<'a> {
     labels: Vec<u32>,
     stop: &'a Stop,
     /// [B, N, D], where they fit.
-    kept: Option<Vec<f32>>,
+    kept: Option<Kept>,
     /// Images that could not be read.
     pub(super) unreadable: Vec<Unreadable>,
+}
+
+/// The tokens of all images.
+struct Kept {
+    /// [B, N, D]
+    values: Vec<f32>,
+    /// Which are another image's [B].
+    replaced: Vec<bool>,
 }
 
 impl<'a> FrozenTokens<'a> {
@@ -57,38 +66,43 @@ impl<'a> FrozenTokens<'a> {
         (spec.prefix() + spec.grid().len()) * spec.width
     }
 
-    /// Makes all tokens once. Labels become those of the images as read.
+    /// Makes all tokens once.
     fn keep(&mut self) -> Result<(), Failure> {
-        let mut kept = Vec::with_capacity(self.labels.len() * self.image_values());
-        let mut labels = Vec::with_capacity(self.labels.len());
+        let mut values = Vec::with_capacity(self.labels.len() * self.image_values());
+        let mut replaced = Vec::with_capacity(self.labels.len());
         let mut count = Count::new(self.labels.len());
         let order: Vec<usize> = (0..self.labels.len()).collect();
-        self.encode(&order, &mut |tokens, read| {
+        self.encode(&order, &mut |tokens, read, which| {
             count.add(read.len());
-            kept.extend_from_slice(tokens.as_slice());
-            labels.extend_from_slice(read);
+            values.extend_from_slice(tokens.as_slice());
+            replaced.extend_from_slice(which);
             Ok(())
         })?;
         count.finish();
-        (self.kept, self.labels) = (Some(kept), labels);
+        self.kept = Some(Kept { values, replaced });
         Ok(())
     }
 
-    /// Calls `each` with tokens [B N, D] and classes of the images in this order, as many as load at once.
+    /// Calls `each` with the images in this order, as many as load at once.
     fn encode(&mut self, order: &[usize], each: &mut Each<'_>) -> Result<(), Failure> {
         let part = Part::new(self.source.clone(), order.to_vec(), "in order");
         let data = &self.subject.recipe.data;
         let mut loader = setup::feature_loader(data, data.size, Arc::new(part))?;
+        let mut first = 0;
         while let Some(loaded) = loader.next_batch().map_err(loading)? {
             if self.stop.signal().is_some() {
                 return Err(eval::Error::Stopped.into());
             }
             let batch = loaded.batch;
+            let bad: BTreeSet<usize> = batch.unreadable.iter().map(|image| image.index).collect();
+            let replaced: Vec<bool> =
+                (first..first + batch.labels.len()).map(|place| bad.contains(&place)).collect();
+            first += batch.labels.len();
             self.unreadable.extend(batch.unreadable);
             let (tape, encoder) = (Tape::inference(), self.subject.encoder());
             let encoded = encoder.forward(&tape, &batch.images, Patches::All, Read::All, None);
             let labels: Vec<u32> = batch.labels.iter().map(|&label| label as u32).collect();
-            each(&encoded.map_err(ran)?.tokens, &labels)?;
+            each(&encoded.map_err(ran)?.tokens, &labels, &replaced)?;
         }
         Ok(())
     }
@@ -105,6 +119,10 @@ impl Tokens for FrozenTokens<'_> {
         self.subject.encoder().spec().width
     }
 
+    fn heads(&self) -> usize {
+        self.subject.encoder().spec().heads
+    }
+
     fn read(
         &mut self,
         order: &[usize],
@@ -117,10 +135,14 @@ impl Tokens for FrozenTokens<'_> {
             segments: Segments::uniform(labels.len(), size / width),
             labels: labels.to_vec(),
         };
-        if let Some(kept) = &self.kept {
+        if let Some(Kept { values, replaced }) = &self.kept {
+            let order: Vec<usize> = order.iter().copied().filter(|&i| !replaced[i]).collect();
             for images in order.chunks(batch) {
-                let values: Vec<f32> =
-                    images.iter().flat_map(|&i| &kept[i * size..(i + 1) * size]).copied().collect();
+                let values: Vec<f32> = images
+                    .iter()
+                    .flat_map(|&i| &values[i * size..(i + 1) * size])
+                    .copied()
+                    .collect();
                 let labels: Vec<u32> = images.iter().map(|&i| self.labels[i]).collect();
                 each(&made(&values, &labels))?;
             }
@@ -128,9 +150,12 @@ impl Tokens for FrozenTokens<'_> {
         }
         // As many images as load at once are not as many as a step wants.
         let (mut values, mut labels) = (Vec::new(), Vec::new());
-        self.encode(order, &mut |tokens, read| {
-            values.extend_from_slice(tokens.as_slice());
-            labels.extend_from_slice(read);
+        self.encode(order, &mut |tokens, read, replaced| {
+            let images = tokens.as_slice().chunks_exact(size).zip(read).zip(replaced);
+            for ((image, label), _) in images.filter(|(_, replaced)| !**replaced) {
+                values.extend_from_slice(image);
+                labels.push(*label);
+            }
             while labels.len() >= batch {
                 each(&made(&values[..batch * size], &labels[..batch]))?;
                 values.drain(..batch * size);

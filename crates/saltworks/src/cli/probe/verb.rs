@@ -1,6 +1,7 @@
 //! `saltworks probe`: how good an encoder's frozen features are.
 
-use super::super::{Failure, asked, ran, setup, use_threads};
+use super::super::setup::{self, Shared};
+use super::super::{Failure, asked, expect_parent, ran, use_threads};
 use super::results::{Found, Results, Spread};
 use super::tokens::FrozenTokens;
 use super::{Given, Subject, features};
@@ -13,7 +14,7 @@ use crate::recipe::Data;
 use crate::report::{Count, Waiting, note};
 use crate::train::Stop;
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -50,10 +51,10 @@ pub(in crate::cli) struct Arguments {
     /// Attentive: passes over the training images (default: 20).
     #[arg(long)]
     epochs: Option<usize>,
-    /// Attentive: images of a step (default: 64).
+    /// Attentive: images of a step (default: 64; of fewer than 1,600 images a twenty-fifth, 8 or more).
     #[arg(long)]
     batch: Option<usize>,
-    /// Attentive: learning rates of the grid (default: 3e-3,1e-3,3e-4).
+    /// Attentive: learning rates of the grid (default: 1e-2,3e-3,1e-3,3e-4).
     #[arg(long, value_delimiter = ',')]
     lr: Vec<f64>,
     /// Attentive: weight decays of the grid (default: 0.4,0.01).
@@ -140,8 +141,10 @@ pub(in crate::cli) fn run(arguments: &Arguments) -> Result<(), Failure> {
     use_threads(arguments.given.threads)?;
     let stop = Stop::listen().map_err(ran)?;
     let subject = arguments.given.open()?;
+    arguments.check(&subject)?;
     let sets = arguments.sets(&subject)?;
-    note(&format!("training: {}; testing: {}", sets.train.describe(), sets.test.describe()));
+    arguments.check_sets(&sets)?;
+    note(&format!("training: {}; testing: {}", described(&sets.train), described(&sets.test)));
     let mut judge = Judge { arguments, subject, sets, stop, unreadable: Vec::new() };
     let results = judge.results().map_err(|failure| match failure {
         // `eval` does not know which signal it was.
@@ -155,6 +158,55 @@ pub(in crate::cli) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 impl Arguments {
+    /// Refuses settings before hours go into features.
+    fn check(&self, subject: &Subject) -> Result<(), Failure> {
+        self.knn(subject).check().map_err(asked)?;
+        self.attentive().check().map_err(asked)?;
+        match self.json.as_deref().filter(|path| *path != Path::new("-")) {
+            Some(path) => expect_parent(path),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses images that no probe could tell anything of.
+    fn check_sets(&self, sets: &Sets) -> Result<(), Failure> {
+        let labels = |source: &Arc<dyn Source>| -> Vec<u32> {
+            (0..source.len()).map(|i| source.label(i) as u32).collect()
+        };
+        let (train, test) = (labels(&sets.train), labels(&sets.test));
+        let known: BTreeSet<u32> = train.iter().copied().collect();
+        if known.len() < 2 {
+            return Err(asked(format!(
+                "{}: all images have one class, expected two or more to tell apart",
+                sets.train.describe()
+            )));
+        }
+        if self.kind.contains(&Kind::Fewshot) {
+            self.few_shot(&train).check(&train).map_err(asked)?;
+        }
+        let strange: Vec<u32> =
+            test.iter().copied().filter(|label| !known.contains(label)).collect();
+        let names: BTreeSet<&str> =
+            strange.iter().map(|&class| sets.test.classes()[class as usize].as_str()).collect();
+        let names: Vec<&str> = names.into_iter().take(5).collect();
+        let (some, names) = (strange.len(), names.join(", "));
+        if some == test.len() {
+            return Err(asked(format!(
+                "no class of the test images ({names}, ...) is one of the training images' ({}, ...). \
+                 Give --data and --test folders of the same names",
+                sets.train.classes().first().map_or("", String::as_str)
+            )));
+        }
+        if some > 0 {
+            note(&format!(
+                "{some} of {} test images are of classes without a training image ({names}): all \
+                 probes get them wrong",
+                test.len()
+            ));
+        }
+        Ok(())
+    }
+
     /// The images: `--test`'s, or some of `--data`'s or of the run's held out.
     fn sets(&self, subject: &Subject) -> Result<Sets, Failure> {
         let mut recipe = subject.recipe.clone();
@@ -164,6 +216,14 @@ impl Arguments {
             self.refuse_same(data, path)?;
             let test = data::open(path, background).map_err(asked)?;
             let train = setup::open_all(data)?;
+            let both = [(&train, "--data"), (&test, "--test")];
+            if let Some(Shared { file, .. }) = setup::shared_file(&both) {
+                return Err(asked(format!(
+                    "{}: is among both the training and the --test images. Take it out of one of them, \
+                     or leave --test out to hold some out",
+                    file.display()
+                )));
+            }
             let classes = data::unite([&train, &test]);
             let renumber = |source: Arc<dyn Source>| {
                 let mixed = Mixed::new(vec![(source, 1.0)], classes.clone()).map_err(asked)?;
@@ -176,6 +236,12 @@ impl Arguments {
             return Err(asked("which images? Add --data PATH, images of two classes or more"));
         }
         let all = labelled(setup::open_all(data)?)?;
+        if let Some(count) = self.holdout.filter(|count| count + 2 > all.len()) {
+            let most = all.len().saturating_sub(2);
+            return Err(asked(format!(
+                "--holdout is {count}, expected 1 to {most}: two of the images are left to learn from"
+            )));
+        }
         if of_run {
             data.holdout = self.holdout.unwrap_or(data.holdout);
             let images = setup::open(&recipe)?;
@@ -186,7 +252,7 @@ impl Arguments {
                 ))
             };
             let test = images.held_out.ok_or_else(none)?;
-            return Ok(Sets { train: images.train, test });
+            return Ok(Sets { train: images.to_probe, test });
         }
         let count = self.holdout.unwrap_or(all.len() / 5);
         let builtin = data.path.as_ref().is_some_and(|path| path.starts_with("builtin:"));
@@ -215,7 +281,18 @@ impl Arguments {
     }
 }
 
-/// The labelled images of a source; at least two classes.
+/// What a set is, and how many classes its images have: two sets that are united know all of both.
+fn described(source: &Arc<dyn Source>) -> String {
+    let classes: BTreeSet<i32> = (0..source.len()).map(|i| source.label(i)).collect();
+    let what = source.describe();
+    let (known, classes) = (source.classes().len(), classes.len());
+    match what.strip_suffix(&format!("; {known} classes")) {
+        Some(what) => format!("{what}, of {classes} classes"),
+        None => what,
+    }
+}
+
+/// The labelled images of a source.
 fn labelled(source: Arc<dyn Source>) -> Result<Arc<dyn Source>, Failure> {
     let with: Vec<usize> = (0..source.len()).filter(|&i| source.label(i) >= 0).collect();
     let what = source.describe();
@@ -283,7 +360,7 @@ impl Judge<'_> {
                 found.push(linear(pooled, &asked)?);
             }
             if kinds.contains(&Kind::Fewshot) {
-                let options = self.arguments.few_shot(&pooled.train);
+                let options = self.arguments.few_shot(&pooled.train.labels);
                 let few = eval::few_shot(&pooled.train, &pooled.test, &options, &asked)?;
                 few_shot.extend(few.into_iter().map(|few| (name, few)));
             }
@@ -293,8 +370,9 @@ impl Judge<'_> {
         }
         Ok(Results {
             weights: self.subject.path.clone(),
-            train: (self.sets.train.describe(), self.sets.train.len()),
-            test: (self.sets.test.describe(), self.sets.test.len()),
+            trained: self.subject.trained.clone(),
+            train: self.sets.train.describe(),
+            test: self.sets.test.describe(),
             classes: self.sets.train.classes().to_vec(),
             found,
             few_shot,
@@ -316,7 +394,7 @@ impl Judge<'_> {
             )?;
             made.ok_or_else(|| Failure::from(eval::Error::Stopped))
         };
-        let (train, test) = (of(&sets.train)?, of(&sets.test)?);
+        let (train, test) = (of(&sets.train)?.of_readable(), of(&sets.test)?.of_readable());
         count.finish();
         let wanted = &self.arguments.features;
         let names = [(Pooling::Mean, "mean"), (Pooling::Cls, "cls")];
@@ -331,12 +409,8 @@ impl Judge<'_> {
     }
 
     fn knn(&self, pooled: &Pooled, stop: eval::Asked<'_>) -> Result<Found, Failure> {
-        let (given, default) = (self.arguments, &self.subject.recipe.probe);
-        let options = KnnOptions {
-            k: given.k.unwrap_or(default.k),
-            temperature: given.temperature.unwrap_or(default.temperature),
-        };
-        let (vote, word) = match given.vote {
+        let options = self.arguments.knn(&self.subject);
+        let (vote, word) = match self.arguments.vote {
             GivenVote::Cosine => (Vote::Cosine, "cosine"),
             GivenVote::Euclidean => (Vote::Euclidean, "euclidean"),
         };
@@ -345,8 +419,8 @@ impl Judge<'_> {
         Ok(Found {
             kind: "kNN",
             features: pooled.name,
-            note: format!("k {k}, T {temperature}, {word}"),
-            detail: json!({"k": k, "temperature": temperature, "vote": word}),
+            note: format!("k {}, T {temperature}, {word}", k.min(pooled.train.len())),
+            detail: json!({"k": k.min(pooled.train.len()), "temperature": temperature, "vote": word}),
             report: scores.report(&pooled.test.labels),
         })
     }
@@ -367,15 +441,25 @@ impl Judge<'_> {
         let probe = eval::attentive(&mut train, &mut test, &options, &mut done, &asked)?;
         count.finish();
         let chosen = &probe.trials[probe.best];
+        if let Some(words) = at_the_edge(&options.lrs, chosen.lr) {
+            note(&format!(
+                "attentive: the best learning rate, {}, is the {words} of the grid: --lr widens it",
+                chosen.lr
+            ));
+        }
         let form = options.form;
         let found = Found {
             kind: "attentive",
             features: "tokens",
-            note: format!("lr {}, weight decay {}", chosen.lr, chosen.weight_decay),
+            note: format!(
+                "lr {}, weight decay {}; {} steps of {} on {} images",
+                chosen.lr, chosen.weight_decay, probe.steps, probe.batch, probe.fitted
+            ),
             report: probe.scores.report(&probe.truth),
             detail: json!({
                 "form": form, "heads": probe.heads, "parameters": probe.parameters,
-                "epochs": options.epochs, "batch": options.batch, "seed": options.seed,
+                "epochs": options.epochs, "batch": probe.batch, "steps": probe.steps,
+                "fitted_images": probe.fitted, "seed": options.seed,
                 "lr": chosen.lr, "weight_decay": chosen.weight_decay, "grid": probe.trials,
             }),
         };
@@ -384,22 +468,52 @@ impl Judge<'_> {
     }
 }
 
+/// Which end of a grid a value is, if it is one of three or more.
+fn at_the_edge(grid: &[f64], value: f64) -> Option<&'static str> {
+    let (least, most) = grid.iter().fold((f64::MAX, 0.0_f64), |(a, b), x| (a.min(*x), b.max(*x)));
+    match value {
+        _ if grid.len() < 3 => None,
+        value if value == most => Some("largest"),
+        value if value == least => Some("least"),
+        _ => None,
+    }
+}
+
+/// Share of its loss by which a linear probe lies above its minimum when that is told.
+const FAR: f64 = 0.01;
+
 fn linear(pooled: &Pooled, stop: eval::Asked<'_>) -> Result<Found, Failure> {
     let probe = eval::linear(&pooled.train, &pooled.test, &LinearOptions::default(), stop)?;
     Ok(Found {
         kind: "linear",
         features: pooled.name,
-        note: format!("l2 {}", probe.l2),
-        detail: json!({"l2": probe.l2, "loss": probe.loss}),
+        note: [
+            format!("l2 {}", probe.l2),
+            if probe.chosen { String::new() } else { ", 1 / images: too few to choose on".into() },
+            match probe.gap > FAR {
+                true => format!("; its loss is up to {:.0} % above the minimum", 100.0 * probe.gap),
+                false => String::new(),
+            },
+        ]
+        .concat(),
+        detail: json!({"l2": probe.l2, "chosen": probe.chosen, "loss": probe.loss, "gap": probe.gap}),
         report: probe.scores.report(&pooled.test.labels),
     })
 }
 
 impl Arguments {
-    fn few_shot(&self, train: &Features) -> FewShotOptions {
+    fn knn(&self, subject: &Subject) -> KnnOptions {
+        let default = &subject.recipe.probe;
+        KnnOptions {
+            k: self.k.unwrap_or(default.k),
+            temperature: self.temperature.unwrap_or(default.temperature),
+        }
+    }
+
+    fn few_shot(&self, labels: &[u32]) -> FewShotOptions {
         let default = FewShotOptions::default();
         let mut sizes = BTreeMap::new();
-        train.labels.iter().for_each(|label| *sizes.entry(label).or_insert(0) += 1);
+        labels.iter().for_each(|label| *sizes.entry(label).or_insert(0) += 1);
         let least: usize = sizes.into_values().min().unwrap_or(0);
         let usual = || default.shots.iter().copied().filter(|&shots| shots <= least).collect();
         let shots = if self.shots.is_empty() { usual() } else { self.shots.clone() };
@@ -415,7 +529,7 @@ impl Arguments {
                 Form::Vjepa2 => AttentiveForm::VJepa2,
             },
             epochs: self.epochs.unwrap_or(default.epochs),
-            batch: self.batch.unwrap_or(default.batch),
+            batch: self.batch,
             lrs: or(&self.lr, default.lrs),
             weight_decays: or(&self.weight_decay, default.weight_decays),
             seed: self.seed,

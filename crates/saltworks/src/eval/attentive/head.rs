@@ -46,7 +46,7 @@ impl Head {
         };
         let query = init::trunc_normal(&mut random, width, 0.02);
         let mut linear = |input, output| Linear::new(input, output, start, &mut random);
-        Self {
+        let head = Self {
             query: Parameter::new("query_token", Tensor::from_vec(query, &[1, width])),
             q: linear(width, width),
             kv: linear(width, 2 * width),
@@ -57,13 +57,37 @@ impl Head {
             norm2: Norm::new(width, EPS),
             blocks: Blocks::new(block, form.blocks(), &mut random),
             heads,
-        }
+        };
+        head.rescale(form.blocks());
+        head
+    }
+
+    /// Divides what each block adds to its input by √(2 d), d its depth from 1; the last block, that of the
+    /// query, counts as deep as the one before it. `_rescale_blocks` of facebookresearch/vjepa2,
+    /// src/models/attentive_pooler.py.
+    fn rescale(&self, blocks: usize) {
+        self.visit("", &mut |name, parameter| {
+            let parts: Vec<&str> = name.split('.').collect();
+            let depth = match parts.as_slice() {
+                ["blocks", block, "attn", "proj", "weight"]
+                | ["blocks", block, "mlp", "fc2", "weight"] => {
+                    block.parse().map_or(1, |i: usize| i + 1)
+                }
+                ["fc2", "weight"] => blocks.max(1),
+                _ => return,
+            };
+            let scale = (2.0 * depth as f32).sqrt().recip();
+            let values: Vec<f32> = parameter.value().to_vec().iter().map(|x| scale * x).collect();
+            // As many as there were.
+            parameter.set_value(&values).expect("the parameter's own values");
+        });
     }
 
     /// x [R, D], tokens of B images -> logits [B, classes].
     ///
-    /// q + attention(q, norm1(x)), then + MLP(norm2), then linear: facebookresearch/jepa,
-    /// src/models/attentive_pooler.py, whose cross-attention has no output projection.
+    /// q + attention(q, norm1(x)), then + MLP(norm2), then linear: src/models/attentive_pooler.py of
+    /// facebookresearch/jepa (51c59d5) and vjepa2, whose cross-attentions do not project what they read:
+    /// V-JEPA's declares a layer for that and leaves it out.
     pub(super) fn forward(&self, tape: &Tape, x: &Tensor, segments: &Segments) -> Result<Tensor> {
         let x = self.blocks.forward(tape, x.clone(), segments, None, None)?;
         let kv = self.kv.forward(tape, &self.norm1.forward(tape, &x)?)?; // [R, 2D]
@@ -95,5 +119,81 @@ impl Module for Head {
             ("linear", &self.linear),
         ];
         layers.into_iter().for_each(|(name, layer)| layer.visit(&join(prefix, name), f));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use engine::check::{assert_close, rel_l2};
+    use safetensors::SafeTensors;
+
+    const GOLDEN: &[u8] = include_bytes!("../../../../../tests/golden/attentive.safetensors");
+
+    fn values(golden: &SafeTensors<'_>, name: &str) -> Vec<f32> {
+        let data = golden.tensor(name).unwrap().data().as_chunks().0;
+        data.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+    }
+
+    /// Blocks of 0 and of 3, images of different lengths.
+    #[test]
+    fn logits_and_gradients_are_those_of_torchs_own_layers() {
+        let golden = SafeTensors::deserialize(GOLDEN).unwrap();
+        for (form, name) in [(AttentiveForm::VJepa1, "v_jepa1"), (AttentiveForm::VJepa2, "v_jepa2")]
+        {
+            let head = Head::new(form, (12, 3), 5, 0);
+            let parameters = head.parameters();
+            for (of, parameter) in &parameters {
+                parameter.set_value(&values(&golden, &format!("{name}/weights/{of}"))).unwrap();
+            }
+            let tape = Tape::new();
+            let tokens = Tensor::from_vec(values(&golden, "tokens"), &[18, 12]);
+            let segments = Segments::new([6, 11, 1]);
+            let logits = head.forward(&tape, &tokens, &segments).unwrap();
+            let why = "f32, up to 14 products of lengths up to 48";
+            assert_close(
+                "logits",
+                &logits.to_vec(),
+                &values(&golden, &format!("{name}/logits")),
+                rel_l2(1e-5),
+                why,
+            );
+            let loss = ops::cross_entropy(&tape, &logits, &[3, 0, 4]).unwrap();
+            assert_close(
+                "loss",
+                &[loss.item()],
+                &values(&golden, &format!("{name}/loss")),
+                rel_l2(1e-5),
+                why,
+            );
+            parameters.iter().for_each(|(_, parameter)| parameter.zero_grad());
+            tape.backward(&loss).unwrap();
+            for (of, parameter) in &parameters {
+                let wanted = values(&golden, &format!("{name}/grads/{of}"));
+                let got = parameter.grad().unwrap().to_vec();
+                assert_close(&format!("{name} {of}"), &got, &wanted, rel_l2(1e-4), why);
+            }
+        }
+    }
+
+    #[test]
+    fn first_weights_shrink_with_depth() {
+        let head = Head::new(AttentiveForm::VJepa2, (64, 4), 5, 0);
+        let deviation = |wanted: &str| {
+            let (_, parameter) =
+                head.parameters().into_iter().find(|(name, _)| name == wanted).unwrap();
+            let values = parameter.value().to_vec();
+            (values.iter().map(|x| x * x).sum::<f32>() / values.len() as f32).sqrt()
+        };
+        for (name, wanted) in [
+            ("blocks.0.attn.qkv.weight", 0.02),
+            ("blocks.0.attn.proj.weight", 0.02 / 2.0_f32.sqrt()),
+            ("blocks.2.mlp.fc2.weight", 0.02 / 6.0_f32.sqrt()),
+            ("fc2.weight", 0.02 / 6.0_f32.sqrt()),
+            ("fc1.weight", 0.02),
+        ] {
+            // 4,096 draws: 1 % of deviation.
+            assert!((deviation(name) / wanted - 1.0).abs() < 0.05, "{name}: {}", deviation(name));
+        }
     }
 }

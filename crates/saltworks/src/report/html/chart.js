@@ -1,9 +1,12 @@
-// Charts: lines over steps, points against points. Series are told apart by colour, dash and marker.
+// Charts: lines over steps, points against points. Series are told apart by colour, dash and marker; the
+// colours also by those who do not see red, green or blue (simulated: Machado et al. 2009).
 
-const DASHES = ['', '7 4', '2 3', '9 3 2 3', '12 4', '1 4', '5 2'];
+const DASHES = ['', '7 4', '2 3', '9 3 2 3', '14 4', '1 4', '5 2'];
 const MARKERS = ['circle', 'square', 'triangle', 'diamond', 'cross', 'ring', 'bar'];
 const colour = (i) => `var(--c${i % 7})`;
-const dash = (i) => DASHES[i % DASHES.length];
+// From the eighth on another dash and another marker belong to a colour.
+const dash = (i) => DASHES[(i + Math.floor(i / 7)) % 7];
+const markerOf = (i) => MARKERS[(i + 2 * Math.floor(i / 7)) % 7];
 
 function marker(kind, x, y, fill, size = 4) {
   const at = { fill, stroke: 'var(--card)', 'stroke-width': 1 };
@@ -19,70 +22,79 @@ function marker(kind, x, y, fill, size = 4) {
   }
 }
 
-/** Round numbers from `low` to `high`, about `count` of them. */
-function ticks(low, high, count) {
-  const raw = (high - low) / Math.max(1, count);
+// Scales.
+
+/** Round numbers between two, and how far apart they are. */
+function ticks(low, high, wanted) {
+  const raw = (high - low) / Math.max(1, wanted);
+  if (!(raw > 0) || !Number.isFinite(raw)) return { list: [low], step: Math.abs(low) || 1 };
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= raw * 0.999) || power;
   const list = [];
-  for (let t = Math.ceil(low / step - 1e-9) * step; t <= high + step * 1e-9; t += step) list.push(Math.abs(t) < step * 1e-9 ? 0 : t);
-  return list;
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9 && list.length < 50; i++) list.push(i * step);
+  return { list, step };
 }
+
 function logTicks(low, high) {
   const list = [];
   for (let e = Math.floor(Math.log10(low)); e <= Math.ceil(Math.log10(high)); e++) {
     for (const m of [1, 2, 5]) { const t = m * 10 ** e; if (t >= low * 0.999 && t <= high * 1.001) list.push(t); }
   }
-  return list.length >= 2 ? (list.length > 7 ? list.filter((t) => /^1/.test(t.toExponential())) : list) : ticks(low, high, 4);
+  if (list.length < 2) return ticks(low, high, 4);
+  const powers = list.filter((t) => /^1/.test(t.toExponential()));
+  return { list: list.length > 7 && powers.length > 1 ? powers : list, step: null };
 }
 
+/** A tick with as many digits as tell it from its neighbours. */
+function tickText(value, step) {
+  if (!step) return number(value, 2);
+  if (value === 0) return '0';
+  const size = Math.abs(value), digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9) + (/^2\.5/.test(step.toExponential()) ? 1 : 0));
+  if (size >= 1e6 || digits > 5) {
+    const power = Math.floor(Math.log10(size));
+    return `${(value / 10 ** power).toFixed(Math.min(12, Math.max(0, digits + power)))}e${power}`.replace(/(\.\d*?)0+e/, '$1e').replace('.e', 'e');
+  }
+  return size >= 1000 && digits === 0 ? thousands(value) : value.toFixed(digits);
+}
+/** The same of shares. */
+const tickPercent = (share, step) => `${tickText(100 * share, step && 100 * step)}\u202f%`;
+
 function scale(values, { log, min, max } = {}, pad = 0.05) {
-  const good = values.filter((v) => isNumber(v) && (!log || v > 0));
-  if (min != null) good.push(min);
-  if (max != null) good.push(max);
-  let low = Math.min(...good), high = Math.max(...good);
-  if (!good.length) [low, high] = [log ? 0.1 : 0, 1];
+  const good = span(log ? values.filter((v) => v > 0) : values);
+  let [low, high] = good || (log ? [0.1, 1] : [0, 1]);
+  if (min != null && !log) low = Math.min(low, min);
+  if (max != null) high = Math.max(high, max);
   if (log) {
     if (low === high) [low, high] = [low / 2, high * 2];
     const room = (high / low) ** pad;
     [low, high] = [low / room, high * room];
-    const span = Math.log(high / low);
-    return { low, high, at: (v) => Math.log(Math.max(v, low / 10) / low) / span, ticks: () => logTicks(low, high) };
+    const whole = Math.log(high / low);
+    return { low, high, at: (v) => Math.log(v / low) / whole, back: (s) => low * Math.exp(s * whole), ticks: () => logTicks(low, high) };
   }
-  if (low === high) { const room = Math.abs(low) * 0.1 || 1; [low, high] = [low - room, high + room]; }
+  if (low === high && pad) { const room = Math.abs(low) * 0.1 || 1; [low, high] = [min != null ? Math.min(low, min) : low - room, high + room]; }
   const room = (high - low) * pad;
   [low, high] = [min != null ? low : low - room, max != null ? high : high + room];
-  return { low, high, at: (v) => (v - low) / (high - low), ticks: (n) => ticks(low, high, n) };
+  const whole = high - low || 1;
+  return { low, high, at: (v) => (high === low ? 0.5 : (v - low) / whole), back: (s) => low + s * whole, ticks: (n) => ticks(low, high, n) };
 }
 
 /** Axes, grid and labels; where data coordinates lie. */
 function frame(width, height, sx, sy, x, y) {
-  const left = 50, right = 10, top = 10, bottom = 38;
-  const w = width - left - right, h = height - top - bottom;
+  const wide = sy.ticks(5), texts = wide.list.map((t) => (y.tick || tickText)(t, wide.step));
+  const left = Math.max(34, 14 + 6.6 * Math.max(...texts.map((t) => t.length))), right = 10, top = 10, bottom = 38;
+  const w = Math.max(10, width - left - right), h = height - top - bottom;
   const X = (v) => left + sx.at(v) * w, Y = (v) => top + (1 - sy.at(v)) * h;
-  const root = svg('svg', { class: 'chart', viewBox: `0 0 ${width} ${height}`, height, role: 'img' });
-  for (const t of sy.ticks(5)) {
-    root.append(svg('line', { class: 'grid-line', x1: left, x2: width - right, y1: Y(t), y2: Y(t) }),
-      svg('text', { x: left - 8, y: Y(t) + 4, 'text-anchor': 'end' }, (y.format || number)(t)));
-  }
-  for (const t of sx.ticks(width < 420 ? 4 : 7)) {
+  const root = svg('svg', { class: 'chart', viewBox: `0 0 ${width} ${height}`, width, height, 'aria-hidden': 'true' });
+  wide.list.forEach((t, i) => root.append(svg('line', { class: 'grid-line', x1: left, x2: width - right, y1: Y(t), y2: Y(t) }),
+    svg('text', { x: left - 8, y: Y(t) + 4, 'text-anchor': 'end' }, texts[i])));
+  const along = sx.ticks(width < 420 ? 4 : 7);
+  for (const t of along.list) {
     root.append(svg('line', { class: 'axis', x1: X(t), x2: X(t), y1: top + h, y2: top + h + 4 }),
-      svg('text', { x: X(t), y: top + h + 17, 'text-anchor': 'middle' }, (x.format || number)(t)));
+      svg('text', { x: X(t), y: top + h + 17, 'text-anchor': 'middle' }, (x.tick || tickText)(t, along.step)));
   }
   root.append(svg('line', { class: 'axis', x1: left, x2: width - right, y1: top + h, y2: top + h }),
     svg('text', { x: width - right, y: height - 4, 'text-anchor': 'end' }, x.label || ''));
-  return { root, X, Y, left, right: width - right, top, bottom: top + h };
-}
-
-/** Draws again where the width changes. */
-function responsive(drawAt) {
-  const box = el('div', { style: 'min-height:40px' });
-  let last = 0;
-  new ResizeObserver((entries) => {
-    const width = Math.round(entries[0].contentRect.width);
-    if (width && width !== last) { last = width; box.replaceChildren(drawAt(width)); }
-  }).observe(box);
-  return box;
+  return { root, X, Y, left, right: width - right, top, bottom: top + h, back: (px) => sx.back((px - left) / w) };
 }
 
 function swatch(series) {
@@ -91,114 +103,283 @@ function swatch(series) {
     svg('line', { x1: 0, x2: 26, y1: 6, y2: 6, stroke: colour(series.colour), 'stroke-width': 2.5, 'stroke-dasharray': series.dash || '' }), mark);
 }
 
-/**
- * A card with curves. series: [{name, colour, dash, marker, points: [[x, y]], band: [[x, low, high]]}];
- * x, y: {label, format, log, min, max}.
- */
-function lineChart({ title, note, series, x = {}, y = {}, extra, height = 250 }) {
-  const shown = series.filter((s) => s.points.length);
-  const card = el('section.card', {}, el('div.row.spread', {}, el('h3', {}, title), extra || null));
-  if (!shown.length) { card.append(el('p.soft', {}, 'nothing yet')); return card; }
-  const sx = scale(shown.flatMap((s) => s.points.map((p) => p[0])), x, 0);
-  const ys = shown.flatMap((s) => [...s.points.map((p) => p[1]), ...(s.band || []).flatMap((b) => [b[1], b[2]])]);
-  const sy = scale(ys, y);
-  card.append(responsive((width) => {
-    const f = frame(width, height, sx, sy, { format: number, ...x }, y);
-    f.root.setAttribute('aria-label', `${title}: ${shown.map((s) => s.name).join(', ')}`);
-    for (const s of shown) {
-      if (s.band && s.band.length > 1) {
-        const up = s.band.map((b) => `${f.X(b[0])},${f.Y(b[2])}`), down = s.band.map((b) => `${f.X(b[0])},${f.Y(b[1])}`).reverse();
-        f.root.append(svg('polygon', { points: [...up, ...down].join(' '), fill: colour(s.colour), opacity: .14 }));
-      }
-      f.root.append(svg('polyline', { points: s.points.map((p) => `${f.X(p[0]).toFixed(1)},${f.Y(p[1]).toFixed(1)}`).join(' '), fill: 'none', stroke: colour(s.colour), 'stroke-width': 2, 'stroke-linejoin': 'round', 'stroke-dasharray': s.dash || '' }));
-      if (s.marker) for (const p of s.points) f.root.append(marker(s.marker, f.X(p[0]), f.Y(p[1]), colour(s.colour)));
-    }
-    hover(f, shown, x, y);
-    return f.root;
-  }));
-  card.append(el('div.legend', {}, shown.map((s) => el('span', {}, swatch(s), s.name))));
-  if (note) card.append(el('p.soft.small', {}, note));
-  return card;
+/** An exponential mean over points, as TensorBoard draws it: debiased, `weight` 0 to 1. */
+function smoothed(points, weight) {
+  let mean = 0, bias = 0;
+  return points.map(([x, y]) => {
+    mean = weight * mean + (1 - weight) * y;
+    bias = weight * bias + (1 - weight);
+    return [x, mean / bias];
+  });
 }
 
-/** A crosshair with the values there: by pointer, by touch, and by the arrow keys. */
-function hover(f, series, x, y) {
-  const all = [...new Set(series.flatMap((s) => s.points.map((p) => p[0])))].sort((a, b) => a - b);
-  const cross = svg('line', { class: 'cross', y1: f.top, y2: f.bottom, visibility: 'hidden' });
-  f.root.append(cross);
-  let at = all.length - 1;
-  const show = (index, clientX, clientY) => {
-    at = index;
-    const value = all[at];
-    cross.setAttribute('x1', f.X(value)); cross.setAttribute('x2', f.X(value)); cross.setAttribute('visibility', 'visible');
-    const rows = series.map((s) => {
-      const near = s.points.reduce((a, b) => (Math.abs(b[0] - value) < Math.abs(a[0] - value) ? b : a));
-      const apart = Math.abs(f.X(near[0]) - f.X(value));
-      return apart > 14 ? null : el('tr', {}, el('td', {}, s.name), el('td', {}, (y.exact || y.format || number)(near[1])));
-    });
-    showTip(clientX, clientY, [el('b', {}, `${x.name || 'step'} ${(x.format || number)(value)}`), el('table', {}, rows)]);
+const hidden = (name) => !!chosen.hidden?.[name];
+function toggleSeries(name) { choose('hidden', { ...chosen.hidden, [name]: !hidden(name) }); }
+
+// Charts that show the same steps: a cursor and a range of one are those of all.
+const linked = new Set();
+
+/**
+ * A card with curves. series: [{name, colour, dash, marker, points: [[x, y]], band: [[x, low, high]], rough}], where
+ * `rough` ones are smoothed as the reader chose; x: {label, name, tick, exact}, y: {tick, exact, log, min};
+ * charts with the same `link` are zoomed together.
+ */
+function lineChart(spec) {
+  return view('chart ' + spec.title, makeLineChart, spec);
+}
+
+function makeLineChart(node) {
+  const box = el('div.plot', { tabindex: '0', role: 'img' });
+  const state = { node, box, at: null, pinned: false, drag: null };
+  let width = 0;
+  new ResizeObserver((entries) => {
+    const now = Math.round(entries[0].contentRect.width);
+    if (now && now !== width) { width = now; paint(state, width); }
+  }).observe(box);
+  hovering(state);
+  linked.add(state);
+  return (spec) => {
+    state.spec = spec;
+    const shown = spec.series.filter((s) => s.points.length && !hidden(s.name)), any = spec.series.some((s) => s.points.length);
+    const zoomed = spec.link && chosen.range?.[spec.link];
+    const head = el('div.row.spread', {}, el('h3', {}, spec.title), el('div.row.tools', {}, spec.extra || null,
+      zoomed ? el('button', { onclick: () => zoom(spec.link, null) }, 'whole') : null,
+      any ? el('button', { title: 'values as CSV', 'aria-label': `${spec.title}: values as CSV`, onclick: () => download(`${spec.title}.csv`, csv(spec)) }, 'csv') : null));
+    const below = any ? [el('div.legend', {}, spec.series.filter((s) => s.points.length).map((s) =>
+      el('button.key', { 'aria-pressed': String(!hidden(s.name)), title: 'show or hide', onclick: () => toggleSeries(s.name) }, swatch(s), s.name)))]
+      : [el('p.soft', {}, spec.empty || 'nothing yet')];
+    const notes = [spec.note, outside(spec, shown)].filter(Boolean).map((text) => el('p.soft.small', {}, text));
+    if (!node.firstChild) node.append(el('section.card', {}, head, box, el('div.below')));
+    const card = node.firstChild;
+    morph(card.firstChild, head);
+    box.hidden = !any;
+    box.setAttribute('aria-label', `${spec.title}. ${summary(spec)} Arrow keys read values.`);
+    morphChildren(card.lastChild, [...below, ...notes]);
+    if (width) paint(state, width);
   };
-  const leave = () => { hideTip(); cross.setAttribute('visibility', 'hidden'); };
-  f.root.addEventListener('pointermove', (event) => {
-    const box = f.root.getBoundingClientRect();
-    const px = ((event.clientX - box.left) / box.width) * f.root.viewBox.baseVal.width;
-    let best = 0;
-    all.forEach((v, i) => { if (Math.abs(f.X(v) - px) < Math.abs(f.X(all[best]) - px)) best = i; });
-    show(best, event.clientX, event.clientY);
+}
+
+const summary = (spec) => spec.series.filter((s) => s.points.length).map((s) => {
+  const tell = spec.y?.exact || exactly, [low, high] = span(s.points.map((p) => p[1])) || [NaN, NaN];
+  return `${s.name}: from ${tell(s.points[0][1])} to ${tell(s.points.at(-1)[1])}, least ${tell(low)}, most ${tell(high)}.`;
+}).join(' ');
+
+/** What a logarithmic axis cannot show. */
+function outside(spec, shown) {
+  if (!spec.y?.log) return null;
+  const count = shown.reduce((sum, s) => sum + s.points.filter((p) => !(p[1] > 0)).length, 0);
+  return count ? `${count} values at or below 0 are not on a logarithmic axis.` : null;
+}
+
+function csv(spec) {
+  const xs = [...new Set(spec.series.flatMap((s) => s.points.map((p) => p[0])))].sort((a, b) => a - b);
+  const quote = (text) => `"${String(text).replaceAll('"', '""')}"`;
+  const columns = spec.series.map((s) => new Map(s.points));
+  const head = [spec.x?.label || 'step', ...spec.series.map((s) => s.name)].map(quote).join(',');
+  return [head, ...xs.map((x) => [x, ...columns.map((c) => c.get(x) ?? '')].join(','))].join('\n') + '\n';
+}
+
+function zoom(link, range) { choose('range', { ...chosen.range, [link]: range }); }
+
+function paint(state, width) {
+  const { spec, box } = state, height = spec.height || 250, x = spec.x || {}, y = spec.y || {};
+  const weight = Number(chosen.smooth) || 0;
+  const series = spec.series.filter((s) => s.points.length && !hidden(s.name)).map((s) => ({ ...s, line: s.rough && weight ? smoothed(s.points, weight) : s.points }));
+  const range = spec.link && chosen.range?.[spec.link];
+  const inside = (v) => !range || (v >= range[0] && v <= range[1]);
+  const sx = range ? scale(range, {}, 0) : scale(series.flatMap((s) => s.points.map((p) => p[0])), {}, 0);
+  const ys = series.flatMap((s) => [...s.points.filter((p) => inside(p[0])).map((p) => p[1]), ...(s.band || []).filter((b) => inside(b[0])).flatMap((b) => [b[1], b[2]])]);
+  const f = frame(width, height, sx, scale(ys, y), x, y), id = `clip${[...linked].indexOf(state)}`;
+  const fits = (v) => isNumber(v) && (!y.log || v > 0);
+  const area = svg('g', { 'clip-path': `url(#${id})` });
+  f.root.append(svg('clipPath', { id }, svg('rect', { x: f.left - 6, y: 0, width: f.right - f.left + 12, height: f.bottom + 6 })), area);
+  const line = (s, points, more) => svg('polyline', { points: points.filter((p) => fits(p[1])).map((p) => `${f.X(p[0]).toFixed(1)},${f.Y(p[1]).toFixed(1)}`).join(' '), fill: 'none', stroke: colour(s.colour), 'stroke-width': 2, 'stroke-linejoin': 'round', 'stroke-dasharray': s.dash || '', ...more });
+  for (const s of series) {
+    const band = (s.band || []).filter((b) => fits(b[1]) && fits(b[2]));
+    if (band.length > 1) {
+      const up = band.map((b) => `${f.X(b[0])},${f.Y(b[2])}`), down = band.map((b) => `${f.X(b[0])},${f.Y(b[1])}`).reverse();
+      area.append(svg('polygon', { points: [...up, ...down].join(' '), fill: colour(s.colour), opacity: .14 }));
+    }
+    if (s.line !== s.points) area.append(line(s, s.points, { opacity: .25, 'stroke-width': 1.2 }));
+    area.append(line(s, s.line));
+    const dots = s.marker ? s.points : s.points.length === 1 ? s.points : [];
+    for (const p of dots) if (fits(p[1]) && inside(p[0])) area.append(marker(s.marker || 'circle', f.X(p[0]), f.Y(p[1]), colour(s.colour)));
+  }
+  state.cross = svg('line', { class: 'cross', y1: f.top, y2: f.bottom, visibility: 'hidden' });
+  state.select = svg('rect', { class: 'select', y: f.top, height: f.bottom - f.top, visibility: 'hidden' });
+  f.root.append(state.cross, state.select);
+  state.f = f;
+  state.series = series;
+  state.xs = [...new Set(series.flatMap((s) => s.points.map((p) => p[0])))].filter(inside).sort((a, b) => a - b);
+  box.replaceChildren(f.root);
+  if (state.at != null) point(state, state.at, tip?.owner === state);
+}
+
+/** The place in ascending numbers of the one nearest to x. */
+function nearest(xs, x) {
+  let low = 0, high = xs.length - 1;
+  while (high - low > 1) { const middle = (low + high) >> 1; if (xs[middle] < x) low = middle; else high = middle; }
+  return Math.abs(xs[low] - x) <= Math.abs(xs[high] - x) ? low : high;
+}
+
+/** What the curves are worth at x. */
+function readings(state, x) {
+  const tell = state.spec.y?.exact || state.spec.y?.tick || exactly;
+  return state.series.map((s) => {
+    const p = s.points[nearest(s.points.map((q) => q[0]), x)];
+    return Math.abs(state.f.X(p[0]) - state.f.X(x)) > 14 ? null : [s.name, tell(p[1])];
+  }).filter(Boolean);
+}
+
+const atText = (state, x) => `${state.spec.x?.name || 'step'} ${(state.spec.x?.exact || exactly)(x)}`;
+
+/** Points at x: a line here, one in each linked chart, and the values if asked for. */
+function point(state, x, tell) {
+  state.at = x;
+  const draw = (other, value) => {
+    if (!other.cross) return;
+    const inside = value != null && value >= other.f.back(other.f.left) && value <= other.f.back(other.f.right);
+    other.cross.setAttribute('visibility', inside ? 'visible' : 'hidden');
+    if (inside) { other.cross.setAttribute('x1', other.f.X(value)); other.cross.setAttribute('x2', other.f.X(value)); }
+  };
+  for (const other of linked) {
+    if (!other.node.isConnected) { linked.delete(other); continue; }
+    if (other === state || (other.spec?.link && other.spec.link === state.spec.link)) draw(other, x);
+  }
+  if (x == null || !tell) return hideTip(state);
+  const box = state.box.getBoundingClientRect(), all = readings(state, x), some = all.slice(0, 14);
+  const more = all.length > some.length ? el('p.small', {}, `and ${all.length - some.length} more`) : null;
+  showTip(box.left + state.f.X(x), state.y ?? box.top + box.height / 2,
+    [el('b', {}, atText(state, x)), el('table', {}, some.map(([name, value]) => el('tr', {}, el('td', {}, name), el('td', {}, value)))), more], state);
+}
+
+/** Values by pointer, by touch (a tap, until the next one elsewhere) and by the arrow keys; a drag zooms. */
+function hovering(state) {
+  const { box } = state;
+  const px = (event) => event.clientX - box.getBoundingClientRect().left;
+  const follow = (event) => {
+    if (!state.xs?.length) return;
+    state.y = event.clientY;
+    point(state, state.xs[nearest(state.xs, state.f.back(px(event)))], true);
+  };
+  const leave = () => { state.pinned = false; point(state, null); };
+  box.addEventListener('pointermove', (event) => {
+    if (state.drag != null && event.pointerType === 'mouse') {
+      const [a, b] = [state.drag, px(event)].sort((p, q) => p - q).map((p) => Math.max(state.f.left, Math.min(state.f.right, p)));
+      state.select.setAttribute('x', a); state.select.setAttribute('width', b - a);
+      state.select.setAttribute('visibility', b - a > 5 ? 'visible' : 'hidden');
+    }
+    if (event.pointerType === 'mouse') follow(event);
   });
-  f.root.addEventListener('pointerleave', leave);
-  f.root.addEventListener('blur', leave);
-  f.root.setAttribute('tabindex', '0');
-  f.root.addEventListener('keydown', (event) => {
+  box.addEventListener('pointerdown', (event) => {
+    if (event.pointerType !== 'mouse') { state.pinned = true; follow(event); } else if (state.spec.link) { state.drag = px(event); box.setPointerCapture(event.pointerId); }
+  });
+  box.addEventListener('pointerup', (event) => {
+    if (state.drag == null) return;
+    const [a, b] = [state.drag, px(event)].sort((p, q) => p - q).map((p) => state.f.back(Math.max(state.f.left, Math.min(state.f.right, p))));
+    const far = Math.abs(px(event) - state.drag) > 5;
+    state.drag = null;
+    if (far) zoom(state.spec.link, [a, b]);
+  });
+  box.addEventListener('dblclick', () => state.spec.link && zoom(state.spec.link, null));
+  box.addEventListener('pointerleave', (event) => { if (event.pointerType === 'mouse' && state.drag == null) leave(); });
+  addEventListener('pointerdown', (event) => { if (state.pinned && !box.contains(event.target)) leave(); });
+  box.addEventListener('blur', leave);
+  box.addEventListener('keydown', (event) => {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (event.key === 'Escape') leave();
-    if (!by) return;
+    if (!by || !state.xs?.length) return;
     event.preventDefault();
-    const index = Math.max(0, Math.min(all.length - 1, at + by));
-    const box = f.root.getBoundingClientRect();
-    show(index, box.left + (f.X(all[index]) / f.root.viewBox.baseVal.width) * box.width, box.top + box.height / 2);
+    const index = state.at == null ? state.xs.length - 1 : nearest(state.xs, state.at) + by;
+    const x = state.xs[Math.max(0, Math.min(state.xs.length - 1, index))];
+    state.y = null;
+    point(state, x, true);
+    say(`${atText(state, x)}: ${readings(state, x).map((r) => r.join(' ')).join(', ')}`);
   });
 }
 
-/** Points with the line through them. groups: [{name, colour, marker, points: [{x, y, text}], fit}]. */
-function scatter({ title, note, groups, x = {}, y = {}, extra, height = 320, square = false, lines = true, size = 4.5, axes = true }) {
-  const card = el('section.card', {}, title || extra ? el('div.row.spread', {}, el('h3', {}, title || ''), extra || null) : null);
-  const points = groups.flatMap((g) => g.points);
-  if (!points.length) { card.append(el('p.soft', {}, 'nothing yet')); return card; }
+/**
+ * Points with the line through them. groups: [{name, colour, fill, marker, points: [{x, y, text}], fit}]; `bare` without
+ * axes, `square` as high as wide, `keys` with a legend that shows and hides groups.
+ */
+function scatter(spec) {
+  return view('scatter ' + spec.title, makeScatter, spec);
+}
+
+function makeScatter(node) {
+  const box = el('div.plot', { tabindex: '0', role: 'img' });
+  const state = { node, box, at: -1 };
+  let width = 0;
+  new ResizeObserver((entries) => {
+    const now = Math.round(entries[0].contentRect.width);
+    if (now && now !== width) { width = now; paintScatter(state, width); }
+  }).observe(box);
+  touching(state);
+  return (spec) => {
+    state.spec = spec;
+    const count = spec.groups.reduce((sum, g) => sum + g.points.length, 0);
+    const head = el('div.row.spread', {}, el('h3', {}, spec.title));
+    const keys = spec.keys && spec.groups.length > 1 ? el('div.legend', {}, spec.groups.slice(0, 40).map((g) =>
+      el('button.key', { 'aria-pressed': String(!hidden(spec.keys + g.name)), title: 'show or hide', onclick: () => toggleSeries(spec.keys + g.name) },
+        svg('svg', { width: 14, height: 14, 'aria-hidden': 'true' }, marker(g.marker, 7, 7, g.fill || colour(g.colour), 4)), g.name))) : null;
+    if (!node.firstChild) node.append(el('section.card', {}, head, box, el('div.below')));
+    const card = node.firstChild;
+    morph(card.firstChild, head);
+    box.hidden = !count;
+    box.setAttribute('aria-label', `${spec.title}: ${count} points. Arrow keys read them.`);
+    morphChildren(card.lastChild, [count ? null : el('p.soft', {}, spec.empty || 'nothing yet'), keys, spec.note ? el('p.soft.small', {}, spec.note) : null].filter(Boolean));
+    if (width) paintScatter(state, width);
+  };
+}
+
+function paintScatter(state, width) {
+  const { spec, box } = state, x = spec.x || {}, y = spec.y || {};
+  const groups = spec.groups.filter((g) => !hidden((spec.keys || '') + g.name));
+  const points = spec.groups.flatMap((g) => g.points), height = spec.square ? Math.min(720, Math.max(260, width)) : spec.height || 280;
   const sx = scale(points.map((p) => p.x), x, 0.06), sy = scale(points.map((p) => p.y), y, 0.08);
-  card.append(responsive((width) => {
-    const tall = square ? Math.max(height, width) : height, f = axes ? frame(width, tall, sx, sy, x, y) : bare(width, tall, sx, sy);
-    f.root.setAttribute('aria-label', title || '');
-    for (const g of groups) {
-      if (lines && g.fit) {
-        const xs = g.points.map((p) => p.x), [a, b] = [Math.min(...xs), Math.max(...xs)];
-        const line = (v) => g.fit.intercept + g.fit.slope * v;
-        f.root.append(svg('line', { x1: f.X(a), y1: f.Y(line(a)), x2: f.X(b), y2: f.Y(line(b)), stroke: colour(g.colour), 'stroke-width': 1.5, 'stroke-dasharray': '6 4' }));
-      }
-      for (const p of g.points) {
-        const dot = marker(g.marker || 'circle', f.X(p.x), f.Y(p.y), g.fill || colour(g.colour), size);
-        dot.addEventListener('pointerenter', (event) => showTip(event.clientX, event.clientY, p.text));
-        dot.addEventListener('pointerleave', hideTip);
-        f.root.append(dot);
-      }
+  const bare = () => ({ root: svg('svg', { class: 'chart', viewBox: `0 0 ${width} ${height}`, width, height, 'aria-hidden': 'true' }), X: (v) => 8 + sx.at(v) * (width - 16), Y: (v) => 8 + (1 - sy.at(v)) * (height - 16) });
+  const f = spec.bare ? bare() : frame(width, height, sx, sy, x, y);
+  for (const g of groups) {
+    if (g.fit && g.points.length) {
+      const [a, b] = span(g.points.map((p) => p.x)), line = (v) => g.fit.intercept + g.fit.slope * v;
+      f.root.append(svg('line', { x1: f.X(a), y1: f.Y(line(a)), x2: f.X(b), y2: f.Y(line(b)), stroke: colour(g.colour), 'stroke-width': 1.5, 'stroke-dasharray': '6 4' }));
     }
-    return f.root;
-  }));
-  if (note) card.append(el('p.soft.small', {}, note));
-  return card;
+    for (const p of g.points) f.root.append(marker(g.marker || 'circle', f.X(p.x), f.Y(p.y), g.fill || colour(g.colour), spec.size || 4.5));
+  }
+  state.ring = svg('circle', { class: 'ring', r: 8, visibility: 'hidden' });
+  f.root.append(state.ring);
+  state.places = groups.flatMap((g) => g.points.map((p) => ({ x: f.X(p.x), y: f.Y(p.y), text: p.text })));
+  box.replaceChildren(f.root);
 }
 
-function bare(width, height, sx, sy) {
-  const X = (v) => 8 + sx.at(v) * (width - 16), Y = (v) => 8 + (1 - sy.at(v)) * (height - 16);
-  return { root: svg('svg', { class: 'chart', viewBox: `0 0 ${width} ${height}`, height, role: 'img' }), X, Y };
-}
-
-/** A small curve without axes. */
-function sparkline(values, index = 0, width = 96, height = 24) {
-  const good = values.filter(isNumber);
-  if (good.length < 2) return el('span.soft', {}, '–');
-  const sy = scale(good), step = (width - 4) / (good.length - 1);
-  const points = good.map((v, i) => `${(2 + i * step).toFixed(1)},${(height - 3 - sy.at(v) * (height - 6)).toFixed(1)}`);
-  return svg('svg', { width, height, viewBox: `0 0 ${width} ${height}`, 'aria-hidden': 'true' },
-    svg('polyline', { points: points.join(' '), fill: 'none', stroke: colour(index), 'stroke-width': 1.8 }));
+/** Points by pointer, by a tap and by the arrow keys. */
+function touching(state) {
+  const { box } = state;
+  const mark = (index) => {
+    state.at = index;
+    const place = state.places?.[index];
+    state.ring?.setAttribute('visibility', place ? 'visible' : 'hidden');
+    if (!place) return hideTip(state);
+    state.ring.setAttribute('cx', place.x); state.ring.setAttribute('cy', place.y);
+    const at = box.getBoundingClientRect();
+    showTip(at.left + place.x, at.top + place.y, place.text, state);
+  };
+  const near = (event) => {
+    const at = box.getBoundingClientRect(), [x, y] = [event.clientX - at.left, event.clientY - at.top];
+    let best = -1, least = 26 ** 2;
+    (state.places || []).forEach((p, i) => { const d = (p.x - x) ** 2 + (p.y - y) ** 2; if (d < least) [best, least] = [i, d]; });
+    mark(best);
+  };
+  box.addEventListener('pointermove', (event) => { if (event.pointerType === 'mouse') near(event); });
+  box.addEventListener('pointerdown', near);
+  box.addEventListener('pointerleave', (event) => { if (event.pointerType === 'mouse') mark(-1); });
+  box.addEventListener('blur', () => mark(-1));
+  box.addEventListener('keydown', (event) => {
+    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (event.key === 'Escape') mark(-1);
+    if (!by || !state.places?.length) return;
+    event.preventDefault();
+    mark((state.at + by + state.places.length) % state.places.length);
+    say(state.places[state.at].text);
+  });
 }

@@ -15,13 +15,77 @@ function svg(tag, attributes, ...children) {
 
 function fill(node, attributes, children) {
   for (const [key, value] of Object.entries(attributes || {})) {
-    if (key.startsWith('on')) node.addEventListener(key.slice(2), value);
+    if (key.startsWith('on')) listen(node, key.slice(2), value);
     else if (key === 'style') node.style.cssText = value;
+    else if (key === 'checked') node.checked = value;
     else if (value === true) node.setAttribute(key, '');
     else if (value !== false && value != null) node.setAttribute(key, value);
   }
   for (const child of children.flat(9)) if (child != null && child !== false) node.append(child);
   return node;
+}
+
+/** What a node does of late: a redraw changes the handler, not the listener. */
+function listen(node, kind, handler) {
+  node.handlers ||= {};
+  if (!node.handlers[kind]) node.addEventListener(kind, (event) => node.handlers[kind]?.(event));
+  node.handlers[kind] = handler;
+}
+
+/**
+ * A part that keeps its node, and so focus, pointer and scrolling, while the page is drawn again:
+ * `make(node)` returns what shows each new `spec`.
+ */
+function view(name, make, spec) {
+  const node = el('div', { 'data-view': name });
+  return Object.assign(node, { make, spec });
+}
+
+/** Makes `old` what `fresh` is, changing as little as can be. */
+function morph(old, fresh) {
+  const same = old.nodeType === fresh.nodeType && old.nodeName === fresh.nodeName && old.make === fresh.make
+    && old.dataset?.view === fresh.dataset?.view && old.dataset?.key === fresh.dataset?.key;
+  if (!same) { old.replaceWith(fresh); return; }
+  if (old.nodeType === Node.TEXT_NODE) { if (old.data !== fresh.data) old.data = fresh.data; return; }
+  if (old.make) { old.spec = fresh.spec; old.show?.(old.spec); return; }
+  for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name) && !(name === 'open' && old.nodeName === 'DETAILS')) old.removeAttribute(name);
+  for (const { name, value } of fresh.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  if (old.style?.cssText !== fresh.style?.cssText) old.style.cssText = fresh.style.cssText;
+  if (old.nodeName === 'INPUT') old.checked = fresh.checked;
+  for (const kind of Object.keys(old.handlers || {})) if (!fresh.handlers?.[kind]) old.handlers[kind] = null;
+  for (const [kind, handler] of Object.entries(fresh.handlers || {})) listen(old, kind, handler);
+  morphChildren(old, [...fresh.childNodes]);
+}
+
+function morphChildren(parent, fresh) {
+  const keyed = new Map([...parent.childNodes].filter((node) => node.dataset?.key).map((node) => [node.dataset.key, node]));
+  fresh.forEach((node, place) => {
+    const known = node.dataset?.key && keyed.get(node.dataset.key);
+    const at = parent.childNodes[place];
+    if (known && known !== at) parent.insertBefore(known, at || null);
+    if (known) morph(known, node);
+    else if (!at) parent.append(node);
+    else if (node.dataset?.key || at.dataset?.key) parent.insertBefore(node, at);
+    else morph(at, node);
+  });
+  while (parent.childNodes.length > fresh.length) parent.lastChild.remove();
+}
+
+/** Shows these nodes in `parent`, keeping what is alike and whatever has the focus. */
+function show(parent, nodes) {
+  const focused = document.activeElement;
+  morphChildren(parent, nodes.flat(9).filter((node) => node != null && node !== false));
+  for (const node of parent.querySelectorAll('[data-view]')) {
+    if (!node.show) { node.show = node.make(node); node.show(node.spec); }
+  }
+  if (focused?.isConnected && document.activeElement !== focused) focused.focus({ preventScroll: true });
+}
+
+/** A part of the page; what is wrong with its data is told in its place and takes no other part along. */
+function part(name, build) {
+  try { return build(); } catch (error) {
+    return el('section.card', {}, el('h3', {}, name), el('p.soft', {}, `Its files cannot be shown: ${error.message}.`));
+  }
 }
 
 // What the reader chose; survives a redraw and, in a file that reloads itself, a reload.
@@ -58,16 +122,18 @@ function themeButton() {
 
 // Numbers as people read them.
 const isNumber = (x) => typeof x === 'number' && Number.isFinite(x);
-const percent = (x, digits = 1) => (isNumber(x) ? (100 * x).toFixed(digits) + ' %' : '–');
+const percent = (x, digits = 1) => (isNumber(x) ? (100 * x).toFixed(digits) + '\u202f%' : '–');
+const thousands = (x) => Math.round(x).toLocaleString('en').replaceAll(',', '\u202f');
 function number(x, digits = 3) {
   if (!isNumber(x)) return '–';
   const size = Math.abs(x);
-  if (size !== 0 && (size < 1e-3 || size >= 1e7)) return x.toExponential(1).replace('e+', 'e');
-  if (size >= 1000) return Math.round(x).toLocaleString('en').replaceAll(',', '\u202f');
+  if (size !== 0 && (size < 1e-4 || size >= 1e12)) return x.toExponential(Math.max(1, digits - 2)).replace('e+', 'e');
+  if (size >= 1000) return thousands(x);
   return String(Number(x.toPrecision(digits)));
 }
+const exactly = (x) => number(x, 6);
 function duration(seconds) {
-  if (!isNumber(seconds)) return '–';
+  if (!isNumber(seconds) || seconds < 0 || seconds > 1e10) return '–';
   const s = Math.round(seconds);
   if (s < 60) return s + ' s';
   if (s < 3600) return Math.round(s / 60) + ' min';
@@ -76,21 +142,56 @@ function duration(seconds) {
 }
 const time = (unix) => (isNumber(unix) ? new Date(1000 * unix).toLocaleString([], { dateStyle: 'medium', timeStyle: 'short' }) : '–');
 
+/** The least and the largest of any number of values, of those that are numbers. */
+function span(values) {
+  let low = Infinity, high = -Infinity;
+  for (const v of values) if (isNumber(v)) { if (v < low) low = v; if (v > high) high = v; }
+  return low <= high ? [low, high] : null;
+}
+
+/** The 95 % interval of a share of n (Wilson 1927), as `eval/scores.rs` has it. */
+function wilson(share, n) {
+  if (!isNumber(share) || !(n > 0)) return null;
+  const z = 1.959963984540054, w = (z * z) / n, root = z * Math.sqrt((share * (1 - share)) / n + w / (4 * n));
+  return [-1, 1].map((sign) => Math.min(1, Math.max(0, (share + w / 2 + sign * root) / (1 + w))));
+}
+/** Whether two shares, of n and m images, differ by more than chance does in 95 of 100 cases. */
+function differ(a, n, b, m) {
+  return Math.abs(a - b) > 1.96 * Math.sqrt((a * (1 - a)) / n + (b * (1 - b)) / m);
+}
+
 /** Buttons of which one is pressed. */
 function switcher(key, options, current, label) {
   return el('div.row', { role: 'group', 'aria-label': label }, options.map(([value, text]) =>
     el('button', { 'aria-pressed': String(value === current), onclick: () => choose(key, value) }, text)));
 }
 
+/** Hands the reader a file that the page made. */
+function download(name, text) {
+  const link = el('a', { href: URL.createObjectURL(new Blob([text], { type: 'text/csv' })), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
 let tip = null;
-function showTip(x, y, content) {
+function showTip(x, y, content, owner) {
   hideTip();
   tip = el('div.tip', {}, content);
+  tip.owner = owner;
   document.body.append(tip);
   const box = tip.getBoundingClientRect();
   const left = x + 16 + box.width > innerWidth ? x - box.width - 12 : x + 16;
   tip.style.left = Math.max(4, left) + 'px';
   tip.style.top = Math.max(4, Math.min(y - box.height / 2, innerHeight - box.height - 4)) + 'px';
 }
-function hideTip() { if (tip) tip.remove(); tip = null; }
-addEventListener('scroll', hideTip, { passive: true });
+function hideTip(owner) {
+  if (tip && (!owner || tip.owner === owner)) { tip.remove(); tip = null; }
+}
+addEventListener('scroll', () => hideTip(), { passive: true });
+
+/** Says something to those who hear pages. */
+function say(text) {
+  let live = document.getElementById('live');
+  if (!live) document.body.append(live = el('div.hidden', { id: 'live', 'aria-live': 'polite' }));
+  live.textContent = text;
+}

@@ -1,0 +1,157 @@
+// Several runs side by side; seeds of one recipe as one.
+
+/** Names that differ: the last parts of the folders, as many as it takes. */
+function distinct(runs) {
+  if (new Set(runs.map((r) => r.name)).size === runs.length) return runs.map((r) => r.name);
+  const parts = runs.map((r) => (r.folder || r.name).split('/').filter(Boolean));
+  for (let n = 2; n < 20; n++) {
+    const names = parts.map((p) => p.slice(-n).join('/'));
+    if (new Set(names).size === runs.length) return names;
+  }
+  return runs.map((r, i) => `${r.name} (${i + 1})`);
+}
+
+/** Runs of one recipe but for its seed. */
+function groupsOf(runs) {
+  const groups = new Map();
+  runs.forEach((run, i) => {
+    const recipe = run.recipe.split('\n').filter((line) => !/^\s*(seed|tags)\s*=/.test(line)).join('\n').trim();
+    groups.set(recipe, [...(groups.get(recipe) || []), i]);
+  });
+  return [...groups.values()];
+}
+
+const meanOf = (xs) => xs.reduce((a, b) => a + b, 0) / xs.length;
+const deviation = (xs) => Math.sqrt(xs.reduce((sum, x) => sum + (x - meanOf(xs)) ** 2, 0) / (xs.length - 1));
+
+function comparison(runs) {
+  const names = distinct(runs);
+  const stages = [...new Set(runs.flatMap((r) => r.stages.filter(hasBegun).map((s) => s.name)))];
+  // The last of those that most runs have begun.
+  const having = (name) => runs.filter((r) => r.stages.some((s) => s.name === name && hasBegun(s))).length;
+  const usual = stages.reduce((best, name) => (best && having(best) > having(name) ? best : name), null);
+  const stage = stages.includes(chosen.stage) ? chosen.stage : usual;
+  const of = runs.map((run, i) => ({ run, name: names[i], stage: run.stages.find((s) => s.name === stage && hasBegun(s)) })).filter((o) => o.stage);
+  return [
+    el('header', {}, el('div.top', {}, state.live ? el('a.brand', { href: '/' }, '‹ all runs') : el('span.brand', {}, 'saltworks'), el('h1', {}, `${runs.length} runs compared`), themeButton())),
+    el('main', {}, state.missing ? el('div.alarm', { role: 'alert' }, state.missing) : null,
+      part('Curves', () => compareCurves(of, stages, stage)),
+      part('Frozen features', () => compareTables(runs, names)),
+      part('Recipes', () => differences(runs, names)), el('footer', {}, 'Made by saltworks.'))];
+}
+
+/** Curves of several runs at their own x as one: mean and range where all have something, by straight lines. */
+function together(curves) {
+  const all = curves.filter((c) => c.length);
+  if (!all.length) return { points: [], band: [] };
+  const end = Math.min(...all.map((c) => c.at(-1)[0])), begin = Math.max(...all.map((c) => c[0][0]));
+  const xs = [...new Set(all.flatMap((c) => c.map((p) => p[0])))].filter((x) => x >= begin && x <= end).sort((a, b) => a - b);
+  const at = (c, x) => {
+    const i = nearest(c.map((p) => p[0]), x), j = c[i][0] > x ? i - 1 : i + 1, [a, b] = [c[i], c[j]];
+    return !b || b[0] === a[0] ? a[1] : a[1] + ((b[1] - a[1]) * (x - a[0])) / (b[0] - a[0]);
+  };
+  const some = xs.length > 400 ? xs.filter((_, i) => i % Math.ceil(xs.length / 400) === 0) : xs;
+  const rows = some.map((x) => [x, all.map((c) => at(c, x))]);
+  return { points: rows.map(([x, ys]) => [x, meanOf(ys)]), band: rows.map(([x, ys]) => [x, Math.min(...ys), Math.max(...ys)]) };
+}
+
+function compareCurves(of, stages, stage) {
+  if (!of.length) return [el('h2', {}, 'Curves'), el('p.soft', {}, 'No step was made yet.')];
+  const has = (key) => of.some((o) => o.stage.probes.some((p) => isNumber(p[key])));
+  const metric = has(chosen.metric) ? chosen.metric : (METRICS.find(([k]) => has(k)) || METRICS[0])[0];
+  const axes = of.map((o) => axis(o.run, o.stage)), x = axes[0], link = `compare ${stage} ${x.label}`;
+  const groups = groupsOf(of.map((o) => o.run)), seeds = groups.some((g) => g.length > 1), grouped = seeds && chosen.seeds !== false;
+  const curve = (points, mark, rough) => {
+    const each = of.map((o, i) => points(o.stage, axes[i]));
+    const lines = grouped ? groups.map((g) => ({ name: groupName(of, g), ...(g.length > 1 ? together(g.map((i) => each[i])) : { points: each[g[0]] }) }))
+      : of.map((o, i) => ({ name: o.name, points: each[i] }));
+    return lines.map((line, i) => ({ ...line, colour: i, dash: dash(i), marker: mark ? markerOf(i) : null, rough }));
+  };
+  const steps = (title, key, y = {}, extra) => lineChart({ title, x, y, link, extra, series: curve((s, a) => stepPoints(s, a, key), false, true) });
+  const probe = (title, key, y = {}) => lineChart({ title, x, y, link, series: curve((s, a) => probePoints(s, a, key), true) });
+  const dots = of.map((o, i) => ({ name: o.name, colour: i, marker: markerOf(i), fit: o.stage.fits.find((f) => f.x === 'loss' && f.y === metric && !f.from_start),
+    points: o.stage.probes.filter((p) => p.step > 0 && isNumber(p.loss) && isNumber(p[metric])).map((p) => ({ x: p.loss, y: p[metric], text: `${o.name}, step ${thousands(p.step)}: loss ${number(p.loss, 4)}, ${percent(p[metric])}` })) }));
+  const told = dots.filter((g) => g.fit).map((g) => `${g.name}: R² ${g.fit.r_squared.toFixed(3)}${g.fit.slope > 0 ? ', the wrong way' : ''}`);
+  const loss = of.every((o) => heldOut(o.stage)) ? 'Held-out loss' : 'Loss on fixed images';
+  return [
+    el('div.row.spread.section', {}, el('h2', {}, `Curves of the ${stage}`), curveTools([
+      stages.length > 1 ? switcher('stage', stages.map((n) => [n, n]), stage, 'stage') : null,
+      seeds ? el('button', { 'aria-pressed': String(grouped), title: 'mean and range of runs that differ in their seed alone', onclick: () => choose('seeds', !grouped) }, 'seeds as one') : null])),
+    el('div.row', { style: 'margin-bottom:10px' }, switcher('metric', METRICS.filter(([k]) => has(k)), metric, 'accuracy')),
+    el('div.grid', {},
+      steps('Training loss', 'loss', { log: chosen.log }, logButton()),
+      probe(`Accuracy: ${metricName(metric)}`, metric, { tick: tickPercent, exact: percent }),
+      probe(loss, 'loss', { log: chosen.log }),
+      scatter({ title: `${loss} and accuracy`, groups: dots, x: { label: loss.toLowerCase() }, y: { tick: tickPercent }, height: 250, keys: 'dots ', note: told.join(' · ') || `A line is drawn through ${LEAST} probes or more.` }),
+      probe('RankMe', 'rank_me', { min: 0 }),
+      probe('LiDAR', 'lidar', { min: 0 }),
+      probe('Spread of features', 'feature_std', { min: 0 }),
+      steps('Learning rate', 'lr', { min: 0 }),
+      steps('Gradient norm', 'grad_norm', { min: 0 }),
+      steps('Throughput, images/s', 'images_per_second', { min: 0 }))];
+}
+
+/** What runs that differ in their seed alone are called: what their names begin with. */
+function groupName(of, group) {
+  const names = group.map((i) => of[i].name);
+  if (names.length === 1) return names[0];
+  let same = names.reduce((a, b) => { let n = 0; while (n < a.length && a[n] === b[n]) n++; return a.slice(0, n); });
+  same = same.replace(/[-_./ ]*(seed)?[-_. ]*$/i, '');
+  return `${same || names[0]}, ${names.length} seeds`;
+}
+
+function compareTables(runs, names) {
+  const columns = METRICS.filter(([key]) => runs.some((r) => r.table.some((t) => isNumber(t[key])) || r.stages.some((s) => isNumber(s.probes.at(-1)?.[key]))));
+  const groups = groupsOf(runs);
+  const head = (first) => el('thead', {}, el('tr', {}, first.map((h) => el('th', {}, h)), columns.map(([, name, short]) => el('th', { title: name }, short))));
+  const cells = (r) => columns.map(([key]) => el('td', {}, percent(r?.[key])));
+  const finals = runs.flatMap((run, i) => run.table.map((r) => el('tr', {}, el('td', {}, names[i]), el('td.text', {}, r.features), el('td', {}, r.images ? thousands(r.images) : '–'), cells(r))));
+  const online = runs.flatMap((run, i) => run.stages.filter((s) => s.probes.length && heldOut(s) && !row(run, s.name)).map((s) => {
+    const p = s.probes.at(-1);
+    return el('tr', {}, el('td', {}, names[i]), el('td.text', {}, s.name), el('td', {}, thousands(p.step)), el('td', {}, thousands(p.test_images)), cells(p));
+  }));
+  const seeds = groups.filter((g) => g.length > 1).flatMap((g) => {
+    const features = [...new Set(g.flatMap((i) => runs[i].table.map((r) => r.features)))];
+    return features.map((f) => {
+      const rows = g.map((i) => row(runs[i], f)).filter(Boolean), of = runs.map((_, i) => ({ name: names[i] }));
+      const cell = (key) => {
+        const xs = rows.map((r) => r[key]).filter(isNumber);
+        return xs.length < 2 ? percent(xs[0]) : `${(100 * meanOf(xs)).toFixed(1)} ± ${(100 * deviation(xs)).toFixed(1)} %`;
+      };
+      return el('tr', {}, el('td', {}, groupName(of, g)), el('td.text', {}, f), el('td', {}, String(rows.length)), columns.map(([key]) => el('td', {}, cell(key))));
+    });
+  });
+  const section = (title, note, first, rows) => (rows.length ? el('section.card', {}, el('h3', {}, title), el('div.scroll', {}, el('table.data.named', {}, head(first), el('tbody', {}, rows))), note ? el('p.soft.small', {}, note) : null) : null);
+  const all = [
+    section('Means over seeds', 'Mean ± standard deviation of runs whose recipes differ in the seed alone.', ['runs', 'features', 'seeds'], seeds),
+    section('After training', 'All training images, all held-out ones.', ['run', 'features', 'images'], finals),
+    section('While training', 'The last online probe, by some of the images: not to be held against the table above.', ['run', 'stage', 'step', 'images'], online)].filter(Boolean);
+  return all.length ? [el('h2', {}, 'Frozen features'), el('div.stack', {}, all)] : null;
+}
+
+/** `section.key = value` lines that are not alike in all recipes. */
+function differences(runs, names) {
+  const parsed = runs.map((run) => keys(run.recipe));
+  const all = [...new Set(parsed.flatMap((k) => [...k.keys()]))];
+  const differ = all.filter((key) => new Set(parsed.map((k) => k.get(key))).size > 1);
+  const body = differ.length ? el('div.scroll', {}, el('table.data.named', {},
+    el('thead', {}, el('tr', {}, el('th', {}, 'key'), names.map((name) => el('th.text', {}, name)))),
+    el('tbody', {}, differ.map((key) => el('tr', {}, el('td', {}, key), parsed.map((k) => el('td.text', {}, k.get(key) ?? '–'))))))) : el('p.soft', {}, 'The recipes are alike.');
+  return [el('h2', {}, 'What differs in the recipes'), el('section.card', {}, body)];
+}
+
+/** The keys of a resolved recipe, which has one on each line; tables of a list are numbered. */
+function keys(toml) {
+  const found = new Map(), counts = new Map();
+  let section = '';
+  for (const line of toml.split('\n')) {
+    const table = line.match(/^\s*(\[{1,2})([^\]]+)\]/), pair = line.match(/^\s*([\w-]+)\s*=\s*(.*)$/);
+    if (table) {
+      const [, brackets, name] = table;
+      if (brackets === '[[') counts.set(name, (counts.get(name) || 0) + 1);
+      // The number belongs to the list's own name, also before a table in one of its entries.
+      section = [...counts].reduce((text, [listed, n]) => (text === listed || text.startsWith(listed + '.') ? `${listed} ${n}${text.slice(listed.length)}` : text), name);
+    } else if (pair) found.set((section ? section + '.' : '') + pair[1], pair[2]);
+  }
+  return found;
+}
