@@ -9,6 +9,8 @@ if [ ! -x .venv/bin/maturin ]; then
     "${PYTHON:-python3}" -m venv .venv
     .venv/bin/pip install --requirement requirements-test.txt
 fi
+# The last release of W&B whose reader of offline runs is Python.
+[ -d .venv/wandb-reader ] || .venv/bin/pip install --target .venv/wandb-reader wandb==0.19.11
 # Some tests run the program beside the package.
 (cd ../.. && cargo build --release --package saltworks)
 VIRTUAL_ENV="$PWD/.venv" .venv/bin/maturin develop --release

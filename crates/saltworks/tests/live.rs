@@ -210,19 +210,24 @@ fn runs_are_served_and_nothing_else() {
 fn pages_are_told_while_a_run_goes_on() {
     let place = Place::with_classes();
     let server = Server::start(&place, &[]);
-    let mut news = BufReader::new(server.send("GET /events HTTP/1.1\r\nHost: localhost"));
-    let mut next = || {
-        let mut line = String::new();
-        while !line.starts_with("data: ") {
-            line.clear();
-            assert_ne!(news.read_line(&mut line).unwrap(), 0, "the stream ended");
-        }
-        line["data: ".len()..].trim().parse::<u64>().unwrap()
-    };
-    let first = next();
     let mut run =
         place.pretrain("run", &["student.steps=1000000"]).stderr(Stdio::null()).spawn().unwrap();
     let begun = Instant::now();
+    while server.json("/api/runs")["rows"][0]["status"] != "training" {
+        assert!(begun.elapsed() < Duration::from_secs(60), "a run that trains is told");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let mut news = BufReader::new(server.send("GET /events HTTP/1.1\r\nHost: localhost"));
+    let mut line = |begins: &str| {
+        let mut line = String::new();
+        while !line.starts_with(begins) {
+            line.clear();
+            assert_ne!(news.read_line(&mut line).unwrap(), 0, "the stream ended");
+        }
+        line[begins.len()..].trim().to_owned()
+    };
+    let mut next = || line("data: ").parse::<u64>().unwrap();
+    let first = next();
     let mut seen = Vec::new();
     while seen.len() < 3 && begun.elapsed() < Duration::from_secs(60) {
         assert!(next() > first, "numbers grow");
@@ -235,6 +240,7 @@ fn pages_are_told_while_a_run_goes_on() {
     run.kill().unwrap();
     run.wait().unwrap();
     assert!(seen.len() == 3 && seen.is_sorted(), "{seen:?}");
+    line("event: end");
     let begun = Instant::now();
     while server.json("/api/runs")["rows"][0]["status"] != "stopped" {
         assert!(begun.elapsed() < Duration::from_secs(20), "a killed run is told to be stopped");

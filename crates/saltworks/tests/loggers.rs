@@ -31,23 +31,51 @@ fn records(bytes: &[u8]) -> Vec<usize> {
     lengths
 }
 
-/// Runs until the log has `more` lines of steps beyond those it had, then asks it to end; steps of the student.
-fn run_for(place: &Place, more: usize) -> usize {
+/// Runs until the log has `more` lines of steps beyond those it had, then ends it by a signal; steps of the student.
+fn run_for(place: &Place, more: usize, signal: &str) -> usize {
     // The last line may be half written.
     let log = || std::fs::read_to_string(place.path("run/metrics.jsonl")).unwrap_or_default();
     let of_student = |line: &&str| line.contains("\"student\"") && line.contains("grad_norm");
     let steps = || log().lines().filter(of_student).count();
     let before = steps();
-    let mut command = place.pretrain("run", &[&BOTH[..], &["student.steps=100000"]].concat());
+    let often = ["student.steps=100000", "checkpoint.every_steps=50"];
+    let mut command = place.pretrain("run", &[&BOTH[..], &often].concat());
     let mut child = command.stderr(Stdio::null()).spawn().unwrap();
     while steps() < before + more {
         assert!(child.try_wait().unwrap().is_none(), "it goes on");
         std::thread::sleep(Duration::from_millis(50));
     }
-    let ask = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let ask = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
     assert!(ask.success());
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let code = child.wait().unwrap().code();
+    assert_eq!(code, if signal == "-INT" { Some(130) } else { None });
     steps()
+}
+
+/// Steps of the events with training's numbers, in the order of the file.
+fn steps_in(file: &std::path::Path) -> Vec<u64> {
+    let bytes = std::fs::read(file).unwrap();
+    let (mut at, mut steps) = (0, Vec::new());
+    for length in records(&bytes) {
+        let data = &bytes[at + 12..at + 12 + length];
+        at += 16 + length;
+        // Event: wall time (9 bytes), step (a key and a varint), and in the summary the tag "loss" first.
+        let (mut step, mut place) = (0, 10);
+        if data.get(9) == Some(&0x10) {
+            for shift in (0..).step_by(7) {
+                step |= u64::from(data[place] & 0x7F) << shift;
+                place += 1;
+                if data[place - 1] & 0x80 == 0 {
+                    break;
+                }
+            }
+            let tag = data.windows(6).position(|window| window == b"\x0A\x04loss");
+            if tag.is_some_and(|tag| tag < place + 8) {
+                steps.push(step);
+            }
+        }
+    }
+    steps
 }
 
 const BOTH: [&str; 2] = ["log.tensorboard=true", "log.wandb=true"];
@@ -55,27 +83,27 @@ const BOTH: [&str; 2] = ["log.tensorboard=true", "log.wandb=true"];
 #[test]
 fn a_run_that_was_cut_short_leaves_one_log_of_all_its_steps() {
     let place = Place::with_classes();
-    run_for(&place, 20);
-    let made = |name: &str| {
-        let files = files(place.path("run/tensorboard").join(name));
+    run_for(&place, 20, "-INT");
+    let board = |stage: &str| {
+        let files = files(place.path("run/tensorboard").join(stage));
         let [file] = files.as_slice() else { panic!("{files:?}") };
-        records(&std::fs::read(file).unwrap()).len()
+        file.clone()
     };
-    // Version, experiment, session; a probe before the first step and one after each stage, pictures.
-    assert!(made("teacher") >= 3 + 3 + 2 && made("student") > 20, "{}", made("student"));
-    let earlier = files(place.path("run"));
-    let offline = |files: &[PathBuf]| {
-        let of = |file: &&PathBuf| file.extension().is_some_and(|extension| extension == "wandb");
-        files.iter().filter(of).cloned().collect::<Vec<_>>()
+    let offline = || {
+        let all = files(place.path("run")).into_iter();
+        let of = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "wandb");
+        all.filter(of).collect::<Vec<_>>()
     };
-    let before = offline(&earlier);
-    assert_eq!(before.len(), 1);
-    let length = before[0].metadata().unwrap().len();
-    let steps = run_for(&place, 20);
-    assert!(made("student") > steps, "all steps, made by both processes");
-    let after = offline(&files(place.path("run")));
-    assert_eq!(after, before);
-    assert!(after[0].metadata().unwrap().len() > length);
+    let (file, before) = (board("student"), offline());
+    assert_eq!((before.len(), steps_in(&board("teacher"))), (1, vec![1, 2, 3]));
+    // Killed, which leaves steps that are made again; then ended.
+    for signal in ["-KILL", "-KILL", "-INT"] {
+        run_for(&place, 120, signal);
+        assert_eq!((board("student"), offline()), (file.clone(), before.clone()));
+    }
+    let steps = steps_in(&file);
+    let last = place.metrics("run").last().unwrap()["step"].as_u64().unwrap();
+    assert_eq!(steps, (1..=last).collect::<Vec<_>>(), "each step once");
 }
 
 #[test]

@@ -218,7 +218,11 @@ pub(super) fn stage(run: &Path, recipe: &Recipe, name: Option<&str>) -> Result<u
             trained.iter().map(|&place| recipe.stage[place].name.as_str()).collect();
         let wanted = name.map_or("trained stage".to_owned(), |name| format!("stage {name}"));
         let found = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        asked(format!("{} holds no {wanted}; trained: {found}", run.display()))
+        let advice = match names.is_empty() {
+            true => ". A stage's weights are written when it ends, or is stopped by Ctrl-C",
+            false => "",
+        };
+        asked(format!("{} holds no {wanted}; trained: {found}{advice}", run.display()))
     })
 }
 

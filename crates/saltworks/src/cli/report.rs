@@ -2,7 +2,7 @@
 
 use super::pretrain::RECIPE;
 use super::{Failure, asked, expect_parent, ran};
-use crate::report::{RunReader, html, result};
+use crate::report::{RunReader, html, note, result};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -50,5 +50,8 @@ pub(super) fn expect_run(run: &Path) -> Result<(), Failure> {
 
 fn read(run: &Path) -> Result<crate::report::RunData, Failure> {
     expect_run(run)?;
-    RunReader::new(run).read().map_err(|e| ran(format!("cannot read {}: {e}", run.display())))
+    let data = RunReader::new(run).read();
+    let data = data.map_err(|e| ran(format!("cannot read {}: {e}", run.display())))?;
+    data.problems.iter().for_each(|problem| note(&format!("{}: {problem}", run.display())));
+    Ok(data)
 }

@@ -121,6 +121,7 @@ fn frame(
     if let Some(ended) = &run.ended {
         lines.push(clip(&ended.why, columns));
     }
+    lines.extend(run.problems.iter().map(|problem| clip(problem, columns)));
     let Some(stage) = stage else {
         lines.push("no step was made yet".to_owned());
         return Ok(lines);

@@ -110,12 +110,14 @@ pub struct Follow {
     read: u64,
     /// The last of them: where it stands no more, the log was cut and has grown again.
     last: Vec<u8>,
+    /// Lines among them that were none of ours.
+    passed_over: u64,
 }
 
 impl Follow {
     /// Of the log at `path`, which need not be there yet.
     pub fn new(path: &Path) -> Self {
-        Self { path: path.into(), read: 0, last: Vec::new() }
+        Self { path: path.into(), read: 0, last: Vec::new(), passed_over: 0 }
     }
 
     /// Tells each whole line since the last call; lines that are none of ours are passed over. Whether
@@ -127,7 +129,7 @@ impl Follow {
         };
         let mut told = false;
         if !self.is_where_it_was(&mut file)? {
-            (self.read, self.last, told) = (0, Vec::new(), true);
+            (self.read, self.last, self.passed_over, told) = (0, Vec::new(), 0, true);
             on(Told::Anew);
         }
         file.seek(SeekFrom::Start(self.read))?;
@@ -141,12 +143,20 @@ impl Follow {
                 return Ok(told);
             }
             self.read += bytes;
-            if let Some(line) = parse(&text) {
-                on(Told::Line(line));
-                told = true;
+            match parse(&text) {
+                Some(line) => {
+                    on(Told::Line(line));
+                    told = true;
+                }
+                None => self.passed_over += 1,
             }
             std::mem::swap(&mut self.last, &mut text);
         }
+    }
+
+    /// Lines read so far that were none of ours.
+    pub fn passed_over(&self) -> u64 {
+        self.passed_over
     }
 
     fn is_where_it_was(&self, file: &mut File) -> io::Result<bool> {

@@ -39,6 +39,8 @@ pub struct RunData {
     pub table: Vec<ProbeRow>,
     /// When the last line was written.
     pub updated: Option<f64>,
+    /// Files that could not be read or understood, and what is missing for that.
+    pub problems: Vec<String>,
 }
 
 /// A stage as reports show it.
@@ -154,10 +156,13 @@ impl RunReader {
     /// # Errors
     /// A recipe or a log that cannot be read.
     pub fn read(&mut self) -> io::Result<RunData> {
+        let mut problems = Vec::new();
         let text = run_files::recipe_text(&self.folder)?;
-        let recipe = recipe::from_trained_text("recipe.toml", &text).ok();
+        let recipe = recipe::from_trained_text("recipe.toml", &text);
+        let recipe = recipe.map_err(|error| problems.push(format!("{error}"))).ok();
         self.read_log()?;
-        let plan = self.json("plan.json");
+        problems.extend(self.log_problem());
+        let plan = self.json("plan.json", &mut problems);
         self.order(recipe.as_ref(), &plan);
         for stage in &mut self.stages {
             let path = self.folder.join("pictures").join(format!("{}.json", stage.name));
@@ -165,7 +170,7 @@ impl RunReader {
             let changed = fs::metadata(&path).and_then(|file| file.modified()).ok();
             if changed != seen.0 {
                 *seen = match self.with_pictures {
-                    true => (changed, run_files::json(&path)),
+                    true => (changed, run_files::json_or(&path, &mut problems)),
                     false => (changed, version(changed)),
                 };
             }
@@ -173,9 +178,9 @@ impl RunReader {
             stage.series.settle();
             stage.fits = fits(&stage.probes);
         }
-        let state: RunState = self.json("state.json");
-        let mut environment: Environment = self.json("environment.json");
-        environment.command.iter_mut().for_each(|word| *word = redacted(word));
+        let state: RunState = self.json("state.json", &mut problems);
+        let mut environment: Environment = self.json("environment.json", &mut problems);
+        environment.command.iter_mut().for_each(|word| *word = run_files::redacted(word));
         let name = fs::canonicalize(&self.folder).unwrap_or_else(|_| self.folder.clone());
         let updated = self.stages.iter().filter_map(|stage| stage.updated).reduce(f64::max);
         Ok(RunData {
@@ -184,17 +189,29 @@ impl RunReader {
             tags: recipe.map_or_else(Vec::new, |recipe| recipe.tags),
             status: self.status(&state),
             ended: state.ended,
-            recipe: redacted(&text),
+            recipe: run_files::redacted(&text),
             environment,
             plan,
             stages: self.stages.clone(),
-            table: self.json("probes.json"),
+            table: self.json("probes.json", &mut problems),
             updated,
+            problems,
         })
     }
 
-    fn json<T: DeserializeOwned + Default>(&self, name: &str) -> T {
-        run_files::json(&self.folder.join(name))
+    fn json<T: DeserializeOwned + Default>(&self, name: &str, problems: &mut Vec<String>) -> T {
+        run_files::json_or(&self.folder.join(name), problems)
+    }
+
+    /// What is wrong with the log as far as it was read.
+    fn log_problem(&self) -> Option<String> {
+        if !self.folder.join("metrics.jsonl").exists() {
+            return Some("metrics.jsonl is not there: no curve is known".into());
+        }
+        let lines = self.log.passed_over();
+        (lines > 0).then(|| {
+            format!("{lines} lines of metrics.jsonl are left out: none of ours, or damaged")
+        })
     }
 
     fn status(&self, state: &RunState) -> &'static str {
@@ -288,25 +305,6 @@ impl StageData {
 /// Points that a line is drawn through, at least: through fewer a line nearly always fits.
 const LEAST_POINTS: usize = 5;
 
-/// A text whose addresses end before their queries, which may hold keys: a report is handed on.
-fn redacted(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find("://") {
-        let end = |c: char| c.is_whitespace() || "\"'`,;]".contains(c);
-        let address = rest[at..].find(end).map_or(rest.len(), |length| at + length);
-        match rest[at..address].find('?') {
-            Some(query) => {
-                shown += &rest[..at + query];
-                shown += "?...";
-            }
-            None => shown += &rest[..address],
-        }
-        rest = &rest[address..];
-    }
-    shown + rest
-}
-
 /// Lines through each loss and each accuracy, with and without the probe before the first step: that
 /// one tells of a random encoder and not of learning, and lies far from the others.
 fn fits(probes: &[ProbePoint]) -> Vec<LossFit> {
@@ -336,17 +334,4 @@ fn fits(probes: &[ProbePoint]) -> Vec<LossFit> {
 fn version(changed: Option<SystemTime>) -> Value {
     let since = changed.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
     since.map_or(Value::Null, |since| json!({"version": since.as_nanos().to_string()}))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_in_addresses_are_not_shown() {
-        let text = "path = \"https://host/a.tar?key=secret&x=1\"\nother = \"s3://b/c\" # why?";
-        let shown = redacted(text);
-        assert_eq!(shown, "path = \"https://host/a.tar?...\"\nother = \"s3://b/c\" # why?");
-        assert_eq!(redacted("what? no address"), "what? no address");
-    }
 }

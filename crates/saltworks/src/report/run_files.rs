@@ -18,13 +18,60 @@ pub(super) fn recipe_text(run: &Path) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|_| named("it is no UTF-8 text".into()))
 }
 
-/// A run's recipe.
+/// A run's recipe, [`redacted`].
 pub(super) fn recipe(run: &Path) -> io::Result<Recipe> {
-    recipe::from_trained_text("recipe.toml", &recipe_text(run)?).map_err(io::Error::other)
+    let text = redacted(&recipe_text(run)?);
+    recipe::from_trained_text("recipe.toml", &text).map_err(io::Error::other)
 }
 
 /// What a file of JSON holds; nothing where it is not there, is too large, or holds something else.
 pub(super) fn json<T: DeserializeOwned + Default>(path: &Path) -> T {
-    let bytes = read_regular(path, MOST_JSON_BYTES).ok();
-    bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    json_or(path, &mut Vec::new())
+}
+
+/// As [`json`]; what is wrong with a file that is there is added to `problems`.
+pub(super) fn json_or<T: DeserializeOwned + Default>(path: &Path, problems: &mut Vec<String>) -> T {
+    let found = read_regular(path, MOST_JSON_BYTES);
+    let read = match found {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return T::default(),
+        found => found.map_err(|error| error.to_string()),
+    };
+    let read = read.and_then(|bytes| serde_json::from_slice(&bytes).map_err(|e| e.to_string()));
+    read.unwrap_or_else(|problem| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        problems.push(format!("{name} is left out: {problem}"));
+        T::default()
+    })
+}
+
+/// A text whose addresses end before their queries, which may hold keys: reports and logs are handed on.
+pub(super) fn redacted(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let end = |c: char| c.is_whitespace() || "\"'`,;]".contains(c);
+        let address = rest[at..].find(end).map_or(rest.len(), |length| at + length);
+        match rest[at..address].find('?') {
+            Some(query) => {
+                shown += &rest[..at + query];
+                shown += "?...";
+            }
+            None => shown += &rest[..address],
+        }
+        rest = &rest[address..];
+    }
+    shown + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_in_addresses_are_not_shown() {
+        let text = "path = \"https://host/a.tar?key=secret&x=1\"\nother = \"s3://b/c\" # why?";
+        let shown = redacted(text);
+        assert_eq!(shown, "path = \"https://host/a.tar?...\"\nother = \"s3://b/c\" # why?");
+        assert_eq!(redacted("what? no address"), "what? no address");
+    }
 }

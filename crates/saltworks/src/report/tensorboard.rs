@@ -9,7 +9,7 @@ use crate::base64;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Seek as _, SeekFrom, Write as _};
+use std::io::{self, BufReader, BufWriter, Read, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 /// Marks the files that are ours to remove.
@@ -144,44 +144,59 @@ struct Kept {
 }
 
 impl Kept {
-    fn of(file: &[u8]) -> Self {
+    fn of(mut file: impl Read) -> Self {
         let mut kept = Self::default();
-        while let Some(data) = record_at(&file[kept.bytes as usize..]) {
+        while let Some(data) = next_record(&mut file) {
             kept.bytes += data.len() as u64 + 16;
-            let Some(event) = fields(data) else { continue };
-            let step = event.iter().find_map(|field| match field {
-                (2, Field::Integer(step)) => Some(*step),
-                _ => None,
-            });
-            // Event.summary, its first Value, and that one's tag.
-            let within = |message: &[(u32, Field<'_>)], number: u32| match message.first() {
-                Some((found, Field::Bytes(bytes))) if *found == number => Some(bytes.to_vec()),
-                _ => None,
-            };
-            let summary =
-                event.iter().filter(|(number, _)| *number == 5).copied().collect::<Vec<_>>();
-            let value = within(&summary, 5).and_then(|bytes| within(&fields(&bytes)?, 1));
-            let tag = value.and_then(|bytes| within(&fields(&bytes)?, 1)).unwrap_or_default();
-            match tag.as_slice() {
-                b"loss" => kept.lines += 1,
-                tag if tag.starts_with(b"probe/") => kept.lines += 1,
-                tag if tag.starts_with(b"original/") => kept.pictured = step,
-                _ => {}
-            }
+            kept.count(&data);
         }
         kept
     }
+
+    fn count(&mut self, data: &[u8]) {
+        let Some(event) = fields(data) else { return };
+        let step = event.iter().find_map(|field| match field {
+            (2, Field::Integer(step)) => Some(*step),
+            _ => None,
+        });
+        match first_tag(&event).unwrap_or_default() {
+            b"loss" => self.lines += 1,
+            tag if tag.starts_with(b"probe/") => self.lines += 1,
+            tag if tag.starts_with(b"original/") => self.pictured = step,
+            _ => {}
+        }
+    }
 }
 
-/// The data of the record that these bytes begin with, if all of it is there and whole.
-fn record_at(bytes: &[u8]) -> Option<&[u8]> {
-    let (length, rest) = bytes.split_first_chunk::<8>()?;
-    let (sum, rest) = rest.split_first_chunk::<4>()?;
-    let size = usize::try_from(u64::from_le_bytes(*length)).ok()?;
-    let (data, rest) = rest.split_at_checked(size)?;
-    let (data_sum, _) = rest.split_first_chunk::<4>()?;
-    let whole = masked(length).to_le_bytes() == *sum && masked(data).to_le_bytes() == *data_sum;
-    whole.then_some(data)
+/// The tag of an event's first value: Event.summary, the first Summary.Value, its tag.
+fn first_tag<'a>(event: &[(u32, Field<'a>)]) -> Option<&'a [u8]> {
+    let within = |message: &[(u32, Field<'a>)], wanted: u32| {
+        message.iter().find_map(|field| match field {
+            (number, Field::Bytes(bytes)) if *number == wanted => Some(*bytes),
+            _ => None,
+        })
+    };
+    let summary = fields(within(event, 5)?)?;
+    let value = fields(within(&summary, 1)?)?;
+    within(&value, 1)
+}
+
+/// Largest record that is read: pictures are the largest of ours.
+const MOST_RECORD_BYTES: u64 = 64 << 20;
+
+/// The data of the next record, if all of it is there and whole.
+fn next_record(file: &mut impl Read) -> Option<Vec<u8>> {
+    let (mut length, mut sum) = ([0; 8], [0; 4]);
+    file.read_exact(&mut length).ok()?;
+    file.read_exact(&mut sum).ok()?;
+    let size = u64::from_le_bytes(length);
+    if masked(&length).to_le_bytes() != sum || size > MOST_RECORD_BYTES {
+        return None;
+    }
+    let mut data = vec![0; size as usize];
+    file.read_exact(&mut data).ok()?;
+    file.read_exact(&mut sum).ok()?;
+    (masked(&data).to_le_bytes() == sum).then_some(data)
 }
 
 impl Events {
@@ -194,7 +209,7 @@ impl Events {
         if begin == Begin::On
             && let Some(path) = ours(&folder)?.pop()
         {
-            let kept = Kept::of(&fs::read(&path)?);
+            let kept = Kept::of(BufReader::new(File::open(&path)?));
             if kept.bytes > 0 {
                 let file = File::options().write(true).open(path)?;
                 file.set_len(kept.bytes)?;
@@ -464,7 +479,10 @@ mod tests {
         TensorBoard::new(run, &out, Begin::On).update().unwrap();
         let path = ours(&out.join("teacher")).unwrap().remove(0);
         let whole = fs::read(&path).unwrap();
-        assert_eq!(Kept::of(&whole), Kept { bytes: whole.len() as u64, lines: 3, pictured: None });
+        assert_eq!(
+            Kept::of(whole.as_slice()),
+            Kept { bytes: whole.len() as u64, lines: 3, pictured: None }
+        );
         // Killed in the middle of a record, with steps on disk that will be made again.
         for cut in [0, 1, 30] {
             let file = File::options().write(true).open(&path).unwrap();
@@ -474,8 +492,8 @@ mod tests {
             let files = ours(&out.join("teacher")).unwrap();
             assert_eq!(files, std::slice::from_ref(&path), "the same file, cut {cut}");
             let again = fs::read(&path).unwrap();
-            assert_eq!(Kept::of(&again).lines, 5, "cut {cut}");
-            assert_eq!(Kept::of(&again).bytes, again.len() as u64);
+            assert_eq!(Kept::of(again.as_slice()).lines, 5, "cut {cut}");
+            assert_eq!(Kept::of(again.as_slice()).bytes, again.len() as u64);
         }
     }
 

@@ -231,6 +231,13 @@ impl Library {
         known.map(|run| lock(&run.shown).version).max().unwrap_or(0)
     }
 
+    /// Whether one of these runs trains; of all, if none is named.
+    pub(super) fn is_training(&self, ids: &[String]) -> bool {
+        let runs = lock(&self.state).runs.clone();
+        let meant = runs.iter().filter(|(id, _)| ids.is_empty() || ids.contains(id));
+        meant.map(|(_, run)| lock(&run.shown)).any(|shown| shown.row.status == "training")
+    }
+
     fn known(&self, id: &str) -> Option<Arc<Run>> {
         lock(&self.state).runs.get(id).cloned()
     }
@@ -343,7 +350,7 @@ impl Row {
             id,
             tags: data.tags.clone(),
             status: data.status,
-            problem: data.ended.as_ref().map(|ended| ended.why.clone()),
+            problem: data.problems.first().or(data.ended.as_ref().map(|ended| &ended.why)).cloned(),
             share: all.filter(|all| *all > 0).map(|all| made as f64 / all as f64),
             alarms: stages
                 .iter()

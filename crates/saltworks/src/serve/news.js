@@ -25,11 +25,14 @@ function follow(path, refresh) {
     asking = false;
     if (again) { again = false; setTimeout(ask, 1000); }
   };
+  // Where no run trains the server ends the news: they are asked for again now and then.
+  const later = () => { news?.close(); news = null; setTimeout(listen, 10000); };
   const listen = () => {
     if (document.visibilityState === 'hidden') { news?.close(); news = null; return; }
     if (news) return;
     news = new EventSource(path);
     news.onmessage = ask;
+    news.addEventListener('end', later);
     news.onerror = () => problem('The connection was lost; trying again.');
   };
   document.addEventListener('visibilitychange', listen);

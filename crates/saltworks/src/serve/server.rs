@@ -129,7 +129,8 @@ fn answer(mut stream: TcpStream, site: &Site, welcome: bool) -> io::Result<()> {
     }
 }
 
-/// Sends a number whenever something changed, as server-sent events, until the reader has gone.
+/// Sends a number whenever something changed, as server-sent events, until the reader has gone. Where no run
+/// trains it ends after that: browsers open six connections to one server, for all their tabs.
 fn events(stream: &mut TcpStream, site: &Site, ids: &[String]) -> io::Result<()> {
     let start = head("200 OK", "text/event-stream", &[]) + "\r\nretry: 2000\n\n";
     stream.write_all(start.as_bytes())?;
@@ -140,6 +141,9 @@ fn events(stream: &mut TcpStream, site: &Site, ids: &[String]) -> io::Result<()>
         if told != Some(version) {
             stream.write_all(format!("data: {version}\n\n").as_bytes())?;
             (told, sign) = (Some(version), Instant::now());
+            if !site.is_training(ids) {
+                return stream.write_all(b"event: end\ndata: nothing trains\n\n");
+            }
         } else if sign.elapsed() >= SIGN {
             stream.write_all(b": here\n\n")?;
             sign = Instant::now();

@@ -37,6 +37,10 @@ impl Site {
         self.library.version(ids)
     }
 
+    pub(super) fn is_training(&self, ids: &[String]) -> bool {
+        self.library.is_training(ids)
+    }
+
     pub(super) fn answer(&self, request: &Request) -> Answer {
         Answer::Page(match (request.method.as_str(), self.access.verdict(request)) {
             (_, Verdict::Refused(why)) => Response::text("403 Forbidden", why),

@@ -99,7 +99,9 @@ impl<'a> Saver<'a> {
         self.folder.check_place()?;
         self.position.metrics_bytes = self.finish()?;
         self.position.loss = self.loss_sum / self.losses as f64;
-        self.checkpoints.save(self.position.clone(), optimizer).map_err(ran)?;
+        // A folder that goes away in the middle is the reason, not the file that is missing for it.
+        let reason = |error| self.folder.check_place().err().unwrap_or_else(|| ran(error));
+        self.checkpoints.save(self.position.clone(), optimizer).map_err(reason)?;
         (self.loss_sum, self.losses) = (0.0, 0);
         (self.saved, self.saved_step) = (Instant::now(), self.position.step);
         Ok(())

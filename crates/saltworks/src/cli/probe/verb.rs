@@ -51,7 +51,7 @@ pub(in crate::cli) struct Arguments {
     /// Attentive: passes over the training images (default: 20).
     #[arg(long)]
     epochs: Option<usize>,
-    /// Attentive: images of a step (default: 64; of fewer than 1,600 images a twenty-fifth, 8 or more).
+    /// Attentive: images of a step (default: 64; of fewer than 3,840 images a sixtieth, 8 or more).
     #[arg(long)]
     batch: Option<usize>,
     /// Attentive: learning rates of the grid (default: 1e-2,3e-3,1e-3,3e-4).

@@ -263,6 +263,7 @@ function hovering(state) {
     point(state, state.xs[nearest(state.xs, state.f.back(px(event)))], true);
   };
   const leave = () => { state.pinned = false; point(state, null); };
+  state.again = () => { state.y = null; point(state, state.at, true); };
   box.addEventListener('pointermove', (event) => {
     if (state.drag != null && event.pointerType === 'mouse') {
       const [a, b] = [state.drag, px(event)].sort((p, q) => p - q).map((p) => Math.max(state.f.left, Math.min(state.f.right, p)));
@@ -364,6 +365,7 @@ function touching(state) {
     const at = box.getBoundingClientRect();
     showTip(at.left + place.x, at.top + place.y, place.text, state);
   };
+  state.again = () => mark(state.at);
   const near = (event) => {
     const at = box.getBoundingClientRect(), [x, y] = [event.clientX - at.left, event.clientY - at.top];
     let best = -1, least = 26 ** 2;

@@ -49,7 +49,8 @@ function morph(old, fresh) {
   if (old.nodeType === Node.TEXT_NODE) { if (old.data !== fresh.data) old.data = fresh.data; return; }
   if (old.make) { old.spec = fresh.spec; old.show?.(old.spec); return; }
   for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name) && !(name === 'open' && old.nodeName === 'DETAILS')) old.removeAttribute(name);
-  for (const { name, value } of fresh.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  // Styles by their own interface: as an attribute the page's policy forbids them.
+  for (const { name, value } of fresh.attributes) if (name !== 'style' && old.getAttribute(name) !== value) old.setAttribute(name, value);
   if (old.style?.cssText !== fresh.style?.cssText) old.style.cssText = fresh.style.cssText;
   if (old.nodeName === 'INPUT') old.checked = fresh.checked;
   for (const kind of Object.keys(old.handlers || {})) if (!fresh.handlers?.[kind]) old.handlers[kind] = null;
@@ -57,15 +58,18 @@ function morph(old, fresh) {
   morphChildren(old, [...fresh.childNodes]);
 }
 
+/** What a node is found again by among its neighbours. */
+const keyOf = (node) => node.dataset?.key ?? node.dataset?.view;
+
 function morphChildren(parent, fresh) {
-  const keyed = new Map([...parent.childNodes].filter((node) => node.dataset?.key).map((node) => [node.dataset.key, node]));
+  const keyed = new Map([...parent.childNodes].filter(keyOf).map((node) => [keyOf(node), node]));
   fresh.forEach((node, place) => {
-    const known = node.dataset?.key && keyed.get(node.dataset.key);
+    const known = keyOf(node) && keyed.get(keyOf(node));
     const at = parent.childNodes[place];
     if (known && known !== at) parent.insertBefore(known, at || null);
     if (known) morph(known, node);
     else if (!at) parent.append(node);
-    else if (node.dataset?.key || at.dataset?.key) parent.insertBefore(node, at);
+    else if (keyOf(node) || keyOf(at)) parent.insertBefore(node, at);
     else morph(at, node);
   });
   while (parent.childNodes.length > fresh.length) parent.lastChild.remove();
@@ -83,8 +87,9 @@ function show(parent, nodes) {
 
 /** A part of the page; what is wrong with its data is told in its place and takes no other part along. */
 function part(name, build) {
-  try { return build(); } catch (error) {
-    return el('section.card', {}, el('h3', {}, name), el('p.soft', {}, `Its files cannot be shown: ${error.message}.`));
+  const within = (children) => el('section', { 'data-key': name }, children);
+  try { return within(build()); } catch (error) {
+    return within(el('section.card', {}, el('h3', {}, name), el('p.soft', {}, `Its files cannot be shown: ${error.message}.`)));
   }
 }
 
@@ -187,7 +192,12 @@ function showTip(x, y, content, owner) {
 function hideTip(owner) {
   if (tip && (!owner || tip.owner === owner)) { tip.remove(); tip = null; }
 }
-addEventListener('scroll', () => hideTip(), { passive: true });
+// What a key asked for stays with its chart; what a pointer showed is under it no more.
+addEventListener('scroll', () => {
+  const owner = tip?.owner;
+  hideTip();
+  if (owner && owner.box === document.activeElement) owner.again();
+}, { passive: true });
 
 /** Says something to those who hear pages. */
 function say(text) {

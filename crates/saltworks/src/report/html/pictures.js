@@ -42,7 +42,7 @@ function canvas(name, size, spec, paint, more = {}) {
 /** Which patches are seen and which are predicted, over the image. */
 function maskPicture(p, i) {
   const [gh, gw] = p.grid, unit = 8;
-  return canvas('mask', [gw * unit, gh * unit], { png: p.images[i].png, key: p.masks[i], label: 'mask' }, (c, image, spec) => {
+  return canvas('mask ' + i, [gw * unit, gh * unit], { png: p.images[i].png, key: p.masks[i], label: 'mask' }, (c, image, spec) => {
     const orange = getComputedStyle(document.documentElement).getPropertyValue('--c1');
     c.imageSmoothingEnabled = false;
     c.globalAlpha = 1;
@@ -146,7 +146,7 @@ function attentionPicture(p, i, head) {
       say(`patch in row ${Math.floor(query / gw) + 1}, column ${(query % gw) + 1} asks`);
     });
   };
-  const picture = canvas('attention', size, { png: p.images[i].png, key: [p.step, head, i], label: words, p, head }, paint, { setup });
+  const picture = canvas('attention ' + i, size, { png: p.images[i].png, key: [p.step, head, i], label: words, p, head }, paint, { setup });
   return el('figure.figure.attends', {}, picture, el('figcaption', {}, labelOf(p, p.images[i].label)));
 }
 

@@ -88,7 +88,7 @@ function header(run) {
     state.live ? el('a.brand', { href: '/' }, '‹ all runs') : el('span.brand', {}, 'saltworks'),
     el('h1', {}, run.name), statusPill(silent ? 'silent' : run.status), run.tags.map((t) => el('span.tag', {}, t)), themeButton()),
   el('div.wide', {}, el('div.progress', { role: 'img', 'aria-label': `progress: ${facts[0] || run.status}` }, bars),
-    el('p.soft.small', { style: 'margin:2px 0 0' }, facts.join(' · ')), ended ? el('p.small.ended', {}, ended) : null));
+    el('p.soft.small', { style: 'margin:2px 0 0' }, facts.join(' · ')), list(run.problems).map((text) => el('p.small.ended', {}, text)), ended ? el('p.small.ended', {}, ended) : null));
 }
 
 const statusPill = (status) => el(`span.pill.${status}`, {}, el('i'), status);

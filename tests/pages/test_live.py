@@ -1,0 +1,123 @@
+"""The pages of `saltworks serve`, while a run trains."""
+
+import shutil
+import subprocess
+import time
+
+import pytest
+from conftest import PROGRAM, Run
+
+
+@pytest.fixture
+def training(trained, tmp_path):
+    """A run that goes on for as long as a test looks at it."""
+    folder = tmp_path / "served" / "live"
+    sets = ["teacher.steps=30", "student.steps=1000000", "probe.every_steps=200", "probe.images=100"]
+    sets = [word for one in sets for word in ("--set", one)]
+    command = [PROGRAM, "pretrain", "--out", folder, *sets]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    log, until = folder / "metrics.jsonl", time.time() + 120
+    while not (log.exists() and '"student"' in log.read_text()):
+        assert process.poll() is None and time.time() < until
+        time.sleep(0.2)
+    yield folder, process
+    process.kill()
+    process.wait()
+
+
+def step_shown(seen):
+    return int("".join(c for c in seen.text("header").split("step ")[1].split(" of")[0] if c.isdigit()))
+
+
+def waits_for_news(seen, before):
+    seen.page.wait_for_function(
+        "(before) => Number(document.querySelector('header').innerText.split('step ')[1].split(' of')[0].replace(/\\D/g, '')) > before",
+        arg=before, timeout=20000,
+    )
+
+
+def test_news_take_neither_focus_nor_pointer_away(look, training, serve):
+    folder, _ = training
+    seen = look(serve(folder.parent) + "run?id=live")
+    seen.page.wait_for_selector(".plot svg")
+    chart = seen.chart("Learning rate")
+    chart.locator("svg").wait_for()
+    chart.focus()
+    seen.page.keyboard.press("ArrowLeft")
+    before = step_shown(seen)
+    waits_for_news(seen, before)
+    focused = "document.activeElement.closest('[data-view]')?.dataset.view"
+    assert seen.page.evaluate(focused).endswith("Learning rate")
+    assert seen.page.locator(".tip").count() == 1
+    button = seen.page.locator('button:has-text("log")')
+    button.focus()
+    seen.page.keyboard.press("Enter")
+    waits_for_news(seen, step_shown(seen))
+    assert seen.page.evaluate("document.activeElement.innerText") == "log"
+    assert "before its first step" in seen.text(".verdict") or "After step" in seen.text(".verdict")
+
+
+def test_a_slow_click_opens_a_run(look, training, serve):
+    folder, _ = training
+    seen = look(serve(folder.parent))
+    link = seen.page.locator('a:has-text("live")')
+    box = link.bounding_box()
+    seen.page.mouse.move(box["x"] + 5, box["y"] + 5)
+    seen.page.mouse.down()
+    seen.page.wait_for_timeout(2500)
+    seen.page.mouse.up()
+    seen.page.wait_for_url("**/run?id=live", timeout=5000)
+
+
+def test_a_killed_run_is_told_and_its_age_goes_on(look, training, serve):
+    folder, process = training
+    seen = look(serve(folder.parent))
+    assert "training" in seen.text("table")
+    process.kill()
+    process.wait()
+    seen.page.wait_for_selector(".pill.stopped", timeout=15000)
+    cell = seen.page.locator("td.is-updated")
+    before = cell.inner_text()
+    seen.page.wait_for_timeout(12000)
+    assert cell.inner_text() != before
+
+
+def test_any_number_of_tabs_are_answered(look, trained, serve):
+    address = serve(trained.parent)
+    first = look(address)
+    pages = [first]
+    for _ in range(8):
+        page = first.page.context.new_page()
+        page.goto(address + "run?id=trained", timeout=10000)
+        page.wait_for_selector(".plot svg", timeout=10000)
+        pages.append(page)
+
+
+def test_the_table_sorts_filters_and_has_columns_of_recipes(look, trained, serve, tmp_path):
+    for lr in ["0.001", "0.002"]:
+        copy = Run(shutil.copytree(trained, tmp_path / "served" / f"lr-{lr}"))
+        copy.tagged("sweep")
+        recipe = (copy.folder / "recipe.toml").read_text()
+        copy.write("recipe.toml", recipe.replace("seed = 0", f"seed = {lr[-1]}", 1))
+    seen = look(serve(tmp_path / "served"))
+    assert seen.page.locator("tbody tr").count() == 2
+    seen.page.click('button:has-text("#sweep")')
+    assert seen.page.locator("tbody tr").count() == 2
+    seen.page.click("summary:has-text('columns')")
+    seen.page.locator('label:has-text("seed") input').check()
+    assert "seed" in seen.text("thead")
+    seen.page.click('thead button:has-text("seed")')
+    first = seen.page.locator("tbody tr").first.inner_text()
+    seen.page.click('thead button:has-text("seed")')
+    assert seen.page.locator("tbody tr").first.inner_text() != first
+    seen.page.fill('input[type="search"]', "0.002")
+    assert seen.page.locator("tbody tr").count() == 1
+    assert seen.page.input_value('input[type="search"]') == "0.002"
+
+
+def test_a_comparison_outlives_a_run_that_goes(look, trained, serve, tmp_path):
+    for name in ["one", "two"]:
+        shutil.copytree(trained, tmp_path / "served" / name)
+    seen = look(serve(tmp_path / "served") + "run?id=one&id=two&id=nope", fine=False)
+    seen.page.wait_for_selector(".plot svg")
+    assert "2 runs compared" in seen.text("h1") and "nope" in seen.text(".alarm")

@@ -1,0 +1,327 @@
+"""report.html: what it says of runs that go well, go wrong, or were tampered with."""
+
+import json
+import shutil
+
+import pytest
+from conftest import saltworks
+
+STUDENT = "student"
+
+
+def percent(share):
+    return f"{100 * share:.1f}\u202f%"
+
+
+@pytest.mark.parametrize("width,dark", [(1400, False), (1400, True), (390, False), (390, True)])
+def test_a_report_is_one_file_with_all_its_parts(look, run, width, dark):
+    seen = look(run.report(), width, dark)
+    seen.page.wait_for_timeout(500)
+    assert len(seen.asked) == 1 or all(url.startswith(("data:", "blob:")) for url in seen.asked[1:])
+    assert seen.page.locator("main").count() == 1
+    assert seen.page.locator(".plot svg.chart").count() >= 9
+    for words in ["Accuracy of frozen features", "Attention of the last block", "Nearest training images", "Recipe"]:
+        assert words in seen.text(), words
+    pictures = "[...document.images].every((image) => image.complete && image.naturalWidth > 0 && image.alt)"
+    assert seen.page.evaluate(pictures)
+
+
+def test_the_first_sentence_is_of_the_table(look, run):
+    rows = {row["features"]: row for row in run.json("probes.json")}
+    said = look(run.report()).text(".verdict")
+    for key in ["knn_mean", "linear_mean"]:
+        assert percent(rows[STUDENT][key]) in said
+    raw, student = rows["raw pixels"], rows[STUDENT]
+    assert ("Raw pixels do better still" in said) == any(raw[k] > student[k] for k in ["knn_mean", "linear_mean"])
+    assert "1\u202f000 held-out images" in said
+
+
+def test_while_it_trains_online_probes_are_held_against_online_probes(look, run):
+    run.unfinished()
+    probes = [line["probe"] for line in run.log() if line["stage"] == STUDENT and "probe" in line]
+    first, last = probes[0]["knn_mean"], probes[-1]["knn_mean"]
+    seen = look(run.report())
+    said = seen.text(".verdict")
+    assert percent(last) in said and "online, on 200 held-out images" in said
+    assert "a random encoder" not in said, "that one is of all images"
+    n = 200
+    apart = 1.96 * ((first * (1 - first) + last * (1 - last)) / n) ** 0.5
+    if abs(last - first) > apart:
+        word = "more" if last > first else "less"
+        assert f"{abs(100 * (last - first)):.1f} points {word} than before its first step" in said
+    else:
+        assert f"cannot be told from before its first step ({percent(first)})" in said
+    assert "online, 200 images" in seen.text(".tiles")
+
+
+def with_probes(run, pairs):
+    """The student's probes become these losses and accuracies."""
+    lines, pairs = [], iter(pairs)
+    for line in run.log():
+        if line["stage"] == STUDENT and "probe" in line and line["step"] > 0:
+            pair = next(pairs, None)
+            if pair is None:
+                continue
+            line["probe"]["loss"], line["probe"]["knn_mean"] = pair
+        lines.append(line)
+    run.write_log(lines)
+
+
+def test_a_loss_that_rises_with_accuracy_is_not_praised(look, run):
+    with_probes(run, [(0.1 * i, 0.1 * i) for i in range(1, 8)])
+    seen = look(run.report())
+    assert "loss misleads" in seen.text(".verdict")
+    assert "wrong way" in seen.text()
+
+
+def test_few_probes_draw_no_line(look, run):
+    with_probes(run, [(0.5, 0.3), (0.4, 0.4), (0.3, 0.5), (0.2, 0.6)])
+    seen = look(run.report())
+    assert "R²" not in seen.text(".verdict")
+    assert "4 probes: a line is drawn through 5 or more" in seen.text()
+
+
+def test_nothing_is_called_held_out_that_trains(look, run):
+    lines = run.log()
+    for line in lines:
+        if "probe" in line:
+            kept = {key: value for key, value in line["probe"].items() if not key.startswith(("knn", "linear"))}
+            line["probe"] = {**kept, "held_out": False}
+    run.write_log(lines)
+    run.write("probes.json", [])
+    for stage in ["teacher", STUDENT]:
+        run.write(f"pictures/{stage}.json", {**run.json(f"pictures/{stage}.json"), "held_out": False})
+    text = look(run.report()).text("main").split("Recipe")[0]
+    assert "Nothing is held out" in text and "fixed training images" in text
+    assert "held-out" not in text.lower(), [line for line in text.splitlines() if "held-out" in line.lower()]
+
+
+@pytest.mark.parametrize(
+    "name,value",
+    [
+        ("environment.json", {"command": "x", "threads": "two"}),
+        ("plan.json", {"stages": {"a": 1}}),
+        ("plan.json", {"stages": [None]}),
+        ("probes.json", {"rows": 5}),
+        ("state.json", "[1, 2"),
+        ("pictures/student.json", {"step": 1, "images": 5}),
+        ("pictures/student.json", {"step": 1, "images": [{"png": "x"}], "grid": [2, 2], "size": [4, 4], "masks": 7}),
+        ("recipe.toml", "this is no recipe"),
+    ],
+)
+def test_a_damaged_file_takes_no_other_part_along(look, run, name, value):
+    run.write(name, value)
+    seen = look(run.report(), fine=False)
+    seen.page.wait_for_timeout(300)
+    assert not [error for error in seen.errors if "ERR_INVALID_URL" not in error], seen.errors
+    for words in ["Curves of the student", "Accuracy of frozen features", "Recipe"]:
+        assert words in seen.text(), words
+    assert seen.page.locator(".plot svg.chart").count() >= 8
+    # What is missing is said, in its place or above.
+    if not name.startswith("pictures"):
+        assert name in seen.text("header")
+
+
+def test_attention_of_absurd_sizes_hangs_nothing(look, run):
+    pictures = run.json("pictures/student.json")
+    pictures["attention"]["heads"] = 1e9
+    run.write("pictures/student.json", pictures)
+    assert "Attention of the last block" in look(run.report()).text()
+
+
+def test_texts_of_a_run_are_texts(look, run):
+    evil = "</script><img src=x onerror=window.broken=1>"
+    pictures = run.json("pictures/student.json")
+    pictures["classes"] = [evil] * 10
+    run.write("pictures/student.json", pictures)
+    lines = run.log()
+    lines.append({"stage": STUDENT, "step": 120, "alarm": evil, "text": f"{evil}\u2028<!--"})
+    run.write_log(lines)
+    run.tagged(evil)
+    seen = look(run.report())
+    assert seen.page.evaluate("window.broken") is None
+    assert seen.page.locator("img[src=x]").count() == 0
+    assert evil in seen.text(".alarm") and evil in seen.text(".tag")
+
+
+def test_alarms_that_are_over_do_not_shout(look, run):
+    lines, probes = run.log(), 0
+    for place, line in enumerate(lines):
+        if line["stage"] == STUDENT and "probe" in line:
+            probes += 1
+            if probes == 3:
+                lines.insert(place + 1, {"stage": STUDENT, "step": line["step"], "alarm": "flat", "text": "no gain"})
+                break
+    run.write_log(lines)
+    seen = look(run.report())
+    assert seen.page.locator(".alarm").count() == 0
+    assert "1 alarm that is over" in seen.text()
+
+
+def test_a_file_of_a_run_that_fell_silent_says_so(look, run):
+    page = run.report()
+    text = page.read_text()
+    old = json.dumps(run.log()[-1]["unix_seconds"])
+    assert old in text and '"status":"finished"' in text
+    page.write_text(text.replace('"status":"finished"', '"status":"training"').replace(old, "1700000000.5"))
+    seen = look(page)
+    assert "No word since" in seen.text("header") and "left" not in seen.text("header").split("No word")[0]
+    assert seen.page.locator(".pill.silent").count() == 1
+
+
+def test_one_step_is_a_point(look, run):
+    run.write_log([line for line in run.log() if line["step"] <= 1 and line["stage"] == "teacher" and "probe" not in line])
+    seen = look(run.report())
+    assert seen.chart("Learning rate").locator("circle").count() == 1
+
+
+def test_zeros_are_not_drawn_on_a_logarithmic_axis(look, run):
+    lines = run.log()
+    for line in lines:
+        if "loss" in line and line["step"] % 3 == 0:
+            line["loss"] = 0.0
+    run.write_log(lines)
+    seen = look(run.report())
+    seen.page.click('button:has-text("log")')
+    assert "are not on a logarithmic axis" in seen.text()
+    line = seen.chart("Loss").locator("polyline").first.get_attribute("points")
+    assert all(0 <= float(point.split(",")[1]) <= 250 for point in line.split())
+
+
+def test_ticks_of_a_plateau_differ(look, run):
+    lines = run.log()
+    for place, line in enumerate(lines):
+        if "loss" in line:
+            line["loss"] = 0.12345 + 1e-6 * (place % 10)
+        elif "probe" in line:
+            line["probe"]["loss"] = 0.12345
+    run.write_log(lines)
+    seen = look(run.report())
+    texts = seen.chart("Loss").locator("text[text-anchor=end]").all_text_contents()[:-1]
+    assert len(texts) >= 3 and len(set(texts)) == len(texts), texts
+
+
+def points_of(seen, title):
+    return seen.chart(title).locator("polyline").first.get_attribute("points")
+
+
+def test_values_by_pointer_in_every_linked_chart(look, run):
+    seen = look(run.report())
+    box = seen.chart("Loss").bounding_box()
+    seen.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 80)
+    assert "step" in seen.text(".tip") and "training" in seen.text(".tip")
+    shown = seen.page.locator('.plot line.cross[visibility="visible"]').count()
+    assert shown >= 6, "the same step in the others"
+    seen.page.mouse.move(box["x"] - 30, box["y"] - 60)
+    assert seen.page.locator(".tip").count() == 0
+
+
+def test_values_by_touch_until_the_next_tap_elsewhere(look, run):
+    seen = look(run.report(), 390, has_touch=True, is_mobile=True)
+    for title in ["Loss", "Held-out loss"]:
+        chart = seen.page.locator(f'[data-view*="{title}"] .plot').first
+        chart.scroll_into_view_if_needed()
+        seen.page.wait_for_timeout(200)
+        box = chart.bounding_box()
+        seen.page.touchscreen.tap(box["x"] + box["width"] * 0.6, box["y"] + 60)
+        if title == "Loss":
+            assert "step" in seen.text(".tip")
+    seen.page.locator("h1").tap()
+    assert seen.page.locator(".tip").count() == 0
+
+
+def test_values_by_keys_are_said(look, run):
+    seen = look(run.report())
+    seen.chart("Loss").focus()
+    seen.page.keyboard.press("ArrowLeft")
+    seen.page.keyboard.press("ArrowLeft")
+    assert "training" in seen.text("#live") and seen.page.locator(".tip").count() == 1
+    scatter = seen.page.locator('[data-view*="Held-out loss"] .plot')
+    scatter.focus()
+    seen.page.keyboard.press("ArrowRight")
+    assert "loss" in seen.text("#live")
+    seen.page.keyboard.press("Escape")
+    assert seen.page.locator(".tip").count() == 0
+
+
+def test_a_drag_zooms_all_curves_and_one_button_undoes_it(look, run):
+    seen = look(run.report())
+    before, other = points_of(seen, "Loss"), points_of(seen, "Learning rate")
+    box = seen.chart("Loss").bounding_box()
+    seen.page.mouse.move(box["x"] + 200, box["y"] + 80)
+    seen.page.mouse.down()
+    seen.page.mouse.move(box["x"] + 350, box["y"] + 80, steps=4)
+    seen.page.mouse.up()
+    assert points_of(seen, "Loss") != before and points_of(seen, "Learning rate") != other
+    seen.page.locator('button:has-text("whole")').first.click()
+    assert points_of(seen, "Loss") == before
+
+
+def test_smoothing_axis_and_legend(look, run):
+    seen = look(run.report())
+    lines = seen.chart("Loss").locator("polyline")
+    count = lines.count()
+    seen.page.locator('input[type="range"]').fill("0.9")
+    assert lines.count() == count + 1, "the rough line stays, faint"
+    seen.page.click('button:has-text("images")')
+    assert "images" in seen.chart("Loss").locator("svg").text_content()
+    seen.page.click('button:has-text("time")')
+    assert "minutes" in seen.chart("Loss").locator("svg").text_content()
+    key = seen.page.locator('[data-view$="Accuracy of frozen features"] button.key').first
+    before = seen.chart("Accuracy of frozen features").locator("polyline").count()
+    key.click()
+    assert seen.chart("Accuracy of frozen features").locator("polyline").count() == before - 1
+    assert key.get_attribute("aria-pressed") == "false"
+
+
+def test_values_can_be_taken_along(look, run):
+    seen = look(run.report())
+    with seen.page.expect_download() as started:
+        seen.page.locator('[data-view$="Accuracy of frozen features"] button:has-text("csv")').click()
+    text = started.value.path().read_text().splitlines()
+    probes = [line for line in run.log() if line["stage"] == STUDENT and "probe" in line]
+    assert text[0].startswith('"step","kNN, mean token"') and len(text) == len(probes) + 1
+    last = text[-1].split(",")
+    assert (int(last[0]), float(last[1])) == (120, probes[-1]["probe"]["knn_mean"])
+
+
+def test_many_runs_are_told_apart_and_seeds_are_one(look, run, tmp_path):
+    runs = []
+    for seed in range(9):
+        copy = tmp_path / f"abl-{seed // 3}-seed{seed % 3}"
+        shutil.copytree(run.folder, copy)
+        recipe = (copy / "recipe.toml").read_text().replace("seed = 0", f"seed = {seed % 3}", 1)
+        sources = f'[[data.source]]\npath = "a"\nweight = 1.0\n\n[[data.source]]\npath = "b{seed // 3}"\nweight = 1.0\n'
+        (copy / "recipe.toml").write_text(recipe + "\n" + sources)
+        runs.append(copy)
+    page = tmp_path / "all.html"
+    saltworks("report", *runs, "--out", page)
+    seen = look(page)
+    assert "9 runs compared" in seen.text("h1")
+    text = seen.text()
+    assert "abl-0, 3 seeds" in text and "±" in text, "means over seeds"
+    assert "data.source 2.path" in text and '"b1"' in text, "what differs in the recipes"
+    seen.page.click('button:has-text("seeds as one")')
+    lines = seen.chart("Accuracy: kNN, mean token").locator("polyline").all()
+    looks = {(line.get_attribute("stroke"), line.get_attribute("stroke-dasharray")) for line in lines}
+    assert len(lines) == 9 and len(looks) == 9, "no two alike"
+
+
+def test_runs_of_one_name_have_names_of_their_own(look, run, tmp_path):
+    for parent in ["a", "b"]:
+        shutil.copytree(run.folder, tmp_path / parent / "seed0")
+    page = tmp_path / "two.html"
+    saltworks("report", tmp_path / "a/seed0", tmp_path / "b/seed0", "--out", page)
+    text = look(page).text()
+    assert "a/seed0" in text and "b/seed0" in text
+
+
+def test_more_runs_than_anybody_looks_at(look, run, tmp_path):
+    runs = [shutil.copytree(run.folder, tmp_path / f"r{i}", ignore=shutil.ignore_patterns("*.safetensors")) for i in range(150)]
+    page = tmp_path / "many.html"
+    saltworks("report", *runs, "--out", page)
+    seen = look(page)
+    assert "150 runs compared" in seen.text("h1")
+    box = seen.chart("Training loss").bounding_box()
+    seen.page.mouse.move(box["x"] + 300, box["y"] + 80)
+    assert seen.page.locator(".tip").bounding_box()["height"] < 700
