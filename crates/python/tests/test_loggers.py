@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import zlib
@@ -49,7 +50,7 @@ def test_tensorboard_reads_every_number(run, stage):
             assert point.wall_time == line["unix_seconds"]
     probes = [line for line in lines(run, stage) if "probe" in line]
     assert len(probes) >= 3
-    numbers = [name for name, value in probes[0]["probe"].items() if isinstance(value, (int, float))]
+    numbers = [name for name, value in probes[0]["probe"].items() if type(value) in (int, float)]
     assert {"knn_mean", "linear_mean", "rank_me", "lidar", "feature_std", "loss"} <= set(numbers)
     for name in numbers:
         points = found.Scalars(f"probe/{name}")
@@ -181,6 +182,42 @@ def test_wandb_reads_every_number(run):
                 assert histogram["values"] == line["probe"]["histograms"]["features"]["counts"]
     summary = {item.key: json.loads(item.value_json) for item in found[-2].summary.update}
     assert summary["student/loss"] == near(lines(run, "student")[-2]["loss"]) and summary["_step"] == 15
+
+
+def test_a_run_that_was_cut_short_is_not_written_as_ended(tmp_path, run):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("wandb", "tensorboard"))
+    state = json.loads((copy / "state.json").read_text())
+    assert [done["stage"] for done in state["done"]] == ["teacher", "student"]
+    (copy / "state.json").write_text(json.dumps(state | {"finished": False, "done": state["done"][:1]}))
+    for program in ["wandb", "tensorboard"]:
+        subprocess.run([BINARY, "log", copy, "--to", program], check=True, capture_output=True)
+    assert "exit" not in {record.WhichOneof("record_type") for record in records(copy)}
+    ended = ["_hparams_/session_end_info" in events(copy, stage).PluginTagToContent("hparams")
+             for stage in ["teacher", "student"]]
+    assert ended == [True, False]
+
+
+def test_tensorboard_forgets_what_the_log_does_not_have(tmp_path, run):
+    """A process killed between checkpoints leaves probes that the next one makes after other steps."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("wandb", "checkpoints"))
+    found = lines(copy, "student")
+    end = [line for line in found if line["step"] > 4]
+    moved = [line | {"step": 6} if "probe" in line and line["step"] == 8 else line for line in end]
+    kept = [line for line in found if line["step"] <= 4] + sorted(moved, key=lambda line: line["step"])
+    other = lines(copy, "teacher")
+    text = "".join(json.dumps(line) + "\n" for line in other + kept)
+    (copy / "metrics.jsonl").write_text(text)
+    state = json.loads((copy / "state.json").read_text())
+    (copy / "state.json").write_text(json.dumps(state | {"finished": False, "done": []}))
+    # As the next process begins: it goes on with the files that are there.
+    subprocess.run([BINARY, "pretrain", "--resume", "--out", copy], check=True, capture_output=True)
+    after = lines(copy, "student")
+    points = events(copy, "student").Scalars("probe/knn_mean")
+    assert [point.step for point in points] == [line["step"] for line in after if "probe" in line]
+    steps = events(copy, "student").Scalars("loss")
+    assert [point.step for point in steps] == [line["step"] for line in after if "loss" in line]
 
 
 def test_wandb_reads_name_tags_and_settings(run):

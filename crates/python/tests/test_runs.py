@@ -167,6 +167,8 @@ def test_what_a_callback_raises_ends_the_run_which_can_go_on(tmp_path):
 
 
 def test_ctrl_c_ends_a_run_after_a_checkpoint(tmp_path):
+    # Ignored where a shell started these tests in the background.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     long = {**TINY, "stage": [{**TINY["stage"][0], "steps": 1_000_000}]}
     # As a terminal does, to this process, while it waits for a step.
     interrupt = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
@@ -175,8 +177,11 @@ def test_ctrl_c_ends_a_run_after_a_checkpoint(tmp_path):
         if step["step"] == 3:
             interrupt.start()
 
-    with pytest.raises(KeyboardInterrupt):
-        saltworks.pretrain(long, out=tmp_path / "run", callback=callback)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            saltworks.pretrain(long, out=tmp_path / "run", callback=callback)
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert list((tmp_path / "run" / "checkpoints").iterdir())
 
 

@@ -80,12 +80,16 @@ fn a_step_that_is_not_finite_is_kept_and_replayed() {
     let output = place.pretrain("run", &["teacher.lr=900", "teacher.steps=400"]).output().unwrap();
     let notes = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{notes}");
+    let told = notes.lines().find(|line| line.contains("not applied")).unwrap_or(&notes);
+    assert!(told.len() < 500, "no list of the whole batch: {told}");
     let (_, rest) = notes.split_once("`saltworks replay ").unwrap_or_else(|| panic!("{notes}"));
     let folder = rest.split_once('`').unwrap().0;
     let replay = saltworks().arg("replay").arg(folder).output().unwrap();
     assert!(replay.status.success(), "{}", stderr(&replay));
     let told = String::from_utf8(replay.stdout).unwrap();
-    for words in ["of stage teacher: ", "first: ", "samples are finite alone"] {
+    for words in
+        ["of stage teacher: ", "first: ", "samples are finite alone", "It is not a few bad images"]
+    {
         assert!(told.contains(words), "{words:?} is not in:\n{told}");
     }
     assert_refused(saltworks().args(["replay", "no/such"]), &["no/such/step.json"]);

@@ -107,6 +107,28 @@ fn a_run_that_was_cut_short_leaves_one_log_of_all_its_steps() {
 }
 
 #[test]
+fn what_cannot_be_written_keeps_no_other_log_from_being() {
+    let place = Place::with_classes();
+    let long = [&BOTH[..], &["student.steps=100000"]].concat();
+    let child = place.pretrain("run", &long).stderr(Stdio::piped()).spawn().unwrap();
+    let page = place.path("run/report.html");
+    while !place.path("run/teacher/encoder.safetensors").exists() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // Before the first report, and where there is one already.
+    let _ = std::fs::remove_file(&page);
+    std::fs::create_dir(&page).unwrap();
+    let ask = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(ask.success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    let notes = stderr(&output);
+    assert!(notes.contains("report.html: ") && !notes.contains("report: "), "{notes}");
+    assert!(!files(place.path("run/tensorboard")).is_empty());
+    assert!(!files(place.path("run/wandb")).is_empty());
+}
+
+#[test]
 fn a_run_is_written_afterwards_and_gone_when_it_is_replaced() {
     let place = Place::with_classes();
     place.trained("run", &[]);

@@ -55,7 +55,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 /// Refuses what is no run, and what would meet files of another.
 fn check(run: &Path, arguments: &Arguments) -> Result<(), Failure> {
     expect_run(run)?;
-    if arguments.out.is_none() && !is_whole(run) {
+    if arguments.out.is_none() && RunReader::new(run).is_training() {
         return Err(asked(format!(
             "{} is training, and may write these files itself. Choose another folder with --out",
             run.display()
@@ -75,11 +75,6 @@ fn name(run: &Path) -> OsString {
     real.file_name().unwrap_or_default().to_owned()
 }
 
-/// Whether a process goes on writing the run's log.
-fn is_whole(run: &Path) -> bool {
-    !RunReader::new(run).is_training()
-}
-
 fn tensorboard(run: &Path, arguments: &Arguments) -> io::Result<PathBuf> {
     let out = match (&arguments.out, arguments.runs.len()) {
         (None, _) => run.join(TENSORBOARD),
@@ -87,11 +82,7 @@ fn tensorboard(run: &Path, arguments: &Arguments) -> io::Result<PathBuf> {
         (Some(out), _) => out.join(name(run)),
     };
     let mut board = TensorBoard::new(run, &out, Begin::Anew);
-    if is_whole(run) {
-        board.finish()?
-    } else {
-        board.update()?
-    }
+    board.finish()?;
     if board.is_empty() {
         return Err(io::Error::other("it made no step yet"));
     }
@@ -100,6 +91,6 @@ fn tensorboard(run: &Path, arguments: &Arguments) -> io::Result<PathBuf> {
 
 fn wandb(run: &Path, arguments: &Arguments) -> io::Result<PathBuf> {
     let out = arguments.out.clone().unwrap_or_else(|| run.join(WANDB));
-    let folder = Wandb::new(run, &out).finish(is_whole(run))?;
+    let folder = Wandb::new(run, &out).finish(RunReader::new(run).is_finished())?;
     folder.ok_or_else(|| io::Error::other("it made no step yet"))
 }

@@ -1,6 +1,6 @@
 //! `saltworks plan`: what a recipe will cost, before it runs.
 
-use super::pretrain::online::Online;
+use super::pretrain::online::{MOST_PROBES, Online};
 use super::pretrain::plan::{COUNTED, PAPER, Planned, as_file, parts, plan};
 use super::setup::{self, Images};
 use super::{Failure, asked, loading, ran, use_threads};
@@ -67,13 +67,14 @@ struct Timed {
 }
 
 impl Timed {
-    /// Time of a stage's online probes: before its first step and after its last, and between them as many as
-    /// their share allows; none are counted that a given interval adds.
+    /// Time of a stage's online probes: before its first step, after its last, and those between them.
     fn probes_seconds(&self, recipe: &Recipe, steps: u64) -> f64 {
-        let training = self.seconds_per_step * steps as f64;
         let between = match recipe.probe.every_steps {
-            Some(every) => (steps / every.max(1)) as f64 * self.probe_seconds,
-            None => recipe.probe.share * training,
+            Some(every) => (steps.saturating_sub(1) / every.max(1)) as f64 * self.probe_seconds,
+            None => {
+                let share = recipe.probe.share * self.seconds_per_step * steps as f64;
+                share.min((MOST_PROBES - 1) as f64 * self.probe_seconds)
+            }
         };
         2.0 * self.probe_seconds + between
     }
@@ -232,7 +233,8 @@ fn show(recipe: &Recipe, images: &Images, planned: &[Planned<'_>], timed: &[Time
         let features: f64 = timed.iter().map(|timed| timed.feature_seconds * probed as f64).sum();
         result(&format!(
             "time: about {}: {} of training, {} of online probes, and the features of all {probed} images \
-             after each stage {}; fitting probes to those comes on top",
+             after each stage {}. Features of raw pixels and of an untrained encoder, and fitting probes to all \
+             of them, come on top: not timed, and much of a short run",
             text(training + online + features),
             text(training),
             text(online),
@@ -282,7 +284,8 @@ fn show_stage(planned: &Planned<'_>) {
         _ => "MAE".to_owned(),
     };
     let (steps, batch, images) = (planned.schedule.steps, stage.batch, planned.images());
-    result(&format!("{} ({what}): {steps} steps of {batch}, {images} images", stage.name));
+    let steps_of = if steps == 1 { "step" } else { "steps" };
+    result(&format!("{} ({what}): {steps} {steps_of} of {batch}, {images} images", stage.name));
     result(&format!(
         "  {:<10} {:>11} {:>13} {:>12} {:>20}",
         "", "parameters", "tokens/image", "FLOP/image", "paper's FLOP/image"
@@ -316,6 +319,25 @@ const LARGE_TRUNK: f64 = 0.8;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn online_probes_are_counted_as_they_will_be_made() {
+        let timed = Timed {
+            seconds_per_step: 0.1,
+            data_wait_share: 0.0,
+            probe_seconds: 2.0,
+            feature_seconds: 0.0,
+        };
+        let seconds = |every_steps: Option<u64>, steps: u64| {
+            let mut recipe = Recipe::default();
+            (recipe.probe.every_steps, recipe.probe.share) = (every_steps, 0.05);
+            timed.probes_seconds(&recipe, steps) / 2.0
+        };
+        // Steps 0, 300, 600, 900 and 1000, or 0, 500 and 1000: the last is one of them.
+        assert_eq!([seconds(Some(300), 1000), seconds(Some(500), 1000)], [5.0, 3.0]);
+        // 5 % of 100 s are two and a half probes; of a long stage there are as many as curves need.
+        assert_eq!([seconds(None, 1000), seconds(None, 1_000_000)], [4.5, 21.0]);
+    }
 
     #[test]
     fn numbers_are_told_with_three_digits() {

@@ -108,6 +108,9 @@ fn images(folder: &Path, recipe: &Recipe, failed: &FailedStep) -> Result<Tensor,
     }
 }
 
+/// Samples that are told of, at most.
+const TOLD: usize = 8;
+
 /// What is replayed.
 struct ReplayedStep<'a> {
     recipe: &'a Recipe,
@@ -181,22 +184,31 @@ impl ReplayedStep<'_> {
         }
     }
 
-    /// Each sample alone: which of them are the cause.
+    /// Each sample alone: which of them are the cause, if it is any of them.
     fn tell_samples(&self) -> Result<(), Failure> {
-        let mut finite = 0;
+        let all = self.failed.images.len();
         let images = self.failed.images.iter().zip(&self.failed.names);
+        let mut bad = Vec::new();
         for (sample, (number, name)) in images.enumerate() {
-            let (loss, bad, trouble) = self.watch(sample..sample + 1)?;
-            if trouble.is_none() && loss.is_finite() && bad.is_empty() {
-                finite += 1;
-            } else {
-                let bad = gradients(&bad);
-                result(&format!(
-                    "sample {sample} ({name}, training image {number}) alone: loss {loss}, {bad}"
+            let (loss, gradients_of, trouble) = self.watch(sample..sample + 1)?;
+            if trouble.is_some() || !loss.is_finite() || !gradients_of.is_empty() {
+                let gradients = gradients(&gradients_of);
+                bad.push(format!(
+                    "sample {sample} ({name}, training image {number}) alone: loss {loss}, {gradients}"
                 ));
             }
         }
-        result(&format!("{finite} of {} samples are finite alone", self.failed.images.len()));
+        bad.iter().take(TOLD).for_each(|line| result(line));
+        if bad.len() > TOLD {
+            result(&format!("and {} more", bad.len() - TOLD));
+        }
+        result(&format!("{} of {all} samples are finite alone", all - bad.len()));
+        if 2 * bad.len() > all {
+            result(
+                "It is not a few bad images: weights have grown too large. Lower lr, lengthen the warmup or set \
+                 clip",
+            );
+        }
         Ok(())
     }
 }

@@ -119,7 +119,7 @@ fn frame(
     };
     let mut lines = vec![format!("{}  {}", bold(&clip(&run.name, columns - 12)), run.status)];
     if let Some(ended) = &run.ended {
-        lines.push(clip(&ended.why, columns));
+        lines.extend(wrap(&ended.why, columns));
     }
     lines.extend(run.problems.iter().map(|problem| clip(problem, columns)));
     let Some(stage) = stage else {
@@ -130,11 +130,12 @@ fn frame(
     if let Some(point) = stage.probes.last() {
         lines.push(clip(&format!("after step {}: {}", point.step, point.probe.text()), columns));
     }
-    let alarms = run.stages.iter().flat_map(|stage| &stage.alarms);
-    let alarms = alarms.filter(|alarm| alarm.over.is_none());
-    lines.extend(
-        alarms.map(|alarm| clip(&format!("ALARM ({}): {}", alarm.kind, alarm.text), columns)),
-    );
+    for other in &run.stages {
+        for alarm in other.alarms.iter().filter(|alarm| alarm.over.is_none()) {
+            let when = format!("{}, step {}", other.name, alarm.step);
+            lines.extend(wrap(&format!("ALARM ({}) {when}: {}", alarm.kind, alarm.text), columns));
+        }
+    }
     // What is said goes before what is drawn where there is little room.
     let room = rows.saturating_sub(lines.len());
     let (loss, accuracy) = (losses(stage), accuracies(stage));
@@ -210,7 +211,40 @@ fn progress(stage: &StageData, training: bool, columns: usize) -> String {
     clip(&format!("{}  {bar}  {}", stage.name, parts.join("  ")), columns)
 }
 
+/// What a run tells, in lines that end between words.
+fn wrap(text: &str, columns: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in printable(text).split(' ') {
+        // There is one.
+        let line = lines.last_mut().expect("a line");
+        let width = console::measure_text_width(line) + 1 + console::measure_text_width(word);
+        match (line.is_empty(), width <= columns) {
+            (true, _) => *line = word.to_owned(),
+            (false, true) => *line = format!("{line} {word}"),
+            (false, false) => lines.push(word.to_owned()),
+        }
+    }
+    lines.iter().map(|line| clip(line, columns)).collect()
+}
+
 /// One line of what a run tells.
 fn clip(text: &str, columns: usize) -> String {
     console::truncate_str(&printable(text), columns, "…").into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_shown_whole_in_lines_that_fit() {
+        let text = "no probe is more accurate than before the first step: lower lr";
+        for columns in [20, 33, 500] {
+            let lines = wrap(text, columns);
+            assert!(lines.iter().all(|line| console::measure_text_width(line) <= columns));
+            assert_eq!(lines.join(" "), text);
+        }
+        assert_eq!(wrap(&"x".repeat(30), 20), [format!("{}…", "x".repeat(19))]);
+        assert_eq!(wrap("", 20), [""]);
+    }
 }

@@ -4,9 +4,11 @@ use crate::files::read_regular;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
-/// A log that was written to so short a while ago is somebody's.
-const FRESH_SECONDS: u64 = 120;
+/// A lock that was touched so short a while ago is somebody's: the clocks of two machines, and a busy network,
+/// may miss some beats.
+const FRESH: Duration = Duration::from_secs(120);
 
 /// Where the process is that holds a run's lock, as it wrote into the lock's file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +21,9 @@ pub struct LockOwner {
 }
 
 impl LockOwner {
+    /// Time between two touches of the lock's file by the process that holds it.
+    pub const BEAT: Duration = Duration::from_secs(20);
+
     /// Of this process.
     pub fn here() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
@@ -42,8 +47,8 @@ impl LockOwner {
 }
 
 /// Whether a process holds the lock of a run, as far as can be told: from the system's list where the
-/// owner's locks are in it, else from the age of the log. Asking for the lock itself could refuse it to a run
-/// that begins in that moment.
+/// owner's locks are in it, else from when the lock was touched last. Asking for the lock itself could refuse it
+/// to a run that begins in that moment.
 pub(super) fn is_training(run: &Path) -> bool {
     let lock = run.join(".lock");
     if !lock.exists() {
@@ -52,7 +57,7 @@ pub(super) fn is_training(run: &Path) -> bool {
     let seen = LockOwner::of(&lock) == LockOwner::here();
     match is_listed(&lock) {
         Some(held) if seen => held,
-        held => held == Some(true) || is_fresh(run),
+        held => held == Some(true) || is_fresh(&lock),
     }
 }
 
@@ -63,9 +68,11 @@ fn is_listed(lock: &Path) -> Option<bool> {
     let (file, locks) = (fs::metadata(lock).ok()?, fs::read_to_string("/proc/locks").ok()?);
     // 1: FLOCK  ADVISORY  WRITE 708 fe:00:1325 0 EOF: device in hexadecimal digits, number of the file
     let (major, minor) = (libc::major(file.dev()), libc::minor(file.dev()));
-    let wanted = format!("{major:02x}:{minor:02x}:{}", file.ino());
-    let held =
-        |line: &str| line.contains("FLOCK") && line.split_whitespace().any(|word| word == wanted);
+    let (number, wanted) =
+        (format!(":{}", file.ino()), format!("{major:02x}:{minor:02x}:{}", file.ino()));
+    // Btrfs lists another device than it tells: there a file of that number is it while it is touched.
+    let is_it = |word: &str| word == wanted || (word.ends_with(&number) && is_fresh(lock));
+    let held = |line: &str| line.contains("FLOCK") && line.split_whitespace().any(is_it);
     Some(locks.lines().any(held))
 }
 
@@ -74,9 +81,10 @@ fn is_listed(_: &Path) -> Option<bool> {
     None
 }
 
-fn is_fresh(run: &Path) -> bool {
-    let log = fs::metadata(run.join("metrics.jsonl")).and_then(|log| log.modified());
-    log.is_ok_and(|at| at.elapsed().is_ok_and(|age| age.as_secs() < FRESH_SECONDS))
+fn is_fresh(lock: &Path) -> bool {
+    let touched = fs::metadata(lock).and_then(|lock| lock.modified());
+    // A clock that runs ahead is fresh, too.
+    touched.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < FRESH) || at > SystemTime::now())
 }
 
 #[cfg(test)]
@@ -86,13 +94,12 @@ mod tests {
     use std::fs::File;
 
     #[test]
-    fn a_run_trains_while_its_lock_is_held_and_elsewhere_while_its_log_grows() {
+    fn a_run_trains_while_its_lock_is_held_and_elsewhere_while_it_is_touched() {
         let place = tempfile::tempdir().unwrap();
         let (run, lock) = (place.path(), place.path().join(".lock"));
         assert!(!is_training(run));
-        write_whole(&run.join("metrics.jsonl"), b"").unwrap();
         write_whole(&lock, LockOwner::here().text().as_bytes()).unwrap();
-        assert!(!is_training(run), "nobody holds it, and the log is fresh");
+        assert!(!is_training(run), "nobody holds it, though it is fresh");
         let file = File::open(&lock).unwrap();
         file.lock().unwrap();
         assert!(is_training(run));
@@ -100,10 +107,12 @@ mod tests {
         assert!(!is_training(run));
         let elsewhere = LockOwner { host: "another machine".into(), ..LockOwner::here() };
         write_whole(&lock, elsewhere.text().as_bytes()).unwrap();
-        assert!(is_training(run), "its locks are not seen here, its log is fresh");
-        let old = std::time::SystemTime::now() - std::time::Duration::from_secs(1000);
-        let log = File::options().append(true).open(run.join("metrics.jsonl")).unwrap();
-        log.set_modified(old).unwrap();
-        assert!(!is_training(run));
+        assert!(is_training(run), "its locks are not seen here, and it is fresh");
+        let (now, long) = (SystemTime::now(), Duration::from_secs(1000));
+        let file = File::options().append(true).open(&lock).unwrap();
+        for (touched, training) in [(now - long, false), (now + long, true)] {
+            file.set_modified(touched).unwrap();
+            assert_eq!(is_training(run), training);
+        }
     }
 }

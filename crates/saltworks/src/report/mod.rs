@@ -41,7 +41,7 @@ pub use run_state::{RunEnd, RunState, StageDone};
 pub use series::Series;
 pub use show::{note, printable, result, styled};
 pub use step::StepReport;
-pub use table::{ProbeRow, probe_table};
+pub use table::{ProbeRow, probe_table, worse_than_random};
 pub use tensorboard::{Begin, TensorBoard, remove_events};
 pub use time::{seconds_text, time_text, unix_seconds};
 pub use waiting::Waiting;

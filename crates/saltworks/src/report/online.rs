@@ -14,7 +14,7 @@ pub struct OnlineProbe {
     pub knn_mean: Option<f64>,
     /// The same on class tokens.
     pub knn_cls: Option<f64>,
-    /// Of a linear probe of one penalty on mean tokens.
+    /// Of a linear probe on mean tokens.
     pub linear_mean: Option<f64>,
     /// The same on class tokens.
     pub linear_cls: Option<f64>,
@@ -131,13 +131,19 @@ const FLAT_PROBES: usize = 3;
 /// Part of a stage before which nothing is said of accuracy: it often falls at first.
 const FLAT_SHARE: f64 = 0.5;
 
-/// The alarms that the probes of a stage give cause for. `share` of the stage is done, `probes` are those so
-/// far, the first of them from before the first step. An alarm that is not among them any more is over.
-pub fn alarms(probes: &[OnlineProbe], share: f64) -> Vec<Alarm> {
-    let [first, .., last] = probes else { return Vec::new() };
-    let collapse = collapse(first, last);
-    let rank = if collapse.is_none() { fallen_rank(probes, last) } else { None };
-    let flat = if share >= FLAT_SHARE { flat(first, probes, share) } else { None };
+/// The alarms that the probes of a stage, each with the steps it was made after, give cause for. `share` of the
+/// stage is done. An alarm that is not among them any more is over.
+pub fn alarms(probes: &[(u64, &OnlineProbe)], share: f64) -> Vec<Alarm> {
+    let Some(&(1.., last)) = probes.last() else { return Vec::new() };
+    // Runs may begin without probes and go on with them.
+    let start = probes.first().and_then(|(step, first)| (*step == 0).then_some(*first));
+    let probes: Vec<&OnlineProbe> = probes.iter().map(|(_, probe)| *probe).collect();
+    let collapse = collapse(start, last);
+    let rank = if collapse.is_none() { fallen_rank(&probes, last) } else { None };
+    let flat = match start {
+        Some(start) if share >= FLAT_SHARE => flat(start, &probes[1..], share),
+        _ => None,
+    };
     let alarm =
         |kind: &str, text: Option<String>| text.map(|text| Alarm { kind: kind.into(), text });
     let all = [alarm("collapse", collapse), alarm("rank", rank), alarm("flat", flat)];
@@ -149,29 +155,36 @@ fn rank(probe: &OnlineProbe) -> Option<f64> {
     probe.rank_me.filter(|_| probe.test_images >= RANK_IMAGES)
 }
 
-/// Features that are nearly the same for all images, unless they began so.
-fn collapse(first: &OnlineProbe, last: &OnlineProbe) -> Option<String> {
-    let below = |value: Option<f64>, bound: f64, first: Option<f64>| {
-        value.is_some_and(|value| value < bound && first.is_none_or(|first| value < first))
+/// Features that are nearly the same for all images, unless they are known to have begun so.
+fn collapse(start: Option<&OnlineProbe>, last: &OnlineProbe) -> Option<String> {
+    let below = |get: fn(&OnlineProbe) -> Option<f64>, bound: f64| {
+        let first = start.and_then(get);
+        get(last).filter(|value| *value < bound && first.is_none_or(|first| *value < first))
     };
-    let narrow = below(last.feature_std, COLLAPSED_STD, first.feature_std)
-        || below(rank(last), COLLAPSED_RANK, rank(first));
-    narrow.then(|| {
+    let std = below(|probe| probe.feature_std, COLLAPSED_STD).map(|std| {
         format!(
-            "all images have nearly the same features (feature std {:.4}, below {COLLAPSED_STD} is told; \
-             RankMe {:.2}, below {COLLAPSED_RANK}). Lower lr, lengthen the warmup or set clip; of a SALT \
-             stage look at its teacher",
-            last.feature_std.unwrap_or(f64::NAN),
-            last.rank_me.unwrap_or(f64::NAN)
+            "all images have nearly the same features (feature std {std:.4}, below {COLLAPSED_STD})"
         )
-    })
+    });
+    let seen = std.or_else(|| {
+        let rank = below(rank, COLLAPSED_RANK)?;
+        Some(format!(
+            "features of images differ in hardly more than one direction (RankMe {rank:.2}, below \
+             {COLLAPSED_RANK})"
+        ))
+    })?;
+    Some(format!(
+        "{seen}. Lower lr, lengthen the warmup or set clip; of a SALT stage look at its teacher"
+    ))
 }
 
 /// A fall of RankMe by which accuracy did not gain: in training that goes well it may fall, too.
-fn fallen_rank(probes: &[OnlineProbe], last: &OnlineProbe) -> Option<String> {
+fn fallen_rank(probes: &[&OnlineProbe], last: &OnlineProbe) -> Option<String> {
     let higher = |best: &OnlineProbe, probe: &OnlineProbe| rank(probe) > rank(best);
-    let best =
-        probes.iter().reduce(|best, probe| if higher(best, probe) { probe } else { best })?;
+    let best = probes
+        .iter()
+        .copied()
+        .reduce(|best, probe| if higher(best, probe) { probe } else { best })?;
     let (now, then) = (rank(last)?, rank(best)?);
     (now < RANK_LEFT * then && !is_better(last, best)).then(|| {
         format!(
@@ -189,10 +202,10 @@ fn is_better(probe: &OnlineProbe, than: &OnlineProbe) -> bool {
 }
 
 /// Accuracies of which none is above that before the first step, for several probes.
-fn flat(first: &OnlineProbe, probes: &[OnlineProbe], share: f64) -> Option<String> {
-    let recent = probes.get(1..)?.last_chunk::<FLAT_PROBES>()?;
-    let (before, now) = (first.knn_mean?, recent[FLAT_PROBES - 1].knn_mean?);
-    (!recent.iter().any(|probe| is_better(probe, first))).then(|| {
+fn flat(start: &OnlineProbe, since: &[&OnlineProbe], share: f64) -> Option<String> {
+    let recent = since.last_chunk::<FLAT_PROBES>()?;
+    let (before, now) = (start.knn_mean?, recent[FLAT_PROBES - 1].knn_mean?);
+    (!recent.iter().any(|probe| is_better(probe, start))).then(|| {
         format!(
             "after {:.0} % of the stage no probe is more accurate than before the first step, for \
              {FLAT_PROBES} probes in a row (kNN {:.1} %, was {:.1} %): the encoder has not learned what \
@@ -218,8 +231,15 @@ mod tests {
         }
     }
 
+    /// Alarms of probes after 0, 100, 200, ... steps.
     fn kinds(probes: &[OnlineProbe], share: f64) -> Vec<String> {
-        alarms(probes, share).into_iter().map(|alarm| alarm.kind).collect()
+        kinds_from(0, probes, share)
+    }
+
+    fn kinds_from(first: u64, probes: &[OnlineProbe], share: f64) -> Vec<String> {
+        let probes: Vec<_> =
+            probes.iter().zip(0..).map(|(probe, i)| (first + 100 * i, probe)).collect();
+        alarms(&probes, share).into_iter().map(|alarm| alarm.kind).collect()
     }
 
     #[test]
@@ -255,6 +275,23 @@ mod tests {
     fn an_encoder_that_begins_narrow_is_not_called_collapsed() {
         let narrow = probe(0.5, 1.2, 0.005);
         assert!(kinds(&[narrow.clone(), probe(0.6, 1.3, 0.006)], 0.9).is_empty());
+    }
+
+    #[test]
+    fn a_run_probed_from_its_middle_on_is_not_held_against_a_start_that_nobody_knows() {
+        let worse = probe(0.4, 20.0, 0.4);
+        let probes = [probe(0.5, 20.0, 0.4), worse.clone(), worse.clone(), worse];
+        assert_eq!(kinds(&probes, 0.9), ["flat"]);
+        assert!(kinds_from(100, &probes, 0.9).is_empty());
+        assert_eq!(kinds_from(100, &[probe(0.5, 20.0, 0.001)], 0.1), ["collapse"]);
+    }
+
+    #[test]
+    fn a_collapse_is_told_by_what_was_seen_of_it() {
+        let start = probe(0.5, 20.0, 0.4);
+        let text = |last: &OnlineProbe| alarms(&[(0, &start), (9, last)], 0.1)[0].text.clone();
+        assert!(text(&probe(0.5, 1.27, 0.02)).contains("(RankMe 1.27, below 1.5)"));
+        assert!(text(&probe(0.5, 20.0, 0.002)).contains("(feature std 0.0020, below 0.01)"));
     }
 
     #[test]

@@ -150,6 +150,11 @@ impl RunReader {
         lock_owner::is_training(&self.folder)
     }
 
+    /// Whether it was trained and probed to its end.
+    pub fn is_finished(&self) -> bool {
+        self.json::<RunState>("state.json", &mut Vec::new()).finished
+    }
+
     /// The run as it stands. Files that are missing or cannot be understood are left out: a report of a
     /// run that goes wrong is worth most.
     ///
@@ -178,9 +183,12 @@ impl RunReader {
             stage.series.settle();
             stage.fits = fits(&stage.probes);
         }
-        let state: RunState = self.json("state.json", &mut problems);
+        let mut state: RunState = self.json("state.json", &mut problems);
+        let table = self.json("probes.json", &mut problems);
         let mut environment: Environment = self.json("environment.json", &mut problems);
-        environment.command.iter_mut().for_each(|word| *word = run_files::redacted(word));
+        let texts = environment.command.iter_mut().chain(&mut problems);
+        let texts = texts.chain(state.ended.as_mut().map(|ended| &mut ended.why));
+        texts.for_each(|text| *text = run_files::redacted(text));
         let name = fs::canonicalize(&self.folder).unwrap_or_else(|_| self.folder.clone());
         let updated = self.stages.iter().filter_map(|stage| stage.updated).reduce(f64::max);
         Ok(RunData {
@@ -193,7 +201,7 @@ impl RunReader {
             environment,
             plan,
             stages: self.stages.clone(),
-            table: self.json("probes.json", &mut problems),
+            table,
             updated,
             problems,
         })
@@ -293,7 +301,7 @@ impl StageData {
         if self.alarms.iter().all(|alarm| alarm.over.is_some()) {
             return;
         }
-        let probes: Vec<_> = self.probes.iter().map(|point| point.probe.clone()).collect();
+        let probes: Vec<_> = self.probes.iter().map(|point| (point.step, &point.probe)).collect();
         // Those that were given had come far enough.
         let now = alarms(&probes, 1.0);
         let over = |alarm: &&mut AlarmPoint| now.iter().all(|now| now.kind != alarm.kind);

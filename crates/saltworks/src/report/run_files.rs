@@ -44,21 +44,31 @@ pub(super) fn json_or<T: DeserializeOwned + Default>(path: &Path, problems: &mut
     })
 }
 
-/// A text whose addresses end before their queries, which may hold keys: reports and logs are handed on.
+/// A text whose addresses have neither user and password nor query, which may hold keys: reports and logs are
+/// handed on.
 pub(super) fn redacted(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("://") {
-        let end = |c: char| c.is_whitespace() || "\"'`,;]".contains(c);
-        let address = rest[at..].find(end).map_or(rest.len(), |length| at + length);
-        match rest[at..address].find('?') {
-            Some(query) => {
-                shown += &rest[..at + query];
-                shown += "?...";
-            }
-            None => shown += &rest[..address],
+        let (before, address) = rest.split_at(at + 3);
+        shown += before;
+        // An address in quotes ends with them; marks of other kinds may be part of it.
+        let scheme = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+        let opened = before[..at].trim_end_matches(scheme).chars().next_back();
+        let end =
+            |c: char| c.is_whitespace() || "\"`\\".contains(c) || (c == '\'' && opened == Some(c));
+        let (address, after) = address.split_at(address.find(end).unwrap_or(address.len()));
+        let (address, query) = match address.find(['?', '#']) {
+            Some(query) => (&address[..query], "?..."),
+            None => (address, ""),
+        };
+        let host = address.find('/').unwrap_or(address.len());
+        match address[..host].rfind('@') {
+            Some(user) => shown.extend(["...", &address[user..]]),
+            None => shown += address,
         }
-        rest = &rest[address..];
+        shown += query;
+        rest = after;
     }
     shown + rest
 }
@@ -73,5 +83,13 @@ mod tests {
         let shown = redacted(text);
         assert_eq!(shown, "path = \"https://host/a.tar?...\"\nother = \"s3://b/c\" # why?");
         assert_eq!(redacted("what? no address"), "what? no address");
+        let told = redacted("http://bob:key@host:80/a.tar answers 403; see ftp://key@host");
+        assert_eq!(told, "http://...@host:80/a.tar answers 403; see ftp://...@host");
+        let signed = redacted("['s3://b?Headers=host;x,y&Signature=key', 'https://b?it=it's']");
+        assert_eq!(signed, "['s3://b?...', 'https://b?...'s']");
+        assert_eq!(redacted("\"https://h/a?x='1'&key=2\""), "\"https://h/a?...\"");
+        assert_eq!(redacted("https://h/a?k=1"), "https://h/a?...");
+        let json = serde_json::to_string("p = \"https://h/a?k=1\"").unwrap();
+        assert_eq!(redacted(&json), serde_json::to_string("p = \"https://h/a?...\"").unwrap());
     }
 }

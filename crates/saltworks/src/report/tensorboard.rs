@@ -4,10 +4,11 @@
 
 use super::loggers::{final_scalars, flat, scalars, settings};
 use super::protobuf::{Field, Message, fields};
-use super::{Follow, Histogram, Line, ProbeRow, Told, What, run_files};
+use super::{Follow, Histogram, Line, ProbeRow, RunState, Told, What, run_files};
 use crate::base64;
+use crate::files::open_regular;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
@@ -30,7 +31,8 @@ pub enum Begin {
     /// New ones take their place.
     Anew,
     /// They are gone on with: whoever reads them as they grow goes on, too. Steps that a run makes again after
-    /// a crash are the same to the bit, so what stands there of them stays.
+    /// a crash are the same to the bit, so what stands there of them stays; from where the log tells another
+    /// story (probes may fall on other steps) readers are asked to forget the rest.
     On,
 }
 
@@ -79,21 +81,19 @@ impl TensorBoard {
         Ok(())
     }
 
-    /// Adds the rest, and to each stage that it ended and what probes after it found.
+    /// Adds the rest, and to each stage that was trained to its end that it was, and what probes after it found.
     ///
     /// # Errors
     /// As [`TensorBoard::update`].
     pub fn finish(&mut self) -> io::Result<()> {
         self.update()?;
         let table: Vec<ProbeRow> = run_files::json(&self.run.join("probes.json"));
+        let state: RunState = run_files::json(&self.run.join("state.json"));
         for (stage, events) in &mut self.stages {
-            if let Some(row) = table.iter().find(|row| row.name == *stage) {
-                let of = |(name, value): (String, f64)| value_of(&name).float(2, value as f32);
-                events.event(events.step, final_scalars(row).into_iter().map(of))?;
+            if state.done.iter().any(|done| done.stage == *stage) {
+                events.end(table.iter().find(|row| row.name == *stage))?;
+                events.file.flush()?;
             }
-            let end = Message::default().integer(1, 1).double(2, events.time);
-            events.hparams("_hparams_/session_end_info", 4, end)?;
-            events.file.flush()?;
         }
         Ok(())
     }
@@ -127,9 +127,31 @@ struct Events {
     /// See `time`.
     step: u64,
     /// Lines of the log that are in the file already and still to come.
-    written: usize,
+    written: VecDeque<Entry>,
+    /// The last of them that came: of a step, with that step's number.
+    passed: Option<Line>,
     /// Step of the pictures that are in the file.
     pictured: Option<u64>,
+    /// Whether it was told that the stage ended.
+    ended: bool,
+}
+
+/// What tells a line of the log from others, as far as it stands in an event file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry {
+    step: u64,
+    is_probe: bool,
+}
+
+impl Entry {
+    /// None of a line that has no numbers.
+    fn of(line: &Line) -> Option<Self> {
+        match line.what {
+            What::Step(_) => Some(Self { step: line.step, is_probe: false }),
+            What::Probe(_) => Some(Self { step: line.step, is_probe: true }),
+            What::Alarm(_) => None,
+        }
+    }
 }
 
 /// What stands in an event file.
@@ -137,10 +159,14 @@ struct Events {
 struct Kept {
     /// Bytes of its whole records.
     bytes: u64,
+    /// Whether the stage's settings are in it.
+    settings: bool,
     /// Lines of the log.
-    lines: usize,
+    lines: VecDeque<Entry>,
     /// Step of the last pictures.
     pictured: Option<u64>,
+    /// Whether it says that the stage ended.
+    ended: bool,
 }
 
 impl Kept {
@@ -159,14 +185,30 @@ impl Kept {
             (2, Field::Integer(step)) => Some(*step),
             _ => None,
         });
+        let step = step.unwrap_or_default();
+        if event.iter().any(|(field, _)| *field == SESSION_LOG) {
+            self.lines.retain(|line| line.step < step);
+            self.pictured = self.pictured.filter(|pictured| *pictured < step);
+            self.ended = false;
+        }
         match first_tag(&event).unwrap_or_default() {
-            b"loss" => self.lines += 1,
-            tag if tag.starts_with(b"probe/") => self.lines += 1,
-            tag if tag.starts_with(b"original/") => self.pictured = step,
+            b"loss" => self.lines.push_back(Entry { step, is_probe: false }),
+            tag if tag.starts_with(b"probe/") => {
+                self.lines.push_back(Entry { step, is_probe: true });
+            }
+            tag if tag.starts_with(b"original/") => self.pictured = Some(step),
+            START => self.settings = true,
+            END => self.ended = true,
             _ => {}
         }
     }
 }
+
+/// Event.session_log
+const SESSION_LOG: u32 = 7;
+/// Tags of hparams.
+const START: &[u8] = b"_hparams_/session_start_info";
+const END: &[u8] = b"_hparams_/session_end_info";
 
 /// The tag of an event's first value: Event.summary, the first Summary.Value, its tag.
 fn first_tag<'a>(event: &[(u32, Field<'a>)]) -> Option<&'a [u8]> {
@@ -209,21 +251,23 @@ impl Events {
         if begin == Begin::On
             && let Some(path) = ours(&folder)?.pop()
         {
-            let kept = Kept::of(BufReader::new(File::open(&path)?));
-            if kept.bytes > 0 {
+            let kept = Kept::of(BufReader::new(open_regular(&path)?));
+            if kept.settings {
                 let file = File::options().write(true).open(path)?;
                 file.set_len(kept.bytes)?;
                 let mut file = BufWriter::new(file);
                 file.seek(SeekFrom::End(0))?;
-                let (written, pictured) = (kept.lines, kept.pictured);
-                return Ok(Self { file, time, step: 0, written, pictured });
+                let Kept { lines: written, pictured, ended, .. } = kept;
+                return Ok(Self { file, time, step: 0, written, passed: None, pictured, ended });
             }
         }
         remove(&folder)?;
         let (seconds, process) = (time as u64, std::process::id());
         let path = folder.join(format!("events.out.tfevents.{seconds:010}.{process}{MARK}"));
         let file = BufWriter::new(File::options().create_new(true).write(true).open(path)?);
-        let mut events = Self { file, time, step: 0, written: 0, pictured: None };
+        let (written, passed) = (VecDeque::new(), None);
+        let mut events =
+            Self { file, time, step: 0, written, passed, pictured: None, ended: false };
         events.record(Message::default().double(1, time).text(3, "brain.Event:2"))?;
         events.settings(run, stage)?;
         Ok(events)
@@ -247,6 +291,39 @@ impl Events {
     }
 
     fn line(&mut self, line: &Line) -> io::Result<()> {
+        let Some(entry) = Entry::of(line) else { return Ok(()) };
+        match self.written.front() {
+            Some(written) if *written == entry => {
+                (self.time, self.step) = (line.unix_seconds.unwrap_or(self.time), line.step);
+                self.written.pop_front();
+                self.passed = Some(line.clone());
+                return Ok(());
+            }
+            Some(_) => self.forget_the_rest()?,
+            None => {}
+        }
+        self.write(line)
+    }
+
+    /// Asks readers to forget what is in the file already and did not come: lines that a process wrote before it
+    /// was killed, and that no log has.
+    fn forget_the_rest(&mut self) -> io::Result<()> {
+        let Some(first) = self.written.pop_front() else { return Ok(()) };
+        self.written.clear();
+        // SessionLog.status = START: events of this step and later ones are void.
+        let start = Message::default().integer(1, 1);
+        let event = Message::default().double(1, self.time).integer(2, first.step);
+        self.record(event.message(SESSION_LOG, start))?;
+        self.pictured = self.pictured.filter(|step| *step < first.step);
+        self.ended = false;
+        match self.passed.take() {
+            // Of the same step, and so forgotten with it.
+            Some(passed) if passed.step >= first.step => self.write(&passed),
+            _ => Ok(()),
+        }
+    }
+
+    fn write(&mut self, line: &Line) -> io::Result<()> {
         (self.time, self.step) = (line.unix_seconds.unwrap_or(self.time), line.step);
         let mut values: Vec<_> = scalars(line)
             .into_iter()
@@ -256,14 +333,21 @@ impl Events {
             let histograms = probe.histograms.iter();
             values.extend(histograms.map(|(name, of)| value_of(name).message(5, histogram(of))));
         }
-        if values.is_empty() {
-            return Ok(());
-        }
-        if self.written > 0 {
-            self.written -= 1;
-            return Ok(());
-        }
         self.event(line.step, values.into_iter())
+    }
+
+    /// That the stage ended, and what probes after it found.
+    fn end(&mut self, row: Option<&ProbeRow>) -> io::Result<()> {
+        self.forget_the_rest()?;
+        if std::mem::replace(&mut self.ended, true) {
+            return Ok(());
+        }
+        if let Some(row) = row {
+            let of = |(name, value): (String, f64)| value_of(&name).float(2, value as f32);
+            self.event(self.step, final_scalars(row).into_iter().map(of))?;
+        }
+        let end = Message::default().integer(1, 1).double(2, self.time);
+        self.hparams(END, 4, end)
     }
 
     /// Adds pictures that are newer than those in the file.
@@ -317,11 +401,11 @@ impl Events {
         }
         let experiment = metrics.into_iter().fold(experiment, |all, metric| all.message(5, metric));
         let session = session.text(4, stage).double(5, self.time);
-        self.hparams("_hparams_/experiment", 2, experiment)?;
-        self.hparams("_hparams_/session_start_info", 3, session)
+        self.hparams(b"_hparams_/experiment", 2, experiment)?;
+        self.hparams(START, 3, session)
     }
 
-    fn hparams(&mut self, tag: &str, field: u32, content: Message) -> io::Result<()> {
+    fn hparams(&mut self, tag: &[u8], field: u32, content: Message) -> io::Result<()> {
         let content = Message::default().message(field, content);
         let plugin = Message::default().text(1, "hparams").text(2, content.bytes());
         let metadata = Message::default().message(1, plugin);
@@ -345,7 +429,9 @@ fn ours(folder: &Path) -> io::Result<Vec<PathBuf>> {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if name.starts_with("events.out.tfevents.") && name.ends_with(MARK) {
+        // Where a link leads is not ours.
+        let is_file = entry.file_type()?.is_file();
+        if is_file && name.starts_with("events.out.tfevents.") && name.ends_with(MARK) {
             found.push(entry.path());
         }
     }
@@ -367,8 +453,9 @@ fn remove(folder: &Path) -> io::Result<()> {
 /// A file that cannot be removed.
 pub fn remove_events(out: &Path) -> io::Result<()> {
     for entry in fs::read_dir(out).into_iter().flatten() {
-        let folder = entry?.path();
-        if folder.is_dir() {
+        let entry = entry?;
+        let folder = entry.path();
+        if entry.file_type()?.is_dir() {
             remove(&folder)?;
             let _ = fs::remove_dir(folder);
         }
@@ -378,7 +465,7 @@ pub fn remove_events(out: &Path) -> io::Result<()> {
 }
 
 /// A Summary.Value of this tag.
-fn value_of(tag: &str) -> Message {
+fn value_of(tag: impl AsRef<[u8]>) -> Message {
     Message::default().text(1, tag)
 }
 
@@ -453,6 +540,7 @@ fn crc32c(data: &[u8]) -> u32 {
 mod tests {
     use super::*;
     use crate::files::write_whole;
+    use serde_json::json;
 
     #[test]
     fn checksums_are_those_of_the_rfc() {
@@ -479,10 +567,9 @@ mod tests {
         TensorBoard::new(run, &out, Begin::On).update().unwrap();
         let path = ours(&out.join("teacher")).unwrap().remove(0);
         let whole = fs::read(&path).unwrap();
-        assert_eq!(
-            Kept::of(whole.as_slice()),
-            Kept { bytes: whole.len() as u64, lines: 3, pictured: None }
-        );
+        let kept = Kept::of(whole.as_slice());
+        assert_eq!((kept.bytes, kept.lines.len()), (whole.len() as u64, 3));
+        assert!(kept.settings && kept.pictured.is_none() && !kept.ended);
         // Killed in the middle of a record, with steps on disk that will be made again.
         for cut in [0, 1, 30] {
             let file = File::options().write(true).open(&path).unwrap();
@@ -492,8 +579,102 @@ mod tests {
             let files = ours(&out.join("teacher")).unwrap();
             assert_eq!(files, std::slice::from_ref(&path), "the same file, cut {cut}");
             let again = fs::read(&path).unwrap();
-            assert_eq!(Kept::of(again.as_slice()).lines, 5, "cut {cut}");
+            assert_eq!(Kept::of(again.as_slice()).lines.len(), 5, "cut {cut}");
             assert_eq!(Kept::of(again.as_slice()).bytes, again.len() as u64);
+        }
+    }
+
+    /// A log of a stage with steps 1 to `steps` and probes after some of them.
+    fn log(run: &Path, steps: u64, probes: &[u64]) {
+        let of = |step: u64| {
+            let line = format!("{{\"stage\":\"teacher\",\"step\":{step},\"loss\":{step}.5}}\n");
+            let probe = format!(
+                "{{\"stage\":\"teacher\",\"step\":{step},\"probe\":{{\"knn_mean\":0.25}}}}\n"
+            );
+            line + if probes.contains(&step) { &probe } else { "" }
+        };
+        let text: String = (1..=steps).map(of).collect();
+        write_whole(&run.join("metrics.jsonl"), text.as_bytes()).unwrap();
+        let recipe = "[[stage]]\nname = \"teacher\"\nmethod = \"mae\"\nsteps = 4\n";
+        write_whole(&run.join("recipe.toml"), recipe.as_bytes()).unwrap();
+    }
+
+    /// Steps, and steps of probes, that a reader has in the end.
+    fn read(run: &Path) -> [Vec<u64>; 2] {
+        let path = ours(&run.join("board/teacher")).unwrap().remove(0);
+        let lines = Kept::of(File::open(path).unwrap()).lines;
+        let of = |probes: bool| lines.iter().filter(move |line| line.is_probe == probes);
+        [of(false).map(|line| line.step).collect(), of(true).map(|line| line.step).collect()]
+    }
+
+    #[test]
+    fn a_reader_has_what_the_log_has_also_where_probes_fell_on_other_steps_after_a_crash() {
+        let all: [&[u64]; 6] = [&[2, 5], &[2, 4], &[2, 6], &[5], &[], &[8]];
+        for before in all {
+            for after in all {
+                let place = tempfile::tempdir().unwrap();
+                let run = place.path();
+                let board = || TensorBoard::new(run, &run.join("board"), Begin::On);
+                log(run, 6, before);
+                board().update().unwrap();
+                // The log is cut and grows again while one process writes.
+                let mut again = board();
+                for steps in [3, 4, 5, 8] {
+                    log(run, steps, after);
+                    again.update().unwrap();
+                }
+                let steps: Vec<u64> = (1..=8).collect();
+                assert_eq!(read(run), [steps, after.to_vec()], "{before:?}, {after:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_no_log_has_is_forgotten_at_the_end_of_a_stage() {
+        let place = tempfile::tempdir().unwrap();
+        let run = place.path();
+        log(run, 4, &[2, 4]);
+        TensorBoard::new(run, &run.join("board"), Begin::On).update().unwrap();
+        log(run, 4, &[2]);
+        let record = json!({"file": "teacher.safetensors", "bytes": 1, "sha256": ""});
+        let done = json!({"stage": "teacher", "metrics_bytes": 1, "encoder": record});
+        let state = json!({"data": "", "images": null, "done": [done], "finished": false});
+        write_whole(&run.join("state.json"), state.to_string().as_bytes()).unwrap();
+        let ended = |times: usize| {
+            for _ in 0..times {
+                TensorBoard::new(run, &run.join("board"), Begin::On).finish().unwrap();
+            }
+            fs::metadata(&ours(&run.join("board/teacher")).unwrap()[0]).unwrap().len()
+        };
+        let once = ended(1);
+        assert_eq!(read(run), [vec![1, 2, 3, 4], vec![2]]);
+        assert_eq!(ended(2), once, "told once");
+    }
+
+    #[test]
+    fn a_file_without_settings_is_begun_anew_and_a_link_is_not_followed() {
+        let place = tempfile::tempdir().unwrap();
+        let run = place.path();
+        log(run, 3, &[]);
+        let board = || TensorBoard::new(run, &run.join("board"), Begin::On).update().unwrap();
+        board();
+        let folder = run.join("board/teacher");
+        let path = ours(&folder).unwrap().remove(0);
+        File::options().write(true).open(&path).unwrap().set_len(60).unwrap();
+        board();
+        let path = ours(&folder).unwrap().remove(0);
+        assert!(Kept::of(File::open(&path).unwrap()).settings);
+        #[cfg(unix)]
+        {
+            let other = run.join("other");
+            let held = fs::read(&path).unwrap();
+            write_whole(&other, &held).unwrap();
+            fs::remove_file(&path).unwrap();
+            std::os::unix::fs::symlink(&other, &path).unwrap();
+            log(run, 5, &[]);
+            // A file of this process has the link's name.
+            let _ = TensorBoard::new(run, &run.join("board"), Begin::On).update();
+            assert_eq!(fs::read(&other).unwrap(), held);
         }
     }
 

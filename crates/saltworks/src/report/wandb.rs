@@ -3,13 +3,13 @@
 //! Messages: wandb/proto/wandb_internal.proto.
 
 use super::loggers::{final_scalars, scalars, settings};
-use super::protobuf::Message;
+use super::protobuf::{Field, Message, fields};
 use super::{Follow, Line, ProbeRow, Told, What, run_files};
-use crate::files::sha256;
+use crate::files::{open_regular, sha256};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read as _, Write};
 use std::path::{Path, PathBuf};
 
 /// Keeps the file of a run, made of its `metrics.jsonl`, in a folder of its own in `out`: the one that an earlier
@@ -77,8 +77,8 @@ impl Wandb {
         log.file.flush()
     }
 
-    /// Adds the rest, what probes found after each stage, and that it ended, if it did. Returns the folder; none
-    /// of a run that made no step.
+    /// Adds the rest, what probes found after each stage, and that the run ended if it is `finished`. Returns the
+    /// folder; none of a run that made no step.
     ///
     /// # Errors
     /// As [`Wandb::update`].
@@ -115,7 +115,14 @@ impl Open {
             (out.join(format!("offline-run-{}-{id}", date(began))), id)
         });
         fs::create_dir_all(folder.join("files"))?;
-        let file = File::create(folder.join(format!("run-{id}.wandb")))?;
+        let path = folder.join(format!("run-{id}.wandb"));
+        // Ours, which is written anew: what anyone else put there, a link too, is in the way.
+        if is_ours(&path) {
+            fs::remove_file(&path)?;
+        }
+        let file = File::create_new(&path).map_err(|error| {
+            io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+        })?;
         let mut log = Log::begin(BufWriter::new(file))?;
         log.record(Message::default().message(21, version(&id)))?;
         log.record(Message::default().message(17, head(run, &real, &id, began)?))?;
@@ -123,9 +130,33 @@ impl Open {
     }
 }
 
+/// Begins the name of who wrote a file.
+const PRODUCER: &str = "saltworks ";
+
+/// Whether a file is a log that we wrote, by its first record.
+fn is_ours(path: &Path) -> bool {
+    let mut begin = Vec::new();
+    let read = open_regular(path).and_then(|file| file.take(512).read_to_end(&mut begin));
+    read.is_ok() && producer(&begin).is_some_and(|name| name.starts_with(PRODUCER.as_bytes()))
+}
+
+/// Who wrote a file that begins so: Record.header, its VersionInfo.producer.
+fn producer(begin: &[u8]) -> Option<&[u8]> {
+    let piece = begin.strip_prefix(MAGIC)?;
+    let length = u16::from_le_bytes([*piece.get(4)?, *piece.get(5)?]);
+    let record = piece.get(HEAD..HEAD + usize::from(length))?;
+    let within = |message, wanted| {
+        fields(message)?.into_iter().find_map(|field| match field {
+            (number, Field::Bytes(bytes)) if number == wanted => Some(bytes),
+            _ => None,
+        })
+    };
+    within(within(within(record, 21)?, 1)?, 1)
+}
+
 /// HeaderRecord: the oldest program that may read it is that of wandb's own files.
 fn version(id: &str) -> Message {
-    let producer = concat!("saltworks ", env!("CARGO_PKG_VERSION"));
+    let producer = format!("{PRODUCER}{}", env!("CARGO_PKG_VERSION"));
     let version = Message::default().text(1, producer).text(2, "0.70.0");
     let info = Message::default().text(1, id);
     Message::default().message(1, version).message(200, info)
@@ -234,6 +265,8 @@ fn date(unix_seconds: f64) -> String {
     format!("{year:04}{month:02}{day:02}_{hour:02}{minute:02}{second:02}")
 }
 
+/// Begins a file.
+const MAGIC: &[u8] = b":W&B\xE1\xBE\0";
 /// Bytes of a block, and of the head of a piece in it.
 const BLOCK: usize = 32_768;
 const HEAD: usize = 7;
@@ -248,8 +281,8 @@ struct Log<W> {
 
 impl<W: Write> Log<W> {
     fn begin(mut file: W) -> io::Result<Self> {
-        file.write_all(b":W&B\xE1\xBE\0")?;
-        Ok(Self { file, filled: HEAD, records: 0 })
+        file.write_all(MAGIC)?;
+        Ok(Self { file, filled: MAGIC.len(), records: 0 })
     }
 
     /// Appends a record, giving it its number.
@@ -297,11 +330,13 @@ impl<W: Write> Log<W> {
 fn offline_runs(out: &Path) -> io::Result<Vec<(PathBuf, String)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(out).into_iter().flatten() {
-        let folder = entry?.path();
+        let entry = entry?;
+        let folder = entry.path();
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let id = name.strip_prefix("offline-run-").and_then(|rest| rest.rsplit_once('-'));
         if let Some((_, id)) = id
-            && folder.join(format!("run-{id}.wandb")).is_file()
+            && entry.file_type()?.is_dir()
+            && is_ours(&folder.join(format!("run-{id}.wandb")))
         {
             found.push((folder, id.to_owned()));
         }
@@ -328,12 +363,41 @@ pub fn remove_wandb(out: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::write_whole;
 
     #[test]
     fn dates_are_those_of_the_calendar() {
         let dates = [0.0, 951_782_400.0, 1_795_478_330.3, 4_107_542_399.0].map(date);
         let wanted = ["19700101_000000", "20000229_000000", "20261123_235850", "21000228_235959"];
         assert_eq!(dates, wanted);
+    }
+
+    #[test]
+    fn only_files_of_ours_are_written_anew_or_removed() {
+        let place = tempfile::tempdir().unwrap();
+        let out = place.path();
+        let file = |name: &str| {
+            let folder = out.join(format!("offline-run-20260101_000000-{name}"));
+            fs::create_dir(&folder).unwrap();
+            folder.join(format!("run-{name}.wandb"))
+        };
+        let mut log = Log::begin(File::create(file("ours")).unwrap()).unwrap();
+        log.record(Message::default().message(21, version("ours"))).unwrap();
+        let theirs = Message::default().message(1, Message::default().text(1, "0.31.0"));
+        let mut log = Log::begin(File::create(file("theirs")).unwrap()).unwrap();
+        log.record(Message::default().message(21, theirs)).unwrap();
+        write_whole(&file("none"), b"precious").unwrap();
+        #[cfg(unix)]
+        {
+            let ours = out.join("offline-run-20260101_000000-ours/run-ours.wandb");
+            std::os::unix::fs::symlink(ours, file("link")).unwrap();
+        }
+        let found = offline_runs(out).unwrap();
+        let ids: Vec<_> = found.iter().map(|(_, id)| id.as_str()).collect();
+        assert_eq!(ids, ["ours"]);
+        for length in 0..40 {
+            assert_eq!(producer(&[MAGIC, &[0xFF; 40]].concat()[..length]), None);
+        }
     }
 
     #[test]

@@ -34,9 +34,8 @@ pub enum Error {
     },
     /// The loss or a gradient is not finite.
     #[error(
-        "step {step}: {problem}; the step was not applied. Images of the batch: {:?}. Lower the \
-         learning rate, lengthen the warmup or set a clip norm",
-        .batches.iter().flat_map(|batch| &batch.indices).collect::<Vec<_>>()
+        "step {step}: {problem}; the step was not applied. Lower the learning rate, lengthen the warmup \
+         or set a clip norm"
     )]
     NotFinite {
         /// Counted from 1.

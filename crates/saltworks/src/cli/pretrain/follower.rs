@@ -11,7 +11,7 @@ use crate::data::Unreadable;
 use crate::files::write_whole;
 use crate::method::Method;
 use crate::recipe::Recipe;
-use crate::report::{Follow, OnlineProbe, Progress, StepReport, Told, What, alarms};
+use crate::report::{Alarm, Follow, OnlineProbe, Progress, StepReport, Told, What, alarms};
 use crate::train::{Optimizer, Position, Stop};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -41,7 +41,8 @@ pub(super) struct Follower<'a> {
     progress: Progress,
     saver: Saver<'a>,
     online: Option<Online<'a>>,
-    probes: Vec<OnlineProbe>,
+    /// What was probed so far, with the steps it was of.
+    probes: Vec<(u64, OnlineProbe)>,
     /// Alarms of the last probe, which were told.
     told: BTreeSet<String>,
 }
@@ -59,14 +60,12 @@ impl<'a> Follower<'a> {
         let checkpoints = folder.checkpoints(keep(recipe));
         // Cuts off what is made again.
         let saver = Saver::new(folder, checkpoints, recipe.checkpoint, position)?;
-        let earlier = earlier_probes(&folder.metrics_path(), &stage.name)?;
+        let probes = earlier_probes(&folder.metrics_path(), &stage.name)?;
         let mut online = Online::new(recipe, images, (place, stage), steps);
-        if let (Some(online), Some((step, _))) = (&mut online, earlier.last()) {
+        if let (Some(online), Some((step, _))) = (&mut online, probes.last()) {
             online.go_on_after(*step);
         }
-        let share = earlier.last().map_or(0.0, |(step, _)| *step as f64 / steps as f64);
-        let probes: Vec<OnlineProbe> = earlier.into_iter().map(|(_, probe)| probe).collect();
-        let told = alarms(&probes, share).into_iter().map(|alarm| alarm.kind).collect();
+        let told = alarms_of(&probes, steps).into_iter().map(|alarm| alarm.kind).collect();
         Ok(Self { of, unreadable, reporter, progress, saver, online, probes, told })
     }
 
@@ -124,9 +123,8 @@ impl<'a> Follower<'a> {
         }
         let took = Duration::from_secs_f64(probe.seconds);
         self.progress.between(&format!("after step {step}: {}", probe.text()), took);
-        self.probes.push(probe);
-        let share = step as f64 / self.of.steps as f64;
-        let mut found = alarms(&self.probes, share);
+        self.probes.push((step, probe));
+        let mut found = alarms_of(&self.probes, self.of.steps);
         let kinds = found.iter().map(|alarm| alarm.kind.clone()).collect();
         let told = std::mem::replace(&mut self.told, kinds);
         found.retain(|alarm| !told.contains(&alarm.kind));
@@ -135,7 +133,7 @@ impl<'a> Follower<'a> {
                 .between(&format!("ALARM ({}): {}", alarm.kind, alarm.text), Duration::ZERO);
         }
         // Pushed above.
-        let probe = self.probes.last().expect("a probe");
+        let (_, probe) = self.probes.last().expect("a probe");
         self.saver.probe(probe, &found)
     }
 
@@ -149,6 +147,13 @@ impl<'a> Follower<'a> {
             self.progress.between(&problem, Duration::ZERO);
         }
     }
+}
+
+/// What the probes of a stage of so many steps give cause for.
+fn alarms_of(probes: &[(u64, OnlineProbe)], steps: u64) -> Vec<Alarm> {
+    let share = probes.last().map_or(0.0, |(step, _)| *step as f64 / steps as f64);
+    let probes: Vec<_> = probes.iter().map(|(step, probe)| (*step, probe)).collect();
+    alarms(&probes, share)
 }
 
 /// What was probed of a stage until now, with the steps it was of.

@@ -6,13 +6,16 @@ use crate::report::{LockOwner, note};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
 use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::SystemTime;
 
 /// The name of the file that is locked.
 pub(super) const LOCK: &str = ".lock";
 
 /// Held until the process ends, however it ends.
 pub(super) struct Lock {
-    _file: File,
+    _beat: Heartbeat,
     /// The folder itself, whatever its name stands for later. While it is open no other has its number.
     folder: Option<File>,
 }
@@ -28,7 +31,8 @@ impl Lock {
             let _ = file
                 .set_len(0)
                 .and_then(|()| (&file).write_all(LockOwner::here().text().as_bytes()));
-            return Ok(Self { _file: file, folder: File::open(folder).ok() });
+            let folder = File::open(folder).ok();
+            return Ok(Self { _beat: Heartbeat::of(file), folder });
         }
         Err(asked(format!(
             "{} is in use: another saltworks process writes its run there. Wait for it, or choose \
@@ -51,6 +55,35 @@ impl Lock {
     #[cfg(not(unix))]
     pub(super) fn is_of(&self, _: &Path) -> bool {
         true
+    }
+}
+
+/// Holds the lock's file and writes its time again and again, for those who see no locks of this machine: a
+/// step, or the probes after a stage, may take longer than anyone would wait for a line of the log.
+struct Heartbeat {
+    /// Ends the thread when it is dropped.
+    ends: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Heartbeat {
+    fn of(file: File) -> Self {
+        let (ends, ended) = channel::<()>();
+        let beat = move || {
+            while ended.recv_timeout(LockOwner::BEAT) == Err(RecvTimeoutError::Timeout) {
+                // Who cannot write here will be told by the files that matter.
+                let _ = file.set_modified(SystemTime::now());
+            }
+        };
+        Self { ends: Some(ends), thread: Some(thread::spawn(beat)) }
+    }
+}
+
+impl Drop for Heartbeat {
+    fn drop(&mut self) {
+        drop(self.ends.take());
+        // The lock is free when the thread has let go of its file.
+        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 

@@ -4,6 +4,7 @@
 use super::folder::{REPORT, TENSORBOARD, WANDB};
 use crate::recipe::Log;
 use crate::report::{Begin, RunReader, TensorBoard, Wandb, html, note};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -24,8 +25,8 @@ pub(super) struct Reporter {
     /// When the next ones are due, and how long that was to wait.
     due: Instant,
     pause: Duration,
-    /// Whether it was told that one cannot be written.
-    told: bool,
+    /// Those of which it was told that they cannot be written.
+    told: BTreeSet<&'static str>,
 }
 
 impl Reporter {
@@ -41,13 +42,14 @@ impl Reporter {
             wandb: wandb.then(|| Wandb::new(folder, &folder.join(WANDB))),
             due: Instant::now() + LEAST,
             pause: LEAST,
-            told: false,
+            told: BTreeSet::new(),
         })
     }
 
-    /// The report's file, where one is made.
+    /// The report's file, where one is made and could be written.
     pub(super) fn page(&self) -> Option<PathBuf> {
-        self.html.is_some().then(|| self.folder.join(REPORT))
+        let made = self.html.is_some() && !self.told.contains(REPORT);
+        made.then(|| self.folder.join(REPORT))
     }
 
     /// Makes the reports where that is due.
@@ -61,22 +63,19 @@ impl Reporter {
     /// training: it can be made from the run's other files at any time.
     pub(super) fn write(&mut self, status: Option<&'static str>) {
         let begun = Instant::now();
-        let written = self.html(status).map_err(|error| (REPORT, error, "report"));
-        let written = written.and_then(|()| {
-            let board = self.tensorboard(status);
-            board.map_err(|error| (TENSORBOARD, error, "log --to tensorboard"))
-        });
-        let written = written
-            .and_then(|()| self.wandb(status).map_err(|error| (WANDB, error, "log --to wandb")));
-        if let Err((name, error, verb)) = written
-            && !self.told
-        {
-            self.told = true;
-            let path = self.folder.join(name);
-            note(&format!(
-                "cannot write {}: {error}. `saltworks {verb}` makes it later",
-                path.display()
-            ));
+        let all = [
+            (REPORT, "report", self.html(status)),
+            (TENSORBOARD, "log --to tensorboard", self.tensorboard(status)),
+            (WANDB, "log --to wandb", self.wandb(status)),
+        ];
+        for (name, verb, written) in all {
+            if let Err(error) = written
+                && self.told.insert(name)
+            {
+                let path = self.folder.join(name);
+                let path = path.display();
+                note(&format!("cannot write {path}: {error}. `saltworks {verb}` makes it later"));
+            }
         }
         self.pause = LEAST.max(begun.elapsed().div_f64(SHARE)).min(MOST);
         self.due = Instant::now() + self.pause;
@@ -91,8 +90,8 @@ impl Reporter {
 
     fn tensorboard(&mut self, status: Option<&'static str>) -> io::Result<()> {
         match (&mut self.tensorboard, status) {
-            (Some(board), Some("finished")) => board.finish(),
-            (Some(board), _) => board.update(),
+            (Some(board), Some(_)) => board.finish(),
+            (Some(board), None) => board.update(),
             (None, _) => Ok(()),
         }
     }

@@ -15,7 +15,7 @@ use crate::files::{Record, sha256};
 use crate::method::{Method, Salt};
 use crate::model::Encoder;
 use crate::recipe::{MethodName, Recipe, Schedule, Stage};
-use crate::report::{ProbeRow, RunEnd, note, probe_table, result, unix_seconds};
+use crate::report::{ProbeRow, RunEnd, note, probe_table, result, unix_seconds, worse_than_random};
 use crate::train::{self, Ended, Event, Optimizer, Position, Stop};
 use crate::weights::{self, MODEL_KEY};
 use engine::{Module, Parameter};
@@ -374,6 +374,9 @@ impl<'a> Run<'a> {
             note(&format!("no probes: {why}"));
         } else {
             result(&format!("\n{}", probe_table(&self.rows)));
+            let stages = self.recipe.stage.iter();
+            let worse = stages.filter_map(|stage| worse_than_random(&self.rows, &stage.name));
+            worse.for_each(|warning| note(&format!("WARNING: {warning}")));
         }
         self.unreadable.summarize();
         let places = self.recipe.stage.iter().map(|stage| self.folder.encoder_path(&stage.name));
