@@ -4,12 +4,18 @@
 use super::Asked;
 use std::collections::VecDeque;
 
-/// A function of a vector, and what is known of its curvature.
+/// A function of a vector, and what is known of its minimum.
 pub(super) trait Objective {
-    /// The least curvature of f in any direction (of those that matter): μ.
-    fn curvature(&self) -> f64;
     /// f(x), and its gradient.
     fn value_and_gradient(&self, x: &[f64]) -> (f64, Vec<f64>);
+    /// By how much f lies above its minimum at x, at most.
+    fn above(&self, x: &[f64], value: f64, gradient: &[f64]) -> f64;
+    /// About as much, where `above` is sharp only at an x that is settled.
+    fn guess(&self, x: &[f64], value: f64, gradient: &[f64]) -> f64 {
+        self.above(x, value, gradient)
+    }
+    /// Moves x to where `above` is sharp within a `gap` (a share of f).
+    fn settle(&self, _x: &mut Vec<f64>, _gap: f64) {}
     /// H₀⁻¹ g in place: an approximation of the inverse Hessian times a vector.
     fn precondition(&self, gradient: &mut [f64]);
 }
@@ -29,31 +35,52 @@ const MEMORY: usize = 10;
 /// Halvings of a step before it counts as lost in rounding.
 const HALVINGS: usize = 12;
 
+/// Share of f that may be rounding: logits are f32.
+const ROUNDING: f64 = 1e-6;
+/// Steps by which f may fail to fall.
+const LEVEL_STEPS: usize = 20; // (guess)
+
 /// Where a minimisation ended.
 pub(super) struct Minimum {
     /// f
     pub(super) value: f64,
-    /// The share of f by which it lies above its minimum, at most: |∇f|² / (2 μ f) (Boyd and Vandenberghe
-    /// 2004, eq. 9.9). More than was asked for where the iterations or the digits ran out.
+    /// The share of f by which it lies above its minimum, at most. More than was asked for where the
+    /// iterations or the digits ran out.
     pub(super) gap: f64,
 }
 
 /// Moves `x` to the minimum of `f`.
 pub(super) fn minimize(f: &impl Objective, x: &mut Vec<f64>, stop: Stop<'_>) -> Minimum {
     let mut pairs = Pairs::default();
-    let (mut value, mut gradient) = f.value_and_gradient(x);
-    let gap =
-        |value: f64, gradient: &[f64]| dot(gradient, gradient) / (2.0 * f.curvature() * value);
+    let mut point = Point::at(f, std::mem::take(x));
+    let (mut enough, mut level) = (stop.gap, 0);
     for _ in 0..stop.iterations {
-        if gap(value, &gradient) <= stop.gap || (stop.asked)() {
+        if (stop.asked)() {
             break;
         }
-        let direction = pairs.direction(f, &gradient);
-        let Some(next) = line_search(f, x, value, &gradient, &direction, stop.asked) else { break };
-        pairs.push(difference(&next.x, x), difference(&next.gradient, &gradient));
-        Point { x: *x, value, gradient } = next;
+        if f.guess(&point.x, point.value, &point.gradient) <= enough * point.value {
+            point = point.settled(f, stop);
+            if point.gap(f) <= stop.gap {
+                break;
+            }
+            // The guess was too good: not again before it is much better.
+            enough *= 0.25;
+        }
+        let direction = pairs.direction(f, &point.gradient);
+        let Some(next) = line_search(f, &point, &direction, stop.asked) else { break };
+        level += usize::from(next.value >= point.value);
+        if level > LEVEL_STEPS {
+            break;
+        }
+        pairs.push(difference(&next.x, &point.x), difference(&next.gradient, &point.gradient));
+        point = next;
     }
-    Minimum { value, gap: gap(value, &gradient) }
+    if point.gap(f) > stop.gap && !(stop.asked)() {
+        point = point.settled(f, stop);
+    }
+    let found = Minimum { value: point.value, gap: point.gap(f) };
+    *x = point.x;
+    found
 }
 
 struct Point {
@@ -62,26 +89,46 @@ struct Point {
     gradient: Vec<f64>,
 }
 
-/// Halves the step until f falls by a ten-thousandth of what the slope promises (Armijo). f is
-/// convex, so that the curvature along the step needs no second condition.
+impl Point {
+    fn at(f: &impl Objective, x: Vec<f64>) -> Self {
+        let (value, gradient) = f.value_and_gradient(&x);
+        Self { x, value, gradient }
+    }
+
+    fn settled(mut self, f: &impl Objective, stop: Stop<'_>) -> Self {
+        f.settle(&mut self.x, stop.gap);
+        Self::at(f, self.x)
+    }
+
+    fn gap(&self, f: &impl Objective) -> f64 {
+        f.above(&self.x, self.value, &self.gradient) / self.value
+    }
+}
+
+/// Halves the step until f falls by a ten-thousandth of what the slope promises (Armijo), or, where f changes by its
+/// rounding alone, until the slope says so (Hager and Zhang 2005, eq. 4.1). f is convex, so that the curvature along
+/// the step needs no second condition.
 fn line_search(
     f: &impl Objective,
-    x: &[f64],
-    value: f64,
-    gradient: &[f64],
+    from: &Point,
     direction: &[f64],
     asked: Asked<'_>,
 ) -> Option<Point> {
-    let slope = dot(gradient, direction);
+    let slope = dot(&from.gradient, direction);
     let mut step = 1.0;
     for _ in 0..HALVINGS {
-        let moved: Vec<f64> = x.iter().zip(direction).map(|(x, d)| x + step * d).collect();
-        let (lower, gradient) = f.value_and_gradient(&moved);
+        let moved = from.x.iter().zip(direction).map(|(x, d)| x + step * d).collect();
+        let point = Point::at(f, moved);
         if asked() {
             return None;
         }
-        if lower <= value + 1e-4 * step * slope {
-            return Some(Point { x: moved, value: lower, gradient });
+        let falls = point.value <= from.value + 1e-4 * step * slope;
+        let level = || {
+            point.value <= from.value * (1.0 + ROUNDING)
+                && dot(&point.gradient, direction) <= (2e-4 - 1.0) * slope
+        };
+        if falls || level() {
+            return Some(point);
         }
         step *= 0.5;
     }
@@ -132,7 +179,7 @@ impl Pairs {
     }
 }
 
-fn dot(a: &[f64], b: &[f64]) -> f64 {
+pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
@@ -151,19 +198,21 @@ fn difference(a: &[f64], b: &[f64]) -> Vec<f64> {
 mod tests {
     use super::*;
 
+    const MU: f64 = 1e-4;
+
     /// 1 + Σ log cosh(c_i (x_i - i)) + (μ / 2) |x - (0, 1, ...)|², badly scaled, without a preconditioner.
     struct Bowls(Vec<f64>);
 
     impl Objective for Bowls {
-        fn curvature(&self) -> f64 {
-            1e-4
+        fn value_and_gradient(&self, x: &[f64]) -> (f64, Vec<f64>) {
+            let terms = || self.0.iter().zip(x).enumerate().map(|(i, (c, x))| (c, x - i as f64));
+            let value = terms().map(|(c, x)| (c * x).cosh().ln() + 0.5 * MU * x * x).sum::<f64>();
+            (1.0 + value, terms().map(|(c, x)| c * (c * x).tanh() + MU * x).collect())
         }
 
-        fn value_and_gradient(&self, x: &[f64]) -> (f64, Vec<f64>) {
-            let mu = self.curvature();
-            let terms = || self.0.iter().zip(x).enumerate().map(|(i, (c, x))| (c, x - i as f64));
-            let value = terms().map(|(c, x)| (c * x).cosh().ln() + 0.5 * mu * x * x).sum::<f64>();
-            (1.0 + value, terms().map(|(c, x)| c * (c * x).tanh() + mu * x).collect())
+        // |∇f|² / (2 μ), where f has at least the curvature μ (Boyd and Vandenberghe 2004, eq. 9.9).
+        fn above(&self, _: &[f64], _: f64, gradient: &[f64]) -> f64 {
+            dot(gradient, gradient) / (2.0 * MU)
         }
 
         fn precondition(&self, _: &mut [f64]) {}

@@ -40,8 +40,8 @@ pub struct Linear {
     pub chosen: bool,
     /// Loss on all training rows with that penalty: mean cross-entropy + (l2 / 2) |W|².
     pub loss: f64,
-    /// The share of it by which it lies above the minimum, at most; more than was asked for where the
-    /// iterations ran out.
+    /// The share of it by which it lies above the minimum, at most: the duality gap, but for the rounding of
+    /// logits to f32, 1e-7 or so. More than was asked for where the iterations or the digits ran out.
     pub gap: f64,
 }
 
@@ -96,7 +96,7 @@ impl LinearOptions {
         gram: &Gram,
         asked: Asked<'_>,
     ) -> Result<(f64, bool, Logistic)> {
-        let mut model = Logistic::zeros(&train.labels, train.dim);
+        let mut model = Logistic::new(&train.labels, train.dim);
         let mut grid = self.l2.clone();
         // From strong to weak: each fit starts near its minimum.
         grid.sort_by(|a, b| b.total_cmp(a));

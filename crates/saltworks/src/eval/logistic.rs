@@ -1,7 +1,7 @@
 //! Multinomial logistic regression with an L2 penalty, fitted to its minimum.
 
 use super::knn::classes;
-use super::lbfgs::{Minimum, Objective, Stop, minimize};
+use super::lbfgs::{Minimum, Objective, Stop, dot, minimize};
 use super::matrix::{Panels, multiply, multiply_transposed};
 use super::symmetric::{cholesky, subtract};
 use super::{Asked, Features, Scores};
@@ -9,6 +9,8 @@ use rayon::prelude::*;
 
 /// Widths above this get no preconditioner: its Cholesky factor would take longer than it saves.
 const MAX_FACTOR_DIM: usize = 2048; // (guess)
+/// Steps towards the best b.
+const BIAS_STEPS: usize = 100; // (guess)
 /// Rows of a partial sum of the loss.
 const TASK_ROWS: usize = 256;
 
@@ -22,10 +24,20 @@ pub(super) struct Logistic {
 }
 
 impl Logistic {
-    /// W = 0, b = 0 for the classes that occur in `labels`.
-    pub(super) fn zeros(labels: &[u32], dim: usize) -> Self {
-        let classes = classes(labels);
-        Self { theta: vec![0.0; (dim + 1) * classes.len()], classes }
+    /// W = 0, and b the logarithms of the shares that classes have of `labels`: the best without features.
+    pub(super) fn new(labels: &[u32], dim: usize) -> Self {
+        let mut model = Self { theta: Vec::new(), classes: classes(labels) };
+        let shares = shares(&model.columns(labels), model.classes.len());
+        model.theta = vec![0.0; dim * shares.len()];
+        model.theta.extend(shares.iter().map(|share| share.ln()));
+        model
+    }
+
+    /// The column of each label's class.
+    fn columns(&self, labels: &[u32]) -> Vec<usize> {
+        // `new` was given labels among which these are.
+        let column = |label| self.classes.binary_search(label).expect("a class of the model");
+        labels.iter().map(column).collect()
     }
 
     /// Goes to the minimum for this penalty, from where it stands. The loss is mean cross-entropy +
@@ -37,14 +49,14 @@ impl Logistic {
         l2: f64,
         stop: Stop<'_>,
     ) -> Minimum {
-        let columns = train.labels.iter().map(|label| {
-            // `zeros` was given labels among which these are.
-            self.classes.binary_search(label).expect("a class of the model")
-        });
+        let columns = self.columns(&train.labels);
+        let shares = shares(&columns, self.classes.len());
         let loss = Loss {
-            columns: columns.collect(),
-            classes: self.classes.len(),
-            factor: gram.factor(l2, self.classes.len()),
+            classes: shares.len(),
+            factor: gram.factor(l2, &shares),
+            sums: class_sums(train, &columns, shares.len()),
+            shares,
+            columns,
             train,
             l2,
             asked: stop.asked,
@@ -54,28 +66,47 @@ impl Logistic {
 
     /// The logits of each row, `[B, K]`.
     pub(super) fn scores(&self, features: &Features, stop: Asked<'_>) -> Scores {
-        let values = logits(&self.theta, features, self.classes.len(), stop);
+        let (w, b) = self.theta.split_at(self.theta.len() - self.classes.len());
+        let mut values = products(w, features, b.len(), stop);
+        for logits in values.chunks_exact_mut(b.len()) {
+            logits.iter_mut().zip(b).for_each(|(logit, b)| *logit = (f64::from(*logit) + b) as f32);
+        }
         Scores { values, classes: self.classes.clone() }
     }
 }
 
-/// x Wᵀ + b: `[B, D] -> [B, K]`.
-fn logits(theta: &[f64], features: &Features, k: usize, stop: Asked<'_>) -> Vec<f32> {
-    let theta: Vec<f32> = theta.iter().map(|&w| w as f32).collect();
-    let (w, b) = theta.split_at(features.dim * k);
-    let mut logits = multiply(&features.rows, &Panels::of_columns(w, k), stop);
-    logits.par_chunks_exact_mut(k).for_each(|row| {
-        for (logit, b) in row.iter_mut().zip(b) {
-            *logit += b;
+/// x Wᵀ: `[B, D], [D, K] -> [B, K]`.
+fn products(w: &[f64], features: &Features, k: usize, stop: Asked<'_>) -> Vec<f32> {
+    let w: Vec<f32> = w.iter().map(|&w| w as f32).collect();
+    multiply(&features.rows, &Panels::of_columns(&w, k), stop)
+}
+
+/// Share of the rows that each class has, π `[K]`.
+fn shares(columns: &[usize], k: usize) -> Vec<f64> {
+    let mut shares = vec![0.0; k];
+    columns.iter().for_each(|&column| shares[column] += 1.0);
+    shares.iter_mut().for_each(|share| *share /= columns.len() as f64);
+    shares
+}
+
+/// xᵀ y / B, y having a one in the column of each row's class: `[D, K]`.
+fn class_sums(train: &Features, columns: &[usize], k: usize) -> Vec<f64> {
+    let mut sums = vec![0.0; train.dim * k];
+    for (row, column) in train.rows.chunks_exact(train.dim).zip(columns) {
+        for (sums, x) in sums.chunks_exact_mut(k).zip(row) {
+            sums[*column] += f64::from(*x);
         }
-    });
-    logits
+    }
+    sums.iter_mut().for_each(|sum| *sum /= columns.len() as f64);
+    sums
 }
 
 /// The loss of one data set and penalty, as a function of theta.
 struct Loss<'a> {
     train: &'a Features,
     columns: Vec<usize>, // [B]
+    shares: Vec<f64>,    // π, [K]
+    sums: Vec<f64>,      // xᵀ y / B, [D, K]
     classes: usize,
     l2: f64,
     factor: Factor,
@@ -83,30 +114,63 @@ struct Loss<'a> {
 }
 
 impl Objective for Loss<'_> {
-    /// The penalty's; b has none of its own, but its gradient counts in full.
-    fn curvature(&self) -> f64 {
-        self.l2
-    }
-
     fn value_and_gradient(&self, theta: &[f64]) -> (f64, Vec<f64>) {
         let (k, dim, rows) = (self.classes, self.train.dim, self.train.len() as f64);
-        let mut residual = logits(theta, self.train, k, self.asked);
-        let tasks = residual.par_chunks_mut(TASK_ROWS * k);
-        let losses = tasks.zip(self.columns.par_chunks(TASK_ROWS)).map(|(rows, columns)| {
-            let rows = rows.chunks_exact_mut(k).zip(columns);
-            rows.map(|(row, &column)| cross_entropy(row, column)).sum::<f64>()
-        });
-        let losses: Vec<f64> = losses.collect();
+        let (w, b) = theta.split_at(dim * k);
+        let mut residual = products(w, self.train, k, self.asked);
+        let (loss, db) = cross_entropy(&mut residual, b, &self.columns);
         // dW = Σ_b (p - y) xᵀ / B + l2 W ; db = Σ_b (p - y) / B
         let mut gradient = multiply_transposed(&self.train.rows, dim, &residual, k, self.asked);
-        gradient.extend(column_sums(&residual, k));
-        gradient.iter_mut().for_each(|g| *g /= rows);
-        let weights = &theta[..dim * k];
-        for (g, w) in gradient.iter_mut().zip(weights) {
-            *g += self.l2 * w;
+        for (g, w) in gradient.iter_mut().zip(w) {
+            *g = *g / rows + self.l2 * w;
         }
-        let penalty = 0.5 * self.l2 * weights.iter().map(|w| w * w).sum::<f64>();
-        (losses.iter().sum::<f64>() / rows + penalty, gradient)
+        gradient.extend(db);
+        (loss + 0.5 * self.l2 * dot(w, w), gradient)
+    }
+
+    /// The duality gap (Boyd and Vandenberghe 2004, section 5.5.1). Whatever probabilities q `[B, K]` have the
+    /// sums over rows that the labels y have, the minimum is at least
+    ///
+    /// mean H(q) - |mean (q - y) xᵀ|² / (2 l2), which is the loss less
+    /// mean KL(q ‖ p) + |∇_W + mean (q - p) xᵀ|² / (2 l2).
+    ///
+    /// The model's p have those sums where b is at its best; q = (1 - t) p + t r has them anywhere ([`mixture`]).
+    /// KL is convex: KL(q ‖ p) ≤ t KL(r ‖ p).
+    fn above(&self, theta: &[f64], value: f64, gradient: &[f64]) -> f64 {
+        let (k, l2) = (self.classes, self.l2);
+        let (w, b) = theta.split_at(self.train.dim * k);
+        let (dw, db) = gradient.split_at(w.len());
+        let (t, r) = mixture(&self.shares, db);
+        let mut square = 0.0;
+        let columns = w.chunks_exact(k).zip(dw.chunks_exact(k)).zip(self.sums.chunks_exact(k));
+        for ((w, dw), sums) in columns {
+            let mean: f64 = sums.iter().sum(); // of x
+            for (((w, dw), sum), r) in w.iter().zip(dw).zip(sums).zip(&r) {
+                // mean p xᵀ = dW - l2 W + mean y xᵀ
+                square += (dw + t * (r * mean - (dw - l2 * w + sum))).powi(2);
+            }
+        }
+        let entropy = value - 0.5 * l2 * dot(w, w);
+        t * self.means(w).divergence(&r, b, entropy + dot(b, &self.shares)) + square / (2.0 * l2)
+    }
+
+    /// |∇_W|² / (2 l2), as if b were at its best (Boyd and Vandenberghe 2004, eq. 9.9), and Σ_k db² / (2 π), what it
+    /// may gain by a step of its own.
+    fn guess(&self, _: &[f64], _: f64, gradient: &[f64]) -> f64 {
+        let (dw, db) = gradient.split_at(self.train.dim * self.classes);
+        let gain: f64 = db.iter().zip(&self.shares).map(|(db, share)| db * db / share).sum();
+        0.5 * (dot(dw, dw) / self.l2 + gain)
+    }
+
+    /// b becomes the best for its W.
+    fn settle(&self, theta: &mut Vec<f64>, gap: f64) {
+        let mut b = theta.split_off(self.train.dim * self.classes);
+        let products = products(theta, self.train, self.classes, self.asked);
+        let bias = Bias { loss: self, means: self.means(theta), products };
+        // A tenth of the gap is b's.
+        let stop = Stop { gap: 0.1 * gap, iterations: BIAS_STEPS, asked: self.asked };
+        minimize(&bias, &mut b, stop);
+        theta.extend(b);
     }
 
     fn precondition(&self, gradient: &mut [f64]) {
@@ -114,28 +178,104 @@ impl Objective for Loss<'_> {
     }
 }
 
-/// -log p of the right class; the row of logits `[K]` becomes p - y.
-fn cross_entropy(row: &mut [f32], column: usize) -> f64 {
-    let largest = row.iter().fold(f32::NEG_INFINITY, |largest, &logit| largest.max(logit));
-    let logit = f64::from(row[column] - largest);
-    let mut sum = 0.0;
-    for logit in row.iter_mut() {
-        *logit = (*logit - largest).exp();
-        sum += f64::from(*logit);
+/// The least t, and the distribution r `[K]`, that mend the mean of probabilities: (1 - t) (π + e) + t r = π, where
+/// it is in excess of the shares π by e.
+fn mixture(shares: &[f64], excess: &[f64]) -> (f64, Vec<f64>) {
+    let of_mean = shares.iter().zip(excess).map(|(share, e)| e / (share + e));
+    let t = of_mean.fold(0.0, f64::max);
+    if t == 0.0 {
+        return (t, shares.to_vec());
     }
-    row.iter_mut().for_each(|p| *p = (f64::from(*p) / sum) as f32);
-    row[column] -= 1.0;
-    sum.ln() - logit
+    // No less than 0 but for rounding, as t is the largest e / (π + e).
+    let r = shares.iter().zip(excess).map(|(share, e)| (share + e - e / t).max(0.0));
+    (t, r.collect())
 }
 
-fn column_sums(rows: &[f32], k: usize) -> Vec<f64> {
-    let mut sums = vec![0.0; k];
-    for row in rows.chunks_exact(k) {
-        for (sum, value) in sums.iter_mut().zip(row) {
-            *sum += f64::from(*value);
+impl Loss<'_> {
+    fn means(&self, w: &[f64]) -> Means {
+        let mut logits = vec![0.0; self.classes];
+        for (w, sums) in w.chunks_exact(self.classes).zip(self.sums.chunks_exact(self.classes)) {
+            let mean: f64 = sums.iter().sum(); // of x
+            logits.iter_mut().zip(w).for_each(|(logit, w)| *logit += w * mean);
         }
+        Means { right: dot(w, &self.sums), logits }
     }
-    sums
+}
+
+/// Means over rows of what x Wᵀ has for the right class, and for each `[K]`.
+struct Means {
+    right: f64,
+    logits: Vec<f64>,
+}
+
+impl Means {
+    /// Mean KL(r ‖ p) of a distribution r `[K]`; `entropy` is the mean of log Σ exp less that of `right`.
+    fn divergence(&self, r: &[f64], b: &[f64], entropy: f64) -> f64 {
+        let terms = r.iter().zip(&self.logits).zip(b).filter(|((r, _), _)| **r > 0.0);
+        let terms = terms.map(|((r, logit), b)| r * (r.ln() - logit - b));
+        // Less than 0 by rounding alone.
+        (entropy + self.right + terms.sum::<f64>()).max(0.0)
+    }
+}
+
+/// The cross-entropy as a function of b, W being what it is.
+struct Bias<'a> {
+    loss: &'a Loss<'a>,
+    means: Means,
+    products: Vec<f32>, // x Wᵀ, [B, K]
+}
+
+impl Objective for Bias<'_> {
+    fn value_and_gradient(&self, b: &[f64]) -> (f64, Vec<f64>) {
+        cross_entropy(&mut self.products.clone(), b, &self.loss.columns)
+    }
+
+    /// As that of [`Loss`], without what W has in it.
+    fn above(&self, b: &[f64], value: f64, gradient: &[f64]) -> f64 {
+        let (t, r) = mixture(&self.loss.shares, gradient);
+        t * self.means.divergence(&r, b, value + dot(b, &self.loss.shares))
+    }
+
+    fn precondition(&self, gradient: &mut [f64]) {
+        gradient.iter_mut().zip(&self.loss.shares).for_each(|(g, share)| *g /= share);
+    }
+}
+
+/// The means over rows of -log p of the right class and of p - y `[K]`; logits without b `[B, K]` become p - y.
+fn cross_entropy(logits: &mut [f32], b: &[f64], columns: &[usize]) -> (f64, Vec<f64>) {
+    let k = b.len();
+    let tasks = logits.par_chunks_mut(TASK_ROWS * k).zip(columns.par_chunks(TASK_ROWS));
+    let tasks = tasks.map(|(rows, columns)| {
+        let (mut loss, mut sums, mut row) = (0.0, vec![0.0; k], vec![0.0; k]);
+        for (logits, &column) in rows.chunks_exact_mut(k).zip(columns) {
+            let terms = logits.iter().zip(b).map(|(logit, b)| f64::from(*logit) + b);
+            row.iter_mut().zip(terms).for_each(|(row, logit)| *row = logit);
+            loss += residual(&mut row, column);
+            sums.iter_mut().zip(&row).for_each(|(sum, residual)| *sum += residual);
+            logits.iter_mut().zip(&row).for_each(|(logit, residual)| *logit = *residual as f32);
+        }
+        (loss, sums)
+    });
+    let (mut loss, mut sums, rows) = (0.0, vec![0.0; k], columns.len() as f64);
+    for (part, of_part) in tasks.collect::<Vec<_>>() {
+        loss += part / rows;
+        sums.iter_mut().zip(of_part).for_each(|(sum, part)| *sum += part / rows);
+    }
+    (loss, sums)
+}
+
+/// -log p of the right class; the row of logits `[K]` becomes p - y.
+fn residual(row: &mut [f64], column: usize) -> f64 {
+    let largest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let logit = row[column] - largest;
+    row.iter_mut().for_each(|logit| *logit = (*logit - largest).exp());
+    // p - 1 of the right class is what the others have: where p is near 1, no digits are left of it.
+    row[column] = 0.0;
+    let others: f64 = row.iter().sum();
+    let sum = others + logit.exp();
+    row.iter_mut().for_each(|p| *p /= sum);
+    row[column] = -others / sum;
+    sum.ln() - logit
 }
 
 /// G = xᵀ x / B `[D, D]` of standardised rows, from which comes the preconditioner.
@@ -157,31 +297,37 @@ impl Gram {
 
     /// H₀ = G / K + l2 I: the Hessian at W = 0, where all K classes are equally likely. Measured on
     /// raw Fashion-MNIST (9,000 x 784, LOG.md): 364 iterations for the whole grid instead of 1,811.
-    fn factor(&self, l2: f64, classes: usize) -> Factor {
-        let (dim, bias) = (self.dim, 1.0 / classes as f64);
-        let Some(gram) = &self.values else { return Factor { upper: None, dim, bias } };
-        let mut upper: Vec<f64> = gram.iter().map(|g| g * bias).collect();
+    ///
+    /// For b it is the shares π: the Hessian at W = 0 and b = log π is diag π - π πᵀ, and gradients, which
+    /// sum to 0, solve it by g / π.
+    fn factor(&self, l2: f64, shares: &[f64]) -> Factor {
+        let (dim, classes) = (self.dim, shares.len() as f64);
+        let Some(gram) = &self.values else {
+            let bias = shares.iter().map(|share| share * classes).collect();
+            return Factor { upper: None, dim, bias };
+        };
+        let mut upper: Vec<f64> = gram.iter().map(|g| g / classes).collect();
         for i in 0..dim {
             upper[i * dim + i] += l2;
         }
         cholesky(&mut upper, dim);
-        Factor { upper: Some(upper), dim, bias }
+        Factor { upper: Some(upper), dim, bias: shares.to_vec() }
     }
 }
 
-/// H₀ = Uᵀ U for the weights (or the identity), and its curvature for b.
+/// H₀ = Uᵀ U for the weights (or the identity), and its diagonal for b.
 struct Factor {
     upper: Option<Vec<f64>>, // [D, D], below the diagonal anything
     dim: usize,
-    bias: f64,
+    bias: Vec<f64>, // [K]
 }
 
 impl Factor {
     /// H₀⁻¹ g in place, for the K columns of g `[D + 1, K]` at once.
     fn solve(&self, g: &mut [f64], k: usize) {
         let dim = self.dim;
+        g[dim * k..].iter_mut().zip(&self.bias).for_each(|(g, bias)| *g /= bias);
         let Some(upper) = &self.upper else { return };
-        g[dim * k..].iter_mut().for_each(|g| *g /= self.bias);
         // Uᵀ v = g, from the first row down.
         for i in 0..dim {
             let (done, rest) = g.split_at_mut((i + 1) * k);
