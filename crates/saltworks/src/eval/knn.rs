@@ -40,15 +40,16 @@ impl Vote {
             Self::Cosine => row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt(),
             Self::Euclidean => 1.0,
         };
-        let scale = 1.0 / length.max(1e-12);
-        row.iter().map(move |x| scale * f64::from(*x))
+        // In f64 no other row is too short for a length.
+        let length = if length > 0.0 { length } else { 1.0 };
+        row.iter().map(move |x| f64::from(*x) / length)
     }
 }
 
 /// Gives each test row the class with most votes among its k nearest training rows.
 ///
-/// Near is cosine similarity s = a·b / (|a| |b|), a vote weighs exp(s/T). Of equally near rows the
-/// earlier one, of classes with equal votes the lower one wins.
+/// Near is cosine similarity s = a·b / (|a| |b|), in f64 and without an ε beside the lengths; a vote weighs exp(s/T).
+/// Of equally near rows the earlier one, of classes with equal votes the lower one wins.
 pub fn knn(
     train: &Features,
     test: &Features,
@@ -103,17 +104,15 @@ fn elect<T: Send>(
             .zip(given.chunks_exact(test.dim))
             .flat_map(|((closeness, query), given)| {
                 // |a - b|² falls as a·b - |b|²/2 grows.
-                closeness.iter_mut().zip(&space.halves).for_each(|(c, half)| *c -= half);
-                let query = (vote == Vote::Euclidean || !is_zero(given)).then_some(query);
-                if query.is_none() {
+                closeness.iter_mut().zip(&space.halves).for_each(|(c, half)| *c -= *half as f32);
+                let near = match vote == Vote::Cosine && is_zero(given) {
                     // All cosines are 0.
-                    closeness.fill(0.0);
-                }
-                let near = options.nearest(closeness);
-                let weights = options.weights(&space, query, &near);
+                    true => (0..options.k.min(train.len())).map(|i| (i, 0.0)).collect(),
+                    false => space.nearest(options.k, closeness, query, given),
+                };
                 let mut votes = vec![0.0; classes.len()];
-                for (&i, weight) in near.iter().zip(weights) {
-                    votes[columns[i]] += weight;
+                for (&(i, square), nearest) in near.iter().zip(std::iter::repeat(near[0].1)) {
+                    votes[columns[i]] += options.weight(vote, square, nearest);
                 }
                 take(&votes)
             })
@@ -126,65 +125,120 @@ fn elect<T: Send>(
     Ok(taken.into_iter().flatten().collect())
 }
 
-/// Training rows around their mean, where nearness is the Euclidean distance d whatever the vote: of unit
-/// rows it is a cosine similarity of 1 - d²/2. An encoder's features have much in common; without what they
-/// share, f32 tells apart what differs by a ten-millionth of it.
-struct Space {
+/// Training rows, where nearness is the Euclidean distance d whatever the vote: of unit rows it is a cosine
+/// similarity of 1 - d²/2. A product in f32 tells which rows may be among the nearest, f64 which are.
+///
+/// An encoder's features have much in common. Around their mean, and one power of two as large, products tell
+/// most rows apart, and lie within what f32 holds.
+struct Space<'a> {
     vote: Vote,
-    /// D
-    dim: usize,
+    train: &'a Features,
     mean: Vec<f64>,
-    /// [N, D]
-    rows: Vec<f32>,
+    /// A power of two.
+    scale: f64,
     panels: Panels,
-    /// |b|²/2 of each row.
-    halves: Vec<f32>,
-    /// Rows of zeros, whose cosine with any row is 0: d² = 2.
-    zeros: Vec<bool>,
+    /// |b| of each row around the mean.
+    lengths: Vec<f64>,
+    /// |b|²/2 of each, and half of what [`Space::beside`] adds.
+    halves: Vec<f64>,
 }
 
-impl Space {
-    fn new(train: &Features, vote: Vote) -> Self {
+impl<'a> Space<'a> {
+    fn new(train: &'a Features, vote: Vote) -> Self {
         let dim = train.dim;
-        let mut space = Self {
-            vote,
-            dim,
-            mean: vec![0.0; dim],
-            rows: Vec::new(),
-            panels: Panels::of_rows(&[], dim),
-            halves: Vec::new(),
-            zeros: train
-                .rows
-                .chunks_exact(dim)
-                .map(|row| vote == Vote::Cosine && is_zero(row))
-                .collect(),
-        };
+        let mut mean = vec![0.0; dim];
         for row in train.rows.chunks_exact(dim) {
-            space.mean.iter_mut().zip(vote.scaled(row)).for_each(|(mean, x)| *mean += x);
+            mean.iter_mut().zip(vote.scaled(row)).for_each(|(mean, x)| *mean += x);
         }
-        space.mean.iter_mut().for_each(|mean| *mean /= train.len() as f64);
-        space.rows = space.place(train);
-        space.panels = Panels::of_rows(&space.rows, dim);
-        let half = |row: &[f32]| 0.5 * row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
-        let halves = space.rows.chunks_exact(dim).zip(&space.zeros);
-        let halves = halves.map(|(row, zero)| half(row) + if *zero { 0.5 } else { 0.0 });
-        space.halves = halves.map(|half| half as f32).collect();
+        mean.iter_mut().for_each(|mean| *mean /= train.len() as f64);
+        let panels = Panels::of_rows(&[], dim);
+        let mut space =
+            Self { vote, train, mean, scale: 1.0, panels, lengths: Vec::new(), halves: Vec::new() };
+        let rows = train.rows.chunks_exact(dim).flat_map(|row| space.around(row));
+        let largest = rows.fold(0.0, |largest: f64, x| largest.max(x.abs()));
+        if largest > 0.0 {
+            space.scale = (-largest.log2().floor()).exp2();
+        }
+        let rows = space.place(train);
+        space.panels = Panels::of_rows(&rows, dim);
+        space.lengths = rows.chunks_exact(dim).map(length).collect();
+        let halves = space.lengths.iter().zip(train.rows.chunks_exact(dim)).map(|(length, row)| {
+            0.5 * (length * length + space.beside(row) * space.scale * space.scale)
+        });
+        space.halves = halves.collect();
         space
+    }
+
+    fn around(&self, row: &[f32]) -> impl Iterator<Item = f64> {
+        self.vote.scaled(row).zip(&self.mean).map(|(x, mean)| self.scale * (x - mean))
     }
 
     /// Rows around the mean of the training rows, `[B, D]`.
     fn place(&self, features: &Features) -> Vec<f32> {
-        let rows = features.rows.chunks_exact(self.dim);
-        let around = |row| self.vote.scaled(row).zip(&self.mean).map(|(x, mean)| (x - mean) as f32);
-        rows.flat_map(|row| around(row).collect::<Vec<_>>()).collect()
+        let rows = features.rows.chunks_exact(features.dim);
+        rows.flat_map(|row| self.around(row)).map(|x| x as f32).collect()
     }
 
-    /// d² between training row `i` and a query `[D]`.
-    fn square(&self, i: usize, query: &[f32]) -> f64 {
-        let row = self.rows[i * self.dim..].iter().zip(query);
-        let square: f64 = row.map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
-        square + if self.zeros[i] { 1.0 } else { 0.0 }
+    /// What a training row's d² has beside the distance: a row of zeros has a cosine of 0 with any, d² = 2.
+    fn beside(&self, row: &[f32]) -> f64 {
+        if self.vote == Vote::Cosine && is_zero(row) { 1.0 } else { 0.0 }
     }
+
+    /// The `k` training rows nearest to a row `given` `[D]`, and d² to each, the nearest first: it is `query` in its
+    /// place, and the f32 product says `closeness` `[N]`.
+    fn nearest(
+        &self,
+        k: usize,
+        closeness: &[f32],
+        query: &[f32],
+        given: &[f32],
+    ) -> Vec<(usize, f64)> {
+        let given: Vec<f64> = self.vote.scaled(given).collect();
+        let square = |i: usize| {
+            let row = self.train.row(i);
+            let differences = self.vote.scaled(row).zip(&given).map(|(a, b)| (a - b).powi(2));
+            (i, differences.sum::<f64>() + self.beside(row))
+        };
+        let mut near: Vec<_> = self.candidates(k, closeness, query).map(square).collect();
+        near.sort_unstable_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
+        near.truncate(k);
+        near
+    }
+
+    /// The rows that may be among the `k` nearest: whose closeness may reach what k rows have at least. A sum of D
+    /// products in f32 is off by up to D u |a| |b|, u = ε/2 (Higham 2002, eq. 3.5), its rounded factors, |b|²/2
+    /// and the difference by a few u more: (D + 8) u, and here twice that.
+    fn candidates(
+        &self,
+        k: usize,
+        closeness: &[f32],
+        query: &[f32],
+    ) -> impl Iterator<Item = usize> {
+        let share = (self.train.dim + 8) as f64 * f64::from(f32::EPSILON);
+        let query = length(query);
+        let bounds = closeness.iter().zip(&self.lengths).zip(&self.halves);
+        let bounds = bounds.map(move |((closeness, length), half)| {
+            let off = share * (query * length + half) + TINY;
+            (f64::from(*closeness) - off, f64::from(*closeness) + off)
+        });
+        let mut least: Vec<f64> = bounds.clone().map(|(least, _)| least).collect();
+        // A query so far out that its products are not finite may be near to all.
+        let known = k < least.len() && closeness.iter().all(|c| c.is_finite());
+        let kth = match known {
+            true => *least.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1,
+            false => f64::NEG_INFINITY,
+        };
+        let kept = bounds.enumerate().filter(move |(_, (_, most))| !known || *most >= kth);
+        kept.map(|(i, _)| i)
+    }
+}
+
+/// What products lose where they are too small for f32.
+const TINY: f64 = 1e-30;
+
+/// |x| `[D]`
+fn length(x: &[f32]) -> f64 {
+    x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt()
 }
 
 fn is_zero(row: &[f32]) -> bool {
@@ -217,30 +271,13 @@ impl KnnOptions {
         Ok(())
     }
 
-    /// The rows of the k largest values of closeness `[N]`, the largest first.
-    fn nearest(self, closeness: &[f32]) -> Vec<usize> {
-        let nearer = |&a: &usize, &b: &usize| closeness[b].total_cmp(&closeness[a]).then(a.cmp(&b));
-        let k = self.k.min(closeness.len());
-        let mut order: Vec<usize> = (0..closeness.len()).collect();
-        if k < order.len() {
-            order.select_nth_unstable_by(k, nearer);
-        }
-        order.truncate(k);
-        // One order of the sum, whatever the selection left.
-        order.sort_unstable_by(nearer);
-        order
-    }
-
-    /// What the rows `near` the query `[D]` weigh, all alike if there is none: exp((s - s₀) / T) of cosines s, s₀ the nearest's, which
-    /// gives the same ranks as exp(s / T) and does not overflow at a low temperature, or 1 / (d + T).
-    fn weights(self, space: &Space, query: Option<&[f32]>, near: &[usize]) -> Vec<f64> {
-        let Some(query) = query else { return vec![1.0; near.len()] };
-        let squares: Vec<f64> = near.iter().map(|&i| space.square(i, query)).collect();
-        let weight = |square: &f64| match space.vote {
-            Vote::Cosine => (0.5 * (squares[0] - square) / self.temperature).exp(),
+    /// What a row weighs at a distance d from the query, given d²: exp((s - s₀) / T) of cosines s, s₀ the nearest's,
+    /// which gives the same ranks as exp(s / T) and does not overflow at a low temperature, or 1 / (d + T).
+    fn weight(self, vote: Vote, square: f64, nearest: f64) -> f64 {
+        match vote {
+            Vote::Cosine => (0.5 * (nearest - square) / self.temperature).exp(),
             Vote::Euclidean => 1.0 / (square.sqrt() + self.temperature),
-        };
-        squares.iter().map(weight).collect()
+        }
     }
 }
 
