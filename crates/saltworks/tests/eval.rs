@@ -365,6 +365,46 @@ fn short_rows_have_a_direction_too() {
     assert_eq!(knn(&short, &test, KnnOptions::default()).unwrap(), wanted);
 }
 
+/// Its place among training rows is far beyond what f32 holds.
+#[test]
+fn a_test_row_far_out_is_given_a_class_and_moves_no_other() {
+    let (mut train, mut test) = (clusters(5, 200, 16, 0.5, 2), clusters(5, 100, 16, 0.5, 3));
+    for features in [&mut train, &mut test] {
+        features.rows.iter_mut().for_each(|x| *x *= 1e-3);
+    }
+    let options = (KnnOptions::default(), Vote::Euclidean);
+    let at = |distance: f32| {
+        let mut far = test.clone();
+        far.rows[..16].iter_mut().for_each(|x| *x = distance * x.signum());
+        far
+    };
+    // At 3e25 f32 still holds what it is standardised to, and b is lost beside it.
+    let [near, far] = [at(3e25), at(3e38)];
+    let probe = |test: &Features| linear(&train, test, &LinearOptions::default()).unwrap();
+    let (wanted, found) = (probe(&near), probe(&far));
+    assert!(found.scores.values.iter().all(|logit| logit.is_finite()));
+    assert_eq!(found.prediction, wanted.prediction);
+    let votes = |test: &Features| eval::knn_scores(&train, test, options, &|| false).unwrap();
+    let (wanted, found) = (votes(&near), votes(&far));
+    assert_eq!(found.prediction(&test.labels), wanted.prediction(&test.labels));
+    assert_eq!(found.values[5..], votes(&test).values[5..]);
+}
+
+/// Two values of f32 next to 1 are 1.2e-7 apart.
+#[test]
+fn columns_that_differ_by_little_more_than_rounding_are_told_apart() {
+    let near_one = |seed| {
+        let mut features = clusters(2, 200, 4, 0.0, seed);
+        for (row, label) in features.rows.chunks_exact_mut(4).zip(&features.labels) {
+            let sign = if *label == 0 { -1.0 } else { 1.0 };
+            row.iter_mut().for_each(|x| *x = 1.0 + 8e-7 * sign + 8e-8 * *x);
+        }
+        features
+    };
+    let found = linear(&near_one(2), &near_one(3), &LinearOptions::default()).unwrap();
+    assert_eq!(found.prediction.accuracy, 1.0);
+}
+
 /// An encoder's features have much in common; what tells rows apart is a ten-thousandth of it.
 #[test]
 fn neighbours_are_told_apart_by_what_little_differs() {
