@@ -79,11 +79,23 @@ fn what_is_printed_is_what_was_found_and_of_which_stage() {
     let words: Vec<&str> = line.split_whitespace().collect();
     let wanted = ["kNN", "mean", &percent(&report["accuracy"]), &low, "to", &high];
     assert_eq!(words[..6], wanted, "{line}");
-    // Wilson 1927 by hand, z = 1.95996.
-    let (p, n, z) = (report["accuracy"].as_f64().unwrap(), 8.0, 1.959_963_984_540_054_f64);
-    let root = z * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt();
-    let by_hand = (p + z * z / (2.0 * n) - root) / (1.0 + z * z / n);
-    assert!((report["interval"][0].as_f64().unwrap() - by_hand.max(0.0)).abs() < 1e-9);
+    // SciPy 1.17.1: binomtest(right, 8).proportion_ci(method="wilson").
+    const WILSON: [[f64; 2]; 9] = [
+        [0.0, 0.324407564884],
+        [0.022417491450, 0.470888182213],
+        [0.071479212752, 0.590724569690],
+        [0.136844285824, 0.694257605397],
+        [0.215216062214, 0.784783937786],
+        [0.305742394603, 0.863155714176],
+        [0.409275430310, 0.928520787248],
+        [0.529111817787, 0.977582508550],
+        [0.675592435116, 1.0],
+    ];
+    let right = (8.0 * report["accuracy"].as_f64().unwrap()).round() as usize;
+    for (i, wanted) in WILSON[right].iter().enumerate() {
+        let found = report["interval"][i].as_f64().unwrap();
+        assert!((found - wanted).abs() < 1e-9, "{right} of 8: {found} for {wanted}");
+    }
 }
 
 #[test]
