@@ -10,10 +10,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Readers at a time.
+/// Readers at a time, and connections that have not asked yet: who says nothing takes no reader's place.
 const MOST_READERS: usize = 128;
+const MOST_CALLERS: usize = 512;
 /// A reader that says or takes nothing for so long is gone, and a request takes no longer in all.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The same where so many connections have not asked yet: browsers ask at once.
+const CROWD: usize = 32;
+const HASTE: Duration = Duration::from_secs(2);
+/// Time between two looks at how many they are.
+const GLANCE: Duration = Duration::from_millis(250);
 /// Time between two looks for news, and between two signs of life.
 const LOOK: Duration = Duration::from_secs(1);
 const SIGN: Duration = Duration::from_secs(15);
@@ -46,70 +52,93 @@ impl Server {
 
     /// Answers until the process ends.
     pub fn run(&self) {
-        let readers = Arc::new(AtomicUsize::new(0));
+        let (callers, readers) = (Arc::default(), Arc::default());
         for stream in self.listener.incoming() {
             let Ok(stream) = stream else {
                 // Too many open files: some will be closed.
                 thread::sleep(Duration::from_millis(50));
                 continue;
             };
-            let reader = Reader::new(&readers);
-            let site = Arc::clone(&self.site);
+            let caller = Place::new(&callers);
+            let (site, readers) = (Arc::clone(&self.site), Arc::clone(&readers));
             // A reader that goes away in the middle is no problem of ours, and one for whom there is no
             // thread asks again.
             let _ = thread::Builder::new().spawn(move || {
-                let _ = answer(stream, &site, reader.is_welcome());
-                drop(reader);
+                let _ = answer(stream, &site, caller, &readers);
             });
         }
     }
 }
 
-/// Counts a reader as long as it lives.
-struct Reader(Arc<AtomicUsize>, usize);
+/// One of a number of places, as long as it lives.
+struct Place {
+    taken: Arc<AtomicUsize>,
+    before: usize,
+}
 
-impl Reader {
-    fn new(readers: &Arc<AtomicUsize>) -> Self {
-        let before = readers.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(readers), before)
+impl Place {
+    fn new(taken: &Arc<AtomicUsize>) -> Self {
+        let before = taken.fetch_add(1, Ordering::Relaxed);
+        Self { taken: Arc::clone(taken), before }
     }
 
-    fn is_welcome(&self) -> bool {
-        self.1 < MOST_READERS
+    fn is_one_of(&self, most: usize) -> bool {
+        self.before < most
+    }
+
+    /// How many are taken now.
+    fn count(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
     }
 }
 
-impl Drop for Reader {
+impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.taken.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// A stream that is read until a moment, however slowly bytes come.
-struct Until<'a> {
+/// A caller's stream: it is read for as long as there is patience, however slowly bytes come.
+struct Asking<'a> {
     stream: &'a TcpStream,
-    end: Instant,
+    caller: &'a Place,
+    begun: Instant,
 }
 
-impl Read for Until<'_> {
+impl Read for Asking<'_> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let left = self.end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
+        loop {
+            let patience = if self.caller.count() > CROWD { HASTE } else { PATIENCE };
+            let left = patience.saturating_sub(self.begun.elapsed());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            self.stream.set_read_timeout(Some(left.min(GLANCE)))?;
+            match (&mut &*self.stream).read(bytes) {
+                Err(error) if is_silence(&error) => {}
+                result => return result,
+            }
         }
-        self.stream.set_read_timeout(Some(left))?;
-        (&mut &*self.stream).read(bytes)
     }
 }
 
-fn answer(mut stream: TcpStream, site: &Site, welcome: bool) -> io::Result<()> {
+/// Systems have two names for a read that took too long.
+fn is_silence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+fn answer(
+    mut stream: TcpStream,
+    site: &Site,
+    caller: Place,
+    readers: &Arc<AtomicUsize>,
+) -> io::Result<()> {
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.set_nodelay(true)?;
-    if !welcome {
-        let busy = "Too many pages are open. Close some, and load this one again.";
-        return Response::text("503 Service Unavailable", busy).send(&mut stream, false);
+    if !caller.is_one_of(MOST_CALLERS) {
+        return busy().send(&mut stream, false);
     }
-    let mut asking = Until { stream: &stream, end: Instant::now() + PATIENCE };
+    let mut asking = Asking { stream: &stream, caller: &caller, begun: Instant::now() };
     let request = match Request::read(&mut asking) {
         Ok(Some(request)) => request,
         Ok(None) => return Ok(()),
@@ -119,6 +148,11 @@ fn answer(mut stream: TcpStream, site: &Site, welcome: bool) -> io::Result<()> {
         }
         Err(error) => return Err(error),
     };
+    drop(caller);
+    let reader = Place::new(readers);
+    if !reader.is_one_of(MOST_READERS) {
+        return busy().send(&mut stream, false);
+    }
     let head_only = request.method == "HEAD";
     match site.answer(&request) {
         Answer::Page(response) => response.send(&mut stream, head_only),
@@ -127,6 +161,11 @@ fn answer(mut stream: TcpStream, site: &Site, welcome: bool) -> io::Result<()> {
         }
         Answer::Events(ids) => events(&mut stream, site, &ids),
     }
+}
+
+fn busy() -> Response {
+    let text = "Too many pages are open. Close some, and load this one again.";
+    Response::text("503 Service Unavailable", text)
 }
 
 /// Sends a number whenever something changed, as server-sent events, until the reader has gone. Where no run
@@ -150,5 +189,36 @@ fn events(stream: &mut TcpStream, site: &Site, ids: &[String]) -> io::Result<()>
         }
         stream.flush()?;
         thread::sleep(LOOK);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::Links;
+
+    #[test]
+    fn connections_that_say_nothing_keep_no_reader_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let library = Library::new(folder.path(), Links::Inside).unwrap();
+        let server = Server::bind("127.0.0.1", 0, library, Access::local()).unwrap();
+        let address = server.address().unwrap();
+        thread::spawn(move || server.run());
+        let connect = || TcpStream::connect(address).unwrap();
+        let silent: Vec<TcpStream> = (0..MOST_READERS + 12).map(|_| connect()).collect();
+        let begun = Instant::now();
+        let mut asking = connect();
+        asking.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        asking.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{:.60}", answer);
+        assert!(begun.elapsed() < HASTE, "{:?}", begun.elapsed());
+        // Nor do most of them stay.
+        thread::sleep((HASTE + 2 * GLANCE).saturating_sub(begun.elapsed()));
+        let gone = |mut stream: &TcpStream| {
+            stream.set_nonblocking(true).unwrap();
+            stream.read(&mut [0]).is_ok_and(|bytes| bytes == 0)
+        };
+        assert!(silent.iter().filter(|stream| gone(stream)).count() >= MOST_READERS + 12 - CROWD);
     }
 }
