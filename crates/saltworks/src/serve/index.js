@@ -1,17 +1,17 @@
 // The table of all runs.
 
 const given = JSON.parse(document.getElementById('data').textContent);
-let rows = given.rows, version = given.version, settings = { keys: [], values: {} };
+let rows = given.rows, { version, epoch } = given, settings = { keys: [], values: {} };
 
 const COLUMNS = [
   { key: 'id', name: 'run', sort: (r) => r.id.toLowerCase() },
   { key: 'status', name: 'state', sort: (r) => ['training', 'stopped', 'unreadable', 'finished'].indexOf(r.status) },
   { key: 'share', name: 'progress', sort: (r) => r.share ?? -1 },
-  { key: 'final_knn', name: 'kNN', title: 'after training, all images, mean token', sort: (r) => r.final_knn ?? -1, down: true },
-  { key: 'final_linear', name: 'linear', title: 'after training, all images, mean token', sort: (r) => r.final_linear ?? -1, down: true },
-  { key: 'knn', name: 'online kNN', title: 'the last probe while training, of some images, mean token', sort: (r) => r.knn ?? -1, down: true },
-  { key: 'linear', name: 'online linear', title: 'the last probe while training, of some images, mean token', sort: (r) => r.linear ?? -1, down: true },
-  { key: 'trace', name: 'over training', sort: (r) => r.trace.length },
+  { key: 'final_knn', name: 'kNN, mean token', title: 'after training, all images', sort: (r) => r.final_knn ?? -1, down: true },
+  { key: 'final_linear', name: 'linear, mean token', title: 'after training, all images', sort: (r) => r.final_linear ?? -1, down: true },
+  { key: 'knn', name: 'online kNN, mean', title: 'the last probe while training, of some images, mean token', sort: (r) => r.knn ?? -1, down: true },
+  { key: 'linear', name: 'online linear, mean', title: 'the last probe while training, of some images, mean token', sort: (r) => r.linear ?? -1, down: true },
+  { key: 'trace', name: 'online kNN over training', title: 'mean token, probe by probe; empty where images have no classes', sort: (r) => r.trace.length },
   { key: 'held_out_loss', name: 'held-out loss', sort: (r) => r.held_out_loss ?? Infinity },
   { key: 'r_squared', name: 'R²', title: 'of held-out loss and online kNN; with a minus where accuracy rises with the loss', sort: (r) => r.r_squared ?? -2, down: true },
   { key: 'rank_me', name: 'RankMe', sort: (r) => r.rank_me ?? -1, down: true },
@@ -23,7 +23,9 @@ const filter = { words: '', status: null, tags: new Set(), picked: new Set(), al
 /** Rows that are shown at once. */
 const SHOWN = 200;
 
-const settingOf = (r, key) => settings.values[r.id]?.[key];
+/** Their own names alone: a run may be called `constructor`. */
+const own = (of, key) => (of && Object.hasOwn(of, key) ? of[key] : undefined);
+const settingOf = (r, key) => own(own(settings.values, r.id), key);
 /** The table's columns, with those of recipe keys that the reader chose. */
 function columns() {
   const more = (chosen.columns || []).filter((key) => settings.keys.includes(key)).map((key) => ({
@@ -52,14 +54,18 @@ function ago(unix) {
   return seconds < 5 ? 'now' : duration(seconds) + ' ago';
 }
 
+/** Points of accuracy that a line spans at least: less is mostly chance, and looks like nothing. */
+const LEAST_SPAN = 0.1;
+
 function spark(values) {
   const ends = span(values);
   if (values.length < 2 || !ends) return '–';
-  const [least, most] = ends;
-  const x = (i) => 2 + (86 * i) / (values.length - 1), y = (v) => 20 - (16 * (v - least)) / (most - least || 1);
+  const spare = Math.max(0, LEAST_SPAN - (ends[1] - ends[0])) / 2, least = ends[0] - spare, most = ends[1] + spare;
+  const words = `online kNN, mean token: from ${percent(values[0])} to ${percent(values.at(-1))} in ${values.length} probes, at most ${percent(ends[1])}`;
+  const x = (i) => 2 + (86 * i) / (values.length - 1), y = (v) => 20 - (16 * (v - least)) / (most - least);
   const line = svg('polyline', { points: values.map((v, i) => `${x(i).toFixed(1)},${y(v).toFixed(1)}`).join(' '), fill: 'none', stroke: 'var(--c0)', 'stroke-width': 2, 'stroke-linejoin': 'round' });
   const end = svg('circle', { cx: x(values.length - 1), cy: y(values.at(-1)), r: 2.5, fill: 'var(--c0)' });
-  return svg('svg', { viewBox: '0 0 92 24', width: 92, height: 24, role: 'img', 'aria-label': `${values.length} probes, from ${number(values[0])} to ${number(values.at(-1))}` }, line, end);
+  return svg('svg', { viewBox: '0 0 92 24', width: 92, height: 24, role: 'img', 'aria-label': words }, svg('title', {}, words), line, end);
 }
 
 const address = (ids) => '/run?' + ids.map((id) => 'id=' + encodeURIComponent(id)).join('&');
@@ -70,16 +76,18 @@ function cell(r, key) {
       el('label.pick', {}, el('input', { type: 'checkbox', 'aria-label': `compare ${r.id}`, checked: filter.picked.has(r.id), onchange: (e) => { e.target.checked ? filter.picked.add(r.id) : filter.picked.delete(r.id); draw(); } })),
       el('span', {}, el('a', { href: address([r.id]) }, r.id), r.tags.map((t) => [' ', el('span.tag', {}, t)]),
         r.alarms ? [' ', el('b.warned', { title: 'signs that something goes wrong' }, r.alarms === 1 ? '1 alarm' : `${r.alarms} alarms`)] : null,
-        r.problem ? el('div.soft.small', {}, r.problem) : null)];
-    case 'status': return statusPill(r.status);
+        r.problem ? el('div.soft.small.why', {}, clamped(r.problem)) : null)];
+    case 'status': return el('span', { title: r.problem }, statusPill(r.status));
     case 'share': return el('div.far', {}, el('div.soft.small', {}, r.stage ? `${r.stage} ${thousands(r.step)}${r.steps ? ' / ' + thousands(r.steps) : ''}` : '–'),
       isNumber(r.share) ? el('div.progress', { style: 'margin:2px 0 0' }, el('div', { style: 'flex:1' }, el('i', { style: `width:${100 * Math.min(1, r.share)}%` }))) : null);
     case 'knn': case 'linear': case 'final_knn': case 'final_linear': return percent(r[key]);
     case 'trace': return spark(r.trace);
-    case 'held_out_loss': return number(r[key], 4);
+    case 'held_out_loss': return aligned(r[key], 4);
+    case 'rank_me': return aligned(r[key], 1);
+    case 'images_per_second': return isNumber(r[key]) ? thousands(r[key]) : '–';
     case 'r_squared': return isNumber(r[key]) ? r[key].toFixed(2).replace('-', '−') : '–';
     case 'updated': return ago(r[key]);
-    default: return key.startsWith('set ') ? settingOf(r, key.slice(4)) ?? '–' : number(r[key]);
+    default: return key.startsWith('set ') ? el('span.value', { title: settingOf(r, key.slice(4)) }, settingOf(r, key.slice(4)) ?? '–') : number(r[key]);
   }
 }
 
@@ -87,8 +95,8 @@ const missing = (r, key) => (key === 'trace' ? r.trace.length < 2 : key.startsWi
 
 function heading(c) {
   const on = (chosen.sort || 'updated') === c.key, down = !!c.down !== !!chosen.back;
-  return el('th', { title: c.title, 'aria-sort': on ? (down ? 'descending' : 'ascending') : null },
-    el('button', { onclick: () => { chosen.back = on && !chosen.back; choose('sort', c.key); } }, c.name, on ? (down ? ' ↓' : ' ↑') : ''));
+  return el('th', { title: c.title || c.name, class: c.key.startsWith('set ') ? 'is-set' : null, 'aria-sort': on ? (down ? 'descending' : 'ascending') : null },
+    el('button', { onclick: () => { chosen.back = on && !chosen.back; choose('sort', c.key); } }, c.key.startsWith('set ') ? breakable(c.name) : c.name, on ? (down ? ' ↓' : ' ↑') : ''));
 }
 
 function tools() {
@@ -112,12 +120,12 @@ function draw() {
   const found = sorted(rows.filter(wanted)), some = filter.all ? found : found.slice(0, SHOWN), all = columns();
   const training = rows.filter((r) => r.status === 'training').length;
   document.title = (training ? `${training} training · ` : '') + 'saltworks';
-  const body = some.map((r) => el('tr', { 'data-key': r.id }, all.map((c) => el('td', { 'data-name': c.name, class: 'is-' + c.key.replaceAll(/[ .]/g, '-') + (missing(r, c.key) ? ' none' : '') }, cell(r, c.key)))));
+  const body = some.map((r) => el('tr', { 'data-key': r.id }, all.map((c) => el('td', { 'data-name': c.name, class: (c.key.startsWith('set ') ? 'is-set' : 'is-' + c.key) + (missing(r, c.key) ? ' none' : '') }, cell(r, c.key)))));
   const empty = rows.length ? 'No run fits the filter.' : 'No runs here yet. `saltworks pretrain --out` a folder below this one begins one.';
   show(document.getElementById('page'), [
     el('header', {}, el('div.top', {}, el('span.brand', {}, 'saltworks'), el('h1', {}, rows.length === 1 ? '1 run' : `${rows.length} runs`), themeButton())),
     el('main', {}, tools(), el('section.card.runs', {}, found.length
-      ? el('div.scroll', {}, el('table.data', {}, el('thead', {}, el('tr', {}, all.map(heading))), el('tbody', {}, body)))
+      ? el('div.scroll', {}, el('table.data.pinned', {}, el('thead', {}, el('tr', {}, all.map(heading))), el('tbody', {}, body)))
       : el('p.soft', {}, empty),
     found.length > some.length ? el('p', {}, el('button', { onclick: () => { filter.all = true; draw(); } }, `show ${found.length - some.length} more`)) : null),
     el('footer', {}, 'Updates itself while runs train.'))]);
@@ -125,10 +133,10 @@ function draw() {
 
 /** Rows that changed, and whose runs are still there. */
 async function refresh() {
-  const news = await fetched('/api/runs?since=' + version);
+  const news = await fetched(`/api/runs?since=${version}&epoch=${encodeURIComponent(epoch)}`);
   const changed = new Map(news.rows.map((r) => [r.id, r])), before = new Map(rows.map((r) => [r.id, r]));
   rows = news.ids.map((id) => changed.get(id) || before.get(id)).filter(Boolean);
-  version = news.version;
+  ({ version, epoch } = news);
   if (news.ids.length !== before.size || news.ids.some((id) => !before.has(id)) || !settings.asked) {
     settings = { asked: true, ...(await fetched('/api/settings')) };
   }

@@ -3,6 +3,7 @@
 use crate::files::read_regular;
 use crate::report::{RunData, RunReader, StageData, run_settings};
 use serde::Serialize;
+use serde_json::{Number, Value};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::io;
@@ -40,6 +41,9 @@ pub enum Links {
 pub struct Library {
     root: PathBuf,
     links: Links,
+    /// What tells this process's versions from those of one before it, which began at 0, too: a page may
+    /// outlive the server it came from.
+    epoch: String,
     state: Mutex<State>,
     looks: Mutex<Looks>,
 }
@@ -55,6 +59,7 @@ struct State {
 /// See [`Library::rows`].
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Rows {
+    epoch: String,
     pub(super) version: u64,
     ids: Vec<String>,
     pub(super) rows: Vec<Row>,
@@ -135,7 +140,7 @@ pub(super) struct Row {
     pub rank_me: Option<f64>,
     /// Of its held-out loss and its accuracy by kNN; below 0 where the accuracy rises with the loss.
     pub r_squared: Option<f64>,
-    /// Accuracy by kNN, or where there is none the held-out loss, probe by probe.
+    /// Its online accuracy by kNN, probe by probe: one quantity for all runs, and nothing where it is not known.
     pub trace: Vec<f64>,
     /// Images a second in the mean of the stage's steps.
     pub images_per_second: Option<f64>,
@@ -152,8 +157,8 @@ impl Library {
     /// A root that is no folder or cannot be read.
     pub fn new(root: &Path, links: Links) -> io::Result<Self> {
         fs::read_dir(root)?;
-        let library =
-            Self { root: root.into(), links, state: Mutex::default(), looks: Mutex::default() };
+        let (state, looks) = (Mutex::default(), Mutex::default());
+        let library = Self { root: root.into(), links, epoch: epoch(), state, looks };
         library.refresh();
         Ok(library)
     }
@@ -168,25 +173,32 @@ impl Library {
         self.len() == 0
     }
 
-    /// The table of runs: all their ids, and the rows that changed since a version, 0 for all.
-    pub(super) fn rows(&self, since: u64) -> Rows {
+    /// The table of runs: all their ids, and the rows that changed since a version of an epoch; all rows where
+    /// that is not of this process.
+    pub(super) fn rows(&self, since: Option<(&str, u64)>) -> Rows {
         self.refresh();
         let (version, runs) = {
             let state = lock(&self.state);
             (state.version, state.runs.clone())
         };
+        let ours = since.filter(|(epoch, since)| *epoch == self.epoch && *since <= version);
+        let since = ours.map_or(0, |(_, since)| since);
         let changed = |run: &Arc<Run>| {
             let shown = lock(&run.shown);
             (shown.version > since || since == 0).then(|| shown.row.clone())
         };
         let rows = runs.values().filter_map(changed).collect();
-        Rows { version, ids: runs.into_keys().collect(), rows }
+        Rows { epoch: self.epoch.clone(), version, ids: runs.into_keys().collect(), rows }
     }
 
-    /// The settings of all recipes that are not alike in all, as texts.
+    /// The settings of all recipes that are not alike in all, as the texts that are shown: what prints alike
+    /// is alike.
     pub(super) fn settings(&self) -> Settings {
         let runs = lock(&self.state).runs.clone();
-        let of = |(id, run): (String, Arc<Run>)| Some((id, run_settings(&run.folder)?));
+        let of = |(id, run): (String, Arc<Run>)| {
+            let settings = run_settings(&run.folder)?.into_iter();
+            Some((id, settings.map(|(key, text)| (key, printed(text))).collect()))
+        };
         let mut values: BTreeMap<String, BTreeMap<String, String>> =
             runs.into_iter().filter_map(of).collect();
         let all: BTreeSet<&String> = values.values().flat_map(BTreeMap::keys).collect();
@@ -294,6 +306,31 @@ impl Library {
     }
 }
 
+/// When this process began to look, to the nanosecond, and which it is: unlike that of any before it here.
+fn epoch() -> String {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    format!("{:x}-{:x}", since.as_nanos(), std::process::id())
+}
+
+/// A setting with numbers of six digits at most, as people wrote them: 30 for 30.0, 1.33333 for 4/3.
+fn printed(text: String) -> String {
+    let number = |number: &Number| match number.as_f64() {
+        // Whole ones may be seeds, of which every digit counts.
+        Some(value) if number.is_f64() => format!("{value:.5e}")
+            .parse()
+            .map_or_else(|_| number.to_string(), |short: f64| short.to_string()),
+        _ => number.to_string(),
+    };
+    match serde_json::from_str(&text) {
+        Ok(Value::Number(found)) => number(&found),
+        Ok(Value::Array(list)) if list.iter().all(Value::is_number) => {
+            let all: Vec<String> = list.iter().filter_map(Value::as_number).map(number).collect();
+            format!("[{}]", all.join(", "))
+        }
+        _ => text,
+    }
+}
+
 /// What a thread that failed left is at worst old.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -350,7 +387,7 @@ impl Row {
             id,
             tags: data.tags.clone(),
             status: data.status,
-            problem: data.problems.first().or(data.ended.as_ref().map(|ended| &ended.why)).cloned(),
+            problem: data.problems.first().cloned().or_else(|| why_ended(data)),
             share: all.filter(|all| *all > 0).map(|all| made as f64 / all as f64),
             alarms: stages
                 .iter()
@@ -369,8 +406,6 @@ impl Row {
 
     fn of_stage(self, stage: &StageData) -> Self {
         let probe = stage.probes.last().map(|point| &point.probe);
-        let knn: Vec<f64> = stage.probes.iter().filter_map(|point| point.probe.knn_mean).collect();
-        let losses = || stage.probes.iter().filter_map(|point| point.probe.loss).collect();
         let fit =
             stage.fits.iter().find(|f| (f.x, f.y, f.from_start) == ("loss", "knn_mean", false));
         Self {
@@ -383,11 +418,23 @@ impl Row {
             linear: probe.and_then(|probe| probe.linear_mean),
             rank_me: probe.and_then(|probe| probe.rank_me),
             r_squared: fit.map(|fit| -fit.fit.slope.signum() * fit.fit.r_squared),
-            trace: if knn.is_empty() { losses() } else { knn },
+            trace: stage.probes.iter().filter_map(|point| point.probe.knn_mean).collect(),
             images_per_second: stage.images_per_second,
             ..self
         }
     }
+}
+
+/// Why a run stands still, as its process told; one that was killed could not.
+fn why_ended(data: &RunData) -> Option<String> {
+    let folder = &data.folder;
+    let killed = || {
+        format!(
+            "no reason was written (killed?); `saltworks pretrain --resume --out {folder}` goes on"
+        )
+    };
+    let told = data.ended.as_ref().map(|ended| ended.why.clone());
+    told.or_else(|| (data.status == "stopped").then(killed))
 }
 
 /// Folders of runs under a root, by their paths below it. A run's own folders are not searched.
@@ -470,13 +517,53 @@ mod tests {
         run(place.path(), "one", &[line, probe].concat());
         run(place.path(), "two", "");
         assert!(look().1 > before.1);
-        let row = &library.rows(0).rows[0];
+        let row = &library.rows(None).rows[0];
         assert_eq!((row.status, row.tags[0].as_str(), row.step), ("stopped", "a", 1));
         assert_eq!((row.loss, row.knn, row.share), (Some(0.5), Some(0.25), Some(0.25)));
         fs::remove_dir_all(place.path().join("one")).unwrap();
         look();
-        let left: Vec<String> = library.rows(0).rows.into_iter().map(|row| row.id).collect();
+        let left: Vec<String> = library.rows(None).rows.into_iter().map(|row| row.id).collect();
         assert_eq!(left, ["two"]);
+    }
+
+    #[test]
+    fn whoever_comes_with_the_number_of_another_process_gets_all_rows() {
+        let place = tempfile::tempdir().unwrap();
+        run(place.path(), "one", "");
+        let library = Library::new(place.path(), Links::Inside).unwrap();
+        let Rows { epoch, version, .. } = library.rows(None);
+        let count = |epoch: &str, since| library.rows(Some((epoch, since))).rows.len();
+        assert_eq!(count(&epoch, version), 0, "nothing changed");
+        assert_eq!(count("before", version), 1);
+        assert_eq!(count(&epoch, version + 16), 1, "none of ours");
+        let again = Library::new(place.path(), Links::Inside).unwrap();
+        assert_ne!(again.epoch, epoch);
+    }
+
+    #[test]
+    fn settings_that_print_alike_are_alike() {
+        for (text, wanted) in [
+            ("30.0", "30"),
+            ("1.3333333333333333", "1.33333"),
+            ("[0.75,1.3333333333333333]", "[0.75, 1.33333]"),
+            ("1e-8", "0.00000001"),
+            ("12345678901", "12345678901"),
+            ("data/2024.12345678", "data/2024.12345678"),
+            ("true", "true"),
+        ] {
+            assert_eq!(printed(text.to_owned()), wanted);
+        }
+    }
+
+    #[test]
+    fn a_run_that_stopped_without_a_word_tells_how_it_goes_on() {
+        let place = tempfile::tempdir().unwrap();
+        run(place.path(), "one", "");
+        let library = Library::new(place.path(), Links::Inside).unwrap();
+        let problem = library.run("one").unwrap().map(|data| why_ended(&data)).unwrap().unwrap();
+        let folder = place.path().join("one");
+        let goes_on = format!("`saltworks pretrain --resume --out {}` goes on", folder.display());
+        assert!(problem.contains("no reason") && problem.ends_with(&goes_on), "{problem}");
     }
 
     #[test]
@@ -488,12 +575,12 @@ mod tests {
         fs::remove_file(&pipe).unwrap();
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         let library = Library::new(place.path(), Links::Inside).unwrap();
-        let states: Vec<_> = library.rows(0).rows.iter().map(|row| row.status).collect();
+        let states: Vec<_> = library.rows(None).rows.iter().map(|row| row.status).collect();
         assert_eq!(states, ["stopped", "unreadable"]);
         // As if a disk did not answer for a reader of it.
         let two = library.known("two").unwrap();
         let stuck = lock(&two.reading);
-        assert_eq!(library.rows(0).rows.len(), 2);
+        assert_eq!(library.rows(None).rows.len(), 2);
         library.look();
         assert!(library.run("one").unwrap().is_ok());
         drop(stuck);

@@ -65,15 +65,15 @@ impl Site {
         let id = || request.query("id");
         let ids = || request.queries("id").map(str::to_owned).collect::<Vec<_>>();
         Some(Answer::Page(match request.path.as_str() {
-            "/" => page(&json!(self.library.rows(0)), INDEX),
+            "/" => page(&json!(self.library.rows(None)), INDEX),
             "/run" => {
                 let ids = ids();
                 let known = (1..=MOST_COMPARED).contains(&ids.len());
                 known.then(|| page(&json!({"live": true, "runs": [], "ids": ids}), LIVE))?
             }
             "/api/runs" => {
-                let since = request.query("since").and_then(|since| since.parse().ok());
-                as_json(&self.library.rows(since.unwrap_or(0)))
+                let version = request.query("since").and_then(|since| since.parse().ok());
+                as_json(&self.library.rows(request.query("epoch").zip(version)))
             }
             "/api/settings" => as_json(&self.library.settings()),
             "/api/run" => match self.library.run(id()?)? {
