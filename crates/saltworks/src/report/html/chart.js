@@ -24,25 +24,32 @@ function marker(kind, x, y, fill, size = 4) {
 
 // Scales.
 
+/** How far apart round numbers are of which about as many as wanted fit between two. */
+function roundStep(low, high, wanted) {
+  const raw = (high - low) / Math.max(1, wanted);
+  if (!(raw > 0) || !Number.isFinite(raw)) return null;
+  const power = 10 ** Math.floor(Math.log10(raw)), off = (step) => Math.abs(Math.log(step / raw));
+  return [1, 2, 2.5, 5, 10].map((m) => m * power).reduce((best, step) => (off(step) < off(best) ? step : best));
+}
+
 /** Round numbers between two, and how far apart they are. */
 function ticks(low, high, wanted) {
-  const raw = (high - low) / Math.max(1, wanted);
-  if (!(raw > 0) || !Number.isFinite(raw)) return { list: [low], step: Math.abs(low) || 1 };
-  const power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= raw * 0.999) || power;
+  const step = roundStep(low, high, wanted);
+  if (!step) return { list: [low], step: Math.abs(low) || 1 };
   const list = [];
   for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9 && list.length < 50; i++) list.push(i * step);
   return { list, step };
 }
 
-function logTicks(low, high) {
-  const list = [];
-  for (let e = Math.floor(Math.log10(low)); e <= Math.ceil(Math.log10(high)); e++) {
+function logTicks(low, high, wanted) {
+  const list = [], [first, last] = [Math.floor(Math.log10(low)), Math.ceil(Math.log10(high))];
+  for (let e = first; e <= last; e++) {
     for (const m of [1, 2, 5]) { const t = m * 10 ** e; if (t >= low * 0.999 && t <= high * 1.001) list.push(t); }
   }
-  if (list.length < 2) return ticks(low, high, 4);
-  const powers = list.filter((t) => /^1/.test(t.toExponential()));
-  return { list: list.length > 7 && powers.length > 1 ? powers : list, step: null };
+  // Less than a decade: round numbers are as good there.
+  if (list.length < 4) return ticks(low, high, wanted);
+  const powers = list.filter((t) => /^1/.test(t.toExponential())), each = Math.ceil(powers.length / 7);
+  return { list: list.length > 9 && powers.length > 2 ? powers.filter((_, i) => i % each === 0) : list, step: null };
 }
 
 /** A tick with as many digits as tell it from its neighbours. */
@@ -52,49 +59,64 @@ function tickText(value, step) {
   const size = Math.abs(value), digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9) + (/^2\.5/.test(step.toExponential()) ? 1 : 0));
   if (size >= 1e6 || digits > 5) {
     const power = Math.floor(Math.log10(size));
-    return `${(value / 10 ** power).toFixed(Math.min(12, Math.max(0, digits + power)))}e${power}`.replace(/(\.\d*?)0+e/, '$1e').replace('.e', 'e');
+    return value.toExponential(Math.min(12, Math.max(0, digits + power))).replace('e+', 'e').replace(/(\.\d*?)0+e/, '$1e').replace('.e', 'e');
   }
   return size >= 1000 && digits === 0 ? thousands(value) : value.toFixed(digits);
 }
 /** The same of shares. */
 const tickPercent = (share, step) => `${tickText(100 * share, step && 100 * step)}\u202f%`;
 
-function scale(values, { log, min, max } = {}, pad = 0.05) {
+// Beyond these, differences and products are no numbers any more: such values lie off the axis.
+const MOST = 1e300, LEAST_SIZE = 1e-300;
+
+function scale(values, { log, min, max, foot } = {}, pad = 0.05) {
   const good = span(log ? values.filter((v) => v > 0) : values);
-  let [low, high] = good || (log ? [0.1, 1] : [0, 1]);
+  let [low, high] = (good || (log ? [0.1, 1] : [0, 1])).map((v) => Math.max(-MOST, Math.min(MOST, v)));
   if (min != null && !log) low = Math.min(low, min);
   if (max != null) high = Math.max(high, max);
   if (log) {
-    if (low === high) [low, high] = [low / 2, high * 2];
-    const room = (high / low) ** pad;
-    [low, high] = [low / room, high * room];
-    const whole = Math.log(high / low);
-    return { low, high, at: (v) => Math.log(v / low) / whole, back: (s) => low * Math.exp(s * whole), ticks: () => logTicks(low, high) };
+    [low, high] = [low, high].map((v) => Math.log(Math.max(LEAST_SIZE, v)));
+    if (low === high) [low, high] = [low - Math.LN2, high + Math.LN2];
+    const room = (high - low) * pad;
+    [low, high] = [low - room, high + room].map((v) => Math.max(-705, Math.min(705, v)));
+    const whole = high - low;
+    return { low: Math.exp(low), high: Math.exp(high), at: (v) => (Math.log(v) - low) / whole, back: (s) => Math.exp(low + s * whole), ticks: (n) => logTicks(Math.exp(low), Math.exp(high), n) };
   }
   if (low === high && pad) { const room = Math.abs(low) * 0.1 || 1; [low, high] = [min != null ? Math.min(low, min) : low - room, high + room]; }
-  const room = (high - low) * pad;
+  const room = (high - low) * pad, least = low;
   [low, high] = [min != null ? low : low - room, max != null ? high : high + room];
+  // A curve that falls fast lies low for most of its length: a tick at the foot says where.
+  const step = foot && roundStep(low, high, FEW_TICKS);
+  if (step) low = Math.floor(least / step + 1e-9) * step;
   const whole = high - low || 1;
   return { low, high, at: (v) => (high === low ? 0.5 : (v - low) / whole), back: (s) => low + s * whole, ticks: (n) => ticks(low, high, n) };
 }
 
+const FEW_TICKS = 5;
+let areas = 0;
+
 /** Axes, grid and labels; where data coordinates lie. */
 function frame(width, height, sx, sy, x, y) {
-  const wide = sy.ticks(5), texts = wide.list.map((t) => (y.tick || tickText)(t, wide.step));
+  const wide = sy.ticks(FEW_TICKS), texts = wide.list.map((t) => (y.tick || tickText)(t, wide.step));
   const left = Math.max(34, 14 + 6.6 * Math.max(...texts.map((t) => t.length))), right = 10, top = 10, bottom = 38;
   const w = Math.max(10, width - left - right), h = height - top - bottom;
-  const X = (v) => left + sx.at(v) * w, Y = (v) => top + (1 - sy.at(v)) * h;
+  // What lies far off the axes is cut away; no browser draws to the end of the world.
+  const near = (px) => Math.max(-1e4, Math.min(1e4, px));
+  const X = (v) => near(left + sx.at(v) * w), Y = (v) => near(top + (1 - sy.at(v)) * h);
   const root = svg('svg', { class: 'chart', viewBox: `0 0 ${width} ${height}`, width, height, 'aria-hidden': 'true' });
   wide.list.forEach((t, i) => root.append(svg('line', { class: 'grid-line', x1: left, x2: width - right, y1: Y(t), y2: Y(t) }),
     svg('text', { x: left - 8, y: Y(t) + 4, 'text-anchor': 'end' }, texts[i])));
-  const along = sx.ticks(width < 420 ? 4 : 7);
+  const along = sx.ticks(width < 420 ? 3 : 6);
   for (const t of along.list) {
     root.append(svg('line', { class: 'axis', x1: X(t), x2: X(t), y1: top + h, y2: top + h + 4 }),
       svg('text', { x: X(t), y: top + h + 17, 'text-anchor': 'middle' }, (x.tick || tickText)(t, along.step)));
   }
   root.append(svg('line', { class: 'axis', x1: left, x2: width - right, y1: top + h, y2: top + h }),
     svg('text', { x: width - right, y: height - 4, 'text-anchor': 'end' }, x.label || ''));
-  return { root, X, Y, left, right: width - right, top, bottom: top + h, back: (px) => sx.back((px - left) / w) };
+  // Lines are drawn in `area`, which ends where the axes do, and markers over it, whole.
+  const id = `area-${areas++}`, area = svg('g', { 'clip-path': `url(#${id})` });
+  root.append(svg('clipPath', { id }, svg('rect', { x: left - 1, y: top - 1, width: w + 2, height: h + 2 })), area);
+  return { root, area, X, Y, left, right: width - right, top, bottom: top + h, back: (px) => sx.back((px - left) / w) };
 }
 
 function swatch(series) {
@@ -113,7 +135,8 @@ function smoothed(points, weight) {
   });
 }
 
-const hidden = (name) => !!chosen.hidden?.[name];
+// Its own names alone: a run may be called `constructor`.
+const hidden = (name) => Object.hasOwn(chosen.hidden || {}, name) && !!chosen.hidden[name];
 function toggleSeries(name) { choose('hidden', { ...chosen.hidden, [name]: !hidden(name) }); }
 
 // Charts that show the same steps: a cursor and a range of one are those of all.
@@ -121,8 +144,8 @@ const linked = new Set();
 
 /**
  * A card with curves. series: [{name, colour, dash, marker, points: [[x, y]], band: [[x, low, high]], rough}], where
- * `rough` ones are smoothed as the reader chose; x: {label, name, tick, exact}, y: {tick, exact, log, min};
- * charts with the same `link` are zoomed together.
+ * `rough` ones are smoothed as the reader chose; x: {label, name, tick, exact}, y: {tick, exact, log, min, robust},
+ * where a `robust` axis is not that of one series that ran away; charts with the same `link` are zoomed together.
  */
 function lineChart(spec) {
   return view('chart ' + spec.title, makeLineChart, spec);
@@ -134,7 +157,7 @@ function makeLineChart(node) {
   let width = 0;
   new ResizeObserver((entries) => {
     const now = Math.round(entries[0].contentRect.width);
-    if (now && now !== width) { width = now; paint(state, width); }
+    if (now && now !== width) { width = now; guarded(node, () => paint(state, width)); }
   }).observe(box);
   hovering(state);
   linked.add(state);
@@ -146,7 +169,7 @@ function makeLineChart(node) {
       zoomed ? el('button', { onclick: () => zoom(spec.link, null) }, 'whole') : null,
       any ? el('button', { title: 'values as CSV', 'aria-label': `${spec.title}: values as CSV`, onclick: () => download(`${spec.title}.csv`, csv(spec)) }, 'csv') : null));
     const below = any ? [el('div.legend', {}, spec.series.filter((s) => s.points.length).map((s) =>
-      el('button.key', { 'aria-pressed': String(!hidden(s.name)), title: 'show or hide', onclick: () => toggleSeries(s.name) }, swatch(s), s.name)))]
+      el('button.key', { 'aria-pressed': String(!hidden(s.name)), title: 'show or hide', onclick: () => toggleSeries(s.name) }, swatch(s), el('span', {}, s.name, ' ', el('b', { title: 'last value' }, lastOf(spec, s))))))]
       : [el('p.soft', {}, spec.empty || 'nothing yet')];
     const notes = [spec.note, outside(spec, shown)].filter(Boolean).map((text) => el('p.soft.small', {}, text));
     if (!node.firstChild) node.append(el('section.card', {}, head, box, el('div.below')));
@@ -159,14 +182,31 @@ function makeLineChart(node) {
   };
 }
 
+const lastOf = (spec, s) => (spec.y?.tick ? spec.y.exact || exactly : (v) => number(v, 4))(s.points.at(-1)[1]);
+
 const summary = (spec) => spec.series.filter((s) => s.points.length).map((s) => {
   const tell = spec.y?.exact || exactly, [low, high] = span(s.points.map((p) => p[1])) || [NaN, NaN];
   return `${s.name}: from ${tell(s.points[0][1])} to ${tell(s.points.at(-1)[1])}, least ${tell(low)}, most ${tell(high)}.`;
 }).join(' ');
 
-/** What a logarithmic axis cannot show. */
+/** How many times the largest size of the median series are off a robust axis. */
+const FAR = 20;
+
+/** The end of a robust axis: that of what most series reach, where one ran away. */
+function reach(series, { robust, log } = {}) {
+  if (!robust || log || series.length < 2) return Infinity;
+  const sizes = series.map((s) => span(s.points.map((p) => Math.abs(p[1])))?.[1]).filter(isNumber).sort((a, b) => a - b);
+  const usual = sizes[(sizes.length - 1) >> 1];
+  return usual > 0 ? FAR * usual : Infinity;
+}
+
+/** What the axis does not show. */
 function outside(spec, shown) {
-  if (!spec.y?.log) return null;
+  if (!spec.y?.log) {
+    const end = reach(shown, spec.y);
+    const gone = shown.map((s) => [s.name, span(s.points.map((p) => p[1]))?.[1]]).filter(([, most]) => most > end);
+    return gone.length ? `Off the axis: ${gone.map(([name, most]) => `${name}, up to ${number(most, 3)}`).join('; ')}.` : null;
+  }
   const count = shown.reduce((sum, s) => sum + s.points.filter((p) => !(p[1] > 0)).length, 0);
   return count ? `${count} values at or below 0 are not on a logarithmic axis.` : null;
 }
@@ -188,11 +228,9 @@ function paint(state, width) {
   const range = spec.link && chosen.range?.[spec.link];
   const inside = (v) => !range || (v >= range[0] && v <= range[1]);
   const sx = range ? scale(range, {}, 0) : scale(series.flatMap((s) => s.points.map((p) => p[0])), {}, 0);
-  const ys = series.flatMap((s) => [...s.points.filter((p) => inside(p[0])).map((p) => p[1]), ...(s.band || []).filter((b) => inside(b[0])).flatMap((b) => [b[1], b[2]])]);
-  const f = frame(width, height, sx, scale(ys, y), x, y), id = `clip${[...linked].indexOf(state)}`;
+  const end = reach(series, y), all = series.flatMap((s) => [...s.points.filter((p) => inside(p[0])).map((p) => p[1]), ...(s.band || []).filter((b) => inside(b[0])).flatMap((b) => [b[1], b[2]])]);
+  const f = frame(width, height, sx, scale(all.filter((v) => v <= end), { foot: true, ...y }), x, y), { area } = f;
   const fits = (v) => isNumber(v) && (!y.log || v > 0);
-  const area = svg('g', { 'clip-path': `url(#${id})` });
-  f.root.append(svg('clipPath', { id }, svg('rect', { x: f.left - 6, y: 0, width: f.right - f.left + 12, height: f.bottom + 6 })), area);
   const line = (s, points, more) => svg('polyline', { points: points.filter((p) => fits(p[1])).map((p) => `${f.X(p[0]).toFixed(1)},${f.Y(p[1]).toFixed(1)}`).join(' '), fill: 'none', stroke: colour(s.colour), 'stroke-width': 2, 'stroke-linejoin': 'round', 'stroke-dasharray': s.dash || '', ...more });
   for (const s of series) {
     const band = (s.band || []).filter((b) => fits(b[1]) && fits(b[2]));
@@ -203,7 +241,10 @@ function paint(state, width) {
     if (s.line !== s.points) area.append(line(s, s.points, { opacity: .25, 'stroke-width': 1.2 }));
     area.append(line(s, s.line));
     const dots = s.marker ? s.points : s.points.length === 1 ? s.points : [];
-    for (const p of dots) if (fits(p[1]) && inside(p[0])) area.append(marker(s.marker || 'circle', f.X(p[0]), f.Y(p[1]), colour(s.colour)));
+    for (const p of dots) if (fits(p[1]) && p[1] <= end && inside(p[0])) f.root.append(marker(s.marker || 'circle', f.X(p[0]), f.Y(p[1]), colour(s.colour)));
+    // Where it leaves the axis.
+    const off = s.points.find((p) => p[1] > end && inside(p[0]));
+    if (off) f.root.append(marker('triangle', f.X(off[0]), f.top + 4, colour(s.colour), 5));
   }
   state.cross = svg('line', { class: 'cross', y1: f.top, y2: f.bottom, visibility: 'hidden' });
   state.select = svg('rect', { class: 'select', y: f.top, height: f.bottom - f.top, visibility: 'hidden' });
@@ -313,7 +354,7 @@ function makeScatter(node) {
   let width = 0;
   new ResizeObserver((entries) => {
     const now = Math.round(entries[0].contentRect.width);
-    if (now && now !== width) { width = now; paintScatter(state, width); }
+    if (now && now !== width) { width = now; guarded(node, () => paintScatter(state, width)); }
   }).observe(box);
   touching(state);
   return (spec) => {
@@ -336,14 +377,14 @@ function makeScatter(node) {
 function paintScatter(state, width) {
   const { spec, box } = state, x = spec.x || {}, y = spec.y || {};
   const groups = spec.groups.filter((g) => !hidden((spec.keys || '') + g.name));
-  const points = spec.groups.flatMap((g) => g.points), height = spec.square ? Math.min(720, Math.max(260, width)) : spec.height || 280;
+  const points = spec.groups.flatMap((g) => g.points), height = spec.square ? Math.min(840, Math.max(260, width)) : spec.height || 280;
   const sx = scale(points.map((p) => p.x), x, 0.06), sy = scale(points.map((p) => p.y), y, 0.08);
   const bare = () => ({ root: svg('svg', { class: 'chart', viewBox: `0 0 ${width} ${height}`, width, height, 'aria-hidden': 'true' }), X: (v) => 8 + sx.at(v) * (width - 16), Y: (v) => 8 + (1 - sy.at(v)) * (height - 16) });
   const f = spec.bare ? bare() : frame(width, height, sx, sy, x, y);
   for (const g of groups) {
     if (g.fit && g.points.length) {
       const [a, b] = span(g.points.map((p) => p.x)), line = (v) => g.fit.intercept + g.fit.slope * v;
-      f.root.append(svg('line', { x1: f.X(a), y1: f.Y(line(a)), x2: f.X(b), y2: f.Y(line(b)), stroke: colour(g.colour), 'stroke-width': 1.5, 'stroke-dasharray': '6 4' }));
+      f.area.append(svg('line', { x1: f.X(a), y1: f.Y(line(a)), x2: f.X(b), y2: f.Y(line(b)), stroke: colour(g.colour), 'stroke-width': 1.5, 'stroke-dasharray': '6 4' }));
     }
     for (const p of g.points) f.root.append(marker(g.marker || 'circle', f.X(p.x), f.Y(p.y), g.fill || colour(g.colour), spec.size || 4.5));
   }

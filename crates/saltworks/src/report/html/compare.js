@@ -11,12 +11,17 @@ function distinct(runs) {
   return runs.map((r, i) => `${r.name} (${i + 1})`);
 }
 
-/** Runs of one recipe but for its seed. */
+/** A recipe but for its seed. */
+const seedless = (run) => run.recipe.split('\n').filter((line) => !/^\s*(seed|tags)\s*=/.test(line)).join('\n').trim();
+
+/** Runs of one recipe but for its seed. A copy of a run is no seed more: it stands alone. */
 function groupsOf(runs) {
-  const groups = new Map();
+  const groups = new Map(), seen = new Set();
   runs.forEach((run, i) => {
-    const recipe = run.recipe.split('\n').filter((line) => !/^\s*(seed|tags)\s*=/.test(line)).join('\n').trim();
-    groups.set(recipe, [...(groups.get(recipe) || []), i]);
+    const recipe = seedless(run), seed = JSON.stringify([recipe, keys(run.recipe).get('seed')]);
+    const name = seen.has(seed) ? `copy ${i}` : recipe;
+    seen.add(seed);
+    groups.set(name, [...(groups.get(name) || []), i]);
   });
   return [...groups.values()];
 }
@@ -27,17 +32,48 @@ const deviation = (xs) => Math.sqrt(xs.reduce((sum, x) => sum + (x - meanOf(xs))
 function comparison(runs) {
   const names = distinct(runs);
   const stages = [...new Set(runs.flatMap((r) => r.stages.filter(hasBegun).map((s) => s.name)))];
-  // The last of those that most runs have begun.
+  // The last one that most runs have begun.
   const having = (name) => runs.filter((r) => r.stages.some((s) => s.name === name && hasBegun(s))).length;
-  const usual = stages.reduce((best, name) => (best && having(best) > having(name) ? best : name), null);
+  const usual = stages.findLast((name) => 2 * having(name) > runs.length) ?? stages.at(-1);
   const stage = stages.includes(chosen.stage) ? chosen.stage : usual;
   const of = runs.map((run, i) => ({ run, name: names[i], stage: run.stages.find((s) => s.name === stage && hasBegun(s)) })).filter((o) => o.stage);
   return [
     el('header', {}, el('div.top', {}, state.live ? el('a.brand', { href: '/' }, '‹ all runs') : el('span.brand', {}, 'saltworks'), el('h1', {}, `${runs.length} runs compared`), themeButton())),
     el('main', {}, state.missing ? el('div.alarm', { role: 'alert' }, state.missing) : null,
+      part('Verdict', () => [otherData(runs), el('p.verdict', {}, compareVerdict(runs, names, stage))]),
+      part('Recipes', () => differences(runs, names)),
       part('Curves', () => compareCurves(of, stages, stage)),
-      part('Frozen features', () => compareTables(runs, names)),
-      part('Recipes', () => differences(runs, names)), el('footer', {}, 'Made by saltworks.'))];
+      part('Frozen features', () => compareTables(runs, names)), el('footer', {}, 'Made by saltworks.'))];
+}
+
+/** Which run is best, and whether by more than chance explains. */
+function compareVerdict(runs, names, stage) {
+  if (!stage) return 'No step was made yet.';
+  const finals = runs.map((run, i) => ({ i, r: row(run, stage) })).filter((o) => o.r).map((o) => ({ ...o, n: o.r.images }));
+  const online = runs.map((run, i) => ({ i, stage: run.stages.find((s) => s.name === stage) })).filter((o) => o.stage?.probes.length && heldOut(o.stage))
+    .map((o) => ({ i: o.i, r: o.stage.probes.at(-1), n: o.stage.probes.at(-1).test_images }));
+  // Those of one kind alone are held against each other.
+  const all = finals.length > 1 ? finals : online;
+  const said = KINDS.map(([key, kind]) => {
+    const known = all.filter((o) => isNumber(o.r[key])).sort((a, b) => b.r[key] - a.r[key]), [best] = known;
+    if (known.length < 2) return null;
+    // Of seeds of one recipe the best is chance: the next is of another recipe, where there is one.
+    const others = known.filter((o) => seedless(runs[o.i]) !== seedless(runs[best.i])), next = others[0] || known[1];
+    const apart = !(best.n > 0 && next.n > 0) || differ(best.r[key], best.n, next.r[key], next.n);
+    const chance = best.r[key] === next.r[key] ? 'as many' : apart ? `${gain(best.r[key] - next.r[key])} less` : 'which chance may explain';
+    return `${kind} ${names[best.i]}, ${percent(best.r[key])}${around(best.r[key], best.n)}, the next${others.length && others[0] !== known[1] ? ' of another recipe' : ''} ${names[next.i]}, ${percent(next.r[key])}, ${chance}`;
+  }).filter(Boolean);
+  if (!said.length) return `No accuracy of the ${stage} is known of two runs.`;
+  const left = runs.length - all.length;
+  return `Best frozen features of the ${stage} (mean token, ${all === finals ? 'after training' : 'by the last online probe'}): ${said.join('; ')}.${left ? ` ${left === 1 ? 'One run has' : `${left} runs have`} none to compare.` : ''}`;
+}
+
+/** Accuracies on other images are other quantities. */
+function otherData(runs) {
+  const parsed = runs.map((run) => keys(run.recipe));
+  const all = [...new Set(parsed.flatMap((k) => [...k.keys()]))].filter((key) => /^data\.(path|source\b.*|holdout|holdout_seed)$/.test(key));
+  const unlike = all.filter((key) => new Set(parsed.map((k) => k.get(key))).size > 1);
+  return unlike.length ? el('div.alarm', { role: 'note' }, el('b', {}, 'Other data. '), `The runs differ in ${unlike.join(', ')}: their accuracies are of other images and may not be comparable.`) : null;
 }
 
 /** Curves of several runs at their own x as one: mean and range where all have something, by straight lines. */
@@ -67,8 +103,9 @@ function compareCurves(of, stages, stage) {
       : of.map((o, i) => ({ name: o.name, points: each[i] }));
     return lines.map((line, i) => ({ ...line, colour: i, dash: dash(i), marker: mark ? markerOf(i) : null, rough }));
   };
+  const noClasses = of.some((o) => o.stage.probes.length) && !METRICS.some(([key]) => has(key)) ? 'None is known: nothing is held out, or the images have no classes.' : null;
   const steps = (title, key, y = {}, extra) => lineChart({ title, x, y, link, extra, series: curve((s, a) => stepPoints(s, a, key), false, true) });
-  const probe = (title, key, y = {}) => lineChart({ title, x, y, link, series: curve((s, a) => probePoints(s, a, key), true) });
+  const probe = (title, key, y = {}, empty) => lineChart({ title, x, y, link, empty, series: curve((s, a) => probePoints(s, a, key), true) });
   const dots = of.map((o, i) => ({ name: o.name, colour: i, marker: markerOf(i), fit: o.stage.fits.find((f) => f.x === 'loss' && f.y === metric && !f.from_start),
     points: o.stage.probes.filter((p) => p.step > 0 && isNumber(p.loss) && isNumber(p[metric])).map((p) => ({ x: p.loss, y: p[metric], text: `${o.name}, step ${thousands(p.step)}: loss ${number(p.loss, 4)}, ${percent(p[metric])}` })) }));
   const told = dots.filter((g) => g.fit).map((g) => `${g.name}: R² ${g.fit.r_squared.toFixed(3)}${g.fit.slope > 0 ? ', the wrong way' : ''}`);
@@ -79,15 +116,15 @@ function compareCurves(of, stages, stage) {
       seeds ? el('button', { 'aria-pressed': String(grouped), title: 'mean and range of runs that differ in their seed alone', onclick: () => choose('seeds', !grouped) }, 'seeds as one') : null])),
     el('div.row', { style: 'margin-bottom:10px' }, switcher('metric', METRICS.filter(([k]) => has(k)), metric, 'accuracy')),
     el('div.grid', {},
-      steps('Training loss', 'loss', { log: chosen.log }, logButton()),
-      probe(`Accuracy: ${metricName(metric)}`, metric, { tick: tickPercent, exact: percent }),
-      probe(loss, 'loss', { log: chosen.log }),
-      scatter({ title: `${loss} and accuracy`, groups: dots, x: { label: loss.toLowerCase() }, y: { tick: tickPercent }, height: 250, keys: 'dots ', note: told.join(' · ') || `A line is drawn through ${LEAST} probes or more.` }),
+      steps('Training loss', 'loss', { log: chosen.log, robust: true }, logButton(chosen.log)),
+      probe(`Accuracy: ${metricName(metric)}`, metric, { tick: tickPercent, exact: percent }, noClasses),
+      probe(loss, 'loss', { log: chosen.log, robust: true }),
+      scatter({ title: `${loss} and accuracy`, groups: dots, x: { label: loss.toLowerCase() }, y: { tick: tickPercent }, height: 250, keys: 'dots ', empty: noClasses, note: told.join(' · ') || `A line is drawn through ${LEAST} probes or more.` }),
       probe('RankMe', 'rank_me', { min: 0 }),
       probe('LiDAR', 'lidar', { min: 0 }),
       probe('Spread of features', 'feature_std', { min: 0 }),
       steps('Learning rate', 'lr', { min: 0 }),
-      steps('Gradient norm', 'grad_norm', { min: 0 }),
+      steps('Gradient norm', 'grad_norm', { min: 0, robust: true }),
       steps('Throughput, images/s', 'images_per_second', { min: 0 }))];
 }
 
@@ -105,10 +142,10 @@ function compareTables(runs, names) {
   const groups = groupsOf(runs);
   const head = (first) => el('thead', {}, el('tr', {}, first.map((h, i) => el(i === 1 ? 'th.text' : 'th', {}, h)), columns.map(([, name, short]) => el('th', { title: name }, short))));
   const cells = (r) => columns.map(([key]) => el('td', {}, percent(r?.[key])));
-  const finals = runs.flatMap((run, i) => run.table.map((r) => el('tr', {}, el('td', {}, names[i]), el('td.text', {}, r.features), el('td', {}, r.images ? thousands(r.images) : '–'), cells(r))));
+  const finals = runs.flatMap((run, i) => run.table.map((r) => el('tr', {}, el('td', {}, breakable(names[i])), el('td.text.short', {}, r.features), el('td', {}, r.images ? thousands(r.images) : '–'), cells(r))));
   const online = runs.flatMap((run, i) => run.stages.filter((s) => s.probes.length && heldOut(s) && !row(run, s.name)).map((s) => {
     const p = s.probes.at(-1);
-    return el('tr', {}, el('td', {}, names[i]), el('td.text', {}, s.name), el('td', {}, thousands(p.step)), el('td', {}, thousands(p.test_images)), cells(p));
+    return el('tr', {}, el('td', {}, breakable(names[i])), el('td.text.short', {}, s.name), el('td', {}, thousands(p.step)), el('td', {}, thousands(p.test_images)), cells(p));
   }));
   const seeds = groups.filter((g) => g.length > 1).flatMap((g) => {
     const features = [...new Set(g.flatMap((i) => runs[i].table.map((r) => r.features)))];
@@ -118,10 +155,10 @@ function compareTables(runs, names) {
         const xs = rows.map((r) => r[key]).filter(isNumber);
         return xs.length < 2 ? percent(xs[0]) : `${(100 * meanOf(xs)).toFixed(1)} ± ${(100 * deviation(xs)).toFixed(1)} %`;
       };
-      return el('tr', {}, el('td', {}, groupName(of, g)), el('td.text', {}, f), el('td', {}, String(rows.length)), columns.map(([key]) => el('td', {}, cell(key))));
+      return el('tr', {}, el('td', {}, groupName(of, g)), el('td.text.short', {}, f), el('td', {}, String(rows.length)), columns.map(([key]) => el('td', {}, cell(key))));
     });
   });
-  const section = (title, note, first, rows) => (rows.length ? el('section.card', {}, el('h3', {}, title), el('div.scroll', {}, el('table.data.named', {}, head(first), el('tbody', {}, rows))), note ? el('p.soft.small', {}, note) : null) : null);
+  const section = (title, note, first, rows) => (rows.length ? el('section.card', {}, el('h3', {}, title), el('div.scroll', {}, el('table.data.named.pinned', {}, head(first), el('tbody', {}, rows))), note ? el('p.soft.small', {}, note) : null) : null);
   const all = [
     section('Means over seeds', 'Mean ± standard deviation of runs whose recipes differ in the seed alone.', ['runs', 'features', 'seeds'], seeds),
     section('After training', 'All training images, all held-out ones.', ['run', 'features', 'images'], finals),
@@ -129,20 +166,27 @@ function compareTables(runs, names) {
   return all.length ? [el('h2', {}, 'Frozen features'), el('div.stack', {}, all)] : null;
 }
 
-/** `section.key = value` lines that are not alike in all recipes. */
+/** A value of a recipe as people write it: 30 for 30.0, six digits at most; whole numbers may be seeds and stay. */
+const printed = (text) => text.replace(/"(?:[^"\\]|\\.)*"|'[^']*'|[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?/g,
+  (token) => (/^[-+\d].*[.eE]/.test(token) ? String(Number(Number(token).toPrecision(6))) : token));
+
+/** `section.key = value` lines that are not alike in all recipes. What prints alike is alike. */
 function differences(runs, names) {
   const parsed = runs.map((run) => keys(run.recipe));
   const all = [...new Set(parsed.flatMap((k) => [...k.keys()]))];
   const differ = all.filter((key) => new Set(parsed.map((k) => k.get(key))).size > 1);
-  const body = differ.length ? el('div.scroll', {}, el('table.data.named', {},
-    el('thead', {}, el('tr', {}, el('th', {}, 'key'), names.map((name) => el('th.text', {}, name)))),
-    el('tbody', {}, differ.map((key) => el('tr', {}, el('td', {}, key), parsed.map((k) => el('td.text', {}, k.get(key) ?? '–'))))))) : el('p.soft', {}, 'The recipes are alike.');
+  const cell = (text) => el(text.length > 24 ? 'td.text.long' : 'td.text.short', {}, text);
+  const body = differ.length ? el('div.scroll', {}, el('table.data.named.pinned', {},
+    el('thead', {}, el('tr', {}, el('th', {}, 'key'), names.map((name) => el('th.text', {}, breakable(name))))),
+    el('tbody', {}, differ.map((key) => el('tr', {}, el('td', {}, breakable(key)), parsed.map((k) => cell(k.get(key) ?? '–'))))))) : el('p.soft', {}, 'The recipes are alike.');
   return [el('h2', {}, 'What differs in the recipes'), el('section.card', {}, body)];
 }
 
-/** The keys of a resolved recipe, which has one on each line; tables of a list are numbered. */
+/** The keys of a resolved recipe, which has one on each line; stages by their names, tables of other lists numbered. */
 function keys(toml) {
   const found = new Map(), counts = new Map();
+  const stages = [...toml.matchAll(/^\s*\[\[stage\]\]((?:\n(?!\s*\[).*)*)/gm)].map(([, lines]) => lines.match(/^\s*name\s*=\s*"(.*)"/m)?.[1]);
+  const called = (listed, n) => (listed === 'stage' && stages[n - 1]) || `${listed} ${n}`;
   let section = '';
   for (const line of toml.split('\n')) {
     const table = line.match(/^\s*(\[{1,2})([^\]]+)\]/), pair = line.match(/^\s*([\w-]+)\s*=\s*(.*)$/);
@@ -150,8 +194,8 @@ function keys(toml) {
       const [, brackets, name] = table;
       if (brackets === '[[') counts.set(name, (counts.get(name) || 0) + 1);
       // The number belongs to the list's own name, also before a table in one of its entries.
-      section = [...counts].reduce((text, [listed, n]) => (text === listed || text.startsWith(listed + '.') ? `${listed} ${n}${text.slice(listed.length)}` : text), name);
-    } else if (pair) found.set((section ? section + '.' : '') + pair[1], pair[2]);
+      section = [...counts].reduce((text, [listed, n]) => (text === listed || text.startsWith(listed + '.') ? called(listed, n) + text.slice(listed.length) : text), name);
+    } else if (pair) found.set((section ? section + '.' : '') + pair[1], printed(pair[2]));
   }
   return found;
 }

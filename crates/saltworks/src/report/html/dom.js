@@ -47,7 +47,7 @@ function morph(old, fresh) {
     && old.dataset?.view === fresh.dataset?.view && old.dataset?.key === fresh.dataset?.key;
   if (!same) { old.replaceWith(fresh); return; }
   if (old.nodeType === Node.TEXT_NODE) { if (old.data !== fresh.data) old.data = fresh.data; return; }
-  if (old.make) { old.spec = fresh.spec; old.show?.(old.spec); return; }
+  if (old.make) { old.spec = fresh.spec; if (old.show || old.failed) showView(old); return; }
   for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name) && !(name === 'open' && old.nodeName === 'DETAILS')) old.removeAttribute(name);
   // Styles by their own interface: as an attribute the page's policy forbids them.
   for (const { name, value } of fresh.attributes) if (name !== 'style' && old.getAttribute(name) !== value) old.setAttribute(name, value);
@@ -79,18 +79,53 @@ function morphChildren(parent, fresh) {
 function show(parent, nodes) {
   const focused = document.activeElement;
   morphChildren(parent, nodes.flat(9).filter((node) => node != null && node !== false));
-  for (const node of parent.querySelectorAll('[data-view]')) {
-    if (!node.show) { node.show = node.make(node); node.show(node.spec); }
-  }
+  for (const node of parent.querySelectorAll('[data-view]')) if (!node.show && !node.failed) showView(node);
+  edges();
   if (focused?.isConnected && document.activeElement !== focused) focused.focus({ preventScroll: true });
 }
+
+const failure = (name, error) => el('section.card', {}, el('h3', {}, name), el('p.soft', {}, `Its files cannot be shown: ${error.message}.`));
 
 /** A part of the page; what is wrong with its data is told in its place and takes no other part along. */
 function part(name, build) {
   const within = (children) => el('section', { 'data-key': name }, children);
-  try { return within(build()); } catch (error) {
-    return within(el('section.card', {}, el('h3', {}, name), el('p.soft', {}, `Its files cannot be shown: ${error.message}.`)));
+  try { return within(build()); } catch (error) { return within(failure(name, error)); }
+}
+
+/** The same of a view, also where it is drawn later: once its width is known, or its picture there. */
+function guarded(node, draw) {
+  try { draw(); } catch (error) {
+    node.replaceChildren(failure(node.dataset.view.replace(/^(chart|scatter) /, ''), error));
+    Object.assign(node, { show: null, failed: true });
   }
+}
+
+function showView(node) {
+  guarded(node, () => {
+    // Made anew after what was wrong: nothing of it is left.
+    if (!node.show) { node.replaceChildren(); node.failed = false; node.show = node.make(node); }
+    node.show(node.spec);
+  });
+}
+
+/** What is wider than its place fades where it goes on: phones show no bar. */
+function edges(boxes = document.querySelectorAll('.scroll, .strip')) {
+  for (const box of boxes) {
+    const more = box.scrollWidth - box.clientWidth;
+    box.toggleAttribute('data-more', more - box.scrollLeft > 2);
+    // Keys scroll what has the focus.
+    if (more > 2) box.tabIndex = 0;
+  }
+}
+addEventListener('scroll', (event) => { if (event.target.matches?.('.scroll, .strip')) edges([event.target]); }, { capture: true, passive: true });
+addEventListener('resize', () => edges());
+
+/** A path or a key that is broken between its parts. */
+const breakable = (text) => text.split(/(?<=[._\/-])/).flatMap((part, i) => (i ? [el('wbr'), part] : [part]));
+
+/** A text of any length in two lines, until somebody asks for the rest. */
+function clamped(text) {
+  return text.length < 100 ? text : el('details.clamped', {}, el('summary', { title: text }, text));
 }
 
 // What the reader chose; survives a redraw and, in a file that reloads itself, a reload.
@@ -137,6 +172,8 @@ function number(x, digits = 3) {
   return String(Number(x.toPrecision(digits)));
 }
 const exactly = (x) => number(x, 6);
+/** With as many digits behind the point as its neighbours in a column have. */
+const aligned = (x, digits) => (isNumber(x) && Math.abs(x) < 1000 ? x.toFixed(digits) : number(x, digits));
 function duration(seconds) {
   if (!isNumber(seconds) || seconds < 0 || seconds > 1e10) return '–';
   const s = Math.round(seconds);

@@ -18,13 +18,20 @@ function bytes(base64) {
   return all;
 }
 
+/** [rows, columns] of patches, as a file that anybody may have written has them. */
+function gridOf(p) {
+  const good = list(p.grid).length === 2 && p.grid.every((n) => Number.isInteger(n) && n > 0 && n <= 1024);
+  if (!good) throw new Error(`the grid of patches is ${JSON.stringify(p.grid)}, not two counts`);
+  return p.grid;
+}
+
 /** A canvas that `paint(context, image, spec)` fills once its image is there. */
 function canvas(name, size, spec, paint, more = {}) {
   return view(name, (node) => {
     const surface = el('canvas.pixels.smooth', { width: size[0], height: size[1], role: 'img' });
     node.append(surface);
     let last = null, source = null;
-    const fillIn = () => paint(surface.getContext('2d'), source, node.spec, node);
+    const fillIn = () => guarded(node, () => paint(surface.getContext('2d'), source, node.spec, node));
     node.paint = fillIn;
     more.setup?.(node, surface);
     return (now) => {
@@ -41,7 +48,7 @@ function canvas(name, size, spec, paint, more = {}) {
 
 /** Which patches are seen and which are predicted, over the image. */
 function maskPicture(p, i) {
-  const [gh, gw] = p.grid, unit = 8;
+  const [gh, gw] = gridOf(p), unit = 8;
   return canvas('mask ' + i, [gw * unit, gh * unit], { png: p.images[i].png, key: p.masks[i], label: 'mask' }, (c, image, spec) => {
     const orange = getComputedStyle(document.documentElement).getPropertyValue('--c1');
     c.imageSmoothingEnabled = false;
@@ -66,7 +73,7 @@ function reconstructions(p) {
       rows.push([key, (i) => picture(p.reconstructions[i][key], p.size[0], key)]);
     }
   }
-  if (p.pca) rows.push(['patch PCA', (i) => picture(p.pca[i], p.grid[0], 'first three components of patch tokens')]);
+  if (p.pca) rows.push(['patch PCA', (i) => picture(p.pca[i], gridOf(p)[0], 'first three components of patch tokens')]);
   // One column an image, so that a phone scrolls sideways inside the strip and nowhere else.
   const strip = el('div.strip', { tabindex: '0', role: 'group', 'aria-label': 'images, one a column', style: `grid-template-columns: 68px repeat(${p.images.length}, minmax(62px, 1fr))` });
   for (const [name, make] of rows) {
@@ -90,7 +97,7 @@ function heat(share) {
 
 /** The map of one query over the image in grey. */
 function drawAttention(c, p, image, values, query) {
-  const [gh, gw] = p.grid, { width, height } = c.canvas;
+  const [gh, gw] = gridOf(p), { width, height } = c.canvas;
   c.imageSmoothingEnabled = p.size[0] > 96;
   c.globalAlpha = 1;
   c.filter = 'grayscale(1) contrast(.9)';
@@ -110,7 +117,7 @@ function drawAttention(c, p, image, values, query) {
 
 /** The bytes of one query's map; the class token's, mean or head, without one. */
 function attended(p, i, head, query) {
-  const n = p.grid[0] * p.grid[1], a = p.attention, cls = a.cls ? bytes(a.cls[i]) : null;
+  const [gh, gw] = gridOf(p), n = gh * gw, a = p.attention, cls = a.cls ? bytes(a.cls[i]) : null;
   if (query != null || !cls) {
     const patches = bytes(a.patches[i]), at = query ?? n >> 1;
     return patches.subarray(at * n, at * n + n);
@@ -123,7 +130,7 @@ function attended(p, i, head, query) {
 }
 
 function attentionPicture(p, i, head) {
-  const [gh, gw] = p.grid, n = gh * gw, size = [224, Math.round((224 * gh) / gw)];
+  const [gh, gw] = gridOf(p), n = gh * gw, size = [224, Math.round((224 * gh) / gw)];
   const words = `attention over image ${i + 1}; arrow keys choose a patch that asks`;
   let query = null;
   const paint = (c, image, spec) => drawAttention(c, spec.p, image, attended(spec.p, i, spec.head, query), query ?? (spec.p.attention.cls ? null : n >> 1));
@@ -151,7 +158,7 @@ function attentionPicture(p, i, head) {
 }
 
 function attention(p) {
-  const a = p.attention, n = p.grid[0] * p.grid[1], heads = a.cls ? Math.floor(bytes(a.cls[0]).length / n) : 0;
+  const a = p.attention, [gh, gw] = gridOf(p), n = gh * gw, heads = a.cls ? Math.floor(bytes(a.cls[0]).length / n) : 0;
   const head = Math.min(chosen.head ?? -1, heads - 1);
   const options = [[-1, 'mean of heads'], ...Array.from({ length: Math.min(heads, 64) }, (_, h) => [h, 'head ' + (h + 1)])];
   return el('section.card', {},
@@ -179,6 +186,8 @@ function neighbours(p) {
 }
 
 function embeddingMap(p) {
+  const columns = [p.map.x, p.map.y, p.map.label].map(list);
+  if (columns.some((column) => column.length !== columns[0].length || !column.every(isNumber))) throw new Error('x, y and label of the map are no three lists of as many numbers');
   const classes = [...new Set(p.map.label)].sort((a, b) => a - b);
   const hue = (i) => `oklch(${i % 2 ? 0.58 : 0.74} 0.15 ${((360 * i) / classes.length + 20) % 360})`;
   const groups = classes.map((label, i) => ({ name: labelOf(p, label) || 'images', colour: i, fill: classes.length > 7 ? hue(i) : undefined, marker: MARKERS[i % MARKERS.length], points: [] }));
@@ -193,5 +202,5 @@ function pictures(p) {
   return el('div.stack', {},
     part('Pictures', () => reconstructions(p)),
     p.attention ? part('Attention', () => attention(p)) : null,
-    p.neighbours || p.map ? el('div.grid.loose', {}, p.map ? part('Map', () => embeddingMap(p)) : null, p.neighbours ? part('Neighbours', () => neighbours(p)) : null) : null);
+    p.neighbours || p.map ? el(`div.grid.loose${p.neighbours && p.map ? '.uneven' : ''}`, {}, p.map ? part('Map', () => embeddingMap(p)) : null, p.neighbours ? part('Neighbours', () => neighbours(p)) : null) : null);
 }

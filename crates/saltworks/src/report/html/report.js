@@ -83,12 +83,12 @@ function header(run) {
     run.updated ? 'last update ' + time(run.updated) : null,
   ].filter(Boolean);
   const ended = silent ? `No word since ${time(silent)}: this file is made again while a run trains, so it was stopped or killed, or the file is a copy.`
-    : run.status === 'stopped' ? (run.ended ? `${run.ended.why} (${time(run.ended.unix_seconds)})` : `It ended without a word${run.updated ? ` after ${time(run.updated)}` : ''}, as a process that is killed. The same command goes on.`) : null;
+    : run.status === 'stopped' ? (run.ended ? `${run.ended.why} (${time(run.ended.unix_seconds)})` : `It stopped${run.updated ? ` after ${time(run.updated)}` : ''}; no reason was written (killed?). \`saltworks pretrain --resume --out ${run.folder}\` goes on.`) : null;
   return el('header', {}, el('div.top', {},
     state.live ? el('a.brand', { href: '/' }, '‹ all runs') : el('span.brand', {}, 'saltworks'),
     el('h1', {}, run.name), statusPill(silent ? 'silent' : run.status), run.tags.map((t) => el('span.tag', {}, t)), themeButton()),
   el('div.wide', {}, el('div.progress', { role: 'img', 'aria-label': `progress: ${facts[0] || run.status}` }, bars),
-    el('p.soft.small', { style: 'margin:2px 0 0' }, facts.join(' · ')), list(run.problems).map((text) => el('p.small.ended', {}, text)), ended ? el('p.small.ended', {}, ended) : null));
+    el('p.soft.small', { style: 'margin:2px 0 0' }, facts.join(' · ')), [...list(run.problems), ended].filter(Boolean).map((text) => el('div.small.ended', {}, clamped(text)))));
 }
 
 const statusPill = (status) => el(`span.pill.${status}`, {}, el('i'), status);
@@ -98,17 +98,34 @@ const statusPill = (status) => el(`span.pill.${status}`, {}, el('i'), status);
 const gain = (x) => `${Math.abs(100 * x).toFixed(1)} points`;
 const around = (share, n) => { const range = wilson(share, n); return range ? ` (${(100 * range[0]).toFixed(0)}–${(100 * range[1]).toFixed(0)})` : ''; };
 
-/** `a` of n images against `b` of m, in words. */
+const KINDS = [['knn_mean', 'by kNN'], ['linear_mean', 'by a linear probe']];
+
+/** `a` of n images against `b` of m, in words; what chance may explain is not called a difference. */
 function against(a, n, b, m, than) {
   if (n > 0 && m > 0 && !differ(a, n, b, m)) return `which cannot be told from ${than} (${percent(b)})`;
-  return `${gain(a - b)} ${a > b ? 'more' : 'less'} than ${than}`;
+  return `${gain(a - b)} ${a > b ? 'more' : 'less'} than ${than} (${percent(b)})`;
 }
 
-/** What the numbers of one row say against those of another of the same kind. */
-function judged(now, n, before, m, than) {
-  const kinds = [['knn_mean', 'by kNN'], ['linear_mean', 'by a linear probe']].filter(([key]) => isNumber(now[key]));
-  return kinds.map(([key, name]) => `${percent(now[key])} ${name}${around(now[key], n)}` +
-    (before && isNumber(before[key]) ? `, ${against(now[key], n, before[key], m, than)}` : '')).join(', and ');
+/** What the numbers of one row say against those of others of the same kind: [[row, its images, whose it is]]. */
+function judged(now, n, others) {
+  const kinds = KINDS.filter(([key]) => isNumber(now[key]));
+  return kinds.map(([key, name]) => {
+    const told = others.filter(([other]) => isNumber(other?.[key])).map(([other, m, than]) => against(now[key], n, other[key], m, than));
+    return [`${percent(now[key])} ${name}${around(now[key], n)}`, told.join(' and ')].filter(Boolean).join(', ');
+  }).join('; ');
+}
+
+/** The stage whose encoder taught this one, where it is of this run. */
+function teacherOf(run, stage) {
+  const name = keys(run.recipe).get(`${stage.name}.teacher`)?.replaceAll('"', '');
+  return stage.method === 'salt' && name ? run.stages.find((s) => s.name === name) : null;
+}
+
+/** Stages that learned less than nothing. */
+function worseThanRandom(run, random) {
+  const worse = (r) => KINDS.filter(([key]) => random && isNumber(r?.[key]) && isNumber(random[key]) && r[key] < random[key] && differ(r[key], r.images, random[key], random.images));
+  return run.stages.map((s) => [s.name, row(run, s.name)]).filter(([, r]) => worse(r).length)
+    .map(([name, r]) => `The ${name} is worse than a random encoder: ${worse(r).map(([key, kind]) => `${percent(r[key])} against ${percent(random[key])} ${kind}`).join(', ')}.`);
 }
 
 function verdict(run) {
@@ -118,13 +135,17 @@ function verdict(run) {
     const final = row(run, stage.name), random = run.table.find((r) => r.features.startsWith('random')), pixels = row(run, 'raw pixels');
     const first = stage.probes[0]?.step === 0 ? stage.probes[0] : null, last = stage.probes.at(-1);
     if (final) {
-      sentences.push(`On ${final.images ? thousands(final.images) : 'the'} held-out images the ${stage.name}’s frozen features reach ${judged(final, final.images, random, random?.images, 'a random encoder’s')}.`);
+      const teacher = teacherOf(run, stage), taught = teacher && row(run, teacher.name);
+      sentences.push(`On ${final.images ? thousands(final.images) : 'the'} held-out images the ${stage.name}’s frozen features (mean token) reach ${judged(final, final.images,
+        [[taught, taught?.images, 'its teacher’s'], [random, random?.images, 'a random encoder’s']])}.`, ...worseThanRandom(run, random));
       const better = pixels && ['knn_mean', 'linear_mean'].filter((key) => isNumber(final[key]) && pixels[key] > final[key]);
       if (better?.length) sentences.push(`Raw pixels do better still: ${better.map((key) => percent(pixels[key])).join(' and ')}.`);
     } else if (last && isNumber(last.knn_mean)) {
-      sentences.push(`After step ${thousands(last.step)} the ${stage.name}’s features reach ${judged(last, last.test_images, last.step ? first : null, first?.test_images, 'before its first step')}, online, on ${thousands(last.test_images)} held-out images.`);
+      const teacher = teacherOf(run, stage)?.probes.at(-1), alike = teacher?.test_images === last.test_images && teacher?.train_images === last.train_images;
+      sentences.push(`After step ${thousands(last.step)} the ${stage.name}’s features (mean token) reach ${judged(last, last.test_images,
+        [[alike ? teacher : null, teacher?.test_images, 'its teacher’s last'], [last.step ? first : null, first?.test_images, 'before its first step']])}; online, on ${thousands(last.test_images)} held-out images.`, ...worseThanRandom(run, random));
     } else if (last) {
-      sentences.push(`${heldOut(stage) ? '' : 'Nothing is held out, so no accuracy is known. '}RankMe ${number(last.rank_me)}, feature std ${number(last.feature_std)}, loss on ${imagesOf(stage)} ${number(last.loss)}.`);
+      sentences.push(`${heldOut(stage) ? 'The images have no classes' : 'Nothing is held out'}, so no accuracy is known. RankMe ${number(last.rank_me)}, feature std ${number(last.feature_std)}, loss on ${imagesOf(stage)} ${number(last.loss)}.`);
     } else sentences.push('No probe yet.');
     sentences.push(told(stage));
   }
@@ -135,14 +156,15 @@ function verdict(run) {
 function told(stage) {
   const fit = stage.fits.find((f) => f.x === 'loss' && f.y === 'knn_mean' && !f.from_start);
   if (!fit || !heldOut(stage)) return null;
-  if (fit.slope > 0) return `Its held-out loss misleads: accuracy rises with it (R² ${fit.r_squared.toFixed(2)}, ${fit.n} probes).`;
-  return fit.r_squared < 0.5 ? `Its held-out loss says little of accuracy (R² ${fit.r_squared.toFixed(2)}, ${fit.n} probes).`
-    : `Its held-out loss explains ${percent(fit.r_squared, 0)} of the change in accuracy over ${fit.n} probes (R² ${fit.r_squared.toFixed(2)}).`;
+  const way = `${fit.slope > 0 ? 'falls' : 'rises'} as the loss falls`, which = 'online kNN accuracy of the mean token', how = `R² ${fit.r_squared.toFixed(2)}, ${fit.n} probes`;
+  if (fit.r_squared < 0.5) return `Its held-out loss says little of the ${which}, which ${way} (${how}).`;
+  if (fit.slope > 0) return `Its held-out loss misleads: the ${which} ${way} (${how}).`;
+  return `Its held-out loss explains ${percent(fit.r_squared, 0)} of the change in the ${which}, which ${way} (${how}).`;
 }
 
 function alarmList(run) {
   const all = run.stages.flatMap((s) => s.alarms.map((a) => ({ ...a, stage: s.name })));
-  const line = (a) => [el('b', {}, `${a.stage}, step ${thousands(a.step)}: ${a.kind}. `), a.text[0].toUpperCase() + a.text.slice(1)];
+  const line = (a) => [el('b', {}, `${a.stage}, step ${thousands(a.step)}: ${a.kind}. `), (a.text || '').slice(0, 1).toUpperCase() + (a.text || '').slice(1)];
   const now = all.filter((a) => a.over == null), over = all.filter((a) => a.over != null);
   return [now.map((a) => el('div.alarm', { role: 'alert' }, line(a))),
     over.length ? el('details.small.over', {}, el('summary', {}, over.length === 1 ? '1 alarm that is over' : `${over.length} alarms that are over`),
@@ -191,7 +213,10 @@ function axis(run, stage) {
 
 const probePoints = (stage, x, key) => stage.probes.filter((p) => isNumber(p[key])).map((p) => [x.of(p.step), p[key]]);
 const stepPoints = (stage, x, key) => zip(stage.series.step.map(x.of), stage.series[key]);
-const logButton = () => el('button', { 'aria-pressed': String(!!chosen.log), title: 'logarithmic axis', onclick: () => choose('log', !chosen.log) }, 'log');
+const logButton = (log) => el('button', { 'aria-pressed': String(!!log), title: 'logarithmic axis', onclick: () => choose('log', !log) }, 'log');
+const NO_CLASSES = 'None is known: the images have no classes.';
+/** Whether the last of some losses are another matter than the first. */
+const ranAway = (losses) => losses.length > 0 && Math.max(...losses.slice(-5)) > 1000 * Math.abs(losses[0]);
 
 /** The choices that hold for all curves. */
 function curveTools(extra) {
@@ -208,17 +233,19 @@ function curves(run, stage) {
   const none = last ? null : done || stage.step === stage.steps ? 'Online probes are off in this run (probe.online).' : 'nothing yet';
   const step = (title, key, name, y = {}) => lineChart({ title, x, y, link, series: [{ name, colour: 0, rough: true, points: stepPoints(stage, x, key) }] });
   const probe = (title, keys, y, note) => lineChart({ title, x, y, link, note, empty: none, series: keys.map(([key, name], i) => ({ name, colour: i, dash: dash(i), marker: markerOf(i), points: probePoints(stage, x, key) })) });
-  const few = last?.train_images ? `Of ${thousands(last.test_images)} held-out images, by ${thousands(last.train_images)} training images: lower than after training, where all are used, and each ± ${(100 * spread(last)).toFixed(1)} points (95 %). Step 0 is untrained.` : null;
+  const few = last?.train_images ? `Of ${thousands(last.test_images)} held-out images, by ${thousands(last.train_images)} training images: lower than after training, where all are used${isNumber(spread(last)) ? `, and each ± ${(100 * spread(last)).toFixed(1)} points (95 %)` : ''}. Step 0 is untrained.` : null;
+  // Of a run that diverged a linear axis shows the last step alone.
+  const log = chosen.log ?? ranAway(s.loss), labelled = stage.probes.some((p) => METRICS.some(([key]) => isNumber(p[key])));
   const varies = s.weight_decay.some((v) => v !== s.weight_decay[0]);
   return [
     el('div.row.spread.section', {}, el('h2', {}, `Curves of the ${stage.name}`),
       curveTools(begun.length > 1 ? switcher('stage', begun.map((b) => [b.name, b.name]), stage.name, 'stage') : null)),
     el('div.grid', {},
-      lineChart({ title: 'Loss', x, y: { log: chosen.log }, link, extra: logButton(), series: [
+      lineChart({ title: 'Loss', x, y: { log }, link, extra: logButton(log), series: [
         { name: s.width > 1 ? `training, mean of ${s.width} steps and range` : 'training', colour: 0, rough: true, points: stepPoints(stage, x, 'loss'), band: s.width > 1 ? s.step.map((v, i) => [x.of(v), s.loss_min[i], s.loss_max[i]]) : null },
         { name: `${imagesOf(stage)}, fixed masks`, colour: 1, marker: 'square', points: probePoints(stage, x, 'loss') }] }),
-      heldOut(stage) ? probe('Accuracy of frozen features', METRICS, { tick: tickPercent, exact: percent }, few)
-        : el('section.card', {}, el('h3', {}, 'Accuracy of frozen features'), el('p.soft', {}, 'Nothing is held out, so none is known: data.holdout is 0, or not all images have one of two classes or more.')),
+      labelled || !last ? probe('Accuracy of frozen features', METRICS, { tick: tickPercent, exact: percent }, few)
+        : el('section.card', {}, el('h3', {}, 'Accuracy of frozen features'), el('p.soft', {}, heldOut(stage) ? NO_CLASSES : 'Nothing is held out, so none is known: data.holdout is 0, or not all images have one of two classes or more.')),
       probe('Rank of features', [['rank_me', 'RankMe'], ['lidar', 'LiDAR']], { min: 0 }, 'More is better, up to the width. A fall to 1 is a collapse: below 1.5 it is an alarm.'),
       probe('Spread of features', [['feature_std', 'feature std']], { min: 0 }, '1 where features point everywhere, 0 where all images have the same: below 0.01 it is an alarm.'),
       step('Learning rate', 'lr', 'learning rate', { min: 0 }),
@@ -261,7 +288,7 @@ function foretell(stage) {
       switcher('metric', METRICS.filter(has), metric, 'accuracy'),
       el('button', { 'aria-pressed': String(start), onclick: () => choose('start', !start) }, 'with step 0')),
     el('div.grid', {}, cards),
-    el('p.soft.small', {}, 'SALT finds R² of 0.95 to 0.98 for students of one frozen teacher (arXiv 2509.24317). Step 0 precedes learning and lies far off; it is left out unless asked for.')];
+    el('p.soft.small', {}, stage.method === 'salt' ? 'SALT finds R² of 0.95 to 0.98 for students of one frozen teacher (arXiv 2509.24317). ' : '', 'Step 0 precedes learning and lies far off; it is left out unless asked for.')];
 }
 
 function pictureSection(stage) {
@@ -274,15 +301,19 @@ function pictureSection(stage) {
 function table(run) {
   if (!run.table.length) return null;
   const columns = METRICS.filter(([key]) => run.table.some((r) => isNumber(r[key])));
-  const most = Object.fromEntries(columns.map(([key]) => [key, Math.max(...run.table.map((r) => r[key] ?? 0))]));
+  // Bold is the best only where chance does not explain that it is.
+  const best = (r, key) => {
+    const others = run.table.filter((o) => o !== r && isNumber(o[key]));
+    return others.length > 0 && others.every((o) => r[key] > o[key] && differ(r[key], r.images, o[key], o.images));
+  };
   const n = run.table[0].images, range = (r, key) => wilson(r[key], r.images);
   const title = (r, key) => { const i = range(r, key); return i ? `95 % interval ${percent(i[0])} to ${percent(i[1])}` : null; };
   return el('section.card', {}, el('h3', {}, `Probes after training: frozen features, ${n ? thousands(n) + ' ' : ''}held-out images`),
-    el('div.scroll', {}, el('table.data', {},
+    el('div.scroll', {}, el('table.data.pinned', {},
       el('thead', {}, el('tr', {}, el('th', {}, 'features'), columns.map(([, name, short]) => el('th', { title: name }, short)))),
       el('tbody', {}, run.table.map((r) => el('tr', {}, el('td', {}, r.features),
-        columns.map(([key]) => el('td', { title: title(r, key) }, isNumber(r[key]) && r[key] === most[key] ? el('b', {}, percent(r[key])) : percent(r[key])))))))),
-    n ? el('p.soft.small', {}, `95 % intervals are about ± ${(100 * spread({ knn_mean: run.table.at(-1).knn_mean, test_images: n })).toFixed(1)} points: of the choice of test images alone (Wilson).`) : null);
+        columns.map(([key]) => el('td', { title: title(r, key) }, isNumber(r[key]) && best(r, key) ? el('b', {}, percent(r[key])) : percent(r[key])))))))),
+    n ? el('p.soft.small', {}, `95 % intervals are about ± ${(100 * spread({ knn_mean: run.table.at(-1).knn_mean, test_images: n })).toFixed(1)} points: of the choice of test images alone (Wilson). Bold: the best, by more than chance explains.`) : null);
 }
 
 function facts(run) {
