@@ -113,9 +113,21 @@ class Run:
         assert "tags = []" in text
         path.write_text(text.replace("tags = []", f"tags = [{json.dumps(tag)}]", 1))
 
+    def stopped(self, why=None):
+        """As if its last process had ended before the run did, with or without a word."""
+        state = self.json("state.json")
+        state["finished"] = False
+        if why:
+            state["ended"] = {"unix_seconds": 1.7e9, "signal": None, "why": why}
+        self.write("state.json", state)
+
     def report(self):
         saltworks("report", self.folder)
         return self.folder / "report.html"
+
+
+# What a run says that met a number which is none.
+LONG = f"stage student, step 3: not finite. Images of the batch: {list(range(100, 164))}. Lower the learning rate"
 
 
 @pytest.fixture
@@ -127,10 +139,14 @@ def run(trained, tmp_path):
 
 
 class Server:
-    def __init__(self, folder):
-        command = [PROGRAM, "serve", folder, "--port", "0"]
+    def __init__(self, folder, port=0):
+        command = [PROGRAM, "serve", folder, "--port", str(port)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self.address = re.search(r"http://\S+", self.process.stdout.readline()).group()
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
 
 
 @pytest.fixture
@@ -143,5 +159,4 @@ def serve():
 
     yield started
     for server in servers:
-        server.process.kill()
-        server.process.wait()
+        server.end()

@@ -1,11 +1,12 @@
 """The pages of `saltworks serve`, while a run trains."""
 
+import re
 import shutil
 import subprocess
 import time
 
 import pytest
-from conftest import PROGRAM, Run
+from conftest import LONG, PROGRAM, Run, Server
 
 
 @pytest.fixture
@@ -76,6 +77,7 @@ def test_a_killed_run_is_told_and_its_age_goes_on(look, training, serve):
     process.kill()
     process.wait()
     seen.page.wait_for_selector(".pill.stopped", timeout=15000)
+    assert "no reason was written" in seen.text("td.is-id") and "--resume" in seen.text("td.is-id")
     cell = seen.page.locator("td.is-updated")
     before = cell.inner_text()
     seen.page.wait_for_timeout(12000)
@@ -121,3 +123,60 @@ def test_a_comparison_outlives_a_run_that_goes(look, trained, serve, tmp_path):
     seen = look(serve(tmp_path / "served") + "run?id=one&id=two&id=nope", fine=False)
     seen.page.wait_for_selector(".plot svg")
     assert "2 runs compared" in seen.text("h1") and "nope" in seen.text(".alarm")
+
+
+def test_a_page_outlives_its_server(look, trained, tmp_path):
+    served = tmp_path / "served"
+    shutil.copytree(trained, served / "one")
+    server = Server(served)
+    try:
+        seen = look(server.address, fine=False)
+        assert seen.page.locator("tbody tr").count() == 1
+        # Its number is that of a server that has seen much.
+        seen.page.evaluate("version = 1000")
+        server.end()
+        shutil.copytree(trained, served / "two")
+        server = Server(served, re.search(r":(\d+)", server.address.removeprefix("http://")).group(1))
+        seen.page.wait_for_function("() => document.querySelectorAll('tbody tr').length === 2", timeout=30000)
+    finally:
+        server.end()
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_rows_stay_low_and_columns_narrow(look, trained, serve, tmp_path, width):
+    path = "a/path/of/many/parts/that/no/table/has/the/room/for/" + "x" * 60
+    for name, where, more in [("one", "b", "0.0010000001"), ("two", path, "0.001")]:
+        copy = Run(shutil.copytree(trained, tmp_path / "served" / name))
+        recipe = (copy.folder / "recipe.toml").read_text()
+        lr = re.search(r"\nlr = \S+", recipe).group()
+        recipe = recipe.replace(lr, f"\nlr = {more}").replace("[data]\n", f'[data]\npath = "{where}"\n', 1)
+        copy.write("recipe.toml", re.sub(r'(path = ".*"\n)path = .*\n', r"\1", recipe))
+        copy.stopped(LONG if name == "two" else None)
+    seen = look(serve(tmp_path / "served"), width)
+    row = seen.page.locator('tr[data-key="two"]')
+    assert row.bounding_box()["height"] < (120 if width > 600 else 420)
+    row.locator(".clamped summary").click()
+    assert "163]. Lower" in row.inner_text()
+    seen.page.click("summary:has-text('columns')")
+    labels = seen.page.locator(".choices label").all_inner_texts()
+    assert "data.path" in [label.strip() for label in labels]
+    assert not [label for label in labels if label.strip().endswith(".lr")], "they print alike"
+    seen.page.locator('.choices label:has-text("data.path") input').check()
+    seen.page.click("summary:has-text('columns')")
+    cell = row.locator("td.is-set")
+    assert cell.locator(".value").get_attribute("title") == path
+    if width > 600:
+        assert cell.bounding_box()["width"] < 220
+    else:
+        over = "(cell) => cell.scrollWidth > cell.clientWidth + 1"
+        assert not cell.evaluate(over) and "x" * 60 in cell.inner_text()
+
+
+def test_a_table_says_which_accuracy_and_how_it_went(look, trained, serve):
+    for width in [1400, 390]:
+        seen = look(serve(trained.parent), width)
+        row = seen.page.locator("tbody tr").first
+        shown = seen.text("thead") if width > 600 else row.locator("td.is-final_knn").get_attribute("data-name")
+        assert "kNN, mean token" in shown
+        told = row.locator("td.is-trace svg").get_attribute("aria-label")
+        assert re.fullmatch(r"online kNN, mean token: from [\d.]+\u202f% to [\d.]+\u202f% in \d+ probes, at most [\d.]+\u202f%", told), told

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from conftest import saltworks
+from conftest import LONG, Run, saltworks
 
 STUDENT = "student"
 
@@ -43,7 +43,7 @@ def test_while_it_trains_online_probes_are_held_against_online_probes(look, run)
     seen = look(run.report())
     said = seen.text(".verdict")
     assert percent(last) in said and "online, on 200 held-out images" in said
-    assert "a random encoder" not in said, "that one is of all images"
+    assert "a random encoder’s" not in said, "that one is of all images"
     n = 200
     apart = 1.96 * ((first * (1 - first) + last * (1 - last)) / n) ** 0.5
     if abs(last - first) > apart:
@@ -72,6 +72,65 @@ def test_a_loss_that_rises_with_accuracy_is_not_praised(look, run):
     seen = look(run.report())
     assert "loss misleads" in seen.text(".verdict")
     assert "wrong way" in seen.text()
+
+
+def test_the_loss_is_held_against_an_accuracy_with_a_name(look, run):
+    with_probes(run, [(0.8 - 0.1 * i, 0.1 * i) for i in range(1, 8)])
+    said = look(run.report()).text(".verdict")
+    assert "the online kNN accuracy of the mean token, which rises as the loss falls (R² 1.00, 7 probes)" in said
+
+
+def with_table(run, images=1000, **shares):
+    """probes.json becomes rows of these accuracies."""
+    names = {"random": "random encoder"}
+    rows = [
+        {"features": names.get(name, name), "images": images, "knn_mean": share, "linear_mean": None, "knn_cls": None, "linear_cls": None}
+        for name, share in shares.items()
+    ]
+    run.write("probes.json", rows)
+
+
+def test_a_student_is_held_against_its_teacher_and_a_random_encoder(look, run):
+    with_table(run, random=0.5, teacher=0.6, student=0.3)
+    said = look(run.report()).text(".verdict")
+    assert "30.0\u202f% by kNN (27–33), 30.0 points less than its teacher’s (60.0\u202f%)" in said
+    assert "The student is worse than a random encoder: 30.0\u202f% against 50.0\u202f% by kNN" in said
+    assert "The teacher is worse" not in said
+    with_table(run, random=0.3, teacher=0.6, student=0.61)
+    said = look(run.report()).text(".verdict")
+    assert "which cannot be told from its teacher’s (60.0\u202f%) and 31.0 points more than a random encoder’s" in said
+    assert "worse" not in said
+
+
+def test_bold_is_what_chance_does_not_explain(look, run):
+    with_table(run, 300, random=0.2, teacher=0.317, student=0.333)
+    assert look(run.report()).page.locator("table.data b").count() == 0
+    with_table(run, 300, random=0.2, teacher=0.317, student=0.633)
+    bold = look(run.report()).page.locator("table.data b")
+    assert bold.all_inner_texts() == ["63.3\u202f%"]
+
+
+def test_what_salt_finds_is_said_of_students_alone(look, run):
+    seen = look(run.report())
+    assert "SALT finds" in seen.text()
+    seen.page.locator('[aria-label="stage"] button:has-text("teacher")').click()
+    assert "Curves of the teacher" in seen.text() and "SALT finds" not in seen.text()
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_a_long_reason_is_two_lines_until_it_is_asked_for(look, run, width):
+    run.stopped(LONG)
+    seen = look(run.report(), width)
+    reason = seen.page.locator(".ended")
+    assert reason.bounding_box()["height"] < 60
+    reason.locator("summary").click()
+    assert "163]. Lower" in reason.inner_text() and reason.bounding_box()["height"] > 55
+
+
+def test_a_run_that_stopped_without_a_word_tells_how_it_goes_on(look, run):
+    run.stopped()
+    said = look(run.report()).text("header")
+    assert "no reason was written" in said and f"`saltworks pretrain --resume --out {run.folder}` goes on" in said
 
 
 def test_few_probes_draw_no_line(look, run):
@@ -120,6 +179,43 @@ def test_a_damaged_file_takes_no_other_part_along(look, run, name, value):
     # What is missing is said, in its place or above.
     if not name.startswith("pictures"):
         assert name in seen.text("header")
+
+
+@pytest.mark.parametrize(
+    "name,value",
+    [
+        ("grid", [0, "x"]),
+        ("grid", [1e9, 1e9]),
+        ("grid", None),
+        ("map", {"kind": "t-SNE", "x": [1], "y": "none", "label": [1, 2]}),
+        ("attention", {"patches": [1, 2], "cls": None}),
+    ],
+)
+def test_damaged_pictures_are_told_in_their_place(look, run, name, value):
+    run.write("pictures/student.json", {**run.json("pictures/student.json"), name: value})
+    seen = look(run.report())
+    seen.page.wait_for_timeout(300)
+    assert "cannot be shown" in seen.text()
+    assert "Nearest training images" in seen.text() and "Recipe" in seen.text()
+
+
+def test_numbers_at_the_ends_of_the_world_are_drawn(look, run):
+    lines = run.log()
+    for place, line in enumerate(lines):
+        if "loss" in line:
+            line["loss"] = [1e308, -1e308, 5e-324, 1.0][place % 4]
+            line["grad_norm"] = 1.7e308
+    lines.append({"stage": STUDENT, "step": 120, "alarm": "odd", "text": ""})
+    for line in lines:
+        if "probe" in line:
+            line["probe"]["test_images"] = 0
+    run.write_log(lines)
+    seen = look(run.report())
+    for _ in range(2):
+        drawn = seen.page.evaluate("[...document.querySelectorAll('svg.chart')].map((chart) => chart.outerHTML).join()")
+        assert "NaN" not in drawn and "Infinity" not in drawn
+        seen.page.click('button:has-text("log")')
+    assert "NaN" not in seen.text() and "odd" in seen.text(".alarm") and "kNN" in seen.text(".verdict")
 
 
 def test_attention_of_absurd_sizes_hangs_nothing(look, run):
@@ -253,6 +349,11 @@ def test_a_drag_zooms_all_curves_and_one_button_undoes_it(look, run):
     seen.page.mouse.move(box["x"] + 350, box["y"] + 80, steps=4)
     seen.page.mouse.up()
     assert points_of(seen, "Loss") != before and points_of(seen, "Learning rate") != other
+    assert seen.page.evaluate("getSelection().toString()") == ""
+    loose = "[...document.querySelectorAll('.plot polyline')].filter((line) => !line.closest('[clip-path]')).length"
+    assert seen.page.evaluate(loose) == 0, "lines end where the axes do"
+    ids = seen.page.evaluate("[...document.querySelectorAll('clipPath')].map((clip) => clip.id)")
+    assert len(set(ids)) == len(ids)
     seen.page.locator('button:has-text("whole")').first.click()
     assert points_of(seen, "Loss") == before
 
@@ -272,6 +373,20 @@ def test_smoothing_axis_and_legend(look, run):
     key.click()
     assert seen.chart("Accuracy of frozen features").locator("polyline").count() == before - 1
     assert key.get_attribute("aria-pressed") == "false"
+
+
+def test_low_curves_have_ticks_and_the_last_value_is_told(look, run):
+    lines = run.log()
+    for line in lines:
+        if "loss" in line:
+            line["loss"] = 0.07 + 3.0 / line["step"] ** 2
+        elif "probe" in line:
+            line["probe"]["loss"] = 0.0712
+    run.write_log(lines)
+    seen = look(run.report())
+    ticks = [float(text) for text in seen.chart("Loss").locator("text[text-anchor=end]").all_text_contents()[:-1]]
+    assert 4 <= len(ticks) <= 8 and min(ticks) <= 0.07, ticks
+    assert "0.0712" in seen.text('[data-view$="Loss"] .legend')
 
 
 def test_values_can_be_taken_along(look, run):
@@ -301,10 +416,86 @@ def test_many_runs_are_told_apart_and_seeds_are_one(look, run, tmp_path):
     text = seen.text()
     assert "abl-0, 3 seeds" in text and "±" in text, "means over seeds"
     assert "data.source 2.path" in text and '"b1"' in text, "what differs in the recipes"
+    assert "data.source 2.path" in seen.text(".alarm"), "accuracies of other images"
+    assert text.index("What differs in the recipes") < text.index("Curves of the student")
     seen.page.click('button:has-text("seeds as one")')
     lines = seen.chart("Accuracy: kNN, mean token").locator("polyline").all()
     looks = {(line.get_attribute("stroke"), line.get_attribute("stroke-dasharray")) for line in lines}
     assert len(lines) == 9 and len(looks) == 9, "no two alike"
+
+
+def compared(run, place, *changes):
+    """A comparison of copies of a run, each with a change: its name and what stands for what in its recipe."""
+    copies = []
+    for name, *pairs in changes:
+        copy = Run(shutil.copytree(run.folder, place / name))
+        recipe = (copy.folder / "recipe.toml").read_text()
+        for old, new in pairs:
+            assert old in recipe
+            recipe = recipe.replace(old, new, 1)
+        copy.write("recipe.toml", recipe)
+        copies.append(copy)
+    return copies, place / "compared.html"
+
+
+def test_a_comparison_begins_with_the_best_and_how_sure_that_is(look, run, tmp_path):
+    runs, page = compared(run, tmp_path, ("a", ("steps = 60", "steps = 61")), ("b", ("steps = 60", "steps = 60.0")), ("constructor", ("steps = 120", "steps = 121")))
+    for copy, share in zip(runs, [0.5, 0.7, 0.71]):
+        with_table(copy, student=share)
+    saltworks("report", *[copy.folder for copy in runs], "--out", page)
+    seen = look(page)
+    assert "by kNN constructor, 71.0\u202f% (68–74), the next b, 70.0\u202f%, which chance may explain" in seen.text(".verdict")
+    assert "Other data" not in seen.text()
+    keys = seen.page.locator("table.named").first.locator("tbody td:first-child").all_inner_texts()
+    assert keys == ["teacher.steps", "student.steps"]
+    assert seen.chart("Training loss").locator("polyline").count() == 3, "also of one whose name is a word of the language"
+    with_table(runs[2], student=0.8)
+    saltworks("report", *[copy.folder for copy in runs], "--out", page)
+    assert "the next b, 70.0\u202f%, 10.0 points less" in look(page).text(".verdict")
+
+
+def test_copies_of_a_run_are_no_seeds(look, run, tmp_path):
+    runs, page = compared(run, tmp_path, ("base-0",), ("base-1", ("seed = 0", "seed = 1")), ("base-0-again",))
+    saltworks("report", *[copy.folder for copy in runs], "--out", page)
+    text = look(page).text()
+    assert "base, 2 seeds" in text and "3 seeds" not in text
+    for copy in runs:
+        recipe = (copy.folder / "recipe.toml").read_text()
+        copy.write("recipe.toml", recipe.replace("seed = 1", "seed = 0"))
+    saltworks("report", *[copy.folder for copy in runs], "--out", page)
+    assert "seeds" not in look(page).text().split("Recipe")[0]
+
+
+def test_one_run_that_ran_away_leaves_the_others_their_axis(look, run, tmp_path):
+    runs, page = compared(run, tmp_path, ("good",), ("fine",), ("away",))
+    lines = runs[2].log()
+    [line for line in lines if "loss" in line and line["stage"] == STUDENT][-1]["loss"] = 2e13
+    runs[2].write_log(lines)
+    saltworks("report", *[copy.folder for copy in runs], "--out", page)
+    seen = look(page)
+    ticks = seen.chart("Training loss").locator("text[text-anchor=end]").all_text_contents()[:-1]
+    assert all(float(tick) < 100 for tick in ticks), ticks
+    assert "Off the axis: away, up to 2.0e13" in seen.text()
+
+
+def test_a_phone_shows_that_wide_things_go_on(look, run, tmp_path):
+    seen = look(run.report(), 390)
+    assert seen.page.locator(".strip[data-more]").count() == 1 and seen.page.locator(".scroll[data-more]").count() == 1
+    pairs = [("crop_scale = [0.", "crop_scale = [0.123456")]
+    runs, page = compared(run, tmp_path, *[(f"run{i}", ("seed = 0", f"seed = {i}"), *pairs[: i % 2]) for i in range(5)])
+    saltworks("report", *[copy.folder for copy in runs], "--out", page)
+    seen = look(page, 390)
+    wide = seen.page.locator(".scroll").first
+    assert wide.get_attribute("data-more") is not None
+    wide.evaluate("(box) => { box.scrollLeft = 9999; }")
+    seen.page.wait_for_timeout(200)
+    assert wide.get_attribute("data-more") is None
+    broken = """[...document.querySelectorAll('.scroll td:not(:first-child)')].filter((cell) => {
+        const range = document.createRange();
+        range.selectNodeContents(cell);
+        return new Set([...range.getClientRects()].map((line) => line.top)).size > 1;
+    }).map((cell) => cell.innerText)"""
+    assert seen.page.evaluate(broken) == [], "words and numbers are whole"
 
 
 def test_runs_of_one_name_have_names_of_their_own(look, run, tmp_path):
