@@ -118,8 +118,28 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             write_encoder(arguments, &source, &spec, encoder)?;
         }
     }
-    result(&out.display().to_string());
+    let dtype = match arguments.dtype {
+        GivenType::F32 => "f32",
+        GivenType::F16 => "f16",
+        GivenType::Bf16 => "bf16",
+    };
+    result(&format!("{}: {}, {dtype}", out.display(), arguments.to.form()));
     Ok(())
+}
+
+impl Target {
+    /// What is written, whatever the file is called.
+    fn form(self) -> &'static str {
+        match self {
+            Self::Timm => "safetensors with timm's names",
+            Self::Torch => "a file of torch.save with timm's names",
+            Self::StablePretraining => "a file of torch.save with stable-pretraining's names",
+            Self::Hf => "a folder of transformers'",
+            Self::Facebook => "a file of torch.save with facebookresearch/mae's names",
+            Self::Safetensors => "safetensors with saltworks' names",
+            Self::Onnx => "an ONNX graph",
+        }
+    }
 }
 
 /// What is exported.

@@ -28,6 +28,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         (None, [run]) => run.join("report.html"),
         (None, _) => return Err(asked("several runs need --out, e.g. --out comparison.html")),
     };
+    // The run first: that the report has no folder is for one that is not there no news.
+    arguments.runs.iter().try_for_each(|run| expect_run(run))?;
     expect_parent(&out)?;
     let runs = arguments.runs.iter().map(|run| read(run)).collect::<Result<Vec<_>, _>>()?;
     html::write(&runs, Duration::ZERO, &out)

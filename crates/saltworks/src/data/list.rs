@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
-use super::image_file::{ImageFiles, extension, read_at_most};
+use super::image_file::{ImageFiles, extension, is_image, read_at_most};
 use super::labels::Labels;
 use super::{Background, Error, Result};
 
@@ -30,18 +30,36 @@ impl ImageFiles {
         let files: Vec<_> = names.iter().map(|name| folder.join(name)).zip(labels).collect();
         // A wrong folder would make each of them unreadable: say so at once.
         if let Some((first, _)) = files.first().filter(|(first, _)| !first.exists()) {
-            let problem = format!(
-                "its first image is {}, and there is none. {}",
-                first.display(),
-                other_separator(&names[0], comma).unwrap_or_else(|| {
-                    "Paths start at the list's folder, or with a /".to_owned()
-                })
-            );
+            let problem = match names.get(1).is_some_and(|second| is_header(&names[0], second)) {
+                true => unknown_header(&bytes),
+                false => format!(
+                    "its first image is {}, and there is none. {}",
+                    first.display(),
+                    other_separator(&names[0], comma).unwrap_or_else(|| {
+                        "Paths start at the list's folder, or with a /".to_owned()
+                    })
+                ),
+            };
             return Err(Error::file(path, problem));
         }
         let (path, kind, left_alone) = (path.into(), "a list of ", String::new());
         Ok(Self { path, kind, files, classes, background, left_alone })
     }
+}
+
+/// Whether a first field names a column: the second is an image's file, it is not.
+fn is_header(first: &str, second: &str) -> bool {
+    !is_image(Path::new(first)) && is_image(Path::new(second))
+}
+
+fn unknown_header(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    format!(
+        "line 1, {:?}, names no column of paths, expected {}, and for labels {}. Rename the columns",
+        text.trim_start_matches('\u{feff}').lines().next().unwrap_or_default(),
+        PATH_NAMES.join(", "),
+        LABEL_NAMES.join(", ")
+    )
 }
 
 /// What to do about a path that holds what separates fields elsewhere.

@@ -239,9 +239,10 @@ fn training_folder(path: &Path, files: &[PathBuf]) -> Result<Option<(PathBuf, St
     let mut trainings = folders.iter().filter(is_training);
     let (Some(train), None) = (trainings.next(), trainings.next()) else { return Ok(None) };
     let others: Vec<_> = folders.iter().filter(|folder| *folder != train).map(name).collect();
-    let left_alone = match others.is_empty() {
-        true => String::new(),
-        false => format!("the folders {}", others.join(", ")),
+    let left_alone = match others.as_slice() {
+        [] => String::new(),
+        [one] => format!("the folder {one}"),
+        several => format!("the folders {}", several.join(", ")),
     };
     Ok(Some((train.clone(), left_alone)))
 }
@@ -418,7 +419,7 @@ mod tests {
             source.describe()
         );
         assert_eq!(source.classes(), ["cats", "dogs"]);
-        assert_eq!(source.left_alone(), "the folders val, 1 .gif");
+        assert_eq!(source.left_alone(), "the folder val, 1 .gif");
         // Any other folder beside them, and all are classes.
         std::fs::create_dir(path.join("bees")).unwrap();
         image::GrayImage::new(1, 1).save(path.join("bees/5.png")).unwrap();

@@ -71,6 +71,11 @@ fn paths_start_at_the_list() {
     write("image_path;category\n2.png;1\n");
     let message = open(&list, [0; 3]).err().unwrap().to_string();
     assert!(message.contains("separated by semicolons, expected commas in a .csv"), "{message}");
+    write("img,cls\n2.png,one\n");
+    let message = open(&list, [0; 3]).err().unwrap().to_string();
+    for words in ["line 1, \"img,cls\", names no column", "expected path, ", "for labels label, "] {
+        assert!(message.contains(words), "{message}");
+    }
     write("category,image_path\n7,2.png\n0,gone.png\n");
     let source = open(&list, [0; 3]).unwrap();
     assert_eq!((source.label(0), source.label(1)), (7, 0));
