@@ -120,8 +120,8 @@ pub struct Loader {
 /// Unreadable images that the error which ends a run names.
 const MOST_NAMED: usize = 5;
 
-/// Unreadable images in a row, after which it is not the images' fault.
-const MOST_REPLACEMENTS: usize = 100;
+/// Images that are tried in place of one that cannot be read, after which it is not the images' fault.
+const MOST_REPLACEMENTS: usize = 99;
 
 /// Seconds that an image takes in one thread, as the mean of some.
 #[derive(Clone, Copy, Debug, Default)]
@@ -166,6 +166,8 @@ pub fn time_parts(
 struct Shared {
     source: Arc<dyn Source>,
     options: LoaderOptions,
+    /// Images that are tried in place of one that cannot be read.
+    replacements: usize,
     state: Mutex<State>,
     /// Something of the state changed.
     changed: Condvar,
@@ -188,10 +190,20 @@ struct State {
 impl Loader {
     /// Starts the threads.
     pub fn new(source: Arc<dyn Source>, options: LoaderOptions) -> Result<Self> {
+        Self::start(source, options, MOST_REPLACEMENTS)
+    }
+
+    /// As [`Loader::new`], but nothing stands in for images that cannot be read: they stay black, with
+    /// labels of their own, for whoever leaves them out.
+    pub fn leaving_blank(source: Arc<dyn Source>, options: LoaderOptions) -> Result<Self> {
+        Self::start(source, options, 0)
+    }
+
+    fn start(source: Arc<dyn Source>, options: LoaderOptions, replacements: usize) -> Result<Self> {
         options.validate(source.as_ref())?;
         let threads = options.threads.min(options.prefetch);
         let (state, changed) = (Mutex::new(State::default()), Condvar::new());
-        let shared = Arc::new(Shared { source, options, state, changed });
+        let shared = Arc::new(Shared { source, options, replacements, state, changed });
         let spawn = |index| {
             let shared = Arc::clone(&shared);
             let name = format!("loader {index}");
@@ -339,8 +351,8 @@ impl Shared {
     }
 
     /// Writes one image [C, H, W] and gives its label. Its random numbers are those of (seed, epoch,
-    /// image). An image that cannot be read is noted, and the next one that can takes its place;
-    /// `stored` is what was read of the first.
+    /// image). An image that cannot be read is noted, and the next one that can takes its place, if any
+    /// may; `stored` is what was read of the first.
     fn sample(
         &self,
         at: Position,
@@ -352,7 +364,7 @@ impl Shared {
         let len = self.source.len();
         let key = at.epoch * len as u64 + at.index as u64;
         let (mut first, mut last) = (Some(stored), None);
-        for index in (at.index..len).chain(0..at.index).take(MOST_REPLACEMENTS) {
+        for index in (at.index..len).chain(0..at.index).take(1 + self.replacements) {
             let random = Random::new(self.options.augment_seed, "augment", key);
             let stored = first.take().unwrap_or_else(|| self.source.stored(index));
             match stored.and_then(|stored| self.shown(stored, random, resizer)) {
@@ -366,6 +378,9 @@ impl Shared {
                     last = Some(error);
                 }
             }
+        }
+        if self.replacements == 0 {
+            return Ok(self.source.label(at.index));
         }
         // A source has at least one image, so the loop ran.
         Err(last.expect("an unreadable image"))

@@ -261,6 +261,18 @@ fn the_next_image_stands_in_for_one_that_cannot_be_read() {
 }
 
 #[test]
+fn nothing_stands_in_where_whoever_reads_leaves_unreadable_images_out() {
+    let (batch, order, max_unreadable) = (100, Order::Once, 1.0);
+    let options = LoaderOptions { batch, order, max_unreadable, ..options() };
+    let mut loader = Loader::leaving_blank(Arc::new(Broken(&[7, 8, 99])), options).unwrap();
+    let batch = loader.next_batch().unwrap().unwrap().batch;
+    let index = batch.unreadable.iter().map(|image| image.index);
+    assert_eq!(index.collect::<Vec<_>>(), [7, 8, 99], "each once");
+    assert!(bytes(&batch.images)[7 * 28 * 28..9 * 28 * 28].iter().all(|&value| value == 0));
+    assert_eq!(batch.labels[6..10], [6, 7, 8, 9]);
+}
+
+#[test]
 fn too_many_unreadable_images_end_at_the_same_batch_for_any_number_of_threads() {
     for threads in [1, 4] {
         let (order, max_unreadable) = (Order::Once, 0.011);
