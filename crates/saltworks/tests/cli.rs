@@ -146,10 +146,55 @@ fn a_wrong_override_is_named_with_its_remedy() {
     place.refused(&["teacher.masks.ration=0.5"], &["Did you mean `ratio`?"]);
 }
 
+/// Newcomers' first recipes: a message that named no key did not lead to the line to mend.
+#[test]
+fn a_value_that_makes_no_sense_is_named_by_file_line_and_key() {
+    let place = Place::with_classes();
+    let refused = |text: &str, words: &[&str]| {
+        let recipe = place.text("dig.toml", text);
+        let mut command = saltworks();
+        command.arg("pretrain").arg(&recipe).arg("--out").arg(place.path("run"));
+        assert_refused(&mut command, words);
+    };
+    let stage = |keys: &str| {
+        let photos = place.path("photos");
+        let data = format!("[data]\npath = {:?}\nsize = 32\n", photos.display().to_string());
+        let model = "[model]\nwidth = 48\npatch = 8\nheads = 3\n";
+        format!("{data}{model}[[stage]]\nname = \"teacher\"\nsteps = 1\n{keys}\n")
+    };
+    let random = "masks = { kind = \"random\", ratio = 75 }";
+    let words = ["dig.toml, line 12: teacher.masks.ratio is 75, expected a number above 0"];
+    refused(&stage(&format!("lr = 1e-3\n{random}")), &words);
+    refused(&stage("lr = -1"), &["dig.toml, line 11: teacher.lr is -1, expected at least 0"]);
+    let heads = ["dig.toml, line 5: model.width, model.heads: ", "not divisible by 5 heads"];
+    refused(&stage("").replace("heads = 3", "heads = 5"), &heads);
+    let own = ["line 11: teacher.model.width, model.heads: "];
+    refused(&stage("model = { width = 50 }"), &own);
+    let patch = ["dig.toml, line 3: data.size, model.patch: ", "not a multiple of the patch's 5"];
+    refused(&stage("").replace("patch = 8", "patch = 5"), &patch);
+    let student =
+        "[[stage]]\nname = \"student\"\nmethod = \"salt\"\nteacher = \"techer\"\nsteps = 1";
+    refused(&stage(student), &["line 14: student.teacher is", "Did you mean \"teacher\"?"]);
+    refused(&stage("epochs = 2"), &["line 8: teacher is given 2 of epochs, steps and samples"]);
+    let holdout =
+        ["dig.toml, line 2: data.holdout is 5000", "Set data.holdout in", "data.holdout=4"];
+    refused(&stage("").replace("[data]", "[data]\nholdout = 5000"), &holdout);
+    refused(
+        "[[stage]]\nname = \"a\"\nsteps = 1\n",
+        &["data.size, model.patch", "no data.path", "built-in Fashion-MNIST"],
+    );
+    refused("\0\u{1}", &["dig.toml is not a recipe (TOML text)"]);
+    assert_refused(
+        saltworks().arg("pretrain").arg(place.path("dgi.toml")),
+        &["cannot read recipe", "Did you mean", "dig.toml?"],
+    );
+}
+
 #[test]
 fn sizes_that_do_not_fit_say_what_would() {
     let place = Place::with_classes();
     place.refused(&["model.heads=3"], &["width 32 is not divisible by 3 heads"]);
+    place.refused(&["model.heads=3"], &["--set model.heads=3: model.width, model.heads: "]);
     place.refused(&["student.predictor.heads=7"], &["predictor width 64", "7 heads"]);
     place.refused(&["model.patch=64"], &["smaller than a patch of 64"]);
     place.refused(&["model.patch=7"], &["28 or 35"]);
@@ -163,24 +208,24 @@ fn sizes_that_do_not_fit_say_what_would() {
 fn numbers_that_make_no_sense_are_refused_by_key() {
     let place = Place::with_classes();
     place.refused(&["data.threads=0"], &["threads is 0"]);
-    place.refused(&["teacher.steps=0"], &["steps of stage \"teacher\" is 0"]);
-    place.refused(&["teacher.epochs=-1"], &["epochs of stage \"teacher\" is -1"]);
-    place.refused(&["teacher.epochs=nan"], &["epochs of stage \"teacher\" is NaN"]);
-    place.refused(&["teacher.lr=nan"], &["lr of stage \"teacher\" is NaN"]);
-    place.refused(&["student.eps=-1.0"], &["eps of stage \"student\" is -1"]);
-    place.refused(&["teacher.loss={smooth_l1=nan}"], &["loss of stage \"teacher\""]);
-    place.refused(&["teacher.warmup={percent=-50.0}"], &["warmup of stage \"teacher\" is -50"]);
-    place.refused(&["student.batch=70000"], &["batch of stage \"student\" is 70000"]);
+    place.refused(&["teacher.steps=0"], &["teacher.steps is 0"]);
+    place.refused(&["teacher.epochs=-1"], &["teacher.epochs is -1"]);
+    place.refused(&["teacher.epochs=nan"], &["teacher.epochs is NaN"]);
+    place.refused(&["teacher.lr=nan"], &["teacher.lr is NaN"]);
+    place.refused(&["student.eps=-1.0"], &["student.eps is -1"]);
+    place.refused(&["teacher.loss={smooth_l1=nan}"], &["teacher.loss"]);
+    place.refused(&["teacher.warmup={percent=-50.0}"], &["teacher.warmup is -50"]);
+    place.refused(&["student.batch=70000"], &["student.batch is 70000"]);
     place.refused(&["probe.temperature=nan"], &["temperature NaN"]);
     place.refused(&["data.normalize.mean=[nan]"], &["data.normalize.mean is [NaN]"]);
     place.refused(&["model.layer_scale=nan"], &["layer_scale is NaN"]);
     place.refused(&["model.mlp_ratio=1e300"], &["hidden width", "at most"]);
     place.refused(&["teacher.decoder={width=64,depth=1000000,heads=4}"], &["decoder depth"]);
     place.refused(&["threads=100000"], &["threads is 100000", "eight for each core"]);
-    place.refused(&["student.clip=nan"], &["clip of stage \"student\" is NaN"]);
-    place.refused(&["student.betas=[0.9, 1.0]"], &["betas of stage \"student\""]);
-    place.refused(&["student.batch=0"], &["batch of stage \"student\" is 0"]);
-    place.refused(&["student.accumulate=3"], &["accumulate of stage \"student\" is 3"]);
+    place.refused(&["student.clip=nan"], &["student.clip is NaN"]);
+    place.refused(&["student.betas=[0.9, 1.0]"], &["student.betas"]);
+    place.refused(&["student.batch=0"], &["student.batch is 0"]);
+    place.refused(&["student.accumulate=3"], &["student.accumulate is 3"]);
     place.refused(&["data.augment.flip=2"], &["data.augment.flip is 2"]);
     place.refused(&["data.normalize.std=[0.0]"], &["data.normalize.std"]);
 }
@@ -192,7 +237,7 @@ fn masks_that_leave_no_context_are_refused_with_the_grid() {
                       aspect_ratio=[1.0, 1.0]}, targets={count=30, scale=[0.9, 0.9], \
                       aspect_ratio=[1.0, 1.0]}}";
     place.refused(&[everything], &["masks leave no context", "4 x 4"]);
-    place.refused(&["teacher.masks={kind=\"random\", ratio=1.0}"], &["masks: ratio is 1"]);
+    place.refused(&["teacher.masks={kind=\"random\", ratio=1.0}"], &["teacher.masks.ratio is 1"]);
     place.refused(&["model.patch=32"], &["masks leave no", "1 x 1"]);
 }
 
@@ -203,7 +248,8 @@ fn an_output_folder_that_cannot_be_made_is_refused() {
     let mut command = place.pretrain("file/run", &[]);
     assert_refused(&mut command, &["cannot write", "file/run", "--out"]);
     assert_eq!(place.bytes("file"), b"x");
-    assert_refused(&mut place.pretrain("file", &[]), &["cannot write", "file", "--out"]);
+    let words = ["cannot write", "file is a file, expected the folder of a run", "--out"];
+    assert_refused(&mut place.pretrain("file", &[]), &words);
 }
 
 #[test]
@@ -250,7 +296,7 @@ fn a_folder_that_holds_a_run_is_kept_unless_told() {
     let before = place.bytes("run/metrics.jsonl");
     assert_refused(
         &mut place.pretrain("run", &["seed=1"]),
-        &["holds a run already", "--overwrite"],
+        &["holds a run already", "it is finished", "seed is 0 there and 1 here", "--overwrite"],
     );
     assert_eq!(place.bytes("run/metrics.jsonl"), before);
     let again = place.pretrain("run", &["seed=1"]).arg("--overwrite").output().unwrap();
@@ -515,12 +561,76 @@ fn a_log_that_cannot_be_written_stops_the_run_and_keeps_the_weights() {
     assert!(is_loadable(&place.path("run/teacher/encoder.safetensors")));
 }
 
+/// The built-in recipe's [data] describes Fashion-MNIST: other images were made grey, normalised as it, and
+/// of few 1,000 were held out.
+#[test]
+fn the_built_in_recipe_takes_over_sizes_alone_for_other_images() {
+    let place = Place::with_classes();
+    let mut command = saltworks();
+    command.arg("pretrain").arg("--out").arg(place.path("run"));
+    for set in [&place.photos(), "teacher.steps=1", "student.steps=1", "model.depth=1"] {
+        command.args(["--set", set]);
+    }
+    let output = command.output().unwrap();
+    let told = stderr(&output);
+    assert!(output.status.success(), "{told}");
+    let taken =
+        "of the built-in recipe: data.size 28, model.patch 4, model.width 96, model.heads 3; --set";
+    assert!(told.contains(taken), "{told}");
+    assert!(told.contains("(20 training)") && told.contains("(4 held out)"), "{told}");
+    let recipe = saltworks::recipe::load_trained(&place.path("run/recipe.toml"), &[]).unwrap();
+    let data = &recipe.data;
+    assert_eq!((data.channels(), data.size, data.normalize.mean.as_slice()), (3, 28, &[0.5][..]));
+    let augment = saltworks::recipe::Augment::default();
+    assert_eq!(data.augment, augment);
+}
+
+#[test]
+fn a_recipe_as_it_ran_has_the_keys_that_its_stages_read() {
+    let place = Place::with_classes();
+    place.trained("run", &[]);
+    let text = String::from_utf8(place.bytes("run/recipe.toml")).unwrap();
+    let (teacher, student) = text.split_once("name = \"student\"").unwrap();
+    for (key, of_teacher) in [
+        ("[stage.decoder]", true),
+        ("pixel_norm", true),
+        ("covered", true),
+        ("[stage.predictor]", false),
+        ("target_layer_norm", false),
+    ] {
+        assert_eq!(teacher.contains(key), of_teacher, "{key} in {teacher}");
+        assert_eq!(student.contains(key), !of_teacher, "{key} in {student}");
+    }
+}
+
+#[test]
+fn what_is_most_likely_a_slip_is_told_and_done() {
+    let place = Place::with_classes();
+    let told =
+        stderr(&place.trained("run", &["student.lr=2", "student.batch=32", "student.steps=1"]));
+    assert!(told.contains("student.lr is 2: usual values for AdamW are 1e-4 to 5e-3"), "{told}");
+    let batch = "student.batch is 32, of 16 training images: each step sees every image 2.0 times";
+    assert!(told.contains(batch), "{told}");
+}
+
+#[test]
+fn images_without_a_class_among_others_are_named_with_the_remedy() {
+    let place = Place::with_classes();
+    (0..5).for_each(|index| place.image(&format!("photos/{index}.png"), index));
+    let told = stderr(&place.trained("run", &[]));
+    for words in
+        ["nothing is held out: 5 of 29 images have no class", "photos/0.png: give each one"]
+    {
+        assert!(told.contains(words), "{words:?} is not in:\n{told}");
+    }
+}
+
 #[test]
 fn a_flat_folder_trains_without_probes_and_says_so() {
     let place = Place::empty();
     (0..6).for_each(|index| place.image(&format!("photos/{index}.png"), index));
     (6..12).for_each(|index| place.image(&format!("photos/{index}.jpg"), index));
-    // Nothing is held out where nothing can be probed, not even by the default of 1,000.
+    // Nothing is held out where nothing can be probed.
     for holdout in ["data.holdout=0", "data.holdout=2", "data.holdout=1000"] {
         let output = place.trained(holdout, &[holdout]);
         assert!(output.stdout.is_empty());

@@ -113,7 +113,9 @@ fn an_image_that_cannot_be_read_is_not_probed_in_anothers_place() {
     for memory in ["1024", "0"] {
         let more = [&more[..], &["--token-memory", memory]].concat();
         let output = succeeded(with(&place, "probe", "run", &more));
-        assert!(stderr(&output).contains("left out: ") && stderr(&output).contains("4.png"));
+        let told = stderr(&output);
+        let count = "1 of 36 images cannot be read: they are left out";
+        assert!(told.contains(count) && told.contains("4.png"), "{told}");
         for probe in json(&place, "a.json")["probes"].as_array().unwrap() {
             let counts: Vec<_> = probe["report"]["classes"].as_array().unwrap().iter().collect();
             let counts: Vec<_> =
@@ -171,6 +173,59 @@ fn settings_and_places_are_refused_before_the_work() {
         &["f.labels.npy", "--overwrite"],
     );
     assert_eq!(place.bytes("f.labels.npy"), b"mine");
+}
+
+/// More than `data.max_unreadable` of them ended a probe, which has no such option.
+#[test]
+fn however_many_images_cannot_be_read_the_others_are_judged() {
+    let place = Place::with_classes();
+    place.trained("run", &[]);
+    for index in 0..12 {
+        place.image(&format!("mine/discs/{index}.png"), index);
+        place.image(&format!("mine/stripes/{index}.jpg"), index);
+    }
+    (0..9).for_each(|index| place.cut(&format!("mine/discs/{index}.png")));
+    for (verb, more, fate) in [
+        ("probe", ["--kind", "knn"], "they are left out"),
+        ("embed", ["--out", "f.npy"], "their rows are NaN"),
+    ] {
+        let more = [&["--data", "mine"][..], &more].concat();
+        let told = stderr(&succeeded(with(&place, verb, "run", &more)));
+        assert!(told.contains(&format!("9 of 24 images cannot be read: {fate}")), "{told}");
+        let named: Vec<&str> = told.lines().filter(|line| line.contains("discs/")).collect();
+        assert_eq!(named.len(), 5, "each once: {told}");
+        assert!(told.contains("and 4 more"), "{told}");
+    }
+    for index in 0..12 {
+        place.text(&format!("mine/discs/{index}.png"), "no image");
+        place.text(&format!("mine/stripes/{index}.jpg"), "no image");
+    }
+    let more = ["--data", "mine", "--out", "g.npy"];
+    let words = ["none of the images can be read", "discs/0.png"];
+    assert_refused(&mut with(&place, "embed", "run", &more), &words);
+    assert!(!place.path("g.npy").exists());
+}
+
+#[test]
+fn advice_is_not_what_was_tried_and_classes_go_by_their_names() {
+    let place = Place::with_classes();
+    place.trained("run", &[]);
+    let shots = ["--kind", "fewshot", "--shots", "50", "--test", "photos", "--data", "six"];
+    for index in 0..3 {
+        place.image(&format!("six/discs/{index}.png"), 20 + index);
+        place.image(&format!("six/stripes/{index}.jpg"), 20 + index);
+        place.image(&format!("six/stripes/{index}.png"), 20 + index);
+    }
+    let words = ["--shots is 50", "as many training images as class discs has"];
+    assert_refused(&mut with(&place, "probe", "run", &shots), &words);
+
+    let place = Place::empty();
+    (0..12).for_each(|index| place.image(&format!("photos/only/{index}.png"), index));
+    place.trained("run", &[]);
+    let command = &mut with(&place, "probe", "run", &["--holdout", "4"]);
+    let text = stderr(&command.output().unwrap());
+    assert!(text.contains("all images have one class. Add --data PATH"), "{text}");
+    assert!(!text.contains("Add --holdout"), "{text}");
 }
 
 #[test]

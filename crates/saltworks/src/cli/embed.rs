@@ -2,7 +2,7 @@
 
 mod files;
 
-use super::probe::{Gathered, Given, Subject, features};
+use super::probe::{Gathered, Given, Subject, features, tell_unreadable};
 use super::{Failure, asked, expect_parent, ran, setup, use_threads};
 use crate::data::{Source, Unreadable};
 use crate::eval;
@@ -86,12 +86,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         pooled.iter().map(|pooled| format!("{} [{count}, {}]", pooled.name, pooled.dim)).collect();
     let embeddings = Embeddings { pooled, source: source.as_ref() };
     let written = embeddings.write(form, &arguments.out).map_err(ran)?;
-    for Unreadable { problem, .. } in unreadable.iter().take(5) {
-        note(&format!("not a number: {problem}"));
-    }
-    if unreadable.len() > 5 {
-        note(&format!("and {} more images that could not be read", unreadable.len() - 5));
-    }
+    tell_unreadable(&unreadable, source.len(), "their rows are NaN");
     let files: Vec<String> = written.iter().map(|path| path.display().to_string()).collect();
     result(&format!("{}: {}", files.join(", "), kinds.join(", ")));
     Ok(())
@@ -123,7 +118,6 @@ impl Arguments {
         let kept = kept.map(|(kind, features)| {
             let mut pooled = Pooled { name: kind.name(), dim: features.dim, rows: features.rows };
             refuse_infinite(&pooled, source.as_ref())?;
-            // Another image was read in its place.
             replaced.iter().for_each(|image| pooled.forget(image.index));
             Ok(pooled)
         });

@@ -33,7 +33,7 @@ struct Arguments {
 const EXAMPLES: &str = "Examples:
   saltworks pretrain                                  the quickstart: both stages, then probes
   saltworks pretrain recipe.toml --out runs/first     your own recipe
-  saltworks pretrain --set data.path=photos --set data.size=64 --set data.channels=3
+  saltworks pretrain --set data.path=photos --set data.size=64 --set model.patch=8
   saltworks plan recipe.toml                          what it will cost
   saltworks inspect photos                            what data.path=photos would read
   saltworks export runs/first --to timm --out vit.safetensors

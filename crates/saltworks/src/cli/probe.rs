@@ -10,13 +10,13 @@ pub(super) use subject::{Given, Subject};
 pub(super) use verb::{Arguments, run};
 
 use super::setup::{self, Images};
-use super::{Failure, loading, ran};
+use super::{Failure, asked, loading, ran};
 use crate::data::{Loader, Source, Unreadable};
 use crate::eval::{self, Features, KnnOptions, LinearOptions, knn, linear};
 use crate::method::embed;
 use crate::model::Encoder;
-use crate::recipe::Recipe;
-use crate::report::{Count, ProbeRow, Waiting};
+use crate::recipe::{Data, Recipe};
+use crate::report::{Count, ProbeRow, Waiting, note};
 use crate::train::Stop;
 use engine::Tape;
 use engine::ops::{Images as ImageBatch, PatchOrder, patchify};
@@ -104,25 +104,62 @@ pub(super) fn features(
 ) -> Result<Option<Gathered>, Failure> {
     let size = match extractor {
         Extractor::Pixels => {
-            recipe.data.size.min((MOST_PIXEL_VALUES / recipe.data.channels).isqrt())
+            recipe.data.size.min((MOST_PIXEL_VALUES / recipe.data.channels()).isqrt())
         }
         Extractor::Encoder(_) => recipe.data.size,
     };
-    let loader = setup::feature_loader(&recipe.data, size, source.clone())?;
+    let loader = blank_loader(&recipe.data, size, source)?;
     let mut make = |images: &ImageBatch| {
         count.add(images.samples());
         extract(images, extractor).map_err(ran)
     };
     let gathered = gather(loader, &mut make, stop)?;
+    if let Some(all) = gathered.as_ref().filter(|all| all.replaced.len() == source.len()) {
+        return Err(none_readable(source.as_ref(), &all.replaced));
+    }
     unreadable.extend(gathered.iter().flat_map(|gathered| gathered.replaced.iter().cloned()));
     Ok(gathered)
+}
+
+/// A loader of all images of a source in order, `size` pixels a side; those that cannot be read are black,
+/// to be left out.
+fn blank_loader(data: &Data, size: usize, source: &Arc<dyn Source>) -> Result<Loader, Failure> {
+    Loader::leaving_blank(source.clone(), setup::feature_options(data, size)).map_err(asked)
+}
+
+fn none_readable(source: &dyn Source, unreadable: &[Unreadable]) -> Failure {
+    let first = unreadable.first().map_or("", |image| image.problem.as_str());
+    asked(format!("{}: none of the images can be read. The first: {first}", source.describe()))
+}
+
+/// Images that cannot be read and are named where there are more.
+const MOST_NAMED: usize = 5;
+
+/// Tells how many of so many images cannot be read, what becomes of them, and which are the first.
+pub(super) fn tell_unreadable(unreadable: &[Unreadable], images: usize, fate: &str) {
+    // Training and test images, features and tokens are read apart: each image is told once.
+    let mut problems: Vec<&str> = unreadable.iter().map(|one| one.problem.as_str()).collect();
+    problems.sort_unstable();
+    problems.dedup();
+    let count = problems.len();
+    if count == 0 {
+        return;
+    }
+    note(&format!("{count} of {images} images cannot be read: {fate}"));
+    problems.iter().take(MOST_NAMED).for_each(|problem| note(&format!("  {problem}")));
+    if count > MOST_NAMED {
+        note(&format!(
+            "  and {} more; `saltworks inspect --decode` lists them",
+            count - MOST_NAMED
+        ));
+    }
 }
 
 /// Features of the images that a loader gave, once each and in order.
 pub(super) struct Gathered {
     /// Mean tokens (or pixels) first, then class tokens where there are some.
     pub(super) kinds: Vec<Features>,
-    /// Images that could not be read, by their rows, which are another image's.
+    /// Images that could not be read, by their rows, which mean nothing.
     pub(super) replaced: Vec<Unreadable>,
 }
 

@@ -97,7 +97,7 @@ fn method(folder: &Path, recipe: &Recipe, failed: &FailedStep) -> Result<Box<dyn
 fn images(folder: &Path, recipe: &Recipe, failed: &FailedStep) -> Result<Tensor, Failure> {
     let path = folder.join(IMAGES);
     let mut file = weights::load(&path).map_err(asked)?;
-    let (size, channels) = (recipe.data.size, recipe.data.channels);
+    let (size, channels) = (recipe.data.size, recipe.data.channels());
     let expected = [failed.images.len(), channels, 1, size, size];
     match file.tensors.remove("images") {
         Some(images) if images.shape() == expected && images.rows() > 0 => Ok(images),

@@ -5,8 +5,9 @@ use crate::data::{
     self, Crop, Effects, Holdout, Loader, LoaderOptions, Mixed, Order, Source, Transform, hold_out,
 };
 use crate::method::{Covered, Mae, MaeOptions, Method, PixelNorm, SaltOptions};
-use crate::model::{Encoder, TransformerSpec, VitSpec};
+use crate::model::{Encoder, SpecError, TransformerSpec, VitSpec};
 use crate::recipe::{self, Data, DataSource, Loss, Model, Recipe, Schedule, Stage, Trunk};
+use crate::report::note;
 use crate::train::{self, Curve, OptimizerOptions};
 use engine::ops::LossKind;
 use std::collections::{BTreeSet, HashMap};
@@ -29,40 +30,37 @@ pub(super) struct Images {
 
 /// Opens the data and holds out what the probes need.
 pub(super) fn open(recipe: &Recipe) -> Result<Images, Failure> {
+    if let Some(taken) = recipe.taken_over() {
+        note(&format!("of the built-in recipe: {taken}; --set changes them"));
+    }
     let data = &recipe.data;
     let sources = open_sources(data)?;
     let classes = data::unite(sources.iter().map(|(source, _)| source));
-    let unlabelled =
-        |source: &Arc<dyn Source>| (0..source.len()).filter(|&i| source.label(i) < 0).count();
-    let unlabelled: usize = sources.iter().map(|(source, _)| unlabelled(source)).sum();
     let len: usize = sources.iter().map(|(source, _)| source.len()).sum();
-    let reason = match (unlabelled, classes.len()) {
-        (_, 0) => Some("no image has a class".to_owned()),
-        (0, 1) => Some("all images have one class".to_owned()),
-        (0, _) => None,
-        (n, _) => Some(format!("{n} of {len} images have no class")),
-    };
-    if data.holdout == 0 || reason.is_some() {
+    let reason = why_unprobed(&sources, classes.len(), len);
+    let holdout = data.held_out_of(len);
+    if holdout == 0 || reason.is_some() {
         // Nothing to probe: all images train.
         let sources = sources.into_iter().map(|(source, given)| (source, given.weight));
         let [train, to_probe] = weighted_and_once(sources.collect(), classes)?;
         return Ok(Images { train, to_probe, held_out: None, reason });
     }
     refuse_shared_files(&sources)?;
-    if data.holdout + 2 > len {
+    if holdout + 2 > len {
         let what: Vec<_> = sources.iter().map(|(source, _)| source.describe()).collect();
-        let (found, most, what) = (data.holdout, len.saturating_sub(2), what.join("; "));
-        return Err(asked(format!(
-            "data.holdout is {found}, expected 0 to {most} of the images ({what}). Add --set \
-             data.holdout={} or another number",
-            len / 10
-        )));
+        let (most, usual) = (len.saturating_sub(2), len / 5);
+        let (what, name) = (what.join("; "), recipe.origin.name());
+        let problem = format!(
+            "data.holdout is {holdout}, expected 0 to {most} of the images ({what}). Set data.holdout in \
+             {name} or add --set data.holdout={usual}, say"
+        );
+        return Err(asked(recipe.origin.refuse(&["data.holdout"], problem)));
     }
     let (mut train, mut held_out) = (Vec::new(), Vec::new());
     let mut before = 0;
     for (source, given) in sources {
         // Each source gives its share, before weights: what is held out never trains.
-        let share = |images: usize| images * data.holdout / len;
+        let share = |images: usize| images * holdout / len;
         let count = share(before + source.len()) - share(before);
         let count = count.min(source.len() - 1);
         before += source.len();
@@ -70,14 +68,37 @@ pub(super) fn open(recipe: &Recipe) -> Result<Images, Failure> {
             train.push((source, given.weight));
             continue;
         }
-        let holdout = holdout(&given.path, data, count, source.len());
-        let (part, held) = hold_out(&source, holdout).map_err(asked)?;
+        let which = which_held_out(&given.path, data, count, source.len());
+        let (part, held) = hold_out(&source, which).map_err(asked)?;
         train.push((Arc::new(part), given.weight));
         held_out.push((Arc::new(held) as Arc<dyn Source>, 1.0));
     }
     let [train, to_probe] = weighted_and_once(train, classes.clone())?;
     let held_out = if held_out.is_empty() { None } else { Some(mix(held_out, classes)?) };
     Ok(Images { train, to_probe, held_out, reason: None })
+}
+
+/// Why no image can be held out for probes, which need a class for each of them.
+fn why_unprobed(sources: &[Opened], classes: usize, len: usize) -> Option<String> {
+    let unlabelled =
+        |source: &Arc<dyn Source>| (0..source.len()).filter(|&i| source.label(i) < 0).count();
+    let count: usize = sources.iter().map(|(source, _)| unlabelled(source)).sum();
+    match (count, classes) {
+        (_, 0) => Some("no image has a class".to_owned()),
+        (0, 1) => Some("all images have one class".to_owned()),
+        (0, _) => None,
+        (count, _) => {
+            let first = sources.iter().find_map(|(source, _)| {
+                let place = (0..source.len()).find(|&i| source.label(i) < 0)?;
+                Some(source.stamp(place).name)
+            });
+            Some(format!(
+                "{count} of {len} images have no class, the first is {}: give each one, as a folder of \
+                 its class does, or take them out, and there will be probes",
+                first.unwrap_or_default()
+            ))
+        }
+    }
 }
 
 /// The sources as one by their weights, and once each.
@@ -159,7 +180,7 @@ pub(super) fn shared_file<'a>(sources: &[(&Arc<dyn Source>, &'a str)]) -> Option
     None
 }
 
-fn holdout(path: &str, data: &Data, count: usize, len: usize) -> Holdout {
+fn which_held_out(path: &str, data: &Data, count: usize, len: usize) -> Holdout {
     if path.starts_with("builtin:") {
         return Holdout::Last { count };
     }
@@ -185,8 +206,8 @@ fn by_channel(values: &[f32], channels: usize) -> Vec<f32> {
 /// The normalisation of pixels.
 pub(super) fn normalize(data: &Data) -> data::Normalize {
     data::Normalize {
-        mean: by_channel(&data.normalize.mean, data.channels),
-        std: by_channel(&data.normalize.std, data.channels),
+        mean: by_channel(&data.normalize.mean, data.channels()),
+        std: by_channel(&data.normalize.std, data.channels()),
     }
 }
 
@@ -223,7 +244,7 @@ pub(super) fn training_loader(recipe: &Recipe, stage: &Stage, place: usize) -> L
             interpolation: augment.interpolation,
             effects,
         },
-        channels: data.channels,
+        channels: data.channels(),
         normalize: normalize(data),
         max_unreadable: data.max_unreadable,
     }
@@ -254,7 +275,7 @@ pub(super) fn feature_options(data: &Data, size: usize) -> LoaderOptions {
             crop: Crop::Center { zoom: data.eval_zoom },
             ..Transform::center([size; 2])
         },
-        channels: data.channels,
+        channels: data.channels(),
         normalize: normalize(data),
         max_unreadable: data.max_unreadable,
     }
@@ -269,12 +290,54 @@ pub(super) fn stage_seed(seed: u64, place: usize) -> u64 {
 /// The sizes of a stage's encoder.
 pub(super) fn spec(recipe: &Recipe, stage: &Stage) -> Result<VitSpec, Failure> {
     let model = stage.model.as_ref().map(|model| model.over(&recipe.model));
-    spec_of(model.as_ref().unwrap_or(&recipe.model), recipe.data.size, recipe.data.channels)
+    let model = model.as_ref().unwrap_or(&recipe.model);
+    let spec = spec_of(model, recipe.data.size, recipe.data.channels());
+    spec.map_err(|error| refuse_sizes(recipe, stage, &error))
 }
 
-fn spec_of(model: &Model, size: usize, channels: usize) -> Result<VitSpec, Failure> {
+/// Refuses sizes by the keys that say them.
+pub(super) fn refuse_sizes(recipe: &Recipe, stage: &Stage, error: &SpecError) -> Failure {
+    let (own, all) = (format!("{}.model", stage.name), "model".to_owned());
+    let of_model = |key: &str| -> Vec<String> {
+        // A stage's own model is said in its part of the recipe.
+        let tables = stage.model.as_ref().map(|_| own.clone()).into_iter().chain([all.clone()]);
+        let said = tables.map(|table| format!("{table}.{key}"));
+        vec![said.into_iter().find(|key| recipe.origin.says(key)).unwrap_or(format!("model.{key}"))]
+    };
+    let of_trunk = |name: &str, key: &str| vec![format!("{}.{name}.{key}", stage.name)];
+    let keys = match error {
+        SpecError::Name(_) => of_model("name"),
+        SpecError::Heads { name: "model", .. } => [of_model("width"), of_model("heads")].concat(),
+        SpecError::Heads { name, .. } => {
+            [of_trunk(name, "width"), of_trunk(name, "heads")].concat()
+        }
+        SpecError::Small { .. } | SpecError::Left { .. } => {
+            [vec!["data.size".to_owned()], of_model("patch")].concat()
+        }
+        SpecError::Zero { name: "model", size } | SpecError::Large { name: "model", size, .. } => {
+            of_model(size)
+        }
+        SpecError::Zero { name, size } | SpecError::Large { name, size, .. } => {
+            of_trunk(name, size)
+        }
+        SpecError::LayerScale(_) => of_model("layer_scale"),
+        SpecError::DropPath(_) => of_model("drop_path"),
+    };
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let no_data = match (error, recipe.origin.is_without_data()) {
+        (SpecError::Small { .. } | SpecError::Left { .. }, true) => {
+            ". The recipe has no data.path, so the images are the built-in Fashion-MNIST, 28 x 28 pixels: set \
+             data.path for your own"
+        }
+        _ => "",
+    };
+    let problem = format!("{}: {error}{no_data}", keys.join(", "));
+    asked(recipe.origin.refuse(&keys, problem))
+}
+
+fn spec_of(model: &Model, size: usize, channels: usize) -> Result<VitSpec, SpecError> {
     let name = model.name.as_deref().unwrap_or("vit_tiny_patch16_224");
-    let mut spec = VitSpec::from_name(name).map_err(asked)?;
+    let mut spec = VitSpec::from_name(name)?;
     let ratio = spec.hidden as f64 / spec.width as f64;
     spec.image = [1, size, size];
     spec.channels = channels;
@@ -290,7 +353,7 @@ fn spec_of(model: &Model, size: usize, channels: usize) -> Result<VitSpec, Failu
     spec.layer_scale = model.layer_scale;
     spec.qk_norm = model.qk_norm.unwrap_or(false);
     spec.drop_path = model.drop_path.unwrap_or(0.0);
-    spec.check().map_err(asked)?;
+    spec.check()?;
     Ok(spec)
 }
 
@@ -309,7 +372,7 @@ fn loss(loss: Loss) -> LossKind {
 
 /// Which patches the loss of stage 1 covers.
 pub(super) fn covered(stage: &Stage) -> Covered {
-    match stage.covered {
+    match stage.covered() {
         recipe::Covered::AllMasked => Covered::AllMasked,
         recipe::Covered::Targets => Covered::Targets,
     }
@@ -318,9 +381,9 @@ pub(super) fn covered(stage: &Stage) -> Covered {
 /// Stage 1 around a new encoder.
 pub(super) fn mae(encoder: Encoder, stage: &Stage, seed: u64) -> Mae {
     let options = MaeOptions {
-        decoder: trunk(stage.decoder),
+        decoder: trunk(stage.decoder()),
         covered: covered(stage),
-        pixel_norm: match stage.pixel_norm {
+        pixel_norm: match stage.pixel_norm() {
             recipe::PixelNorm::None => PixelNorm::None,
             recipe::PixelNorm::Joint => PixelNorm::Joint,
             recipe::PixelNorm::PerChannel => PixelNorm::PerChannel,
@@ -333,9 +396,9 @@ pub(super) fn mae(encoder: Encoder, stage: &Stage, seed: u64) -> Mae {
 /// Settings of stage 2.
 pub(super) fn salt_options(stage: &Stage) -> SaltOptions {
     SaltOptions {
-        predictor: trunk(stage.predictor),
+        predictor: trunk(stage.predictor()),
         loss: stage.loss.map_or(LossKind::L1, loss),
-        target_layer_norm: stage.target_layer_norm,
+        target_layer_norm: stage.target_layer_norm(),
     }
 }
 
@@ -412,7 +475,7 @@ mod tests {
 
     fn images(source: Vec<DataSource>) -> Result<Images, Failure> {
         let normalize = Normalize::default();
-        let data = Data { source, holdout: 8, normalize, ..Data::default() };
+        let data = Data { source, holdout: Some(8), normalize, ..Data::default() };
         open(&Recipe { data, ..Recipe::default() })
     }
 
@@ -458,7 +521,7 @@ mod tests {
             assert!(error.to_string().contains("is in the sources"), "{error}");
         }
         let normalize = Normalize::default();
-        let data = Data { source: vec![a, above], holdout: 0, normalize, ..Data::default() };
+        let data = Data { source: vec![a, above], holdout: Some(0), normalize, ..Data::default() };
         assert!(open(&Recipe { data, ..Recipe::default() }).is_ok());
     }
 }

@@ -2,7 +2,8 @@
 
 use super::suggest::{nearest, ours};
 use super::{
-    Checkpointing, Data, Duration, Log, Loss, MethodName, Model, Probe, Recipe, RecipeError, Stage,
+    Checkpointing, Data, Duration, Log, Loss, MethodName, Model, Origin, Probe, Recipe,
+    RecipeError, Stage,
 };
 use serde::Deserialize;
 use std::path::Path;
@@ -17,11 +18,40 @@ pub type Overrides = [String];
 /// Reads the recipe at `path`, or the quickstart, applies overrides and checks all that can be
 /// checked without data.
 pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Recipe, RecipeError> {
-    let (origin, text) = match path {
-        None => ("the built-in quickstart".to_owned(), QUICKSTART.to_owned()),
-        Some(path) => read(path)?,
-    };
-    from_text(&origin, &text, overrides)
+    match path {
+        None if overrides.iter().any(|given| names_images(given)) => {
+            let mut recipe = from_text(BUILT_IN, &lent(), overrides)?;
+            recipe.origin.is_lent = true;
+            Ok(recipe)
+        }
+        None => from_text(BUILT_IN, QUICKSTART, overrides),
+        Some(path) => {
+            let (origin, text) = read(path)?;
+            from_text(&origin, &text, overrides)
+        }
+    }
+}
+
+/// What messages call [`QUICKSTART`].
+const BUILT_IN: &str = "the built-in recipe";
+
+/// Whether a `--set` says that other images train than the built-in ones.
+fn names_images(given: &str) -> bool {
+    let (key, value) = given.split_once('=').unwrap_or((given, ""));
+    match key.trim() {
+        "data.path" => !value.trim().trim_start_matches('"').starts_with("builtin:"),
+        key => key == "data.source",
+    }
+}
+
+/// The quickstart for other images: of what it says of its own, only their size is of use.
+fn lent() -> String {
+    // It is a recipe, as a test sees.
+    let mut table: Table = QUICKSTART.parse().expect("the quickstart as TOML");
+    if let Some(data) = table.get_mut("data").and_then(Value::as_table_mut) {
+        data.retain(|key, _| key == "size");
+    }
+    table.to_string()
 }
 
 /// As [`load`], of a run that was trained: files that only training needs need not be there.
@@ -40,15 +70,43 @@ fn read(path: &Path) -> Result<(String, String), RecipeError> {
     let inside = path.join("recipe.toml");
     let path = if inside.is_file() { &inside } else { path };
     let name = path.display().to_string();
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| RecipeError::Read { path: name.clone(), source })?;
-    Ok((name, text))
+    let bytes = std::fs::read(path).map_err(|source| {
+        let advice = missing(path, &source).unwrap_or_default();
+        RecipeError::Read { path: name.clone(), source, advice }
+    })?;
+    match String::from_utf8(bytes) {
+        Ok(text) if !text.contains('\0') => Ok((name, text)),
+        _ => Err(RecipeError::NoText { path: name }),
+    }
+}
+
+/// What to do about a recipe that is not there.
+fn missing(path: &Path, error: &std::io::Error) -> Option<String> {
+    if error.kind() != std::io::ErrorKind::NotFound {
+        return None;
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let folders = [parent.unwrap_or(Path::new(".")), Path::new("recipes")];
+    let files = folders.iter().filter_map(|folder| folder.read_dir().ok()).flatten().flatten();
+    let files = files.map(|entry| entry.path());
+    let recipes: Vec<_> = files.filter(|file| file.extension() == Some("toml".as_ref())).collect();
+    let stem = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let stems: Vec<_> = recipes.iter().map(|file| stem(file)).collect();
+    let meant = nearest(&stem(path), stems.iter().map(String::as_str))
+        .and_then(|meant| recipes.iter().find(|file| stem(file) == meant));
+    Some(match meant {
+        Some(meant) => {
+            let meant = meant.strip_prefix(".").unwrap_or(meant);
+            format!(". Did you mean {}?", meant.display())
+        }
+        None => ". Give the file of a recipe, or none for the built-in one".to_owned(),
+    })
 }
 
 /// As [`load`], from a text that messages call `origin`.
 pub fn from_text(origin: &str, text: &str, overrides: &Overrides) -> Result<Recipe, RecipeError> {
     let mut recipe = checked(origin, text, overrides)?;
-    find_teachers(&mut recipe)?;
+    find_teachers(&mut recipe).map_err(|error| recipe.origin.locate(error))?;
     Ok(recipe)
 }
 
@@ -65,8 +123,9 @@ fn checked(origin: &str, text: &str, overrides: &Overrides) -> Result<Recipe, Re
             })?;
         }
     }
-    check(&recipe)?;
-    recipe.data.resolve();
+    recipe.origin = Origin::new(origin, text, overrides);
+    check(&recipe).map_err(|error| recipe.origin.locate(error))?;
+    recipe.resolve();
     Ok(recipe)
 }
 
@@ -231,12 +290,13 @@ fn check(recipe: &Recipe) -> Result<(), RecipeError> {
     if data.threads == 0 {
         return value("data.threads", "0".into(), "at least 1");
     }
-    if ![1, 3].contains(&data.channels) {
-        return value("data.channels", data.channels.to_string(), "1 (grey) or 3 (colour)");
+    let channels = data.channels();
+    if ![1, 3].contains(&channels) {
+        return value("data.channels", channels.to_string(), "1 (grey) or 3 (colour)");
     }
     for (key, numbers) in [("mean", &data.normalize.mean), ("std", &data.normalize.std)] {
-        if ![1, data.channels].contains(&numbers.len()) {
-            let expected = match data.channels {
+        if ![1, channels].contains(&numbers.len()) {
+            let expected = match channels {
                 1 => {
                     "one number, as data.channels is 1. For colour images set data.channels=3; for \
                       grey ones data.normalize=inception, or one number"
@@ -323,7 +383,10 @@ fn check_sources(data: &Data) -> Result<(), RecipeError> {
 }
 
 fn refuse(stage: &Stage, key: &str, found: String, expected: &str) -> Result<(), RecipeError> {
-    let key = format!("{key} of stage {:?}", stage.name);
+    let key = match stage.name.as_str() {
+        _ if key == "name" => "name of a [[stage]]".to_owned(),
+        name => format!("{name}.{key}"),
+    };
     Err(RecipeError::Value { key, found, expected: expected.to_owned() })
 }
 
@@ -439,7 +502,11 @@ fn find_teachers(recipe: &mut Recipe) -> Result<(), RecipeError> {
             continue;
         }
         if !Path::new(teacher).exists() {
-            return refuse(stage, "teacher", format!("{teacher:?}"), &teachers(earlier));
+            let names = earlier.iter().map(|stage| stage.name.as_str());
+            let meant = nearest(teacher, names)
+                .map_or_else(String::new, |meant| format!(". Did you mean {meant:?}?"));
+            let expected = teachers(earlier) + &meant;
+            return refuse(stage, "teacher", format!("{teacher:?}"), &expected);
         }
         // Of a folder that is gone no file is there either.
         if let Ok(whole) = std::path::absolute(teacher) {
@@ -550,7 +617,7 @@ mod tests {
     fn nonsense_is_refused_by_key() {
         let stage = "[[stage]]\nname = \"a\"\nsteps = 1\n";
         assert!(error("", &[]).contains("at least one [[stage]]"));
-        assert!(error(&format!("{stage}batch = 0"), &[]).contains("batch of stage \"a\" is 0"));
+        assert!(error(&format!("{stage}batch = 0"), &[]).contains("line 4: a.batch is 0"));
         assert!(error(&format!("{stage}method = \"salt\""), &[]).contains("teacher"));
     }
 

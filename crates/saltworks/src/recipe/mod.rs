@@ -7,6 +7,7 @@
 mod difference;
 mod load;
 mod normalize;
+mod origin;
 mod schema;
 mod suggest;
 
@@ -15,6 +16,7 @@ pub use load::{
     Overrides, QUICKSTART, from_json, from_text, from_trained_text, is_stage_name, load,
     load_trained,
 };
+pub use origin::Origin;
 pub use schema::{
     Augment, Checkpointing, Covered, Data, DataSource, Duration, Log, Loss, MethodName, Model,
     Normalize, PixelNorm, Probe, Recipe, Schedule, Stage, Trunk,
@@ -24,12 +26,14 @@ pub use schema::{
 #[derive(Debug, thiserror::Error)]
 pub enum RecipeError {
     /// The file cannot be read.
-    #[error("cannot read recipe {path}: {source}")]
+    #[error("cannot read recipe {path}: {source}{advice}")]
     Read {
         /// Where it should be.
         path: String,
         /// Why not.
         source: std::io::Error,
+        /// What may be meant.
+        advice: String,
     },
     /// The text is no recipe.
     #[error("{origin}, line {line}: {problem}")]
@@ -40,6 +44,14 @@ pub enum RecipeError {
         line: usize,
         /// What is wrong and what to do.
         problem: String,
+    },
+    /// The file is no text.
+    #[error(
+        "{path} is not a recipe (TOML text). Give the file of a recipe, or the folder of a run"
+    )]
+    NoText {
+        /// The file.
+        path: String,
     },
     /// An override is none.
     #[error("--set {given}: {problem}")]
@@ -58,5 +70,13 @@ pub enum RecipeError {
         found: String,
         /// Which values there are.
         expected: String,
+    },
+    /// What is wrong with some of its values, and where they are said.
+    #[error("{place}: {problem}")]
+    Refused {
+        /// The file and line, or the `--set`.
+        place: String,
+        /// What is wrong, and what to do.
+        problem: String,
     },
 }

@@ -1,7 +1,7 @@
 //! The keys of a recipe as a user writes them. A doc comment is the key's documentation; a default
 //! stands here and nowhere else.
 
-use super::RecipeError;
+use super::{Origin, RecipeError};
 use crate::data::{Blur, Interpolation, Jitter, Solarize};
 use crate::mask::{Masking, MultiBlock};
 use crate::range::Range;
@@ -29,12 +29,57 @@ pub struct Recipe {
     pub log: Log,
     /// What is trained, in order.
     pub stage: Vec<Stage>,
+    /// Where it was read.
+    #[serde(skip)]
+    pub origin: Origin,
 }
 
 impl Recipe {
     /// The stage of this name among those before number `place`: what a stage's teacher may mean.
     pub fn stage_before(&self, place: usize, name: &str) -> Option<&Stage> {
         self.stage[..place].iter().find(|stage| stage.name == name)
+    }
+
+    /// Where the built-in recipe trains on other images than its own: its sizes and lengths that nobody set.
+    pub fn taken_over(&self) -> Option<String> {
+        let Model { patch, width, depth, heads, .. } = self.model;
+        let sizes = [
+            ("data.size", Some(self.data.size)),
+            ("model.patch", patch),
+            ("model.width", width),
+            ("model.depth", depth),
+            ("model.heads", heads),
+        ];
+        let sizes = sizes.map(|(key, value)| Some((key.to_owned(), value?.to_string())));
+        let lengths = self.stage.iter().map(|stage| {
+            let epochs = stage.epochs?;
+            Some((format!("{}.epochs", stage.name), epochs.to_string()))
+        });
+        let all = sizes.into_iter().chain(lengths).flatten();
+        let taken = all.filter(|(key, _)| !self.origin.is_set(key));
+        let taken: Vec<_> = taken.map(|(key, value)| format!("{key} {value}")).collect();
+        (self.origin.is_lent && !taken.is_empty()).then(|| taken.join(", "))
+    }
+
+    /// Fills in what is not given and has one value whatever the data, and drops what no stage reads.
+    pub(super) fn resolve(&mut self) {
+        self.origin.is_without_data = self.data.path.is_none() && self.data.source.is_empty();
+        self.data.resolve();
+        self.stage.iter_mut().for_each(Stage::resolve_method);
+    }
+
+    /// The recipe with each key that a stage has for any method: what checkpoints hold the checksum of.
+    #[must_use]
+    pub fn whole(&self) -> Self {
+        let mut recipe = self.clone();
+        for stage in &mut recipe.stage {
+            stage.decoder = Some(stage.decoder());
+            stage.covered = Some(stage.covered());
+            stage.pixel_norm = Some(stage.pixel_norm());
+            stage.predictor = Some(stage.predictor());
+            stage.target_layer_norm = Some(stage.target_layer_norm());
+        }
+        recipe
     }
 }
 
@@ -53,13 +98,13 @@ pub struct Data {
     pub background: [u8; 3],
     /// Height and width in pixels that images are brought to; the model's image size.
     pub size: usize,
-    /// 1 for grey, 3 for colour.
-    pub channels: usize,
+    /// 1 for grey, 3 for colour; if not given as the images of `builtin:fashion-mnist` are, which is 1, else 3.
+    pub channels: Option<usize>,
     /// How pixel values are brought near 0.
     pub normalize: Normalize,
     /// Images kept from training for the probes: a number, from the end for the built-in data,
-    /// else drawn with `holdout_seed`.
-    pub holdout: usize,
+    /// else drawn with `holdout_seed`. A fifth of the images, 1,000 at most, if not given.
+    pub holdout: Option<usize>,
     /// Which images are held out of data that is not built in. Not the run's seed: a teacher and its
     /// student from runs of other seeds then hold out the same.
     pub holdout_seed: u64,
@@ -82,9 +127,9 @@ impl Default for Data {
             source: Vec::new(),
             background: [0; 3],
             size: 28,
-            channels: 1,
+            channels: None,
             normalize: Normalize::default(),
-            holdout: 1000,
+            holdout: None,
             holdout_seed: 0,
             threads: 1,
             // (guess) Large sets fetched from the web have broken files; more is a wrong path.
@@ -99,11 +144,23 @@ impl Default for Data {
 const BUILTIN: &str = "builtin:fashion-mnist";
 
 impl Data {
-    /// Fills in the path where nothing is given.
-    pub(super) fn resolve(&mut self) {
+    /// Fills in the path and the channels where nothing is given.
+    fn resolve(&mut self) {
         if self.source.is_empty() {
             self.path.get_or_insert_with(|| BUILTIN.to_owned());
         }
+        self.channels = Some(self.channels());
+    }
+
+    /// 1 or 3.
+    pub fn channels(&self) -> usize {
+        let built_in = self.sources().iter().all(|source| source.path.starts_with("builtin:"));
+        self.channels.unwrap_or(if built_in { 1 } else { 3 })
+    }
+
+    /// How many of the images are held out.
+    pub fn held_out_of(&self, images: usize) -> usize {
+        self.holdout.unwrap_or((images / 5).min(1000))
     }
 
     /// The sources with their weights: `source`, or `path` alone.
@@ -372,16 +429,16 @@ pub struct Stage {
     pub masks: Masking,
     /// The loss between prediction and target; L1 for SALT, MSE for MAE if not given.
     pub loss: Option<Loss>,
-    /// MAE's decoder.
-    pub decoder: Trunk,
-    /// MAE: which patches are reconstructed.
-    pub covered: Covered,
-    /// MAE: normalisation of the pixels to reconstruct.
-    pub pixel_norm: PixelNorm,
-    /// SALT's predictor.
-    pub predictor: Trunk,
-    /// SALT: a layer norm without parameters on the teacher's latents, as V-JEPA.
-    pub target_layer_norm: bool,
+    /// MAE's decoder; width 512, depth 8, heads 16 if not given.
+    pub decoder: Option<Trunk>,
+    /// MAE: which patches are reconstructed; `all_masked` if not given.
+    pub covered: Option<Covered>,
+    /// MAE: normalisation of the pixels to reconstruct; `joint` if not given.
+    pub pixel_norm: Option<PixelNorm>,
+    /// SALT's predictor; width 384, depth 12, heads 16 if not given.
+    pub predictor: Option<Trunk>,
+    /// SALT: a layer norm without parameters on the teacher's latents, as V-JEPA; none if not given.
+    pub target_layer_norm: Option<bool>,
 }
 
 impl Default for Stage {
@@ -410,13 +467,11 @@ impl Default for Stage {
             clip: 0.0,
             masks: Masking::MultiBlock(MultiBlock::default()),
             loss: None,
-            // stable-pretraining's MAE.
-            decoder: Trunk { width: 512, depth: 8, heads: 16 },
-            covered: Covered::AllMasked,
-            pixel_norm: PixelNorm::Joint,
-            // stable-pretraining's SALT, and the paper's.
-            predictor: Trunk { width: 384, depth: 12, heads: 16 },
-            target_layer_norm: false,
+            decoder: None,
+            covered: None,
+            pixel_norm: None,
+            predictor: None,
+            target_layer_norm: None,
         }
     }
 }
@@ -511,6 +566,50 @@ pub struct Schedule {
 }
 
 impl Stage {
+    /// Gives the settings of the stage's method their values, and drops another method's.
+    fn resolve_method(&mut self) {
+        let Self { decoder, covered, pixel_norm, predictor, target_layer_norm, .. } =
+            Self::default();
+        match self.method {
+            MethodName::Mae => {
+                (self.predictor, self.target_layer_norm) = (predictor, target_layer_norm);
+                self.decoder = Some(self.decoder());
+                self.covered = Some(self.covered());
+                self.pixel_norm = Some(self.pixel_norm());
+            }
+            MethodName::Salt => {
+                (self.decoder, self.covered, self.pixel_norm) = (decoder, covered, pixel_norm);
+                self.predictor = Some(self.predictor());
+                self.target_layer_norm = Some(self.target_layer_norm());
+            }
+        }
+    }
+
+    /// Of MAE; stable-pretraining's if not given.
+    pub fn decoder(&self) -> Trunk {
+        self.decoder.unwrap_or(Trunk { width: 512, depth: 8, heads: 16 })
+    }
+
+    /// Of MAE.
+    pub fn covered(&self) -> Covered {
+        self.covered.unwrap_or(Covered::AllMasked)
+    }
+
+    /// Of MAE.
+    pub fn pixel_norm(&self) -> PixelNorm {
+        self.pixel_norm.unwrap_or(PixelNorm::Joint)
+    }
+
+    /// Of SALT; stable-pretraining's, and the paper's, if not given.
+    pub fn predictor(&self) -> Trunk {
+        self.predictor.unwrap_or(Trunk { width: 384, depth: 12, heads: 16 })
+    }
+
+    /// Of SALT.
+    pub fn target_layer_norm(&self) -> bool {
+        self.target_layer_norm.unwrap_or(false)
+    }
+
     /// The length in steps, for `images` training images.
     pub fn resolve(&self, images: usize) -> Result<Schedule, RecipeError> {
         let length = match (self.epochs, self.steps, self.samples) {
@@ -521,7 +620,7 @@ impl Stage {
                 let count = [given.0.is_some(), given.1.is_some(), given.2.is_some()];
                 let count = count.into_iter().filter(|given| *given).count();
                 return Err(RecipeError::Value {
-                    key: format!("stage {:?}", self.name),
+                    key: self.name.clone(),
                     found: format!("given {count} of epochs, steps and samples"),
                     expected: "exactly one of them".into(),
                 });

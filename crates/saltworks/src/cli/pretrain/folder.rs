@@ -72,6 +72,13 @@ impl Folder {
     ) -> Result<Self, Failure> {
         let out = &place.out;
         keep_out_of_data(recipe, out)?;
+        if out.is_file() {
+            let out = out.display();
+            return Err(asked(format!(
+                "cannot write {out}/: {out} is a file, expected the folder of a run. Choose another place \
+                 with --out"
+            )));
+        }
         let fresh = !out.exists();
         if !place.overwrite {
             keep_others(recipe, out)?;
@@ -131,13 +138,17 @@ impl Folder {
                 state.display()
             ))
         })?;
+        let differences = self.differences(recipe)?;
         if self.state.finished && !place.resume {
+            let of = match differences.is_empty() {
+                true => "it is finished".to_owned(),
+                false => format!("it is finished, of another recipe: {}", differences.join("; ")),
+            };
             return Err(asked(format!(
-                "{out} holds a run already, and it is finished. Choose another folder with --out, \
-                 or add --overwrite; --resume shows its results"
+                "{out} holds a run already, and {of}. Choose another folder with --out, or add \
+                 --overwrite; `saltworks pretrain --resume --out {out}` shows its results"
             )));
         }
-        let differences = self.differences(recipe)?;
         if !differences.is_empty() {
             return Err(asked(format!(
                 "{out} holds a run already, of another recipe: {}. Choose another folder with --out, \

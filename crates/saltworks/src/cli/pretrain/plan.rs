@@ -2,9 +2,11 @@
 
 use super::super::setup::{self, Images};
 use super::super::{Failure, asked};
+use crate::data;
+use crate::mask;
 use crate::method::{CheckpointError, Cost, Networks, Salt, Share};
 use crate::model::VitSpec;
-use crate::recipe::{MethodName, PixelNorm, Recipe, Schedule, Stage};
+use crate::recipe::{MethodName, PixelNorm, Recipe, RecipeError, Schedule, Stage};
 use crate::report::{PlanFile, PlannedStage, note};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,7 +29,7 @@ impl Planned<'_> {
     }
 }
 
-/// Checks every stage against the data before anything is trained.
+/// Checks every stage against the data before anything is trained, and tells what is most likely a slip.
 pub(in crate::cli) fn plan<'a>(
     recipe: &'a Recipe,
     images: &Images,
@@ -35,37 +37,86 @@ pub(in crate::cli) fn plan<'a>(
     let check = |(place, stage): (usize, &'a Stage)| {
         let spec = setup::spec(recipe, stage)?;
         match stage.method {
-            MethodName::Mae => setup::trunk(stage.decoder).check("decoder"),
-            MethodName::Salt => setup::trunk(stage.predictor).check("predictor"),
+            MethodName::Mae => setup::trunk(stage.decoder()).check("decoder"),
+            MethodName::Salt => setup::trunk(stage.predictor()).check("predictor"),
         }
-        .map_err(asked)?;
-        stage.masks.validate(spec.grid()).map_err(asked)?;
+        .map_err(|error| setup::refuse_sizes(recipe, stage, &error))?;
+        check_masks(recipe, stage, &spec)?;
         let teacher = check_teacher(recipe, place, &spec)?;
         setup::training_loader(recipe, stage, place)
             .validate(images.train.as_ref())
-            .map_err(asked)?;
-        check_targets(stage, &spec)?;
-        let schedule = stage.resolve(images.train.len()).map_err(asked)?;
+            .map_err(|error| refuse_data(recipe, error))?;
+        check_targets(recipe, stage, &spec)?;
+        let schedule = stage.resolve(images.train.len());
+        let schedule = schedule.map_err(|error| asked(recipe.origin.locate(error)))?;
         let cost = cost(recipe, place, &spec, teacher.as_ref())?;
         Ok(Planned { stage, spec, teacher, schedule, cost })
     };
-    recipe.stage.iter().enumerate().map(check).collect()
+    let planned = recipe.stage.iter().enumerate().map(check).collect::<Result<_, Failure>>()?;
+    doubts(recipe, images).iter().for_each(|doubt| note(doubt));
+    Ok(planned)
+}
+
+/// Learning rates of AdamW above this diverge or leave nothing of what was learned.
+const USUAL_LR: f64 = 1.0;
+
+/// What can be trained and is most likely not meant.
+fn doubts(recipe: &Recipe, images: &Images) -> Vec<String> {
+    let (k, train) = (recipe.probe.k, images.train.len());
+    let mut doubts = Vec::new();
+    if images.held_out.is_some() && k > train {
+        doubts.push(format!("probe.k is {k}, of {train} training images: all of them vote"));
+    }
+    for Stage { name, lr, batch, .. } in &recipe.stage {
+        if *lr > USUAL_LR {
+            doubts.push(format!("{name}.lr is {lr}: usual values for AdamW are 1e-4 to 5e-3"));
+        }
+        if *batch > train {
+            let times = *batch as f64 / train as f64;
+            doubts.push(format!(
+                "{name}.batch is {batch}, of {train} training images: each step sees every image {times:.1} \
+                 times"
+            ));
+        }
+    }
+    doubts
+}
+
+fn check_masks(recipe: &Recipe, stage: &Stage, spec: &VitSpec) -> Result<(), Failure> {
+    let table = format!("{}.masks", stage.name);
+    stage.masks.validate(spec.grid()).map_err(|error| match error {
+        mask::Error::Setting { name, found, expected } if name != "grid" => {
+            let (key, expected) = (format!("{table}.{name}"), expected.to_owned());
+            asked(recipe.origin.locate(RecipeError::Value { key, found, expected }))
+        }
+        other => asked(recipe.origin.refuse(&[&table], format!("{table}: {other}"))),
+    })
+}
+
+fn refuse_data(recipe: &Recipe, error: data::Error) -> Failure {
+    match &error {
+        data::Error::Setting { name, .. } => {
+            asked(recipe.origin.refuse(&[&format!("data.{name}")], &error))
+        }
+        _ => asked(error),
+    }
 }
 
 /// Normalised pixels need more than one value to normalise over.
-fn check_targets(stage: &Stage, spec: &VitSpec) -> Result<(), Failure> {
+fn check_targets(recipe: &Recipe, stage: &Stage, spec: &VitSpec) -> Result<(), Failure> {
     let [t, h, w] = spec.patch;
-    let values = match stage.pixel_norm {
+    let values = match stage.pixel_norm() {
         PixelNorm::Joint => t * h * w * spec.channels,
         PixelNorm::PerChannel => t * h * w,
         PixelNorm::None => return Ok(()),
     };
     if stage.method == MethodName::Mae && values < 2 {
-        let name = &stage.name;
-        return Err(asked(format!(
-            "pixel_norm of stage {name:?} has one value of a patch to normalise over, expected two \
-             or more. Use a larger patch or pixel_norm = \"none\""
-        )));
+        let key = format!("{}.pixel_norm", stage.name);
+        let problem = format!(
+            "{key} has one value of a patch to normalise over, expected two or more. Use a larger patch \
+             or pixel_norm = \"none\""
+        );
+        return Err(asked(recipe.origin.refuse(&[&key], problem)));
     }
     Ok(())
 }
@@ -140,8 +191,8 @@ fn cost(
         masks.target.extend(more.target);
     }
     let (trunk, masks) = match stage.method {
-        MethodName::Mae => (stage.decoder, setup::covered(stage).masks(masks)),
-        MethodName::Salt => (stage.predictor, masks),
+        MethodName::Mae => (stage.decoder(), setup::covered(stage).masks(masks)),
+        MethodName::Salt => (stage.predictor(), masks),
     };
     let activation_checkpointing = stage.activation_checkpointing;
     let trunk = setup::trunk(trunk);

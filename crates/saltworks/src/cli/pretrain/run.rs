@@ -52,13 +52,12 @@ impl<'a> Run<'a> {
         let trains = format!("training: {}", images.train.describe());
         let probes = match (&images.held_out, &images.reason) {
             (Some(source), _) => format!("; probing: {}", source.describe()),
-            (None, Some(reason)) if recipe.data.holdout > 0 => {
+            (None, Some(reason)) if recipe.data.holdout != Some(0) => {
                 format!("; nothing is held out: {reason}")
             }
             (None, _) => String::new(),
         };
         note(&format!("{trains}{probes}; {threads} threads"));
-        warn_of_few(recipe, images);
         let left_alone = images.train.left_alone();
         if !left_alone.is_empty() {
             note(&format!("left alone: {left_alone}"));
@@ -151,7 +150,7 @@ impl<'a> Run<'a> {
             loss: 0.0,
             metrics_bytes: self.folder.metrics_bytes(),
             machine: machine(),
-            recipe_sha256: sha256(recipe_text(&deciding(self.recipe)).as_bytes()),
+            recipe_sha256: sha256(recipe_text(&deciding(self.recipe).whole()).as_bytes()),
             teacher_sha256: teacher,
             updates: BTreeMap::new(),
             unreadable: BTreeSet::new(),
@@ -328,7 +327,7 @@ impl<'a> Run<'a> {
         fs::create_dir_all(&folder).map_err(|error| ran(write_error(&folder, &error)))?;
         let mut metadata = metadata(method, stage, step, steps);
         let data = &self.recipe.data;
-        metadata.extend(weights::pixel_metadata(&data.normalize, data.channels));
+        metadata.extend(weights::pixel_metadata(&data.normalize, data.channels()));
         let encoder = weights::save(&path, &values(method.encoder().parameters()), &metadata);
         if !taught_by.is_empty() {
             metadata.insert(TEACHER_SHA256.to_owned(), taught_by);
@@ -409,21 +408,6 @@ fn end(failure: &Failure) -> RunEnd {
 
 /// The key of a stage's metadata that holds the SHA-256 of its teacher's file.
 pub(in crate::cli) const TEACHER_SHA256: &str = "teacher_sha256";
-
-/// Says what settings lose their sense with so few images.
-fn warn_of_few(recipe: &Recipe, images: &Images) {
-    let (k, train) = (recipe.probe.k, images.train.len());
-    if images.held_out.is_some() && k > train {
-        note(&format!("probe.k is {k}, of {train} training images: all of them vote"));
-    }
-    let large = recipe.stage.iter().filter(|stage| stage.batch > train);
-    let large: Vec<_> =
-        large.map(|stage| format!("{}.batch is {}", stage.name, stage.batch)).collect();
-    if !large.is_empty() {
-        let large = large.join(", ");
-        note(&format!("{large}, of {train} training images: a step sees some more than once"));
-    }
-}
 
 /// Whose arithmetic this is.
 fn machine() -> String {

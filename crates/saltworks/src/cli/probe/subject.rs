@@ -93,7 +93,9 @@ impl Given {
                 model.path().display()
             )));
         }
-        (data.size, data.channels) = (height, encoder.spec().channels);
+        (data.size, data.channels) = (height, Some(encoder.spec().channels));
+        // Judging leaves them out, however many there are; only training is to end.
+        data.max_unreadable = 1.0;
         data.eval_zoom = self.zoom.unwrap_or(data.eval_zoom);
         data.threads = self.data_threads.unwrap_or(data.threads);
         if let Some(path) = &self.data {
@@ -202,6 +204,7 @@ impl Subject {
             Some(Trained { stage, step, steps }) if step < steps => {
                 format!("{path}, stage {stage}, stopped after step {step} of {steps}")
             }
+            Some(Trained { stage, step: 1, .. }) => format!("{path}, stage {stage}, its one step"),
             Some(Trained { stage, step, .. }) => format!("{path}, stage {stage}, all {step} steps"),
             None => path.to_string(),
         }

@@ -1,8 +1,7 @@
 //! Tokens of a frozen encoder for the attentive probe: kept where they fit, else made again each time.
 
-use super::super::setup;
 use super::super::{Failure, asked, loading, ran};
-use super::Subject;
+use super::{Subject, blank_loader, none_readable};
 use crate::data::{Part, Source, Unreadable};
 use crate::eval::{self, TokenBatch, Tokens};
 use crate::model::{Patches, Read};
@@ -12,7 +11,7 @@ use engine::{Segments, Tape, Tensor};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Gets tokens [B N, D], classes [B], and which of the images were read in place of others [B].
+/// Gets tokens [B N, D], classes [B], and which of the images could not be read [B].
 type Each<'a> = dyn FnMut(&Tensor, &[u32], &[bool]) -> Result<(), Failure> + 'a;
 
 /// The images of one set and their tokens.
@@ -31,8 +30,8 @@ pub(super) struct FrozenTokens<'a> {
 struct Kept {
     /// [B, N, D]
     values: Vec<f32>,
-    /// Which are another image's [B].
-    replaced: Vec<bool>,
+    /// Which could not be read [B].
+    unreadable: Vec<bool>,
 }
 
 impl<'a> FrozenTokens<'a> {
@@ -69,17 +68,20 @@ impl<'a> FrozenTokens<'a> {
     /// Makes all tokens once.
     fn keep(&mut self) -> Result<(), Failure> {
         let mut values = Vec::with_capacity(self.labels.len() * self.image_values());
-        let mut replaced = Vec::with_capacity(self.labels.len());
+        let mut unreadable = Vec::with_capacity(self.labels.len());
         let mut count = Count::new(self.labels.len());
         let order: Vec<usize> = (0..self.labels.len()).collect();
         self.encode(&order, &mut |tokens, read, which| {
             count.add(read.len());
             values.extend_from_slice(tokens.as_slice());
-            replaced.extend_from_slice(which);
+            unreadable.extend_from_slice(which);
             Ok(())
         })?;
         count.finish();
-        self.kept = Some(Kept { values, replaced });
+        if unreadable.iter().all(|unreadable| *unreadable) {
+            return Err(none_readable(self.source.as_ref(), &self.unreadable));
+        }
+        self.kept = Some(Kept { values, unreadable });
         Ok(())
     }
 
@@ -87,7 +89,8 @@ impl<'a> FrozenTokens<'a> {
     fn encode(&mut self, order: &[usize], each: &mut Each<'_>) -> Result<(), Failure> {
         let part = Part::new(self.source.clone(), order.to_vec(), "in order");
         let data = &self.subject.recipe.data;
-        let mut loader = setup::feature_loader(data, data.size, Arc::new(part))?;
+        let part: Arc<dyn Source> = Arc::new(part);
+        let mut loader = blank_loader(data, data.size, &part)?;
         let mut first = 0;
         while let Some(loaded) = loader.next_batch().map_err(loading)? {
             if self.stop.signal().is_some() {
@@ -95,14 +98,14 @@ impl<'a> FrozenTokens<'a> {
             }
             let batch = loaded.batch;
             let bad: BTreeSet<usize> = batch.unreadable.iter().map(|image| image.index).collect();
-            let replaced: Vec<bool> =
+            let unreadable: Vec<bool> =
                 (first..first + batch.labels.len()).map(|place| bad.contains(&place)).collect();
             first += batch.labels.len();
             self.unreadable.extend(batch.unreadable);
             let (tape, encoder) = (Tape::inference(), self.subject.encoder());
             let encoded = encoder.forward(&tape, &batch.images, Patches::All, Read::All, None);
             let labels: Vec<u32> = batch.labels.iter().map(|&label| label as u32).collect();
-            each(&encoded.map_err(ran)?.tokens, &labels, &replaced)?;
+            each(&encoded.map_err(ran)?.tokens, &labels, &unreadable)?;
         }
         Ok(())
     }
@@ -135,8 +138,8 @@ impl Tokens for FrozenTokens<'_> {
             segments: Segments::uniform(labels.len(), size / width),
             labels: labels.to_vec(),
         };
-        if let Some(Kept { values, replaced }) = &self.kept {
-            let order: Vec<usize> = order.iter().copied().filter(|&i| !replaced[i]).collect();
+        if let Some(Kept { values, unreadable }) = &self.kept {
+            let order: Vec<usize> = order.iter().copied().filter(|&i| !unreadable[i]).collect();
             for images in order.chunks(batch) {
                 let values: Vec<f32> = images
                     .iter()
@@ -150,9 +153,9 @@ impl Tokens for FrozenTokens<'_> {
         }
         // As many images as load at once are not as many as a step wants.
         let (mut values, mut labels) = (Vec::new(), Vec::new());
-        self.encode(order, &mut |tokens, read, replaced| {
-            let images = tokens.as_slice().chunks_exact(size).zip(read).zip(replaced);
-            for ((image, label), _) in images.filter(|(_, replaced)| !**replaced) {
+        self.encode(order, &mut |tokens, read, unreadable| {
+            let images = tokens.as_slice().chunks_exact(size).zip(read).zip(unreadable);
+            for ((image, label), _) in images.filter(|(_, unreadable)| !**unreadable) {
                 values.extend_from_slice(image);
                 labels.push(*label);
             }

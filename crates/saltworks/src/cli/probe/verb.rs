@@ -4,7 +4,7 @@ use super::super::setup::{self, Shared};
 use super::super::{Failure, asked, expect_parent, ran, use_threads};
 use super::results::{Found, Results, Spread};
 use super::tokens::FrozenTokens;
-use super::{Given, Subject, features};
+use super::{Given, Subject, features, tell_unreadable};
 use crate::data::{self, Holdout, Mixed, Part, Source, Unreadable};
 use crate::eval::{
     self, AttentiveForm, AttentiveOptions, Features, FewShotOptions, KnnOptions, LinearOptions,
@@ -153,7 +153,8 @@ pub(in crate::cli) fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
         other => other,
     })?;
-    tell_unreadable(&judge.unreadable);
+    let images = judge.sets.train.len() + judge.sets.test.len();
+    tell_unreadable(&judge.unreadable, images, "they are left out");
     results.show(arguments.json.as_deref(), arguments.per_class, arguments.confusion)
 }
 
@@ -182,7 +183,16 @@ impl Arguments {
             )));
         }
         if self.kind.contains(&Kind::Fewshot) {
-            self.few_shot(&train).check(&train).map_err(asked)?;
+            let name = |class: u32| sets.train.classes()[class as usize].as_str();
+            let checked = self.few_shot(&train).check(&train);
+            checked.map_err(|error| match error {
+                eval::Error::Shots { shots, most, class } => asked(format!(
+                    "--shots is {shots}, expected 1 to {most}, as many training images as class {} has. \
+                     Lower --shots, or give the class more images",
+                    name(class)
+                )),
+                other => asked(other),
+            })?;
         }
         let strange: Vec<u32> =
             test.iter().copied().filter(|label| !known.contains(label)).collect();
@@ -243,13 +253,16 @@ impl Arguments {
             )));
         }
         if of_run {
-            data.holdout = self.holdout.unwrap_or(data.holdout);
+            data.holdout = self.holdout.or(data.holdout);
             let images = setup::open(&recipe)?;
             let none = || {
-                let reason = images.reason.unwrap_or_else(|| "data.holdout is 0".to_owned());
-                asked(format!(
-                    "the run holds out nothing: {reason}. Add --holdout N, or --data and --test"
-                ))
+                let (reason, advice) = match images.reason {
+                    Some(reason) => (reason, "Add --data PATH, images of two classes or more"),
+                    None => {
+                        ("data.holdout is 0".to_owned(), "Add --holdout N, or --data and --test")
+                    }
+                };
+                asked(format!("the run holds out nothing: {reason}. {advice}"))
             };
             let test = images.held_out.ok_or_else(none)?;
             return Ok(Sets { train: images.to_probe, test });
@@ -308,16 +321,6 @@ fn labelled(source: Arc<dyn Source>) -> Result<Arc<dyn Source>, Failure> {
     let without = source.len() - with.len();
     note(&format!("{what}: {without} images without a class are left out"));
     Ok(Arc::new(Part::new(source, with, "labelled")))
-}
-
-fn tell_unreadable(unreadable: &[Unreadable]) {
-    let mut problems: Vec<&str> = unreadable.iter().map(|one| one.problem.as_str()).collect();
-    problems.sort_unstable();
-    problems.dedup();
-    problems.iter().take(5).for_each(|problem| note(&format!("left out: {problem}")));
-    if problems.len() > 5 {
-        note(&format!("and {} more images that could not be read", problems.len() - 5));
-    }
 }
 
 /// A kind of features of the training and the test images.

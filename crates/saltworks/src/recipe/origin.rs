@@ -1,0 +1,120 @@
+//! Where a recipe's values come from, for messages about them.
+
+use super::RecipeError;
+use std::fmt::Display;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// The text and the overrides a recipe was read from.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    /// What messages call the text: its file.
+    name: String,
+    text: String,
+    /// `--set key=value` as given.
+    set: Vec<String>,
+    /// Whether it is the built-in recipe, for other images than its own.
+    pub(super) is_lent: bool,
+    /// Whether it names no images, so that they are the built-in ones.
+    pub(super) is_without_data: bool,
+}
+
+/// Recipes that say the same are equal, wherever they were read.
+impl PartialEq for Origin {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Origin {
+    pub(super) fn new(name: &str, text: &str, set: &[String]) -> Self {
+        Self { name: name.into(), text: text.into(), set: set.into(), ..Self::default() }
+    }
+
+    /// What messages call the recipe.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether a key stands there.
+    pub fn says(&self, key: &str) -> bool {
+        self.is_set(key) || self.find(key).is_some_and(|(_, whole)| whole)
+    }
+
+    /// Whether no images are named, so that they are the built-in ones.
+    pub fn is_without_data(&self) -> bool {
+        self.is_without_data
+    }
+
+    /// An error in the values of these keys, which begins with the `--set` or the line that says one of them.
+    pub fn refuse(&self, keys: &[&str], problem: impl Display) -> RecipeError {
+        RecipeError::Refused { place: self.place(keys), problem: problem.to_string() }
+    }
+
+    /// An error in a value, with its place.
+    pub fn locate(&self, error: RecipeError) -> RecipeError {
+        match &error {
+            RecipeError::Value { key, .. } => self.refuse(&[key], &error),
+            _ => error,
+        }
+    }
+
+    /// Whether `--set` says a key, a table that holds it or a key in it.
+    pub(super) fn is_set(&self, key: &str) -> bool {
+        self.set.iter().any(|given| says(given, key))
+    }
+
+    fn place(&self, keys: &[&str]) -> String {
+        let mut last_first = self.set.iter().rev();
+        if let Some(given) = last_first.find(|given| keys.iter().any(|key| says(given, key))) {
+            return format!("--set {given}");
+        }
+        match keys.iter().find_map(|key| self.line(key)) {
+            Some(line) => format!("{}, line {line}", self.name),
+            None => self.name.clone(),
+        }
+    }
+
+    /// The line of a key, or of the nearest table around it.
+    fn line(&self, key: &str) -> Option<usize> {
+        let (start, _) = self.find(key)?;
+        Some(self.text[..start].matches('\n').count() + 1)
+    }
+
+    /// Where a key begins, or the nearest table around it, and whether it is the key itself.
+    fn find(&self, key: &str) -> Option<(usize, bool)> {
+        let table = DeTable::parse(&self.text).ok()?;
+        let mut here = table.get_ref();
+        let mut found = None;
+        for (depth, part) in key.split('.').enumerate() {
+            let value = if depth == 0 { top(here, part) } else { here.get(part) };
+            let Some(value) = value else { return found.map(|start| (start, false)) };
+            found = Some(value.span().start);
+            match value.get_ref() {
+                DeValue::Table(table) => here = table,
+                // What is no table has no keys: it is the last part.
+                _ => break,
+            }
+        }
+        found.map(|start| (start, true))
+    }
+}
+
+/// A section, a key of no section, or a stage by its name.
+fn top<'t, 'i>(table: &'t DeTable<'i>, name: &str) -> Option<&'t Spanned<DeValue<'i>>> {
+    let stages = || table.get("stage")?.get_ref().as_array();
+    let is_called = |stage: &&Spanned<DeValue<'i>>| {
+        let called = stage.get_ref().as_table().and_then(|stage| stage.get("name"));
+        called.and_then(|called| called.get_ref().as_str()) == Some(name)
+    };
+    table.get(name).or_else(|| stages()?.iter().find(is_called))
+}
+
+/// Whether `given` sets `key`, a table that holds it or a key in it.
+fn says(given: &str, key: &str) -> bool {
+    let said = given.split('=').next().unwrap_or_default().trim();
+    let holds = |outer: &str, inner: &str| {
+        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    holds(said, key) || holds(key, said)
+}
