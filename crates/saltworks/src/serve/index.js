@@ -76,7 +76,7 @@ function cell(r, key) {
       el('label.pick', {}, el('input', { type: 'checkbox', 'aria-label': `compare ${r.id}`, checked: filter.picked.has(r.id), onchange: (e) => { e.target.checked ? filter.picked.add(r.id) : filter.picked.delete(r.id); draw(); } })),
       el('span', {}, el('a', { href: address([r.id]) }, r.id), r.tags.map((t) => [' ', el('span.tag', {}, t)]),
         r.alarms ? [' ', el('b.warned', { title: 'signs that something goes wrong' }, r.alarms === 1 ? '1 alarm' : `${r.alarms} alarms`)] : null,
-        r.problem ? el('div.soft.small.why', {}, clamped(r.problem)) : null)];
+        r.problem ? el('div.soft.small.why', {}, clamped(r.problem, 48)) : null)];
     case 'status': return el('span', { title: r.problem }, statusPill(r.status));
     case 'share': return el('div.far', {}, el('div.soft.small', {}, r.stage ? `${r.stage} ${thousands(r.step)}${r.steps ? ' / ' + thousands(r.steps) : ''}` : '–'),
       isNumber(r.share) ? el('div.progress', { style: 'margin:2px 0 0' }, el('div', { style: 'flex:1' }, el('i', { style: `width:${100 * Math.min(1, r.share)}%` }))) : null);

@@ -124,8 +124,8 @@ addEventListener('resize', () => edges());
 const breakable = (text) => text.split(/(?<=[._\/-])/).flatMap((part, i) => (i ? [el('wbr'), part] : [part]));
 
 /** A text of any length in two lines, until somebody asks for the rest. */
-function clamped(text) {
-  return text.length < 100 ? text : el('details.clamped', {}, el('summary', { title: text }, text));
+function clamped(text, few = 100) {
+  return text.length < few ? text : el('details.clamped', {}, el('summary', { title: text }, text));
 }
 
 // What the reader chose; survives a redraw and, in a file that reloads itself, a reload.
