@@ -486,13 +486,16 @@ fn at_the_edge(grid: &[f64], value: f64) -> Option<&'static str> {
 const FAR: f64 = 0.01;
 
 fn linear(pooled: &Pooled, stop: eval::Asked<'_>) -> Result<Found, Failure> {
-    let probe = eval::linear(&pooled.train, &pooled.test, &LinearOptions::default(), stop)?;
+    let options = LinearOptions::default();
+    let probe = eval::linear(&pooled.train, &pooled.test, &options, stop)?;
+    let edge = at_the_edge(&options.l2, probe.l2).filter(|_| probe.chosen);
     Ok(Found {
         kind: "linear",
         features: pooled.name,
         note: [
             format!("l2 {}", probe.l2),
             if probe.chosen { String::new() } else { ", 1 / images: too few to choose on".into() },
+            edge.map_or_else(String::new, |words| format!(", the {words} of the grid")),
             match probe.gap > FAR {
                 true => format!("; its loss is up to {:.0} % above the minimum", 100.0 * probe.gap),
                 false => String::new(),
