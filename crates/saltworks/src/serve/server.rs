@@ -205,20 +205,21 @@ mod tests {
         let address = server.address().unwrap();
         thread::spawn(move || server.run());
         let connect = || TcpStream::connect(address).unwrap();
-        let silent: Vec<TcpStream> = (0..MOST_READERS + 12).map(|_| connect()).collect();
         let begun = Instant::now();
+        let silent: Vec<TcpStream> = (0..MOST_READERS + 12).map(|_| connect()).collect();
         let mut asking = connect();
         asking.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         let mut answer = String::new();
         asking.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200"), "{:.60}", answer);
-        assert!(begun.elapsed() < HASTE, "{:?}", begun.elapsed());
-        // Nor do most of them stay.
-        thread::sleep((HASTE + 2 * GLANCE).saturating_sub(begun.elapsed()));
+        // Nor do most of them stay as long as one that is alone.
         let gone = |mut stream: &TcpStream| {
             stream.set_nonblocking(true).unwrap();
             stream.read(&mut [0]).is_ok_and(|bytes| bytes == 0)
         };
-        assert!(silent.iter().filter(|stream| gone(stream)).count() >= MOST_READERS + 12 - CROWD);
+        while silent.iter().filter(|stream| gone(stream)).count() < silent.len() - CROWD {
+            assert!(begun.elapsed() < PATIENCE, "most are still there");
+            thread::sleep(GLANCE);
+        }
     }
 }

@@ -29,12 +29,6 @@ const LIDAR_IMAGES: usize = 64;
 const LIDAR_VIEWS: usize = 4;
 /// Keys the choice of images, masks and views: not the run's seed, so that runs can be compared.
 const SEED: u64 = 0;
-/// How exactly the linear probe is fitted. The penalty is chosen as after training: an encoder whose features
-/// have few large directions needs a weak one, and with one for all its accuracy seemed to fall (half of what
-/// it was, LOG.md).
-fn linear_options() -> LinearOptions {
-    LinearOptions { iterations: 100, tolerance: 1e-2, ..LinearOptions::default() }
-}
 /// Held-out images of which pictures are taken.
 const SHOWN_IMAGES: usize = 8;
 /// Images of the map, which takes time and memory by their square: 2,000 took 9 s (2026-11-26, two cores of a
@@ -345,6 +339,13 @@ fn embedded(method: &dyn Method, loader: Loader, stop: &Stop) -> Result<Vec<Feat
     let mut make = |images: &ImageBatch| probe::embedded(method.encoder(), images).map_err(ran);
     let gathered = probe::gather(loader, &mut make, stop)?.ok_or(Problem::Stopped)?;
     Ok(gathered.of_readable())
+}
+
+/// How exactly the linear probe is fitted. The penalty is chosen as after training: an encoder whose features
+/// have few large directions needs a weak one, and with one for all its accuracy seemed to fall (half of what
+/// it was, LOG.md).
+fn linear_options() -> LinearOptions {
+    LinearOptions { iterations: 100, tolerance: 1e-2, ..LinearOptions::default() }
 }
 
 /// None where there are not two images to tell apart.

@@ -57,8 +57,8 @@ pub(in crate::cli) fn plan<'a>(
     Ok(planned)
 }
 
-/// Learning rates of AdamW above this diverge or leave nothing of what was learned.
-const USUAL_LR: f64 = 1.0;
+/// Learning rates above this diverge or leave nothing of what was learned. (guess)
+const DOUBTFUL_LR: f64 = 1.0;
 
 /// What can be trained and is most likely not meant.
 fn doubts(recipe: &Recipe, images: &Images) -> Vec<String> {
@@ -68,7 +68,7 @@ fn doubts(recipe: &Recipe, images: &Images) -> Vec<String> {
         doubts.push(format!("probe.k is {k}, of {train} training images: all of them vote"));
     }
     for Stage { name, lr, batch, .. } in &recipe.stage {
-        if *lr > USUAL_LR {
+        if *lr > DOUBTFUL_LR {
             doubts.push(format!("{name}.lr is {lr}: usual values for AdamW are 1e-4 to 5e-3"));
         }
         if *batch > train {
