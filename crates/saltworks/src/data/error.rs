@@ -90,7 +90,7 @@ impl Error {
     /// Whether a store did not answer, or not with what it held before. That is no fault of the image,
     /// so no other may stand in for it.
     pub fn is_of_store(&self) -> bool {
-        matches!(self, Self::Read { source, .. } if super::object::is_of_store(source))
+        matches!(self, Self::Read { source, .. } if super::store::object::is_of_store(source))
     }
 
     pub(super) fn read(path: &Path, source: io::Error) -> Self {

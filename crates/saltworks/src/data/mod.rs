@@ -4,48 +4,22 @@
 //! on its own threads. What a batch holds is a function of the settings and its number: the number
 //! of threads, a restart or the speed of the disk changes no bit of it.
 
-mod augment;
-mod braces;
-pub mod builtin;
-mod decode;
+mod clip;
 mod error;
-mod fingerprint;
-mod folder;
-mod holdout;
-mod idx;
-mod image_file;
-mod jpeg;
-mod labels;
-mod list;
 mod loader;
-mod mixed;
-mod npy;
-mod object;
-mod parquet;
-mod pixels;
-#[cfg(feature = "remote")]
-mod remote;
-mod sampler;
-mod shards;
 mod source;
-mod stored;
-mod survey;
-mod tar;
+mod store;
 
-pub use augment::{Blur, Crop, Effects, Interpolation, Jitter, Solarize, Transform};
-pub use decode::{Background, decode};
+pub use clip::{
+    Background, Blur, Crop, Effects, Form, Interpolation, Jitter, Normalize, Pixels, Solarize,
+    Stored, Transform, decode,
+};
 pub use error::{Error, Result};
-pub use fingerprint::{Fingerprint, Stamp};
-pub use holdout::{Holdout, Part, hold_out};
-pub use idx::Idx;
-pub use image_file::ImageFiles;
-pub use loader::{Batch, Loaded, Loader, LoaderOptions, PartTimes, Unreadable, time_parts};
-pub use mixed::{Mixed, unite};
-pub use npy::Npy;
-pub use parquet::Parquet;
-pub use pixels::{Normalize, Pixels};
-pub use sampler::{Order, Position, Sampler};
-pub use shards::Shards;
-pub use source::{Info, Sample, Source, open};
-pub use stored::{Form, Stored};
-pub use survey::{Look, Survey};
+pub use loader::{
+    Batch, Fingerprint, Loaded, Loader, LoaderOptions, Look, Order, PartTimes, Position, Sampler,
+    Stamp, Survey, Unreadable, time_parts,
+};
+pub use source::{
+    Holdout, Idx, ImageFiles, Info, Mixed, Npy, Parquet, Part, Sample, Shards, Source, builtin,
+    hold_out, open, unite,
+};

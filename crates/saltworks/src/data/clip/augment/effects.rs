@@ -1,0 +1,158 @@
+//! Changes of an image's colours and sharpness, each with its chance: SimCLR's and DINO's, all off
+//! by default, as MAE and SALT train without. Definitions are torchvision 0.29's; the random numbers
+//! are our own.
+
+use engine::random::Random;
+use serde::{Deserialize, Serialize};
+
+use super::{blur, color};
+use crate::data::{Error, Pixels, Result};
+use crate::range::Range;
+
+/// What may happen to a crop, in this order; none if not given.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Effects {
+    /// Brightness, contrast, saturation and hue.
+    pub jitter: Option<Jitter>,
+    /// The chance of `RandomGrayscale`.
+    pub greyscale: f64,
+    /// `GaussianBlur`.
+    pub blur: Option<Blur>,
+    /// `RandomSolarize`.
+    pub solarize: Option<Solarize>,
+}
+
+/// `ColorJitter`: each of the four by a factor from 1 - x to 1 + x (hue: from -x to x of the circle),
+/// one after another in random order.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Jitter {
+    /// 0 for none.
+    pub brightness: f64,
+    /// 0 for none.
+    pub contrast: f64,
+    /// 0 for none.
+    pub saturation: f64,
+    /// 0 for none, at most 0.5.
+    pub hue: f64,
+    /// How often.
+    pub chance: f64,
+}
+
+impl Default for Jitter {
+    /// torchvision's: what is not given does not change.
+    fn default() -> Self {
+        Self { brightness: 0.0, contrast: 0.0, saturation: 0.0, hue: 0.0, chance: 1.0 }
+    }
+}
+
+/// Gaussian blur.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Blur {
+    /// Pixels across the window, an odd number.
+    pub kernel: usize,
+    /// σ in pixels, drawn uniformly.
+    pub sigma: Range,
+    /// How often.
+    pub chance: f64,
+}
+
+impl Default for Blur {
+    /// SimCLR's sigma and chance; the window is a tenth of 224 pixels (appendix A).
+    fn default() -> Self {
+        Self { kernel: 23, sigma: Range::new(0.1, 2.0), chance: 0.5 }
+    }
+}
+
+/// Values from the threshold on inverted.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Solarize {
+    /// 0 to 255.
+    pub threshold: u8,
+    /// How often.
+    pub chance: f64,
+}
+
+impl Default for Solarize {
+    /// DINO's (main_dino.py, second global crop).
+    fn default() -> Self {
+        Self { threshold: 128, chance: 0.2 }
+    }
+}
+
+impl Effects {
+    /// Checks the settings, for images of [H, W] pixels.
+    pub(super) fn validate(&self, size: [usize; 2]) -> Result<()> {
+        let jitter = self.jitter.unwrap_or(Jitter { chance: 0.0, ..Jitter::default() });
+        let blur = self.blur.unwrap_or(Blur { kernel: 1, ..Blur::default() });
+        let solarize = self.solarize.unwrap_or_default();
+        for (name, value, most) in [
+            ("augment.jitter.brightness", jitter.brightness, f64::MAX),
+            ("augment.jitter.contrast", jitter.contrast, f64::MAX),
+            ("augment.jitter.saturation", jitter.saturation, f64::MAX),
+            ("augment.jitter.hue", jitter.hue, 0.5),
+            ("augment.jitter.chance", jitter.chance, 1.0),
+            ("augment.greyscale", self.greyscale, 1.0),
+            ("augment.blur.chance", blur.chance, 1.0),
+            ("augment.solarize.chance", solarize.chance, 1.0),
+        ] {
+            if !(0.0..=most).contains(&value) {
+                let expected =
+                    if most < f64::MAX { format!("0 to {most}") } else { "0 or more".to_owned() };
+                return Err(Error::setting(name, &value, expected));
+            }
+        }
+        if !blur.sigma.lies_within(0.0, 1000.0) {
+            let expected = "[min, max] with 0 < min <= max <= 1000";
+            return Err(Error::setting("augment.blur.sigma", &blur.sigma, expected));
+        }
+        // The border is mirrored once.
+        let most = 2 * size[0].min(size[1]) - 1;
+        if blur.kernel.is_multiple_of(2) || blur.kernel > most {
+            let expected = format!("an odd number of 1 to {most} for images of this size");
+            return Err(Error::setting("augment.blur.kernel", &blur.kernel, expected));
+        }
+        Ok(())
+    }
+
+    /// Changes an image. What is off draws no random number.
+    pub(super) fn apply(&self, image: &mut Pixels, random: &mut Random) {
+        let happens =
+            |chance: f64, random: &mut Random| chance > 0.0 && random.uniform_f64() < chance;
+        if let Some(jitter) = self.jitter.filter(|jitter| happens(jitter.chance, random)) {
+            jitter.apply(image, random);
+        }
+        if happens(self.greyscale, random) {
+            color::greyscale(image);
+        }
+        if let Some(blur) = self.blur.filter(|blur| happens(blur.chance, random)) {
+            blur::blur(image, blur.kernel, blur.sigma.at(random.uniform_f64()));
+        }
+        if let Some(solarize) = self.solarize.filter(|solarize| happens(solarize.chance, random)) {
+            color::solarize(image, solarize.threshold);
+        }
+    }
+}
+
+impl Jitter {
+    fn apply(&self, image: &mut Pixels, random: &mut Random) {
+        let mut order = [0, 1, 2, 3];
+        random.shuffle(&mut order);
+        let mut factor =
+            |x: f64, least: f64| Range::new((1.0 - x).max(least), 1.0 + x).at(random.uniform_f64());
+        let [brightness, contrast, saturation] =
+            [self.brightness, self.contrast, self.saturation].map(|x| factor(x, 0.0));
+        let hue = factor(self.hue, 0.5) - 1.0;
+        for change in order {
+            match change {
+                0 if self.brightness > 0.0 => color::brightness(image, brightness),
+                1 if self.contrast > 0.0 => color::contrast(image, contrast),
+                2 if self.saturation > 0.0 => color::saturation(image, saturation),
+                3 if self.hue > 0.0 => color::hue(image, hue),
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! JPEG files whose lower rows need not be decoded.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use image::metadata::Orientation;
+use zune_jpeg::JpegDecoder;
+use zune_jpeg::zune_core::bytestream::ZCursor;
+use zune_jpeg::zune_core::colorspace::ColorSpace;
+use zune_jpeg::zune_core::options::DecoderOptions;
+
+use crate::data::Pixels;
+
+/// What the header of a JPEG says that can be decoded from the top down: sequential, all components
+/// in one scan, grey or three colours, upright (ITU T.81, B.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::data) struct Frame {
+    /// H
+    pub(in crate::data) height: usize,
+    /// W
+    pub(in crate::data) width: usize,
+    /// C, 1 or 3.
+    channels: usize,
+    /// Rows of a row of minimum coded units.
+    unit_rows: usize,
+    /// Where in the file the height stands.
+    height_at: usize,
+}
+
+/// Most components of a frame that is read here.
+const MOST_COMPONENTS: usize = 3;
+
+impl Frame {
+    /// Reads the header; none for files of another kind, which are decoded whole.
+    pub(in crate::data) fn read(bytes: &[u8]) -> Option<Self> {
+        let mut frame = None;
+        let mut at = 2;
+        loop {
+            let &[0xFF, marker, high, low] = bytes.get(at..at + 4)? else { return None };
+            let length = usize::from(u16::from_be_bytes([high, low]));
+            let segment = bytes.get(at + 4..at + 2 + length)?;
+            match marker {
+                // Baseline and extended sequential, Huffman coded.
+                0xC0 | 0xC1 if frame.is_none() => frame = Some(Self::of(segment, at + 4)?),
+                // Tables: Huffman, quantisation; restart interval; comments and applications' data.
+                0xC4 | 0xDB | 0xDD | 0xE0 | 0xE2..=0xEF | 0xFE => {}
+                0xE1 if is_upright(segment) => {}
+                0xDA => {
+                    let all_in_one =
+                        |frame: &Self| segment.first() == Some(&(frame.channels as u8));
+                    return frame.filter(all_in_one);
+                }
+                _ => return None,
+            }
+            at += 2 + length;
+        }
+    }
+
+    /// A frame header: precision, height, width, count, and for each component its name, sampling
+    /// factors and table.
+    fn of(segment: &[u8], at: usize) -> Option<Self> {
+        let &[8, h1, h0, w1, w0, count, ..] = segment else { return None };
+        let (height, width) = (u16::from_be_bytes([h1, h0]), u16::from_be_bytes([w1, w0]));
+        let channels = usize::from(count);
+        let components = segment.get(6..).filter(|rest| rest.len() == 3 * channels)?;
+        let vertical = components.chunks_exact(3).map(|component| component[1] & 0x0F);
+        let unit_rows = 8 * usize::from(vertical.max().filter(|most| (1..=4).contains(most))?);
+        // A height of 0 comes after the first scan.
+        let usable = height > 0 && width > 0 && (channels == 1 || channels == MOST_COMPONENTS);
+        let (height, width) = (usize::from(height), usize::from(width));
+        usable.then_some(Self { height, width, channels, unit_rows, height_at: at + 1 })
+    }
+
+    /// Bytes of the decoded image.
+    pub(in crate::data) fn decoded_bytes(&self) -> usize {
+        self.height * self.width * self.channels
+    }
+
+    /// The first `rows` rows, and some below them, with the bits that decoding all rows would give;
+    /// none if the decoder refuses. `bytes` stay as they are.
+    pub(in crate::data) fn decode(&self, bytes: &mut [u8], rows: usize) -> Option<Pixels> {
+        // The last row of a unit is mixed with the first chroma row of the next one.
+        let units = rows.div_ceil(self.unit_rows) + 1;
+        let kept = (units * self.unit_rows).min(self.height);
+        self.write_height(bytes, kept);
+        // After a panic the image is decoded whole, and refused with its name.
+        let pixels = catch_unwind(AssertUnwindSafe(|| self.decode_all(bytes, kept))).ok().flatten();
+        self.write_height(bytes, self.height);
+        pixels
+    }
+
+    /// A decoder stops after the rows that the header states.
+    fn write_height(&self, bytes: &mut [u8], height: usize) {
+        // At most the height that stood there, which is of two bytes.
+        let height = (height as u16).to_be_bytes();
+        bytes[self.height_at..self.height_at + 2].copy_from_slice(&height);
+    }
+
+    fn decode_all(&self, bytes: &[u8], height: usize) -> Option<Pixels> {
+        let (colour, known): (_, &[_]) = match self.channels {
+            1 => (ColorSpace::Luma, &[ColorSpace::Luma]),
+            _ => (ColorSpace::RGB, &[ColorSpace::YCbCr, ColorSpace::RGB]),
+        };
+        // As the image crate: a fault in the coded data is no reason to refuse the rest.
+        let options = DecoderOptions::default()
+            .set_strict_mode(false)
+            .set_max_width(usize::MAX)
+            .set_max_height(usize::MAX)
+            .jpeg_set_out_colorspace(colour);
+        let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+        decoder.decode_headers().ok()?;
+        if decoder.dimensions() != Some((self.width, height))
+            || !known.contains(&decoder.input_colorspace()?)
+        {
+            return None;
+        }
+        let mut data = vec![0; height * self.width * self.channels];
+        decoder.decode_into(&mut data).ok()?;
+        Some(Pixels { data, height, width: self.width, channels: self.channels })
+    }
+}
+
+/// Whether an application segment 1 asks for no turning.
+fn is_upright(segment: &[u8]) -> bool {
+    let Some(exif) = segment.strip_prefix(b"Exif\0\0") else { return true };
+    matches!(Orientation::from_exif_chunk(exif), None | Some(Orientation::NoTransforms))
+}
+
+#[cfg(test)]
+mod tests;

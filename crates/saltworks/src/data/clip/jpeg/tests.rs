@@ -1,0 +1,110 @@
+use super::*;
+use crate::data::clip::augment::Area;
+use crate::data::{Crop, Transform, decode};
+use crate::data::{Form, Stored};
+use crate::fuzz;
+use crate::range::Range;
+use engine::random::Random;
+use fast_image_resize::Resizer;
+
+/// Pillow's files of one picture, 61 x 70 (tests/golden/make_jpeg.py), by name.
+const FILES: [(&str, &[u8]); 6] = [
+    ("420", include_bytes!("../../../../../../tests/golden/jpeg_420.jpg")),
+    ("420_restart", include_bytes!("../../../../../../tests/golden/jpeg_420_restart.jpg")),
+    ("422", include_bytes!("../../../../../../tests/golden/jpeg_422.jpg")),
+    ("444", include_bytes!("../../../../../../tests/golden/jpeg_444.jpg")),
+    ("grey", include_bytes!("../../../../../../tests/golden/jpeg_grey.jpg")),
+    ("rgb", include_bytes!("../../../../../../tests/golden/jpeg_rgb.jpg")),
+];
+const PROGRESSIVE: &[u8] = include_bytes!("../../../../../../tests/golden/jpeg_progressive.jpg");
+const TURNED: &[u8] = include_bytes!("../../../../../../tests/golden/jpeg_turned.jpg");
+
+fn stored(bytes: &[u8]) -> Stored {
+    let form = Form::File { bytes: bytes.to_vec(), background: [0; 3] };
+    Stored { form, label: 3, name: "a.jpg".to_owned() }
+}
+
+/// The rows from `top` to `end`, all columns.
+fn rows(top: usize, end: usize) -> impl FnOnce([usize; 2]) -> Area {
+    move |[_, width]| Area { top, left: 0, height: end - top, width }
+}
+
+#[test]
+fn upper_rows_have_the_bits_of_the_whole_image() {
+    for (name, bytes) in FILES {
+        let whole = decode(bytes, name, [0; 3]).unwrap();
+        let frame = Frame::read(bytes).unwrap();
+        assert_eq!((frame.height, frame.width), (70, 61), "{name}");
+        for end in 1..=70 {
+            let mut copy = bytes.to_vec();
+            let part = frame.decode(&mut copy, end).unwrap();
+            assert_eq!(copy, bytes, "{name}: the file's bytes stay");
+            assert!(part.height >= end && part.width == 61, "{name} {end}: {} rows", part.height);
+            let end = end * 61 * part.channels;
+            assert_eq!(part.data[..end], whole.data[..end], "{name}");
+        }
+        let upper = frame.decode(&mut bytes.to_vec(), 1).unwrap();
+        assert!(upper.height <= 32, "{name}: {} rows decoded for one", upper.height);
+    }
+}
+
+#[test]
+fn a_crop_chosen_before_decoding_gives_the_same_picture() {
+    let crop = Crop::RandomResized { scale: Range::new(0.1, 0.6), ratio: Range::new(0.75, 1.33) };
+    let transform = Transform { crop, flip: 0.5, ..Transform::center([20, 24]) };
+    let mut resizer = Resizer::new();
+    for (name, bytes) in FILES.into_iter().chain([("progressive", PROGRESSIVE), ("turned", TURNED)])
+    {
+        let whole = decode(bytes, name, [0; 3]).unwrap();
+        for index in 0..50 {
+            let [mut first, mut second] = [(); 2].map(|()| Random::new(0, "test", index));
+            let wanted = transform.apply(&whole, &mut first, &mut resizer);
+            let choose = |size| transform.area(size, &mut second);
+            let (image, area) = stored(bytes).decode_part(choose).unwrap();
+            let got = transform.show(&image, area, &mut second, &mut resizer);
+            assert_eq!(got, wanted, "{name} {index}");
+        }
+    }
+}
+
+#[test]
+fn files_of_another_kind_are_decoded_whole() {
+    for (bytes, size) in [(PROGRESSIVE, [70, 61]), (TURNED, [61, 70])] {
+        assert_eq!(Frame::read(bytes), None);
+        let whole = decode(bytes, "a.jpg", [0; 3]).unwrap();
+        let (image, area) = stored(bytes).decode_part(rows(0, 5)).unwrap();
+        assert_eq!((image, area.height), (whole, 5));
+        let mut told = [0; 2];
+        stored(bytes)
+            .decode_part(|size| {
+                told = size;
+                rows(0, 1)(size)
+            })
+            .unwrap();
+        assert_eq!(told, size);
+    }
+    assert_eq!(Frame::read(b"no JPEG"), None);
+}
+
+#[test]
+fn a_cut_file_is_refused_even_where_the_missing_rows_are_not_shown() {
+    let (_, bytes) = FILES[0];
+    for kept in [bytes.len() - 1, bytes.len() * 3 / 4] {
+        let message = stored(&bytes[..kept]).decode_part(rows(0, 1)).unwrap_err().to_string();
+        assert!(message.starts_with("a.jpg: JPEG is cut off after"), "{message}");
+    }
+}
+
+#[test]
+fn no_changed_file_makes_the_decoder_panic() {
+    for (name, bytes) in [FILES[0], FILES[1], FILES[4]] {
+        fuzz::mutate(name, bytes, |input| {
+            let end = |[height, _]: [usize; 2]| height.div_ceil(2);
+            let shown = stored(input).decode_part(|size| rows(0, end(size))(size));
+            if let Ok((image, area)) = shown {
+                assert!(image.height >= area.height && image.width == area.width);
+                assert_eq!(image.data.len(), image.height * image.width * image.channels);
+            }
+        });
+    }
+}

@@ -1,0 +1,452 @@
+//! Batches ahead of the step: own threads, in order, in bounded memory.
+
+mod fingerprint;
+mod sampler;
+mod survey;
+
+pub use fingerprint::{Fingerprint, Stamp};
+pub use sampler::{Order, Position, Sampler};
+pub use survey::{Look, Survey};
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use engine::ops::Images;
+use engine::random::Random;
+use fast_image_resize::Resizer;
+
+use crate::data::{Error, Normalize, Pixels, Result, Source, Stored, Transform};
+
+/// B images and what is known of them.
+#[derive(Clone)]
+pub struct Batch {
+    /// [B, C, 1, H, W] bytes with the normalisation they are read with.
+    pub images: Images,
+    /// [B] classes, -1 without one.
+    pub labels: Vec<i32>,
+    /// [B] numbers of the images in their source.
+    pub indices: Vec<u64>,
+    /// Images that could not be read; the next that could stands in the place of each.
+    pub unreadable: Vec<Unreadable>,
+}
+
+impl std::fmt::Debug for Batch {
+    /// Which images, not their pixels.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Batch").field("indices", &self.indices).finish_non_exhaustive()
+    }
+}
+
+/// An image that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Its number in its source.
+    pub index: usize,
+    /// Its file, what is wrong with it and what to do.
+    pub problem: String,
+}
+
+/// A batch and how long its reader waited for it.
+pub struct Loaded {
+    /// The batch.
+    pub batch: Batch,
+    /// Time in [`Loader::next_batch`].
+    pub waited: Duration,
+}
+
+/// What a loader does.
+#[derive(Clone, Debug)]
+pub struct LoaderOptions {
+    /// B, at least 1. The last batch of [`Order::Once`] may be smaller.
+    pub batch: usize,
+    /// Threads that decode and augment, at least 1.
+    pub threads: usize,
+    /// Batches in memory at once, ready or in the making; at least 1.
+    pub prefetch: usize,
+    /// Order of the samples.
+    pub order: Order,
+    /// Number of the run's first sample: steps done times B when a run goes on.
+    pub first_sample: u64,
+    /// Seed of the random crops and flips.
+    pub augment_seed: u64,
+    /// Crop, flip and size.
+    pub transform: Transform,
+    /// C, 1 or 3; images of another kind are converted.
+    pub channels: usize,
+    /// [C] means and deviations the batches carry.
+    pub normalize: Normalize,
+    /// Most images that may be unreadable, as a share of the source, rounded up.
+    pub max_unreadable: f64,
+}
+
+impl LoaderOptions {
+    /// Whether a loader of this source can be made.
+    pub fn validate(&self, source: &dyn Source) -> Result<()> {
+        let counts =
+            [("batch", self.batch), ("threads", self.threads), ("prefetch", self.prefetch)];
+        for (name, found) in counts {
+            if !(1..=65_536).contains(&found) {
+                return Err(Error::setting(name, &found, "1 to 65536"));
+            }
+        }
+        if ![1, 3].contains(&self.channels) {
+            return Err(Error::setting("channels", &self.channels, "1 (grey) or 3 (colour)"));
+        }
+        let Normalize { mean, std } = &self.normalize;
+        for (name, values) in [("normalize.mean", mean), ("normalize.std", std)] {
+            if values.len() != self.channels {
+                let expected = format!("{} values, one a channel", self.channels);
+                return Err(Error::setting(name, &format!("{values:?}"), expected));
+            }
+        }
+        if let Some(found) = std.iter().find(|&&std| !(std.is_finite() && std > 0.0)) {
+            return Err(Error::setting("normalize.std", &found, "numbers above 0"));
+        }
+        if source.is_empty() || u32::try_from(source.len()).is_err() {
+            return Err(Error::setting("path", &source.describe(), "1 to 2^32 - 1 images"));
+        }
+        self.transform.validate()
+    }
+}
+
+/// Reads, decodes and augments on its own threads. What batch number n holds depends on the options
+/// alone, not on the number of threads or on timing. Dropping it ends the threads.
+pub struct Loader {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    wanted: u64,
+    /// Unreadable images met so far, in batches handed out.
+    unreadable: BTreeSet<usize>,
+    /// What is wrong with the first of them, each once.
+    problems: Vec<String>,
+}
+
+/// Unreadable images that the error which ends a run names.
+const MOST_NAMED: usize = 5;
+
+/// Images that are tried in place of one that cannot be read, after which it is not the images' fault.
+const MOST_REPLACEMENTS: usize = 99;
+
+/// Seconds that an image takes in one thread, as the mean of some.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PartTimes {
+    /// Reading the bytes.
+    pub read: f64,
+    /// Decoding what is shown.
+    pub decode: f64,
+    /// Crop, resizing, flip, effects and the copy into the batch.
+    pub augment: f64,
+}
+
+/// Times the parts of loading on `images` images spread over the source.
+pub fn time_parts(
+    source: &dyn Source,
+    options: &LoaderOptions,
+    images: usize,
+) -> Result<PartTimes> {
+    options.validate(source)?;
+    let count = images.clamp(1, source.len());
+    let [height, width] = options.transform.size;
+    let mut planes = vec![0; options.channels * height * width];
+    let mut resizer = Resizer::new();
+    let mut times = PartTimes::default();
+    for image in 0..count {
+        let mut random = Random::new(options.augment_seed, "augment", image as u64);
+        let start = Instant::now();
+        let stored = source.stored(image * source.len() / count)?;
+        let read = start.elapsed();
+        let (image, area) = stored.decode_part(|size| options.transform.area(size, &mut random))?;
+        let decoded = start.elapsed();
+        let image = image.with_channels(options.channels);
+        options.transform.show(&image, area, &mut random, &mut resizer).write_planes(&mut planes);
+        let mean = |time: Duration| time.as_secs_f64() / count as f64;
+        times.read += mean(read);
+        times.decode += mean(decoded - read);
+        times.augment += mean(start.elapsed() - decoded);
+    }
+    Ok(times)
+}
+
+struct Shared {
+    source: Arc<dyn Source>,
+    options: LoaderOptions,
+    /// Images that are tried in place of one that cannot be read.
+    replacements: usize,
+    state: Mutex<State>,
+    /// Something of the state changed.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// The first batch no thread has begun.
+    begun: u64,
+    /// Batches handed out.
+    taken: u64,
+    /// Batches made and not handed out; `None` is the end.
+    made: BTreeMap<u64, Result<Option<Batch>>>,
+    /// The loader is being dropped.
+    stop: bool,
+    /// A thread panicked.
+    broken: bool,
+}
+
+impl Loader {
+    /// Starts the threads.
+    pub fn new(source: Arc<dyn Source>, options: LoaderOptions) -> Result<Self> {
+        Self::start(source, options, MOST_REPLACEMENTS)
+    }
+
+    /// As [`Loader::new`], but nothing stands in for images that cannot be read: they stay black, with
+    /// labels of their own, for whoever leaves them out.
+    pub fn leaving_blank(source: Arc<dyn Source>, options: LoaderOptions) -> Result<Self> {
+        Self::start(source, options, 0)
+    }
+
+    fn start(source: Arc<dyn Source>, options: LoaderOptions, replacements: usize) -> Result<Self> {
+        options.validate(source.as_ref())?;
+        let threads = options.threads.min(options.prefetch);
+        let (state, changed) = (Mutex::new(State::default()), Condvar::new());
+        let shared = Arc::new(Shared { source, options, replacements, state, changed });
+        let spawn = |index| {
+            let shared = Arc::clone(&shared);
+            let name = format!("loader {index}");
+            thread::Builder::new().name(name).spawn(move || shared.work())
+        };
+        let threads: std::io::Result<Vec<_>> = (0..threads).map(spawn).collect();
+        match threads {
+            Ok(threads) => {
+                let (unreadable, problems) = (BTreeSet::new(), Vec::new());
+                Ok(Self { shared, threads, wanted: 0, unreadable, problems })
+            }
+            Err(error) => {
+                shared.stop();
+                Err(Error::setting("threads", &error, "as many threads as the system grants"))
+            }
+        }
+    }
+
+    /// Counts these images among those met that could not be read: a run that goes on met them before.
+    pub fn with_unreadable(mut self, met: BTreeSet<usize>) -> Self {
+        self.unreadable = met;
+        self
+    }
+
+    /// The next batch, or none after the last. After an error every further call gives none.
+    pub fn next_batch(&mut self) -> Result<Option<Loaded>> {
+        let start = Instant::now();
+        let mut state = self.shared.lock();
+        let made = loop {
+            if let Some(made) = state.made.remove(&self.wanted) {
+                break made;
+            }
+            if state.broken {
+                return Err(Error::Worker);
+            }
+            if state.stop {
+                return Ok(None);
+            }
+            state = self.shared.wait(state);
+        };
+        let made = made.and_then(|made| match made {
+            Some(batch) => {
+                let met = (&mut self.unreadable, &mut self.problems);
+                count_unreadable(&self.shared, met, &batch).map(|()| Some(batch))
+            }
+            None => Ok(None),
+        });
+        if !matches!(made, Ok(Some(_))) {
+            state.stop = true;
+            state.made.clear();
+        }
+        state.taken += 1;
+        self.wanted += 1;
+        drop(state);
+        self.shared.changed.notify_all();
+        Ok(made?.map(|batch| Loaded { batch, waited: start.elapsed() }))
+    }
+}
+
+/// Adds the unreadable images of a batch to those met before it: in the order of the batches, so that
+/// a run stops at the same place each time.
+fn count_unreadable(
+    shared: &Shared,
+    (met, problems): (&mut BTreeSet<usize>, &mut Vec<String>),
+    batch: &Batch,
+) -> Result<()> {
+    for Unreadable { index, problem } in &batch.unreadable {
+        if met.insert(*index) && problems.len() < MOST_NAMED {
+            problems.push(problem.replace('\n', " "));
+        }
+    }
+    let (images, share) = (shared.source.len(), shared.options.max_unreadable);
+    if batch.unreadable.is_empty() || met.len() <= (share * images as f64).ceil() as usize {
+        return Ok(());
+    }
+    let first = problems.iter().map(|problem| format!("\n  {problem}")).collect();
+    Err(Error::TooManyUnreadable { unreadable: met.len(), images, share, first })
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        self.shared.stop();
+        for thread in self.threads.drain(..) {
+            // A panic of the thread was told by `next_batch` or does not matter any more.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    /// A thread's life: begin a batch when there is room, make it, hand it over.
+    fn work(&self) {
+        let _guard = TellPanic(self);
+        let mut sampler = Sampler::new(self.source.len(), self.options.order);
+        let mut resizer = Resizer::new();
+        while let Some(number) = self.begin() {
+            let made = self.make(number, &mut sampler, &mut resizer);
+            self.lock().made.insert(number, made);
+            self.changed.notify_all();
+        }
+    }
+
+    fn begin(&self) -> Option<u64> {
+        let mut state = self.lock();
+        while !state.stop && state.begun >= state.taken + self.options.prefetch as u64 {
+            state = self.wait(state);
+        }
+        state.begun += 1;
+        (!state.stop).then_some(state.begun - 1)
+    }
+
+    /// The batch of a number; none if all its samples lie after the end.
+    fn make(
+        &self,
+        number: u64,
+        sampler: &mut Sampler,
+        resizer: &mut Resizer,
+    ) -> Result<Option<Batch>> {
+        let size = self.options.batch as u64;
+        let first = self.options.first_sample + number * size;
+        let positions: Vec<_> = (first..first + size).map_while(|i| sampler.position(i)).collect();
+        if positions.is_empty() {
+            return Ok(None);
+        }
+        let [height, width] = self.options.transform.size;
+        let shape = [positions.len(), self.options.channels, 1, height, width];
+        // Collected from an iterator of known length: allocated once, in place.
+        let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, shape.iter().product()).collect();
+        let mut planes = Arc::get_mut(&mut bytes)
+            .into_iter()
+            .flat_map(|bytes| bytes.chunks_exact_mut(self.options.channels * height * width));
+        let mut labels = Vec::with_capacity(positions.len());
+        let mut unreadable = Vec::new();
+        for positions in positions.chunks(self.source.requests()) {
+            let stored = read_together(&*self.source, positions);
+            for ((position, stored), planes) in positions.iter().zip(stored).zip(&mut planes) {
+                labels.push(self.sample(*position, stored, planes, resizer, &mut unreadable)?);
+            }
+        }
+        let Normalize { mean, std } = self.options.normalize.clone();
+        let images = Images::u8(bytes, shape, mean, std)
+            .map_err(|error| Error::setting("normalize", &error, "one value a channel"))?;
+        let indices = positions.iter().map(|position| position.index as u64).collect();
+        Ok(Some(Batch { images, labels, indices, unreadable }))
+    }
+
+    /// Writes one image [C, H, W] and gives its label. Its random numbers are those of (seed, epoch,
+    /// image). An image that cannot be read is noted, and the next one that can takes its place, if any
+    /// may; `stored` is what was read of the first.
+    fn sample(
+        &self,
+        at: Position,
+        stored: Result<Stored>,
+        planes: &mut [u8],
+        resizer: &mut Resizer,
+        unreadable: &mut Vec<Unreadable>,
+    ) -> Result<i32> {
+        let len = self.source.len();
+        let key = at.epoch * len as u64 + at.index as u64;
+        let (mut first, mut last) = (Some(stored), None);
+        for index in (at.index..len).chain(0..at.index).take(1 + self.replacements) {
+            let random = Random::new(self.options.augment_seed, "augment", key);
+            let stored = first.take().unwrap_or_else(|| self.source.stored(index));
+            match stored.and_then(|stored| self.shown(stored, random, resizer)) {
+                Ok((image, label)) => {
+                    image.write_planes(planes);
+                    return Ok(label);
+                }
+                Err(error) if error.is_of_store() => return Err(error),
+                Err(error) => {
+                    unreadable.push(Unreadable { index, problem: error.to_string() });
+                    last = Some(error);
+                }
+            }
+        }
+        if self.replacements == 0 {
+            return Ok(self.source.label(at.index));
+        }
+        // A source has at least one image, so the loop ran.
+        Err(last.expect("an unreadable image"))
+    }
+
+    /// An image at its final size, and its label.
+    fn shown(
+        &self,
+        stored: Stored,
+        mut random: Random,
+        resizer: &mut Resizer,
+    ) -> Result<(Pixels, i32)> {
+        let LoaderOptions { transform, channels, .. } = &self.options;
+        let label = stored.label;
+        let (image, area) = stored.decode_part(|size| transform.area(size, &mut random))?;
+        let image = image.with_channels(*channels);
+        Ok((transform.show(&image, area, &mut random, resizer), label))
+    }
+
+    fn stop(&self) {
+        self.lock().stop = true;
+        self.changed.notify_all();
+    }
+
+    /// The state stays whole when a thread panics: no panic can happen while it is locked.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads images; several each on a thread of its own, which waits for its answer most of the time.
+fn read_together(source: &dyn Source, positions: &[Position]) -> Vec<Result<Stored>> {
+    if let [one] = positions {
+        return vec![source.stored(one.index)];
+    }
+    thread::scope(|scope| {
+        let read = |at: &Position| {
+            let index = at.index;
+            scope.spawn(move || source.stored(index))
+        };
+        let threads: Vec<_> = positions.iter().map(read).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or(Err(Error::Worker))).collect()
+    })
+}
+
+/// Tells the reader when its thread unwinds, so that it does not wait for ever.
+struct TellPanic<'a>(&'a Shared);
+
+impl Drop for TellPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.lock().broken = true;
+            self.0.stop();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! Images in files of their own.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use crate::data::clip::decode::info;
+use crate::data::{Background, Error, Form, Info, Result, Sample, Source, Stamp, Stored};
+
+/// Extensions that are read, in any case.
+pub(in crate::data) const EXTENSIONS: [&str; 7] =
+    ["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff"];
+
+/// Most bytes of one image.
+pub(in crate::data) const MOST_BYTES: u64 = 1 << 30;
+
+/// Whether a file is named as images are.
+pub(in crate::data) fn is_image(path: &Path) -> bool {
+    EXTENSIONS.contains(&extension(path).as_str())
+}
+
+/// The extension in lower case, without the dot; empty without one.
+pub(in crate::data) fn extension(path: &Path) -> String {
+    path.extension().map(|extension| extension.to_string_lossy().to_lowercase()).unwrap_or_default()
+}
+
+/// Images in files of their own, in an order, with the classes of a folder or a list.
+#[derive(Debug)]
+pub struct ImageFiles {
+    pub(in crate::data) path: PathBuf,
+    /// What lies at the path, for people: ends in a space, or is empty.
+    pub(in crate::data) kind: &'static str,
+    /// With their classes, -1 without one.
+    pub(in crate::data) files: Vec<(PathBuf, i32)>,
+    pub(in crate::data) classes: Vec<String>,
+    pub(in crate::data) background: Background,
+    /// What was met beside them, for people.
+    pub(in crate::data) left_alone: String,
+}
+
+impl ImageFiles {
+    /// The bytes of an image's file.
+    fn bytes(&self, index: usize) -> Result<Vec<u8>> {
+        let path = &self.files[index].0;
+        expect_file(path)?;
+        let bytes = read_at_most(path, MOST_BYTES, "Replace or remove the file");
+        bytes.map_err(|error| match error {
+            Error::Missing { .. } if !self.kind.is_empty() => {
+                let list = self.path.display();
+                let problem = format!("no such file. Mend or remove its line in {list}");
+                Error::file(path, problem)
+            }
+            Error::Missing { .. } => {
+                Error::file(path, "no such file any more: it was there when the run began")
+            }
+            error => error,
+        })
+    }
+}
+
+impl Source for ImageFiles {
+    fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    fn read(&self, index: usize) -> Result<Sample> {
+        self.stored(index)?.decode()
+    }
+
+    fn stored(&self, index: usize) -> Result<Stored> {
+        let (path, label) = &self.files[index];
+        let form = Form::File { bytes: self.bytes(index)?, background: self.background };
+        Ok(Stored { form, label: *label, name: path.display().to_string() })
+    }
+
+    fn info(&self, index: usize) -> Result<Info> {
+        let path = &self.files[index].0;
+        info(&self.bytes(index)?, &path.display().to_string(), self.background)
+    }
+
+    fn stamp(&self, index: usize) -> Stamp {
+        let path = &self.files[index].0;
+        // A file that is gone has none; reading it says so.
+        let bytes = path.metadata().map_or(0, |metadata| metadata.len());
+        Stamp { name: path.display().to_string(), bytes }
+    }
+
+    fn label(&self, index: usize) -> i32 {
+        self.files[index].1
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn describe(&self) -> String {
+        let (path, kind, len) = (self.path.display(), self.kind, self.len());
+        format!("{path}: {kind}{len} images, {}", crate::data::source::classes(&self.classes))
+    }
+
+    fn files(&self) -> Vec<&Path> {
+        self.files.iter().map(|(path, _)| path.as_path()).collect()
+    }
+
+    fn left_alone(&self) -> String {
+        self.left_alone.clone()
+    }
+}
+
+/// A pipe that a list names would be waited for without end.
+fn expect_file(path: &Path) -> Result<()> {
+    match std::fs::metadata(path) {
+        Ok(found) if !found.is_file() => {
+            let (name, problem) = (path.display().to_string(), "is no file".to_owned());
+            Err(Error::Image { name, problem })
+        }
+        // What else is wrong shows when it is read.
+        _ => Ok(()),
+    }
+}
+
+/// All of a file, if it has at most so many bytes; `advice` is for those that have more.
+pub(in crate::data) fn read_at_most(path: &Path, most: u64, advice: &str) -> Result<Vec<u8>> {
+    let file = File::open(path).map_err(|error| Error::read(path, error))?;
+    let mut bytes = Vec::new();
+    // Not by the size it states: a device states none and has no end.
+    let read = file.take(most + 1).read_to_end(&mut bytes);
+    read.map_err(|error| Error::read(path, error))?;
+    if bytes.len() as u64 > most {
+        return Err(Error::file(path, format!("is longer than {most} bytes. {advice}")));
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,358 @@
+//! What kind of source a path is. The path is looked at, never declared.
+
+use super::{Idx, ImageFiles, Npy, Parquet, Shards, Source, builtin, idx, image_file};
+use crate::data::store::{braces, object};
+use crate::data::{Background, Error, Result};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Opens what lies at `path`, by looking at it; README, "Your own images", has the table.
+/// Transparent images show `background`.
+pub fn open(path: &Path, background: Background) -> Result<Arc<dyn Source>> {
+    if let Some(name) = path.to_str().and_then(|path| path.strip_prefix("builtin:")) {
+        return builtin(name);
+    }
+    if let Some(url) = object::url(path) {
+        return open_url(path, url, background);
+    }
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => open_folder(path, background, String::new()),
+        Ok(_) => open_file(path, background),
+        Err(error) => match path.to_str().filter(|text| text.contains('{')) {
+            Some(text) => open_range(path, text, background),
+            None => Err(Error::read(path, error)),
+        },
+    }
+}
+
+fn builtin(name: &str) -> Result<Arc<dyn Source>> {
+    match name {
+        "fashion-mnist" => Ok(Arc::new(builtin::fashion_mnist()?)),
+        other => Err(Error::setting("path", &format!("builtin:{other}"), "builtin:fashion-mnist")),
+    }
+}
+
+/// Archives or parquet files in a store, by their names; a folder where the store lists it.
+fn open_url(path: &Path, url: &str, background: Background) -> Result<Arc<dyn Source>> {
+    object::check_reachable(path)?;
+    if is_tar(path) {
+        return open_range(path, url, background);
+    }
+    if is_parquet(path) {
+        let files = braces::expand(url).map_err(|problem| Error::file(path, problem))?;
+        let files: Vec<_> = files.into_iter().map(PathBuf::from).collect();
+        return Ok(Arc::new(Parquet::open(path, &files, background)?));
+    }
+    let (archives, tables) = object::find(path)?;
+    match (archives.is_empty(), tables.is_empty()) {
+        (false, _) => {
+            Ok(Arc::new(Shards::open(path, &training_files(path, archives), background)?))
+        }
+        (true, false) => {
+            Ok(Arc::new(Parquet::open(path, &training_files(path, tables), background)?))
+        }
+        (true, true) => {
+            let problem = "0 .tar or .parquet objects under it, which are what is read from stores. \
+                           Check the URL, or pack the images";
+            Err(Error::file(path, problem))
+        }
+    }
+}
+
+fn open_range(path: &Path, text: &str, background: Background) -> Result<Arc<dyn Source>> {
+    let files = braces::expand(text).map_err(|problem| Error::file(path, problem))?;
+    let files: Vec<_> = files.into_iter().map(PathBuf::from).collect();
+    Ok(Arc::new(Shards::open(path, &files, background)?))
+}
+
+fn open_file(path: &Path, background: Background) -> Result<Arc<dyn Source>> {
+    if idx::is_image_file(path) {
+        return Ok(Arc::new(Idx::open(path)?));
+    }
+    if is_tar(path) {
+        return Ok(Arc::new(Shards::open(path, &[path.into()], background)?));
+    }
+    match image_file::extension(path).as_str() {
+        "csv" | "tsv" | "txt" => return Ok(Arc::new(ImageFiles::of_list(path, background)?)),
+        "npy" => return Ok(Arc::new(Npy::open(path)?)),
+        "npz" => return Ok(Arc::new(Npy::open_archive(path)?)),
+        "parquet" => return Ok(Arc::new(Parquet::open(path, &[path.into()], background)?)),
+        _ => {}
+    }
+    let problem = "is a file of a kind that is not read, expected .tar, .csv, .tsv, .txt, .parquet, \
+                   .npy, .npz or an IDX file named *-idx3-ubyte or *-idx3-ubyte.gz. For image files \
+                   set data.path to their folder";
+    Err(Error::file(path, problem))
+}
+
+/// Opens a folder; `left_alone` is what is known to lie beside it.
+fn open_folder(path: &Path, background: Background, left_alone: String) -> Result<Arc<dyn Source>> {
+    let files = files_in(path)?;
+    if let Some((train, others)) = training_folder(path, &files)? {
+        return open_folder(&train, background, others);
+    }
+    let of_kind = |is_kind: fn(&Path) -> bool| -> Vec<PathBuf> {
+        training_files(path, files.iter().filter(|file| is_kind(file)).cloned().collect())
+    };
+    match of_kind(idx::is_image_file).as_slice() {
+        [] => {}
+        [images] => return Ok(Arc::new(Idx::open(images)?)),
+        [first, second, ..] => {
+            let name = |file: &Path| file.file_name().unwrap_or_default().display().to_string();
+            let problem = format!(
+                "holds several IDX files of images ({}, {}), expected one. Set data.path to one of \
+                 the files",
+                name(first),
+                name(second)
+            );
+            return Err(Error::file(path, problem));
+        }
+    }
+    let archives = of_kind(|file| image_file::extension(file) == "tar");
+    if !archives.is_empty() {
+        if ImageFiles::of_folder(path, background).is_ok() {
+            // Often the archive that the images were unpacked from.
+            let problem = "holds both .tar archives and images. Move one of them away, or set \
+                           data.path to the archives, as in FOLDER/{a,b}.tar";
+            return Err(Error::file(path, problem));
+        }
+        return Ok(Arc::new(Shards::open(path, &archives, background)?));
+    }
+    let mut tables = Vec::new();
+    parquet_files(path, &mut tables)?;
+    if !tables.is_empty() {
+        return Ok(Arc::new(Parquet::open(path, &training_files(path, tables), background)?));
+    }
+    let mut images = ImageFiles::of_folder(path, background)?;
+    let parts = [left_alone, std::mem::take(&mut images.left_alone)];
+    images.left_alone =
+        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
+    Ok(Arc::new(images))
+}
+
+/// The folder of training images, and the names of the others, where all folders right inside `path`
+/// are parts of a data set by their names: as classes they would be nonsense.
+fn training_folder(path: &Path, files: &[PathBuf]) -> Result<Option<(PathBuf, String)>> {
+    const PARTS: [&str; 8] =
+        ["train", "training", "val", "valid", "validation", "test", "testing", "dev"];
+    let folders = folders_in(path)?;
+    let name =
+        |folder: &PathBuf| folder.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let is_training = |folder: &&PathBuf| name(folder).starts_with("train");
+    let all_are_parts = folders.iter().all(|folder| PARTS.contains(&name(folder).as_str()));
+    let is_data = |file: &PathBuf| {
+        image_file::is_image(file) || is_tar(file) || is_parquet(file) || idx::is_image_file(file)
+    };
+    if !all_are_parts || files.iter().any(is_data) {
+        return Ok(None);
+    }
+    let mut trainings = folders.iter().filter(is_training);
+    let (Some(train), None) = (trainings.next(), trainings.next()) else { return Ok(None) };
+    let others: Vec<_> = folders.iter().filter(|folder| *folder != train).map(name).collect();
+    let left_alone = match others.as_slice() {
+        [] => String::new(),
+        [one] => format!("the folder {one}"),
+        several => format!("the folders {}", several.join(", ")),
+    };
+    Ok(Some((train.clone(), left_alone)))
+}
+
+/// The parquet files at any depth, sorted; links to folders are not followed.
+fn parquet_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    files.extend(files_in(folder)?.into_iter().filter(|file| is_parquet(file)));
+    folders_in(folder)?.iter().try_for_each(|folder| parquet_files(folder, files))
+}
+
+/// The folders right inside a folder, sorted; hidden ones and links are left out.
+fn folders_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder).map_err(|error| Error::read(folder, error))?;
+    let mut folders = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| Error::read(folder, error))?;
+        let hidden = entry.file_name().to_string_lossy().starts_with('.');
+        if !hidden && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            folders.push(entry.path());
+        }
+    }
+    folders.sort();
+    Ok(folders)
+}
+
+pub(in crate::data) fn is_parquet(path: &Path) -> bool {
+    image_file::extension(path) == "parquet"
+}
+
+/// Those named `train...`, or below a folder of such a name, if there are any beside others:
+/// `t10k-...`, `test-...`, `val-...`.
+fn training_files(root: &Path, files: Vec<PathBuf>) -> Vec<PathBuf> {
+    let is_training = |file: &PathBuf| {
+        let names = file.strip_prefix(root).unwrap_or(file);
+        names.iter().any(|name| name.to_string_lossy().to_lowercase().starts_with("train"))
+    };
+    match files.iter().any(is_training) {
+        true => files.into_iter().filter(is_training).collect(),
+        false => files,
+    }
+}
+
+/// The files right inside a folder, sorted; hidden ones are left out.
+fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder).map_err(|error| Error::read(folder, error))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| Error::read(folder, error))?;
+        let hidden = entry.file_name().to_string_lossy().starts_with('.');
+        // Follows links, as copies from Hugging Face's cache need.
+        let kind = entry.file_type();
+        let is_file = match kind {
+            Ok(kind) if !kind.is_symlink() => kind.is_file(),
+            _ => entry.path().is_file(),
+        };
+        if !hidden && is_file {
+            files.push(entry.path());
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// A compressed one is one, too: opening it says what to do.
+pub(in crate::data) fn is_tar(path: &Path) -> bool {
+    const ENDINGS: [&str; 6] = [".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.zst", ".tar.bz2"];
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    ENDINGS.iter().any(|ending| name.ends_with(ending))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::store::tar::tests::{archive, member};
+    use crate::data::{Loader, LoaderOptions, Normalize, Order, Transform};
+
+    #[test]
+    fn a_missing_path_says_where_to_look() {
+        let message = open(Path::new("no/such"), [0; 3]).err().unwrap().to_string();
+        assert!(message.starts_with("no/such: no such file or folder. Check data.path"));
+        let message = open(Path::new("builtin:mnist"), [0; 3]).err().unwrap().to_string();
+        assert_eq!(message, "data.path is builtin:mnist, expected builtin:fashion-mnist");
+    }
+
+    #[test]
+    fn a_file_of_no_known_kind_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("photo.heic");
+        std::fs::File::create(&file).unwrap();
+        assert!(
+            open(&file, [0; 3])
+                .err()
+                .unwrap()
+                .to_string()
+                .contains("is a file of a kind that is not read")
+        );
+    }
+
+    /// Batches of all images in their order: pixels by way of the source, labels, numbers.
+    fn all(path: &Path) -> Vec<(Vec<f32>, Vec<i32>, Vec<u64>)> {
+        let options = LoaderOptions {
+            batch: 4,
+            threads: 2,
+            prefetch: 2,
+            order: Order::Shuffled { seed: 3 },
+            first_sample: 0,
+            augment_seed: 5,
+            transform: Transform::center([8, 8]),
+            channels: 3,
+            normalize: Normalize::imagenet(),
+            max_unreadable: 0.0,
+        };
+        let mut loader = Loader::new(open(path, [0; 3]).unwrap(), options).unwrap();
+        let mut next = || {
+            let batch = loader.next_batch().unwrap().unwrap().batch;
+            let tape = engine::Tape::inference();
+            let all: Vec<u32> = (0..batch.labels.len() as u32).collect();
+            let order = engine::ops::PatchOrder::ChannelsFirst;
+            let rows = engine::ops::patchify(&tape, &batch.images, [1, 8, 8], order, &all);
+            (rows.unwrap().to_vec(), batch.labels, batch.indices)
+        };
+        (0..6).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn one_set_packed_four_ways_gives_the_same_batches() {
+        let place = tempfile::tempdir().unwrap();
+        let path = |name: &str| place.path().join(name);
+        let write = |name: &str, bytes: &[u8]| {
+            std::io::Write::write_all(&mut std::fs::File::create(path(name)).unwrap(), bytes)
+                .unwrap();
+        };
+        let (mut members, mut rows, mut lines) = (Vec::new(), Vec::new(), String::new());
+        for at in 0..10_u8 {
+            let class = ["ants", "bees"][usize::from(at / 5)];
+            let name = format!("{class}/{at:02}.jpg");
+            std::fs::create_dir_all(path("folder").join(class)).unwrap();
+            let image = image::RgbImage::from_fn(12, 9, |x, y| {
+                image::Rgb([at * 20, (x * 20) as u8, (y * 20) as u8])
+            });
+            image.save(path("folder").join(&name)).unwrap();
+            let bytes = std::fs::read(path("folder").join(&name)).unwrap();
+            members.push(member(&name, b'0', &bytes));
+            rows.push((bytes, i64::from(at / 5)));
+            lines.push_str(&format!("folder/{name},{class}\n"));
+        }
+        // How a set was packed does not change its order.
+        members.swap(0, 7);
+        write("set-0.tar", &archive(&members[..6]));
+        write("set-1.tar", &archive(&members[6..]));
+        write("list.csv", lines.as_bytes());
+        crate::data::source::parquet::tests::write(&path("a.parquet"), &rows, 4, &["ants", "bees"]);
+        let want = all(&path("folder"));
+        for other in ["set-{0..1}.tar", "list.csv", "a.parquet"] {
+            assert!(all(&path(other)) == want, "{other}");
+            let source = open(&path(other), [0; 3]).unwrap();
+            assert_eq!(source.classes(), ["ants", "bees"], "{other}");
+        }
+    }
+
+    #[test]
+    fn of_folders_named_as_parts_of_a_set_the_training_images_are_taken() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path();
+        for name in ["train/cats/1.png", "train/dogs/2.png", "val/cats/3.png"] {
+            std::fs::create_dir_all(path.join(name).parent().unwrap()).unwrap();
+            image::GrayImage::new(1, 1).save(path.join(name)).unwrap();
+        }
+        std::fs::File::create(path.join("train/4.gif")).unwrap();
+        let source = open(path, [0; 3]).unwrap();
+        assert!(
+            source.describe().ends_with("/train: 2 images, 2 classes"),
+            "{}",
+            source.describe()
+        );
+        assert_eq!(source.classes(), ["cats", "dogs"]);
+        assert_eq!(source.left_alone(), "the folder val, 1 .gif");
+        // Any other folder beside them, and all are classes.
+        std::fs::create_dir(path.join("bees")).unwrap();
+        image::GrayImage::new(1, 1).save(path.join("bees/5.png")).unwrap();
+        assert_eq!(open(path, [0; 3]).unwrap().classes(), ["bees", "train", "val"]);
+    }
+
+    #[test]
+    fn an_archive_beside_the_images_it_held_is_not_guessed_about() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path();
+        let tar = archive(&[member("cats/1.png", b'0', b"not looked into")]);
+        std::io::Write::write_all(&mut std::fs::File::create(path.join("a.tar")).unwrap(), &tar)
+            .unwrap();
+        assert!(open(path, [0; 3]).unwrap().describe().contains("in a tar archive"));
+        std::fs::create_dir(path.join("cats")).unwrap();
+        image::GrayImage::new(1, 1).save(path.join("cats/1.png")).unwrap();
+        let message = open(path, [0; 3]).err().unwrap().to_string();
+        assert!(message.contains("holds both .tar archives and images"), "{message}");
+    }
+
+    #[test]
+    fn the_built_in_source_opens_by_name() {
+        let source = open(Path::new("builtin:fashion-mnist"), [0; 3]).unwrap();
+        assert_eq!((source.len(), source.classes().len()), (10_000, 10));
+    }
+}

@@ -1,0 +1,222 @@
+//! Several sources as one, each as often as its weight says.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::data::{Error, Info, Result, Sample, Source, Stamp, Stored};
+
+/// Sources one after another. Which image a number stands for depends on the sources' lengths and
+/// weights alone: a source of n images and weight w has round(n w) numbers, n for each whole of w,
+/// then some of its images, evenly spread, for the rest.
+pub struct Mixed {
+    parts: Vec<Weighted>,
+    len: usize,
+    classes: Vec<String>,
+}
+
+struct Weighted {
+    source: Arc<dyn Source>,
+    /// Its first number.
+    first: usize,
+    /// How many numbers it has.
+    len: usize,
+    /// For each class of its own the class of the same name here.
+    classes: Vec<i32>,
+}
+
+impl Mixed {
+    /// Of these sources with their weights; `classes` are all their names, as [`unite`] gives them.
+    pub fn new(sources: Vec<(Arc<dyn Source>, f64)>, classes: Vec<String>) -> Result<Self> {
+        let (mut parts, mut first) = (Vec::new(), 0);
+        let places: HashMap<&str, i32> = classes.iter().map(String::as_str).zip(0..).collect();
+        for (source, weight) in sources {
+            if !(weight > 0.0 && weight <= 1e6) {
+                return Err(Error::setting("source.weight", &weight, "above 0, up to 1000000"));
+            }
+            let len = ((source.len() as f64 * weight).round() as usize).max(1);
+            let class = |name: &String| places.get(name.as_str()).copied().unwrap_or(-1);
+            let classes = source.classes().iter().map(class).collect();
+            parts.push(Weighted { source, first, len, classes });
+            first += len;
+        }
+        Ok(Self { parts, len: first, classes })
+    }
+
+    /// The source of a number, and the image's number there.
+    fn place(&self, index: usize) -> (&Weighted, usize) {
+        let part = self.parts.partition_point(|part| part.first <= index) - 1;
+        let part = &self.parts[part];
+        (part, part.image(index - part.first))
+    }
+}
+
+impl Weighted {
+    /// The image of the source's number `at`.
+    fn image(&self, at: usize) -> usize {
+        let images = self.source.len();
+        let (pass, offset) = (at / images, at % images);
+        let rest = self.len - pass * images;
+        // Whole passes in order, the last one with gaps of equal size.
+        if rest >= images { offset } else { offset * images / rest }
+    }
+}
+
+impl Source for Mixed {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn read(&self, index: usize) -> Result<Sample> {
+        let (part, image) = self.place(index);
+        let sample = part.source.read(image)?;
+        Ok(Sample { label: self.label(index), ..sample })
+    }
+
+    fn stored(&self, index: usize) -> Result<Stored> {
+        let (part, image) = self.place(index);
+        let stored = part.source.stored(image)?;
+        Ok(Stored { label: self.label(index), ..stored })
+    }
+
+    fn info(&self, index: usize) -> Result<Info> {
+        let (part, image) = self.place(index);
+        part.source.info(image)
+    }
+
+    fn stamp(&self, index: usize) -> Stamp {
+        let (part, image) = self.place(index);
+        part.source.stamp(image)
+    }
+
+    fn label(&self, index: usize) -> i32 {
+        let (part, image) = self.place(index);
+        let label = usize::try_from(part.source.label(image)).ok();
+        label.and_then(|label| part.classes.get(label).copied()).unwrap_or(-1)
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn requests(&self) -> usize {
+        self.parts.iter().map(|part| part.source.requests()).max().unwrap_or(1)
+    }
+
+    fn left_alone(&self) -> String {
+        let parts = self.parts.iter().map(|part| part.source.left_alone());
+        parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
+    }
+
+    fn describe(&self) -> String {
+        let part = |part: &Weighted| {
+            let (what, images) = (part.source.describe(), part.source.len());
+            // A source's description begins with where it is.
+            let place = what.split_once(": ").map_or(what.as_str(), |(place, _)| place);
+            let weighted = format!(", {} an epoch", part.len);
+            let weighted = if part.len == images { "" } else { &weighted };
+            format!("{place}: {images} images{weighted}")
+        };
+        let parts: Vec<_> = self.parts.iter().map(part).collect();
+        format!("{}; {}", parts.join("; "), crate::data::source::classes(&self.classes))
+    }
+}
+
+/// The names of the classes of all sources, each once, in the order they are met.
+pub fn unite<'a>(sources: impl IntoIterator<Item = &'a Arc<dyn Source>>) -> Vec<String> {
+    let mut seen = std::collections::HashSet::new();
+    let names = sources.into_iter().flat_map(|source| source.classes().iter().cloned());
+    names.filter(|name| seen.insert(name.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Pixels;
+
+    /// Images whose first byte is `base` and their number.
+    struct Numbers {
+        base: u8,
+        len: usize,
+        classes: Vec<String>,
+    }
+
+    impl Source for Numbers {
+        fn len(&self) -> usize {
+            self.len
+        }
+
+        fn read(&self, index: usize) -> Result<Sample> {
+            let data = vec![self.base + index as u8];
+            let image = Pixels { data, height: 1, width: 1, channels: 1 };
+            Ok(Sample { image, label: self.label(index), name: String::new() })
+        }
+
+        fn label(&self, index: usize) -> i32 {
+            (index % 2) as i32
+        }
+
+        fn classes(&self) -> &[String] {
+            &self.classes
+        }
+
+        fn describe(&self) -> String {
+            format!("numbers from {}", self.base)
+        }
+    }
+
+    fn numbers(base: u8, len: usize, classes: [&str; 2]) -> Arc<dyn Source> {
+        Arc::new(Numbers { base, len, classes: classes.map(str::to_owned).to_vec() })
+    }
+
+    fn values(mixed: &Mixed) -> Vec<u8> {
+        (0..mixed.len()).map(|index| mixed.read(index).unwrap().image.data[0]).collect()
+    }
+
+    #[test]
+    fn weights_repeat_and_thin_out() {
+        let mix = |weight| {
+            let (a, b) = (numbers(0, 4, ["x", "y"]), numbers(100, 2, ["y", "z"]));
+            let classes = unite([&a, &b]);
+            Mixed::new(vec![(a, weight), (b, 1.0)], classes).unwrap()
+        };
+        assert_eq!(values(&mix(1.0)), [0, 1, 2, 3, 100, 101]);
+        assert_eq!(values(&mix(0.5)), [0, 2, 100, 101]);
+        assert_eq!(values(&mix(2.5)), [0, 1, 2, 3, 0, 1, 2, 3, 0, 2, 100, 101]);
+        assert_eq!(values(&mix(0.01)), [0, 100, 101]);
+        for weight in [0.1, 0.3, 0.77, 1.4, 3.3] {
+            let mixed = mix(weight);
+            assert!(values(&mixed).windows(2).all(|pair| pair[0] != pair[1]), "{weight}");
+        }
+    }
+
+    #[test]
+    fn classes_are_one_by_their_names() {
+        let (a, b) = (numbers(0, 2, ["x", "y"]), numbers(100, 2, ["y", "z"]));
+        let classes = unite([&a, &b]);
+        let mixed = Mixed::new(vec![(a, 1.0), (b, 1.0)], classes).unwrap();
+        let labels: Vec<_> = (0..4).map(|index| mixed.label(index)).collect();
+        assert_eq!((mixed.classes().join(" "), labels), ("x y z".into(), vec![0, 1, 1, 2]));
+        assert_eq!(mixed.read(3).unwrap().label, 2);
+        assert_eq!(
+            mixed.describe(),
+            "numbers from 0: 2 images; numbers from 100: 2 images; 3 classes"
+        );
+    }
+
+    #[test]
+    fn a_million_classes_are_found_at_once() {
+        let classes: Vec<String> = (0..1_000_000).map(|class| class.to_string()).collect();
+        let source: Arc<dyn Source> =
+            Arc::new(Numbers { base: 0, len: 2, classes: classes.clone() });
+        let mixed = Mixed::new(vec![(source, 1.0)], classes).unwrap();
+        assert_eq!((mixed.label(0), mixed.label(1)), (0, 1));
+    }
+
+    #[test]
+    fn a_weight_must_be_above_zero() {
+        for weight in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            let sources = vec![(numbers(0, 2, ["x", "y"]), weight)];
+            assert!(Mixed::new(sources, Vec::new()).is_err(), "{weight}");
+        }
+    }
+}

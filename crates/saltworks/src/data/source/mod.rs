@@ -1,0 +1,114 @@
+//! Where images come from: one trait, and a file for each kind of source.
+
+pub mod builtin;
+mod folder;
+mod holdout;
+mod idx;
+mod image_file;
+mod kind;
+mod labels;
+mod list;
+mod mixed;
+mod npy;
+mod parquet;
+mod shards;
+
+pub use holdout::{Holdout, Part, hold_out};
+pub use idx::Idx;
+pub use image_file::ImageFiles;
+pub use kind::open;
+pub use mixed::{Mixed, unite};
+pub use npy::Npy;
+pub use parquet::Parquet;
+pub use shards::Shards;
+
+use super::{Pixels, Result, Stamp, Stored};
+use std::path::Path;
+
+/// A numbered set of images that any thread may read.
+pub trait Source: Send + Sync {
+    /// How many images.
+    fn len(&self) -> usize;
+
+    /// Whether there is none; an opened source has at least one.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The image `index` < `len()`, decoded.
+    fn read(&self, index: usize) -> Result<Sample>;
+
+    /// The image `index`, left as it is stored where its source keeps files: so a part of it can be
+    /// decoded.
+    fn stored(&self, index: usize) -> Result<Stored> {
+        self.read(index).map(Stored::from)
+    }
+
+    /// Size and storage of the image `index`, without decoding it where its format allows.
+    fn info(&self, index: usize) -> Result<Info> {
+        let Pixels { height, width, channels, data } = self.read(index)?.image;
+        Ok(Info { height, width, channels, bytes: data.len() as u64 })
+    }
+
+    /// Name and length of the image `index`, which is not read.
+    fn stamp(&self, index: usize) -> Stamp {
+        Stamp { name: format!("image {index}"), bytes: 0 }
+    }
+
+    /// The class of the image `index`, -1 without one; does not read the image.
+    fn label(&self, index: usize) -> i32;
+
+    /// Names of the classes 0, 1, ...; empty without labels.
+    fn classes(&self) -> &[String];
+
+    /// How many images are to be asked for at once: more than one where each is long on its way.
+    fn requests(&self) -> usize {
+        1
+    }
+
+    /// What and how many, for people.
+    fn describe(&self) -> String;
+
+    /// The files it reads, as far as it reads any.
+    fn files(&self) -> Vec<&Path> {
+        Vec::new()
+    }
+
+    /// What lies at the path beside the images and is not read, for people; empty if nothing.
+    fn left_alone(&self) -> String {
+        String::new()
+    }
+}
+
+/// An image's size and storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// H, after the orientation
+    pub height: usize,
+    /// W
+    pub width: usize,
+    /// C, 1 or 3 as decoded.
+    pub channels: usize,
+    /// Bytes it takes as stored.
+    pub bytes: u64,
+}
+
+/// One image and what is known of it.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// The image as decoded.
+    pub image: Pixels,
+    /// Its class, -1 without one.
+    pub label: i32,
+    /// Its file, or its number in its file.
+    pub name: String,
+}
+
+/// Classes, for people.
+pub(in crate::data) fn classes(classes: &[String]) -> String {
+    match classes.len() {
+        0 => "no labels".to_owned(),
+        1 => "1 class".to_owned(),
+        n => format!("{n} classes"),
+    }
+}

@@ -1,0 +1,508 @@
+//! Parquet files of images, as Hugging Face `datasets` writes them: a column `image` of
+//! {bytes, path} and, often, a column of labels.
+
+use std::collections::HashMap;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use parquet::basic::Type;
+use parquet::column::reader::ColumnReader;
+use parquet::data_type::ByteArray;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
+use parquet::file::reader::{ChunkReader, FileReader as _, Length, SerializedFileReader};
+use parquet::file::statistics::Statistics;
+use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
+
+use crate::data::clip::decode::{guarded, info};
+use crate::data::source::labels::Labels;
+use crate::data::store::object::{self, Object};
+use crate::data::store::tar::ReadAt as _;
+use crate::data::{Background, Error, Form, Info, Result, Sample, Source, Stamp, Stored};
+
+mod features;
+
+use features::Features;
+
+/// Columns of images, the first that is there: plain bytes, or a struct with a field `bytes`.
+const IMAGE_NAMES: [&str; 5] = ["image", "img", "images", "bytes", "image_bytes"];
+
+/// Columns of labels, the first that is there and holds whole numbers or texts.
+const LABEL_NAMES: [&str; 6] = ["label", "labels", "class", "cls", "target", "fine_label"];
+
+/// Most bytes of decompressed pages that are kept for the next images of the same page; (guess) some
+/// fifty row groups of Hugging Face's hundred images.
+const MOST_KEPT_BYTES: usize = 512 << 20;
+
+/// Images in the order of their files and rows.
+pub struct Parquet {
+    path: PathBuf,
+    files: Vec<Table>,
+    groups: Vec<Group>,
+    labels: Vec<i32>,
+    classes: Vec<String>,
+    kept: Kept,
+    background: Background,
+}
+
+struct Table {
+    path: PathBuf,
+    reader: SerializedFileReader<At>,
+    /// The leaf column of the images' bytes.
+    images: usize,
+    /// Its length.
+    bytes: u64,
+}
+
+impl Table {
+    /// Opens a file: what its metadata say, and the labels of each row group.
+    fn open(path: &Path) -> Result<(Self, Features, Vec<GroupLabels>)> {
+        let fail = |error: ParquetError| broken(path, error);
+        let object = Object::open(path)?;
+        let bytes = object.len();
+        let reader = SerializedFileReader::new(At(Arc::new(object))).map_err(fail)?;
+        let metadata = reader.metadata();
+        let features = Features::find(metadata.file_metadata().key_value_metadata());
+        let schema = metadata.file_metadata().schema_descr();
+        let images = image_column(schema, &features, path)?;
+        let label = label_column(schema, &features);
+        let mut rows = 0;
+        let labels = |number: usize| {
+            let len = metadata.row_group(number).num_rows();
+            // A file states the length of a group; what is below zero or past memory is refused.
+            let len = usize::try_from(len).ok().filter(|&len| len < u32::MAX as usize);
+            let len = len.ok_or_else(|| Error::file(path, "has a row group without a size"))?;
+            rows += len as u64;
+            // An image takes bytes; a label takes memory before any image is read.
+            if rows > bytes {
+                let problem =
+                    format!("states {rows} rows in {bytes} bytes. Fetch or write it again");
+                return Err(Error::file(path, problem));
+            }
+            read_labels(&reader, number, label, len).map_err(fail)
+        };
+        let labels = (0..reader.num_row_groups()).map(labels).collect::<Result<_>>()?;
+        check_embedded(metadata, images, path)?;
+        Ok((Self { path: path.into(), reader, images, bytes }, features, labels))
+    }
+}
+
+/// The label of each row of a row group.
+type GroupLabels = Vec<Option<String>>;
+
+/// A row group: pages are found when its first image is read.
+struct Group {
+    file: usize,
+    number: usize,
+    /// Number of its first row among all files' rows.
+    first_row: usize,
+    /// First row of each page in the group.
+    pages: OnceLock<Vec<usize>>,
+}
+
+/// Images of a page; none where the bytes are null.
+type Page = Vec<Option<ByteArray>>;
+
+impl Parquet {
+    /// Opens files of the same columns; `path` is what the user named.
+    pub fn open(path: &Path, files: &[PathBuf], background: Background) -> Result<Self> {
+        let opened = object::in_parallel(files, Table::open)?;
+        let (mut tables, mut groups, mut rows) = (Vec::new(), Vec::new(), 0);
+        let (mut labels, mut features) = (Labels::default(), Features::default());
+        let mut names = Vec::new();
+        for (table, found, of_groups) in opened {
+            features = if features.is_empty() { found } else { features };
+            let schema = table.reader.metadata().file_metadata().schema_descr();
+            let label = label_column(schema, &features);
+            if let Some(of) = label.and_then(|at| features.labels.get(schema.column(at).name())) {
+                names.clone_from(of);
+            }
+            for (number, found) in of_groups.iter().enumerate() {
+                let file = tables.len();
+                groups.push(Group { file, number, first_row: rows, pages: OnceLock::new() });
+                rows += found.len();
+                found.iter().for_each(|label| labels.push(label.as_deref()));
+            }
+            tables.push(table);
+        }
+        if rows == 0 {
+            return Err(Error::file(path, "holds 0 images. Set data.path to files with rows"));
+        }
+        let (labels, mut classes) = labels.finish();
+        if names.len() >= classes.len() && !classes.is_empty() {
+            classes = names;
+        }
+        let path = path.into();
+        Ok(Self { path, files: tables, groups, labels, classes, kept: Kept::default(), background })
+    }
+
+    /// The row group of an image.
+    fn group(&self, index: usize) -> usize {
+        self.groups.partition_point(|group| group.first_row <= index) - 1
+    }
+
+    /// The bytes of an image, and its name.
+    fn bytes(&self, index: usize) -> Result<(ByteArray, String)> {
+        let place = self.group(index);
+        let name = self.stamp(index).name;
+        Ok((guarded(&name, || self.bytes_of(place, index, &name))?, name))
+    }
+
+    /// The bytes of an image of the row group `place`.
+    fn bytes_of(&self, place: usize, index: usize, name: &str) -> Result<ByteArray> {
+        let group = &self.groups[place];
+        let table = &self.files[group.file];
+        let row = index - group.first_row;
+        let fail = |error: ParquetError| broken(&table.path, error);
+        let pages = match group.pages.get() {
+            Some(pages) => pages,
+            None => {
+                let found = pages(table, group.number).map_err(fail)?;
+                group.pages.get_or_init(|| found)
+            }
+        };
+        let page = pages.partition_point(|&first| first <= row) - 1;
+        let (first, end) = (pages[page], pages.get(page + 1).copied());
+        let key = (place, page);
+        let images =
+            self.kept.page(key, || read_page(table, group.number, first, end)).map_err(fail)?;
+        match images.get(row - first) {
+            Some(Some(bytes)) => Ok(bytes.clone()),
+            _ => Err(Error::Image {
+                name: name.to_owned(),
+                problem: "has no bytes, only a path or nothing".to_owned(),
+            }),
+        }
+    }
+}
+
+impl Source for Parquet {
+    fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    fn read(&self, index: usize) -> Result<Sample> {
+        self.stored(index)?.decode()
+    }
+
+    fn stored(&self, index: usize) -> Result<Stored> {
+        let (bytes, name) = self.bytes(index)?;
+        let form = Form::File { bytes: bytes.data().to_vec(), background: self.background };
+        Ok(Stored { form, label: self.label(index), name })
+    }
+
+    fn info(&self, index: usize) -> Result<Info> {
+        let (bytes, name) = self.bytes(index)?;
+        info(bytes.data(), &name, self.background)
+    }
+
+    fn stamp(&self, index: usize) -> Stamp {
+        let table = &self.files[self.groups[self.group(index)].file];
+        Stamp { name: format!("{}: row {index}", table.path.display()), bytes: table.bytes }
+    }
+
+    fn label(&self, index: usize) -> i32 {
+        self.labels[index]
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn requests(&self) -> usize {
+        object::requests(&self.path)
+    }
+
+    fn describe(&self) -> String {
+        let (path, len) = (self.path.display(), self.len());
+        let files = match self.files.len() {
+            1 => "a parquet file".to_owned(),
+            n => format!("{n} parquet files"),
+        };
+        format!("{path}: {len} images in {files}, {}", crate::data::source::classes(&self.classes))
+    }
+
+    fn files(&self) -> Vec<&Path> {
+        self.files.iter().map(|table| table.path.as_path()).collect()
+    }
+}
+
+fn broken(path: &Path, error: ParquetError) -> Error {
+    let error = match error {
+        ParquetError::External(inner) => match inner.downcast::<std::io::Error>() {
+            Ok(error) => return Error::read(path, *error),
+            Err(inner) => ParquetError::External(inner),
+        },
+        error => error,
+    };
+    Error::file(path, format!("cannot be read as parquet ({error}). Fetch or write it again"))
+}
+
+/// Refuses a file that says of all its images that they are null.
+fn check_embedded(metadata: &ParquetMetaData, images: usize, path: &Path) -> Result<()> {
+    let groups = metadata.row_groups();
+    let is_null = |group: &RowGroupMetaData| {
+        let nulls = group.column(images).statistics().and_then(Statistics::null_count_opt);
+        nulls == u64::try_from(group.num_rows()).ok()
+    };
+    if groups.is_empty() || !groups.iter().all(is_null) {
+        return Ok(());
+    }
+    let problem = "holds no images, only their paths. Embed them before the file is written: ds = \
+                   ds.cast_column(\"image\", datasets.Image()).with_format(\"arrow\")\
+                   .map(datasets.table.embed_table_storage, batched=True); ds.to_parquet(...)";
+    Err(Error::file(path, problem))
+}
+
+/// The leaf column that holds the images' bytes.
+fn image_column(schema: &SchemaDescriptor, features: &Features, path: &Path) -> Result<usize> {
+    let is_bytes = |column: usize| {
+        let leaf = schema.column(column);
+        leaf.physical_type() == Type::BYTE_ARRAY && leaf.max_rep_level() == 0
+    };
+    let at = |parts: &[&str]| {
+        let columns = 0..schema.num_columns();
+        columns.into_iter().find(|&at| schema.column(at).path().parts() == parts && is_bytes(at))
+    };
+    let names = features.image.iter().map(String::as_str).chain(IMAGE_NAMES);
+    let named = names.into_iter().find_map(|name| at(&[name, "bytes"]).or_else(|| at(&[name])));
+    named.ok_or_else(|| {
+        let columns = schema.columns().iter().map(|column| column.path().string());
+        let problem = format!(
+            "has no column of images: looked for {} (bytes, or a struct with bytes), found {}. Rename \
+             the column",
+            IMAGE_NAMES.join(", "),
+            columns.collect::<Vec<_>>().join(", ")
+        );
+        Error::file(path, problem)
+    })
+}
+
+fn label_column(schema: &SchemaDescriptor, features: &Features) -> Option<usize> {
+    let at = |name: &str| {
+        let columns = schema.columns().iter();
+        let is_label = |column: &ColumnDescriptor| {
+            let readable =
+                matches!(column.physical_type(), Type::INT32 | Type::INT64 | Type::BYTE_ARRAY);
+            readable && column.max_rep_level() == 0 && column.path().parts() == [name]
+        };
+        columns.enumerate().find(|(_, column)| is_label(column)).map(|(at, _)| at)
+    };
+    // What the metadata call a label before what only has the name of one.
+    let (stated, named): (Vec<_>, Vec<_>) =
+        LABEL_NAMES.into_iter().partition(|&name| features.labels.contains_key(name));
+    let others = features.labels.keys().map(String::as_str);
+    stated.into_iter().chain(others).chain(named).find_map(at)
+}
+
+/// A row group's labels: whole numbers or texts.
+fn read_labels(
+    reader: &SerializedFileReader<At>,
+    group: usize,
+    column: Option<usize>,
+    rows: usize,
+) -> std::result::Result<GroupLabels, ParquetError> {
+    let Some(column) = column else { return Ok(vec![None; rows]) };
+    let group = reader.get_row_group(group)?;
+    let most = reader.metadata().file_metadata().schema_descr().column(column).max_def_level();
+    let mut levels = Vec::new();
+    let texts: Vec<String> = match group.get_column_reader(column)? {
+        ColumnReader::Int64ColumnReader(mut column) => {
+            let mut values = Vec::new();
+            column.read_records(rows, Some(&mut levels), None, &mut values)?;
+            values.iter().map(ToString::to_string).collect()
+        }
+        ColumnReader::Int32ColumnReader(mut column) => {
+            let mut values = Vec::new();
+            column.read_records(rows, Some(&mut levels), None, &mut values)?;
+            values.iter().map(ToString::to_string).collect()
+        }
+        ColumnReader::ByteArrayColumnReader(mut column) => {
+            let mut values: Vec<ByteArray> = Vec::new();
+            column.read_records(rows, Some(&mut levels), None, &mut values)?;
+            values.iter().map(|text| String::from_utf8_lossy(text.data()).into_owned()).collect()
+        }
+        _ => {
+            let problem = "its labels are neither whole numbers nor texts";
+            return Err(ParquetError::General(problem.to_owned()));
+        }
+    };
+    spread(texts, &levels, most, rows)
+}
+
+/// Puts values where their definition levels say, with nothing at the nulls between them.
+fn spread<T>(
+    values: Vec<T>,
+    levels: &[i16],
+    most: i16,
+    rows: usize,
+) -> std::result::Result<Vec<Option<T>>, ParquetError> {
+    let mut values = values.into_iter();
+    let spread: Vec<Option<T>> = match most {
+        // A column that is never null has no levels.
+        0 => values.by_ref().map(Some).collect(),
+        _ => levels.iter().map(|&level| (level == most).then(|| values.next()).flatten()).collect(),
+    };
+    if spread.len() != rows {
+        let found = spread.len();
+        return Err(ParquetError::General(format!("{found} values where {rows} rows are stated")));
+    }
+    Ok(spread)
+}
+
+/// The first row of each page of a group's images, from the page headers.
+fn pages(table: &Table, group: usize) -> std::result::Result<Vec<usize>, ParquetError> {
+    let mut reader = table.reader.get_row_group(group)?.get_column_page_reader(table.images)?;
+    let (mut first, mut pages) = (0, Vec::new());
+    while let Some(page) = reader.peek_next_page()? {
+        if !page.is_dict {
+            pages.push(first);
+            let rows = page.num_rows.or(page.num_levels);
+            let problem = || ParquetError::General("a page without a length".to_owned());
+            first += rows.ok_or_else(problem)?;
+        }
+        reader.skip_next_page()?;
+    }
+    match pages.is_empty() {
+        true => Err(ParquetError::General("a row group without pages".to_owned())),
+        false => Ok(pages),
+    }
+}
+
+/// The rows `first..end` of a group's images; to its last without an `end`.
+fn read_page(
+    table: &Table,
+    group: usize,
+    first: usize,
+    end: Option<usize>,
+) -> std::result::Result<Page, ParquetError> {
+    let metadata = table.reader.metadata();
+    let stated = metadata.row_group(group).num_rows() as usize;
+    let rows = end.unwrap_or(stated).saturating_sub(first);
+    let most = metadata.file_metadata().schema_descr().column(table.images).max_def_level();
+    let reader = table.reader.get_row_group(group)?.get_column_reader(table.images)?;
+    let ColumnReader::ByteArrayColumnReader(mut reader) = reader else {
+        // `image_column` takes byte arrays only.
+        unreachable!("images are byte arrays");
+    };
+    reader.skip_records(first)?;
+    let (mut values, mut levels) = (Vec::new(), Vec::new());
+    reader.read_records(rows, Some(&mut levels), None, &mut values)?;
+    spread(values, &levels, most, rows)
+}
+
+/// The pages read last, for all threads.
+#[derive(Default)]
+struct Kept(Mutex<KeptPages>);
+
+#[derive(Default)]
+struct KeptPages {
+    pages: HashMap<(usize, usize), KeptPage>,
+    bytes: usize,
+    clock: u64,
+}
+
+#[derive(Default)]
+struct KeptPage {
+    page: Arc<Mutex<Option<Arc<Page>>>>,
+    bytes: usize,
+    used: u64,
+}
+
+impl Kept {
+    /// The page of this row group and number; one thread reads it, others that want it wait.
+    fn page(
+        &self,
+        key: (usize, usize),
+        read: impl FnOnce() -> std::result::Result<Page, ParquetError>,
+    ) -> std::result::Result<Arc<Page>, ParquetError> {
+        let slot = self.slot(key);
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(page) = &*slot {
+            return Ok(Arc::clone(page));
+        }
+        let page = Arc::new(read()?);
+        *slot = Some(Arc::clone(&page));
+        let bytes = page.iter().flatten().map(ByteArray::len).sum();
+        self.note(key, bytes);
+        Ok(page)
+    }
+
+    fn slot(&self, key: (usize, usize)) -> Arc<Mutex<Option<Arc<Page>>>> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.clock += 1;
+        let clock = kept.clock;
+        let page = kept.pages.entry(key).or_default();
+        page.used = clock;
+        Arc::clone(&page.page)
+    }
+
+    /// Counts a page's bytes and lets go of the pages not used for longest.
+    fn note(&self, key: (usize, usize), bytes: usize) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(page) = kept.pages.get_mut(&key) {
+            page.bytes = bytes;
+            kept.bytes += bytes;
+        }
+        while kept.bytes > MOST_KEPT_BYTES {
+            let others = kept.pages.iter().filter(|(other, page)| **other != key && page.bytes > 0);
+            let Some(oldest) = others.min_by_key(|(_, page)| page.used).map(|(&oldest, _)| oldest)
+            else {
+                break;
+            };
+            let gone = kept.pages.remove(&oldest).map_or(0, |page| page.bytes);
+            kept.bytes -= gone;
+        }
+    }
+}
+
+/// A file read by position: the parquet crate's own reader of files shares one cursor between
+/// threads.
+struct At(Arc<Object>);
+
+impl Length for At {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+}
+
+impl ChunkReader for At {
+    type T = BufReader<From>;
+
+    fn get_read(&self, start: u64) -> parquet::errors::Result<Self::T> {
+        let from = From { object: Arc::clone(&self.0), at: start };
+        // Page headers have some fifty bytes.
+        Ok(BufReader::with_capacity(512, from))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<bytes::Bytes> {
+        let found = self.0.len();
+        if start.checked_add(length as u64).is_none_or(|end| end > found) {
+            let problem = format!("{length} bytes at {start} of a file of {found} bytes");
+            return Err(ParquetError::EOF(problem));
+        }
+        let mut bytes = vec![0; length];
+        self.0.read_at(&mut bytes, start)?;
+        Ok(bytes.into())
+    }
+}
+
+/// What follows a place of a file.
+struct From {
+    object: Arc<Object>,
+    at: u64,
+}
+
+impl Read for From {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let left = self.object.len().saturating_sub(self.at);
+        let count = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        self.object.read_at(&mut buffer[..count], self.at)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+pub(in crate::data) mod tests;

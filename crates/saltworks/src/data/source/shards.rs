@@ -1,0 +1,220 @@
+//! WebDataset shards: tar archives whose members belong together by name
+//! (github.com/webdataset/webdataset, "The WebDataset Format").
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::clip::decode::info;
+use crate::data::source::image_file::{EXTENSIONS, MOST_BYTES};
+use crate::data::source::labels::Labels;
+use crate::data::store::object::{self, Object};
+use crate::data::store::tar::{Member, ReadAt as _};
+use crate::data::{Background, Error, Form, Info, Result, Sample, Source, Stamp, Stored};
+
+mod index;
+
+/// Shards whose files stay open; of more, each is opened for each image. Systems allow a process
+/// 1,024 open files by default.
+const MOST_OPEN: usize = 256;
+
+/// Images in tar archives, in the order of their names as a folder of the unpacked files would have
+/// them, whatever their order in the archives.
+///
+/// A sample is the members with one key: their path up to the first dot of the file name. Its image
+/// is its first member `KEY.EXTENSION` with an image's extension; without one each of its members
+/// `KEY.MORE.EXTENSION` is an image of its own, as where plain files named `cat.0.jpg` were packed.
+/// Its label is the number in `KEY.cls`, or `label` or `cls` in `KEY.json`. Where no sample has one,
+/// the first folder in which the names differ is the class.
+pub struct Shards {
+    path: PathBuf,
+    shards: Vec<Shard>,
+    entries: Vec<Entry>,
+    classes: Vec<String>,
+    background: Background,
+}
+
+struct Shard {
+    path: PathBuf,
+    /// Open where there are few, and always if it is an object in a store.
+    file: Option<Object>,
+}
+
+struct Entry {
+    shard: u32,
+    label: i32,
+    image: Member,
+}
+
+/// What an archive holds under one key.
+#[derive(Default, Serialize, Deserialize)]
+struct Group {
+    image: Option<Member>,
+    /// Members `KEY.MORE.EXTENSION`: masks and the like beside an image, or images.
+    others: Vec<Member>,
+    label: Option<String>,
+}
+
+impl Group {
+    /// Its images with their label.
+    fn images(self) -> impl Iterator<Item = (Member, Option<String>)> {
+        let others = if self.image.is_some() { Vec::new() } else { self.others };
+        let images = self.image.into_iter().chain(others);
+        images.map(move |image| (image, self.label.clone()))
+    }
+}
+
+impl Shards {
+    /// Indexes the archives `files`; `path` is what the user named.
+    pub fn open(path: &Path, files: &[PathBuf], background: Background) -> Result<Self> {
+        let keep_open = files.len() <= MOST_OPEN;
+        let indexed = object::in_parallel(files, index::index)?;
+        let mut shards = Vec::new();
+        let mut found = Vec::new();
+        for (number, (file, groups)) in indexed.into_iter().enumerate() {
+            let file = Some(file).filter(|file| keep_open || file.is_remote());
+            shards.push(Shard { path: files[number].clone(), file });
+            let images = groups.into_iter().flat_map(Group::images);
+            found.extend(images.map(|(image, label)| (number as u32, image, label)));
+        }
+        if found.is_empty() {
+            let problem = format!(
+                "0 images in {} archives: looked for members .{}. Set data.path to archives of \
+                 images",
+                shards.len(),
+                EXTENSIONS.join(" .")
+            );
+            return Err(Error::file(path, problem));
+        }
+        let names: Vec<&str> = found.iter().map(|(_, image, _)| image.name.as_str()).collect();
+        let root = common_folder(&names);
+        // Stable: images of one name keep the order of their shards.
+        found.sort_by(|(_, a, _), (_, b, _)| in_folder_order(&a.name[root..], &b.name[root..]));
+        let (entries, classes) = label(found);
+        Ok(Self { path: path.into(), shards, entries, classes, background })
+    }
+
+    fn name(&self, index: usize) -> String {
+        let Entry { shard, image, .. } = &self.entries[index];
+        format!("{}: {}", self.shards[*shard as usize].path.display(), image.name)
+    }
+
+    fn bytes(&self, index: usize) -> Result<(Vec<u8>, String)> {
+        let Entry { shard, image, .. } = &self.entries[index];
+        let shard = &self.shards[*shard as usize];
+        let name = self.name(index);
+        if image.size > MOST_BYTES {
+            let problem = format!("is longer than {MOST_BYTES} bytes");
+            return Err(Error::Image { name, problem });
+        }
+        let mut bytes = vec![0; image.size as usize];
+        let read = match &shard.file {
+            Some(file) => file.read_at(&mut bytes, image.offset),
+            None => Object::open(&shard.path)?.read_at(&mut bytes, image.offset),
+        };
+        read.map_err(|error| Error::read(&shard.path, error))?;
+        Ok((bytes, name))
+    }
+}
+
+impl Source for Shards {
+    fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    fn read(&self, index: usize) -> Result<Sample> {
+        self.stored(index)?.decode()
+    }
+
+    fn stored(&self, index: usize) -> Result<Stored> {
+        let (bytes, name) = self.bytes(index)?;
+        let form = Form::File { bytes, background: self.background };
+        Ok(Stored { form, label: self.label(index), name })
+    }
+
+    fn info(&self, index: usize) -> Result<Info> {
+        let (bytes, name) = self.bytes(index)?;
+        info(&bytes, &name, self.background)
+    }
+
+    fn stamp(&self, index: usize) -> Stamp {
+        Stamp { name: self.name(index), bytes: self.entries[index].image.size }
+    }
+
+    fn label(&self, index: usize) -> i32 {
+        self.entries[index].label
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn requests(&self) -> usize {
+        object::requests(&self.path)
+    }
+
+    fn describe(&self) -> String {
+        let (path, len) = (self.path.display(), self.len());
+        let archives = match self.shards.len() {
+            1 => "a tar archive".to_owned(),
+            n => format!("{n} tar archives"),
+        };
+        format!(
+            "{path}: {len} images in {archives}, {}",
+            crate::data::source::classes(&self.classes)
+        )
+    }
+
+    fn files(&self) -> Vec<&Path> {
+        self.shards.iter().map(|shard| shard.path.as_path()).collect()
+    }
+}
+
+/// As a folder lists them: files right inside before those of its folders, then part by part.
+fn in_folder_order(a: &str, b: &str) -> std::cmp::Ordering {
+    let is_deep = |name: &str| name.contains('/');
+    is_deep(a).cmp(&is_deep(b)).then_with(|| Path::new(a).cmp(Path::new(b)))
+}
+
+/// Labels as written, or the folders the images lie in.
+fn label(found: Vec<(u32, Member, Option<String>)>) -> (Vec<Entry>, Vec<String>) {
+    let written = found.iter().any(|(_, _, label)| label.is_some());
+    let (labels, classes) = if written {
+        let mut labels = Labels::default();
+        found.iter().for_each(|(_, _, label)| labels.push(label.as_deref()));
+        labels.finish()
+    } else {
+        let names: Vec<&str> = found.iter().map(|(_, image, _)| image.name.as_str()).collect();
+        folders(&names)
+    };
+    let entry = |((shard, image, _), label)| Entry { shard, label, image };
+    (found.into_iter().zip(labels).map(entry).collect(), classes)
+}
+
+/// The first folder in which the names differ as class; none for a file beside such folders.
+fn folders(names: &[&str]) -> (Vec<i32>, Vec<String>) {
+    let common = common_folder(names);
+    let folder = |name: &&str| name[common..].split_once('/').map(|(folder, _)| folder.to_owned());
+    let of: Vec<Option<String>> = names.iter().map(folder).collect();
+    let mut classes: BTreeMap<&str, i32> = of.iter().flatten().map(|f| (f.as_str(), 0)).collect();
+    classes.values_mut().enumerate().for_each(|(number, class)| *class = number as i32);
+    let label = |folder: &Option<String>| folder.as_ref().map_or(-1, |f| classes[f.as_str()]);
+    (of.iter().map(label).collect(), classes.keys().map(ToString::to_string).collect())
+}
+
+/// Bytes of the folders that all names begin with.
+fn common_folder(names: &[&str]) -> usize {
+    let mut common =
+        names.first().map_or("", |name| &name[..name.rfind('/').map_or(0, |at| at + 1)]);
+    for name in names {
+        while !name.starts_with(common) {
+            let shorter = common.trim_end_matches('/').rfind('/').map_or(0, |at| at + 1);
+            common = &common[..shorter];
+        }
+    }
+    common.len()
+}
+
+#[cfg(test)]
+pub(in crate::data) mod tests;

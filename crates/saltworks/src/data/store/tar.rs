@@ -1,0 +1,252 @@
+//! The members of a tar archive: POSIX ustar, pax and GNU headers, read without unpacking.
+//!
+//! A member is a block of 512 bytes (name, size, kind, checksum), then its bytes, padded to blocks;
+//! two blocks of zeros end the archive (POSIX.1-2017, pax, "ustar Interchange Format").
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::{Error, Result};
+
+const BLOCK: usize = 512;
+
+/// Most bytes of a long name or of a member's pax records; Linux has paths of 4 KiB.
+const MOST_EXTRA_BYTES: u64 = 1 << 20;
+
+/// A plain file in an archive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::data) struct Member {
+    /// Its path in the archive.
+    pub(in crate::data) name: String,
+    /// Where its bytes begin.
+    pub(in crate::data) offset: u64,
+    /// How many there are.
+    pub(in crate::data) size: u64,
+}
+
+/// Something that can be read at any place.
+pub(in crate::data) trait ReadAt {
+    /// Fills `buffer` with the bytes from `offset` on.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()>;
+}
+
+/// Walks the headers of an archive of `len` bytes.
+pub(in crate::data) struct Members<'a, R> {
+    file: &'a R,
+    path: &'a Path,
+    len: u64,
+    /// Of the next header.
+    at: u64,
+}
+
+/// What pax and GNU headers say of the member that follows.
+#[derive(Default)]
+struct Extra {
+    name: Option<String>,
+    size: Option<u64>,
+}
+
+impl<'a, R: ReadAt> Members<'a, R> {
+    /// Of the archive in `file`; `path` is for messages.
+    pub(in crate::data) fn new(file: &'a R, path: &'a Path, len: u64) -> Self {
+        Self { file, path, len, at: 0 }
+    }
+
+    /// The next plain file; none after the end marker.
+    pub(in crate::data) fn next_file(&mut self) -> Result<Option<Member>> {
+        let mut extra = Extra::default();
+        loop {
+            let header = self.header()?;
+            if header.iter().all(|&byte| byte == 0) {
+                // One block of zeros is the end, too, as for GNU tar.
+                return Ok(None);
+            }
+            let mut size = self.parse_header(&header)?;
+            let kind = header[156];
+            if !matches!(kind, b'x' | b'g' | b'L' | b'K') {
+                size = extra.size.unwrap_or(size);
+            }
+            // Links, devices and folders have no bytes, whatever their size says.
+            let size = if matches!(kind, b'1'..=b'6') { 0 } else { size };
+            let offset = self.at;
+            self.skip(size)?;
+            match kind {
+                b'x' => self.pax(offset, size, &mut extra)?,
+                b'L' => extra.name = Some(text(&self.extra(offset, size)?)),
+                b'S' => return Err(self.fail(offset, "holds a sparse file. Pack without --sparse")),
+                0 | b'0' | b'7' => {
+                    let name = extra.name.take().unwrap_or_else(|| name_of(&header));
+                    let old_folder = name.ends_with('/');
+                    if !old_folder {
+                        return Ok(Some(Member { name, offset, size }));
+                    }
+                    extra = Extra::default();
+                }
+                b'g' | b'K' => {}
+                _ => extra = Extra::default(),
+            }
+        }
+    }
+
+    fn header(&mut self) -> Result<[u8; BLOCK]> {
+        let mut header = [0; BLOCK];
+        if self.len - self.at < BLOCK as u64 {
+            let problem = match self.at {
+                0 => "is shorter than a tar header. Set data.path to a tar archive",
+                _ => "is cut off: the archive's end marker is missing. Fetch or pack it again",
+            };
+            return Err(self.fail(self.at, problem));
+        }
+        let read = self.file.read_at(&mut header, self.at);
+        read.map_err(|error| Error::read(self.path, error))?;
+        self.at += BLOCK as u64;
+        Ok(header)
+    }
+
+    /// The size that a header states, if its checksum is right.
+    fn parse_header(&self, header: &[u8; BLOCK]) -> Result<u64> {
+        let at = self.at - BLOCK as u64;
+        let stated = number(&header[148..156]);
+        if stated != Some(checksum(header)) {
+            let problem = match compression(header) {
+                Some(kind) if at == 0 => {
+                    return Err(self.fail(at, &format!(
+                        "is compressed by {kind}, expected a plain tar: members of a compressed one \
+                         cannot be read one by one. Unpack it, e.g. with `{kind} -d`"
+                    )));
+                }
+                _ if at == 0 => "is no tar archive: its first header has a wrong checksum",
+                _ => "has a damaged header (wrong checksum). Fetch or pack it again",
+            };
+            return Err(self.fail(at, problem));
+        }
+        number(&header[124..136])
+            .ok_or_else(|| self.fail(at, "has a header without a size. Pack it again"))
+    }
+
+    /// Goes past a member's bytes and their padding.
+    fn skip(&mut self, size: u64) -> Result<()> {
+        let padded = size.checked_next_multiple_of(BLOCK as u64);
+        let end = padded.and_then(|padded| self.at.checked_add(padded));
+        match end.filter(|&end| end <= self.len) {
+            Some(end) => self.at = end,
+            None => {
+                let left = self.len - self.at;
+                let problem = format!(
+                    "is cut off: a member of {size} bytes begins there and {left} are left. Fetch it \
+                     again"
+                );
+                return Err(self.fail(self.at, &problem));
+            }
+        }
+        Ok(())
+    }
+
+    fn extra(&self, offset: u64, size: u64) -> Result<Vec<u8>> {
+        if size > MOST_EXTRA_BYTES {
+            let problem = format!("has a long name of {size} bytes, expected {MOST_EXTRA_BYTES}");
+            return Err(self.fail(offset, &problem));
+        }
+        let mut bytes = vec![0; size as usize];
+        let read = self.file.read_at(&mut bytes, offset);
+        read.map_err(|error| Error::read(self.path, error))?;
+        Ok(bytes)
+    }
+
+    /// Records "LENGTH KEY=VALUE\n", where LENGTH counts all of it.
+    fn pax(&self, offset: u64, size: u64, extra: &mut Extra) -> Result<()> {
+        let bytes = self.extra(offset, size)?;
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            let record = pax_record(rest)
+                .ok_or_else(|| self.fail(offset, "has damaged pax records. Pack it again"))?;
+            match record.key {
+                b"path" => extra.name = Some(text(record.value)),
+                b"size" => {
+                    let size = std::str::from_utf8(record.value).ok().and_then(|v| v.parse().ok());
+                    let fail = || self.fail(offset, "has a pax size that is no number");
+                    extra.size = Some(size.ok_or_else(fail)?);
+                }
+                b"GNU.sparse.major" | b"GNU.sparse.map" => {
+                    return Err(self.fail(offset, "holds a sparse file. Pack without --sparse"));
+                }
+                _ => {}
+            }
+            rest = &rest[record.length..];
+        }
+        Ok(())
+    }
+
+    fn fail(&self, at: u64, problem: &str) -> Error {
+        Error::file(self.path, format!("at byte {at}: {problem}"))
+    }
+}
+
+struct Record<'a> {
+    key: &'a [u8],
+    value: &'a [u8],
+    length: usize,
+}
+
+fn pax_record(bytes: &[u8]) -> Option<Record<'_>> {
+    let space = bytes.iter().take(20).position(|&byte| byte == b' ')?;
+    let length: usize = std::str::from_utf8(&bytes[..space]).ok()?.parse().ok()?;
+    let record = bytes.get(space + 1..length)?.strip_suffix(b"\n")?;
+    let equals = record.iter().position(|&byte| byte == b'=')?;
+    Some(Record { key: &record[..equals], value: &record[equals + 1..], length })
+}
+
+/// A number in octal digits, or in base 256 if the first bit is set (GNU).
+fn number(field: &[u8]) -> Option<u64> {
+    if field[0] & 0x80 != 0 {
+        let start = u64::from(field[0] & 0x7F);
+        let step =
+            |value: u64, &byte: &u8| (value >> 56 == 0).then_some(value << 8 | u64::from(byte));
+        return field[1..].iter().try_fold(start, step);
+    }
+    let digits = field.split(|&byte| byte == 0).next()?.trim_ascii();
+    if digits.is_empty() {
+        return Some(0);
+    }
+    let digits = digits.iter().map(|&byte| matches!(byte, b'0'..=b'7').then(|| byte - b'0'));
+    digits
+        .into_iter()
+        .try_fold(0_u64, |value, digit| value.checked_mul(8)?.checked_add(u64::from(digit?)))
+}
+
+/// The sum of a header's bytes, its checksum field taken as spaces.
+fn checksum(header: &[u8; BLOCK]) -> u64 {
+    let sum = |bytes: &[u8]| bytes.iter().map(|&byte| u64::from(byte)).sum::<u64>();
+    sum(&header[..148]) + 8 * u64::from(b' ') + sum(&header[156..])
+}
+
+/// The name of a header, behind ustar's prefix. GNU headers ("ustar  ") have other things there.
+fn name_of(header: &[u8; BLOCK]) -> String {
+    let (name, prefix) = (text(&header[..100]), text(&header[345..500]));
+    if &header[257..263] == b"ustar\0" && !prefix.is_empty() {
+        format!("{prefix}/{name}")
+    } else {
+        name
+    }
+}
+
+/// Up to the first zero; what is not UTF-8 is replaced.
+fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+/// The program that packed a file, by its first bytes.
+fn compression(start: &[u8]) -> Option<&'static str> {
+    let kinds: [(&[u8], _); 4] = [
+        (&[0x1F, 0x8B], "gzip"),
+        (b"BZh", "bzip2"),
+        (&[0xFD, b'7', b'z', b'X', b'Z'], "xz"),
+        (&[0x28, 0xB5, 0x2F, 0xFD], "zstd"),
+    ];
+    kinds.into_iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, kind)| kind)
+}
+
+#[cfg(test)]
+pub(in crate::data) mod tests;
