@@ -5,10 +5,10 @@ use crate::errors::of_kind;
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyMapping};
-use saltworks::cli::{self, Asked, Failure};
+use saltworks::failure::Failure;
 use saltworks::recipe::{self, Recipe};
-use saltworks::report::StepReport;
-use saltworks::train::Stop;
+use saltworks::run::{self, Asked};
+use saltworks::train::{StepReport, Stop};
 use std::error::Error;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -142,7 +142,7 @@ fn our_words(text: &str) -> String {
 
 /// The run, on the engine's threads.
 fn run(recipe: &Recipe, place: &Asked, stop: &Stop, told: Option<Sender<Told>>) -> PyResult<()> {
-    let done = cli::pretrain(recipe, place, stop, &mut |stage, report| match &told {
+    let done = run::pretrain(recipe, place, stop, &mut |stage, report| match &told {
         Some(told) if !goes_on(told, stage, report) => ControlFlow::Break(()),
         _ => ControlFlow::Continue(()),
     });

@@ -1,10 +1,13 @@
 //! `saltworks bench`: times steps on synthetic images.
 
-use super::{Failure, asked, bench_data, ran, setup, use_threads};
+use super::bench_data;
+use crate::console::result;
+use crate::failure::{Failure, asked, ran, use_threads};
 use crate::method::{Method, Salt};
 use crate::model::{Encoder, StepKey, VitSpec};
 use crate::recipe::{self, Recipe, Stage};
-use crate::report::{peak_memory_bytes, result};
+use crate::run::setup;
+use crate::run_files::peak_memory_bytes;
 use crate::train::Optimizer;
 use engine::cpu::fma_peak_gflops;
 use engine::ops::Images;

@@ -1,9 +1,11 @@
 //! `saltworks bench data`: how fast images come, and where their time goes.
 
-use super::{Failure, asked, loading, setup};
+use crate::console::result;
 use crate::data::{self, Loader, LoaderOptions, Source};
+use crate::failure::{Failure, asked, loading};
 use crate::recipe::{self, Recipe};
-use crate::report::{peak_memory_bytes, resident_memory_bytes, result};
+use crate::run::setup;
+use crate::run_files::{peak_memory_bytes, resident_memory_bytes};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -2,11 +2,12 @@
 
 mod files;
 
-use super::probe::{Gathered, Given, Subject, features, tell_unreadable};
-use super::{Failure, asked, expect_parent, ran, setup, use_threads};
+use crate::console::{Count, note, result};
 use crate::data::{Source, Unreadable};
 use crate::eval;
-use crate::report::{Count, note, result};
+use crate::failure::{Failure, asked, expect_parent, ran, use_threads};
+use crate::judge::{Gathered, Given, Subject, features, tell_unreadable};
+use crate::run::setup;
 use crate::train::Stop;
 use files::{Embeddings, Form, Pooled};
 use std::path::PathBuf;

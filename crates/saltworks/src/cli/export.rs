@@ -1,12 +1,14 @@
 //! `saltworks export`: weights as others read them.
 
-use super::pretrain::{ENCODER, MODEL, RECIPE, TEACHER_SHA256};
-use super::{Failure, asked, ran};
+use crate::console::{note, result};
+use crate::failure::{Failure, asked, ran};
 use crate::files::{sha256, write_whole};
+use crate::judge::stage;
 use crate::method::Salt;
 use crate::model::VitSpec;
 use crate::recipe::{self, Normalize, Recipe};
-use crate::report::{note, result};
+use crate::run::TEACHER_SHA256;
+use crate::run_files::names::{ENCODER, MODEL, RECIPE};
 use crate::weights::{
     self, Dtype, Hint, MODEL_KEY, Model, Named, PREPROCESSOR, Sizes, TEACHER_KEY, dialect, onnx,
     pixel_metadata, processor,
@@ -223,27 +225,6 @@ fn tell_unfinished(
     if let Some(later) = recipe.stage.last().filter(|last| by_default && last.name != *name) {
         note(&format!("this is stage {name}: stage {} is not trained yet", later.name));
     }
-}
-
-/// The number of the stage asked for, or of the last that has weights.
-pub(super) fn stage(run: &Path, recipe: &Recipe, name: Option<&str>) -> Result<usize, Failure> {
-    let has_weights = |place: &usize| run.join(&recipe.stage[*place].name).join(MODEL).exists();
-    let trained: Vec<usize> = (0..recipe.stage.len()).filter(has_weights).collect();
-    let found = match name {
-        None => trained.last(),
-        Some(name) => trained.iter().find(|&&place| recipe.stage[place].name == name),
-    };
-    found.copied().ok_or_else(|| {
-        let names: Vec<_> =
-            trained.iter().map(|&place| recipe.stage[place].name.as_str()).collect();
-        let wanted = name.map_or("trained stage".to_owned(), |name| format!("stage {name}"));
-        let found = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        let advice = match names.is_empty() {
-            true => ". A stage's weights are written when it ends, or is stopped by Ctrl-C",
-            false => "",
-        };
-        asked(format!("{} holds no {wanted}; trained: {found}{advice}", run.display()))
-    })
 }
 
 /// The encoder and its sizes, compared with what the model has unless it is asked for in part.

@@ -1,10 +1,12 @@
 //! `saltworks inspect`: what a set of images, or a file of weights, holds.
 
-use super::pretrain::{MODEL, RECIPE};
-use super::{Failure, asked, export, ran, setup};
+use crate::console::{Count, printable, result};
 use crate::data::{self, Look, Source, Survey};
+use crate::failure::{Failure, asked, ran};
+use crate::judge::stage;
 use crate::recipe;
-use crate::report::{Count, printable, result};
+use crate::run::setup;
+use crate::run_files::names::{MODEL, RECIPE};
 use crate::weights::{Listed, Listing, Model, is_weights};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -128,7 +130,7 @@ fn to_json(source: &dyn Source, survey: &Survey) -> Value {
 fn weights_of(path: &Path) -> Result<Option<PathBuf>, Failure> {
     if path.join(RECIPE).is_file() {
         let recipe = recipe::load_trained(&path.join(RECIPE), &[]).map_err(asked)?;
-        let place = export::stage(path, &recipe, None)?;
+        let place = stage(path, &recipe, None)?;
         return Ok(Some(path.join(&recipe.stage[place].name).join(MODEL)));
     }
     let is_onnx = path.extension().is_some_and(|extension| extension == "onnx") && path.is_file();

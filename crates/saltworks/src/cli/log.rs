@@ -1,9 +1,11 @@
 //! `saltworks log`: runs in the forms that other programs read.
 
-use super::pretrain::{TENSORBOARD, WANDB};
 use super::report::expect_run;
-use super::{Failure, asked, ran};
-use crate::report::{Begin, RunReader, TensorBoard, Wandb, result};
+use crate::console::result;
+use crate::failure::{Failure, asked, ran};
+use crate::loggers::{Begin, TensorBoard, Wandb};
+use crate::report::RunReader;
+use crate::run_files::names::{TENSORBOARD, WANDB};
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,13 +1,14 @@
 //! `saltworks plan`: what a recipe will cost, before it runs.
 
-use super::pretrain::online::{MOST_PROBES, Online};
-use super::pretrain::plan::{COUNTED, PAPER, Planned, as_file, parts, plan};
-use super::setup::{self, Images};
-use super::{Failure, asked, loading, ran, use_threads};
+use crate::console::{note, result, seconds_text, time_text};
+use crate::failure::{Failure, asked, loading, ran, use_threads};
 use crate::method::{Method, Salt, embed};
 use crate::model::Encoder;
 use crate::recipe::{self, MethodName, Recipe};
-use crate::report::{note, peak_memory_bytes, result, seconds_text, time_text};
+use crate::run::online::{MOST_PROBES, Online};
+use crate::run::plan::{COUNTED, PAPER, Planned, as_file, parts, plan};
+use crate::run::setup::{self, Images};
+use crate::run_files::peak_memory_bytes;
 use crate::train::{self, Event, Optimizer, Stop};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;

@@ -1,224 +1,545 @@
-//! Frozen features of the training and held-out images, and what probes make of them: for a run's own
-//! table, and for `saltworks probe`.
+//! `saltworks probe`: how good an encoder's frozen features are.
 
+use crate::failure::{Failure, asked, expect_parent, ran, use_threads};
+use crate::run::setup::{self, Shared};
 mod results;
-mod subject;
-mod tokens;
-mod verb;
 
-pub(super) use subject::{Given, Subject};
-pub(super) use verb::{Arguments, run};
-
-use super::setup::{self, Images};
-use super::{Failure, asked, loading, ran};
-use crate::data::{Loader, Source, Unreadable};
-use crate::eval::{self, Features, KnnOptions, LinearOptions, knn, linear};
-use crate::method::embed;
-use crate::model::Encoder;
-use crate::recipe::{Data, Recipe};
-use crate::report::{Count, ProbeRow, Waiting, note};
+use crate::console::{Count, Waiting, note};
+use crate::data::{self, Holdout, Mixed, Part, Source, Unreadable};
+use crate::eval::{
+    self, AttentiveForm, AttentiveOptions, Features, FewShotOptions, KnnOptions, LinearOptions,
+    Tokens as _, Vote,
+};
+use crate::judge::{FrozenTokens, Given, Subject, features, tell_unreadable};
+use crate::recipe::Data;
 use crate::train::Stop;
-use engine::Tape;
-use engine::ops::{Images as ImageBatch, PatchOrder, patchify};
-use std::collections::BTreeSet;
+use results::{Found, Results, Spread};
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// One batch's features of one kind: [B, D].
-pub(super) type Made = (Vec<f32>, usize);
-
-/// Values of an image whose pixels are probed, at most: 32 x 32 in colour, 55 x 55 in grey. A linear
-/// probe of the 150,528 values of 224 x 224 takes longer than many a training.
-const MOST_PIXEL_VALUES: usize = 3072;
-
-/// What turns images into features.
-pub(super) enum Extractor {
-    /// The normalised pixels themselves, of images shrunk to [`MOST_PIXEL_VALUES`].
-    Pixels,
-    /// An encoder's class token and mean patch token.
-    Encoder(Encoder),
+/// Options of `probe`.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    given: Given,
+    /// Images to test on, whose classes have the names of --data's; else some of --data are held out.
+    #[arg(long, value_name = "PATH")]
+    test: Option<PathBuf>,
+    /// How many images are held out (default: as the run; of --data a fifth).
+    #[arg(long, value_name = "N", conflicts_with = "test")]
+    holdout: Option<usize>,
+    /// Which probes, one or more with commas between.
+    #[arg(long, value_delimiter = ',', default_value = "knn,linear")]
+    kind: Vec<Kind>,
+    /// What kNN, linear and few-shot probes read (default: both).
+    #[arg(long, value_delimiter = ',')]
+    features: Vec<Pooling>,
+    /// kNN: neighbours that vote (default: as the run's probes, else 20).
+    #[arg(long)]
+    k: Option<usize>,
+    /// kNN: T in a vote's weight (default: as the run's probes, else 0.07).
+    #[arg(long)]
+    temperature: Option<f64>,
+    /// kNN: what is near, and what its vote weighs.
+    #[arg(long, default_value = "cosine")]
+    vote: GivenVote,
+    /// Attentive: its network.
+    #[arg(long, default_value = "vjepa1")]
+    form: Form,
+    /// Attentive: passes over the training images (default: 20).
+    #[arg(long)]
+    epochs: Option<usize>,
+    /// Attentive: images of a step (default: 64; of fewer than 3,840 images a sixtieth, 8 or more).
+    #[arg(long)]
+    batch: Option<usize>,
+    /// Attentive: learning rates of the grid (default: 1e-2,3e-3,1e-3,3e-4).
+    #[arg(long, value_delimiter = ',')]
+    lr: Vec<f64>,
+    /// Attentive: weight decays of the grid (default: 0.4,0.01).
+    #[arg(long, value_delimiter = ',')]
+    weight_decay: Vec<f64>,
+    /// Attentive: MiB that the tokens of all images may take; larger sets are encoded again each epoch.
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    token_memory: u64,
+    /// Few-shot: images of each class (default: those of 1,2,5,10 that every class has).
+    #[arg(long, value_delimiter = ',')]
+    shots: Vec<usize>,
+    /// Few-shot: choices of images for each (default: 5).
+    #[arg(long)]
+    draws: Option<usize>,
+    /// Keys the few-shot choices, and the attentive probe's first weights and order.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Print precision, recall and images of each class.
+    #[arg(long)]
+    per_class: bool,
+    /// Print how many images of each class were given each class.
+    #[arg(long)]
+    confusion: bool,
+    /// Write everything as JSON to a file, or to stdout by `-`: intervals, classes, confusion, grid.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
-/// Probes one kind of features; none if there is nothing labelled to probe on, or if `stop` was asked
-/// for on the way. Images that cannot be read are added to `unreadable`.
-pub(super) fn probe(
-    name: &str,
-    recipe: &Recipe,
-    images: &Images,
-    extractor: &Extractor,
-    stop: &Stop,
-    unreadable: &mut Vec<Unreadable>,
-) -> Result<Option<ProbeRow>, Failure> {
-    let Some(held_out) = &images.held_out else { return Ok(None) };
-    let mut count = Count::new(images.to_probe.len() + held_out.len());
-    let mut of = |source| features(recipe, source, extractor, stop, (&mut *unreadable, &mut count));
-    let [train, test] = [&images.to_probe, held_out].map(&mut of);
-    count.finish();
-    let (Some(train), Some(test)) = (train?, test?) else { return Ok(None) };
-    match fit(name, recipe, &train.of_readable(), &test.of_readable(), stop) {
-        Ok(row) => Ok(Some(row)),
-        Err(eval::Error::Stopped) => Ok(None),
-        Err(error) => Err(ran(error)),
+const EXAMPLES: &str = "Examples:
+  saltworks probe runs/first                                   the last stage, on the run's held-out images
+  saltworks probe runs/first --stage teacher --kind attentive --per-class
+  saltworks probe vit.safetensors --data train --test val --normalize imagenet --json scores.json
+  saltworks probe runs/first --data photos --kind knn,fewshot --shots 1,5
+
+Each class of --data needs labelled images. An attentive probe trains one network for each learning rate
+and weight decay; the best on a fifth of the training images is reported. The papers' grid is
+--form vjepa2 --lr 5e-3,3e-3,1e-3,3e-4,1e-4 --weight-decay 0.8,0.4,0.1,0.01 --batch 256.
+Intervals are Wilson's, 95 %.";
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Kind {
+    /// Votes of the nearest training images.
+    Knn,
+    /// Logistic regression.
+    Linear,
+    /// A small network that reads all tokens.
+    Attentive,
+    /// Logistic regression on a few images of each class.
+    Fewshot,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Pooling {
+    /// The mean of the patch tokens.
+    Mean,
+    /// The class token.
+    Cls,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum GivenVote {
+    /// exp(cosine similarity / T), as DINO.
+    Cosine,
+    /// 1 / (distance + T), as stable-pretraining's OnlineKNN.
+    Euclidean,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Form {
+    /// A learned query, cross-attention, linear.
+    Vjepa1,
+    /// Three self-attention blocks before it, as SALT and V-JEPA 2.
+    Vjepa2,
+}
+
+/// Images to fit on and images to test on, all labelled.
+struct Sets {
+    train: Arc<dyn Source>,
+    test: Arc<dyn Source>,
+}
+
+/// Runs the command.
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    use_threads(arguments.given.threads)?;
+    let stop = Stop::listen().map_err(ran)?;
+    let subject = arguments.given.open()?;
+    arguments.check(&subject)?;
+    let sets = arguments.sets(&subject)?;
+    arguments.check_sets(&sets)?;
+    note(&format!("training: {}; testing: {}", described(&sets.train), described(&sets.test)));
+    let mut judge = Judge { arguments, subject, sets, stop, unreadable: Vec::new() };
+    let results = judge.results().map_err(|failure| match failure {
+        // `eval` does not know which signal it was.
+        Failure::Interrupted { text, .. } => {
+            Failure::Interrupted { signal: judge.stop.signal().unwrap_or(0), text }
+        }
+        other => other,
+    })?;
+    let images = judge.sets.train.len() + judge.sets.test.len();
+    tell_unreadable(&judge.unreadable, images, "they are left out");
+    results.show(arguments.json.as_deref(), arguments.per_class, arguments.confusion)
+}
+
+impl Arguments {
+    /// Refuses settings before hours go into features.
+    fn check(&self, subject: &Subject) -> Result<(), Failure> {
+        self.knn(subject).check().map_err(asked)?;
+        self.attentive().check().map_err(asked)?;
+        match self.json.as_deref().filter(|path| *path != Path::new("-")) {
+            Some(path) => expect_parent(path),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses images that no probe could tell anything of.
+    fn check_sets(&self, sets: &Sets) -> Result<(), Failure> {
+        let labels = |source: &Arc<dyn Source>| -> Vec<u32> {
+            (0..source.len()).map(|i| source.label(i) as u32).collect()
+        };
+        let (train, test) = (labels(&sets.train), labels(&sets.test));
+        let known: BTreeSet<u32> = train.iter().copied().collect();
+        if known.len() < 2 {
+            return Err(asked(format!(
+                "{}: all images have one class, expected two or more to tell apart",
+                sets.train.describe()
+            )));
+        }
+        if self.kind.contains(&Kind::Fewshot) {
+            let name = |class: u32| sets.train.classes()[class as usize].as_str();
+            let checked = self.few_shot(&train).check(&train);
+            checked.map_err(|error| match error {
+                eval::Error::Shots { shots, most, class } => asked(format!(
+                    "--shots is {shots}, expected 1 to {most}, as many training images as class {} has. \
+                     Lower --shots, or give the class more images",
+                    name(class)
+                )),
+                other => asked(other),
+            })?;
+        }
+        let strange: Vec<u32> =
+            test.iter().copied().filter(|label| !known.contains(label)).collect();
+        let names: BTreeSet<&str> =
+            strange.iter().map(|&class| sets.test.classes()[class as usize].as_str()).collect();
+        let names: Vec<&str> = names.into_iter().take(5).collect();
+        let (some, names) = (strange.len(), names.join(", "));
+        if some == test.len() {
+            return Err(asked(format!(
+                "no class of the test images ({names}, ...) is one of the training images' ({}, ...). \
+                 Give --data and --test folders of the same names",
+                sets.train.classes().first().map_or("", String::as_str)
+            )));
+        }
+        if some > 0 {
+            note(&format!(
+                "{some} of {} test images are of classes without a training image ({names}): all \
+                 probes get them wrong",
+                test.len()
+            ));
+        }
+        Ok(())
+    }
+
+    /// The images: `--test`'s, or some of `--data`'s or of the run's held out.
+    fn sets(&self, subject: &Subject) -> Result<Sets, Failure> {
+        let mut recipe = subject.recipe.clone();
+        let data = &mut recipe.data;
+        let background = data.background;
+        if let Some(path) = &self.test {
+            self.refuse_same(data, path)?;
+            let test = data::open(path, background).map_err(asked)?;
+            let train = setup::open_all(data)?;
+            let both = [(&train, "--data"), (&test, "--test")];
+            if let Some(Shared { file, .. }) = setup::shared_file(&both) {
+                return Err(asked(format!(
+                    "{}: is among both the training and the --test images. Take it out of one of them, \
+                     or leave --test out to hold some out",
+                    file.display()
+                )));
+            }
+            let classes = data::unite([&train, &test]);
+            let renumber = |source: Arc<dyn Source>| {
+                let mixed = Mixed::new(vec![(source, 1.0)], classes.clone()).map_err(asked)?;
+                labelled(Arc::new(mixed))
+            };
+            return Ok(Sets { train: renumber(train)?, test: renumber(test)? });
+        }
+        let of_run = subject.of_run && self.given.data.is_none();
+        if !of_run && self.given.data.is_none() {
+            return Err(asked("which images? Add --data PATH, images of two classes or more"));
+        }
+        let all = labelled(setup::open_all(data)?)?;
+        if let Some(count) = self.holdout.filter(|count| count + 2 > all.len()) {
+            let most = all.len().saturating_sub(2);
+            return Err(asked(format!(
+                "--holdout is {count}, expected 1 to {most}: two of the images are left to learn from"
+            )));
+        }
+        if of_run {
+            data.holdout = self.holdout.or(data.holdout);
+            let images = setup::open(&recipe)?;
+            let none = || {
+                let (reason, advice) = match images.reason {
+                    Some(reason) => (reason, "Add --data PATH, images of two classes or more"),
+                    None => {
+                        ("data.holdout is 0".to_owned(), "Add --holdout N, or --data and --test")
+                    }
+                };
+                asked(format!("the run holds out nothing: {reason}. {advice}"))
+            };
+            let test = images.held_out.ok_or_else(none)?;
+            return Ok(Sets { train: images.to_probe, test });
+        }
+        let count = self.holdout.unwrap_or(all.len() / 5);
+        let builtin = data.path.as_ref().is_some_and(|path| path.starts_with("builtin:"));
+        let holdout = match builtin {
+            true => Holdout::Last { count },
+            false => Holdout::Share {
+                fraction: count as f64 / all.len() as f64,
+                seed: data.holdout_seed,
+            },
+        };
+        let (train, test) = data::hold_out(&all, holdout).map_err(asked)?;
+        Ok(Sets { train: Arc::new(train), test: Arc::new(test) })
+    }
+
+    /// Refuses test images that train.
+    fn refuse_same(&self, data: &Data, test: &Path) -> Result<(), Failure> {
+        let place = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let train = data.sources();
+        match train.iter().find(|given| place(Path::new(&given.path)) == place(test)) {
+            Some(given) => Err(asked(format!(
+                "{}: is both the training and the --test images. Leave --test out to hold some out",
+                given.path
+            ))),
+            None => Ok(()),
+        }
     }
 }
 
-/// Fits the probes to the features of each kind.
-fn fit(
-    name: &str,
-    recipe: &Recipe,
-    train: &[Features],
-    test: &[Features],
-    stop: &Stop,
-) -> eval::Result<ProbeRow> {
-    let (rows, dim) = (train[0].len(), train[0].dim);
-    let waiting = Waiting::new(format!("{name:>10}  fitting probes to {rows} rows of {dim}"));
-    let stopped = || {
-        waiting.tick();
-        stop.signal().is_some()
-    };
-    let options = KnnOptions { k: recipe.probe.k, temperature: recipe.probe.temperature };
-    let knn_of =
-        |kind: usize| knn(&train[kind], &test[kind], options, &stopped).map(|p| p.accuracy);
-    let linear_of = |kind: usize| {
-        linear(&train[kind], &test[kind], &LinearOptions::default(), &stopped)
-            .map(|l| l.prediction.accuracy)
-    };
-    let cls = (train.len() > 1).then_some(1);
-    let wanted = |kind: usize| recipe.probe.linear.then_some(kind);
-    Ok(ProbeRow {
-        name: name.to_owned(),
-        images: test[0].len(),
-        knn_mean: knn_of(0)?,
-        knn_cls: cls.map(knn_of).transpose()?,
-        linear_mean: wanted(0).map(linear_of).transpose()?,
-        linear_cls: cls.and_then(wanted).map(linear_of).transpose()?,
+/// What a set is, and how many classes its images have: two sets that are united know all of both.
+fn described(source: &Arc<dyn Source>) -> String {
+    let classes: BTreeSet<i32> = (0..source.len()).map(|i| source.label(i)).collect();
+    let what = source.describe();
+    let (known, classes) = (source.classes().len(), classes.len());
+    match what.strip_suffix(&format!("; {known} classes")) {
+        Some(what) => format!("{what}, of {classes} classes"),
+        None => what,
+    }
+}
+
+/// The labelled images of a source.
+fn labelled(source: Arc<dyn Source>) -> Result<Arc<dyn Source>, Failure> {
+    let with: Vec<usize> = (0..source.len()).filter(|&i| source.label(i) >= 0).collect();
+    let what = source.describe();
+    if with.is_empty() {
+        return Err(asked(format!(
+            "{what}: no image has a class, which probes need. Sort images into a folder for each class, or \
+             list them with labels"
+        )));
+    }
+    if with.len() == source.len() {
+        return Ok(source);
+    }
+    let without = source.len() - with.len();
+    note(&format!("{what}: {without} images without a class are left out"));
+    Ok(Arc::new(Part::new(source, with, "labelled")))
+}
+
+/// A kind of features of the training and the test images.
+struct Pooled {
+    name: &'static str,
+    train: Features,
+    test: Features,
+}
+
+/// The work itself.
+struct Judge<'a> {
+    arguments: &'a Arguments,
+    subject: Subject,
+    sets: Sets,
+    stop: Stop,
+    unreadable: Vec<Unreadable>,
+}
+
+impl Judge<'_> {
+    fn results(&mut self) -> Result<Results, Failure> {
+        let kinds = &self.arguments.kind;
+        let pooled = match kinds.iter().any(|kind| *kind != Kind::Attentive) {
+            true => self.features()?,
+            false => Vec::new(),
+        };
+        let waiting = Waiting::new("fitting probes".to_owned());
+        let asked = || {
+            waiting.tick();
+            self.stop.signal().is_some()
+        };
+        let (mut found, mut few_shot, mut spread) = (Vec::new(), Vec::new(), Vec::new());
+        for pooled in &pooled {
+            let name = pooled.name;
+            let ranks = (eval::rank_me(&pooled.train)?, eval::feature_std(&pooled.train)?);
+            spread.push(Spread { features: name, rank_me: ranks.0, feature_std: ranks.1 });
+            if kinds.contains(&Kind::Knn) {
+                found.push(self.knn(pooled, &asked)?);
+            }
+            if kinds.contains(&Kind::Linear) {
+                found.push(linear(pooled, &asked)?);
+            }
+            if kinds.contains(&Kind::Fewshot) {
+                let options = self.arguments.few_shot(&pooled.train.labels);
+                let few = eval::few_shot(&pooled.train, &pooled.test, &options, &asked)?;
+                few_shot.extend(few.into_iter().map(|few| (name, few)));
+            }
+        }
+        if kinds.contains(&Kind::Attentive) {
+            found.push(self.attentive()?);
+        }
+        Ok(Results {
+            weights: self.subject.path.clone(),
+            trained: self.subject.trained.clone(),
+            train: self.sets.train.describe(),
+            test: self.sets.test.describe(),
+            classes: self.sets.train.classes().to_vec(),
+            found,
+            few_shot,
+            spread,
+        })
+    }
+
+    /// Features of both sets, of the kinds that are asked for.
+    fn features(&mut self) -> Result<Vec<Pooled>, Failure> {
+        let Self { subject, sets, stop, unreadable, .. } = self;
+        let mut count = Count::new(sets.train.len() + sets.test.len());
+        let mut of = |source| {
+            let made = features(
+                &subject.recipe,
+                source,
+                &subject.extractor,
+                stop,
+                (&mut *unreadable, &mut count),
+            )?;
+            made.ok_or_else(|| Failure::from(eval::Error::Stopped))
+        };
+        let (train, test) = (of(&sets.train)?.of_readable(), of(&sets.test)?.of_readable());
+        count.finish();
+        let wanted = &self.arguments.features;
+        let names = [(Pooling::Mean, "mean"), (Pooling::Cls, "cls")];
+        let both = names.into_iter().zip(train.into_iter().zip(test));
+        let kept = both.filter(|((pooling, _), _)| wanted.is_empty() || wanted.contains(pooling));
+        let kept = kept.map(|((_, name), (train, test))| Pooled { name, train, test });
+        let kept: Vec<Pooled> = kept.collect();
+        match kept.is_empty() {
+            true => Err(asked("the encoder has no class token. Choose --features mean")),
+            false => Ok(kept),
+        }
+    }
+
+    fn knn(&self, pooled: &Pooled, stop: eval::Asked<'_>) -> Result<Found, Failure> {
+        let options = self.arguments.knn(&self.subject);
+        let (vote, word) = match self.arguments.vote {
+            GivenVote::Cosine => (Vote::Cosine, "cosine"),
+            GivenVote::Euclidean => (Vote::Euclidean, "euclidean"),
+        };
+        let scores = eval::knn_scores(&pooled.train, &pooled.test, (options, vote), stop)?;
+        let KnnOptions { k, temperature } = options;
+        Ok(Found {
+            kind: "kNN",
+            features: pooled.name,
+            note: format!("k {}, T {temperature}, {word}", k.min(pooled.train.len())),
+            detail: json!({"k": k.min(pooled.train.len()), "temperature": temperature, "vote": word}),
+            report: scores.report(&pooled.test.labels),
+        })
+    }
+
+    fn attentive(&mut self) -> Result<Found, Failure> {
+        let options = self.arguments.attentive();
+        let most = self.arguments.token_memory.saturating_mul(1 << 20);
+        let test_share = (most as f64 * self.sets.test.len() as f64
+            / (self.sets.test.len() + self.sets.train.len()) as f64)
+            as u64;
+        let (subject, stop) = (&self.subject, &self.stop);
+        let mut train = FrozenTokens::new(subject, &self.sets.train, most - test_share, stop)?;
+        let mut test = FrozenTokens::new(subject, &self.sets.test, test_share, stop)?;
+        let images = eval::images_read(&options, train.labels(), self.sets.test.len());
+        let mut count = Count::new(images);
+        let asked = || stop.signal().is_some();
+        let mut done = |images| count.add(images);
+        let probe = eval::attentive(&mut train, &mut test, &options, &mut done, &asked)?;
+        count.finish();
+        let chosen = &probe.trials[probe.best];
+        if let Some(words) = at_the_edge(&options.lrs, chosen.lr) {
+            note(&format!(
+                "attentive: the best learning rate, {}, is the {words} of the grid: --lr widens it",
+                chosen.lr
+            ));
+        }
+        let form = options.form;
+        let found = Found {
+            kind: "attentive",
+            features: "tokens",
+            note: format!(
+                "lr {}, weight decay {}; {} steps of {} on {} images",
+                chosen.lr, chosen.weight_decay, probe.steps, probe.batch, probe.fitted
+            ),
+            report: probe.scores.report(&probe.truth),
+            detail: json!({
+                "form": form, "heads": probe.heads, "parameters": probe.parameters,
+                "epochs": options.epochs, "batch": probe.batch, "steps": probe.steps,
+                "fitted_images": probe.fitted, "seed": options.seed,
+                "lr": chosen.lr, "weight_decay": chosen.weight_decay, "grid": probe.trials,
+            }),
+        };
+        self.unreadable.extend(train.unreadable.into_iter().chain(test.unreadable));
+        Ok(found)
+    }
+}
+
+/// Which end of a grid a value is, if it is one of three or more.
+fn at_the_edge(grid: &[f64], value: f64) -> Option<&'static str> {
+    let (least, most) = grid.iter().fold((f64::MAX, 0.0_f64), |(a, b), x| (a.min(*x), b.max(*x)));
+    match value {
+        _ if grid.len() < 3 => None,
+        value if value == most => Some("largest"),
+        value if value == least => Some("least"),
+        _ => None,
+    }
+}
+
+/// Share of its loss by which a linear probe lies above its minimum when that is told.
+const FAR: f64 = 0.01;
+
+fn linear(pooled: &Pooled, stop: eval::Asked<'_>) -> Result<Found, Failure> {
+    let options = LinearOptions::default();
+    let probe = eval::linear(&pooled.train, &pooled.test, &options, stop)?;
+    let edge = at_the_edge(&options.l2, probe.l2).filter(|_| probe.chosen);
+    Ok(Found {
+        kind: "linear",
+        features: pooled.name,
+        note: [
+            format!("l2 {}", probe.l2),
+            if probe.chosen { String::new() } else { ", 1 / images: too few to choose on".into() },
+            edge.map_or_else(String::new, |words| format!(", the {words} of the grid")),
+            match probe.gap > FAR {
+                true => format!("; its loss is up to {:.0} % above the minimum", 100.0 * probe.gap),
+                false => String::new(),
+            },
+        ]
+        .concat(),
+        detail: json!({"l2": probe.l2, "chosen": probe.chosen, "loss": probe.loss, "gap": probe.gap}),
+        report: probe.scores.report(&pooled.test.labels),
     })
 }
 
-/// Features of all images of a source; none if asked to stop.
-pub(super) fn features(
-    recipe: &Recipe,
-    source: &Arc<dyn Source>,
-    extractor: &Extractor,
-    stop: &Stop,
-    (unreadable, count): (&mut Vec<Unreadable>, &mut Count),
-) -> Result<Option<Gathered>, Failure> {
-    let size = match extractor {
-        Extractor::Pixels => {
-            recipe.data.size.min((MOST_PIXEL_VALUES / recipe.data.channels()).isqrt())
-        }
-        Extractor::Encoder(_) => recipe.data.size,
-    };
-    let loader = blank_loader(&recipe.data, size, source)?;
-    let mut make = |images: &ImageBatch| {
-        count.add(images.samples());
-        extract(images, extractor).map_err(ran)
-    };
-    let gathered = gather(loader, &mut make, stop)?;
-    if let Some(all) = gathered.as_ref().filter(|all| all.replaced.len() == source.len()) {
-        return Err(none_readable(source.as_ref(), &all.replaced));
-    }
-    unreadable.extend(gathered.iter().flat_map(|gathered| gathered.replaced.iter().cloned()));
-    Ok(gathered)
-}
-
-/// A loader of all images of a source in order, `size` pixels a side; those that cannot be read are black,
-/// to be left out.
-fn blank_loader(data: &Data, size: usize, source: &Arc<dyn Source>) -> Result<Loader, Failure> {
-    Loader::leaving_blank(source.clone(), setup::feature_options(data, size)).map_err(asked)
-}
-
-fn none_readable(source: &dyn Source, unreadable: &[Unreadable]) -> Failure {
-    let first = unreadable.first().map_or("", |image| image.problem.as_str());
-    asked(format!("{}: none of the images can be read. The first: {first}", source.describe()))
-}
-
-/// Images that cannot be read and are named where there are more.
-const MOST_NAMED: usize = 5;
-
-/// Tells how many of so many images cannot be read, what becomes of them, and which are the first.
-pub(super) fn tell_unreadable(unreadable: &[Unreadable], images: usize, fate: &str) {
-    // Training and test images, features and tokens are read apart: each image is told once.
-    let mut problems: Vec<&str> = unreadable.iter().map(|one| one.problem.as_str()).collect();
-    problems.sort_unstable();
-    problems.dedup();
-    let count = problems.len();
-    if count == 0 {
-        return;
-    }
-    note(&format!("{count} of {images} images cannot be read: {fate}"));
-    problems.iter().take(MOST_NAMED).for_each(|problem| note(&format!("  {problem}")));
-    if count > MOST_NAMED {
-        note(&format!(
-            "  and {} more; `saltworks inspect --decode` lists them",
-            count - MOST_NAMED
-        ));
-    }
-}
-
-/// Features of the images that a loader gave, once each and in order.
-pub(super) struct Gathered {
-    /// Mean tokens (or pixels) first, then class tokens where there are some.
-    pub(super) kinds: Vec<Features>,
-    /// Images that could not be read, by their rows, which mean nothing.
-    pub(super) replaced: Vec<Unreadable>,
-}
-
-impl Gathered {
-    /// The rows of images that could be read.
-    pub(super) fn of_readable(self) -> Vec<Features> {
-        if self.replaced.is_empty() {
-            return self.kinds;
-        }
-        let replaced: BTreeSet<usize> = self.replaced.iter().map(|image| image.index).collect();
-        let left = |features: &Features| {
-            let rows: Vec<_> = (0..features.len()).filter(|row| !replaced.contains(row)).collect();
-            features.select(&rows)
-        };
-        self.kinds.iter().map(left).collect()
-    }
-}
-
-/// Makes the features of all that a loader gives; none if asked to stop.
-pub(super) fn gather(
-    mut loader: Loader,
-    make: &mut dyn FnMut(&ImageBatch) -> Result<Vec<Made>, Failure>,
-    stop: &Stop,
-) -> Result<Option<Gathered>, Failure> {
-    let mut gathered = Gathered { kinds: Vec::new(), replaced: Vec::new() };
-    while let Some(loaded) = loader.next_batch().map_err(loading)? {
-        if stop.signal().is_some() {
-            return Ok(None);
-        }
-        let batch = loaded.batch;
-        gathered.replaced.extend(batch.unreadable);
-        for (kind, (rows, dim)) in make(&batch.images)?.into_iter().enumerate() {
-            if gathered.kinds.len() == kind {
-                gathered.kinds.push(Features { rows: Vec::new(), dim, labels: Vec::new() });
-            }
-            let features = &mut gathered.kinds[kind];
-            features.rows.extend(rows);
-            features.labels.extend(batch.labels.iter().map(|&label| label as u32));
+impl Arguments {
+    fn knn(&self, subject: &Subject) -> KnnOptions {
+        let default = &subject.recipe.probe;
+        KnnOptions {
+            k: self.k.unwrap_or(default.k),
+            temperature: self.temperature.unwrap_or(default.temperature),
         }
     }
-    Ok(Some(gathered))
-}
 
-/// An encoder's mean tokens, and class tokens where it has one.
-pub(super) fn embedded(encoder: &Encoder, images: &ImageBatch) -> engine::Result<Vec<Made>> {
-    let embedding = embed(encoder, images)?;
-    let kinds = std::iter::once(embedding.mean).chain(embedding.cls);
-    Ok(kinds.map(|rows| (rows.to_vec(), rows.dim(1))).collect())
-}
+    fn few_shot(&self, labels: &[u32]) -> FewShotOptions {
+        let default = FewShotOptions::default();
+        let mut sizes = BTreeMap::new();
+        labels.iter().for_each(|label| *sizes.entry(label).or_insert(0) += 1);
+        let least: usize = sizes.into_values().min().unwrap_or(0);
+        let usual = || default.shots.iter().copied().filter(|&shots| shots <= least).collect();
+        let shots = if self.shots.is_empty() { usual() } else { self.shots.clone() };
+        FewShotOptions { shots, draws: self.draws.unwrap_or(default.draws), seed: self.seed }
+    }
 
-fn extract(images: &ImageBatch, extractor: &Extractor) -> engine::Result<Vec<Made>> {
-    match extractor {
-        Extractor::Pixels => {
-            let [b, _, t, h, w] = images.shape();
-            let whole: Vec<u32> = (0..b as u32).collect();
-            let order = PatchOrder::ChannelsFirst;
-            let pixels = patchify(&Tape::inference(), images, [t, h, w], order, &whole)?;
-            Ok(vec![(pixels.to_vec(), pixels.dim(1))])
+    fn attentive(&self) -> AttentiveOptions {
+        let default = AttentiveOptions::default();
+        let or = |given: &Vec<f64>, default| if given.is_empty() { default } else { given.clone() };
+        AttentiveOptions {
+            form: match self.form {
+                Form::Vjepa1 => AttentiveForm::VJepa1,
+                Form::Vjepa2 => AttentiveForm::VJepa2,
+            },
+            epochs: self.epochs.unwrap_or(default.epochs),
+            batch: self.batch,
+            lrs: or(&self.lr, default.lrs),
+            weight_decays: or(&self.weight_decay, default.weight_decays),
+            seed: self.seed,
         }
-        Extractor::Encoder(encoder) => embedded(encoder, images),
     }
 }

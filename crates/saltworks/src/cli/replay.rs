@@ -1,15 +1,16 @@
 //! `saltworks replay`: a step that was not finite, made again and looked at value by value.
 
-use super::setup;
-use super::{Failure, asked, ran};
+use crate::console::result;
+use crate::failure::{Failure, asked, ran, use_threads};
 use crate::method::{Method, Salt};
 use crate::model::{Encoder, StepKey};
 use crate::recipe::{self, MethodName, Recipe};
-use crate::report::result;
+use crate::run::FailedStep;
+use crate::run::setup;
+use crate::run_files::names::{MODEL, RECIPE, STEP, STEP_IMAGES};
 use crate::weights;
 use engine::ops::Images;
 use engine::{Parameter, Pass, Tape, Tensor, Trouble};
-use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -20,36 +21,12 @@ pub(super) struct Arguments {
     folder: PathBuf,
 }
 
-/// The files of a failed step.
-pub(super) const IMAGES: &str = "images.safetensors";
-pub(super) const MODEL: &str = "model.safetensors";
-pub(super) const RECIPE: &str = "recipe.toml";
-pub(super) const STEP: &str = "step.json";
-
-/// What failed.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct FailedStep {
-    /// Number of the stage in its recipe, from 0.
-    pub(super) place: usize,
-    /// Steps made before.
-    pub(super) step: u64,
-    /// What was not finite.
-    pub(super) problem: String,
-    /// The teacher's file, for SALT.
-    pub(super) teacher: Option<PathBuf>,
-    /// Numbers of the batch's images in the training data.
-    pub(super) images: Vec<u64>,
-    /// Their files, or their places in them.
-    pub(super) names: Vec<String>,
-}
-
 /// Runs the command.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let folder = &arguments.folder;
     let failed = read_step(folder)?;
     let recipe = recipe::load(Some(&folder.join(RECIPE)), &[]).map_err(asked)?;
-    super::use_threads(recipe.threads)?;
+    use_threads(recipe.threads)?;
     let stage = recipe.stage.get(failed.place).ok_or_else(|| {
         let (found, path) = (failed.place, folder.join(STEP));
         asked(format!("{}: place is {found}, the recipe has fewer stages", path.display()))
@@ -95,7 +72,7 @@ fn method(folder: &Path, recipe: &Recipe, failed: &FailedStep) -> Result<Box<dyn
 
 /// The images of the step, [B, C, T, H, W] values of 0 to 255.
 fn images(folder: &Path, recipe: &Recipe, failed: &FailedStep) -> Result<Tensor, Failure> {
-    let path = folder.join(IMAGES);
+    let path = folder.join(STEP_IMAGES);
     let mut file = weights::load(&path).map_err(asked)?;
     let (size, channels) = (recipe.data.size, recipe.data.channels());
     let expected = [failed.images.len(), channels, 1, size, size];

@@ -1,8 +1,9 @@
 //! `saltworks report`: curves, probes and pictures of runs in one file.
 
-use super::pretrain::RECIPE;
-use super::{Failure, asked, expect_parent, ran};
-use crate::report::{RunReader, html, note, result};
+use crate::console::{note, result};
+use crate::failure::{Failure, asked, expect_parent, ran};
+use crate::report::{RunReader, html};
+use crate::run_files::names::{RECIPE, REPORT};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             return Err(asked(format!("{} {problem}", out.display())));
         }
         (Some(out), _) => out.clone(),
-        (None, [run]) => run.join("report.html"),
+        (None, [run]) => run.join(REPORT),
         (None, _) => return Err(asked("several runs need --out, e.g. --out comparison.html")),
     };
     // The run first: that the report has no folder is for one that is not there no news.

@@ -1,7 +1,8 @@
 //! `saltworks serve`: all runs under a folder, live in a browser.
 
-use super::{Failure, asked, ran};
-use crate::report::{LockOwner, note, result};
+use crate::console::{note, result};
+use crate::failure::{Failure, asked, ran};
+use crate::run_files::LockOwner;
 use crate::serve::{Access, Library, Links, Server};
 use std::env;
 use std::io;

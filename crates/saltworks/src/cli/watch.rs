@@ -1,7 +1,8 @@
 //! `saltworks watch`: a run's curves in a terminal.
 
-use super::{Failure, asked, ran};
-use crate::report::{Curve, Plot, RunData, RunReader, StageData, printable, seconds_text, styled};
+use crate::console::{Curve, Plot, printable, seconds_text, styled};
+use crate::failure::{Failure, asked, ran};
+use crate::report::{RunData, RunReader, StageData};
 use crate::train::Stop;
 use console::{Color, Style, Term};
 use std::io::Write as _;
@@ -175,7 +176,7 @@ fn losses(stage: &StageData) -> Plot<'_> {
 }
 
 fn accuracies(stage: &StageData) -> Plot<'_> {
-    type Get = fn(&crate::report::OnlineProbe) -> Option<f64>;
+    type Get = fn(&crate::run_files::OnlineProbe) -> Option<f64>;
     let kinds: [(&str, Color, Get); 4] = [
         ("kNN mean", Color::Blue, |probe| probe.knn_mean),
         ("kNN CLS", Color::Cyan, |probe| probe.knn_cls),

@@ -1,48 +1,10 @@
-//! What a run says: metrics.jsonl for machines, progress and tables for people.
+//! The report page: everything it shows of a run, and the page itself.
 
-mod count;
-mod environment;
 mod fit;
-mod follow;
 pub mod html;
-mod lock_owner;
-mod log;
-mod loggers;
-mod online;
-mod plan_file;
-mod plot;
-mod progress;
-mod protobuf;
 mod run_data;
-mod run_files;
-mod run_state;
 mod series;
-mod show;
-mod step;
-mod table;
-mod tensorboard;
-mod time;
-mod waiting;
-mod wandb;
 
-pub use count::Count;
-pub use environment::{Environment, peak_memory_bytes, resident_memory_bytes};
 pub use fit::{Fit, fit};
-pub use follow::{Follow, Line, StepLine, Told, What};
-pub use lock_owner::LockOwner;
-pub use log::MetricsLog;
-pub use loggers::run_settings;
-pub use online::{Alarm, Histogram, OnlineProbe, alarms};
-pub use plan_file::{PlanFile, PlannedStage};
-pub use plot::{Curve, Plot};
-pub use progress::Progress;
 pub use run_data::{RunData, RunReader, StageData};
-pub use run_state::{RunEnd, RunState, StageDone};
 pub use series::Series;
-pub use show::{note, printable, result, styled};
-pub use step::StepReport;
-pub use table::{ProbeRow, probe_table, worse_than_random};
-pub use tensorboard::{Begin, TensorBoard, remove_events};
-pub use time::{seconds_text, time_text, unix_seconds};
-pub use waiting::Waiting;
-pub use wandb::{Wandb, remove_wandb};

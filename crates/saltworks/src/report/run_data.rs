@@ -1,10 +1,12 @@
 //! Everything a report shows of a run, read from its folder, again and again as the run goes on.
 
-use super::{
-    Alarm, Environment, Fit, Follow, Line, OnlineProbe, PlanFile, ProbeRow, RunEnd, RunState,
-    Series, Told, What, alarms, fit, lock_owner, run_files,
-};
+use super::{Fit, Series, fit};
 use crate::recipe::{self, Recipe};
+use crate::run_files::names::{ENVIRONMENT, METRICS, PICTURES, PLAN, PROBES, RECIPE, STATE};
+use crate::run_files::{
+    Alarm, Environment, Follow, Line, OnlineProbe, PlanFile, ProbeRow, RunEnd, RunState, Told,
+    What, alarms, is_training, reading,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -131,7 +133,7 @@ impl RunReader {
     pub fn new(folder: &Path) -> Self {
         Self {
             folder: folder.into(),
-            log: Follow::new(&folder.join("metrics.jsonl")),
+            log: Follow::new(&folder.join(METRICS)),
             stages: Vec::new(),
             since: HashMap::new(),
             pictures: HashMap::new(),
@@ -147,12 +149,12 @@ impl RunReader {
 
     /// Whether a process trains it.
     pub fn is_training(&self) -> bool {
-        lock_owner::is_training(&self.folder)
+        is_training(&self.folder)
     }
 
     /// Whether it was trained and probed to its end.
     pub fn is_finished(&self) -> bool {
-        self.json::<RunState>("state.json", &mut Vec::new()).finished
+        self.json::<RunState>(STATE, &mut Vec::new()).finished
     }
 
     /// The run as it stands. Files that are missing or cannot be understood are left out: a report of a
@@ -162,20 +164,20 @@ impl RunReader {
     /// A recipe or a log that cannot be read.
     pub fn read(&mut self) -> io::Result<RunData> {
         let mut problems = Vec::new();
-        let text = run_files::recipe_text(&self.folder)?;
-        let recipe = recipe::from_trained_text("recipe.toml", &text);
+        let text = reading::recipe_text(&self.folder)?;
+        let recipe = recipe::from_trained_text(RECIPE, &text);
         let recipe = recipe.map_err(|error| problems.push(format!("{error}"))).ok();
         self.read_log()?;
         problems.extend(self.log_problem());
-        let plan = self.json("plan.json", &mut problems);
+        let plan = self.json(PLAN, &mut problems);
         self.order(recipe.as_ref(), &plan);
         for stage in &mut self.stages {
-            let path = self.folder.join("pictures").join(format!("{}.json", stage.name));
+            let path = self.folder.join(PICTURES).join(format!("{}.json", stage.name));
             let seen = self.pictures.entry(stage.name.clone()).or_default();
             let changed = fs::metadata(&path).and_then(|file| file.modified()).ok();
             if changed != seen.0 {
                 *seen = match self.with_pictures {
-                    true => (changed, run_files::json_or(&path, &mut problems)),
+                    true => (changed, reading::json_or(&path, &mut problems)),
                     false => (changed, version(changed)),
                 };
             }
@@ -183,12 +185,12 @@ impl RunReader {
             stage.series.settle();
             stage.fits = fits(&stage.probes);
         }
-        let mut state: RunState = self.json("state.json", &mut problems);
-        let table = self.json("probes.json", &mut problems);
-        let mut environment: Environment = self.json("environment.json", &mut problems);
+        let mut state: RunState = self.json(STATE, &mut problems);
+        let table = self.json(PROBES, &mut problems);
+        let mut environment: Environment = self.json(ENVIRONMENT, &mut problems);
         let texts = environment.command.iter_mut().chain(&mut problems);
         let texts = texts.chain(state.ended.as_mut().map(|ended| &mut ended.why));
-        texts.for_each(|text| *text = run_files::redacted(text));
+        texts.for_each(|text| *text = reading::redacted(text));
         let name = fs::canonicalize(&self.folder).unwrap_or_else(|_| self.folder.clone());
         let updated = self.stages.iter().filter_map(|stage| stage.updated).reduce(f64::max);
         Ok(RunData {
@@ -197,7 +199,7 @@ impl RunReader {
             tags: recipe.map_or_else(Vec::new, |recipe| recipe.tags),
             status: self.status(&state),
             ended: state.ended,
-            recipe: run_files::redacted(&text),
+            recipe: reading::redacted(&text),
             environment,
             plan,
             stages: self.stages.clone(),
@@ -208,12 +210,12 @@ impl RunReader {
     }
 
     fn json<T: DeserializeOwned + Default>(&self, name: &str, problems: &mut Vec<String>) -> T {
-        run_files::json_or(&self.folder.join(name), problems)
+        reading::json_or(&self.folder.join(name), problems)
     }
 
     /// What is wrong with the log as far as it was read.
     fn log_problem(&self) -> Option<String> {
-        if !self.folder.join("metrics.jsonl").exists() {
+        if !self.folder.join(METRICS).exists() {
             return Some("metrics.jsonl is not there: no curve is known".into());
         }
         let lines = self.log.passed_over();

@@ -1,6 +1,6 @@
 //! Curves of any length in bounded memory: means over as many steps as it takes to have few points.
 
-use super::StepLine;
+use crate::run_files::StepLine;
 use serde::Serialize;
 
 /// Points of a curve, at most.

@@ -1,7 +1,9 @@
 //! The runs under a folder as they come, go on and go.
 
 use crate::files::read_regular;
-use crate::report::{RunData, RunReader, StageData, run_settings};
+use crate::loggers::run_settings;
+use crate::report::{RunData, RunReader, StageData};
+use crate::run_files::names::{METRICS, PICTURES, PLAN, PROBES, RECIPE, STATE};
 use serde::Serialize;
 use serde_json::{Number, Value};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -11,11 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant, SystemTime};
 
-/// What makes a folder a run's.
-const RECIPE: &str = "recipe.toml";
 /// Files that change as a run goes on.
-const FILES: [&str; 6] =
-    [RECIPE, "metrics.jsonl", "state.json", "probes.json", "plan.json", "pictures"];
+const FILES: [&str; 6] = [RECIPE, METRICS, STATE, PROBES, PLAN, PICTURES];
 /// Folders below the root that are looked into, and how many folders at most: the root may be a home.
 const MOST_DEPTH: usize = 5;
 const MOST_FOLDERS: usize = 20_000;
@@ -227,7 +226,7 @@ impl Library {
         // A stage's name is one that the run tells: no other file can be asked for.
         let data = lock(&run.reading).reader.read().ok()?;
         let stage = data.stages.iter().find(|known| known.name == stage)?;
-        let path = run.folder.join("pictures").join(format!("{}.json", stage.name));
+        let path = run.folder.join(PICTURES).join(format!("{}.json", stage.name));
         read_regular(&path, MOST_PICTURE_BYTES).ok()
     }
 
@@ -477,7 +476,7 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         let recipe = "tags = [\"a\"]\n[[stage]]\nname = \"teacher\"\nmethod = \"mae\"\nsteps = 4\n";
         crate::files::write_whole(&folder.join(RECIPE), recipe.as_bytes()).unwrap();
-        crate::files::write_whole(&folder.join("metrics.jsonl"), log.as_bytes()).unwrap();
+        crate::files::write_whole(&folder.join(METRICS), log.as_bytes()).unwrap();
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Training: the loop, its schedules, the optimizer step, checkpoints.
 
 mod checkpoint;
+mod report;
 mod run;
 mod schedule;
 mod step;
@@ -10,6 +11,7 @@ pub use checkpoint::{
     CHECKPOINT_FOLDER, Checkpoint, CheckpointError, Checkpoints, Keep, Newest, Position,
     refuse_divergence,
 };
+pub use report::StepReport;
 pub use run::{Ended, Event, Stage, run};
 pub use schedule::Curve;
 pub use step::{Optimizer, OptimizerOptions};

@@ -5,7 +5,7 @@ use crate::data::{Batch, Loader, Unreadable};
 use crate::mask::{Grid, Masking, Masks};
 use crate::method::Method;
 use crate::model::StepKey;
-use crate::report::StepReport;
+use crate::train::StepReport;
 use engine::Tape;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};

@@ -1,10 +1,10 @@
 //! What probes found, as tables for people and as JSON.
 
-use super::super::{Failure, ran};
-use super::subject::Trained;
+use crate::console::{note, result};
 use crate::eval::{ClassReport, FewShot, Report};
+use crate::failure::{Failure, ran};
 use crate::files::write_whole;
-use crate::report::{note, result};
+use crate::judge::Trained;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,14 @@
 //! What forms of log for other programs share: the log as numbers with names, the recipe as settings.
 
-use super::{Line, ProbeRow, What, run_files};
+mod protobuf;
+mod tensorboard;
+mod wandb;
+
+pub use tensorboard::{Begin, TensorBoard, remove_events};
+pub use wandb::{Wandb, remove_wandb};
+
 use crate::recipe::Recipe;
+use crate::run_files::{Line, ProbeRow, What, reading};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::io;
@@ -46,7 +53,7 @@ pub(super) fn final_scalars(row: &ProbeRow) -> Vec<(String, f64)> {
 
 /// A run's recipe as settings.
 pub(super) fn settings(run: &Path) -> io::Result<(Map<String, Value>, Recipe)> {
-    let recipe = run_files::recipe(run)?;
+    let recipe = reading::recipe(run)?;
     match serde_json::to_value(&recipe) {
         Ok(Value::Object(settings)) => Ok((settings, recipe)),
         other => Err(io::Error::other(format!("recipe.toml: {other:?}"))),

@@ -1,7 +1,8 @@
 //! metrics.jsonl: one JSON object a step, and now and then what probes found; the source of every
 //! other report.
 
-use super::{Alarm, OnlineProbe, StepReport, unix_seconds};
+use super::{Alarm, OnlineProbe, unix_seconds};
+use crate::train::StepReport;
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};

@@ -1,17 +1,19 @@
 //! What follows a stage while it trains: progress, the log and checkpoints, probes and their alarms.
 
-use super::super::setup::Images;
-use super::super::{Failure, ran};
 use super::folder::{Folder, keep};
 use super::online::{Online, Seen};
 use super::reporter::Reporter;
 use super::saver::Saver;
 use super::unreadable::UnreadableImages;
+use crate::console::Progress;
 use crate::data::Unreadable;
+use crate::failure::{Failure, ran};
 use crate::files::write_whole;
 use crate::method::Method;
 use crate::recipe::Recipe;
-use crate::report::{Alarm, Follow, OnlineProbe, Progress, StepReport, Told, What, alarms};
+use crate::run::setup::Images;
+use crate::run_files::{Alarm, Follow, OnlineProbe, Told, What, alarms};
+use crate::train::StepReport;
 use crate::train::{Optimizer, Position, Stop};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -21,20 +23,20 @@ use std::time::Duration;
 
 /// A stage about to train.
 #[derive(Clone, Copy)]
-pub(super) struct Followed<'a> {
-    pub(super) recipe: &'a Recipe,
-    pub(super) images: &'a Images,
-    pub(super) folder: &'a Folder,
-    pub(super) stop: &'a Stop,
-    pub(super) method: &'a dyn Method,
+pub(crate) struct Followed<'a> {
+    pub(crate) recipe: &'a Recipe,
+    pub(crate) images: &'a Images,
+    pub(crate) folder: &'a Folder,
+    pub(crate) stop: &'a Stop,
+    pub(crate) method: &'a dyn Method,
     /// Number of the stage.
-    pub(super) place: usize,
+    pub(crate) place: usize,
     /// Its steps.
-    pub(super) steps: u64,
+    pub(crate) steps: u64,
 }
 
 /// Follows one stage.
-pub(super) struct Follower<'a> {
+pub(crate) struct Follower<'a> {
     of: Followed<'a>,
     unreadable: &'a mut UnreadableImages,
     reporter: Option<&'a mut Reporter>,
@@ -49,7 +51,7 @@ pub(super) struct Follower<'a> {
 
 impl<'a> Follower<'a> {
     /// Goes on at `position`: what was probed until there is read from the log.
-    pub(super) fn new(
+    pub(crate) fn new(
         of: Followed<'a>,
         (unreadable, reporter): (&'a mut UnreadableImages, Option<&'a mut Reporter>),
         position: Position,
@@ -70,17 +72,17 @@ impl<'a> Follower<'a> {
     }
 
     /// Steps made so far, in earlier processes too.
-    pub(super) fn made(&self) -> u64 {
+    pub(crate) fn made(&self) -> u64 {
         self.saver.steps()
     }
 
     /// Saves what was learned since the last checkpoint.
-    pub(super) fn save(&mut self, optimizer: &Optimizer) -> Result<(), Failure> {
+    pub(crate) fn save(&mut self, optimizer: &Optimizer) -> Result<(), Failure> {
         self.saver.save(optimizer)
     }
 
     /// Makes the log durable, and shows the stage's end where it was trained `whole`; the log's length.
-    pub(super) fn finish(mut self, whole: bool) -> Result<u64, Failure> {
+    pub(crate) fn finish(mut self, whole: bool) -> Result<u64, Failure> {
         if whole {
             self.progress.finish();
         }
@@ -88,7 +90,7 @@ impl<'a> Follower<'a> {
     }
 
     /// After a step: shows and logs it, probes and saves where that is due.
-    pub(super) fn step(
+    pub(crate) fn step(
         &mut self,
         report: &StepReport,
         optimizer: &Optimizer,
@@ -106,12 +108,12 @@ impl<'a> Follower<'a> {
     }
 
     /// Whether a probe that is due was not made: a signal came in between.
-    pub(super) fn owes_probe(&self) -> bool {
+    pub(crate) fn owes_probe(&self) -> bool {
         self.online.as_ref().is_some_and(|online| online.is_due(self.made()))
     }
 
     /// Probes where that is due.
-    pub(super) fn probe(&mut self) -> Result<(), Failure> {
+    pub(crate) fn probe(&mut self) -> Result<(), Failure> {
         let step = self.made();
         let Some(online) = self.online.as_mut().filter(|online| online.is_due(step)) else {
             return Ok(());

@@ -1,12 +1,6 @@
 //! Times for people.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-/// Seconds of 1970, to the millisecond.
-pub fn unix_seconds() -> f64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0.0, |time| time.as_millis() as f64 / 1e3)
-}
+use std::time::Duration;
 
 /// As `8 s`, `10 min 23 s`, `3 h 5 min`, `2 d 4 h`.
 pub fn time_text(time: Duration) -> String {

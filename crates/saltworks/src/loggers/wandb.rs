@@ -2,10 +2,11 @@
 //! LevelDB's log (github.com/google/leveldb, doc/log_format.md) with a head of its own.
 //! Messages: wandb/proto/wandb_internal.proto.
 
-use super::loggers::{final_scalars, scalars, settings};
 use super::protobuf::{Field, Message, fields};
-use super::{Follow, Line, ProbeRow, Told, What, run_files};
+use super::{final_scalars, scalars, settings};
 use crate::files::{open_regular, sha256};
+use crate::run_files::names::{METRICS, PROBES};
+use crate::run_files::{Follow, Line, ProbeRow, Told, What, reading};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -32,7 +33,7 @@ struct Open {
 impl Wandb {
     /// Of the run in a folder: a new file once [`Wandb::update`] is called.
     pub fn new(run: &Path, out: &Path) -> Self {
-        let follow = Follow::new(&run.join("metrics.jsonl"));
+        let follow = Follow::new(&run.join(METRICS));
         Self { run: run.into(), out: out.into(), follow, open: None }
     }
 
@@ -88,7 +89,7 @@ impl Wandb {
         if let Some(row) = rows.row.take() {
             log.record(history(&row))?;
         }
-        let table: Vec<ProbeRow> = run_files::json(&self.run.join("probes.json"));
+        let table: Vec<ProbeRow> = reading::json(&self.run.join(PROBES));
         for row in &table {
             let scalars = final_scalars(row).into_iter();
             rows.last.extend(

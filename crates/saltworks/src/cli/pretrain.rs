@@ -1,26 +1,11 @@
-//! `saltworks pretrain`: recipe, data, stages, probes.
+//! `saltworks pretrain`: arguments, then one call.
 
-mod dump;
-mod folder;
-mod follower;
-mod lock;
-pub(super) mod online;
-pub(super) mod plan;
-mod reporter;
 mod requeue;
-mod run;
-mod saver;
-mod unreadable;
 
-use super::setup;
-use super::{Failure, asked, ran, use_threads};
-use crate::recipe::{self, Recipe};
-use crate::report::StepReport;
+use crate::failure::{Failure, asked, ran};
+use crate::recipe;
+use crate::run::{Asked, pretrain, recipe_of};
 use crate::train::Stop;
-use folder::Folder;
-pub(super) use folder::{ENCODER, MODEL, RECIPE, STATE, TENSORBOARD, WANDB};
-use run::Run;
-pub(super) use run::TEACHER_SHA256;
 use std::ffi::OsStr;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -50,19 +35,6 @@ pub(super) struct Arguments {
     requeue: bool,
 }
 
-/// Where a run goes.
-pub struct Asked {
-    /// Its folder.
-    pub out: PathBuf,
-    /// Go on with the run in the folder, or show the results of a finished one.
-    pub resume: bool,
-    /// Replace a run that is in the folder.
-    pub overwrite: bool,
-}
-
-/// Hears of each step, with the name of its stage, and may end the run after it.
-pub type Watch<'a> = &'a mut dyn FnMut(&str, &StepReport) -> ControlFlow<()>;
-
 /// Where the run of a recipe goes if nobody says.
 fn usual_place(recipe: Option<&Path>) -> PathBuf {
     let name = recipe.and_then(Path::file_stem).unwrap_or_else(|| OsStr::new("quickstart"));
@@ -76,7 +48,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { recipe, set, out, resume, overwrite, requeue } = arguments;
     let out = out.unwrap_or_else(|| usual_place(recipe.as_deref()));
     let path = match recipe {
-        None if resume => Some(Folder::recipe_of(&out)?),
+        None if resume => Some(recipe_of(&out)?),
         given => given,
     };
     let recipe = recipe::load(path.as_deref(), &set).map_err(asked)?;
@@ -88,25 +60,4 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
         }
         done => done,
     }
-}
-
-/// Trains and probes the stages of a checked recipe, from the beginning or from where the run in the
-/// folder stands.
-pub fn pretrain(
-    recipe: &Recipe,
-    place: &Asked,
-    stop: &Stop,
-    watch: Watch<'_>,
-) -> Result<(), Failure> {
-    let threads = use_threads(recipe.threads)?;
-    let images = setup::open(recipe)?;
-    let plan = plan::plan(recipe, &images)?;
-    let folder = Folder::open(place, recipe, &images, threads)?;
-    folder.write_plan(&plan::as_file(&plan))?;
-    let mut run = Run::new(recipe, &images, folder, (stop, watch), threads)?;
-    let done = run.stages(&plan).and_then(|()| run.finish());
-    if matches!(done, Err(Failure::Asked(_))) {
-        run.discard_if_nothing_was_done();
-    }
-    done
 }

@@ -1,5 +1,6 @@
 //! Whether a process trains a run, told by those who look on.
 
+use super::names::LOCK;
 use crate::files::read_regular;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -49,8 +50,8 @@ impl LockOwner {
 /// Whether a process holds the lock of a run, as far as can be told: from the system's list where the
 /// owner's locks are in it, else from when the lock was touched last. Asking for the lock itself could refuse it
 /// to a run that begins in that moment.
-pub(super) fn is_training(run: &Path) -> bool {
-    let lock = run.join(".lock");
+pub fn is_training(run: &Path) -> bool {
+    let lock = run.join(LOCK);
     if !lock.exists() {
         return false;
     }
@@ -96,7 +97,7 @@ mod tests {
     #[test]
     fn a_run_trains_while_its_lock_is_held_and_elsewhere_while_it_is_touched() {
         let place = tempfile::tempdir().unwrap();
-        let (run, lock) = (place.path(), place.path().join(".lock"));
+        let (run, lock) = (place.path(), place.path().join(LOCK));
         assert!(!is_training(run));
         write_whole(&lock, LockOwner::here().text().as_bytes()).unwrap();
         assert!(!is_training(run), "nobody holds it, though it is fresh");

@@ -1,5 +1,6 @@
 //! Files of a run's folder, as whoever had the folder may have left them.
 
+use super::names::RECIPE;
 use crate::files::read_regular;
 use crate::recipe::{self, Recipe};
 use serde::de::DeserializeOwned;
@@ -11,26 +12,26 @@ const MOST_RECIPE_BYTES: u64 = 4 << 20;
 const MOST_JSON_BYTES: u64 = 64 << 20;
 
 /// The text of a run's recipe.
-pub(super) fn recipe_text(run: &Path) -> io::Result<String> {
-    let path = run.join("recipe.toml");
+pub(crate) fn recipe_text(run: &Path) -> io::Result<String> {
+    let path = run.join(RECIPE);
     let named = |problem: String| io::Error::other(format!("{}: {problem}", path.display()));
     let bytes = read_regular(&path, MOST_RECIPE_BYTES).map_err(|error| named(error.to_string()))?;
     String::from_utf8(bytes).map_err(|_| named("it is no UTF-8 text".into()))
 }
 
 /// A run's recipe, [`redacted`].
-pub(super) fn recipe(run: &Path) -> io::Result<Recipe> {
+pub(crate) fn recipe(run: &Path) -> io::Result<Recipe> {
     let text = redacted(&recipe_text(run)?);
-    recipe::from_trained_text("recipe.toml", &text).map_err(io::Error::other)
+    recipe::from_trained_text(RECIPE, &text).map_err(io::Error::other)
 }
 
 /// What a file of JSON holds; nothing where it is not there, is too large, or holds something else.
-pub(super) fn json<T: DeserializeOwned + Default>(path: &Path) -> T {
+pub(crate) fn json<T: DeserializeOwned + Default>(path: &Path) -> T {
     json_or(path, &mut Vec::new())
 }
 
 /// As [`json`]; what is wrong with a file that is there is added to `problems`.
-pub(super) fn json_or<T: DeserializeOwned + Default>(path: &Path, problems: &mut Vec<String>) -> T {
+pub(crate) fn json_or<T: DeserializeOwned + Default>(path: &Path, problems: &mut Vec<String>) -> T {
     let found = read_regular(path, MOST_JSON_BYTES);
     let read = match found {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return T::default(),
@@ -46,7 +47,7 @@ pub(super) fn json_or<T: DeserializeOwned + Default>(path: &Path, problems: &mut
 
 /// A text whose addresses have neither user and password nor query, which may hold keys: reports and logs are
 /// handed on.
-pub(super) fn redacted(text: &str) -> String {
+pub(crate) fn redacted(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("://") {

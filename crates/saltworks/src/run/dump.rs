@@ -1,20 +1,39 @@
 //! A step that failed, kept for `saltworks replay`.
 
-use super::super::replay::{FailedStep, IMAGES, MODEL, RECIPE, STEP};
 use super::folder::recipe_text;
 use crate::data::Batch;
 use crate::files::write_whole;
 use crate::method::Method;
 use crate::recipe::Recipe;
+use crate::run_files::names::{MODEL, RECIPE, STEP, STEP_IMAGES};
 use crate::weights;
 use engine::Tensor;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// What failed.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FailedStep {
+    /// Number of the stage in its recipe, from 0.
+    pub(crate) place: usize,
+    /// Steps made before.
+    pub(crate) step: u64,
+    /// What was not finite.
+    pub(crate) problem: String,
+    /// The teacher's file, for SALT.
+    pub(crate) teacher: Option<PathBuf>,
+    /// Numbers of the batch's images in the training data.
+    pub(crate) images: Vec<u64>,
+    /// Their files, or their places in them.
+    pub(crate) names: Vec<String>,
+}
 
 /// Writes the batches of a step, the weights it began with and the recipe into `folder`.
-pub(super) fn dump(
+pub(crate) fn dump(
     folder: &Path,
     step: &FailedStep,
     recipe: &Recipe,
@@ -27,7 +46,7 @@ pub(super) fn dump(
     };
     fs::create_dir_all(folder).map_err(|error| cannot_write(folder, error))?;
     let images = images(batches);
-    weights::save(&folder.join(IMAGES), &[("images".to_owned(), images)], &HashMap::new())?;
+    weights::save(&folder.join(STEP_IMAGES), &[("images".to_owned(), images)], &HashMap::new())?;
     let parameters = method.parameters().into_iter();
     let parameters: Vec<_> = parameters.map(|(name, p)| (name, p.value())).collect();
     weights::save(&folder.join(MODEL), &parameters, &HashMap::new())?;

@@ -1,9 +1,11 @@
 //! What is made of a run's log while it trains: report.html, and files of other programs where they are
 //! asked for.
 
-use super::folder::{REPORT, TENSORBOARD, WANDB};
+use crate::console::note;
+use crate::loggers::{Begin, TensorBoard, Wandb};
 use crate::recipe::Log;
-use crate::report::{Begin, RunReader, TensorBoard, Wandb, html, note};
+use crate::report::{RunReader, html};
+use crate::run_files::names::{REPORT, TENSORBOARD, WANDB};
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,7 +19,7 @@ const SHARE: f64 = 0.002;
 const MOST: Duration = Duration::from_secs(300);
 
 /// Keeps the reports of one run.
-pub(super) struct Reporter {
+pub(crate) struct Reporter {
     folder: PathBuf,
     html: Option<RunReader>,
     tensorboard: Option<TensorBoard>,
@@ -31,7 +33,7 @@ pub(super) struct Reporter {
 
 impl Reporter {
     /// Of the run in a folder; none if none is asked for.
-    pub(super) fn new(folder: &Path, log: &Log) -> Option<Self> {
+    pub(crate) fn new(folder: &Path, log: &Log) -> Option<Self> {
         let Log { report, tensorboard, wandb, .. } = *log;
         let any = report || tensorboard || wandb;
         any.then(|| Self {
@@ -47,13 +49,13 @@ impl Reporter {
     }
 
     /// The report's file, where one is made and could be written.
-    pub(super) fn page(&self) -> Option<PathBuf> {
+    pub(crate) fn page(&self) -> Option<PathBuf> {
         let made = self.html.is_some() && !self.told.contains(REPORT);
         made.then(|| self.folder.join(REPORT))
     }
 
     /// Makes the reports where that is due.
-    pub(super) fn refresh(&mut self) {
+    pub(crate) fn refresh(&mut self) {
         if Instant::now() >= self.due {
             self.write(None);
         }
@@ -61,7 +63,7 @@ impl Reporter {
 
     /// Makes the reports now; `status` is what the run will be in a moment. What cannot be written ends no
     /// training: it can be made from the run's other files at any time.
-    pub(super) fn write(&mut self, status: Option<&'static str>) {
+    pub(crate) fn write(&mut self, status: Option<&'static str>) {
         let begun = Instant::now();
         let all = [
             (REPORT, "report", self.html(status)),

@@ -1,45 +1,27 @@
 //! A run's folder: what lies in it, who may write there, and how far the run in it has come.
 
-use super::super::replay::STEP;
-use super::super::setup::Images;
-use super::super::{Failure, asked, ran};
 use super::Asked;
-use super::lock::{LOCK, Lock};
+use super::lock::Lock;
+use crate::console::note;
 use crate::data::Fingerprint;
+use crate::failure::{Failure, asked, ran};
 use crate::files::{self, Record, write_whole};
+use crate::loggers::{remove_events, remove_wandb};
 use crate::recipe::{self, Checkpointing, Log, Probe, Recipe};
-use crate::report::{
-    Environment, PlanFile, ProbeRow, RunEnd, RunState, StageDone, note, remove_events, remove_wandb,
+use crate::run::setup::Images;
+use crate::run_files::names::{
+    ENCODER, ENVIRONMENT, LOCK, METRICS, MODEL, PICTURES, PLAN, PROBES, RECIPE, REPLAY, REPORT,
+    STATE, STEP, TENSORBOARD, UNREADABLE, WANDB,
 };
+use crate::run_files::{Environment, PlanFile, ProbeRow, RunEnd, RunState, StageDone};
 use crate::train::{CHECKPOINT_FOLDER, Checkpoints, Keep};
 use serde::Serialize;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What is written of a run beside its stages. The recipe is written last and removed first: a
-/// folder without one holds no run.
-pub(in crate::cli) const RECIPE: &str = "recipe.toml";
-pub(in crate::cli) const STATE: &str = "state.json";
-const ENVIRONMENT: &str = "environment.json";
-const METRICS: &str = "metrics.jsonl";
-const PROBES: &str = "probes.json";
-const UNREADABLE: &str = "unreadable.txt";
-pub(super) const REPORT: &str = "report.html";
-const PLAN: &str = "plan.json";
-const PICTURES: &str = "pictures";
-/// Event files of TensorBoard.
-pub(in crate::cli) const TENSORBOARD: &str = "tensorboard";
-/// Offline runs of Weights & Biases.
-pub(in crate::cli) const WANDB: &str = "wandb";
-const REPLAY: &str = "replay";
-
-/// What is written of a stage.
-pub(in crate::cli) const ENCODER: &str = "encoder.safetensors";
-pub(in crate::cli) const MODEL: &str = "model.safetensors";
-
 /// The folder of a run, locked against other processes.
-pub(super) struct Folder {
+pub(crate) struct Folder {
     path: PathBuf,
     state: RunState,
     /// Whether the folder was made for this run.
@@ -49,22 +31,22 @@ pub(super) struct Folder {
     lock: Lock,
 }
 
-impl Folder {
-    /// The recipe of the run in a folder.
-    pub(super) fn recipe_of(out: &Path) -> Result<PathBuf, Failure> {
-        let recipe = out.join(RECIPE);
-        if recipe.is_file() {
-            return Ok(recipe);
-        }
-        Err(asked(format!(
-            "{} holds no run to go on with: there is no {RECIPE} in it. Give the run's folder with \
-             --out, or leave out --resume to begin one",
-            out.display()
-        )))
+/// The recipe of the run in a folder.
+pub(crate) fn recipe_of(out: &Path) -> Result<PathBuf, Failure> {
+    let recipe = out.join(RECIPE);
+    if recipe.is_file() {
+        return Ok(recipe);
     }
+    Err(asked(format!(
+        "{} holds no run to go on with: there is no {RECIPE} in it. Give the run's folder with \
+         --out, or leave out --resume to begin one",
+        out.display()
+    )))
+}
 
+impl Folder {
     /// Makes the folder of a new run, or finds how far the one in it has come.
-    pub(super) fn open(
+    pub(crate) fn open(
         place: &Asked,
         recipe: &Recipe,
         images: &Images,
@@ -218,32 +200,32 @@ impl Folder {
     }
 
     /// Where the run lies.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Whether this run began in an earlier process.
-    pub(super) fn resumed(&self) -> bool {
+    pub(crate) fn resumed(&self) -> bool {
         self.resumed
     }
 
     /// Whether everything is done, probes too.
-    pub(super) fn is_finished(&self) -> bool {
+    pub(crate) fn is_finished(&self) -> bool {
         self.state.finished
     }
 
     /// Whether a stage is trained to its end.
-    pub(super) fn is_done(&self, stage: &str) -> bool {
+    pub(crate) fn is_done(&self, stage: &str) -> bool {
         self.state.done.iter().any(|done| done.stage == stage)
     }
 
     /// Length of metrics.jsonl when the last stage ended.
-    pub(super) fn metrics_bytes(&self) -> u64 {
+    pub(crate) fn metrics_bytes(&self) -> u64 {
         self.state.done.last().map_or(0, |done| done.metrics_bytes)
     }
 
     /// Notes that a stage is trained to its end, its weights written.
-    pub(super) fn set_done(
+    pub(crate) fn set_done(
         &mut self,
         stage: &str,
         metrics_bytes: u64,
@@ -254,13 +236,13 @@ impl Folder {
     }
 
     /// Notes why this process ends before the run does. Where that cannot be written, nothing is lost.
-    pub(super) fn set_ended(&mut self, ended: RunEnd) {
+    pub(crate) fn set_ended(&mut self, ended: RunEnd) {
         self.state.ended = Some(ended);
         let _ = self.write_state();
     }
 
     /// Notes that all is done.
-    pub(super) fn set_finished(&mut self) -> Result<(), Failure> {
+    pub(crate) fn set_finished(&mut self) -> Result<(), Failure> {
         self.state.finished = true;
         self.write_state()
     }
@@ -278,7 +260,7 @@ impl Folder {
 
     /// Refuses to write where the run does not lie any more: the folder was removed or moved, and what
     /// has its name now, if anything, is of another run.
-    pub(super) fn check_place(&self) -> Result<(), Failure> {
+    pub(crate) fn check_place(&self) -> Result<(), Failure> {
         if self.lock.is_of(&self.path) {
             return Ok(());
         }
@@ -290,7 +272,7 @@ impl Folder {
     }
 
     /// The probes made so far.
-    pub(super) fn rows(&self) -> Result<Vec<ProbeRow>, Failure> {
+    pub(crate) fn rows(&self) -> Result<Vec<ProbeRow>, Failure> {
         let path = self.path.join(PROBES);
         let bytes = match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -302,7 +284,7 @@ impl Folder {
     }
 
     /// Writes what the stages will cost, where that is not there yet.
-    pub(super) fn write_plan(&self, plan: &PlanFile) -> Result<(), Failure> {
+    pub(crate) fn write_plan(&self, plan: &PlanFile) -> Result<(), Failure> {
         let path = self.path.join(PLAN);
         let text = json_text(plan);
         if fs::read(&path).is_ok_and(|found| found == text.as_bytes()) {
@@ -313,7 +295,7 @@ impl Folder {
     }
 
     /// Writes the probes made so far.
-    pub(super) fn write_rows(&self, rows: &[ProbeRow]) -> Result<(), Failure> {
+    pub(crate) fn write_rows(&self, rows: &[ProbeRow]) -> Result<(), Failure> {
         self.check_place()?;
         let path = self.path.join(PROBES);
         let written = write_whole(&path, json_text(rows).as_bytes());
@@ -321,37 +303,37 @@ impl Folder {
     }
 
     /// The log of steps.
-    pub(super) fn metrics_path(&self) -> PathBuf {
+    pub(crate) fn metrics_path(&self) -> PathBuf {
         self.path.join(METRICS)
     }
 
     /// Pictures of a stage.
-    pub(super) fn pictures_path(&self, stage: &str) -> PathBuf {
+    pub(crate) fn pictures_path(&self, stage: &str) -> PathBuf {
         self.path.join(PICTURES).join(format!("{stage}.json"))
     }
 
     /// The list of images that could not be read.
-    pub(super) fn unreadable_path(&self) -> PathBuf {
+    pub(crate) fn unreadable_path(&self) -> PathBuf {
         self.path.join(UNREADABLE)
     }
 
     /// Where a step that failed is kept.
-    pub(super) fn replay_path(&self, stage: &str, step: u64) -> PathBuf {
+    pub(crate) fn replay_path(&self, stage: &str, step: u64) -> PathBuf {
         self.path.join(REPLAY).join(format!("{stage}-{step:08}"))
     }
 
     /// What a stage leaves for others: its encoder under timm's names.
-    pub(super) fn encoder_path(&self, stage: &str) -> PathBuf {
+    pub(crate) fn encoder_path(&self, stage: &str) -> PathBuf {
         self.path.join(stage).join(ENCODER)
     }
 
     /// Its checkpoints.
-    pub(super) fn checkpoints(&self, keep: Keep) -> Checkpoints {
+    pub(crate) fn checkpoints(&self, keep: Keep) -> Checkpoints {
         Checkpoints::new(&self.path, keep)
     }
 
     /// Takes back what was made for a run that was refused, if the folder is new.
-    pub(super) fn discard(&self) {
+    pub(crate) fn discard(&self) {
         if !self.fresh {
             return;
         }
@@ -377,7 +359,7 @@ fn replaces(place: &Asked) -> bool {
 
 /// A recipe without what changes no bit: threads, tags, when checkpoints are written, what is probed
 /// and logged on the way, activation checkpointing, how many unreadable images end a run.
-pub(super) fn deciding(recipe: &Recipe) -> Recipe {
+pub(crate) fn deciding(recipe: &Recipe) -> Recipe {
     let mut recipe = recipe.clone();
     (recipe.threads, recipe.data.threads) = (0, 0);
     recipe.data.max_unreadable = 0.0;
@@ -393,13 +375,13 @@ pub(super) fn deciding(recipe: &Recipe) -> Recipe {
 }
 
 /// Which checkpoints are kept.
-pub(super) fn keep(recipe: &Recipe) -> Keep {
+pub(crate) fn keep(recipe: &Recipe) -> Keep {
     let checkpoint = recipe.checkpoint;
     Keep { last: checkpoint.keep, best: checkpoint.keep_best }
 }
 
 /// A resolved recipe as its run keeps it.
-pub(super) fn recipe_text(recipe: &Recipe) -> String {
+pub(crate) fn recipe_text(recipe: &Recipe) -> String {
     // A recipe holds only what TOML can.
     toml::to_string(recipe).expect("a recipe as TOML")
 }
@@ -410,11 +392,11 @@ fn json_text(value: &(impl Serialize + ?Sized)) -> String {
     serde_json::to_string_pretty(value).expect("JSON") + "\n"
 }
 
-pub(super) fn write_error(path: &Path, error: &io::Error) -> String {
+pub(crate) fn write_error(path: &Path, error: &io::Error) -> String {
     format!("cannot write {}: {error}", path.display())
 }
 
-pub(super) fn cannot_write(path: &Path, error: &io::Error) -> Failure {
+pub(crate) fn cannot_write(path: &Path, error: &io::Error) -> Failure {
     let advice = "Make room or choose another folder with --out";
     asked(format!("{}. {advice}", write_error(path, error)))
 }

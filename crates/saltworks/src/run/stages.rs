@@ -1,21 +1,22 @@
 //! A run: its stages one after another, each trained, saved and probed.
 
-use super::super::probe::{Extractor, probe};
-use super::super::replay::FailedStep;
-use super::super::setup::{self, Images};
-use super::super::{Failure, asked, interrupted, loading, ran};
 use super::Watch;
-use super::dump::dump;
-use super::folder::{Folder, MODEL, deciding, keep, recipe_text, write_error};
+use super::dump::{FailedStep, dump};
+use super::folder::{Folder, deciding, keep, recipe_text, write_error};
 use super::follower::{Followed, Follower};
 use super::plan::Planned;
 use super::reporter::Reporter;
 use super::unreadable::UnreadableImages;
+use crate::console::{note, probe_table, result, worse_than_random};
+use crate::failure::{Failure, asked, interrupted, loading, ran};
 use crate::files::{Record, sha256};
+use crate::judge::{Extractor, probe};
 use crate::method::{Method, Salt};
 use crate::model::Encoder;
 use crate::recipe::{MethodName, Recipe, Schedule, Stage};
-use crate::report::{ProbeRow, RunEnd, note, probe_table, result, unix_seconds, worse_than_random};
+use crate::run::setup::{self, Images};
+use crate::run_files::names::{MODEL, RECIPE};
+use crate::run_files::{ProbeRow, RunEnd, unix_seconds};
 use crate::train::{self, Ended, Event, Optimizer, Position, Stop};
 use crate::weights::{self, MODEL_KEY};
 use engine::{Module, Parameter};
@@ -25,7 +26,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 /// A run and its folder.
-pub(super) struct Run<'a> {
+pub(crate) struct Run<'a> {
     recipe: &'a Recipe,
     images: &'a Images,
     folder: Folder,
@@ -41,7 +42,7 @@ pub(super) struct Run<'a> {
 
 impl<'a> Run<'a> {
     /// Begins, or goes on with, the run in the folder.
-    pub(super) fn new(
+    pub(crate) fn new(
         recipe: &'a Recipe,
         images: &'a Images,
         folder: Folder,
@@ -72,7 +73,7 @@ impl<'a> Run<'a> {
     }
 
     /// Probes what needs no training, then trains and probes every stage.
-    pub(super) fn stages(&mut self, plan: &[Planned<'_>]) -> Result<(), Failure> {
+    pub(crate) fn stages(&mut self, plan: &[Planned<'_>]) -> Result<(), Failure> {
         self.probe("raw pixels", &|| Ok(Extractor::Pixels))?;
         let ended =
             plan.iter().enumerate().try_for_each(|(place, planned)| self.stage(place, planned));
@@ -86,7 +87,7 @@ impl<'a> Run<'a> {
     }
 
     /// Takes back a new folder in which nothing was trained, for a run that was refused.
-    pub(super) fn discard_if_nothing_was_done(&self) {
+    pub(crate) fn discard_if_nothing_was_done(&self) {
         if !self.trained && !self.folder.resumed() {
             self.folder.discard();
         }
@@ -202,7 +203,7 @@ impl<'a> Run<'a> {
             return Err(asked(format!(
                 "the checkpoint of stage {stage} is of another recipe than {} says now. Restore that \
                  file, or begin anew with --overwrite",
-                self.folder.path().join("recipe.toml").display()
+                self.folder.path().join(RECIPE).display()
             )));
         }
         Ok(())
@@ -363,7 +364,7 @@ impl<'a> Run<'a> {
     }
 
     /// Shows the table of probes.
-    pub(super) fn finish(&mut self) -> Result<(), Failure> {
+    pub(crate) fn finish(&mut self) -> Result<(), Failure> {
         if !self.folder.is_finished() {
             self.folder.set_finished()?;
             self.report("finished");
@@ -407,7 +408,7 @@ fn end(failure: &Failure) -> RunEnd {
 }
 
 /// The key of a stage's metadata that holds the SHA-256 of its teacher's file.
-pub(in crate::cli) const TEACHER_SHA256: &str = "teacher_sha256";
+pub(crate) const TEACHER_SHA256: &str = "teacher_sha256";
 
 /// Whose arithmetic this is.
 fn machine() -> String {

@@ -1,16 +1,17 @@
 //! What is written while a stage trains: a line a step, a checkpoint now and then.
 
-use super::super::{Failure, ran};
 use super::folder::{Folder, write_error};
 use crate::data::Unreadable;
+use crate::failure::{Failure, ran};
 use crate::recipe::Checkpointing;
-use crate::report::{Alarm, MetricsLog, OnlineProbe, StepReport};
+use crate::run_files::{Alarm, MetricsLog, OnlineProbe};
+use crate::train::StepReport;
 use crate::train::{Checkpoints, Optimizer, Position};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Writes the steps of one stage.
-pub(super) struct Saver<'a> {
+pub(crate) struct Saver<'a> {
     folder: &'a Folder,
     checkpoints: Checkpoints,
     every: Checkpointing,
@@ -28,7 +29,7 @@ pub(super) struct Saver<'a> {
 
 impl<'a> Saver<'a> {
     /// Goes on at `position`.
-    pub(super) fn new(
+    pub(crate) fn new(
         folder: &'a Folder,
         checkpoints: Checkpoints,
         every: Checkpointing,
@@ -54,7 +55,7 @@ impl<'a> Saver<'a> {
     }
 
     /// Logs a step.
-    pub(super) fn step(
+    pub(crate) fn step(
         &mut self,
         report: &StepReport,
         unreadable: &[Unreadable],
@@ -69,7 +70,7 @@ impl<'a> Saver<'a> {
     }
 
     /// Logs what probes found at this step.
-    pub(super) fn probe(&mut self, probe: &OnlineProbe, alarms: &[Alarm]) -> Result<(), Failure> {
+    pub(crate) fn probe(&mut self, probe: &OnlineProbe, alarms: &[Alarm]) -> Result<(), Failure> {
         let Position { stage, step, .. } = &self.position;
         let log = &mut self.log;
         let logged = log
@@ -79,7 +80,7 @@ impl<'a> Saver<'a> {
     }
 
     /// Saves a checkpoint when one is due.
-    pub(super) fn save_if_due(&mut self, optimizer: &Optimizer) -> Result<(), Failure> {
+    pub(crate) fn save_if_due(&mut self, optimizer: &Optimizer) -> Result<(), Failure> {
         if self.is_due() { self.save(optimizer) } else { Ok(()) }
     }
 
@@ -92,7 +93,7 @@ impl<'a> Saver<'a> {
     }
 
     /// Saves a checkpoint, if a step was made since the last one.
-    pub(super) fn save(&mut self, optimizer: &Optimizer) -> Result<(), Failure> {
+    pub(crate) fn save(&mut self, optimizer: &Optimizer) -> Result<(), Failure> {
         if self.losses == 0 {
             return Ok(());
         }
@@ -108,12 +109,12 @@ impl<'a> Saver<'a> {
     }
 
     /// Makes the log durable; its length.
-    pub(super) fn finish(&mut self) -> Result<u64, Failure> {
+    pub(crate) fn finish(&mut self) -> Result<u64, Failure> {
         self.log.sync().map_err(|error| ran(write_error(&self.log_path, &error)))
     }
 
     /// Steps made so far, in earlier processes too.
-    pub(super) fn steps(&self) -> u64 {
+    pub(crate) fn steps(&self) -> u64 {
         self.position.step
     }
 }

@@ -2,16 +2,16 @@
 //! that what they find from step to step can be compared. They draw no random number that training
 //! draws and change nothing it reads: a run with them has the same bits as one without.
 
-use super::super::probe;
-use super::super::setup::{self, Images};
-use super::super::{Failure, asked, loading, ran};
 use crate::data::{Batch, Loader, LoaderOptions, Order, Part, Source};
 use crate::eval::{self, Features, KnnOptions, LidarOptions, LinearOptions};
+use crate::failure::{Failure, asked, loading, ran};
+use crate::judge;
 use crate::mask::Masking;
 use crate::method::Method;
 use crate::pictures::{self, NEIGHBOURS, Near, Pixels, Scene, Shown};
 use crate::recipe::{Data, Probe, Recipe, Stage};
-use crate::report::{Histogram, OnlineProbe};
+use crate::run::setup::{self, Images};
+use crate::run_files::{Histogram, OnlineProbe};
 use crate::train::Stop;
 use engine::Tape;
 use engine::ops::Images as ImageBatch;
@@ -35,10 +35,10 @@ const SHOWN_IMAGES: usize = 8;
 /// Zen 4 EPYC), 10,000 would take minutes and 1.6 GB.
 const MAP_IMAGES: usize = 2000;
 /// Parts of a stage between whose ends probes are made, at most, where their interval is not given.
-pub(in crate::cli) const MOST_PROBES: u64 = 20;
+pub(crate) const MOST_PROBES: u64 = 20;
 
 /// The probes of one stage.
-pub(in crate::cli) struct Online<'a> {
+pub(crate) struct Online<'a> {
     recipe: &'a Recipe,
     stage: &'a Stage,
     steps: u64,
@@ -56,7 +56,7 @@ pub(in crate::cli) struct Online<'a> {
 
 impl<'a> Online<'a> {
     /// For stage number `place` of `steps` steps; none if not asked for.
-    pub(in crate::cli) fn new(
+    pub(crate) fn new(
         recipe: &'a Recipe,
         images: &Images,
         (place, stage): (usize, &'a Stage),
@@ -100,18 +100,18 @@ impl<'a> Online<'a> {
     }
 
     /// Whether a probe is due after this many steps.
-    pub(super) fn is_due(&self, step: u64) -> bool {
+    pub(crate) fn is_due(&self, step: u64) -> bool {
         self.interval.is_due(step)
     }
 
     /// Says of which step the last probe was, in an earlier process.
-    pub(super) fn go_on_after(&mut self, step: u64) {
+    pub(crate) fn go_on_after(&mut self, step: u64) {
         self.interval.last = Some(step);
     }
 
     /// Probes the method's encoder as it is after this many steps, and takes pictures; none if asked to
     /// stop on the way.
-    pub(in crate::cli) fn probe(
+    pub(crate) fn probe(
         &mut self,
         method: &dyn Method,
         step: u64,
@@ -288,10 +288,10 @@ impl<'a> Online<'a> {
 }
 
 /// What a probe found, and pictures for people.
-pub(in crate::cli) struct Seen {
-    pub(in crate::cli) probe: OnlineProbe,
+pub(crate) struct Seen {
+    pub(crate) probe: OnlineProbe,
     /// pictures/STAGE.json
-    pub(super) pictures: Option<Value>,
+    pub(crate) pictures: Option<Value>,
 }
 
 /// What a probe found, and the mean tokens it found it in.
@@ -336,8 +336,8 @@ impl From<eval::Error> for Problem {
 
 /// Mean tokens, and class tokens where there are some, of all that a loader gives and that can be read.
 fn embedded(method: &dyn Method, loader: Loader, stop: &Stop) -> Result<Vec<Features>, Problem> {
-    let mut make = |images: &ImageBatch| probe::embedded(method.encoder(), images).map_err(ran);
-    let gathered = probe::gather(loader, &mut make, stop)?.ok_or(Problem::Stopped)?;
+    let mut make = |images: &ImageBatch| judge::embedded(method.encoder(), images).map_err(ran);
+    let gathered = judge::gather(loader, &mut make, stop)?.ok_or(Problem::Stopped)?;
     Ok(gathered.of_readable())
 }
 

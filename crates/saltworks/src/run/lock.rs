@@ -1,8 +1,10 @@
 //! The lock of a run's folder: two processes must not write one run.
 
-use super::super::{Failure, asked};
 use super::folder::cannot_write;
-use crate::report::{LockOwner, note};
+use crate::console::note;
+use crate::failure::{Failure, asked};
+use crate::run_files::LockOwner;
+use crate::run_files::names::LOCK;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -10,11 +12,8 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::SystemTime;
 
-/// The name of the file that is locked.
-pub(super) const LOCK: &str = ".lock";
-
 /// Held until the process ends, however it ends.
-pub(super) struct Lock {
+pub(crate) struct Lock {
     _beat: Heartbeat,
     /// The folder itself, whatever its name stands for later. While it is open no other has its number.
     folder: Option<File>,
@@ -22,7 +21,7 @@ pub(super) struct Lock {
 
 impl Lock {
     /// Locks a folder that exists.
-    pub(super) fn take(folder: &Path) -> Result<Self, Failure> {
+    pub(crate) fn take(folder: &Path) -> Result<Self, Failure> {
         let path = folder.join(LOCK);
         let file = File::options().create(true).write(true).truncate(false).open(&path);
         let file = file.map_err(|error| cannot_write(&path, &error))?;
@@ -43,7 +42,7 @@ impl Lock {
 
     /// Whether `folder` still names the folder that was locked, and not one made in its place.
     #[cfg(unix)]
-    pub(super) fn is_of(&self, folder: &Path) -> bool {
+    pub(crate) fn is_of(&self, folder: &Path) -> bool {
         use std::os::unix::fs::MetadataExt;
         let number = |it: io::Result<fs::Metadata>| it.ok().map(|it| (it.dev(), it.ino()));
         self.folder
@@ -53,7 +52,7 @@ impl Lock {
 
     /// Whether `folder` still names the folder that was locked: here one in use cannot be removed.
     #[cfg(not(unix))]
-    pub(super) fn is_of(&self, _: &Path) -> bool {
+    pub(crate) fn is_of(&self, _: &Path) -> bool {
         true
     }
 }

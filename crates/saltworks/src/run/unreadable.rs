@@ -1,10 +1,10 @@
 //! Images of a run that could not be read: told once each, and listed in unreadable.txt.
 
-use super::super::{Failure, ran};
 use super::folder::write_error;
+use crate::console::note;
 use crate::data::Unreadable;
+use crate::failure::{Failure, ran};
 use crate::files::write_whole;
-use crate::report::note;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
@@ -13,21 +13,21 @@ use std::path::PathBuf;
 const TOLD: usize = 10;
 
 /// What is wrong with each, by name.
-pub(super) struct UnreadableImages {
+pub(crate) struct UnreadableImages {
     path: PathBuf,
     problems: BTreeSet<String>,
 }
 
 impl UnreadableImages {
     /// Goes on with the list at `path`, if there is one.
-    pub(super) fn open(path: PathBuf) -> Self {
+    pub(crate) fn open(path: PathBuf) -> Self {
         // Only a list for people: one that cannot be read is begun anew.
         let text = fs::read_to_string(&path).unwrap_or_default();
         Self { path, problems: text.lines().map(str::to_owned).collect() }
     }
 
     /// Adds those that are new.
-    pub(super) fn add(&mut self, images: &[Unreadable]) -> Result<(), Failure> {
+    pub(crate) fn add(&mut self, images: &[Unreadable]) -> Result<(), Failure> {
         let before = self.problems.len();
         for image in images {
             if self.problems.insert(image.problem.replace('\n', " ")) {
@@ -47,7 +47,7 @@ impl UnreadableImages {
     }
 
     /// Says how many there were, if any.
-    pub(super) fn summarize(&self) {
+    pub(crate) fn summarize(&self) {
         if !self.problems.is_empty() {
             let (count, path) = (self.problems.len(), self.path.display());
             note(&format!("{count} images could not be read; others stood in for them: {path}"));

@@ -1,24 +1,24 @@
 //! What is probed or embedded: an encoder from a run or a file, and how it wants its images.
 
-use super::super::pretrain::{ENCODER, MODEL, RECIPE, STATE};
-use super::super::{Failure, asked, export};
 use super::Extractor;
+use crate::console::note;
+use crate::failure::{Failure, asked};
 use crate::model::Encoder;
 use crate::recipe::{self, Normalize, Recipe, Stage};
-use crate::report::note;
+use crate::run_files::names::{ENCODER, MODEL, RECIPE, STATE};
 use crate::weights::{Hint, Loaded, Model};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
 /// An encoder and how its images are prepared, as given.
 #[derive(clap::Args)]
-pub(in crate::cli) struct Given {
+pub(crate) struct Given {
     /// A run's folder, a file of weights in any form that `export` reads, or a folder of transformers'.
     source: PathBuf,
     /// Images: what `data.path` may be (a folder with a folder for each class, tar shards, a list, parquet,
     /// .npy, IDX files, builtin:fashion-mnist). Of a run: its own, if not given.
     #[arg(long, value_name = "PATH")]
-    pub(in crate::cli) data: Option<PathBuf>,
+    pub(crate) data: Option<PathBuf>,
     /// Of a run: the stage (default: the last); of a file: encoder, student or teacher.
     #[arg(long, visible_alias = "part", value_name = "NAME")]
     stage: Option<String>,
@@ -38,7 +38,7 @@ pub(in crate::cli) struct Given {
     heads: Option<usize>,
     /// Threads that compute; 0 for one per core.
     #[arg(long, default_value_t = 0)]
-    pub(in crate::cli) threads: usize,
+    pub(crate) threads: usize,
     /// Threads that decode images (default: as the run, else 1).
     #[arg(long, value_name = "N")]
     data_threads: Option<usize>,
@@ -46,36 +46,36 @@ pub(in crate::cli) struct Given {
 
 /// How far the stage came whose encoder a file holds.
 #[derive(Clone, Debug, Serialize)]
-pub(in crate::cli) struct Trained {
-    pub(in crate::cli) stage: String,
+pub(crate) struct Trained {
+    pub(crate) stage: String,
     /// Steps made.
-    pub(in crate::cli) step: u64,
+    pub(crate) step: u64,
     /// Steps of the whole stage.
-    pub(in crate::cli) steps: u64,
+    pub(crate) steps: u64,
 }
 
 /// An encoder and its data settings.
-pub(in crate::cli) struct Subject {
+pub(crate) struct Subject {
     /// `data` and `probe` are read; the size and channels are the encoder's.
-    pub(in crate::cli) recipe: Recipe,
+    pub(crate) recipe: Recipe,
     /// The encoder.
-    pub(in crate::cli) extractor: Extractor,
+    pub(crate) extractor: Extractor,
     /// Whether the recipe is a run's, whose own images may be probed.
-    pub(in crate::cli) of_run: bool,
+    pub(crate) of_run: bool,
     /// Where the weights lie.
-    pub(in crate::cli) path: PathBuf,
+    pub(crate) path: PathBuf,
     /// What training left them, where the file tells.
-    pub(in crate::cli) trained: Option<Trained>,
+    pub(crate) trained: Option<Trained>,
 }
 
 impl Given {
     /// Reads the recipe and the weights.
-    pub(in crate::cli) fn open(&self) -> Result<Subject, Failure> {
+    pub(crate) fn open(&self) -> Result<Subject, Failure> {
         let run = run_of(&self.source);
         let model = match &run {
             Some(run) if *run == self.source => {
                 let recipe = recipe::load_trained(&run.join(RECIPE), &[]).map_err(asked)?;
-                let place = export::stage(run, &recipe, self.stage.as_deref())?;
+                let place = stage(run, &recipe, self.stage.as_deref())?;
                 Model::open(&run.join(&recipe.stage[place].name).join(MODEL))
             }
             _ => Model::open(&self.source),
@@ -173,6 +173,27 @@ impl Given {
     }
 }
 
+/// The number of the stage asked for, or of the last that has weights.
+pub(crate) fn stage(run: &Path, recipe: &Recipe, name: Option<&str>) -> Result<usize, Failure> {
+    let has_weights = |place: &usize| run.join(&recipe.stage[*place].name).join(MODEL).exists();
+    let trained: Vec<usize> = (0..recipe.stage.len()).filter(has_weights).collect();
+    let found = match name {
+        None => trained.last(),
+        Some(name) => trained.iter().find(|&&place| recipe.stage[place].name == name),
+    };
+    found.copied().ok_or_else(|| {
+        let names: Vec<_> =
+            trained.iter().map(|&place| recipe.stage[place].name.as_str()).collect();
+        let wanted = name.map_or("trained stage".to_owned(), |name| format!("stage {name}"));
+        let found = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        let advice = match names.is_empty() {
+            true => ". A stage's weights are written when it ends, or is stopped by Ctrl-C",
+            false => "",
+        };
+        asked(format!("{} holds no {wanted}; trained: {found}{advice}", run.display()))
+    })
+}
+
 /// The run that a path is, or that a file RUN/STAGE/encoder.safetensors belongs to.
 fn run_of(source: &Path) -> Option<PathBuf> {
     let is_run = |folder: &Path| [RECIPE, STATE].iter().all(|name| folder.join(name).is_file());
@@ -211,7 +232,7 @@ impl Subject {
     }
 
     /// The encoder.
-    pub(in crate::cli) fn encoder(&self) -> &Encoder {
+    pub(crate) fn encoder(&self) -> &Encoder {
         match &self.extractor {
             Extractor::Encoder(encoder) => encoder,
             Extractor::Pixels => unreachable!("`Given::open` makes an encoder"),

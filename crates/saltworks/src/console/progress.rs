@@ -1,6 +1,7 @@
 //! Progress of a stage: a bar on a terminal, plain lines elsewhere.
 
-use super::{StepReport, note, seconds_text, time_text};
+use super::{note, seconds_text, time_text};
+use crate::train::StepReport;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};

@@ -173,6 +173,7 @@ impl Follow {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run_files::names::METRICS;
     use serde_json::json;
     use std::io::Write as _;
 
@@ -204,7 +205,7 @@ mod tests {
     #[test]
     fn lines_come_once_each_when_they_are_whole() {
         let place = tempfile::tempdir().unwrap();
-        let path = place.path().join("metrics.jsonl");
+        let path = place.path().join(METRICS);
         let mut follow = Follow::new(&path);
         assert_eq!(told(&mut follow), "");
         let (one, two) = (step(1, 0.5), step(2, 0.4));
@@ -235,7 +236,7 @@ mod tests {
     #[test]
     fn a_log_that_was_cut_is_told_anew_also_if_it_has_grown_again() {
         let place = tempfile::tempdir().unwrap();
-        let path = place.path().join("metrics.jsonl");
+        let path = place.path().join(METRICS);
         write(&path, &[step(1, 0.5), step(2, 0.4)].concat());
         let mut follow = Follow::new(&path);
         assert_eq!(told(&mut follow), "1 2");

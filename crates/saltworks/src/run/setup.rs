@@ -1,13 +1,13 @@
 //! From a recipe to data, models and methods.
 
-use super::{Failure, asked};
+use crate::console::note;
 use crate::data::{
     self, Crop, Effects, Holdout, Loader, LoaderOptions, Mixed, Order, Source, Transform, hold_out,
 };
+use crate::failure::{Failure, asked};
 use crate::method::{Covered, Mae, MaeOptions, Method, PixelNorm, SaltOptions};
 use crate::model::{Encoder, SpecError, TransformerSpec, VitSpec};
 use crate::recipe::{self, Data, DataSource, Loss, Model, Recipe, Schedule, Stage, Trunk};
-use crate::report::note;
 use crate::train::{self, Curve, OptimizerOptions};
 use engine::ops::LossKind;
 use std::collections::{BTreeSet, HashMap};
@@ -16,20 +16,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The images of a run.
-pub(super) struct Images {
+pub(crate) struct Images {
     /// Trains, each source as often as its weight says.
-    pub(super) train: Arc<dyn Source>,
+    pub(crate) train: Arc<dyn Source>,
     /// The same images once each, from which probes learn: copies would vote twice, and stand on both sides
     /// where a penalty is chosen.
-    pub(super) to_probe: Arc<dyn Source>,
+    pub(crate) to_probe: Arc<dyn Source>,
     /// Probes; none without a holdout, or where not every image has one of two classes or more.
-    pub(super) held_out: Option<Arc<dyn Source>>,
+    pub(crate) held_out: Option<Arc<dyn Source>>,
     /// Why nothing is held out though the recipe asks for it.
-    pub(super) reason: Option<String>,
+    pub(crate) reason: Option<String>,
 }
 
 /// Opens the data and holds out what the probes need.
-pub(super) fn open(recipe: &Recipe) -> Result<Images, Failure> {
+pub(crate) fn open(recipe: &Recipe) -> Result<Images, Failure> {
     if let Some(taken) = recipe.taken_over() {
         note(&format!("of the built-in recipe: {taken}; --set changes them"));
     }
@@ -115,7 +115,7 @@ fn weighted_and_once(
 }
 
 /// All images of a recipe, each once.
-pub(super) fn open_all(data: &Data) -> Result<Arc<dyn Source>, Failure> {
+pub(crate) fn open_all(data: &Data) -> Result<Arc<dyn Source>, Failure> {
     let sources = open_sources(data)?;
     let classes = data::unite(sources.iter().map(|(source, _)| source));
     mix(sources.into_iter().map(|(source, _)| (source, 1.0)).collect(), classes)
@@ -153,14 +153,14 @@ fn refuse_shared_files(sources: &[Opened]) -> Result<(), Failure> {
 }
 
 /// A file of two sources.
-pub(super) struct Shared<'a> {
-    pub(super) file: PathBuf,
-    pub(super) first: &'a str,
-    pub(super) second: &'a str,
+pub(crate) struct Shared<'a> {
+    pub(crate) file: PathBuf,
+    pub(crate) first: &'a str,
+    pub(crate) second: &'a str,
 }
 
 /// A file that two of these sources read, also by a link.
-pub(super) fn shared_file<'a>(sources: &[(&Arc<dyn Source>, &'a str)]) -> Option<Shared<'a>> {
+pub(crate) fn shared_file<'a>(sources: &[(&Arc<dyn Source>, &'a str)]) -> Option<Shared<'a>> {
     let mut owners = HashMap::new();
     // A source alone shares with none: no need to look at each of its files.
     for (place, (source, name)) in sources.iter().enumerate().filter(|_| sources.len() > 1) {
@@ -204,7 +204,7 @@ fn by_channel(values: &[f32], channels: usize) -> Vec<f32> {
 }
 
 /// The normalisation of pixels.
-pub(super) fn normalize(data: &Data) -> data::Normalize {
+pub(crate) fn normalize(data: &Data) -> data::Normalize {
     data::Normalize {
         mean: by_channel(&data.normalize.mean, data.channels()),
         std: by_channel(&data.normalize.std, data.channels()),
@@ -212,7 +212,7 @@ pub(super) fn normalize(data: &Data) -> data::Normalize {
 }
 
 /// How training batches are loaded.
-pub(super) fn training_loader(recipe: &Recipe, stage: &Stage, place: usize) -> LoaderOptions {
+pub(crate) fn training_loader(recipe: &Recipe, stage: &Stage, place: usize) -> LoaderOptions {
     let data = &recipe.data;
     let augment = &data.augment;
     let whole = augment.crop_scale.min == 1.0 && augment.crop_scale.max == 1.0;
@@ -254,7 +254,7 @@ pub(super) fn training_loader(recipe: &Recipe, stage: &Stage, place: usize) -> L
 const FEATURE_PIXELS: usize = 250 * 64 * 64;
 
 /// A loader of all images of a source in order, `size` pixels a side, for features.
-pub(super) fn feature_loader(
+pub(crate) fn feature_loader(
     data: &Data,
     size: usize,
     source: Arc<dyn Source>,
@@ -263,7 +263,7 @@ pub(super) fn feature_loader(
 }
 
 /// How whole images are loaded, each once.
-pub(super) fn feature_options(data: &Data, size: usize) -> LoaderOptions {
+pub(crate) fn feature_options(data: &Data, size: usize) -> LoaderOptions {
     LoaderOptions {
         batch: (FEATURE_PIXELS / (size * size).max(1)).clamp(16, 250),
         threads: data.threads,
@@ -282,13 +282,13 @@ pub(super) fn feature_options(data: &Data, size: usize) -> LoaderOptions {
 }
 
 /// The seed of stage number `place`.
-pub(super) fn stage_seed(seed: u64, place: usize) -> u64 {
+pub(crate) fn stage_seed(seed: u64, place: usize) -> u64 {
     // An odd constant: different stages of neighbouring seeds do not meet (Weyl sequence).
     seed.wrapping_add((place as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15))
 }
 
 /// The sizes of a stage's encoder.
-pub(super) fn spec(recipe: &Recipe, stage: &Stage) -> Result<VitSpec, Failure> {
+pub(crate) fn spec(recipe: &Recipe, stage: &Stage) -> Result<VitSpec, Failure> {
     let model = stage.model.as_ref().map(|model| model.over(&recipe.model));
     let model = model.as_ref().unwrap_or(&recipe.model);
     let spec = spec_of(model, recipe.data.size, recipe.data.channels());
@@ -296,7 +296,7 @@ pub(super) fn spec(recipe: &Recipe, stage: &Stage) -> Result<VitSpec, Failure> {
 }
 
 /// Refuses sizes by the keys that say them.
-pub(super) fn refuse_sizes(recipe: &Recipe, stage: &Stage, error: &SpecError) -> Failure {
+pub(crate) fn refuse_sizes(recipe: &Recipe, stage: &Stage, error: &SpecError) -> Failure {
     let (own, all) = (format!("{}.model", stage.name), "model".to_owned());
     let of_model = |key: &str| -> Vec<String> {
         // A stage's own model is said in its part of the recipe.
@@ -358,7 +358,7 @@ fn spec_of(model: &Model, size: usize, channels: usize) -> Result<VitSpec, SpecE
 }
 
 /// Sizes of a decoder or predictor.
-pub(super) fn trunk(trunk: Trunk) -> TransformerSpec {
+pub(crate) fn trunk(trunk: Trunk) -> TransformerSpec {
     TransformerSpec { width: trunk.width, depth: trunk.depth, heads: trunk.heads }
 }
 
@@ -371,7 +371,7 @@ fn loss(loss: Loss) -> LossKind {
 }
 
 /// Which patches the loss of stage 1 covers.
-pub(super) fn covered(stage: &Stage) -> Covered {
+pub(crate) fn covered(stage: &Stage) -> Covered {
     match stage.covered() {
         recipe::Covered::AllMasked => Covered::AllMasked,
         recipe::Covered::Targets => Covered::Targets,
@@ -379,7 +379,7 @@ pub(super) fn covered(stage: &Stage) -> Covered {
 }
 
 /// Stage 1 around a new encoder.
-pub(super) fn mae(encoder: Encoder, stage: &Stage, seed: u64) -> Mae {
+pub(crate) fn mae(encoder: Encoder, stage: &Stage, seed: u64) -> Mae {
     let options = MaeOptions {
         decoder: trunk(stage.decoder()),
         covered: covered(stage),
@@ -394,7 +394,7 @@ pub(super) fn mae(encoder: Encoder, stage: &Stage, seed: u64) -> Mae {
 }
 
 /// Settings of stage 2.
-pub(super) fn salt_options(stage: &Stage) -> SaltOptions {
+pub(crate) fn salt_options(stage: &Stage) -> SaltOptions {
     SaltOptions {
         predictor: trunk(stage.predictor()),
         loss: stage.loss.map_or(LossKind::L1, loss),
@@ -403,7 +403,7 @@ pub(super) fn salt_options(stage: &Stage) -> SaltOptions {
 }
 
 /// The schedules of learning rate and weight decay.
-pub(super) fn curves(stage: &Stage, schedule: Schedule) -> (Curve, Curve) {
+pub(crate) fn curves(stage: &Stage, schedule: Schedule) -> (Curve, Curve) {
     let lr = Curve {
         start: stage.start_lr,
         peak: stage.lr,
@@ -416,7 +416,7 @@ pub(super) fn curves(stage: &Stage, schedule: Schedule) -> (Curve, Curve) {
 }
 
 /// A stage as the training loop takes it, from step `first_step` on; images in `unreadable` are known to be.
-pub(super) fn training<'m>(
+pub(crate) fn training<'m>(
     recipe: &Recipe,
     images: &Images,
     (method, place): (&'m dyn Method, usize),
@@ -445,7 +445,7 @@ pub(super) fn training<'m>(
 }
 
 /// AdamW and clipping.
-pub(super) fn optimizer(stage: &Stage) -> OptimizerOptions {
+pub(crate) fn optimizer(stage: &Stage) -> OptimizerOptions {
     OptimizerOptions {
         betas: (stage.betas[0], stage.betas[1]),
         eps: stage.eps,

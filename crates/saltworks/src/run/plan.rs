@@ -1,39 +1,37 @@
 //! Everything of a recipe that can be refused is refused here, before hours go into its stages.
 
-use super::super::setup::{self, Images};
-use super::super::{Failure, asked};
+use crate::console::note;
 use crate::data;
+use crate::failure::{Failure, asked};
 use crate::mask;
 use crate::method::{CheckpointError, Cost, Networks, Salt, Share};
 use crate::model::VitSpec;
 use crate::recipe::{MethodName, PixelNorm, Recipe, RecipeError, Schedule, Stage};
-use crate::report::{PlanFile, PlannedStage, note};
+use crate::run::setup::{self, Images};
+use crate::run_files::{PlanFile, PlannedStage};
 use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Everything a stage was checked for before the first one begins.
-pub(in crate::cli) struct Planned<'a> {
-    pub(in crate::cli) stage: &'a Stage,
-    pub(in crate::cli) spec: VitSpec,
+pub(crate) struct Planned<'a> {
+    pub(crate) stage: &'a Stage,
+    pub(crate) spec: VitSpec,
     /// Of stage 2.
-    pub(in crate::cli) teacher: Option<VitSpec>,
-    pub(in crate::cli) schedule: Schedule,
+    pub(crate) teacher: Option<VitSpec>,
+    pub(crate) schedule: Schedule,
     /// What an image costs, as the mean of some draws of its masks.
-    pub(in crate::cli) cost: Cost,
+    pub(crate) cost: Cost,
 }
 
 impl Planned<'_> {
     /// Images that the stage sees, those seen again too.
-    pub(in crate::cli) fn images(&self) -> u64 {
+    pub(crate) fn images(&self) -> u64 {
         self.schedule.steps * self.stage.batch as u64
     }
 }
 
 /// Checks every stage against the data before anything is trained, and tells what is most likely a slip.
-pub(in crate::cli) fn plan<'a>(
-    recipe: &'a Recipe,
-    images: &Images,
-) -> Result<Vec<Planned<'a>>, Failure> {
+pub(crate) fn plan<'a>(recipe: &'a Recipe, images: &Images) -> Result<Vec<Planned<'a>>, Failure> {
     let check = |(place, stage): (usize, &'a Stage)| {
         let spec = setup::spec(recipe, stage)?;
         match stage.method {
@@ -122,7 +120,7 @@ fn check_targets(recipe: &Recipe, stage: &Stage, spec: &VitSpec) -> Result<(), F
 }
 
 /// The plan as `plan.json` holds it.
-pub(in crate::cli) fn as_file(plan: &[Planned<'_>]) -> PlanFile {
+pub(crate) fn as_file(plan: &[Planned<'_>]) -> PlanFile {
     PlanFile {
         flops: COUNTED.into(),
         paper_flops: PAPER.into(),
@@ -131,11 +129,10 @@ pub(in crate::cli) fn as_file(plan: &[Planned<'_>]) -> PlanFile {
 }
 
 /// How FLOPs are counted.
-pub(in crate::cli) const COUNTED: &str =
-    "matrix products, two FLOPs a multiply-add, forward and backward";
+pub(crate) const COUNTED: &str = "matrix products, two FLOPs a multiply-add, forward and backward";
 
 /// How the paper counts them.
-pub(in crate::cli) const PAPER: &str = "6ND where trained and 2ND where frozen, N parameters and D tokens; attention's \
+pub(crate) const PAPER: &str = "6ND where trained and 2ND where frozen, N parameters and D tokens; attention's \
      products left out (SALT, appendix on FLOPs)";
 
 fn stage_file(planned: &Planned<'_>) -> PlannedStage {
@@ -162,7 +159,7 @@ fn stage_file(planned: &Planned<'_>) -> PlannedStage {
 }
 
 /// The networks of a stage by name.
-pub(in crate::cli) fn parts<'a>(planned: &'a Planned<'_>) -> Vec<(&'static str, &'a Share)> {
+pub(crate) fn parts<'a>(planned: &'a Planned<'_>) -> Vec<(&'static str, &'a Share)> {
     let cost = &planned.cost;
     let (encoder, trunk) = match planned.stage.method {
         MethodName::Mae => ("encoder", "decoder"),

@@ -2,11 +2,12 @@
 //! Formats: tensorflow/core/lib/io/record_writer.h, tensorflow/core/util/event.proto,
 //! tensorflow/core/framework/summary.proto and tensorboard/plugins/hparams/plugin_data.proto.
 
-use super::loggers::{final_scalars, flat, scalars, settings};
 use super::protobuf::{Field, Message, fields};
-use super::{Follow, Histogram, Line, ProbeRow, RunState, Told, What, run_files};
+use super::{final_scalars, flat, scalars, settings};
 use crate::base64;
 use crate::files::open_regular;
+use crate::run_files::names::{METRICS, PICTURES, PROBES, STATE};
+use crate::run_files::{Follow, Histogram, Line, ProbeRow, RunState, Told, What, reading};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
@@ -40,7 +41,7 @@ impl TensorBoard {
     /// Of the run in a folder, with files in `out`/STAGE, of all that was logged so far once
     /// [`TensorBoard::update`] is called.
     pub fn new(run: &Path, out: &Path, begin: Begin) -> Self {
-        let follow = Follow::new(&run.join("metrics.jsonl"));
+        let follow = Follow::new(&run.join(METRICS));
         Self { run: run.into(), out: out.into(), begin, follow, stages: BTreeMap::new() }
     }
 
@@ -75,7 +76,7 @@ impl TensorBoard {
         })?;
         done?;
         for (stage, events) in stages {
-            events.pictures(&run.join("pictures").join(format!("{stage}.json")))?;
+            events.pictures(&run.join(PICTURES).join(format!("{stage}.json")))?;
             events.file.flush()?;
         }
         Ok(())
@@ -87,8 +88,8 @@ impl TensorBoard {
     /// As [`TensorBoard::update`].
     pub fn finish(&mut self) -> io::Result<()> {
         self.update()?;
-        let table: Vec<ProbeRow> = run_files::json(&self.run.join("probes.json"));
-        let state: RunState = run_files::json(&self.run.join("state.json"));
+        let table: Vec<ProbeRow> = reading::json(&self.run.join(PROBES));
+        let state: RunState = reading::json(&self.run.join(STATE));
         for (stage, events) in &mut self.stages {
             if state.done.iter().any(|done| done.stage == *stage) {
                 events.end(table.iter().find(|row| row.name == *stage))?;
@@ -352,7 +353,7 @@ impl Events {
 
     /// Adds pictures that are newer than those in the file.
     fn pictures(&mut self, path: &Path) -> io::Result<()> {
-        let found = run_files::json::<Value>(path);
+        let found = reading::json::<Value>(path);
         let step = found["step"].as_u64();
         if step.is_none() || step == self.pictured {
             return Ok(());
@@ -540,6 +541,7 @@ fn crc32c(data: &[u8]) -> u32 {
 mod tests {
     use super::*;
     use crate::files::write_whole;
+    use crate::run_files::names::RECIPE;
     use serde_json::json;
 
     #[test]
@@ -555,11 +557,11 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let run = place.path();
         let recipe = "[[stage]]\nname = \"teacher\"\nmethod = \"mae\"\nsteps = 4\n";
-        write_whole(&run.join("recipe.toml"), recipe.as_bytes()).unwrap();
+        write_whole(&run.join(RECIPE), recipe.as_bytes()).unwrap();
         let step = |step: u64| format!("{{\"stage\":\"teacher\",\"step\":{step},\"loss\":0.5}}\n");
         let probe = "{\"stage\":\"teacher\",\"step\":2,\"probe\":{\"knn_mean\":0.25}}\n";
         let log = |lines: &[&str]| {
-            write_whole(&run.join("metrics.jsonl"), lines.concat().as_bytes()).unwrap();
+            write_whole(&run.join(METRICS), lines.concat().as_bytes()).unwrap();
         };
         let out = run.join("board");
         let lines = [&step(1), &step(2), probe, &step(3), &step(4)];
@@ -594,9 +596,9 @@ mod tests {
             line + if probes.contains(&step) { &probe } else { "" }
         };
         let text: String = (1..=steps).map(of).collect();
-        write_whole(&run.join("metrics.jsonl"), text.as_bytes()).unwrap();
+        write_whole(&run.join(METRICS), text.as_bytes()).unwrap();
         let recipe = "[[stage]]\nname = \"teacher\"\nmethod = \"mae\"\nsteps = 4\n";
-        write_whole(&run.join("recipe.toml"), recipe.as_bytes()).unwrap();
+        write_whole(&run.join(RECIPE), recipe.as_bytes()).unwrap();
     }
 
     /// Steps, and steps of probes, that a reader has in the end.
@@ -639,7 +641,7 @@ mod tests {
         let record = json!({"file": "teacher.safetensors", "bytes": 1, "sha256": ""});
         let done = json!({"stage": "teacher", "metrics_bytes": 1, "encoder": record});
         let state = json!({"data": "", "images": null, "done": [done], "finished": false});
-        write_whole(&run.join("state.json"), state.to_string().as_bytes()).unwrap();
+        write_whole(&run.join(STATE), state.to_string().as_bytes()).unwrap();
         let ended = |times: usize| {
             for _ in 0..times {
                 TensorBoard::new(run, &run.join("board"), Begin::On).finish().unwrap();

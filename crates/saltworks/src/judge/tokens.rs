@@ -1,11 +1,11 @@
 //! Tokens of a frozen encoder for the attentive probe: kept where they fit, else made again each time.
 
-use super::super::{Failure, asked, loading, ran};
 use super::{Subject, blank_loader, none_readable};
+use crate::console::{Count, note};
 use crate::data::{Part, Source, Unreadable};
 use crate::eval::{self, TokenBatch, Tokens};
+use crate::failure::{Failure, asked, loading, ran};
 use crate::model::{Patches, Read};
-use crate::report::{Count, note};
 use crate::train::Stop;
 use engine::{Segments, Tape, Tensor};
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 type Each<'a> = dyn FnMut(&Tensor, &[u32], &[bool]) -> Result<(), Failure> + 'a;
 
 /// The images of one set and their tokens.
-pub(super) struct FrozenTokens<'a> {
+pub(crate) struct FrozenTokens<'a> {
     subject: &'a Subject,
     source: Arc<dyn Source>,
     labels: Vec<u32>,
@@ -23,7 +23,7 @@ pub(super) struct FrozenTokens<'a> {
     /// [B, N, D], where they fit.
     kept: Option<Kept>,
     /// Images that could not be read.
-    pub(super) unreadable: Vec<Unreadable>,
+    pub(crate) unreadable: Vec<Unreadable>,
 }
 
 /// The tokens of all images.
@@ -36,7 +36,7 @@ struct Kept {
 
 impl<'a> FrozenTokens<'a> {
     /// The images of a source; tokens are kept if they take `most_bytes` or less.
-    pub(super) fn new(
+    pub(crate) fn new(
         subject: &'a Subject,
         source: &Arc<dyn Source>,
         most_bytes: u64,

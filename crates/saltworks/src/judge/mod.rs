@@ -1,0 +1,222 @@
+//! Frozen features of images and what probes make of them: what a run, `probe` and `embed` share.
+
+mod subject;
+mod tokens;
+
+pub(crate) use subject::{Given, Subject, Trained, stage};
+pub(crate) use tokens::FrozenTokens;
+
+use crate::console::{Count, Waiting, note};
+use crate::data::{Loader, Source, Unreadable};
+use crate::eval::{self, Features, KnnOptions, LinearOptions, knn, linear};
+use crate::failure::{Failure, asked, loading, ran};
+use crate::method::embed;
+use crate::model::Encoder;
+use crate::recipe::{Data, Recipe};
+use crate::run::setup::{self, Images};
+use crate::run_files::ProbeRow;
+use crate::train::Stop;
+use engine::Tape;
+use engine::ops::{Images as ImageBatch, PatchOrder, patchify};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// One batch's features of one kind: [B, D].
+pub(crate) type Made = (Vec<f32>, usize);
+
+/// Values of an image whose pixels are probed, at most: 32 x 32 in colour, 55 x 55 in grey. A linear
+/// probe of the 150,528 values of 224 x 224 takes longer than many a training.
+const MOST_PIXEL_VALUES: usize = 3072;
+
+/// What turns images into features.
+pub(crate) enum Extractor {
+    /// The normalised pixels themselves, of images shrunk to [`MOST_PIXEL_VALUES`].
+    Pixels,
+    /// An encoder's class token and mean patch token.
+    Encoder(Encoder),
+}
+
+/// Probes one kind of features; none if there is nothing labelled to probe on, or if `stop` was asked
+/// for on the way. Images that cannot be read are added to `unreadable`.
+pub(crate) fn probe(
+    name: &str,
+    recipe: &Recipe,
+    images: &Images,
+    extractor: &Extractor,
+    stop: &Stop,
+    unreadable: &mut Vec<Unreadable>,
+) -> Result<Option<ProbeRow>, Failure> {
+    let Some(held_out) = &images.held_out else { return Ok(None) };
+    let mut count = Count::new(images.to_probe.len() + held_out.len());
+    let mut of = |source| features(recipe, source, extractor, stop, (&mut *unreadable, &mut count));
+    let [train, test] = [&images.to_probe, held_out].map(&mut of);
+    count.finish();
+    let (Some(train), Some(test)) = (train?, test?) else { return Ok(None) };
+    match fit(name, recipe, &train.of_readable(), &test.of_readable(), stop) {
+        Ok(row) => Ok(Some(row)),
+        Err(eval::Error::Stopped) => Ok(None),
+        Err(error) => Err(ran(error)),
+    }
+}
+
+/// Fits the probes to the features of each kind.
+fn fit(
+    name: &str,
+    recipe: &Recipe,
+    train: &[Features],
+    test: &[Features],
+    stop: &Stop,
+) -> eval::Result<ProbeRow> {
+    let (rows, dim) = (train[0].len(), train[0].dim);
+    let waiting = Waiting::new(format!("{name:>10}  fitting probes to {rows} rows of {dim}"));
+    let stopped = || {
+        waiting.tick();
+        stop.signal().is_some()
+    };
+    let options = KnnOptions { k: recipe.probe.k, temperature: recipe.probe.temperature };
+    let knn_of =
+        |kind: usize| knn(&train[kind], &test[kind], options, &stopped).map(|p| p.accuracy);
+    let linear_of = |kind: usize| {
+        linear(&train[kind], &test[kind], &LinearOptions::default(), &stopped)
+            .map(|l| l.prediction.accuracy)
+    };
+    let cls = (train.len() > 1).then_some(1);
+    let wanted = |kind: usize| recipe.probe.linear.then_some(kind);
+    Ok(ProbeRow {
+        name: name.to_owned(),
+        images: test[0].len(),
+        knn_mean: knn_of(0)?,
+        knn_cls: cls.map(knn_of).transpose()?,
+        linear_mean: wanted(0).map(linear_of).transpose()?,
+        linear_cls: cls.and_then(wanted).map(linear_of).transpose()?,
+    })
+}
+
+/// Features of all images of a source; none if asked to stop.
+pub(crate) fn features(
+    recipe: &Recipe,
+    source: &Arc<dyn Source>,
+    extractor: &Extractor,
+    stop: &Stop,
+    (unreadable, count): (&mut Vec<Unreadable>, &mut Count),
+) -> Result<Option<Gathered>, Failure> {
+    let size = match extractor {
+        Extractor::Pixels => {
+            recipe.data.size.min((MOST_PIXEL_VALUES / recipe.data.channels()).isqrt())
+        }
+        Extractor::Encoder(_) => recipe.data.size,
+    };
+    let loader = blank_loader(&recipe.data, size, source)?;
+    let mut make = |images: &ImageBatch| {
+        count.add(images.samples());
+        extract(images, extractor).map_err(ran)
+    };
+    let gathered = gather(loader, &mut make, stop)?;
+    if let Some(all) = gathered.as_ref().filter(|all| all.replaced.len() == source.len()) {
+        return Err(none_readable(source.as_ref(), &all.replaced));
+    }
+    unreadable.extend(gathered.iter().flat_map(|gathered| gathered.replaced.iter().cloned()));
+    Ok(gathered)
+}
+
+/// A loader of all images of a source in order, `size` pixels a side; those that cannot be read are black,
+/// to be left out.
+fn blank_loader(data: &Data, size: usize, source: &Arc<dyn Source>) -> Result<Loader, Failure> {
+    Loader::leaving_blank(source.clone(), setup::feature_options(data, size)).map_err(asked)
+}
+
+fn none_readable(source: &dyn Source, unreadable: &[Unreadable]) -> Failure {
+    let first = unreadable.first().map_or("", |image| image.problem.as_str());
+    asked(format!("{}: none of the images can be read. The first: {first}", source.describe()))
+}
+
+/// Images that cannot be read and are named where there are more.
+const MOST_NAMED: usize = 5;
+
+/// Tells how many of so many images cannot be read, what becomes of them, and which are the first.
+pub(crate) fn tell_unreadable(unreadable: &[Unreadable], images: usize, fate: &str) {
+    // Training and test images, features and tokens are read apart: each image is told once.
+    let mut problems: Vec<&str> = unreadable.iter().map(|one| one.problem.as_str()).collect();
+    problems.sort_unstable();
+    problems.dedup();
+    let count = problems.len();
+    if count == 0 {
+        return;
+    }
+    note(&format!("{count} of {images} images cannot be read: {fate}"));
+    problems.iter().take(MOST_NAMED).for_each(|problem| note(&format!("  {problem}")));
+    if count > MOST_NAMED {
+        note(&format!(
+            "  and {} more; `saltworks inspect --decode` lists them",
+            count - MOST_NAMED
+        ));
+    }
+}
+
+/// Features of the images that a loader gave, once each and in order.
+pub(crate) struct Gathered {
+    /// Mean tokens (or pixels) first, then class tokens where there are some.
+    pub(crate) kinds: Vec<Features>,
+    /// Images that could not be read, by their rows, which mean nothing.
+    pub(crate) replaced: Vec<Unreadable>,
+}
+
+impl Gathered {
+    /// The rows of images that could be read.
+    pub(crate) fn of_readable(self) -> Vec<Features> {
+        if self.replaced.is_empty() {
+            return self.kinds;
+        }
+        let replaced: BTreeSet<usize> = self.replaced.iter().map(|image| image.index).collect();
+        let left = |features: &Features| {
+            let rows: Vec<_> = (0..features.len()).filter(|row| !replaced.contains(row)).collect();
+            features.select(&rows)
+        };
+        self.kinds.iter().map(left).collect()
+    }
+}
+
+/// Makes the features of all that a loader gives; none if asked to stop.
+pub(crate) fn gather(
+    mut loader: Loader,
+    make: &mut dyn FnMut(&ImageBatch) -> Result<Vec<Made>, Failure>,
+    stop: &Stop,
+) -> Result<Option<Gathered>, Failure> {
+    let mut gathered = Gathered { kinds: Vec::new(), replaced: Vec::new() };
+    while let Some(loaded) = loader.next_batch().map_err(loading)? {
+        if stop.signal().is_some() {
+            return Ok(None);
+        }
+        let batch = loaded.batch;
+        gathered.replaced.extend(batch.unreadable);
+        for (kind, (rows, dim)) in make(&batch.images)?.into_iter().enumerate() {
+            if gathered.kinds.len() == kind {
+                gathered.kinds.push(Features { rows: Vec::new(), dim, labels: Vec::new() });
+            }
+            let features = &mut gathered.kinds[kind];
+            features.rows.extend(rows);
+            features.labels.extend(batch.labels.iter().map(|&label| label as u32));
+        }
+    }
+    Ok(Some(gathered))
+}
+
+/// An encoder's mean tokens, and class tokens where it has one.
+pub(crate) fn embedded(encoder: &Encoder, images: &ImageBatch) -> engine::Result<Vec<Made>> {
+    let embedding = embed(encoder, images)?;
+    let kinds = std::iter::once(embedding.mean).chain(embedding.cls);
+    Ok(kinds.map(|rows| (rows.to_vec(), rows.dim(1))).collect())
+}
+
+fn extract(images: &ImageBatch, extractor: &Extractor) -> engine::Result<Vec<Made>> {
+    match extractor {
+        Extractor::Pixels => {
+            let [b, _, t, h, w] = images.shape();
+            let whole: Vec<u32> = (0..b as u32).collect();
+            let order = PatchOrder::ChannelsFirst;
+            let pixels = patchify(&Tape::inference(), images, [t, h, w], order, &whole)?;
+            Ok(vec![(pixels.to_vec(), pixels.dim(1))])
+        }
+        Extractor::Encoder(encoder) => embedded(encoder, images),
+    }
+}

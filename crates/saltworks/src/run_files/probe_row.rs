@@ -1,0 +1,23 @@
+//! probes.json: what frozen features are worth after a stage.
+
+use serde::{Deserialize, Serialize};
+
+/// Accuracies of one kind of features, from 0 to 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProbeRow {
+    /// What made the features.
+    #[serde(rename = "features")]
+    pub name: String,
+    /// Held-out images that were probed; 0 where an earlier version did not say.
+    #[serde(default)]
+    pub images: usize,
+    /// kNN on mean-pooled features (or on the features there are).
+    pub knn_mean: f64,
+    /// kNN on the class token, where there is one.
+    pub knn_cls: Option<f64>,
+    /// Linear probe on mean-pooled features, if asked for.
+    pub linear_mean: Option<f64>,
+    /// Linear probe on the class token.
+    pub linear_cls: Option<f64>,
+}
