@@ -1,5 +1,5 @@
 //! The rules of STYLE.md for plain English that a program can check. Each rule is shown to complain
-//! before it is trusted. `-- --nocapture` prints the number of sentences, the median and the longest.
+//! before it is trusted. `-- --nocapture` prints the number of sentences, their median and longest.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -156,7 +156,11 @@ fn long_sentences(page: &Page) -> Vec<String> {
     let long = all.filter(|sentence| sentence.len() > MAX_SENTENCE_WORDS);
     long.map(|sentence| {
         let words = sentence.len();
-        format!("{}: {words} words, at most {MAX_SENTENCE_WORDS}: {}", page.path, sentence.join(" "))
+        format!(
+            "{}: {words} words, at most {MAX_SENTENCE_WORDS}: {}",
+            page.path,
+            sentence.join(" ")
+        )
     })
     .collect()
 }
