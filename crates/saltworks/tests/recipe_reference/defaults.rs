@@ -6,7 +6,7 @@ use toml::{Table, Value};
 
 /// One step on the way from the top of a recipe to a key.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Step {
+pub(crate) enum Step {
     /// Into the table, or into each table of the list, under this key.
     Key(String),
     /// Only if the table's tag has this value.
@@ -15,7 +15,7 @@ pub enum Step {
 
 /// What stands in a recipe's table for a key that the recipe does not give.
 #[derive(Debug, PartialEq)]
-pub enum Default {
+pub(crate) enum Default {
     /// Nothing is right but to give it.
     Required,
     /// No value.
@@ -34,11 +34,11 @@ const SAMPLES: [&str; 2] = [
 ];
 
 /// Recipes as given and as the program resolves them.
-pub struct Defaults(Vec<[Value; 2]>);
+pub(crate) struct Defaults(Vec<[Value; 2]>);
 
 impl Defaults {
     /// Of all samples, with each of these kinds of masks.
-    pub fn new(kinds: &[String]) -> Self {
+    pub(crate) fn new(kinds: &[String]) -> Self {
         let texts = SAMPLES.iter().flat_map(|text| kinds.iter().map(|k| text.replace("{kind}", k)));
         let read = |text: String| {
             let given: Table = text.parse().unwrap();
@@ -50,7 +50,7 @@ impl Defaults {
     }
 
     /// The default of the key at the end of a path.
-    pub fn of(&self, path: &[Step]) -> Default {
+    pub(crate) fn of(&self, path: &[Step]) -> Default {
         let mut found = Vec::new();
         self.0.iter().for_each(|[given, all]| collect(Some(given), all, path, &mut found));
         let found: Vec<_> = found.into_iter().filter(|(is_given, _)| !is_given).collect();

@@ -15,7 +15,7 @@ change its keys: `--set teacher.lr=1e-3`. A key that is \"not set\" has no value
 ";
 
 /// Writes the page.
-pub struct Page<'a> {
+pub(crate) struct Page<'a> {
     types: &'a [Type],
     defaults: Defaults,
     text: String,
@@ -43,7 +43,7 @@ enum Kind<'a> {
 
 impl<'a> Page<'a> {
     /// The page of the recipe whose type is called `root`.
-    pub fn of(types: &'a [Type], root: &str) -> String {
+    pub(crate) fn of(types: &'a [Type], root: &str) -> String {
         let root = types.iter().find(|found| found.name == root && is_read(found));
         let root = root.expect("the type of a recipe");
         let masks = ["stage", "masks"].iter().fold(root, |table, key| {

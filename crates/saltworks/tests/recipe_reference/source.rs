@@ -4,28 +4,28 @@
 use std::path::Path;
 
 /// A struct or an enum.
-pub struct Type {
-    pub file: String,
-    pub name: String,
-    pub docs: String,
+pub(crate) struct Type {
+    pub(crate) file: String,
+    pub(crate) name: String,
+    pub(crate) docs: String,
     /// All attributes in one line.
-    pub attributes: String,
-    pub is_enum: bool,
-    pub members: Vec<Member>,
+    pub(crate) attributes: String,
+    pub(crate) is_enum: bool,
+    pub(crate) members: Vec<Member>,
 }
 
 /// A field of a struct, or a variant of an enum.
 #[derive(Debug, PartialEq)]
-pub struct Member {
-    pub name: String,
-    pub docs: String,
-    pub attributes: String,
+pub(crate) struct Member {
+    pub(crate) name: String,
+    pub(crate) docs: String,
+    pub(crate) attributes: String,
     /// A field's type, or what a variant holds; empty for a variant that holds nothing.
-    pub of: String,
+    pub(crate) of: String,
 }
 
 /// The types of all files under a folder.
-pub fn types_under(folder: &Path) -> Vec<Type> {
+pub(crate) fn types_under(folder: &Path) -> Vec<Type> {
     let mut types = Vec::new();
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let mut paths: Vec<_> = entries.collect();
@@ -42,7 +42,7 @@ pub fn types_under(folder: &Path) -> Vec<Type> {
 }
 
 /// The types of one file.
-pub fn types_of(file: &str, text: &str) -> Vec<Type> {
+pub(crate) fn types_of(file: &str, text: &str) -> Vec<Type> {
     let mut types = Vec::new();
     let mut above = Above::default();
     let mut lines = text.lines();
@@ -145,24 +145,24 @@ fn variant(code: &str) -> (&str, &str) {
 
 impl Type {
     /// The value of a serde attribute, such as `tag = "kind"`.
-    pub fn serde(&self, key: &str) -> Option<&str> {
+    pub(crate) fn serde(&self, key: &str) -> Option<&str> {
         serde(&self.attributes, key)
     }
 
     /// Whether a serde attribute without a value is there, such as `default`.
-    pub fn says(&self, word: &str) -> bool {
+    pub(crate) fn says(&self, word: &str) -> bool {
         says(&self.attributes, word)
     }
 }
 
 impl Member {
     /// Whether a serde attribute without a value is there.
-    pub fn says(&self, word: &str) -> bool {
+    pub(crate) fn says(&self, word: &str) -> bool {
         says(&self.attributes, word)
     }
 
     /// The name in a recipe.
-    pub fn key(&self, of: &Type) -> String {
+    pub(crate) fn key(&self, of: &Type) -> String {
         if let Some(name) = serde(&self.attributes, "rename") {
             return name.to_owned();
         }
