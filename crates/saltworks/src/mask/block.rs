@@ -8,11 +8,11 @@ use super::grid::Rectangle;
 use super::random::set_some;
 use super::{Drawn, Error, Grid, Result, check_ratio};
 
-/// Squares around random centres, cut at the border, until ⌊H·W·ratio⌋ places are masked; single
-/// places are then shown or masked at random to meet that number. Masks reach through all times.
+/// Squares around random centres, cut at the border, until ⌊H·W·ratio⌋ patches are masked. Single
+/// patches are then shown or masked at random to meet that number. Masks reach through all frames.
 ///
-/// The reference draws blocks for all samples until the last has enough, so that its samples depend
-/// on each other; here each stops by itself.
+/// stable-pretraining draws blocks for all samples until the last has enough, so that its samples
+/// depend on each other. Here each sample stops by itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Block {
@@ -20,12 +20,12 @@ pub struct Block {
     pub ratio: f64,
     /// Side of a square, in tokens.
     pub size: usize,
-    /// Masks of its own for each sample; else one for the whole batch.
+    /// Whether each sample has its own mask. If not, a batch shares one.
     pub per_sample: bool,
 }
 
 impl Default for Block {
-    /// The reference's example: ratio 0.75, blocks of 4 x 4.
+    /// stable-pretraining's example: ratio 0.75, blocks of 4 x 4.
     fn default() -> Self {
         Self { ratio: 0.75, size: 4, per_sample: true }
     }

@@ -13,21 +13,21 @@ use super::random::set_some;
 use super::{Drawn, Error, Grid, Result, check_range};
 use crate::range::Range;
 
-/// Non-overlapping target blocks, each of its own size; a block that finds no place in 100 tries is
-/// left out, as in the reference. Blocks reach through all times of a clip.
+/// Target blocks that do not overlap, each of its own size. A block that does not fit in 100 tries
+/// is left out, as in stable-pretraining. Blocks reach through all frames of a clip.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct IJepa {
-    /// The blocks to predict; their aspect ratio here is width over height, drawn log-uniform.
+    /// The blocks to predict. Their aspect ratio here is width over height, drawn log-uniform.
     pub targets: Blocks,
-    /// Share of the tokens outside the targets that the context keeps.
+    /// Share of the tokens outside the targets that are the context.
     pub context_scale: Range,
-    /// Masks of its own for each sample; else one for the whole batch.
+    /// Whether each sample has its own masks. If not, a batch shares one.
     pub per_sample: bool,
 }
 
 impl Default for IJepa {
-    /// The reference's numbers, with masks per sample.
+    /// stable-pretraining's numbers, with masks per sample.
     fn default() -> Self {
         let (scale, aspect_ratio) = (Range::new(0.15, 0.2), Range::new(0.75, 1.5));
         Self {

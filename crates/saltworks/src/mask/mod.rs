@@ -71,13 +71,13 @@ pub enum Error {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Masking {
-    /// A context block less the union of target blocks: SALT on images.
+    /// A context block without the target blocks: SALT on images.
     MultiBlock(MultiBlock),
-    /// Tokens at random: MAE.
+    /// Tokens at random, as in MAE.
     Random(Random),
-    /// Square blocks up to a ratio.
+    /// Square blocks, until a share of the tokens is masked.
     Block(Block),
-    /// Target blocks that do not overlap: I-JEPA as stable-pretraining has it.
+    /// Target blocks that do not overlap, as in stable-pretraining's I-JEPA.
     #[serde(rename = "ijepa")]
     IJepa(IJepa),
 }

@@ -8,20 +8,21 @@ use super::grid::Rectangle;
 use super::{Drawn, Error, Grid, Result, check_range};
 use crate::range::Range;
 
-/// One context block and several target blocks; a token in both is a target. Blocks reach through
-/// all times of a clip.
+/// One context block and several target blocks. A token in both is a target. Blocks reach through
+/// all frames of a clip.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MultiBlock {
-    /// The one block the context is cut from; its `count` is 1.
+    /// The block from which the context is cut. Its `count` is 1.
     pub context: Blocks,
-    /// The blocks to predict. All of one sample have the same size, as in the reference and I-JEPA.
+    /// The blocks to predict. Those of one sample have the same size, as in stable-pretraining and
+    /// I-JEPA.
     pub targets: Blocks,
-    /// Whether scale and aspect ratio of a block share one random number.
+    /// Whether the scale and the aspect ratio of a block share one random number.
     pub draw: Draw,
     /// How long a side of a block may be.
     pub side_limit: SideLimit,
-    /// Masks of its own for each sample; else one for the whole batch, as the reference.
+    /// Whether each sample has its own masks. If not, a batch shares one, as in stable-pretraining.
     pub per_sample: bool,
 }
 
@@ -29,11 +30,11 @@ pub struct MultiBlock {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Blocks {
-    /// How many.
+    /// How many blocks there are.
     pub count: usize,
-    /// Area of a block as a share of H·W.
+    /// Area of a block, as a share of the grid H·W.
     pub scale: Range,
-    /// Height over width.
+    /// Height over width of a block.
     pub aspect_ratio: Range,
 }
 
@@ -41,9 +42,9 @@ pub struct Blocks {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Draw {
-    /// One number for both, so that large blocks are always tall: the reference and I-JEPA.
+    /// One number for both, so that large blocks are always tall: stable-pretraining and I-JEPA.
     Joint,
-    /// A number each: V-JEPA.
+    /// One number each: V-JEPA.
     Independent,
 }
 
@@ -51,14 +52,14 @@ pub enum Draw {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SideLimit {
-    /// One less than the grid's: the reference and I-JEPA.
+    /// One less than the grid's side: stable-pretraining and I-JEPA.
     BelowGrid,
-    /// The grid's: V-JEPA.
+    /// The grid's side: V-JEPA.
     Grid,
 }
 
 impl Default for MultiBlock {
-    /// The reference's numbers (`MultiBlockMasking`), with masks per sample.
+    /// The numbers of stable-pretraining's `MultiBlockMasking`, with masks per sample.
     fn default() -> Self {
         let [one, targets] = [Range::new(1.0, 1.0), Range::new(0.75, 1.5)];
         Self {

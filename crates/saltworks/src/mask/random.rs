@@ -4,31 +4,31 @@ use serde::{Deserialize, Serialize};
 
 use super::{Drawn, Grid, Result, check_ratio};
 
-/// ⌊N·ratio⌋ tokens masked at random, each equally likely; the others are the context. This is
-/// stable-pretraining's count; MAE keeps ⌊N·(1 - ratio)⌋, which differs where N·ratio is not whole.
+/// ⌊N·ratio⌋ tokens are masked at random, each equally likely. The others are the context. This is
+/// stable-pretraining's count. MAE keeps ⌊N·(1 - ratio)⌋, which differs if N·ratio is not whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Random {
     /// Share of masked tokens.
     pub ratio: f64,
-    /// What is masked as one.
+    /// What is masked together.
     pub spread: Spread,
-    /// Masks of its own for each sample; else one for the whole batch.
+    /// Whether each sample has its own mask. If not, a batch shares one.
     pub per_sample: bool,
 }
 
-/// What is masked as one; the same for images.
+/// What is masked together. For images, both are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Spread {
     /// Single tokens anywhere in space and time (MAE-ST).
     Tokens,
-    /// One place through all times (VideoMAE).
+    /// The same patch of all frames (VideoMAE).
     Tubes,
 }
 
 impl Default for Random {
-    /// MAE's ratio for images; masks per sample, as MAE.
+    /// MAE's ratio for images, with masks per sample as in MAE.
     fn default() -> Self {
         Self { ratio: 0.75, spread: Spread::Tubes, per_sample: true }
     }

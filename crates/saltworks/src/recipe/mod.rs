@@ -1,8 +1,8 @@
 //! What a user writes: a recipe in TOML, checked into settings.
 //!
-//! [`Recipe`] holds the keys as written, each with its default in `schema.rs` alone; `load` reads
-//! them with errors that name the line; `Stage::resolve` turns durations into steps once the number
-//! of training images is known.
+//! [`Recipe`] holds the keys as written. Their defaults stand in `schema.rs` alone. `load` reads the
+//! keys, with errors that name the line. `Stage::resolve` turns durations into steps as soon as the
+//! number of training images is known.
 
 mod difference;
 mod load;
@@ -28,14 +28,14 @@ pub enum RecipeError {
     /// The file cannot be read.
     #[error("cannot read recipe {path}: {source}{advice}")]
     Read {
-        /// Where it should be.
+        /// The file.
         path: String,
         /// Why not.
         source: std::io::Error,
-        /// What may be meant.
+        /// What to do, or which file was meant.
         advice: String,
     },
-    /// The text is no recipe.
+    /// The text is not a recipe.
     #[error("{origin}, line {line}: {problem}")]
     Text {
         /// File name, or "--set".
@@ -45,7 +45,7 @@ pub enum RecipeError {
         /// What is wrong and what to do.
         problem: String,
     },
-    /// The file is no text.
+    /// The file is not a text.
     #[error(
         "{path} is not a recipe (TOML text). Give the file of a recipe, or the folder of a run"
     )]
@@ -53,7 +53,7 @@ pub enum RecipeError {
         /// The file.
         path: String,
     },
-    /// An override is none.
+    /// A `--set` cannot be applied.
     #[error("--set {given}: {problem}")]
     Set {
         /// As given.
@@ -68,10 +68,10 @@ pub enum RecipeError {
         key: String,
         /// Its value.
         found: String,
-        /// Which values there are.
+        /// Which values are allowed.
         expected: String,
     },
-    /// What is wrong with some of its values, and where they are said.
+    /// Values make no sense, with the place that gives one of them.
     #[error("{place}: {problem}")]
     Refused {
         /// The file and line, or the `--set`.

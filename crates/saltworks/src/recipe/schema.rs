@@ -1,5 +1,5 @@
-//! The keys of a recipe as a user writes them. A doc comment is the key's documentation; a default
-//! stands here and nowhere else.
+//! The keys of a recipe as a user writes them. A key's doc comment is its documentation, from which
+//! docs/recipe.md is generated. Its default stands here and nowhere else.
 
 use super::{Origin, RecipeError};
 use crate::data::{Blur, Interpolation, Jitter, Solarize};
@@ -7,40 +7,41 @@ use crate::mask::{Masking, MultiBlock};
 use crate::range::Range;
 use serde::{Deserialize, Serialize};
 
-/// A whole recipe.
+/// These keys come before the first table.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Recipe {
-    /// Keys every random draw of the run.
+    /// Every random draw of the run depends on it.
     pub seed: u64,
-    /// Threads that compute; 0 for one per core.
+    /// How many threads compute. 0 means one per core.
     pub threads: usize,
-    /// Words to find the run by among others.
+    /// Words by which you find the run among others.
     pub tags: Vec<String>,
-    /// Which images, and how they are prepared.
+    /// Which images are read, and how they are prepared.
     pub data: Data,
-    /// The encoder that stages train unless they say otherwise.
+    /// The encoder that every stage trains, unless the stage changes it.
     pub model: Model,
-    /// How the trained encoders are judged.
+    /// How encoders are judged.
     pub probe: Probe,
-    /// When the run saves itself.
+    /// When the run saves a checkpoint.
     pub checkpoint: Checkpointing,
-    /// What is written of the run beside metrics.jsonl.
+    /// What the run writes beside `metrics.jsonl`.
     pub log: Log,
-    /// What is trained, in order.
+    /// What is trained, in this order.
     pub stage: Vec<Stage>,
-    /// Where it was read.
+    /// Where the recipe was read.
     #[serde(skip)]
     pub origin: Origin,
 }
 
 impl Recipe {
-    /// The stage of this name among those before number `place`: what a stage's teacher may mean.
+    /// The stage with this name among those before number `place`: a teacher comes from these.
     pub fn stage_before(&self, place: usize, name: &str) -> Option<&Stage> {
         self.stage[..place].iter().find(|stage| stage.name == name)
     }
 
-    /// Where the built-in recipe trains on other images than its own: its sizes and lengths that nobody set.
+    /// The sizes and lengths of the built-in recipe that no `--set` changes, in words. None unless
+    /// it trains on images other than its own.
     pub fn taken_over(&self) -> Option<String> {
         let Model { patch, width, depth, heads, .. } = self.model;
         let sizes = [
@@ -61,14 +62,14 @@ impl Recipe {
         (self.origin.is_lent && !taken.is_empty()).then(|| taken.join(", "))
     }
 
-    /// Fills in what is not given and has one value whatever the data, and drops what no stage reads.
+    /// Fills in defaults that do not depend on the data, and drops keys that no stage reads.
     pub(super) fn resolve(&mut self) {
         self.origin.is_without_data = self.data.path.is_none() && self.data.source.is_empty();
         self.data.resolve();
         self.stage.iter_mut().for_each(Stage::resolve_method);
     }
 
-    /// The recipe with each key that a stage has for any method: what checkpoints hold the checksum of.
+    /// The recipe with the keys of both methods in every stage. Checkpoints hold its checksum.
     #[must_use]
     pub fn whole(&self) -> Self {
         let mut recipe = self.clone();
@@ -83,40 +84,40 @@ impl Recipe {
     }
 }
 
-/// `[data]`
+/// Which images are read, and how they are prepared.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Data {
-    /// Where the images are: `builtin:fashion-mnist` (as when neither this nor `source` is given), a
-    /// folder, tar shards, a list, parquet, NumPy or IDX files. README, "Your own images", has the
-    /// table.
+    /// Where the images are: a folder, tar shards, a list, parquet, NumPy or IDX files, or
+    /// `builtin:fashion-mnist`. docs/data.md has the table. Give this or `source`, not both.
     pub path: Option<String>,
-    /// Several sources in place of one path.
+    /// Several sources instead of one path.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub source: Vec<DataSource>,
-    /// Red, green and blue, 0 to 255, that transparent parts of images show.
+    /// The colour that transparent parts of images show: red, green and blue, 0 to 255.
     pub background: [u8; 3],
-    /// Height and width in pixels that images are brought to; the model's image size.
+    /// Height and width of the model's images in pixels. Images are resized to it.
     pub size: usize,
-    /// 1 for grey, 3 for colour; if not given as the images of `builtin:fashion-mnist` are, which is 1, else 3.
+    /// 1 for grey, 3 for colour. If not set, it is 1 for the built-in images and 3 for all others.
     pub channels: Option<usize>,
-    /// How pixel values are brought near 0.
+    /// How pixel values are normalised: a name or a table.
     pub normalize: Normalize,
-    /// Images kept from training for the probes: a number, from the end for the built-in data,
-    /// else drawn with `holdout_seed`. A fifth of the images, 1,000 at most, if not given.
+    /// How many images are held out of training, for the probes. They are the last ones of the
+    /// built-in data. Of other data they are drawn with `holdout_seed`. If not set, a fifth of the
+    /// images is held out, at most 1,000.
     pub holdout: Option<usize>,
-    /// Which images are held out of data that is not built in. Not the run's seed: a teacher and its
-    /// student from runs of other seeds then hold out the same.
+    /// Decides which images are held out of data that is not built in. It is not the run's `seed`,
+    /// so that runs with other seeds hold out the same images.
     pub holdout_seed: u64,
-    /// Threads that decode and augment.
+    /// How many threads decode and augment images.
     pub threads: usize,
-    /// Most images that may be unreadable, as a share of all, rounded up: each is named, and the next
-    /// that can be read stands in its place. More of them end the run.
+    /// The share of images that may be unreadable, rounded up to whole images. Each is reported by
+    /// name, and the next readable image takes its place. If there are more, the run ends.
     pub max_unreadable: f64,
-    /// Random changes to training images.
+    /// Random changes of the training images.
     pub augment: Augment,
-    /// For probes the shorter side is resized to this times `size`, bicubic, and the centre kept;
-    /// 1.143 is the 256 to 224 of ImageNet.
+    /// For probes, the shorter side of an image is resized to this times `size` (bicubic), and the
+    /// centre is kept. 1.143 is ImageNet's 256 to 224.
     pub eval_zoom: f64,
 }
 
@@ -140,11 +141,11 @@ impl Default for Data {
     }
 }
 
-/// The data of a recipe that names none.
+/// The images of a recipe that names none.
 const BUILTIN: &str = "builtin:fashion-mnist";
 
 impl Data {
-    /// Fills in the path and the channels where nothing is given.
+    /// Fills in the path and the channels if they are not given.
     fn resolve(&mut self) {
         if self.source.is_empty() {
             self.path.get_or_insert_with(|| BUILTIN.to_owned());
@@ -152,13 +153,13 @@ impl Data {
         self.channels = Some(self.channels());
     }
 
-    /// 1 or 3.
+    /// The channels, 1 or 3.
     pub fn channels(&self) -> usize {
         let built_in = self.sources().iter().all(|source| source.path.starts_with("builtin:"));
         self.channels.unwrap_or(if built_in { 1 } else { 3 })
     }
 
-    /// How many of the images are held out.
+    /// How many of `images` are held out.
     pub fn held_out_of(&self, images: usize) -> usize {
         self.holdout.unwrap_or((images / 5).min(1000))
     }
@@ -175,13 +176,14 @@ impl Data {
     }
 }
 
-/// `[[data.source]]`
+/// One of several sources.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataSource {
-    /// As `data.path`.
+    /// Where its images are, as in `data.path`.
     pub path: String,
-    /// How often an epoch shows each image of this source: 2 twice, 0.5 half of them.
+    /// How often an epoch shows each image of this source. With 2, it shows each image twice. With
+    /// 0.5, it shows half of them, always the same.
     pub weight: f64,
 }
 
@@ -192,47 +194,48 @@ impl Default for DataSource {
     }
 }
 
-/// `data.normalize`: (v/255 - mean)/std by channel. Or a name: "imagenet", "inception" (0.5 and 0.5)
-/// or "clip", timm's IMAGENET_DEFAULT, IMAGENET_INCEPTION and OPENAI_CLIP (timm/data/constants.py).
+/// A pixel value v, 0 to 255, becomes (v/255 - mean)/std, for each channel. A name stands for a
+/// table: `"imagenet"`, `"inception"` (0.5 and 0.5) or `"clip"`. These are timm's IMAGENET_DEFAULT,
+/// IMAGENET_INCEPTION and OPENAI_CLIP (timm/data/constants.py).
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Normalize {
-    /// One number, or one per channel.
+    /// One number, or one for each channel.
     pub mean: Vec<f32>,
-    /// One number, or one per channel.
+    /// One number, or one for each channel.
     pub std: Vec<f32>,
 }
 
 impl Default for Normalize {
-    /// "inception": to [-1, 1].
+    /// "inception", which brings values to [-1, 1].
     fn default() -> Self {
         Self { mean: vec![0.5], std: vec![0.5] }
     }
 }
 
-/// `[data.augment]`
+/// Random changes of the training images. Each is defined as in torchvision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Augment {
-    /// Area of a random crop as a share of the image; [1, 1] for none.
+    /// Area of a random crop, as a share of the image. `[1, 1]` turns cropping off.
     pub crop_scale: Range,
     /// Width over height of a random crop.
     pub crop_aspect: Range,
     /// Chance of a horizontal flip.
     pub flip: f64,
-    /// How crops are resized: `bilinear`, as torchvision's default, or `bicubic`, as MAE.
+    /// How crops are resized. torchvision's default is bilinear, MAE's is bicubic.
     pub interpolation: Interpolation,
-    /// Brightness, contrast, saturation and hue, e.g. `{ hue = 0.1 }`; none if not given.
+    /// Random brightness, contrast, saturation and hue, e.g. `{ hue = 0.1 }`.
     pub jitter: Option<Jitter>,
-    /// Chance of a colour image becoming grey.
+    /// Chance that a colour image becomes grey.
     pub greyscale: f64,
-    /// Gaussian blur, e.g. `{ kernel = 9 }`; none if not given.
+    /// Gaussian blur, e.g. `{ kernel = 9 }`.
     pub blur: Option<Blur>,
-    /// Inversion of bright values, e.g. `{ threshold = 128 }`; none if not given.
+    /// Inverts bright values, e.g. `{ threshold = 128 }`.
     pub solarize: Option<Solarize>,
 }
 
 impl Default for Augment {
-    /// MAE's crop (main_pretrain.py) and flip.
+    /// The crop and the flip of MAE (main_pretrain.py).
     fn default() -> Self {
         Self {
             crop_scale: Range::new(0.2, 1.0),
@@ -247,34 +250,37 @@ impl Default for Augment {
     }
 }
 
-/// `[model]` or `[stage.model]`: a timm name, and what differs from it. A stage's model without a
-/// name changes the recipe's; with one it stands alone.
+/// An encoder: a timm name, and what differs from it. A key that is not set is as the name says.
+///
+/// A stage may have a model of its own, as `[stage.model]`. Without a name, it changes the recipe's
+/// model. With a name, it replaces it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Model {
-    /// timm's name, e.g. vit_tiny_patch16_224; the image size comes from `data.size`.
+    /// timm's name. If not set, it is `vit_tiny_patch16_224`. The image size comes from
+    /// `data.size`.
     pub name: Option<String>,
     /// Height and width of a patch in pixels.
     pub patch: Option<usize>,
-    /// D
+    /// Width of a token, D.
     pub width: Option<usize>,
-    /// L
+    /// Number of blocks, L.
     pub depth: Option<usize>,
-    /// A
+    /// Number of attention heads, A.
     pub heads: Option<usize>,
-    /// F over D.
+    /// Width of the MLP's hidden layer, as a multiple of `width`.
     pub mlp_ratio: Option<f64>,
-    /// Register tokens.
+    /// Number of register tokens.
     pub registers: Option<usize>,
     /// Whether there is a class token.
     pub class_token: Option<bool>,
-    /// Whether class token and registers go without a position.
+    /// Whether the class token and the registers have no position.
     pub no_embed_class: Option<bool>,
-    /// First value of layer scale.
+    /// Initial value of layer scale.
     pub layer_scale: Option<f32>,
-    /// Layer norm on queries and keys.
+    /// Whether queries and keys get a layer norm.
     pub qk_norm: Option<bool>,
-    /// Rate of stochastic depth.
+    /// Rate of stochastic depth, which drops whole branches.
     pub drop_path: Option<f32>,
 }
 
@@ -302,28 +308,31 @@ impl Model {
     }
 }
 
-/// `[probe]`
+/// How encoders are judged, after training and while a stage trains.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Probe {
-    /// Neighbours of kNN.
+    /// How many neighbours vote in kNN.
     pub k: usize,
     /// Temperature of kNN's votes.
     pub temperature: f64,
-    /// Which probes: kNN always, a linear one too if true.
+    /// Whether to train a linear probe too. kNN is always computed.
     pub linear: bool,
-    /// Probe while a stage trains, too: before its first step, now and then, and after its last.
+    /// Whether to probe while a stage trains: before its first step, from time to time, and after
+    /// its last step.
     pub online: bool,
-    /// Optimizer steps between two of these probes; without it as many as `share` allows, twenty at most.
+    /// Optimizer steps between two of these probes. If not set, there are as many probes as `share`
+    /// allows, at most twenty in between.
     pub every_steps: Option<u64>,
-    /// Where `every_steps` is not given: time of a probe over the time trained since the last one.
+    /// The time that a probe may take, as a share of the time trained since the last one. It counts
+    /// only if `every_steps` is not set.
     pub share: f64,
-    /// Training images, and held-out images, of these probes, at most.
+    /// How many training images, and how many held-out images, these probes use at most.
     pub images: usize,
 }
 
 impl Default for Probe {
-    /// DINO's kNN temperature; k as stable-pretraining's OnlineKNN examples.
+    /// The kNN temperature of DINO, and the k of stable-pretraining's OnlineKNN examples.
     fn default() -> Self {
         Self {
             k: 20,
@@ -338,38 +347,38 @@ impl Default for Probe {
     }
 }
 
-/// `[checkpoint]`: all that a stage needs to go on as if it had never stopped. A signal saves one too.
+/// When a run saves a checkpoint, from which it resumes to the same bits. A signal saves one too.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Checkpointing {
-    /// Minutes between two checkpoints: the most that a crash costs; 0 for none by time.
+    /// Minutes between two checkpoints: the most that a crash costs. 0 means none by time.
     pub every_minutes: f64,
-    /// Optimizer steps between two checkpoints; 0 for none by steps.
+    /// Optimizer steps between two checkpoints. 0 means none by steps.
     pub every_steps: u64,
-    /// How many of a stage's newest are kept.
+    /// How many of a stage's newest checkpoints are kept.
     pub keep: usize,
-    /// Keep the one of the lowest training loss, too.
+    /// Whether to keep the checkpoint with the lowest training loss, too.
     pub keep_best: bool,
 }
 
 impl Default for Checkpointing {
-    /// Two, so that one damaged on disk leaves another.
+    /// Two are kept, so that one remains if the other is damaged on disk.
     fn default() -> Self {
         Self { every_minutes: 5.0, every_steps: 0, keep: 2, keep_best: true }
     }
 }
 
-/// `[log]`: nothing of it changes a bit of what is trained.
+/// What a run writes beside `metrics.jsonl`. These keys change no bit of what is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
-    /// report.html: curves, probes and pictures in one file, written again while the run goes on.
+    /// Write `report.html`: curves, probes and pictures in one file, written again during the run.
     pub report: bool,
-    /// Reconstructions, attention, neighbours and more at each probe, in `pictures/`.
+    /// Draw reconstructions, attention, neighbours and more at each probe, in `pictures/`.
     pub pictures: bool,
-    /// Event files of TensorBoard, in `tensorboard/`.
+    /// Write event files for TensorBoard, in `tensorboard/`.
     pub tensorboard: bool,
-    /// An offline run of Weights & Biases, in `wandb/`.
+    /// Write an offline run for Weights & Biases, in `wandb/`.
     pub wandb: bool,
 }
 
@@ -379,70 +388,71 @@ impl Default for Log {
     }
 }
 
-/// `[[stage]]`
+/// One thing that is trained: an encoder, by a method.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Stage {
-    /// How other stages, files and `--set` call it.
+    /// The stage's name in files, in `--set`, and as a teacher of other stages.
     pub name: String,
-    /// `mae` or `salt`.
+    /// How it is trained.
     pub method: MethodName,
-    /// SALT's teacher: the name of an earlier stage, or a file of weights or a folder with one, of ours or
-    /// of others.
+    /// SALT: its teacher, required. Give the name of an earlier stage, a file of weights, or a
+    /// folder with one. The weights may come from other programs.
     pub teacher: Option<String>,
-    /// The encoder of this stage, if it is not the recipe's.
+    /// Changes the recipe's encoder for this stage.
     pub model: Option<Model>,
-    /// How long: exactly one of epochs, steps and samples.
+    /// Length in passes over the images. Give exactly one of `epochs`, `steps` and `samples`.
     pub epochs: Option<f64>,
-    /// How long, in optimizer steps.
+    /// Length in optimizer steps.
     pub steps: Option<u64>,
-    /// How long, in images seen.
+    /// Length in images.
     pub samples: Option<u64>,
-    /// Images of an optimizer step.
+    /// Images per optimizer step.
     pub batch: usize,
-    /// Parts that a batch is computed in, one after another, to save memory.
+    /// Number of parts in which a batch is computed, one after another, to save memory.
     pub accumulate: usize,
-    /// Keep only the input of transformer blocks (all but a last one of which few rows are read) and
-    /// compute each again in the backward pass: less memory, more time, the same bits.
+    /// Keep only the input of each transformer block, and compute the block again in the backward
+    /// pass. It takes less memory and more time, and gives the same bits. A last block of which few
+    /// rows are read is kept whole.
     pub activation_checkpointing: bool,
-    /// Learning rate after warmup.
+    /// Learning rate after the warmup.
     pub lr: f64,
-    /// Learning rate before the first step, where the warmup begins.
+    /// Learning rate at which the warmup begins.
     pub start_lr: f64,
-    /// Learning rate at the last step, where the cosine ends.
+    /// Learning rate at the last step, which a cosine reaches.
     pub final_lr: f64,
-    /// Linear warmup.
+    /// Length of the linear warmup.
     pub warmup: Duration,
-    /// Decoupled weight decay before the first step.
+    /// Decoupled weight decay at the first step.
     pub weight_decay: f64,
-    /// Weight decay at the last step, reached by a cosine; constant if not given.
+    /// Weight decay at the last step, which a cosine reaches. If not set, the decay is constant.
     pub final_weight_decay: Option<f64>,
-    /// Decay biases, norms, tokens and position tables too, as the reference.
+    /// Decay biases, norms, tokens and position tables too, as stable-pretraining does.
     pub decay_all: bool,
     /// AdamW's β1 and β2.
     pub betas: [f64; 2],
     /// AdamW's ε.
     pub eps: f32,
-    /// Most the gradient's L2 norm may be; no clipping if 0.
+    /// The gradient is clipped to this L2 norm. 0 means no clipping.
     pub clip: f32,
-    /// Which patches are seen and which are predicted.
+    /// Which patches the encoder sees, and which are predicted.
     pub masks: Masking,
-    /// The loss between prediction and target; L1 for SALT, MSE for MAE if not given.
+    /// The loss between prediction and target. If not set, it is L1 for SALT and MSE for MAE.
     pub loss: Option<Loss>,
-    /// MAE's decoder; width 512, depth 8, heads 16 if not given.
+    /// MAE: the size of its decoder.
     pub decoder: Option<Trunk>,
-    /// MAE: which patches are reconstructed; `all_masked` if not given.
+    /// MAE: which patches are reconstructed.
     pub covered: Option<Covered>,
-    /// MAE: normalisation of the pixels to reconstruct; `joint` if not given.
+    /// MAE: how the pixels to reconstruct are normalised.
     pub pixel_norm: Option<PixelNorm>,
-    /// SALT's predictor; width 384, depth 12, heads 16 if not given.
+    /// SALT: the size of its predictor.
     pub predictor: Option<Trunk>,
-    /// SALT: a layer norm without parameters on the teacher's latents, as V-JEPA; none if not given.
+    /// SALT: whether the teacher's latents get a layer norm without parameters, as in V-JEPA.
     pub target_layer_norm: Option<bool>,
 }
 
 impl Default for Stage {
-    /// Learning rate, decay and betas of stable-pretraining's SALT scripts; clip off as there.
+    /// Learning rate, decay and betas of stable-pretraining's SALT scripts, which do not clip.
     fn default() -> Self {
         Self {
             name: String::new(),
@@ -487,7 +497,7 @@ pub enum MethodName {
 }
 
 impl MethodName {
-    /// As recipes name it.
+    /// Its name in recipes.
     pub fn word(self) -> &'static str {
         match self {
             Self::Mae => "mae",
@@ -500,13 +510,13 @@ impl MethodName {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Duration {
-    /// Optimizer steps.
+    /// In optimizer steps.
     Steps(u64),
-    /// Passes over the training images.
+    /// In passes over the training images.
     Epochs(f64),
-    /// Images seen.
+    /// In images.
     Samples(u64),
-    /// Of the stage.
+    /// In per cent of the stage.
     Percent(f64),
 }
 
@@ -516,21 +526,21 @@ pub enum Duration {
 pub enum Loss {
     /// |δ|
     L1,
-    /// Quadratic below the number, linear above.
+    /// Quadratic below this number, linear above.
     SmoothL1(f32),
     /// δ²
     Mse,
 }
 
-/// Sizes of a decoder or predictor.
+/// The size of a decoder or a predictor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trunk {
-    /// D
+    /// Width of a token, D.
     pub width: usize,
-    /// L
+    /// Number of blocks, L.
     pub depth: usize,
-    /// A
+    /// Number of attention heads, A.
     pub heads: usize,
 }
 
@@ -538,9 +548,9 @@ pub struct Trunk {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Covered {
-    /// All that are not context, as the reference.
+    /// All that are not context, as in stable-pretraining.
     AllMasked,
-    /// The masks' targets.
+    /// Only the targets of the masks.
     Targets,
 }
 
@@ -550,9 +560,9 @@ pub enum Covered {
 pub enum PixelNorm {
     /// Not at all.
     None,
-    /// Each patch: MAE and the reference.
+    /// Over each patch, as in MAE and stable-pretraining.
     Joint,
-    /// Each channel of each patch: VideoMAE.
+    /// Over each channel of each patch, as in VideoMAE.
     PerChannel,
 }
 
@@ -566,7 +576,7 @@ pub struct Schedule {
 }
 
 impl Stage {
-    /// Gives the settings of the stage's method their values, and drops another method's.
+    /// Fills in the settings of the stage's method, and drops those of the other method.
     fn resolve_method(&mut self) {
         let Self { decoder, covered, pixel_norm, predictor, target_layer_norm, .. } =
             Self::default();
@@ -585,27 +595,27 @@ impl Stage {
         }
     }
 
-    /// Of MAE; stable-pretraining's if not given.
+    /// The decoder of MAE. The default is stable-pretraining's.
     pub fn decoder(&self) -> Trunk {
         self.decoder.unwrap_or(Trunk { width: 512, depth: 8, heads: 16 })
     }
 
-    /// Of MAE.
+    /// Which patches MAE reconstructs.
     pub fn covered(&self) -> Covered {
         self.covered.unwrap_or(Covered::AllMasked)
     }
 
-    /// Of MAE.
+    /// How MAE's pixels are normalised.
     pub fn pixel_norm(&self) -> PixelNorm {
         self.pixel_norm.unwrap_or(PixelNorm::Joint)
     }
 
-    /// Of SALT; stable-pretraining's, and the paper's, if not given.
+    /// The predictor of SALT. The default is that of stable-pretraining and of the paper.
     pub fn predictor(&self) -> Trunk {
         self.predictor.unwrap_or(Trunk { width: 384, depth: 12, heads: 16 })
     }
 
-    /// Of SALT.
+    /// Whether SALT's targets get a layer norm.
     pub fn target_layer_norm(&self) -> bool {
         self.target_layer_norm.unwrap_or(false)
     }
