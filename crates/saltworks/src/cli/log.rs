@@ -3,7 +3,7 @@
 use super::report::expect_run;
 use crate::console::result;
 use crate::failure::{Failure, asked, ran};
-use crate::loggers::{Begin, TensorBoard, Wandb};
+use crate::loggers::{FileMode, TensorBoard, Wandb};
 use crate::report::RunReader;
 use crate::run_files::names::{TENSORBOARD, WANDB};
 use std::ffi::OsString;
@@ -83,7 +83,7 @@ fn tensorboard(run: &Path, arguments: &Arguments) -> io::Result<PathBuf> {
         (Some(out), 1) => out.clone(),
         (Some(out), _) => out.join(name(run)),
     };
-    let mut board = TensorBoard::new(run, &out, Begin::Anew);
+    let mut board = TensorBoard::new(run, &out, FileMode::Replace);
     board.finish()?;
     if board.is_empty() {
         return Err(io::Error::other("it made no step yet"));

@@ -1,6 +1,6 @@
 //! `saltworks watch`: a run's curves in a terminal.
 
-use crate::console::{Curve, Plot, printable, seconds_text, styled};
+use crate::console::{Plot, PlotCurve, printable, seconds_text, styled};
 use crate::failure::{Failure, asked, ran};
 use crate::report::{RunData, RunReader, StageData};
 use crate::train::Stop;
@@ -161,7 +161,7 @@ fn losses(stage: &StageData) -> Plot<'_> {
     let steps = stage.series.step.iter().map(|step| *step as f64);
     let held_out = stage.probes.iter();
     let held_out = held_out.filter_map(|point| Some((point.step as f64, point.probe.loss?)));
-    let curve = |name, color, points| Curve { name, color, points };
+    let curve = |name, color, points| PlotCurve { name, color, points };
     Plot {
         title: "loss",
         curves: vec![
@@ -186,7 +186,7 @@ fn accuracies(stage: &StageData) -> Plot<'_> {
     let curves = kinds.map(|(name, color, get)| {
         let points = stage.probes.iter();
         let points = points.filter_map(|point| Some((point.step as f64, get(&point.probe)?)));
-        Curve { name, color, points: points.collect() }
+        PlotCurve { name, color, points: points.collect() }
     });
     Plot {
         title: "accuracy of frozen features",

@@ -1,5 +1,6 @@
-//! What people see in a terminal: progress, notes, tables, plots.
+//! What people see in a terminal: progress, notes, advice, tables, plots.
 
+mod advice;
 mod count;
 mod plot;
 mod progress;
@@ -8,10 +9,11 @@ mod table;
 mod time;
 mod waiting;
 
+pub use advice::{alarms, worse_than_random};
 pub use count::Count;
-pub use plot::{Curve, Plot};
+pub use plot::{Plot, PlotCurve};
 pub use progress::Progress;
 pub use show::{note, printable, result, styled};
-pub use table::{probe_table, worse_than_random};
+pub use table::probe_table;
 pub use time::{seconds_text, time_text};
 pub use waiting::Waiting;

@@ -3,7 +3,7 @@
 use console::{Color, Style};
 
 /// A curve.
-pub struct Curve<'a> {
+pub struct PlotCurve<'a> {
     /// For the legend.
     pub name: &'a str,
     /// Of its dots and its name.
@@ -17,7 +17,7 @@ pub struct Plot<'a> {
     /// Above it.
     pub title: &'a str,
     /// What it shows.
-    pub curves: Vec<Curve<'a>>,
+    pub curves: Vec<PlotCurve<'a>>,
     /// A value of y for people.
     pub format: fn(f64) -> String,
 }
@@ -94,7 +94,7 @@ struct Bounds {
 
 impl Bounds {
     /// None without a point.
-    fn of(curves: &[Curve<'_>]) -> Option<Self> {
+    fn of(curves: &[PlotCurve<'_>]) -> Option<Self> {
         let points =
             || curves.iter().flat_map(|curve| &curve.points).filter(|point| is_finite(point));
         let span = |of: fn(&(f64, f64)) -> f64| {
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn a_line_goes_from_corner_to_corner() {
         let points = (0..=10).map(|x| (f64::from(x), f64::from(x))).collect();
-        let curve = Curve { name: "loss", color: Color::Blue, points };
+        let curve = PlotCurve { name: "loss", color: Color::Blue, points };
         let plot = Plot { title: "Loss", curves: vec![curve], format: |y| format!("{y:.1}") };
         let lines = plot.lines(LABEL + 1 + 8, 4 + 3, false);
         assert_eq!(lines.len(), 7);
@@ -186,7 +186,8 @@ mod tests {
 
     #[test]
     fn curves_without_colours_are_told_apart_by_their_marks_and_no_line_is_too_wide() {
-        let curve = |name, y| Curve { name, color: Color::Blue, points: vec![(0.0, y), (9.0, y)] };
+        let curve =
+            |name, y| PlotCurve { name, color: Color::Blue, points: vec![(0.0, y), (9.0, y)] };
         let curves = vec![curve("training loss", 1.0), curve("held-out loss", 2.0)];
         let plot = Plot { title: "loss", curves, format: |y| format!("{y}") };
         let lines = plot.lines(30, 8, false);
@@ -202,7 +203,7 @@ mod tests {
     #[test]
     fn one_point_no_point_and_no_number_are_drawn_without_a_panic() {
         let plot = |points: Vec<(f64, f64)>| {
-            let curve = Curve { name: "x", color: Color::Red, points };
+            let curve = PlotCurve { name: "x", color: Color::Red, points };
             Plot { title: "t", curves: vec![curve], format: |y| format!("{y}") }.lines(3, 1, true)
         };
         assert_eq!(plot(Vec::new())[1], "no point yet");

@@ -1,5 +1,6 @@
 //! Progress of a stage: a bar on a terminal, plain lines elsewhere.
 
+use super::advice::slow_data;
 use super::{note, seconds_text, time_text};
 use crate::train::StepReport;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -27,8 +28,7 @@ pub struct Progress {
     advised: bool,
 }
 
-/// Share of time spent waiting for data that calls for advice, and after how long.
-const MOST_WAIT: f64 = 0.2;
+/// Time after which advice about waiting for data is possible.
 const ADVISE_AFTER: Duration = Duration::from_secs(30);
 
 impl Progress {
@@ -97,17 +97,13 @@ impl Progress {
     /// Says once what to do where steps wait for data.
     fn advise(&mut self) {
         let elapsed = self.begun.elapsed();
-        let wait = self.waited.as_secs_f64() / elapsed.as_secs_f64();
-        if self.advised || elapsed < ADVISE_AFTER || wait < MOST_WAIT {
+        if self.advised || elapsed < ADVISE_AFTER {
             return;
         }
-        self.advised = true;
-        let percent = 100.0 * wait;
-        let text = format!(
-            "steps wait {percent:.0} % of their time for data: more data.threads decode more at once, \
-             smaller images decode faster"
-        );
-        self.say(&text);
+        if let Some(text) = slow_data(self.waited.as_secs_f64() / elapsed.as_secs_f64()) {
+            self.advised = true;
+            self.say(&text);
+        }
     }
 
     /// Ends the stage.

@@ -4,11 +4,11 @@ mod protobuf;
 mod tensorboard;
 mod wandb;
 
-pub use tensorboard::{Begin, TensorBoard, remove_events};
+pub use tensorboard::{FileMode, TensorBoard, remove_events};
 pub use wandb::{Wandb, remove_wandb};
 
 use crate::recipe::Recipe;
-use crate::run_files::{Line, ProbeRow, What, reading};
+use crate::run_files::{Line, LineKind, ProbeRow, reading};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::io;
@@ -16,8 +16,8 @@ use std::path::Path;
 
 /// The numbers of a line by name; none of an alarm.
 pub(super) fn scalars(line: &Line) -> Vec<(String, f64)> {
-    match &line.what {
-        What::Step(step) => [
+    match &line.kind {
+        LineKind::Step(step) => [
             ("loss", step.loss),
             ("lr", step.lr),
             ("weight_decay", step.weight_decay),
@@ -27,7 +27,7 @@ pub(super) fn scalars(line: &Line) -> Vec<(String, f64)> {
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into(),
-        What::Probe(probe) => {
+        LineKind::Probe(probe) => {
             // Numbers and texts: JSON holds them all.
             let Ok(Value::Object(found)) = serde_json::to_value(probe) else { return Vec::new() };
             let number = |(name, value): (String, Value)| {
@@ -35,7 +35,7 @@ pub(super) fn scalars(line: &Line) -> Vec<(String, f64)> {
             };
             found.into_iter().filter_map(number).collect()
         }
-        What::Alarm(_) => Vec::new(),
+        LineKind::Alarm(_) => Vec::new(),
     }
 }
 

@@ -3,9 +3,9 @@
 
 /// A message that is being written, field by field.
 #[derive(Default)]
-pub(super) struct Message(Vec<u8>);
+pub(super) struct MessageWriter(Vec<u8>);
 
-impl Message {
+impl MessageWriter {
     /// Its bytes.
     pub(super) fn bytes(self) -> Vec<u8> {
         self.0
@@ -122,21 +122,22 @@ mod tests {
     #[test]
     fn fields_are_those_of_the_encodings_own_examples() {
         // Test1 { a: 150 }, Test2 { b: "testing" }, Test3 { c { a: 150 } }.
-        assert_eq!(Message::default().integer(1, 150).bytes(), [0x08, 0x96, 0x01]);
-        let text = Message::default().text(2, "testing").bytes();
+        assert_eq!(MessageWriter::default().integer(1, 150).bytes(), [0x08, 0x96, 0x01]);
+        let text = MessageWriter::default().text(2, "testing").bytes();
         assert_eq!(text, [&[0x12, 0x07][..], b"testing"].concat());
-        let within = Message::default().message(3, Message::default().integer(1, 150)).bytes();
+        let within =
+            MessageWriter::default().message(3, MessageWriter::default().integer(1, 150)).bytes();
         assert_eq!(within, [0x1A, 0x03, 0x08, 0x96, 0x01]);
-        assert_eq!(Message::default().float(1, 1.0).bytes(), [0x0D, 0, 0, 0x80, 0x3F]);
-        let doubles = Message::default().doubles(1, [1.0].into_iter()).bytes();
+        assert_eq!(MessageWriter::default().float(1, 1.0).bytes(), [0x0D, 0, 0, 0x80, 0x3F]);
+        let doubles = MessageWriter::default().doubles(1, [1.0].into_iter()).bytes();
         assert_eq!(doubles, [0x0A, 8, 0, 0, 0, 0, 0, 0, 0xF0, 0x3F]);
-        assert_eq!(Message::default().double(1, 1.0).bytes()[0], 0x09);
+        assert_eq!(MessageWriter::default().double(1, 1.0).bytes()[0], 0x09);
     }
 
     #[test]
     fn fields_are_read_as_they_were_written_and_nothing_else_is() {
-        let inner = Message::default().text(1, "loss").float(2, 0.5);
-        let message = Message::default().double(1, 2.0).integer(2, 1 << 40).message(5, inner);
+        let inner = MessageWriter::default().text(1, "loss").float(2, 0.5);
+        let message = MessageWriter::default().double(1, 2.0).integer(2, 1 << 40).message(5, inner);
         let bytes = message.bytes();
         let found = fields(&bytes).unwrap();
         let [(1, Field::Fixed), (2, Field::Integer(step)), (5, Field::Bytes(summary))] = found[..]

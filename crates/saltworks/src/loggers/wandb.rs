@@ -2,11 +2,11 @@
 //! LevelDB's log (github.com/google/leveldb, doc/log_format.md) with a head of its own.
 //! Messages: wandb/proto/wandb_internal.proto.
 
-use super::protobuf::{Field, Message, fields};
+use super::protobuf::{Field, MessageWriter, fields};
 use super::{final_scalars, scalars, settings};
 use crate::files::{open_regular, sha256};
 use crate::run_files::names::{METRICS, PROBES};
-use crate::run_files::{Follow, Line, ProbeRow, Told, What, reading};
+use crate::run_files::{Line, LineKind, LogEvent, MetricsReader, ProbeRow, reading};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -19,21 +19,21 @@ use std::path::{Path, PathBuf};
 pub struct Wandb {
     run: PathBuf,
     out: PathBuf,
-    follow: Follow,
-    open: Option<Open>,
+    follow: MetricsReader,
+    open: Option<OfflineRun>,
 }
 
 /// A file that is being written.
-struct Open {
+struct OfflineRun {
     folder: PathBuf,
-    log: Log<BufWriter<File>>,
-    rows: Rows,
+    log: RecordLog<BufWriter<File>>,
+    rows: History,
 }
 
 impl Wandb {
     /// Of the run in a folder: a new file once [`Wandb::update`] is called.
     pub fn new(run: &Path, out: &Path) -> Self {
-        let follow = Follow::new(&run.join(METRICS));
+        let follow = MetricsReader::new(&run.join(METRICS));
         Self { run: run.into(), out: out.into(), follow, open: None }
     }
 
@@ -53,11 +53,11 @@ impl Wandb {
     fn add(&mut self) -> io::Result<()> {
         let (mut lines, mut anew) = (Vec::new(), false);
         self.follow.read(&mut |told| match told {
-            Told::Anew => {
+            LogEvent::Restart => {
                 lines.clear();
                 anew = true;
             }
-            Told::Line(line) => lines.push(line),
+            LogEvent::Line(line) => lines.push(line),
         })?;
         if anew {
             self.open = None;
@@ -66,9 +66,9 @@ impl Wandb {
             let Some(began) = lines.iter().find_map(|line| line.unix_seconds) else {
                 return Ok(());
             };
-            self.open = Some(Open::begin(&self.run, &self.out, began)?);
+            self.open = Some(OfflineRun::begin(&self.run, &self.out, began)?);
         }
-        let Some(Open { log, rows, .. }) = &mut self.open else { return Ok(()) };
+        let Some(OfflineRun { log, rows, .. }) = &mut self.open else { return Ok(()) };
         for line in &lines {
             if let Some(row) = rows.add(line) {
                 log.record(history(&row))?;
@@ -85,7 +85,7 @@ impl Wandb {
     /// As [`Wandb::update`].
     pub fn finish(&mut self, finished: bool) -> io::Result<Option<PathBuf>> {
         self.update()?;
-        let Some(Open { log, rows, folder }) = &mut self.open else { return Ok(None) };
+        let Some(OfflineRun { log, rows, folder }) = &mut self.open else { return Ok(None) };
         if let Some(row) = rows.row.take() {
             log.record(history(&row))?;
         }
@@ -98,14 +98,14 @@ impl Wandb {
         }
         log.record(rows.summary())?;
         if finished {
-            log.record(Message::default().message(18, Message::default()))?;
+            log.record(MessageWriter::default().message(18, MessageWriter::default()))?;
         }
         log.file.flush()?;
         Ok(Some(folder.clone()))
     }
 }
 
-impl Open {
+impl OfflineRun {
     fn begin(run: &Path, out: &Path, began: f64) -> io::Result<Self> {
         let real = fs::canonicalize(run)?;
         // In a run's own folder there is one, also if the run was moved since.
@@ -124,10 +124,10 @@ impl Open {
         let file = File::create_new(&path).map_err(|error| {
             io::Error::new(error.kind(), format!("{}: {error}", path.display()))
         })?;
-        let mut log = Log::begin(BufWriter::new(file))?;
-        log.record(Message::default().message(21, version(&id)))?;
-        log.record(Message::default().message(17, head(run, &real, &id, began)?))?;
-        Ok(Self { folder, log, rows: Rows { began, ..Rows::default() } })
+        let mut log = RecordLog::begin(BufWriter::new(file))?;
+        log.record(MessageWriter::default().message(21, version(&id)))?;
+        log.record(MessageWriter::default().message(17, head(run, &real, &id, began)?))?;
+        Ok(Self { folder, log, rows: History { began, ..History::default() } })
     }
 }
 
@@ -156,45 +156,45 @@ fn producer(begin: &[u8]) -> Option<&[u8]> {
 }
 
 /// HeaderRecord: the oldest program that may read it is that of wandb's own files.
-fn version(id: &str) -> Message {
+fn version(id: &str) -> MessageWriter {
     let producer = format!("{PRODUCER}{}", env!("CARGO_PKG_VERSION"));
-    let version = Message::default().text(1, producer).text(2, "0.70.0");
-    let info = Message::default().text(1, id);
-    Message::default().message(1, version).message(200, info)
+    let version = MessageWriter::default().text(1, producer).text(2, "0.70.0");
+    let info = MessageWriter::default().text(1, id);
+    MessageWriter::default().message(1, version).message(200, info)
 }
 
 /// RunRecord
-fn head(run: &Path, real: &Path, id: &str, began: f64) -> io::Result<Message> {
+fn head(run: &Path, real: &Path, id: &str, began: f64) -> io::Result<MessageWriter> {
     let (settings, recipe) = settings(run)?;
     let config = items(&Value::Object(settings), 1);
     let name = real.file_name().unwrap_or_default().to_string_lossy();
     let start =
-        Message::default().integer(1, began as u64).integer(2, (began.fract() * 1e9) as u64);
-    let head = Message::default().text(1, id).text(3, "saltworks").message(4, config);
+        MessageWriter::default().integer(1, began as u64).integer(2, (began.fract() * 1e9) as u64);
+    let head = MessageWriter::default().text(1, id).text(3, "saltworks").message(4, config);
     let head = head.text(8, name.as_bytes()).message(17, start);
     Ok(recipe.tags.iter().fold(head, |head, tag| head.text(10, tag)))
 }
 
 /// Members of an object as items, each with its name and its value as JSON.
-fn items(object: &Value, name_field: u32) -> Message {
+fn items(object: &Value, name_field: u32) -> MessageWriter {
     let members = object.as_object().into_iter().flatten();
-    members.fold(Message::default(), |all, (name, value)| {
-        all.message(1, Message::default().text(name_field, name).text(16, value.to_string()))
+    members.fold(MessageWriter::default(), |all, (name, value)| {
+        all.message(1, MessageWriter::default().text(name_field, name).text(16, value.to_string()))
     })
 }
 
 /// A row of the history: its step, and its numbers by name.
-type Row = (u64, BTreeMap<String, Value>);
+type HistoryRow = (u64, BTreeMap<String, Value>);
 
 /// Record of a row. Names may hold dots and slashes, so they are paths of one part.
-fn history((step, row): &Row) -> Message {
-    let (items, step) = (items(&json!(row), 2), Message::default().integer(1, *step));
-    Message::default().message(2, items.message(2, step))
+fn history((step, row): &HistoryRow) -> MessageWriter {
+    let (items, step) = (items(&json!(row), 2), MessageWriter::default().integer(1, *step));
+    MessageWriter::default().message(2, items.message(2, step))
 }
 
-/// Rows as they become whole: all lines of one step are one.
+/// History as they become whole: all lines of one step are one.
 #[derive(Default)]
-struct Rows {
+struct History {
     /// When the run began.
     began: f64,
     /// Steps of the stages before this one, and those made of it.
@@ -202,14 +202,14 @@ struct Rows {
     made: u64,
     stage: String,
     /// The step that is not whole yet.
-    row: Option<Row>,
+    row: Option<HistoryRow>,
     /// The last of each number.
     last: HashMap<String, Value>,
 }
 
-impl Rows {
+impl History {
     /// The row that a line's step ends, if it does.
-    fn add(&mut self, line: &Line) -> Option<Row> {
+    fn add(&mut self, line: &Line) -> Option<HistoryRow> {
         if line.stage != self.stage {
             self.before += self.made;
             self.stage.clone_from(&line.stage);
@@ -230,23 +230,23 @@ impl Rows {
         for (name, value) in scalars(line) {
             add(format!("{stage}/{name}"), value.into());
         }
-        match &line.what {
-            What::Alarm(alarm) => add(format!("{stage}/alarm"), alarm.text.clone().into()),
-            What::Probe(probe) => {
+        match &line.kind {
+            LineKind::Alarm(alarm) => add(format!("{stage}/alarm"), alarm.text.clone().into()),
+            LineKind::Probe(probe) => {
                 for (name, of) in &probe.histograms {
                     let bins = json!({"_type": "histogram", "bins": of.edges, "values": of.counts});
                     add(format!("{stage}/{name}"), bins);
                 }
             }
-            What::Step(_) => {}
+            LineKind::Step(_) => {}
         }
         whole
     }
 
     /// SummaryRecord: the last of each number.
-    fn summary(&self) -> Message {
+    fn summary(&self) -> MessageWriter {
         let last = Value::Object(self.last.clone().into_iter().collect());
-        Message::default().message(3, items(&last, 1))
+        MessageWriter::default().message(3, items(&last, 1))
     }
 }
 
@@ -273,23 +273,23 @@ const BLOCK: usize = 32_768;
 const HEAD: usize = 7;
 
 /// Records in blocks; one that does not fit goes on in the next.
-struct Log<W> {
+struct RecordLog<W> {
     file: W,
     /// Bytes written of the block.
     filled: usize,
     records: u64,
 }
 
-impl<W: Write> Log<W> {
+impl<W: Write> RecordLog<W> {
     fn begin(mut file: W) -> io::Result<Self> {
         file.write_all(MAGIC)?;
         Ok(Self { file, filled: MAGIC.len(), records: 0 })
     }
 
     /// Appends a record, giving it its number.
-    fn record(&mut self, message: Message) -> io::Result<()> {
+    fn record(&mut self, message: MessageWriter) -> io::Result<()> {
         self.records += 1;
-        let data = Message::default().integer(1, self.records).bytes();
+        let data = MessageWriter::default().integer(1, self.records).bytes();
         let data = [data, message.bytes()].concat();
         let mut rest = data.as_slice();
         let mut first = true;
@@ -382,11 +382,12 @@ mod tests {
             fs::create_dir(&folder).unwrap();
             folder.join(format!("run-{name}.wandb"))
         };
-        let mut log = Log::begin(File::create(file("ours")).unwrap()).unwrap();
-        log.record(Message::default().message(21, version("ours"))).unwrap();
-        let theirs = Message::default().message(1, Message::default().text(1, "0.31.0"));
-        let mut log = Log::begin(File::create(file("theirs")).unwrap()).unwrap();
-        log.record(Message::default().message(21, theirs)).unwrap();
+        let mut log = RecordLog::begin(File::create(file("ours")).unwrap()).unwrap();
+        log.record(MessageWriter::default().message(21, version("ours"))).unwrap();
+        let theirs =
+            MessageWriter::default().message(1, MessageWriter::default().text(1, "0.31.0"));
+        let mut log = RecordLog::begin(File::create(file("theirs")).unwrap()).unwrap();
+        log.record(MessageWriter::default().message(21, theirs)).unwrap();
         write_whole(&file("none"), b"precious").unwrap();
         #[cfg(unix)]
         {
@@ -404,10 +405,10 @@ mod tests {
     #[test]
     fn records_of_any_length_lie_in_whole_blocks() {
         let mut file = Vec::new();
-        let mut log = Log::begin(&mut file).unwrap();
+        let mut log = RecordLog::begin(&mut file).unwrap();
         let lengths = [0, 1, BLOCK - 40, 2 * BLOCK, 3 * BLOCK + 5, 20, BLOCK];
         for length in lengths {
-            log.record(Message::default().text(19, vec![b'x'; length])).unwrap();
+            log.record(MessageWriter::default().text(19, vec![b'x'; length])).unwrap();
         }
         // A reader of its own: joins pieces until a last one.
         let (mut at, mut found, mut joined) = (HEAD, Vec::new(), 0);

@@ -1,11 +1,12 @@
 //! Everything a report shows of a run, read from its folder, again and again as the run goes on.
 
 use super::{Fit, Series, fit};
+use crate::console::alarms;
 use crate::recipe::{self, Recipe};
-use crate::run_files::names::{ENVIRONMENT, METRICS, PICTURES, PLAN, PROBES, RECIPE, STATE};
+use crate::run_files::names::{ENVIRONMENT, METRICS, PLAN, PROBES, RECIPE, STATE, pictures_of};
 use crate::run_files::{
-    Alarm, Environment, Follow, Line, OnlineProbe, PlanFile, ProbeRow, RunEnd, RunState, Told,
-    What, alarms, is_training, reading,
+    Alarm, Environment, Line, LineKind, LogEvent, MetricsReader, OnlineProbe, PlanFile, ProbeRow,
+    RunEnd, RunState, is_training, reading,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -119,7 +120,7 @@ pub struct LossFit {
 /// Reads a run's folder, and again only what changed.
 pub struct RunReader {
     folder: PathBuf,
-    log: Follow,
+    log: MetricsReader,
     stages: Vec<StageData>,
     /// Loss and steps since a stage's last probe.
     since: HashMap<String, (f64, u64)>,
@@ -133,7 +134,7 @@ impl RunReader {
     pub fn new(folder: &Path) -> Self {
         Self {
             folder: folder.into(),
-            log: Follow::new(&folder.join(METRICS)),
+            log: MetricsReader::new(&folder.join(METRICS)),
             stages: Vec::new(),
             since: HashMap::new(),
             pictures: HashMap::new(),
@@ -172,7 +173,7 @@ impl RunReader {
         let plan = self.json(PLAN, &mut problems);
         self.order(recipe.as_ref(), &plan);
         for stage in &mut self.stages {
-            let path = self.folder.join(PICTURES).join(format!("{}.json", stage.name));
+            let path = pictures_of(&self.folder, &stage.name);
             let seen = self.pictures.entry(stage.name.clone()).or_default();
             let changed = fs::metadata(&path).and_then(|file| file.modified()).ok();
             if changed != seen.0 {
@@ -218,7 +219,7 @@ impl RunReader {
         if !self.folder.join(METRICS).exists() {
             return Some("metrics.jsonl is not there: no curve is known".into());
         }
-        let lines = self.log.passed_over();
+        let lines = self.log.foreign_lines();
         (lines > 0).then(|| {
             format!("{lines} lines of metrics.jsonl are left out: none of ours, or damaged")
         })
@@ -236,11 +237,11 @@ impl RunReader {
     fn read_log(&mut self) -> io::Result<()> {
         let (stages, since) = (&mut self.stages, &mut self.since);
         self.log.read(&mut |told| match told {
-            Told::Anew => {
+            LogEvent::Restart => {
                 stages.clear();
                 since.clear();
             }
-            Told::Line(line) => {
+            LogEvent::Line(line) => {
                 let place = stages.iter().position(|stage| stage.name == line.stage);
                 let place = place.unwrap_or_else(|| {
                     stages.push(StageData { name: line.stage.clone(), ..StageData::default() });
@@ -269,11 +270,11 @@ impl RunReader {
 
 impl StageData {
     fn add(&mut self, line: Line, since: &mut HashMap<String, (f64, u64)>) {
-        let Line { step, unix_seconds, what, .. } = line;
+        let Line { step, unix_seconds, kind, .. } = line;
         self.updated = unix_seconds.or(self.updated);
         let since = since.entry(self.name.clone()).or_default();
-        match what {
-            What::Step(line) => {
+        match kind {
+            LineKind::Step(line) => {
                 self.step = step;
                 self.series.push(step, line);
                 *since = (since.0 + line.loss, since.1 + 1);
@@ -283,7 +284,7 @@ impl StageData {
                 let (seconds, images) = self.stepped;
                 self.images_per_second = (seconds > 0.0).then(|| images / seconds);
             }
-            What::Probe(mut probe) => {
+            LineKind::Probe(mut probe) => {
                 // No page shows them, and they are most of a log with them.
                 probe.histograms.clear();
                 let train_loss = (since.1 > 0).then_some(since.0 / since.1 as f64);
@@ -292,7 +293,7 @@ impl StageData {
                 *since = (0.0, 0);
                 self.end_alarms(step);
             }
-            What::Alarm(Alarm { kind, text }) => {
+            LineKind::Alarm(Alarm { kind, text }) => {
                 self.alarms.push(AlarmPoint { step, over: None, kind, text });
             }
         }
@@ -318,9 +319,10 @@ const LEAST_POINTS: usize = 5;
 /// Lines through each loss and each accuracy, with and without the probe before the first step: that
 /// one tells of a random encoder and not of learning, and lies far from the others.
 fn fits(probes: &[ProbePoint]) -> Vec<LossFit> {
-    type Get = fn(&ProbePoint) -> Option<f64>;
-    let losses: [(&str, Get); 2] = [("loss", |p| p.probe.loss), ("train_loss", |p| p.train_loss)];
-    let accuracies: [(&str, Get); 4] = [
+    type PointValue = fn(&ProbePoint) -> Option<f64>;
+    let losses: [(&str, PointValue); 2] =
+        [("loss", |p| p.probe.loss), ("train_loss", |p| p.train_loss)];
+    let accuracies: [(&str, PointValue); 4] = [
         ("knn_mean", |p| p.probe.knn_mean),
         ("knn_cls", |p| p.probe.knn_cls),
         ("linear_mean", |p| p.probe.linear_mean),

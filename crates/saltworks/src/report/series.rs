@@ -27,12 +27,12 @@ pub struct Series {
     /// Steps that each row stands for; the last may stand for fewer.
     pub width: u64,
     #[serde(skip)]
-    rows: Vec<Row>,
+    rows: Vec<StepSums>,
 }
 
 /// Sums over some steps.
 #[derive(Clone, Copy, Debug)]
-struct Row {
+struct StepSums {
     step: u64,
     count: u64,
     sum: StepLine,
@@ -43,14 +43,14 @@ struct Row {
 impl Series {
     /// Adds the step after the last one.
     pub fn push(&mut self, step: u64, line: StepLine) {
-        let row = Row { step, count: 1, sum: line, min: line.loss, max: line.loss };
+        let row = StepSums { step, count: 1, sum: line, min: line.loss, max: line.loss };
         let width = self.width.max(1);
         if let Some(last) = self.rows.last_mut().filter(|last| last.count < width) {
             *last = last.and(&row);
         } else {
             if self.rows.len() == MOST_POINTS {
                 // Twice as many steps a row, half as many rows.
-                let both = |pair: &[Row]| pair[1..].iter().fold(pair[0], |a, b| a.and(b));
+                let both = |pair: &[StepSums]| pair[1..].iter().fold(pair[0], |a, b| a.and(b));
                 self.rows = self.rows.chunks(2).map(both).collect();
                 self.width = 2 * width;
             }
@@ -82,7 +82,7 @@ impl Series {
     }
 }
 
-impl Row {
+impl StepSums {
     /// Both together; `other` comes later.
     fn and(&self, other: &Self) -> Self {
         let (a, b) = (&self.sum, &other.sum);

@@ -5,14 +5,14 @@ use super::online::{Online, Seen};
 use super::reporter::Reporter;
 use super::saver::Saver;
 use super::unreadable::UnreadableImages;
-use crate::console::Progress;
+use crate::console::{Progress, alarms};
 use crate::data::Unreadable;
 use crate::failure::{Failure, ran};
 use crate::files::write_whole;
 use crate::method::Method;
 use crate::recipe::Recipe;
 use crate::run::setup::Images;
-use crate::run_files::{Alarm, Follow, OnlineProbe, Told, What, alarms};
+use crate::run_files::{Alarm, LineKind, LogEvent, MetricsReader, OnlineProbe};
 use crate::train::StepReport;
 use crate::train::{Optimizer, Position, Stop};
 use serde_json::Value;
@@ -161,9 +161,9 @@ fn alarms_of(probes: &[(u64, OnlineProbe)], steps: u64) -> Vec<Alarm> {
 /// What was probed of a stage until now, with the steps it was of.
 fn earlier_probes(log: &Path, stage: &str) -> Result<Vec<(u64, OnlineProbe)>, Failure> {
     let mut probes = Vec::new();
-    let read = Follow::new(log).read(&mut |told| {
-        if let Told::Line(line) = told
-            && let What::Probe(probe) = line.what
+    let read = MetricsReader::new(log).read(&mut |event| {
+        if let LogEvent::Line(line) = event
+            && let LineKind::Probe(probe) = line.kind
             && line.stage == stage
         {
             probes.push((line.step, *probe));

@@ -2,7 +2,7 @@
 //! asked for.
 
 use crate::console::note;
-use crate::loggers::{Begin, TensorBoard, Wandb};
+use crate::loggers::{FileMode, TensorBoard, Wandb};
 use crate::recipe::Log;
 use crate::report::{RunReader, html};
 use crate::run_files::names::{REPORT, TENSORBOARD, WANDB};
@@ -40,7 +40,7 @@ impl Reporter {
             folder: folder.into(),
             html: report.then(|| RunReader::new(folder)),
             tensorboard: tensorboard
-                .then(|| TensorBoard::new(folder, &folder.join(TENSORBOARD), Begin::On)),
+                .then(|| TensorBoard::new(folder, &folder.join(TENSORBOARD), FileMode::Append)),
             wandb: wandb.then(|| Wandb::new(folder, &folder.join(WANDB))),
             due: Instant::now() + LEAST,
             pause: LEAST,

@@ -1,23 +1,21 @@
 //! The names and formats of everything in a run's folder, for those who write and those who read.
 
 mod environment;
-mod follow;
-mod lock_owner;
-mod metrics_log;
+mod lock;
+mod metrics;
 pub mod names;
 mod online_probe;
 mod plan;
-mod probe_row;
+mod probes;
 pub(crate) mod reading;
 mod state;
 mod time;
 
 pub use environment::{Environment, peak_memory_bytes, resident_memory_bytes};
-pub use follow::{Follow, Line, StepLine, Told, What};
-pub use lock_owner::{LockOwner, is_training};
-pub use metrics_log::MetricsLog;
-pub use online_probe::{Alarm, Histogram, OnlineProbe, alarms};
+pub use lock::{LockOwner, is_training};
+pub use metrics::{Line, LineKind, LogEvent, MetricsLog, MetricsReader, StepLine};
+pub use online_probe::{Alarm, Histogram, OnlineProbe};
 pub use plan::{PlanFile, PlannedStage};
-pub use probe_row::ProbeRow;
+pub use probes::ProbeRow;
 pub use state::{RunEnd, RunState, StageDone};
 pub use time::unix_seconds;

@@ -1,12 +1,15 @@
 //! The names of a run's files and folders, each once.
 
-/// The recipe as it ran. It is written last and removed first: a folder without one holds no run.
+use std::path::{Path, PathBuf};
+
+/// The recipe of the run, in full. It is written last and removed first: a folder without one holds
+/// no run.
 pub const RECIPE: &str = "recipe.toml";
-/// How far the run has come.
+/// The progress of the run.
 pub const STATE: &str = "state.json";
-/// Where it ran.
+/// The program, the machine and the command.
 pub const ENVIRONMENT: &str = "environment.json";
-/// One line a step, and what probes found.
+/// One line a step, and the results of probes.
 pub const METRICS: &str = "metrics.jsonl";
 /// The table of probes.
 pub const PROBES: &str = "probes.json";
@@ -14,9 +17,9 @@ pub const PROBES: &str = "probes.json";
 pub const UNREADABLE: &str = "unreadable.txt";
 /// The report page.
 pub const REPORT: &str = "report.html";
-/// What the stages cost.
+/// The cost of each stage.
 pub const PLAN: &str = "plan.json";
-/// Pictures of each stage.
+/// The folder of pictures: one file a stage.
 pub const PICTURES: &str = "pictures";
 /// Event files of TensorBoard.
 pub const TENSORBOARD: &str = "tensorboard";
@@ -26,11 +29,16 @@ pub const WANDB: &str = "wandb";
 pub const REPLAY: &str = "replay";
 /// The file that is locked while a process trains.
 pub const LOCK: &str = ".lock";
-/// Of a stage: the encoder under timm's names.
+/// In a stage's folder: the encoder under timm's names.
 pub const ENCODER: &str = "encoder.safetensors";
-/// Of a stage: everything trained in it.
+/// In a stage's folder: everything that it trained.
 pub const MODEL: &str = "model.safetensors";
-/// Of a failed step: its images.
+/// In the folder of a failed step: its images.
 pub const STEP_IMAGES: &str = "images.safetensors";
-/// Of a failed step: what failed.
+/// In the folder of a failed step: what failed.
 pub const STEP: &str = "step.json";
+
+/// The file of a stage's pictures.
+pub fn pictures_of(run: &Path, stage: &str) -> PathBuf {
+    run.join(PICTURES).join(format!("{stage}.json"))
+}

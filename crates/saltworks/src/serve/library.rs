@@ -3,7 +3,7 @@
 use crate::files::read_regular;
 use crate::loggers::run_settings;
 use crate::report::{RunData, RunReader, StageData};
-use crate::run_files::names::{METRICS, PICTURES, PLAN, PROBES, RECIPE, STATE};
+use crate::run_files::names::{METRICS, PICTURES, PLAN, PROBES, RECIPE, STATE, pictures_of};
 use serde::Serialize;
 use serde_json::{Number, Value};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -43,25 +43,25 @@ pub struct Library {
     /// What tells this process's versions from those of one before it, which began at 0, too: a page may
     /// outlive the server it came from.
     epoch: String,
-    state: Mutex<State>,
-    looks: Mutex<Looks>,
+    state: Mutex<LibraryState>,
+    looks: Mutex<RefreshTimes>,
 }
 
 #[derive(Default)]
-struct State {
+struct LibraryState {
     /// By the path below the root.
-    runs: BTreeMap<String, Arc<Run>>,
+    runs: BTreeMap<String, Arc<KnownRun>>,
     /// Grows with each change.
     version: u64,
 }
 
 /// See [`Library::rows`].
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Rows {
+pub(super) struct RunTable {
     epoch: String,
     pub(super) version: u64,
     ids: Vec<String>,
-    pub(super) rows: Vec<Row>,
+    pub(super) rows: Vec<RunRow>,
 }
 
 /// See [`Library::settings`].
@@ -74,39 +74,39 @@ pub(super) struct Settings {
 
 /// When somebody looked last.
 #[derive(Default)]
-struct Looks {
+struct RefreshTimes {
     looked: Option<Instant>,
     searched: Option<Instant>,
 }
 
-struct Run {
+struct KnownRun {
     folder: PathBuf,
     reading: Mutex<Reading>,
-    shown: Mutex<Shown>,
+    latest: Mutex<VersionedRow>,
 }
 
 /// What reads a run, and the files it has read.
 struct Reading {
     reader: RunReader,
-    stamp: Stamp,
+    stamp: FilesStamp,
 }
 
 #[derive(Clone, Default)]
-struct Shown {
-    row: Row,
+struct VersionedRow {
+    row: RunRow,
     version: u64,
 }
 
 /// What changes when a run does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Stamp {
+struct FilesStamp {
     files: Vec<Option<(u64, SystemTime)>>,
     training: bool,
 }
 
 /// A run in the table of runs.
 #[derive(Clone, Debug, Default, Serialize)]
-pub(super) struct Row {
+pub(super) struct RunRow {
     /// Its folder's path below the root.
     pub id: String,
     /// The recipe's.
@@ -174,7 +174,7 @@ impl Library {
 
     /// The table of runs: all their ids, and the rows that changed since a version of an epoch; all rows where
     /// that is not of this process.
-    pub(super) fn rows(&self, since: Option<(&str, u64)>) -> Rows {
+    pub(super) fn rows(&self, since: Option<(&str, u64)>) -> RunTable {
         self.refresh();
         let (version, runs) = {
             let state = lock(&self.state);
@@ -182,19 +182,19 @@ impl Library {
         };
         let ours = since.filter(|(epoch, since)| *epoch == self.epoch && *since <= version);
         let since = ours.map_or(0, |(_, since)| since);
-        let changed = |run: &Arc<Run>| {
-            let shown = lock(&run.shown);
-            (shown.version > since || since == 0).then(|| shown.row.clone())
+        let changed = |run: &Arc<KnownRun>| {
+            let latest = lock(&run.latest);
+            (latest.version > since || since == 0).then(|| latest.row.clone())
         };
         let rows = runs.values().filter_map(changed).collect();
-        Rows { epoch: self.epoch.clone(), version, ids: runs.into_keys().collect(), rows }
+        RunTable { epoch: self.epoch.clone(), version, ids: runs.into_keys().collect(), rows }
     }
 
-    /// The settings of all recipes that are not alike in all, as the texts that are shown: what prints alike
+    /// The settings of all recipes that are not alike in all, as the texts that are latest: what prints alike
     /// is alike.
     pub(super) fn settings(&self) -> Settings {
         let runs = lock(&self.state).runs.clone();
-        let of = |(id, run): (String, Arc<Run>)| {
+        let of = |(id, run): (String, Arc<KnownRun>)| {
             let settings = run_settings(&run.folder)?.into_iter();
             Some((id, settings.map(|(key, text)| (key, printed(text))).collect()))
         };
@@ -226,7 +226,7 @@ impl Library {
         // A stage's name is one that the run tells: no other file can be asked for.
         let data = lock(&run.reading).reader.read().ok()?;
         let stage = data.stages.iter().find(|known| known.name == stage)?;
-        let path = run.folder.join(PICTURES).join(format!("{}.json", stage.name));
+        let path = pictures_of(&run.folder, &stage.name);
         read_regular(&path, MOST_PICTURE_BYTES).ok()
     }
 
@@ -239,25 +239,25 @@ impl Library {
             return state.version;
         }
         let known = ids.iter().filter_map(|id| state.runs.get(id));
-        known.map(|run| lock(&run.shown).version).max().unwrap_or(0)
+        known.map(|run| lock(&run.latest).version).max().unwrap_or(0)
     }
 
     /// Whether one of these runs trains; of all, if none is named.
     pub(super) fn is_training(&self, ids: &[String]) -> bool {
         let runs = lock(&self.state).runs.clone();
         let meant = runs.iter().filter(|(id, _)| ids.is_empty() || ids.contains(id));
-        meant.map(|(_, run)| lock(&run.shown)).any(|shown| shown.row.status == "training")
+        meant.map(|(_, run)| lock(&run.latest)).any(|latest| latest.row.status == "training")
     }
 
-    fn known(&self, id: &str) -> Option<Arc<Run>> {
+    fn known(&self, id: &str) -> Option<Arc<KnownRun>> {
         lock(&self.state).runs.get(id).cloned()
     }
 
-    fn runs(&self) -> Vec<Arc<Run>> {
+    fn runs(&self) -> Vec<Arc<KnownRun>> {
         lock(&self.state).runs.values().cloned().collect()
     }
 
-    /// Looks for what changed, if nobody did for [`LOOK`] and nobody does.
+    /// RefreshTimes for what changed, if nobody did for [`LOOK`] and nobody does.
     fn refresh(&self) {
         let mut looks = match self.looks.try_lock() {
             Ok(looks) => looks,
@@ -285,7 +285,7 @@ impl Library {
         for (id, folder) in found {
             state.runs.entry(id).or_insert_with_key(|id| {
                 changed = true;
-                Arc::new(Run::new(id, folder))
+                Arc::new(KnownRun::new(id, folder))
             });
         }
         state.version += u64::from(changed);
@@ -299,7 +299,7 @@ impl Library {
             if let Some(row) = run.changed(&mut reading) {
                 let mut state = lock(&self.state);
                 state.version += 1;
-                *lock(&run.shown) = Shown { row, version: state.version };
+                *lock(&run.latest) = VersionedRow { row, version: state.version };
             }
         }
     }
@@ -335,39 +335,40 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Run {
+impl KnownRun {
     fn new(id: &str, folder: PathBuf) -> Self {
         let reader = RunReader::without_pictures(&folder);
-        let row = Row { id: id.to_owned(), ..Row::default() };
+        let row = RunRow { id: id.to_owned(), ..RunRow::default() };
         Self {
             folder,
-            reading: Mutex::new(Reading { reader, stamp: Stamp::default() }),
-            shown: Mutex::new(Shown { row, version: 0 }),
+            reading: Mutex::new(Reading { reader, stamp: FilesStamp::default() }),
+            latest: Mutex::new(VersionedRow { row, version: 0 }),
         }
     }
 
     /// Its row, if a file of it changed.
-    fn changed(&self, reading: &mut Reading) -> Option<Row> {
+    fn changed(&self, reading: &mut Reading) -> Option<RunRow> {
         let (id, status) = {
-            let shown = lock(&self.shown);
-            (shown.row.id.clone(), shown.row.status)
+            let latest = lock(&self.latest);
+            (latest.row.id.clone(), latest.row.status)
         };
-        let stamp = Stamp::of(&self.folder, status != "finished" && reading.reader.is_training());
+        let stamp =
+            FilesStamp::of(&self.folder, status != "finished" && reading.reader.is_training());
         if stamp == reading.stamp {
             return None;
         }
         reading.stamp = stamp;
         Some(match reading.reader.read() {
-            Ok(data) => Row::new(id, &data),
+            Ok(data) => RunRow::new(id, &data),
             Err(error) => {
                 let problem = Some(error.to_string());
-                Row { id, status: "unreadable", problem, ..Row::default() }
+                RunRow { id, status: "unreadable", problem, ..RunRow::default() }
             }
         })
     }
 }
 
-impl Stamp {
+impl FilesStamp {
     fn of(folder: &Path, training: bool) -> Self {
         let stamp = |name: &str| {
             let file = fs::metadata(folder.join(name)).ok()?;
@@ -377,7 +378,7 @@ impl Stamp {
     }
 }
 
-impl Row {
+impl RunRow {
     fn new(id: String, data: &RunData) -> Self {
         let stages = &data.stages;
         let all: Option<u64> = stages.iter().map(|stage| stage.steps).sum();
@@ -507,7 +508,7 @@ mod tests {
             library.search();
             library.look();
             let state = lock(&library.state);
-            (state.version, state.runs.get("one").map_or(0, |run| lock(&run.shown).version))
+            (state.version, state.runs.get("one").map_or(0, |run| lock(&run.latest).version))
         };
         let before = look();
         assert_eq!(look(), before);
@@ -530,7 +531,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         run(place.path(), "one", "");
         let library = Library::new(place.path(), Links::Inside).unwrap();
-        let Rows { epoch, version, .. } = library.rows(None);
+        let RunTable { epoch, version, .. } = library.rows(None);
         let count = |epoch: &str, since| library.rows(Some((epoch, since))).rows.len();
         assert_eq!(count(&epoch, version), 0, "nothing changed");
         assert_eq!(count("before", version), 1);

@@ -59,7 +59,7 @@ impl Server {
                 thread::sleep(Duration::from_millis(50));
                 continue;
             };
-            let caller = Place::new(&callers);
+            let caller = ConnectionSlot::new(&callers);
             let (site, readers) = (Arc::clone(&self.site), Arc::clone(&readers));
             // A reader that goes away in the middle is no problem of ours, and one for whom there is no
             // thread asks again.
@@ -71,18 +71,18 @@ impl Server {
 }
 
 /// One of a number of places, as long as it lives.
-struct Place {
+struct ConnectionSlot {
     taken: Arc<AtomicUsize>,
     before: usize,
 }
 
-impl Place {
+impl ConnectionSlot {
     fn new(taken: &Arc<AtomicUsize>) -> Self {
         let before = taken.fetch_add(1, Ordering::Relaxed);
         Self { taken: Arc::clone(taken), before }
     }
 
-    fn is_one_of(&self, most: usize) -> bool {
+    fn is_within(&self, most: usize) -> bool {
         self.before < most
     }
 
@@ -92,20 +92,20 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.taken.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// A caller's stream: it is read for as long as there is patience, however slowly bytes come.
-struct Asking<'a> {
+struct PatientStream<'a> {
     stream: &'a TcpStream,
-    caller: &'a Place,
+    caller: &'a ConnectionSlot,
     begun: Instant,
 }
 
-impl Read for Asking<'_> {
+impl Read for PatientStream<'_> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         loop {
             let patience = if self.caller.count() > CROWD { HASTE } else { PATIENCE };
@@ -130,15 +130,15 @@ fn is_silence(error: &io::Error) -> bool {
 fn answer(
     mut stream: TcpStream,
     site: &Site,
-    caller: Place,
+    caller: ConnectionSlot,
     readers: &Arc<AtomicUsize>,
 ) -> io::Result<()> {
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.set_nodelay(true)?;
-    if !caller.is_one_of(MOST_CALLERS) {
+    if !caller.is_within(MOST_CALLERS) {
         return busy().send(&mut stream, false);
     }
-    let mut asking = Asking { stream: &stream, caller: &caller, begun: Instant::now() };
+    let mut asking = PatientStream { stream: &stream, caller: &caller, begun: Instant::now() };
     let request = match Request::read(&mut asking) {
         Ok(Some(request)) => request,
         Ok(None) => return Ok(()),
@@ -149,8 +149,8 @@ fn answer(
         Err(error) => return Err(error),
     };
     drop(caller);
-    let reader = Place::new(readers);
-    if !reader.is_one_of(MOST_READERS) {
+    let reader = ConnectionSlot::new(readers);
+    if !reader.is_within(MOST_READERS) {
         return busy().send(&mut stream, false);
     }
     let head_only = request.method == "HEAD";

@@ -1,0 +1,250 @@
+//! Signs that training goes wrong, and what to do about each.
+
+use crate::eval::wilson;
+use crate::run_files::{Alarm, OnlineProbe, ProbeRow};
+
+/// The share of time spent waiting for data that calls for advice.
+const MOST_WAIT: f64 = 0.2;
+
+/// Spread and rank below which all images have nearly the same features. (guess: encoders that
+/// learn stay above 0.03 and 1.7 in all runs of LOG.md)
+const COLLAPSED_STD: f64 = 0.01;
+const COLLAPSED_RANK: f64 = 1.5;
+/// The share of its best RankMe below which a fall is reported. (guess: encoders that learn keep a
+/// fifth or more)
+const RANK_LEFT: f64 = 0.15;
+/// Images below which RankMe depends on their number more than on the encoder. (guess)
+const RANK_IMAGES: usize = 64;
+/// Probes in a row that must not be better than the one before the first step. One alone is noise.
+const FLAT_PROBES: usize = 3;
+/// The share of a stage before which accuracy is not judged: it often falls at first.
+const FLAT_SHARE: f64 = 0.5;
+
+/// Advice if steps spend the share `wait` of their time waiting for data.
+pub(super) fn slow_data(wait: f64) -> Option<String> {
+    (wait >= MOST_WAIT).then(|| {
+        format!(
+            "steps wait {:.0} % of their time for data: more data.threads decode more at once, \
+             smaller images decode faster",
+            100.0 * wait
+        )
+    })
+}
+
+/// The alarms for the probes of a stage, each with the steps made before it. `share` of the stage
+/// is done. An earlier alarm that is not returned is over.
+pub fn alarms(probes: &[(u64, &OnlineProbe)], share: f64) -> Vec<Alarm> {
+    let Some(&(1.., last)) = probes.last() else { return Vec::new() };
+    // A run may begin without probes, and be resumed with them.
+    let start = probes.first().and_then(|(step, first)| (*step == 0).then_some(*first));
+    let probes: Vec<&OnlineProbe> = probes.iter().map(|(_, probe)| *probe).collect();
+    let collapse = collapse(start, last);
+    let rank = if collapse.is_none() { fallen_rank(&probes, last) } else { None };
+    let flat = match start {
+        Some(start) if share >= FLAT_SHARE => flat(start, &probes[1..], share),
+        _ => None,
+    };
+    let alarm =
+        |kind: &str, text: Option<String>| text.map(|text| Alarm { kind: kind.into(), text });
+    let all = [alarm("collapse", collapse), alarm("rank", rank), alarm("flat", flat)];
+    all.into_iter().flatten().collect()
+}
+
+/// RankMe, if it is of enough images.
+fn rank(probe: &OnlineProbe) -> Option<f64> {
+    probe.rank_me.filter(|_| probe.test_images >= RANK_IMAGES)
+}
+
+/// Features are nearly the same for all images, and were not so at the start.
+fn collapse(start: Option<&OnlineProbe>, last: &OnlineProbe) -> Option<String> {
+    let below = |get: fn(&OnlineProbe) -> Option<f64>, bound: f64| {
+        let first = start.and_then(get);
+        get(last).filter(|value| *value < bound && first.is_none_or(|first| *value < first))
+    };
+    let std = below(|probe| probe.feature_std, COLLAPSED_STD).map(|std| {
+        format!(
+            "all images have nearly the same features (feature std {std:.4}, below {COLLAPSED_STD})"
+        )
+    });
+    let sign = std.or_else(|| {
+        let rank = below(rank, COLLAPSED_RANK)?;
+        Some(format!(
+            "features of images differ in hardly more than one direction (RankMe {rank:.2}, below \
+             {COLLAPSED_RANK})"
+        ))
+    })?;
+    Some(format!(
+        "{sign}. Lower lr, lengthen the warmup or set clip; of a SALT stage look at its teacher"
+    ))
+}
+
+/// RankMe fell and no accuracy rose. It may fall in training that goes well, too.
+fn fallen_rank(probes: &[&OnlineProbe], last: &OnlineProbe) -> Option<String> {
+    let higher = |best: &OnlineProbe, probe: &OnlineProbe| rank(probe) > rank(best);
+    let best = probes
+        .iter()
+        .copied()
+        .reduce(|best, probe| if higher(best, probe) { probe } else { best })?;
+    let (now, then) = (rank(last)?, rank(best)?);
+    (now < RANK_LEFT * then && !is_better(last, best)).then(|| {
+        format!(
+            "RankMe fell from {then:.1} to {now:.1}, and no probe is more accurate for it: \
+             features use ever fewer directions. A lower lr or less weight decay may keep them"
+        )
+    })
+}
+
+/// Whether any accuracy is above that of another probe.
+fn is_better(probe: &OnlineProbe, than: &OnlineProbe) -> bool {
+    let accuracies =
+        |probe: &OnlineProbe| [probe.knn_mean, probe.knn_cls, probe.linear_mean, probe.linear_cls];
+    accuracies(probe).into_iter().zip(accuracies(than)).any(|(this, that)| this > that)
+}
+
+/// Several probes in a row are no more accurate than the one before the first step.
+fn flat(start: &OnlineProbe, since: &[&OnlineProbe], share: f64) -> Option<String> {
+    let recent = since.last_chunk::<FLAT_PROBES>()?;
+    let (before, now) = (start.knn_mean?, recent[FLAT_PROBES - 1].knn_mean?);
+    (!recent.iter().any(|probe| is_better(probe, start))).then(|| {
+        format!(
+            "after {:.0} % of the stage no probe is more accurate than before the first step, for \
+             {FLAT_PROBES} probes in a row (kNN {:.1} %, was {:.1} %): the encoder has not learned \
+             what tells classes apart. Look at masks, lr and augmentation",
+            100.0 * share,
+            100.0 * now,
+            100.0 * before
+        )
+    })
+}
+
+/// Advice if the encoder of a stage is worse than one that was never trained, by all probes and
+/// beyond chance.
+pub fn worse_than_random(rows: &[ProbeRow], stage: &str) -> Option<String> {
+    let row = |name: &str| rows.iter().find(|row| row.name == name);
+    // A random encoder of the same size, if there is one.
+    let random = row(&format!("random {stage}")).or_else(|| row("random encoder"))?;
+    let trained = row(stage)?;
+    let pairs = [
+        ("kNN", Some(trained.knn_mean), Some(random.knn_mean)),
+        ("linear", trained.linear_mean, random.linear_mean),
+    ];
+    let pairs: Vec<_> =
+        pairs.into_iter().filter_map(|(name, now, then)| Some((name, now?, then?))).collect();
+    let images = trained.images;
+    let interval = |share: f64| wilson((share * images as f64).round() as usize, images);
+    let apart = |now: f64, then: f64| interval(now)[1] < interval(then)[0];
+    let worse = images > 0
+        && pairs.iter().all(|(_, now, then)| now < then)
+        && pairs.iter().any(|(_, now, then)| apart(*now, *then));
+    worse.then(|| {
+        let compared = |(name, now, then): &(&str, f64, f64)| {
+            format!("{name} {:.1} % against {:.1} %", 100.0 * now, 100.0 * then)
+        };
+        let compared: Vec<_> = pairs.iter().map(compared).collect();
+        format!(
+            "{stage} is worse than an encoder that was never trained ({}): train it longer, or \
+             look at lr, masks and augmentation",
+            compared.join(", ")
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn probe(knn: f64, rank: f64, std: f64) -> OnlineProbe {
+        OnlineProbe {
+            knn_mean: Some(knn),
+            rank_me: Some(rank),
+            feature_std: Some(std),
+            test_images: 500,
+            ..OnlineProbe::default()
+        }
+    }
+
+    /// Alarms of probes after 0, 100, 200, ... steps.
+    fn kinds(probes: &[OnlineProbe], share: f64) -> Vec<String> {
+        kinds_from(0, probes, share)
+    }
+
+    fn kinds_from(first: u64, probes: &[OnlineProbe], share: f64) -> Vec<String> {
+        let probes: Vec<_> =
+            probes.iter().zip(0..).map(|(probe, i)| (first + 100 * i, probe)).collect();
+        alarms(&probes, share).into_iter().map(|alarm| alarm.kind).collect()
+    }
+
+    #[test]
+    fn each_way_of_going_wrong_has_its_alarm() {
+        let start = probe(0.5, 20.0, 0.4);
+        assert!(kinds(&[start.clone(), probe(0.6, 22.0, 0.5)], 0.9).is_empty());
+        assert_eq!(kinds(&[start.clone(), probe(0.6, 1.1, 0.001)], 0.1), ["collapse"]);
+        assert_eq!(kinds(&[start.clone(), probe(0.5, 2.0, 0.2)], 0.1), ["rank"]);
+        assert!(kinds(&[start.clone(), probe(0.6, 2.0, 0.2)], 0.1).is_empty(), "it learns");
+        let of_few = |probe| OnlineProbe { test_images: 8, ..probe };
+        let few = [of_few(start.clone()), of_few(probe(0.4, 1.1, 0.2))];
+        assert!(kinds(&few, 0.1).is_empty(), "eight images have no rank to lose");
+        let healed = [start.clone(), probe(0.6, 1.1, 0.001), probe(0.6, 21.0, 0.4)];
+        assert!(kinds(&healed, 0.2).is_empty(), "it is over");
+        assert!(kinds(&[start], 1.0).is_empty(), "nothing to compare with");
+    }
+
+    #[test]
+    fn accuracy_is_called_flat_after_several_probes_none_of_which_is_better() {
+        let (start, same) = (probe(0.5, 20.0, 0.4), probe(0.5, 20.0, 0.4));
+        let mut probes = vec![start, same.clone(), same.clone()];
+        assert!(kinds(&probes, 0.9).is_empty(), "two probes may be noise");
+        probes.push(same.clone());
+        assert_eq!(kinds(&probes, 0.5), ["flat"]);
+        assert!(kinds(&probes, 0.4).is_empty(), "too early to say");
+        let linear = OnlineProbe { linear_mean: Some(0.7), ..same };
+        probes[0].linear_mean = Some(0.6);
+        probes.push(linear);
+        assert!(kinds(&probes, 0.9).is_empty(), "another probe is better");
+    }
+
+    #[test]
+    fn an_encoder_that_begins_narrow_is_not_called_collapsed() {
+        let narrow = probe(0.5, 1.2, 0.005);
+        assert!(kinds(&[narrow.clone(), probe(0.6, 1.3, 0.006)], 0.9).is_empty());
+    }
+
+    #[test]
+    fn a_run_probed_only_from_its_middle_on_is_not_compared_with_a_start() {
+        let worse = probe(0.4, 20.0, 0.4);
+        let probes = [probe(0.5, 20.0, 0.4), worse.clone(), worse.clone(), worse];
+        assert_eq!(kinds(&probes, 0.9), ["flat"]);
+        assert!(kinds_from(100, &probes, 0.9).is_empty());
+        assert_eq!(kinds_from(100, &[probe(0.5, 20.0, 0.001)], 0.1), ["collapse"]);
+    }
+
+    #[test]
+    fn the_alarm_of_a_collapse_names_its_sign() {
+        let start = probe(0.5, 20.0, 0.4);
+        let text = |last: &OnlineProbe| alarms(&[(0, &start), (9, last)], 0.1)[0].text.clone();
+        assert!(text(&probe(0.5, 1.27, 0.02)).contains("(RankMe 1.27, below 1.5)"));
+        assert!(text(&probe(0.5, 20.0, 0.002)).contains("(feature std 0.0020, below 0.01)"));
+    }
+
+    #[test]
+    fn an_encoder_worse_than_an_untrained_one_is_reported_unless_it_may_be_chance() {
+        let row = |name: &str, knn: f64, linear: Option<f64>| ProbeRow {
+            name: name.into(),
+            images: 300,
+            knn_mean: knn,
+            knn_cls: None,
+            linear_mean: linear,
+            linear_cls: None,
+        };
+        let advice = |knn: f64, linear: Option<f64>| {
+            let rows = [row("random encoder", 0.427, Some(0.837)), row("student", knn, linear)];
+            worse_than_random(&rows, "student")
+        };
+        let text = advice(0.166, Some(0.614)).unwrap();
+        assert!(text.contains("kNN 16.6 % against 42.7 %, linear 61.4 %"), "{text}");
+        assert!(advice(0.166, None).is_some());
+        assert!(advice(0.166, Some(0.9)).is_none(), "the linear probe is better");
+        assert!(advice(0.41, Some(0.83)).is_none(), "may be chance");
+        assert!(worse_than_random(&[row("student", 0.1, None)], "student").is_none());
+    }
+}
