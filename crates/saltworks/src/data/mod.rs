@@ -11,7 +11,7 @@ mod source;
 mod store;
 
 pub use clip::{
-    Background, Blur, Crop, Effects, Form, Interpolation, Jitter, Normalize, Pixels, Solarize,
+    Background, Blur, Clip, Crop, Effects, Form, Interpolation, Jitter, Normalize, Solarize,
     Stored, Transform, decode,
 };
 pub use error::{Error, Result};

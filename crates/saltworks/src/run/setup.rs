@@ -238,6 +238,7 @@ pub(crate) fn training_loader(recipe: &Recipe, stage: &Stage, place: usize) -> L
         first_sample: 0,
         augment_seed: seed,
         transform: Transform {
+            frames: 1,
             size,
             crop,
             flip: augment.flip,
@@ -470,7 +471,7 @@ mod tests {
     }
 
     fn values(source: &Arc<dyn Source>) -> BTreeSet<u8> {
-        (0..source.len()).map(|at| source.read(at).unwrap().image.data[0]).collect()
+        (0..source.len()).map(|at| source.read(at).unwrap().clip.data[0]).collect()
     }
 
     fn images(source: Vec<DataSource>) -> Result<Images, Failure> {

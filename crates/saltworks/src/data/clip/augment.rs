@@ -1,4 +1,4 @@
-//! From a decoded image to one of the model's size. Each crop and its random numbers follow
+//! From a decoded clip to one of the model's size. Each crop and its random numbers follow
 //! torchvision 0.29 (transforms/transforms.py); sizes are resampled with Pillow's filters, widened
 //! when shrinking (antialias).
 
@@ -8,17 +8,23 @@ mod effects;
 
 pub use effects::{Blur, Effects, Jitter, Solarize};
 
+use std::ops::Range;
+
 use engine::random::Random;
 use fast_image_resize::images::{CroppedImage, Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use serde::{Deserialize, Serialize};
 
-use crate::data::{Error, Pixels, Result};
-use crate::range::Range;
+use super::Clip;
+use super::region::{Extent, Region};
+use crate::data::{Error, Result};
+use crate::range::Range as Interval;
 
-/// How an image becomes [H, W] pixels.
+/// How a clip becomes [T, H, W] pixels.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Transform {
+    /// T of the result, 1 for images.
+    pub frames: usize,
     /// [H, W] of the result.
     pub size: [usize; 2],
     /// Which part of the image is shown.
@@ -38,9 +44,9 @@ pub enum Crop {
     /// A random part, resized: `RandomResizedCrop`.
     RandomResized {
         /// Share of the image's area.
-        scale: Range,
+        scale: Interval,
         /// Width over height, drawn log-uniform.
-        ratio: Range,
+        ratio: Interval,
     },
     /// For small images: black border, then a random part: `RandomCrop(size, padding)`. An image
     /// of another size is first brought to `size` as by `Center`.
@@ -66,16 +72,20 @@ pub enum Interpolation {
 }
 
 impl Transform {
-    /// The whole image at this size: shorter side resized, centre kept.
+    /// A whole image at this size: shorter side resized, centre kept.
     pub fn center(size: [usize; 2]) -> Self {
         let interpolation = Interpolation::Bicubic;
         let effects = Effects::default();
-        Self { size, crop: Crop::Center { zoom: 1.0 }, flip: 0.0, interpolation, effects }
+        let crop = Crop::Center { zoom: 1.0 };
+        Self { frames: 1, size, crop, flip: 0.0, interpolation, effects }
     }
 
     /// Checks the settings.
     pub fn validate(&self) -> Result<()> {
         let [height, width] = self.size;
+        if !(1..=65_536).contains(&self.frames) {
+            return Err(Error::setting("frames", &self.frames, "1 to 65536"));
+        }
         if !(1..=16_384).contains(&height) || !(1..=16_384).contains(&width) {
             return Err(Error::setting(
                 "size",
@@ -106,119 +116,137 @@ impl Transform {
         }
     }
 
-    /// The image at the wanted size. The same random numbers give the same bits.
-    pub fn apply(&self, image: &Pixels, random: &mut Random, resizer: &mut Resizer) -> Pixels {
-        let area = self.area([image.height, image.width], random);
-        self.show(image, area, random, resizer)
+    /// The clip at the wanted size. The same random numbers give the same bits.
+    pub fn apply(&self, clip: &Clip, random: &mut Random, resizer: &mut Resizer) -> Clip {
+        let region = self.region(clip.extent(), random);
+        self.show(clip, &region, random, resizer)
     }
 
-    /// The part of an image of [H, W] that is shown, as far as its size alone decides. It takes the
-    /// first random numbers, so that it is known before the image is decoded.
-    pub(in crate::data) fn area(&self, size: [usize; 2], random: &mut Random) -> Area {
+    /// The part of a clip that is shown, as far as its size alone decides. It takes the first random
+    /// numbers, so that the part is known before the clip is decoded.
+    pub(in crate::data) fn region(&self, extent: Extent, random: &mut Random) -> Region {
+        let frames = self.frames(extent.frames, random);
         match self.crop {
-            Crop::RandomResized { scale, ratio } => random_area(size, scale, ratio, random),
-            Crop::Random { .. } | Crop::Center { .. } => Area::whole(size),
+            Crop::RandomResized { scale, ratio } => {
+                let (rows, columns) =
+                    random_area([extent.height, extent.width], scale, ratio, random);
+                Region { frames, rows, columns }
+            }
+            Crop::Random { .. } | Crop::Center { .. } => Region { frames, ..Region::whole(extent) },
         }
     }
 
-    /// This area of an image at the wanted size; no pixel outside is read.
+    /// Consecutive frames out of `found`: the middle ones for evaluation, else random ones. Nothing is
+    /// drawn if there is no choice, as of an image.
+    fn frames(&self, found: usize, random: &mut Random) -> Range<usize> {
+        let spare = found.saturating_sub(self.frames);
+        let start = match self.crop {
+            _ if spare == 0 => 0,
+            Crop::Center { .. } => spare / 2,
+            Crop::RandomResized { .. } | Crop::Random { .. } => random.below(spare + 1),
+        };
+        start..start + found.min(self.frames)
+    }
+
+    /// This part of a clip at the wanted size; no pixel outside is read. Crop, flip and effects are
+    /// drawn once and are the same for all frames. A clip with too few frames repeats its last one.
     pub(in crate::data) fn show(
         &self,
-        image: &Pixels,
-        area: Area,
+        clip: &Clip,
+        region: &Region,
         random: &mut Random,
         resizer: &mut Resizer,
-    ) -> Pixels {
+    ) -> Clip {
         let [height, width] = self.size;
         let mut result = match self.crop {
-            Crop::RandomResized { .. } => self.resize(image, area, self.size, resizer),
+            Crop::RandomResized { .. } => self.resize(clip, region, self.size, resizer),
             Crop::Random { padding } => {
-                let padded = self.center_crop(image, 1.0, resizer).pad(padding);
+                let padded = self.center_crop(clip, region, 1.0, resizer).pad(padding);
                 // Top before left, as torchvision's get_params.
                 let top = random.below(2 * padding + 1);
                 let left = random.below(2 * padding + 1);
-                padded.crop(top, left, height, width)
+                let (rows, columns) = (top..top + height, left..left + width);
+                padded.crop(&Region { frames: 0..padded.frames, rows, columns })
             }
-            Crop::Center { zoom } => self.center_crop(image, zoom, resizer),
+            Crop::Center { zoom } => self.center_crop(clip, region, zoom, resizer),
         };
         if self.flip > 0.0 && random.uniform_f64() < self.flip {
             result.flip();
         }
         self.effects.apply(&mut result, random);
+        result.extend(self.frames);
         result
     }
 
-    /// Resizes so that the image just covers zoom x size, and keeps the centre.
-    fn center_crop(&self, image: &Pixels, zoom: f64, resizer: &mut Resizer) -> Pixels {
+    /// Resizes so that the region just covers zoom x size, and keeps the centre.
+    fn center_crop(&self, clip: &Clip, region: &Region, zoom: f64, resizer: &mut Resizer) -> Clip {
         let [height, width] = self.size;
+        let [found_height, found_width] = [region.rows.len(), region.columns.len()];
         let factor = |side: usize, found: usize| zoom * side as f64 / found as f64;
-        let factor = factor(height, image.height).max(factor(width, image.width));
+        let factor = factor(height, found_height).max(factor(width, found_width));
         // Truncated as torchvision's `_compute_resized_output_size`; 1e-9 undoes rounding errors.
         let side =
             |found: usize, least: usize| ((found as f64 * factor + 1e-9) as usize).max(least);
-        let size = [side(image.height, height), side(image.width, width)];
-        let whole = Area::whole([image.height, image.width]);
-        let image = self.resize(image, whole, size, resizer);
+        let size = [side(found_height, height), side(found_width, width)];
+        let clip = self.resize(clip, region, size, resizer);
         // Python's round(): half to even, as torchvision's center_crop.
-        let start = |from: usize, to: usize| ((from - to) as f64 / 2.0).round_ties_even() as usize;
-        image.crop(start(image.height, height), start(image.width, width), height, width)
+        let middle = |from: usize, to: usize| {
+            let start = ((from - to) as f64 / 2.0).round_ties_even() as usize;
+            start..start + to
+        };
+        let (rows, columns) = (middle(clip.height, height), middle(clip.width, width));
+        clip.crop(&Region { frames: 0..clip.frames, rows, columns })
     }
 
-    /// An area of the image at another size, as if it had been cut out first.
+    /// A region of a clip at another size, as if it had been cut out first.
     fn resize(
         &self,
-        image: &Pixels,
-        area: Area,
+        clip: &Clip,
+        region: &Region,
         [height, width]: [usize; 2],
         resizer: &mut Resizer,
-    ) -> Pixels {
-        let [top, left, part_height, part_width] = [area.top, area.left, area.height, area.width];
-        if [part_height, part_width] == [height, width] {
-            return image.crop(top, left, height, width);
+    ) -> Clip {
+        let Region { frames, rows, columns } = region;
+        if [rows.len(), columns.len()] == [height, width] {
+            return clip.crop(region);
         }
         let filter = match self.interpolation {
             Interpolation::Bilinear => FilterType::Bilinear,
             Interpolation::Bicubic => FilterType::CatmullRom,
         };
-        let kind = if image.channels == 1 { PixelType::U8 } else { PixelType::U8x3 };
-        let source = ImageRef::new(image.width as u32, image.height as u32, &image.data, kind);
-        let mut target = Image::new(width as u32, height as u32, kind);
+        let kind = if clip.channels == 1 { PixelType::U8 } else { PixelType::U8x3 };
         let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
-        // Both images have the length their size and kind ask for, and neither is empty.
-        let source = source.expect("bytes for all pixels");
-        let [top, left, part_height, part_width] =
-            [top, left, part_height, part_width].map(|side| side as u32);
-        // An area lies inside its image.
-        let part = CroppedImage::new(&source, left, top, part_width, part_height);
-        let resized = part.map(|part| resizer.resize(&part, &mut target, &options));
-        assert!(matches!(resized, Ok(Ok(()))), "{area:?} to {height} x {width}: {resized:?}");
-        Pixels { data: target.into_vec(), height, width, channels: image.channels }
+        let [left, top, part_width, part_height] =
+            [columns.start, rows.start, columns.len(), rows.len()].map(|side| side as u32);
+        let (frame_len, shown_len) = (clip.frame_len(), height * width * clip.channels);
+        let mut data = vec![0; frames.len() * shown_len];
+        for (frame, shown) in frames.clone().zip(data.chunks_exact_mut(shown_len)) {
+            let frame = &clip.data[frame * frame_len..][..frame_len];
+            let source = ImageRef::new(clip.width as u32, clip.height as u32, frame, kind);
+            let target = Image::from_slice_u8(width as u32, height as u32, shown, kind);
+            // Both have the length that their size and kind ask for, and neither is empty.
+            let (source, mut target) =
+                (source.expect("bytes of a frame"), target.expect("bytes of a result"));
+            // A region lies inside its clip.
+            let part = CroppedImage::new(&source, left, top, part_width, part_height);
+            let resized = part.map(|part| resizer.resize(&part, &mut target, &options));
+            assert!(matches!(resized, Ok(Ok(()))), "{region:?} to {height} x {width}: {resized:?}");
+        }
+        Clip { frames: frames.len(), height, width, channels: clip.channels, data }
     }
 }
 
-/// A rectangle of an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::data) struct Area {
-    pub(in crate::data) top: usize,
-    pub(in crate::data) left: usize,
-    pub(in crate::data) height: usize,
-    pub(in crate::data) width: usize,
-}
-
-impl Area {
-    fn whole([height, width]: [usize; 2]) -> Self {
-        Self { top: 0, left: 0, height, width }
-    }
-}
+/// Rows and columns of a rectangle.
+type Rectangle = (Range<usize>, Range<usize>);
 
 /// torchvision's `RandomResizedCrop.get_params`: ten tries at area and ratio, then the centre.
 fn random_area(
     [height, width]: [usize; 2],
-    scale: Range,
-    ratio: Range,
+    scale: Interval,
+    ratio: Interval,
     random: &mut Random,
-) -> Area {
-    let log_ratio = Range::new(ratio.min.ln(), ratio.max.ln());
+) -> Rectangle {
+    let log_ratio = Interval::new(ratio.min.ln(), ratio.max.ln());
     for _ in 0..10 {
         let area = (height * width) as f64 * scale.at(random.uniform_f64());
         let ratio = log_ratio.at(random.uniform_f64()).exp();
@@ -228,14 +256,14 @@ fn random_area(
         if (1..=width).contains(&part_width) && (1..=height).contains(&part_height) {
             let top = random.below(height - part_height + 1);
             let left = random.below(width - part_width + 1);
-            return Area { top, left, height: part_height, width: part_width };
+            return (top..top + part_height, left..left + part_width);
         }
     }
     central_area([height, width], ratio)
 }
 
 /// The largest centred part whose ratio lies in the range; at least one pixel.
-fn central_area([height, width]: [usize; 2], ratio: Range) -> Area {
+fn central_area([height, width]: [usize; 2], ratio: Interval) -> Rectangle {
     let found = width as f64 / height as f64;
     let round = |side: f64, most: usize| (side.round_ties_even() as usize).clamp(1, most);
     let (part_height, part_width) = if found < ratio.min {
@@ -246,7 +274,7 @@ fn central_area([height, width]: [usize; 2], ratio: Range) -> Area {
         (height, width)
     };
     let (top, left) = ((height - part_height) / 2, (width - part_width) / 2);
-    Area { top, left, height: part_height, width: part_width }
+    (top..top + part_height, left..left + part_width)
 }
 
 #[cfg(test)]

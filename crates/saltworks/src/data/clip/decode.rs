@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
-use crate::data::{Error, Info, Pixels, Result};
+use crate::data::{Clip, Error, Info, Result};
 
 /// Memory one image may take while it is decoded; 100 megapixels of 16-bit RGB need 600 MB.
 const MOST_DECODE_BYTES: u64 = 1 << 30;
@@ -16,7 +16,7 @@ pub type Background = [u8; 3];
 /// Decodes an image, its format told by content, not name; `name` is for messages. Sixteen bits
 /// become eight, an EXIF orientation is carried out, and transparent pixels are laid over
 /// `background`, where torchvision's `convert("RGB")` shows whatever colour they hide.
-pub fn decode(bytes: &[u8], name: &str, background: Background) -> Result<Pixels> {
+pub fn decode(bytes: &[u8], name: &str, background: Background) -> Result<Clip> {
     guarded(name, || match format(bytes, name)? {
         ImageFormat::Jpeg => decode_jpeg(bytes, name),
         format => decode_other(bytes, format, name, background),
@@ -86,7 +86,7 @@ fn format(bytes: &[u8], name: &str) -> Result<ImageFormat> {
     }
 }
 
-fn decode_jpeg(bytes: &[u8], name: &str) -> Result<Pixels> {
+fn decode_jpeg(bytes: &[u8], name: &str) -> Result<Clip> {
     check_jpeg(bytes, name)?;
     // A JPEG has no transparency.
     decode_other(bytes, ImageFormat::Jpeg, name, Background::default())
@@ -107,7 +107,7 @@ fn decode_other(
     format: ImageFormat,
     name: &str,
     background: Background,
-) -> Result<Pixels> {
+) -> Result<Clip> {
     let image = decode_image(bytes, format).map_err(|error| fail(name, problem(&error)))?;
     if image.width() == 0 || image.height() == 0 {
         return Err(fail(name, "holds no pixel".to_owned()));
@@ -158,7 +158,7 @@ fn is_grey_background([red, green, blue]: Background) -> bool {
     red == green && green == blue
 }
 
-fn pixels(image: DynamicImage, background: Background) -> Pixels {
+fn pixels(image: DynamicImage, background: Background) -> Clip {
     let (height, width) = (image.height() as usize, image.width() as usize);
     let colour = image.color();
     let (data, channels) = match (is_grey(colour), colour.has_alpha()) {
@@ -177,7 +177,7 @@ fn pixels(image: DynamicImage, background: Background) -> Pixels {
         (true, false) => (image.into_luma8().into_raw(), 1),
         (false, false) => (image.into_rgb8().into_raw(), 3),
     };
-    Pixels { data, height, width, channels }
+    Clip::image(height, width, channels, data)
 }
 
 /// front α + behind (1 - α), rounded.
@@ -215,7 +215,7 @@ fn is_marker(second: u8) -> bool {
 mod tests {
     use super::*;
 
-    fn decode(bytes: &[u8], name: &str) -> Result<Pixels> {
+    fn decode(bytes: &[u8], name: &str) -> Result<Clip> {
         crate::data::decode(bytes, name, [0; 3])
     }
 

@@ -8,12 +8,12 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-use crate::data::Pixels;
+use crate::data::Clip;
 
 /// What the header of a JPEG says that can be decoded from the top down: sequential, all components
 /// in one scan, grey or three colours, upright (ITU T.81, B.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::data) struct Frame {
+pub(in crate::data) struct JpegHeader {
     /// H
     pub(in crate::data) height: usize,
     /// W
@@ -29,10 +29,10 @@ pub(in crate::data) struct Frame {
 /// Most components of a frame that is read here.
 const MOST_COMPONENTS: usize = 3;
 
-impl Frame {
+impl JpegHeader {
     /// Reads the header; none for files of another kind, which are decoded whole.
     pub(in crate::data) fn read(bytes: &[u8]) -> Option<Self> {
-        let mut frame = None;
+        let mut header = None;
         let mut at = 2;
         loop {
             let &[0xFF, marker, high, low] = bytes.get(at..at + 4)? else { return None };
@@ -40,14 +40,14 @@ impl Frame {
             let segment = bytes.get(at + 4..at + 2 + length)?;
             match marker {
                 // Baseline and extended sequential, Huffman coded.
-                0xC0 | 0xC1 if frame.is_none() => frame = Some(Self::of(segment, at + 4)?),
+                0xC0 | 0xC1 if header.is_none() => header = Some(Self::of(segment, at + 4)?),
                 // Tables: Huffman, quantisation; restart interval; comments and applications' data.
                 0xC4 | 0xDB | 0xDD | 0xE0 | 0xE2..=0xEF | 0xFE => {}
                 0xE1 if is_upright(segment) => {}
                 0xDA => {
                     let all_in_one =
-                        |frame: &Self| segment.first() == Some(&(frame.channels as u8));
-                    return frame.filter(all_in_one);
+                        |header: &Self| segment.first() == Some(&(header.channels as u8));
+                    return header.filter(all_in_one);
                 }
                 _ => return None,
             }
@@ -77,7 +77,7 @@ impl Frame {
 
     /// The first `rows` rows, and some below them, with the bits that decoding all rows would give;
     /// none if the decoder refuses. `bytes` stay as they are.
-    pub(in crate::data) fn decode(&self, bytes: &mut [u8], rows: usize) -> Option<Pixels> {
+    pub(in crate::data) fn decode(&self, bytes: &mut [u8], rows: usize) -> Option<Clip> {
         // The last row of a unit is mixed with the first chroma row of the next one.
         let units = rows.div_ceil(self.unit_rows) + 1;
         let kept = (units * self.unit_rows).min(self.height);
@@ -95,7 +95,7 @@ impl Frame {
         bytes[self.height_at..self.height_at + 2].copy_from_slice(&height);
     }
 
-    fn decode_all(&self, bytes: &[u8], height: usize) -> Option<Pixels> {
+    fn decode_all(&self, bytes: &[u8], height: usize) -> Option<Clip> {
         let (colour, known): (_, &[_]) = match self.channels {
             1 => (ColorSpace::Luma, &[ColorSpace::Luma]),
             _ => (ColorSpace::RGB, &[ColorSpace::YCbCr, ColorSpace::RGB]),
@@ -115,7 +115,7 @@ impl Frame {
         }
         let mut data = vec![0; height * self.width * self.channels];
         decoder.decode_into(&mut data).ok()?;
-        Some(Pixels { data, height, width: self.width, channels: self.channels })
+        Some(Clip::image(height, self.width, self.channels, data))
     }
 }
 

@@ -1,12 +1,189 @@
-//! Pixels: decoding, cropping, augmentation.
+//! A decoded clip; how it is decoded, cropped and augmented.
 
 pub(in crate::data) mod augment;
 pub(in crate::data) mod decode;
 pub(in crate::data) mod jpeg;
-pub(in crate::data) mod pixels;
+mod normalize;
+pub(in crate::data) mod region;
 pub(in crate::data) mod stored;
 
 pub use augment::{Blur, Crop, Effects, Interpolation, Jitter, Solarize, Transform};
 pub use decode::{Background, decode};
-pub use pixels::{Normalize, Pixels};
+pub use normalize::Normalize;
 pub use stored::{Form, Stored};
+
+use region::{Extent, Region};
+
+/// Frames of bytes, [T, H, W, C] with C = 1 (grey) or 3 (red, green, blue). An image is one frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Clip {
+    /// T, 1 for an image.
+    pub frames: usize,
+    /// H
+    pub height: usize,
+    /// W
+    pub width: usize,
+    /// C, 1 or 3.
+    pub channels: usize,
+    /// T·H·W·C bytes: frame by frame, row by row, the channels of a pixel side by side.
+    pub data: Vec<u8>,
+}
+
+impl Clip {
+    /// An image of H·W·C bytes.
+    pub fn image(height: usize, width: usize, channels: usize, data: Vec<u8>) -> Self {
+        Self { frames: 1, height, width, channels, data }
+    }
+
+    /// Bytes of a frame.
+    pub(in crate::data) fn frame_len(&self) -> usize {
+        self.height * self.width * self.channels
+    }
+
+    pub(in crate::data) fn extent(&self) -> Extent {
+        Extent { frames: self.frames, height: self.height, width: self.width }
+    }
+
+    /// The same clip with 1 or 3 channels. Grey is repeated. Colours are weighed as Pillow's
+    /// `convert("L")` does (ITU-R 601-2, 16-bit fixed point), hence torchvision's `Grayscale`.
+    #[must_use]
+    pub fn with_channels(self, channels: usize) -> Self {
+        let data = match (self.channels, channels) {
+            (from, to) if from == to => return self,
+            (1, 3) => self.data.iter().flat_map(|&grey| [grey; 3]).collect(),
+            (3, 1) => self.data.chunks_exact(3).map(luma).collect(),
+            (from, to) => unreachable!("{from} to {to} channels: clips have 1 or 3"),
+        };
+        Self { data, channels, ..self }
+    }
+
+    /// A part of the clip, which must lie inside.
+    #[must_use]
+    pub(in crate::data) fn crop(&self, Region { frames, rows, columns }: &Region) -> Self {
+        let [height, width, channels] = [rows.len(), columns.len(), self.channels];
+        let mut data = Vec::with_capacity(frames.len() * height * width * channels);
+        for frame in frames.clone() {
+            for row in rows.clone() {
+                let start = ((frame * self.height + row) * self.width + columns.start) * channels;
+                data.extend_from_slice(&self.data[start..start + width * channels]);
+            }
+        }
+        Self { frames: frames.len(), height, width, channels, data }
+    }
+
+    /// The clip with `border` black pixels on each side of each frame.
+    #[must_use]
+    pub(in crate::data) fn pad(&self, border: usize) -> Self {
+        let [height, width] = [self.height, self.width].map(|side| side + 2 * border);
+        let data = vec![0; self.frames * height * width * self.channels];
+        let mut padded = Self { height, width, data, ..*self };
+        let row_len = self.width * self.channels;
+        let frame_len = padded.frame_len();
+        let frames = padded.data.chunks_exact_mut(frame_len);
+        for (frame, source) in frames.zip(self.data.chunks_exact(self.frame_len())) {
+            for (row, source) in source.chunks_exact(row_len).enumerate() {
+                let start = ((row + border) * width + border) * self.channels;
+                frame[start..start + row_len].copy_from_slice(source);
+            }
+        }
+        padded
+    }
+
+    /// Mirrors left and right in place.
+    pub(in crate::data) fn flip(&mut self) {
+        for row in self.data.chunks_exact_mut(self.width * self.channels) {
+            match self.channels {
+                1 => row.reverse(),
+                _ => row.as_chunks_mut::<3>().0.reverse(),
+            }
+        }
+    }
+
+    /// Repeats the last frame until there are `frames`.
+    pub(in crate::data) fn extend(&mut self, frames: usize) {
+        let last = self.data.len() - self.frame_len();
+        for _ in self.frames..frames {
+            self.data.extend_from_within(last..last + self.frame_len());
+        }
+        self.frames = self.frames.max(frames);
+    }
+
+    /// [T, H, W, C] -> [C, T, H, W]
+    pub(in crate::data) fn write_planes(&self, planes: &mut [u8]) {
+        if self.channels == 1 {
+            planes.copy_from_slice(&self.data);
+            return;
+        }
+        let plane = self.frames * self.height * self.width;
+        // All three at once: each pixel is read once, each plane written in order.
+        let (red, rest) = planes.split_at_mut(plane);
+        let (green, blue) = rest.split_at_mut(plane);
+        let planes = red.iter_mut().zip(green).zip(blue);
+        for (pixel, ((red, green), blue)) in self.data.chunks_exact(3).zip(planes) {
+            (*red, *green, *blue) = (pixel[0], pixel[1], pixel[2]);
+        }
+    }
+}
+
+/// Grey of a pixel of red, green and blue.
+fn luma(rgb: &[u8]) -> u8 {
+    let [r, g, b] = [0, 1, 2].map(|channel| u32::from(rgb[channel]));
+    ((r * 19_595 + g * 38_470 + b * 7_471 + 0x8000) >> 16) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn two_by_three() -> Clip {
+        Clip::image(2, 3, 3, (1..=18).collect())
+    }
+
+    /// Two frames of 2 x 3 grey pixels.
+    fn two_frames() -> Clip {
+        Clip { frames: 2, ..Clip::image(2, 3, 1, (1..=12).collect()) }
+    }
+
+    #[test]
+    fn colours_turn_grey_as_in_pillow() {
+        // Image.fromarray([[[250, 10, 30], [0, 200, 90], [12, 13, 14]]]).convert("L"), Pillow 13.0
+        let data = vec![250, 10, 30, 0, 200, 90, 12, 13, 14];
+        let grey = Clip::image(1, 3, 3, data).with_channels(1);
+        assert_eq!(grey.data, [84, 128, 13]);
+        assert_eq!(grey.with_channels(3).data, [84, 84, 84, 128, 128, 128, 13, 13, 13]);
+    }
+
+    #[test]
+    fn crop_pad_and_flip_move_whole_pixels() {
+        let image = two_by_three();
+        let part = Region { frames: 0..1, rows: 1..2, columns: 1..3 };
+        assert_eq!(image.crop(&part).data, [13, 14, 15, 16, 17, 18]);
+        let inner = Region { frames: 0..1, rows: 2..4, columns: 2..5 };
+        assert_eq!(image.pad(2).crop(&inner), image);
+        assert_eq!(image.pad(1).data.iter().filter(|&&byte| byte == 0).count(), (20 - 6) * 3);
+        let mut flipped = image.clone();
+        flipped.flip();
+        assert_eq!(flipped.data[..9], [7, 8, 9, 4, 5, 6, 1, 2, 3]);
+        let mut planes = [0; 18];
+        image.write_planes(&mut planes);
+        assert_eq!(planes[..7], [1, 4, 7, 10, 13, 16, 2]);
+    }
+
+    #[test]
+    fn frames_are_changed_alike() {
+        let clip = two_frames();
+        let part = Region { frames: 0..2, rows: 0..1, columns: 1..3 };
+        assert_eq!(clip.crop(&part).data, [2, 3, 8, 9]);
+        let inner = Region { frames: 0..2, rows: 1..3, columns: 1..4 };
+        assert_eq!(clip.pad(1).crop(&inner), clip);
+        let mut flipped = clip.clone();
+        flipped.flip();
+        assert_eq!(flipped.data, [3, 2, 1, 6, 5, 4, 9, 8, 7, 12, 11, 10]);
+        let mut longer = clip.crop(&Region { rows: 0..1, columns: 0..1, frames: 0..2 });
+        longer.extend(4);
+        assert_eq!((longer.frames, &longer.data[..]), (4, &[1, 7, 7, 7][..]));
+        let mut planes = [0; 36];
+        clip.with_channels(3).write_planes(&mut planes);
+        assert_eq!(planes[..13], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 1]);
+    }
+}

@@ -1,9 +1,9 @@
 //! An image as its source keeps it, not yet decoded.
 
-use crate::data::clip::augment::Area;
 use crate::data::clip::decode::{check_jpeg, decode, fits_memory};
-use crate::data::clip::jpeg::Frame;
-use crate::data::{Background, Error, Pixels, Result, Sample};
+use crate::data::clip::jpeg::JpegHeader;
+use crate::data::clip::region::{Extent, Region};
+use crate::data::{Background, Clip, Error, Result, Sample};
 
 /// One image before it is decoded.
 #[derive(Clone, Debug)]
@@ -19,8 +19,8 @@ pub struct Stored {
 /// How an image is kept.
 #[derive(Clone, Debug)]
 pub enum Form {
-    /// As pixels.
-    Pixels(Pixels),
+    /// Decoded.
+    Clip(Clip),
     /// As the bytes of an image file.
     File {
         /// All of them.
@@ -31,48 +31,48 @@ pub enum Form {
 }
 
 impl From<Sample> for Stored {
-    fn from(Sample { image, label, name }: Sample) -> Self {
-        Self { form: Form::Pixels(image), label, name }
+    fn from(Sample { clip, label, name }: Sample) -> Self {
+        Self { form: Form::Clip(clip), label, name }
     }
 }
 
 impl Stored {
-    /// The whole image.
+    /// The whole clip.
     pub(in crate::data) fn decode(self) -> Result<Sample> {
-        let image = match self.form {
-            Form::Pixels(pixels) => pixels,
+        let clip = match self.form {
+            Form::Clip(clip) => clip,
             Form::File { bytes, background } => decode(&bytes, &self.name, background)?,
         };
-        Ok(Sample { image, label: self.label, name: self.name })
+        Ok(Sample { clip, label: self.label, name: self.name })
     }
 
-    /// The part of the image that `choose` names when it is told [H, W], and that part. Rows below it
-    /// may be missing; all others have the bits of the whole image.
+    /// The part that `choose` names once it knows the clip's size, decoded. Rows below the part may be
+    /// missing; all others have the bits of the whole clip.
     pub(in crate::data) fn decode_part(
         mut self,
-        choose: impl FnOnce([usize; 2]) -> Area,
-    ) -> Result<(Pixels, Area)> {
+        choose: impl FnOnce(Extent) -> Region,
+    ) -> Result<(Clip, Region)> {
         if let Form::File { bytes, .. } = &mut self.form
-            && let Some(frame) =
-                Frame::read(bytes).filter(|frame| fits_memory(frame.decoded_bytes()))
+            && let Some(header) =
+                JpegHeader::read(bytes).filter(|header| fits_memory(header.decoded_bytes()))
         {
             check_jpeg(bytes, &self.name)?;
-            let size = [frame.height, frame.width];
-            let area = choose(size);
-            if let Some(image) = frame.decode(bytes, area.top + area.height) {
-                return Ok((image, area));
+            let extent = Extent { frames: 1, height: header.height, width: header.width };
+            let region = choose(extent);
+            if let Some(image) = header.decode(bytes, region.rows.end) {
+                return Ok((image, region));
             }
             // What the decoder refuses is refused again, with its reason.
-            let Sample { image, name, .. } = self.decode()?;
-            if [image.height, image.width] != size {
-                let [height, width] = size;
+            let Sample { clip, name, .. } = self.decode()?;
+            if clip.extent() != extent {
+                let Extent { height, width, .. } = extent;
                 let problem = format!("holds an image that is not {height} x {width} as it states");
                 return Err(Error::Image { name, problem });
             }
-            return Ok((image, area));
+            return Ok((clip, region));
         }
-        let image = self.decode()?.image;
-        let area = choose([image.height, image.width]);
-        Ok((image, area))
+        let clip = self.decode()?.clip;
+        let region = choose(clip.extent());
+        Ok((clip, region))
     }
 }

@@ -17,12 +17,12 @@ use engine::ops::Images;
 use engine::random::Random;
 use fast_image_resize::Resizer;
 
-use crate::data::{Error, Normalize, Pixels, Result, Source, Stored, Transform};
+use crate::data::{Clip, Error, Normalize, Result, Source, Stored, Transform};
 
 /// B images and what is known of them.
 #[derive(Clone)]
 pub struct Batch {
-    /// [B, C, 1, H, W] bytes with the normalisation they are read with.
+    /// [B, C, T, H, W] bytes with the normalisation they are read with.
     pub images: Images,
     /// [B] classes, -1 without one.
     pub labels: Vec<i32>,
@@ -109,6 +109,12 @@ impl LoaderOptions {
         }
         self.transform.validate()
     }
+
+    /// [C, T, H, W]
+    fn clip_shape(&self) -> [usize; 4] {
+        let [height, width] = self.transform.size;
+        [self.channels, self.transform.frames, height, width]
+    }
 }
 
 /// Reads, decodes and augments on its own threads. What batch number n holds depends on the options
@@ -148,8 +154,7 @@ pub fn time_parts(
 ) -> Result<PartTimes> {
     options.validate(source)?;
     let count = images.clamp(1, source.len());
-    let [height, width] = options.transform.size;
-    let mut planes = vec![0; options.channels * height * width];
+    let mut planes = vec![0; options.clip_shape().iter().product()];
     let mut resizer = Resizer::new();
     let mut times = PartTimes::default();
     for image in 0..count {
@@ -157,10 +162,11 @@ pub fn time_parts(
         let start = Instant::now();
         let stored = source.stored(image * source.len() / count)?;
         let read = start.elapsed();
-        let (image, area) = stored.decode_part(|size| options.transform.area(size, &mut random))?;
+        let choose = |extent| options.transform.region(extent, &mut random);
+        let (clip, region) = stored.decode_part(choose)?;
         let decoded = start.elapsed();
-        let image = image.with_channels(options.channels);
-        options.transform.show(&image, area, &mut random, &mut resizer).write_planes(&mut planes);
+        let clip = clip.with_channels(options.channels);
+        options.transform.show(&clip, &region, &mut random, &mut resizer).write_planes(&mut planes);
         let mean = |time: Duration| time.as_secs_f64() / count as f64;
         times.read += mean(read);
         times.decode += mean(decoded - read);
@@ -334,13 +340,14 @@ impl Shared {
         if positions.is_empty() {
             return Ok(None);
         }
-        let [height, width] = self.options.transform.size;
-        let shape = [positions.len(), self.options.channels, 1, height, width];
+        let clip_shape = self.options.clip_shape();
+        let [channels, frames, height, width] = clip_shape;
+        let shape = [positions.len(), channels, frames, height, width];
         // Collected from an iterator of known length: allocated once, in place.
         let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, shape.iter().product()).collect();
         let mut planes = Arc::get_mut(&mut bytes)
             .into_iter()
-            .flat_map(|bytes| bytes.chunks_exact_mut(self.options.channels * height * width));
+            .flat_map(|bytes| bytes.chunks_exact_mut(clip_shape.iter().product()));
         let mut labels = Vec::with_capacity(positions.len());
         let mut unreadable = Vec::new();
         for positions in positions.chunks(self.source.requests()) {
@@ -356,7 +363,7 @@ impl Shared {
         Ok(Some(Batch { images, labels, indices, unreadable }))
     }
 
-    /// Writes one image [C, H, W] and gives its label. Its random numbers are those of (seed, epoch,
+    /// Writes one image [C, T, H, W] and gives its label. Its random numbers are those of (seed, epoch,
     /// image). An image that cannot be read is noted, and the next one that can takes its place, if any
     /// may; `stored` is what was read of the first.
     fn sample(
@@ -374,8 +381,8 @@ impl Shared {
             let random = Random::new(self.options.augment_seed, "augment", key);
             let stored = first.take().unwrap_or_else(|| self.source.stored(index));
             match stored.and_then(|stored| self.shown(stored, random, resizer)) {
-                Ok((image, label)) => {
-                    image.write_planes(planes);
+                Ok((clip, label)) => {
+                    clip.write_planes(planes);
                     return Ok(label);
                 }
                 Err(error) if error.is_of_store() => return Err(error),
@@ -398,12 +405,13 @@ impl Shared {
         stored: Stored,
         mut random: Random,
         resizer: &mut Resizer,
-    ) -> Result<(Pixels, i32)> {
+    ) -> Result<(Clip, i32)> {
         let LoaderOptions { transform, channels, .. } = &self.options;
         let label = stored.label;
-        let (image, area) = stored.decode_part(|size| transform.area(size, &mut random))?;
-        let image = image.with_channels(*channels);
-        Ok((transform.show(&image, area, &mut random, resizer), label))
+        let choose = |extent| transform.region(extent, &mut random);
+        let (clip, region) = stored.decode_part(choose)?;
+        let clip = clip.with_channels(*channels);
+        Ok((transform.show(&clip, &region, &mut random, resizer), label))
     }
 
     fn stop(&self) {

@@ -2,7 +2,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::data::{Crop, Pixels, Sample, builtin, open};
+use crate::data::{Clip, Crop, Sample, builtin, open};
 use crate::range::Range;
 
 fn options() -> LoaderOptions {
@@ -100,7 +100,7 @@ fn once_gives_every_image_as_it_is_and_ends() {
     let batches = batches(&mut loader, 4);
     assert_eq!(batches[3].1.len(), 1000);
     assert!(batches.iter().flat_map(|batch| &batch.2).copied().eq(0..10_000));
-    assert_eq!(batches[2].0[5 * 784..6 * 784], source.read(6005).unwrap().image.data);
+    assert_eq!(batches[2].0[5 * 784..6 * 784], source.read(6005).unwrap().clip.data);
     assert!(loader.next_batch().unwrap().is_none());
     assert!(loader.next_batch().unwrap().is_none());
 }
@@ -162,7 +162,11 @@ impl Source for Counting {
     fn read(&self, index: usize) -> Result<Sample> {
         assert!(!self.panics, "a panic made by a test");
         self.reads.fetch_add(1, Ordering::SeqCst);
-        Ok(Sample { image: Pixels::black(8, 8, 3), label: -1, name: index.to_string() })
+        Ok(Sample {
+            clip: Clip::image(8, 8, 3, vec![0; 8 * 8 * 3]),
+            label: -1,
+            name: index.to_string(),
+        })
     }
 
     fn label(&self, _: usize) -> i32 {
@@ -221,8 +225,8 @@ impl Source for Broken {
         if self.0.contains(&index) {
             return Err(Error::Image { name, problem: "is broken".to_owned() });
         }
-        let image = Pixels { data: vec![index as u8; 28 * 28], height: 28, width: 28, channels: 1 };
-        Ok(Sample { image, label: index as i32, name })
+        let clip = Clip::image(28, 28, 1, vec![index as u8; 28 * 28]);
+        Ok(Sample { clip, label: index as i32, name })
     }
 
     fn label(&self, index: usize) -> i32 {
@@ -306,4 +310,50 @@ fn a_source_of_which_nothing_can_be_read_says_so() {
     let options = LoaderOptions { max_unreadable: 1.0, ..options() };
     let mut loader = Loader::new(Arc::new(Broken(&ALL)), options).unwrap();
     assert!(loader.next_batch().err().unwrap().to_string().contains("is broken"));
+}
+
+/// Clips of 5 frames, each of one shade: ten times the clip's number, and the frame's.
+struct Shades;
+
+impl Source for Shades {
+    fn len(&self) -> usize {
+        10
+    }
+
+    fn read(&self, index: usize) -> Result<Sample> {
+        let data = (0..5).flat_map(|frame| vec![(10 * index + frame) as u8; 6 * 8]).collect();
+        let clip = Clip { frames: 5, ..Clip::image(6, 8, 1, data) };
+        Ok(Sample { clip, label: -1, name: index.to_string() })
+    }
+
+    fn label(&self, _: usize) -> i32 {
+        -1
+    }
+
+    fn classes(&self) -> &[String] {
+        &[]
+    }
+
+    fn describe(&self) -> String {
+        "shades".to_owned()
+    }
+}
+
+#[test]
+fn clips_come_frame_by_frame_within_a_channel() {
+    let transform = Transform { frames: 3, ..Transform::center([4, 4]) };
+    let normalize = Normalize::imagenet();
+    let once = LoaderOptions { batch: 10, order: Order::Once, transform, ..options() };
+    let once = LoaderOptions { channels: 3, normalize, ..once };
+    let batch = Loader::new(Arc::new(Shades), once).unwrap().next_batch().unwrap().unwrap().batch;
+    assert_eq!(batch.images.shape(), [10, 3, 3, 4, 4]);
+    let tape = engine::Tape::inference();
+    let order = engine::ops::PatchOrder::ChannelsFirst;
+    let patches: Vec<u32> = (0..30).collect();
+    // A patch is a frame: its shade, three times.
+    let rows = engine::ops::patchify(&tape, &batch.images, [1, 4, 4], order, &patches).unwrap();
+    let red = |value: f32| ((value * 0.229 + 0.485) * 255.0).round() as usize;
+    let shades: Vec<_> = rows.to_vec().chunks_exact(48).map(|frame| red(frame[0])).collect();
+    let wanted: Vec<_> = (0..10).flat_map(|clip| (1..4).map(move |t| 10 * clip + t)).collect();
+    assert_eq!(shades, wanted);
 }

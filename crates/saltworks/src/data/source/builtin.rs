@@ -44,8 +44,7 @@ mod tests {
     #[test]
     fn the_embedded_images_are_the_published_ones() {
         let source = fashion_mnist().unwrap();
-        let sum =
-            |index| source.read(index).unwrap().image.data.iter().map(|&v| u32::from(v)).sum();
+        let sum = |index| source.read(index).unwrap().clip.data.iter().map(|&v| u32::from(v)).sum();
         // Sums of the first and the last image, read with Python's gzip.
         let sums: [u32; 2] = [sum(0), sum(9999)];
         assert_eq!(sums, [33_456, 24_390]);
@@ -59,7 +58,7 @@ mod tests {
         let source = fashion_mnist().unwrap();
         let (mut sum, mut squares) = (0_u64, 0_u64);
         for index in 0..9000 {
-            for &value in &source.read(index).unwrap().image.data {
+            for &value in &source.read(index).unwrap().clip.data {
                 sum += u64::from(value);
                 squares += u64::from(value).pow(2);
             }

@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(labels, [0, 1, 1]);
         let sample = source.read(2).unwrap();
         assert!(sample.name.ends_with("dogs/b.PNG"), "{}", sample.name);
-        assert_eq!((sample.image.data[0], sample.image.channels), (2, 1));
+        assert_eq!((sample.clip.data[0], sample.clip.channels), (2, 1));
         assert!(source.describe().ends_with("3 images, 2 classes"));
     }
 
@@ -189,7 +189,7 @@ mod tests {
         image(&folder.path().join("1.png"), 1);
         let source = ImageFiles::of_folder(folder.path(), BLACK).unwrap();
         assert_eq!((source.label(0), source.classes().len(), source.len()), (-1, 0, 2));
-        assert_eq!(source.read(0).unwrap().image.data[0], 1);
+        assert_eq!(source.read(0).unwrap().clip.data[0], 1);
     }
 
     #[test]

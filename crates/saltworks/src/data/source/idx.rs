@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 
-use crate::data::{Error, Pixels, Result, Sample, Source, Stamp};
+use crate::data::{Clip, Error, Result, Sample, Source, Stamp};
 
 /// Most bytes of one IDX file after unpacking: it is held in memory, and a few megabytes of gzip can
 /// unpack to so many.
@@ -90,8 +90,8 @@ impl Source for Idx {
         let size = height * width;
         let data = self.images[index * size..(index + 1) * size].to_vec();
         let name = self.stamp(index).name;
-        let image = Pixels { data, height, width, channels: 1 };
-        Ok(Sample { image, label: self.label(index), name })
+        let clip = Clip::image(height, width, 1, data);
+        Ok(Sample { clip, label: self.label(index), name })
     }
 
     fn stamp(&self, index: usize) -> Stamp {
@@ -227,7 +227,7 @@ mod tests {
         for source in [parse(&images, &labels), parse(&gzip(&images), &gzip(&labels))] {
             let source = source.unwrap();
             let sample = source.read(1).unwrap();
-            assert_eq!((sample.image.data, sample.label), (vec![4, 5, 6], 0));
+            assert_eq!((sample.clip.data, sample.label), (vec![4, 5, 6], 0));
             assert_eq!((source.label(0), source.classes().len()), (4, 5));
         }
     }

@@ -131,7 +131,7 @@ pub fn unite<'a>(sources: impl IntoIterator<Item = &'a Arc<dyn Source>>) -> Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Pixels;
+    use crate::data::Clip;
 
     /// Images whose first byte is `base` and their number.
     struct Numbers {
@@ -147,8 +147,8 @@ mod tests {
 
         fn read(&self, index: usize) -> Result<Sample> {
             let data = vec![self.base + index as u8];
-            let image = Pixels { data, height: 1, width: 1, channels: 1 };
-            Ok(Sample { image, label: self.label(index), name: String::new() })
+            let clip = Clip::image(1, 1, 1, data);
+            Ok(Sample { clip, label: self.label(index), name: String::new() })
         }
 
         fn label(&self, index: usize) -> i32 {
@@ -169,7 +169,7 @@ mod tests {
     }
 
     fn values(mixed: &Mixed) -> Vec<u8> {
-        (0..mixed.len()).map(|index| mixed.read(index).unwrap().image.data[0]).collect()
+        (0..mixed.len()).map(|index| mixed.read(index).unwrap().clip.data[0]).collect()
     }
 
     #[test]

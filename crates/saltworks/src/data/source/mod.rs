@@ -22,7 +22,7 @@ pub use npy::Npy;
 pub use parquet::Parquet;
 pub use shards::Shards;
 
-use super::{Pixels, Result, Stamp, Stored};
+use super::{Clip, Result, Stamp, Stored};
 use std::path::Path;
 
 /// A numbered set of images that any thread may read.
@@ -46,7 +46,7 @@ pub trait Source: Send + Sync {
 
     /// Size and storage of the image `index`, without decoding it where its format allows.
     fn info(&self, index: usize) -> Result<Info> {
-        let Pixels { height, width, channels, data } = self.read(index)?.image;
+        let Clip { height, width, channels, data, .. } = self.read(index)?.clip;
         Ok(Info { height, width, channels, bytes: data.len() as u64 })
     }
 
@@ -93,11 +93,11 @@ pub struct Info {
     pub bytes: u64,
 }
 
-/// One image and what is known of it.
+/// One image or clip and what is known of it.
 #[derive(Clone, Debug)]
 pub struct Sample {
     /// The image as decoded.
-    pub image: Pixels,
+    pub clip: Clip,
     /// Its class, -1 without one.
     pub label: i32,
     /// Its file, or its number in its file.

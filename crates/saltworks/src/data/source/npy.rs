@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::data::source::labels::Labels;
-use crate::data::{Error, Pixels, Result, Sample, Source, Stamp};
+use crate::data::{Clip, Error, Result, Sample, Source, Stamp};
 use crate::zip::Zip;
 
 /// Names of a `.npz`'s images, the first that is there.
@@ -125,8 +125,8 @@ impl Source for Npy {
             data = interleaved(&data, height * width);
         }
         let name = self.stamp(index).name;
-        let image = Pixels { data, height, width, channels };
-        Ok(Sample { image, label: self.label(index), name })
+        let clip = Clip::image(height, width, channels, data);
+        Ok(Sample { clip, label: self.label(index), name })
     }
 
     fn stamp(&self, index: usize) -> Stamp {

@@ -1,27 +1,30 @@
 //! Colours: each change as torchvision 0.29 makes it of a Pillow image
 //! (transforms/_functional_pil.py), whose arithmetic is Pillow 13's.
 
-use crate::data::Pixels;
-use crate::data::clip::pixels::luma;
+use crate::data::clip::{Clip, luma};
 
 /// `adjust_brightness`: factor times the image; 1 changes nothing.
-pub(super) fn brightness(image: &mut Pixels, factor: f64) {
+pub(super) fn brightness(clip: &mut Clip, factor: f64) {
     let table = blend_table(0, factor);
-    image.data.iter_mut().for_each(|value| *value = table[usize::from(*value)]);
+    clip.data.iter_mut().for_each(|value| *value = table[usize::from(*value)]);
 }
 
-/// `adjust_contrast`: away from the mean grey of the image.
-pub(super) fn contrast(image: &mut Pixels, factor: f64) {
-    let greys: u64 = greys(image).map(u64::from).sum();
-    let mean = greys as f64 / (image.height * image.width) as f64;
-    let table = blend_table((mean + 0.5) as u8, factor);
-    image.data.iter_mut().for_each(|value| *value = table[usize::from(*value)]);
+/// `adjust_contrast`: away from the mean grey of each frame.
+pub(super) fn contrast(clip: &mut Clip, factor: f64) {
+    let (frame_len, channels) = (clip.frame_len(), clip.channels);
+    for frame in clip.data.chunks_exact_mut(frame_len) {
+        let greys =
+            frame.chunks_exact(channels).map(|p| if channels == 3 { luma(p) } else { p[0] });
+        let mean = greys.map(u64::from).sum::<u64>() as f64 / (frame_len / channels) as f64;
+        let table = blend_table((mean + 0.5) as u8, factor);
+        frame.iter_mut().for_each(|value| *value = table[usize::from(*value)]);
+    }
 }
 
 /// `adjust_saturation`: away from each pixel's grey. A grey image stays.
-pub(super) fn saturation(image: &mut Pixels, factor: f64) {
-    if image.channels == 3 {
-        for pixel in image.data.chunks_exact_mut(3) {
+pub(super) fn saturation(clip: &mut Clip, factor: f64) {
+    if clip.channels == 3 {
+        for pixel in clip.data.chunks_exact_mut(3) {
             let grey = luma(pixel);
             pixel.iter_mut().for_each(|value| *value = blend(grey, *value, factor));
         }
@@ -29,11 +32,11 @@ pub(super) fn saturation(image: &mut Pixels, factor: f64) {
 }
 
 /// `adjust_hue`: turned by `factor` of the circle, -0.5 to 0.5. A grey image stays.
-pub(super) fn hue(image: &mut Pixels, factor: f64) {
-    if image.channels == 3 {
+pub(super) fn hue(clip: &mut Clip, factor: f64) {
+    if clip.channels == 3 {
         // Towards zero, then around: numpy's int32 to uint8.
         let turn = (factor * 255.0) as i32 as u8;
-        for pixel in image.data.chunks_exact_mut(3) {
+        for pixel in clip.data.chunks_exact_mut(3) {
             let [h, s, v] = to_hsv([pixel[0], pixel[1], pixel[2]]);
             pixel.copy_from_slice(&to_rgb([h.wrapping_add(turn), s, v]));
         }
@@ -41,9 +44,9 @@ pub(super) fn hue(image: &mut Pixels, factor: f64) {
 }
 
 /// `RandomGrayscale`'s change: the three channels become their grey.
-pub(super) fn greyscale(image: &mut Pixels) {
-    if image.channels == 3 {
-        image.data.chunks_exact_mut(3).for_each(|pixel| {
+pub(super) fn greyscale(clip: &mut Clip) {
+    if clip.channels == 3 {
+        clip.data.chunks_exact_mut(3).for_each(|pixel| {
             let grey = luma(pixel);
             pixel.fill(grey);
         });
@@ -51,14 +54,9 @@ pub(super) fn greyscale(image: &mut Pixels) {
 }
 
 /// `solarize`: values from the threshold on are inverted.
-pub(super) fn solarize(image: &mut Pixels, threshold: u8) {
-    let turned = image.data.iter_mut().filter(|value| **value >= threshold);
+pub(super) fn solarize(clip: &mut Clip, threshold: u8) {
+    let turned = clip.data.iter_mut().filter(|value| **value >= threshold);
     turned.for_each(|value| *value = 255 - *value);
-}
-
-fn greys(image: &Pixels) -> impl Iterator<Item = u8> + '_ {
-    let channels = image.channels;
-    image.data.chunks_exact(channels).map(move |p| if channels == 3 { luma(p) } else { p[0] })
 }
 
 /// `from` + factor (`to` - `from`), cut off (Pillow, libImaging/Blend.c).

@@ -6,7 +6,7 @@ use engine::random::Random;
 use serde::{Deserialize, Serialize};
 
 use super::{blur, color};
-use crate::data::{Error, Pixels, Result};
+use crate::data::{Clip, Error, Result};
 use crate::range::Range;
 
 /// What may happen to a crop, in this order; none if not given.
@@ -117,27 +117,27 @@ impl Effects {
         Ok(())
     }
 
-    /// Changes an image. What is off draws no random number.
-    pub(super) fn apply(&self, image: &mut Pixels, random: &mut Random) {
+    /// Changes a clip, all frames alike. What is off draws no random number.
+    pub(super) fn apply(&self, clip: &mut Clip, random: &mut Random) {
         let happens =
             |chance: f64, random: &mut Random| chance > 0.0 && random.uniform_f64() < chance;
         if let Some(jitter) = self.jitter.filter(|jitter| happens(jitter.chance, random)) {
-            jitter.apply(image, random);
+            jitter.apply(clip, random);
         }
         if happens(self.greyscale, random) {
-            color::greyscale(image);
+            color::greyscale(clip);
         }
         if let Some(blur) = self.blur.filter(|blur| happens(blur.chance, random)) {
-            blur::blur(image, blur.kernel, blur.sigma.at(random.uniform_f64()));
+            blur::blur(clip, blur.kernel, blur.sigma.at(random.uniform_f64()));
         }
         if let Some(solarize) = self.solarize.filter(|solarize| happens(solarize.chance, random)) {
-            color::solarize(image, solarize.threshold);
+            color::solarize(clip, solarize.threshold);
         }
     }
 }
 
 impl Jitter {
-    fn apply(&self, image: &mut Pixels, random: &mut Random) {
+    fn apply(&self, clip: &mut Clip, random: &mut Random) {
         let mut order = [0, 1, 2, 3];
         random.shuffle(&mut order);
         let mut factor =
@@ -147,10 +147,10 @@ impl Jitter {
         let hue = factor(self.hue, 0.5) - 1.0;
         for change in order {
             match change {
-                0 if self.brightness > 0.0 => color::brightness(image, brightness),
-                1 if self.contrast > 0.0 => color::contrast(image, contrast),
-                2 if self.saturation > 0.0 => color::saturation(image, saturation),
-                3 if self.hue > 0.0 => color::hue(image, hue),
+                0 if self.brightness > 0.0 => color::brightness(clip, brightness),
+                1 if self.contrast > 0.0 => color::contrast(clip, contrast),
+                2 if self.saturation > 0.0 => color::saturation(clip, saturation),
+                3 if self.hue > 0.0 => color::hue(clip, hue),
                 _ => {}
             }
         }

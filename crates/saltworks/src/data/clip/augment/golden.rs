@@ -7,7 +7,7 @@ use safetensors::SafeTensors;
 use super::*;
 
 /// Pictures by name.
-fn goldens() -> BTreeMap<String, Pixels> {
+fn goldens() -> BTreeMap<String, Clip> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/augment.safetensors");
     let bytes = std::fs::read(path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -15,13 +15,13 @@ fn goldens() -> BTreeMap<String, Pixels> {
         let values = view.data().chunks_exact(4);
         let data = values.map(|v| f32::from_le_bytes([v[0], v[1], v[2], v[3]]) as u8).collect();
         let [height, width, channels] = [0, 1, 2].map(|axis| view.shape()[axis]);
-        (name.to_owned(), Pixels { data, height, width, channels })
+        (name.to_owned(), Clip::image(height, width, channels, data))
     });
     pictures.collect()
 }
 
 /// What to do for a golden's name: the change, then its numbers.
-fn made(name: &str, picture: &Pixels) -> Option<Pixels> {
+fn made(name: &str, picture: &Clip) -> Option<Clip> {
     let mut words = name.split(' ');
     let (change, numbers): (_, Vec<&str>) = (words.next()?, words.collect());
     let number = |place: usize| numbers[place].parse::<f64>().unwrap();
@@ -40,12 +40,13 @@ fn made(name: &str, picture: &Pixels) -> Option<Pixels> {
         "blur" => blur::blur(&mut image, number(0) as usize, number(1)),
         "crop" => {
             let transform = Transform { interpolation, ..Transform::center([12, 12]) };
-            let area = Area { top: 3, left: 5, height: 17, width: 21 };
-            image = transform.resize(picture, area, [12, 12], &mut Resizer::new());
+            let region = Region { frames: 0..1, rows: 3..20, columns: 5..26 };
+            image = transform.resize(picture, &region, [12, 12], &mut Resizer::new());
         }
         "center" => {
             let transform = Transform { interpolation, ..Transform::center([12, 12]) };
-            image = transform.center_crop(picture, 16.0 / 12.0, &mut Resizer::new());
+            let whole = Region::whole(picture.extent());
+            image = transform.center_crop(picture, &whole, 16.0 / 12.0, &mut Resizer::new());
         }
         _ => return None,
     }
@@ -92,7 +93,7 @@ fn effects_happen_as_often_as_their_chance_and_draw_nothing_when_off() {
         Effects { jitter: Some(jitter), ..Effects::default() },
         Effects { greyscale: 0.3, ..Effects::default() },
         Effects {
-            blur: Some(Blur { chance: 0.3, kernel: 5, sigma: Range::new(1.0, 2.0) }),
+            blur: Some(Blur { chance: 0.3, kernel: 5, sigma: Interval::new(1.0, 2.0) }),
             ..Effects::default()
         },
         Effects { solarize: Some(Solarize { chance: 0.3, threshold: 128 }), ..Effects::default() },

@@ -1,5 +1,5 @@
 use super::*;
-use crate::data::clip::augment::Area;
+use crate::data::clip::region::{Extent, Region};
 use crate::data::{Crop, Transform, decode};
 use crate::data::{Form, Stored};
 use crate::fuzz;
@@ -25,25 +25,25 @@ fn stored(bytes: &[u8]) -> Stored {
 }
 
 /// The rows from `top` to `end`, all columns.
-fn rows(top: usize, end: usize) -> impl FnOnce([usize; 2]) -> Area {
-    move |[_, width]| Area { top, left: 0, height: end - top, width }
+fn rows(top: usize, end: usize) -> impl FnOnce(Extent) -> Region {
+    move |extent| Region { rows: top..end, ..Region::whole(extent) }
 }
 
 #[test]
 fn upper_rows_have_the_bits_of_the_whole_image() {
     for (name, bytes) in FILES {
         let whole = decode(bytes, name, [0; 3]).unwrap();
-        let frame = Frame::read(bytes).unwrap();
-        assert_eq!((frame.height, frame.width), (70, 61), "{name}");
+        let header = JpegHeader::read(bytes).unwrap();
+        assert_eq!((header.height, header.width), (70, 61), "{name}");
         for end in 1..=70 {
             let mut copy = bytes.to_vec();
-            let part = frame.decode(&mut copy, end).unwrap();
+            let part = header.decode(&mut copy, end).unwrap();
             assert_eq!(copy, bytes, "{name}: the file's bytes stay");
             assert!(part.height >= end && part.width == 61, "{name} {end}: {} rows", part.height);
             let end = end * 61 * part.channels;
             assert_eq!(part.data[..end], whole.data[..end], "{name}");
         }
-        let upper = frame.decode(&mut bytes.to_vec(), 1).unwrap();
+        let upper = header.decode(&mut bytes.to_vec(), 1).unwrap();
         assert!(upper.height <= 32, "{name}: {} rows decoded for one", upper.height);
     }
 }
@@ -59,9 +59,9 @@ fn a_crop_chosen_before_decoding_gives_the_same_picture() {
         for index in 0..50 {
             let [mut first, mut second] = [(); 2].map(|()| Random::new(0, "test", index));
             let wanted = transform.apply(&whole, &mut first, &mut resizer);
-            let choose = |size| transform.area(size, &mut second);
-            let (image, area) = stored(bytes).decode_part(choose).unwrap();
-            let got = transform.show(&image, area, &mut second, &mut resizer);
+            let choose = |extent| transform.region(extent, &mut second);
+            let (image, region) = stored(bytes).decode_part(choose).unwrap();
+            let got = transform.show(&image, &region, &mut second, &mut resizer);
             assert_eq!(got, wanted, "{name} {index}");
         }
     }
@@ -70,20 +70,20 @@ fn a_crop_chosen_before_decoding_gives_the_same_picture() {
 #[test]
 fn files_of_another_kind_are_decoded_whole() {
     for (bytes, size) in [(PROGRESSIVE, [70, 61]), (TURNED, [61, 70])] {
-        assert_eq!(Frame::read(bytes), None);
+        assert_eq!(JpegHeader::read(bytes), None);
         let whole = decode(bytes, "a.jpg", [0; 3]).unwrap();
-        let (image, area) = stored(bytes).decode_part(rows(0, 5)).unwrap();
-        assert_eq!((image, area.height), (whole, 5));
-        let mut told = [0; 2];
+        let (image, region) = stored(bytes).decode_part(rows(0, 5)).unwrap();
+        assert_eq!((image, region.rows.len()), (whole, 5));
+        let mut seen = None;
         stored(bytes)
-            .decode_part(|size| {
-                told = size;
-                rows(0, 1)(size)
+            .decode_part(|extent| {
+                seen = Some(extent);
+                rows(0, 1)(extent)
             })
             .unwrap();
-        assert_eq!(told, size);
+        assert_eq!(seen, Some(Extent { frames: 1, height: size[0], width: size[1] }));
     }
-    assert_eq!(Frame::read(b"no JPEG"), None);
+    assert_eq!(JpegHeader::read(b"no JPEG"), None);
 }
 
 #[test]
@@ -99,10 +99,9 @@ fn a_cut_file_is_refused_even_where_the_missing_rows_are_not_shown() {
 fn no_changed_file_makes_the_decoder_panic() {
     for (name, bytes) in [FILES[0], FILES[1], FILES[4]] {
         fuzz::mutate(name, bytes, |input| {
-            let end = |[height, _]: [usize; 2]| height.div_ceil(2);
-            let shown = stored(input).decode_part(|size| rows(0, end(size))(size));
-            if let Ok((image, area)) = shown {
-                assert!(image.height >= area.height && image.width == area.width);
+            let upper = |extent: Extent| rows(0, extent.height.div_ceil(2))(extent);
+            if let Ok((image, region)) = stored(input).decode_part(upper) {
+                assert!(image.height >= region.rows.end && image.width == region.columns.end);
                 assert_eq!(image.data.len(), image.height * image.width * image.channels);
             }
         });

@@ -59,7 +59,7 @@ fn paths_start_at_the_list() {
     };
     write(&format!("{}\nin/1.png\n", root.join("2.png").display()));
     let source = open(&list, [0; 3]).unwrap();
-    let value = |index| source.read(index).unwrap().image.data[0];
+    let value = |index| source.read(index).unwrap().clip.data[0];
     assert_eq!((value(0), value(1), source.label(0)), (2, 1, -1));
     assert!(source.describe().ends_with("list.csv: a list of 2 images, no labels"));
     write("1.png\n");

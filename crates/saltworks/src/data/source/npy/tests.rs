@@ -24,12 +24,12 @@ fn opened(name: &str, bytes: &[u8]) -> Result<std::sync::Arc<dyn Source>> {
 fn every_layout_gives_the_same_pixels() {
     let bytes: Vec<u8> = (0..24).collect();
     let last = opened("a.npy", &npy("|u1", "False", "(1, 2, 4, 3)", &bytes)).unwrap();
-    assert_eq!(last.read(0).unwrap().image.data, bytes);
+    assert_eq!(last.read(0).unwrap().clip.data, bytes);
     let planes: Vec<u8> = (0..3).flat_map(|c| (0..8).map(move |at| at * 3 + c)).collect();
     let first = opened("a.npy", &npy("|u1", "False", "(1, 3, 2, 4)", &planes)).unwrap();
-    assert_eq!(first.read(0).unwrap().image, last.read(0).unwrap().image);
+    assert_eq!(first.read(0).unwrap().clip, last.read(0).unwrap().clip);
     let grey = opened("a.npy", &npy("|u1", "False", "(3, 2, 4)", &bytes)).unwrap();
-    assert_eq!(grey.read(2).unwrap().image.data, bytes[16..]);
+    assert_eq!(grey.read(2).unwrap().clip.data, bytes[16..]);
     assert!(grey.describe().ends_with("a.npy: 3 images of 2 x 4 x 1, no labels"));
 }
 
@@ -59,7 +59,7 @@ fn an_archive_holds_images_and_labels() {
     let with = |labels: &[u8]| opened("a.npz", &archive(&[("y.npy", labels), ("x.npy", &images)]));
     let source = with(&labels("<i8", &long)).unwrap();
     assert_eq!(
-        (source.read(1).unwrap().image.data, source.label(0), source.label(1)),
+        (source.read(1).unwrap().clip.data, source.label(0), source.label(1)),
         (vec![3, 4], 5, -1)
     );
     assert_eq!(with(&labels("|u1", &[0, 200])).unwrap().label(1), 200);

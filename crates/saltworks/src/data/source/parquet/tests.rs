@@ -80,7 +80,7 @@ fn rows_of_any_file_group_and_page_are_found() {
     assert!(source.describe().ends_with("100 images in 2 parquet files, 3 classes"));
     for at in (0..300).map(|at| at * 37 % 100) {
         let sample = source.read(at).unwrap();
-        assert_eq!((sample.image.data[0], sample.label), (at as u8, at as i32 % 3));
+        assert_eq!((sample.clip.data[0], sample.label), (at as u8, at as i32 % 3));
     }
     assert_eq!(source.info(3).unwrap().height, 1);
 }
@@ -166,7 +166,7 @@ fn a_row_without_bytes_is_unreadable_and_a_wrong_file_is_refused() {
     let source = open(&path, [0; 3]).unwrap();
     let message = source.read(1).unwrap_err().to_string();
     assert!(message.contains("a.parquet: row 1: has no bytes"), "{message}");
-    assert_eq!(source.read(2).unwrap().image.data, [3]);
+    assert_eq!(source.read(2).unwrap().clip.data, [3]);
     let whole = std::fs::read(&path).unwrap();
     let file = File::options().write(true).open(&path).unwrap();
     file.set_len(whole.len() as u64 / 2).unwrap();

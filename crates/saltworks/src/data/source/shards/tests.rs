@@ -25,7 +25,7 @@ fn write(path: &Path, bytes: &[u8]) {
 /// The first byte and the label of each image.
 fn all(source: &dyn Source) -> Vec<(u8, i32)> {
     let sample = |index| source.read(index).unwrap();
-    (0..source.len()).map(|index| (sample(index).image.data[0], sample(index).label)).collect()
+    (0..source.len()).map(|index| (sample(index).clip.data[0], sample(index).label)).collect()
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn many_threads_read_one_archive() {
     write(&path, &archive(&members));
     let source = open(&path, [0; 3]).unwrap();
     let order: Vec<usize> = (0..2048).map(|at| at * 97 % 256).collect();
-    order.par_iter().for_each(|&at| assert_eq!(source.read(at).unwrap().image.data, [at as u8]));
+    order.par_iter().for_each(|&at| assert_eq!(source.read(at).unwrap().clip.data, [at as u8]));
 }
 
 #[test]
