@@ -35,15 +35,25 @@ pub enum What {
 
 /// What is logged of a step; what an earlier version did not write is 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-#[expect(missing_docs, reason = "the names of StepReport, which documents them")]
 pub struct StepLine {
+    /// Time of the whole step.
     pub seconds: f64,
+    /// Mean over the batch.
     pub loss: f64,
+    /// Learning rate applied.
     pub lr: f64,
+    /// Weight decay applied.
     pub weight_decay: f64,
+    /// L2 norm of the gradient before clipping.
     pub grad_norm: f64,
+    /// Images of the step over its time.
     pub images_per_second: f64,
+    /// Share of the time spent waiting for data.
     pub data_wait_share: f64,
+    /// Context tokens of the step.
+    pub context_tokens: u64,
+    /// Tokens predicted in the step.
+    pub target_tokens: u64,
 }
 
 /// What a line may hold. Listed in full: `flatten` would be slower by half.
@@ -62,6 +72,8 @@ struct Raw {
     grad_norm: Option<f64>,
     images_per_second: Option<f64>,
     data_wait_share: Option<f64>,
+    context_tokens: Option<u64>,
+    target_tokens: Option<u64>,
 }
 
 /// Seconds of 1970 that are taken for times: up to the year 5138.
@@ -84,6 +96,8 @@ fn parse(text: &[u8]) -> Option<Line> {
             grad_norm: raw.grad_norm.unwrap_or_default(),
             images_per_second: raw.images_per_second.unwrap_or_default(),
             data_wait_share: raw.data_wait_share.unwrap_or_default(),
+            context_tokens: raw.context_tokens.unwrap_or_default(),
+            target_tokens: raw.target_tokens.unwrap_or_default(),
         }),
         (None, None, None) => return None,
     };

@@ -1,8 +1,7 @@
 //! metrics.jsonl: one JSON object a step, and now and then what probes found; the source of every
-//! other report.
+//! other line.
 
-use super::{Alarm, OnlineProbe, unix_seconds};
-use crate::train::StepReport;
+use super::{Alarm, OnlineProbe, StepLine, unix_seconds};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
@@ -28,40 +27,39 @@ impl MetricsLog {
     }
 
     /// Appends a step of a stage.
-    pub fn step(&mut self, stage: &str, report: &StepReport) -> io::Result<()> {
-        let seconds = report.time.as_secs_f64();
-        let line = json!({
+    pub fn step(&mut self, stage: &str, step: u64, line: &StepLine) -> io::Result<()> {
+        let object = json!({
             "stage": stage,
-            "step": report.step,
+            "step": step,
             "unix_seconds": unix_seconds(),
-            "seconds": seconds,
-            "loss": report.loss,
-            "lr": report.lr,
-            "weight_decay": report.weight_decay,
-            "grad_norm": report.grad_norm,
-            "images_per_second": report.images as f64 / seconds,
-            "data_wait_share": report.waited.as_secs_f64() / seconds,
-            "context_tokens": report.context_tokens,
-            "target_tokens": report.target_tokens,
+            "seconds": line.seconds,
+            "loss": line.loss,
+            "lr": line.lr,
+            "weight_decay": line.weight_decay,
+            "grad_norm": line.grad_norm,
+            "images_per_second": line.images_per_second,
+            "data_wait_share": line.data_wait_share,
+            "context_tokens": line.context_tokens,
+            "target_tokens": line.target_tokens,
         });
-        self.line(&line)
+        self.append(&object)
     }
 
     /// Appends what probes found after a step.
     pub fn probe(&mut self, stage: &str, step: u64, probe: &OnlineProbe) -> io::Result<()> {
         let now = unix_seconds();
-        self.line(&json!({"stage": stage, "step": step, "unix_seconds": now, "probe": probe}))
+        self.append(&json!({"stage": stage, "step": step, "unix_seconds": now, "probe": probe}))
     }
 
     /// Appends a sign that the stage goes wrong.
     pub fn alarm(&mut self, stage: &str, step: u64, alarm: &Alarm) -> io::Result<()> {
         let (now, Alarm { kind, text }) = (unix_seconds(), alarm);
-        self.line(&json!({
+        self.append(&json!({
             "stage": stage, "step": step, "unix_seconds": now, "alarm": kind, "text": text,
         }))
     }
 
-    fn line(&mut self, line: &Value) -> io::Result<()> {
+    fn append(&mut self, line: &Value) -> io::Result<()> {
         writeln!(self.file, "{line}")?;
         // Often enough to look at, seldom enough to cost nothing.
         if self.flushed.elapsed().as_secs() >= 1 {
