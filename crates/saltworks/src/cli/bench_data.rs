@@ -3,8 +3,8 @@
 use crate::console::result;
 use crate::data::{self, Loader, LoaderOptions, Source};
 use crate::failure::{Failure, asked, loading};
+use crate::judge;
 use crate::recipe::{self, Recipe};
-use crate::run::setup;
 use crate::run_files::{peak_memory_bytes, resident_memory_bytes};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -45,12 +45,12 @@ const SPLIT_IMAGES: usize = 256;
 /// Runs the command.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let recipe = recipe(arguments)?;
-    let source = setup::open(&recipe)?.train;
+    let source = judge::open_images(&recipe)?.train;
     let counts = arguments.threads.map_or_else(|| vec![1, 2], |threads| vec![threads]);
     let batch = arguments.batch as u64;
     let batches = arguments.batches.unwrap_or_else(|| (source.len() as u64 / batch).max(1));
     let options = |threads: usize| {
-        let mut options = setup::training_loader(&recipe, &recipe.stage[0], 0);
+        let mut options = recipe.training_loader(0);
         (options.threads, options.prefetch) = (threads, 2 * threads + 2);
         options
     };

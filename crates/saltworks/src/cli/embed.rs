@@ -6,8 +6,7 @@ use crate::console::{Count, note, result};
 use crate::data::{Source, Unreadable};
 use crate::eval;
 use crate::failure::{Failure, asked, expect_parent, ran, use_threads};
-use crate::judge::{Gathered, Given, Subject, features, tell_unreadable};
-use crate::run::setup;
+use crate::judge::{self, Gathered, Given, Subject, features, tell_unreadable};
 use crate::train::Stop;
 use files::{Embeddings, Form, Pooled};
 use std::path::PathBuf;
@@ -78,7 +77,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if !subject.of_run && arguments.given.data.is_none() {
         return Err(asked("which images? Add --data PATH"));
     }
-    let source = setup::open_all(&subject.recipe.data)?;
+    let source = judge::open_all(&subject.recipe.data)?;
     note(&format!("embedding {}", source.describe()));
     let mut unreadable = Vec::new();
     let pooled = arguments.embed(&subject, &source, (&stop, &mut unreadable))?;

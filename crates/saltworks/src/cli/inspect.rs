@@ -3,9 +3,9 @@
 use crate::console::{Count, printable, result};
 use crate::data::{self, Look, Source, Survey};
 use crate::failure::{Failure, asked, ran};
+use crate::judge;
 use crate::judge::stage;
 use crate::recipe;
-use crate::run::setup;
 use crate::run_files::names::{MODEL, RECIPE};
 use crate::weights::{Listed, Listing, Model, is_weights};
 use serde_json::{Value, json};
@@ -36,7 +36,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let source = if arguments.path.extension().is_some_and(|extension| extension == "toml") {
         let recipe = recipe::load(Some(&arguments.path), &[]).map_err(asked)?;
-        setup::open_all(&recipe.data)?
+        judge::open_all(&recipe.data)?
     } else {
         // Nothing is shown, so any background does.
         data::open(&arguments.path, [0; 3]).map_err(asked)?

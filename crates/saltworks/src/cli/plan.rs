@@ -1,13 +1,15 @@
 //! `saltworks plan`: what a recipe will cost, before it runs.
 
 use crate::console::{note, result, seconds_text, time_text};
+use crate::data::Loader;
 use crate::failure::{Failure, asked, loading, ran, use_threads};
+use crate::judge::{ImageSets, open_images};
 use crate::method::{Method, Salt, embed};
 use crate::model::Encoder;
 use crate::recipe::{self, MethodName, Recipe};
 use crate::run::online::{MOST_PROBES, Online};
 use crate::run::plan::{COUNTED, PAPER, Planned, as_file, parts, plan};
-use crate::run::setup::{self, Images};
+use crate::run::setup;
 use crate::run_files::peak_memory_bytes;
 use crate::train::{self, Event, Optimizer, Stop};
 use serde_json::{Value, json};
@@ -41,7 +43,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let stop = Stop::listen().map_err(ran)?;
     let recipe = recipe::load(path.as_deref(), set).map_err(asked)?;
     let threads = use_threads(recipe.threads)?;
-    let images = setup::open(&recipe)?;
+    let images = open_images(&recipe)?;
     let planned = plan(&recipe, &images)?;
     let mut timed = Vec::new();
     for (place, stage) in planned.iter().enumerate().filter(|_| !length.is_zero()) {
@@ -87,7 +89,7 @@ const UNTIMED: u64 = 3;
 /// Makes steps of a stage for `length`, two at least, by the loop that trains, with untrained weights.
 fn time(
     recipe: &Recipe,
-    images: &Images,
+    images: &ImageSets,
     (place, planned): (usize, &Planned<'_>),
     length: Duration,
     stop: &Stop,
@@ -139,7 +141,7 @@ fn time(
 /// Makes an online probe, where the recipe has some, and the features of some images.
 fn time_probes(
     recipe: &Recipe,
-    images: &Images,
+    images: &ImageSets,
     place: usize,
     method: &dyn Method,
     stop: &Stop,
@@ -147,8 +149,8 @@ fn time_probes(
     let online = Online::new(recipe, images, (place, &recipe.stage[place]), u64::MAX);
     let seen = online.map(|mut online| online.probe(method, 0, stop)).transpose()?.flatten();
     let probe = seen.map_or(0.0, |seen| seen.probe.seconds);
-    let mut loader =
-        setup::feature_loader(&recipe.data, recipe.data.size, images.to_probe.clone())?;
+    let loader = Loader::new(images.to_probe.clone(), recipe.data.feature_loader(recipe.data.size));
+    let mut loader = loader.map_err(asked)?;
     let Some(loaded) = loader.next_batch().map_err(loading)? else { return Ok((probe, 0.0)) };
     let (images, begun) = (loaded.batch.images, Instant::now());
     embed(method.encoder(), &images).map_err(ran)?;
@@ -199,7 +201,7 @@ fn short(value: f64) -> String {
     format!("{scaled:.decimals$} {}", UNITS[unit]).trim_end().to_owned()
 }
 
-fn show(recipe: &Recipe, images: &Images, planned: &[Planned<'_>], timed: &[Timed]) {
+fn show(recipe: &Recipe, images: &ImageSets, planned: &[Planned<'_>], timed: &[Timed]) {
     let all_paper: f64 = planned.iter().map(paper).sum();
     for (place, stage) in planned.iter().enumerate() {
         show_stage(stage);

@@ -1,7 +1,6 @@
 //! `saltworks probe`: how good an encoder's frozen features are.
 
 use crate::failure::{Failure, asked, expect_parent, ran, use_threads};
-use crate::run::setup::{self, Shared};
 mod results;
 
 use crate::console::{Count, Waiting, note};
@@ -10,7 +9,7 @@ use crate::eval::{
     self, AttentiveForm, AttentiveOptions, Features, FewShotOptions, KnnOptions, LinearOptions,
     Tokens as _, Vote,
 };
-use crate::judge::{FrozenTokens, Given, Subject, features, tell_unreadable};
+use crate::judge::{self, FrozenTokens, Given, SharedFile, Subject, features, tell_unreadable};
 use crate::recipe::Data;
 use crate::train::Stop;
 use results::{Found, Results, Spread};
@@ -226,9 +225,9 @@ impl Arguments {
         if let Some(path) = &self.test {
             self.refuse_same(data, path)?;
             let test = data::open(path, background).map_err(asked)?;
-            let train = setup::open_all(data)?;
+            let train = judge::open_all(data)?;
             let both = [(&train, "--data"), (&test, "--test")];
-            if let Some(Shared { file, .. }) = setup::shared_file(&both) {
+            if let Some(SharedFile { file, .. }) = judge::shared_file(&both) {
                 return Err(asked(format!(
                     "{}: is among both the training and the --test images. Take it out of one of them, \
                      or leave --test out to hold some out",
@@ -246,7 +245,7 @@ impl Arguments {
         if !of_run && self.given.data.is_none() {
             return Err(asked("which images? Add --data PATH, images of two classes or more"));
         }
-        let all = labelled(setup::open_all(data)?)?;
+        let all = labelled(judge::open_all(data)?)?;
         if let Some(count) = self.holdout.filter(|count| count + 2 > all.len()) {
             let most = all.len().saturating_sub(2);
             return Err(asked(format!(
@@ -255,7 +254,7 @@ impl Arguments {
         }
         if of_run {
             data.holdout = self.holdout.or(data.holdout);
-            let images = setup::open(&recipe)?;
+            let images = judge::open_images(&recipe)?;
             let none = || {
                 let (reason, advice) = match images.reason {
                     Some(reason) => (reason, "Add --data PATH, images of two classes or more"),

@@ -54,7 +54,7 @@ fn read_step(folder: &Path) -> Result<FailedStep, Failure> {
 /// The method as it was, its weights those before the step.
 fn method(folder: &Path, recipe: &Recipe, failed: &FailedStep) -> Result<Box<dyn Method>, Failure> {
     let stage = &recipe.stage[failed.place];
-    let seed = setup::stage_seed(recipe.seed, failed.place);
+    let seed = recipe.stage_seed(failed.place);
     let spec = setup::spec(recipe, stage)?;
     let encoder = Encoder::new(&spec, seed);
     let method: Box<dyn Method> = match (stage.method, &failed.teacher) {
@@ -104,7 +104,7 @@ impl ReplayedStep<'_> {
         samples: std::ops::Range<usize>,
     ) -> Result<(f32, Vec<String>, Option<Trouble>), Failure> {
         let stage = &self.recipe.stage[self.failed.place];
-        let seed = setup::stage_seed(self.recipe.seed, self.failed.place);
+        let seed = self.recipe.stage_seed(self.failed.place);
         let (step, grid) = (self.failed.step, self.method.encoder().grid());
         let masks = stage.masks.sample(grid, self.images.rows(), seed, step).map_err(ran)?;
         let masks = self.method.masks(masks).part(samples.clone());
@@ -127,7 +127,7 @@ impl ReplayedStep<'_> {
         let images = self.images.narrow(samples).map_err(ran)?;
         let shape = [0, 1, 2, 3, 4].map(|axis| images.dim(axis));
         let bytes: Vec<u8> = images.as_slice().iter().map(|&value| value as u8).collect();
-        let normalize = setup::normalize(&self.recipe.data);
+        let normalize = self.recipe.data.channel_normalize();
         Images::u8(bytes, shape, normalize.mean, normalize.std).map_err(ran)
     }
 

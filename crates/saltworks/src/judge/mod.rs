@@ -1,8 +1,10 @@
 //! Frozen features of images and what probes make of them: what a run, `probe` and `embed` share.
 
+mod images;
 mod subject;
 mod tokens;
 
+pub(crate) use images::{ImageSets, SharedFile, open_all, open_images, shared_file};
 pub(crate) use subject::{Given, Subject, Trained, stage};
 pub(crate) use tokens::FrozenTokens;
 
@@ -13,7 +15,6 @@ use crate::failure::{Failure, asked, loading, ran};
 use crate::method::embed;
 use crate::model::Encoder;
 use crate::recipe::{Data, Recipe};
-use crate::run::setup::{self, Images};
 use crate::run_files::ProbeRow;
 use crate::train::Stop;
 use engine::Tape;
@@ -41,7 +42,7 @@ pub(crate) enum Extractor {
 pub(crate) fn probe(
     name: &str,
     recipe: &Recipe,
-    images: &Images,
+    images: &ImageSets,
     extractor: &Extractor,
     stop: &Stop,
     unreadable: &mut Vec<Unreadable>,
@@ -122,7 +123,7 @@ pub(crate) fn features(
 /// A loader of all images of a source in order, `size` pixels a side; those that cannot be read are black,
 /// to be left out.
 fn blank_loader(data: &Data, size: usize, source: &Arc<dyn Source>) -> Result<Loader, Failure> {
-    Loader::leaving_blank(source.clone(), setup::feature_options(data, size)).map_err(asked)
+    Loader::leaving_blank(source.clone(), data.feature_loader(size)).map_err(asked)
 }
 
 fn none_readable(source: &dyn Source, unreadable: &[Unreadable]) -> Failure {

@@ -1,13 +1,13 @@
 //! What a user writes: a recipe in TOML, checked into settings.
 //!
-//! [`Recipe`] holds the keys as written. Their defaults stand in `schema.rs` alone. `load` reads the
-//! keys, with errors that name the line. `Stage::resolve` turns durations into steps as soon as the
-//! number of training images is known.
+//! [`Recipe`] holds the keys as written, each with its default in `schema.rs` alone. `load` reads them
+//! with errors that name the line. `plan` turns them into steps, seeds and settings of loaders.
 
 mod difference;
 mod load;
 mod normalize;
 mod origin;
+mod plan;
 mod schema;
 mod suggest;
 
@@ -17,9 +17,10 @@ pub use load::{
     load_trained,
 };
 pub use origin::Origin;
+pub use plan::Schedule;
 pub use schema::{
     Augment, Checkpointing, Covered, Data, DataSource, Duration, Log, Loss, MethodName, Model,
-    Normalize, PixelNorm, Probe, Recipe, Schedule, Stage, Trunk,
+    Normalize, PixelNorm, Probe, Recipe, Stage, Trunk,
 };
 
 /// A recipe that cannot be used.

@@ -1,7 +1,7 @@
 //! The keys of a recipe as a user writes them. A key's doc comment is its documentation, from which
 //! docs/recipe.md is generated. Its default stands here and nowhere else.
 
-use super::{Origin, RecipeError};
+use super::Origin;
 use crate::data::{Blur, Interpolation, Jitter, Solarize};
 use crate::mask::{Masking, MultiBlock};
 use crate::range::Range;
@@ -566,15 +566,6 @@ pub enum PixelNorm {
     PerChannel,
 }
 
-/// A stage's length and schedules in steps.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Schedule {
-    /// Optimizer steps.
-    pub steps: u64,
-    /// Steps of linear warmup.
-    pub warmup_steps: u64,
-}
-
 impl Stage {
     /// Fills in the settings of the stage's method, and drops those of the other method.
     fn resolve_method(&mut self) {
@@ -618,37 +609,5 @@ impl Stage {
     /// Whether SALT's targets get a layer norm.
     pub fn target_layer_norm(&self) -> bool {
         self.target_layer_norm.unwrap_or(false)
-    }
-
-    /// The length in steps, for `images` training images.
-    pub fn resolve(&self, images: usize) -> Result<Schedule, RecipeError> {
-        let length = match (self.epochs, self.steps, self.samples) {
-            (Some(epochs), None, None) => Duration::Epochs(epochs),
-            (None, Some(steps), None) => Duration::Steps(steps),
-            (None, None, Some(samples)) => Duration::Samples(samples),
-            given => {
-                let count = [given.0.is_some(), given.1.is_some(), given.2.is_some()];
-                let count = count.into_iter().filter(|given| *given).count();
-                return Err(RecipeError::Value {
-                    key: self.name.clone(),
-                    found: format!("given {count} of epochs, steps and samples"),
-                    expected: "exactly one of them".into(),
-                });
-            }
-        };
-        let steps = self.steps_of(length, images, 0).max(1);
-        let warmup_steps = self.steps_of(self.warmup, images, steps).min(steps);
-        Ok(Schedule { steps, warmup_steps })
-    }
-
-    fn steps_of(&self, length: Duration, images: usize, stage_steps: u64) -> u64 {
-        let batch = self.batch as f64;
-        let steps = match length {
-            Duration::Steps(steps) => return steps,
-            Duration::Epochs(epochs) => epochs * images as f64 / batch,
-            Duration::Samples(samples) => samples as f64 / batch,
-            Duration::Percent(percent) => stage_steps as f64 * percent / 100.0,
-        };
-        steps.round() as u64
     }
 }

@@ -9,7 +9,7 @@ const MOST_POINTS: usize = 1000;
 /// The curves of a stage, column by column; row i stands for the steps after `step[i - 1]` up to
 /// `step[i]`, of which each value but the extremes is the mean.
 #[derive(Clone, Debug, Default, Serialize)]
-#[expect(missing_docs, reason = "the names of StepReport, which documents them")]
+#[expect(missing_docs, reason = "the names of StepLine, which documents them")]
 pub struct Series {
     pub step: Vec<u64>,
     pub loss: Vec<f64>,
@@ -94,6 +94,8 @@ impl StepSums {
             grad_norm: a.grad_norm + b.grad_norm,
             images_per_second: a.images_per_second + b.images_per_second,
             data_wait_share: a.data_wait_share + b.data_wait_share,
+            context_tokens: a.context_tokens + b.context_tokens,
+            target_tokens: a.target_tokens + b.target_tokens,
         };
         Self {
             step: other.step,

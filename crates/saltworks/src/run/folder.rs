@@ -6,9 +6,9 @@ use crate::console::note;
 use crate::data::Fingerprint;
 use crate::failure::{Failure, asked, ran};
 use crate::files::{self, Record, write_whole};
+use crate::judge::ImageSets;
 use crate::loggers::{remove_events, remove_wandb};
 use crate::recipe::{self, Checkpointing, Log, Probe, Recipe};
-use crate::run::setup::Images;
 use crate::run_files::names::{
     ENCODER, ENVIRONMENT, LOCK, METRICS, MODEL, PICTURES, PLAN, PROBES, RECIPE, REPLAY, REPORT,
     STATE, STEP, TENSORBOARD, UNREADABLE, WANDB,
@@ -49,7 +49,7 @@ impl Folder {
     pub(crate) fn open(
         place: &Asked,
         recipe: &Recipe,
-        images: &Images,
+        images: &ImageSets,
         threads: usize,
     ) -> Result<Self, Failure> {
         let out = &place.out;

@@ -9,9 +9,9 @@ use crate::console::{Progress, alarms};
 use crate::data::Unreadable;
 use crate::failure::{Failure, ran};
 use crate::files::write_whole;
+use crate::judge::ImageSets;
 use crate::method::Method;
 use crate::recipe::Recipe;
-use crate::run::setup::Images;
 use crate::run_files::{Alarm, LineKind, LogEvent, MetricsReader, OnlineProbe};
 use crate::train::StepReport;
 use crate::train::{Optimizer, Position, Stop};
@@ -25,7 +25,7 @@ use std::time::Duration;
 #[derive(Clone, Copy)]
 pub(crate) struct Followed<'a> {
     pub(crate) recipe: &'a Recipe,
-    pub(crate) images: &'a Images,
+    pub(crate) images: &'a ImageSets,
     pub(crate) folder: &'a Folder,
     pub(crate) stop: &'a Stop,
     pub(crate) method: &'a dyn Method,

@@ -17,6 +17,7 @@ pub(crate) use folder::recipe_of;
 pub(crate) use stages::TEACHER_SHA256;
 
 use crate::failure::{Failure, use_threads};
+use crate::judge::open_images;
 use crate::recipe::Recipe;
 use crate::train::{StepReport, Stop};
 use folder::Folder;
@@ -46,7 +47,7 @@ pub fn pretrain(
     watch: Watch<'_>,
 ) -> Result<(), Failure> {
     let threads = use_threads(recipe.threads)?;
-    let images = setup::open(recipe)?;
+    let images = open_images(recipe)?;
     let plan = plan::plan(recipe, &images)?;
     let folder = Folder::open(place, recipe, &images, threads)?;
     folder.write_plan(&plan::as_file(&plan))?;

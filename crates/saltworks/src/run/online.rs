@@ -5,12 +5,11 @@
 use crate::data::{Batch, Loader, LoaderOptions, Order, Part, Source};
 use crate::eval::{self, Features, KnnOptions, LidarOptions, LinearOptions};
 use crate::failure::{Failure, asked, loading, ran};
-use crate::judge;
+use crate::judge::{self, ImageSets};
 use crate::mask::Masking;
 use crate::method::Method;
 use crate::pictures::{self, NEIGHBOURS, Near, Pixels, Scene, Shown};
 use crate::recipe::{Data, Probe, Recipe, Stage};
-use crate::run::setup::{self, Images};
 use crate::run_files::{Histogram, OnlineProbe};
 use crate::train::Stop;
 use engine::Tape;
@@ -58,7 +57,7 @@ impl<'a> Online<'a> {
     /// For stage number `place` of `steps` steps; none if not asked for.
     pub(crate) fn new(
         recipe: &'a Recipe,
-        images: &Images,
+        images: &ImageSets,
         (place, stage): (usize, &'a Stage),
         steps: u64,
     ) -> Option<Self> {
@@ -82,7 +81,7 @@ impl<'a> Online<'a> {
             augment_seed: SEED,
             batch: LIDAR_VIEWS * 16,
             max_unreadable: 1.0,
-            ..setup::training_loader(recipe, stage, place)
+            ..recipe.training_loader(place)
         };
         Some(Self {
             recipe,
@@ -136,9 +135,7 @@ impl<'a> Online<'a> {
     }
 
     fn find(&self, method: &dyn Method, stop: &Stop) -> Result<Found, Problem> {
-        let usual = |source: &Arc<dyn Source>| {
-            setup::feature_loader(&self.data, self.data.size, source.clone())
-        };
+        let usual = |source: &Arc<dyn Source>| self.loader(source.clone());
         let embedded = |loader: Result<Loader, Failure>| embedded(method, loader?, stop);
         let test = embedded(usual(&self.test))?;
         let views = Loader::new(self.views.clone(), self.view_options.clone()).map_err(asked);
@@ -187,7 +184,7 @@ impl<'a> Online<'a> {
         let grid = method.encoder().grid();
         let masks = self.masking.sample(grid, batch.images.samples(), SEED, 0).map_err(ran)?;
         let masks = method.masks(masks);
-        let normalize = setup::normalize(&self.recipe.data);
+        let normalize = self.recipe.data.channel_normalize();
         let scene = Scene {
             stage: &self.stage.name,
             step,
@@ -223,13 +220,16 @@ impl<'a> Online<'a> {
     /// These images of a source in one batch; none where one of them cannot be read.
     fn some(&self, source: &Arc<dyn Source>, order: &[usize]) -> Result<Option<Batch>, Problem> {
         let part: Arc<dyn Source> = Arc::new(Part::new(source.clone(), order.to_vec(), "to show"));
-        let options = LoaderOptions {
-            batch: order.len().max(1),
-            ..setup::feature_options(&self.data, self.data.size)
-        };
+        let options =
+            LoaderOptions { batch: order.len().max(1), ..self.data.feature_loader(self.data.size) };
         let mut loader = Loader::new(part, options).map_err(asked)?;
         let loaded = loader.next_batch().map_err(loading)?;
         Ok(loaded.map(|loaded| loaded.batch).filter(|batch| batch.unreadable.is_empty()))
+    }
+
+    /// Loads whole images, each once, in order.
+    fn loader(&self, source: Arc<dyn Source>) -> Result<Loader, Failure> {
+        Loader::new(source, self.data.feature_loader(self.data.size)).map_err(asked)
     }
 
     /// kNN and the linear probe, on mean tokens and on class tokens where there are some.
@@ -268,7 +268,7 @@ impl<'a> Online<'a> {
     fn loss(&self, method: &dyn Method, stop: &Stop) -> Result<f64, Problem> {
         let images = self.test.len().min(LOSS_IMAGES);
         let some = Part::new(self.test.clone(), (0..images).collect(), "to probe");
-        let mut loader = setup::feature_loader(&self.data, self.data.size, Arc::new(some))?;
+        let mut loader = self.loader(Arc::new(some))?;
         let (mut sum, mut targets, mut batches) = (0.0, 0, 0);
         while let Some(loaded) = loader.next_batch().map_err(loading)? {
             let images = loaded.batch.images;

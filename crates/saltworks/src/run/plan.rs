@@ -3,11 +3,12 @@
 use crate::console::note;
 use crate::data;
 use crate::failure::{Failure, asked};
+use crate::judge::ImageSets;
 use crate::mask;
 use crate::method::{CheckpointError, Cost, Networks, Salt, Share};
 use crate::model::VitSpec;
 use crate::recipe::{MethodName, PixelNorm, Recipe, RecipeError, Schedule, Stage};
-use crate::run::setup::{self, Images};
+use crate::run::setup;
 use crate::run_files::{PlanFile, PlannedStage};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -31,7 +32,10 @@ impl Planned<'_> {
 }
 
 /// Checks every stage against the data before anything is trained, and tells what is most likely a slip.
-pub(crate) fn plan<'a>(recipe: &'a Recipe, images: &Images) -> Result<Vec<Planned<'a>>, Failure> {
+pub(crate) fn plan<'a>(
+    recipe: &'a Recipe,
+    images: &ImageSets,
+) -> Result<Vec<Planned<'a>>, Failure> {
     let check = |(place, stage): (usize, &'a Stage)| {
         let spec = setup::spec(recipe, stage)?;
         match stage.method {
@@ -41,7 +45,8 @@ pub(crate) fn plan<'a>(recipe: &'a Recipe, images: &Images) -> Result<Vec<Planne
         .map_err(|error| setup::refuse_sizes(recipe, stage, &error))?;
         check_masks(recipe, stage, &spec)?;
         let teacher = check_teacher(recipe, place, &spec)?;
-        setup::training_loader(recipe, stage, place)
+        recipe
+            .training_loader(place)
             .validate(images.train.as_ref())
             .map_err(|error| refuse_data(recipe, error))?;
         check_targets(recipe, stage, &spec)?;
@@ -59,7 +64,7 @@ pub(crate) fn plan<'a>(recipe: &'a Recipe, images: &Images) -> Result<Vec<Planne
 const DOUBTFUL_LR: f64 = 1.0;
 
 /// What can be trained and is most likely not meant.
-fn doubts(recipe: &Recipe, images: &Images) -> Vec<String> {
+fn doubts(recipe: &Recipe, images: &ImageSets) -> Vec<String> {
     let (k, train) = (recipe.probe.k, images.train.len());
     let mut doubts = Vec::new();
     if images.held_out.is_some() && k > train {
@@ -179,7 +184,7 @@ fn cost(
     teacher: Option<&VitSpec>,
 ) -> Result<Cost, Failure> {
     let stage = &recipe.stage[place];
-    let seed = setup::stage_seed(recipe.seed, place);
+    let seed = recipe.stage_seed(place);
     let step = |step: u64| stage.masks.sample(encoder.grid(), 1, seed, step).map_err(asked);
     let mut masks = step(0)?;
     for more in 1..DRAWS as u64 {

@@ -60,7 +60,7 @@ impl<'a> Saver<'a> {
         report: &StepReport,
         unreadable: &[Unreadable],
     ) -> Result<(), Failure> {
-        let logged = self.log.step(&self.position.stage, report);
+        let logged = self.log.step(&self.position.stage, report.step, &report.line());
         logged.map_err(|error| ran(write_error(&self.log_path, &error)))?;
         self.position.step = report.step;
         self.position.unreadable.extend(unreadable.iter().map(|image| image.index));

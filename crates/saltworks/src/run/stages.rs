@@ -10,11 +10,11 @@ use super::unreadable::UnreadableImages;
 use crate::console::{note, probe_table, result, worse_than_random};
 use crate::failure::{Failure, asked, interrupted, loading, ran};
 use crate::files::{Record, sha256};
-use crate::judge::{Extractor, probe};
+use crate::judge::{Extractor, ImageSets, probe};
 use crate::method::{Method, Salt};
 use crate::model::Encoder;
 use crate::recipe::{MethodName, Recipe, Schedule, Stage};
-use crate::run::setup::{self, Images};
+use crate::run::setup;
 use crate::run_files::names::{MODEL, RECIPE};
 use crate::run_files::{ProbeRow, RunEnd, unix_seconds};
 use crate::train::{self, Ended, Event, Optimizer, Position, Stop};
@@ -28,7 +28,7 @@ use std::path::PathBuf;
 /// A run and its folder.
 pub(crate) struct Run<'a> {
     recipe: &'a Recipe,
-    images: &'a Images,
+    images: &'a ImageSets,
     folder: Folder,
     stop: &'a Stop,
     watch: Watch<'a>,
@@ -44,7 +44,7 @@ impl<'a> Run<'a> {
     /// Begins, or goes on with, the run in the folder.
     pub(crate) fn new(
         recipe: &'a Recipe,
-        images: &'a Images,
+        images: &'a ImageSets,
         folder: Folder,
         (stop, watch): (&'a Stop, Watch<'a>),
         threads: usize,
@@ -96,7 +96,7 @@ impl<'a> Run<'a> {
     /// Trains a stage, saves its encoder and probes it.
     fn stage(&mut self, place: usize, planned: &Planned<'_>) -> Result<(), Failure> {
         let Planned { stage, spec, schedule, .. } = planned;
-        let seed = setup::stage_seed(self.recipe.seed, place);
+        let seed = self.recipe.stage_seed(place);
         let random = format!("random {}", if place == 0 { "encoder" } else { &stage.name });
         if place == 0 || setup::spec(self.recipe, &self.recipe.stage[0])? != *spec {
             self.probe(&random, &|| Ok(Extractor::Encoder(Encoder::new(spec, seed))))?;

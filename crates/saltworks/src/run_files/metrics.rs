@@ -4,7 +4,6 @@
 use super::{Alarm, OnlineProbe, unix_seconds};
 use crate::files::open_regular;
 use crate::recipe;
-use crate::train::StepReport;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::fs::File;
@@ -31,40 +30,38 @@ impl MetricsLog {
     }
 
     /// Appends a step of a stage.
-    pub fn step(&mut self, stage: &str, report: &StepReport) -> io::Result<()> {
-        let seconds = report.time.as_secs_f64();
-        let line = json!({
+    pub fn step(&mut self, stage: &str, step: u64, line: &StepLine) -> io::Result<()> {
+        self.append(&json!({
             "stage": stage,
-            "step": report.step,
+            "step": step,
             "unix_seconds": unix_seconds(),
-            "seconds": seconds,
-            "loss": report.loss,
-            "lr": report.lr,
-            "weight_decay": report.weight_decay,
-            "grad_norm": report.grad_norm,
-            "images_per_second": report.images as f64 / seconds,
-            "data_wait_share": report.waited.as_secs_f64() / seconds,
-            "context_tokens": report.context_tokens,
-            "target_tokens": report.target_tokens,
-        });
-        self.line(&line)
+            "seconds": line.seconds,
+            "loss": line.loss,
+            "lr": line.lr,
+            "weight_decay": line.weight_decay,
+            "grad_norm": line.grad_norm,
+            "images_per_second": line.images_per_second,
+            "data_wait_share": line.data_wait_share,
+            "context_tokens": line.context_tokens,
+            "target_tokens": line.target_tokens,
+        }))
     }
 
     /// Appends the results of probes after a step.
     pub fn probe(&mut self, stage: &str, step: u64, probe: &OnlineProbe) -> io::Result<()> {
         let now = unix_seconds();
-        self.line(&json!({"stage": stage, "step": step, "unix_seconds": now, "probe": probe}))
+        self.append(&json!({"stage": stage, "step": step, "unix_seconds": now, "probe": probe}))
     }
 
     /// Appends a sign that the stage goes wrong.
     pub fn alarm(&mut self, stage: &str, step: u64, alarm: &Alarm) -> io::Result<()> {
         let (now, Alarm { kind, text }) = (unix_seconds(), alarm);
-        self.line(&json!({
+        self.append(&json!({
             "stage": stage, "step": step, "unix_seconds": now, "alarm": kind, "text": text,
         }))
     }
 
-    fn line(&mut self, line: &Value) -> io::Result<()> {
+    fn append(&mut self, line: &Value) -> io::Result<()> {
         writeln!(self.file, "{line}")?;
         // Often enough for readers, and too seldom to cost time.
         if self.flushed.elapsed().as_secs() >= 1 {
@@ -122,15 +119,25 @@ pub enum LineKind {
 
 /// A logged step. Values that an earlier version did not write are 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-#[expect(missing_docs, reason = "the names of StepReport, which documents them")]
 pub struct StepLine {
+    /// Time of the whole step.
     pub seconds: f64,
+    /// Mean over the batch.
     pub loss: f64,
+    /// Learning rate applied.
     pub lr: f64,
+    /// Weight decay applied.
     pub weight_decay: f64,
+    /// L2 norm of the gradient before clipping.
     pub grad_norm: f64,
+    /// Images of the step over its time.
     pub images_per_second: f64,
+    /// Share of the time spent waiting for data.
     pub data_wait_share: f64,
+    /// Context tokens of the step.
+    pub context_tokens: u64,
+    /// Tokens predicted in the step.
+    pub target_tokens: u64,
 }
 
 /// All that a line may hold. Listed in full, because `flatten` is slower by half.
@@ -149,6 +156,8 @@ struct RawLine {
     grad_norm: Option<f64>,
     images_per_second: Option<f64>,
     data_wait_share: Option<f64>,
+    context_tokens: Option<u64>,
+    target_tokens: Option<u64>,
 }
 
 /// Seconds since 1970 that count as times: up to the year 5138.
@@ -173,6 +182,8 @@ fn parse(text: &[u8]) -> Option<Line> {
             grad_norm: raw.grad_norm.unwrap_or_default(),
             images_per_second: raw.images_per_second.unwrap_or_default(),
             data_wait_share: raw.data_wait_share.unwrap_or_default(),
+            context_tokens: raw.context_tokens.unwrap_or_default(),
+            target_tokens: raw.target_tokens.unwrap_or_default(),
         }),
         (None, None, None) => return None,
     };

@@ -1,5 +1,6 @@
 //! What a training step did: the record that logs and progress are made of.
 
+use crate::run_files::StepLine;
 use std::time::Duration;
 
 /// What a step did.
@@ -25,4 +26,22 @@ pub struct StepReport {
     pub time: Duration,
     /// Part of it spent waiting for data.
     pub waited: Duration,
+}
+
+impl StepReport {
+    /// The step as metrics.jsonl holds it.
+    pub fn line(&self) -> StepLine {
+        let seconds = self.time.as_secs_f64();
+        StepLine {
+            seconds,
+            loss: f64::from(self.loss),
+            lr: self.lr,
+            weight_decay: self.weight_decay,
+            grad_norm: f64::from(self.grad_norm),
+            images_per_second: self.images as f64 / seconds,
+            data_wait_share: self.waited.as_secs_f64() / seconds,
+            context_tokens: self.context_tokens as u64,
+            target_tokens: self.target_tokens as u64,
+        }
+    }
 }

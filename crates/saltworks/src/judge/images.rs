@@ -1,0 +1,267 @@
+//! The images of a recipe: its sources opened, mixed, and split into those that train and those held
+//! out for probes.
+
+use crate::console::note;
+use crate::data::{self, Holdout, Mixed, Source, hold_out};
+use crate::failure::{Failure, asked};
+use crate::recipe::{Data, DataSource, Recipe};
+use std::collections::{BTreeSet, HashMap};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The images of a run.
+pub(crate) struct ImageSets {
+    /// Trains, each source as often as its weight says.
+    pub(crate) train: Arc<dyn Source>,
+    /// The same images once each, from which probes learn: copies would vote twice, and stand on both sides
+    /// where a penalty is chosen.
+    pub(crate) to_probe: Arc<dyn Source>,
+    /// Probes; none without a holdout, or where not every image has one of two classes or more.
+    pub(crate) held_out: Option<Arc<dyn Source>>,
+    /// Why nothing is held out though the recipe asks for it.
+    pub(crate) reason: Option<String>,
+}
+
+/// Opens the data and holds out what the probes need.
+pub(crate) fn open_images(recipe: &Recipe) -> Result<ImageSets, Failure> {
+    if let Some(taken) = recipe.taken_over() {
+        note(&format!("of the built-in recipe: {taken}; --set changes them"));
+    }
+    let data = &recipe.data;
+    let sources = open_sources(data)?;
+    let classes = data::unite(sources.iter().map(|(source, _)| source));
+    let len: usize = sources.iter().map(|(source, _)| source.len()).sum();
+    let reason = why_unprobed(&sources, classes.len(), len);
+    let holdout = data.held_out_of(len);
+    if holdout == 0 || reason.is_some() {
+        // Nothing to probe: all images train.
+        let sources = sources.into_iter().map(|(source, given)| (source, given.weight));
+        let [train, to_probe] = weighted_and_once(sources.collect(), classes)?;
+        return Ok(ImageSets { train, to_probe, held_out: None, reason });
+    }
+    refuse_shared_files(&sources)?;
+    if holdout + 2 > len {
+        let what: Vec<_> = sources.iter().map(|(source, _)| source.describe()).collect();
+        let (most, usual) = (len.saturating_sub(2), len / 5);
+        let (what, name) = (what.join("; "), recipe.origin.name());
+        let problem = format!(
+            "data.holdout is {holdout}, expected 0 to {most} of the images ({what}). Set data.holdout in \
+             {name} or add --set data.holdout={usual}, say"
+        );
+        return Err(asked(recipe.origin.refuse(&["data.holdout"], problem)));
+    }
+    let (mut train, mut held_out) = (Vec::new(), Vec::new());
+    let mut before = 0;
+    for (source, given) in sources {
+        // Each source gives its share, before weights: what is held out never trains.
+        let share = |images: usize| images * holdout / len;
+        let count = share(before + source.len()) - share(before);
+        let count = count.min(source.len() - 1);
+        before += source.len();
+        if count == 0 {
+            train.push((source, given.weight));
+            continue;
+        }
+        let which = which_held_out(&given.path, data, count, source.len());
+        let (part, held) = hold_out(&source, which).map_err(asked)?;
+        train.push((Arc::new(part), given.weight));
+        held_out.push((Arc::new(held) as Arc<dyn Source>, 1.0));
+    }
+    let [train, to_probe] = weighted_and_once(train, classes.clone())?;
+    let held_out = if held_out.is_empty() { None } else { Some(mix(held_out, classes)?) };
+    Ok(ImageSets { train, to_probe, held_out, reason: None })
+}
+
+/// Why no image can be held out for probes, which need a class for each of them.
+fn why_unprobed(sources: &[Opened], classes: usize, len: usize) -> Option<String> {
+    let unlabelled =
+        |source: &Arc<dyn Source>| (0..source.len()).filter(|&i| source.label(i) < 0).count();
+    let count: usize = sources.iter().map(|(source, _)| unlabelled(source)).sum();
+    match (count, classes) {
+        (_, 0) => Some("no image has a class".to_owned()),
+        (0, 1) => Some("all images have one class".to_owned()),
+        (0, _) => None,
+        (count, _) => {
+            let first = sources.iter().find_map(|(source, _)| {
+                let index = (0..source.len()).find(|&i| source.label(i) < 0)?;
+                Some(source.stamp(index).name)
+            });
+            Some(format!(
+                "{count} of {len} images have no class, the first is {}: give each one, as a folder of \
+                 its class does, or take them out, and there will be probes",
+                first.unwrap_or_default()
+            ))
+        }
+    }
+}
+
+/// The sources as one by their weights, and once each.
+fn weighted_and_once(
+    sources: Vec<(Arc<dyn Source>, f64)>,
+    classes: Vec<String>,
+) -> Result<[Arc<dyn Source>; 2], Failure> {
+    if sources.iter().all(|(_, weight)| *weight == 1.0) {
+        let all = mix(sources, classes)?;
+        return Ok([all.clone(), all]);
+    }
+    let once = sources.iter().map(|(source, _)| (source.clone(), 1.0)).collect();
+    Ok([mix(sources, classes.clone())?, mix(once, classes)?])
+}
+
+/// All images of a recipe, each once.
+pub(crate) fn open_all(data: &Data) -> Result<Arc<dyn Source>, Failure> {
+    let sources = open_sources(data)?;
+    let classes = data::unite(sources.iter().map(|(source, _)| source));
+    mix(sources.into_iter().map(|(source, _)| (source, 1.0)).collect(), classes)
+}
+
+/// A source and the lines of the recipe that name it.
+type Opened = (Arc<dyn Source>, DataSource);
+
+fn open_sources(data: &Data) -> Result<Vec<Opened>, Failure> {
+    let mut paths = BTreeSet::new();
+    let mut sources = Vec::new();
+    for given in data.sources() {
+        let path = Path::new(&given.path);
+        // An image of both would train where it is held out.
+        if !paths.insert(path.canonicalize().unwrap_or_else(|_| path.into())) {
+            let problem = "data.source has it twice. Give it once, with a greater weight";
+            return Err(asked(format!("{}: {problem}", given.path)));
+        }
+        sources.push((data::open(path, data.background).map_err(asked)?, given));
+    }
+    Ok(sources)
+}
+
+/// Refuses sources that read one file, also by a link: what one of them holds out would train by way
+/// of another.
+fn refuse_shared_files(sources: &[Opened]) -> Result<(), Failure> {
+    let named: Vec<_> =
+        sources.iter().map(|(source, given)| (source, given.path.as_str())).collect();
+    let Some(SharedFile { file, first, second }) = shared_file(&named) else { return Ok(()) };
+    let file = file.display();
+    Err(asked(format!(
+        "{file}: is in the sources {first} and {second}, so that it could train where it is held out. \
+         Leave it to one of them, or hold out nothing by --set data.holdout=0"
+    )))
+}
+
+/// A file of two sources.
+pub(crate) struct SharedFile<'a> {
+    pub(crate) file: PathBuf,
+    pub(crate) first: &'a str,
+    pub(crate) second: &'a str,
+}
+
+/// A file that two of these sources read, also by a link.
+pub(crate) fn shared_file<'a>(sources: &[(&Arc<dyn Source>, &'a str)]) -> Option<SharedFile<'a>> {
+    let mut owners = HashMap::new();
+    // A source alone shares with none: no need to look at each of its files.
+    for (index, (source, name)) in sources.iter().enumerate().filter(|_| sources.len() > 1) {
+        for file in source.files() {
+            // What cannot be looked at is named when it is read.
+            let Ok(found) = file.metadata() else { continue };
+            let owner = *owners.entry((found.dev(), found.ino())).or_insert(index);
+            if owner != index {
+                return Some(SharedFile {
+                    file: file.to_owned(),
+                    first: sources[owner].1,
+                    second: name,
+                });
+            }
+        }
+    }
+    None
+}
+
+fn which_held_out(path: &str, data: &Data, count: usize, len: usize) -> Holdout {
+    if path.starts_with("builtin:") {
+        return Holdout::Last { count };
+    }
+    Holdout::Share { fraction: count as f64 / len as f64, seed: data.holdout_seed }
+}
+
+/// The sources as one; one source alone with weight 1 stays what it is.
+fn mix(
+    mut sources: Vec<(Arc<dyn Source>, f64)>,
+    classes: Vec<String>,
+) -> Result<Arc<dyn Source>, Failure> {
+    match sources.as_slice() {
+        [(source, 1.0)] if source.classes() == classes => Ok(sources.remove(0).0),
+        _ => Ok(Arc::new(Mixed::new(sources, classes).map_err(asked)?)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::Normalize;
+
+    fn folder(root: &Path, name: &str, values: std::ops::Range<u8>) -> DataSource {
+        for value in values {
+            let class = root.join(name).join(format!("class{}", value % 2));
+            std::fs::create_dir_all(&class).unwrap();
+            let image = image::GrayImage::from_pixel(2, 2, image::Luma([value]));
+            image.save(class.join(format!("{value:03}.png"))).unwrap();
+        }
+        DataSource { path: root.join(name).display().to_string(), weight: 2.0 }
+    }
+
+    fn values(source: &Arc<dyn Source>) -> BTreeSet<u8> {
+        (0..source.len()).map(|at| source.read(at).unwrap().clip.data[0]).collect()
+    }
+
+    fn images(source: Vec<DataSource>) -> Result<ImageSets, Failure> {
+        let normalize = Normalize::default();
+        let data = Data { source, holdout: Some(8), normalize, ..Data::default() };
+        open_images(&Recipe { data, ..Recipe::default() })
+    }
+
+    #[test]
+    fn what_is_held_out_of_several_sources_never_trains() {
+        let folder_of_all = tempfile::tempdir().unwrap();
+        let (a, b) =
+            (folder(folder_of_all.path(), "a", 0..30), folder(folder_of_all.path(), "b", 100..110));
+        let found = images(vec![a, b]).ok().unwrap();
+        let held_out = found.held_out.unwrap();
+        assert_eq!((found.train.len(), held_out.len()), (2 * 32, 8));
+        let (train, held_out) = (values(&found.train), values(&held_out));
+        assert_eq!((train.len(), held_out.len()), (32, 8));
+        assert!(train.is_disjoint(&held_out));
+        assert_eq!(held_out.iter().filter(|&&value| value >= 100).count(), 2);
+        assert_eq!(found.to_probe.len(), 32, "each image once");
+        assert_eq!(values(&found.to_probe), train);
+    }
+
+    #[test]
+    fn a_source_given_twice_is_refused() {
+        let folder_of_all = tempfile::tempdir().unwrap();
+        let a = folder(folder_of_all.path(), "a", 0..30);
+        let again = DataSource { path: format!("{}/../a", a.path), ..a.clone() };
+        let Err(Failure::Asked(error)) = images(vec![a, again]) else { panic!("not refused") };
+        assert!(error.to_string().contains("data.source has it twice"), "{error}");
+    }
+
+    #[test]
+    fn sources_that_share_a_file_are_refused_where_images_are_held_out() {
+        let folder_of_all = tempfile::tempdir().unwrap();
+        let a = folder(folder_of_all.path(), "a", 0..30);
+        let above = DataSource { path: folder_of_all.path().display().to_string(), ..a.clone() };
+        let b = folder(folder_of_all.path(), "b", 100..110);
+        std::fs::hard_link(
+            folder_of_all.path().join("a/class0/000.png"),
+            folder_of_all.path().join("b/class0/linked.png"),
+        )
+        .unwrap();
+        for other in [above.clone(), b] {
+            let Err(Failure::Asked(error)) = images(vec![a.clone(), other]) else {
+                panic!("not refused")
+            };
+            assert!(error.to_string().contains("is in the sources"), "{error}");
+        }
+        let normalize = Normalize::default();
+        let data = Data { source: vec![a, above], holdout: Some(0), normalize, ..Data::default() };
+        assert!(open_images(&Recipe { data, ..Recipe::default() }).is_ok());
+    }
+}

@@ -1,0 +1,126 @@
+//! What a recipe means in numbers: lengths in steps, seeds, how images are loaded. Of a stage's networks
+//! it knows nothing; `run/plan.rs` resolves those.
+
+use super::{Data, Duration, Recipe, RecipeError, Stage};
+use crate::data::{Crop, Effects, LoaderOptions, Normalize, Order, Transform};
+
+/// A stage's length and warmup in steps.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Schedule {
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Steps of linear warmup.
+    pub warmup_steps: u64,
+}
+
+/// Pixels of a batch whose features are computed at once: few enough that a signal ends it soon. (guess)
+const FEATURE_PIXELS: usize = 250 * 64 * 64;
+
+impl Recipe {
+    /// The seed of a stage, which keys its weights, order, augmentations and masks.
+    pub fn stage_seed(&self, stage_index: usize) -> u64 {
+        // An odd constant keeps stages of neighbouring seeds apart (a Weyl sequence).
+        self.seed.wrapping_add((stage_index as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15))
+    }
+
+    /// How a stage's training batches are loaded.
+    pub fn training_loader(&self, stage_index: usize) -> LoaderOptions {
+        let (data, stage) = (&self.data, &self.stage[stage_index]);
+        let augment = &data.augment;
+        let whole = augment.crop_scale.min == 1.0 && augment.crop_scale.max == 1.0;
+        let crop = if whole {
+            Crop::Center { zoom: 1.0 }
+        } else {
+            Crop::RandomResized { scale: augment.crop_scale, ratio: augment.crop_aspect }
+        };
+        let seed = self.stage_seed(stage_index);
+        LoaderOptions {
+            batch: stage.batch / stage.accumulate,
+            threads: data.threads,
+            prefetch: 2 * data.threads + 2,
+            order: Order::Shuffled { seed },
+            first_sample: 0,
+            augment_seed: seed,
+            transform: Transform {
+                frames: 1,
+                size: [data.size; 2],
+                crop,
+                flip: augment.flip,
+                interpolation: augment.interpolation,
+                effects: Effects {
+                    jitter: augment.jitter,
+                    greyscale: augment.greyscale,
+                    blur: augment.blur,
+                    solarize: augment.solarize,
+                },
+            },
+            channels: data.channels(),
+            normalize: data.channel_normalize(),
+            max_unreadable: data.max_unreadable,
+        }
+    }
+}
+
+impl Data {
+    /// How whole images are loaded for features: each once, in order, `size` pixels a side.
+    pub fn feature_loader(&self, size: usize) -> LoaderOptions {
+        LoaderOptions {
+            batch: (FEATURE_PIXELS / (size * size).max(1)).clamp(16, 250),
+            threads: self.threads,
+            prefetch: 2 * self.threads + 2,
+            order: Order::Once,
+            first_sample: 0,
+            augment_seed: 0,
+            transform: Transform {
+                crop: Crop::Center { zoom: self.eval_zoom },
+                ..Transform::center([size; 2])
+            },
+            channels: self.channels(),
+            normalize: self.channel_normalize(),
+            max_unreadable: self.max_unreadable,
+        }
+    }
+
+    /// Mean and deviation of each channel.
+    pub fn channel_normalize(&self) -> Normalize {
+        let each = |values: &[f32]| match values {
+            [one] => vec![*one; self.channels()],
+            values => values.to_vec(),
+        };
+        Normalize { mean: each(&self.normalize.mean), std: each(&self.normalize.std) }
+    }
+}
+
+impl Stage {
+    /// The length in steps, for `images` training images.
+    pub fn resolve(&self, images: usize) -> Result<Schedule, RecipeError> {
+        let length = match (self.epochs, self.steps, self.samples) {
+            (Some(epochs), None, None) => Duration::Epochs(epochs),
+            (None, Some(steps), None) => Duration::Steps(steps),
+            (None, None, Some(samples)) => Duration::Samples(samples),
+            given => {
+                let count = [given.0.is_some(), given.1.is_some(), given.2.is_some()];
+                let count = count.into_iter().filter(|given| *given).count();
+                return Err(RecipeError::Value {
+                    key: self.name.clone(),
+                    found: format!("given {count} of epochs, steps and samples"),
+                    expected: "exactly one of them".into(),
+                });
+            }
+        };
+        let steps = self.steps_of(length, images, 0).max(1);
+        let warmup_steps = self.steps_of(self.warmup, images, steps).min(steps);
+        Ok(Schedule { steps, warmup_steps })
+    }
+
+    fn steps_of(&self, length: Duration, images: usize, stage_steps: u64) -> u64 {
+        let batch = self.batch as f64;
+        let steps = match length {
+            Duration::Steps(steps) => return steps,
+            Duration::Epochs(epochs) => epochs * images as f64 / batch,
+            Duration::Samples(samples) => samples as f64 / batch,
+            Duration::Percent(percent) => stage_steps as f64 * percent / 100.0,
+        };
+        steps.round() as u64
+    }
+}
