@@ -73,10 +73,10 @@ pub enum RecipeError {
         expected: String,
     },
     /// What is wrong with some of its values, and where they are said.
-    #[error("{place}: {problem}")]
+    #[error("{location}: {problem}")]
     Refused {
         /// The file and line, or the `--set`.
-        place: String,
+        location: String,
         /// What is wrong, and what to do.
         problem: String,
     },

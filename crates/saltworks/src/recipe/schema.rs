@@ -35,13 +35,13 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// The stage of this name among those before number `place`: what a stage's teacher may mean.
-    pub fn stage_before(&self, place: usize, name: &str) -> Option<&Stage> {
-        self.stage[..place].iter().find(|stage| stage.name == name)
+    /// The stage of this name among those before `stage_index`: what a stage's teacher may mean.
+    pub fn stage_before(&self, stage_index: usize, name: &str) -> Option<&Stage> {
+        self.stage[..stage_index].iter().find(|stage| stage.name == name)
     }
 
-    /// Where the built-in recipe trains on other images than its own: its sizes and lengths that nobody set.
-    pub fn taken_over(&self) -> Option<String> {
+    /// Sizes and lengths that a recipe for other images has from the built-in one, if nobody set them.
+    pub fn adapted_values(&self) -> Option<String> {
         let Model { patch, width, depth, heads, .. } = self.model;
         let sizes = [
             ("data.size", Some(self.data.size)),
@@ -56,9 +56,9 @@ impl Recipe {
             Some((format!("{}.epochs", stage.name), epochs.to_string()))
         });
         let all = sizes.into_iter().chain(lengths).flatten();
-        let taken = all.filter(|(key, _)| !self.origin.is_set(key));
-        let taken: Vec<_> = taken.map(|(key, value)| format!("{key} {value}")).collect();
-        (self.origin.is_lent && !taken.is_empty()).then(|| taken.join(", "))
+        let adapted = all.filter(|(key, _)| !self.origin.is_set(key));
+        let adapted: Vec<_> = adapted.map(|(key, value)| format!("{key} {value}")).collect();
+        (self.origin.is_adapted && !adapted.is_empty()).then(|| adapted.join(", "))
     }
 
     /// Fills in what is not given and has one value whatever the data, and drops what no stage reads.
@@ -279,6 +279,11 @@ pub struct Model {
 }
 
 impl Model {
+    /// timm's name of the encoder.
+    pub fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or("vit_tiny_patch16_224")
+    }
+
     /// This stage's model, on top of the recipe's.
     #[must_use]
     pub fn over(&self, base: &Self) -> Self {
@@ -589,6 +594,19 @@ impl Stage {
     /// Of MAE.
     pub fn pixel_norm(&self) -> PixelNorm {
         self.pixel_norm.unwrap_or(PixelNorm::Joint)
+    }
+
+    /// The paper's L1 for SALT, MSE for MAE, if not given.
+    pub fn loss(&self) -> Loss {
+        self.loss.unwrap_or(match self.method {
+            MethodName::Mae => Loss::Mse,
+            MethodName::Salt => Loss::L1,
+        })
+    }
+
+    /// Weight decay at the last step.
+    pub fn final_weight_decay(&self) -> f64 {
+        self.final_weight_decay.unwrap_or(self.weight_decay)
     }
 
     /// Of SALT; stable-pretraining's, and the paper's, if not given.
