@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyMapping};
 use saltworks::failure::Failure;
 use saltworks::recipe::{self, Recipe};
-use saltworks::run::{self, Asked};
+use saltworks::run::{self, RunTarget};
 use saltworks::train::{StepReport, Stop};
 use std::error::Error;
 use std::ops::ControlFlow;
@@ -49,13 +49,13 @@ pub(crate) fn pretrain<'py>(
     let own = resume.then(|| out.join("recipe.toml"));
     let set = set.map_or_else(|| Ok(Vec::new()), changes)?;
     let recipe = recipe_of(py, recipe, own, &set)?;
-    let place = Asked { out, resume, overwrite };
+    let target = RunTarget { out, resume, overwrite };
     let stop = Stop::default();
     let (told, mut hear) = channel::<Told>();
     let told = callback.is_some().then_some(told);
     let mut failed = None;
     let ended = thread::scope(|scope| {
-        let run = scope.spawn(|| on_threads(|| run(&recipe, &place, &stop, told)));
+        let run = scope.spawn(|| on_threads(|| run(&recipe, &target, &stop, told)));
         while !run.is_finished() {
             let heard;
             (hear, heard) = py.detach(|| {
@@ -80,7 +80,7 @@ pub(crate) fn pretrain<'py>(
     engine::pool::release();
     match (failed, ended) {
         (Some(error), _) => Err(error),
-        (None, Ok(ended)) => ended.and_then(|()| results(py, &recipe, &place.out)),
+        (None, Ok(ended)) => ended.and_then(|()| results(py, &recipe, &target.out)),
         (None, Err(_)) => Err(PyRuntimeError::new_err("the run panicked: a bug of saltworks")),
     }
 }
@@ -141,13 +141,18 @@ fn our_words(text: &str) -> String {
 }
 
 /// The run, on the engine's threads.
-fn run(recipe: &Recipe, place: &Asked, stop: &Stop, told: Option<Sender<Told>>) -> PyResult<()> {
-    let done = run::pretrain(recipe, place, stop, &mut |stage, report| match &told {
+fn run(
+    recipe: &Recipe,
+    target: &RunTarget,
+    stop: &Stop,
+    told: Option<Sender<Told>>,
+) -> PyResult<()> {
+    let done = run::pretrain(recipe, target, stop, &mut |stage, report| match &told {
         Some(told) if !goes_on(told, stage, report) => ControlFlow::Break(()),
         _ => ControlFlow::Continue(()),
     });
     done.map_err(|failure| match failure {
-        Failure::Asked(error) => in_our_words(&*error, PyValueError::new_err),
+        Failure::Input(error) => in_our_words(&*error, PyValueError::new_err),
         Failure::Run(error) => in_our_words(&*error, PyRuntimeError::new_err),
         Failure::Interrupted { text, .. } => PyKeyboardInterrupt::new_err(our_words(&text)),
     })

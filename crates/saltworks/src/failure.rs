@@ -5,34 +5,34 @@ use std::path::Path;
 
 /// Why a command did not finish.
 pub enum Failure {
-    /// What was asked cannot be done, or an image cannot be read: for the user to correct.
-    Asked(Box<dyn std::error::Error>),
+    /// The input cannot be used, an option or an image: for the user to correct.
+    Input(Box<dyn std::error::Error>),
     /// The run failed.
     Run(Box<dyn std::error::Error>),
     /// Stopped by a signal, or by the caller.
     Interrupted {
-        /// Its number; 0 where the caller asked.
+        /// Its number; 0 if the caller stopped it.
         signal: i32,
-        /// What to know then.
+        /// When it stopped, and how to resume.
         text: String,
     },
 }
 
-/// For `map_err`: an error in what was asked.
-pub(crate) fn asked(error: impl Into<Box<dyn std::error::Error>>) -> Failure {
-    Failure::Asked(error.into())
+/// For `map_err`: an error of the input.
+pub(crate) fn input_error(error: impl Into<Box<dyn std::error::Error>>) -> Failure {
+    Failure::Input(error.into())
 }
 
 /// For `map_err`: an error of the run.
-pub(crate) fn ran(error: impl Into<Box<dyn std::error::Error>>) -> Failure {
+pub(crate) fn run_error(error: impl Into<Box<dyn std::error::Error>>) -> Failure {
     Failure::Run(error.into())
 }
 
-/// Refuses a file in a folder that is not there, before the work whose result it shall hold.
+/// Refuses a file in a folder that is not there, before hours of work for it.
 pub(crate) fn expect_parent(file: &Path) -> Result<(), Failure> {
     match file.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir()) {
-        Some(parent) => Err(asked(format!(
-            "{}: there is no folder {}. Make it, or choose another place",
+        Some(parent) => Err(input_error(format!(
+            "{}: there is no folder {}. Make it, or choose another folder",
             file.display(),
             parent.display()
         ))),
@@ -40,17 +40,17 @@ pub(crate) fn expect_parent(file: &Path) -> Result<(), Failure> {
     }
 }
 
-/// For `map_err` while images are loaded: those that cannot be read are the user's to mend, a store
-/// that does not answer fails a run that may go on later.
+/// For `map_err` while images are loaded. An image that cannot be read is for the user to correct. A
+/// store that does not answer fails the run, which may be resumed later.
 pub(crate) fn loading(error: crate::data::Error) -> Failure {
-    if error.is_of_store() { ran(error) } else { asked(error) }
+    if error.is_of_store() { run_error(error) } else { input_error(error) }
 }
 
-/// For a run in `folder` that a signal ended at a point called `when`.
+/// A run in `folder` that a signal stopped; `when` says at which point.
 pub(crate) fn interrupted(stop: &Stop, when: &str, folder: &Path) -> Failure {
     let out = folder.display();
     let text = format!("interrupted {when}; `saltworks pretrain --resume --out {out}` goes on");
-    // Nothing but a signal ends a run there.
+    // Only a signal stops a run there.
     Failure::Interrupted { signal: stop.signal().unwrap_or(0), text }
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn use_threads(threads: usize) -> Result<usize, Failure> {
     // More than cores only cost time, many more seem to hang.
     let most = 8 * cores;
     if threads > most {
-        return Err(asked(format!(
+        return Err(input_error(format!(
             "threads is {threads}, expected at most {most}, eight for each core here; 0 is one each"
         )));
     }

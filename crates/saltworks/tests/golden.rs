@@ -135,7 +135,7 @@ impl Golden {
     /// Gives a method's parameters the file's weights, all of them used.
     fn fill(&self, method: &dyn Method) {
         let mut used = Vec::new();
-        method.visit(&mut |name, parameter| {
+        method.visit("", &mut |name, parameter| {
             let name = format!("weights/{}", reference_name(name));
             self.set(&name, parameter);
             used.push(name);
@@ -366,7 +366,7 @@ fn ten_steps_give_the_references_curve_and_weights() {
         close("output/losses", &losses);
         close("output/gradient_norms", &norms);
         let mut compared = 0;
-        method.visit(&mut |parameter, p| {
+        method.visit("", &mut |parameter, p| {
             let final_name = format!("final/{}", reference_name(parameter));
             if golden.has(&final_name) {
                 compared += 1;

@@ -57,7 +57,7 @@ fn salt_with(student: &VitSpec, seed: u64) -> Salt {
         target_layer_norm: true,
     };
     let method = Salt::new(teacher, encoder(student, seed + 1), options, seed).unwrap();
-    method.visit(&mut moved);
+    method.visit("", &mut moved);
     method
 }
 
@@ -65,7 +65,7 @@ fn mae(covered: Covered, pixel_norm: PixelNorm) -> Mae {
     let decoder = TransformerSpec { width: 32, depth: 2, heads: 4 };
     let options = MaeOptions { decoder, covered, pixel_norm, loss: LossKind::Mse };
     let method = Mae::new(encoder(&spec(), 5), options, 5);
-    method.visit(&mut moved);
+    method.visit("", &mut moved);
     method
 }
 

@@ -2,19 +2,14 @@
 
 use super::bench_data;
 use crate::console::result;
-use crate::failure::{Failure, asked, ran, use_threads};
-use crate::method::{Method, Salt};
-use crate::model::{Encoder, StepKey, VitSpec};
+use crate::failure::{Failure, input_error, use_threads};
+use crate::model::VitSpec;
 use crate::recipe::{self, Recipe, Stage};
-use crate::run::setup;
+use crate::run::step_times::{StepTimes, TimedWork, TokenCounts, time_steps};
 use crate::run_files::peak_memory_bytes;
-use crate::train::Optimizer;
+use engine::OpCost;
 use engine::cpu::fma_peak_gflops;
-use engine::ops::Images;
-use engine::random::Random;
-use engine::{OpCost, Tape};
 use serde_json::json;
-use std::time::Instant;
 
 /// Options of `bench`.
 #[derive(clap::Args)]
@@ -60,43 +55,6 @@ enum What {
     Features,
 }
 
-/// Steps before the clock counts: in them buffers are taken from the system, and grow with the masks.
-const UNTIMED: usize = 4;
-
-/// What the timed steps took.
-struct Measured {
-    seconds: Vec<f64>,
-    /// Of all timed steps.
-    costs: Vec<OpCost>,
-    /// Tokens of an image, as the mean of the timed steps.
-    tokens: Tokens,
-}
-
-impl Measured {
-    fn add(&mut self, cost: &OpCost) {
-        match self.costs.iter_mut().find(|sum| sum.op == cost.op) {
-            Some(sum) => (0..2).for_each(|way| {
-                sum.seconds[way] += cost.seconds[way];
-                sum.flops[way] += cost.flops[way];
-            }),
-            None => self.costs.push(*cost),
-        }
-    }
-
-    /// FLOPs of a step.
-    fn flops(&self) -> f64 {
-        let all: f64 = self.costs.iter().flat_map(|cost| cost.flops).sum();
-        all / self.seconds.len() as f64
-    }
-}
-
-/// Tokens that the encoder sees and that are to be predicted.
-#[derive(Clone, Copy, Default)]
-struct Tokens {
-    context: f64,
-    target: f64,
-}
-
 /// Runs the command.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(Other::Data(data)) = &arguments.other {
@@ -105,7 +63,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let threads = use_threads(arguments.threads)?;
     let recipe = recipe(arguments)?;
     let peak = fma_peak_gflops(threads);
-    let measured = measure(arguments.stage, &recipe)?;
+    let what = match arguments.stage {
+        What::Salt | What::Mae => TimedWork::Steps,
+        What::Features => TimedWork::Features,
+    };
+    let measured = time_steps(&recipe, what)?;
     report(&recipe, &measured, peak, threads, arguments.json);
     Ok(())
 }
@@ -113,9 +75,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 /// What is timed, as a recipe: one mask for a batch, optimizer and sizes as the reference's.
 fn recipe(arguments: &Arguments) -> Result<Recipe, Failure> {
     if arguments.batch == 0 || arguments.steps == 0 {
-        return Err(asked("--batch and --steps must be at least 1"));
+        return Err(input_error("--batch and --steps must be at least 1"));
     }
-    let spec = VitSpec::from_name(&arguments.model).map_err(asked)?;
+    let spec = VitSpec::from_name(&arguments.model).map_err(input_error)?;
     let (teacher, method) = match arguments.stage {
         What::Salt => {
             let teacher = "[[stage]]\nname = 'teacher'\nsteps = 1\n";
@@ -129,10 +91,12 @@ fn recipe(arguments: &Arguments) -> Result<Recipe, Failure> {
          masks = {{ kind = 'multi_block', per_sample = false }}\n",
         spec.image[1], spec.channels, arguments.model, arguments.batch, arguments.steps
     );
-    let recipe = recipe::from_text("bench", &text, &arguments.set).map_err(asked)?;
+    let recipe = recipe::from_text("bench", &text, &arguments.set).map_err(input_error)?;
     let stage = timed_stage(&recipe);
     if stage.steps.is_none() || stage.accumulate > 1 {
-        return Err(asked("bench counts whole steps: its length is --steps, its batch --batch"));
+        return Err(input_error(
+            "bench counts whole steps: its length is --steps, its batch --batch",
+        ));
     }
     Ok(recipe)
 }
@@ -143,85 +107,7 @@ fn timed_stage(recipe: &Recipe) -> &Stage {
     recipe.stage.last().expect("a stage")
 }
 
-fn measure(what: What, recipe: &Recipe) -> Result<Measured, Failure> {
-    let stage = timed_stage(recipe);
-    let spec = setup::spec(recipe, stage)?;
-    let images = synthetic(&spec, stage.batch).map_err(ran)?;
-    let encoder = Encoder::new(&spec, 0);
-    match what {
-        What::Features => {
-            let context = (stage.batch * encoder.grid().len()) as f64;
-            timed(stage, Tape::inference, |tape, _| {
-                features(tape, &encoder, &images).map_err(ran)?;
-                Ok(Tokens { context, target: 0.0 })
-            })
-        }
-        What::Mae => training(stage, &setup::mae(encoder, stage, 0), &images),
-        What::Salt => {
-            let teacher = Encoder::new(&setup::spec(recipe, &recipe.stage[0])?, 1);
-            let salt = Salt::new(teacher, encoder, setup::salt_options(stage), 0).map_err(asked)?;
-            training(stage, &salt, &images)
-        }
-    }
-}
-
-fn features(tape: &Tape, encoder: &Encoder, images: &Images) -> engine::Result<()> {
-    use crate::model::{Patches, Read};
-    encoder.forward(tape, images, Patches::All, Read::All, None).map(drop)
-}
-
-fn training(stage: &Stage, method: &dyn Method, images: &Images) -> Result<Measured, Failure> {
-    let grid = method.encoder().grid();
-    stage.masks.validate(grid).map_err(asked)?;
-    let mut optimizer = Optimizer::new(method.parameters(), setup::optimizer(stage));
-    let tape = || Tape::new().checkpointing(stage.activation_checkpointing);
-    timed(stage, tape, |tape, step| {
-        let masks = method.masks(stage.masks.sample(grid, stage.batch, 0, step).map_err(ran)?);
-        optimizer.zero_grad();
-        let made = method
-            .step(tape, images, &masks, Some(StepKey { seed: 0, step, first_sample: 0 }))
-            .map_err(ran)?;
-        tape.backward(&made.loss).map_err(ran)?;
-        optimizer.step(1e-4, stage.weight_decay).map_err(ran)?;
-        let (context, target) = (made.context_tokens as f64, made.target_count as f64);
-        Ok(Tokens { context, target })
-    })
-}
-
-/// Times steps; each gives the tokens of its batch.
-fn timed(
-    stage: &Stage,
-    tape: impl Fn() -> Tape,
-    mut step: impl FnMut(&Tape, u64) -> Result<Tokens, Failure>,
-) -> Result<Measured, Failure> {
-    let (steps, tokens) = (stage.steps.unwrap_or(1) as usize, Tokens::default());
-    let mut measured = Measured { seconds: Vec::new(), costs: Vec::new(), tokens };
-    let share = ((steps * stage.batch) as f64).recip();
-    for index in 0..steps + UNTIMED {
-        let tape = tape().timed();
-        let start = Instant::now();
-        let tokens = step(&tape, index as u64)?;
-        if index < UNTIMED {
-            continue;
-        }
-        measured.seconds.push(start.elapsed().as_secs_f64());
-        measured.tokens.context += tokens.context * share;
-        measured.tokens.target += tokens.target * share;
-        tape.costs().iter().for_each(|cost| measured.add(cost));
-    }
-    Ok(measured)
-}
-
-fn synthetic(spec: &VitSpec, batch: usize) -> engine::Result<Images> {
-    let [t, h, w] = spec.image;
-    let mut random = Random::new(0, "bench images", 0);
-    let shape = [batch, spec.channels, t, h, w];
-    let bytes: Vec<u8> =
-        (0..shape.iter().product()).map(|_| random.next_u32().to_le_bytes()[0]).collect();
-    Images::u8(bytes, shape, vec![0.5; spec.channels], vec![0.5; spec.channels])
-}
-
-fn report(recipe: &Recipe, measured: &Measured, peak: f64, threads: usize, as_json: bool) {
+fn report(recipe: &Recipe, measured: &StepTimes, peak: f64, threads: usize, as_json: bool) {
     let batch = timed_stage(recipe).batch;
     let mut sorted = measured.seconds.clone();
     sorted.sort_by(f64::total_cmp);
@@ -247,9 +133,9 @@ fn report(recipe: &Recipe, measured: &Measured, peak: f64, threads: usize, as_js
         result(&line.to_string());
         return;
     }
-    let name = recipe.model.name.as_deref().unwrap_or_default();
+    let name = recipe.model.name();
     result(&format!("{name}, batch {batch}, {threads} threads"));
-    let Tokens { context, target } = measured.tokens;
+    let TokenCounts { context, target } = measured.tokens;
     result(&format!("tokens of an image: {context:.0} context, {target:.0} target"));
     result(&format!("seconds per step: median {median:.4}, minimum {least:.4}"));
     result(&format!("images/s: {:.1}", batch as f64 / median));

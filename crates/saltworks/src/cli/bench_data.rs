@@ -2,7 +2,7 @@
 
 use crate::console::result;
 use crate::data::{self, Loader, LoaderOptions, Source};
-use crate::failure::{Failure, asked, loading};
+use crate::failure::{Failure, input_error, loading};
 use crate::judge;
 use crate::recipe::{self, Recipe};
 use crate::run_files::{peak_memory_bytes, resident_memory_bytes};
@@ -75,7 +75,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 /// The settings of the data, as a recipe of one stage.
 fn recipe(arguments: &Arguments) -> Result<Recipe, Failure> {
     if arguments.batches == Some(0) {
-        return Err(asked("--batches must be at least 1"));
+        return Err(input_error("--batches must be at least 1"));
     }
     let path = toml::Value::from(arguments.path.display().to_string());
     let text = format!(
@@ -83,13 +83,13 @@ fn recipe(arguments: &Arguments) -> Result<Recipe, Failure> {
          [[stage]]\nname = 'bench'\nsteps = 1\nbatch = {}\n",
         arguments.size, arguments.batch
     );
-    recipe::from_text("bench data", &text, &arguments.set).map_err(asked)
+    recipe::from_text("bench data", &text, &arguments.set).map_err(input_error)
 }
 
 /// Times whole batches through a loader.
 fn time(source: Arc<dyn Source>, options: LoaderOptions, batches: u64) -> Result<Value, Failure> {
     let (threads, batch) = (options.threads, options.batch);
-    let mut loader = Loader::new(source, options).map_err(asked)?;
+    let mut loader = Loader::new(source, options).map_err(input_error)?;
     let mut next = || loader.next_batch().map_err(loading);
     for _ in 0..UNTIMED {
         next()?;
@@ -115,7 +115,7 @@ fn time(source: Arc<dyn Source>, options: LoaderOptions, batches: u64) -> Result
 
 /// Milliseconds that an image takes in one thread, part by part.
 fn split(source: &Arc<dyn Source>, options: &LoaderOptions) -> Result<Value, Failure> {
-    let timed = data::time_parts(source.as_ref(), options, SPLIT_IMAGES).map_err(asked)?;
+    let timed = data::time_parts(source.as_ref(), options, SPLIT_IMAGES).map_err(input_error)?;
     let ms = |seconds: f64| 1e3 * seconds;
     Ok(json!({ "read": ms(timed.read), "decode": ms(timed.decode), "augment": ms(timed.augment) }))
 }

@@ -1,14 +1,14 @@
 //! `saltworks embed`: features of images in a file for other programs.
 
-mod files;
-
+use super::subject::SubjectArguments;
 use crate::console::{Count, note, result};
 use crate::data::{Source, Unreadable};
 use crate::eval;
-use crate::failure::{Failure, asked, expect_parent, ran, use_threads};
-use crate::judge::{self, Gathered, Given, Subject, features, tell_unreadable};
+use crate::failure::{Failure, expect_parent, input_error, run_error, use_threads};
+use crate::judge::{
+    self, Embeddings, FeatureFile, FeatureRows, Gathered, Subject, features, note_unreadable,
+};
 use crate::train::Stop;
-use files::{Embeddings, Form, Pooled};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use std::sync::Arc;
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    given: Given,
+    subject: SubjectArguments,
     /// The file to write: .npy (one kind of features), .safetensors or .parquet.
     #[arg(long)]
     out: PathBuf,
@@ -57,36 +57,36 @@ impl Pooling {
 
 /// Runs the command.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let form = Form::of(&arguments.out).map_err(asked)?;
+    let form = FeatureFile::of(&arguments.out).map_err(input_error)?;
     expect_parent(&arguments.out)?;
     let mut written = form.files(&arguments.out).into_iter();
     if let Some(there) = written.find(|file| file.exists() && !arguments.overwrite) {
-        return Err(asked(format!(
+        return Err(input_error(format!(
             "{} is there already. Choose another --out, or add --overwrite",
             there.display()
         )));
     }
-    if form == Form::Npy && arguments.features.len() > 1 {
-        return Err(asked(
+    if form == FeatureFile::Npy && arguments.features.len() > 1 {
+        return Err(input_error(
             "a .npy file holds one kind of features. Choose one, or --out FILE.safetensors",
         ));
     }
-    use_threads(arguments.given.threads)?;
-    let stop = Stop::listen().map_err(ran)?;
-    let subject = arguments.given.open()?;
-    if !subject.of_run && arguments.given.data.is_none() {
-        return Err(asked("which images? Add --data PATH"));
+    use_threads(arguments.subject.threads)?;
+    let stop = Stop::listen().map_err(run_error)?;
+    let subject = arguments.subject.open()?;
+    if !subject.of_run && arguments.subject.data.is_none() {
+        return Err(input_error("which images? Add --data PATH"));
     }
     let source = judge::open_all(&subject.recipe.data)?;
     note(&format!("embedding {}", source.describe()));
     let mut unreadable = Vec::new();
-    let pooled = arguments.embed(&subject, &source, (&stop, &mut unreadable))?;
+    let pooled = arguments.embed(&subject, &source, &stop, &mut unreadable)?;
     let count = pooled[0].rows.len() / pooled[0].dim;
     let kinds: Vec<String> =
         pooled.iter().map(|pooled| format!("{} [{count}, {}]", pooled.name, pooled.dim)).collect();
     let embeddings = Embeddings { pooled, source: source.as_ref() };
-    let written = embeddings.write(form, &arguments.out).map_err(ran)?;
-    tell_unreadable(&unreadable, source.len(), "their rows are NaN");
+    let written = embeddings.write(form, &arguments.out).map_err(run_error)?;
+    note_unreadable(&unreadable, source.len(), "their rows are NaN");
     let files: Vec<String> = written.iter().map(|path| path.display().to_string()).collect();
     result(&format!("{}: {}", files.join(", "), kinds.join(", ")));
     Ok(())
@@ -98,11 +98,12 @@ impl Arguments {
         &self,
         subject: &Subject,
         source: &Arc<dyn Source>,
-        (stop, unreadable): (&Stop, &mut Vec<Unreadable>),
-    ) -> Result<Vec<Pooled>, Failure> {
+        stop: &Stop,
+        unreadable: &mut Vec<Unreadable>,
+    ) -> Result<Vec<FeatureRows>, Failure> {
         let mut count = Count::new(source.len());
-        let told = (&mut *unreadable, &mut count);
-        let made = features(&subject.recipe, source, &subject.extractor, stop, told)?;
+        let Subject { recipe, extractor, .. } = subject;
+        let made = features(recipe, source, extractor, stop, unreadable, &mut count)?;
         let made = made.ok_or_else(|| match Failure::from(eval::Error::Stopped) {
             Failure::Interrupted { text, .. } => {
                 Failure::Interrupted { signal: stop.signal().unwrap_or(0), text }
@@ -110,35 +111,36 @@ impl Arguments {
             other => other,
         })?;
         count.finish();
-        let alone = Form::of(&self.out) == Ok(Form::Npy) && self.features.is_empty();
+        let alone = FeatureFile::of(&self.out) == Ok(FeatureFile::Npy) && self.features.is_empty();
         let wanted = if alone { &[Pooling::Mean][..] } else { &self.features[..] };
         let Gathered { kinds, replaced } = made;
         let kinds = [Pooling::Mean, Pooling::Cls].into_iter().zip(kinds);
         let kept = kinds.filter(|(kind, _)| wanted.is_empty() || wanted.contains(kind));
         let kept = kept.map(|(kind, features)| {
-            let mut pooled = Pooled { name: kind.name(), dim: features.dim, rows: features.rows };
+            let mut pooled =
+                FeatureRows { name: kind.name(), dim: features.dim, rows: features.rows };
             refuse_infinite(&pooled, source.as_ref())?;
             replaced.iter().for_each(|image| pooled.forget(image.index));
             Ok(pooled)
         });
-        let kept: Vec<Pooled> = kept.collect::<Result<_, Failure>>()?;
+        let kept: Vec<FeatureRows> = kept.collect::<Result<_, Failure>>()?;
         match wanted.iter().find(|kind| kept.iter().all(|pooled| pooled.name != kind.name())) {
-            Some(_) => Err(asked("the encoder has no class token. Choose --features mean")),
+            Some(_) => Err(input_error("the encoder has no class token. Choose --features mean")),
             None => Ok(kept),
         }
     }
 }
 
 /// Refuses features that are no numbers: NaN stands for images that cannot be read alone.
-fn refuse_infinite(pooled: &Pooled, source: &dyn Source) -> Result<(), Failure> {
-    let Some(place) = pooled.rows.iter().position(|value| !value.is_finite()) else {
+fn refuse_infinite(pooled: &FeatureRows, source: &dyn Source) -> Result<(), Failure> {
+    let Some(index) = pooled.rows.iter().position(|value| !value.is_finite()) else {
         return Ok(());
     };
-    Err(ran(format!(
+    Err(run_error(format!(
         "{}: value {} of its {} token is {}. The encoder has diverged: use an earlier checkpoint",
-        source.stamp(place / pooled.dim).name,
-        place % pooled.dim,
+        source.stamp(index / pooled.dim).name,
+        index % pooled.dim,
         pooled.name,
-        pooled.rows[place]
+        pooled.rows[index]
     )))
 }

@@ -1,9 +1,9 @@
 //! `saltworks export`: weights as others read them.
 
 use crate::console::{note, result};
-use crate::failure::{Failure, asked, ran};
+use crate::failure::{Failure, input_error, run_error};
 use crate::files::{sha256, write_whole};
-use crate::judge::stage;
+use crate::judge::stage_index;
 use crate::method::Salt;
 use crate::model::VitSpec;
 use crate::recipe::{self, Normalize, Recipe};
@@ -91,15 +91,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let out = &arguments.out;
     if out.exists() && !arguments.overwrite {
         let problem = "lies there already. Choose another --out, or replace it with --overwrite";
-        return Err(asked(format!("{} {problem}", out.display())));
+        return Err(input_error(format!("{} {problem}", out.display())));
     }
     if arguments.partial && matches!(arguments.to, Target::Onnx | Target::Hf) {
-        return Err(asked(
+        return Err(input_error(
             "--partial would leave a graph or a config.json that do not hold. Leave it out",
         ));
     }
     if arguments.partial && arguments.size.is_some() {
-        return Err(asked("--partial writes what is there, --size other positions. Leave one out"));
+        return Err(input_error(
+            "--partial writes what is there, --size other positions. Leave one out",
+        ));
     }
     let source = read(arguments)?;
     let (model, part) = (&source.model, source.part.as_deref());
@@ -159,20 +161,20 @@ struct Exported {
 fn read(arguments: &Arguments) -> Result<Exported, Failure> {
     let source = &arguments.source;
     if !source.join(RECIPE).exists() {
-        let model = Model::open(source).map_err(asked)?;
+        let model = Model::open(source).map_err(input_error)?;
         let part = arguments.part.clone();
         return Ok(Exported { model, part, normalize: None, teacher: None });
     }
-    let recipe = recipe::load_trained(&source.join(RECIPE), &[]).map_err(asked)?;
-    let place = stage(source, &recipe, arguments.part.as_deref())?;
-    let stage = &recipe.stage[place];
-    let mut model = Model::open(&source.join(&stage.name).join(MODEL)).map_err(asked)?;
-    tell_unfinished(&recipe, place, arguments.part.is_none(), model.metadata());
+    let recipe = recipe::load_trained(&source.join(RECIPE), &[]).map_err(input_error)?;
+    let index = stage_index(source, &recipe, arguments.part.as_deref())?;
+    let stage = &recipe.stage[index];
+    let mut model = Model::open(&source.join(&stage.name).join(MODEL)).map_err(input_error)?;
+    note_unfinished(&recipe, index, arguments.part.is_none(), model.metadata());
     let mut spec = None;
     // Only stable-pretraining's SALT has a place for it.
     if let Some(name) = stage.teacher.as_ref().filter(|_| arguments.to == Target::StablePretraining)
     {
-        let earlier = recipe.stage_before(place, name).is_some();
+        let earlier = recipe.stage_before(index, name).is_some();
         let path = if earlier { source.join(name).join(ENCODER) } else { name.into() };
         match teacher(&path, &model) {
             Ok((of_teacher, tensors)) => {
@@ -183,7 +185,7 @@ fn read(arguments: &Arguments) -> Result<Exported, Failure> {
             Err(error) => {
                 let advice =
                     "stable-pretraining's SALT holds its teacher, too; --partial leaves it out";
-                return Err(asked(format!("{error}. {advice}")));
+                return Err(input_error(format!("{error}. {advice}")));
             }
         }
     }
@@ -209,13 +211,13 @@ fn teacher(path: &Path, student: &Model) -> Result<(VitSpec, Named), String> {
 }
 
 /// Says where a run has not come to its end.
-fn tell_unfinished(
+fn note_unfinished(
     recipe: &Recipe,
-    place: usize,
+    index: usize,
     by_default: bool,
     metadata: &HashMap<String, String>,
 ) {
-    let name = &recipe.stage[place].name;
+    let name = &recipe.stage[index].name;
     let number = |key: &str| metadata.get(key).and_then(|text| text.parse::<u64>().ok());
     if let (Some(step), Some(steps)) = (number("step"), number("steps"))
         && step < steps
@@ -234,9 +236,9 @@ fn encoder(
     part: Option<&str>,
 ) -> Result<(VitSpec, Named), Failure> {
     let hint = hint(arguments, model, part)?;
-    let Sizes { spec, guessed } = model.sizes(part, hint).map_err(asked)?;
+    let Sizes { spec, guessed } = model.sizes(part, hint).map_err(input_error)?;
     if let Some(heads) = arguments.heads.filter(|heads| *heads != spec.heads) {
-        return Err(asked(format!(
+        return Err(input_error(format!(
             "{} tells of {} heads, --heads of {heads}. Leave --heads out",
             model.path().display(),
             spec.heads
@@ -244,10 +246,10 @@ fn encoder(
     }
     if arguments.partial {
         model.notes.iter().chain(&guessed).for_each(|words| note(words));
-        return Ok((spec, model.encoder(part).map_err(asked)?));
+        return Ok((spec, model.encoder(part).map_err(input_error)?));
     }
     let image = arguments.size.map(|side| [1, side, side]);
-    let loaded = model.load_encoder(part, hint, image).map_err(asked)?;
+    let loaded = model.load_encoder(part, hint, image).map_err(input_error)?;
     if let Some([from, to]) = loaded.resized {
         note(&format!("positions resized from {from} to {to} patches"));
     }
@@ -259,7 +261,7 @@ fn encoder(
 
 /// The heads that the user names are those of the encoder's width.
 fn hint(arguments: &Arguments, model: &Model, part: Option<&str>) -> Result<Hint, Failure> {
-    let width = model.width(part).map_err(asked)?;
+    let width = model.width(part).map_err(input_error)?;
     Ok(Hint { heads: arguments.heads.map(|heads| (width, heads)), grid: None })
 }
 
@@ -274,20 +276,21 @@ fn write_encoder(
     let list = |named: Named| named.into_iter().collect::<Vec<_>>();
     match arguments.to {
         Target::Timm => {
-            weights::save_as(out, &list(encoder), &metadata, dtype).map_err(ran)?;
+            weights::save_as(out, &list(encoder), &metadata, dtype).map_err(run_error)?;
             note(&timm_call(spec));
         }
         Target::Torch => {
-            weights::save_torch(out, &list(encoder), None, &metadata, dtype).map_err(ran)?;
+            weights::save_torch(out, &list(encoder), None, &metadata, dtype).map_err(run_error)?;
             note(&timm_call(spec));
         }
         Target::Facebook => {
             if let Some(what) = dialect::beyond_plain(spec) {
                 let advice = "Export to timm or onnx instead";
-                return Err(asked(format!("facebookresearch/mae has no {what}. {advice}")));
+                return Err(input_error(format!("facebookresearch/mae has no {what}. {advice}")));
             }
             let container = Some("model");
-            weights::save_torch(out, &list(encoder), container, &metadata, dtype).map_err(ran)?;
+            weights::save_torch(out, &list(encoder), container, &metadata, dtype)
+                .map_err(run_error)?;
         }
         Target::Hf => {
             let normalize = normalize(source, spec)?;
@@ -295,11 +298,11 @@ fn write_encoder(
         }
         Target::Onnx => {
             if !matches!(arguments.dtype, GivenType::F32) {
-                return Err(asked("--to onnx writes f32. Leave --dtype out"));
+                return Err(input_error("--to onnx writes f32. Leave --dtype out"));
             }
             onnx::save(out, spec, &encoder, &metadata).map_err(|error| match error {
-                weights::Error::Write { .. } => ran(error),
-                error => asked(error),
+                weights::Error::Write { .. } => run_error(error),
+                error => input_error(error),
             })?;
         }
         Target::StablePretraining | Target::Safetensors => {
@@ -316,12 +319,12 @@ fn write_stage(arguments: &Arguments, source: &Exported) -> Result<(), Failure> 
     // Names and shapes are held against a model's, and then all is written as it was read.
     let (spec, _) = encoder(arguments, model, part)?;
     if part.is_none() && !arguments.partial {
-        model.check_whole(hint(arguments, model, None)?).map_err(asked)?;
+        model.check_whole(hint(arguments, model, None)?).map_err(input_error)?;
     }
     let all: Named = match part {
         None => model.tensors.clone(),
         Some(_) => {
-            let tensors = model.encoder(part).map_err(asked)?.into_iter();
+            let tensors = model.encoder(part).map_err(input_error)?.into_iter();
             tensors.map(|(name, t)| (format!("encoder.{name}"), t)).collect()
         }
     };
@@ -342,12 +345,12 @@ fn write_whole_stage(
             false => dialect::stable_pretraining(tensors, spec.grid()),
         };
         let written = weights::save_torch(out, &all, Some("state_dict"), metadata, dtype);
-        return written.map(drop).map_err(ran);
+        return written.map(drop).map_err(run_error);
     }
     // A teacher has a file of its own.
     let own = tensors.iter().filter(|(name, _)| !name.starts_with("teacher."));
     let own: Vec<_> = own.map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
-    weights::save_as(out, &own, metadata, dtype).map(drop).map_err(ran)
+    weights::save_as(out, &own, metadata, dtype).map(drop).map_err(run_error)
 }
 
 /// A folder with `config.json`, which is written last.
@@ -359,13 +362,14 @@ fn write_hugging_face(
     normalize: Option<&Normalize>,
 ) -> Result<(), Failure> {
     let config = dialect::hugging_face_config(spec).map_err(|what| {
-        asked(format!("transformers' ViTModel has no {what}. Export to timm or onnx instead"))
+        input_error(format!("transformers' ViTModel has no {what}. Export to timm or onnx instead"))
     })?;
-    let fail = |error: std::io::Error| ran(format!("cannot write {}: {error}", folder.display()));
+    let fail =
+        |error: std::io::Error| run_error(format!("cannot write {}: {error}", folder.display()));
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
     let tensors = dialect::hugging_face(encoder);
     let path = folder.join("model.safetensors");
-    weights::expect_range(&path, &tensors, dtype).map_err(ran)?;
+    weights::expect_range(&path, &tensors, dtype).map_err(run_error)?;
     fs::create_dir_all(folder).map_err(fail)?;
     // New weights are never seen beside a config.json of others.
     for old in ["config.json", PREPROCESSOR].map(|name| folder.join(name)) {
@@ -373,7 +377,7 @@ fn write_hugging_face(
             fs::remove_file(old).map_err(fail)?;
         }
     }
-    weights::save_as(&path, &tensors, &metadata, dtype).map_err(ran)?;
+    weights::save_as(&path, &tensors, &metadata, dtype).map_err(run_error)?;
     let write = |name: &str, json: &serde_json::Value| {
         write_whole(&folder.join(name), format!("{json:#}\n").as_bytes()).map_err(fail)
     };
@@ -388,7 +392,7 @@ fn write_hugging_face(
 
 /// How the encoder wants its pixels, as its file says or its run did.
 fn normalize(source: &Exported, spec: &VitSpec) -> Result<Option<Normalize>, Failure> {
-    let stated = source.model.normalize(spec.channels).map_err(asked)?;
+    let stated = source.model.normalize(spec.channels).map_err(input_error)?;
     Ok(stated.or_else(|| source.normalize.clone()))
 }
 

@@ -2,9 +2,9 @@
 
 use crate::console::{Count, printable, result};
 use crate::data::{self, Look, Source, Survey};
-use crate::failure::{Failure, asked, ran};
+use crate::failure::{Failure, input_error, run_error};
 use crate::judge;
-use crate::judge::stage;
+use crate::judge::stage_index;
 use crate::recipe;
 use crate::run_files::names::{MODEL, RECIPE};
 use crate::weights::{Listed, Listing, Model, is_weights};
@@ -35,11 +35,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         return inspect_weights(&file, arguments.json);
     }
     let source = if arguments.path.extension().is_some_and(|extension| extension == "toml") {
-        let recipe = recipe::load(Some(&arguments.path), &[]).map_err(asked)?;
+        let recipe = recipe::load(Some(&arguments.path), &[]).map_err(input_error)?;
         judge::open_all(&recipe.data)?
     } else {
         // Nothing is shown, so any background does.
-        data::open(&arguments.path, [0; 3]).map_err(asked)?
+        data::open(&arguments.path, [0; 3]).map_err(input_error)?
     };
     let look = if arguments.decode { Look::Pixels } else { Look::Headers };
     let mut count = Count::new(source.len());
@@ -51,7 +51,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     match survey.unreadable {
         0 => Ok(()),
-        n => Err(ran(format!("{n} of {} images cannot be read", source.len()))),
+        n => Err(run_error(format!("{n} of {} images cannot be read", source.len()))),
     }
 }
 
@@ -129,14 +129,14 @@ fn to_json(source: &dyn Source, survey: &Survey) -> Value {
 /// The file of weights that a path is or holds.
 fn weights_of(path: &Path) -> Result<Option<PathBuf>, Failure> {
     if path.join(RECIPE).is_file() {
-        let recipe = recipe::load_trained(&path.join(RECIPE), &[]).map_err(asked)?;
-        let place = stage(path, &recipe, None)?;
-        return Ok(Some(path.join(&recipe.stage[place].name).join(MODEL)));
+        let recipe = recipe::load_trained(&path.join(RECIPE), &[]).map_err(input_error)?;
+        let index = stage_index(path, &recipe, None)?;
+        return Ok(Some(path.join(&recipe.stage[index].name).join(MODEL)));
     }
     let is_onnx = path.extension().is_some_and(|extension| extension == "onnx") && path.is_file();
     if is_onnx {
         let path = path.display();
-        return Err(asked(format!(
+        return Err(input_error(format!(
             "{path} is an ONNX graph, which is not read. Inspect its source"
         )));
     }
@@ -148,8 +148,8 @@ fn weights_of(path: &Path) -> Result<Option<PathBuf>, Failure> {
 }
 
 fn inspect_weights(path: &Path, as_json: bool) -> Result<(), Failure> {
-    let listing = Listing::read(path).map_err(asked)?;
-    let (dialect, encoders) = listing.encoders(path).map_err(asked)?;
+    let listing = Listing::read(path).map_err(input_error)?;
+    let (dialect, encoders) = listing.encoders(path).map_err(input_error)?;
     let Listing { tensors, metadata, container } = listing;
     if as_json {
         let tensor = |t: &Listed| json!({"name": t.name, "dtype": t.dtype, "shape": t.shape});

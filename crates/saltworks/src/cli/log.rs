@@ -2,7 +2,7 @@
 
 use super::report::expect_run;
 use crate::console::result;
-use crate::failure::{Failure, asked, ran};
+use crate::failure::{Failure, input_error, run_error};
 use crate::loggers::{FileMode, TensorBoard, Wandb};
 use crate::report::RunReader;
 use crate::run_files::names::{TENSORBOARD, WANDB};
@@ -48,7 +48,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             Program::Tensorboard => tensorboard(run, arguments),
             Program::Wandb => wandb(run, arguments),
         };
-        let folder = written.map_err(|error| ran(format!("{}: {error}", run.display())))?;
+        let folder = written.map_err(|error| run_error(format!("{}: {error}", run.display())))?;
         result(&folder.display().to_string());
     }
     Ok(())
@@ -58,7 +58,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 fn check(run: &Path, arguments: &Arguments) -> Result<(), Failure> {
     expect_run(run)?;
     if arguments.out.is_none() && RunReader::new(run).is_training() {
-        return Err(asked(format!(
+        return Err(input_error(format!(
             "{} is training, and may write these files itself. Choose another folder with --out",
             run.display()
         )));
@@ -66,7 +66,9 @@ fn check(run: &Path, arguments: &Arguments) -> Result<(), Failure> {
     let same = |other: &&PathBuf| name(other) == name(run);
     if arguments.out.is_some() && arguments.runs.iter().filter(same).count() > 1 {
         let name = name(run).display().to_string();
-        return Err(asked(format!("two runs are called {name}. Leave --out away, or one of them")));
+        return Err(input_error(format!(
+            "two runs are called {name}. Leave --out away, or one of them"
+        )));
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ mod probe;
 mod replay;
 mod report;
 mod serve;
+mod subject;
 mod watch;
 
 use crate::console::note;
@@ -88,7 +89,7 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Asked(error)) => {
+        Err(Failure::Input(error)) => {
             note(&format!("error: {error}"));
             ExitCode::from(2)
         }

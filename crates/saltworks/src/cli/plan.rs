@@ -1,22 +1,16 @@
-//! `saltworks plan`: what a recipe will cost, before it runs.
+//! `saltworks plan`: shows what a recipe will cost, before it runs.
 
 use crate::console::{note, result, seconds_text, time_text};
-use crate::data::Loader;
-use crate::failure::{Failure, asked, loading, ran, use_threads};
+use crate::failure::{Failure, input_error, run_error, use_threads};
 use crate::judge::{ImageSets, open_images};
-use crate::method::{Method, Salt, embed};
-use crate::model::Encoder;
 use crate::recipe::{self, MethodName, Recipe};
-use crate::run::online::{MOST_PROBES, Online};
-use crate::run::plan::{COUNTED, PAPER, Planned, as_file, parts, plan};
-use crate::run::setup;
+use crate::run::forecast::{StageTime, time_stage};
+use crate::run::plan::{COUNTED, PAPER, StagePlan, plan, plan_file};
 use crate::run_files::peak_memory_bytes;
-use crate::train::{self, Event, Optimizer, Stop};
+use crate::train::Stop;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Options of `plan`.
 #[derive(clap::Args)]
@@ -39,137 +33,42 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let Arguments { recipe: path, set, seconds, json } = arguments;
     let length = Duration::try_from_secs_f64(*seconds)
-        .map_err(|_| asked(format!("--seconds is {seconds}, expected 0 or more")))?;
-    let stop = Stop::listen().map_err(ran)?;
-    let recipe = recipe::load(path.as_deref(), set).map_err(asked)?;
+        .map_err(|_| input_error(format!("--seconds is {seconds}, expected 0 or more")))?;
+    let stop = Stop::listen().map_err(run_error)?;
+    let recipe = recipe::load(path.as_deref(), set).map_err(input_error)?;
     let threads = use_threads(recipe.threads)?;
     let images = open_images(&recipe)?;
-    let planned = plan(&recipe, &images)?;
+    let plans = plan(&recipe, &images)?;
     let mut timed = Vec::new();
-    for (place, stage) in planned.iter().enumerate().filter(|_| !length.is_zero()) {
-        note(&format!("{:>10}  timing steps", stage.stage.name));
-        timed.push(time(&recipe, &images, (place, stage), length, &stop)?);
+    for plan in plans.iter().filter(|_| !length.is_zero()) {
+        note(&format!("{:>10}  timing steps", plan.stage.name));
+        timed.push(time_stage(&recipe, &images, plan, length, &stop)?);
     }
     if *json {
-        result(&whole_json(&planned, &timed).to_string());
+        result(&whole_json(&plans, &timed).to_string());
     } else {
         note(&format!("training: {}; {threads} threads", images.train.describe()));
-        show(&recipe, &images, &planned, &timed);
+        show(&recipe, &images, &plans, &timed);
     }
     Ok(())
 }
 
-/// What the timed steps of a stage took.
-struct Timed {
-    seconds_per_step: f64,
-    data_wait_share: f64,
-    /// Of an online probe, where there are some.
-    probe_seconds: f64,
-    /// To make the features of an image, without loading it.
-    feature_seconds: f64,
-}
-
-impl Timed {
-    /// Time of a stage's online probes: before its first step, after its last, and those between them.
-    fn probes_seconds(&self, recipe: &Recipe, steps: u64) -> f64 {
-        let between = match recipe.probe.every_steps {
-            Some(every) => (steps.saturating_sub(1) / every.max(1)) as f64 * self.probe_seconds,
-            None => {
-                let share = recipe.probe.share * self.seconds_per_step * steps as f64;
-                share.min((MOST_PROBES - 1) as f64 * self.probe_seconds)
-            }
-        };
-        2.0 * self.probe_seconds + between
-    }
-}
-
-/// Steps before the clock counts: buffers are taken from the system, and the first batches loaded.
-const UNTIMED: u64 = 3;
-
-/// Makes steps of a stage for `length`, two at least, by the loop that trains, with untrained weights.
-fn time(
-    recipe: &Recipe,
-    images: &ImageSets,
-    (place, planned): (usize, &Planned<'_>),
-    length: Duration,
-    stop: &Stop,
-) -> Result<Timed, Failure> {
-    let Planned { stage, spec, teacher, schedule, .. } = planned;
-    let encoder = Encoder::new(spec, 0);
-    let method: Box<dyn Method> = match teacher {
-        None => Box::new(setup::mae(encoder, stage, 0)),
-        Some(teacher) => {
-            let (teacher, options) = (Encoder::new(teacher, 1), setup::salt_options(stage));
-            Box::new(Salt::new(teacher, encoder, options, 0).map_err(asked)?)
-        }
-    };
-    let mut optimizer = Optimizer::new(method.parameters(), setup::optimizer(stage));
-    // A stage shorter than what is timed is drawn out.
-    let schedule = recipe::Schedule { steps: schedule.steps.max(1 << 20), ..*schedule };
-    let method = (method.as_ref(), place);
-    let training = setup::training(recipe, images, method, schedule, (0, BTreeSet::new()))?;
-    let (mut begun, mut steps, mut waited) = (Instant::now(), 0, 0.0);
-    let ended =
-        train::run(training, &mut optimizer, stop, &mut |Event::Step { report, .. }| {
-            if report.step <= UNTIMED {
-                begun = Instant::now();
-                return ControlFlow::Continue(());
-            }
-            steps += 1;
-            waited += report.waited.as_secs_f64();
-            let enough = steps >= 2 && begun.elapsed() >= length;
-            if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-    let took = begun.elapsed().as_secs_f64();
-    ended.map_err(|error| match error {
-        train::Error::Data(error) => loading(error),
-        error => ran(error),
-    })?;
-    if let Some(signal) = stop.signal() {
-        return Err(Failure::Interrupted { signal, text: "interrupted".into() });
-    }
-    let (method, place) = method;
-    let (probe_seconds, feature_seconds) = time_probes(recipe, images, place, method, stop)?;
-    Ok(Timed {
-        seconds_per_step: took / f64::from(steps),
-        data_wait_share: waited / took,
-        probe_seconds,
-        feature_seconds,
-    })
-}
-
-/// Makes an online probe, where the recipe has some, and the features of some images.
-fn time_probes(
-    recipe: &Recipe,
-    images: &ImageSets,
-    place: usize,
-    method: &dyn Method,
-    stop: &Stop,
-) -> Result<(f64, f64), Failure> {
-    let online = Online::new(recipe, images, (place, &recipe.stage[place]), u64::MAX);
-    let seen = online.map(|mut online| online.probe(method, 0, stop)).transpose()?.flatten();
-    let probe = seen.map_or(0.0, |seen| seen.probe.seconds);
-    let loader = Loader::new(images.to_probe.clone(), recipe.data.feature_loader(recipe.data.size));
-    let mut loader = loader.map_err(asked)?;
-    let Some(loaded) = loader.next_batch().map_err(loading)? else { return Ok((probe, 0.0)) };
-    let (images, begun) = (loaded.batch.images, Instant::now());
-    embed(method.encoder(), &images).map_err(ran)?;
-    Ok((probe, begun.elapsed().as_secs_f64() / images.samples() as f64))
-}
-
 /// Seconds of all steps of each stage.
-fn seconds<'a>(planned: &'a [Planned<'_>], timed: &'a [Timed]) -> impl Iterator<Item = f64> + 'a {
-    planned
+fn seconds<'a>(
+    plans: &'a [StagePlan<'_>],
+    timed: &'a [StageTime],
+) -> impl Iterator<Item = f64> + 'a {
+    plans
         .iter()
         .zip(timed)
         .map(|(stage, timed)| stage.schedule.steps as f64 * timed.seconds_per_step)
 }
 
-fn whole_json(planned: &[Planned<'_>], timed: &[Timed]) -> Value {
-    let mut plan = json!(as_file(planned));
-    for (place, (timed, seconds)) in timed.iter().zip(seconds(planned, timed)).enumerate() {
-        let images = planned[place].stage.batch as f64 / timed.seconds_per_step;
-        plan["stages"][place]["measured"] = json!({
+fn whole_json(plans: &[StagePlan<'_>], timed: &[StageTime]) -> Value {
+    let mut plan = json!(plan_file(plans));
+    for (index, (timed, seconds)) in timed.iter().zip(seconds(plans, timed)).enumerate() {
+        let images = plans[index].stage.batch as f64 / timed.seconds_per_step;
+        plan["stages"][index]["measured"] = json!({
             "seconds_per_step": timed.seconds_per_step,
             "images_per_second": images,
             "data_wait_share": timed.data_wait_share,
@@ -201,12 +100,12 @@ fn short(value: f64) -> String {
     format!("{scaled:.decimals$} {}", UNITS[unit]).trim_end().to_owned()
 }
 
-fn show(recipe: &Recipe, images: &ImageSets, planned: &[Planned<'_>], timed: &[Timed]) {
-    let all_paper: f64 = planned.iter().map(paper).sum();
-    for (place, stage) in planned.iter().enumerate() {
+fn show(recipe: &Recipe, images: &ImageSets, plans: &[StagePlan<'_>], timed: &[StageTime]) {
+    let all_paper: f64 = plans.iter().map(paper).sum();
+    for (index, stage) in plans.iter().enumerate() {
         show_stage(stage);
-        if let Some(timed) = timed.get(place) {
-            let Timed { seconds_per_step, data_wait_share, .. } = timed;
+        if let Some(timed) = timed.get(index) {
+            let StageTime { seconds_per_step, data_wait_share, .. } = timed;
             let rate = stage.stage.batch as f64 / seconds_per_step;
             let took = Duration::from_secs_f64(seconds_per_step * stage.schedule.steps as f64);
             result(&format!(
@@ -218,18 +117,18 @@ fn show(recipe: &Recipe, images: &ImageSets, planned: &[Planned<'_>], timed: &[T
         }
         result("");
     }
-    let flops: f64 = planned.iter().map(|stage| stage.cost.flops() * stage.images() as f64).sum();
+    let flops: f64 = plans.iter().map(|stage| stage.cost.flops() * stage.images() as f64).sum();
     let (flops, counted) = (spaced(flops), spaced(all_paper));
     result(&format!("in all {flops}FLOP; as the paper counts {counted}FLOP:"));
-    planned.iter().for_each(|stage| result(&format!("  {}", split(stage, all_paper))));
+    plans.iter().for_each(|stage| result(&format!("  {}", split(stage, all_paper))));
     if !timed.is_empty() {
         let text = |seconds: f64| seconds_text(seconds);
-        let training: f64 = seconds(planned, timed).sum();
-        let online = |(stage, timed): (&Planned<'_>, &Timed)| {
+        let training: f64 = seconds(plans, timed).sum();
+        let online = |(stage, timed): (&StagePlan<'_>, &StageTime)| {
             timed.probes_seconds(recipe, stage.schedule.steps)
         };
         let online: f64 = match recipe.probe.online {
-            true => planned.iter().zip(timed).map(online).sum(),
+            true => plans.iter().zip(timed).map(online).sum(),
             false => 0.0,
         };
         let probed = images.held_out.as_ref().map_or(0, |held| held.len() + images.to_probe.len());
@@ -246,8 +145,7 @@ fn show(recipe: &Recipe, images: &ImageSets, planned: &[Planned<'_>], timed: &[T
         if let Some(memory) = peak_memory_bytes() {
             let what = if recipe.probe.online { "steps and online probes" } else { "steps" };
             let memory = memory as f64 * 1e-6;
-            let features =
-                probed as f64 * planned.iter().map(width).max().unwrap_or(0) as f64 * 8e-6;
+            let features = probed as f64 * plans.iter().map(width).max().unwrap_or(0) as f64 * 8e-6;
             result(&format!(
                 "memory: {memory:.0} MB at its highest, measured over {what}; probes after stages hold all \
                  features, {features:.0} MB and several times that while they are fitted"
@@ -258,12 +156,12 @@ fn show(recipe: &Recipe, images: &ImageSets, planned: &[Planned<'_>], timed: &[T
 }
 
 /// D of a stage's encoder.
-fn width(stage: &Planned<'_>) -> usize {
+fn width(stage: &StagePlan<'_>) -> usize {
     stage.spec.width
 }
 
 /// FLOPs of a stage as the paper counts.
-fn paper(stage: &Planned<'_>) -> f64 {
+fn paper(stage: &StagePlan<'_>) -> f64 {
     stage.cost.paper_flops() * stage.images() as f64
 }
 
@@ -273,20 +171,20 @@ fn spaced(value: f64) -> String {
 }
 
 /// What a stage takes of the whole, and what of it is the teacher's reading.
-fn split(stage: &Planned<'_>, all: f64) -> String {
+fn split(stage: &StagePlan<'_>, all: f64) -> String {
     let whole = format!("{:<20} {:>5.1} %", stage.stage.name, 100.0 * paper(stage) / all);
     let Some(teacher) = &stage.cost.teacher else { return whole };
     let reading = teacher.paper_flops * stage.images() as f64;
     format!("{whole}, of which its teacher's latents {:.1} %", 100.0 * reading / all)
 }
 
-fn show_stage(planned: &Planned<'_>) {
-    let (stage, cost) = (planned.stage, &planned.cost);
+fn show_stage(plan: &StagePlan<'_>) {
+    let (stage, cost) = (plan.stage, &plan.cost);
     let what = match (&stage.method, &stage.teacher) {
         (MethodName::Salt, Some(teacher)) => format!("SALT, taught by {teacher}"),
         _ => "MAE".to_owned(),
     };
-    let (steps, batch, images) = (planned.schedule.steps, stage.batch, planned.images());
+    let (steps, batch, images) = (plan.schedule.steps, stage.batch, plan.images());
     let steps_of = if steps == 1 { "step" } else { "steps" };
     result(&format!("{} ({what}): {steps} {steps_of} of {batch}, {images} images", stage.name));
     result(&format!(
@@ -298,7 +196,7 @@ fn show_stage(planned: &Planned<'_>) {
         result(&format!("  {name:<10} {parameters:>11} {tokens:>13} {flops:>12} {paper:>20}"));
     };
     let mut parameters = 0.0;
-    for (name, share) in parts(planned) {
+    for (name, share) in plan.networks() {
         parameters += share.parameters as f64;
         let tokens = format!("{:.1}", share.tokens);
         row(name, share.parameters as f64, tokens, share.flops, share.paper_flops);
@@ -306,7 +204,7 @@ fn show_stage(planned: &Planned<'_>) {
     row("all", parameters, String::new(), cost.flops(), cost.paper_flops());
     let share = cost.trunk.flops / cost.flops();
     if share > LARGE_TRUNK {
-        let [_, (name, _), ..] = parts(planned)[..] else { return };
+        let [_, (name, _), ..] = plan.networks()[..] else { return };
         result(&format!(
             "  its {name} takes {:.0} % of the FLOPs: `{name} = {{ width = ..., depth = ..., heads = ... }}` in \
              the stage makes it smaller",
@@ -322,25 +220,6 @@ const LARGE_TRUNK: f64 = 0.8;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn online_probes_are_counted_as_they_will_be_made() {
-        let timed = Timed {
-            seconds_per_step: 0.1,
-            data_wait_share: 0.0,
-            probe_seconds: 2.0,
-            feature_seconds: 0.0,
-        };
-        let seconds = |every_steps: Option<u64>, steps: u64| {
-            let mut recipe = Recipe::default();
-            (recipe.probe.every_steps, recipe.probe.share) = (every_steps, 0.05);
-            timed.probes_seconds(&recipe, steps) / 2.0
-        };
-        // Steps 0, 300, 600, 900 and 1000, or 0, 500 and 1000: the last is one of them.
-        assert_eq!([seconds(Some(300), 1000), seconds(Some(500), 1000)], [5.0, 3.0]);
-        // 5 % of 100 s are two and a half probes; of a long stage there are as many as curves need.
-        assert_eq!([seconds(None, 1000), seconds(None, 1_000_000)], [4.5, 21.0]);
-    }
 
     #[test]
     fn numbers_are_told_with_three_digits() {

@@ -2,9 +2,9 @@
 
 mod requeue;
 
-use crate::failure::{Failure, asked, ran};
+use crate::failure::{Failure, input_error, run_error};
 use crate::recipe;
-use crate::run::{Asked, pretrain, recipe_of};
+use crate::run::{RunTarget, pretrain, recipe_of};
 use crate::train::Stop;
 use std::ffi::OsStr;
 use std::ops::ControlFlow;
@@ -35,8 +35,8 @@ pub(super) struct Arguments {
     requeue: bool,
 }
 
-/// Where the run of a recipe goes if nobody says.
-fn usual_place(recipe: Option<&Path>) -> PathBuf {
+/// The folder of a run if --out is not given.
+fn default_out(recipe: Option<&Path>) -> PathBuf {
     let name = recipe.and_then(Path::file_stem).unwrap_or_else(|| OsStr::new("quickstart"));
     Path::new("runs").join(name)
 }
@@ -44,16 +44,16 @@ fn usual_place(recipe: Option<&Path>) -> PathBuf {
 /// Runs the command.
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     // Before anything slow: a scheduler's signal must find its listener.
-    let stop = Stop::listen().map_err(ran)?;
+    let stop = Stop::listen().map_err(run_error)?;
     let Arguments { recipe, set, out, resume, overwrite, requeue } = arguments;
-    let out = out.unwrap_or_else(|| usual_place(recipe.as_deref()));
+    let out = out.unwrap_or_else(|| default_out(recipe.as_deref()));
     let path = match recipe {
         None if resume => Some(recipe_of(&out)?),
         given => given,
     };
-    let recipe = recipe::load(path.as_deref(), &set).map_err(asked)?;
-    let place = Asked { out, resume, overwrite };
-    let done = pretrain(&recipe, &place, &stop, &mut |_, _| ControlFlow::Continue(()));
+    let recipe = recipe::load(path.as_deref(), &set).map_err(input_error)?;
+    let target = RunTarget { out, resume, overwrite };
+    let done = pretrain(&recipe, &target, &stop, &mut |_, _| ControlFlow::Continue(()));
     match done {
         Err(Failure::Interrupted { signal, text }) if requeue => {
             Err(Failure::Interrupted { signal, text: requeue::requeue(signal, &text) })

@@ -1,15 +1,16 @@
 //! `saltworks probe`: how good an encoder's frozen features are.
 
-use crate::failure::{Failure, asked, expect_parent, ran, use_threads};
 mod results;
 
+use super::subject::SubjectArguments;
 use crate::console::{Count, Waiting, note};
 use crate::data::{self, Holdout, Mixed, Part, Source, Unreadable};
 use crate::eval::{
     self, AttentiveForm, AttentiveOptions, Features, FewShotOptions, KnnOptions, LinearOptions,
     Tokens as _, Vote,
 };
-use crate::judge::{self, FrozenTokens, Given, SharedFile, Subject, features, tell_unreadable};
+use crate::failure::{Failure, expect_parent, input_error, run_error, use_threads};
+use crate::judge::{self, FrozenTokens, SharedFile, Subject, features, note_unreadable};
 use crate::recipe::Data;
 use crate::train::Stop;
 use results::{Found, Results, Spread};
@@ -23,7 +24,7 @@ use std::sync::Arc;
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    given: Given,
+    subject: SubjectArguments,
     /// Images to test on, whose classes have the names of --data's; else some of --data are held out.
     #[arg(long, value_name = "PATH")]
     test: Option<PathBuf>,
@@ -138,9 +139,9 @@ struct Sets {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    use_threads(arguments.given.threads)?;
-    let stop = Stop::listen().map_err(ran)?;
-    let subject = arguments.given.open()?;
+    use_threads(arguments.subject.threads)?;
+    let stop = Stop::listen().map_err(run_error)?;
+    let subject = arguments.subject.open()?;
     arguments.check(&subject)?;
     let sets = arguments.sets(&subject)?;
     arguments.check_sets(&sets)?;
@@ -154,15 +155,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         other => other,
     })?;
     let images = judge.sets.train.len() + judge.sets.test.len();
-    tell_unreadable(&judge.unreadable, images, "they are left out");
+    note_unreadable(&judge.unreadable, images, "they are left out");
     results.show(arguments.json.as_deref(), arguments.per_class, arguments.confusion)
 }
 
 impl Arguments {
     /// Refuses settings before hours go into features.
     fn check(&self, subject: &Subject) -> Result<(), Failure> {
-        self.knn(subject).check().map_err(asked)?;
-        self.attentive().check().map_err(asked)?;
+        self.knn(subject).check().map_err(input_error)?;
+        self.attentive().check().map_err(input_error)?;
         match self.json.as_deref().filter(|path| *path != Path::new("-")) {
             Some(path) => expect_parent(path),
             None => Ok(()),
@@ -177,7 +178,7 @@ impl Arguments {
         let (train, test) = (labels(&sets.train), labels(&sets.test));
         let known: BTreeSet<u32> = train.iter().copied().collect();
         if known.len() < 2 {
-            return Err(asked(format!(
+            return Err(input_error(format!(
                 "{}: all images have one class, expected two or more to tell apart",
                 sets.train.describe()
             )));
@@ -186,12 +187,12 @@ impl Arguments {
             let name = |class: u32| sets.train.classes()[class as usize].as_str();
             let checked = self.few_shot(&train).check(&train);
             checked.map_err(|error| match error {
-                eval::Error::Shots { shots, most, class } => asked(format!(
+                eval::Error::Shots { shots, most, class } => input_error(format!(
                     "--shots is {shots}, expected 1 to {most}, as many training images as class {} has. \
                      Lower --shots, or give the class more images",
                     name(class)
                 )),
-                other => asked(other),
+                other => input_error(other),
             })?;
         }
         let strange: Vec<u32> =
@@ -201,7 +202,7 @@ impl Arguments {
         let names: Vec<&str> = names.into_iter().take(5).collect();
         let (some, names) = (strange.len(), names.join(", "));
         if some == test.len() {
-            return Err(asked(format!(
+            return Err(input_error(format!(
                 "no class of the test images ({names}, ...) is one of the training images' ({}, ...). \
                  Give --data and --test folders of the same names",
                 sets.train.classes().first().map_or("", String::as_str)
@@ -224,11 +225,11 @@ impl Arguments {
         let background = data.background;
         if let Some(path) = &self.test {
             self.refuse_same(data, path)?;
-            let test = data::open(path, background).map_err(asked)?;
+            let test = data::open(path, background).map_err(input_error)?;
             let train = judge::open_all(data)?;
             let both = [(&train, "--data"), (&test, "--test")];
             if let Some(SharedFile { file, .. }) = judge::shared_file(&both) {
-                return Err(asked(format!(
+                return Err(input_error(format!(
                     "{}: is among both the training and the --test images. Take it out of one of them, \
                      or leave --test out to hold some out",
                     file.display()
@@ -236,19 +237,22 @@ impl Arguments {
             }
             let classes = data::unite([&train, &test]);
             let renumber = |source: Arc<dyn Source>| {
-                let mixed = Mixed::new(vec![(source, 1.0)], classes.clone()).map_err(asked)?;
+                let mixed =
+                    Mixed::new(vec![(source, 1.0)], classes.clone()).map_err(input_error)?;
                 labelled(Arc::new(mixed))
             };
             return Ok(Sets { train: renumber(train)?, test: renumber(test)? });
         }
-        let of_run = subject.of_run && self.given.data.is_none();
-        if !of_run && self.given.data.is_none() {
-            return Err(asked("which images? Add --data PATH, images of two classes or more"));
+        let of_run = subject.of_run && self.subject.data.is_none();
+        if !of_run && self.subject.data.is_none() {
+            return Err(input_error(
+                "which images? Add --data PATH, images of two classes or more",
+            ));
         }
         let all = labelled(judge::open_all(data)?)?;
         if let Some(count) = self.holdout.filter(|count| count + 2 > all.len()) {
             let most = all.len().saturating_sub(2);
-            return Err(asked(format!(
+            return Err(input_error(format!(
                 "--holdout is {count}, expected 1 to {most}: two of the images are left to learn from"
             )));
         }
@@ -262,7 +266,7 @@ impl Arguments {
                         ("data.holdout is 0".to_owned(), "Add --holdout N, or --data and --test")
                     }
                 };
-                asked(format!("the run holds out nothing: {reason}. {advice}"))
+                input_error(format!("the run holds out nothing: {reason}. {advice}"))
             };
             let test = images.held_out.ok_or_else(none)?;
             return Ok(Sets { train: images.to_probe, test });
@@ -276,16 +280,16 @@ impl Arguments {
                 seed: data.holdout_seed,
             },
         };
-        let (train, test) = data::hold_out(&all, holdout).map_err(asked)?;
+        let (train, test) = data::hold_out(&all, holdout).map_err(input_error)?;
         Ok(Sets { train: Arc::new(train), test: Arc::new(test) })
     }
 
     /// Refuses test images that train.
     fn refuse_same(&self, data: &Data, test: &Path) -> Result<(), Failure> {
-        let place = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let train = data.sources();
-        match train.iter().find(|given| place(Path::new(&given.path)) == place(test)) {
-            Some(given) => Err(asked(format!(
+        match train.iter().find(|given| real(Path::new(&given.path)) == real(test)) {
+            Some(given) => Err(input_error(format!(
                 "{}: is both the training and the --test images. Leave --test out to hold some out",
                 given.path
             ))),
@@ -310,7 +314,7 @@ fn labelled(source: Arc<dyn Source>) -> Result<Arc<dyn Source>, Failure> {
     let with: Vec<usize> = (0..source.len()).filter(|&i| source.label(i) >= 0).collect();
     let what = source.describe();
     if with.is_empty() {
-        return Err(asked(format!(
+        return Err(input_error(format!(
             "{what}: no image has a class, which probes need. Sort images into a folder for each class, or \
              list them with labels"
         )));
@@ -347,7 +351,7 @@ impl Judge<'_> {
             false => Vec::new(),
         };
         let waiting = Waiting::new("fitting probes".to_owned());
-        let asked = || {
+        let stopped = || {
             waiting.tick();
             self.stop.signal().is_some()
         };
@@ -357,14 +361,14 @@ impl Judge<'_> {
             let ranks = (eval::rank_me(&pooled.train)?, eval::feature_std(&pooled.train)?);
             spread.push(Spread { features: name, rank_me: ranks.0, feature_std: ranks.1 });
             if kinds.contains(&Kind::Knn) {
-                found.push(self.knn(pooled, &asked)?);
+                found.push(self.knn(pooled, &stopped)?);
             }
             if kinds.contains(&Kind::Linear) {
-                found.push(linear(pooled, &asked)?);
+                found.push(linear(pooled, &stopped)?);
             }
             if kinds.contains(&Kind::Fewshot) {
                 let options = self.arguments.few_shot(&pooled.train.labels);
-                let few = eval::few_shot(&pooled.train, &pooled.test, &options, &asked)?;
+                let few = eval::few_shot(&pooled.train, &pooled.test, &options, &stopped)?;
                 few_shot.extend(few.into_iter().map(|few| (name, few)));
             }
         }
@@ -393,7 +397,8 @@ impl Judge<'_> {
                 source,
                 &subject.extractor,
                 stop,
-                (&mut *unreadable, &mut count),
+                unreadable,
+                &mut count,
             )?;
             made.ok_or_else(|| Failure::from(eval::Error::Stopped))
         };
@@ -406,7 +411,7 @@ impl Judge<'_> {
         let kept = kept.map(|((_, name), (train, test))| Pooled { name, train, test });
         let kept: Vec<Pooled> = kept.collect();
         match kept.is_empty() {
-            true => Err(asked("the encoder has no class token. Choose --features mean")),
+            true => Err(input_error("the encoder has no class token. Choose --features mean")),
             false => Ok(kept),
         }
     }
@@ -439,9 +444,9 @@ impl Judge<'_> {
         let mut test = FrozenTokens::new(subject, &self.sets.test, test_share, stop)?;
         let images = eval::images_read(&options, train.labels(), self.sets.test.len());
         let mut count = Count::new(images);
-        let asked = || stop.signal().is_some();
+        let stopped = || stop.signal().is_some();
         let mut done = |images| count.add(images);
-        let probe = eval::attentive(&mut train, &mut test, &options, &mut done, &asked)?;
+        let probe = eval::attentive(&mut train, &mut test, &options, &mut done, &stopped)?;
         count.finish();
         let chosen = &probe.trials[probe.best];
         if let Some(words) = at_the_edge(&options.lrs, chosen.lr) {

@@ -1,7 +1,7 @@
 //! `saltworks report`: curves, probes and pictures of runs in one file.
 
 use crate::console::{note, result};
-use crate::failure::{Failure, asked, expect_parent, ran};
+use crate::failure::{Failure, expect_parent, input_error, run_error};
 use crate::report::{RunReader, html};
 use crate::run_files::names::{RECIPE, REPORT};
 use std::path::{Path, PathBuf};
@@ -23,18 +23,20 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let out = match (&arguments.out, arguments.runs.as_slice()) {
         (Some(out), _) if out.is_dir() => {
             let problem = "is a folder. Give --out the file to write, e.g. comparison.html";
-            return Err(asked(format!("{} {problem}", out.display())));
+            return Err(input_error(format!("{} {problem}", out.display())));
         }
         (Some(out), _) => out.clone(),
         (None, [run]) => run.join(REPORT),
-        (None, _) => return Err(asked("several runs need --out, e.g. --out comparison.html")),
+        (None, _) => {
+            return Err(input_error("several runs need --out, e.g. --out comparison.html"));
+        }
     };
     // The run first: that the report has no folder is for one that is not there no news.
     arguments.runs.iter().try_for_each(|run| expect_run(run))?;
     expect_parent(&out)?;
     let runs = arguments.runs.iter().map(|run| read(run)).collect::<Result<Vec<_>, _>>()?;
     html::write(&runs, Duration::ZERO, &out)
-        .map_err(|e| ran(format!("cannot write {}: {e}", out.display())))?;
+        .map_err(|e| run_error(format!("cannot write {}: {e}", out.display())))?;
     result(&out.display().to_string());
     Ok(())
 }
@@ -42,11 +44,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 /// Refuses a folder without a run.
 pub(super) fn expect_run(run: &Path) -> Result<(), Failure> {
     if !run.exists() {
-        return Err(asked(format!("{}: there is no such folder", run.display())));
+        return Err(input_error(format!("{}: there is no such folder", run.display())));
     }
     if !run.join(RECIPE).is_file() {
         let problem = format!("holds no run: there is no {RECIPE} in it. Give the folder of a run");
-        return Err(asked(format!("{} {problem}", run.display())));
+        return Err(input_error(format!("{} {problem}", run.display())));
     }
     Ok(())
 }
@@ -54,7 +56,7 @@ pub(super) fn expect_run(run: &Path) -> Result<(), Failure> {
 fn read(run: &Path) -> Result<crate::report::RunData, Failure> {
     expect_run(run)?;
     let data = RunReader::new(run).read();
-    let data = data.map_err(|e| ran(format!("cannot read {}: {e}", run.display())))?;
+    let data = data.map_err(|e| run_error(format!("cannot read {}: {e}", run.display())))?;
     data.problems.iter().for_each(|problem| note(&format!("{}: {problem}", run.display())));
     Ok(data)
 }

@@ -1,7 +1,7 @@
 //! `saltworks serve`: all runs under a folder, live in a browser.
 
 use crate::console::{note, result};
-use crate::failure::{Failure, asked, ran};
+use crate::failure::{Failure, input_error, run_error};
 use crate::run_files::LockOwner;
 use crate::serve::{Access, Library, Links, Server};
 use std::env;
@@ -49,24 +49,24 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let given = arguments.token.clone().or_else(|| env::var(TOKEN).ok());
     if let Some(token) = given.as_ref().filter(|token| !is_token(token)) {
         let (found, expected) = (token.len(), "8 or more, of letters, digits, - and _");
-        return Err(asked(format!(
+        return Err(input_error(format!(
             "the token has {found} characters, expected {expected}. Choose another, or leave it out"
         )));
     }
     let token = match given {
-        None if !is_loopback(host) => Some(Access::new_token().map_err(ran)?),
+        None if !is_loopback(host) => Some(Access::new_token().map_err(run_error)?),
         given => given,
     };
     let links = if arguments.follow_links { Links::All } else { Links::Inside };
     let library = Library::new(folder, links).map_err(|error| {
         let what = "Give a folder with runs, as `--out` of `saltworks pretrain` made them";
-        asked(format!("cannot read {}: {error}. {what}", folder.display()))
+        input_error(format!("cannot read {}: {error}. {what}", folder.display()))
     })?;
     let count = library.len();
     let access = token.as_deref().map_or_else(Access::local, Access::token);
     let server = Server::bind(host, *port, library, access);
-    let server = server.map_err(|error| asked(refused(&error, host, *port)))?;
-    let address = server.address().map_err(ran)?;
+    let server = server.map_err(|error| input_error(refused(&error, host, *port)))?;
+    let address = server.address().map_err(run_error)?;
     note(&format!("{count} runs under {}; Ctrl-C ends", folder.display()));
     let secret = token.map_or_else(String::new, |token| format!("?token={token}"));
     let name = match address.ip().is_unspecified() {

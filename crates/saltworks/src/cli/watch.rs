@@ -1,7 +1,7 @@
 //! `saltworks watch`: a run's curves in a terminal.
 
 use crate::console::{Plot, PlotCurve, printable, seconds_text, styled};
-use crate::failure::{Failure, asked, ran};
+use crate::failure::{Failure, input_error, run_error};
 use crate::report::{RunData, RunReader, StageData};
 use crate::train::Stop;
 use console::{Color, Style, Term};
@@ -37,12 +37,13 @@ const WIDE: usize = 90;
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if !(0.05..=3600.0).contains(&arguments.every) {
         let found = arguments.every;
-        return Err(asked(format!("--every is {found}, expected 0.05 to 3600 seconds")));
+        return Err(input_error(format!("--every is {found}, expected 0.05 to 3600 seconds")));
     }
     super::report::expect_run(&arguments.run)?;
     let mut reader = RunReader::without_pictures(&arguments.run);
     let mut read = || {
-        let problem = |error| ran(format!("cannot read {}: {error}", arguments.run.display()));
+        let problem =
+            |error| run_error(format!("cannot read {}: {error}", arguments.run.display()));
         reader.read().map_err(problem)
     };
     let term = Term::stdout();
@@ -51,11 +52,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         styled(&lines.join("\n"));
         return Ok(());
     }
-    let stop = Stop::listen().map_err(ran)?;
-    let screen = Screen::open(&term).map_err(ran)?;
+    let stop = Stop::listen().map_err(run_error)?;
+    let screen = Screen::open(&term).map_err(run_error)?;
     while stop.signal().is_none() {
         let lines = frame(&read()?, arguments, term.size(), console::colors_enabled())?;
-        screen.show(&lines).map_err(ran)?;
+        screen.show(&lines).map_err(run_error)?;
         let begun = Instant::now();
         while stop.signal().is_none() && begun.elapsed().as_secs_f64() < arguments.every {
             thread::sleep(Duration::from_millis(50));
@@ -109,7 +110,7 @@ fn frame(
         Some(name) => {
             Some(run.stages.iter().find(|stage| stage.name == *name).ok_or_else(|| {
                 let names: Vec<_> = run.stages.iter().map(|stage| stage.name.as_str()).collect();
-                asked(format!("the run has no stage {name:?}, but {}", names.join(", ")))
+                input_error(format!("the run has no stage {name:?}, but {}", names.join(", ")))
             })?)
         }
         None => run.stages.iter().rfind(begun),

@@ -3,7 +3,7 @@
 
 use crate::console::note;
 use crate::data::{self, Holdout, Mixed, Source, hold_out};
-use crate::failure::{Failure, asked};
+use crate::failure::{Failure, input_error};
 use crate::recipe::{Data, DataSource, Recipe};
 use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt as _;
@@ -25,8 +25,8 @@ pub(crate) struct ImageSets {
 
 /// Opens the data and holds out what the probes need.
 pub(crate) fn open_images(recipe: &Recipe) -> Result<ImageSets, Failure> {
-    if let Some(taken) = recipe.taken_over() {
-        note(&format!("of the built-in recipe: {taken}; --set changes them"));
+    if let Some(values) = recipe.adapted_values() {
+        note(&format!("of the built-in recipe: {values}; --set changes them"));
     }
     let data = &recipe.data;
     let sources = open_sources(data)?;
@@ -49,7 +49,7 @@ pub(crate) fn open_images(recipe: &Recipe) -> Result<ImageSets, Failure> {
             "data.holdout is {holdout}, expected 0 to {most} of the images ({what}). Set data.holdout in \
              {name} or add --set data.holdout={usual}, say"
         );
-        return Err(asked(recipe.origin.refuse(&["data.holdout"], problem)));
+        return Err(input_error(recipe.origin.refuse(&["data.holdout"], problem)));
     }
     let (mut train, mut held_out) = (Vec::new(), Vec::new());
     let mut before = 0;
@@ -64,7 +64,7 @@ pub(crate) fn open_images(recipe: &Recipe) -> Result<ImageSets, Failure> {
             continue;
         }
         let which = which_held_out(&given.path, data, count, source.len());
-        let (part, held) = hold_out(&source, which).map_err(asked)?;
+        let (part, held) = hold_out(&source, which).map_err(input_error)?;
         train.push((Arc::new(part), given.weight));
         held_out.push((Arc::new(held) as Arc<dyn Source>, 1.0));
     }
@@ -127,9 +127,9 @@ fn open_sources(data: &Data) -> Result<Vec<Opened>, Failure> {
         // An image of both would train where it is held out.
         if !paths.insert(path.canonicalize().unwrap_or_else(|_| path.into())) {
             let problem = "data.source has it twice. Give it once, with a greater weight";
-            return Err(asked(format!("{}: {problem}", given.path)));
+            return Err(input_error(format!("{}: {problem}", given.path)));
         }
-        sources.push((data::open(path, data.background).map_err(asked)?, given));
+        sources.push((data::open(path, data.background).map_err(input_error)?, given));
     }
     Ok(sources)
 }
@@ -141,7 +141,7 @@ fn refuse_shared_files(sources: &[Opened]) -> Result<(), Failure> {
         sources.iter().map(|(source, given)| (source, given.path.as_str())).collect();
     let Some(SharedFile { file, first, second }) = shared_file(&named) else { return Ok(()) };
     let file = file.display();
-    Err(asked(format!(
+    Err(input_error(format!(
         "{file}: is in the sources {first} and {second}, so that it could train where it is held out. \
          Leave it to one of them, or hold out nothing by --set data.holdout=0"
     )))
@@ -189,7 +189,7 @@ fn mix(
 ) -> Result<Arc<dyn Source>, Failure> {
     match sources.as_slice() {
         [(source, 1.0)] if source.classes() == classes => Ok(sources.remove(0).0),
-        _ => Ok(Arc::new(Mixed::new(sources, classes).map_err(asked)?)),
+        _ => Ok(Arc::new(Mixed::new(sources, classes).map_err(input_error)?)),
     }
 }
 
@@ -239,7 +239,7 @@ mod tests {
         let folder_of_all = tempfile::tempdir().unwrap();
         let a = folder(folder_of_all.path(), "a", 0..30);
         let again = DataSource { path: format!("{}/../a", a.path), ..a.clone() };
-        let Err(Failure::Asked(error)) = images(vec![a, again]) else { panic!("not refused") };
+        let Err(Failure::Input(error)) = images(vec![a, again]) else { panic!("not refused") };
         assert!(error.to_string().contains("data.source has it twice"), "{error}");
     }
 
@@ -255,7 +255,7 @@ mod tests {
         )
         .unwrap();
         for other in [above.clone(), b] {
-            let Err(Failure::Asked(error)) = images(vec![a.clone(), other]) else {
+            let Err(Failure::Input(error)) = images(vec![a.clone(), other]) else {
                 panic!("not refused")
             };
             assert!(error.to_string().contains("is in the sources"), "{error}");

@@ -1,17 +1,19 @@
 //! Frozen features of images and what probes make of them: what a run, `probe` and `embed` share.
 
+mod feature_files;
 mod images;
 mod subject;
 mod tokens;
 
+pub(crate) use feature_files::{Embeddings, FeatureFile, FeatureRows};
 pub(crate) use images::{ImageSets, SharedFile, open_all, open_images, shared_file};
-pub(crate) use subject::{Given, Subject, Trained, stage};
+pub(crate) use subject::{Subject, SubjectOptions, Trained, stage_index};
 pub(crate) use tokens::FrozenTokens;
 
 use crate::console::{Count, Waiting, note};
 use crate::data::{Loader, Source, Unreadable};
 use crate::eval::{self, Features, KnnOptions, LinearOptions, knn, linear};
-use crate::failure::{Failure, asked, loading, ran};
+use crate::failure::{Failure, input_error, loading, run_error};
 use crate::method::embed;
 use crate::model::Encoder;
 use crate::recipe::{Data, Recipe};
@@ -49,14 +51,14 @@ pub(crate) fn probe(
 ) -> Result<Option<ProbeRow>, Failure> {
     let Some(held_out) = &images.held_out else { return Ok(None) };
     let mut count = Count::new(images.to_probe.len() + held_out.len());
-    let mut of = |source| features(recipe, source, extractor, stop, (&mut *unreadable, &mut count));
+    let mut of = |source| features(recipe, source, extractor, stop, unreadable, &mut count);
     let [train, test] = [&images.to_probe, held_out].map(&mut of);
     count.finish();
     let (Some(train), Some(test)) = (train?, test?) else { return Ok(None) };
     match fit(name, recipe, &train.of_readable(), &test.of_readable(), stop) {
         Ok(row) => Ok(Some(row)),
         Err(eval::Error::Stopped) => Ok(None),
-        Err(error) => Err(ran(error)),
+        Err(error) => Err(run_error(error)),
     }
 }
 
@@ -99,7 +101,8 @@ pub(crate) fn features(
     source: &Arc<dyn Source>,
     extractor: &Extractor,
     stop: &Stop,
-    (unreadable, count): (&mut Vec<Unreadable>, &mut Count),
+    unreadable: &mut Vec<Unreadable>,
+    count: &mut Count,
 ) -> Result<Option<Gathered>, Failure> {
     let size = match extractor {
         Extractor::Pixels => {
@@ -110,7 +113,7 @@ pub(crate) fn features(
     let loader = blank_loader(&recipe.data, size, source)?;
     let mut make = |images: &ImageBatch| {
         count.add(images.samples());
-        extract(images, extractor).map_err(ran)
+        extract(images, extractor).map_err(run_error)
     };
     let gathered = gather(loader, &mut make, stop)?;
     if let Some(all) = gathered.as_ref().filter(|all| all.replaced.len() == source.len()) {
@@ -123,20 +126,23 @@ pub(crate) fn features(
 /// A loader of all images of a source in order, `size` pixels a side; those that cannot be read are black,
 /// to be left out.
 fn blank_loader(data: &Data, size: usize, source: &Arc<dyn Source>) -> Result<Loader, Failure> {
-    Loader::leaving_blank(source.clone(), data.feature_loader(size)).map_err(asked)
+    Loader::leaving_blank(source.clone(), data.feature_loader(size)).map_err(input_error)
 }
 
 fn none_readable(source: &dyn Source, unreadable: &[Unreadable]) -> Failure {
     let first = unreadable.first().map_or("", |image| image.problem.as_str());
-    asked(format!("{}: none of the images can be read. The first: {first}", source.describe()))
+    input_error(format!(
+        "{}: none of the images can be read. The first: {first}",
+        source.describe()
+    ))
 }
 
 /// Images that cannot be read and are named where there are more.
 const MOST_NAMED: usize = 5;
 
-/// Tells how many of so many images cannot be read, what becomes of them, and which are the first.
-pub(crate) fn tell_unreadable(unreadable: &[Unreadable], images: usize, fate: &str) {
-    // Training and test images, features and tokens are read apart: each image is told once.
+/// Notes how many of so many images cannot be read, what becomes of them, and the first of them.
+pub(crate) fn note_unreadable(unreadable: &[Unreadable], images: usize, fate: &str) {
+    // Training and test images, features and tokens are read apart: each image is named once.
     let mut problems: Vec<&str> = unreadable.iter().map(|one| one.problem.as_str()).collect();
     problems.sort_unstable();
     problems.dedup();

@@ -1,8 +1,8 @@
-//! What is probed or embedded: an encoder from a run or a file, and how it wants its images.
+//! What is probed or embedded: an encoder from a run or a file, and how its images are prepared.
 
 use super::Extractor;
 use crate::console::note;
-use crate::failure::{Failure, asked};
+use crate::failure::{Failure, input_error};
 use crate::model::Encoder;
 use crate::recipe::{self, Normalize, Recipe, Stage};
 use crate::run_files::names::{ENCODER, MODEL, RECIPE, STATE};
@@ -10,38 +10,24 @@ use crate::weights::{Hint, Loaded, Model};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// An encoder and how its images are prepared, as given.
-#[derive(clap::Args)]
-pub(crate) struct Given {
-    /// A run's folder, a file of weights in any form that `export` reads, or a folder of transformers'.
-    source: PathBuf,
-    /// Images: what `data.path` may be (a folder with a folder for each class, tar shards, a list, parquet,
-    /// .npy, IDX files, builtin:fashion-mnist). Of a run: its own, if not given.
-    #[arg(long, value_name = "PATH")]
+/// Which encoder, and how its images are prepared. What is not given is as the run or the file says.
+pub(crate) struct SubjectOptions {
+    /// A run's folder, a file of weights, or a folder of transformers'.
+    pub(crate) source: PathBuf,
+    /// Images in place of a run's own.
     pub(crate) data: Option<PathBuf>,
-    /// Of a run: the stage (default: the last); of a file: encoder, student or teacher.
-    #[arg(long, visible_alias = "part", value_name = "NAME")]
-    stage: Option<String>,
-    /// Side of the images in pixels (default: what the encoder was made for); its position table is resized
-    /// as timm does.
-    #[arg(long, value_name = "PIXELS")]
-    size: Option<usize>,
-    /// How pixels are brought near 0: imagenet, inception, clip, or '{mean = [0.5], std = [0.25]}' (default:
-    /// as the run or the file says; else imagenet, or inception for grey images).
-    #[arg(long)]
-    normalize: Option<String>,
-    /// The shorter side is resized to this times the size and the centre kept (default: as the run, else 1).
-    #[arg(long)]
-    zoom: Option<f64>,
-    /// Heads of the encoder, where the file does not tell and timm has none of its width.
-    #[arg(long)]
-    heads: Option<usize>,
-    /// Threads that compute; 0 for one per core.
-    #[arg(long, default_value_t = 0)]
-    pub(crate) threads: usize,
-    /// Threads that decode images (default: as the run, else 1).
-    #[arg(long, value_name = "N")]
-    data_threads: Option<usize>,
+    /// Of a run: the stage; of a file: encoder, student or teacher.
+    pub(crate) stage: Option<String>,
+    /// Side of the images in pixels, to which the position table is resized.
+    pub(crate) size: Option<usize>,
+    /// How pixels are normalised, as `data.normalize` says it.
+    pub(crate) normalize: Option<String>,
+    /// The shorter side is resized to this times the size.
+    pub(crate) zoom: Option<f64>,
+    /// Heads of the encoder, if the file does not say.
+    pub(crate) heads: Option<usize>,
+    /// Threads that decode images.
+    pub(crate) data_threads: Option<usize>,
 }
 
 /// How far the stage came whose encoder a file holds.
@@ -68,26 +54,26 @@ pub(crate) struct Subject {
     pub(crate) trained: Option<Trained>,
 }
 
-impl Given {
+impl SubjectOptions {
     /// Reads the recipe and the weights.
     pub(crate) fn open(&self) -> Result<Subject, Failure> {
         let run = run_of(&self.source);
         let model = match &run {
             Some(run) if *run == self.source => {
-                let recipe = recipe::load_trained(&run.join(RECIPE), &[]).map_err(asked)?;
-                let place = stage(run, &recipe, self.stage.as_deref())?;
-                Model::open(&run.join(&recipe.stage[place].name).join(MODEL))
+                let recipe = recipe::load_trained(&run.join(RECIPE), &[]).map_err(input_error)?;
+                let index = stage_index(run, &recipe, self.stage.as_deref())?;
+                Model::open(&run.join(&recipe.stage[index].name).join(MODEL))
             }
             _ => Model::open(&self.source),
         };
-        let model = model.map_err(asked)?;
+        let model = model.map_err(input_error)?;
         let Loaded { encoder, normalize, .. } = self.encoder(&model, run.as_deref())?;
         let mut recipe = self.recipe(run.as_deref(), encoder.spec().channels, normalize)?;
         let data = &mut recipe.data;
         let [_, height, width] = encoder.spec().image;
         if height != width {
             let side = height.max(width);
-            return Err(asked(format!(
+            return Err(input_error(format!(
                 "{}: its encoder is for images of {height} x {width} pixels, and images are brought to \
                  squares. Choose a side with --size {side}",
                 model.path().display()
@@ -102,7 +88,7 @@ impl Given {
             data.source.clear();
             data.path = Some(path.display().to_string());
         }
-        let (path, trained) = (model.path().to_owned(), told(&model));
+        let (path, trained) = (model.path().to_owned(), training_of(&model));
         let of_run = run.is_some();
         let subject =
             Subject { recipe, extractor: Extractor::Encoder(encoder), of_run, path, trained };
@@ -113,10 +99,10 @@ impl Given {
     fn encoder(&self, model: &Model, run: Option<&Path>) -> Result<Loaded, Failure> {
         // A run's file has one encoder.
         let part = self.stage.as_deref().filter(|_| run != Some(&self.source));
-        let width = model.width(part).map_err(asked)?;
+        let width = model.width(part).map_err(input_error)?;
         let hint = Hint { heads: self.heads.map(|heads| (width, heads)), grid: None };
         let image = self.size.map(|side| [1, side, side]);
-        let loaded = model.load_encoder(part, hint, image).map_err(asked)?;
+        let loaded = model.load_encoder(part, hint, image).map_err(input_error)?;
         if let Some([from, to]) = loaded.resized {
             note(&format!("positions resized from {from} to {to} patches"));
         }
@@ -124,7 +110,7 @@ impl Given {
         let frames = loaded.encoder.spec().image[0];
         if frames != 1 {
             let path = model.path().display();
-            return Err(asked(format!(
+            return Err(input_error(format!(
                 "{path}: its encoder reads clips of {frames} frames, expected one for images. Choose \
                  another file"
             )));
@@ -143,7 +129,7 @@ impl Given {
         let preset = if channels == 1 { "inception" } else { "imagenet" };
         if let (Some(given), Some(stated)) = (&self.normalize, &stated) {
             let set = [format!("data.normalize={given}"), format!("data.channels={channels}")];
-            let asked_for = recipe::load(None, &set).map_err(asked)?.data.normalize;
+            let asked_for = recipe::load(None, &set).map_err(input_error)?.data.normalize;
             if asked_for != *stated {
                 note(&format!(
                     "the file says that pixels have mean {:?} and deviation {:?}; --normalize {given} \
@@ -167,30 +153,34 @@ impl Given {
             normalize.map(|given| format!("data.normalize={given}")).into_iter().collect();
         let Some(path) = path else {
             set.push(format!("data.channels={channels}"));
-            return recipe::load(None, &set).map_err(asked);
+            return recipe::load(None, &set).map_err(input_error);
         };
-        recipe::load_trained(&path, &set).map_err(asked)
+        recipe::load_trained(&path, &set).map_err(input_error)
     }
 }
 
-/// The number of the stage asked for, or of the last that has weights.
-pub(crate) fn stage(run: &Path, recipe: &Recipe, name: Option<&str>) -> Result<usize, Failure> {
-    let has_weights = |place: &usize| run.join(&recipe.stage[*place].name).join(MODEL).exists();
+/// The index of the stage of this name, or of the last that has weights.
+pub(crate) fn stage_index(
+    run: &Path,
+    recipe: &Recipe,
+    name: Option<&str>,
+) -> Result<usize, Failure> {
+    let has_weights = |index: &usize| run.join(&recipe.stage[*index].name).join(MODEL).exists();
     let trained: Vec<usize> = (0..recipe.stage.len()).filter(has_weights).collect();
     let found = match name {
         None => trained.last(),
-        Some(name) => trained.iter().find(|&&place| recipe.stage[place].name == name),
+        Some(name) => trained.iter().find(|&&index| recipe.stage[index].name == name),
     };
     found.copied().ok_or_else(|| {
         let names: Vec<_> =
-            trained.iter().map(|&place| recipe.stage[place].name.as_str()).collect();
+            trained.iter().map(|&index| recipe.stage[index].name.as_str()).collect();
         let wanted = name.map_or("trained stage".to_owned(), |name| format!("stage {name}"));
         let found = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         let advice = match names.is_empty() {
             true => ". A stage's weights are written when it ends, or is stopped by Ctrl-C",
             false => "",
         };
-        asked(format!("{} holds no {wanted}; trained: {found}{advice}", run.display()))
+        input_error(format!("{} holds no {wanted}; trained: {found}{advice}", run.display()))
     })
 }
 
@@ -211,7 +201,7 @@ fn run_of(source: &Path) -> Option<PathBuf> {
 }
 
 /// Which stage's encoder a file of a run holds, and after how many steps, as its metadata tell.
-fn told(model: &Model) -> Option<Trained> {
+fn training_of(model: &Model) -> Option<Trained> {
     let text = |key: &str| model.metadata().get(key);
     let number = |key: &str| text(key)?.parse().ok();
     Some(Trained { stage: text("stage")?.clone(), step: number("step")?, steps: number("steps")? })
@@ -235,7 +225,7 @@ impl Subject {
     pub(crate) fn encoder(&self) -> &Encoder {
         match &self.extractor {
             Extractor::Encoder(encoder) => encoder,
-            Extractor::Pixels => unreachable!("`Given::open` makes an encoder"),
+            Extractor::Pixels => unreachable!("`SubjectOptions::open` makes an encoder"),
         }
     }
 }

@@ -4,7 +4,7 @@ use super::{Subject, blank_loader, none_readable};
 use crate::console::{Count, note};
 use crate::data::{Part, Source, Unreadable};
 use crate::eval::{self, TokenBatch, Tokens};
-use crate::failure::{Failure, asked, loading, ran};
+use crate::failure::{Failure, input_error, loading, run_error};
 use crate::model::{Patches, Read};
 use crate::train::Stop;
 use engine::{Segments, Tape, Tensor};
@@ -99,13 +99,13 @@ impl<'a> FrozenTokens<'a> {
             let batch = loaded.batch;
             let bad: BTreeSet<usize> = batch.unreadable.iter().map(|image| image.index).collect();
             let unreadable: Vec<bool> =
-                (first..first + batch.labels.len()).map(|place| bad.contains(&place)).collect();
+                (first..first + batch.labels.len()).map(|index| bad.contains(&index)).collect();
             first += batch.labels.len();
             self.unreadable.extend(batch.unreadable);
             let (tape, encoder) = (Tape::inference(), self.subject.encoder());
             let encoded = encoder.forward(&tape, &batch.images, Patches::All, Read::All, None);
             let labels: Vec<u32> = batch.labels.iter().map(|&label| label as u32).collect();
-            each(&encoded.map_err(ran)?.tokens, &labels, &unreadable)?;
+            each(&encoded.map_err(run_error)?.tokens, &labels, &unreadable)?;
         }
         Ok(())
     }
@@ -180,8 +180,8 @@ impl From<eval::Error> for Failure {
             E::Stopped => {
                 Self::Interrupted { signal: 0, text: "interrupted; nothing was written".to_owned() }
             }
-            E::NotFinite { .. } | E::Diverged | E::Engine(_) => ran(error),
-            _ => asked(error),
+            E::NotFinite { .. } | E::Diverged | E::Engine(_) => run_error(error),
+            _ => input_error(error),
         }
     }
 }

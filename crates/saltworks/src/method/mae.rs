@@ -1,31 +1,12 @@
 //! Stage 1: reconstruct the pixels of masked patches. He et al. 2022; under multi-block masks this
 //! is SALT's V-Pixel. stable-pretraining methods/mae.py and losses/reconstruction.py.
 
-use super::{Method, Step, context_embedding};
+use super::{Covered, Method, PixelNorm, Reconstructs, Step, context_embedding};
 use crate::mask::Masks;
+use crate::model::layers::join;
 use crate::model::{Encoded, Encoder, Patches, PixelDecoder, Read, StepKey, TransformerSpec};
 use engine::ops::{self, Images, LossKind, PatchOrder};
 use engine::{Module, Parameter, Result, Tape, Tensor};
-
-/// Which patches the loss covers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Covered {
-    /// Every patch that is not context, as the reference.
-    AllMasked,
-    /// The masks' targets alone.
-    Targets,
-}
-
-/// How pixel targets are normalised.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PixelNorm {
-    /// Not at all.
-    None,
-    /// Each patch, all channels together, unbiased variance: MAE and the reference.
-    Joint,
-    /// Each channel of each patch: VideoMAE.
-    PerChannel,
-}
 
 impl PixelNorm {
     /// A normalised patch, in the order that the loss reads, to pixels [C p], by mean and deviation of the
@@ -44,8 +25,8 @@ impl PixelNorm {
                 for (channel, pixels) in pixels.chunks_exact(area).enumerate() {
                     let (mean, variance) = moments(pixels);
                     let deviation = variance.sqrt() + 1e-6;
-                    for (place, x) in patch[channel * area..][..area].iter_mut().enumerate() {
-                        *x = inner[place * channels + channel] * deviation + mean;
+                    for (i, x) in patch[channel * area..][..area].iter_mut().enumerate() {
+                        *x = inner[i * channels + channel] * deviation + mean;
                     }
                 }
             }
@@ -92,12 +73,7 @@ impl Mae {
         Self { encoder, decoder, options }
     }
 
-    /// The trained encoder, the decoder left behind.
-    pub fn into_encoder(self) -> Encoder {
-        self.encoder
-    }
-
-    /// [`Method::step`], and the pixels foretold of every patch, seen ones too [B N, p C]: what the
+    /// [`Method::step`], and the predicted pixels of every patch, seen ones too [B N, p C]: what the
     /// reference returns. The masks' lists must cover the grid. Costs more in the decoder's last block.
     pub fn step_with_all(
         &self,
@@ -184,27 +160,35 @@ impl Method for Mae {
         self.judge(tape, images, masks, &encoded, predictions)
     }
 
-    fn foretold_pixels(&self, images: &Images, masks: &Masks) -> Result<Option<Tensor>> {
+    fn reconstructs(&self) -> Option<&dyn Reconstructs> {
+        Some(self)
+    }
+
+    fn encoder(&self) -> &Encoder {
+        &self.encoder
+    }
+}
+
+impl Reconstructs for Mae {
+    fn predicted_pixels(&self, images: &Images, masks: &Masks) -> Result<Tensor> {
         let tape = Tape::inference();
         let predictions = self.step(&tape, images, masks, None)?.predictions;
         let spec = self.encoder.spec();
         let order = PatchOrder::ChannelsFirst;
         let pixels = ops::patchify(&tape, images, spec.patch, order, &masks.target_global())?;
-        let mut foretold = predictions.to_vec();
-        let rows = foretold.chunks_exact_mut(spec.patch_len());
+        let mut predicted = predictions.to_vec();
+        let rows = predicted.chunks_exact_mut(spec.patch_len());
         for (row, pixels) in rows.zip(pixels.to_vec().chunks_exact(spec.patch_len())) {
             self.options.pixel_norm.undo(row, pixels, spec.channels);
         }
-        Ok(Some(Tensor::from_vec(foretold, pixels.shape())))
+        Ok(Tensor::from_vec(predicted, pixels.shape()))
     }
+}
 
-    fn visit(&self, f: &mut dyn FnMut(&str, &Parameter)) {
-        self.encoder.visit("encoder", f);
-        self.decoder.visit("decoder", f);
-    }
-
-    fn encoder(&self) -> &Encoder {
-        &self.encoder
+impl Module for Mae {
+    fn visit(&self, prefix: &str, f: &mut dyn FnMut(&str, &Parameter)) {
+        self.encoder.visit(&join(prefix, "encoder"), f);
+        self.decoder.visit(&join(prefix, "decoder"), f);
     }
 }
 

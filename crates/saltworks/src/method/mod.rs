@@ -3,15 +3,18 @@
 mod cost;
 mod mae;
 mod salt;
+mod settings;
 
+pub use crate::recipe::{Covered, PixelNorm};
 pub use cost::{Cost, Networks, Share};
-pub use mae::{Covered, Mae, MaeOptions, PixelNorm};
-pub use salt::{CheckpointError, Salt, SaltOptions};
+pub use mae::{Mae, MaeOptions};
+pub use salt::{Salt, SaltOptions, TeacherError};
+pub use settings::MethodSettings;
 
 use crate::mask::Masks;
 use crate::model::{Encoder, StepKey};
 use engine::ops::Images;
-use engine::{Frozen, Parameter, Result, Tape, Tensor};
+use engine::{Frozen, Module, Result, Tape, Tensor};
 
 /// What a training step computes.
 pub struct Step {
@@ -39,7 +42,7 @@ pub struct Embedding {
 }
 
 /// A way of pretraining.
-pub trait Method: Sync {
+pub trait Method: Module + Sync {
     /// Loss and named outputs of a batch [B, C, T, H, W] under its masks, which went through
     /// [`Method::masks`]. `key` draws stochastic depth; without one all blocks are kept, as where a
     /// method is judged.
@@ -56,25 +59,21 @@ pub trait Method: Sync {
         drawn
     }
 
-    /// The pixels that a method of pixels foretells of the target patches [M, C p], channels first, as
-    /// the encoder's images are: where the method normalises patches, mean and deviation of the true ones
-    /// are put back, as MAE's demo does. None of a method of latents.
-    fn foretold_pixels(&self, _images: &Images, _masks: &Masks) -> Result<Option<Tensor>> {
-        Ok(None)
+    /// The method as one that predicts pixels; none if it predicts latents.
+    fn reconstructs(&self) -> Option<&dyn Reconstructs> {
+        None
     }
-
-    /// Calls `f` with each parameter that is trained, and its name.
-    fn visit(&self, f: &mut dyn FnMut(&str, &Parameter));
 
     /// The encoder that this stage is for.
     fn encoder(&self) -> &Encoder;
+}
 
-    /// All trained parameters with their names.
-    fn parameters(&self) -> Vec<(String, Parameter)> {
-        let mut list = Vec::new();
-        self.visit(&mut |name, parameter| list.push((name.to_owned(), parameter.share())));
-        list
-    }
+/// A method that predicts pixels, of which pictures can be made.
+pub trait Reconstructs {
+    /// Predicted pixels of the target patches [M, C p], channels first, normalised as the encoder's
+    /// images are. If the method normalises patches, mean and deviation of the true ones are put back,
+    /// as MAE's demo does.
+    fn predicted_pixels(&self, images: &Images, masks: &Masks) -> Result<Tensor>;
 }
 
 /// Features of whole images from an encoder: what probes read.

@@ -3,21 +3,25 @@
 
 use super::{Method, Step, Teacher, context_embedding};
 use crate::mask::Masks;
+use crate::model::layers::join;
 use crate::model::{Encoder, Patches, Predictor, Read, StepKey, TransformerSpec, VitSpec};
 use crate::weights::{self, Hint, Loaded};
 use engine::ops::{self, Images, LossKind};
-use engine::{Error, Frozen, Module as _, Parameter, Result, Tape, Tensor};
+use engine::{Error, Frozen, Module, Parameter, Result, Tape, Tensor};
 use std::path::Path;
 
-/// A checkpoint that cannot teach.
+/// Why nothing can teach.
 #[derive(Debug, thiserror::Error)]
-pub enum CheckpointError {
+pub enum TeacherError {
     /// The file.
     #[error(transparent)]
     Weights(#[from] weights::Error),
     /// Teacher and student together.
     #[error(transparent)]
     Engine(#[from] engine::Error),
+    /// There is none.
+    #[error("SALT needs a teacher, and none is given")]
+    Missing,
 }
 
 /// Settings of stage 2.
@@ -55,25 +59,13 @@ impl Salt {
         Ok(Self { teacher: Frozen::new(teacher), student, predictor, options })
     }
 
-    /// Stage 2 from a file of weights, as stage 1 leaves: an encoder under timm's names, or all that
-    /// a stage trained, in any dialect; see [`Salt::load_teacher`].
-    pub fn from_checkpoint(
-        path: &Path,
-        student: Encoder,
-        options: SaltOptions,
-        seed: u64,
-    ) -> std::result::Result<Self, CheckpointError> {
-        let teacher = Self::load_teacher(path, student.spec())?.encoder;
-        Ok(Self::new(teacher, student, options, seed)?)
-    }
-
     /// The encoder of a checkpoint that is to teach a student of the sizes `student`: its sizes are
     /// those the file states or its tensors have, its heads, where nothing tells, the student's at the
     /// student's width. Its position table is brought to the student's images.
     pub fn load_teacher(
         path: &Path,
         student: &VitSpec,
-    ) -> std::result::Result<Loaded, CheckpointError> {
+    ) -> std::result::Result<Loaded, TeacherError> {
         let file = weights::Model::open(path)?;
         let heads = Some((student.width, student.heads));
         let hint = Hint { heads, grid: Some(student.grid()) };
@@ -106,11 +98,6 @@ impl Salt {
     /// The encoder that teaches.
     pub fn teacher(&self) -> &Teacher {
         &self.teacher
-    }
-
-    /// The trained encoder.
-    pub fn into_student(self) -> Encoder {
-        self.student
     }
 
     /// The teacher's latents at the targets [M, teacher width]: the whole image goes in, the last
@@ -149,12 +136,14 @@ impl Method for Salt {
         })
     }
 
-    fn visit(&self, f: &mut dyn FnMut(&str, &Parameter)) {
-        self.student.visit("student", f);
-        self.predictor.visit("predictor", f);
-    }
-
     fn encoder(&self) -> &Encoder {
         &self.student
+    }
+}
+
+impl Module for Salt {
+    fn visit(&self, prefix: &str, f: &mut dyn FnMut(&str, &Parameter)) {
+        self.student.visit(&join(prefix, "student"), f);
+        self.predictor.visit(&join(prefix, "predictor"), f);
     }
 }

@@ -110,9 +110,9 @@ impl Scene<'_> {
     fn reconstructions(&self, originals: &[Vec<u8>]) -> eval::Result<Option<Value>> {
         let spec = self.method.encoder().spec();
         let [_, height, width] = spec.image;
-        let foretold = self.method.foretold_pixels(self.shown.images, self.masks)?;
-        let Some(foretold) = foretold.map(|tensor| tensor.to_vec()) else { return Ok(None) };
-        let mut rows = foretold.chunks_exact(spec.patch_len());
+        let Some(method) = self.method.reconstructs() else { return Ok(None) };
+        let predicted = method.predicted_pixels(self.shown.images, self.masks)?.to_vec();
+        let mut rows = predicted.chunks_exact(spec.patch_len());
         let one = |(i, original): (usize, &Vec<u8>)| {
             let target = &self.masks.target[i];
             let predicted: Vec<Vec<u8>> =

@@ -30,9 +30,9 @@ fn flatten(path: &str, value: &Value, leaves: &mut BTreeMap<String, String>) {
             table.iter().for_each(|(key, value)| flatten(&join(key), value, leaves));
         }
         Value::Array(items) if items.iter().any(Value::is_table) => {
-            for (place, item) in items.iter().enumerate() {
+            for (index, item) in items.iter().enumerate() {
                 let name = item.get("name").and_then(Value::as_str);
-                let name = name.map_or_else(|| join(&place.to_string()), str::to_owned);
+                let name = name.map_or_else(|| join(&index.to_string()), str::to_owned);
                 flatten(&name, item, leaves);
             }
         }

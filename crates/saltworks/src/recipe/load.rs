@@ -20,8 +20,8 @@ pub type Overrides = [String];
 pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Recipe, RecipeError> {
     match path {
         None if overrides.iter().any(|given| names_images(given)) => {
-            let mut recipe = from_text(BUILT_IN, &lent(), overrides)?;
-            recipe.origin.is_lent = true;
+            let mut recipe = from_text(BUILT_IN, &adapted_quickstart(), overrides)?;
+            recipe.origin.is_adapted = true;
             Ok(recipe)
         }
         None => from_text(BUILT_IN, QUICKSTART, overrides),
@@ -44,8 +44,8 @@ fn names_images(given: &str) -> bool {
     }
 }
 
-/// The quickstart for other images: of what it says of its own, only their size is of use.
-fn lent() -> String {
+/// The quickstart for other images: without what it says of its own, their size apart.
+fn adapted_quickstart() -> String {
     // It is a recipe, as a test sees.
     let mut table: Table = QUICKSTART.parse().expect("the quickstart as TOML");
     if let Some(data) = table.get_mut("data").and_then(Value::as_table_mut) {
@@ -207,7 +207,7 @@ fn elsewhere(key: &str, stages: &[String]) -> Vec<String> {
     ];
     let sections = sections.iter().filter(|(_, knows)| *knows).map(|(name, _)| *name);
     let stages = stages.iter().filter(|_| knows::<Stage>(key)).map(String::as_str);
-    sections.chain(stages).map(|place| format!("{place}.{key}")).collect()
+    sections.chain(stages).map(|table| format!("{table}.{key}")).collect()
 }
 
 /// The sections of a recipe beside its stages.
@@ -230,7 +230,7 @@ fn set(table: &mut Table, given: &str) -> Result<(), RecipeError> {
     let mut here = table;
     for (depth, key) in keys.iter().enumerate() {
         here = match (depth, known.iter().position(|name| name == key)) {
-            (0, Some(place)) => stage_table(here, place),
+            (0, Some(index)) => stage_table(here, index),
             _ => here.entry(*key).or_insert_with(|| Value::Table(Table::new())).as_table_mut(),
         }
         .ok_or_else(|| fail(format!("{key} holds no keys")))?;
@@ -267,8 +267,8 @@ fn stage_names(table: &Table) -> Vec<String> {
     names.map(|name| name.and_then(Value::as_str).unwrap_or("").to_owned()).collect()
 }
 
-fn stage_table(table: &mut Table, place: usize) -> Option<&mut Table> {
-    table.get_mut("stage")?.as_array_mut()?.get_mut(place)?.as_table_mut()
+fn stage_table(table: &mut Table, index: usize) -> Option<&mut Table> {
+    table.get_mut("stage")?.as_array_mut()?.get_mut(index)?.as_table_mut()
 }
 
 /// Images of a step, at most.
@@ -331,8 +331,8 @@ fn check(recipe: &Recipe) -> Result<(), RecipeError> {
         let found = checkpoint.every_minutes.to_string();
         return value("checkpoint.every_minutes", found, "0 to 1e6; 0 for none by time");
     }
-    for (place, stage) in recipe.stage.iter().enumerate() {
-        check_stage(stage, &recipe.stage[..place])?;
+    for (index, stage) in recipe.stage.iter().enumerate() {
+        check_stage(stage, &recipe.stage[..index])?;
     }
     Ok(())
 }
@@ -438,13 +438,12 @@ fn check_numbers(stage: &Stage) -> Result<(), RecipeError> {
             return value(key, length.to_string(), "a number above 0");
         }
     }
-    let final_weight_decay = stage.final_weight_decay.unwrap_or(stage.weight_decay);
     for (key, rate) in [
         ("lr", stage.lr),
         ("start_lr", stage.start_lr),
         ("final_lr", stage.final_lr),
         ("weight_decay", stage.weight_decay),
-        ("final_weight_decay", final_weight_decay),
+        ("final_weight_decay", stage.final_weight_decay()),
         ("clip", f64::from(stage.clip)),
     ] {
         if !(0.0..1e3).contains(&rate) {
@@ -494,8 +493,8 @@ fn teachers(earlier: &[Stage]) -> String {
 
 /// Teachers that are files must be there; a run's recipe finds them from any folder.
 fn find_teachers(recipe: &mut Recipe) -> Result<(), RecipeError> {
-    for place in 0..recipe.stage.len() {
-        let (earlier, rest) = recipe.stage.split_at_mut(place);
+    for index in 0..recipe.stage.len() {
+        let (earlier, rest) = recipe.stage.split_at_mut(index);
         let stage = &mut rest[0];
         let Some(teacher) = &stage.teacher else { continue };
         if earlier.iter().any(|stage| stage.name == *teacher) {

@@ -72,11 +72,11 @@ pub enum RecipeError {
         /// Which values are allowed.
         expected: String,
     },
-    /// Values make no sense, with the place that gives one of them.
-    #[error("{place}: {problem}")]
+    /// Values make no sense, with the location that gives one of them.
+    #[error("{location}: {problem}")]
     Refused {
         /// The file and line, or the `--set`.
-        place: String,
+        location: String,
         /// What is wrong, and what to do.
         problem: String,
     },

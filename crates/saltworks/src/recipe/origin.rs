@@ -14,7 +14,7 @@ pub struct Origin {
     /// `--set key=value` as given.
     set: Vec<String>,
     /// Whether it is the built-in recipe, for other images than its own.
-    pub(super) is_lent: bool,
+    pub(super) is_adapted: bool,
     /// Whether it names no images, so that they are the built-in ones.
     pub(super) is_without_data: bool,
 }
@@ -48,10 +48,10 @@ impl Origin {
 
     /// An error in the values of these keys, which begins with the `--set` or the line that says one of them.
     pub fn refuse(&self, keys: &[&str], problem: impl Display) -> RecipeError {
-        RecipeError::Refused { place: self.place(keys), problem: problem.to_string() }
+        RecipeError::Refused { location: self.location(keys), problem: problem.to_string() }
     }
 
-    /// An error in a value, with its place.
+    /// An error in a value, with its location.
     pub fn locate(&self, error: RecipeError) -> RecipeError {
         match &error {
             RecipeError::Value { key, .. } => self.refuse(&[key], &error),
@@ -64,7 +64,7 @@ impl Origin {
         self.set.iter().any(|given| says(given, key))
     }
 
-    fn place(&self, keys: &[&str]) -> String {
+    fn location(&self, keys: &[&str]) -> String {
         let mut last_first = self.set.iter().rev();
         if let Some(given) = last_first.find(|given| keys.iter().any(|key| says(given, key))) {
             return format!("--set {given}");

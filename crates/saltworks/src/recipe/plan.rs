@@ -1,8 +1,9 @@
 //! What a recipe means in numbers: lengths in steps, seeds, how images are loaded. Of a stage's networks
 //! it knows nothing; `run/plan.rs` resolves those.
 
-use super::{Data, Duration, Recipe, RecipeError, Stage};
+use super::{Data, Duration, Loss, Model, Recipe, RecipeError, Stage};
 use crate::data::{Crop, Effects, LoaderOptions, Normalize, Order, Transform};
+use engine::ops::LossKind;
 
 /// A stage's length and warmup in steps.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,6 +22,11 @@ impl Recipe {
     pub fn stage_seed(&self, stage_index: usize) -> u64 {
         // An odd constant keeps stages of neighbouring seeds apart (a Weyl sequence).
         self.seed.wrapping_add((stage_index as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15))
+    }
+
+    /// The model that a stage trains.
+    pub fn model_of(&self, stage: &Stage) -> Model {
+        stage.model.as_ref().map_or_else(|| self.model.clone(), |model| model.over(&self.model))
     }
 
     /// How a stage's training batches are loaded.
@@ -122,5 +128,16 @@ impl Stage {
             Duration::Percent(percent) => stage_steps as f64 * percent / 100.0,
         };
         steps.round() as u64
+    }
+}
+
+impl From<Loss> for LossKind {
+    // The engine knows no recipe, so each has its type.
+    fn from(loss: Loss) -> Self {
+        match loss {
+            Loss::L1 => Self::L1,
+            Loss::SmoothL1(beta) => Self::SmoothL1 { beta },
+            Loss::Mse => Self::Mse,
+        }
     }
 }

@@ -35,14 +35,14 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// The stage with this name among those before number `place`: a teacher comes from these.
-    pub fn stage_before(&self, place: usize, name: &str) -> Option<&Stage> {
-        self.stage[..place].iter().find(|stage| stage.name == name)
+    /// The stage with this name among those before `stage_index`: a teacher comes from these.
+    pub fn stage_before(&self, stage_index: usize, name: &str) -> Option<&Stage> {
+        self.stage[..stage_index].iter().find(|stage| stage.name == name)
     }
 
     /// The sizes and lengths of the built-in recipe that no `--set` changes, in words. None unless
     /// it trains on images other than its own.
-    pub fn taken_over(&self) -> Option<String> {
+    pub fn adapted_values(&self) -> Option<String> {
         let Model { patch, width, depth, heads, .. } = self.model;
         let sizes = [
             ("data.size", Some(self.data.size)),
@@ -57,9 +57,9 @@ impl Recipe {
             Some((format!("{}.epochs", stage.name), epochs.to_string()))
         });
         let all = sizes.into_iter().chain(lengths).flatten();
-        let taken = all.filter(|(key, _)| !self.origin.is_set(key));
-        let taken: Vec<_> = taken.map(|(key, value)| format!("{key} {value}")).collect();
-        (self.origin.is_lent && !taken.is_empty()).then(|| taken.join(", "))
+        let adapted = all.filter(|(key, _)| !self.origin.is_set(key));
+        let adapted: Vec<_> = adapted.map(|(key, value)| format!("{key} {value}")).collect();
+        (self.origin.is_adapted && !adapted.is_empty()).then(|| adapted.join(", "))
     }
 
     /// Fills in defaults that do not depend on the data, and drops keys that no stage reads.
@@ -285,6 +285,11 @@ pub struct Model {
 }
 
 impl Model {
+    /// timm's name of the encoder.
+    pub fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or("vit_tiny_patch16_224")
+    }
+
     /// This stage's model, on top of the recipe's.
     #[must_use]
     pub fn over(&self, base: &Self) -> Self {
@@ -599,6 +604,19 @@ impl Stage {
     /// How MAE's pixels are normalised.
     pub fn pixel_norm(&self) -> PixelNorm {
         self.pixel_norm.unwrap_or(PixelNorm::Joint)
+    }
+
+    /// The paper's L1 for SALT, MSE for MAE, if not given.
+    pub fn loss(&self) -> Loss {
+        self.loss.unwrap_or(match self.method {
+            MethodName::Mae => Loss::Mse,
+            MethodName::Salt => Loss::L1,
+        })
+    }
+
+    /// Weight decay at the last step.
+    pub fn final_weight_decay(&self) -> f64 {
+        self.final_weight_decay.unwrap_or(self.weight_decay)
     }
 
     /// The predictor of SALT. The default is that of stable-pretraining and of the paper.

@@ -18,8 +18,9 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct FailedStep {
-    /// Number of the stage in its recipe, from 0.
-    pub(crate) place: usize,
+    /// Index of the stage in its recipe. Its name in the file is older.
+    #[serde(rename = "place")]
+    pub(crate) stage_index: usize,
     /// Steps made before.
     pub(crate) step: u64,
     /// What was not finite.

@@ -1,10 +1,10 @@
 //! A run's folder: what lies in it, who may write there, and how far the run in it has come.
 
-use super::Asked;
+use super::RunTarget;
 use super::lock::Lock;
 use crate::console::note;
 use crate::data::Fingerprint;
-use crate::failure::{Failure, asked, ran};
+use crate::failure::{Failure, input_error, run_error};
 use crate::files::{self, Record, write_whole};
 use crate::judge::ImageSets;
 use crate::loggers::{remove_events, remove_wandb};
@@ -37,7 +37,7 @@ pub(crate) fn recipe_of(out: &Path) -> Result<PathBuf, Failure> {
     if recipe.is_file() {
         return Ok(recipe);
     }
-    Err(asked(format!(
+    Err(input_error(format!(
         "{} holds no run to go on with: there is no {RECIPE} in it. Give the run's folder with \
          --out, or leave out --resume to begin one",
         out.display()
@@ -47,22 +47,22 @@ pub(crate) fn recipe_of(out: &Path) -> Result<PathBuf, Failure> {
 impl Folder {
     /// Makes the folder of a new run, or finds how far the one in it has come.
     pub(crate) fn open(
-        place: &Asked,
+        target: &RunTarget,
         recipe: &Recipe,
         images: &ImageSets,
         threads: usize,
     ) -> Result<Self, Failure> {
-        let out = &place.out;
+        let out = &target.out;
         keep_out_of_data(recipe, out)?;
         if out.is_file() {
             let out = out.display();
-            return Err(asked(format!(
-                "cannot write {out}/: {out} is a file, expected the folder of a run. Choose another place \
+            return Err(input_error(format!(
+                "cannot write {out}/: {out} is a file, expected the folder of a run. Choose another folder \
                  with --out"
             )));
         }
         let fresh = !out.exists();
-        if !place.overwrite {
+        if !target.overwrite {
             keep_others(recipe, out)?;
         }
         fs::create_dir_all(out).map_err(|error| cannot_write(out, &error))?;
@@ -73,12 +73,12 @@ impl Folder {
         let mut folder =
             Self { path: out.clone(), state: RunState::default(), fresh, resumed: false, lock };
         let holds_run = out.join(RECIPE).exists();
-        if holds_run && !replaces(place) {
-            folder.go_on(place, recipe, (&data, &images))?;
+        if holds_run && !replaces(target) {
+            folder.go_on(target, recipe, (&data, &images))?;
             return Ok(folder);
         }
         keep_teachers(recipe, out)?;
-        if place.overwrite {
+        if target.overwrite {
             remove_run(recipe, out).map_err(|error| cannot_write(out, &error))?;
         }
         (folder.state.data, folder.state.images) = (data, Some(images));
@@ -101,38 +101,38 @@ impl Folder {
     /// as it is.
     fn go_on(
         &mut self,
-        place: &Asked,
+        target: &RunTarget,
         recipe: &Recipe,
         (data, images): (&str, &Fingerprint),
     ) -> Result<(), Failure> {
         let out = self.path.display();
         let state = self.path.join(STATE);
         let bytes = fs::read(&state).map_err(|error| {
-            asked(format!(
+            input_error(format!(
                 "{}: cannot be read ({error}), so the run in {out} cannot go on. Choose another \
                  folder with --out, or add --overwrite",
                 state.display()
             ))
         })?;
         self.state = serde_json::from_slice(&bytes).map_err(|error| {
-            asked(format!(
+            input_error(format!(
                 "{} is damaged: {error}. Choose another folder with --out, or add --overwrite",
                 state.display()
             ))
         })?;
         let differences = self.differences(recipe)?;
-        if self.state.finished && !place.resume {
+        if self.state.finished && !target.resume {
             let of = match differences.is_empty() {
                 true => "it is finished".to_owned(),
                 false => format!("it is finished, of another recipe: {}", differences.join("; ")),
             };
-            return Err(asked(format!(
+            return Err(input_error(format!(
                 "{out} holds a run already, and {of}. Choose another folder with --out, or add \
                  --overwrite; `saltworks pretrain --resume --out {out}` shows its results"
             )));
         }
         if !differences.is_empty() {
-            return Err(asked(format!(
+            return Err(input_error(format!(
                 "{out} holds a run already, of another recipe: {}. Choose another folder with --out, \
                  or add --overwrite; `saltworks pretrain --resume --out {out}` goes on with it",
                 differences.join("; ")
@@ -140,14 +140,14 @@ impl Folder {
         }
         if self.state.data != data {
             let began = &self.state.data;
-            return Err(asked(format!(
+            return Err(input_error(format!(
                 "the run in {out} began with {began}, now the data is {data}. Restore the data, or \
                  choose another folder with --out"
             )));
         }
         let other = self.state.images.as_ref().map_or(vec![], |began| images.differences(began));
         if !other.is_empty() {
-            return Err(asked(format!(
+            return Err(input_error(format!(
                 "the run in {out} began with other images: the same number, but other {}. Restore \
                  the data, or choose another folder with --out",
                 other.join(", ")
@@ -166,7 +166,7 @@ impl Folder {
 
     /// The keys of the recipe that differ from the run's.
     fn differences(&self, recipe: &Recipe) -> Result<Vec<String>, Failure> {
-        let earlier = recipe::load(Some(&self.path.join(RECIPE)), &[]).map_err(asked)?;
+        let earlier = recipe::load(Some(&self.path.join(RECIPE)), &[]).map_err(input_error)?;
         Ok(recipe::differences(&deciding(&earlier), &deciding(recipe)))
     }
 
@@ -190,7 +190,7 @@ impl Folder {
             Err(error) => Some(error.to_string()),
         };
         problem.map_or(Ok(()), |problem| {
-            Err(asked(format!(
+            Err(input_error(format!(
                 "{}: {problem}. The run cannot go on without what stage {} learned. Restore the \
                  file, or begin anew with --overwrite",
                 path.display(),
@@ -248,10 +248,10 @@ impl Folder {
     }
 
     fn write_state(&self) -> Result<(), Failure> {
-        self.check_place()?;
+        self.check_lock()?;
         let path = self.path.join(STATE);
         let written = write_whole(&path, self.state_text().as_bytes());
-        written.map_err(|error| ran(write_error(&path, &error)))
+        written.map_err(|error| run_error(write_error(&path, &error)))
     }
 
     fn state_text(&self) -> String {
@@ -260,11 +260,11 @@ impl Folder {
 
     /// Refuses to write where the run does not lie any more: the folder was removed or moved, and what
     /// has its name now, if anything, is of another run.
-    pub(crate) fn check_place(&self) -> Result<(), Failure> {
+    pub(crate) fn check_lock(&self) -> Result<(), Failure> {
         if self.lock.is_of(&self.path) {
             return Ok(());
         }
-        Err(ran(format!(
+        Err(run_error(format!(
             "cannot write into {}/: the folder was removed, moved or replaced while its run went on. \
              Where it was moved to, --resume --out goes on from the last checkpoint",
             self.path.display()
@@ -279,7 +279,7 @@ impl Folder {
             bytes => bytes.map_err(|error| cannot_read(&path, &error))?,
         };
         serde_json::from_slice(&bytes).map_err(|error| {
-            asked(format!("{} is damaged: {error}. Remove it to probe anew", path.display()))
+            input_error(format!("{} is damaged: {error}. Remove it to probe anew", path.display()))
         })
     }
 
@@ -291,15 +291,15 @@ impl Folder {
             return Ok(());
         }
         let written = write_whole(&path, text.as_bytes());
-        written.map_err(|error| ran(write_error(&path, &error)))
+        written.map_err(|error| run_error(write_error(&path, &error)))
     }
 
     /// Writes the probes made so far.
     pub(crate) fn write_rows(&self, rows: &[ProbeRow]) -> Result<(), Failure> {
-        self.check_place()?;
+        self.check_lock()?;
         let path = self.path.join(PROBES);
         let written = write_whole(&path, json_text(rows).as_bytes());
-        written.map_err(|error| ran(write_error(&path, &error)))
+        written.map_err(|error| run_error(write_error(&path, &error)))
     }
 
     /// The log of steps.
@@ -347,14 +347,14 @@ impl Folder {
 
 /// Whether a run in the folder is to be replaced. Slurm runs the same command again when it requeues
 /// a job: then `--overwrite` must not cost the run.
-fn replaces(place: &Asked) -> bool {
+fn replaces(target: &RunTarget) -> bool {
     let restarts = std::env::var("SLURM_RESTART_COUNT").ok();
     let restarted =
         restarts.and_then(|count| count.parse().ok()).is_some_and(|count: u64| count > 0);
-    if place.overwrite && restarted {
+    if target.overwrite && restarted {
         note("--overwrite is left aside: this is a requeued Slurm job, its run goes on");
     }
-    place.overwrite && !restarted
+    target.overwrite && !restarted
 }
 
 /// A recipe without what changes no bit: threads, tags, when checkpoints are written, what is probed
@@ -398,11 +398,11 @@ pub(crate) fn write_error(path: &Path, error: &io::Error) -> String {
 
 pub(crate) fn cannot_write(path: &Path, error: &io::Error) -> Failure {
     let advice = "Make room or choose another folder with --out";
-    asked(format!("{}. {advice}", write_error(path, error)))
+    input_error(format!("{}. {advice}", write_error(path, error)))
 }
 
 fn cannot_read(path: &Path, error: &io::Error) -> Failure {
-    ran(format!("cannot read {}: {error}", path.display()))
+    run_error(format!("cannot read {}: {error}", path.display()))
 }
 
 /// Refuses a run in the folder of its images.
@@ -418,7 +418,7 @@ fn keep_out_of_data(recipe: &Recipe, out: &Path) -> Result<(), Failure> {
             && real.starts_with(&data)
         {
             let (out, data) = (out.display(), source.path);
-            return Err(asked(format!(
+            return Err(input_error(format!(
                 "the run's folder {out} lies in the data's folder {data}. Choose another one with --out"
             )));
         }
@@ -430,13 +430,13 @@ fn keep_out_of_data(recipe: &Recipe, out: &Path) -> Result<(), Failure> {
 fn keep_teachers(recipe: &Recipe, out: &Path) -> Result<(), Failure> {
     let real = |path: &Path| fs::canonicalize(path).ok();
     let Some(folder) = real(out) else { return Ok(()) };
-    for (place, stage) in recipe.stage.iter().enumerate() {
-        let file = stage.teacher.as_ref().filter(|name| recipe.stage_before(place, name).is_none());
+    for (index, stage) in recipe.stage.iter().enumerate() {
+        let file = stage.teacher.as_ref().filter(|name| recipe.stage_before(index, name).is_none());
         if let Some(file) =
             file.filter(|file| real(Path::new(file)).is_some_and(|f| f.starts_with(&folder)))
         {
             let out = out.display();
-            return Err(asked(format!(
+            return Err(input_error(format!(
                 "the teacher {file} lies in the folder of the run, {out}. Choose another --out"
             )));
         }
@@ -460,7 +460,7 @@ fn keep_others(recipe: &Recipe, out: &Path) -> Result<(), Failure> {
     }
     match files.into_iter().find(|file| file.exists()) {
         None => Ok(()),
-        Some(file) => Err(asked(format!(
+        Some(file) => Err(input_error(format!(
             "{} lies where a run would write, and no {RECIPE} says that it is of one. Choose another \
              folder with --out, or add --overwrite to replace it",
             file.display()

@@ -1,13 +1,14 @@
 //! What follows a stage while it trains: progress, the log and checkpoints, probes and their alarms.
 
 use super::folder::{Folder, keep};
-use super::online::{Online, Seen};
+use super::online::{Online, ProbeOutcome};
+use super::plan::StagePlan;
 use super::reporter::Reporter;
 use super::saver::Saver;
 use super::unreadable::UnreadableImages;
 use crate::console::{Progress, alarms};
 use crate::data::Unreadable;
-use crate::failure::{Failure, ran};
+use crate::failure::{Failure, run_error};
 use crate::files::write_whole;
 use crate::judge::ImageSets;
 use crate::method::Method;
@@ -21,23 +22,20 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-/// A stage about to train.
+/// The stage that is followed, and what it needs.
 #[derive(Clone, Copy)]
-pub(crate) struct Followed<'a> {
+pub(crate) struct StageContext<'a> {
     pub(crate) recipe: &'a Recipe,
     pub(crate) images: &'a ImageSets,
     pub(crate) folder: &'a Folder,
     pub(crate) stop: &'a Stop,
     pub(crate) method: &'a dyn Method,
-    /// Number of the stage.
-    pub(crate) place: usize,
-    /// Its steps.
-    pub(crate) steps: u64,
+    pub(crate) plan: &'a StagePlan<'a>,
 }
 
 /// Follows one stage.
 pub(crate) struct Follower<'a> {
-    of: Followed<'a>,
+    context: StageContext<'a>,
     unreadable: &'a mut UnreadableImages,
     reporter: Option<&'a mut Reporter>,
     progress: Progress,
@@ -52,23 +50,24 @@ pub(crate) struct Follower<'a> {
 impl<'a> Follower<'a> {
     /// Goes on at `position`: what was probed until there is read from the log.
     pub(crate) fn new(
-        of: Followed<'a>,
-        (unreadable, reporter): (&'a mut UnreadableImages, Option<&'a mut Reporter>),
+        context: StageContext<'a>,
+        unreadable: &'a mut UnreadableImages,
+        reporter: Option<&'a mut Reporter>,
         position: Position,
     ) -> Result<Self, Failure> {
-        let Followed { recipe, images, folder, place, steps, .. } = of;
-        let stage = &recipe.stage[place];
-        let progress = Progress::new(&stage.name, steps, position.step);
+        let StageContext { recipe, images, folder, plan, .. } = context;
+        let (name, steps) = (&plan.stage.name, plan.schedule.steps);
+        let progress = Progress::new(name, steps, position.step);
         let checkpoints = folder.checkpoints(keep(recipe));
         // Cuts off what is made again.
         let saver = Saver::new(folder, checkpoints, recipe.checkpoint, position)?;
-        let probes = earlier_probes(&folder.metrics_path(), &stage.name)?;
-        let mut online = Online::new(recipe, images, (place, stage), steps);
+        let probes = earlier_probes(&folder.metrics_path(), name)?;
+        let mut online = Online::new(recipe, images, plan);
         if let (Some(online), Some((step, _))) = (&mut online, probes.last()) {
             online.go_on_after(*step);
         }
         let told = alarms_of(&probes, steps).into_iter().map(|alarm| alarm.kind).collect();
-        Ok(Self { of, unreadable, reporter, progress, saver, online, probes, told })
+        Ok(Self { context, unreadable, reporter, progress, saver, online, probes, told })
     }
 
     /// Steps made so far, in earlier processes too.
@@ -118,15 +117,17 @@ impl<'a> Follower<'a> {
         let Some(online) = self.online.as_mut().filter(|online| online.is_due(step)) else {
             return Ok(());
         };
-        let Some(seen) = online.probe(self.of.method, step, self.of.stop)? else { return Ok(()) };
-        let Seen { probe, pictures } = seen;
+        let Some(seen) = online.probe(self.context.method, step, self.context.stop)? else {
+            return Ok(());
+        };
+        let ProbeOutcome { probe, pictures } = seen;
         if let Some(pictures) = pictures {
             self.show(&pictures);
         }
         let took = Duration::from_secs_f64(probe.seconds);
         self.progress.between(&format!("after step {step}: {}", probe.text()), took);
         self.probes.push((step, probe));
-        let mut found = alarms_of(&self.probes, self.of.steps);
+        let mut found = alarms_of(&self.probes, self.context.plan.schedule.steps);
         let kinds = found.iter().map(|alarm| alarm.kind.clone()).collect();
         let told = std::mem::replace(&mut self.told, kinds);
         found.retain(|alarm| !told.contains(&alarm.kind));
@@ -141,7 +142,7 @@ impl<'a> Follower<'a> {
 
     /// Writes pictures. Those that cannot be written end no training.
     fn show(&mut self, pictures: &Value) {
-        let path = self.of.folder.pictures_path(&self.of.recipe.stage[self.of.place].name);
+        let path = self.context.folder.pictures_path(&self.context.plan.stage.name);
         let parent = path.parent().map_or(Ok(()), fs::create_dir_all);
         let text = pictures.to_string();
         if let Err(error) = parent.and_then(|()| write_whole(&path, text.as_bytes())) {
@@ -169,6 +170,6 @@ fn earlier_probes(log: &Path, stage: &str) -> Result<Vec<(u64, OnlineProbe)>, Fa
             probes.push((line.step, *probe));
         }
     });
-    read.map_err(|error| ran(format!("cannot read {}: {error}", log.display())))?;
+    read.map_err(|error| run_error(format!("cannot read {}: {error}", log.display())))?;
     Ok(probes)
 }

@@ -2,7 +2,7 @@
 
 use super::folder::cannot_write;
 use crate::console::note;
-use crate::failure::{Failure, asked};
+use crate::failure::{Failure, input_error};
 use crate::run_files::LockOwner;
 use crate::run_files::names::LOCK;
 use std::fs::{self, File, TryLockError};
@@ -33,7 +33,7 @@ impl Lock {
             let folder = File::open(folder).ok();
             return Ok(Self { _beat: Heartbeat::of(file), folder });
         }
-        Err(asked(format!(
+        Err(input_error(format!(
             "{} is in use: another saltworks process writes its run there. Wait for it, or choose \
              another folder with --out",
             folder.display()

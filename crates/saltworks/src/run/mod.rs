@@ -1,32 +1,37 @@
 //! A run: recipe, data, stages, probes. What the command line and Python both call.
 
+mod artifacts;
 mod dump;
 mod folder;
 mod follower;
+pub(crate) mod forecast;
 mod lock;
-pub(crate) mod online;
+mod online;
 pub(crate) mod plan;
+mod replay;
 mod reporter;
+mod resume;
 mod saver;
-pub(crate) mod setup;
+mod sizes;
 mod stages;
+pub(crate) mod step_times;
 mod unreadable;
 
-pub(crate) use dump::FailedStep;
+pub(crate) use artifacts::TEACHER_SHA256;
 pub(crate) use folder::recipe_of;
-pub(crate) use stages::TEACHER_SHA256;
+pub(crate) use replay::replay;
 
 use crate::failure::{Failure, use_threads};
 use crate::judge::open_images;
 use crate::recipe::Recipe;
 use crate::train::{StepReport, Stop};
 use folder::Folder;
-use stages::Run;
+use stages::{Run, announce};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 /// Where a run goes.
-pub struct Asked {
+pub struct RunTarget {
     /// Its folder.
     pub out: PathBuf,
     /// Go on with the run in the folder, or show the results of a finished one.
@@ -35,25 +40,26 @@ pub struct Asked {
     pub overwrite: bool,
 }
 
-/// Hears of each step, with the name of its stage, and may end the run after it.
-pub type Watch<'a> = &'a mut dyn FnMut(&str, &StepReport) -> ControlFlow<()>;
+/// Called after each step with the name of its stage; may stop the run.
+pub type OnStep<'a> = &'a mut dyn FnMut(&str, &StepReport) -> ControlFlow<()>;
 
 /// Trains and probes the stages of a checked recipe, from the beginning or from where the run in the
 /// folder stands.
 pub fn pretrain(
     recipe: &Recipe,
-    place: &Asked,
+    target: &RunTarget,
     stop: &Stop,
-    watch: Watch<'_>,
+    on_step: OnStep<'_>,
 ) -> Result<(), Failure> {
     let threads = use_threads(recipe.threads)?;
     let images = open_images(recipe)?;
-    let plan = plan::plan(recipe, &images)?;
-    let folder = Folder::open(place, recipe, &images, threads)?;
-    folder.write_plan(&plan::as_file(&plan))?;
-    let mut run = Run::new(recipe, &images, folder, (stop, watch), threads)?;
-    let done = run.stages(&plan).and_then(|()| run.finish());
-    if matches!(done, Err(Failure::Asked(_))) {
+    let plans = plan::plan(recipe, &images)?;
+    let folder = Folder::open(target, recipe, &images, threads)?;
+    folder.write_plan(&plan::plan_file(&plans))?;
+    announce(recipe, &images, &folder, threads);
+    let mut run = Run::new(recipe, &images, folder, stop, on_step)?;
+    let done = run.stages(&plans).and_then(|()| run.finish());
+    if matches!(done, Err(Failure::Input(_))) {
         run.discard_if_nothing_was_done();
     }
     done

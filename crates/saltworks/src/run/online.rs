@@ -2,9 +2,10 @@
 //! that what they find from step to step can be compared. They draw no random number that training
 //! draws and change nothing it reads: a run with them has the same bits as one without.
 
+use super::plan::StagePlan;
 use crate::data::{Batch, Loader, LoaderOptions, Order, Part, Source};
 use crate::eval::{self, Features, KnnOptions, LidarOptions, LinearOptions};
-use crate::failure::{Failure, asked, loading, ran};
+use crate::failure::{Failure, input_error, loading, run_error};
 use crate::judge::{self, ImageSets};
 use crate::mask::Masking;
 use crate::method::Method;
@@ -54,12 +55,11 @@ pub(crate) struct Online<'a> {
 }
 
 impl<'a> Online<'a> {
-    /// For stage number `place` of `steps` steps; none if not asked for.
+    /// Of one stage; none if the recipe wants none.
     pub(crate) fn new(
         recipe: &'a Recipe,
         images: &ImageSets,
-        (place, stage): (usize, &'a Stage),
-        steps: u64,
+        plan: &StagePlan<'a>,
     ) -> Option<Self> {
         if !recipe.probe.online {
             return None;
@@ -81,20 +81,20 @@ impl<'a> Online<'a> {
             augment_seed: SEED,
             batch: LIDAR_VIEWS * 16,
             max_unreadable: 1.0,
-            ..recipe.training_loader(place)
+            ..plan.loader.clone()
         };
         Some(Self {
             recipe,
-            stage,
-            steps,
+            stage: plan.stage,
+            steps: plan.schedule.steps,
             data: Data { max_unreadable: 1.0, ..recipe.data.clone() },
-            masking: &stage.masks,
+            masking: &plan.stage.masks,
             train: some(&images.to_probe, count, 1),
             test: some(held_out.unwrap_or(&images.to_probe), count, 1),
             views,
             view_options,
             held_out: held_out.is_some(),
-            interval: Interval::new(&recipe.probe, steps),
+            interval: Interval::new(&recipe.probe, plan.schedule.steps),
         })
     }
 
@@ -115,7 +115,7 @@ impl<'a> Online<'a> {
         method: &dyn Method,
         step: u64,
         stop: &Stop,
-    ) -> Result<Option<Seen>, Failure> {
+    ) -> Result<Option<ProbeOutcome>, Failure> {
         let begun = Instant::now();
         let seen = self.find(method, stop).and_then(|found| {
             let pictures = match self.recipe.log.pictures {
@@ -131,14 +131,14 @@ impl<'a> Online<'a> {
         };
         self.interval.probed(step, begun.elapsed());
         let probe = OnlineProbe { seconds: begun.elapsed().as_secs_f64(), ..probe };
-        Ok(Some(Seen { probe, pictures }))
+        Ok(Some(ProbeOutcome { probe, pictures }))
     }
 
     fn find(&self, method: &dyn Method, stop: &Stop) -> Result<Found, Problem> {
         let usual = |source: &Arc<dyn Source>| self.loader(source.clone());
         let embedded = |loader: Result<Loader, Failure>| embedded(method, loader?, stop);
         let test = embedded(usual(&self.test))?;
-        let views = Loader::new(self.views.clone(), self.view_options.clone()).map_err(asked);
+        let views = Loader::new(self.views.clone(), self.view_options.clone()).map_err(input_error);
         let views = embedded(views)?;
         if test.iter().any(Features::is_empty) {
             // None of these images can be read: of that the loader and the last probes tell.
@@ -182,7 +182,8 @@ impl<'a> Online<'a> {
         let indices = one_of_each(&test.labels, SHOWN_IMAGES.min(test.len()));
         let Some(batch) = self.some(&self.test, &indices)? else { return Ok(None) };
         let grid = method.encoder().grid();
-        let masks = self.masking.sample(grid, batch.images.samples(), SEED, 0).map_err(ran)?;
+        let masks =
+            self.masking.sample(grid, batch.images.samples(), SEED, 0).map_err(run_error)?;
         let masks = method.masks(masks);
         let normalize = self.recipe.data.channel_normalize();
         let scene = Scene {
@@ -222,14 +223,14 @@ impl<'a> Online<'a> {
         let part: Arc<dyn Source> = Arc::new(Part::new(source.clone(), order.to_vec(), "to show"));
         let options =
             LoaderOptions { batch: order.len().max(1), ..self.data.feature_loader(self.data.size) };
-        let mut loader = Loader::new(part, options).map_err(asked)?;
+        let mut loader = Loader::new(part, options).map_err(input_error)?;
         let loaded = loader.next_batch().map_err(loading)?;
         Ok(loaded.map(|loaded| loaded.batch).filter(|batch| batch.unreadable.is_empty()))
     }
 
     /// Loads whole images, each once, in order.
     fn loader(&self, source: Arc<dyn Source>) -> Result<Loader, Failure> {
-        Loader::new(source, self.data.feature_loader(self.data.size)).map_err(asked)
+        Loader::new(source, self.data.feature_loader(self.data.size)).map_err(input_error)
     }
 
     /// kNN and the linear probe, on mean tokens and on class tokens where there are some.
@@ -273,9 +274,10 @@ impl<'a> Online<'a> {
         while let Some(loaded) = loader.next_batch().map_err(loading)? {
             let images = loaded.batch.images;
             let grid = method.encoder().grid();
-            let masks = self.masking.sample(grid, images.samples(), SEED, batches).map_err(ran)?;
+            let masks =
+                self.masking.sample(grid, images.samples(), SEED, batches).map_err(run_error)?;
             let masks = method.masks(masks);
-            let step = method.step(&Tape::inference(), &images, &masks, None).map_err(ran)?;
+            let step = method.step(&Tape::inference(), &images, &masks, None).map_err(run_error)?;
             sum += f64::from(step.loss.item()) * step.target_count as f64;
             targets += step.target_count;
             batches += 1;
@@ -288,7 +290,7 @@ impl<'a> Online<'a> {
 }
 
 /// What a probe found, and pictures for people.
-pub(crate) struct Seen {
+pub(crate) struct ProbeOutcome {
     pub(crate) probe: OnlineProbe,
     /// pictures/STAGE.json
     pub(crate) pictures: Option<Value>,
@@ -329,14 +331,15 @@ impl From<eval::Error> for Problem {
     fn from(error: eval::Error) -> Self {
         match error {
             eval::Error::Stopped => Self::Stopped,
-            error => Self::Failure(ran(error)),
+            error => Self::Failure(run_error(error)),
         }
     }
 }
 
 /// Mean tokens, and class tokens where there are some, of all that a loader gives and that can be read.
 fn embedded(method: &dyn Method, loader: Loader, stop: &Stop) -> Result<Vec<Features>, Problem> {
-    let mut make = |images: &ImageBatch| judge::embedded(method.encoder(), images).map_err(ran);
+    let mut make =
+        |images: &ImageBatch| judge::embedded(method.encoder(), images).map_err(run_error);
     let gathered = judge::gather(loader, &mut make, stop)?.ok_or(Problem::Stopped)?;
     Ok(gathered.of_readable())
 }
@@ -358,7 +361,7 @@ fn lidar(views: &Features) -> eval::Result<Option<f64>> {
 /// The features, and the weights of each part of what is trained: `encoder.blocks.0`.
 fn histograms(method: &dyn Method, features: &Features) -> BTreeMap<String, Histogram> {
     let mut parts: BTreeMap<String, Vec<f32>> = BTreeMap::new();
-    method.visit(&mut |name, parameter| {
+    method.visit("", &mut |name, parameter| {
         let words: Vec<&str> = name.split('.').collect();
         let kept = if words.get(1) == Some(&"blocks") { 3 } else { 2 };
         let part = format!("weights {}", words[..kept.min(words.len())].join("."));

@@ -1,63 +1,150 @@
-//! Everything of a recipe that can be refused is refused here, before hours go into its stages.
+//! The plan of a run: everything that a stage needs, resolved and checked once, before hours go into the
+//! first one. It is the only step that can refuse a recipe. What needs no network is resolved in
+//! `recipe/plan.rs`.
 
+use super::sizes::{check_trunk, encoder_spec};
 use crate::console::note;
-use crate::data;
-use crate::failure::{Failure, asked};
+use crate::data::{self, Loader, LoaderOptions, Source};
+use crate::failure::{Failure, input_error};
 use crate::judge::ImageSets;
 use crate::mask;
-use crate::method::{CheckpointError, Cost, Networks, Salt, Share};
-use crate::model::VitSpec;
-use crate::recipe::{MethodName, PixelNorm, Recipe, RecipeError, Schedule, Stage};
-use crate::run::setup;
+use crate::method::{Cost, Method, MethodSettings, Networks, Salt, Share, TeacherError};
+use crate::model::{Encoder, VitSpec};
+use crate::recipe::{PixelNorm, Recipe, RecipeError, Schedule, Stage};
 use crate::run_files::{PlanFile, PlannedStage};
-use std::collections::BTreeMap;
+use crate::train::{self, Curve, Optimizer, OptimizerOptions};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
-/// Everything a stage was checked for before the first one begins.
-pub(crate) struct Planned<'a> {
+/// Everything a stage needs.
+#[derive(Clone)]
+pub(crate) struct StagePlan<'a> {
+    /// Index of the stage in its recipe.
+    pub(crate) stage_index: usize,
     pub(crate) stage: &'a Stage,
+    /// Sizes of the encoder.
     pub(crate) spec: VitSpec,
-    /// Of stage 2.
+    /// Sizes of the teacher's encoder, in stage 2.
     pub(crate) teacher: Option<VitSpec>,
+    pub(crate) settings: MethodSettings,
+    /// How training batches are loaded.
+    pub(crate) loader: LoaderOptions,
     pub(crate) schedule: Schedule,
+    /// Keys the first weights, the order, augmentations, masks and stochastic depth.
+    pub(crate) seed: u64,
     /// What an image costs, as the mean of some draws of its masks.
     pub(crate) cost: Cost,
 }
 
-impl Planned<'_> {
-    /// Images that the stage sees, those seen again too.
+impl<'a> StagePlan<'a> {
+    /// Resolves a stage for so many training images.
+    pub(crate) fn new(
+        recipe: &'a Recipe,
+        stage_index: usize,
+        images: usize,
+    ) -> Result<Self, Failure> {
+        let stage = &recipe.stage[stage_index];
+        let spec = encoder_spec(recipe, stage)?;
+        let settings = MethodSettings::of(stage);
+        check_trunk(recipe, stage, &settings)?;
+        check_masks(recipe, stage, &spec)?;
+        let teacher = check_teacher(recipe, stage_index, &spec)?;
+        check_targets(recipe, stage, &settings, &spec)?;
+        let schedule = stage.resolve(images);
+        let schedule = schedule.map_err(|error| input_error(recipe.origin.locate(error)))?;
+        let (seed, loader) = (recipe.stage_seed(stage_index), recipe.training_loader(stage_index));
+        let cost = cost(stage, seed, &settings, &spec, teacher.as_ref())?;
+        Ok(Self { stage_index, stage, spec, teacher, settings, loader, schedule, seed, cost })
+    }
+
+    /// Images that the stage sees, each as often as it is seen.
     pub(crate) fn images(&self) -> u64 {
         self.schedule.steps * self.stage.batch as u64
     }
+
+    /// The encoder with its first weights.
+    pub(crate) fn new_encoder(&self) -> Encoder {
+        Encoder::new(&self.spec, self.seed)
+    }
+
+    /// The method with its first weights, taught by the weights at `teacher`.
+    pub(crate) fn method(&self, teacher: Option<&Path>) -> Result<Box<dyn Method>, Failure> {
+        let teacher = teacher.map(|path| Salt::load_teacher(path, &self.spec)).transpose();
+        let teacher = teacher.map_err(input_error)?.map(|loaded| loaded.encoder);
+        self.settings.build(self.new_encoder(), teacher, self.seed).map_err(input_error)
+    }
+
+    /// The method with a teacher that learned nothing: for timing.
+    pub(crate) fn untrained_method(&self) -> Result<Box<dyn Method>, Failure> {
+        let teacher = self.teacher.as_ref().map(|spec| Encoder::new(spec, 1));
+        self.settings.build(self.new_encoder(), teacher, self.seed).map_err(input_error)
+    }
+
+    /// AdamW and clipping for the method's parameters.
+    pub(crate) fn optimizer(&self, method: &dyn Method) -> Optimizer {
+        let stage = self.stage;
+        let options = OptimizerOptions {
+            betas: (stage.betas[0], stage.betas[1]),
+            eps: stage.eps,
+            clip: (stage.clip > 0.0).then_some(stage.clip),
+            decay_all: stage.decay_all,
+        };
+        Optimizer::new(method.parameters(), options)
+    }
+
+    /// The stage as the training loop takes it, from step `first_step` on. Images in `unreadable` are
+    /// known to be.
+    pub(crate) fn training<'m>(
+        &self,
+        method: &'m dyn Method,
+        images: &Arc<dyn Source>,
+        first_step: u64,
+        unreadable: BTreeSet<usize>,
+    ) -> Result<train::Stage<'m>, Failure> {
+        let Self { stage, schedule: Schedule { steps, warmup_steps }, .. } = *self;
+        let first_sample = first_step * stage.batch as u64;
+        let options = LoaderOptions { first_sample, ..self.loader.clone() };
+        let loader = Loader::new(images.clone(), options).map_err(input_error)?;
+        let (start, peak, last) = (stage.start_lr, stage.lr, stage.final_lr);
+        Ok(train::Stage {
+            method,
+            loader: loader.with_unreadable(unreadable),
+            masking: stage.masks.clone(),
+            grid: method.encoder().grid(),
+            batch: stage.batch,
+            accumulate: stage.accumulate,
+            activation_checkpointing: stage.activation_checkpointing,
+            first_step,
+            steps,
+            lr: Curve { start, peak, last, warmup_steps, steps },
+            weight_decay: Curve::cosine(stage.weight_decay, stage.final_weight_decay(), steps),
+            seed: self.seed,
+        })
+    }
+
+    /// The networks of the stage by name.
+    pub(crate) fn networks(&self) -> Vec<(&'static str, &Share)> {
+        let Cost { encoder, trunk, teacher } = &self.cost;
+        let all = [(self.settings.encoder_name(), encoder), (self.settings.trunk().0, trunk)];
+        all.into_iter().chain(teacher.as_ref().map(|teacher| ("teacher", teacher))).collect()
+    }
 }
 
-/// Checks every stage against the data before anything is trained, and tells what is most likely a slip.
+/// Resolves every stage against the data, and notes what is most likely a slip.
 pub(crate) fn plan<'a>(
     recipe: &'a Recipe,
     images: &ImageSets,
-) -> Result<Vec<Planned<'a>>, Failure> {
-    let check = |(place, stage): (usize, &'a Stage)| {
-        let spec = setup::spec(recipe, stage)?;
-        match stage.method {
-            MethodName::Mae => setup::trunk(stage.decoder()).check("decoder"),
-            MethodName::Salt => setup::trunk(stage.predictor()).check("predictor"),
-        }
-        .map_err(|error| setup::refuse_sizes(recipe, stage, &error))?;
-        check_masks(recipe, stage, &spec)?;
-        let teacher = check_teacher(recipe, place, &spec)?;
-        recipe
-            .training_loader(place)
-            .validate(images.train.as_ref())
-            .map_err(|error| refuse_data(recipe, error))?;
-        check_targets(recipe, stage, &spec)?;
-        let schedule = stage.resolve(images.train.len());
-        let schedule = schedule.map_err(|error| asked(recipe.origin.locate(error)))?;
-        let cost = cost(recipe, place, &spec, teacher.as_ref())?;
-        Ok(Planned { stage, spec, teacher, schedule, cost })
+) -> Result<Vec<StagePlan<'a>>, Failure> {
+    let resolve = |stage_index| {
+        let plan = StagePlan::new(recipe, stage_index, images.train.len())?;
+        let loadable = plan.loader.validate(images.train.as_ref());
+        loadable.map_err(|error| refuse_data(recipe, error))?;
+        Ok(plan)
     };
-    let planned = recipe.stage.iter().enumerate().map(check).collect::<Result<_, Failure>>()?;
+    let plans = (0..recipe.stage.len()).map(resolve).collect::<Result<_, Failure>>()?;
     doubts(recipe, images).iter().for_each(|doubt| note(doubt));
-    Ok(planned)
+    Ok(plans)
 }
 
 /// Learning rates above this diverge or leave nothing of what was learned. (guess)
@@ -90,46 +177,52 @@ fn check_masks(recipe: &Recipe, stage: &Stage, spec: &VitSpec) -> Result<(), Fai
     stage.masks.validate(spec.grid()).map_err(|error| match error {
         mask::Error::Setting { name, found, expected } if name != "grid" => {
             let (key, expected) = (format!("{table}.{name}"), expected.to_owned());
-            asked(recipe.origin.locate(RecipeError::Value { key, found, expected }))
+            input_error(recipe.origin.locate(RecipeError::Value { key, found, expected }))
         }
-        other => asked(recipe.origin.refuse(&[&table], format!("{table}: {other}"))),
+        other => input_error(recipe.origin.refuse(&[&table], format!("{table}: {other}"))),
     })
 }
 
 fn refuse_data(recipe: &Recipe, error: data::Error) -> Failure {
     match &error {
         data::Error::Setting { name, .. } => {
-            asked(recipe.origin.refuse(&[&format!("data.{name}")], &error))
+            input_error(recipe.origin.refuse(&[&format!("data.{name}")], &error))
         }
-        _ => asked(error),
+        _ => input_error(error),
     }
 }
 
-/// Normalised pixels need more than one value to normalise over.
-fn check_targets(recipe: &Recipe, stage: &Stage, spec: &VitSpec) -> Result<(), Failure> {
+/// Refuses pixels that are to be normalised over one value.
+fn check_targets(
+    recipe: &Recipe,
+    stage: &Stage,
+    settings: &MethodSettings,
+    spec: &VitSpec,
+) -> Result<(), Failure> {
+    let MethodSettings::Mae(options) = settings else { return Ok(()) };
     let [t, h, w] = spec.patch;
-    let values = match stage.pixel_norm() {
+    let values = match options.pixel_norm {
         PixelNorm::Joint => t * h * w * spec.channels,
         PixelNorm::PerChannel => t * h * w,
         PixelNorm::None => return Ok(()),
     };
-    if stage.method == MethodName::Mae && values < 2 {
-        let key = format!("{}.pixel_norm", stage.name);
-        let problem = format!(
-            "{key} has one value of a patch to normalise over, expected two or more. Use a larger patch \
-             or pixel_norm = \"none\""
-        );
-        return Err(asked(recipe.origin.refuse(&[&key], problem)));
+    if values >= 2 {
+        return Ok(());
     }
-    Ok(())
+    let key = format!("{}.pixel_norm", stage.name);
+    let problem = format!(
+        "{key} has one value of a patch to normalise over, expected two or more. Use a larger patch \
+         or pixel_norm = \"none\""
+    );
+    Err(input_error(recipe.origin.refuse(&[&key], problem)))
 }
 
 /// The plan as `plan.json` holds it.
-pub(crate) fn as_file(plan: &[Planned<'_>]) -> PlanFile {
+pub(crate) fn plan_file(plans: &[StagePlan<'_>]) -> PlanFile {
     PlanFile {
         flops: COUNTED.into(),
         paper_flops: PAPER.into(),
-        stages: plan.iter().map(stage_file).collect(),
+        stages: plans.iter().map(stage_file).collect(),
     }
 }
 
@@ -140,11 +233,11 @@ pub(crate) const COUNTED: &str = "matrix products, two FLOPs a multiply-add, for
 pub(crate) const PAPER: &str = "6ND where trained and 2ND where frozen, N parameters and D tokens; attention's \
      products left out (SALT, appendix on FLOPs)";
 
-fn stage_file(planned: &Planned<'_>) -> PlannedStage {
-    let Planned { stage, schedule, cost, .. } = planned;
-    let parts = parts(planned);
+fn stage_file(plan: &StagePlan<'_>) -> PlannedStage {
+    let StagePlan { stage, schedule, cost, .. } = plan;
+    let networks = plan.networks();
     let by = |of: &dyn Fn(&Share) -> f64| -> BTreeMap<String, f64> {
-        parts.iter().map(|(name, share)| ((*name).to_owned(), of(share))).collect()
+        networks.iter().map(|(name, share)| ((*name).to_owned(), of(share))).collect()
     };
     let with_total = |mut flops: BTreeMap<String, f64>, total: f64| {
         flops.insert("total".into(), total);
@@ -155,63 +248,47 @@ fn stage_file(planned: &Planned<'_>) -> PlannedStage {
         method: stage.method.word().into(),
         steps: schedule.steps,
         batch: stage.batch,
-        images: planned.images(),
-        parameters: parts.iter().map(|(name, of)| ((*name).to_owned(), of.parameters)).collect(),
+        images: plan.images(),
+        parameters: networks.iter().map(|(name, of)| ((*name).to_owned(), of.parameters)).collect(),
         tokens_per_image: by(&|share| share.tokens),
         flops_per_image: with_total(by(&|share| share.flops), cost.flops()),
         paper_flops_per_image: with_total(by(&|share| share.paper_flops), cost.paper_flops()),
     }
 }
 
-/// The networks of a stage by name.
-pub(crate) fn parts<'a>(planned: &'a Planned<'_>) -> Vec<(&'static str, &'a Share)> {
-    let cost = &planned.cost;
-    let (encoder, trunk) = match planned.stage.method {
-        MethodName::Mae => ("encoder", "decoder"),
-        MethodName::Salt => ("student", "predictor"),
-    };
-    let teacher = cost.teacher.as_ref().map(|teacher| ("teacher", teacher));
-    [(encoder, &cost.encoder), (trunk, &cost.trunk)].into_iter().chain(teacher).collect()
-}
-
 /// Samples whose masks are drawn to tell what an image costs.
 const DRAWS: usize = 256;
 
 fn cost(
-    recipe: &Recipe,
-    place: usize,
+    stage: &Stage,
+    seed: u64,
+    settings: &MethodSettings,
     encoder: &VitSpec,
     teacher: Option<&VitSpec>,
 ) -> Result<Cost, Failure> {
-    let stage = &recipe.stage[place];
-    let seed = recipe.stage_seed(place);
-    let step = |step: u64| stage.masks.sample(encoder.grid(), 1, seed, step).map_err(asked);
+    let step = |step: u64| stage.masks.sample(encoder.grid(), 1, seed, step).map_err(input_error);
     let mut masks = step(0)?;
     for more in 1..DRAWS as u64 {
         let more = step(more)?;
         masks.context.extend(more.context);
         masks.target.extend(more.target);
     }
-    let (trunk, masks) = match stage.method {
-        MethodName::Mae => (stage.decoder(), setup::covered(stage).masks(masks)),
-        MethodName::Salt => (stage.predictor(), masks),
-    };
     let activation_checkpointing = stage.activation_checkpointing;
-    let trunk = setup::trunk(trunk);
+    let (_, trunk) = settings.trunk();
     let networks = Networks { encoder, trunk, teacher, activation_checkpointing };
-    Ok(Cost::new(&networks, &masks))
+    Ok(Cost::new(&networks, &settings.masks(masks)))
 }
 
-/// Checks that what teaches a stage can, before hours go into the stages ahead of it; its sizes.
+/// Checks that a stage's teacher can teach it. Returns the teacher's sizes.
 fn check_teacher(
     recipe: &Recipe,
-    place: usize,
+    stage_index: usize,
     spec: &VitSpec,
 ) -> Result<Option<VitSpec>, Failure> {
-    let Some(teacher) = &recipe.stage[place].teacher else { return Ok(None) };
-    let checked = match recipe.stage_before(place, teacher) {
+    let Some(teacher) = &recipe.stage[stage_index].teacher else { return Ok(None) };
+    let checked = match recipe.stage_before(stage_index, teacher) {
         Some(earlier) => {
-            let earlier = setup::spec(recipe, earlier)?;
+            let earlier = encoder_spec(recipe, earlier)?;
             Salt::check_sizes(&earlier, spec).map(|()| earlier).map_err(Into::into)
         }
         None => Salt::load_teacher(Path::new(teacher), spec).map(|loaded| {
@@ -223,7 +300,7 @@ fn check_teacher(
         }),
     };
     checked.map(Some).map_err(|error| match error {
-        CheckpointError::Weights(named) => asked(named),
-        other => asked(format!("teacher {teacher}: {other}")),
+        TeacherError::Weights(named) => input_error(named),
+        other => input_error(format!("teacher {teacher}: {other}")),
     })
 }

@@ -2,7 +2,7 @@
 
 use super::folder::{Folder, write_error};
 use crate::data::Unreadable;
-use crate::failure::{Failure, ran};
+use crate::failure::{Failure, run_error};
 use crate::recipe::Checkpointing;
 use crate::run_files::{Alarm, MetricsLog, OnlineProbe};
 use crate::train::StepReport;
@@ -37,7 +37,7 @@ impl<'a> Saver<'a> {
     ) -> Result<Self, Failure> {
         let log_path = folder.metrics_path();
         let log = MetricsLog::open(&log_path, position.metrics_bytes)
-            .map_err(|error| ran(write_error(&log_path, &error)))?;
+            .map_err(|error| run_error(write_error(&log_path, &error)))?;
         let saved_step = position.step;
         let saved = Instant::now();
         Ok(Self {
@@ -61,7 +61,7 @@ impl<'a> Saver<'a> {
         unreadable: &[Unreadable],
     ) -> Result<(), Failure> {
         let logged = self.log.step(&self.position.stage, report.step, &report.line());
-        logged.map_err(|error| ran(write_error(&self.log_path, &error)))?;
+        logged.map_err(|error| run_error(write_error(&self.log_path, &error)))?;
         self.position.step = report.step;
         self.position.unreadable.extend(unreadable.iter().map(|image| image.index));
         self.loss_sum += f64::from(report.loss);
@@ -76,7 +76,9 @@ impl<'a> Saver<'a> {
         let logged = log
             .probe(stage, *step, probe)
             .and_then(|()| alarms.iter().try_for_each(|alarm| log.alarm(stage, *step, alarm)));
-        logged.and_then(|()| log.flush()).map_err(|error| ran(write_error(&self.log_path, &error)))
+        logged
+            .and_then(|()| log.flush())
+            .map_err(|error| run_error(write_error(&self.log_path, &error)))
     }
 
     /// Saves a checkpoint when one is due.
@@ -97,11 +99,11 @@ impl<'a> Saver<'a> {
         if self.losses == 0 {
             return Ok(());
         }
-        self.folder.check_place()?;
+        self.folder.check_lock()?;
         self.position.metrics_bytes = self.finish()?;
         self.position.loss = self.loss_sum / self.losses as f64;
         // A folder that goes away in the middle is the reason, not the file that is missing for it.
-        let reason = |error| self.folder.check_place().err().unwrap_or_else(|| ran(error));
+        let reason = |error| self.folder.check_lock().err().unwrap_or_else(|| run_error(error));
         self.checkpoints.save(self.position.clone(), optimizer).map_err(reason)?;
         (self.loss_sum, self.losses) = (0.0, 0);
         (self.saved, self.saved_step) = (Instant::now(), self.position.step);
@@ -110,7 +112,7 @@ impl<'a> Saver<'a> {
 
     /// Makes the log durable; its length.
     pub(crate) fn finish(&mut self) -> Result<u64, Failure> {
-        self.log.sync().map_err(|error| ran(write_error(&self.log_path, &error)))
+        self.log.sync().map_err(|error| run_error(write_error(&self.log_path, &error)))
     }
 
     /// Steps made so far, in earlier processes too.

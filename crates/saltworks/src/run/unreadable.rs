@@ -3,7 +3,7 @@
 use super::folder::write_error;
 use crate::console::note;
 use crate::data::Unreadable;
-use crate::failure::{Failure, ran};
+use crate::failure::{Failure, run_error};
 use crate::files::write_whole;
 use std::collections::BTreeSet;
 use std::fs;
@@ -43,7 +43,7 @@ impl UnreadableImages {
         }
         let text: String = self.problems.iter().map(|problem| format!("{problem}\n")).collect();
         let written = write_whole(&self.path, text.as_bytes());
-        written.map_err(|error| ran(write_error(&self.path, &error)))
+        written.map_err(|error| run_error(write_error(&self.path, &error)))
     }
 
     /// Says how many there were, if any.

@@ -12,7 +12,7 @@ pub use checkpoint::{
     refuse_divergence,
 };
 pub use report::StepReport;
-pub use run::{Ended, Event, Stage, run};
+pub use run::{Ended, Stage, StepEvent, run};
 pub use schedule::Curve;
 pub use step::{Optimizer, OptimizerOptions};
 pub use stop::Stop;

@@ -26,7 +26,7 @@ pub struct Stage<'a> {
     pub accumulate: usize,
     /// Whether blocks save their inputs alone and are computed again on the way back.
     pub activation_checkpointing: bool,
-    /// Steps made before, by a run that goes on here.
+    /// Steps made before: more than 0 if a run is resumed.
     pub first_step: u64,
     /// Optimizer steps in all.
     pub steps: u64,
@@ -38,17 +38,14 @@ pub struct Stage<'a> {
     pub seed: u64,
 }
 
-/// What happened.
-pub enum Event<'a> {
-    /// A step was applied.
-    Step {
-        /// What it did.
-        report: StepReport,
-        /// What it left.
-        optimizer: &'a Optimizer,
-        /// Images of the batch that could not be read.
-        unreadable: &'a [Unreadable],
-    },
+/// A step that was applied.
+pub struct StepEvent<'a> {
+    /// What it did.
+    pub report: StepReport,
+    /// Parameters and moments after it.
+    pub optimizer: &'a Optimizer,
+    /// Images of the batch that could not be read.
+    pub unreadable: &'a [Unreadable],
 }
 
 /// How a stage ended.
@@ -60,13 +57,13 @@ pub enum Ended {
     Stopped(u64),
 }
 
-/// Trains a stage: for each step draw a batch and its masks, add up the gradients, apply them.
-/// `optimizer` holds the method's parameters. `on_event` may end it after a step.
+/// Trains a stage: each step draws a batch and its masks, adds up the gradients and applies them.
+/// `optimizer` holds the method's parameters. `on_step` may stop the stage after a step.
 pub fn run(
     mut stage: Stage<'_>,
     optimizer: &mut Optimizer,
     stop: &Stop,
-    on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    on_step: &mut dyn FnMut(StepEvent<'_>) -> ControlFlow<()>,
 ) -> Result<Ended, Error> {
     for step in stage.first_step..stage.steps {
         if stop.signal().is_some() {
@@ -97,7 +94,7 @@ pub fn run(
             time: start.elapsed(),
             waited: sums.waited,
         };
-        if on_event(Event::Step { report, optimizer, unreadable: &sums.unreadable }).is_break() {
+        if on_step(StepEvent { report, optimizer, unreadable: &sums.unreadable }).is_break() {
             return Ok(Ended::Stopped(step + 1));
         }
     }

@@ -22,11 +22,11 @@ pub(super) fn requeue(signal: i32, text: &str) -> String {
     }
 }
 
-/// As scontrol names this job; an element of an array is named by the array and its place.
+/// As scontrol names this job; an element of an array is named by the array and its index.
 fn job() -> Option<String> {
     let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     match (set("SLURM_ARRAY_JOB_ID"), set("SLURM_ARRAY_TASK_ID")) {
-        (Some(array), Some(place)) => Some(format!("{array}_{place}")),
+        (Some(array), Some(index)) => Some(format!("{array}_{index}")),
         _ => set("SLURM_JOB_ID"),
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::console::{note, result};
 use crate::eval::{ClassReport, FewShot, Report};
-use crate::failure::{Failure, ran};
+use crate::failure::{Failure, run_error};
 use crate::files::write_whole;
 use crate::judge::Trained;
 use serde_json::{Value, json};
@@ -69,7 +69,7 @@ impl Results {
             Some(path) => {
                 result(text);
                 let json = format!("{:#}\n", self.to_json());
-                let fail = |error| ran(format!("cannot write {}: {error}", path.display()));
+                let fail = |error| run_error(format!("cannot write {}: {error}", path.display()));
                 write_whole(path, json.as_bytes()).map_err(fail)?;
             }
             None => result(text),

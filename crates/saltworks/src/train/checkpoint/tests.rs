@@ -135,16 +135,16 @@ fn what_a_killed_process_left_goes_with_the_next_checkpoint() {
     let mut optimizer = optimizer();
     train(&mut optimizer, 1);
     checkpoints.save(at(1, 1.0), &optimizer).unwrap();
-    let place = |name: &str| folder.path().join(CHECKPOINT_FOLDER).join(name);
+    let path = |name: &str| folder.path().join(CHECKPOINT_FOLDER).join(name);
     // Of this stage without a manifest; of another stage; of somebody else.
     let orphan = "a-00000002.safetensors";
     let others = ["a-b-00000002.safetensors", "a-mine.safetensors"];
     for name in others.iter().chain(&[orphan]) {
-        files::write_whole(&place(name), b"half").unwrap();
+        files::write_whole(&path(name), b"half").unwrap();
     }
     checkpoints.save(at(3, 1.0), &optimizer).unwrap();
-    assert!(!place(orphan).exists());
-    assert!(others.iter().all(|name| place(name).exists()));
+    assert!(!path(orphan).exists());
+    assert!(others.iter().all(|name| path(name).exists()));
 }
 
 #[test]

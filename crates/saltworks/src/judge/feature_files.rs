@@ -16,17 +16,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A kind of file.
+/// A kind of file, by its ending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(crate) enum FeatureFile {
     Npy,
     Safetensors,
     Parquet,
 }
 
-impl Form {
+impl FeatureFile {
     /// By the file's name.
-    pub(super) fn of(path: &Path) -> Result<Self, String> {
+    pub(crate) fn of(path: &Path) -> Result<Self, String> {
         match path.extension().and_then(|ending| ending.to_str()) {
             Some("npy") => Ok(Self::Npy),
             Some("safetensors") => Ok(Self::Safetensors),
@@ -37,11 +37,9 @@ impl Form {
             )),
         }
     }
-}
 
-impl Form {
     /// The files that are written, of them the one that is asked for last: where it is, the others are.
-    pub(super) fn files(self, path: &Path) -> Vec<PathBuf> {
+    pub(crate) fn files(self, path: &Path) -> Vec<PathBuf> {
         match self {
             Self::Npy => vec![path.with_extension("labels.npy"), path.to_owned()],
             Self::Safetensors | Self::Parquet => vec![path.to_owned()],
@@ -50,27 +48,27 @@ impl Form {
 }
 
 /// One kind of features.
-pub(super) struct Pooled {
+pub(crate) struct FeatureRows {
     /// `mean` or `cls`.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// D
-    pub(super) dim: usize,
+    pub(crate) dim: usize,
     /// [N, D]
-    pub(super) rows: Vec<f32>,
+    pub(crate) rows: Vec<f32>,
 }
 
-impl Pooled {
+impl FeatureRows {
     /// Makes a row NaN.
-    pub(super) fn forget(&mut self, row: usize) {
+    pub(crate) fn forget(&mut self, row: usize) {
         self.rows[row * self.dim..(row + 1) * self.dim].fill(f32::NAN);
     }
 }
 
 /// Features and the images they are of.
-pub(super) struct Embeddings<'a> {
+pub(crate) struct Embeddings<'a> {
     /// At least one kind.
-    pub(super) pooled: Vec<Pooled>,
-    pub(super) source: &'a dyn Source,
+    pub(crate) pooled: Vec<FeatureRows>,
+    pub(crate) source: &'a dyn Source,
 }
 
 /// Rows of a row group: readers take one at a time into memory.
@@ -78,13 +76,13 @@ const GROUP_ROWS: usize = 10_000;
 
 impl Embeddings<'_> {
     /// Writes them whole; which files.
-    pub(super) fn write(&self, form: Form, path: &Path) -> Result<Vec<PathBuf>, String> {
+    pub(crate) fn write(&self, form: FeatureFile, path: &Path) -> Result<Vec<PathBuf>, String> {
         let fail = |path: &Path, error: &dyn std::fmt::Display| {
             format!("cannot write {}: {error}", path.display())
         };
         let mut written = vec![path.to_owned()];
         match form {
-            Form::Npy => {
+            FeatureFile::Npy => {
                 // No features stand beside labels of others, wherever this ends.
                 for old in form.files(path).into_iter().rev().filter(|old| old.exists()) {
                     fs::remove_file(&old).map_err(|error| fail(&old, &error))?;
@@ -96,14 +94,14 @@ impl Embeddings<'_> {
                     write_npy(&beside, "<i8", &shape, &labels).map_err(|e| fail(&beside, &e))?;
                     written.push(beside);
                 }
-                let Pooled { dim, rows, .. } = &self.pooled[0];
+                let FeatureRows { dim, rows, .. } = &self.pooled[0];
                 let shape = [rows.len() / dim, *dim];
                 write_npy(path, "<f4", &shape, rows).map_err(|error| fail(path, &error))?;
             }
-            Form::Safetensors => {
+            FeatureFile::Safetensors => {
                 self.write_safetensors(path).map_err(|error| fail(path, &error))?;
             }
-            Form::Parquet => {
+            FeatureFile::Parquet => {
                 let file = self.parquet().map_err(|error| fail(path, &error))?;
                 write_whole(path, &file).map_err(|error| fail(path, &error))?;
             }
@@ -139,7 +137,7 @@ impl Embeddings<'_> {
             "message embeddings { required binary image (STRING); optional int32 label; \
                           optional binary class (STRING); "
                 .to_owned();
-        for Pooled { name, .. } in &self.pooled {
+        for FeatureRows { name, .. } in &self.pooled {
             // Writing to a string cannot fail.
             let _ = write!(
                 schema,
@@ -177,7 +175,7 @@ impl Embeddings<'_> {
         let class = |label: &i32| text(&self.source.classes()[*label as usize]);
         let classes: Vec<_> = known.iter().map(class).collect();
         column::<ByteArrayType>(group, &classes, Some(&defined), None)?;
-        for Pooled { dim, rows, .. } in &self.pooled {
+        for FeatureRows { dim, rows, .. } in &self.pooled {
             let values = &rows[images[0] * dim..(images[0] + images.len()) * dim];
             let defined = vec![1; values.len()];
             // 0 begins a list.

@@ -1,0 +1,83 @@
+//! The method of a stage and its settings: the one place that builds a method.
+
+use super::{Mae, MaeOptions, Method, Salt, SaltOptions, TeacherError};
+use crate::mask::Masks;
+use crate::model::{Encoder, TransformerSpec};
+use crate::recipe::{MethodName, Stage, Trunk};
+
+/// A method with its settings.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum MethodSettings {
+    /// Stage 1.
+    Mae(MaeOptions),
+    /// Stage 2.
+    Salt(SaltOptions),
+}
+
+impl MethodSettings {
+    /// What a stage of a recipe says.
+    pub fn of(stage: &Stage) -> Self {
+        let loss = stage.loss().into();
+        match stage.method {
+            MethodName::Mae => Self::Mae(MaeOptions {
+                decoder: stage.decoder().into(),
+                covered: stage.covered(),
+                pixel_norm: stage.pixel_norm(),
+                loss,
+            }),
+            MethodName::Salt => Self::Salt(SaltOptions {
+                predictor: stage.predictor().into(),
+                loss,
+                target_layer_norm: stage.target_layer_norm(),
+            }),
+        }
+    }
+
+    /// Builds the method around an encoder. First weights of the decoder or predictor are drawn from
+    /// `seed`. SALT needs a teacher.
+    pub fn build(
+        &self,
+        encoder: Encoder,
+        teacher: Option<Encoder>,
+        seed: u64,
+    ) -> Result<Box<dyn Method>, TeacherError> {
+        match (*self, teacher) {
+            (Self::Mae(options), _) => Ok(Box::new(Mae::new(encoder, options, seed))),
+            (Self::Salt(options), Some(teacher)) => {
+                Ok(Box::new(Salt::new(teacher, encoder, options, seed)?))
+            }
+            (Self::Salt(_), None) => Err(TeacherError::Missing),
+        }
+    }
+
+    /// Sizes of the decoder or predictor, and what recipes call it.
+    pub fn trunk(&self) -> (&'static str, TransformerSpec) {
+        match self {
+            Self::Mae(options) => ("decoder", options.decoder),
+            Self::Salt(options) => ("predictor", options.predictor),
+        }
+    }
+
+    /// What plans call the trained encoder.
+    pub fn encoder_name(&self) -> &'static str {
+        match self {
+            Self::Mae(_) => "encoder",
+            Self::Salt(_) => "student",
+        }
+    }
+
+    /// Masks as the method reads them: see [`Method::masks`].
+    pub fn masks(&self, drawn: Masks) -> Masks {
+        match self {
+            Self::Mae(options) => options.covered.masks(drawn),
+            Self::Salt(_) => drawn,
+        }
+    }
+}
+
+impl From<Trunk> for TransformerSpec {
+    // Recipe and model do not know each other, so each has its type.
+    fn from(Trunk { width, depth, heads }: Trunk) -> Self {
+        Self { width, depth, heads }
+    }
+}

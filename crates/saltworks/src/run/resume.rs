@@ -1,0 +1,116 @@
+//! Where a stage stands: at its beginning, or at the newest whole checkpoint.
+
+use super::folder::{deciding, keep, recipe_text};
+use super::plan::StagePlan;
+use super::stages::Run;
+use crate::console::note;
+use crate::failure::{Failure, input_error, run_error};
+use crate::files::sha256;
+use crate::run_files::names::RECIPE;
+use crate::train::{CHECKPOINT_FOLDER, Optimizer, Position};
+use crate::weights;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+impl Run<'_> {
+    /// Where a stage begins that has made no step.
+    pub(super) fn first_position(&self, plan: &StagePlan<'_>) -> Result<Position, Failure> {
+        let teacher = match self.teacher_path(plan) {
+            None => String::new(),
+            Some(path) => {
+                let path = weights::Model::file(&path).map_err(input_error)?;
+                let bytes = fs::read(&path);
+                sha256(
+                    &bytes
+                        .map_err(|e| run_error(format!("cannot read {}: {e}", path.display())))?,
+                )
+            }
+        };
+        Ok(Position {
+            stage: plan.stage.name.clone(),
+            step: 0,
+            loss: 0.0,
+            metrics_bytes: self.folder.metrics_bytes(),
+            machine: machine(),
+            recipe_sha256: sha256(recipe_text(&deciding(self.recipe).whole()).as_bytes()),
+            teacher_sha256: teacher,
+            updates: BTreeMap::new(),
+            unreadable: BTreeSet::new(),
+        })
+    }
+
+    /// Puts back the newest whole checkpoint of a stage, if there is one; where the stage stands.
+    pub(super) fn restore(
+        &self,
+        first: Position,
+        optimizer: &mut Optimizer,
+    ) -> Result<Position, Failure> {
+        let checkpoints = self.folder.checkpoints(keep(self.recipe));
+        let (found, damaged) = checkpoints.newest(&first.stage).map_err(run_error)?;
+        for problem in &damaged {
+            note(&format!("{problem}. An earlier one is used, or the stage begins anew"));
+        }
+        let Some(checkpoint) = found else {
+            if self.folder.resumed() {
+                let stage = &first.stage;
+                note(&format!("{stage:>10}  begins at its first step: it left no checkpoint"));
+            }
+            return Ok(first);
+        };
+        let found = &checkpoint.position;
+        self.check_origin(found, &first)?;
+        checkpoint.restore(optimizer).map_err(|problem| {
+            input_error(format!(
+                "{problem}. Remove it: the same command then goes on from an earlier one, or begins \
+                 the stage anew"
+            ))
+        })?;
+        note(&format!("{:>10}  going on after step {}", first.stage, found.step));
+        let (step, metrics_bytes) = (found.step, found.metrics_bytes);
+        let unreadable = found.unreadable.clone();
+        Ok(Position { step, metrics_bytes, unreadable, ..first })
+    }
+
+    /// Refuses a checkpoint of another teacher or recipe, and tells of one of another machine.
+    fn check_origin(&self, found: &Position, first: &Position) -> Result<(), Failure> {
+        let stage = &first.stage;
+        if found.teacher_sha256 != first.teacher_sha256 {
+            return Err(input_error(format!(
+                "the teacher of stage {stage} is not the file this stage began with. Restore it, or \
+                 begin anew with --overwrite"
+            )));
+        }
+        if found.machine != first.machine {
+            let (there, here) = (&found.machine, &first.machine);
+            note(&format!("the run was made by {there}, this is {here}: sums may round otherwise"));
+        } else if found.recipe_sha256 != first.recipe_sha256 {
+            // Another version may write the same recipe otherwise.
+            return Err(input_error(format!(
+                "the checkpoint of stage {stage} is of another recipe than {} says now. Restore that \
+                 file, or begin anew with --overwrite",
+                self.folder.path().join(RECIPE).display()
+            )));
+        }
+        Ok(())
+    }
+
+    /// Refuses to go on after more steps than the stage has.
+    pub(super) fn check_length(&self, position: &Position, steps: u64) -> Result<(), Failure> {
+        if position.step <= steps {
+            return Ok(());
+        }
+        Err(input_error(format!(
+            "a checkpoint of stage {} is of step {}, the stage has {steps}. Remove {}, or begin anew \
+             with --overwrite",
+            position.stage,
+            position.step,
+            self.folder.path().join(CHECKPOINT_FOLDER).display()
+        )))
+    }
+}
+
+/// Whose arithmetic this is.
+fn machine() -> String {
+    let set = engine::cpu::instruction_set();
+    format!("saltworks {} on {} ({set})", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH)
+}

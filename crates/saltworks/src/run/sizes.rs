@@ -1,0 +1,86 @@
+//! The sizes of a stage's networks, and refusals that name the keys which say them.
+
+use crate::failure::{Failure, input_error};
+use crate::method::MethodSettings;
+use crate::model::{SpecError, VitSpec};
+use crate::recipe::{Model, Recipe, Stage};
+
+/// The sizes of a stage's encoder.
+pub(super) fn encoder_spec(recipe: &Recipe, stage: &Stage) -> Result<VitSpec, Failure> {
+    let spec = spec_of(&recipe.model_of(stage), recipe.data.size, recipe.data.channels());
+    spec.map_err(|error| refuse(recipe, stage, &error))
+}
+
+/// Refuses a decoder or predictor that cannot be built.
+pub(super) fn check_trunk(
+    recipe: &Recipe,
+    stage: &Stage,
+    settings: &MethodSettings,
+) -> Result<(), Failure> {
+    let (name, trunk) = settings.trunk();
+    trunk.check(name).map_err(|error| refuse(recipe, stage, &error))
+}
+
+/// The sizes of timm's name, changed where the recipe says others.
+fn spec_of(model: &Model, size: usize, channels: usize) -> Result<VitSpec, SpecError> {
+    fn change<T: Copy>(value: &mut T, said: Option<T>) {
+        *value = said.unwrap_or(*value);
+    }
+    let mut spec = VitSpec::from_name(model.name())?;
+    let mut mlp_ratio = spec.hidden as f64 / spec.width as f64;
+    change(&mut mlp_ratio, model.mlp_ratio);
+    change(&mut spec.width, model.width);
+    change(&mut spec.depth, model.depth);
+    change(&mut spec.heads, model.heads);
+    change(&mut spec.registers, model.registers);
+    change(&mut spec.class_token, model.class_token);
+    change(&mut spec.no_embed_class, model.no_embed_class);
+    change(&mut spec.qk_norm, model.qk_norm);
+    change(&mut spec.drop_path, model.drop_path);
+    change(&mut spec.patch, model.patch.map(|side| [1, side, side]));
+    (spec.image, spec.channels) = ([1, size, size], channels);
+    spec.hidden = (spec.width as f64 * mlp_ratio) as usize;
+    spec.layer_scale = model.layer_scale;
+    spec.check()?;
+    Ok(spec)
+}
+
+/// Names the keys that say the sizes, and where the recipe says them.
+fn refuse(recipe: &Recipe, stage: &Stage, error: &SpecError) -> Failure {
+    let (own, all) = (format!("{}.model", stage.name), "model".to_owned());
+    let of_model = |key: &str| -> Vec<String> {
+        // A stage's own model is said in its part of the recipe.
+        let tables = stage.model.as_ref().map(|_| own.clone()).into_iter().chain([all.clone()]);
+        let said = tables.map(|table| format!("{table}.{key}"));
+        vec![said.into_iter().find(|key| recipe.origin.says(key)).unwrap_or(format!("model.{key}"))]
+    };
+    let of_trunk = |name: &str, key: &str| vec![format!("{}.{name}.{key}", stage.name)];
+    let keys = match error {
+        SpecError::Name(_) => of_model("name"),
+        SpecError::Heads { name: "model", .. } => [of_model("width"), of_model("heads")].concat(),
+        SpecError::Heads { name, .. } => {
+            [of_trunk(name, "width"), of_trunk(name, "heads")].concat()
+        }
+        SpecError::Small { .. } | SpecError::Left { .. } => {
+            [vec!["data.size".to_owned()], of_model("patch")].concat()
+        }
+        SpecError::Zero { name: "model", size } | SpecError::Large { name: "model", size, .. } => {
+            of_model(size)
+        }
+        SpecError::Zero { name, size } | SpecError::Large { name, size, .. } => {
+            of_trunk(name, size)
+        }
+        SpecError::LayerScale(_) => of_model("layer_scale"),
+        SpecError::DropPath(_) => of_model("drop_path"),
+    };
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let no_data = match (error, recipe.origin.is_without_data()) {
+        (SpecError::Small { .. } | SpecError::Left { .. }, true) => {
+            ". The recipe has no data.path, so the images are the built-in Fashion-MNIST, 28 x 28 pixels: set \
+             data.path for your own"
+        }
+        _ => "",
+    };
+    let problem = format!("{}: {error}{no_data}", keys.join(", "));
+    input_error(recipe.origin.refuse(&keys, problem))
+}
