@@ -9,6 +9,7 @@ mod load;
 mod normalize;
 mod origin;
 mod schema;
+mod sizes;
 mod suggest;
 
 pub use difference::differences;
@@ -21,6 +22,7 @@ pub use schema::{
     Augment, Checkpointing, Covered, Data, DataSource, Duration, Log, Loss, MethodName, Model,
     Normalize, PixelNorm, Probe, Recipe, Schedule, Stage, Trunk,
 };
+pub use sizes::{ImageSize, PatchSize};
 
 /// A recipe that cannot be used.
 #[derive(Debug, thiserror::Error)]
