@@ -12,7 +12,7 @@ use crate::eval::{self, Features, KnnOptions, LinearOptions, knn, linear};
 use crate::failure::{Failure, asked, loading, ran};
 use crate::method::embed;
 use crate::model::Encoder;
-use crate::recipe::{Data, Recipe};
+use crate::recipe::{Data, ImageSize, Recipe};
 use crate::run::setup::{self, Images};
 use crate::run_files::ProbeRow;
 use crate::train::Stop;
@@ -101,9 +101,7 @@ pub(crate) fn features(
     (unreadable, count): (&mut Vec<Unreadable>, &mut Count),
 ) -> Result<Option<Gathered>, Failure> {
     let size = match extractor {
-        Extractor::Pixels => {
-            recipe.data.size.min((MOST_PIXEL_VALUES / recipe.data.channels()).isqrt())
-        }
+        Extractor::Pixels => recipe.data.size.at_most(MOST_PIXEL_VALUES / recipe.data.channels()),
         Extractor::Encoder(_) => recipe.data.size,
     };
     let loader = blank_loader(&recipe.data, size, source)?;
@@ -119,9 +117,9 @@ pub(crate) fn features(
     Ok(gathered)
 }
 
-/// A loader of all images of a source in order, `size` pixels a side; those that cannot be read are black,
-/// to be left out.
-fn blank_loader(data: &Data, size: usize, source: &Arc<dyn Source>) -> Result<Loader, Failure> {
+/// A loader of all images of a source in order, brought to `size`; those that cannot be read are black, to be
+/// left out.
+fn blank_loader(data: &Data, size: ImageSize, source: &Arc<dyn Source>) -> Result<Loader, Failure> {
     Loader::leaving_blank(source.clone(), setup::feature_options(data, size)).map_err(asked)
 }
 

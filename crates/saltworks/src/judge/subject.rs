@@ -4,7 +4,7 @@ use super::Extractor;
 use crate::console::note;
 use crate::failure::{Failure, asked};
 use crate::model::Encoder;
-use crate::recipe::{self, Normalize, Recipe, Stage};
+use crate::recipe::{self, ImageSize, Normalize, Recipe, Stage};
 use crate::run_files::names::{ENCODER, MODEL, RECIPE, STATE};
 use crate::weights::{Hint, Loaded, Model};
 use serde::Serialize;
@@ -22,10 +22,10 @@ pub(crate) struct Given {
     /// Of a run: the stage (default: the last); of a file: encoder, student or teacher.
     #[arg(long, visible_alias = "part", value_name = "NAME")]
     stage: Option<String>,
-    /// Side of the images in pixels (default: what the encoder was made for); its position table is resized
-    /// as timm does.
+    /// Size of the images in pixels, as 224 or HEIGHTxWIDTH (default: what the encoder was made for); its
+    /// position table is resized as timm does.
     #[arg(long, value_name = "PIXELS")]
-    size: Option<usize>,
+    size: Option<ImageSize>,
     /// How pixels are brought near 0: imagenet, inception, clip, or '{mean = [0.5], std = [0.25]}' (default:
     /// as the run or the file says; else imagenet, or inception for grey images).
     #[arg(long)]
@@ -85,15 +85,7 @@ impl Given {
         let mut recipe = self.recipe(run.as_deref(), encoder.spec().channels, normalize)?;
         let data = &mut recipe.data;
         let [_, height, width] = encoder.spec().image;
-        if height != width {
-            let side = height.max(width);
-            return Err(asked(format!(
-                "{}: its encoder is for images of {height} x {width} pixels, and images are brought to \
-                 squares. Choose a side with --size {side}",
-                model.path().display()
-            )));
-        }
-        (data.size, data.channels) = (height, Some(encoder.spec().channels));
+        (data.size, data.channels) = (ImageSize { height, width }, Some(encoder.spec().channels));
         // Judging leaves them out, however many there are; only training is to end.
         data.max_unreadable = 1.0;
         data.eval_zoom = self.zoom.unwrap_or(data.eval_zoom);
@@ -115,7 +107,7 @@ impl Given {
         let part = self.stage.as_deref().filter(|_| run != Some(&self.source));
         let width = model.width(part).map_err(asked)?;
         let hint = Hint { heads: self.heads.map(|heads| (width, heads)), grid: None };
-        let image = self.size.map(|side| [1, side, side]);
+        let image = self.size.map(|size| [1, size.height, size.width]);
         let loaded = model.load_encoder(part, hint, image).map_err(asked)?;
         if let Some([from, to]) = loaded.resized {
             note(&format!("positions resized from {from} to {to} patches"));

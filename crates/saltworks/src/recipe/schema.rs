@@ -1,7 +1,7 @@
 //! The keys of a recipe as a user writes them. A doc comment is the key's documentation; a default
 //! stands here and nowhere else.
 
-use super::{Origin, RecipeError};
+use super::{ImageSize, Origin, PatchSize, RecipeError};
 use crate::data::{Blur, Interpolation, Jitter, Solarize};
 use crate::mask::{Masking, MultiBlock};
 use crate::range::Range;
@@ -44,13 +44,13 @@ impl Recipe {
     pub fn taken_over(&self) -> Option<String> {
         let Model { patch, width, depth, heads, .. } = self.model;
         let sizes = [
-            ("data.size", Some(self.data.size)),
-            ("model.patch", patch),
-            ("model.width", width),
-            ("model.depth", depth),
-            ("model.heads", heads),
+            ("data.size", Some(self.data.size.to_string())),
+            ("model.patch", patch.map(|patch| patch.to_string())),
+            ("model.width", width.map(|width| width.to_string())),
+            ("model.depth", depth.map(|depth| depth.to_string())),
+            ("model.heads", heads.map(|heads| heads.to_string())),
         ];
-        let sizes = sizes.map(|(key, value)| Some((key.to_owned(), value?.to_string())));
+        let sizes = sizes.map(|(key, value)| Some((key.to_owned(), value?)));
         let lengths = self.stage.iter().map(|stage| {
             let epochs = stage.epochs?;
             Some((format!("{}.epochs", stage.name), epochs.to_string()))
@@ -96,8 +96,9 @@ pub struct Data {
     pub source: Vec<DataSource>,
     /// Red, green and blue, 0 to 255, that transparent parts of images show.
     pub background: [u8; 3],
-    /// Height and width in pixels that images are brought to; the model's image size.
-    pub size: usize,
+    /// Height and width in pixels that images are brought to: a number for squares, or
+    /// `[height, width]`. The model's image size.
+    pub size: ImageSize,
     /// 1 for grey, 3 for colour; if not given as the images of `builtin:fashion-mnist` are, which is 1, else 3.
     pub channels: Option<usize>,
     /// How pixel values are brought near 0.
@@ -126,7 +127,7 @@ impl Default for Data {
             path: None,
             source: Vec::new(),
             background: [0; 3],
-            size: 28,
+            size: ImageSize::square(28),
             channels: None,
             normalize: Normalize::default(),
             holdout: None,
@@ -254,8 +255,9 @@ impl Default for Augment {
 pub struct Model {
     /// timm's name, e.g. vit_tiny_patch16_224; the image size comes from `data.size`.
     pub name: Option<String>,
-    /// Height and width of a patch in pixels.
-    pub patch: Option<usize>,
+    /// Height and width of a patch in pixels: a number for squares, `[height, width]`, or
+    /// `[frames, height, width]`.
+    pub patch: Option<PatchSize>,
     /// D
     pub width: Option<usize>,
     /// L

@@ -183,3 +183,74 @@ impl<'de> Deserialize<'de> for PatchSize {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::load;
+
+    fn set(text: &str) -> Result<crate::recipe::Recipe, String> {
+        load(None, &[text.to_owned()]).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_number_is_a_square_and_a_list_is_height_first() {
+        let size = |text: &str| set(&format!("data.size={text}")).unwrap().data.size;
+        assert_eq!(size("32"), ImageSize::square(32));
+        assert_eq!(size("[32, 64]"), ImageSize { height: 32, width: 64 });
+        let patch = |text: &str| set(&format!("model.patch={text}")).unwrap().model.patch.unwrap();
+        assert_eq!(patch("8").sides(), [1, 8, 8]);
+        assert_eq!(patch("[8,4]").sides(), [1, 8, 4]);
+        assert_eq!(patch("[2,8,4]").sides(), [2, 8, 4]);
+    }
+
+    #[test]
+    fn a_square_is_written_as_a_number() {
+        let written = |keys: &[&str]| {
+            let set: Vec<String> = keys.iter().map(|&key| key.to_owned()).collect();
+            let recipe = toml::to_string(&load(None, &set).unwrap()).unwrap();
+            let line = |key: &str| recipe.lines().find(|line| line.starts_with(key)).unwrap();
+            [line("size"), line("patch")].map(str::to_owned)
+        };
+        assert_eq!(
+            written(&["data.size=[28,28]", "model.patch=[1,4,4]"]),
+            ["size = 28", "patch = 4"]
+        );
+        assert_eq!(
+            written(&["data.size=[24,40]", "model.patch=[8,4]"]),
+            ["size = [24, 40]", "patch = [8, 4]"]
+        );
+        assert_eq!(written(&["model.patch=[2,4,4]"])[1], "patch = [2, 4, 4]");
+    }
+
+    #[test]
+    fn what_is_no_size_is_refused_with_what_is_expected() {
+        for (text, words) in [
+            ("data.size=[1,2,3]", "invalid length 3, expected a whole number of pixels or [height"),
+            ("data.size=big", "invalid type: string \"big\", expected a whole number of pixels"),
+            (
+                "data.size=-3",
+                "a size below 0, expected a whole number of pixels or [height, width]",
+            ),
+            ("data.size=[8, -3]", "expected a whole number, 0 or more"),
+            ("data.size=[8, 0]", "data.size is [8, 0], expected at least one pixel each way"),
+            ("data.size=1.5", "expected a whole number of pixels or [height, width]"),
+            ("model.patch=[8]", "invalid length 1, expected a whole number of pixels, [height"),
+        ] {
+            let message = set(text).unwrap_err();
+            let named = format!("--set {text}: ");
+            assert!(message.starts_with(&named) && message.contains(words), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_smaller_size_has_the_same_shape() {
+        let size = |height, width| ImageSize { height, width };
+        assert_eq!(size(24, 40).at_most(960), size(24, 40));
+        assert_eq!(size(200, 100).at_most(5000), size(100, 50));
+        assert_eq!(ImageSize::square(100).at_most(1000), ImageSize::square(31));
+        assert_eq!("24x40".parse(), Ok(size(24, 40)));
+        assert_eq!("24".parse(), Ok(size(24, 24)));
+        assert!("24x".parse::<ImageSize>().is_err() && "0".parse::<ImageSize>().is_err());
+    }
+}

@@ -7,7 +7,9 @@ use crate::data::{
 use crate::failure::{Failure, asked};
 use crate::method::{Covered, Mae, MaeOptions, Method, PixelNorm, SaltOptions};
 use crate::model::{Encoder, SpecError, TransformerSpec, VitSpec};
-use crate::recipe::{self, Data, DataSource, Loss, Model, Recipe, Schedule, Stage, Trunk};
+use crate::recipe::{
+    self, Data, DataSource, ImageSize, Loss, Model, PatchSize, Recipe, Schedule, Stage, Trunk,
+};
 use crate::train::{self, Curve, OptimizerOptions};
 use engine::ops::LossKind;
 use std::collections::{BTreeSet, HashMap};
@@ -216,7 +218,6 @@ pub(crate) fn training_loader(recipe: &Recipe, stage: &Stage, place: usize) -> L
     let data = &recipe.data;
     let augment = &data.augment;
     let whole = augment.crop_scale.min == 1.0 && augment.crop_scale.max == 1.0;
-    let size = [data.size; 2];
     let crop = if whole {
         Crop::Center { zoom: 1.0 }
     } else {
@@ -239,7 +240,7 @@ pub(crate) fn training_loader(recipe: &Recipe, stage: &Stage, place: usize) -> L
         augment_seed: seed,
         transform: Transform {
             frames: 1,
-            size,
+            size: data.size.sides(),
             crop,
             flip: augment.flip,
             interpolation: augment.interpolation,
@@ -254,19 +255,19 @@ pub(crate) fn training_loader(recipe: &Recipe, stage: &Stage, place: usize) -> L
 /// Pixels of a batch whose features are made at once, so that a signal finds its end soon.
 const FEATURE_PIXELS: usize = 250 * 64 * 64;
 
-/// A loader of all images of a source in order, `size` pixels a side, for features.
+/// A loader of all images of a source in order, brought to `size`, for features.
 pub(crate) fn feature_loader(
     data: &Data,
-    size: usize,
+    size: ImageSize,
     source: Arc<dyn Source>,
 ) -> Result<Loader, Failure> {
     Loader::new(source, feature_options(data, size)).map_err(asked)
 }
 
 /// How whole images are loaded, each once.
-pub(crate) fn feature_options(data: &Data, size: usize) -> LoaderOptions {
+pub(crate) fn feature_options(data: &Data, size: ImageSize) -> LoaderOptions {
     LoaderOptions {
-        batch: (FEATURE_PIXELS / (size * size).max(1)).clamp(16, 250),
+        batch: (FEATURE_PIXELS / (size.height * size.width).max(1)).clamp(16, 250),
         threads: data.threads,
         prefetch: 2 * data.threads + 2,
         order: Order::Once,
@@ -274,7 +275,7 @@ pub(crate) fn feature_options(data: &Data, size: usize) -> LoaderOptions {
         augment_seed: 0,
         transform: Transform {
             crop: Crop::Center { zoom: data.eval_zoom },
-            ..Transform::center([size; 2])
+            ..Transform::center(size.sides())
         },
         channels: data.channels(),
         normalize: normalize(data),
@@ -336,14 +337,13 @@ pub(crate) fn refuse_sizes(recipe: &Recipe, stage: &Stage, error: &SpecError) ->
     asked(recipe.origin.refuse(&keys, problem))
 }
 
-fn spec_of(model: &Model, size: usize, channels: usize) -> Result<VitSpec, SpecError> {
+fn spec_of(model: &Model, size: ImageSize, channels: usize) -> Result<VitSpec, SpecError> {
     let name = model.name.as_deref().unwrap_or("vit_tiny_patch16_224");
     let mut spec = VitSpec::from_name(name)?;
     let ratio = spec.hidden as f64 / spec.width as f64;
-    spec.image = [1, size, size];
+    spec.image = [1, size.height, size.width];
     spec.channels = channels;
-    let patch = model.patch.unwrap_or(spec.patch[1]);
-    spec.patch = [1, patch, patch];
+    spec.patch = model.patch.map_or(spec.patch, PatchSize::sides);
     spec.width = model.width.unwrap_or(spec.width);
     spec.depth = model.depth.unwrap_or(spec.depth);
     spec.heads = model.heads.unwrap_or(spec.heads);
