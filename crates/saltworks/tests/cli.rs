@@ -580,7 +580,8 @@ fn the_built_in_recipe_takes_over_sizes_alone_for_other_images() {
     assert!(told.contains("(20 training)") && told.contains("(4 held out)"), "{told}");
     let recipe = saltworks::recipe::load_trained(&place.path("run/recipe.toml"), &[]).unwrap();
     let data = &recipe.data;
-    assert_eq!((data.channels(), data.size, data.normalize.mean.as_slice()), (3, 28, &[0.5][..]));
+    let found = (data.channels(), data.size.sides(), data.normalize.mean.as_slice());
+    assert_eq!(found, (3, [28, 28], &[0.5][..]));
     let augment = saltworks::recipe::Augment::default();
     assert_eq!(data.augment, augment);
 }

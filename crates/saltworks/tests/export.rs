@@ -145,3 +145,53 @@ fn a_run_that_stands_in_the_middle_says_so() {
     let none = &mut export(&place, "run", "timm", "b.safetensors", &[]);
     assert_refused(none, &["holds no trained stage; trained: none"]);
 }
+
+/// Trains both stages on images of 24 x 40 pixels, and judges and exports what was trained.
+fn assert_not_square_works(patch: &str, sides: [usize; 2]) {
+    let place = Place::with_classes();
+    let set = ["data.size=[24,40]", &format!("model.patch={patch}"), "probe.images=16"];
+    place.trained("run", &set);
+    assert!(place.path("run/pictures/teacher.json").is_file(), "online probes took pictures");
+    let text = String::from_utf8(place.bytes("run/recipe.toml")).unwrap();
+    assert!(text.contains("size = [24, 40]") && text.contains(&format!("patch = {patch}")));
+
+    for stage in ["teacher", "student"] {
+        let file = Model::open(&place.path(&format!("run/{stage}/encoder.safetensors"))).unwrap();
+        let spec = file.sizes(None, Hint::default()).unwrap().spec;
+        let (image, patch) = ([1, 24, 40], [1, sides[0], sides[1]]);
+        assert_eq!((spec.image, spec.patch), (image, patch), "{stage}: height before width");
+        assert_eq!((spec.grid().h, spec.grid().w), (24 / sides[0], 40 / sides[1]));
+    }
+    let judged = |verb: &str, more: &[&str]| {
+        let mut command = saltworks();
+        command.args([verb, "--data"]).arg(place.path("photos")).arg(place.path("run")).args(more);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{verb}: {}", stderr(&output));
+    };
+    judged("probe", &[]);
+    judged("probe", &["--size", "48x40"]);
+    judged("embed", &["--out", place.path("features.npy").to_str().unwrap()]);
+
+    let output = exported(&place, "run", "timm", "timm.safetensors", &[]);
+    let [height, width] = sides;
+    let call = format!("img_size=(24, 40), patch_size=({height}, {width})");
+    assert!(stderr(&output).contains(&call), "{}", stderr(&output));
+    exported(&place, "run", "onnx", "model.onnx", &[]);
+    exported(&place, "run", "hf", "hf", &[]);
+    let config: Value = serde_json::from_slice(&place.bytes("hf/config.json")).unwrap();
+    assert_eq!(config["image_size"], serde_json::json!([24, 40]));
+    let sizes = Model::open(&place.path("hf")).unwrap().sizes(None, Hint::default()).unwrap();
+    assert_eq!((sizes.spec.image, sizes.spec.patch), ([1, 24, 40], [1, height, width]));
+    let resized = exported(&place, "run", "timm", "other.safetensors", &["--size", "48x80"]);
+    assert!(stderr(&resized).contains("img_size=(48, 80)"), "{}", stderr(&resized));
+}
+
+#[test]
+fn images_that_are_not_square_are_trained_on_judged_and_exported() {
+    assert_not_square_works("8", [8, 8]);
+}
+
+#[test]
+fn patches_that_are_not_square_are_trained_judged_and_exported() {
+    assert_not_square_works("[8, 4]", [8, 4]);
+}

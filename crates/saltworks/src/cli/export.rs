@@ -6,7 +6,7 @@ use crate::files::{sha256, write_whole};
 use crate::judge::stage_index;
 use crate::method::Salt;
 use crate::model::VitSpec;
-use crate::recipe::{self, Normalize, Recipe};
+use crate::recipe::{self, ImageSize, Normalize, Recipe};
 use crate::run::TEACHER_SHA256;
 use crate::run_files::names::{ENCODER, MODEL, RECIPE};
 use crate::weights::{
@@ -39,9 +39,10 @@ pub(super) struct Arguments {
     /// Heads of the encoder, where the file does not tell and timm has none of its width.
     #[arg(long)]
     heads: Option<usize>,
-    /// Side of the images that the encoder is to see; its position table is resized as timm does.
+    /// Size of the images that the encoder is to see, as 224 or HEIGHTxWIDTH; its position table is resized
+    /// as timm does.
     #[arg(long)]
-    size: Option<usize>,
+    size: Option<ImageSize>,
     /// Write what is there, without comparing names and shapes with those of the encoder.
     #[arg(long)]
     partial: bool,
@@ -248,7 +249,7 @@ fn encoder(
         model.notes.iter().chain(&guessed).for_each(|words| note(words));
         return Ok((spec, model.encoder(part).map_err(input_error)?));
     }
-    let image = arguments.size.map(|side| [1, side, side]);
+    let image = arguments.size.map(|size| [1, size.height, size.width]);
     let loaded = model.load_encoder(part, hint, image).map_err(input_error)?;
     if let Some([from, to]) = loaded.resized {
         note(&format!("positions resized from {from} to {to} patches"));

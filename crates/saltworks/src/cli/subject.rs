@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use crate::judge::{Subject, SubjectOptions};
+use crate::recipe::ImageSize;
 use std::path::PathBuf;
 
 /// An encoder, and how its images are prepared.
@@ -16,10 +17,10 @@ pub(super) struct SubjectArguments {
     /// Of a run: the stage (default: the last); of a file: encoder, student or teacher.
     #[arg(long, visible_alias = "part", value_name = "NAME")]
     stage: Option<String>,
-    /// Side of the images in pixels (default: what the encoder was made for); its position table is resized
-    /// as timm does.
+    /// Size of the images in pixels, as 224 or HEIGHTxWIDTH (default: the encoder's own). The
+    /// position table is resized as timm does.
     #[arg(long, value_name = "PIXELS")]
-    size: Option<usize>,
+    size: Option<ImageSize>,
     /// How pixels are brought near 0: imagenet, inception, clip, or '{mean = [0.5], std = [0.25]}' (default:
     /// as the run or the file says; else imagenet, or inception for grey images).
     #[arg(long)]

@@ -16,7 +16,7 @@ use crate::eval::{self, Features, KnnOptions, LinearOptions, knn, linear};
 use crate::failure::{Failure, input_error, loading, run_error};
 use crate::method::embed;
 use crate::model::Encoder;
-use crate::recipe::{Data, Recipe};
+use crate::recipe::{Data, ImageSize, Recipe};
 use crate::run_files::ProbeRow;
 use crate::train::Stop;
 use engine::Tape;
@@ -105,9 +105,7 @@ pub(crate) fn features(
     count: &mut Count,
 ) -> Result<Option<Gathered>, Failure> {
     let size = match extractor {
-        Extractor::Pixels => {
-            recipe.data.size.min((MOST_PIXEL_VALUES / recipe.data.channels()).isqrt())
-        }
+        Extractor::Pixels => recipe.data.size.at_most(MOST_PIXEL_VALUES / recipe.data.channels()),
         Extractor::Encoder(_) => recipe.data.size,
     };
     let loader = blank_loader(&recipe.data, size, source)?;
@@ -123,9 +121,9 @@ pub(crate) fn features(
     Ok(gathered)
 }
 
-/// A loader of all images of a source in order, `size` pixels a side; those that cannot be read are black,
-/// to be left out.
-fn blank_loader(data: &Data, size: usize, source: &Arc<dyn Source>) -> Result<Loader, Failure> {
+/// A loader of all images of a source in order, resized to `size`. Images that cannot be read are
+/// black, to be left out.
+fn blank_loader(data: &Data, size: ImageSize, source: &Arc<dyn Source>) -> Result<Loader, Failure> {
     Loader::leaving_blank(source.clone(), data.feature_loader(size)).map_err(input_error)
 }
 

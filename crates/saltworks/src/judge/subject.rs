@@ -4,7 +4,7 @@ use super::Extractor;
 use crate::console::note;
 use crate::failure::{Failure, input_error};
 use crate::model::Encoder;
-use crate::recipe::{self, Normalize, Recipe, Stage};
+use crate::recipe::{self, ImageSize, Normalize, Recipe, Stage};
 use crate::run_files::names::{ENCODER, MODEL, RECIPE, STATE};
 use crate::weights::{Hint, Loaded, Model};
 use serde::Serialize;
@@ -18,8 +18,8 @@ pub(crate) struct SubjectOptions {
     pub(crate) data: Option<PathBuf>,
     /// Of a run: the stage; of a file: encoder, student or teacher.
     pub(crate) stage: Option<String>,
-    /// Side of the images in pixels, to which the position table is resized.
-    pub(crate) size: Option<usize>,
+    /// Size of the images in pixels, to which the position table is resized.
+    pub(crate) size: Option<ImageSize>,
     /// How pixels are normalised, as `data.normalize` says it.
     pub(crate) normalize: Option<String>,
     /// The shorter side is resized to this times the size.
@@ -71,15 +71,7 @@ impl SubjectOptions {
         let mut recipe = self.recipe(run.as_deref(), encoder.spec().channels, normalize)?;
         let data = &mut recipe.data;
         let [_, height, width] = encoder.spec().image;
-        if height != width {
-            let side = height.max(width);
-            return Err(input_error(format!(
-                "{}: its encoder is for images of {height} x {width} pixels, and images are brought to \
-                 squares. Choose a side with --size {side}",
-                model.path().display()
-            )));
-        }
-        (data.size, data.channels) = (height, Some(encoder.spec().channels));
+        (data.size, data.channels) = (ImageSize { height, width }, Some(encoder.spec().channels));
         // Judging leaves them out, however many there are; only training is to end.
         data.max_unreadable = 1.0;
         data.eval_zoom = self.zoom.unwrap_or(data.eval_zoom);
@@ -101,7 +93,7 @@ impl SubjectOptions {
         let part = self.stage.as_deref().filter(|_| run != Some(&self.source));
         let width = model.width(part).map_err(input_error)?;
         let hint = Hint { heads: self.heads.map(|heads| (width, heads)), grid: None };
-        let image = self.size.map(|side| [1, side, side]);
+        let image = self.size.map(|size| [1, size.height, size.width]);
         let loaded = model.load_encoder(part, hint, image).map_err(input_error)?;
         if let Some([from, to]) = loaded.resized {
             note(&format!("positions resized from {from} to {to} patches"));

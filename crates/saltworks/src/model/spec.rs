@@ -58,8 +58,8 @@ pub enum SpecError {
     },
     /// The image has no patch.
     #[error(
-        "the image's {axis} of {image} pixels is smaller than a patch of {patch}. Choose a larger \
-         image or a smaller patch"
+        "the image's {axis} of {image} {unit} is smaller than a patch of {patch}. Choose a larger \
+         image or a smaller patch", unit = unit(axis)
     )]
     Small {
         /// Which axis.
@@ -71,8 +71,8 @@ pub enum SpecError {
     },
     /// Patches do not cover the image.
     #[error(
-        "the image's {axis} of {image} pixels is not a multiple of the patch's {patch}. Choose \
-         {lower} or {upper} pixels, or another patch"
+        "the image's {axis} of {image} {unit} is not a multiple of the patch's {patch}. Choose \
+         {lower} or {upper} {unit}, or another patch", unit = unit(axis)
     )]
     Left {
         /// Which axis.
@@ -112,6 +112,14 @@ pub enum SpecError {
     /// The rate of stochastic depth is no rate.
     #[error("model drop_path is {0}, expected a rate of 0 or more and less than 1")]
     DropPath(f32),
+}
+
+/// The axis of time.
+const LENGTH: &str = "length";
+
+/// What an axis is measured in.
+fn unit(axis: &str) -> &'static str {
+    if axis == LENGTH { "frames" } else { "pixels" }
 }
 
 /// Far beyond the largest model there is; what exceeds them is a slip of the hand or a hostile file.
@@ -209,7 +217,7 @@ impl VitSpec {
         if !(0.0..1.0).contains(&self.drop_path) {
             return Err(SpecError::DropPath(self.drop_path));
         }
-        for (axis, name) in ["time", "height", "width"].into_iter().enumerate() {
+        for (axis, name) in [LENGTH, "height", "width"].into_iter().enumerate() {
             let (image, patch) = (self.image[axis], self.patch[axis]);
             if image < patch {
                 return Err(SpecError::Small { axis: name, image, patch });
@@ -276,6 +284,9 @@ mod tests {
         assert!(small.check().unwrap_err().to_string().contains("smaller than a patch of 16"));
         let left = VitSpec { image: [1, 224, 230], ..tiny.clone() };
         assert!(left.check().unwrap_err().to_string().contains("224 or 240"));
+        let short = VitSpec { patch: [2, 16, 16], ..tiny.clone() };
+        let message = short.check().unwrap_err().to_string();
+        assert!(message.starts_with("the image's length of 1 frames is smaller than a patch of 2"));
         assert!(VitSpec { drop_path: 1.0, ..tiny.clone() }.check().is_err());
         assert!(VitSpec { drop_path: f32::NAN, ..tiny }.check().is_err());
         let predictor = TransformerSpec { width: 384, depth: 12, heads: 10 };

@@ -76,7 +76,7 @@ impl Scene<'_> {
     pub fn take(&self) -> eval::Result<Option<Value>> {
         let Self { method, masks, pixels, shown, .. } = self;
         let spec = method.encoder().spec();
-        let ([frames, height, width], [_, patch, _]) = (spec.image, spec.patch);
+        let [frames, height, width] = spec.image;
         if frames != 1 {
             return Ok(None);
         }
@@ -91,7 +91,7 @@ impl Scene<'_> {
         let count = originals.len();
         let mut all = json!({
             "stage": self.stage, "step": self.step, "method": self.kind, "size": [height, width],
-            "grid": [grid.h, grid.w], "patch": patch, "classes": self.classes,
+            "grid": [grid.h, grid.w], "classes": self.classes,
             "held_out": self.held_out,
             "images": (0..count).map(image).collect::<Vec<_>>(),
             "masks": (0..count).map(|i| mask_text(masks, i)).collect::<Vec<_>>(),

@@ -284,8 +284,8 @@ fn check(recipe: &Recipe) -> Result<(), RecipeError> {
     }
     let data = &recipe.data;
     check_sources(data)?;
-    if data.size == 0 {
-        return value("data.size", "0".into(), "at least one pixel");
+    if data.size.sides().contains(&0) {
+        return value("data.size", data.size.to_string(), "at least one pixel each way");
     }
     if data.threads == 0 {
         return value("data.threads", "0".into(), "at least 1");
@@ -605,7 +605,7 @@ mod tests {
         let set = ["teacher.steps=7", "teacher.masks.kind=random", "data.size=32"];
         let recipe = load(None, &set.map(str::to_owned)).unwrap();
         assert_eq!((recipe.stage[0].steps, recipe.stage[0].epochs), (Some(7), None));
-        assert_eq!(recipe.data.size, 32);
+        assert_eq!(recipe.data.size.sides(), [32, 32]);
         let message = load(None, &["teachr.lr=1".to_owned()]).unwrap_err().to_string();
         assert!(message.contains("Did you mean \"teacher\"?"), "{message}");
         let message = load(None, &["teacher.lrr=1".to_owned()]).unwrap_err().to_string();

@@ -9,6 +9,7 @@ mod normalize;
 mod origin;
 mod plan;
 mod schema;
+mod sizes;
 mod suggest;
 
 pub use difference::differences;
@@ -22,6 +23,7 @@ pub use schema::{
     Augment, Checkpointing, Covered, Data, DataSource, Duration, Log, Loss, MethodName, Model,
     Normalize, PixelNorm, Probe, Recipe, Stage, Trunk,
 };
+pub use sizes::{ImageSize, PatchSize};
 
 /// A recipe that cannot be used.
 #[derive(Debug, thiserror::Error)]

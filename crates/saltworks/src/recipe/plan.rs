@@ -1,7 +1,7 @@
 //! What a recipe means in numbers: lengths in steps, seeds, how images are loaded. Of a stage's networks
 //! it knows nothing; `run/plan.rs` resolves those.
 
-use super::{Data, Duration, Loss, Model, Recipe, RecipeError, Stage};
+use super::{Data, Duration, ImageSize, Loss, Model, Recipe, RecipeError, Stage};
 use crate::data::{Crop, Effects, LoaderOptions, Normalize, Order, Transform};
 use engine::ops::LossKind;
 
@@ -49,7 +49,7 @@ impl Recipe {
             augment_seed: seed,
             transform: Transform {
                 frames: 1,
-                size: [data.size; 2],
+                size: data.size.sides(),
                 crop,
                 flip: augment.flip,
                 interpolation: augment.interpolation,
@@ -68,10 +68,10 @@ impl Recipe {
 }
 
 impl Data {
-    /// How whole images are loaded for features: each once, in order, `size` pixels a side.
-    pub fn feature_loader(&self, size: usize) -> LoaderOptions {
+    /// How whole images are loaded for features: each once, in order, resized to `size`.
+    pub fn feature_loader(&self, size: ImageSize) -> LoaderOptions {
         LoaderOptions {
-            batch: (FEATURE_PIXELS / (size * size).max(1)).clamp(16, 250),
+            batch: (FEATURE_PIXELS / (size.height * size.width).max(1)).clamp(16, 250),
             threads: self.threads,
             prefetch: 2 * self.threads + 2,
             order: Order::Once,
@@ -79,7 +79,7 @@ impl Data {
             augment_seed: 0,
             transform: Transform {
                 crop: Crop::Center { zoom: self.eval_zoom },
-                ..Transform::center([size; 2])
+                ..Transform::center(size.sides())
             },
             channels: self.channels(),
             normalize: self.channel_normalize(),

@@ -1,7 +1,7 @@
 //! The keys of a recipe as a user writes them. A key's doc comment is its documentation, from which
 //! docs/recipe.md is generated. Its default stands here and nowhere else.
 
-use super::Origin;
+use super::{ImageSize, Origin, PatchSize, RecipeError};
 use crate::data::{Blur, Interpolation, Jitter, Solarize};
 use crate::mask::{Masking, MultiBlock};
 use crate::range::Range;
@@ -45,13 +45,13 @@ impl Recipe {
     pub fn adapted_values(&self) -> Option<String> {
         let Model { patch, width, depth, heads, .. } = self.model;
         let sizes = [
-            ("data.size", Some(self.data.size)),
-            ("model.patch", patch),
-            ("model.width", width),
-            ("model.depth", depth),
-            ("model.heads", heads),
+            ("data.size", Some(self.data.size.to_string())),
+            ("model.patch", patch.map(|patch| patch.to_string())),
+            ("model.width", width.map(|width| width.to_string())),
+            ("model.depth", depth.map(|depth| depth.to_string())),
+            ("model.heads", heads.map(|heads| heads.to_string())),
         ];
-        let sizes = sizes.map(|(key, value)| Some((key.to_owned(), value?.to_string())));
+        let sizes = sizes.map(|(key, value)| Some((key.to_owned(), value?)));
         let lengths = self.stage.iter().map(|stage| {
             let epochs = stage.epochs?;
             Some((format!("{}.epochs", stage.name), epochs.to_string()))
@@ -96,8 +96,9 @@ pub struct Data {
     pub source: Vec<DataSource>,
     /// The colour that transparent parts of images show: red, green and blue, 0 to 255.
     pub background: [u8; 3],
-    /// Height and width of the model's images in pixels. Images are resized to it.
-    pub size: usize,
+    /// Height and width of the model's images in pixels: a number for squares, or
+    /// `[height, width]`. Images are resized to it.
+    pub size: ImageSize,
     /// 1 for grey, 3 for colour. If not set, it is 1 for the built-in images and 3 for all others.
     pub channels: Option<usize>,
     /// How pixel values are normalised: a name or a table.
@@ -127,7 +128,7 @@ impl Default for Data {
             path: None,
             source: Vec::new(),
             background: [0; 3],
-            size: 28,
+            size: ImageSize::square(28),
             channels: None,
             normalize: Normalize::default(),
             holdout: None,
@@ -260,8 +261,9 @@ pub struct Model {
     /// timm's name. If not set, it is `vit_tiny_patch16_224`. The image size comes from
     /// `data.size`.
     pub name: Option<String>,
-    /// Height and width of a patch in pixels.
-    pub patch: Option<usize>,
+    /// Height and width of a patch in pixels: a number for squares, `[height, width]`, or
+    /// `[frames, height, width]`.
+    pub patch: Option<PatchSize>,
     /// Width of a token, D.
     pub width: Option<usize>,
     /// Number of blocks, L.

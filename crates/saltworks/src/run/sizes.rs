@@ -3,7 +3,7 @@
 use crate::failure::{Failure, input_error};
 use crate::method::MethodSettings;
 use crate::model::{SpecError, VitSpec};
-use crate::recipe::{Model, Recipe, Stage};
+use crate::recipe::{ImageSize, Model, PatchSize, Recipe, Stage};
 
 /// The sizes of a stage's encoder.
 pub(super) fn encoder_spec(recipe: &Recipe, stage: &Stage) -> Result<VitSpec, Failure> {
@@ -22,7 +22,7 @@ pub(super) fn check_trunk(
 }
 
 /// The sizes of timm's name, changed where the recipe says others.
-fn spec_of(model: &Model, size: usize, channels: usize) -> Result<VitSpec, SpecError> {
+fn spec_of(model: &Model, size: ImageSize, channels: usize) -> Result<VitSpec, SpecError> {
     fn change<T: Copy>(value: &mut T, said: Option<T>) {
         *value = said.unwrap_or(*value);
     }
@@ -37,8 +37,8 @@ fn spec_of(model: &Model, size: usize, channels: usize) -> Result<VitSpec, SpecE
     change(&mut spec.no_embed_class, model.no_embed_class);
     change(&mut spec.qk_norm, model.qk_norm);
     change(&mut spec.drop_path, model.drop_path);
-    change(&mut spec.patch, model.patch.map(|side| [1, side, side]));
-    (spec.image, spec.channels) = ([1, size, size], channels);
+    change(&mut spec.patch, model.patch.map(PatchSize::sides));
+    (spec.image, spec.channels) = ([1, size.height, size.width], channels);
     spec.hidden = (spec.width as f64 * mlp_ratio) as usize;
     spec.layer_scale = model.layer_scale;
     spec.check()?;

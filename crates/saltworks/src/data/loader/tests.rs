@@ -312,6 +312,27 @@ fn a_source_of_which_nothing_can_be_read_says_so() {
     assert!(loader.next_batch().err().unwrap().to_string().contains("is broken"));
 }
 
+#[test]
+fn patches_of_an_image_that_is_not_square_count_along_its_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    // 3 rows of 10 patches, 8 x 4 pixels each: ten times the row, and the column.
+    let shade = |x: u32, y: u32| image::Luma([(10 * (y / 8) + x / 4) as u8]);
+    image::GrayImage::from_fn(40, 24, shade).save(folder.path().join("1.png")).unwrap();
+    let transform = Transform::center([24, 40]);
+    let once = LoaderOptions { batch: 1, order: Order::Once, transform, ..options() };
+    let mut loader = Loader::new(open(folder.path(), [0; 3]).unwrap(), once).unwrap();
+    let images = loader.next_batch().unwrap().unwrap().batch.images;
+    assert_eq!(images.shape(), [1, 1, 1, 24, 40]);
+    let (tape, order) = (engine::Tape::inference(), engine::ops::PatchOrder::ChannelsFirst);
+    let all: Vec<u32> = (0..30).collect();
+    let rows = engine::ops::patchify(&tape, &images, [1, 8, 4], order, &all).unwrap().to_vec();
+    let builtin = builtin::fashion_mnist_normalize();
+    let shade = |value: f32| ((value * builtin.std[0] + builtin.mean[0]) * 255.0).round();
+    for (patch, row) in rows.chunks_exact(32).enumerate() {
+        assert!(row.iter().all(|&value| shade(value) == patch as f32), "{patch}: {row:?}");
+    }
+}
+
 /// Clips of 5 frames, each of one shade: ten times the clip's number, and the frame's.
 struct Shades;
 
