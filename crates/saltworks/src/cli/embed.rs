@@ -21,7 +21,8 @@ pub(super) struct Arguments {
     /// The file to write: .npy (one kind of features), .safetensors or .parquet.
     #[arg(long)]
     out: PathBuf,
-    /// Features: mean of the patch tokens, class token, or both (default: mean in .npy, else all there are).
+    /// Features: mean of the patch tokens, class token, or both (default: mean in .npy, else all
+    /// there are).
     #[arg(long, value_delimiter = ',')]
     features: Vec<Pooling>,
     /// Replace the file if it is there.
@@ -93,7 +94,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 impl Arguments {
-    /// Features of all images of a source, of the kinds that are asked for.
+    /// Features of all images of a source, of the kinds that the user wants.
     fn embed(
         &self,
         subject: &Subject,

@@ -21,13 +21,13 @@ use std::path::{Path, PathBuf};
 /// Options of `export`.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// A run's folder, a file of weights in any of these forms, or a folder of transformers' or of a
-    /// stage.
+    /// A run's folder, a file of weights in any of these forms, or a folder of transformers' or of
+    /// a stage.
     source: PathBuf,
     /// For whom.
     #[arg(long)]
     to: Target,
-    /// Where to: a file, or for `hf` a folder.
+    /// The file to write, or for `hf` the folder.
     #[arg(long)]
     out: PathBuf,
     /// Of a run: the stage (default: the last); of a file: encoder, student or teacher.
@@ -36,7 +36,7 @@ pub(super) struct Arguments {
     /// The type of the values.
     #[arg(long, default_value = "f32")]
     dtype: GivenType,
-    /// Heads of the encoder, where the file does not tell and timm has none of its width.
+    /// Heads of the encoder, if the file does not say and timm has none of its width.
     #[arg(long)]
     heads: Option<usize>,
     /// Side of the images that the encoder is to see; its position table is resized as timm does.
@@ -210,7 +210,7 @@ fn teacher(path: &Path, student: &Model) -> Result<(VitSpec, Named), String> {
     Ok((encoder.spec().clone(), named.collect()))
 }
 
-/// Says where a run has not come to its end.
+/// Notes that a run is not finished.
 fn note_unfinished(
     recipe: &Recipe,
     index: usize,
@@ -229,7 +229,8 @@ fn note_unfinished(
     }
 }
 
-/// The encoder and its sizes, compared with what the model has unless it is asked for in part.
+/// The encoder and its sizes. Names and shapes are compared with the model's unless --partial is
+/// given.
 fn encoder(
     arguments: &Arguments,
     model: &Model,
@@ -239,7 +240,7 @@ fn encoder(
     let Sizes { spec, guessed } = model.sizes(part, hint).map_err(input_error)?;
     if let Some(heads) = arguments.heads.filter(|heads| *heads != spec.heads) {
         return Err(input_error(format!(
-            "{} tells of {} heads, --heads of {heads}. Leave --heads out",
+            "{} says {} heads, --heads says {heads}. Leave --heads out",
             model.path().display(),
             spec.heads
         )));
@@ -396,7 +397,8 @@ fn normalize(source: &Exported, spec: &VitSpec) -> Result<Option<Normalize>, Fai
     Ok(stated.or_else(|| source.normalize.clone()))
 }
 
-/// What a file says of itself: what it said before, the encoder's sizes and how it wants its pixels.
+/// What a file says of itself: what it said before, the encoder's sizes and how it wants its
+/// pixels.
 fn metadata(source: &Exported, spec: &VitSpec) -> Result<HashMap<String, String>, Failure> {
     let mut metadata = source.model.metadata().clone();
     // Numbers, strings and booleans: JSON holds them all.

@@ -25,7 +25,8 @@ use std::sync::Arc;
 pub(crate) struct Arguments {
     #[command(flatten)]
     subject: SubjectArguments,
-    /// Images to test on, whose classes have the names of --data's; else some of --data are held out.
+    /// Images to test on, whose classes have the names of --data's; else some of --data are held
+    /// out.
     #[arg(long, value_name = "PATH")]
     test: Option<PathBuf>,
     /// How many images are held out (default: as the run; of --data a fifth).
@@ -61,7 +62,8 @@ pub(crate) struct Arguments {
     /// Attentive: weight decays of the grid (default: 0.4,0.01).
     #[arg(long, value_delimiter = ',')]
     weight_decay: Vec<f64>,
-    /// Attentive: MiB that the tokens of all images may take; larger sets are encoded again each epoch.
+    /// Attentive: MiB that the tokens of all images may take; larger sets are encoded again each
+    /// epoch.
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     token_memory: u64,
     /// Few-shot: images of each class (default: those of 1,2,5,10 that every class has).
@@ -79,7 +81,8 @@ pub(crate) struct Arguments {
     /// Print how many images of each class were given each class.
     #[arg(long)]
     confusion: bool,
-    /// Write everything as JSON to a file, or to stdout by `-`: intervals, classes, confusion, grid.
+    /// Write everything as JSON to a file, or to stdout by `-`: intervals, classes, confusion,
+    /// grid.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -170,7 +173,7 @@ impl Arguments {
         }
     }
 
-    /// Refuses images that no probe could tell anything of.
+    /// Refuses images on which probes would mean nothing.
     fn check_sets(&self, sets: &Sets) -> Result<(), Failure> {
         let labels = |source: &Arc<dyn Source>| -> Vec<u32> {
             (0..source.len()).map(|i| source.label(i) as u32).collect()
@@ -387,7 +390,7 @@ impl Judge<'_> {
         })
     }
 
-    /// Features of both sets, of the kinds that are asked for.
+    /// Features of both sets, of the kinds that the user wants.
     fn features(&mut self) -> Result<Vec<Pooled>, Failure> {
         let Self { subject, sets, stop, unreadable, .. } = self;
         let mut count = Count::new(sets.train.len() + sets.test.len());
@@ -487,7 +490,7 @@ fn at_the_edge(grid: &[f64], value: f64) -> Option<&'static str> {
     }
 }
 
-/// Share of its loss by which a linear probe lies above its minimum when that is told.
+/// A linear probe's loss is reported if it is this share above its minimum.
 const FAR: f64 = 0.01;
 
 fn linear(pooled: &Pooled, stop: eval::Asked<'_>) -> Result<Found, Failure> {

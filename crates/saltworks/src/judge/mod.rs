@@ -27,8 +27,8 @@ use std::sync::Arc;
 /// One batch's features of one kind: [B, D].
 pub(crate) type Made = (Vec<f32>, usize);
 
-/// Values of an image whose pixels are probed, at most: 32 x 32 in colour, 55 x 55 in grey. A linear
-/// probe of the 150,528 values of 224 x 224 takes longer than many a training.
+/// Values of an image whose pixels are probed, at most: 32 x 32 in colour, 55 x 55 in grey. A
+/// linear probe of the 150,528 values of 224 x 224 takes longer than many a training.
 const MOST_PIXEL_VALUES: usize = 3072;
 
 /// What turns images into features.
@@ -39,8 +39,8 @@ pub(crate) enum Extractor {
     Encoder(Encoder),
 }
 
-/// Probes one kind of features; none if there is nothing labelled to probe on, or if `stop` was asked
-/// for on the way. Images that cannot be read are added to `unreadable`.
+/// Probes one kind of features. Returns none if nothing labelled is held out, or if a signal stops
+/// it. Images that cannot be read are added to `unreadable`.
 pub(crate) fn probe(
     name: &str,
     recipe: &Recipe,
@@ -95,7 +95,7 @@ fn fit(
     })
 }
 
-/// Features of all images of a source; none if asked to stop.
+/// Features of all images of a source; none if a signal stops it.
 pub(crate) fn features(
     recipe: &Recipe,
     source: &Arc<dyn Source>,
@@ -123,8 +123,8 @@ pub(crate) fn features(
     Ok(gathered)
 }
 
-/// A loader of all images of a source in order, `size` pixels a side; those that cannot be read are black,
-/// to be left out.
+/// A loader of all images of a source in order, `size` pixels a side; those that cannot be read are
+/// black, to be left out.
 fn blank_loader(data: &Data, size: usize, source: &Arc<dyn Source>) -> Result<Loader, Failure> {
     Loader::leaving_blank(source.clone(), data.feature_loader(size)).map_err(input_error)
 }
@@ -137,7 +137,7 @@ fn none_readable(source: &dyn Source, unreadable: &[Unreadable]) -> Failure {
     ))
 }
 
-/// Images that cannot be read and are named where there are more.
+/// Images that cannot be read and are named, at most. (guess)
 const MOST_NAMED: usize = 5;
 
 /// Notes how many of so many images cannot be read, what becomes of them, and the first of them.
@@ -162,7 +162,7 @@ pub(crate) fn note_unreadable(unreadable: &[Unreadable], images: usize, fate: &s
 
 /// Features of the images that a loader gave, once each and in order.
 pub(crate) struct Gathered {
-    /// Mean tokens (or pixels) first, then class tokens where there are some.
+    /// Mean tokens (or pixels) first, then class tokens if there are any.
     pub(crate) kinds: Vec<Features>,
     /// Images that could not be read, by their rows, which mean nothing.
     pub(crate) replaced: Vec<Unreadable>,
@@ -183,7 +183,7 @@ impl Gathered {
     }
 }
 
-/// Makes the features of all that a loader gives; none if asked to stop.
+/// Computes the features of all images of a loader; none if a signal stops it.
 pub(crate) fn gather(
     mut loader: Loader,
     make: &mut dyn FnMut(&ImageBatch) -> Result<Vec<Made>, Failure>,
@@ -208,7 +208,7 @@ pub(crate) fn gather(
     Ok(Some(gathered))
 }
 
-/// An encoder's mean tokens, and class tokens where it has one.
+/// An encoder's mean tokens, and class tokens if it has one.
 pub(crate) fn embedded(encoder: &Encoder, images: &ImageBatch) -> engine::Result<Vec<Made>> {
     let embedding = embed(encoder, images)?;
     let kinds = std::iter::once(embedding.mean).chain(embedding.cls);

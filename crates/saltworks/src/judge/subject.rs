@@ -10,7 +10,8 @@ use crate::weights::{Hint, Loaded, Model};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// Which encoder, and how its images are prepared. What is not given is as the run or the file says.
+/// Which encoder, and how its images are prepared. What is not given is as the run or the file
+/// says.
 pub(crate) struct SubjectOptions {
     /// A run's folder, a file of weights, or a folder of transformers'.
     pub(crate) source: PathBuf,
@@ -48,9 +49,9 @@ pub(crate) struct Subject {
     pub(crate) extractor: Extractor,
     /// Whether the recipe is a run's, whose own images may be probed.
     pub(crate) of_run: bool,
-    /// Where the weights lie.
+    /// The file of the weights.
     pub(crate) path: PathBuf,
-    /// What training left them, where the file tells.
+    /// How far they are trained, if the file says so.
     pub(crate) trained: Option<Trained>,
 }
 
@@ -200,7 +201,7 @@ fn run_of(source: &Path) -> Option<PathBuf> {
     (ours && is_run(run) && names().is_some_and(has)).then(|| run.to_owned())
 }
 
-/// Which stage's encoder a file of a run holds, and after how many steps, as its metadata tell.
+/// Stage and step of a run's file, from its metadata.
 fn training_of(model: &Model) -> Option<Trained> {
     let text = |key: &str| model.metadata().get(key);
     let number = |key: &str| text(key)?.parse().ok();

@@ -1,4 +1,4 @@
-//! Tokens of a frozen encoder for the attentive probe: kept where they fit, else made again each time.
+//! Tokens of a frozen encoder for the attentive probe: stored if they fit, else computed each time.
 
 use super::{Subject, blank_loader, none_readable};
 use crate::console::{Count, note};
@@ -20,7 +20,7 @@ pub(crate) struct FrozenTokens<'a> {
     source: Arc<dyn Source>,
     labels: Vec<u32>,
     stop: &'a Stop,
-    /// [B, N, D], where they fit.
+    /// [B, N, D], if they fit.
     kept: Option<Kept>,
     /// Images that could not be read.
     pub(crate) unreadable: Vec<Unreadable>,
@@ -49,7 +49,7 @@ impl<'a> FrozenTokens<'a> {
         if bytes > most_bytes {
             let mib = bytes >> 20;
             note(&format!(
-                "tokens of {} images would take {mib} MiB, so they are made again each epoch; \
+                "tokens of {} images would take {mib} MiB, so they are computed again each epoch; \
                  --token-memory says how much they may",
                 tokens.labels.len()
             ));

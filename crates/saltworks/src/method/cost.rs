@@ -1,5 +1,5 @@
-//! What an image costs in a stage, from sizes and masks alone: FLOPs as the engine counts them, and as
-//! the paper does.
+//! What an image costs in a stage, from sizes and masks alone: FLOPs as the engine counts them, and
+//! as the paper does.
 
 use crate::mask::Masks;
 use crate::model::{TransformerSpec, VitSpec};
@@ -12,11 +12,11 @@ pub struct Share {
     pub parameters: usize,
     /// D: tokens of an image that go through it, without class token and registers.
     pub tokens: f64,
-    /// FLOPs of an image in its matrix products, two a multiply-add: forward, and backward where it is
+    /// FLOPs of an image in its matrix products, two a multiply-add: forward, and backward if it is
     /// trained.
     pub flops: f64,
-    /// 6 N D where it is trained, 2 N D where it is not (SALT, appendix on FLOPs): attention's products are
-    /// left out.
+    /// 6 N D if it is trained, 2 N D if not, without attention's products (SALT, appendix on
+    /// FLOPs).
     pub paper_flops: f64,
 }
 
@@ -45,7 +45,8 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Of masks as the method reads them. Stochastic depth, which leaves blocks out, is not counted.
+    /// Of masks as the method reads them. Stochastic depth, which leaves blocks out, is not
+    /// counted.
     pub fn new(networks: &Networks<'_>, masks: &Masks) -> Self {
         let Networks { encoder, trunk, teacher, activation_checkpointing: again } = *networks;
         let out = teacher.map_or(encoder.patch_len(), |teacher| teacher.width);

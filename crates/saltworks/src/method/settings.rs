@@ -33,8 +33,8 @@ impl MethodSettings {
         }
     }
 
-    /// Builds the method around an encoder. First weights of the decoder or predictor are drawn from
-    /// `seed`. SALT needs a teacher.
+    /// Builds the method around an encoder. First weights of the decoder or predictor are drawn
+    /// from `seed`. SALT needs a teacher.
     pub fn build(
         &self,
         encoder: Encoder,

@@ -1,7 +1,8 @@
 //! What a user writes: a recipe in TOML, checked into settings.
 //!
-//! [`Recipe`] holds the keys as written, each with its default in `schema.rs` alone. `load` reads them
-//! with errors that name the line. `plan` turns them into steps, seeds and settings of loaders.
+//! [`Recipe`] holds the keys as written, each with its default in `schema.rs` alone. `load` reads
+//! them with errors that name the line. `plan` turns them into steps, seeds and settings of
+//! loaders.
 
 mod difference;
 mod load;
@@ -72,7 +73,7 @@ pub enum RecipeError {
         /// Which values there are.
         expected: String,
     },
-    /// What is wrong with some of its values, and where they are said.
+    /// Some of its values cannot be used together.
     #[error("{location}: {problem}")]
     Refused {
         /// The file and line, or the `--set`.

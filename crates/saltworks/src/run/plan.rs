@@ -1,6 +1,6 @@
-//! The plan of a run: everything that a stage needs, resolved and checked once, before hours go into the
-//! first one. It is the only step that can refuse a recipe. What needs no network is resolved in
-//! `recipe/plan.rs`.
+//! The plan of a run: everything that a stage needs, resolved and checked once, before hours go
+//! into the first one. It is the only step that can refuse a recipe. What needs no network is
+//! resolved in `recipe/plan.rs`.
 
 use super::sizes::{check_trunk, encoder_spec};
 use crate::console::note;
@@ -93,8 +93,8 @@ impl<'a> StagePlan<'a> {
         Optimizer::new(method.parameters(), options)
     }
 
-    /// The stage as the training loop takes it, from step `first_step` on. Images in `unreadable` are
-    /// known to be.
+    /// The stage as the training loop takes it, from step `first_step` on. Images in `unreadable`
+    /// are known to be.
     pub(crate) fn training<'m>(
         &self,
         method: &'m dyn Method,
@@ -256,7 +256,7 @@ fn stage_file(plan: &StagePlan<'_>) -> PlannedStage {
     }
 }
 
-/// Samples whose masks are drawn to tell what an image costs.
+/// Samples whose masks are drawn to estimate what an image costs. (guess)
 const DRAWS: usize = 256;
 
 fn cost(

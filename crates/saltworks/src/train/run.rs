@@ -1,6 +1,6 @@
 //! The training loop.
 
-use super::{Curve, Error, Optimizer, Stop};
+use super::{Curve, Error, Optimizer, Saver, Stop};
 use crate::data::{Batch, Loader, Unreadable};
 use crate::mask::{Grid, Masking, Masks};
 use crate::method::Method;
@@ -39,13 +39,13 @@ pub struct Stage<'a> {
 }
 
 /// A step that was applied.
-pub struct StepEvent<'a> {
+pub struct StepEvent<'a, 's> {
     /// What it did.
     pub report: StepReport,
-    /// Parameters and moments after it.
-    pub optimizer: &'a Optimizer,
     /// Images of the batch that could not be read.
     pub unreadable: &'a [Unreadable],
+    /// Saves the stage, if anything does.
+    pub saver: Option<&'a mut Saver<'s>>,
 }
 
 /// How a stage ended.
@@ -58,12 +58,14 @@ pub enum Ended {
 }
 
 /// Trains a stage: each step draws a batch and its masks, adds up the gradients and applies them.
-/// `optimizer` holds the method's parameters. `on_step` may stop the stage after a step.
-pub fn run(
+/// `optimizer` holds the method's parameters. `saver` logs each step and saves checkpoints. `on_step`
+/// may stop the stage after a step.
+pub fn run<'s>(
     mut stage: Stage<'_>,
     optimizer: &mut Optimizer,
+    mut saver: Option<&mut Saver<'s>>,
     stop: &Stop,
-    on_step: &mut dyn FnMut(StepEvent<'_>) -> ControlFlow<()>,
+    on_step: &mut dyn FnMut(StepEvent<'_, 's>) -> ControlFlow<()>,
 ) -> Result<Ended, Error> {
     for step in stage.first_step..stage.steps {
         if stop.signal().is_some() {
@@ -94,8 +96,15 @@ pub fn run(
             time: start.elapsed(),
             waited: sums.waited,
         };
-        if on_step(StepEvent { report, optimizer, unreadable: &sums.unreadable }).is_break() {
+        let unreadable = &sums.unreadable;
+        if let Some(saver) = &mut saver {
+            saver.step(&report, unreadable)?;
+        }
+        if on_step(StepEvent { report, unreadable, saver: saver.as_deref_mut() }).is_break() {
             return Ok(Ended::Stopped(step + 1));
+        }
+        if let Some(saver) = &mut saver {
+            saver.save_if_due(optimizer)?;
         }
     }
     Ok(Ended::Whole)

@@ -46,7 +46,8 @@ pub(super) struct Results {
 }
 
 impl Results {
-    /// Prints the tables, and writes the JSON to the file or to stdout, which then holds nothing else.
+    /// Prints the tables, and writes the JSON to the file or to stdout, which then holds nothing
+    /// else.
     pub(super) fn show(
         &self,
         json: Option<&Path>,
