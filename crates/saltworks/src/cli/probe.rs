@@ -13,7 +13,7 @@ use crate::failure::{Failure, expect_parent, input_error, run_error, use_threads
 use crate::judge::{self, FrozenTokens, SharedFile, Subject, features, note_unreadable};
 use crate::recipe::Data;
 use crate::train::Stop;
-use results::{Found, Results, Spread};
+use results::{ProbeResult, Results, Spread};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ pub(crate) struct Arguments {
     temperature: Option<f64>,
     /// kNN: what is near, and what its vote weighs.
     #[arg(long, default_value = "cosine")]
-    vote: GivenVote,
+    vote: VoteKind,
     /// Attentive: its network.
     #[arg(long, default_value = "vjepa1")]
     form: Form,
@@ -119,7 +119,7 @@ enum Pooling {
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum GivenVote {
+enum VoteKind {
     /// exp(cosine similarity / T), as DINO.
     Cosine,
     /// 1 / (distance + T), as stable-pretraining's OnlineKNN.
@@ -331,7 +331,7 @@ fn labelled(source: Arc<dyn Source>) -> Result<Arc<dyn Source>, Failure> {
 }
 
 /// A kind of features of the training and the test images.
-struct Pooled {
+struct PooledSets {
     name: &'static str,
     train: Features,
     test: Features,
@@ -391,7 +391,7 @@ impl Judge<'_> {
     }
 
     /// Features of both sets, of the kinds that the user wants.
-    fn features(&mut self) -> Result<Vec<Pooled>, Failure> {
+    fn features(&mut self) -> Result<Vec<PooledSets>, Failure> {
         let Self { subject, sets, stop, unreadable, .. } = self;
         let mut count = Count::new(sets.train.len() + sets.test.len());
         let mut of = |source| {
@@ -411,23 +411,23 @@ impl Judge<'_> {
         let names = [(Pooling::Mean, "mean"), (Pooling::Cls, "cls")];
         let both = names.into_iter().zip(train.into_iter().zip(test));
         let kept = both.filter(|((pooling, _), _)| wanted.is_empty() || wanted.contains(pooling));
-        let kept = kept.map(|((_, name), (train, test))| Pooled { name, train, test });
-        let kept: Vec<Pooled> = kept.collect();
+        let kept = kept.map(|((_, name), (train, test))| PooledSets { name, train, test });
+        let kept: Vec<PooledSets> = kept.collect();
         match kept.is_empty() {
             true => Err(input_error("the encoder has no class token. Choose --features mean")),
             false => Ok(kept),
         }
     }
 
-    fn knn(&self, pooled: &Pooled, stop: eval::Asked<'_>) -> Result<Found, Failure> {
+    fn knn(&self, pooled: &PooledSets, stop: eval::Asked<'_>) -> Result<ProbeResult, Failure> {
         let options = self.arguments.knn(&self.subject);
         let (vote, word) = match self.arguments.vote {
-            GivenVote::Cosine => (Vote::Cosine, "cosine"),
-            GivenVote::Euclidean => (Vote::Euclidean, "euclidean"),
+            VoteKind::Cosine => (Vote::Cosine, "cosine"),
+            VoteKind::Euclidean => (Vote::Euclidean, "euclidean"),
         };
         let scores = eval::knn_scores(&pooled.train, &pooled.test, (options, vote), stop)?;
         let KnnOptions { k, temperature } = options;
-        Ok(Found {
+        Ok(ProbeResult {
             kind: "kNN",
             features: pooled.name,
             note: format!("k {}, T {temperature}, {word}", k.min(pooled.train.len())),
@@ -436,7 +436,7 @@ impl Judge<'_> {
         })
     }
 
-    fn attentive(&mut self) -> Result<Found, Failure> {
+    fn attentive(&mut self) -> Result<ProbeResult, Failure> {
         let options = self.arguments.attentive();
         let most = self.arguments.token_memory.saturating_mul(1 << 20);
         let test_share = (most as f64 * self.sets.test.len() as f64
@@ -459,7 +459,7 @@ impl Judge<'_> {
             ));
         }
         let form = options.form;
-        let found = Found {
+        let found = ProbeResult {
             kind: "attentive",
             features: "tokens",
             note: format!(
@@ -493,11 +493,11 @@ fn at_the_edge(grid: &[f64], value: f64) -> Option<&'static str> {
 /// A linear probe's loss is reported if it is this share above its minimum.
 const FAR: f64 = 0.01;
 
-fn linear(pooled: &Pooled, stop: eval::Asked<'_>) -> Result<Found, Failure> {
+fn linear(pooled: &PooledSets, stop: eval::Asked<'_>) -> Result<ProbeResult, Failure> {
     let options = LinearOptions::default();
     let probe = eval::linear(&pooled.train, &pooled.test, &options, stop)?;
     let edge = at_the_edge(&options.l2, probe.l2).filter(|_| probe.chosen);
-    Ok(Found {
+    Ok(ProbeResult {
         kind: "linear",
         features: pooled.name,
         note: [

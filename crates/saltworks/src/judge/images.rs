@@ -75,7 +75,7 @@ pub(crate) fn open_images(recipe: &Recipe) -> Result<ImageSets, Failure> {
 }
 
 /// Why no image can be held out for probes, which need a class for each of them.
-fn why_unprobed(sources: &[Opened], classes: usize, len: usize) -> Option<String> {
+fn why_unprobed(sources: &[NamedSource], classes: usize, len: usize) -> Option<String> {
     let unlabelled =
         |source: &Arc<dyn Source>| (0..source.len()).filter(|&i| source.label(i) < 0).count();
     let count: usize = sources.iter().map(|(source, _)| unlabelled(source)).sum();
@@ -118,9 +118,9 @@ pub(crate) fn open_all(data: &Data) -> Result<Arc<dyn Source>, Failure> {
 }
 
 /// A source and the lines of the recipe that name it.
-type Opened = (Arc<dyn Source>, DataSource);
+type NamedSource = (Arc<dyn Source>, DataSource);
 
-fn open_sources(data: &Data) -> Result<Vec<Opened>, Failure> {
+fn open_sources(data: &Data) -> Result<Vec<NamedSource>, Failure> {
     let mut paths = BTreeSet::new();
     let mut sources = Vec::new();
     for given in data.sources() {
@@ -137,7 +137,7 @@ fn open_sources(data: &Data) -> Result<Vec<Opened>, Failure> {
 
 /// Refuses sources that read one file, also by a link: what one of them holds out would train by
 /// way of another.
-fn refuse_shared_files(sources: &[Opened]) -> Result<(), Failure> {
+fn refuse_shared_files(sources: &[NamedSource]) -> Result<(), Failure> {
     let named: Vec<_> =
         sources.iter().map(|(source, given)| (source, given.path.as_str())).collect();
     let Some(SharedFile { file, first, second }) = shared_file(&named) else { return Ok(()) };

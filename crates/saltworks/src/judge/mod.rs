@@ -7,7 +7,7 @@ mod tokens;
 
 pub(crate) use feature_files::{Embeddings, FeatureFile, FeatureRows};
 pub(crate) use images::{ImageSets, SharedFile, open_all, open_images, shared_file};
-pub(crate) use subject::{Subject, SubjectOptions, Trained, stage_index};
+pub(crate) use subject::{StageProgress, Subject, SubjectOptions, stage_index};
 pub(crate) use tokens::FrozenTokens;
 
 use crate::console::{Count, Waiting, note};
@@ -25,7 +25,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// One batch's features of one kind: [B, D].
-pub(crate) type Made = (Vec<f32>, usize);
+pub(crate) type FeatureBatch = (Vec<f32>, usize);
 
 /// Values of an image whose pixels are probed, at most: 32 x 32 in colour, 55 x 55 in grey. A
 /// linear probe of the 150,528 values of 224 x 224 takes longer than many a training.
@@ -103,7 +103,7 @@ pub(crate) fn features(
     stop: &Stop,
     unreadable: &mut Vec<Unreadable>,
     count: &mut Count,
-) -> Result<Option<Gathered>, Failure> {
+) -> Result<Option<SourceFeatures>, Failure> {
     let size = match extractor {
         Extractor::Pixels => {
             recipe.data.size.min((MOST_PIXEL_VALUES / recipe.data.channels()).isqrt())
@@ -161,14 +161,14 @@ pub(crate) fn note_unreadable(unreadable: &[Unreadable], images: usize, fate: &s
 }
 
 /// Features of the images that a loader gave, once each and in order.
-pub(crate) struct Gathered {
+pub(crate) struct SourceFeatures {
     /// Mean tokens (or pixels) first, then class tokens if there are any.
     pub(crate) kinds: Vec<Features>,
     /// Images that could not be read, by their rows, which mean nothing.
     pub(crate) replaced: Vec<Unreadable>,
 }
 
-impl Gathered {
+impl SourceFeatures {
     /// The rows of images that could be read.
     pub(crate) fn of_readable(self) -> Vec<Features> {
         if self.replaced.is_empty() {
@@ -186,10 +186,10 @@ impl Gathered {
 /// Computes the features of all images of a loader; none if a signal stops it.
 pub(crate) fn gather(
     mut loader: Loader,
-    make: &mut dyn FnMut(&ImageBatch) -> Result<Vec<Made>, Failure>,
+    make: &mut dyn FnMut(&ImageBatch) -> Result<Vec<FeatureBatch>, Failure>,
     stop: &Stop,
-) -> Result<Option<Gathered>, Failure> {
-    let mut gathered = Gathered { kinds: Vec::new(), replaced: Vec::new() };
+) -> Result<Option<SourceFeatures>, Failure> {
+    let mut gathered = SourceFeatures { kinds: Vec::new(), replaced: Vec::new() };
     while let Some(loaded) = loader.next_batch().map_err(loading)? {
         if stop.signal().is_some() {
             return Ok(None);
@@ -209,13 +209,16 @@ pub(crate) fn gather(
 }
 
 /// An encoder's mean tokens, and class tokens if it has one.
-pub(crate) fn embedded(encoder: &Encoder, images: &ImageBatch) -> engine::Result<Vec<Made>> {
+pub(crate) fn embedded(
+    encoder: &Encoder,
+    images: &ImageBatch,
+) -> engine::Result<Vec<FeatureBatch>> {
     let embedding = embed(encoder, images)?;
     let kinds = std::iter::once(embedding.mean).chain(embedding.cls);
     Ok(kinds.map(|rows| (rows.to_vec(), rows.dim(1))).collect())
 }
 
-fn extract(images: &ImageBatch, extractor: &Extractor) -> engine::Result<Vec<Made>> {
+fn extract(images: &ImageBatch, extractor: &Extractor) -> engine::Result<Vec<FeatureBatch>> {
     match extractor {
         Extractor::Pixels => {
             let [b, _, t, h, w] = images.shape();

@@ -33,7 +33,7 @@ pub(crate) struct SubjectOptions {
 
 /// How far the stage came whose encoder a file holds.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Trained {
+pub(crate) struct StageProgress {
     pub(crate) stage: String,
     /// Steps made.
     pub(crate) step: u64,
@@ -52,7 +52,7 @@ pub(crate) struct Subject {
     /// The file of the weights.
     pub(crate) path: PathBuf,
     /// How far they are trained, if the file says so.
-    pub(crate) trained: Option<Trained>,
+    pub(crate) trained: Option<StageProgress>,
 }
 
 impl SubjectOptions {
@@ -202,10 +202,14 @@ fn run_of(source: &Path) -> Option<PathBuf> {
 }
 
 /// Stage and step of a run's file, from its metadata.
-fn training_of(model: &Model) -> Option<Trained> {
+fn training_of(model: &Model) -> Option<StageProgress> {
     let text = |key: &str| model.metadata().get(key);
     let number = |key: &str| text(key)?.parse().ok();
-    Some(Trained { stage: text("stage")?.clone(), step: number("step")?, steps: number("steps")? })
+    Some(StageProgress {
+        stage: text("stage")?.clone(),
+        step: number("step")?,
+        steps: number("steps")?,
+    })
 }
 
 impl Subject {
@@ -213,11 +217,15 @@ impl Subject {
     fn describe(&self) -> String {
         let path = self.path.display();
         match &self.trained {
-            Some(Trained { stage, step, steps }) if step < steps => {
+            Some(StageProgress { stage, step, steps }) if step < steps => {
                 format!("{path}, stage {stage}, stopped after step {step} of {steps}")
             }
-            Some(Trained { stage, step: 1, .. }) => format!("{path}, stage {stage}, its one step"),
-            Some(Trained { stage, step, .. }) => format!("{path}, stage {stage}, all {step} steps"),
+            Some(StageProgress { stage, step: 1, .. }) => {
+                format!("{path}, stage {stage}, its one step")
+            }
+            Some(StageProgress { stage, step, .. }) => {
+                format!("{path}, stage {stage}, all {step} steps")
+            }
             None => path.to_string(),
         }
     }

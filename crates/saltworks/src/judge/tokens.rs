@@ -21,13 +21,13 @@ pub(crate) struct FrozenTokens<'a> {
     labels: Vec<u32>,
     stop: &'a Stop,
     /// [B, N, D], if they fit.
-    kept: Option<Kept>,
+    kept: Option<StoredTokens>,
     /// Images that could not be read.
     pub(crate) unreadable: Vec<Unreadable>,
 }
 
 /// The tokens of all images.
-struct Kept {
+struct StoredTokens {
     /// [B, N, D]
     values: Vec<f32>,
     /// Which could not be read [B].
@@ -81,7 +81,7 @@ impl<'a> FrozenTokens<'a> {
         if unreadable.iter().all(|unreadable| *unreadable) {
             return Err(none_readable(self.source.as_ref(), &self.unreadable));
         }
-        self.kept = Some(Kept { values, unreadable });
+        self.kept = Some(StoredTokens { values, unreadable });
         Ok(())
     }
 
@@ -138,7 +138,7 @@ impl Tokens for FrozenTokens<'_> {
             segments: Segments::uniform(labels.len(), size / width),
             labels: labels.to_vec(),
         };
-        if let Some(Kept { values, unreadable }) = &self.kept {
+        if let Some(StoredTokens { values, unreadable }) = &self.kept {
             let order: Vec<usize> = order.iter().copied().filter(|&i| !unreadable[i]).collect();
             for images in order.chunks(batch) {
                 let values: Vec<f32> = images

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// One network's part of a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Share {
+pub struct NetworkCost {
     /// N, embeddings and positions too.
     pub parameters: usize,
     /// D: tokens of an image that go through it, without class token and registers.
@@ -37,11 +37,11 @@ pub struct Networks<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cost {
     /// The trained encoder.
-    pub encoder: Share,
+    pub encoder: NetworkCost,
     /// Decoder or predictor.
-    pub trunk: Share,
+    pub trunk: NetworkCost,
     /// The teacher, in stage 2.
-    pub teacher: Option<Share>,
+    pub teacher: Option<NetworkCost>,
 }
 
 impl Cost {
@@ -81,7 +81,7 @@ impl Cost {
                 trunk_flops += 3.0 * 2.0 * (encoder.width * trunk.width) as f64;
             }
         }
-        let share = |parameters: usize, tokens: f64, flops: f64, each: f64| Share {
+        let share = |parameters: usize, tokens: f64, flops: f64, each: f64| NetworkCost {
             parameters,
             tokens,
             flops: flops / samples,
@@ -106,7 +106,7 @@ impl Cost {
         self.sum(|share| share.paper_flops)
     }
 
-    fn sum(&self, of: impl Fn(&Share) -> f64) -> f64 {
+    fn sum(&self, of: impl Fn(&NetworkCost) -> f64) -> f64 {
         of(&self.encoder) + of(&self.trunk) + self.teacher.as_ref().map_or(0.0, of)
     }
 }

@@ -6,7 +6,7 @@ mod salt;
 mod settings;
 
 pub use crate::recipe::{Covered, PixelNorm};
-pub use cost::{Cost, Networks, Share};
+pub use cost::{Cost, NetworkCost, Networks};
 pub use mae::{Mae, MaeOptions};
 pub use salt::{Salt, SaltOptions, TeacherError};
 pub use settings::MethodSettings;

@@ -3,7 +3,7 @@
 use super::{Mae, MaeOptions, Method, Salt, SaltOptions, TeacherError};
 use crate::mask::Masks;
 use crate::model::{Encoder, TransformerSpec};
-use crate::recipe::{MethodName, Stage, Trunk};
+use crate::recipe::{DecoderSize, MethodName, Stage};
 
 /// A method with its settings.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -75,9 +75,9 @@ impl MethodSettings {
     }
 }
 
-impl From<Trunk> for TransformerSpec {
+impl From<DecoderSize> for TransformerSpec {
     // Recipe and model do not know each other, so each has its type.
-    fn from(Trunk { width, depth, heads }: Trunk) -> Self {
+    fn from(DecoderSize { width, depth, heads }: DecoderSize) -> Self {
         Self { width, depth, heads }
     }
 }

@@ -20,8 +20,8 @@ pub use load::{
 pub use origin::Origin;
 pub use plan::Schedule;
 pub use schema::{
-    Augment, Checkpointing, Covered, Data, DataSource, Duration, Log, Loss, MethodName, Model,
-    Normalize, PixelNorm, Probe, Recipe, Stage, Trunk,
+    Augment, Checkpointing, Covered, Data, DataSource, DecoderSize, Duration, Log, Loss,
+    MethodName, Model, Normalize, PixelNorm, Probe, Recipe, Stage,
 };
 
 /// A recipe that cannot be used.

@@ -435,13 +435,13 @@ pub struct Stage {
     /// The loss between prediction and target; L1 for SALT, MSE for MAE if not given.
     pub loss: Option<Loss>,
     /// MAE's decoder; width 512, depth 8, heads 16 if not given.
-    pub decoder: Option<Trunk>,
+    pub decoder: Option<DecoderSize>,
     /// MAE: which patches are reconstructed; `all_masked` if not given.
     pub covered: Option<Covered>,
     /// MAE: normalisation of the pixels to reconstruct; `joint` if not given.
     pub pixel_norm: Option<PixelNorm>,
     /// SALT's predictor; width 384, depth 12, heads 16 if not given.
-    pub predictor: Option<Trunk>,
+    pub predictor: Option<DecoderSize>,
     /// SALT: a layer norm without parameters on the teacher's latents, as V-JEPA; none if not given.
     pub target_layer_norm: Option<bool>,
 }
@@ -530,7 +530,7 @@ pub enum Loss {
 /// Sizes of a decoder or predictor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Trunk {
+pub struct DecoderSize {
     /// D
     pub width: usize,
     /// L
@@ -582,8 +582,8 @@ impl Stage {
     }
 
     /// Of MAE; stable-pretraining's if not given.
-    pub fn decoder(&self) -> Trunk {
-        self.decoder.unwrap_or(Trunk { width: 512, depth: 8, heads: 16 })
+    pub fn decoder(&self) -> DecoderSize {
+        self.decoder.unwrap_or(DecoderSize { width: 512, depth: 8, heads: 16 })
     }
 
     /// Of MAE.
@@ -610,8 +610,8 @@ impl Stage {
     }
 
     /// Of SALT; stable-pretraining's, and the paper's, if not given.
-    pub fn predictor(&self) -> Trunk {
-        self.predictor.unwrap_or(Trunk { width: 384, depth: 12, heads: 16 })
+    pub fn predictor(&self) -> DecoderSize {
+        self.predictor.unwrap_or(DecoderSize { width: 384, depth: 12, heads: 16 })
     }
 
     /// Of SALT.

@@ -134,7 +134,7 @@ impl<'a> Online<'a> {
         Ok(Some(ProbeOutcome { probe, pictures }))
     }
 
-    fn find(&self, method: &dyn Method, stop: &Stop) -> Result<Found, Problem> {
+    fn find(&self, method: &dyn Method, stop: &Stop) -> Result<Findings, Problem> {
         let usual = |source: &Arc<dyn Source>| self.loader(source.clone());
         let embedded = |loader: Result<Loader, Failure>| embedded(method, loader?, stop);
         let test = embedded(usual(&self.test))?;
@@ -142,7 +142,7 @@ impl<'a> Online<'a> {
         let views = embedded(views)?;
         if test.iter().any(Features::is_empty) {
             // None of these images can be read. The loader and the last probes report it.
-            return Ok(Found { probe: OnlineProbe::default(), test: None, train: None });
+            return Ok(Findings { probe: OnlineProbe::default(), test: None, train: None });
         }
         let mut probe = OnlineProbe {
             loss: Some(self.loss(method, stop)?),
@@ -165,7 +165,7 @@ impl<'a> Online<'a> {
             probe.histograms = histograms(method, &test[0]);
         }
         let first = |all: Vec<Features>| all.into_iter().next();
-        Ok(Found { probe, test: first(test), train: train.and_then(first) })
+        Ok(Findings { probe, test: first(test), train: train.and_then(first) })
     }
 
     /// Pictures of a few held-out images, one of each class if there are enough, and a map of all
@@ -174,7 +174,7 @@ impl<'a> Online<'a> {
         &self,
         method: &dyn Method,
         step: u64,
-        found: &Found,
+        found: &Findings,
         stop: &Stop,
     ) -> Result<Option<Value>, Problem> {
         let (Some(test), Some(train)) = (&found.test, &found.train) else { return Ok(None) };
@@ -297,7 +297,7 @@ pub(crate) struct ProbeOutcome {
 }
 
 /// What a probe found, and the mean tokens it found it in.
-struct Found {
+struct Findings {
     probe: OnlineProbe,
     test: Option<Features>,
     train: Option<Features>,

@@ -14,7 +14,7 @@ use crate::method::Method;
 use crate::model::{Encoder, VitSpec};
 use crate::recipe::Recipe;
 use crate::run_files::{ProbeRow, RunEnd, unix_seconds};
-use crate::train::{self, Ended, Saver, Stop};
+use crate::train::{self, Saver, StageEnd, Stop};
 use crate::weights;
 use engine::Module as _;
 use std::ops::ControlFlow;
@@ -131,12 +131,12 @@ impl<'a> Run<'a> {
         let made = saver.steps();
         // A stage is complete with its last probe, which a resumed run makes first.
         let ended = match ended {
-            Ok(Ended::Whole) if follower.owes_probe(made) => Ok(Ended::Stopped(steps)),
+            Ok(StageEnd::Whole) if follower.owes_probe(made) => Ok(StageEnd::Stopped(steps)),
             ended => ended,
         };
         let metrics_bytes = followed.and_then(|()| {
             match &ended {
-                Ok(Ended::Whole) => follower.finish(),
+                Ok(StageEnd::Whole) => follower.finish(),
                 // A disk that is full will not take a checkpoint either.
                 Err(train::Error::Save(_)) => {}
                 // What was learned until a signal or an error is kept: it may have been hours.
@@ -151,13 +151,13 @@ impl<'a> Run<'a> {
         let ended = ended.map_err(|error| self.train_failure(error, method, plan))?;
         let metrics_bytes = metrics_bytes?;
         match ended {
-            Ended::Whole => {
+            StageEnd::Whole => {
                 // A stage has at least one step.
                 let encoder = saved.expect("a step")?;
                 self.folder.set_done(name, metrics_bytes, encoder)?;
                 self.folder.checkpoints(keep(self.recipe)).remove(name).map_err(run_error)
             }
-            Ended::Stopped(step) => Err(interrupted(
+            StageEnd::Stopped(step) => Err(interrupted(
                 self.stop,
                 &format!("in stage {name} after step {step} of {steps}"),
                 self.folder.path(),

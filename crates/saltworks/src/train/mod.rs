@@ -13,7 +13,7 @@ pub use checkpoint::{
     refuse_divergence,
 };
 pub use report::StepReport;
-pub use run::{Ended, Stage, StepEvent, run};
+pub use run::{StageEnd, StageTraining, StepEvent, run};
 pub use saver::{FolderCheck, SaveError, Saver};
 pub use schedule::Curve;
 pub use step::{Optimizer, OptimizerOptions};

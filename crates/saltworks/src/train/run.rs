@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 /// Everything a stage needs.
-pub struct Stage<'a> {
+pub struct StageTraining<'a> {
     /// What is trained.
     pub method: &'a dyn Method,
     /// Batches of `batch / accumulate` images, from those of step `first_step` on.
@@ -50,7 +50,7 @@ pub struct StepEvent<'a, 's> {
 
 /// How a stage ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum StageEnd {
     /// All steps were made.
     Whole,
     /// Stopped from outside after this many.
@@ -61,15 +61,15 @@ pub enum Ended {
 /// `optimizer` holds the method's parameters. `saver` logs each step and saves checkpoints. `on_step`
 /// may stop the stage after a step.
 pub fn run<'s>(
-    mut stage: Stage<'_>,
+    mut stage: StageTraining<'_>,
     optimizer: &mut Optimizer,
     mut saver: Option<&mut Saver<'s>>,
     stop: &Stop,
     on_step: &mut dyn FnMut(StepEvent<'_, 's>) -> ControlFlow<()>,
-) -> Result<Ended, Error> {
+) -> Result<StageEnd, Error> {
     for step in stage.first_step..stage.steps {
         if stop.signal().is_some() {
-            return Ok(Ended::Stopped(step));
+            return Ok(StageEnd::Stopped(step));
         }
         let start = Instant::now();
         optimizer.zero_grad();
@@ -101,13 +101,13 @@ pub fn run<'s>(
             saver.step(&report, unreadable)?;
         }
         if on_step(StepEvent { report, unreadable, saver: saver.as_deref_mut() }).is_break() {
-            return Ok(Ended::Stopped(step + 1));
+            return Ok(StageEnd::Stopped(step + 1));
         }
         if let Some(saver) = &mut saver {
             saver.save_if_due(optimizer)?;
         }
     }
-    Ok(Ended::Whole)
+    Ok(StageEnd::Whole)
 }
 
 /// Sums over the parts of a batch.
@@ -127,7 +127,7 @@ fn not_finite(step: u64, problem: &dyn std::fmt::Display, batches: Vec<Batch>) -
     Error::NotFinite { step: step + 1, problem: problem.to_string(), batches }
 }
 
-impl Stage<'_> {
+impl StageTraining<'_> {
     /// Adds the gradients of one part of a batch to the parameters', and what it was to `sums`. The
     /// loss is a mean over all targets of the batch, so a part weighs as many as it has.
     fn gradients(
