@@ -49,7 +49,7 @@ pub(crate) fn loading(error: crate::data::Error) -> Failure {
 /// A run in `folder` that a signal stopped; `when` says at which point.
 pub(crate) fn interrupted(stop: &Stop, when: &str, folder: &Path) -> Failure {
     let out = folder.display();
-    let text = format!("interrupted {when}; `saltworks pretrain --resume --out {out}` goes on");
+    let text = format!("interrupted {when}; `saltworks pretrain --resume --out {out}` resumes it");
     // Only a signal stops a run there.
     Failure::Interrupted { signal: stop.signal().unwrap_or(0), text }
 }

@@ -130,7 +130,7 @@ fn each_signal_saves_and_has_its_exit_code() {
         assert!(notes.contains(&format!("interrupted in stage teacher after step {steps} of 25")));
         assert!(notes.contains("--resume --out"), "{notes}");
         let notes = stderr(&place.trained(signal, LONG));
-        assert!(notes.contains(&format!("going on after step {steps}\n")), "{notes}");
+        assert!(notes.contains(&format!("resuming after step {steps}\n")), "{notes}");
         place.assert_same_run("whole", signal);
     }
 }
@@ -271,7 +271,7 @@ fn a_damaged_checkpoint_is_refused_by_name_and_the_one_before_is_used() {
 }
 
 fn going_on_after(notes: &str) -> usize {
-    let (_, rest) = notes.split_once("going on after step ").unwrap_or_else(|| panic!("{notes}"));
+    let (_, rest) = notes.split_once("resuming after step ").unwrap_or_else(|| panic!("{notes}"));
     rest.lines().next().unwrap().parse().unwrap()
 }
 
@@ -379,7 +379,7 @@ fn slurm_is_asked_for_another_turn_and_overwrite_costs_no_run() {
     again.args(["--requeue", "--overwrite"]).env("SLURM_RESTART_COUNT", "1");
     let output = again.output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
-    assert!(stderr(&output).contains("going on after step"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("resuming after step"), "{}", stderr(&output));
     place.assert_same_run("whole", "run");
 }
 

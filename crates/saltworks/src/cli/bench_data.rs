@@ -1,4 +1,4 @@
-//! `saltworks bench data`: how fast images come, and where their time goes.
+//! `saltworks bench data`: how fast images load, and what takes the time.
 
 use crate::console::result;
 use crate::data::{self, Loader, LoaderOptions, Source};

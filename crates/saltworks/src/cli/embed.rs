@@ -6,7 +6,7 @@ use crate::data::{Source, Unreadable};
 use crate::eval;
 use crate::failure::{Failure, expect_parent, input_error, run_error, use_threads};
 use crate::judge::{
-    self, Embeddings, FeatureFile, FeatureRows, Gathered, Subject, features, note_unreadable,
+    self, Embeddings, FeatureFile, FeatureRows, SourceFeatures, Subject, features, note_unreadable,
 };
 use crate::train::Stop;
 use std::path::PathBuf;
@@ -21,7 +21,8 @@ pub(super) struct Arguments {
     /// The file to write: .npy (one kind of features), .safetensors or .parquet.
     #[arg(long)]
     out: PathBuf,
-    /// Features: mean of the patch tokens, class token, or both (default: mean in .npy, else all there are).
+    /// Features: mean of the patch tokens, class token, or both (default: mean in .npy, else all
+    /// there are).
     #[arg(long, value_delimiter = ',')]
     features: Vec<Pooling>,
     /// Replace the file if it is there.
@@ -93,7 +94,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 impl Arguments {
-    /// Features of all images of a source, of the kinds that are asked for.
+    /// Features of all images of a source, of the kinds that the user wants.
     fn embed(
         &self,
         subject: &Subject,
@@ -113,7 +114,7 @@ impl Arguments {
         count.finish();
         let alone = FeatureFile::of(&self.out) == Ok(FeatureFile::Npy) && self.features.is_empty();
         let wanted = if alone { &[Pooling::Mean][..] } else { &self.features[..] };
-        let Gathered { kinds, replaced } = made;
+        let SourceFeatures { kinds, replaced } = made;
         let kinds = [Pooling::Mean, Pooling::Cls].into_iter().zip(kinds);
         let kept = kinds.filter(|(kind, _)| wanted.is_empty() || wanted.contains(kind));
         let kept = kept.map(|(kind, features)| {

@@ -21,13 +21,13 @@ use std::path::{Path, PathBuf};
 /// Options of `export`.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// A run's folder, a file of weights in any of these forms, or a folder of transformers' or of a
-    /// stage.
+    /// A run's folder, a file of weights in any of these forms, or a folder of transformers' or of
+    /// a stage.
     source: PathBuf,
     /// For whom.
     #[arg(long)]
     to: Target,
-    /// Where to: a file, or for `hf` a folder.
+    /// The file to write, or for `hf` the folder.
     #[arg(long)]
     out: PathBuf,
     /// Of a run: the stage (default: the last); of a file: encoder, student or teacher.
@@ -35,8 +35,8 @@ pub(super) struct Arguments {
     part: Option<String>,
     /// The type of the values.
     #[arg(long, default_value = "f32")]
-    dtype: GivenType,
-    /// Heads of the encoder, where the file does not tell and timm has none of its width.
+    dtype: ValueType,
+    /// Heads of the encoder, if the file does not say and timm has none of its width.
     #[arg(long)]
     heads: Option<usize>,
     /// Size of the images that the encoder is to see, as 224 or HEIGHTxWIDTH; its position table is resized
@@ -71,18 +71,18 @@ enum Target {
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum GivenType {
+enum ValueType {
     F32,
     F16,
     Bf16,
 }
 
-impl From<GivenType> for Dtype {
-    fn from(given: GivenType) -> Self {
+impl From<ValueType> for Dtype {
+    fn from(given: ValueType) -> Self {
         match given {
-            GivenType::F32 => Self::F32,
-            GivenType::F16 => Self::F16,
-            GivenType::Bf16 => Self::Bf16,
+            ValueType::F32 => Self::F32,
+            ValueType::F16 => Self::F16,
+            ValueType::Bf16 => Self::Bf16,
         }
     }
 }
@@ -124,9 +124,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
     }
     let dtype = match arguments.dtype {
-        GivenType::F32 => "f32",
-        GivenType::F16 => "f16",
-        GivenType::Bf16 => "bf16",
+        ValueType::F32 => "f32",
+        ValueType::F16 => "f16",
+        ValueType::Bf16 => "bf16",
     };
     result(&format!("{}: {}, {dtype}", out.display(), arguments.to.form()));
     Ok(())
@@ -148,7 +148,7 @@ impl Target {
 }
 
 /// What is exported.
-struct Exported {
+struct ExportSource {
     model: Model,
     /// Which of the file's encoders.
     part: Option<String>,
@@ -159,12 +159,12 @@ struct Exported {
 }
 
 /// What to export, and which of its parts.
-fn read(arguments: &Arguments) -> Result<Exported, Failure> {
+fn read(arguments: &Arguments) -> Result<ExportSource, Failure> {
     let source = &arguments.source;
     if !source.join(RECIPE).exists() {
         let model = Model::open(source).map_err(input_error)?;
         let part = arguments.part.clone();
-        return Ok(Exported { model, part, normalize: None, teacher: None });
+        return Ok(ExportSource { model, part, normalize: None, teacher: None });
     }
     let recipe = recipe::load_trained(&source.join(RECIPE), &[]).map_err(input_error)?;
     let index = stage_index(source, &recipe, arguments.part.as_deref())?;
@@ -190,7 +190,7 @@ fn read(arguments: &Arguments) -> Result<Exported, Failure> {
             }
         }
     }
-    Ok(Exported { model, part: None, normalize: Some(recipe.data.normalize), teacher: spec })
+    Ok(ExportSource { model, part: None, normalize: Some(recipe.data.normalize), teacher: spec })
 }
 
 /// The teacher that a stage was trained by, as it saw the student's images.
@@ -211,7 +211,7 @@ fn teacher(path: &Path, student: &Model) -> Result<(VitSpec, Named), String> {
     Ok((encoder.spec().clone(), named.collect()))
 }
 
-/// Says where a run has not come to its end.
+/// Notes that a run is not finished.
 fn note_unfinished(
     recipe: &Recipe,
     index: usize,
@@ -230,7 +230,8 @@ fn note_unfinished(
     }
 }
 
-/// The encoder and its sizes, compared with what the model has unless it is asked for in part.
+/// The encoder and its sizes. Names and shapes are compared with the model's unless --partial is
+/// given.
 fn encoder(
     arguments: &Arguments,
     model: &Model,
@@ -240,7 +241,7 @@ fn encoder(
     let Sizes { spec, guessed } = model.sizes(part, hint).map_err(input_error)?;
     if let Some(heads) = arguments.heads.filter(|heads| *heads != spec.heads) {
         return Err(input_error(format!(
-            "{} tells of {} heads, --heads of {heads}. Leave --heads out",
+            "{} says {} heads, --heads says {heads}. Leave --heads out",
             model.path().display(),
             spec.heads
         )));
@@ -268,7 +269,7 @@ fn hint(arguments: &Arguments, model: &Model, part: Option<&str>) -> Result<Hint
 
 fn write_encoder(
     arguments: &Arguments,
-    source: &Exported,
+    source: &ExportSource,
     spec: &VitSpec,
     encoder: Named,
 ) -> Result<(), Failure> {
@@ -298,7 +299,7 @@ fn write_encoder(
             write_hugging_face(out, spec, &encoder, dtype, normalize.as_ref())?;
         }
         Target::Onnx => {
-            if !matches!(arguments.dtype, GivenType::F32) {
+            if !matches!(arguments.dtype, ValueType::F32) {
                 return Err(input_error("--to onnx writes f32. Leave --dtype out"));
             }
             onnx::save(out, spec, &encoder, &metadata).map_err(|error| match error {
@@ -315,7 +316,7 @@ fn write_encoder(
 }
 
 /// All that the file or stage holds.
-fn write_stage(arguments: &Arguments, source: &Exported) -> Result<(), Failure> {
+fn write_stage(arguments: &Arguments, source: &ExportSource) -> Result<(), Failure> {
     let (model, part) = (&source.model, source.part.as_deref());
     // Names and shapes are held against a model's, and then all is written as it was read.
     let (spec, _) = encoder(arguments, model, part)?;
@@ -392,13 +393,14 @@ fn write_hugging_face(
 }
 
 /// How the encoder wants its pixels, as its file says or its run did.
-fn normalize(source: &Exported, spec: &VitSpec) -> Result<Option<Normalize>, Failure> {
+fn normalize(source: &ExportSource, spec: &VitSpec) -> Result<Option<Normalize>, Failure> {
     let stated = source.model.normalize(spec.channels).map_err(input_error)?;
     Ok(stated.or_else(|| source.normalize.clone()))
 }
 
-/// What a file says of itself: what it said before, the encoder's sizes and how it wants its pixels.
-fn metadata(source: &Exported, spec: &VitSpec) -> Result<HashMap<String, String>, Failure> {
+/// What a file says of itself: what it said before, the encoder's sizes and how it wants its
+/// pixels.
+fn metadata(source: &ExportSource, spec: &VitSpec) -> Result<HashMap<String, String>, Failure> {
     let mut metadata = source.model.metadata().clone();
     // Numbers, strings and booleans: JSON holds them all.
     let sizes = |spec: &VitSpec| serde_json::to_string(spec).expect("sizes as JSON");

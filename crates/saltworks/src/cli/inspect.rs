@@ -18,8 +18,8 @@ const MOST_CLASSES: usize = 20;
 /// Options of `inspect`.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// What `data.path` may be, a recipe (its sources), or weights: a run (its last stage), a folder of
-    /// transformers, or a file, safetensors or torch's.
+    /// What `data.path` may be, a recipe (its sources), or weights: a run (its last stage), a
+    /// folder of transformers, or a file, safetensors or torch's.
     path: PathBuf,
     /// Decode every image, not only its header.
     #[arg(long)]

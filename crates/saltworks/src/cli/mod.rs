@@ -39,7 +39,7 @@ const EXAMPLES: &str = "Examples:
   saltworks probe runs/first --kind knn,linear,attentive
   saltworks bench --stage salt --model vit_tiny_patch16_224 --batch 16 --steps 5
 
-Exit codes: 0 done; 1 the run failed; 2 something to correct in what was asked; 130 (Ctrl-C),
+Exit codes: 0 done; 1 the run failed; 2 something in the input to correct; 130 (Ctrl-C),
 143 (SIGTERM), 138 (SIGUSR1), 140 (SIGUSR2), 129 (SIGHUP; not under nohup): stopped by the signal
 after saving a checkpoint.";
 
@@ -47,13 +47,15 @@ after saving a checkpoint.";
 enum Command {
     /// Train the stages of a recipe, or the built-in quickstart, and probe what they learned.
     Pretrain(pretrain::Arguments),
-    /// Tell what a recipe will cost before it runs: parameters, FLOPs, time, memory.
+    /// Show what a recipe will cost before it runs: parameters, FLOPs, time, memory.
     Plan(plan::Arguments),
     /// Time training steps on synthetic images.
     Bench(bench::Arguments),
-    /// Look at a set of images, or at a file of weights: kind, counts, classes, sizes, what is broken.
+    /// Look at a set of images, or at a file of weights: kind, counts, classes, sizes, what is
+    /// broken.
     Inspect(inspect::Arguments),
-    /// Write the weights of a run, or of a file, for timm, PyTorch, stable-pretraining, transformers or ONNX.
+    /// Write the weights of a run, or of a file, for timm, PyTorch, stable-pretraining,
+    /// transformers or ONNX.
     Export(export::Arguments),
     /// Write report.html: curves, probes and pictures of a run, or a comparison of several.
     Report(report::Arguments),
@@ -99,7 +101,7 @@ pub fn main() -> ExitCode {
         }
         Err(Failure::Interrupted { signal, text }) => {
             note(&text);
-            // As a shell tells of a process that a signal ended.
+            // As shells report a process that a signal ended.
             ExitCode::from(128 + signal as u8)
         }
     }

@@ -20,8 +20,8 @@ pub(super) struct Arguments {
     /// Change a key of the recipe, as `pretrain` does; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Seconds of training that are timed for each stage, on the recipe's images; 0 for none: nothing is
-    /// built then, however large the models are.
+    /// Seconds of training that are timed for each stage, on the recipe's images; 0 for none:
+    /// nothing is built then, however large the models are.
     #[arg(long, default_value_t = 3.0, allow_negative_numbers = true)]
     seconds: f64,
     /// Print JSON instead.
@@ -213,8 +213,8 @@ fn show_stage(plan: &StagePlan<'_>) {
     }
 }
 
-/// Share of a stage's FLOPs that its decoder or predictor takes when that is told. SALT's predictor takes about
-/// half of a student's step of ViT-tiny.
+/// A decoder or predictor is reported if it takes this share of a stage's FLOPs. SALT's predictor
+/// takes about half of a student's step of ViT-tiny.
 const LARGE_TRUNK: f64 = 0.8;
 
 #[cfg(test)]

@@ -18,12 +18,12 @@ pub(super) struct Arguments {
     /// Change a key of the recipe, e.g. teacher.lr=1e-3, data.size=32, seed=1; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Folder of the run. A run of the same recipe that was cut short in it goes on where it stood.
-    /// runs/NAME for a recipe NAME.toml, runs/quickstart without one.
+    /// Folder of the run. An unfinished run of the same recipe in it is resumed. Default: runs/NAME
+    /// for a recipe NAME.toml, runs/quickstart without one.
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Go on with the run in the folder, by its own recipe if none is given. One that is finished
-    /// shows its results.
+    /// Resume the run in the folder, by its own recipe if none is given. A finished run shows its
+    /// results.
     #[arg(long)]
     resume: bool,
     /// Replace a run that is in the folder.

@@ -13,7 +13,7 @@ use crate::failure::{Failure, expect_parent, input_error, run_error, use_threads
 use crate::judge::{self, FrozenTokens, SharedFile, Subject, features, note_unreadable};
 use crate::recipe::Data;
 use crate::train::Stop;
-use results::{Found, Results, Spread};
+use results::{ProbeResult, Results, Spread};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -25,7 +25,8 @@ use std::sync::Arc;
 pub(crate) struct Arguments {
     #[command(flatten)]
     subject: SubjectArguments,
-    /// Images to test on, whose classes have the names of --data's; else some of --data are held out.
+    /// Images to test on, whose classes have the names of --data's; else some of --data are held
+    /// out.
     #[arg(long, value_name = "PATH")]
     test: Option<PathBuf>,
     /// How many images are held out (default: as the run; of --data a fifth).
@@ -45,7 +46,7 @@ pub(crate) struct Arguments {
     temperature: Option<f64>,
     /// kNN: what is near, and what its vote weighs.
     #[arg(long, default_value = "cosine")]
-    vote: GivenVote,
+    vote: VoteKind,
     /// Attentive: its network.
     #[arg(long, default_value = "vjepa1")]
     form: Form,
@@ -61,7 +62,8 @@ pub(crate) struct Arguments {
     /// Attentive: weight decays of the grid (default: 0.4,0.01).
     #[arg(long, value_delimiter = ',')]
     weight_decay: Vec<f64>,
-    /// Attentive: MiB that the tokens of all images may take; larger sets are encoded again each epoch.
+    /// Attentive: MiB that the tokens of all images may take; larger sets are encoded again each
+    /// epoch.
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     token_memory: u64,
     /// Few-shot: images of each class (default: those of 1,2,5,10 that every class has).
@@ -79,7 +81,8 @@ pub(crate) struct Arguments {
     /// Print how many images of each class were given each class.
     #[arg(long)]
     confusion: bool,
-    /// Write everything as JSON to a file, or to stdout by `-`: intervals, classes, confusion, grid.
+    /// Write everything as JSON to a file, or to stdout by `-`: intervals, classes, confusion,
+    /// grid.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -116,7 +119,7 @@ enum Pooling {
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum GivenVote {
+enum VoteKind {
     /// exp(cosine similarity / T), as DINO.
     Cosine,
     /// 1 / (distance + T), as stable-pretraining's OnlineKNN.
@@ -170,7 +173,7 @@ impl Arguments {
         }
     }
 
-    /// Refuses images that no probe could tell anything of.
+    /// Refuses images on which probes would mean nothing.
     fn check_sets(&self, sets: &Sets) -> Result<(), Failure> {
         let labels = |source: &Arc<dyn Source>| -> Vec<u32> {
             (0..source.len()).map(|i| source.label(i) as u32).collect()
@@ -328,7 +331,7 @@ fn labelled(source: Arc<dyn Source>) -> Result<Arc<dyn Source>, Failure> {
 }
 
 /// A kind of features of the training and the test images.
-struct Pooled {
+struct PooledSets {
     name: &'static str,
     train: Features,
     test: Features,
@@ -387,8 +390,8 @@ impl Judge<'_> {
         })
     }
 
-    /// Features of both sets, of the kinds that are asked for.
-    fn features(&mut self) -> Result<Vec<Pooled>, Failure> {
+    /// Features of both sets, of the kinds that the user wants.
+    fn features(&mut self) -> Result<Vec<PooledSets>, Failure> {
         let Self { subject, sets, stop, unreadable, .. } = self;
         let mut count = Count::new(sets.train.len() + sets.test.len());
         let mut of = |source| {
@@ -408,23 +411,23 @@ impl Judge<'_> {
         let names = [(Pooling::Mean, "mean"), (Pooling::Cls, "cls")];
         let both = names.into_iter().zip(train.into_iter().zip(test));
         let kept = both.filter(|((pooling, _), _)| wanted.is_empty() || wanted.contains(pooling));
-        let kept = kept.map(|((_, name), (train, test))| Pooled { name, train, test });
-        let kept: Vec<Pooled> = kept.collect();
+        let kept = kept.map(|((_, name), (train, test))| PooledSets { name, train, test });
+        let kept: Vec<PooledSets> = kept.collect();
         match kept.is_empty() {
             true => Err(input_error("the encoder has no class token. Choose --features mean")),
             false => Ok(kept),
         }
     }
 
-    fn knn(&self, pooled: &Pooled, stop: eval::Asked<'_>) -> Result<Found, Failure> {
+    fn knn(&self, pooled: &PooledSets, stop: eval::Asked<'_>) -> Result<ProbeResult, Failure> {
         let options = self.arguments.knn(&self.subject);
         let (vote, word) = match self.arguments.vote {
-            GivenVote::Cosine => (Vote::Cosine, "cosine"),
-            GivenVote::Euclidean => (Vote::Euclidean, "euclidean"),
+            VoteKind::Cosine => (Vote::Cosine, "cosine"),
+            VoteKind::Euclidean => (Vote::Euclidean, "euclidean"),
         };
         let scores = eval::knn_scores(&pooled.train, &pooled.test, (options, vote), stop)?;
         let KnnOptions { k, temperature } = options;
-        Ok(Found {
+        Ok(ProbeResult {
             kind: "kNN",
             features: pooled.name,
             note: format!("k {}, T {temperature}, {word}", k.min(pooled.train.len())),
@@ -433,7 +436,7 @@ impl Judge<'_> {
         })
     }
 
-    fn attentive(&mut self) -> Result<Found, Failure> {
+    fn attentive(&mut self) -> Result<ProbeResult, Failure> {
         let options = self.arguments.attentive();
         let most = self.arguments.token_memory.saturating_mul(1 << 20);
         let test_share = (most as f64 * self.sets.test.len() as f64
@@ -456,7 +459,7 @@ impl Judge<'_> {
             ));
         }
         let form = options.form;
-        let found = Found {
+        let found = ProbeResult {
             kind: "attentive",
             features: "tokens",
             note: format!(
@@ -487,14 +490,14 @@ fn at_the_edge(grid: &[f64], value: f64) -> Option<&'static str> {
     }
 }
 
-/// Share of its loss by which a linear probe lies above its minimum when that is told.
+/// A linear probe's loss is reported if it is this share above its minimum.
 const FAR: f64 = 0.01;
 
-fn linear(pooled: &Pooled, stop: eval::Asked<'_>) -> Result<Found, Failure> {
+fn linear(pooled: &PooledSets, stop: eval::Asked<'_>) -> Result<ProbeResult, Failure> {
     let options = LinearOptions::default();
     let probe = eval::linear(&pooled.train, &pooled.test, &options, stop)?;
     let edge = at_the_edge(&options.l2, probe.l2).filter(|_| probe.chosen);
-    Ok(Found {
+    Ok(ProbeResult {
         kind: "linear",
         features: pooled.name,
         note: [

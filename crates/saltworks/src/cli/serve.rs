@@ -19,14 +19,15 @@ pub(super) struct Arguments {
     /// Folder with runs in it, or in folders of it.
     #[arg(default_value = "runs")]
     folder: PathBuf,
-    /// The address to listen at: this machine's own, or e.g. 0.0.0.0 for others, who need a token then.
+    /// The address to listen at: this machine's own, or e.g. 0.0.0.0 for others, who need a token
+    /// then.
     #[arg(long, default_value = "127.0.0.1")]
     host: String,
     /// The port; 0 for any that is free.
     #[arg(long, default_value_t = 8384)]
     port: u16,
-    /// What readers must know, 8 letters or more; made up and printed where others than this machine can
-    /// ask and none is given. Also $SALTWORKS_TOKEN.
+    /// What readers must know, 8 letters or more; made up and printed where others than this
+    /// machine can ask and none is given. Also $SALTWORKS_TOKEN.
     #[arg(long)]
     token: Option<String>,
     /// Follow links to folders elsewhere, too.

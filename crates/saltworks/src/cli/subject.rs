@@ -8,10 +8,11 @@ use std::path::PathBuf;
 /// An encoder, and how its images are prepared.
 #[derive(clap::Args)]
 pub(super) struct SubjectArguments {
-    /// A run's folder, a file of weights in any form that `export` reads, or a folder of transformers'.
+    /// A run's folder, a file of weights in any form that `export` reads, or a folder of
+    /// transformers'.
     source: PathBuf,
-    /// Images: what `data.path` may be (a folder with a folder for each class, tar shards, a list, parquet,
-    /// .npy, IDX files, builtin:fashion-mnist). Of a run: its own, if not given.
+    /// Images: what `data.path` may be (a folder with a folder for each class, tar shards, a list,
+    /// parquet, .npy, IDX files, builtin:fashion-mnist). Of a run: its own, if not given.
     #[arg(long, value_name = "PATH")]
     pub(super) data: Option<PathBuf>,
     /// Of a run: the stage (default: the last); of a file: encoder, student or teacher.
@@ -25,10 +26,11 @@ pub(super) struct SubjectArguments {
     /// as the run or the file says; else imagenet, or inception for grey images).
     #[arg(long)]
     normalize: Option<String>,
-    /// The shorter side is resized to this times the size and the centre kept (default: as the run, else 1).
+    /// The shorter side is resized to this times the size and the centre kept (default: as the run,
+    /// else 1).
     #[arg(long)]
     zoom: Option<f64>,
-    /// Heads of the encoder, where the file does not tell and timm has none of its width.
+    /// Heads of the encoder, if the file does not say and timm has none of its width.
     #[arg(long)]
     heads: Option<usize>,
     /// Threads that compute; 0 for one per core.

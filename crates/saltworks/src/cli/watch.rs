@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 pub(super) struct Arguments {
     /// A run's folder.
     run: PathBuf,
-    /// Show it once, as where the output is no terminal.
+    /// Show it once, as if the output were no terminal.
     #[arg(long)]
     once: bool,
     /// Seconds between two looks.
@@ -26,7 +26,7 @@ pub(super) struct Arguments {
     stage: Option<String>,
 }
 
-/// Rows and columns where there is no terminal.
+/// Rows and columns without a terminal.
 const SIZE: (u16, u16) = (30, 100);
 /// Rows of a plot, at least: title, three of dots, axis, legend.
 const LEAST_ROWS: usize = 6;
@@ -138,7 +138,7 @@ fn frame(
             lines.extend(wrap(&format!("ALARM ({}) {when}: {}", alarm.kind, alarm.text), columns));
         }
     }
-    // What is said goes before what is drawn where there is little room.
+    // Text goes before the plot if there is little room.
     let room = rows.saturating_sub(lines.len());
     let (loss, accuracy) = (losses(stage), accuracies(stage));
     if room >= LEAST_ROWS && columns >= WIDE {
@@ -213,7 +213,7 @@ fn progress(stage: &StageData, training: bool, columns: usize) -> String {
     clip(&format!("{}  {bar}  {}", stage.name, parts.join("  ")), columns)
 }
 
-/// What a run tells, in lines that end between words.
+/// What a run says, in lines that end between words.
 fn wrap(text: &str, columns: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in printable(text).split(' ') {
@@ -229,7 +229,7 @@ fn wrap(text: &str, columns: usize) -> Vec<String> {
     lines.iter().map(|line| clip(line, columns)).collect()
 }
 
-/// One line of what a run tells.
+/// One line of what a run says.
 fn clip(text: &str, columns: usize) -> String {
     console::truncate_str(&printable(text), columns, "…").into_owned()
 }

@@ -38,7 +38,8 @@ impl FeatureFile {
         }
     }
 
-    /// The files that are written, of them the one that is asked for last: where it is, the others are.
+    /// The files that are written. The one that the user named is last: if it is there, so are the
+    /// others.
     pub(crate) fn files(self, path: &Path) -> Vec<PathBuf> {
         match self {
             Self::Npy => vec![path.with_extension("labels.npy"), path.to_owned()],
@@ -167,7 +168,7 @@ impl Embeddings<'_> {
         let names: Vec<_> =
             images.iter().map(|&image| text(&self.source.stamp(image).name)).collect();
         column::<ByteArrayType>(group, &names, None, None)?;
-        // What is there, and where something is.
+        // Which values are present.
         let labels = images.iter().map(|&image| self.source.label(image));
         let known: Vec<i32> = labels.clone().filter(|label| *label >= 0).collect();
         let defined: Vec<i16> = labels.map(|label| i16::from(label >= 0)).collect();

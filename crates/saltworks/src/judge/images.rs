@@ -1,5 +1,5 @@
-//! The images of a recipe: its sources opened, mixed, and split into those that train and those held
-//! out for probes.
+//! The images of a recipe: its sources opened, mixed, and split into those that train and those
+//! held out for probes.
 
 use crate::console::note;
 use crate::data::{self, Holdout, Mixed, Source, hold_out};
@@ -12,12 +12,13 @@ use std::sync::Arc;
 
 /// The images of a run.
 pub(crate) struct ImageSets {
-    /// Trains, each source as often as its weight says.
+    /// Training images, each source as often as its weight says.
     pub(crate) train: Arc<dyn Source>,
-    /// The same images once each, from which probes learn: copies would vote twice, and stand on both sides
-    /// where a penalty is chosen.
+    /// The same images once each, from which probes learn. Copies would vote twice, and would be on
+    /// both sides when a penalty is chosen.
     pub(crate) to_probe: Arc<dyn Source>,
-    /// Probes; none without a holdout, or where not every image has one of two classes or more.
+    /// Images to probe on. None without a holdout, or unless every image has a class and there are
+    /// two.
     pub(crate) held_out: Option<Arc<dyn Source>>,
     /// Why nothing is held out though the recipe asks for it.
     pub(crate) reason: Option<String>,
@@ -74,7 +75,7 @@ pub(crate) fn open_images(recipe: &Recipe) -> Result<ImageSets, Failure> {
 }
 
 /// Why no image can be held out for probes, which need a class for each of them.
-fn why_unprobed(sources: &[Opened], classes: usize, len: usize) -> Option<String> {
+fn why_unprobed(sources: &[NamedSource], classes: usize, len: usize) -> Option<String> {
     let unlabelled =
         |source: &Arc<dyn Source>| (0..source.len()).filter(|&i| source.label(i) < 0).count();
     let count: usize = sources.iter().map(|(source, _)| unlabelled(source)).sum();
@@ -117,14 +118,14 @@ pub(crate) fn open_all(data: &Data) -> Result<Arc<dyn Source>, Failure> {
 }
 
 /// A source and the lines of the recipe that name it.
-type Opened = (Arc<dyn Source>, DataSource);
+type NamedSource = (Arc<dyn Source>, DataSource);
 
-fn open_sources(data: &Data) -> Result<Vec<Opened>, Failure> {
+fn open_sources(data: &Data) -> Result<Vec<NamedSource>, Failure> {
     let mut paths = BTreeSet::new();
     let mut sources = Vec::new();
     for given in data.sources() {
         let path = Path::new(&given.path);
-        // An image of both would train where it is held out.
+        // An image of both would be trained on and held out.
         if !paths.insert(path.canonicalize().unwrap_or_else(|_| path.into())) {
             let problem = "data.source has it twice. Give it once, with a greater weight";
             return Err(input_error(format!("{}: {problem}", given.path)));
@@ -134,9 +135,9 @@ fn open_sources(data: &Data) -> Result<Vec<Opened>, Failure> {
     Ok(sources)
 }
 
-/// Refuses sources that read one file, also by a link: what one of them holds out would train by way
-/// of another.
-fn refuse_shared_files(sources: &[Opened]) -> Result<(), Failure> {
+/// Refuses sources that read one file, also by a link: what one of them holds out would train by
+/// way of another.
+fn refuse_shared_files(sources: &[NamedSource]) -> Result<(), Failure> {
     let named: Vec<_> =
         sources.iter().map(|(source, given)| (source, given.path.as_str())).collect();
     let Some(SharedFile { file, first, second }) = shared_file(&named) else { return Ok(()) };

@@ -7,7 +7,7 @@ mod tokens;
 
 pub(crate) use feature_files::{Embeddings, FeatureFile, FeatureRows};
 pub(crate) use images::{ImageSets, SharedFile, open_all, open_images, shared_file};
-pub(crate) use subject::{Subject, SubjectOptions, Trained, stage_index};
+pub(crate) use subject::{StageProgress, Subject, SubjectOptions, stage_index};
 pub(crate) use tokens::FrozenTokens;
 
 use crate::console::{Count, Waiting, note};
@@ -25,10 +25,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// One batch's features of one kind: [B, D].
-pub(crate) type Made = (Vec<f32>, usize);
+pub(crate) type FeatureBatch = (Vec<f32>, usize);
 
-/// Values of an image whose pixels are probed, at most: 32 x 32 in colour, 55 x 55 in grey. A linear
-/// probe of the 150,528 values of 224 x 224 takes longer than many a training.
+/// Values of an image whose pixels are probed, at most: 32 x 32 in colour, 55 x 55 in grey. A
+/// linear probe of the 150,528 values of 224 x 224 takes longer than many a training.
 const MOST_PIXEL_VALUES: usize = 3072;
 
 /// What turns images into features.
@@ -39,8 +39,8 @@ pub(crate) enum Extractor {
     Encoder(Encoder),
 }
 
-/// Probes one kind of features; none if there is nothing labelled to probe on, or if `stop` was asked
-/// for on the way. Images that cannot be read are added to `unreadable`.
+/// Probes one kind of features. Returns none if nothing labelled is held out, or if a signal stops
+/// it. Images that cannot be read are added to `unreadable`.
 pub(crate) fn probe(
     name: &str,
     recipe: &Recipe,
@@ -95,7 +95,7 @@ fn fit(
     })
 }
 
-/// Features of all images of a source; none if asked to stop.
+/// Features of all images of a source; none if a signal stops it.
 pub(crate) fn features(
     recipe: &Recipe,
     source: &Arc<dyn Source>,
@@ -103,7 +103,7 @@ pub(crate) fn features(
     stop: &Stop,
     unreadable: &mut Vec<Unreadable>,
     count: &mut Count,
-) -> Result<Option<Gathered>, Failure> {
+) -> Result<Option<SourceFeatures>, Failure> {
     let size = match extractor {
         Extractor::Pixels => recipe.data.size.at_most(MOST_PIXEL_VALUES / recipe.data.channels()),
         Extractor::Encoder(_) => recipe.data.size,
@@ -135,7 +135,7 @@ fn none_readable(source: &dyn Source, unreadable: &[Unreadable]) -> Failure {
     ))
 }
 
-/// Images that cannot be read and are named where there are more.
+/// Images that cannot be read and are named, at most. (guess)
 const MOST_NAMED: usize = 5;
 
 /// Notes how many of so many images cannot be read, what becomes of them, and the first of them.
@@ -159,14 +159,14 @@ pub(crate) fn note_unreadable(unreadable: &[Unreadable], images: usize, fate: &s
 }
 
 /// Features of the images that a loader gave, once each and in order.
-pub(crate) struct Gathered {
-    /// Mean tokens (or pixels) first, then class tokens where there are some.
+pub(crate) struct SourceFeatures {
+    /// Mean tokens (or pixels) first, then class tokens if there are any.
     pub(crate) kinds: Vec<Features>,
     /// Images that could not be read, by their rows, which mean nothing.
     pub(crate) replaced: Vec<Unreadable>,
 }
 
-impl Gathered {
+impl SourceFeatures {
     /// The rows of images that could be read.
     pub(crate) fn of_readable(self) -> Vec<Features> {
         if self.replaced.is_empty() {
@@ -181,13 +181,13 @@ impl Gathered {
     }
 }
 
-/// Makes the features of all that a loader gives; none if asked to stop.
+/// Computes the features of all images of a loader; none if a signal stops it.
 pub(crate) fn gather(
     mut loader: Loader,
-    make: &mut dyn FnMut(&ImageBatch) -> Result<Vec<Made>, Failure>,
+    make: &mut dyn FnMut(&ImageBatch) -> Result<Vec<FeatureBatch>, Failure>,
     stop: &Stop,
-) -> Result<Option<Gathered>, Failure> {
-    let mut gathered = Gathered { kinds: Vec::new(), replaced: Vec::new() };
+) -> Result<Option<SourceFeatures>, Failure> {
+    let mut gathered = SourceFeatures { kinds: Vec::new(), replaced: Vec::new() };
     while let Some(loaded) = loader.next_batch().map_err(loading)? {
         if stop.signal().is_some() {
             return Ok(None);
@@ -206,14 +206,17 @@ pub(crate) fn gather(
     Ok(Some(gathered))
 }
 
-/// An encoder's mean tokens, and class tokens where it has one.
-pub(crate) fn embedded(encoder: &Encoder, images: &ImageBatch) -> engine::Result<Vec<Made>> {
+/// An encoder's mean tokens, and class tokens if it has one.
+pub(crate) fn embedded(
+    encoder: &Encoder,
+    images: &ImageBatch,
+) -> engine::Result<Vec<FeatureBatch>> {
     let embedding = embed(encoder, images)?;
     let kinds = std::iter::once(embedding.mean).chain(embedding.cls);
     Ok(kinds.map(|rows| (rows.to_vec(), rows.dim(1))).collect())
 }
 
-fn extract(images: &ImageBatch, extractor: &Extractor) -> engine::Result<Vec<Made>> {
+fn extract(images: &ImageBatch, extractor: &Extractor) -> engine::Result<Vec<FeatureBatch>> {
     match extractor {
         Extractor::Pixels => {
             let [b, _, t, h, w] = images.shape();

@@ -10,7 +10,8 @@ use crate::weights::{Hint, Loaded, Model};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// Which encoder, and how its images are prepared. What is not given is as the run or the file says.
+/// Which encoder, and how its images are prepared. What is not given is as the run or the file
+/// says.
 pub(crate) struct SubjectOptions {
     /// A run's folder, a file of weights, or a folder of transformers'.
     pub(crate) source: PathBuf,
@@ -32,7 +33,7 @@ pub(crate) struct SubjectOptions {
 
 /// How far the stage came whose encoder a file holds.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Trained {
+pub(crate) struct StageProgress {
     pub(crate) stage: String,
     /// Steps made.
     pub(crate) step: u64,
@@ -48,10 +49,10 @@ pub(crate) struct Subject {
     pub(crate) extractor: Extractor,
     /// Whether the recipe is a run's, whose own images may be probed.
     pub(crate) of_run: bool,
-    /// Where the weights lie.
+    /// The file of the weights.
     pub(crate) path: PathBuf,
-    /// What training left them, where the file tells.
-    pub(crate) trained: Option<Trained>,
+    /// How far they are trained, if the file says so.
+    pub(crate) trained: Option<StageProgress>,
 }
 
 impl SubjectOptions {
@@ -192,11 +193,15 @@ fn run_of(source: &Path) -> Option<PathBuf> {
     (ours && is_run(run) && names().is_some_and(has)).then(|| run.to_owned())
 }
 
-/// Which stage's encoder a file of a run holds, and after how many steps, as its metadata tell.
-fn training_of(model: &Model) -> Option<Trained> {
+/// Stage and step of a run's file, from its metadata.
+fn training_of(model: &Model) -> Option<StageProgress> {
     let text = |key: &str| model.metadata().get(key);
     let number = |key: &str| text(key)?.parse().ok();
-    Some(Trained { stage: text("stage")?.clone(), step: number("step")?, steps: number("steps")? })
+    Some(StageProgress {
+        stage: text("stage")?.clone(),
+        step: number("step")?,
+        steps: number("steps")?,
+    })
 }
 
 impl Subject {
@@ -204,11 +209,15 @@ impl Subject {
     fn describe(&self) -> String {
         let path = self.path.display();
         match &self.trained {
-            Some(Trained { stage, step, steps }) if step < steps => {
+            Some(StageProgress { stage, step, steps }) if step < steps => {
                 format!("{path}, stage {stage}, stopped after step {step} of {steps}")
             }
-            Some(Trained { stage, step: 1, .. }) => format!("{path}, stage {stage}, its one step"),
-            Some(Trained { stage, step, .. }) => format!("{path}, stage {stage}, all {step} steps"),
+            Some(StageProgress { stage, step: 1, .. }) => {
+                format!("{path}, stage {stage}, its one step")
+            }
+            Some(StageProgress { stage, step, .. }) => {
+                format!("{path}, stage {stage}, all {step} steps")
+            }
             None => path.to_string(),
         }
     }

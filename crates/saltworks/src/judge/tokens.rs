@@ -1,4 +1,4 @@
-//! Tokens of a frozen encoder for the attentive probe: kept where they fit, else made again each time.
+//! Tokens of a frozen encoder for the attentive probe: stored if they fit, else computed each time.
 
 use super::{Subject, blank_loader, none_readable};
 use crate::console::{Count, note};
@@ -20,14 +20,14 @@ pub(crate) struct FrozenTokens<'a> {
     source: Arc<dyn Source>,
     labels: Vec<u32>,
     stop: &'a Stop,
-    /// [B, N, D], where they fit.
-    kept: Option<Kept>,
+    /// [B, N, D], if they fit.
+    kept: Option<StoredTokens>,
     /// Images that could not be read.
     pub(crate) unreadable: Vec<Unreadable>,
 }
 
 /// The tokens of all images.
-struct Kept {
+struct StoredTokens {
     /// [B, N, D]
     values: Vec<f32>,
     /// Which could not be read [B].
@@ -49,7 +49,7 @@ impl<'a> FrozenTokens<'a> {
         if bytes > most_bytes {
             let mib = bytes >> 20;
             note(&format!(
-                "tokens of {} images would take {mib} MiB, so they are made again each epoch; \
+                "tokens of {} images would take {mib} MiB, so they are computed again each epoch; \
                  --token-memory says how much they may",
                 tokens.labels.len()
             ));
@@ -81,7 +81,7 @@ impl<'a> FrozenTokens<'a> {
         if unreadable.iter().all(|unreadable| *unreadable) {
             return Err(none_readable(self.source.as_ref(), &self.unreadable));
         }
-        self.kept = Some(Kept { values, unreadable });
+        self.kept = Some(StoredTokens { values, unreadable });
         Ok(())
     }
 
@@ -138,7 +138,7 @@ impl Tokens for FrozenTokens<'_> {
             segments: Segments::uniform(labels.len(), size / width),
             labels: labels.to_vec(),
         };
-        if let Some(Kept { values, unreadable }) = &self.kept {
+        if let Some(StoredTokens { values, unreadable }) = &self.kept {
             let order: Vec<usize> = order.iter().copied().filter(|&i| !unreadable[i]).collect();
             for images in order.chunks(batch) {
                 let values: Vec<f32> = images

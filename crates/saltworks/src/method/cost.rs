@@ -1,5 +1,5 @@
-//! What an image costs in a stage, from sizes and masks alone: FLOPs as the engine counts them, and as
-//! the paper does.
+//! What an image costs in a stage, from sizes and masks alone: FLOPs as the engine counts them, and
+//! as the paper does.
 
 use crate::mask::Masks;
 use crate::model::{TransformerSpec, VitSpec};
@@ -7,16 +7,16 @@ use serde::{Deserialize, Serialize};
 
 /// One network's part of a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Share {
+pub struct NetworkCost {
     /// N, embeddings and positions too.
     pub parameters: usize,
     /// D: tokens of an image that go through it, without class token and registers.
     pub tokens: f64,
-    /// FLOPs of an image in its matrix products, two a multiply-add: forward, and backward where it is
+    /// FLOPs of an image in its matrix products, two a multiply-add: forward, and backward if it is
     /// trained.
     pub flops: f64,
-    /// 6 N D where it is trained, 2 N D where it is not (SALT, appendix on FLOPs): attention's products are
-    /// left out.
+    /// 6 N D if it is trained, 2 N D if not, without attention's products (SALT, appendix on
+    /// FLOPs).
     pub paper_flops: f64,
 }
 
@@ -37,15 +37,16 @@ pub struct Networks<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cost {
     /// The trained encoder.
-    pub encoder: Share,
+    pub encoder: NetworkCost,
     /// Decoder or predictor.
-    pub trunk: Share,
+    pub trunk: NetworkCost,
     /// The teacher, in stage 2.
-    pub teacher: Option<Share>,
+    pub teacher: Option<NetworkCost>,
 }
 
 impl Cost {
-    /// Of masks as the method reads them. Stochastic depth, which leaves blocks out, is not counted.
+    /// Of masks as the method reads them. Stochastic depth, which leaves blocks out, is not
+    /// counted.
     pub fn new(networks: &Networks<'_>, masks: &Masks) -> Self {
         let Networks { encoder, trunk, teacher, activation_checkpointing: again } = *networks;
         let out = teacher.map_or(encoder.patch_len(), |teacher| teacher.width);
@@ -80,7 +81,7 @@ impl Cost {
                 trunk_flops += 3.0 * 2.0 * (encoder.width * trunk.width) as f64;
             }
         }
-        let share = |parameters: usize, tokens: f64, flops: f64, each: f64| Share {
+        let share = |parameters: usize, tokens: f64, flops: f64, each: f64| NetworkCost {
             parameters,
             tokens,
             flops: flops / samples,
@@ -105,7 +106,7 @@ impl Cost {
         self.sum(|share| share.paper_flops)
     }
 
-    fn sum(&self, of: impl Fn(&Share) -> f64) -> f64 {
+    fn sum(&self, of: impl Fn(&NetworkCost) -> f64) -> f64 {
         of(&self.encoder) + of(&self.trunk) + self.teacher.as_ref().map_or(0.0, of)
     }
 }

@@ -9,8 +9,8 @@ use engine::ops::{self, Images, LossKind, PatchOrder};
 use engine::{Module, Parameter, Result, Tape, Tensor};
 
 impl PixelNorm {
-    /// A normalised patch, in the order that the loss reads, to pixels [C p], by mean and deviation of the
-    /// true ones.
+    /// A normalised patch, in the order that the loss reads, to pixels [C p], by mean and deviation
+    /// of the true ones.
     fn undo(self, patch: &mut [f32], pixels: &[f32], channels: usize) {
         match self {
             Self::None => {}
@@ -73,8 +73,9 @@ impl Mae {
         Self { encoder, decoder, options }
     }
 
-    /// [`Method::step`], and the predicted pixels of every patch, seen ones too [B N, p C]: what the
-    /// reference returns. The masks' lists must cover the grid. Costs more in the decoder's last block.
+    /// [`Method::step`], and the predicted pixels of every patch, seen ones too [B N, p C]: what
+    /// the reference returns. The masks' lists must cover the grid. Costs more in the decoder's
+    /// last block.
     pub fn step_with_all(
         &self,
         tape: &Tape,

@@ -6,7 +6,7 @@ mod salt;
 mod settings;
 
 pub use crate::recipe::{Covered, PixelNorm};
-pub use cost::{Cost, Networks, Share};
+pub use cost::{Cost, NetworkCost, Networks};
 pub use mae::{Mae, MaeOptions};
 pub use salt::{Salt, SaltOptions, TeacherError};
 pub use settings::MethodSettings;
@@ -20,7 +20,7 @@ use engine::{Frozen, Module, Result, Tape, Tensor};
 pub struct Step {
     /// One element.
     pub loss: Tensor,
-    /// The class token of each sample (mean of the context tokens where there is none) [B, D],
+    /// The class token of each sample (mean of the context tokens if there is none) [B, D],
     /// without gradient.
     pub embedding: Tensor,
     /// [M, patch values or teacher width], sample by sample.
@@ -35,7 +35,7 @@ pub struct Step {
 
 /// Features of whole images, [B, D] each, without gradient.
 pub struct Embedding {
-    /// The class token, where there is one.
+    /// The class token, if there is one.
     pub cls: Option<Tensor>,
     /// Mean of the patch tokens.
     pub mean: Tensor,
@@ -44,8 +44,8 @@ pub struct Embedding {
 /// A way of pretraining.
 pub trait Method: Module + Sync {
     /// Loss and named outputs of a batch [B, C, T, H, W] under its masks, which went through
-    /// [`Method::masks`]. `key` draws stochastic depth; without one all blocks are kept, as where a
-    /// method is judged.
+    /// [`Method::masks`]. `key` draws stochastic depth; without one all blocks are kept, as in
+    /// probes.
     fn step(
         &self,
         tape: &Tape,
@@ -71,8 +71,8 @@ pub trait Method: Module + Sync {
 /// A method that predicts pixels, of which pictures can be made.
 pub trait Reconstructs {
     /// Predicted pixels of the target patches [M, C p], channels first, normalised as the encoder's
-    /// images are. If the method normalises patches, mean and deviation of the true ones are put back,
-    /// as MAE's demo does.
+    /// images are. If the method normalises patches, mean and deviation of the true ones are put
+    /// back, as MAE's demo does.
     fn predicted_pixels(&self, images: &Images, masks: &Masks) -> Result<Tensor>;
 }
 
@@ -85,8 +85,8 @@ pub fn embed(encoder: &Encoder, images: &Images) -> Result<Embedding> {
     Ok(Embedding { cls, mean: encoded.mean(&tape)? })
 }
 
-/// A teacher: an encoder that nothing trains. Its parameters cannot be asked for, so no optimizer
-/// can hold them; an encoder's can:
+/// A teacher: an encoder that nothing trains. Its parameters are not accessible, so no optimizer
+/// can hold them. An encoder's are:
 ///
 /// ```
 /// fn train(student: &saltworks::model::Encoder) {

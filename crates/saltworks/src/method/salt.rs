@@ -60,8 +60,8 @@ impl Salt {
     }
 
     /// The encoder of a checkpoint that is to teach a student of the sizes `student`: its sizes are
-    /// those the file states or its tensors have, its heads, where nothing tells, the student's at the
-    /// student's width. Its position table is brought to the student's images.
+    /// those the file states or its tensors have, its heads, if nothing says them, the student's at
+    /// the student's width. Its position table is brought to the student's images.
     pub fn load_teacher(
         path: &Path,
         student: &VitSpec,
@@ -70,7 +70,7 @@ impl Salt {
         let heads = Some((student.width, student.heads));
         let hint = Hint { heads, grid: Some(student.grid()) };
         let sizes = file.sizes(None, hint)?.spec;
-        // Positions are brought to the student's images where patches are the same.
+        // Positions are resized to the student's images if patches are the same.
         let seen = |spec: &VitSpec| (spec.patch, spec.channels);
         let image = (seen(&sizes) == seen(student)).then_some(student.image);
         let sees = VitSpec { image: image.unwrap_or(sizes.image), ..sizes };

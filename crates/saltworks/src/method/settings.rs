@@ -3,7 +3,7 @@
 use super::{Mae, MaeOptions, Method, Salt, SaltOptions, TeacherError};
 use crate::mask::Masks;
 use crate::model::{Encoder, TransformerSpec};
-use crate::recipe::{MethodName, Stage, Trunk};
+use crate::recipe::{DecoderSize, MethodName, Stage};
 
 /// A method with its settings.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,8 +33,8 @@ impl MethodSettings {
         }
     }
 
-    /// Builds the method around an encoder. First weights of the decoder or predictor are drawn from
-    /// `seed`. SALT needs a teacher.
+    /// Builds the method around an encoder. First weights of the decoder or predictor are drawn
+    /// from `seed`. SALT needs a teacher.
     pub fn build(
         &self,
         encoder: Encoder,
@@ -75,9 +75,9 @@ impl MethodSettings {
     }
 }
 
-impl From<Trunk> for TransformerSpec {
+impl From<DecoderSize> for TransformerSpec {
     // Recipe and model do not know each other, so each has its type.
-    fn from(Trunk { width, depth, heads }: Trunk) -> Self {
+    fn from(DecoderSize { width, depth, heads }: DecoderSize) -> Self {
         Self { width, depth, heads }
     }
 }

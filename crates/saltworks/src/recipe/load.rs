@@ -156,8 +156,8 @@ fn text_error(origin: &str, text: &str, error: &toml::de::Error) -> RecipeError 
     RecipeError::Text { origin: origin.to_owned(), line: line + 1, problem }
 }
 
-/// Adds the nearest known word to serde's "unknown field `x`, expected one of `a`, `b`", and says the
-/// rest without Rust's names of types.
+/// Adds the nearest known word to serde's "unknown field `x`, expected one of `a`, `b`", and says
+/// the rest without Rust's names of types.
 fn explain(message: &str, stages: &[String]) -> String {
     let mut words = message.split('`').skip(1).step_by(2);
     let unknown_key = message.starts_with("unknown field");
@@ -190,10 +190,10 @@ fn explain(message: &str, stages: &[String]) -> String {
     })
 }
 
-/// Where a key that is unknown in its place is known: `lr` in each stage, `size` in `data`.
+/// The tables that know a key which this one does not: `lr` each stage, `size` `data`.
 fn elsewhere(key: &str, stages: &[String]) -> Vec<String> {
     fn knows<'de, T: Deserialize<'de>>(key: &str) -> bool {
-        // A value of the wrong type is found wrong only where the key is known.
+        // A value of the wrong type is refused as such only if the key is known.
         let table = Table::from_iter([(key.to_owned(), Value::Boolean(false))]);
         T::deserialize(table).err().is_none_or(|e| !e.message().starts_with("unknown field"))
     }
@@ -254,7 +254,7 @@ fn set(table: &mut Table, given: &str) -> Result<(), RecipeError> {
     Ok(())
 }
 
-/// The value as TOML, or as a string where it is none.
+/// The value as TOML, or as a string if it is none.
 fn parse_value(text: &str) -> Value {
     let line = format!("value = {text}");
     let parsed = line.parse::<Table>().ok().and_then(|mut table| table.remove("value"));

@@ -1,7 +1,8 @@
 //! What a user writes: a recipe in TOML, checked into settings.
 //!
-//! [`Recipe`] holds the keys as written, each with its default in `schema.rs` alone. `load` reads them
-//! with errors that name the line. `plan` turns them into steps, seeds and settings of loaders.
+//! [`Recipe`] holds the keys as written, each with its default in `schema.rs` alone. `load` reads
+//! them with errors that name the line. `plan` turns them into steps, seeds and settings of
+//! loaders.
 
 mod difference;
 mod load;
@@ -20,8 +21,8 @@ pub use load::{
 pub use origin::Origin;
 pub use plan::Schedule;
 pub use schema::{
-    Augment, Checkpointing, Covered, Data, DataSource, Duration, Log, Loss, MethodName, Model,
-    Normalize, PixelNorm, Probe, Recipe, Stage, Trunk,
+    Augment, Checkpointing, Covered, Data, DataSource, DecoderSize, Duration, Log, Loss,
+    MethodName, Model, Normalize, PixelNorm, Probe, Recipe, Stage,
 };
 pub use sizes::{ImageSize, PatchSize};
 
@@ -74,7 +75,7 @@ pub enum RecipeError {
         /// Which values are allowed.
         expected: String,
     },
-    /// Values make no sense, with the location that gives one of them.
+    /// Some of its values cannot be used together.
     #[error("{location}: {problem}")]
     Refused {
         /// The file and line, or the `--set`.

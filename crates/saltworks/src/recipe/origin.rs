@@ -46,7 +46,8 @@ impl Origin {
         self.is_without_data
     }
 
-    /// An error in the values of these keys, which begins with the `--set` or the line that says one of them.
+    /// An error in the values of these keys, which begins with the `--set` or the line that says
+    /// one of them.
     pub fn refuse(&self, keys: &[&str], problem: impl Display) -> RecipeError {
         RecipeError::Refused { location: self.location(keys), problem: problem.to_string() }
     }

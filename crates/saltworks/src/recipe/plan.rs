@@ -1,5 +1,5 @@
-//! What a recipe means in numbers: lengths in steps, seeds, how images are loaded. Of a stage's networks
-//! it knows nothing; `run/plan.rs` resolves those.
+//! What a recipe means in numbers: lengths in steps, seeds, how images are loaded. Of a stage's
+//! networks it knows nothing; `run/plan.rs` resolves those.
 
 use super::{Data, Duration, ImageSize, Loss, Model, Recipe, RecipeError, Stage};
 use crate::data::{Crop, Effects, LoaderOptions, Normalize, Order, Transform};
@@ -14,7 +14,8 @@ pub struct Schedule {
     pub warmup_steps: u64,
 }
 
-/// Pixels of a batch whose features are computed at once: few enough that a signal ends it soon. (guess)
+/// Pixels of a batch whose features are computed at once: few enough that a signal ends it soon.
+/// (guess)
 const FEATURE_PIXELS: usize = 250 * 64 * 64;
 
 impl Recipe {

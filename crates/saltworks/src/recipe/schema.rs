@@ -447,13 +447,13 @@ pub struct Stage {
     /// The loss between prediction and target. If not set, it is L1 for SALT and MSE for MAE.
     pub loss: Option<Loss>,
     /// MAE: the size of its decoder.
-    pub decoder: Option<Trunk>,
+    pub decoder: Option<DecoderSize>,
     /// MAE: which patches are reconstructed.
     pub covered: Option<Covered>,
     /// MAE: how the pixels to reconstruct are normalised.
     pub pixel_norm: Option<PixelNorm>,
     /// SALT: the size of its predictor.
-    pub predictor: Option<Trunk>,
+    pub predictor: Option<DecoderSize>,
     /// SALT: whether the teacher's latents get a layer norm without parameters, as in V-JEPA.
     pub target_layer_norm: Option<bool>,
 }
@@ -542,7 +542,7 @@ pub enum Loss {
 /// The size of a decoder or a predictor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Trunk {
+pub struct DecoderSize {
     /// Width of a token, D.
     pub width: usize,
     /// Number of blocks, L.
@@ -594,8 +594,8 @@ impl Stage {
     }
 
     /// The decoder of MAE. The default is stable-pretraining's.
-    pub fn decoder(&self) -> Trunk {
-        self.decoder.unwrap_or(Trunk { width: 512, depth: 8, heads: 16 })
+    pub fn decoder(&self) -> DecoderSize {
+        self.decoder.unwrap_or(DecoderSize { width: 512, depth: 8, heads: 16 })
     }
 
     /// Which patches MAE reconstructs.
@@ -622,8 +622,8 @@ impl Stage {
     }
 
     /// The predictor of SALT. The default is that of stable-pretraining and of the paper.
-    pub fn predictor(&self) -> Trunk {
-        self.predictor.unwrap_or(Trunk { width: 384, depth: 12, heads: 16 })
+    pub fn predictor(&self) -> DecoderSize {
+        self.predictor.unwrap_or(DecoderSize { width: 384, depth: 12, heads: 16 })
     }
 
     /// Whether SALT's targets get a layer norm.

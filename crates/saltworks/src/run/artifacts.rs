@@ -17,8 +17,8 @@ use std::fs;
 pub(crate) const TEACHER_SHA256: &str = "teacher_sha256";
 
 impl Run<'_> {
-    /// Writes the encoder under timm's names, and everything trained under the method's. Returns the
-    /// record of the encoder's file. Weights that are not finite overwrite nothing.
+    /// Writes the encoder under timm's names, and everything trained under the method's. Returns
+    /// the record of the encoder's file. Weights that are not finite overwrite nothing.
     pub(super) fn save(
         &self,
         method: &dyn Method,

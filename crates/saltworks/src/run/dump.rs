@@ -1,4 +1,4 @@
-//! A step that failed, kept for `saltworks replay`.
+//! The files of a step that was not finite, for `saltworks replay`.
 
 use super::folder::recipe_text;
 use crate::data::Batch;

@@ -1,4 +1,4 @@
-//! A run's folder: what lies in it, who may write there, and how far the run in it has come.
+//! A run's folder: its files, its lock, and the state of the run in it.
 
 use super::RunTarget;
 use super::lock::Lock;
@@ -38,14 +38,14 @@ pub(crate) fn recipe_of(out: &Path) -> Result<PathBuf, Failure> {
         return Ok(recipe);
     }
     Err(input_error(format!(
-        "{} holds no run to go on with: there is no {RECIPE} in it. Give the run's folder with \
+        "{} holds no run to resume: there is no {RECIPE} in it. Give the run's folder with \
          --out, or leave out --resume to begin one",
         out.display()
     )))
 }
 
 impl Folder {
-    /// Makes the folder of a new run, or finds how far the one in it has come.
+    /// Creates the folder of a new run, or opens that of an earlier one.
     pub(crate) fn open(
         target: &RunTarget,
         recipe: &Recipe,
@@ -97,8 +97,7 @@ impl Folder {
         write(RECIPE, &recipe_text(recipe))
     }
 
-    /// Reads how far the run in the folder has come; one of another recipe, or of other data, stays
-    /// as it is.
+    /// Reads the state of the run in the folder. Refuses a run of another recipe or of other data.
     fn go_on(
         &mut self,
         target: &RunTarget,
@@ -109,7 +108,7 @@ impl Folder {
         let state = self.path.join(STATE);
         let bytes = fs::read(&state).map_err(|error| {
             input_error(format!(
-                "{}: cannot be read ({error}), so the run in {out} cannot go on. Choose another \
+                "{}: cannot be read ({error}), so the run in {out} cannot be resumed. Choose another \
                  folder with --out, or add --overwrite",
                 state.display()
             ))
@@ -134,7 +133,7 @@ impl Folder {
         if !differences.is_empty() {
             return Err(input_error(format!(
                 "{out} holds a run already, of another recipe: {}. Choose another folder with --out, \
-                 or add --overwrite; `saltworks pretrain --resume --out {out}` goes on with it",
+                 or add --overwrite; `saltworks pretrain --resume --out {out}` resumes it",
                 differences.join("; ")
             )));
         }
@@ -191,15 +190,15 @@ impl Folder {
         };
         problem.map_or(Ok(()), |problem| {
             Err(input_error(format!(
-                "{}: {problem}. The run cannot go on without what stage {} learned. Restore the \
-                 file, or begin anew with --overwrite",
+                "{}: {problem}. The run cannot be resumed without what stage {} learned. Restore the \
+                 file, or start again with --overwrite",
                 path.display(),
                 done.stage
             )))
         })
     }
 
-    /// Where the run lies.
+    /// The folder's path.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -235,7 +234,8 @@ impl Folder {
         self.write_state()
     }
 
-    /// Notes why this process ends before the run does. Where that cannot be written, nothing is lost.
+    /// Records why this process ends before the run does. Nothing is lost if that cannot be
+    /// written.
     pub(crate) fn set_ended(&mut self, ended: RunEnd) {
         self.state.ended = Some(ended);
         let _ = self.write_state();
@@ -258,17 +258,22 @@ impl Folder {
         json_text(&self.state)
     }
 
-    /// Refuses to write where the run does not lie any more: the folder was removed or moved, and what
-    /// has its name now, if anything, is of another run.
+    /// Refuses to write if the folder was removed or moved. What has its name now, if anything,
+    /// belongs to another run.
     pub(crate) fn check_lock(&self) -> Result<(), Failure> {
+        self.check().map_err(run_error)
+    }
+
+    /// Says that the folder was removed or moved, if it was.
+    pub(crate) fn check(&self) -> Result<(), String> {
         if self.lock.is_of(&self.path) {
             return Ok(());
         }
-        Err(run_error(format!(
-            "cannot write into {}/: the folder was removed, moved or replaced while its run went on. \
-             Where it was moved to, --resume --out goes on from the last checkpoint",
+        Err(format!(
+            "cannot write into {}/: the folder was removed, moved or replaced while its run was training. \
+             If it was moved, --resume --out NEW_FOLDER resumes from the last checkpoint",
             self.path.display()
-        )))
+        ))
     }
 
     /// The probes made so far.
@@ -279,11 +284,11 @@ impl Folder {
             bytes => bytes.map_err(|error| cannot_read(&path, &error))?,
         };
         serde_json::from_slice(&bytes).map_err(|error| {
-            input_error(format!("{} is damaged: {error}. Remove it to probe anew", path.display()))
+            input_error(format!("{} is damaged: {error}. Remove it to probe again", path.display()))
         })
     }
 
-    /// Writes what the stages will cost, where that is not there yet.
+    /// Writes what the stages will cost, unless the file says so already.
     pub(crate) fn write_plan(&self, plan: &PlanFile) -> Result<(), Failure> {
         let path = self.path.join(PLAN);
         let text = json_text(plan);
@@ -317,12 +322,12 @@ impl Folder {
         self.path.join(UNREADABLE)
     }
 
-    /// Where a step that failed is kept.
+    /// The folder of a step that failed.
     pub(crate) fn replay_path(&self, stage: &str, step: u64) -> PathBuf {
         self.path.join(REPLAY).join(format!("{stage}-{step:08}"))
     }
 
-    /// What a stage leaves for others: its encoder under timm's names.
+    /// A stage's encoder under timm's names.
     pub(crate) fn encoder_path(&self, stage: &str) -> PathBuf {
         self.path.join(stage).join(ENCODER)
     }
@@ -345,20 +350,20 @@ impl Folder {
     }
 }
 
-/// Whether a run in the folder is to be replaced. Slurm runs the same command again when it requeues
-/// a job: then `--overwrite` must not cost the run.
+/// Whether a run in the folder is to be replaced. Slurm runs the same command again when it
+/// requeues a job: then `--overwrite` must not cost the run.
 fn replaces(target: &RunTarget) -> bool {
     let restarts = std::env::var("SLURM_RESTART_COUNT").ok();
     let restarted =
         restarts.and_then(|count| count.parse().ok()).is_some_and(|count: u64| count > 0);
     if target.overwrite && restarted {
-        note("--overwrite is left aside: this is a requeued Slurm job, its run goes on");
+        note("--overwrite is ignored: this is a requeued Slurm job, and its run is resumed");
     }
     target.overwrite && !restarted
 }
 
-/// A recipe without what changes no bit: threads, tags, when checkpoints are written, what is probed
-/// and logged on the way, activation checkpointing, how many unreadable images end a run.
+/// A recipe without what changes no bit: threads, tags, when checkpoints are written, what is
+/// probed and logged on the way, activation checkpointing, how many unreadable images end a run.
 pub(crate) fn deciding(recipe: &Recipe) -> Recipe {
     let mut recipe = recipe.clone();
     (recipe.threads, recipe.data.threads) = (0, 0);
@@ -407,7 +412,7 @@ fn cannot_read(path: &Path, error: &io::Error) -> Failure {
 
 /// Refuses a run in the folder of its images.
 fn keep_out_of_data(recipe: &Recipe, out: &Path) -> Result<(), Failure> {
-    // What is there already of the path decides where the rest will be.
+    // The part of the path that exists decides the rest.
     let real = out.ancestors().find_map(|folder| {
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         fs::canonicalize(folder).ok()
@@ -444,8 +449,9 @@ fn keep_teachers(recipe: &Recipe, out: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Refuses a folder without a run that holds files a run would write: they may be anybody's. Where a
-/// lock lies a process was killed that had begun one, and what it had written is of no worth.
+/// Refuses a folder without a run that holds files a run would write: they may be somebody else's.
+/// A leftover lock means that a run was killed before it wrote its recipe; its files can be
+/// replaced.
 fn keep_others(recipe: &Recipe, out: &Path) -> Result<(), Failure> {
     if out.join(RECIPE).exists() {
         return Ok(());
@@ -468,7 +474,7 @@ fn keep_others(recipe: &Recipe, out: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Removes what an earlier run left, and what lies where this one will write; nothing else.
+/// Removes the files of an earlier run, and those that this one will write; nothing else.
 fn remove_run(recipe: &Recipe, out: &Path) -> io::Result<()> {
     let remove = |path: &Path| match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

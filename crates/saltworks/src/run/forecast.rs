@@ -16,14 +16,15 @@ use std::time::{Duration, Instant};
 pub(crate) struct StageTime {
     pub(crate) seconds_per_step: f64,
     pub(crate) data_wait_share: f64,
-    /// Of an online probe, where there are some.
+    /// Of an online probe; 0 without them.
     pub(crate) probe_seconds: f64,
     /// To make the features of an image, without loading it.
     pub(crate) feature_seconds: f64,
 }
 
 impl StageTime {
-    /// Time of a stage's online probes: before its first step, after its last, and those between them.
+    /// Time of a stage's online probes: before its first step, after its last, and those between
+    /// them.
     pub(crate) fn probes_seconds(&self, recipe: &Recipe, steps: u64) -> f64 {
         let between = match recipe.probe.every_steps {
             Some(every) => (steps.saturating_sub(1) / every.max(1)) as f64 * self.probe_seconds,
@@ -39,7 +40,8 @@ impl StageTime {
 /// Steps before the clock counts: buffers are taken from the system, and the first batches loaded.
 const UNTIMED: u64 = 3;
 
-/// Makes steps of a stage for `length`, two at least, by the loop that trains, with untrained weights.
+/// Makes steps of a stage for `length`, two at least, by the loop that trains, with untrained
+/// weights.
 pub(crate) fn time_stage(
     recipe: &Recipe,
     images: &ImageSets,
@@ -55,16 +57,17 @@ pub(crate) fn time_stage(
     longer.schedule.steps = plan.schedule.steps.max(1 << 20);
     let training = longer.training(method, &images.train, 0, BTreeSet::new())?;
     let (mut begun, mut steps, mut waited) = (Instant::now(), 0, 0.0);
-    let ended = train::run(training, &mut optimizer, stop, &mut |StepEvent { report, .. }| {
-        if report.step <= UNTIMED {
-            begun = Instant::now();
-            return ControlFlow::Continue(());
-        }
-        steps += 1;
-        waited += report.waited.as_secs_f64();
-        let enough = steps >= 2 && begun.elapsed() >= length;
-        if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
+    let ended =
+        train::run(training, &mut optimizer, None, stop, &mut |StepEvent { report, .. }| {
+            if report.step <= UNTIMED {
+                begun = Instant::now();
+                return ControlFlow::Continue(());
+            }
+            steps += 1;
+            waited += report.waited.as_secs_f64();
+            let enough = steps >= 2 && begun.elapsed() >= length;
+            if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
     let took = begun.elapsed().as_secs_f64();
     ended.map_err(|error| match error {
         train::Error::Data(error) => loading(error),
@@ -82,7 +85,7 @@ pub(crate) fn time_stage(
     })
 }
 
-/// Makes an online probe, where the recipe has some, and the features of some images.
+/// Times an online probe, if the recipe has them, and the features of a batch.
 fn time_probes(
     recipe: &Recipe,
     images: &ImageSets,

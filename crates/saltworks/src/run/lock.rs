@@ -15,7 +15,8 @@ use std::time::SystemTime;
 /// Held until the process ends, however it ends.
 pub(crate) struct Lock {
     _beat: Heartbeat,
-    /// The folder itself, whatever its name stands for later. While it is open no other has its number.
+    /// The folder itself, whatever its name stands for later. While it is open no other has its
+    /// number.
     folder: Option<File>,
 }
 
@@ -26,7 +27,7 @@ impl Lock {
         let file = File::options().create(true).write(true).truncate(false).open(&path);
         let file = file.map_err(|error| cannot_write(&path, &error))?;
         if is_free(file.try_lock(), folder) {
-            // Only the owner writes. Who looks for it elsewhere learns where it is; nothing rests on it.
+            // Only the owner writes. The text says on which machine it runs; nothing depends on it.
             let _ = file
                 .set_len(0)
                 .and_then(|()| (&file).write_all(LockOwner::here().text().as_bytes()));
@@ -57,8 +58,8 @@ impl Lock {
     }
 }
 
-/// Holds the lock's file and writes its time again and again, for those who see no locks of this machine: a
-/// step, or the probes after a stage, may take longer than anyone would wait for a line of the log.
+/// Touches the lock's file now and then, for machines that do not see this machine's locks. A step,
+/// or the probes after a stage, may take longer than a reader would wait for a line of the log.
 struct Heartbeat {
     /// Ends the thread when it is dropped.
     ends: Option<Sender<()>>,
@@ -70,7 +71,7 @@ impl Heartbeat {
         let (ends, ended) = channel::<()>();
         let beat = move || {
             while ended.recv_timeout(LockOwner::BEAT) == Err(RecvTimeoutError::Timeout) {
-                // Who cannot write here will be told by the files that matter.
+                // If nothing can be written here, the files that matter report it.
                 let _ = file.set_modified(SystemTime::now());
             }
         };

@@ -11,7 +11,6 @@ pub(crate) mod plan;
 mod replay;
 mod reporter;
 mod resume;
-mod saver;
 mod sizes;
 mod stages;
 pub(crate) mod step_times;
@@ -30,11 +29,11 @@ use stages::{Run, announce};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-/// Where a run goes.
+/// The folder of a run, and what to do if it holds one.
 pub struct RunTarget {
     /// Its folder.
     pub out: PathBuf,
-    /// Go on with the run in the folder, or show the results of a finished one.
+    /// Resume the run in the folder, or show the results of a finished one.
     pub resume: bool,
     /// Replace a run that is in the folder.
     pub overwrite: bool,
@@ -43,8 +42,8 @@ pub struct RunTarget {
 /// Called after each step with the name of its stage; may stop the run.
 pub type OnStep<'a> = &'a mut dyn FnMut(&str, &StepReport) -> ControlFlow<()>;
 
-/// Trains and probes the stages of a checked recipe, from the beginning or from where the run in the
-/// folder stands.
+/// Trains and probes the stages of a checked recipe, from the beginning or from the last
+/// checkpoint.
 pub fn pretrain(
     recipe: &Recipe,
     target: &RunTarget,

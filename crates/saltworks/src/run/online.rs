@@ -31,10 +31,10 @@ const LIDAR_VIEWS: usize = 4;
 const SEED: u64 = 0;
 /// Held-out images of which pictures are taken.
 const SHOWN_IMAGES: usize = 8;
-/// Images of the map, which takes time and memory by their square: 2,000 took 9 s (2026-11-26, two cores of a
-/// Zen 4 EPYC), 10,000 would take minutes and 1.6 GB.
+/// Images of the map, which takes time and memory by their square: 2,000 took 9 s (2026-11-26, two
+/// cores of a Zen 4 EPYC), 10,000 would take minutes and 1.6 GB.
 const MAP_IMAGES: usize = 2000;
-/// Parts of a stage between whose ends probes are made, at most, where their interval is not given.
+/// Probes during a stage, at most, if their interval is not given.
 pub(crate) const MOST_PROBES: u64 = 20;
 
 /// The probes of one stage.
@@ -42,7 +42,7 @@ pub(crate) struct Online<'a> {
     recipe: &'a Recipe,
     stage: &'a Stage,
     steps: u64,
-    /// Images that cannot be read are for training and the last probes to tell of.
+    /// Training and the last probes report images that cannot be read; these probes do not.
     data: Data,
     masking: &'a Masking,
     train: Arc<dyn Source>,
@@ -108,8 +108,8 @@ impl<'a> Online<'a> {
         self.interval.last = Some(step);
     }
 
-    /// Probes the method's encoder as it is after this many steps, and takes pictures; none if asked to
-    /// stop on the way.
+    /// Probes the method's encoder after this many steps, and takes pictures. Returns none if a
+    /// signal stops it.
     pub(crate) fn probe(
         &mut self,
         method: &dyn Method,
@@ -134,15 +134,15 @@ impl<'a> Online<'a> {
         Ok(Some(ProbeOutcome { probe, pictures }))
     }
 
-    fn find(&self, method: &dyn Method, stop: &Stop) -> Result<Found, Problem> {
+    fn find(&self, method: &dyn Method, stop: &Stop) -> Result<Findings, Problem> {
         let usual = |source: &Arc<dyn Source>| self.loader(source.clone());
         let embedded = |loader: Result<Loader, Failure>| embedded(method, loader?, stop);
         let test = embedded(usual(&self.test))?;
         let views = Loader::new(self.views.clone(), self.view_options.clone()).map_err(input_error);
         let views = embedded(views)?;
         if test.iter().any(Features::is_empty) {
-            // None of these images can be read: of that the loader and the last probes tell.
-            return Ok(Found { probe: OnlineProbe::default(), test: None, train: None });
+            // None of these images can be read. The loader and the last probes report it.
+            return Ok(Findings { probe: OnlineProbe::default(), test: None, train: None });
         }
         let mut probe = OnlineProbe {
             loss: Some(self.loss(method, stop)?),
@@ -165,16 +165,16 @@ impl<'a> Online<'a> {
             probe.histograms = histograms(method, &test[0]);
         }
         let first = |all: Vec<Features>| all.into_iter().next();
-        Ok(Found { probe, test: first(test), train: train.and_then(first) })
+        Ok(Findings { probe, test: first(test), train: train.and_then(first) })
     }
 
-    /// Pictures of a few held-out images, one of each class where there are as many; a map of all of them
-    /// after the last step. None of clips.
+    /// Pictures of a few held-out images, one of each class if there are enough, and a map of all
+    /// of them after the last step. Clips have none.
     fn pictures(
         &self,
         method: &dyn Method,
         step: u64,
-        found: &Found,
+        found: &Findings,
         stop: &Stop,
     ) -> Result<Option<Value>, Problem> {
         let (Some(test), Some(train)) = (&found.test, &found.train) else { return Ok(None) };
@@ -218,7 +218,7 @@ impl<'a> Online<'a> {
         Ok(Some(taken))
     }
 
-    /// These images of a source in one batch; none where one of them cannot be read.
+    /// These images of a source in one batch; none if one of them cannot be read.
     fn some(&self, source: &Arc<dyn Source>, order: &[usize]) -> Result<Option<Batch>, Problem> {
         let part: Arc<dyn Source> = Arc::new(Part::new(source.clone(), order.to_vec(), "to show"));
         let options =
@@ -233,7 +233,7 @@ impl<'a> Online<'a> {
         Loader::new(source, self.data.feature_loader(self.data.size)).map_err(input_error)
     }
 
-    /// kNN and the linear probe, on mean tokens and on class tokens where there are some.
+    /// kNN and the linear probe, on mean tokens and on class tokens if there are any.
     fn classify(
         &self,
         train: &[Features],
@@ -297,7 +297,7 @@ pub(crate) struct ProbeOutcome {
 }
 
 /// What a probe found, and the mean tokens it found it in.
-struct Found {
+struct Findings {
     probe: OnlineProbe,
     test: Option<Features>,
     train: Option<Features>,
@@ -336,7 +336,7 @@ impl From<eval::Error> for Problem {
     }
 }
 
-/// Mean tokens, and class tokens where there are some, of all that a loader gives and that can be read.
+/// Mean tokens, and class tokens if there are any, of all readable images of a loader.
 fn embedded(method: &dyn Method, loader: Loader, stop: &Stop) -> Result<Vec<Features>, Problem> {
     let mut make =
         |images: &ImageBatch| judge::embedded(method.encoder(), images).map_err(run_error);
@@ -344,14 +344,14 @@ fn embedded(method: &dyn Method, loader: Loader, stop: &Stop) -> Result<Vec<Feat
     Ok(gathered.of_readable())
 }
 
-/// How exactly the linear probe is fitted. The penalty is chosen as after training: an encoder whose features
-/// have few large directions needs a weak one, and with one for all its accuracy seemed to fall (half of what
-/// it was, LOG.md).
+/// How exactly the linear probe is fitted. The penalty is chosen as after training: an encoder
+/// whose features have few large directions needs a weak one, and with one for all its accuracy
+/// seemed to fall (half of what it was, LOG.md).
 fn linear_options() -> LinearOptions {
     LinearOptions { iterations: 100, tolerance: 1e-2, ..LinearOptions::default() }
 }
 
-/// None where there are not two images to tell apart.
+/// None if there are fewer than two images.
 fn lidar(views: &Features) -> eval::Result<Option<f64>> {
     let images = views.len() / LIDAR_VIEWS;
     let options = LidarOptions { images, views: LIDAR_VIEWS, ..LidarOptions::default() };
@@ -399,7 +399,7 @@ impl Interval {
             None => {
                 let trained = self.ended.elapsed().as_secs_f64();
                 let apart = self.steps.div_ceil(MOST_PROBES);
-                // One just ahead of the last would tell nothing more.
+                // One just before the last would add nothing.
                 step - last >= apart
                     && self.steps - step >= apart / 2
                     && self.took.as_secs_f64() <= self.share * trained

@@ -1,6 +1,6 @@
-//! The plan of a run: everything that a stage needs, resolved and checked once, before hours go into the
-//! first one. It is the only step that can refuse a recipe. What needs no network is resolved in
-//! `recipe/plan.rs`.
+//! The plan of a run: everything that a stage needs, resolved and checked once, before hours go
+//! into the first one. It is the only step that can refuse a recipe. What needs no network is
+//! resolved in `recipe/plan.rs`.
 
 use super::sizes::{check_trunk, encoder_spec};
 use crate::console::note;
@@ -8,7 +8,7 @@ use crate::data::{self, Loader, LoaderOptions, Source};
 use crate::failure::{Failure, input_error};
 use crate::judge::ImageSets;
 use crate::mask;
-use crate::method::{Cost, Method, MethodSettings, Networks, Salt, Share, TeacherError};
+use crate::method::{Cost, Method, MethodSettings, NetworkCost, Networks, Salt, TeacherError};
 use crate::model::{Encoder, VitSpec};
 use crate::recipe::{PixelNorm, Recipe, RecipeError, Schedule, Stage};
 use crate::run_files::{PlanFile, PlannedStage};
@@ -93,21 +93,21 @@ impl<'a> StagePlan<'a> {
         Optimizer::new(method.parameters(), options)
     }
 
-    /// The stage as the training loop takes it, from step `first_step` on. Images in `unreadable` are
-    /// known to be.
+    /// The stage as the training loop takes it, from step `first_step` on. Images in `unreadable`
+    /// are known to be.
     pub(crate) fn training<'m>(
         &self,
         method: &'m dyn Method,
         images: &Arc<dyn Source>,
         first_step: u64,
         unreadable: BTreeSet<usize>,
-    ) -> Result<train::Stage<'m>, Failure> {
+    ) -> Result<train::StageTraining<'m>, Failure> {
         let Self { stage, schedule: Schedule { steps, warmup_steps }, .. } = *self;
         let first_sample = first_step * stage.batch as u64;
         let options = LoaderOptions { first_sample, ..self.loader.clone() };
         let loader = Loader::new(images.clone(), options).map_err(input_error)?;
         let (start, peak, last) = (stage.start_lr, stage.lr, stage.final_lr);
-        Ok(train::Stage {
+        Ok(train::StageTraining {
             method,
             loader: loader.with_unreadable(unreadable),
             masking: stage.masks.clone(),
@@ -124,7 +124,7 @@ impl<'a> StagePlan<'a> {
     }
 
     /// The networks of the stage by name.
-    pub(crate) fn networks(&self) -> Vec<(&'static str, &Share)> {
+    pub(crate) fn networks(&self) -> Vec<(&'static str, &NetworkCost)> {
         let Cost { encoder, trunk, teacher } = &self.cost;
         let all = [(self.settings.encoder_name(), encoder), (self.settings.trunk().0, trunk)];
         all.into_iter().chain(teacher.as_ref().map(|teacher| ("teacher", teacher))).collect()
@@ -236,7 +236,7 @@ pub(crate) const PAPER: &str = "6ND where trained and 2ND where frozen, N parame
 fn stage_file(plan: &StagePlan<'_>) -> PlannedStage {
     let StagePlan { stage, schedule, cost, .. } = plan;
     let networks = plan.networks();
-    let by = |of: &dyn Fn(&Share) -> f64| -> BTreeMap<String, f64> {
+    let by = |of: &dyn Fn(&NetworkCost) -> f64| -> BTreeMap<String, f64> {
         networks.iter().map(|(name, share)| ((*name).to_owned(), of(share))).collect()
     };
     let with_total = |mut flops: BTreeMap<String, f64>, total: f64| {
@@ -256,7 +256,7 @@ fn stage_file(plan: &StagePlan<'_>) -> PlannedStage {
     }
 }
 
-/// Samples whose masks are drawn to tell what an image costs.
+/// Samples whose masks are drawn to estimate what an image costs. (guess)
 const DRAWS: usize = 256;
 
 fn cost(

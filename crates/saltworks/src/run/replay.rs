@@ -124,7 +124,7 @@ impl ReplayedStep<'_> {
 
     fn report_batch(&self) -> Result<(), Failure> {
         let (loss, bad, trouble) = self.watch(0..self.images.rows())?;
-        result(&format!("made again: loss {loss}, {}", gradients(&bad)));
+        result(&format!("computed again: loss {loss}, {}", gradients(&bad)));
         let Some(trouble) = trouble else {
             result("no value of it is infinite or NaN here: it was made by other arithmetic");
             return Ok(());
@@ -139,7 +139,7 @@ impl ReplayedStep<'_> {
         Ok(())
     }
 
-    /// About where in the model an operation is.
+    /// The part of the model that an operation is near.
     fn location_of(&self, near: Option<&Parameter>, trouble: &Trouble) -> String {
         let parameters = self.method.parameters();
         let name = near.and_then(|near| parameters.iter().find(|(_, p)| p.is(near)));

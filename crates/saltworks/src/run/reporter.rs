@@ -1,5 +1,4 @@
-//! What is made of a run's log while it trains: report.html, and files of other programs where they are
-//! asked for.
+//! What is generated from a run's log while it trains: report.html, and files for other programs.
 
 use crate::console::note;
 use crate::loggers::{FileMode, TensorBoard, Wandb};
@@ -13,8 +12,8 @@ use std::time::{Duration, Instant};
 
 /// Time between two reports, at least.
 const LEAST: Duration = Duration::from_secs(10);
-/// Reports may take this share of the time, since they are made on the training path, but are made at least so
-/// often: who looks wants to know whether the run lives.
+/// Reports may take this share of the time, since training waits for them. They are written at
+/// least every `MOST`, so that readers see whether the run is alive.
 const SHARE: f64 = 0.002;
 const MOST: Duration = Duration::from_secs(300);
 
@@ -27,12 +26,12 @@ pub(crate) struct Reporter {
     /// When the next ones are due, and how long that was to wait.
     due: Instant,
     pause: Duration,
-    /// Those of which it was told that they cannot be written.
-    told: BTreeSet<&'static str>,
+    /// Those that could not be written, each reported once.
+    failed: BTreeSet<&'static str>,
 }
 
 impl Reporter {
-    /// Of the run in a folder; none if none is asked for.
+    /// Of the run in a folder; none if the recipe wants none.
     pub(crate) fn new(folder: &Path, log: &Log) -> Option<Self> {
         let Log { report, tensorboard, wandb, .. } = *log;
         let any = report || tensorboard || wandb;
@@ -44,25 +43,25 @@ impl Reporter {
             wandb: wandb.then(|| Wandb::new(folder, &folder.join(WANDB))),
             due: Instant::now() + LEAST,
             pause: LEAST,
-            told: BTreeSet::new(),
+            failed: BTreeSet::new(),
         })
     }
 
-    /// The report's file, where one is made and could be written.
+    /// The report's file, if one could be written.
     pub(crate) fn page(&self) -> Option<PathBuf> {
-        let made = self.html.is_some() && !self.told.contains(REPORT);
+        let made = self.html.is_some() && !self.failed.contains(REPORT);
         made.then(|| self.folder.join(REPORT))
     }
 
-    /// Makes the reports where that is due.
+    /// Writes the reports if they are due.
     pub(crate) fn refresh(&mut self) {
         if Instant::now() >= self.due {
             self.write(None);
         }
     }
 
-    /// Makes the reports now; `status` is what the run will be in a moment. What cannot be written ends no
-    /// training: it can be made from the run's other files at any time.
+    /// Writes the reports now; `status` is what the run will be in a moment. A failure stops no
+    /// training: reports can be generated from the run's other files at any time.
     pub(crate) fn write(&mut self, status: Option<&'static str>) {
         let begun = Instant::now();
         let all = [
@@ -72,7 +71,7 @@ impl Reporter {
         ];
         for (name, verb, written) in all {
             if let Err(error) = written
-                && self.told.insert(name)
+                && self.failed.insert(name)
             {
                 let path = self.folder.join(name);
                 let path = path.display();

@@ -1,4 +1,4 @@
-//! Where a stage stands: at its beginning, or at the newest whole checkpoint.
+//! The position from which a stage trains: its beginning, or the newest whole checkpoint.
 
 use super::folder::{deciding, keep, recipe_text};
 use super::plan::StagePlan;
@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 impl Run<'_> {
-    /// Where a stage begins that has made no step.
+    /// The position of a stage that has made no step.
     pub(super) fn first_position(&self, plan: &StagePlan<'_>) -> Result<Position, Failure> {
         let teacher = match self.teacher_path(plan) {
             None => String::new(),
@@ -39,7 +39,8 @@ impl Run<'_> {
         })
     }
 
-    /// Puts back the newest whole checkpoint of a stage, if there is one; where the stage stands.
+    /// Restores the newest whole checkpoint of a stage, if there is one. Returns the stage's
+    /// position.
     pub(super) fn restore(
         &self,
         first: Position,
@@ -48,12 +49,12 @@ impl Run<'_> {
         let checkpoints = self.folder.checkpoints(keep(self.recipe));
         let (found, damaged) = checkpoints.newest(&first.stage).map_err(run_error)?;
         for problem in &damaged {
-            note(&format!("{problem}. An earlier one is used, or the stage begins anew"));
+            note(&format!("{problem}. An earlier one is used, or the stage starts again"));
         }
         let Some(checkpoint) = found else {
             if self.folder.resumed() {
                 let stage = &first.stage;
-                note(&format!("{stage:>10}  begins at its first step: it left no checkpoint"));
+                note(&format!("{stage:>10}  starts at its first step: there is no checkpoint"));
             }
             return Ok(first);
         };
@@ -61,46 +62,48 @@ impl Run<'_> {
         self.check_origin(found, &first)?;
         checkpoint.restore(optimizer).map_err(|problem| {
             input_error(format!(
-                "{problem}. Remove it: the same command then goes on from an earlier one, or begins \
-                 the stage anew"
+                "{problem}. Remove it: the same command then resumes from an earlier one, or starts \
+                 the stage again"
             ))
         })?;
-        note(&format!("{:>10}  going on after step {}", first.stage, found.step));
+        note(&format!("{:>10}  resuming after step {}", first.stage, found.step));
         let (step, metrics_bytes) = (found.step, found.metrics_bytes);
         let unreadable = found.unreadable.clone();
         Ok(Position { step, metrics_bytes, unreadable, ..first })
     }
 
-    /// Refuses a checkpoint of another teacher or recipe, and tells of one of another machine.
+    /// Refuses a checkpoint of another teacher or recipe, and notes one of another machine.
     fn check_origin(&self, found: &Position, first: &Position) -> Result<(), Failure> {
         let stage = &first.stage;
         if found.teacher_sha256 != first.teacher_sha256 {
             return Err(input_error(format!(
                 "the teacher of stage {stage} is not the file this stage began with. Restore it, or \
-                 begin anew with --overwrite"
+                 start again with --overwrite"
             )));
         }
         if found.machine != first.machine {
             let (there, here) = (&found.machine, &first.machine);
-            note(&format!("the run was made by {there}, this is {here}: sums may round otherwise"));
+            note(&format!(
+                "the run was trained by {there}, this is {here}: sums may round differently"
+            ));
         } else if found.recipe_sha256 != first.recipe_sha256 {
             // Another version may write the same recipe otherwise.
             return Err(input_error(format!(
                 "the checkpoint of stage {stage} is of another recipe than {} says now. Restore that \
-                 file, or begin anew with --overwrite",
+                 file, or start again with --overwrite",
                 self.folder.path().join(RECIPE).display()
             )));
         }
         Ok(())
     }
 
-    /// Refuses to go on after more steps than the stage has.
+    /// Refuses a checkpoint after more steps than the stage has.
     pub(super) fn check_length(&self, position: &Position, steps: u64) -> Result<(), Failure> {
         if position.step <= steps {
             return Ok(());
         }
         Err(input_error(format!(
-            "a checkpoint of stage {} is of step {}, the stage has {steps}. Remove {}, or begin anew \
+            "a checkpoint of stage {} is of step {}, the stage has {steps}. Remove {}, or start again \
              with --overwrite",
             position.stage,
             position.step,
@@ -109,7 +112,7 @@ impl Run<'_> {
     }
 }
 
-/// Whose arithmetic this is.
+/// The program and processor, which decide how sums round.
 fn machine() -> String {
     let set = engine::cpu::instruction_set();
     format!("saltworks {} on {} ({set})", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH)

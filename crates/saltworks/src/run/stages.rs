@@ -14,7 +14,7 @@ use crate::method::Method;
 use crate::model::{Encoder, VitSpec};
 use crate::recipe::Recipe;
 use crate::run_files::{ProbeRow, RunEnd, unix_seconds};
-use crate::train::{self, Ended, StepEvent, Stop};
+use crate::train::{self, Saver, StageEnd, Stop};
 use crate::weights;
 use engine::Module as _;
 use std::ops::ControlFlow;
@@ -29,14 +29,14 @@ pub(crate) struct Run<'a> {
     on_step: OnStep<'a>,
     rows: Vec<ProbeRow>,
     unreadable: UnreadableImages,
-    /// None where nothing is to be made of the log.
+    /// None if the recipe wants no reports.
     reporter: Option<Reporter>,
     /// Whether a step was made.
     trained: bool,
 }
 
 impl<'a> Run<'a> {
-    /// Begins, or goes on with, the run in the folder.
+    /// Starts or resumes the run in the folder.
     pub(crate) fn new(
         recipe: &'a Recipe,
         images: &'a ImageSets,
@@ -71,8 +71,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Trains a stage, saves its encoder and probes it. An untrained encoder of other sizes than the
-    /// `first` stage's is probed, too.
+    /// Trains a stage, saves its encoder and probes it. An untrained encoder of other sizes than
+    /// the `first` stage's is probed, too.
     fn stage(&mut self, plan: &StagePlan<'_>, first: &VitSpec) -> Result<(), Failure> {
         let name = &plan.stage.name;
         let random = format!("random {}", if plan.stage_index == 0 { "encoder" } else { name });
@@ -111,42 +111,53 @@ impl<'a> Run<'a> {
         let Self { recipe, images, stop, .. } = *self;
         let unreadable = position.unreadable.clone();
         let training = plan.training(method, &images.train, position.step, unreadable)?;
-        let context = StageContext { recipe, images, folder: &self.folder, stop, method, plan };
+        let folder = &self.folder;
+        let (log, checkpoints) = (folder.metrics_path(), folder.checkpoints(keep(recipe)));
+        let check_folder = Box::new(|| folder.check());
+        // Cuts the steps that are repeated off the log.
+        let saver = Saver::new(log, checkpoints, recipe.checkpoint, position, check_folder);
+        let mut saver = saver.map_err(run_error)?;
+        let context = StageContext { recipe, images, folder, stop, method, plan };
         let reporter = self.reporter.as_mut();
-        let mut follower = Follower::new(context, &mut self.unreadable, reporter, position)?;
-        follower.probe()?;
-        let mut written = Ok(());
-        let ended = train::run(training, &mut optimizer, stop, &mut |event| {
-            let StepEvent { report, optimizer, unreadable } = event;
+        let mut follower = Follower::new(context, &mut self.unreadable, reporter, saver.steps())?;
+        follower.probe(&mut saver)?;
+        let mut followed = Ok(());
+        let ended = train::run(training, &mut optimizer, Some(&mut saver), stop, &mut |event| {
             self.trained = true;
-            written = follower.step(&report, optimizer, unreadable);
-            // A disk that is full now will not take the weights later: stop, and keep what there is.
-            if written.is_err() { ControlFlow::Break(()) } else { (self.on_step)(name, &report) }
+            let report = event.report;
+            followed = follower.step(event);
+            if followed.is_err() { ControlFlow::Break(()) } else { (self.on_step)(name, &report) }
         });
-        // A stage is whole with its last probe: whoever goes on makes it first.
+        let made = saver.steps();
+        // A stage is complete with its last probe, which a resumed run makes first.
         let ended = match ended {
-            Ok(Ended::Whole) if follower.owes_probe() => Ok(Ended::Stopped(steps)),
+            Ok(StageEnd::Whole) if follower.owes_probe(made) => Ok(StageEnd::Stopped(steps)),
             ended => ended,
         };
-        if written.is_ok() && !matches!(ended, Ok(Ended::Whole)) {
-            // What was learned until a signal or an error is kept: it may have been hours.
-            written = follower.save(&optimizer);
-        }
-        let made = follower.made();
-        let metrics_bytes =
-            written.and_then(|()| follower.finish(matches!(ended, Ok(Ended::Whole))));
+        let metrics_bytes = followed.and_then(|()| {
+            match &ended {
+                Ok(StageEnd::Whole) => follower.finish(),
+                // A disk that is full will not take a checkpoint either.
+                Err(train::Error::Save(_)) => {}
+                // What was learned until a signal or an error is kept: it may have been hours.
+                _ => saver.save(&optimizer).map_err(run_error)?,
+            }
+            saver.finish().map_err(run_error)
+        });
+        // It borrows the folder, whose state changes below.
+        drop(saver);
         let saved = (made > 0).then(|| self.save(method, plan, made, &teacher_sha256));
-        // What ended the stage matters more than what could not be written because of it.
+        // The error that ended the stage matters more than files that could not be written after.
         let ended = ended.map_err(|error| self.train_failure(error, method, plan))?;
         let metrics_bytes = metrics_bytes?;
         match ended {
-            Ended::Whole => {
+            StageEnd::Whole => {
                 // A stage has at least one step.
                 let encoder = saved.expect("a step")?;
                 self.folder.set_done(name, metrics_bytes, encoder)?;
                 self.folder.checkpoints(keep(self.recipe)).remove(name).map_err(run_error)
             }
-            Ended::Stopped(step) => Err(interrupted(
+            StageEnd::Stopped(step) => Err(interrupted(
                 self.stop,
                 &format!("in stage {name} after step {step} of {steps}"),
                 self.folder.path(),
@@ -154,8 +165,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The failure of a run whose stage ended by this error. A step that was not finite is written to
-    /// files, for a replay.
+    /// The failure of a run whose stage ended by this error. A step that was not finite is written
+    /// to files, for a replay.
     fn train_failure(
         &self,
         error: train::Error,
@@ -179,7 +190,7 @@ impl<'a> Run<'a> {
         let folder = self.folder.replay_path(&stage.name, step + 1);
         let kept = match dump(&folder, &failed, self.recipe, method, batches) {
             Ok(()) => format!("`saltworks replay {}` finds where", folder.display()),
-            Err(problem) => format!("it could not be kept for a replay: {problem}"),
+            Err(problem) => format!("it could not be written for a replay: {problem}"),
         };
         run_error(format!("stage {}, {error}. {kept}", stage.name))
     }
@@ -261,11 +272,11 @@ pub(crate) fn announce(recipe: &Recipe, images: &ImageSets, folder: &Folder, thr
         note(&format!("left alone: {left_alone}"));
     }
     if folder.resumed() {
-        note(&format!("going on with the run in {}", folder.path().display()));
+        note(&format!("resuming the run in {}", folder.path().display()));
     }
 }
 
-/// What is kept of why a run ended.
+/// Why a run ended, for its state.
 fn end(failure: &Failure) -> RunEnd {
     let (signal, why) = match failure {
         Failure::Input(error) | Failure::Run(error) => (None, error.to_string()),

@@ -19,7 +19,8 @@ pub(crate) enum TimedWork {
     Features,
 }
 
-/// Steps before the clock counts: in them buffers are taken from the system, and grow with the masks.
+/// Steps before the clock counts: in them buffers are taken from the system, and grow with the
+/// masks.
 const UNTIMED: usize = 4;
 
 /// What the timed steps took.

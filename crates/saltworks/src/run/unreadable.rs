@@ -1,4 +1,4 @@
-//! Images of a run that could not be read: told once each, and listed in unreadable.txt.
+//! Images of a run that could not be read: each is reported once and listed in unreadable.txt.
 
 use super::folder::write_error;
 use crate::console::note;
@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
-/// So many are told; the list has all.
-const TOLD: usize = 10;
+/// So many are reported; the list has all.
+const MOST_REPORTED: usize = 10;
 
 /// What is wrong with each, by name.
 pub(crate) struct UnreadableImages {
@@ -21,7 +21,7 @@ pub(crate) struct UnreadableImages {
 impl UnreadableImages {
     /// Goes on with the list at `path`, if there is one.
     pub(crate) fn open(path: PathBuf) -> Self {
-        // Only a list for people: one that cannot be read is begun anew.
+        // Only a list for people: one that cannot be read is started again.
         let text = fs::read_to_string(&path).unwrap_or_default();
         Self { path, problems: text.lines().map(str::to_owned).collect() }
     }
@@ -32,8 +32,10 @@ impl UnreadableImages {
         for image in images {
             if self.problems.insert(image.problem.replace('\n', " ")) {
                 match self.problems.len() {
-                    ..=TOLD => note(&format!("left out: {}", image.problem)),
-                    met if met == TOLD + 1 => note("more are left out: see unreadable.txt"),
+                    ..=MOST_REPORTED => note(&format!("left out: {}", image.problem)),
+                    met if met == MOST_REPORTED + 1 => {
+                        note("more are left out: see unreadable.txt")
+                    }
                     _ => {}
                 }
             }

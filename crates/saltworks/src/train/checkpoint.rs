@@ -1,10 +1,10 @@
-//! Checkpoints: all that a stage needs to go on as if it had never stopped.
+//! Checkpoints: all that a stage needs to resume to the same bits.
 //!
-//! A checkpoint is two files: `STAGE-STEP.safetensors` holds the trained parameters, AdamW's moments
-//! and a [`Position`]; `STAGE-STEP.json`, its manifest, holds the length and checksum of the first
-//! and is written after it. So a checkpoint whose manifest is there is whole, or is known not to be.
-//! Masks, augmentations, order and stochastic depth are functions of (seed, step): the position
-//! holds no state of theirs.
+//! A checkpoint is two files: `STAGE-STEP.safetensors` holds the trained parameters, AdamW's
+//! moments and a [`Position`]; `STAGE-STEP.json`, its manifest, holds the length and checksum of
+//! the first and is written after it. So a checkpoint whose manifest is there is whole, or is known
+//! not to be. Masks, augmentations, order and stochastic depth are functions of (seed, step): the
+//! position holds no state of theirs.
 
 use super::Optimizer;
 use crate::files::{self, Record};
@@ -16,7 +16,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Where a stage stands.
+/// A stage's position.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Position {
@@ -40,7 +40,7 @@ pub struct Position {
     pub unreadable: BTreeSet<usize>,
 }
 
-/// Written last.
+/// A checkpoint's stage, step and checksum; written last.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Manifest {
@@ -53,7 +53,7 @@ struct Manifest {
 /// A checkpoint that cannot be written or used.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// It would hold weights or moments that are worth nothing.
+    /// Weights or moments are not finite.
     #[error(
         "stage {stage} diverged: {name} holds values that are not finite after step {step}; its \
          weights are not saved. Lower the learning rate or lengthen the warmup"
@@ -66,10 +66,10 @@ pub enum CheckpointError {
         /// Which tensor.
         name: String,
     },
-    /// It could not be written; those before are as they were.
+    /// It could not be written; earlier ones are unchanged.
     #[error(
-        "cannot write {path}: {source}. The checkpoints made before are whole: once this is mended, \
-         the same command goes on from the last"
+        "cannot write {path}: {source}. The checkpoints made before are whole: once this is corrected, \
+         the same command resumes from the last"
     )]
     Write {
         /// Which file.
@@ -78,14 +78,16 @@ pub enum CheckpointError {
         source: io::Error,
     },
     /// Their folder cannot be read.
-    #[error("cannot read {path}: {source}. Mend or remove it, then the same command goes on")]
+    #[error(
+        "cannot read {path}: {source}. Correct or remove it, then the same command resumes the run"
+    )]
     Read {
         /// Which folder.
         path: String,
         /// Why not.
         source: io::Error,
     },
-    /// What is written is not what was.
+    /// The file is not what was written.
     #[error("checkpoint {path} is damaged: {problem}")]
     Damaged {
         /// Which file.
@@ -113,7 +115,7 @@ pub struct Checkpoints {
 
 /// A checkpoint read back.
 pub struct Checkpoint {
-    /// Where the stage stands.
+    /// The stage's position.
     pub position: Position,
     path: PathBuf,
     tensors: weights::Named,
@@ -126,7 +128,7 @@ const PARAMETER: &str = "parameter.";
 const FIRST: &str = "first_moment.";
 const SECOND: &str = "second_moment.";
 const POSITION: &str = "position";
-/// Where the checkpoints of a run lie in its folder.
+/// The folder of checkpoints in a run's folder.
 pub const CHECKPOINT_FOLDER: &str = "checkpoints";
 
 impl Checkpoints {
@@ -228,8 +230,8 @@ impl Checkpoints {
         Ok(found)
     }
 
-    /// Removes what need not be kept; a checkpoint that cannot be read stays, for its user to see. One
-    /// beyond `step` was damaged, or the run would have gone on from it: it takes the place of none.
+    /// Removes what need not be kept; a checkpoint that cannot be read stays, for its user to see.
+    /// One beyond `step` was damaged, or the run would have resumed from it: it does not count.
     fn prune(&self, stage: &str, step: u64) -> Result<(), CheckpointError> {
         let paths = self.manifests(stage).map_err(|error| cannot_write(&self.folder, error))?;
         let read = |path: PathBuf| read_manifest(&path).ok().map(|manifest| (manifest, path));
@@ -258,7 +260,8 @@ impl Checkpoints {
 }
 
 impl Checkpoint {
-    /// Gives the optimizer, its parameters too, what was saved of them. On an error nothing is changed.
+    /// Gives the optimizer, its parameters too, what was saved of them. On an error nothing is
+    /// changed.
     pub fn restore(&self, optimizer: &mut Optimizer) -> Result<(), CheckpointError> {
         let damaged = |problem: String| damaged(&self.path, problem);
         let moments = self.moments(optimizer.parameters()).map_err(damaged)?;

@@ -3,6 +3,7 @@
 mod checkpoint;
 mod report;
 mod run;
+mod saver;
 mod schedule;
 mod step;
 mod stop;
@@ -12,7 +13,8 @@ pub use checkpoint::{
     refuse_divergence,
 };
 pub use report::StepReport;
-pub use run::{Ended, Stage, StepEvent, run};
+pub use run::{StageEnd, StageTraining, StepEvent, run};
+pub use saver::{FolderCheck, SaveError, Saver};
 pub use schedule::Curve;
 pub use step::{Optimizer, OptimizerOptions};
 pub use stop::Stop;
@@ -34,6 +36,9 @@ pub enum Error {
         /// What happened.
         source: engine::Error,
     },
+    /// The log or a checkpoint.
+    #[error(transparent)]
+    Save(#[from] SaveError),
     /// The loss or a gradient is not finite.
     #[error(
         "step {step}: {problem}; the step was not applied. Lower the learning rate, lengthen the warmup \

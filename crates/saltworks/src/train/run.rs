@@ -1,6 +1,6 @@
 //! The training loop.
 
-use super::{Curve, Error, Optimizer, Stop};
+use super::{Curve, Error, Optimizer, Saver, Stop};
 use crate::data::{Batch, Loader, Unreadable};
 use crate::mask::{Grid, Masking, Masks};
 use crate::method::Method;
@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 /// Everything a stage needs.
-pub struct Stage<'a> {
+pub struct StageTraining<'a> {
     /// What is trained.
     pub method: &'a dyn Method,
     /// Batches of `batch / accumulate` images, from those of step `first_step` on.
@@ -39,18 +39,18 @@ pub struct Stage<'a> {
 }
 
 /// A step that was applied.
-pub struct StepEvent<'a> {
+pub struct StepEvent<'a, 's> {
     /// What it did.
     pub report: StepReport,
-    /// Parameters and moments after it.
-    pub optimizer: &'a Optimizer,
     /// Images of the batch that could not be read.
     pub unreadable: &'a [Unreadable],
+    /// Saves the stage, if anything does.
+    pub saver: Option<&'a mut Saver<'s>>,
 }
 
 /// How a stage ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum StageEnd {
     /// All steps were made.
     Whole,
     /// Stopped from outside after this many.
@@ -58,16 +58,18 @@ pub enum Ended {
 }
 
 /// Trains a stage: each step draws a batch and its masks, adds up the gradients and applies them.
-/// `optimizer` holds the method's parameters. `on_step` may stop the stage after a step.
-pub fn run(
-    mut stage: Stage<'_>,
+/// `optimizer` holds the method's parameters. `saver` logs each step and saves checkpoints. `on_step`
+/// may stop the stage after a step.
+pub fn run<'s>(
+    mut stage: StageTraining<'_>,
     optimizer: &mut Optimizer,
+    mut saver: Option<&mut Saver<'s>>,
     stop: &Stop,
-    on_step: &mut dyn FnMut(StepEvent<'_>) -> ControlFlow<()>,
-) -> Result<Ended, Error> {
+    on_step: &mut dyn FnMut(StepEvent<'_, 's>) -> ControlFlow<()>,
+) -> Result<StageEnd, Error> {
     for step in stage.first_step..stage.steps {
         if stop.signal().is_some() {
-            return Ok(Ended::Stopped(step));
+            return Ok(StageEnd::Stopped(step));
         }
         let start = Instant::now();
         optimizer.zero_grad();
@@ -94,11 +96,18 @@ pub fn run(
             time: start.elapsed(),
             waited: sums.waited,
         };
-        if on_step(StepEvent { report, optimizer, unreadable: &sums.unreadable }).is_break() {
-            return Ok(Ended::Stopped(step + 1));
+        let unreadable = &sums.unreadable;
+        if let Some(saver) = &mut saver {
+            saver.step(&report, unreadable)?;
+        }
+        if on_step(StepEvent { report, unreadable, saver: saver.as_deref_mut() }).is_break() {
+            return Ok(StageEnd::Stopped(step + 1));
+        }
+        if let Some(saver) = &mut saver {
+            saver.save_if_due(optimizer)?;
         }
     }
-    Ok(Ended::Whole)
+    Ok(StageEnd::Whole)
 }
 
 /// Sums over the parts of a batch.
@@ -118,7 +127,7 @@ fn not_finite(step: u64, problem: &dyn std::fmt::Display, batches: Vec<Batch>) -
     Error::NotFinite { step: step + 1, problem: problem.to_string(), batches }
 }
 
-impl Stage<'_> {
+impl StageTraining<'_> {
     /// Adds the gradients of one part of a batch to the parameters', and what it was to `sums`. The
     /// loss is a mean over all targets of the batch, so a part weighs as many as it has.
     fn gradients(

@@ -1,4 +1,4 @@
-//! Whether somebody asked a run to end.
+//! Whether a signal asks a run to stop.
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use std::io;
@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Set by SIGINT (Ctrl-C), SIGTERM (a system that shuts down or preempts), SIGUSR1 and SIGUSR2
-/// (Slurm's warnings, by Lightning's and submitit's custom), and SIGHUP (a terminal or an ssh session
-/// that is gone), unless nohup had it ignored.
+/// (Slurm's warnings, by Lightning's and submitit's custom), and SIGHUP (a terminal or an ssh
+/// session that is gone), unless nohup had it ignored.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<AtomicUsize>);
 
 impl Stop {
-    /// Listens from now on. Only a second Ctrl-C ends the process at once: schedulers send the other
-    /// signals more than once, and the checkpoint they ask for must get its time.
+    /// Listens from now on. Only a second Ctrl-C ends the process at once: schedulers send the
+    /// other signals more than once, and the checkpoint they ask for must get its time.
     pub fn listen() -> io::Result<Self> {
         let stop = Self::default();
         let interrupted = Arc::new(AtomicBool::new(false));
@@ -27,20 +27,20 @@ impl Stop {
         Ok(stop)
     }
 
-    /// As if this signal had come, for whoever hears of a wish to end by other ways.
+    /// Acts as if this signal had arrived: for callers that learn of a stop in another way.
     pub fn ask(&self, signal: i32) {
         self.0.store(signal as usize, Ordering::Relaxed);
     }
 
-    /// The last signal that came, if one did.
+    /// The last signal that arrived, if any.
     pub fn signal(&self) -> Option<i32> {
         let signal = self.0.load(Ordering::Relaxed);
         (signal != 0).then_some(signal as i32)
     }
 }
 
-/// Whether this process was started with a signal ignored. Only Linux tells without system calls that
-/// Rust does not have; elsewhere it is left as it is, as if it were.
+/// Whether this process was started with a signal ignored. Only Linux says so without system calls
+/// that Rust does not have; elsewhere a signal counts as ignored.
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let set = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -4,13 +4,13 @@ use crate::console::{note, result};
 use crate::eval::{ClassReport, FewShot, Report};
 use crate::failure::{Failure, run_error};
 use crate::files::write_whole;
-use crate::judge::Trained;
+use crate::judge::StageProgress;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// One probe.
-pub(super) struct Found {
+pub(super) struct ProbeResult {
     pub(super) kind: &'static str,
     /// Mean, class token or all tokens.
     pub(super) features: &'static str,
@@ -32,21 +32,22 @@ pub(super) struct Spread {
 pub(super) struct Results {
     /// The file that was probed.
     pub(super) weights: PathBuf,
-    pub(super) trained: Option<Trained>,
+    pub(super) trained: Option<StageProgress>,
     /// What the training images are.
     pub(super) train: String,
     /// What the test images are.
     pub(super) test: String,
     /// Names of the classes 0, 1, ...
     pub(super) classes: Vec<String>,
-    pub(super) found: Vec<Found>,
+    pub(super) found: Vec<ProbeResult>,
     /// By features.
     pub(super) few_shot: Vec<(&'static str, FewShot)>,
     pub(super) spread: Vec<Spread>,
 }
 
 impl Results {
-    /// Prints the tables, and writes the JSON to the file or to stdout, which then holds nothing else.
+    /// Prints the tables, and writes the JSON to the file or to stdout, which then holds nothing
+    /// else.
     pub(super) fn show(
         &self,
         json: Option<&Path>,
@@ -80,14 +81,14 @@ impl Results {
     fn table(&self) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.
-        if let Some(Found { report, .. }) = self.found.first() {
+        if let Some(ProbeResult { report, .. }) = self.found.first() {
             let _ = writeln!(
                 text,
                 "{:9}  {:8}  {:>8}  {:>14}  {:>5}   (% of {} test images)",
                 "probe", "features", "accuracy", "95 % interval", "top-5", report.images
             );
         }
-        for Found { kind, features, note, report, .. } in &self.found {
+        for ProbeResult { kind, features, note, report, .. } in &self.found {
             let [low, high] = report.interval.map(|x| 100.0 * x);
             let top5 = percent(report.top5);
             let accuracy = 100.0 * report.accuracy;
@@ -116,8 +117,8 @@ impl Results {
         text
     }
 
-    fn class_table(&self, found: &Found) -> String {
-        let Found { kind, features, report, .. } = found;
+    fn class_table(&self, found: &ProbeResult) -> String {
+        let ProbeResult { kind, features, report, .. } = found;
         let names: Vec<String> =
             report.classes.iter().map(|class| self.name(class.class)).collect();
         let width = width_of(&names).max(5);
@@ -133,8 +134,8 @@ impl Results {
         text
     }
 
-    fn confusion_table(&self, found: &Found) -> String {
-        let Found { kind, features, report, .. } = found;
+    fn confusion_table(&self, found: &ProbeResult) -> String {
+        let ProbeResult { kind, features, report, .. } = found;
         let Some(rows) = &report.confusion else {
             return format!("\n{kind}, {features}: too many classes for a table of confusions\n");
         };
@@ -159,8 +160,8 @@ impl Results {
     }
 
     fn to_json(&self) -> Value {
-        let probe = |found: &Found| {
-            let Found { kind, features, detail, report, .. } = found;
+        let probe = |found: &ProbeResult| {
+            let ProbeResult { kind, features, detail, report, .. } = found;
             json!({"kind": kind, "features": features, "settings": detail, "report": report})
         };
         let few = |(features, few): &(&str, FewShot)| json!({"features": features, "result": few});

@@ -1,47 +1,67 @@
 //! What is written while a stage trains: a line a step, a checkpoint now and then.
 
-use super::folder::{Folder, write_error};
+use super::{CheckpointError, Checkpoints, Optimizer, Position, StepReport};
 use crate::data::Unreadable;
-use crate::failure::{Failure, run_error};
 use crate::recipe::Checkpointing;
 use crate::run_files::{Alarm, MetricsLog, OnlineProbe};
-use crate::train::StepReport;
-use crate::train::{Checkpoints, Optimizer, Position};
+use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// Writes the steps of one stage.
-pub(crate) struct Saver<'a> {
-    folder: &'a Folder,
+/// A step or checkpoint that could not be saved.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    /// The log.
+    #[error("cannot write {path}: {source}")]
+    Log {
+        /// Its file.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The folder is not the run's any more.
+    #[error("{0}")]
+    Folder(String),
+}
+
+/// Says what is wrong with the run's folder, if anything is.
+pub type FolderCheck<'a> = Box<dyn Fn() -> Result<(), String> + 'a>;
+
+/// Saves the steps of one stage.
+pub struct Saver<'a> {
+    check_folder: FolderCheck<'a>,
     checkpoints: Checkpoints,
     every: Checkpointing,
-    /// What every checkpoint of the stage says alike.
+    /// The next checkpoint's position.
     position: Position,
     log: MetricsLog,
     log_path: PathBuf,
-    /// Of the last checkpoint, or of the first step here.
+    /// Time of the last checkpoint, or of the start.
     saved: Instant,
     saved_step: u64,
-    /// Since then.
+    /// Sums since the last checkpoint.
     loss_sum: f64,
     losses: u64,
 }
 
 impl<'a> Saver<'a> {
-    /// Goes on at `position`.
-    pub(crate) fn new(
-        folder: &'a Folder,
+    /// Starts at `position`, up to which the log is kept.
+    pub fn new(
+        log_path: PathBuf,
         checkpoints: Checkpoints,
         every: Checkpointing,
         position: Position,
-    ) -> Result<Self, Failure> {
-        let log_path = folder.metrics_path();
+        check_folder: FolderCheck<'a>,
+    ) -> Result<Self, SaveError> {
         let log = MetricsLog::open(&log_path, position.metrics_bytes)
-            .map_err(|error| run_error(write_error(&log_path, &error)))?;
+            .map_err(|source| SaveError::Log { path: log_path.display().to_string(), source })?;
         let saved_step = position.step;
         let saved = Instant::now();
         Ok(Self {
-            folder,
+            check_folder,
             checkpoints,
             every,
             position,
@@ -55,13 +75,13 @@ impl<'a> Saver<'a> {
     }
 
     /// Logs a step.
-    pub(crate) fn step(
+    pub fn step(
         &mut self,
         report: &StepReport,
         unreadable: &[Unreadable],
-    ) -> Result<(), Failure> {
+    ) -> Result<(), SaveError> {
         let logged = self.log.step(&self.position.stage, report.step, &report.line());
-        logged.map_err(|error| run_error(write_error(&self.log_path, &error)))?;
+        logged.map_err(|source| self.log_error(source))?;
         self.position.step = report.step;
         self.position.unreadable.extend(unreadable.iter().map(|image| image.index));
         self.loss_sum += f64::from(report.loss);
@@ -70,19 +90,17 @@ impl<'a> Saver<'a> {
     }
 
     /// Logs what probes found at this step.
-    pub(crate) fn probe(&mut self, probe: &OnlineProbe, alarms: &[Alarm]) -> Result<(), Failure> {
+    pub fn probe(&mut self, probe: &OnlineProbe, alarms: &[Alarm]) -> Result<(), SaveError> {
         let Position { stage, step, .. } = &self.position;
         let log = &mut self.log;
         let logged = log
             .probe(stage, *step, probe)
             .and_then(|()| alarms.iter().try_for_each(|alarm| log.alarm(stage, *step, alarm)));
-        logged
-            .and_then(|()| log.flush())
-            .map_err(|error| run_error(write_error(&self.log_path, &error)))
+        logged.and_then(|()| log.flush()).map_err(|source| self.log_error(source))
     }
 
     /// Saves a checkpoint when one is due.
-    pub(crate) fn save_if_due(&mut self, optimizer: &Optimizer) -> Result<(), Failure> {
+    pub fn save_if_due(&mut self, optimizer: &Optimizer) -> Result<(), SaveError> {
         if self.is_due() { self.save(optimizer) } else { Ok(()) }
     }
 
@@ -95,28 +113,34 @@ impl<'a> Saver<'a> {
     }
 
     /// Saves a checkpoint, if a step was made since the last one.
-    pub(crate) fn save(&mut self, optimizer: &Optimizer) -> Result<(), Failure> {
+    pub fn save(&mut self, optimizer: &Optimizer) -> Result<(), SaveError> {
         if self.losses == 0 {
             return Ok(());
         }
-        self.folder.check_lock()?;
+        (self.check_folder)().map_err(SaveError::Folder)?;
         self.position.metrics_bytes = self.finish()?;
         self.position.loss = self.loss_sum / self.losses as f64;
-        // A folder that goes away in the middle is the reason, not the file that is missing for it.
-        let reason = |error| self.folder.check_lock().err().unwrap_or_else(|| run_error(error));
-        self.checkpoints.save(self.position.clone(), optimizer).map_err(reason)?;
+        // If the folder vanished in the middle, that is the reason, not the missing file.
+        let saved = self.checkpoints.save(self.position.clone(), optimizer);
+        saved.map_err(|error| match (self.check_folder)() {
+            Err(problem) => SaveError::Folder(problem),
+            Ok(()) => error.into(),
+        })?;
         (self.loss_sum, self.losses) = (0.0, 0);
         (self.saved, self.saved_step) = (Instant::now(), self.position.step);
         Ok(())
     }
 
-    /// Makes the log durable; its length.
-    pub(crate) fn finish(&mut self) -> Result<u64, Failure> {
-        self.log.sync().map_err(|error| run_error(write_error(&self.log_path, &error)))
+    /// Makes the log durable. Returns its length.
+    pub fn finish(&mut self) -> Result<u64, SaveError> {
+        self.log.sync().map_err(|source| self.log_error(source))
     }
 
     /// Steps made so far, in earlier processes too.
-    pub(crate) fn steps(&self) -> u64 {
+    pub fn steps(&self) -> u64 {
         self.position.step
+    }
+    fn log_error(&self, source: io::Error) -> SaveError {
+        SaveError::Log { path: self.log_path.display().to_string(), source }
     }
 }
