@@ -5,7 +5,7 @@ use std::sync::Arc;
 use engine::random::Random;
 use serde::{Deserialize, Serialize};
 
-use crate::data::{Error, Result, Sample, Source, Stamp, Stored};
+use crate::data::{Error, RawSample, Result, Sample, Source, Stamp};
 
 /// Which images are held out.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -75,8 +75,8 @@ impl Source for Part {
         self.source.read(self.indices[index])
     }
 
-    fn stored(&self, index: usize) -> Result<Stored> {
-        self.source.stored(self.indices[index])
+    fn raw(&self, index: usize) -> Result<RawSample> {
+        self.source.raw(self.indices[index])
     }
 
     fn stamp(&self, index: usize) -> Stamp {

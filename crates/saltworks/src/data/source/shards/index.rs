@@ -1,4 +1,4 @@
-//! What lies where in an archive: its headers and labels, kept for next time where a store holds it.
+//! The index of an archive: its headers and labels. That of an object in a store is kept for next time.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -28,7 +28,7 @@ pub(super) fn index(path: &Path) -> Result<(Object, Vec<Group>)> {
         let groups = groups(&object, path, len)?;
         return Ok((object, groups));
     };
-    // Whatever is wrong with what was kept, the archive tells it again.
+    // If the kept index cannot be used, the archive is read again.
     let earlier = std::fs::read(&kept).ok();
     if let Some(groups) = earlier.and_then(|text| serde_json::from_slice(&text).ok()) {
         return Ok((object, groups));
@@ -93,7 +93,7 @@ impl ReadAt for Blocks<'_> {
 pub(super) fn groups(file: &impl ReadAt, path: &Path, len: u64) -> Result<Vec<Group>> {
     let mut members = Members::new(file, path, len);
     let mut groups: Vec<Group> = Vec::new();
-    let mut places: HashMap<String, usize> = HashMap::new();
+    let mut numbers: HashMap<String, usize> = HashMap::new();
     while let Some(mut member) = members.next_file()? {
         if let Some(plain) = member.name.strip_prefix("./") {
             member.name = plain.to_owned();
@@ -104,11 +104,11 @@ pub(super) fn groups(file: &impl ReadAt, path: &Path, len: u64) -> Result<Vec<Gr
         if !is_image && !["cls", "json"].contains(&extension.as_str()) {
             continue;
         }
-        let place = *places.entry(key.to_owned()).or_insert(groups.len());
-        if place == groups.len() {
+        let number = *numbers.entry(key.to_owned()).or_insert(groups.len());
+        if number == groups.len() {
             groups.push(Group::default());
         }
-        let group = &mut groups[place];
+        let group = &mut groups[number];
         if is_image && more.is_empty() {
             group.image.get_or_insert(member);
         } else if is_image {
