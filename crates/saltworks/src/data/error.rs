@@ -78,7 +78,7 @@ pub enum Error {
         images: usize,
         /// The share allowed.
         share: f64,
-        /// What is wrong with some of them, each on a line of its own that it begins with a line end.
+        /// What is wrong with some of them, a line end before each.
         first: String,
     },
     /// A loader thread ended by a panic; its message is above.
@@ -87,8 +87,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether a store did not answer, or not with the object it had before. That is no fault of the
-    /// image, so no other may replace it.
+    /// Whether a store did not answer, or not with the object it had before. That is no fault of
+    /// the image, so no other may replace it.
     pub fn is_of_store(&self) -> bool {
         matches!(self, Self::Read { source, .. } if super::store::object::is_of_store(source))
     }

@@ -188,9 +188,9 @@ fn over(front: u8, alpha: u8, behind: u8) -> u8 {
 
 /// Whether a JPEG reaches its end-of-image marker (ITU T.81, B.1.1). If it does not, the decoder
 /// fills the missing part with grey and says nothing. `rest` follows the first marker. A segment is
-/// skipped by its length, so that the end marker of an embedded thumbnail does not count. Coded data
-/// is scanned for the next marker: 0xFF of the data itself is followed by 0, and restart markers (D0
-/// to D7) have no segment.
+/// skipped by its length, so that the end marker of an embedded thumbnail does not count. Coded
+/// data is scanned for the next marker: 0xFF of the data itself is followed by 0, and restart
+/// markers (D0 to D7) have no segment.
 fn has_end_of_image(mut rest: &[u8]) -> bool {
     loop {
         let mut marks = memchr::memchr_iter(0xFF, rest);

@@ -15,7 +15,8 @@ const CHUNK: usize = 65_536;
 pub struct Stamp {
     /// Its file, or its name in its file.
     pub name: String,
-    /// Its bytes as stored, or those of the file that holds it among others; 0 if nothing is stored.
+    /// Its bytes as stored, or those of the file that holds it among others; 0 if nothing is
+    /// stored.
     pub bytes: u64,
 }
 

@@ -132,7 +132,8 @@ pub struct Loader {
 /// Unreadable images that the error which ends a run names.
 const MOST_NAMED: usize = 5;
 
-/// Images that are tried in place of one that cannot be read, after which it is not the images' fault.
+/// Images that are tried in place of one that cannot be read. If none can be read, the fault is not
+/// an image's.
 const MOST_REPLACEMENTS: usize = 99;
 
 /// Seconds that an image takes in one thread, as the mean of some.
@@ -205,8 +206,8 @@ impl Loader {
         Self::start(source, options, MOST_REPLACEMENTS)
     }
 
-    /// As [`Loader::new`], but no other image replaces one that cannot be read. It stays black and has
-    /// its own label, so that the caller can leave it out.
+    /// As [`Loader::new`], but no other image replaces one that cannot be read. It stays black and
+    /// has its own label, so that the caller can leave it out.
     pub fn leaving_blank(source: Arc<dyn Source>, options: LoaderOptions) -> Result<Self> {
         Self::start(source, options, 0)
     }
@@ -275,8 +276,8 @@ impl Loader {
     }
 }
 
-/// Adds the unreadable images of a batch to those met before it: in the order of the batches, so that
-/// a run stops at the same batch each time.
+/// Adds the unreadable images of a batch to those met before it: in the order of the batches, so
+/// that a run stops at the same batch each time.
 fn count_unreadable(
     shared: &Shared,
     (met, problems): (&mut BTreeSet<usize>, &mut Vec<String>),
@@ -363,9 +364,9 @@ impl Shared {
         Ok(Some(Batch { images, labels, indices, unreadable }))
     }
 
-    /// Writes one image [C, T, H, W] and gives its label. Its random numbers are those of (seed, epoch,
-    /// image). An image that cannot be read is noted, and the next one that can takes its place, if any
-    /// may; `raw` is what was read of the first.
+    /// Writes one clip [C, T, H, W] and gives its label. Its random numbers are those of (seed, epoch,
+    /// image). A clip that cannot be read is noted, and the next readable one replaces it, if any may.
+    /// `raw` is the first of them, already read.
     fn sample(
         &self,
         at: Position,

@@ -33,8 +33,8 @@ pub struct Part {
 }
 
 impl Part {
-    /// The images with these numbers, in this order; `name` is what [`Source::describe`] calls them. A
-    /// number may come several times.
+    /// The images with these numbers, in this order; `name` is what [`Source::describe`] calls
+    /// them. A number may come several times.
     pub fn new(source: Arc<dyn Source>, indices: Vec<usize>, name: &'static str) -> Self {
         Self { source, indices, name }
     }

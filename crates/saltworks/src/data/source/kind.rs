@@ -130,8 +130,8 @@ fn open_folder(path: &Path, background: Background, left_alone: String) -> Resul
     Ok(Arc::new(images))
 }
 
-/// The folder of training images, and the names of the others, if all folders right inside `path` are
-/// parts of a data set by their names. As classes they would be nonsense.
+/// The folder of training images, and the names of the others, if all folders right inside `path`
+/// are parts of a data set by their names. As classes they would be nonsense.
 fn training_folder(path: &Path, files: &[PathBuf]) -> Result<Option<(PathBuf, String)>> {
     const PARTS: [&str; 8] =
         ["train", "training", "val", "valid", "validation", "test", "testing", "dev"];

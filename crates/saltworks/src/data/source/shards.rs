@@ -26,8 +26,8 @@ const MOST_OPEN: usize = 256;
 /// A sample is the members with one key: their path up to the first dot of the file name. Its image
 /// is its first member `KEY.EXTENSION` with an image's extension; without one each of its members
 /// `KEY.MORE.EXTENSION` is an image of its own, as in archives of plain files named `cat.0.jpg`.
-/// Its label is the number in `KEY.cls`, or `label` or `cls` in `KEY.json`. If no sample has one, the
-/// first folder in which the names differ is the class.
+/// Its label is the number in `KEY.cls`, or `label` or `cls` in `KEY.json`. If no sample has one,
+/// the first folder in which the names differ is the class.
 pub struct Shards {
     files: FileSet,
     /// Open if they are few, and always if they are objects in a store.

@@ -16,8 +16,8 @@ use crate::data::{
     source::{is_parquet, is_tar},
 };
 
-/// Requests to a store that are under way at once for a batch or an index: where an answer takes 30 ms,
-/// a thread spends as long on reading as on decoding.
+/// Requests to a store at once, for a batch or an index. If an answer takes 30 ms, a thread then
+/// spends as long on reading as on decoding.
 const REQUESTS: usize = 32;
 
 /// How many images of this path are to be asked for at once.
@@ -139,7 +139,7 @@ pub(in crate::data) fn in_parallel<P: AsRef<Path> + Sync, T: Send>(
     at_once(requests, || files.par_iter().map(|file| f(file.as_ref())).collect())
 }
 
-/// Runs what is parallel on as many threads as requests are to be under way; one means the usual ones.
+/// Runs parallel work on a thread for each request at once; with one request on the usual threads.
 pub(in crate::data) fn at_once<T: Send>(requests: usize, f: impl FnOnce() -> T + Send) -> T {
     let pool = || rayon::ThreadPoolBuilder::new().num_threads(requests).build().ok();
     match (requests > 1).then(pool).flatten() {

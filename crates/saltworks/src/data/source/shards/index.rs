@@ -1,4 +1,5 @@
-//! The index of an archive: its headers and labels. That of an object in a store is kept for next time.
+//! The index of an archive: its headers and labels. That of an object in a store is kept for next
+//! time.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -16,8 +17,8 @@ use super::Group;
 /// Most bytes of a member that holds a label.
 const MOST_LABEL_BYTES: u64 = 1 << 20;
 
-/// Bytes that are asked of a store at once; a header has 512. (guess) What arrives in the time that an
-/// answer takes to begin.
+/// Bytes that are requested from a store at once; a header has 512. (guess) As many arrive in the
+/// time that an answer takes to begin.
 const BLOCK_BYTES: u64 = 1 << 20;
 
 /// Opens an archive and finds its samples.
@@ -43,7 +44,8 @@ pub(super) fn index(path: &Path) -> Result<(Object, Vec<Group>)> {
     Ok((object, groups))
 }
 
-/// Where the index of an object in a store is kept: by URL, length and version, in the user's cache.
+/// Where the index of an object in a store is kept: by URL, length and version, in the user's
+/// cache.
 fn kept_at(path: &Path, object: &Object) -> Option<PathBuf> {
     let version = object.version()?;
     let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
