@@ -1,7 +1,7 @@
 //! `saltworks inspect`: what a set of images, or a file of weights, holds.
 
 use crate::console::{Count, printable, result};
-use crate::data::{self, Look, Source, Survey};
+use crate::data::{self, Source, Survey, SurveyDepth};
 use crate::failure::{Failure, input_error, run_error};
 use crate::judge;
 use crate::judge::stage_index;
@@ -41,9 +41,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         // Nothing is shown, so any background does.
         data::open(&arguments.path, [0; 3]).map_err(input_error)?
     };
-    let look = if arguments.decode { Look::Pixels } else { Look::Headers };
+    let depth = if arguments.decode { SurveyDepth::Pixels } else { SurveyDepth::Headers };
     let mut count = Count::new(source.len());
-    let survey = Survey::of(&*source, look, |done| count.done(done));
+    let survey = Survey::of(&*source, depth, |done| count.done(done));
     count.finish();
     match arguments.json {
         true => result(&to_json(&*source, &survey).to_string()),

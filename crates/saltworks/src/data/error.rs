@@ -78,17 +78,17 @@ pub enum Error {
         images: usize,
         /// The share allowed.
         share: f64,
-        /// What is wrong with some of them, each on a line of its own that it begins with a line end.
+        /// What is wrong with some of them, a line end before each.
         first: String,
     },
-    /// A loader thread ended by a panic; its message stands above.
+    /// A loader thread ended by a panic; its message is above.
     #[error("a loader thread stopped by an internal error; please report the message above")]
     Worker,
 }
 
 impl Error {
-    /// Whether a store did not answer, or not with what it held before. That is no fault of the image,
-    /// so no other may stand in for it.
+    /// Whether a store did not answer, or not with the object it had before. That is no fault of
+    /// the image, so no other may replace it.
     pub fn is_of_store(&self) -> bool {
         matches!(self, Self::Read { source, .. } if super::store::object::is_of_store(source))
     }

@@ -11,13 +11,13 @@ mod source;
 mod store;
 
 pub use clip::{
-    Background, Blur, Clip, Crop, Effects, Form, Interpolation, Jitter, Normalize, Solarize,
-    Stored, Transform, decode,
+    Background, Blur, Clip, Crop, Effects, Interpolation, Jitter, Normalize, RawSample, Solarize,
+    StoredAs, Transform, decode,
 };
 pub use error::{Error, Result};
 pub use loader::{
-    Batch, Fingerprint, Loaded, Loader, LoaderOptions, Look, Order, PartTimes, Position, Sampler,
-    Stamp, Survey, Unreadable, time_parts,
+    Batch, Fingerprint, Loader, LoaderOptions, Order, PartTimes, Position, Sampler, Stamp, Survey,
+    SurveyDepth, TimedBatch, Unreadable, time_parts,
 };
 pub use source::{
     Holdout, Idx, ImageFiles, Info, Mixed, Npy, Parquet, Part, Sample, Shards, Source, builtin,

@@ -5,25 +5,15 @@ use super::online::{Online, ProbeOutcome};
 use super::plan::StagePlan;
 use super::reporter::Reporter;
 use super::unreadable::UnreadableImages;
-<<<<<<< HEAD
 use crate::console::{Progress, alarms};
 use crate::data::Unreadable;
-=======
-use crate::console::Progress;
->>>>>>> 17a163a01662d146b4fb0280acc542839512ad20
 use crate::failure::{Failure, run_error};
 use crate::files::write_whole;
 use crate::judge::ImageSets;
 use crate::method::Method;
 use crate::recipe::Recipe;
-<<<<<<< HEAD
 use crate::run_files::{Alarm, LineKind, LogEvent, MetricsReader, OnlineProbe};
-use crate::train::StepReport;
-use crate::train::{Optimizer, Position, Stop};
-=======
-use crate::run_files::{Alarm, Follow, OnlineProbe, Told, What, alarms};
 use crate::train::{Saver, StepEvent, Stop};
->>>>>>> 17a163a01662d146b4fb0280acc542839512ad20
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;

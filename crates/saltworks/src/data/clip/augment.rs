@@ -122,8 +122,8 @@ impl Transform {
         self.show(clip, &region, random, resizer)
     }
 
-    /// The part of a clip that is shown, as far as its size alone decides. It takes the first random
-    /// numbers, so that the part is known before the clip is decoded.
+    /// The part of a clip that is shown, as far as its size alone decides. It takes the first
+    /// random numbers, so that the part is known before the clip is decoded.
     pub(in crate::data) fn region(&self, extent: Extent, random: &mut Random) -> Region {
         let frames = self.frames(extent.frames, random);
         match self.crop {
@@ -136,8 +136,8 @@ impl Transform {
         }
     }
 
-    /// Consecutive frames out of `found`: the middle ones for evaluation, else random ones. Nothing is
-    /// drawn if there is no choice, as of an image.
+    /// Consecutive frames out of `found`: the middle ones for evaluation, else random ones. Nothing
+    /// is drawn if there is no choice, as of an image.
     fn frames(&self, found: usize, random: &mut Random) -> Range<usize> {
         let spare = found.saturating_sub(self.frames);
         let start = match self.crop {

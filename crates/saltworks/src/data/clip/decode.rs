@@ -10,12 +10,12 @@ use crate::data::{Clip, Error, Info, Result};
 /// Memory one image may take while it is decoded; 100 megapixels of 16-bit RGB need 600 MB.
 const MOST_DECODE_BYTES: u64 = 1 << 30;
 
-/// What stands behind transparent pixels: red, green, blue.
+/// What transparent pixels show: red, green, blue.
 pub type Background = [u8; 3];
 
-/// Decodes an image, its format told by content, not name; `name` is for messages. Sixteen bits
-/// become eight, an EXIF orientation is carried out, and transparent pixels are laid over
-/// `background`, where torchvision's `convert("RGB")` shows whatever colour they hide.
+/// Decodes an image. Its content decides the format; `name` is for messages. Sixteen bits become
+/// eight, an EXIF orientation is applied, and transparent pixels are laid over `background`:
+/// torchvision's `convert("RGB")` shows the colour they hide.
 pub fn decode(bytes: &[u8], name: &str, background: Background) -> Result<Clip> {
     guarded(name, || match format(bytes, name)? {
         ImageFormat::Jpeg => decode_jpeg(bytes, name),
@@ -73,7 +73,7 @@ fn format(bytes: &[u8], name: &str) -> Result<ImageFormat> {
         return Err(fail(name, format!("is empty, {EXPECTED}")));
     }
     if bytes.starts_with(&[0xFF, 0xD8]) {
-        // Also where the third byte, that `guess_format` asks for, is cut off.
+        // Also if the third byte, that `guess_format` asks for, is cut off.
         return Ok(Jpeg);
     }
     match image::guess_format(bytes) {
@@ -186,15 +186,16 @@ fn over(front: u8, alpha: u8, behind: u8) -> u8 {
     ((front * alpha + behind * (255 - alpha) + 127) / 255) as u8
 }
 
-/// Whether a JPEG reaches its end-of-image marker (ITU T.81, B.1.1); where it does not, the decoder
-/// fills the missing part with grey and says nothing. `rest` follows the first marker. A segment is skipped by its length, so that the end marker of
-/// an embedded thumbnail does not count; coded data is scanned for the next marker, where 0xFF of
-/// the data itself is followed by 0 and restart markers (D0 to D7) stand alone.
+/// Whether a JPEG reaches its end-of-image marker (ITU T.81, B.1.1). If it does not, the decoder
+/// fills the missing part with grey and says nothing. `rest` follows the first marker. A segment is
+/// skipped by its length, so that the end marker of an embedded thumbnail does not count. Coded
+/// data is scanned for the next marker: 0xFF of the data itself is followed by 0, and restart
+/// markers (D0 to D7) have no segment.
 fn has_end_of_image(mut rest: &[u8]) -> bool {
     loop {
-        let mut places = memchr::memchr_iter(0xFF, rest);
-        let marks = |&at: &usize| rest.get(at + 1).is_some_and(|&second| is_marker(second));
-        let Some(at) = places.find(marks) else { return false };
+        let mut marks = memchr::memchr_iter(0xFF, rest);
+        let is_mark = |&at: &usize| rest.get(at + 1).is_some_and(|&second| is_marker(second));
+        let Some(at) = marks.find(is_mark) else { return false };
         let marker = rest[at + 1];
         if marker == 0xD9 {
             return true;
@@ -303,7 +304,7 @@ mod tests {
     #[test]
     fn an_image_that_claims_to_be_huge_takes_no_memory() {
         let mut png = encoded(ImageFormat::Png);
-        // Width and height stand in bytes 16..24 of the header chunk, its checksum in 29..33.
+        // Width and height are bytes 16..24 of the header chunk, its checksum in 29..33.
         png[16..24].copy_from_slice(&[0x00, 0x01, 0, 0, 0x00, 0x01, 0, 0]);
         let checksum = crc32(&png[12..29]);
         png[29..33].copy_from_slice(&checksum.to_be_bytes());
@@ -329,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn exif_orientation_is_carried_out() {
+    fn exif_orientation_is_applied() {
         let mut jpeg = encoded(ImageFormat::Jpeg);
         // APP1 with one entry: tag 0x0112 (orientation), type short, count 1, value 6 (turn right).
         let exif = [

@@ -22,7 +22,7 @@ pub(in crate::data) struct JpegHeader {
     channels: usize,
     /// Rows of a row of minimum coded units.
     unit_rows: usize,
-    /// Where in the file the height stands.
+    /// Offset of the height in the file.
     height_at: usize,
 }
 

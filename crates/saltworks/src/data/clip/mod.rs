@@ -4,13 +4,13 @@ pub(in crate::data) mod augment;
 pub(in crate::data) mod decode;
 pub(in crate::data) mod jpeg;
 mod normalize;
+pub(in crate::data) mod raw_sample;
 pub(in crate::data) mod region;
-pub(in crate::data) mod stored;
 
 pub use augment::{Blur, Crop, Effects, Interpolation, Jitter, Solarize, Transform};
 pub use decode::{Background, decode};
 pub use normalize::Normalize;
-pub use stored::{Form, Stored};
+pub use raw_sample::{RawSample, StoredAs};
 
 use region::{Extent, Region};
 

@@ -1,4 +1,4 @@
-//! What tells one set of images from another, without reading them.
+//! What distinguishes one set of images from another, without reading them.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -13,9 +13,10 @@ const CHUNK: usize = 65_536;
 /// What is known of an image that was not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    /// Its file, or its place in its file.
+    /// Its file, or its name in its file.
     pub name: String,
-    /// Its bytes as stored, or those of the file that holds it among others; 0 where nothing is stored.
+    /// Its bytes as stored, or those of the file that holds it among others; 0 if nothing is
+    /// stored.
     pub bytes: u64,
 }
 
@@ -75,8 +76,8 @@ mod tests {
 
     #[test]
     fn other_names_lengths_and_classes_are_told_apart() {
-        let place = tempfile::tempdir().unwrap();
-        let root = place.path();
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
         let file = |name: &str, bytes: usize| {
             fs::create_dir_all(root.join(name).parent().unwrap()).unwrap();
             fs::File::create(root.join(name)).unwrap().set_len(bytes as u64).unwrap();

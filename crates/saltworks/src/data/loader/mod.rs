@@ -6,7 +6,7 @@ mod survey;
 
 pub use fingerprint::{Fingerprint, Stamp};
 pub use sampler::{Order, Position, Sampler};
-pub use survey::{Look, Survey};
+pub use survey::{Survey, SurveyDepth};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,7 +17,7 @@ use engine::ops::Images;
 use engine::random::Random;
 use fast_image_resize::Resizer;
 
-use crate::data::{Clip, Error, Normalize, Result, Source, Stored, Transform};
+use crate::data::{Clip, Error, Normalize, RawSample, Result, Source, Transform};
 
 /// B images and what is known of them.
 #[derive(Clone)]
@@ -28,7 +28,7 @@ pub struct Batch {
     pub labels: Vec<i32>,
     /// [B] numbers of the images in their source.
     pub indices: Vec<u64>,
-    /// Images that could not be read; the next that could stands in the place of each.
+    /// Images that could not be read; the next readable one replaces each.
     pub unreadable: Vec<Unreadable>,
 }
 
@@ -49,7 +49,7 @@ pub struct Unreadable {
 }
 
 /// A batch and how long its reader waited for it.
-pub struct Loaded {
+pub struct TimedBatch {
     /// The batch.
     pub batch: Batch,
     /// Time in [`Loader::next_batch`].
@@ -67,7 +67,7 @@ pub struct LoaderOptions {
     pub prefetch: usize,
     /// Order of the samples.
     pub order: Order,
-    /// Number of the run's first sample: steps done times B when a run goes on.
+    /// Number of the run's first sample: steps done times B when a run is resumed.
     pub first_sample: u64,
     /// Seed of the random crops and flips.
     pub augment_seed: u64,
@@ -132,7 +132,8 @@ pub struct Loader {
 /// Unreadable images that the error which ends a run names.
 const MOST_NAMED: usize = 5;
 
-/// Images that are tried in place of one that cannot be read, after which it is not the images' fault.
+/// Images that are tried in place of one that cannot be read. If none can be read, the fault is not
+/// an image's.
 const MOST_REPLACEMENTS: usize = 99;
 
 /// Seconds that an image takes in one thread, as the mean of some.
@@ -160,10 +161,10 @@ pub fn time_parts(
     for image in 0..count {
         let mut random = Random::new(options.augment_seed, "augment", image as u64);
         let start = Instant::now();
-        let stored = source.stored(image * source.len() / count)?;
+        let raw = source.raw(image * source.len() / count)?;
         let read = start.elapsed();
         let choose = |extent| options.transform.region(extent, &mut random);
-        let (clip, region) = stored.decode_part(choose)?;
+        let (clip, region) = raw.decode_part(choose)?;
         let decoded = start.elapsed();
         let clip = clip.with_channels(options.channels);
         options.transform.show(&clip, &region, &mut random, &mut resizer).write_planes(&mut planes);
@@ -205,8 +206,8 @@ impl Loader {
         Self::start(source, options, MOST_REPLACEMENTS)
     }
 
-    /// As [`Loader::new`], but nothing stands in for images that cannot be read: they stay black, with
-    /// labels of their own, for whoever leaves them out.
+    /// As [`Loader::new`], but no other image replaces one that cannot be read. It stays black and
+    /// has its own label, so that the caller can leave it out.
     pub fn leaving_blank(source: Arc<dyn Source>, options: LoaderOptions) -> Result<Self> {
         Self::start(source, options, 0)
     }
@@ -234,14 +235,14 @@ impl Loader {
         }
     }
 
-    /// Counts these images among those met that could not be read: a run that goes on met them before.
+    /// Counts these images among the unreadable ones: a resumed run met them before.
     pub fn with_unreadable(mut self, met: BTreeSet<usize>) -> Self {
         self.unreadable = met;
         self
     }
 
     /// The next batch, or none after the last. After an error every further call gives none.
-    pub fn next_batch(&mut self) -> Result<Option<Loaded>> {
+    pub fn next_batch(&mut self) -> Result<Option<TimedBatch>> {
         let start = Instant::now();
         let mut state = self.shared.lock();
         let made = loop {
@@ -271,12 +272,12 @@ impl Loader {
         self.wanted += 1;
         drop(state);
         self.shared.changed.notify_all();
-        Ok(made?.map(|batch| Loaded { batch, waited: start.elapsed() }))
+        Ok(made?.map(|batch| TimedBatch { batch, waited: start.elapsed() }))
     }
 }
 
-/// Adds the unreadable images of a batch to those met before it: in the order of the batches, so that
-/// a run stops at the same place each time.
+/// Adds the unreadable images of a batch to those met before it: in the order of the batches, so
+/// that a run stops at the same batch each time.
 fn count_unreadable(
     shared: &Shared,
     (met, problems): (&mut BTreeSet<usize>, &mut Vec<String>),
@@ -299,7 +300,7 @@ impl Drop for Loader {
     fn drop(&mut self) {
         self.shared.stop();
         for thread in self.threads.drain(..) {
-            // A panic of the thread was told by `next_batch` or does not matter any more.
+            // A panic of the thread was reported by `next_batch` or does not matter any more.
             let _ = thread.join();
         }
     }
@@ -308,7 +309,7 @@ impl Drop for Loader {
 impl Shared {
     /// A thread's life: begin a batch when there is room, make it, hand it over.
     fn work(&self) {
-        let _guard = TellPanic(self);
+        let _guard = PanicSignal(self);
         let mut sampler = Sampler::new(self.source.len(), self.options.order);
         let mut resizer = Resizer::new();
         while let Some(number) = self.begin() {
@@ -351,9 +352,9 @@ impl Shared {
         let mut labels = Vec::with_capacity(positions.len());
         let mut unreadable = Vec::new();
         for positions in positions.chunks(self.source.requests()) {
-            let stored = read_together(&*self.source, positions);
-            for ((position, stored), planes) in positions.iter().zip(stored).zip(&mut planes) {
-                labels.push(self.sample(*position, stored, planes, resizer, &mut unreadable)?);
+            let samples = read_together(&*self.source, positions);
+            for ((position, raw), planes) in positions.iter().zip(samples).zip(&mut planes) {
+                labels.push(self.sample(*position, raw, planes, resizer, &mut unreadable)?);
             }
         }
         let Normalize { mean, std } = self.options.normalize.clone();
@@ -363,24 +364,24 @@ impl Shared {
         Ok(Some(Batch { images, labels, indices, unreadable }))
     }
 
-    /// Writes one image [C, T, H, W] and gives its label. Its random numbers are those of (seed, epoch,
-    /// image). An image that cannot be read is noted, and the next one that can takes its place, if any
-    /// may; `stored` is what was read of the first.
+    /// Writes one clip [C, T, H, W] and gives its label. Its random numbers are those of (seed, epoch,
+    /// image). A clip that cannot be read is noted, and the next readable one replaces it, if any may.
+    /// `raw` is the first of them, already read.
     fn sample(
         &self,
         at: Position,
-        stored: Result<Stored>,
+        raw: Result<RawSample>,
         planes: &mut [u8],
         resizer: &mut Resizer,
         unreadable: &mut Vec<Unreadable>,
     ) -> Result<i32> {
         let len = self.source.len();
         let key = at.epoch * len as u64 + at.index as u64;
-        let (mut first, mut last) = (Some(stored), None);
+        let (mut first, mut last) = (Some(raw), None);
         for index in (at.index..len).chain(0..at.index).take(1 + self.replacements) {
             let random = Random::new(self.options.augment_seed, "augment", key);
-            let stored = first.take().unwrap_or_else(|| self.source.stored(index));
-            match stored.and_then(|stored| self.shown(stored, random, resizer)) {
+            let raw = first.take().unwrap_or_else(|| self.source.raw(index));
+            match raw.and_then(|raw| self.shown(raw, random, resizer)) {
                 Ok((clip, label)) => {
                     clip.write_planes(planes);
                     return Ok(label);
@@ -402,14 +403,14 @@ impl Shared {
     /// An image at its final size, and its label.
     fn shown(
         &self,
-        stored: Stored,
+        raw: RawSample,
         mut random: Random,
         resizer: &mut Resizer,
     ) -> Result<(Clip, i32)> {
         let LoaderOptions { transform, channels, .. } = &self.options;
-        let label = stored.label;
+        let label = raw.label;
         let choose = |extent| transform.region(extent, &mut random);
-        let (clip, region) = stored.decode_part(choose)?;
+        let (clip, region) = raw.decode_part(choose)?;
         let clip = clip.with_channels(*channels);
         Ok((transform.show(&clip, &region, &mut random, resizer), label))
     }
@@ -430,24 +431,24 @@ impl Shared {
 }
 
 /// Reads images; several each on a thread of its own, which waits for its answer most of the time.
-fn read_together(source: &dyn Source, positions: &[Position]) -> Vec<Result<Stored>> {
+fn read_together(source: &dyn Source, positions: &[Position]) -> Vec<Result<RawSample>> {
     if let [one] = positions {
-        return vec![source.stored(one.index)];
+        return vec![source.raw(one.index)];
     }
     thread::scope(|scope| {
         let read = |at: &Position| {
             let index = at.index;
-            scope.spawn(move || source.stored(index))
+            scope.spawn(move || source.raw(index))
         };
         let threads: Vec<_> = positions.iter().map(read).collect();
         threads.into_iter().map(|thread| thread.join().unwrap_or(Err(Error::Worker))).collect()
     })
 }
 
-/// Tells the reader when its thread unwinds, so that it does not wait for ever.
-struct TellPanic<'a>(&'a Shared);
+/// Wakes the reader when its thread unwinds, so that it does not wait for ever.
+struct PanicSignal<'a>(&'a Shared);
 
-impl Drop for TellPanic<'_> {
+impl Drop for PanicSignal<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
             self.0.lock().broken = true;

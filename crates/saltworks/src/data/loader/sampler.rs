@@ -39,7 +39,7 @@ impl Sampler {
         Self { len, order, epoch: None, permutation: Vec::new() }
     }
 
-    /// The place of sample number `sample` of the run; none after the end.
+    /// The position of sample number `sample` of the run; none after the end.
     pub fn position(&mut self, sample: u64) -> Option<Position> {
         let (epoch, offset) = (sample / self.len as u64, (sample % self.len as u64) as usize);
         match self.order {

@@ -7,22 +7,22 @@ use rayon::prelude::*;
 use crate::data::store::object::at_once;
 use crate::data::{Info, Source};
 
-/// Unreadable images that are named where only headers are looked at.
+/// Unreadable images that are named if only headers are read.
 const MOST_NAMED: usize = 10;
 
 /// Images looked at between two calls of progress.
 const CHUNK: usize = 1024;
 
-/// How thoroughly images are looked at.
+/// How much of each image a survey reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
-    /// At their headers, and whether a JPEG reaches its end.
+pub enum SurveyDepth {
+    /// Headers, and whether a JPEG reaches its end.
     Headers,
-    /// At every pixel.
+    /// Every pixel.
     Pixels,
 }
 
-/// What was found.
+/// What a survey found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Survey {
     /// Heights in pixels, sorted.
@@ -35,7 +35,7 @@ pub struct Survey {
     pub bytes: u64,
     /// How many images cannot be read.
     pub unreadable: usize,
-    /// What is wrong with the first of them, or with all where all pixels were looked at.
+    /// What is wrong with the first of them, or with all if all pixels were read.
     pub problems: Vec<String>,
     /// Images of each class.
     pub classes: Vec<usize>,
@@ -44,16 +44,16 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Looks at all images of a source; `progress` hears how many are done.
-    pub fn of(source: &dyn Source, look: Look, mut progress: impl FnMut(usize)) -> Self {
+    /// Looks at all images of a source; `progress` gets how many are done.
+    pub fn of(source: &dyn Source, depth: SurveyDepth, mut progress: impl FnMut(usize)) -> Self {
         let mut survey = Self { classes: vec![0; source.classes().len()], ..Self::default() };
         for first in (0..source.len()).step_by(CHUNK) {
             let chunk = first..(first + CHUNK).min(source.len());
             let done = chunk.end;
             let found: Vec<_> = at_once(source.requests(), || {
-                chunk.into_par_iter().map(|at| info(source, at, look)).collect()
+                chunk.into_par_iter().map(|at| info(source, at, depth)).collect()
             });
-            let named = if look == Look::Pixels { usize::MAX } else { MOST_NAMED };
+            let named = if depth == SurveyDepth::Pixels { usize::MAX } else { MOST_NAMED };
             found.into_iter().for_each(|found| survey.add(found, named));
             progress(done);
         }
@@ -87,9 +87,9 @@ impl Survey {
     }
 }
 
-fn info(source: &dyn Source, index: usize, look: Look) -> Result<Info, String> {
+fn info(source: &dyn Source, index: usize, depth: SurveyDepth) -> Result<Info, String> {
     let info = source.info(index).map_err(|error| error.to_string())?;
-    if look == Look::Pixels {
+    if depth == SurveyDepth::Pixels {
         source.read(index).map_err(|error| error.to_string())?;
     }
     Ok(info)

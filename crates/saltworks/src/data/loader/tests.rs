@@ -67,7 +67,7 @@ fn any_number_of_threads_gives_the_same_batches() {
 }
 
 #[test]
-fn a_run_that_goes_on_gets_the_batches_it_would_have_got() {
+fn a_resumed_run_gets_the_batches_it_would_have_got() {
     let all = batches(&mut Loader::new(fashion(), options()).unwrap(), 6);
     let later = LoaderOptions { first_sample: 4 * 32, ..options() };
     assert_eq!(batches(&mut Loader::new(fashion(), later).unwrap(), 2), all[4..]);
@@ -78,8 +78,8 @@ fn an_image_is_augmented_anew_in_each_epoch() {
     let whole = LoaderOptions { batch: 10_000, ..options() };
     let mut loader = Loader::new(fashion(), whole).unwrap();
     let mut epochs = batches(&mut loader, 2).into_iter().map(|(bytes, labels, indices)| {
-        let place = indices.iter().position(|&index| index == 7).unwrap();
-        (bytes[place * 784..][..784].to_vec(), labels[place])
+        let row = indices.iter().position(|&index| index == 7).unwrap();
+        (bytes[row * 784..][..784].to_vec(), labels[row])
     });
     let (first, second) = (epochs.next().unwrap(), epochs.next().unwrap());
     assert_eq!(first.1, second.1);
@@ -243,7 +243,7 @@ impl Source for Broken {
 }
 
 #[test]
-fn the_next_image_stands_in_for_one_that_cannot_be_read() {
+fn the_next_image_replaces_one_that_cannot_be_read() {
     for threads in [1, 3] {
         let max_unreadable = 0.03;
         let order = Order::Once;
@@ -265,7 +265,7 @@ fn the_next_image_stands_in_for_one_that_cannot_be_read() {
 }
 
 #[test]
-fn nothing_stands_in_where_whoever_reads_leaves_unreadable_images_out() {
+fn unreadable_images_stay_black_if_nothing_may_replace_them() {
     let (batch, order, max_unreadable) = (100, Order::Once, 1.0);
     let options = LoaderOptions { batch, order, max_unreadable, ..options() };
     let mut loader = Loader::leaving_blank(Arc::new(Broken(&[7, 8, 99])), options).unwrap();

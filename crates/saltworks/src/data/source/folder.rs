@@ -10,8 +10,8 @@ use crate::data::{Background, Error, Result};
 
 impl ImageFiles {
     /// The images of a folder and its sub-folders in the order of their paths. A file below the
-    /// sub-folder `cats` has the class `cats` however deep it lies; a file right inside the folder has
-    /// none.
+    /// sub-folder `cats` has the class `cats` however deep it lies; a file right inside the folder
+    /// has none.
     pub fn of_folder(root: &Path, background: Background) -> Result<Self> {
         let mut listing = Listing::default();
         let mut classes = Vec::new();
@@ -80,7 +80,8 @@ impl Listing {
                 continue;
             }
             let extension = extension(&path);
-            // Follows links. What is neither (a pipe, a link to nothing) is counted with the others.
+            // Follows links. What is neither (a pipe, a link to nothing) is counted with the
+            // others.
             let kind = fs::metadata(&path).map(|metadata| metadata.file_type());
             if kind.as_ref().is_ok_and(fs::FileType::is_dir) {
                 folders.push(path);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use engine::random::Random;
 use serde::{Deserialize, Serialize};
 
-use crate::data::{Error, Result, Sample, Source, Stamp, Stored};
+use crate::data::{Error, RawSample, Result, Sample, Source, Stamp};
 
 /// Which images are held out.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,8 +33,8 @@ pub struct Part {
 }
 
 impl Part {
-    /// The images with these numbers, in this order; `name` is what [`Source::describe`] calls them. A
-    /// number may come several times.
+    /// The images with these numbers, in this order; `name` is what [`Source::describe`] calls
+    /// them. A number may come several times.
     pub fn new(source: Arc<dyn Source>, indices: Vec<usize>, name: &'static str) -> Self {
         Self { source, indices, name }
     }
@@ -75,8 +75,8 @@ impl Source for Part {
         self.source.read(self.indices[index])
     }
 
-    fn stored(&self, index: usize) -> Result<Stored> {
-        self.source.stored(self.indices[index])
+    fn raw(&self, index: usize) -> Result<RawSample> {
+        self.source.raw(self.indices[index])
     }
 
     fn stamp(&self, index: usize) -> Stamp {

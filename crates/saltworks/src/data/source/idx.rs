@@ -9,8 +9,8 @@ use flate2::read::MultiGzDecoder;
 
 use crate::data::{Clip, Error, Result, Sample, Source, Stamp};
 
-/// Most bytes of one IDX file after unpacking: it is held in memory, and a few megabytes of gzip can
-/// unpack to so many.
+/// Most bytes of one IDX file after unpacking: it is held in memory, and a few megabytes of gzip
+/// can unpack to so many.
 const MOST_BYTES: u64 = 4 << 30;
 
 /// Grey images of one size from an IDX file, with labels from its sister file.
@@ -140,9 +140,9 @@ fn label_files_of(images: &Path) -> [PathBuf; 2] {
     [images.with_file_name(name), images.with_file_name(other)]
 }
 
-/// Reads an IDX file of bytes with RANK dimensions: magic 0, 0, 8 (bytes), RANK, then each dimension
-/// as a big-endian u32, then exactly their product of bytes. Memory grows with the bytes that are
-/// there, not with what the header promises.
+/// Reads an IDX file of bytes with RANK dimensions: magic 0, 0, 8 (bytes), RANK, then each
+/// dimension as a big-endian u32, then exactly their product of bytes. Memory grows with the bytes
+/// found, not with the header's promise.
 fn read_idx<const RANK: usize>(file: impl Read, path: &Path) -> Result<([usize; RANK], Vec<u8>)> {
     let fail = |problem: String| Error::file(path, problem);
     let mut file = unpacked(file).map_err(|error| Error::read(path, error))?;

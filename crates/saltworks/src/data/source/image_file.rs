@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use crate::data::clip::decode::info;
-use crate::data::{Background, Error, Form, Info, Result, Sample, Source, Stamp, Stored};
+use crate::data::{Background, Error, Info, RawSample, Result, Sample, Source, Stamp, StoredAs};
 
 /// Extensions that are read, in any case.
 pub(in crate::data) const EXTENSIONS: [&str; 7] =
@@ -64,13 +64,13 @@ impl Source for ImageFiles {
     }
 
     fn read(&self, index: usize) -> Result<Sample> {
-        self.stored(index)?.decode()
+        self.raw(index)?.decode()
     }
 
-    fn stored(&self, index: usize) -> Result<Stored> {
+    fn raw(&self, index: usize) -> Result<RawSample> {
         let (path, label) = &self.files[index];
-        let form = Form::File { bytes: self.bytes(index)?, background: self.background };
-        Ok(Stored { form, label: *label, name: path.display().to_string() })
+        let stored_as = StoredAs::File { bytes: self.bytes(index)?, background: self.background };
+        Ok(RawSample { stored_as, label: *label, name: path.display().to_string() })
     }
 
     fn info(&self, index: usize) -> Result<Info> {

@@ -32,7 +32,7 @@ fn builtin(name: &str) -> Result<Arc<dyn Source>> {
     }
 }
 
-/// Archives or parquet files in a store, by their names; a folder where the store lists it.
+/// Archives or parquet files in a store, by their names; or a folder that the store lists.
 fn open_url(path: &Path, url: &str, background: Background) -> Result<Arc<dyn Source>> {
     object::check_reachable(path)?;
     if is_tar(path) {
@@ -130,8 +130,8 @@ fn open_folder(path: &Path, background: Background, left_alone: String) -> Resul
     Ok(Arc::new(images))
 }
 
-/// The folder of training images, and the names of the others, where all folders right inside `path`
-/// are parts of a data set by their names: as classes they would be nonsense.
+/// The folder of training images, and the names of the others, if all folders right inside `path`
+/// are parts of a data set by their names. As classes they would be nonsense.
 fn training_folder(path: &Path, files: &[PathBuf]) -> Result<Option<(PathBuf, String)>> {
     const PARTS: [&str; 8] =
         ["train", "training", "val", "valid", "validation", "test", "testing", "dev"];
@@ -279,8 +279,8 @@ mod tests {
 
     #[test]
     fn one_set_packed_four_ways_gives_the_same_batches() {
-        let place = tempfile::tempdir().unwrap();
-        let path = |name: &str| place.path().join(name);
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
         let write = |name: &str, bytes: &[u8]| {
             std::io::Write::write_all(&mut std::fs::File::create(path(name)).unwrap(), bytes)
                 .unwrap();
@@ -315,8 +315,8 @@ mod tests {
 
     #[test]
     fn of_folders_named_as_parts_of_a_set_the_training_images_are_taken() {
-        let place = tempfile::tempdir().unwrap();
-        let path = place.path();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
         for name in ["train/cats/1.png", "train/dogs/2.png", "val/cats/3.png"] {
             std::fs::create_dir_all(path.join(name).parent().unwrap()).unwrap();
             image::GrayImage::new(1, 1).save(path.join(name)).unwrap();
@@ -338,8 +338,8 @@ mod tests {
 
     #[test]
     fn an_archive_beside_the_images_it_held_is_not_guessed_about() {
-        let place = tempfile::tempdir().unwrap();
-        let path = place.path();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
         let tar = archive(&[member("cats/1.png", b'0', b"not looked into")]);
         std::io::Write::write_all(&mut std::fs::File::create(path.join("a.tar")).unwrap(), &tar)
             .unwrap();

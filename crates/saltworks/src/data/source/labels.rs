@@ -10,7 +10,7 @@ const MOST_CLASSES: i32 = 1_000_000;
 pub(in crate::data) struct Labels {
     texts: BTreeMap<String, i32>,
     /// Number of the text of each image, -1 without one.
-    given: Vec<i32>,
+    numbers: Vec<i32>,
 }
 
 impl Labels {
@@ -18,7 +18,7 @@ impl Labels {
     pub(in crate::data) fn push(&mut self, label: Option<&str>) {
         let label = label.map(str::trim).filter(|label| !label.is_empty());
         let next = self.texts.len() as i32;
-        self.given.push(match label {
+        self.numbers.push(match label {
             None => -1,
             Some(text) => match self.texts.get(text) {
                 Some(&number) => number,
@@ -47,7 +47,7 @@ impl Labels {
             class_of[text as usize] = class;
         }
         let class = |&text: &i32| usize::try_from(text).map_or(-1, |text| class_of[text]);
-        (self.given.iter().map(class).collect(), names)
+        (self.numbers.iter().map(class).collect(), names)
     }
 }
 

@@ -73,7 +73,7 @@ fn other_separator(path: &str, comma: bool) -> Option<String> {
     ))
 }
 
-/// Where the fields of a record stand.
+/// The columns of a record's fields.
 #[derive(Clone, Copy)]
 struct Columns {
     path: usize,
@@ -111,13 +111,13 @@ fn parse(bytes: &[u8], separator: u8, path: &Path) -> Result<(Vec<String>, Label
                 if found == fields { "no path".to_owned() } else { format!("{found} fields") };
             return Err(fail(line, format!("has {found}, expected {fields} fields with a path")));
         }
-        // `a.png` and `./a.png` are one file: it would train where it is held out.
+        // `a.png` and `./a.png` are one file: one would train while the other is held out.
         let file = Path::new(&record[path])
             .components()
             .filter(|part| *part != Component::CurDir)
             .collect();
         if let Some(first) = lines.insert(file, line) {
-            let problem = format!("{} stands in line {first}, too. Remove one", record[path]);
+            let problem = format!("{} is in line {first}, too. Remove one", record[path]);
             return Err(fail(line, problem));
         }
         labels.push(label.map(|label| record[label].as_str()));
@@ -155,7 +155,7 @@ struct Records<'a> {
 
 impl Records<'_> {
     /// The next record that is not an empty line, and the line it begins in.
-    #[expect(clippy::type_complexity, reason = "a line with what stands there, or is wrong there")]
+    #[expect(clippy::type_complexity, reason = "a line with its fields, or with what is wrong")]
     fn next_record(
         &mut self,
     ) -> std::result::Result<Option<(usize, Vec<String>)>, (usize, String)> {
@@ -172,7 +172,7 @@ impl Records<'_> {
         }
     }
 
-    /// Adds a field; whether the record goes on.
+    /// Adds a field; whether the record has more.
     fn field(&mut self, record: &mut Vec<String>) -> std::result::Result<bool, (usize, String)> {
         let field = match self.rest.strip_prefix('"') {
             Some(quoted) => self.quoted(quoted)?,
@@ -194,7 +194,7 @@ impl Records<'_> {
         match rest.strip_prefix('\n') {
             Some(rest) => self.rest = rest,
             None if rest.is_empty() => self.rest = rest,
-            None => return Err((self.line, "goes on after a closing quote".to_owned())),
+            None => return Err((self.line, "has text after a closing quote".to_owned())),
         }
         self.line += 1;
         Ok(false)

@@ -3,18 +3,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::data::{Error, Info, Result, Sample, Source, Stamp, Stored};
+use crate::data::{Error, Info, RawSample, Result, Sample, Source, Stamp};
 
 /// Sources one after another. Which image a number stands for depends on the sources' lengths and
 /// weights alone: a source of n images and weight w has round(n w) numbers, n for each whole of w,
 /// then some of its images, evenly spread, for the rest.
 pub struct Mixed {
-    parts: Vec<Weighted>,
+    parts: Vec<MixedSource>,
     len: usize,
     classes: Vec<String>,
 }
 
-struct Weighted {
+struct MixedSource {
     source: Arc<dyn Source>,
     /// Its first number.
     first: usize,
@@ -28,29 +28,29 @@ impl Mixed {
     /// Of these sources with their weights; `classes` are all their names, as [`unite`] gives them.
     pub fn new(sources: Vec<(Arc<dyn Source>, f64)>, classes: Vec<String>) -> Result<Self> {
         let (mut parts, mut first) = (Vec::new(), 0);
-        let places: HashMap<&str, i32> = classes.iter().map(String::as_str).zip(0..).collect();
+        let numbers: HashMap<&str, i32> = classes.iter().map(String::as_str).zip(0..).collect();
         for (source, weight) in sources {
             if !(weight > 0.0 && weight <= 1e6) {
                 return Err(Error::setting("source.weight", &weight, "above 0, up to 1000000"));
             }
             let len = ((source.len() as f64 * weight).round() as usize).max(1);
-            let class = |name: &String| places.get(name.as_str()).copied().unwrap_or(-1);
+            let class = |name: &String| numbers.get(name.as_str()).copied().unwrap_or(-1);
             let classes = source.classes().iter().map(class).collect();
-            parts.push(Weighted { source, first, len, classes });
+            parts.push(MixedSource { source, first, len, classes });
             first += len;
         }
         Ok(Self { parts, len: first, classes })
     }
 
     /// The source of a number, and the image's number there.
-    fn place(&self, index: usize) -> (&Weighted, usize) {
+    fn find(&self, index: usize) -> (&MixedSource, usize) {
         let part = self.parts.partition_point(|part| part.first <= index) - 1;
         let part = &self.parts[part];
         (part, part.image(index - part.first))
     }
 }
 
-impl Weighted {
+impl MixedSource {
     /// The image of the source's number `at`.
     fn image(&self, at: usize) -> usize {
         let images = self.source.len();
@@ -67,29 +67,29 @@ impl Source for Mixed {
     }
 
     fn read(&self, index: usize) -> Result<Sample> {
-        let (part, image) = self.place(index);
+        let (part, image) = self.find(index);
         let sample = part.source.read(image)?;
         Ok(Sample { label: self.label(index), ..sample })
     }
 
-    fn stored(&self, index: usize) -> Result<Stored> {
-        let (part, image) = self.place(index);
-        let stored = part.source.stored(image)?;
-        Ok(Stored { label: self.label(index), ..stored })
+    fn raw(&self, index: usize) -> Result<RawSample> {
+        let (part, image) = self.find(index);
+        let raw = part.source.raw(image)?;
+        Ok(RawSample { label: self.label(index), ..raw })
     }
 
     fn info(&self, index: usize) -> Result<Info> {
-        let (part, image) = self.place(index);
+        let (part, image) = self.find(index);
         part.source.info(image)
     }
 
     fn stamp(&self, index: usize) -> Stamp {
-        let (part, image) = self.place(index);
+        let (part, image) = self.find(index);
         part.source.stamp(image)
     }
 
     fn label(&self, index: usize) -> i32 {
-        let (part, image) = self.place(index);
+        let (part, image) = self.find(index);
         let label = usize::try_from(part.source.label(image)).ok();
         label.and_then(|label| part.classes.get(label).copied()).unwrap_or(-1)
     }
@@ -108,13 +108,13 @@ impl Source for Mixed {
     }
 
     fn describe(&self) -> String {
-        let part = |part: &Weighted| {
+        let part = |part: &MixedSource| {
             let (what, images) = (part.source.describe(), part.source.len());
-            // A source's description begins with where it is.
-            let place = what.split_once(": ").map_or(what.as_str(), |(place, _)| place);
+            // A source's description begins with its path.
+            let path = what.split_once(": ").map_or(what.as_str(), |(path, _)| path);
             let weighted = format!(", {} an epoch", part.len);
             let weighted = if part.len == images { "" } else { &weighted };
-            format!("{place}: {images} images{weighted}")
+            format!("{path}: {images} images{weighted}")
         };
         let parts: Vec<_> = self.parts.iter().map(part).collect();
         format!("{}; {}", parts.join("; "), crate::data::source::classes(&self.classes))

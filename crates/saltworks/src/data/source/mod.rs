@@ -1,6 +1,7 @@
 //! Where images come from: one trait, and a file for each kind of source.
 
 pub mod builtin;
+mod file_set;
 mod folder;
 mod holdout;
 mod idx;
@@ -22,7 +23,7 @@ pub use npy::Npy;
 pub use parquet::Parquet;
 pub use shards::Shards;
 
-use super::{Clip, Result, Stamp, Stored};
+use super::{Clip, RawSample, Result, Stamp};
 use std::path::Path;
 
 /// A numbered set of images that any thread may read.
@@ -38,13 +39,12 @@ pub trait Source: Send + Sync {
     /// The image `index` < `len()`, decoded.
     fn read(&self, index: usize) -> Result<Sample>;
 
-    /// The image `index`, left as it is stored where its source keeps files: so a part of it can be
-    /// decoded.
-    fn stored(&self, index: usize) -> Result<Stored> {
-        self.read(index).map(Stored::from)
+    /// The image `index` as it is stored, so that a part of it can be decoded.
+    fn raw(&self, index: usize) -> Result<RawSample> {
+        self.read(index).map(RawSample::from)
     }
 
-    /// Size and storage of the image `index`, without decoding it where its format allows.
+    /// Size and storage of the image `index`, without decoding it if its format allows.
     fn info(&self, index: usize) -> Result<Info> {
         let Clip { height, width, channels, data, .. } = self.read(index)?.clip;
         Ok(Info { height, width, channels, bytes: data.len() as u64 })
@@ -61,7 +61,7 @@ pub trait Source: Send + Sync {
     /// Names of the classes 0, 1, ...; empty without labels.
     fn classes(&self) -> &[String];
 
-    /// How many images are to be asked for at once: more than one where each is long on its way.
+    /// How many images to ask for at once: more than one if each takes long to arrive.
     fn requests(&self) -> usize {
         1
     }

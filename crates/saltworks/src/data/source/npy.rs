@@ -18,7 +18,7 @@ const LABEL_NAMES: [&str; 4] = ["labels", "y", "y_train", "train_labels"];
 /// Most bytes of an array in an archive: it is held in memory.
 const MOST_BYTES: u64 = 4 << 30;
 
-/// Most bytes of an array's header; NumPy itself refuses more than 10,000 unless told.
+/// Most bytes of an array's header; NumPy itself refuses more than 10,000 by default.
 const MOST_HEADER_BYTES: usize = 65_536;
 
 /// Images [N, H, W], [N, H, W, C] or [N, C, H, W] of bytes, with C = 1 or 3.

@@ -16,10 +16,11 @@ use parquet::file::statistics::Statistics;
 use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
 
 use crate::data::clip::decode::{guarded, info};
+use crate::data::source::file_set::FileSet;
 use crate::data::source::labels::Labels;
 use crate::data::store::object::{self, Object};
 use crate::data::store::tar::ReadAt as _;
-use crate::data::{Background, Error, Form, Info, Result, Sample, Source, Stamp, Stored};
+use crate::data::{Background, Error, Info, RawSample, Result, Sample, Source, Stamp, StoredAs};
 
 mod features;
 
@@ -31,23 +32,22 @@ const IMAGE_NAMES: [&str; 5] = ["image", "img", "images", "bytes", "image_bytes"
 /// Columns of labels, the first that is there and holds whole numbers or texts.
 const LABEL_NAMES: [&str; 6] = ["label", "labels", "class", "cls", "target", "fine_label"];
 
-/// Most bytes of decompressed pages that are kept for the next images of the same page; (guess) some
-/// fifty row groups of Hugging Face's hundred images.
-const MOST_KEPT_BYTES: usize = 512 << 20;
+/// Most bytes of decompressed pages that are cached for the next images of the same page. (guess)
+/// Some fifty row groups of Hugging Face's hundred images.
+const MOST_CACHED_BYTES: usize = 512 << 20;
 
 /// Images in the order of their files and rows.
 pub struct Parquet {
-    path: PathBuf,
-    files: Vec<Table>,
+    files: FileSet,
+    tables: Vec<Table>,
     groups: Vec<Group>,
     labels: Vec<i32>,
     classes: Vec<String>,
-    kept: Kept,
+    cache: PageCache,
     background: Background,
 }
 
 struct Table {
-    path: PathBuf,
     reader: SerializedFileReader<At>,
     /// The leaf column of the images' bytes.
     images: usize,
@@ -84,7 +84,7 @@ impl Table {
         };
         let labels = (0..reader.num_row_groups()).map(labels).collect::<Result<_>>()?;
         check_embedded(metadata, images, path)?;
-        Ok((Self { path: path.into(), reader, images, bytes }, features, labels))
+        Ok((Self { reader, images, bytes }, features, labels))
     }
 }
 
@@ -101,7 +101,7 @@ struct Group {
     pages: OnceLock<Vec<usize>>,
 }
 
-/// Images of a page; none where the bytes are null.
+/// Images of a page; none if the bytes are null.
 type Page = Vec<Option<ByteArray>>;
 
 impl Parquet {
@@ -133,8 +133,8 @@ impl Parquet {
         if names.len() >= classes.len() && !classes.is_empty() {
             classes = names;
         }
-        let path = path.into();
-        Ok(Self { path, files: tables, groups, labels, classes, kept: Kept::default(), background })
+        let (files, cache) = (FileSet::new(path, files, "parquet file"), PageCache::default());
+        Ok(Self { files, tables, groups, labels, classes, cache, background })
     }
 
     /// The row group of an image.
@@ -144,17 +144,17 @@ impl Parquet {
 
     /// The bytes of an image, and its name.
     fn bytes(&self, index: usize) -> Result<(ByteArray, String)> {
-        let place = self.group(index);
+        let group_index = self.group(index);
         let name = self.stamp(index).name;
-        Ok((guarded(&name, || self.bytes_of(place, index, &name))?, name))
+        Ok((guarded(&name, || self.bytes_of(group_index, index, &name))?, name))
     }
 
-    /// The bytes of an image of the row group `place`.
-    fn bytes_of(&self, place: usize, index: usize, name: &str) -> Result<ByteArray> {
-        let group = &self.groups[place];
-        let table = &self.files[group.file];
+    /// The bytes of an image of a row group.
+    fn bytes_of(&self, group_index: usize, index: usize, name: &str) -> Result<ByteArray> {
+        let group = &self.groups[group_index];
+        let table = &self.tables[group.file];
         let row = index - group.first_row;
-        let fail = |error: ParquetError| broken(&table.path, error);
+        let fail = |error: ParquetError| broken(self.files.path_of(group.file), error);
         let pages = match group.pages.get() {
             Some(pages) => pages,
             None => {
@@ -164,9 +164,9 @@ impl Parquet {
         };
         let page = pages.partition_point(|&first| first <= row) - 1;
         let (first, end) = (pages[page], pages.get(page + 1).copied());
-        let key = (place, page);
+        let key = (group_index, page);
         let images =
-            self.kept.page(key, || read_page(table, group.number, first, end)).map_err(fail)?;
+            self.cache.page(key, || read_page(table, group.number, first, end)).map_err(fail)?;
         match images.get(row - first) {
             Some(Some(bytes)) => Ok(bytes.clone()),
             _ => Err(Error::Image {
@@ -183,13 +183,14 @@ impl Source for Parquet {
     }
 
     fn read(&self, index: usize) -> Result<Sample> {
-        self.stored(index)?.decode()
+        self.raw(index)?.decode()
     }
 
-    fn stored(&self, index: usize) -> Result<Stored> {
+    fn raw(&self, index: usize) -> Result<RawSample> {
         let (bytes, name) = self.bytes(index)?;
-        let form = Form::File { bytes: bytes.data().to_vec(), background: self.background };
-        Ok(Stored { form, label: self.label(index), name })
+        let stored_as =
+            StoredAs::File { bytes: bytes.data().to_vec(), background: self.background };
+        Ok(RawSample { stored_as, label: self.label(index), name })
     }
 
     fn info(&self, index: usize) -> Result<Info> {
@@ -198,8 +199,9 @@ impl Source for Parquet {
     }
 
     fn stamp(&self, index: usize) -> Stamp {
-        let table = &self.files[self.groups[self.group(index)].file];
-        Stamp { name: format!("{}: row {index}", table.path.display()), bytes: table.bytes }
+        let file = self.groups[self.group(index)].file;
+        let path = self.files.path_of(file).display();
+        Stamp { name: format!("{path}: row {index}"), bytes: self.tables[file].bytes }
     }
 
     fn label(&self, index: usize) -> i32 {
@@ -211,20 +213,15 @@ impl Source for Parquet {
     }
 
     fn requests(&self) -> usize {
-        object::requests(&self.path)
+        self.files.requests()
     }
 
     fn describe(&self) -> String {
-        let (path, len) = (self.path.display(), self.len());
-        let files = match self.files.len() {
-            1 => "a parquet file".to_owned(),
-            n => format!("{n} parquet files"),
-        };
-        format!("{path}: {len} images in {files}, {}", crate::data::source::classes(&self.classes))
+        self.files.describe(self.len(), &self.classes)
     }
 
     fn files(&self) -> Vec<&Path> {
-        self.files.iter().map(|table| table.path.as_path()).collect()
+        self.files.files()
     }
 }
 
@@ -331,7 +328,7 @@ fn read_labels(
     spread(texts, &levels, most, rows)
 }
 
-/// Puts values where their definition levels say, with nothing at the nulls between them.
+/// Values by their definition levels, with nothing at the nulls between them.
 fn spread<T>(
     values: Vec<T>,
     levels: &[i16],
@@ -346,7 +343,9 @@ fn spread<T>(
     };
     if spread.len() != rows {
         let found = spread.len();
-        return Err(ParquetError::General(format!("{found} values where {rows} rows are stated")));
+        return Err(ParquetError::General(format!(
+            "{found} values, expected {rows} rows as stated"
+        )));
     }
     Ok(spread)
 }
@@ -394,23 +393,23 @@ fn read_page(
 
 /// The pages read last, for all threads.
 #[derive(Default)]
-struct Kept(Mutex<KeptPages>);
+struct PageCache(Mutex<CachedPages>);
 
 #[derive(Default)]
-struct KeptPages {
-    pages: HashMap<(usize, usize), KeptPage>,
+struct CachedPages {
+    pages: HashMap<(usize, usize), CacheEntry>,
     bytes: usize,
     clock: u64,
 }
 
 #[derive(Default)]
-struct KeptPage {
+struct CacheEntry {
     page: Arc<Mutex<Option<Arc<Page>>>>,
     bytes: usize,
     used: u64,
 }
 
-impl Kept {
+impl PageCache {
     /// The page of this row group and number; one thread reads it, others that want it wait.
     fn page(
         &self,
@@ -430,29 +429,30 @@ impl Kept {
     }
 
     fn slot(&self, key: (usize, usize)) -> Arc<Mutex<Option<Arc<Page>>>> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.clock += 1;
-        let clock = kept.clock;
-        let page = kept.pages.entry(key).or_default();
+        let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.clock += 1;
+        let clock = cache.clock;
+        let page = cache.pages.entry(key).or_default();
         page.used = clock;
         Arc::clone(&page.page)
     }
 
     /// Counts a page's bytes and lets go of the pages not used for longest.
     fn note(&self, key: (usize, usize), bytes: usize) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(page) = kept.pages.get_mut(&key) {
+        let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(page) = cache.pages.get_mut(&key) {
             page.bytes = bytes;
-            kept.bytes += bytes;
+            cache.bytes += bytes;
         }
-        while kept.bytes > MOST_KEPT_BYTES {
-            let others = kept.pages.iter().filter(|(other, page)| **other != key && page.bytes > 0);
+        while cache.bytes > MOST_CACHED_BYTES {
+            let others =
+                cache.pages.iter().filter(|(other, page)| **other != key && page.bytes > 0);
             let Some(oldest) = others.min_by_key(|(_, page)| page.used).map(|(&oldest, _)| oldest)
             else {
                 break;
             };
-            let gone = kept.pages.remove(&oldest).map_or(0, |page| page.bytes);
-            kept.bytes -= gone;
+            let gone = cache.pages.remove(&oldest).map_or(0, |page| page.bytes);
+            cache.bytes -= gone;
         }
     }
 }
@@ -488,7 +488,7 @@ impl ChunkReader for At {
     }
 }
 
-/// What follows a place of a file.
+/// The bytes of a file from an offset on.
 struct From {
     object: Arc<Object>,
     at: u64,

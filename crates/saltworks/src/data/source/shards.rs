@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::data::clip::decode::info;
+use crate::data::source::file_set::FileSet;
 use crate::data::source::image_file::{EXTENSIONS, MOST_BYTES};
 use crate::data::source::labels::Labels;
 use crate::data::store::object::{self, Object};
 use crate::data::store::tar::{Member, ReadAt as _};
-use crate::data::{Background, Error, Form, Info, Result, Sample, Source, Stamp, Stored};
+use crate::data::{Background, Error, Info, RawSample, Result, Sample, Source, Stamp, StoredAs};
 
 mod index;
 
@@ -24,21 +25,16 @@ const MOST_OPEN: usize = 256;
 ///
 /// A sample is the members with one key: their path up to the first dot of the file name. Its image
 /// is its first member `KEY.EXTENSION` with an image's extension; without one each of its members
-/// `KEY.MORE.EXTENSION` is an image of its own, as where plain files named `cat.0.jpg` were packed.
-/// Its label is the number in `KEY.cls`, or `label` or `cls` in `KEY.json`. Where no sample has one,
+/// `KEY.MORE.EXTENSION` is an image of its own, as in archives of plain files named `cat.0.jpg`.
+/// Its label is the number in `KEY.cls`, or `label` or `cls` in `KEY.json`. If no sample has one,
 /// the first folder in which the names differ is the class.
 pub struct Shards {
-    path: PathBuf,
-    shards: Vec<Shard>,
+    files: FileSet,
+    /// Open if they are few, and always if they are objects in a store.
+    open: Vec<Option<Object>>,
     entries: Vec<Entry>,
     classes: Vec<String>,
     background: Background,
-}
-
-struct Shard {
-    path: PathBuf,
-    /// Open where there are few, and always if it is an object in a store.
-    file: Option<Object>,
 }
 
 struct Entry {
@@ -70,11 +66,10 @@ impl Shards {
     pub fn open(path: &Path, files: &[PathBuf], background: Background) -> Result<Self> {
         let keep_open = files.len() <= MOST_OPEN;
         let indexed = object::in_parallel(files, index::index)?;
-        let mut shards = Vec::new();
+        let mut open = Vec::new();
         let mut found = Vec::new();
         for (number, (file, groups)) in indexed.into_iter().enumerate() {
-            let file = Some(file).filter(|file| keep_open || file.is_remote());
-            shards.push(Shard { path: files[number].clone(), file });
+            open.push(Some(file).filter(|file| keep_open || file.is_remote()));
             let images = groups.into_iter().flat_map(Group::images);
             found.extend(images.map(|(image, label)| (number as u32, image, label)));
         }
@@ -82,7 +77,7 @@ impl Shards {
             let problem = format!(
                 "0 images in {} archives: looked for members .{}. Set data.path to archives of \
                  images",
-                shards.len(),
+                files.len(),
                 EXTENSIONS.join(" .")
             );
             return Err(Error::file(path, problem));
@@ -92,28 +87,29 @@ impl Shards {
         // Stable: images of one name keep the order of their shards.
         found.sort_by(|(_, a, _), (_, b, _)| in_folder_order(&a.name[root..], &b.name[root..]));
         let (entries, classes) = label(found);
-        Ok(Self { path: path.into(), shards, entries, classes, background })
+        let files = FileSet::new(path, files, "tar archive");
+        Ok(Self { files, open, entries, classes, background })
     }
 
     fn name(&self, index: usize) -> String {
         let Entry { shard, image, .. } = &self.entries[index];
-        format!("{}: {}", self.shards[*shard as usize].path.display(), image.name)
+        format!("{}: {}", self.files.path_of(*shard as usize).display(), image.name)
     }
 
     fn bytes(&self, index: usize) -> Result<(Vec<u8>, String)> {
         let Entry { shard, image, .. } = &self.entries[index];
-        let shard = &self.shards[*shard as usize];
+        let path = self.files.path_of(*shard as usize);
         let name = self.name(index);
         if image.size > MOST_BYTES {
             let problem = format!("is longer than {MOST_BYTES} bytes");
             return Err(Error::Image { name, problem });
         }
         let mut bytes = vec![0; image.size as usize];
-        let read = match &shard.file {
+        let read = match &self.open[*shard as usize] {
             Some(file) => file.read_at(&mut bytes, image.offset),
-            None => Object::open(&shard.path)?.read_at(&mut bytes, image.offset),
+            None => Object::open(path)?.read_at(&mut bytes, image.offset),
         };
-        read.map_err(|error| Error::read(&shard.path, error))?;
+        read.map_err(|error| Error::read(path, error))?;
         Ok((bytes, name))
     }
 }
@@ -124,13 +120,13 @@ impl Source for Shards {
     }
 
     fn read(&self, index: usize) -> Result<Sample> {
-        self.stored(index)?.decode()
+        self.raw(index)?.decode()
     }
 
-    fn stored(&self, index: usize) -> Result<Stored> {
+    fn raw(&self, index: usize) -> Result<RawSample> {
         let (bytes, name) = self.bytes(index)?;
-        let form = Form::File { bytes, background: self.background };
-        Ok(Stored { form, label: self.label(index), name })
+        let stored_as = StoredAs::File { bytes, background: self.background };
+        Ok(RawSample { stored_as, label: self.label(index), name })
     }
 
     fn info(&self, index: usize) -> Result<Info> {
@@ -151,23 +147,15 @@ impl Source for Shards {
     }
 
     fn requests(&self) -> usize {
-        object::requests(&self.path)
+        self.files.requests()
     }
 
     fn describe(&self) -> String {
-        let (path, len) = (self.path.display(), self.len());
-        let archives = match self.shards.len() {
-            1 => "a tar archive".to_owned(),
-            n => format!("{n} tar archives"),
-        };
-        format!(
-            "{path}: {len} images in {archives}, {}",
-            crate::data::source::classes(&self.classes)
-        )
+        self.files.describe(self.len(), &self.classes)
     }
 
     fn files(&self) -> Vec<&Path> {
-        self.shards.iter().map(|shard| shard.path.as_path()).collect()
+        self.files.files()
     }
 }
 

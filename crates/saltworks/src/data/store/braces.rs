@@ -1,9 +1,9 @@
 //! Ranges in a path: `shard-{000000..000009}.tar`, as bash and WebDataset write them.
 
-/// Most paths that a range may stand for.
+/// Most paths that a range may name.
 const MOST_PATHS: u64 = 100_000;
 
-/// The paths that a text with `{first..last}` and `{a,b}` stands for, in order; the text itself
+/// The paths that a text with `{first..last}` and `{a,b}` names, in order; the text itself
 /// without braces. Numbers keep the width of a `first` with leading zeros.
 pub(in crate::data) fn expand(text: &str) -> Result<Vec<String>, String> {
     let mut paths = vec![String::new()];

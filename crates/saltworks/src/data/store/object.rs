@@ -1,4 +1,4 @@
-//! A file that any thread reads at any place: on disk, or an object in a store.
+//! A file that any thread reads at any offset: on disk, or an object in a store.
 
 use std::fs::File;
 use std::io;
@@ -16,8 +16,8 @@ use crate::data::{
     source::{is_parquet, is_tar},
 };
 
-/// Requests to a store that are under way at once for a batch or an index: where an answer takes 30 ms,
-/// a thread spends as long on reading as on decoding.
+/// Requests to a store at once, for a batch or an index. If an answer takes 30 ms, a thread then
+/// spends as long on reading as on decoding.
 const REQUESTS: usize = 32;
 
 /// How many images of this path are to be asked for at once.
@@ -27,11 +27,11 @@ pub(in crate::data) fn requests(path: &Path) -> usize {
 
 /// An open file or object.
 pub(in crate::data) struct Object {
-    place: Place,
+    file: ObjectFile,
     len: u64,
 }
 
-enum Place {
+enum ObjectFile {
     Disk(File),
     #[cfg(feature = "remote")]
     Store(Remote),
@@ -43,13 +43,13 @@ impl Object {
         #[cfg(feature = "remote")]
         if let Some(url) = url(path) {
             let (remote, len) = Remote::open(url).map_err(|error| Error::read(path, error))?;
-            return Ok(Self { place: Place::Store(remote), len });
+            return Ok(Self { file: ObjectFile::Store(remote), len });
         }
         check_reachable(path)?;
         let read = |error| Error::read(path, error);
         let file = File::open(path).map_err(read)?;
         let len = file.metadata().map_err(read)?.len();
-        Ok(Self { place: Place::Disk(file), len })
+        Ok(Self { file: ObjectFile::Disk(file), len })
     }
 
     /// Its bytes.
@@ -59,25 +59,25 @@ impl Object {
 
     /// Whether it is an object in a store.
     pub(in crate::data) fn is_remote(&self) -> bool {
-        !matches!(self.place, Place::Disk(_))
+        !matches!(self.file, ObjectFile::Disk(_))
     }
 
-    /// What tells this object from an earlier one of its name.
+    /// What distinguishes this object from an earlier one of its name.
     pub(in crate::data) fn version(&self) -> Option<&str> {
-        match &self.place {
-            Place::Disk(_) => None,
+        match &self.file {
+            ObjectFile::Disk(_) => None,
             #[cfg(feature = "remote")]
-            Place::Store(remote) => remote.version(),
+            ObjectFile::Store(remote) => remote.version(),
         }
     }
 }
 
 impl ReadAt for Object {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        match &self.place {
-            Place::Disk(file) => file.read_exact_at(buffer, offset),
+        match &self.file {
+            ObjectFile::Disk(file) => file.read_exact_at(buffer, offset),
             #[cfg(feature = "remote")]
-            Place::Store(remote) => remote.read_at(buffer, offset),
+            ObjectFile::Store(remote) => remote.read_at(buffer, offset),
         }
     }
 }
@@ -89,7 +89,7 @@ pub(in crate::data) fn url(path: &Path) -> Option<&str> {
     ["s3", "gs", "http", "https"].contains(&scheme).then_some(text)
 }
 
-/// Refuses a URL where stores are not built in.
+/// Refuses a URL if stores are not built in.
 pub(in crate::data) fn check_reachable(path: &Path) -> Result<()> {
     if url(path).is_none() || cfg!(feature = "remote") {
         return Ok(());
@@ -120,7 +120,7 @@ pub(in crate::data) fn find(path: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)>
     check_reachable(path).map(|()| Default::default())
 }
 
-/// Whether a store did not answer, or not with what it held before: no fault of the image asked for.
+/// Whether a store did not answer, or not with the object it had before: no fault of the image.
 pub(in crate::data) fn is_of_store(error: &io::Error) -> bool {
     #[cfg(feature = "remote")]
     if error.get_ref().is_some_and(|inner| inner.is::<remote::StoreError>()) {
@@ -139,12 +139,12 @@ pub(in crate::data) fn in_parallel<P: AsRef<Path> + Sync, T: Send>(
     at_once(requests, || files.par_iter().map(|file| f(file.as_ref())).collect())
 }
 
-/// Runs what is parallel on as many threads as requests are to be under way; one means the usual ones.
+/// Runs parallel work on a thread for each request at once; with one request on the usual threads.
 pub(in crate::data) fn at_once<T: Send>(requests: usize, f: impl FnOnce() -> T + Send) -> T {
     let pool = || rayon::ThreadPoolBuilder::new().num_threads(requests).build().ok();
     match (requests > 1).then(pool).flatten() {
         Some(pool) => pool.install(f),
-        // Slower, where the system grants no threads, but no less right.
+        // Slower if the system grants no threads, but as right.
         None => f(),
     }
 }

@@ -36,16 +36,16 @@ pub(in crate::data) struct StoreError {
 impl Remote {
     /// Asks for the object's size.
     pub(in crate::data) fn open(url: &str) -> io::Result<(Self, u64)> {
-        let place = Place::parse(url)?;
-        let store = store(&place)?;
-        let found = wait(store.head(&place.path))?.map_err(failed)?;
+        let location = Location::parse(url)?;
+        let store = store(&location)?;
+        let found = wait(store.head(&location.path))?.map_err(failed)?;
         let version = found
             .e_tag
             .clone()
             .or_else(|| Some(found.last_modified.to_rfc3339()).filter(|_| !is_epoch(&found)));
         // If-Match compares strongly (RFC 9110, 13.1.1): a weak tag would never match.
         let tag = found.e_tag.filter(|tag| !tag.starts_with("W/"));
-        Ok((Self { store, path: place.path, tag, version }, found.size))
+        Ok((Self { store, path: location.path, tag, version }, found.size))
     }
 
     /// Fills `buffer` with the bytes from `offset` on.
@@ -60,14 +60,14 @@ impl Remote {
             .map_err(failed)?;
         if bytes.len() != buffer.len() {
             let (found, wanted) = (bytes.len(), buffer.len());
-            let problem = format!("the store gave {found} bytes where {wanted} were asked for");
+            let problem = format!("the store gave {found} bytes, expected {wanted}");
             return Err(error(problem, CHANGED));
         }
         buffer.copy_from_slice(&bytes);
         Ok(())
     }
 
-    /// What tells this object from an earlier one of its name.
+    /// What distinguishes this object from an earlier one of its name.
     pub(in crate::data) fn version(&self) -> Option<&str> {
         self.version.as_deref()
     }
@@ -75,15 +75,16 @@ impl Remote {
 
 /// URLs of the objects right inside a folder and of the folders there, each sorted.
 pub(in crate::data) fn list(url: &str) -> io::Result<(Vec<String>, Vec<String>)> {
-    let place = Place::parse(url)?;
-    if place.url.scheme().starts_with("http") {
+    let location = Location::parse(url)?;
+    if location.url.scheme().starts_with("http") {
         let advice = "Name the files, as in https://host/set-{000..127}.tar";
         return Err(error("an HTTP server does not list its files".to_owned(), advice));
     }
-    let store = store(&place)?;
-    let found = wait(store.list_with_delimiter(Some(&place.path)))?.map_err(failed)?;
-    let mut files: Vec<_> = found.objects.iter().map(|object| place.of(&object.location)).collect();
-    let mut folders: Vec<_> = found.common_prefixes.iter().map(|path| place.of(path)).collect();
+    let store = store(&location)?;
+    let found = wait(store.list_with_delimiter(Some(&location.path)))?.map_err(failed)?;
+    let mut files: Vec<_> =
+        found.objects.iter().map(|object| location.of(&object.location)).collect();
+    let mut folders: Vec<_> = found.common_prefixes.iter().map(|path| location.of(path)).collect();
     files.sort();
     folders.sort();
     Ok((files, folders))
@@ -92,12 +93,12 @@ pub(in crate::data) fn list(url: &str) -> io::Result<(Vec<String>, Vec<String>)>
 const CHANGED: &str = "If it changed since the run began, put it back";
 
 /// A URL, taken apart.
-struct Place {
+struct Location {
     url: Url,
     path: Path,
 }
 
-impl Place {
+impl Location {
     fn parse(text: &str) -> io::Result<Self> {
         let advice = "Write it as s3://BUCKET/KEY, gs://BUCKET/KEY or https://HOST/PATH";
         let url = Url::parse(text).map_err(|problem| error(format!("{problem}"), advice))?;
@@ -127,27 +128,27 @@ impl Place {
     }
 }
 
-/// The store of a place; its connections are shared by all that is read from it.
-fn store(place: &Place) -> io::Result<Arc<dyn ObjectStore>> {
+/// The store of a location; its connections are shared by all that is read from it.
+fn store(location: &Location) -> io::Result<Arc<dyn ObjectStore>> {
     static STORES: Mutex<Option<HashMap<String, Arc<dyn ObjectStore>>>> = Mutex::new(None);
     let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
     let stores = stores.get_or_insert_default();
-    if let Some(store) = stores.get(place.origin()) {
+    if let Some(store) = stores.get(location.origin()) {
         return Ok(Arc::clone(store));
     }
-    let store = build(place).map_err(failed)?;
-    stores.insert(place.origin().to_owned(), Arc::clone(&store));
+    let store = build(location).map_err(failed)?;
+    stores.insert(location.origin().to_owned(), Arc::clone(&store));
     Ok(store)
 }
 
-fn build(place: &Place) -> object_store::Result<Arc<dyn ObjectStore>> {
+fn build(location: &Location) -> object_store::Result<Arc<dyn ObjectStore>> {
     let retry = RetryConfig {
         max_retries: 8,
         retry_timeout: Duration::from_secs(60),
         ..RetryConfig::default()
     };
-    let url = place.origin();
-    Ok(match place.url.scheme() {
+    let url = location.origin();
+    Ok(match location.url.scheme() {
         "s3" => {
             let builder = AmazonS3Builder::from_env().with_url(url).with_retry(retry);
             let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint);

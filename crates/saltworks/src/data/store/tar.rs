@@ -25,7 +25,7 @@ pub(in crate::data) struct Member {
     pub(in crate::data) size: u64,
 }
 
-/// Something that can be read at any place.
+/// Something that can be read at any offset.
 pub(in crate::data) trait ReadAt {
     /// Fills `buffer` with the bytes from `offset` on.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()>;

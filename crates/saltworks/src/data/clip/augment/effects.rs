@@ -1,6 +1,6 @@
 //! Changes of an image's colours and sharpness, each with its chance: SimCLR's and DINO's, all off
-//! by default, as MAE and SALT train without. Definitions are torchvision 0.29's; the random numbers
-//! are our own.
+//! by default, as MAE and SALT train without. Definitions are torchvision 0.29's; the random
+//! numbers are our own.
 
 use engine::random::Random;
 use serde::{Deserialize, Serialize};
@@ -22,8 +22,8 @@ pub struct Effects {
     pub solarize: Option<Solarize>,
 }
 
-/// `ColorJitter`: each of the four by a factor from 1 - x to 1 + x (hue: from -x to x of the circle),
-/// one after another in random order.
+/// `ColorJitter`: each of the four by a factor from 1 - x to 1 + x (hue: from -x to x of the
+/// circle), one after another in random order.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Jitter {

@@ -24,7 +24,7 @@ fn goldens() -> BTreeMap<String, Clip> {
 fn made(name: &str, picture: &Clip) -> Option<Clip> {
     let mut words = name.split(' ');
     let (change, numbers): (_, Vec<&str>) = (words.next()?, words.collect());
-    let number = |place: usize| numbers[place].parse::<f64>().unwrap();
+    let number = |index: usize| numbers[index].parse::<f64>().unwrap();
     let interpolation = match numbers.first() {
         Some(&"bilinear") => Interpolation::Bilinear,
         _ => Interpolation::Bicubic,
@@ -67,7 +67,7 @@ fn every_change_is_torchvisions() {
         let mean = differences.iter().sum::<f32>() / differences.len() as f32;
         // Colours are the same arithmetic. Sums of weights, here in other precision, may round
         // the other way, in each of two passes; so may one pixel in hundreds on its way through
-        // HSV, where C may keep more digits than it must.
+        // HSV, in which C may keep more digits than it must.
         let exact =
             !["blur", "crop", "center", "hue"].iter().any(|change| name.starts_with(change));
         let bound = if exact { 0.0 } else { 2.0 };

@@ -1,7 +1,7 @@
 use super::*;
 use crate::data::clip::region::{Extent, Region};
 use crate::data::{Crop, Transform, decode};
-use crate::data::{Form, Stored};
+use crate::data::{RawSample, StoredAs};
 use crate::fuzz;
 use crate::range::Range;
 use engine::random::Random;
@@ -19,9 +19,9 @@ const FILES: [(&str, &[u8]); 6] = [
 const PROGRESSIVE: &[u8] = include_bytes!("../../../../../../tests/golden/jpeg_progressive.jpg");
 const TURNED: &[u8] = include_bytes!("../../../../../../tests/golden/jpeg_turned.jpg");
 
-fn stored(bytes: &[u8]) -> Stored {
-    let form = Form::File { bytes: bytes.to_vec(), background: [0; 3] };
-    Stored { form, label: 3, name: "a.jpg".to_owned() }
+fn stored(bytes: &[u8]) -> RawSample {
+    let stored_as = StoredAs::File { bytes: bytes.to_vec(), background: [0; 3] };
+    RawSample { stored_as, label: 3, name: "a.jpg".to_owned() }
 }
 
 /// The rows from `top` to `end`, all columns.

@@ -31,12 +31,10 @@ fn without_a_header_the_path_comes_first() {
 #[test]
 fn what_is_wrong_is_told_with_its_line() {
     assert!(refusal(b"a.png,1\n\"b\nc\",2\nd.png\n").contains("line 4: has 1 fields, expected 2"));
-    assert!(
-        refusal(b"a.png,1\nb.png,2\na.png,3\n").contains("line 3: a.png stands in line 1, too")
-    );
-    assert!(refusal(b"a.png\nb.png\n.//a.png\n").contains(".//a.png stands in line 1, too"));
+    assert!(refusal(b"a.png,1\nb.png,2\na.png,3\n").contains("line 3: a.png is in line 1, too"));
+    assert!(refusal(b"a.png\nb.png\n.//a.png\n").contains(".//a.png is in line 1, too"));
     assert!(refusal(b"a.png\n\"b.png\n").contains("line 2: has a quote that is not closed"));
-    assert!(refusal(b"\"a.png\"x,1\n").contains("line 1: goes on after a closing quote"));
+    assert!(refusal(b"\"a.png\"x,1\n").contains("line 1: has text after a closing quote"));
     assert!(refusal(b"a.png,1,2\n").contains("line 1: has 3 fields and no header"));
     assert!(refusal(b"a.png,1\n,2\n").contains("line 2: has no path"));
     assert!(refusal(b"a.png\n\xFF.png\n").contains("line 2: is not UTF-8"));

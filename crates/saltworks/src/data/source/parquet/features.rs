@@ -16,8 +16,8 @@ pub(super) struct Features {
 }
 
 impl Features {
-    /// From the key `huggingface`, or from Arrow's schema in `ARROW:schema`. That one is a flatbuffer
-    /// in base64; the JSON stands in it as one string, so it is searched for instead of walked to.
+    /// From the key `huggingface`, or from Arrow's schema in `ARROW:schema`. That one is a
+    /// flatbuffer in base64; it holds the JSON as one string, which is searched for.
     pub(super) fn find(metadata: Option<&Vec<KeyValue>>) -> Self {
         let value = |key: &str| {
             let pair = metadata.into_iter().flatten().find(|pair| pair.key == key)?;

@@ -89,10 +89,10 @@ fn rows_of_any_file_group_and_page_are_found() {
 fn a_folder_named_train_is_taken_alone_as_a_file_of_that_name_is() {
     let folder = tempfile::tempdir().unwrap();
     for (part, images) in [("test", 1), ("train", 2), ("validation", 3)] {
-        let place = folder.path().join("default").join(part);
-        std::fs::create_dir_all(&place).unwrap();
+        let part = folder.path().join("default").join(part);
+        std::fs::create_dir_all(&part).unwrap();
         let images: Vec<_> = (0..images).map(|at| (pixel(at), 0)).collect();
-        write(&place.join("0000.parquet"), &images, 10, &[]);
+        write(&part.join("0000.parquet"), &images, 10, &[]);
     }
     assert_eq!(open(folder.path(), [0; 3]).unwrap().len(), 2);
     assert_eq!(open(&folder.path().join("default/test"), [0; 3]).unwrap().len(), 1);
@@ -142,19 +142,19 @@ fn pages_are_read_one_by_one_and_kept_within_bounds() {
     source.read(11).unwrap();
     let pages = source.groups[1].pages.get().unwrap();
     assert!(pages.len() > 2, "{pages:?}");
-    let kept = source.kept.0.lock().unwrap();
-    assert!(kept.pages.len() == 1 && kept.bytes < 10 * images[0].0.len(), "{}", kept.bytes);
+    let cache = source.cache.0.lock().unwrap();
+    assert!(cache.pages.len() == 1 && cache.bytes < 10 * images[0].0.len(), "{}", cache.bytes);
 }
 
 #[test]
 fn old_pages_go_when_memory_is_full() {
-    let kept = Kept::default();
-    let half = || Ok(vec![Some(ByteArray::from(vec![0; MOST_KEPT_BYTES / 2]))]);
+    let cache = PageCache::default();
+    let half = || Ok(vec![Some(ByteArray::from(vec![0; MOST_CACHED_BYTES / 2]))]);
     for at in [0, 1, 0, 2] {
-        kept.page((at, 0), half).unwrap();
+        cache.page((at, 0), half).unwrap();
     }
-    let state = kept.0.lock().unwrap();
-    assert!(state.bytes <= MOST_KEPT_BYTES);
+    let state = cache.0.lock().unwrap();
+    assert!(state.bytes <= MOST_CACHED_BYTES);
     assert!(state.pages.contains_key(&(0, 0)) && !state.pages.contains_key(&(1, 0)));
 }
 
@@ -176,8 +176,8 @@ fn a_row_without_bytes_is_unreadable_and_a_wrong_file_is_refused() {
 
 #[test]
 fn a_file_of_paths_alone_says_how_to_embed_the_images() {
-    let place = tempfile::tempdir().unwrap();
-    let path = place.path().join("a.parquet");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.parquet");
     write(&path, &[(Vec::new(), 1), (Vec::new(), 0), (Vec::new(), 1)], 2, &[]);
     let message = open(&path, [0; 3]).err().unwrap().to_string();
     assert!(message.contains("holds no images, only their paths"), "{message}");

@@ -1,4 +1,5 @@
-//! What lies where in an archive: its headers and labels, kept for next time where a store holds it.
+//! The index of an archive: its headers and labels. That of an object in a store is kept for next
+//! time.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -16,8 +17,8 @@ use super::Group;
 /// Most bytes of a member that holds a label.
 const MOST_LABEL_BYTES: u64 = 1 << 20;
 
-/// Bytes that are asked of a store at once; a header has 512. (guess) What arrives in the time that an
-/// answer takes to begin.
+/// Bytes that are requested from a store at once; a header has 512. (guess) As many arrive in the
+/// time that an answer takes to begin.
 const BLOCK_BYTES: u64 = 1 << 20;
 
 /// Opens an archive and finds its samples.
@@ -28,7 +29,7 @@ pub(super) fn index(path: &Path) -> Result<(Object, Vec<Group>)> {
         let groups = groups(&object, path, len)?;
         return Ok((object, groups));
     };
-    // Whatever is wrong with what was kept, the archive tells it again.
+    // If the kept index cannot be used, the archive is read again.
     let earlier = std::fs::read(&kept).ok();
     if let Some(groups) = earlier.and_then(|text| serde_json::from_slice(&text).ok()) {
         return Ok((object, groups));
@@ -43,7 +44,8 @@ pub(super) fn index(path: &Path) -> Result<(Object, Vec<Group>)> {
     Ok((object, groups))
 }
 
-/// Where the index of an object in a store is kept: by URL, length and version, in the user's cache.
+/// Where the index of an object in a store is kept: by URL, length and version, in the user's
+/// cache.
 fn kept_at(path: &Path, object: &Object) -> Option<PathBuf> {
     let version = object.version()?;
     let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
@@ -93,7 +95,7 @@ impl ReadAt for Blocks<'_> {
 pub(super) fn groups(file: &impl ReadAt, path: &Path, len: u64) -> Result<Vec<Group>> {
     let mut members = Members::new(file, path, len);
     let mut groups: Vec<Group> = Vec::new();
-    let mut places: HashMap<String, usize> = HashMap::new();
+    let mut numbers: HashMap<String, usize> = HashMap::new();
     while let Some(mut member) = members.next_file()? {
         if let Some(plain) = member.name.strip_prefix("./") {
             member.name = plain.to_owned();
@@ -104,11 +106,11 @@ pub(super) fn groups(file: &impl ReadAt, path: &Path, len: u64) -> Result<Vec<Gr
         if !is_image && !["cls", "json"].contains(&extension.as_str()) {
             continue;
         }
-        let place = *places.entry(key.to_owned()).or_insert(groups.len());
-        if place == groups.len() {
+        let number = *numbers.entry(key.to_owned()).or_insert(groups.len());
+        if number == groups.len() {
             groups.push(Group::default());
         }
-        let group = &mut groups[place];
+        let group = &mut groups[number];
         if is_image && more.is_empty() {
             group.image.get_or_insert(member);
         } else if is_image {

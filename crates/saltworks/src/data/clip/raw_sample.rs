@@ -1,24 +1,24 @@
-//! An image as its source keeps it, not yet decoded.
+//! A sample before it is decoded.
 
 use crate::data::clip::decode::{check_jpeg, decode, fits_memory};
 use crate::data::clip::jpeg::JpegHeader;
 use crate::data::clip::region::{Extent, Region};
 use crate::data::{Background, Clip, Error, Result, Sample};
 
-/// One image before it is decoded.
+/// One image or clip before it is decoded.
 #[derive(Clone, Debug)]
-pub struct Stored {
+pub struct RawSample {
     /// Its bytes.
-    pub form: Form,
+    pub stored_as: StoredAs,
     /// Its class, -1 without one.
     pub label: i32,
     /// Its file, or its number in its file.
     pub name: String,
 }
 
-/// How an image is kept.
+/// How a source stores an image.
 #[derive(Clone, Debug)]
-pub enum Form {
+pub enum StoredAs {
     /// Decoded.
     Clip(Clip),
     /// As the bytes of an image file.
@@ -30,29 +30,29 @@ pub enum Form {
     },
 }
 
-impl From<Sample> for Stored {
+impl From<Sample> for RawSample {
     fn from(Sample { clip, label, name }: Sample) -> Self {
-        Self { form: Form::Clip(clip), label, name }
+        Self { stored_as: StoredAs::Clip(clip), label, name }
     }
 }
 
-impl Stored {
+impl RawSample {
     /// The whole clip.
     pub(in crate::data) fn decode(self) -> Result<Sample> {
-        let clip = match self.form {
-            Form::Clip(clip) => clip,
-            Form::File { bytes, background } => decode(&bytes, &self.name, background)?,
+        let clip = match self.stored_as {
+            StoredAs::Clip(clip) => clip,
+            StoredAs::File { bytes, background } => decode(&bytes, &self.name, background)?,
         };
         Ok(Sample { clip, label: self.label, name: self.name })
     }
 
-    /// The part that `choose` names once it knows the clip's size, decoded. Rows below the part may be
+    /// Decodes the part that `choose` names once it knows the clip's size. Rows below the part may be
     /// missing; all others have the bits of the whole clip.
     pub(in crate::data) fn decode_part(
         mut self,
         choose: impl FnOnce(Extent) -> Region,
     ) -> Result<(Clip, Region)> {
-        if let Form::File { bytes, .. } = &mut self.form
+        if let StoredAs::File { bytes, .. } = &mut self.stored_as
             && let Some(header) =
                 JpegHeader::read(bytes).filter(|header| fits_memory(header.decoded_bytes()))
         {
