@@ -28,7 +28,7 @@ def browser():
 
 
 class Look:
-    """A page, its errors and what it asked for."""
+    """A page, its errors and its requests."""
 
     def __init__(self, context, address):
         self.page = context.new_page()
@@ -49,7 +49,7 @@ class Look:
 
 @pytest.fixture
 def look(browser):
-    """Opens an address; whatever it is, no page may have an error or be wider than its window."""
+    """Opens an address. No page may have an error or be wider than its window."""
     looks, contexts = [], []
 
     def opened(address, width=1400, dark=False, fine=True, **more):
@@ -114,7 +114,7 @@ class Run:
         path.write_text(text.replace("tags = []", f"tags = [{json.dumps(tag)}]", 1))
 
     def stopped(self, why=None):
-        """As if its last process had ended before the run did, with or without a word."""
+        """As if its last process had ended before the run did, with or without a reason."""
         state = self.json("state.json")
         state["finished"] = False
         if why:
@@ -126,14 +126,14 @@ class Run:
         return self.folder / "report.html"
 
 
-# What a run says that met a number which is none.
+# The reason of a run that met a number that is not finite.
 LONG = f"stage student, step 3: not finite. Images of the batch: {list(range(100, 164))}. Lower the learning rate"
 
 
 @pytest.fixture
 def run(trained, tmp_path):
     copy = Run(pathlib.Path(shutil.copytree(trained, tmp_path / "run")))
-    # So short a training may have given some.
+    # Such a short training may have alarms.
     copy.write_log([line for line in copy.log() if "alarm" not in line])
     return copy
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Looks at report.html and the live pages in a headless Chromium: what they say, and what they do when pointed
-# at, tapped, typed at and left alone. Needs Python 3.9; takes a minute.
+# Tests report.html and the live pages in a headless Chromium: their texts, and their answers to
+# pointer, touch and keys. Needs Python 3.9; takes a minute.
 #
 #   cargo build --release && tests/pages/run.sh
 #
-# CHROMIUM names a browser; without it and without `chromium` in the path, playwright's own is installed.
+# CHROMIUM names a browser. Without it, `chromium` in the path is used, or playwright's own is installed.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 venv=${PAGES_VENV:-$here/../../target/pages-venv}

@@ -11,7 +11,7 @@ from conftest import LONG, PROGRAM, Run, Server
 
 @pytest.fixture
 def training(trained, tmp_path):
-    """A run that goes on for as long as a test looks at it."""
+    """A run that trains for as long as its test."""
     folder = tmp_path / "served" / "live"
     sets = ["teacher.steps=30", "student.steps=1000000", "probe.every_steps=200", "probe.images=100"]
     sets = [word for one in sets for word in ("--set", one)]
@@ -70,7 +70,7 @@ def test_a_slow_click_opens_a_run(look, training, serve):
     seen.page.wait_for_url("**/run?id=live", timeout=5000)
 
 
-def test_a_killed_run_is_told_and_its_age_goes_on(look, training, serve):
+def test_a_killed_run_is_reported_and_its_age_grows(look, training, serve):
     folder, process = training
     seen = look(serve(folder.parent))
     assert "training" in seen.text("table")
@@ -132,7 +132,7 @@ def test_a_page_outlives_its_server(look, trained, tmp_path):
     try:
         seen = look(server.address, fine=False)
         assert seen.page.locator("tbody tr").count() == 1
-        # Its number is that of a server that has seen much.
+        # The version of a server with many changes.
         seen.page.evaluate("version = 1000")
         server.end()
         shutil.copytree(trained, served / "two")
@@ -178,5 +178,5 @@ def test_a_table_says_which_accuracy_and_how_it_went(look, trained, serve):
         row = seen.page.locator("tbody tr").first
         shown = seen.text("thead") if width > 600 else row.locator("td.is-final_knn").get_attribute("data-name")
         assert "kNN, mean token" in shown
-        told = row.locator("td.is-trace svg").get_attribute("aria-label")
-        assert re.fullmatch(r"online kNN, mean token: from [\d.]+\u202f% to [\d.]+\u202f% in \d+ probes, at most [\d.]+\u202f%", told), told
+        label = row.locator("td.is-trace svg").get_attribute("aria-label")
+        assert re.fullmatch(r"online kNN, mean token: from [\d.]+\u202f% to [\d.]+\u202f% in \d+ probes, at most [\d.]+\u202f%", label), label

@@ -1,4 +1,4 @@
-"""report.html: what it says of runs that go well, go wrong, or were tampered with."""
+"""report.html of runs that go well, go wrong, or were tampered with."""
 
 import json
 import shutil
@@ -36,7 +36,7 @@ def test_the_first_sentence_is_of_the_table(look, run):
     assert "1\u202f000 held-out images" in said
 
 
-def test_while_it_trains_online_probes_are_held_against_online_probes(look, run):
+def test_during_training_online_probes_are_compared_with_online_probes(look, run):
     run.unfinished()
     probes = [line["probe"] for line in run.log() if line["stage"] == STUDENT and "probe" in line]
     first, last = probes[0]["knn_mean"], probes[-1]["knn_mean"]
@@ -50,7 +50,7 @@ def test_while_it_trains_online_probes_are_held_against_online_probes(look, run)
         word = "more" if last > first else "less"
         assert f"{abs(100 * (last - first)):.1f} points {word} than before its first step" in said
     else:
-        assert f"cannot be told from before its first step ({percent(first)})" in said
+        assert f"cannot be distinguished from before its first step ({percent(first)})" in said
     assert "online, 200 images" in seen.text(".tiles")
 
 
@@ -74,7 +74,7 @@ def test_a_loss_that_rises_with_accuracy_is_not_praised(look, run):
     assert "wrong way" in seen.text()
 
 
-def test_the_loss_is_held_against_an_accuracy_with_a_name(look, run):
+def test_the_loss_is_compared_with_an_accuracy_with_a_name(look, run):
     with_probes(run, [(0.8 - 0.1 * i, 0.1 * i) for i in range(1, 8)])
     said = look(run.report()).text(".verdict")
     assert "the online kNN accuracy of the mean token, which rises as the loss falls (R² 1.00, 7 probes)" in said
@@ -90,7 +90,7 @@ def with_table(run, images=1000, **shares):
     run.write("probes.json", rows)
 
 
-def test_a_student_is_held_against_its_teacher_and_a_random_encoder(look, run):
+def test_a_student_is_compared_with_its_teacher_and_a_random_encoder(look, run):
     with_table(run, random=0.5, teacher=0.6, student=0.3)
     said = look(run.report()).text(".verdict")
     assert "30.0\u202f% by kNN (27–33), 30.0 points less than its teacher’s (60.0\u202f%)" in said
@@ -98,7 +98,7 @@ def test_a_student_is_held_against_its_teacher_and_a_random_encoder(look, run):
     assert "The teacher is worse" not in said
     with_table(run, random=0.3, teacher=0.6, student=0.61)
     said = look(run.report()).text(".verdict")
-    assert "which cannot be told from its teacher’s (60.0\u202f%) and 31.0 points more than a random encoder’s" in said
+    assert "which cannot be distinguished from its teacher’s (60.0\u202f%) and 31.0 points more than a random encoder’s" in said
     assert "worse" not in said
 
 
@@ -127,10 +127,10 @@ def test_a_long_reason_is_two_lines_until_it_is_asked_for(look, run, width):
     assert "163]. Lower" in reason.inner_text() and reason.bounding_box()["height"] > 55
 
 
-def test_a_run_that_stopped_without_a_word_tells_how_it_goes_on(look, run):
+def test_a_run_that_stopped_without_a_reason_says_how_to_resume_it(look, run):
     run.stopped()
     said = look(run.report()).text("header")
-    assert "no reason was written" in said and f"`saltworks pretrain --resume --out {run.folder}` goes on" in said
+    assert "no reason was written" in said and f"`saltworks pretrain --resume --out {run.folder}` resumes it" in said
 
 
 def test_few_probes_draw_no_line(look, run):
@@ -176,7 +176,7 @@ def test_a_damaged_file_takes_no_other_part_along(look, run, name, value):
     for words in ["Curves of the student", "Accuracy of frozen features", "Recipe"]:
         assert words in seen.text(), words
     assert seen.page.locator(".plot svg.chart").count() >= 8
-    # What is missing is said, in its place or above.
+    # The page says what is missing, in that part or above.
     if not name.startswith("pictures"):
         assert name in seen.text("header")
 
@@ -191,7 +191,7 @@ def test_a_damaged_file_takes_no_other_part_along(look, run, name, value):
         ("attention", {"patches": [1, 2], "cls": None}),
     ],
 )
-def test_damaged_pictures_are_told_in_their_place(look, run, name, value):
+def test_damaged_pictures_show_an_error_in_their_part(look, run, name, value):
     run.write("pictures/student.json", {**run.json("pictures/student.json"), name: value})
     seen = look(run.report())
     seen.page.wait_for_timeout(300)

@@ -1,4 +1,4 @@
-//! The program as its user meets it: real files in, exit codes, messages and run folders out.
+//! The program as its users see it: real files in, exit codes, messages and run folders out.
 
 mod place;
 
@@ -44,11 +44,11 @@ fn a_truncated_png_met_while_training_is_named_too() {
 }
 
 #[test]
-fn an_image_met_late_that_is_cut_keeps_the_weights() {
+fn a_truncated_image_late_in_training_keeps_the_weights() {
     let place = Place::empty();
     (0..9).for_each(|index| place.image(&format!("photos/{index}.png"), index));
     let set = ["data.holdout=0", "teacher.batch=1", "teacher.steps=9", NONE_BROKEN];
-    // Where the order of a seed places the image.
+    // The step in which this seed reads the image.
     place.cut("photos/3.png");
     let steps: Vec<usize> = (0..3).map(|seed| place.cut_short(&set, seed)).collect();
     assert!(steps.iter().any(|&steps| steps > 0), "{steps:?}");
@@ -62,9 +62,9 @@ fn broken_images_are_named_once_listed_and_left_out() {
     let set = ["data.max_unreadable=0.1"];
     let notes = stderr(&place.trained("run", &set));
     for name in ["photos/stripes/7.jpg: JPEG is cut off", "photos/discs/3.png: "] {
-        let told =
+        let printed =
             notes.lines().filter(|line| line.starts_with("left out: ") && line.contains(name));
-        assert_eq!(told.count(), 1, "{notes}");
+        assert_eq!(printed.count(), 1, "{notes}");
     }
     assert!(notes.contains("2 images could not be read"), "{notes}");
     let list = String::from_utf8(place.bytes("run/unreadable.txt")).unwrap();
@@ -80,17 +80,17 @@ fn a_step_that_is_not_finite_is_kept_and_replayed() {
     let output = place.pretrain("run", &["teacher.lr=900", "teacher.steps=400"]).output().unwrap();
     let notes = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{notes}");
-    let told = notes.lines().find(|line| line.contains("not applied")).unwrap_or(&notes);
-    assert!(told.len() < 500, "no list of the whole batch: {told}");
+    let printed = notes.lines().find(|line| line.contains("not applied")).unwrap_or(&notes);
+    assert!(printed.len() < 500, "no list of the whole batch: {printed}");
     let (_, rest) = notes.split_once("`saltworks replay ").unwrap_or_else(|| panic!("{notes}"));
     let folder = rest.split_once('`').unwrap().0;
     let replay = saltworks().arg("replay").arg(folder).output().unwrap();
     assert!(replay.status.success(), "{}", stderr(&replay));
-    let told = String::from_utf8(replay.stdout).unwrap();
+    let printed = String::from_utf8(replay.stdout).unwrap();
     for words in
         ["of stage teacher: ", "first: ", "samples are finite alone", "It is not a few bad images"]
     {
-        assert!(told.contains(words), "{words:?} is not in:\n{told}");
+        assert!(printed.contains(words), "{words:?} is not in:\n{printed}");
     }
     assert_refused(saltworks().args(["replay", "no/such"]), &["no/such/step.json"]);
 }
@@ -146,7 +146,7 @@ fn a_wrong_override_is_named_with_its_remedy() {
     place.refused(&["teacher.masks.ration=0.5"], &["Did you mean `ratio`?"]);
 }
 
-/// Newcomers' first recipes: a message that named no key did not lead to the line to mend.
+/// First recipes of new users: a message without a key did not lead them to the wrong line.
 #[test]
 fn a_value_that_makes_no_sense_is_named_by_file_line_and_key() {
     let place = Place::with_classes();
@@ -290,7 +290,7 @@ fn a_teacher_that_cannot_teach_is_refused_before_any_training() {
 }
 
 #[test]
-fn a_folder_that_holds_a_run_is_kept_unless_told() {
+fn a_folder_that_holds_a_run_is_kept_unless_replaced() {
     let place = Place::with_classes();
     place.trained("run", &[]);
     let before = place.bytes("run/metrics.jsonl");
@@ -345,7 +345,7 @@ fn both_stages_train_on_a_folder_and_leave_a_whole_run() {
 }
 
 #[test]
-fn readers_that_go_away_do_not_end_a_run() {
+fn readers_that_disconnect_do_not_end_a_run() {
     use std::process::Stdio;
     let place = Place::with_classes();
     let mut command = place.pretrain("run", &[]);
@@ -408,7 +408,7 @@ fn probes_are_lines_of_metrics_and_change_no_bit_of_training() {
     let losses: Vec<f64> =
         probes[..3].iter().map(|line| line["probe"]["loss"].as_f64().unwrap()).collect();
     assert!(losses[2] < losses[0], "{losses:?}");
-    // All images are probed, so at a stage's end kNN is what the table says of the same encoder.
+    // All images are probed, so kNN at the end of a stage equals that of the table.
     let table: Value = serde_json::from_slice(&place.bytes("run/probes.json")).unwrap();
     for stage in ["teacher", "student"] {
         let last = probes.iter().rfind(|line| line["stage"] == stage).unwrap();
@@ -419,7 +419,7 @@ fn probes_are_lines_of_metrics_and_change_no_bit_of_training() {
         assert_eq!((&last["probe"]["test_images"], &row["images"]), (&8.into(), &8.into()));
         assert_eq!((&last["probe"]["held_out"], &row["images"]), (&true.into(), &8.into()));
     }
-    // It is the loss that trains, a mean over targets: near that of the first step, of other images.
+    // It is the training loss, a mean over targets, so it is near that of the first step.
     let (held_out, trains) = (losses[0], place.metrics("run")[0]["loss"].as_f64().unwrap());
     assert!((0.5..2.0).contains(&(held_out / trains)), "{held_out} held out, {trains} in training");
     place.trained("without", &["student.steps=6", "probe.online=false"]);
@@ -443,11 +443,11 @@ fn the_held_out_loss_of_the_same_weights_is_the_same_at_every_step() {
 }
 
 #[test]
-fn of_a_run_that_holds_nothing_out_no_image_is_called_held_out() {
+fn a_run_without_held_out_images_calls_none_held_out() {
     let place = Place::with_classes();
-    let told = stderr(&place.trained("run", &["data.holdout=0"]));
-    assert!(told.contains("loss on fixed training images"), "{told}");
-    assert!(!told.contains("held-out loss"), "{told}");
+    let printed = stderr(&place.trained("run", &["data.holdout=0"]));
+    assert!(printed.contains("loss on fixed training images"), "{printed}");
+    assert!(!printed.contains("held-out loss"), "{printed}");
     let log = place.log("run");
     let probes: Vec<&Value> = log.iter().filter_map(|line| line.get("probe")).collect();
     assert!(!probes.is_empty() && probes.iter().all(|probe| probe["held_out"] == false));
@@ -455,7 +455,7 @@ fn of_a_run_that_holds_nothing_out_no_image_is_called_held_out() {
         serde_json::from_slice(&place.bytes("run/pictures/student.json")).unwrap();
     assert_eq!(pictures["held_out"], false);
     for entry in pictures["neighbours"].as_array().unwrap() {
-        // The image itself is among those that are looked through, but no neighbour of its own.
+        // The image itself is among the candidates, but it is no neighbour of its own.
         let nearest = entry["near"][0]["similarity"].as_f64().unwrap();
         assert!(nearest < 1.0 - 1e-9, "{nearest}");
     }
@@ -561,10 +561,10 @@ fn a_log_that_cannot_be_written_stops_the_run_and_keeps_the_weights() {
     assert!(is_loadable(&place.path("run/teacher/encoder.safetensors")));
 }
 
-/// The built-in recipe's [data] describes Fashion-MNIST: other images were made grey, normalised as it, and
-/// of few 1,000 were held out.
+/// The built-in recipe's [data] describes Fashion-MNIST. Once, other images were made grey and
+/// normalised as these, and 1,000 of them were held out, even of a few.
 #[test]
-fn the_built_in_recipe_takes_over_sizes_alone_for_other_images() {
+fn the_built_in_recipe_applies_only_its_sizes_to_other_images() {
     let place = Place::with_classes();
     let mut command = saltworks();
     command.arg("pretrain").arg("--out").arg(place.path("run"));
@@ -572,12 +572,12 @@ fn the_built_in_recipe_takes_over_sizes_alone_for_other_images() {
         command.args(["--set", set]);
     }
     let output = command.output().unwrap();
-    let told = stderr(&output);
-    assert!(output.status.success(), "{told}");
+    let printed = stderr(&output);
+    assert!(output.status.success(), "{printed}");
     let taken =
         "of the built-in recipe: data.size 28, model.patch 4, model.width 96, model.heads 3; --set";
-    assert!(told.contains(taken), "{told}");
-    assert!(told.contains("(20 training)") && told.contains("(4 held out)"), "{told}");
+    assert!(printed.contains(taken), "{printed}");
+    assert!(printed.contains("(20 training)") && printed.contains("(4 held out)"), "{printed}");
     let recipe = saltworks::recipe::load_trained(&place.path("run/recipe.toml"), &[]).unwrap();
     let data = &recipe.data;
     let found = (data.channels(), data.size.sides(), data.normalize.mean.as_slice());
@@ -605,24 +605,27 @@ fn a_recipe_as_it_ran_has_the_keys_that_its_stages_read() {
 }
 
 #[test]
-fn what_is_most_likely_a_slip_is_told_and_done() {
+fn unusual_values_are_reported_and_applied() {
     let place = Place::with_classes();
-    let told =
+    let printed =
         stderr(&place.trained("run", &["student.lr=2", "student.batch=32", "student.steps=1"]));
-    assert!(told.contains("student.lr is 2: usual values for AdamW are 1e-4 to 5e-3"), "{told}");
+    assert!(
+        printed.contains("student.lr is 2: usual values for AdamW are 1e-4 to 5e-3"),
+        "{printed}"
+    );
     let batch = "student.batch is 32, of 16 training images: each step sees every image 2.0 times";
-    assert!(told.contains(batch), "{told}");
+    assert!(printed.contains(batch), "{printed}");
 }
 
 #[test]
-fn images_without_a_class_among_others_are_named_with_the_remedy() {
+fn images_without_a_class_are_named_with_the_remedy() {
     let place = Place::with_classes();
     (0..5).for_each(|index| place.image(&format!("photos/{index}.png"), index));
-    let told = stderr(&place.trained("run", &[]));
+    let printed = stderr(&place.trained("run", &[]));
     for words in
         ["nothing is held out: 5 of 29 images have no class", "photos/0.png: give each one"]
     {
-        assert!(told.contains(words), "{words:?} is not in:\n{told}");
+        assert!(printed.contains(words), "{words:?} is not in:\n{printed}");
     }
 }
 
@@ -631,7 +634,7 @@ fn a_flat_folder_trains_without_probes_and_says_so() {
     let place = Place::empty();
     (0..6).for_each(|index| place.image(&format!("photos/{index}.png"), index));
     (6..12).for_each(|index| place.image(&format!("photos/{index}.jpg"), index));
-    // Nothing is held out where nothing can be probed.
+    // If nothing can be probed, nothing is held out.
     for holdout in ["data.holdout=0", "data.holdout=2", "data.holdout=1000"] {
         let output = place.trained(holdout, &[holdout]);
         assert!(output.stdout.is_empty());

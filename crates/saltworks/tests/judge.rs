@@ -99,7 +99,7 @@ fn what_is_printed_is_what_was_found_and_of_which_stage() {
 }
 
 #[test]
-fn an_image_that_cannot_be_read_is_not_probed_in_anothers_place() {
+fn an_unreadable_image_is_not_replaced_by_another() {
     let place = Place::with_classes();
     place.trained("run", &[]);
     for index in 0..6 {
@@ -113,9 +113,9 @@ fn an_image_that_cannot_be_read_is_not_probed_in_anothers_place() {
     for memory in ["1024", "0"] {
         let more = [&more[..], &["--token-memory", memory]].concat();
         let output = succeeded(with(&place, "probe", "run", &more));
-        let told = stderr(&output);
+        let printed = stderr(&output);
         let count = "1 of 36 images cannot be read: they are left out";
-        assert!(told.contains(count) && told.contains("4.png"), "{told}");
+        assert!(printed.contains(count) && printed.contains("4.png"), "{printed}");
         for probe in json(&place, "a.json")["probes"].as_array().unwrap() {
             let counts: Vec<_> = probe["report"]["classes"].as_array().unwrap().iter().collect();
             let counts: Vec<_> =
@@ -126,7 +126,7 @@ fn an_image_that_cannot_be_read_is_not_probed_in_anothers_place() {
 }
 
 #[test]
-fn images_to_learn_from_and_to_test_on_have_to_differ_and_their_classes_not() {
+fn training_and_test_images_must_differ_and_their_classes_must_not() {
     let place = Place::with_classes();
     place.trained("run", &[]);
     fs::create_dir_all(place.path("linked/discs")).unwrap();
@@ -142,8 +142,8 @@ fn images_to_learn_from_and_to_test_on_have_to_differ_and_their_classes_not() {
     );
     place.image("some/discs/1.png", 50);
     place.image("some/dogs/1.jpg", 1);
-    let told = stderr(&succeeded(with(&place, "probe", "run", &test("some"))));
-    assert!(told.contains("1 of 2 test images") && told.contains("dogs"), "{told}");
+    let printed = stderr(&succeeded(with(&place, "probe", "run", &test("some"))));
+    assert!(printed.contains("1 of 2 test images") && printed.contains("dogs"), "{printed}");
     for index in 0..20 {
         place.image(&format!("alone/discs/{index}.png"), index);
     }
@@ -152,7 +152,7 @@ fn images_to_learn_from_and_to_test_on_have_to_differ_and_their_classes_not() {
 }
 
 #[test]
-fn settings_and_places_are_refused_before_the_work() {
+fn settings_and_folders_are_refused_before_the_work() {
     let place = Place::with_classes();
     place.trained("run", &[]);
     for (more, words) in [
@@ -175,7 +175,7 @@ fn settings_and_places_are_refused_before_the_work() {
     assert_eq!(place.bytes("f.labels.npy"), b"mine");
 }
 
-/// More than `data.max_unreadable` of them ended a probe, which has no such option.
+/// Once, more than `data.max_unreadable` of them ended a probe, which has no such option.
 #[test]
 fn however_many_images_cannot_be_read_the_others_are_judged() {
     let place = Place::with_classes();
@@ -190,11 +190,11 @@ fn however_many_images_cannot_be_read_the_others_are_judged() {
         ("embed", ["--out", "f.npy"], "their rows are NaN"),
     ] {
         let more = [&["--data", "mine"][..], &more].concat();
-        let told = stderr(&succeeded(with(&place, verb, "run", &more)));
-        assert!(told.contains(&format!("9 of 24 images cannot be read: {fate}")), "{told}");
-        let named: Vec<&str> = told.lines().filter(|line| line.contains("discs/")).collect();
-        assert_eq!(named.len(), 5, "each once: {told}");
-        assert!(told.contains("and 4 more"), "{told}");
+        let printed = stderr(&succeeded(with(&place, verb, "run", &more)));
+        assert!(printed.contains(&format!("9 of 24 images cannot be read: {fate}")), "{printed}");
+        let named: Vec<&str> = printed.lines().filter(|line| line.contains("discs/")).collect();
+        assert_eq!(named.len(), 5, "each once: {printed}");
+        assert!(printed.contains("and 4 more"), "{printed}");
     }
     for index in 0..12 {
         place.text(&format!("mine/discs/{index}.png"), "no image");
@@ -207,7 +207,7 @@ fn however_many_images_cannot_be_read_the_others_are_judged() {
 }
 
 #[test]
-fn advice_is_not_what_was_tried_and_classes_go_by_their_names() {
+fn advice_is_not_what_was_tried_and_classes_match_by_name() {
     let place = Place::with_classes();
     place.trained("run", &[]);
     let shots = ["--kind", "fewshot", "--shots", "50", "--test", "photos", "--data", "six"];
@@ -240,8 +240,8 @@ fn only_a_runs_own_files_take_its_recipe() {
     assert_refused(&mut with(&place, "probe", other, &["--kind", "knn"]), &["which images"]);
     succeeded(with(&place, "probe", "run/student/encoder.safetensors", &["--kind", "knn"]));
     let more = ["--data", "photos", "--kind", "knn", "--normalize", "imagenet"];
-    let told = stderr(&succeeded(with(&place, "probe", other, &more)));
-    assert!(told.contains("the file says") && told.contains("0.1"), "{told}");
+    let printed = stderr(&succeeded(with(&place, "probe", other, &more)));
+    assert!(printed.contains("the file says") && printed.contains("0.1"), "{printed}");
 }
 
 /// The nearest by their embeddings, found here.
@@ -278,7 +278,7 @@ fn neighbours_are_the_nearest_and_in_order() {
 fn an_attentive_probe_learns_from_tokens_kept_or_made_again() {
     let place = Place::with_classes();
     place.trained("run", &["teacher.steps=1", "student.steps=1"]);
-    // Tokens stay frozen, so discs are told from stripes by training the probe alone.
+    // Tokens stay frozen, so only the probe learns to distinguish discs from stripes.
     for (form, memory) in [("vjepa1", "1024"), ("vjepa1", "0"), ("vjepa2", "1024")] {
         let more =
             ["--kind", "attentive", "--form", form, "--token-memory", memory, "--batch", "4"];
@@ -289,7 +289,7 @@ fn an_attentive_probe_learns_from_tokens_kept_or_made_again() {
         assert!(probe["report"]["accuracy"].as_f64().unwrap() >= 0.75, "{form} {memory}: {probe}");
         let grid = probe["settings"]["grid"].as_array().unwrap();
         assert_eq!(grid.len(), 8, "four rates, two decays");
-        // 13 of 16 images to fit on, every fifth of 8 of a class held out: 14 in steps of 4, 12 epochs.
+        // Of 16 images, every fifth of a class is held out: 14 in steps of 4, for 12 epochs.
         assert_eq!(
             (&probe["settings"]["fitted_images"], &probe["settings"]["steps"]),
             (&14.into(), &48.into())
@@ -318,7 +318,7 @@ fn the_way_tokens_are_kept_changes_no_bit_of_an_attentive_probe() {
 }
 
 #[test]
-fn weights_alone_are_probed_on_images_of_ones_choice() {
+fn a_file_of_weights_is_probed_on_any_images() {
     let place = Place::with_classes();
     place.trained("run", &[]);
     fs::copy(place.path("run/student/encoder.safetensors"), place.path("vit.safetensors")).unwrap();
@@ -406,7 +406,7 @@ fn an_image_that_cannot_be_read_leaves_its_row_empty_and_moves_no_other() {
 }
 
 #[test]
-fn files_that_would_be_replaced_or_cannot_be_are_told() {
+fn existing_files_and_unwritable_ones_are_refused() {
     let place = Place::with_classes();
     place.trained("run", &[]);
     place.text("there.npy", "mine");

@@ -31,7 +31,7 @@ fn a_run_leaves_a_report_with_all_its_curves() {
         assert_eq!((&probes[0]["step"], &probes[probes.len() - 1]["step"]), (&0.into(), &3.into()));
     }
     assert_eq!(run["table"].as_array().unwrap().len(), 4);
-    // Made anew by hand it tells the same.
+    // A report made later has the same data.
     let output = saltworks().arg("report").arg(place.path("run")).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let again = data(&String::from_utf8(place.bytes("run/report.html")).unwrap());
@@ -49,7 +49,7 @@ fn a_run_without_a_report_is_the_same_run() {
 }
 
 #[test]
-fn why_a_run_ended_is_kept_and_forgotten_when_it_goes_on() {
+fn the_reason_of_an_end_is_kept_until_the_run_is_resumed() {
     let place = Place::with_classes();
     let mut run =
         place.pretrain("run", &["student.steps=1000000"]).stderr(Stdio::null()).spawn().unwrap();
@@ -75,7 +75,7 @@ fn why_a_run_ended_is_kept_and_forgotten_when_it_goes_on() {
     let mut again = again.stderr(Stdio::null()).spawn().unwrap();
     let state = || String::from_utf8(place.bytes("run/state.json")).unwrap();
     while state().contains("\"ended\"") {
-        assert!(begun.elapsed() < Duration::from_secs(90), "it goes on after step {made}");
+        assert!(begun.elapsed() < Duration::from_secs(90), "it trains on after step {made}");
         std::thread::sleep(Duration::from_millis(20));
     }
     again.kill().unwrap();
@@ -83,7 +83,7 @@ fn why_a_run_ended_is_kept_and_forgotten_when_it_goes_on() {
 }
 
 #[test]
-fn several_runs_are_compared_in_one_file_and_no_run_is_told() {
+fn several_runs_are_compared_in_one_file_and_a_folder_without_a_run_is_refused() {
     let place = Place::with_classes();
     place.trained("a", &["student.steps=1"]);
     place.trained("b", &["student.steps=2"]);
@@ -207,14 +207,14 @@ fn runs_are_served_and_nothing_else() {
 }
 
 #[test]
-fn pages_are_told_while_a_run_goes_on() {
+fn pages_get_changes_while_a_run_trains() {
     let place = Place::with_classes();
     let server = Server::start(&place, &[]);
     let mut run =
         place.pretrain("run", &["student.steps=1000000"]).stderr(Stdio::null()).spawn().unwrap();
     let begun = Instant::now();
     while server.json("/api/runs")["rows"][0]["status"] != "training" {
-        assert!(begun.elapsed() < Duration::from_secs(60), "a run that trains is told");
+        assert!(begun.elapsed() < Duration::from_secs(60), "a run that trains is reported");
         std::thread::sleep(Duration::from_millis(100));
     }
     let mut news = BufReader::new(server.send("GET /events HTTP/1.1\r\nHost: localhost"));
@@ -243,7 +243,7 @@ fn pages_are_told_while_a_run_goes_on() {
     line("event: end");
     let begun = Instant::now();
     while server.json("/api/runs")["rows"][0]["status"] != "stopped" {
-        assert!(begun.elapsed() < Duration::from_secs(20), "a killed run is told to be stopped");
+        assert!(begun.elapsed() < Duration::from_secs(20), "a killed run is reported as stopped");
         std::thread::sleep(Duration::from_millis(200));
     }
     fs::remove_dir_all(place.path("run")).unwrap();
@@ -270,7 +270,7 @@ fn other_machines_need_the_token() {
 }
 
 #[test]
-fn what_cannot_be_served_is_told() {
+fn a_folder_or_port_that_cannot_be_served_is_refused() {
     let place = Place::with_classes();
     let server = Server::start(&place, &[]);
     let port = server.address.rsplit(':').next().unwrap();

@@ -1,5 +1,5 @@
-//! Logs for other programs: whole, and of one run, however often it was cut short. What their own
-//! packages read in them is held against metrics.jsonl in crates/python/tests/test_loggers.py.
+//! Logs for other programs: complete, and one for each run, however often it was interrupted.
+//! crates/python/tests/test_loggers.py compares what their packages read with metrics.jsonl.
 
 mod place;
 
@@ -19,7 +19,7 @@ fn files(folder: PathBuf) -> Vec<PathBuf> {
     found
 }
 
-/// Lengths of a TFRecord file's records, which reach to its end.
+/// Lengths of the records of a TFRecord file. They reach to its end.
 fn records(bytes: &[u8]) -> Vec<usize> {
     let (mut at, mut lengths) = (0, Vec::new());
     while at < bytes.len() {
@@ -31,7 +31,8 @@ fn records(bytes: &[u8]) -> Vec<usize> {
     lengths
 }
 
-/// Runs until the log has `more` lines of steps beyond those it had, then ends it by a signal; steps of the student.
+/// Runs until the log has `more` more lines of steps, then ends the run by a signal. Returns the
+/// steps of the student.
 fn run_for(place: &Place, more: usize, signal: &str) -> usize {
     // The last line may be half written.
     let log = || std::fs::read_to_string(place.path("run/metrics.jsonl")).unwrap_or_default();
@@ -42,7 +43,7 @@ fn run_for(place: &Place, more: usize, signal: &str) -> usize {
     let mut command = place.pretrain("run", &[&BOTH[..], &often].concat());
     let mut child = command.stderr(Stdio::null()).spawn().unwrap();
     while steps() < before + more {
-        assert!(child.try_wait().unwrap().is_none(), "it goes on");
+        assert!(child.try_wait().unwrap().is_none(), "the run trains");
         std::thread::sleep(Duration::from_millis(50));
     }
     let ask = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
@@ -59,7 +60,8 @@ fn steps_in(file: &std::path::Path) -> Vec<u64> {
     for length in records(&bytes) {
         let data = &bytes[at + 12..at + 12 + length];
         at += 16 + length;
-        // Event: wall time (9 bytes), step (a key and a varint), and in the summary the tag "loss" first.
+        // Event: wall time (9 bytes), step (a key and a varint), and a summary that begins with the
+        // tag "loss".
         let (mut step, mut place) = (0, 10);
         if data.get(9) == Some(&0x10) {
             for shift in (0..).step_by(7) {
@@ -81,7 +83,7 @@ fn steps_in(file: &std::path::Path) -> Vec<u64> {
 const BOTH: [&str; 2] = ["log.tensorboard=true", "log.wandb=true"];
 
 #[test]
-fn a_run_that_was_cut_short_leaves_one_log_of_all_its_steps() {
+fn an_interrupted_run_leaves_one_log_of_all_its_steps() {
     let place = Place::with_classes();
     run_for(&place, 20, "-INT");
     let board = |stage: &str| {
@@ -96,7 +98,7 @@ fn a_run_that_was_cut_short_leaves_one_log_of_all_its_steps() {
     };
     let (file, before) = (board("student"), offline());
     assert_eq!((before.len(), steps_in(&board("teacher"))), (1, vec![1, 2, 3]));
-    // Killed, which leaves steps that are made again; then ended.
+    // A killed run leaves steps that the next process repeats. Then the run ends.
     for signal in ["-KILL", "-KILL", "-INT"] {
         run_for(&place, 120, signal);
         assert_eq!((board("student"), offline()), (file.clone(), before.clone()));
@@ -107,7 +109,7 @@ fn a_run_that_was_cut_short_leaves_one_log_of_all_its_steps() {
 }
 
 #[test]
-fn what_cannot_be_written_keeps_no_other_log_from_being() {
+fn a_log_that_cannot_be_written_stops_no_other() {
     let place = Place::with_classes();
     let long = [&BOTH[..], &["student.steps=100000"]].concat();
     let child = place.pretrain("run", &long).stderr(Stdio::piped()).spawn().unwrap();
@@ -115,7 +117,7 @@ fn what_cannot_be_written_keeps_no_other_log_from_being() {
     while !place.path("run/teacher/encoder.safetensors").exists() {
         std::thread::sleep(Duration::from_millis(20));
     }
-    // Before the first report, and where there is one already.
+    // Before the first report, and with an existing one.
     let _ = std::fs::remove_file(&page);
     std::fs::create_dir(&page).unwrap();
     let ask = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
@@ -129,7 +131,7 @@ fn what_cannot_be_written_keeps_no_other_log_from_being() {
 }
 
 #[test]
-fn a_run_is_written_afterwards_and_gone_when_it_is_replaced() {
+fn a_log_is_written_later_and_removed_with_its_run() {
     let place = Place::with_classes();
     place.trained("run", &[]);
     assert!(!place.path("run/tensorboard").exists() && !place.path("run/wandb").exists());

@@ -7,9 +7,74 @@ use std::path::{Path, PathBuf};
 
 const MAX_FILE_LINES: usize = 700;
 const MAX_FUNCTION_LINES: usize = 70;
+const MAX_COLUMNS: usize = 100;
 
-/// Rooms of crates/saltworks/src by floor, from the ground up. A room may know rooms of lower floors,
-/// and of its own floor those that stand before it.
+/// Folders and files whose lines are still too wide.
+const WIDE_LINES_TO_DO: &[&str] = &[
+    "crates/engine/",
+    "crates/python/",
+    "crates/saltworks/src/cli/",
+    "crates/saltworks/src/data/",
+    "crates/saltworks/src/eval/",
+    "crates/saltworks/src/failure.rs",
+    "crates/saltworks/src/files.rs",
+    "crates/saltworks/src/judge/",
+    "crates/saltworks/src/mask/",
+    "crates/saltworks/src/method/",
+    "crates/saltworks/src/model/",
+    "crates/saltworks/src/pictures/",
+    "crates/saltworks/src/recipe/",
+    "crates/saltworks/src/run/",
+    "crates/saltworks/src/train/",
+    "crates/saltworks/src/weights/",
+    "crates/saltworks/src/zip.rs",
+    "crates/saltworks/tests/dialects.rs",
+    "crates/saltworks/tests/eval.rs",
+    "crates/saltworks/tests/hostile_files.rs",
+    "crates/saltworks/tests/place/",
+];
+
+/// Type names that may be public twice in a crate, each with its reason.
+const SHARED_TYPE_NAMES: &[(&str, &str)] = &[
+    ("Error", "each module has its own, and callers name it with the module"),
+    ("Result", "the result of each module's Error"),
+];
+
+/// Type names that are still public twice in a crate.
+const DOUBLE_TYPE_NAMES_TO_DO: &[&str] = &[
+    "Epilogue",
+    "Rows",
+    "Ragged",
+    "QkvGrad",
+    "Block",
+    "Blocks",
+    "Linear",
+    "Pixels",
+    "Covered",
+    "PixelNorm",
+    "CheckpointError",
+    "Normalize",
+    "Model",
+    "Stage",
+    "Loaded",
+    "Position",
+    "Asked",
+];
+
+/// Participles that say nothing as the name of a type.
+const PARTICIPLES: &[&str] = &[
+    "Told", "Seen", "Kept", "Given", "Asked", "Held", "Made", "Found", "Shown", "Wanted",
+    "Planned", "Followed", "Opened", "Near", "Said", "Stored", "Loaded", "Gathered",
+];
+
+/// Participles that are still names of types.
+const PARTICIPLES_TO_DO: &[&str] = &[
+    "Stored", "Kept", "Held", "Made", "Told", "Said", "Wanted", "Shown", "Near", "Loaded", "Found",
+    "Asked", "Followed", "Seen", "Planned", "Opened", "Gathered", "Given",
+];
+
+/// Rooms of crates/saltworks/src by floor, from the ground up. A room may know rooms of lower
+/// floors, and of its own floor those that stand before it.
 const FLOORS: &[&[&str]] = &[
     &["base64", "range", "fuzz", "files"],
     &["zip"],
@@ -33,7 +98,7 @@ const FLOORS: &[&[&str]] = &[
     &["main"],
 ];
 
-/// Lower rooms that a room must not know all the same.
+/// Lower rooms that a room still must not know.
 const STRANGERS: &[(&str, &[&str])] = &[
     ("data", &["mask"]),
     ("model", &["data", "recipe"]),
@@ -111,7 +176,7 @@ fn code_of(text: &str) -> String {
     let mut code = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(next) = rest.chars().next() {
-        let (kept, skipped) = if rest.starts_with("//") {
+        let (code_len, whole_len) = if rest.starts_with("//") {
             (0, rest.find('\n').unwrap_or(rest.len()))
         } else if rest.starts_with("/*") {
             (0, rest.find("*/").map_or(rest.len(), |end| end + 2))
@@ -124,9 +189,9 @@ fn code_of(text: &str) -> String {
         } else {
             (next.len_utf8(), next.len_utf8())
         };
-        code.push_str(&rest[..kept]);
-        code.extend(rest[kept..skipped].chars().filter(|c| *c == '\n'));
-        rest = &rest[skipped..];
+        code.push_str(&rest[..code_len]);
+        code.extend(rest[code_len..whole_len].chars().filter(|c| *c == '\n'));
+        rest = &rest[whole_len..];
     }
     code
 }
@@ -267,6 +332,79 @@ fn long_files(source: &Source) -> Vec<String> {
         .collect()
 }
 
+/// Lines over [`MAX_COLUMNS`]. A string that holds no space, alone on its line, cannot be broken.
+fn wide_lines(source: &Source) -> Vec<String> {
+    if !source.path.starts_with("crates/")
+        || WIDE_LINES_TO_DO.iter().any(|folder| source.path.starts_with(folder))
+    {
+        return Vec::new();
+    }
+    let lines = source.text.lines().enumerate();
+    let wide = lines
+        .map(|(i, line)| (i, line.chars().count(), line))
+        .filter(|(_, columns, line)| *columns > MAX_COLUMNS && line.trim().contains(' '));
+    wide.map(|(i, columns, _)| {
+        source.complain(i, &format!("{columns} columns, at most {MAX_COLUMNS} are allowed"))
+    })
+    .collect()
+}
+
+/// The types that a file defines: line, visibility as written, and name.
+fn types(source: &Source) -> Vec<(usize, &str, &str)> {
+    let of = |(i, line): (usize, &'_ str)| -> Option<(usize, usize, usize)> {
+        let start = line.len() - line.trim_start().len();
+        let text = &line[start..];
+        let visibility = if text.starts_with("pub(") {
+            text.find(") ")? + 2
+        } else if text.starts_with("pub ") {
+            4
+        } else {
+            0
+        };
+        let rest = text[visibility..].trim_start_matches("unsafe ");
+        let kinds = ["struct ", "enum ", "trait ", "type "];
+        kinds.iter().any(|kind| rest.starts_with(kind)).then_some((i, start, start + visibility))
+    };
+    let lines = source.code.lines().enumerate();
+    lines
+        .filter_map(|(i, line)| {
+            let (i, start, end) = of((i, line))?;
+            let name = names(&line[end..]).find(|name| name.starts_with(char::is_uppercase))?;
+            Some((i, line[start..end].trim(), name))
+        })
+        .collect()
+}
+
+/// Type names that a crate makes public (`pub` or `pub(crate)`) in two files.
+fn double_type_names(sources: &[Source]) -> Vec<String> {
+    let mut known: BTreeMap<(&str, &str), &str> = BTreeMap::new();
+    let mut complaints = Vec::new();
+    for source in sources {
+        let Some((crate_name, _)) = source.path.split_once("/src/") else { continue };
+        for (line, visibility, name) in types(source) {
+            let allowed = SHARED_TYPE_NAMES.iter().any(|(shared, _)| *shared == name)
+                || DOUBLE_TYPE_NAMES_TO_DO.contains(&name);
+            if allowed || !["pub", "pub(crate)"].contains(&visibility) {
+                continue;
+            }
+            if let Some(other) = known.insert((crate_name, name), &source.path) {
+                complaints.push(source.complain(line, &format!("{name} is also in {other}")));
+            }
+        }
+    }
+    complaints
+}
+
+/// Types that are named by a participle alone.
+fn participles(source: &Source) -> Vec<String> {
+    let found = types(source)
+        .into_iter()
+        .filter(|(_, _, name)| PARTICIPLES.contains(name) && !PARTICIPLES_TO_DO.contains(name));
+    found
+        .map(|(i, _, name)| source.complain(i, &format!("{name} does not say what the type is")))
+        .collect()
+}
+
 /// Relies on rustfmt: a function ends at the first brace that stands where its first line begins.
 fn long_functions(source: &Source) -> Vec<String> {
     let lines: Vec<&str> = source.code.lines().collect();
@@ -335,7 +473,7 @@ fn kernels_without_twin(device: &str, twins: &str) -> Vec<String> {
         .collect()
 }
 
-/// What a recipe's header must tell.
+/// What the header of a recipe lacks.
 fn header_gaps(path: &str, text: &str) -> Vec<String> {
     let header: Vec<String> = text
         .lines()
@@ -398,6 +536,17 @@ fn random_numbers_come_from_the_engine_alone() {
 fn files_and_functions_are_short() {
     every_source(long_files);
     every_source(long_functions);
+}
+
+#[test]
+fn lines_are_narrow() {
+    every_source(wide_lines);
+}
+
+#[test]
+fn types_have_names_of_their_own() {
+    assert_tidy(&double_type_names(&sources()));
+    every_source(participles);
 }
 
 #[test]
@@ -486,12 +635,24 @@ fn each_rule_finds_what_it_forbids() {
     assert_eq!(long_functions(&eval(&format!("    fn f() {{\n{body}    }}\n"))).len(), 1);
     let body = "    a();\n".repeat(68);
     assert!(long_functions(&eval(&format!("fn f() {{\n{body}}}\n"))).is_empty());
+    let mask = |text: &str| Source::new("crates/saltworks/src/console/x.rs", text);
+    let wide = "a ".repeat(51);
+    assert_eq!(wide_lines(&mask(&format!("// {wide}\n"))).len(), 1);
+    assert!(wide_lines(&mask(&format!("    \"{}\",\n", "a".repeat(120)))).is_empty());
+    let one = mask("pub(crate) struct Grid<T> {\n}\nstruct Row;\n/// pub struct Doc\n");
+    let two = mask("    pub enum Grid {}\n    type Row = u32;\npub type Error = ();\n");
+    let three = mask("pub trait Error {}\npub use Grid;\n");
+    assert_eq!(double_type_names(&[one, two, three]).len(), 1);
+    let held = mask("struct Held;\npub struct HeldOut;\nlet x: Told = 1;\nenum Told {}\n");
+    let allowed = ["Held", "Told"].iter().filter(|name| PARTICIPLES_TO_DO.contains(name)).count();
+    assert_eq!(participles(&held).len(), 2 - allowed);
     assert_eq!(unexplained_unsafe(&eval("unsafe { f() }")).len(), 1);
     assert!(unexplained_unsafe(&eval("// SAFETY: checked\nunsafe { f() }")).is_empty());
     let ops = Source::new("crates/engine/src/ops/x.rs", "pub fn add(tape: &Tape) {}\n");
     assert_eq!(untested_operations(&ops, "ops::add_all(").len(), 1);
     assert!(untested_operations(&ops, "ops::add(").is_empty());
-    let device = "trait Device {\n    fn buffer(&self);\n    fn add(\n    fn gelu(&self);\n}\n    fn other()";
+    let device = "trait Device {\n    fn buffer(&self);\n    fn add(\n    fn gelu(&self);\n}\n    \
+                  fn other()";
     assert_eq!(kernels_without_twin(device, "pub fn add<T>() {}\nfn gelu_backward()").len(), 1);
     let header = "# What: a\n# Command: b\n# Hardware: c\n# Time: d\n\n# Result: e\n";
     assert_eq!(header_gaps("x", header).len(), 1);
@@ -499,7 +660,7 @@ fn each_rule_finds_what_it_forbids() {
 }
 
 #[test]
-fn code_is_told_from_comments_and_strings() {
+fn code_is_distinguished_from_comments_and_strings() {
     let text = "a('\"', \"b//\\\"c\"); // d\n/* e\nf */ g::<'h>(r#\"i\"j\"#, 'k');\n";
     assert_eq!(code_of(text), "a(', \"); \n\n g::<'h>(r, ');\n");
 }

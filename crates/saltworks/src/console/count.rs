@@ -1,14 +1,14 @@
-//! Progress of work that is counted: a bar on a terminal, a line now and then elsewhere.
+//! Progress of work that is counted: a bar on a terminal, plain lines elsewhere.
 
 use super::{note, time_text};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-/// Between two plain lines.
+/// Time between two plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// Work of known length.
+/// The progress of work of known length.
 pub struct Count {
     total: usize,
     done: usize,
@@ -18,7 +18,7 @@ pub struct Count {
 }
 
 impl Count {
-    /// Of `total` images.
+    /// Work on `total` images.
     pub fn new(total: usize) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(total as u64);
@@ -31,12 +31,12 @@ impl Count {
         Self { total, done: 0, bar, begun: now, line: now }
     }
 
-    /// So many more are done.
+    /// Adds `more` images to those done.
     pub fn add(&mut self, more: usize) {
         self.done(self.done + more);
     }
 
-    /// So many are done.
+    /// Sets the number of images done.
     pub fn done(&mut self, done: usize) {
         self.done = done;
         if let Some(bar) = &self.bar {
@@ -50,7 +50,7 @@ impl Count {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn finish(self) {
         if let Some(bar) = self.bar {
             bar.finish_and_clear();

@@ -1,41 +1,41 @@
-//! Curves in a terminal: braille characters, each of two by four dots.
+//! Curves in a terminal, drawn in braille characters of two by four dots.
 
 use console::{Color, Style};
 
-/// A curve.
+/// A curve of a plot.
 pub struct PlotCurve<'a> {
-    /// For the legend.
+    /// Its name in the legend.
     pub name: &'a str,
-    /// Of its dots and its name.
+    /// The colour of its dots and its name.
     pub color: Color,
-    /// x ascending; points that are not finite are left out.
+    /// Points with ascending x. Those that are not finite are not drawn.
     pub points: Vec<(f64, f64)>,
 }
 
-/// A plot of some curves with its axes.
+/// A plot of curves with its axes.
 pub struct Plot<'a> {
-    /// Above it.
+    /// The line above it.
     pub title: &'a str,
-    /// What it shows.
+    /// The curves it shows.
     pub curves: Vec<PlotCurve<'a>>,
-    /// A value of y for people.
+    /// The text of a value of y.
     pub format: fn(f64) -> String,
 }
 
-/// What curves are drawn with where there are no colours and several of them.
+/// Marks that distinguish several curves without colours.
 const MARKS: [char; 4] = ['●', '○', '×', '+'];
-/// Columns of the labels of y.
+/// Columns for the labels of y.
 const LABEL: usize = 8;
 
 impl Plot<'_> {
-    /// The lines of a plot of so many columns and rows, title, axis and legend among them; `style` says
-    /// whether they are coloured.
+    /// The lines of a plot of so many columns and rows. Title, axis and legend are among them.
+    /// `style` colours them.
     pub fn lines(&self, columns: usize, rows: usize, style: bool) -> Vec<String> {
         let styled = |style_of: Style, text: &str| match style {
             true => style_of.force_styling(true).apply_to(text).to_string(),
             false => text.to_owned(),
         };
-        // Without colours curves are told apart by what they are drawn with.
+        // Without colours, marks distinguish the curves.
         let marked =
             !style && self.curves.iter().filter(|curve| !curve.points.is_empty()).count() > 1;
         let mut lines = vec![styled(Style::new().bold(), self.title)];
@@ -81,19 +81,19 @@ impl Plot<'_> {
             })
             .collect();
         lines.push(format!("{:LABEL$} {}", "", names.join("  ")));
-        // The legend alone may be wider.
+        // Only the legend may be wider.
         lines.iter().map(|line| console::truncate_str(line, columns, "…").into_owned()).collect()
     }
 }
 
-/// What a plot spans.
+/// The ranges of a plot.
 struct Bounds {
     x: [f64; 2],
     y: [f64; 2],
 }
 
 impl Bounds {
-    /// None without a point.
+    /// `None` without a point.
     fn of(curves: &[PlotCurve<'_>]) -> Option<Self> {
         let points =
             || curves.iter().flat_map(|curve| &curve.points).filter(|point| is_finite(point));
@@ -106,14 +106,14 @@ impl Bounds {
         points().next().map(|_| Self { x, y })
     }
 
-    /// Where the points lie on so many dots, y downwards.
+    /// The positions of the points on a grid of dots, with y downwards.
     fn dots(&self, points: &[(f64, f64)], width: usize, height: usize) -> Vec<(i64, i64)> {
-        let place = |value: f64, [least, most]: [f64; 2], dots: usize| {
+        let position = |value: f64, [least, most]: [f64; 2], dots: usize| {
             let share = if most > least { (value - least) / (most - least) } else { 0.5 };
             (share * (dots - 1) as f64).round() as i64
         };
         let dot = |&(x, y): &(f64, f64)| {
-            (place(x, self.x, width), height as i64 - 1 - place(y, self.y, height))
+            (position(x, self.x, width), height as i64 - 1 - position(y, self.y, height))
         };
         points.iter().filter(|point| is_finite(point)).map(dot).collect()
     }
@@ -123,7 +123,7 @@ fn is_finite(point: &(f64, f64)) -> bool {
     point.0.is_finite() && point.1.is_finite()
 }
 
-/// Dots and whose they are, character by character.
+/// The dots of each character, and the index of its curve.
 struct Canvas {
     width: usize,
     cells: Vec<(u8, Option<usize>)>,
@@ -156,7 +156,7 @@ impl Canvas {
     }
 
     fn set(&mut self, x: i64, y: i64, curve: usize) {
-        // Unicode's numbers of the dots, left column and right one, downwards.
+        // Unicode's numbers of the dots: the left column, then the right one, downwards.
         const BITS: [[u8; 4]; 2] = [[0x01, 0x02, 0x04, 0x40], [0x08, 0x10, 0x20, 0x80]];
         let (x, y) = (x as usize, y as usize);
         if let Some(cell) = self.cells.get_mut(y / 4 * self.width + x / 2) {
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn curves_without_colours_are_told_apart_by_their_marks_and_no_line_is_too_wide() {
+    fn curves_without_colours_differ_in_their_marks_and_no_line_is_too_wide() {
         let curve =
             |name, y| PlotCurve { name, color: Color::Blue, points: vec![(0.0, y), (9.0, y)] };
         let curves = vec![curve("training loss", 1.0), curve("held-out loss", 2.0)];

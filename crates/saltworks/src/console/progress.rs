@@ -7,14 +7,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-/// Between two plain lines.
+/// Time between two plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// The running stage.
+/// The progress of the running stage.
 pub struct Progress {
     stage: String,
     steps: u64,
-    /// Made by a run that goes on here.
+    /// Steps made before the run was resumed.
     first_step: u64,
     bar: Option<ProgressBar>,
     begun: Instant,
@@ -32,7 +32,7 @@ pub struct Progress {
 const ADVISE_AFTER: Duration = Duration::from_secs(30);
 
 impl Progress {
-    /// Begins a stage of `steps` steps, the first `first_step` of them made before.
+    /// Begins a stage of `steps` steps. An earlier process made the first `first_step` of them.
     pub fn new(stage: &str, steps: u64, first_step: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(steps).with_position(first_step);
@@ -62,7 +62,7 @@ impl Progress {
     /// Shows a step.
     pub fn step(&mut self, report: &StepReport) {
         let loss = f64::from(report.loss);
-        // A running mean over some twenty steps: single losses jump with the masks.
+        // A running mean over about twenty steps: single losses jump with the masks.
         self.loss = Some(self.loss.map_or(loss, |mean| mean + 0.05 * (loss - mean)));
         self.images += report.images;
         self.waited += report.waited;
@@ -80,7 +80,7 @@ impl Progress {
         }
     }
 
-    /// Says what was found between two steps, and how long that took.
+    /// Shows the result of work between two steps, which took so long.
     pub fn between(&mut self, text: &str, took: Duration) {
         self.probing += took;
         self.say(text);
@@ -94,7 +94,7 @@ impl Progress {
         }
     }
 
-    /// Says once what to do where steps wait for data.
+    /// Shows advice once if steps wait for data.
     fn advise(&mut self) {
         let elapsed = self.begun.elapsed();
         if self.advised || elapsed < ADVISE_AFTER {
@@ -118,7 +118,7 @@ impl Progress {
         };
         let earlier = match self.first_step {
             0 => String::new(),
-            first => format!(" (since the run went on; {first} were made before)"),
+            first => format!(" (since the run was resumed; {first} were made before)"),
         };
         let steps = self.steps - self.first_step;
         self.print(&format!("{steps} steps in {time}{earlier}  {}", self.message()));

@@ -1,44 +1,47 @@
-//! Lines for people and for pipes. A reader that has gone (`| head`) must not end a run, so a line
-//! that nobody takes is dropped. What files and folders are called, and what they hold, never steers the
-//! terminal.
+//! Lines for people and for pipes. A reader that ends early (`| head`) must not end a run, so a
+//! line that cannot be written is dropped. Names and contents of files never control the terminal.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-/// The result of a command, on stdout.
+/// Prints the result of a command to stdout.
 pub fn result(text: &str) {
-    styled(&shown(text));
+    styled(&escaped(text));
 }
 
-/// What a person wants to know beside the result, on stderr.
+/// Prints other information for people to stderr.
 pub fn note(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{}", shown(text));
+    let _ = writeln!(std::io::stderr(), "{}", escaped(text));
 }
 
-/// Lines for stdout that are styled: what in them comes from outside was made [`printable`] before.
+/// Prints styled lines to stdout. The caller makes text from outside [`printable`].
 pub fn styled(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-/// Lines without what would steer the terminal.
-fn shown(text: &str) -> String {
+/// Makes each line [`printable`].
+fn escaped(text: &str) -> String {
     text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
 }
 
-/// A text in one line, with codes in place of characters that would steer the terminal or turn the
-/// direction of writing. Codes are JSON's, which stays JSON so.
+/// A line with codes in place of characters that control the terminal or the direction of writing.
+/// The codes are JSON's, so JSON stays JSON.
 pub fn printable(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
+    let mut line = String::with_capacity(text.len());
     for c in text.chars() {
-        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if c != '\t' && (c.is_control() || turns) {
+        if c != '\t' && (c.is_control() || turns_writing(c)) {
             // Writing to a string cannot fail.
-            let _ = write!(shown, "\\u{:04x}", c as u32);
+            let _ = write!(line, "\\u{:04x}", c as u32);
         } else {
-            shown.push(c);
+            line.push(c);
         }
     }
-    shown
+    line
+}
+
+/// Whether a character changes the direction of writing.
+fn turns_writing(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -46,11 +49,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_steers_the_terminal_and_json_stays_json() {
+    fn nothing_controls_the_terminal_and_json_stays_json() {
         let evil = "a\u{1b}]0;x\u{7}b\r\u{9b}2J\u{7f}\u{202e}\tä";
         assert_eq!(printable(evil), "a\\u001b]0;x\\u0007b\\u000d\\u009b2J\\u007f\\u202e\tä");
         let json = serde_json::to_string(evil).unwrap();
-        assert_eq!(serde_json::from_str::<String>(&shown(&json)).unwrap(), evil);
-        assert_eq!(shown("one\ntwo\n"), "one\ntwo\n");
+        assert_eq!(serde_json::from_str::<String>(&escaped(&json)).unwrap(), evil);
+        assert_eq!(escaped("one\ntwo\n"), "one\ntwo\n");
     }
 }

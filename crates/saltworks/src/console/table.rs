@@ -1,4 +1,4 @@
-//! The table that ends a run: what frozen features are worth.
+//! The table that ends a run: the accuracy of frozen features.
 
 use crate::run_files::ProbeRow;
 use std::fmt::Write;

@@ -1,4 +1,4 @@
-//! Times for people.
+//! Durations for people.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub fn time_text(time: Duration) -> String {
     }
 }
 
-/// [`time_text`] of seconds that were computed: none, or too many to tell, where they are no time.
+/// [`time_text`] of computed seconds: `?` if they are negative, not finite or too many.
 pub fn seconds_text(seconds: f64) -> String {
     match Duration::try_from_secs_f64(seconds) {
         Ok(time) if seconds < 1e10 => time_text(time),
@@ -30,11 +30,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_told_in_its_two_largest_units() {
+    fn a_time_is_shown_in_its_two_largest_units() {
         let text = |seconds: f64| time_text(Duration::from_secs_f64(seconds));
         let times = [0.2, 59.4, 59.6, 623.0, 3600.0, 11_100.0, 187_200.0];
-        let told = ["0 s", "59 s", "1 min", "10 min 23 s", "1 h", "3 h 5 min", "2 d 4 h"];
-        assert_eq!(times.map(text), told);
+        let texts = ["0 s", "59 s", "1 min", "10 min 23 s", "1 h", "3 h 5 min", "2 d 4 h"];
+        assert_eq!(times.map(text), texts);
         assert_eq!(
             [623.0, -1.0, 1e300, f64::NAN].map(seconds_text),
             ["10 min 23 s", "?", "?", "?"]

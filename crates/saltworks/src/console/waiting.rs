@@ -1,13 +1,13 @@
-//! Signs of life of work that cannot be counted.
+//! Progress of work that cannot be counted.
 
 use super::{note, time_text};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// Between two lines.
+/// Time between two lines.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// Work whose end is not known.
+/// Work of unknown length.
 pub struct Waiting {
     what: String,
     begun: Instant,
@@ -15,15 +15,15 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Begins it; `what` is what the lines say.
+    /// Begins the work. `what` begins each line.
     pub fn new(what: String) -> Self {
         let now = Instant::now();
         Self { what, begun: now, line: Mutex::new(now) }
     }
 
-    /// Says every ten seconds that the work goes on; called from any thread, as often as may be.
+    /// Shows every ten seconds that the work continues. Any thread may call it, at any rate.
     pub fn tick(&self) {
-        // A thread that finds it locked has nothing to add.
+        // If it is locked, another thread is showing the line.
         let Ok(mut line) = self.line.try_lock() else { return };
         if line.elapsed() >= LINE_EVERY {
             *line = Instant::now();

@@ -1,4 +1,5 @@
-//! What forms of log for other programs share: the log as numbers with names, the recipe as settings.
+//! The log of a run for other programs. They share the log as numbers with names, and the recipe
+//! as settings.
 
 mod protobuf;
 mod tensorboard;
@@ -8,13 +9,14 @@ pub use tensorboard::{FileMode, TensorBoard, remove_events};
 pub use wandb::{Wandb, remove_wandb};
 
 use crate::recipe::Recipe;
+use crate::run_files::names::RECIPE;
 use crate::run_files::{Line, LineKind, ProbeRow, reading};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-/// The numbers of a line by name; none of an alarm.
+/// The numbers of a line by name. An alarm has none.
 pub(super) fn scalars(line: &Line) -> Vec<(String, f64)> {
     match &line.kind {
         LineKind::Step(step) => [
@@ -28,18 +30,17 @@ pub(super) fn scalars(line: &Line) -> Vec<(String, f64)> {
         .map(|(name, value)| (name.to_owned(), value))
         .into(),
         LineKind::Probe(probe) => {
-            // Numbers and texts: JSON holds them all.
-            let Ok(Value::Object(found)) = serde_json::to_value(probe) else { return Vec::new() };
+            let Ok(Value::Object(values)) = serde_json::to_value(probe) else { return Vec::new() };
             let number = |(name, value): (String, Value)| {
                 value.as_f64().map(|value| (format!("probe/{name}"), value))
             };
-            found.into_iter().filter_map(number).collect()
+            values.into_iter().filter_map(number).collect()
         }
         LineKind::Alarm(_) => Vec::new(),
     }
 }
 
-/// What probes after a stage found, by name.
+/// Results of the probes after a stage, by name.
 pub(super) fn final_scalars(row: &ProbeRow) -> Vec<(String, f64)> {
     let ProbeRow { knn_mean, knn_cls, linear_mean, linear_cls, .. } = row;
     let all = [
@@ -51,16 +52,17 @@ pub(super) fn final_scalars(row: &ProbeRow) -> Vec<(String, f64)> {
     all.into_iter().filter_map(|(name, value)| Some((format!("final/{name}"), value?))).collect()
 }
 
-/// A run's recipe as settings.
+/// A run's recipe, as settings and as it is.
 pub(super) fn settings(run: &Path) -> io::Result<(Map<String, Value>, Recipe)> {
     let recipe = reading::recipe(run)?;
     match serde_json::to_value(&recipe) {
         Ok(Value::Object(settings)) => Ok((settings, recipe)),
-        other => Err(io::Error::other(format!("recipe.toml: {other:?}"))),
+        other => Err(io::Error::other(format!("{RECIPE}: {other:?}"))),
     }
 }
 
-/// A run's settings by name, a stage's with its name before: `teacher.lr`; none where its recipe cannot be read.
+/// A run's settings by name; those of a stage begin with its name, as `teacher.lr`. `None` if the
+/// recipe cannot be read.
 pub fn run_settings(run: &Path) -> Option<BTreeMap<String, String>> {
     let (mut settings, recipe) = settings(run).ok()?;
     settings.remove("tags");
@@ -75,7 +77,8 @@ pub fn run_settings(run: &Path) -> Option<BTreeMap<String, String>> {
     Some(flat(&settings).into_iter().map(|(name, value)| (name, text(value))).collect())
 }
 
-/// Settings with their sections before their names, `data.size`; lists as JSON. Nothing of null.
+/// Settings by names that begin with their section, as `data.size`. Lists are JSON texts; null is
+/// left out.
 pub(super) fn flat(settings: &Map<String, Value>) -> Vec<(String, Value)> {
     let of = |(name, value): (&String, &Value)| match value {
         Value::Object(within) => {

@@ -1,17 +1,17 @@
-//! Messages of Protocol Buffers, as far as loggers need them
+//! Messages of Protocol Buffers, as far as the loggers need them
 //! (protobuf.dev/programming-guides/encoding).
 
-/// A message that is being written, field by field.
+/// Writes a message, field by field.
 #[derive(Default)]
 pub(super) struct MessageWriter(Vec<u8>);
 
 impl MessageWriter {
-    /// Its bytes.
+    /// The bytes of the message.
     pub(super) fn bytes(self) -> Vec<u8> {
         self.0
     }
 
-    /// An integer, or a boolean. Negative ones would take ten bytes; there are none here.
+    /// An integer or a boolean.
     pub(super) fn integer(mut self, field: u32, value: u64) -> Self {
         self.key(field, 0);
         self.varint(value);
@@ -32,7 +32,7 @@ impl MessageWriter {
         self
     }
 
-    /// `bytes`, or a text.
+    /// `bytes` or `string`.
     pub(super) fn text(mut self, field: u32, value: impl AsRef<[u8]>) -> Self {
         let value = value.as_ref();
         self.key(field, 2);
@@ -41,12 +41,12 @@ impl MessageWriter {
         self
     }
 
-    /// A message within.
+    /// A message inside this one.
     pub(super) fn message(self, field: u32, value: Self) -> Self {
         self.text(field, value.0)
     }
 
-    /// Several `double` in one field.
+    /// Several `double`s in one field.
     pub(super) fn doubles(self, field: u32, values: impl Iterator<Item = f64>) -> Self {
         self.text(field, values.flat_map(f64::to_le_bytes).collect::<Vec<_>>())
     }
@@ -64,20 +64,20 @@ impl MessageWriter {
     }
 }
 
-/// What a field of a message holds.
+/// The value of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Field<'a> {
     /// An integer.
     Integer(u64),
     /// Bytes, a text or a message.
     Bytes(&'a [u8]),
-    /// A number of eight or of four bytes.
+    /// A number of eight or four bytes.
     Fixed,
 }
 
-/// The fields of a message by number; none of bytes that are no message.
+/// The fields of a message with their numbers. `None` for bytes that are no message.
 pub(super) fn fields(mut bytes: &[u8]) -> Option<Vec<(u32, Field<'_>)>> {
-    let mut found = Vec::new();
+    let mut list = Vec::new();
     while !bytes.is_empty() {
         let key = varint(&mut bytes)?;
         let mut take = |length: u64| {
@@ -97,17 +97,17 @@ pub(super) fn fields(mut bytes: &[u8]) -> Option<Vec<(u32, Field<'_>)>> {
             5 => take(4).map(|_| Field::Fixed)?,
             _ => return None,
         };
-        found.push((u32::try_from(key >> 3).ok()?, field));
+        list.push((u32::try_from(key >> 3).ok()?, field));
     }
-    Some(found)
+    Some(list)
 }
 
 fn varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
-    for place in 0..10 {
+    for group in 0..10 {
         let (&byte, rest) = bytes.split_first()?;
         *bytes = rest;
-        value |= u64::from(byte & 0x7F) << (7 * place);
+        value |= u64::from(byte & 0x7F) << (7 * group);
         if byte & 0x80 == 0 {
             return Some(value);
         }

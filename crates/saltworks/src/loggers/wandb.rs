@@ -1,6 +1,6 @@
-//! An offline run of Weights & Biases, which `wandb sync` sends later: one file of records, in blocks as
-//! LevelDB's log (github.com/google/leveldb, doc/log_format.md) with a head of its own.
-//! Messages: wandb/proto/wandb_internal.proto.
+//! An offline run of Weights & Biases, which `wandb sync` sends later: one file of records.
+//! They lie in blocks as in LevelDB's log (github.com/google/leveldb, doc/log_format.md), after a
+//! head of its own. Messages: wandb/proto/wandb_internal.proto.
 
 use super::protobuf::{Field, MessageWriter, fields};
 use super::{final_scalars, scalars, settings};
@@ -13,34 +13,36 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Read as _, Write};
 use std::path::{Path, PathBuf};
 
-/// Keeps the file of a run, made of its `metrics.jsonl`, in a folder of its own in `out`: the one that an earlier
-/// process made there, if there is one. Steps are counted through all stages, whose names stand before those of
-/// their numbers.
+/// Keeps the file of a run up to date, in a folder of its own in `out`. It is made from
+/// `metrics.jsonl`. A resumed run uses the folder of the process before it.
+///
+/// Steps are counted through all stages. The name of a number begins with that of its stage.
 pub struct Wandb {
     run: PathBuf,
     out: PathBuf,
-    follow: MetricsReader,
+    log: MetricsReader,
     open: Option<OfflineRun>,
 }
 
-/// A file that is being written.
+/// The file and its folder, while it is open.
 struct OfflineRun {
     folder: PathBuf,
     log: RecordLog<BufWriter<File>>,
-    rows: History,
+    history: History,
 }
 
 impl Wandb {
-    /// Of the run in a folder: a new file once [`Wandb::update`] is called.
+    /// Writes the run in the folder `run` to a folder in `out`. The first [`Wandb::update`] begins
+    /// a new file.
     pub fn new(run: &Path, out: &Path) -> Self {
-        let follow = MetricsReader::new(&run.join(METRICS));
-        Self { run: run.into(), out: out.into(), follow, open: None }
+        let log = MetricsReader::new(&run.join(METRICS));
+        Self { run: run.into(), out: out.into(), log, open: None }
     }
 
-    /// Adds what was logged since the last call, but for the last step, of which more may come.
+    /// Adds what was logged since the last call, except the last step: it may still grow.
     ///
     /// # Errors
-    /// Files that cannot be read or written: the next call begins anew.
+    /// Files that cannot be read or written: the next call begins a new one.
     pub fn update(&mut self) -> io::Result<()> {
         let added = self.add();
         if added.is_err() {
@@ -51,15 +53,15 @@ impl Wandb {
     }
 
     fn add(&mut self) -> io::Result<()> {
-        let (mut lines, mut anew) = (Vec::new(), false);
-        self.follow.read(&mut |told| match told {
+        let (mut lines, mut restart) = (Vec::new(), false);
+        self.log.read(&mut |event| match event {
             LogEvent::Restart => {
                 lines.clear();
-                anew = true;
+                restart = true;
             }
             LogEvent::Line(line) => lines.push(line),
         })?;
-        if anew {
+        if restart {
             self.open = None;
         }
         if self.open.is_none() {
@@ -68,35 +70,35 @@ impl Wandb {
             };
             self.open = Some(OfflineRun::begin(&self.run, &self.out, began)?);
         }
-        let Some(OfflineRun { log, rows, .. }) = &mut self.open else { return Ok(()) };
+        let Some(OfflineRun { log, history, .. }) = &mut self.open else { return Ok(()) };
         for line in &lines {
-            if let Some(row) = rows.add(line) {
-                log.record(history(&row))?;
+            if let Some(row) = history.add(line) {
+                log.record(row_record(&row))?;
             }
         }
-        log.record(rows.summary())?;
+        log.record(history.summary())?;
         log.file.flush()
     }
 
-    /// Adds the rest, what probes found after each stage, and that the run ended if it is `finished`. Returns the
-    /// folder; none of a run that made no step.
+    /// Adds the rest, the results of probes after each stage and, if the run is `finished`, that it
+    /// ended. Returns the folder, or `None` for a run without steps.
     ///
     /// # Errors
     /// As [`Wandb::update`].
     pub fn finish(&mut self, finished: bool) -> io::Result<Option<PathBuf>> {
         self.update()?;
-        let Some(OfflineRun { log, rows, folder }) = &mut self.open else { return Ok(None) };
-        if let Some(row) = rows.row.take() {
-            log.record(history(&row))?;
+        let Some(OfflineRun { log, history, folder }) = &mut self.open else { return Ok(None) };
+        if let Some(row) = history.row.take() {
+            log.record(row_record(&row))?;
         }
         let table: Vec<ProbeRow> = reading::json(&self.run.join(PROBES));
         for row in &table {
             let scalars = final_scalars(row).into_iter();
-            rows.last.extend(
+            history.last.extend(
                 scalars.map(|(name, value)| (format!("{}/{name}", row.name), value.into())),
             );
         }
-        log.record(rows.summary())?;
+        log.record(history.summary())?;
         if finished {
             log.record(MessageWriter::default().message(18, MessageWriter::default()))?;
         }
@@ -108,7 +110,7 @@ impl Wandb {
 impl OfflineRun {
     fn begin(run: &Path, out: &Path, began: f64) -> io::Result<Self> {
         let real = fs::canonicalize(run)?;
-        // In a run's own folder there is one, also if the run was moved since.
+        // A run's own folder holds its offline run, even if the run was moved since.
         let own = out.parent() == Some(run);
         let known = if own { offline_runs(out)?.into_iter().next() } else { None };
         let (folder, id) = known.unwrap_or_else(|| {
@@ -117,7 +119,7 @@ impl OfflineRun {
         });
         fs::create_dir_all(folder.join("files"))?;
         let path = folder.join(format!("run-{id}.wandb"));
-        // Ours, which is written anew: what anyone else put there, a link too, is in the way.
+        // Only a file of saltworks is replaced; any other file or link there is an error.
         if is_ours(&path) {
             fs::remove_file(&path)?;
         }
@@ -127,21 +129,21 @@ impl OfflineRun {
         let mut log = RecordLog::begin(BufWriter::new(file))?;
         log.record(MessageWriter::default().message(21, version(&id)))?;
         log.record(MessageWriter::default().message(17, head(run, &real, &id, began)?))?;
-        Ok(Self { folder, log, rows: History { began, ..History::default() } })
+        Ok(Self { folder, log, history: History { began, ..History::default() } })
     }
 }
 
-/// Begins the name of who wrote a file.
+/// Begins the name of the program that wrote a file.
 const PRODUCER: &str = "saltworks ";
 
-/// Whether a file is a log that we wrote, by its first record.
+/// Whether saltworks wrote a file, by its first record.
 fn is_ours(path: &Path) -> bool {
     let mut begin = Vec::new();
     let read = open_regular(path).and_then(|file| file.take(512).read_to_end(&mut begin));
     read.is_ok() && producer(&begin).is_some_and(|name| name.starts_with(PRODUCER.as_bytes()))
 }
 
-/// Who wrote a file that begins so: Record.header, its VersionInfo.producer.
+/// The program that wrote a file, from its first bytes: Record.header, its VersionInfo.producer.
 fn producer(begin: &[u8]) -> Option<&[u8]> {
     let piece = begin.strip_prefix(MAGIC)?;
     let length = u16::from_le_bytes([*piece.get(4)?, *piece.get(5)?]);
@@ -155,7 +157,7 @@ fn producer(begin: &[u8]) -> Option<&[u8]> {
     within(within(within(record, 21)?, 1)?, 1)
 }
 
-/// HeaderRecord: the oldest program that may read it is that of wandb's own files.
+/// HeaderRecord. The oldest program that may read it is the one that wandb's own files name.
 fn version(id: &str) -> MessageWriter {
     let producer = format!("{PRODUCER}{}", env!("CARGO_PKG_VERSION"));
     let version = MessageWriter::default().text(1, producer).text(2, "0.70.0");
@@ -175,7 +177,7 @@ fn head(run: &Path, real: &Path, id: &str, began: f64) -> io::Result<MessageWrit
     Ok(recipe.tags.iter().fold(head, |head, tag| head.text(10, tag)))
 }
 
-/// Members of an object as items, each with its name and its value as JSON.
+/// The members of an object as items, each with its name and its value as JSON.
 fn items(object: &Value, name_field: u32) -> MessageWriter {
     let members = object.as_object().into_iter().flatten();
     members.fold(MessageWriter::default(), |all, (name, value)| {
@@ -183,39 +185,40 @@ fn items(object: &Value, name_field: u32) -> MessageWriter {
     })
 }
 
-/// A row of the history: its step, and its numbers by name.
+/// A row of the history: its step and its numbers by name.
 type HistoryRow = (u64, BTreeMap<String, Value>);
 
-/// Record of a row. Names may hold dots and slashes, so they are paths of one part.
-fn history((step, row): &HistoryRow) -> MessageWriter {
+/// The record of a row. Names may hold dots and slashes, so each is a path of one part.
+fn row_record((step, row): &HistoryRow) -> MessageWriter {
     let (items, step) = (items(&json!(row), 2), MessageWriter::default().integer(1, *step));
     MessageWriter::default().message(2, items.message(2, step))
 }
 
-/// History as they become whole: all lines of one step are one.
+/// Collects all lines of a step into one row.
 #[derive(Default)]
 struct History {
     /// When the run began.
     began: f64,
-    /// Steps of the stages before this one, and those made of it.
-    before: u64,
-    made: u64,
+    /// Steps of the stages before this one.
+    earlier_steps: u64,
+    /// Steps of this stage so far.
+    stage_steps: u64,
     stage: String,
-    /// The step that is not whole yet.
+    /// The row that may still grow.
     row: Option<HistoryRow>,
-    /// The last of each number.
+    /// The last value of each number.
     last: HashMap<String, Value>,
 }
 
 impl History {
-    /// The row that a line's step ends, if it does.
+    /// Adds a line. Returns the row before it if the line begins a new one.
     fn add(&mut self, line: &Line) -> Option<HistoryRow> {
         if line.stage != self.stage {
-            self.before += self.made;
+            self.earlier_steps += self.stage_steps;
             self.stage.clone_from(&line.stage);
         }
-        self.made = line.step;
-        let at = self.before + line.step;
+        self.stage_steps = line.step;
+        let at = self.earlier_steps + line.step;
         let whole = self.row.take_if(|(step, _)| *step != at);
         let (_, row) = self.row.get_or_insert_with(|| (at, BTreeMap::new()));
         let time = line.unix_seconds.unwrap_or(self.began);
@@ -243,15 +246,15 @@ impl History {
         whole
     }
 
-    /// SummaryRecord: the last of each number.
+    /// SummaryRecord: the last value of each number.
     fn summary(&self) -> MessageWriter {
         let last = Value::Object(self.last.clone().into_iter().collect());
         MessageWriter::default().message(3, items(&last, 1))
     }
 }
 
-/// Seconds of 1970 as `20261124_093000`, in UTC (Howard Hinnant, chrono-compatible low-level date
-/// algorithms, civil_from_days).
+/// Seconds since 1970 as `20261124_093000`, in UTC (Howard Hinnant, chrono-compatible low-level
+/// date algorithms, civil_from_days).
 fn date(unix_seconds: f64) -> String {
     let seconds = unix_seconds.max(0.0) as u64;
     let (days, second) = (seconds / 86_400 + 719_468, seconds % 86_400);
@@ -272,10 +275,10 @@ const MAGIC: &[u8] = b":W&B\xE1\xBE\0";
 const BLOCK: usize = 32_768;
 const HEAD: usize = 7;
 
-/// Records in blocks; one that does not fit goes on in the next.
+/// Records in blocks. A record that does not fit continues in the next block.
 struct RecordLog<W> {
     file: W,
-    /// Bytes written of the block.
+    /// Bytes written to the current block.
     filled: usize,
     records: u64,
 }
@@ -286,7 +289,7 @@ impl<W: Write> RecordLog<W> {
         Ok(Self { file, filled: MAGIC.len(), records: 0 })
     }
 
-    /// Appends a record, giving it its number.
+    /// Appends a record and gives it its number.
     fn record(&mut self, message: MessageWriter) -> io::Result<()> {
         self.records += 1;
         let data = MessageWriter::default().integer(1, self.records).bytes();
@@ -327,7 +330,7 @@ impl<W: Write> RecordLog<W> {
     }
 }
 
-/// The folders of offline runs of saltworks in `out`, with the runs' ids.
+/// The folders of offline runs of saltworks in `out`, with the ids of the runs.
 fn offline_runs(out: &Path) -> io::Result<Vec<(PathBuf, String)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(out).into_iter().flatten() {
@@ -353,7 +356,7 @@ fn offline_runs(out: &Path) -> io::Result<Vec<(PathBuf, String)>> {
 pub fn remove_wandb(out: &Path) -> io::Result<()> {
     for (folder, id) in offline_runs(out)? {
         fs::remove_file(folder.join(format!("run-{id}.wandb")))?;
-        // Folders that hold anything else stay.
+        // A folder that holds anything else stays.
         let _ = fs::remove_dir(folder.join("files"));
         let _ = fs::remove_dir(folder);
     }
@@ -374,9 +377,9 @@ mod tests {
     }
 
     #[test]
-    fn only_files_of_ours_are_written_anew_or_removed() {
-        let place = tempfile::tempdir().unwrap();
-        let out = place.path();
+    fn only_files_of_saltworks_are_replaced_or_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path();
         let file = |name: &str| {
             let folder = out.join(format!("offline-run-20260101_000000-{name}"));
             fs::create_dir(&folder).unwrap();
@@ -410,7 +413,7 @@ mod tests {
         for length in lengths {
             log.record(MessageWriter::default().text(19, vec![b'x'; length])).unwrap();
         }
-        // A reader of its own: joins pieces until a last one.
+        // A reader written for this test: it joins pieces until the last one.
         let (mut at, mut found, mut joined) = (HEAD, Vec::new(), 0);
         while at + HEAD <= file.len() {
             if BLOCK - at % BLOCK < HEAD {

@@ -1,22 +1,23 @@
-//! A straight line through points, and how much of their spread it tells.
+//! A straight line through points, and how much of their spread it explains.
 
 use serde::Serialize;
 
 /// y = intercept + slope x by least squares.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Fit {
-    /// Points it is drawn through.
+    /// Number of points.
     pub n: usize,
-    /// By how much y grows with x.
+    /// Change of y with x.
     pub slope: f64,
     /// y at x = 0.
     pub intercept: f64,
-    /// R² = 1 - Σ(y - ŷ)² / Σ(y - ȳ)²: what the paper gives for student loss and accuracy (SALT, section 4).
+    /// R² = 1 - Σ(y - ŷ)² / Σ(y - ȳ)²: the paper's measure for student loss and accuracy (SALT,
+    /// section 4).
     pub r_squared: f64,
 }
 
-/// The line through the points (x, y); none for fewer than three, or where x or y does not vary. Two
-/// points lie on a line whatever they are.
+/// The line through the points (x, y). `None` if x or y does not vary, or for fewer than three
+/// points: any two lie on a line.
 pub fn fit(points: &[(f64, f64)]) -> Option<Fit> {
     let n = points.len() as f64;
     if points.len() < 3 {

@@ -1,4 +1,4 @@
-//! report.html: one file that needs nothing else.
+//! report.html: one file that needs no other.
 
 use super::RunData;
 use crate::base64;
@@ -12,7 +12,7 @@ use std::time::Duration;
 const PAGE: &str = include_str!("html/page.html");
 const STYLE: &str = include_str!("html/page.css");
 
-/// The scripts of every page, in the order they build on each other.
+/// The scripts of every page. Each uses only those before it.
 pub const SCRIPTS: [&str; 5] = [
     include_str!("html/dom.js"),
     include_str!("html/chart.js"),
@@ -21,8 +21,8 @@ pub const SCRIPTS: [&str; 5] = [
     include_str!("html/compare.js"),
 ];
 
-/// Writes the report of one run, or the comparison of several; `again` is after how long it is made anew while
-/// runs train.
+/// Writes the report of one run, or the comparison of several. While runs train it is written every
+/// `again`.
 ///
 /// # Errors
 /// A file that cannot be written.
@@ -36,11 +36,11 @@ pub fn report(runs: &[RunData], again: Duration) -> String {
     page(&data.to_string(), &[SCRIPTS.concat().as_str(), "begin();\n"].concat())
 }
 
-/// A page of this look, with data as JSON text and a script. Nothing but this style and this script is carried
-/// out in it (Content Security Policy, level 3, hash sources).
+/// A page with this style, with data as JSON text, and with a script. No other style or script is
+/// executed in it (Content Security Policy, level 3, hash sources).
 pub fn page(data: &str, script: &str) -> String {
     let hash = |text: &str| format!("sha256-{}", base64::encode(&Sha256::digest(text.as_bytes())));
-    // The data last: nothing in it is filled in any more.
+    // The data comes last, so that no mark in it is replaced.
     PAGE.replacen("/*STYLE HASH*/", &hash(STYLE), 1)
         .replacen("/*SCRIPT HASH*/", &hash(script), 1)
         .replacen("/*STYLE*/", STYLE, 1)
@@ -48,7 +48,7 @@ pub fn page(data: &str, script: &str) -> String {
         .replacen("/*DATA*/", &inside_script(data), 1)
 }
 
-/// JSON that ends no script element and starts no comment, whatever its strings hold.
+/// JSON that cannot end a script element or begin a comment.
 fn inside_script(json: &str) -> String {
     json.replace('<', "\\u003c").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029")
 }
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn data_cannot_leave_its_place() {
+    fn data_cannot_leave_its_element() {
         let evil = "</script><!-- \u{2028} /*SCRIPT*/ /*DATA*/ <img src=x onerror=alert(1)>";
         let data = json!({ "name": evil }).to_string();
         let page = page(&data, "begin();");
@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn a_page_asks_for_nothing_from_elsewhere() {
         let page = report(&[], Duration::ZERO);
-        // The name of SVG's elements is no address, and parts of the page itself are none from elsewhere.
+        // SVG's namespace is no address, and `url(#..)` names a part of the page itself.
         let page = page.replace("http://www.w3.org/2000/svg", "").replace("url(#", "");
         for word in ["http://", "https://", "@import", "src=\"//", "url("] {
             assert!(!page.contains(word), "{word}");

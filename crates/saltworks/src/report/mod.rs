@@ -1,4 +1,4 @@
-//! The report page: everything it shows of a run, and the page itself.
+//! The report page: its data and the page itself.
 
 mod fit;
 pub mod html;

@@ -1,4 +1,4 @@
-//! Everything a report shows of a run, read from its folder, again and again as the run goes on.
+//! Everything that a report shows of a run, read from its folder while the run grows.
 
 use super::{Fit, Series, fit};
 use crate::console::alarms;
@@ -24,11 +24,11 @@ pub struct RunData {
     pub name: String,
     /// The folder.
     pub folder: String,
-    /// The recipe's.
+    /// The tags of its recipe.
     pub tags: Vec<String>,
     /// `training`, `finished` or `stopped`.
     pub status: &'static str,
-    /// Why its last process ended before the run did, where it could tell.
+    /// Why its last process ended before the run did, if it wrote a reason.
     pub ended: Option<RunEnd>,
     /// recipe.toml
     pub recipe: String,
@@ -36,24 +36,24 @@ pub struct RunData {
     pub environment: Environment,
     /// plan.json, empty without one.
     pub plan: PlanFile,
-    /// The stages in their order, those too that have not begun.
+    /// All stages of the recipe in their order.
     pub stages: Vec<StageData>,
     /// probes.json
     pub table: Vec<ProbeRow>,
     /// When the last line was written.
     pub updated: Option<f64>,
-    /// Files that could not be read or understood, and what is missing for that.
+    /// Files that could not be read or understood, and what is missing from the report.
     pub problems: Vec<String>,
 }
 
 /// A stage as reports show it.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct StageData {
-    /// The recipe's.
+    /// Its name in the recipe.
     pub name: String,
     /// `mae` or `salt`.
     pub method: String,
-    /// All its steps, where plan.json tells.
+    /// All its steps, if plan.json or the recipe states them.
     pub steps: Option<u64>,
     /// Steps made.
     pub step: u64,
@@ -61,13 +61,13 @@ pub struct StageData {
     pub updated: Option<f64>,
     /// Time of its steps and probes, without pauses between processes.
     pub seconds: f64,
-    /// Images a second in the mean of its steps, without probes; none before the first.
+    /// Mean images a second of its steps, without probes.
     pub images_per_second: Option<f64>,
     /// Its curves.
     pub series: Series,
-    /// What probes found.
+    /// Results of probes.
     pub probes: Vec<ProbePoint>,
-    /// What went wrong.
+    /// Signs that training goes wrong.
     pub alarms: Vec<AlarmPoint>,
     /// Lines through loss and accuracy.
     pub fits: Vec<LossFit>,
@@ -78,32 +78,32 @@ pub struct StageData {
     stepped: (f64, f64),
 }
 
-/// A probe and when it was made.
+/// A probe and its step.
 #[derive(Clone, Debug, Serialize)]
 pub struct ProbePoint {
     /// Steps made.
     pub step: u64,
     /// Mean training loss since the probe before.
     pub train_loss: Option<f64>,
-    /// What it found.
+    /// Its results.
     #[serde(flatten)]
     pub probe: OnlineProbe,
 }
 
-/// An alarm and when it was given.
+/// An alarm and its step.
 #[derive(Clone, Debug, Serialize)]
 pub struct AlarmPoint {
     /// Steps made.
     pub step: u64,
-    /// Of the first probe after it that gave no cause for it.
+    /// The step of the first later probe without its sign.
     pub over: Option<u64>,
-    /// In a word.
+    /// `collapse`, `rank` or `flat`.
     pub kind: String,
-    /// In a sentence.
+    /// The sign, and what to do.
     pub text: String,
 }
 
-/// How well the loss foretells an accuracy.
+/// How well a loss predicts an accuracy.
 #[derive(Clone, Debug, Serialize)]
 pub struct LossFit {
     /// `loss` (held out) or `train_loss`.
@@ -117,7 +117,7 @@ pub struct LossFit {
     pub fit: Fit,
 }
 
-/// Reads a run's folder, and again only what changed.
+/// Reads a run's folder, and later only what changed.
 pub struct RunReader {
     folder: PathBuf,
     log: MetricsReader,
@@ -130,7 +130,7 @@ pub struct RunReader {
 }
 
 impl RunReader {
-    /// Of the run in a folder.
+    /// A reader of the run in a folder.
     pub fn new(folder: &Path) -> Self {
         Self {
             folder: folder.into(),
@@ -142,24 +142,24 @@ impl RunReader {
         }
     }
 
-    /// Of the run in a folder, telling of a stage's pictures only `{"version": ...}`, which changes when
-    /// they do.
+    /// A reader of the run in a folder. In place of a stage's pictures it returns
+    /// `{"version": ...}`, which changes when they do.
     pub fn without_pictures(folder: &Path) -> Self {
         Self { with_pictures: false, ..Self::new(folder) }
     }
 
-    /// Whether a process trains it.
+    /// Whether a process trains the run.
     pub fn is_training(&self) -> bool {
         is_training(&self.folder)
     }
 
-    /// Whether it was trained and probed to its end.
+    /// Whether all stages and probes are done.
     pub fn is_finished(&self) -> bool {
         self.json::<RunState>(STATE, &mut Vec::new()).finished
     }
 
-    /// The run as it stands. Files that are missing or cannot be understood are left out: a report of a
-    /// run that goes wrong is worth most.
+    /// The run as it is now. Files that are missing or damaged are left out, because a report of a
+    /// run that goes wrong is the most useful.
     ///
     /// # Errors
     /// A recipe or a log that cannot be read.
@@ -174,15 +174,15 @@ impl RunReader {
         self.order(recipe.as_ref(), &plan);
         for stage in &mut self.stages {
             let path = pictures_of(&self.folder, &stage.name);
-            let seen = self.pictures.entry(stage.name.clone()).or_default();
+            let cached = self.pictures.entry(stage.name.clone()).or_default();
             let changed = fs::metadata(&path).and_then(|file| file.modified()).ok();
-            if changed != seen.0 {
-                *seen = match self.with_pictures {
+            if changed != cached.0 {
+                *cached = match self.with_pictures {
                     true => (changed, reading::json_or(&path, &mut problems)),
                     false => (changed, version(changed)),
                 };
             }
-            stage.pictures = seen.1.clone();
+            stage.pictures = cached.1.clone();
             stage.series.settle();
             stage.fits = fits(&stage.probes);
         }
@@ -214,21 +214,23 @@ impl RunReader {
         reading::json_or(&self.folder.join(name), problems)
     }
 
-    /// What is wrong with the log as far as it was read.
+    /// What is wrong with the part of the log that was read.
     fn log_problem(&self) -> Option<String> {
         if !self.folder.join(METRICS).exists() {
-            return Some("metrics.jsonl is not there: no curve is known".into());
+            return Some(format!("{METRICS} is missing: there are no curves"));
         }
         let lines = self.log.foreign_lines();
         (lines > 0).then(|| {
-            format!("{lines} lines of metrics.jsonl are left out: none of ours, or damaged")
+            format!(
+                "{lines} lines of {METRICS} are left out: they are damaged or of another program"
+            )
         })
     }
 
     fn status(&self, state: &RunState) -> &'static str {
         match state.finished {
             true => "finished",
-            // Who says why it ended has ended, however fresh its log is.
+            // A process that wrote why it ended has ended, even if its lock is fresh.
             false if state.ended.is_none() && self.is_training() => "training",
             false => "stopped",
         }
@@ -236,34 +238,34 @@ impl RunReader {
 
     fn read_log(&mut self) -> io::Result<()> {
         let (stages, since) = (&mut self.stages, &mut self.since);
-        self.log.read(&mut |told| match told {
+        self.log.read(&mut |event| match event {
             LogEvent::Restart => {
                 stages.clear();
                 since.clear();
             }
             LogEvent::Line(line) => {
-                let place = stages.iter().position(|stage| stage.name == line.stage);
-                let place = place.unwrap_or_else(|| {
+                let known = stages.iter().position(|stage| stage.name == line.stage);
+                let index = known.unwrap_or_else(|| {
                     stages.push(StageData { name: line.stage.clone(), ..StageData::default() });
                     stages.len() - 1
                 });
-                stages[place].add(line, since);
+                stages[index].add(line, since);
             }
         })?;
         Ok(())
     }
 
-    /// The recipe's stages first and in its order.
+    /// Puts the stages into the order of the recipe, and adds those that have not begun.
     fn order(&mut self, recipe: Option<&Recipe>, plan: &PlanFile) {
         let known = recipe.map_or(&[][..], |recipe| &recipe.stage);
-        for (place, stage) in known.iter().enumerate() {
+        for (index, stage) in known.iter().enumerate() {
             let found = self.stages.iter().position(|found| found.name == stage.name);
             let mut data = found.map_or_else(StageData::default, |found| self.stages.remove(found));
             data.name.clone_from(&stage.name);
             data.method = stage.method.word().into();
             let planned = plan.stages.iter().find(|planned| planned.name == stage.name);
             data.steps = planned.map(|planned| planned.steps).or(stage.steps);
-            self.stages.insert(place, data);
+            self.stages.insert(index, data);
         }
     }
 }
@@ -285,7 +287,7 @@ impl StageData {
                 self.images_per_second = (seconds > 0.0).then(|| images / seconds);
             }
             LineKind::Probe(mut probe) => {
-                // No page shows them, and they are most of a log with them.
+                // No page shows histograms, and they are most of a log.
                 probe.histograms.clear();
                 let train_loss = (since.1 > 0).then_some(since.0 / since.1 as f64);
                 self.seconds += probe.seconds;
@@ -299,13 +301,13 @@ impl StageData {
         }
     }
 
-    /// Alarms for which the newest probe gives no cause are over.
+    /// Ends the alarms whose sign the newest probe does not have.
     fn end_alarms(&mut self, step: u64) {
         if self.alarms.iter().all(|alarm| alarm.over.is_some()) {
             return;
         }
         let probes: Vec<_> = self.probes.iter().map(|point| (point.step, &point.probe)).collect();
-        // Those that were given had come far enough.
+        // These alarms were given, so the stage had come far enough for them.
         let now = alarms(&probes, 1.0);
         let over = |alarm: &&mut AlarmPoint| now.iter().all(|now| now.kind != alarm.kind);
         let begun = self.alarms.iter_mut().filter(|alarm| alarm.over.is_none());
@@ -313,11 +315,11 @@ impl StageData {
     }
 }
 
-/// Points that a line is drawn through, at least: through fewer a line nearly always fits.
+/// The fewest points that a line is drawn through. A line nearly always fits fewer.
 const LEAST_POINTS: usize = 5;
 
-/// Lines through each loss and each accuracy, with and without the probe before the first step: that
-/// one tells of a random encoder and not of learning, and lies far from the others.
+/// Lines through each loss and each accuracy, with and without the probe before the first step.
+/// That one is of a random encoder, and lies far from the others.
 fn fits(probes: &[ProbePoint]) -> Vec<LossFit> {
     type PointValue = fn(&ProbePoint) -> Option<f64>;
     let losses: [(&str, PointValue); 2] =

@@ -1,13 +1,13 @@
-//! Curves of any length in bounded memory: means over as many steps as it takes to have few points.
+//! Curves of any length in bounded memory: a point is the mean of as many steps as necessary.
 
 use crate::run_files::StepLine;
 use serde::Serialize;
 
-/// Points of a curve, at most.
+/// The most points of a curve.
 const MOST_POINTS: usize = 1000;
 
-/// The curves of a stage, column by column; row i stands for the steps after `step[i - 1]` up to
-/// `step[i]`, of which each value but the extremes is the mean.
+/// The curves of a stage, column by column. Row i stands for the steps after `step[i - 1]` up to
+/// `step[i]`; its values are means, except for the extremes.
 #[derive(Clone, Debug, Default, Serialize)]
 #[expect(missing_docs, reason = "the names of StepLine, which documents them")]
 pub struct Series {
@@ -15,16 +15,16 @@ pub struct Series {
     pub loss: Vec<f64>,
     /// The least loss of these steps.
     pub loss_min: Vec<f64>,
-    /// The largest.
+    /// The largest loss of these steps.
     pub loss_max: Vec<f64>,
     pub lr: Vec<f64>,
     pub weight_decay: Vec<f64>,
     pub grad_norm: Vec<f64>,
     pub images_per_second: Vec<f64>,
     pub data_wait_share: Vec<f64>,
-    /// Time of all steps up to the row's last, probes and pauses left out.
+    /// Time of all steps up to the row's last, without probes and pauses.
     pub seconds: Vec<f64>,
-    /// Steps that each row stands for; the last may stand for fewer.
+    /// Steps of each row; the last may have fewer.
     pub width: u64,
     #[serde(skip)]
     rows: Vec<StepSums>,
@@ -49,7 +49,7 @@ impl Series {
             *last = last.and(&row);
         } else {
             if self.rows.len() == MOST_POINTS {
-                // Twice as many steps a row, half as many rows.
+                // A row gets twice as many steps, so there are half as many rows.
                 let both = |pair: &[StepSums]| pair[1..].iter().fold(pair[0], |a, b| a.and(b));
                 self.rows = self.rows.chunks(2).map(both).collect();
                 self.width = 2 * width;
@@ -59,7 +59,7 @@ impl Series {
         self.width = self.width.max(1);
     }
 
-    /// Fills in the columns.
+    /// Fills the columns.
     pub fn settle(&mut self) {
         let rows = &self.rows;
         let mean = |of: fn(&StepLine) -> f64| -> Vec<f64> {
@@ -83,7 +83,7 @@ impl Series {
 }
 
 impl StepSums {
-    /// Both together; `other` comes later.
+    /// The sums of both; `other` comes later.
     fn and(&self, other: &Self) -> Self {
         let (a, b) = (&self.sum, &other.sum);
         let sum = StepLine {
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_curve_is_kept_as_it_is() {
+    fn a_short_curve_is_unchanged() {
         let series = of(10);
         assert_eq!(series.step, (1..=10).collect::<Vec<u64>>());
         assert_eq!(series.loss, series.loss_max);
@@ -140,7 +140,7 @@ mod tests {
             assert_eq!((least, most), (1.0, steps as f64));
             assert!(series.loss_min.contains(&50.0), "the step that stands out");
             assert!(series.lr.iter().all(|lr| *lr == 2.0));
-            // Rows but the last stand for as many steps each.
+            // All rows except the last have the same number of steps.
             let width = series.width;
             assert!(series.step.windows(2).rev().skip(1).all(|pair| pair[1] - pair[0] == width));
         }

@@ -1,9 +1,9 @@
-//! Where a run ran.
+//! environment.json: the program, the machine and the command of a run.
 
 use super::unix_seconds;
 use serde::{Deserialize, Serialize};
 
-/// What environment.json holds; empty what it does not tell.
+/// The contents of environment.json. A value that the file lacks is empty.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Environment {
@@ -13,7 +13,7 @@ pub struct Environment {
     pub os: String,
     /// `x86_64`, ...
     pub architecture: String,
-    /// The processor's name, where the system tells it.
+    /// The processor's name, if the system reports it.
     pub cpu: Option<String>,
     /// Threads that compute.
     pub threads: usize,
@@ -24,7 +24,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Of this process, which computes on so many threads.
+    /// The environment of this process, which computes on so many threads.
     pub fn here(threads: usize) -> Self {
         Self {
             saltworks: env!("CARGO_PKG_VERSION").into(),
@@ -33,25 +33,25 @@ impl Environment {
             cpu: cpu_name(),
             threads,
             started_unix_seconds: unix_seconds() as u64,
-            // `args` panics where a word is no Unicode.
+            // `args` panics if a word is no Unicode.
             command: std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect(),
         }
     }
 }
 
-/// The processor's name as Linux tells it, if it does.
+/// The processor's name, if Linux reports it.
 fn cpu_name() -> Option<String> {
     let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
-/// The most memory this process held, as Linux tells it.
+/// The peak memory of this process, if Linux reports it.
 pub fn peak_memory_bytes() -> Option<u64> {
     status_bytes("VmHWM")
 }
 
-/// The memory this process holds, as Linux tells it.
+/// The memory of this process now, if Linux reports it.
 pub fn resident_memory_bytes() -> Option<u64> {
     status_bytes("VmRSS")
 }

@@ -1,4 +1,4 @@
-//! Whether a process trains a run, told by those who look on.
+//! The lock of a run: who holds it, and whether a process trains the run.
 
 use super::names::LOCK;
 use crate::files::read_regular;
@@ -7,17 +7,18 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-/// A lock that was touched so short a while ago is somebody's: the clocks of two machines, and a busy network,
-/// may miss some beats.
+/// A lock that was touched so recently is held. The time is several beats: the clocks of two
+/// machines differ, and a busy network loses some.
 const FRESH: Duration = Duration::from_secs(120);
 
-/// Where the process is that holds a run's lock, as it wrote into the lock's file.
+/// The machine and namespace of the process that holds a run's lock. They are written into the
+/// lock's file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LockOwner {
     /// The machine's name.
     pub host: String,
-    /// The namespace of its processes: containers have their own, and see no locks of others.
+    /// The namespace of its processes. A container has its own, and sees no locks of others.
     pub processes: String,
 }
 
@@ -25,7 +26,7 @@ impl LockOwner {
     /// Time between two touches of the lock's file by the process that holds it.
     pub const BEAT: Duration = Duration::from_secs(20);
 
-    /// Of this process.
+    /// The owner that this process is.
     pub fn here() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
         let processes = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
@@ -35,9 +36,9 @@ impl LockOwner {
         }
     }
 
-    /// As the lock's file holds it.
+    /// The text of the lock's file.
     pub fn text(&self) -> String {
-        // Strings: JSON holds them.
+        // Strings always become JSON.
         serde_json::to_string(self).expect("JSON") + "\n"
     }
 
@@ -47,31 +48,33 @@ impl LockOwner {
     }
 }
 
-/// Whether a process holds the lock of a run, as far as can be told: from the system's list where the
-/// owner's locks are in it, else from when the lock was touched last. Asking for the lock itself could refuse it
-/// to a run that begins in that moment.
+/// Whether a process holds the lock of a run, as far as can be known. The system's list of locks
+/// decides if it holds the owner's; otherwise, the time when the lock was last touched.
+///
+/// Taking the lock to find out could keep it from a run that begins at that moment.
 pub fn is_training(run: &Path) -> bool {
     let lock = run.join(LOCK);
     if !lock.exists() {
         return false;
     }
-    let seen = LockOwner::of(&lock) == LockOwner::here();
+    let listed_here = LockOwner::of(&lock) == LockOwner::here();
     match is_listed(&lock) {
-        Some(held) if seen => held,
+        Some(held) if listed_here => held,
         held => held == Some(true) || is_fresh(&lock),
     }
 }
 
-/// Whether the system's list of locks has that of a file; none where there is no list.
+/// Whether the system lists a lock of this file. `None` if there is no list.
 #[cfg(target_os = "linux")]
 fn is_listed(lock: &Path) -> Option<bool> {
     use std::os::unix::fs::MetadataExt as _;
     let (file, locks) = (fs::metadata(lock).ok()?, fs::read_to_string("/proc/locks").ok()?);
-    // 1: FLOCK  ADVISORY  WRITE 708 fe:00:1325 0 EOF: device in hexadecimal digits, number of the file
+    // 1: FLOCK  ADVISORY  WRITE 708 fe:00:1325 0 EOF
+    // The device is in hexadecimal digits; the number of the file follows.
     let (major, minor) = (libc::major(file.dev()), libc::minor(file.dev()));
     let (number, wanted) =
         (format!(":{}", file.ino()), format!("{major:02x}:{minor:02x}:{}", file.ino()));
-    // Btrfs lists another device than it tells: there a file of that number is it while it is touched.
+    // Btrfs lists another device than `stat` returns. There, the number and recent touches decide.
     let is_it = |word: &str| word == wanted || (word.ends_with(&number) && is_fresh(lock));
     let held = |line: &str| line.contains("FLOCK") && line.split_whitespace().any(is_it);
     Some(locks.lines().any(held))
@@ -84,7 +87,7 @@ fn is_listed(_: &Path) -> Option<bool> {
 
 fn is_fresh(lock: &Path) -> bool {
     let touched = fs::metadata(lock).and_then(|lock| lock.modified());
-    // A clock that runs ahead is fresh, too.
+    // The clock of another machine may run ahead.
     touched.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < FRESH) || at > SystemTime::now())
 }
 
@@ -96,8 +99,8 @@ mod tests {
 
     #[test]
     fn a_run_trains_while_its_lock_is_held_and_elsewhere_while_it_is_touched() {
-        let place = tempfile::tempdir().unwrap();
-        let (run, lock) = (place.path(), place.path().join(LOCK));
+        let folder = tempfile::tempdir().unwrap();
+        let (run, lock) = (folder.path(), folder.path().join(LOCK));
         assert!(!is_training(run));
         write_whole(&lock, LockOwner::here().text().as_bytes()).unwrap();
         assert!(!is_training(run), "nobody holds it, though it is fresh");

@@ -1,44 +1,44 @@
-//! What is known of an encoder while it trains: probe lines and alarm lines of metrics.jsonl.
+//! The probe lines and alarm lines of metrics.jsonl.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What probes found at a step. What could not be known is none: accuracies without classes, those of
-/// the class token without one.
+/// Results of probes at a step. A value is `None` if it cannot be measured: accuracies without
+/// classes, or values of the class token without one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct OnlineProbe {
-    /// The stage's loss on held-out images (see `held_out`), under masks that are always the same.
+    /// The stage's loss on the test images, under masks that are always the same.
     pub loss: Option<f64>,
-    /// Share of held-out images that kNN on mean tokens puts into the right class, 0 to 1.
+    /// Share of test images that kNN on mean tokens puts into the right class, 0 to 1.
     pub knn_mean: Option<f64>,
     /// The same on class tokens.
     pub knn_cls: Option<f64>,
-    /// Of a linear probe on mean tokens.
+    /// The same of a linear probe on mean tokens.
     pub linear_mean: Option<f64>,
     /// The same on class tokens.
     pub linear_cls: Option<f64>,
-    /// RankMe of the held-out images' mean tokens, about 1 to D.
+    /// RankMe of the test images' mean tokens, about 1 to D.
     pub rank_me: Option<f64>,
     /// LiDAR of mean tokens of some training images under augmentation.
     pub lidar: Option<f64>,
-    /// Spread of the held-out images' mean tokens: 0 where all are alike, 1 in all directions.
+    /// Spread of the test images' mean tokens: 0 if all are alike, 1 if they point everywhere.
     pub feature_std: Option<f64>,
-    /// Training images that kNN and the linear probe learned from.
+    /// Training images that kNN and the linear probe learn from.
     pub train_images: usize,
-    /// Images of loss, ranks and accuracies.
+    /// Test images: those of loss, ranks and accuracies.
     pub test_images: usize,
-    /// Whether those are held out; else they train, too, and a loss on them tells nothing of others.
+    /// Whether the test images are held out. If not, the encoder trains on them, too.
     pub held_out: bool,
-    /// Time all this took.
+    /// Time that the probes took.
     pub seconds: f64,
-    /// Distributions of features and weights, where asked for.
+    /// Distributions of features and weights, if the recipe asks for them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub histograms: BTreeMap<String, Histogram>,
 }
 
 impl Default for OnlineProbe {
-    /// Of nothing, held out.
+    /// Nothing measured, on held-out images.
     fn default() -> Self {
         Self {
             loss: None,
@@ -59,7 +59,7 @@ impl Default for OnlineProbe {
 }
 
 impl OnlineProbe {
-    /// In one line, for people.
+    /// One line for people.
     pub fn text(&self) -> String {
         let percent = |name: &str, x: Option<f64>| x.map(|x| format!("{name} {:.1} %", 100.0 * x));
         let number = |name: &str, x: Option<f64>| x.map(|x| format!("{name} {x:.1}"));
@@ -77,7 +77,7 @@ impl OnlineProbe {
     }
 }
 
-/// How often values fall between edges.
+/// Counts of values between edges.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Histogram {
     /// Bounds of the bins, ascending, one more than counts.
@@ -89,11 +89,11 @@ pub struct Histogram {
 impl Histogram {
     const BINS: usize = 30;
 
-    /// Thirty bins from the least to the largest of the values that are finite.
+    /// Thirty bins from the least to the largest finite value.
     pub fn of(values: &[f32]) -> Self {
         let finite = || values.iter().copied().filter(|value| value.is_finite());
         let (least, most) = (finite().fold(f32::MAX, f32::min), finite().fold(f32::MIN, f32::max));
-        // One value, or none: a bin's width to either side of it.
+        // One value or none gives bins of a total width of 1.
         let (least, most) = match (least < most, least <= most) {
             (true, _) => (least, most),
             (false, true) => (least - 0.5, least + 0.5),
@@ -108,13 +108,13 @@ impl Histogram {
     }
 }
 
-/// A sign that a stage goes wrong.
+/// A sign that the training of a stage goes wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alarm {
-    /// In a word: `collapse`, `rank` or `flat`.
+    /// `collapse`, `rank` or `flat`.
     #[serde(rename = "alarm")]
     pub kind: String,
-    /// What was seen and what to do.
+    /// The sign, and what to do.
     pub text: String,
 }
 

@@ -1,9 +1,9 @@
-//! plan.json: what each stage of a run will cost.
+//! plan.json: the cost of each stage of a run.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What plan.json holds.
+/// The contents of plan.json.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PlanFile {
@@ -15,25 +15,25 @@ pub struct PlanFile {
     pub stages: Vec<PlannedStage>,
 }
 
-/// What a stage costs; numbers of each of its networks by name, and FLOPs of all under `total`.
+/// The cost of a stage: numbers of each network by its name, and the FLOPs of all under `total`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PlannedStage {
-    /// The recipe's.
+    /// Its name in the recipe.
     pub name: String,
     /// `mae` or `salt`.
     pub method: String,
     /// Steps of the whole stage.
     pub steps: u64,
-    /// Images of a step.
+    /// Images in a step.
     pub batch: usize,
-    /// Images of all steps, those seen again too.
+    /// Images in all steps; an image counts each time it is used.
     pub images: u64,
-    /// Values that are trained, or read where the network is frozen.
+    /// Parameters of each network, trained or frozen.
     pub parameters: BTreeMap<String, usize>,
-    /// Tokens that a network reads of an image, as a mean over masks.
+    /// Tokens of an image that each network reads: a mean over masks.
     pub tokens_per_image: BTreeMap<String, f64>,
-    /// FLOPs of a step, image by image.
+    /// FLOPs of a step for one image.
     pub flops_per_image: BTreeMap<String, f64>,
     /// The same as the paper counts.
     pub paper_flops_per_image: BTreeMap<String, f64>,

@@ -1,4 +1,4 @@
-//! probes.json: what frozen features are worth after a stage.
+//! probes.json: the accuracy of frozen features after each stage.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,17 +6,17 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProbeRow {
-    /// What made the features.
+    /// The source of the features.
     #[serde(rename = "features")]
     pub name: String,
-    /// Held-out images that were probed; 0 where an earlier version did not say.
+    /// Held-out images that were probed; 0 if an earlier version did not write it.
     #[serde(default)]
     pub images: usize,
-    /// kNN on mean-pooled features (or on the features there are).
+    /// kNN on mean-pooled features, or on the only features there are.
     pub knn_mean: f64,
-    /// kNN on the class token, where there is one.
+    /// kNN on the class token, if there is one.
     pub knn_cls: Option<f64>,
-    /// Linear probe on mean-pooled features, if asked for.
+    /// Linear probe on mean-pooled features, if the recipe asks for it.
     pub linear_mean: Option<f64>,
     /// Linear probe on the class token.
     pub linear_cls: Option<f64>,

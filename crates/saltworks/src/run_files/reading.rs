@@ -1,4 +1,4 @@
-//! Files of a run's folder, as whoever had the folder may have left them.
+//! Reads files of a run's folder that may be missing, damaged or changed by somebody else.
 
 use super::names::RECIPE;
 use crate::files::read_regular;
@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use std::io;
 use std::path::Path;
 
-/// Largest recipe, and largest file of JSON, that is read.
+/// The largest recipe, and the largest file of JSON, that is read.
 const MOST_RECIPE_BYTES: u64 = 4 << 20;
 const MOST_JSON_BYTES: u64 = 64 << 20;
 
@@ -16,7 +16,7 @@ pub(crate) fn recipe_text(run: &Path) -> io::Result<String> {
     let path = run.join(RECIPE);
     let named = |problem: String| io::Error::other(format!("{}: {problem}", path.display()));
     let bytes = read_regular(&path, MOST_RECIPE_BYTES).map_err(|error| named(error.to_string()))?;
-    String::from_utf8(bytes).map_err(|_| named("it is no UTF-8 text".into()))
+    String::from_utf8(bytes).map_err(|_| named("the file is no UTF-8 text".into()))
 }
 
 /// A run's recipe, [`redacted`].
@@ -25,17 +25,16 @@ pub(crate) fn recipe(run: &Path) -> io::Result<Recipe> {
     recipe::from_trained_text(RECIPE, &text).map_err(io::Error::other)
 }
 
-/// What a file of JSON holds; nothing where it is not there, is too large, or holds something else.
+/// The contents of a file of JSON. The default if it is missing, too large, or of another form.
 pub(crate) fn json<T: DeserializeOwned + Default>(path: &Path) -> T {
     json_or(path, &mut Vec::new())
 }
 
-/// As [`json`]; what is wrong with a file that is there is added to `problems`.
+/// As [`json`], and adds what is wrong with an existing file to `problems`.
 pub(crate) fn json_or<T: DeserializeOwned + Default>(path: &Path, problems: &mut Vec<String>) -> T {
-    let found = read_regular(path, MOST_JSON_BYTES);
-    let read = match found {
+    let read = match read_regular(path, MOST_JSON_BYTES) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return T::default(),
-        found => found.map_err(|error| error.to_string()),
+        bytes => bytes.map_err(|error| error.to_string()),
     };
     let read = read.and_then(|bytes| serde_json::from_slice(&bytes).map_err(|e| e.to_string()));
     read.unwrap_or_else(|problem| {
@@ -45,15 +44,15 @@ pub(crate) fn json_or<T: DeserializeOwned + Default>(path: &Path, problems: &mut
     })
 }
 
-/// A text whose addresses have neither user and password nor query, which may hold keys: reports and logs are
-/// handed on.
+/// A text without the users, passwords and queries of its addresses. They may hold keys, and people
+/// share reports and logs.
 pub(crate) fn redacted(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("://") {
         let (before, address) = rest.split_at(at + 3);
         shown += before;
-        // An address in quotes ends with them; marks of other kinds may be part of it.
+        // An address in quotes ends with them. Other quotes may be part of it.
         let scheme = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
         let opened = before[..at].trim_end_matches(scheme).chars().next_back();
         let end =
@@ -84,8 +83,8 @@ mod tests {
         let shown = redacted(text);
         assert_eq!(shown, "path = \"https://host/a.tar?...\"\nother = \"s3://b/c\" # why?");
         assert_eq!(redacted("what? no address"), "what? no address");
-        let told = redacted("http://bob:key@host:80/a.tar answers 403; see ftp://key@host");
-        assert_eq!(told, "http://...@host:80/a.tar answers 403; see ftp://...@host");
+        let users = redacted("http://bob:key@host:80/a.tar answers 403; see ftp://key@host");
+        assert_eq!(users, "http://...@host:80/a.tar answers 403; see ftp://...@host");
         let signed = redacted("['s3://b?Headers=host;x,y&Signature=key', 'https://b?it=it's']");
         assert_eq!(signed, "['s3://b?...', 'https://b?...'s']");
         assert_eq!(redacted("\"https://h/a?x='1'&key=2\""), "\"https://h/a?...\"");

@@ -1,35 +1,35 @@
-//! state.json: how far a run has come.
+//! state.json: the progress of a run.
 
 use crate::data::Fingerprint;
 use crate::files::Record;
 use serde::{Deserialize, Serialize};
 
-/// What state.json holds.
+/// The contents of state.json.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunState {
-    /// What the data is; other data would be another run.
+    /// The data of the run. Other data would be another run.
     pub data: String,
-    /// What tells its images from others.
+    /// The fingerprint of its images.
     pub images: Option<Fingerprint>,
-    /// The stages trained to their end, in order.
+    /// The stages that ended, in order.
     pub done: Vec<StageDone>,
-    /// Whether all is done, probes too.
+    /// Whether all stages and probes are done.
     pub finished: bool,
-    /// Why the last process ended before that; none while one trains, and after one that was killed.
+    /// Why the last process ended too early. `None` while one trains, and after one was killed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<RunEnd>,
 }
 
-/// A stage trained to its end.
+/// A stage that ended.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StageDone {
-    /// Which.
+    /// Its name.
     pub stage: String,
     /// Length of metrics.jsonl when it ended.
     pub metrics_bytes: u64,
-    /// What others read of it.
+    /// The file of its encoder.
     pub encoder: Record,
 }
 
@@ -37,10 +37,10 @@ pub struct StageDone {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunEnd {
-    /// When.
+    /// The time.
     pub unix_seconds: f64,
-    /// The signal that asked for it.
+    /// The signal that ended it, if any.
     pub signal: Option<i32>,
-    /// What it told its user.
+    /// The message to its user.
     pub why: String,
 }

@@ -1,4 +1,4 @@
-//! Who may read: who is on this machine, or knows the token.
+//! Who may read: readers on this machine, or those who know the token.
 
 use super::http::Request;
 use std::fmt::Write as _;
@@ -8,50 +8,50 @@ use std::net::SocketAddr;
 /// Begins the name of the cookie that holds the token.
 const COOKIE: &str = "saltworks-token";
 
-/// What a request must show.
+/// The rule by which requests are allowed.
 #[derive(Clone, Debug)]
 pub struct Access {
     token: Option<String>,
-    /// Names of this machine beside `localhost`.
+    /// Names of this machine other than `localhost`.
     names: Vec<String>,
-    /// Names the cookie: browsers send a machine's cookies to all its ports.
+    /// Part of the cookie's name: browsers send a machine's cookies to all its ports.
     port: u16,
 }
 
-/// What becomes of a request.
+/// The decision about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// It is answered.
     Allowed,
-    /// It brought the token in its address: the browser is given a cookie, and the address without it.
-    Enters,
-    /// It is refused, and why.
+    /// Its address holds the token. The browser gets a cookie, and the address without the token.
+    SetCookie,
+    /// It is refused for this reason.
     Refused(&'static str),
 }
 
 impl Access {
-    /// Requests that name this machine as theirs; no others, so that no page elsewhere reads through a
-    /// name that it lets point here.
+    /// Allows requests whose host is this machine. Other hosts are refused, so that no page
+    /// elsewhere reads through a name that resolves to this machine.
     pub fn local() -> Self {
         Self { token: None, names: Vec::new(), port: 0 }
     }
 
-    /// Requests that show this token.
+    /// Allows requests with this token.
     pub fn token(token: &str) -> Self {
         Self { token: Some(token.to_owned()), ..Self::local() }
     }
 
-    /// Where it listens: as it was asked for, and by its address.
+    /// Adds the host and the address of the server.
     pub(super) fn at(mut self, host: &str, address: SocketAddr) -> Self {
         self.names = vec![host.to_ascii_lowercase(), address.ip().to_string()];
         self.port = address.port();
         self
     }
 
-    /// A token that nobody guesses: 128 bits of the system's randomness.
+    /// A new token: 128 random bits of the system.
     ///
     /// # Errors
-    /// A system that gives none.
+    /// A system without random bits.
     pub fn new_token() -> io::Result<String> {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
@@ -67,7 +67,7 @@ impl Access {
             return match request.header("host").is_some_and(|host| self.is_this_machine(host)) {
                 true => Verdict::Allowed,
                 false => Verdict::Refused(
-                    "This page is for its own machine. Ask for http://localhost and the port.",
+                    "This page is for its own machine only. Open http://localhost with the port.",
                 ),
             };
         };
@@ -81,14 +81,15 @@ impl Access {
             return Verdict::Allowed;
         }
         match request.query("token") {
-            Some(given) if same(given, token) => Verdict::Enters,
+            Some(given) if same(given, token) => Verdict::SetCookie,
             _ => Verdict::Refused(
-                "This page needs the token that `saltworks serve` printed: add ?token=... to the address.",
+                "This page needs the token that `saltworks serve` printed. \
+                 Add ?token=... to the address.",
             ),
         }
     }
 
-    /// The header that hands a browser the token.
+    /// The header that gives a browser the token.
     pub(super) fn cookie(&self) -> String {
         let token = self.token.as_deref().unwrap_or_default();
         format!("{}={token}; HttpOnly; SameSite=Strict; Path=/", self.cookie_name())
@@ -108,7 +109,7 @@ impl Access {
     }
 }
 
-/// In a time that tells nothing of where two tokens differ.
+/// Compares two tokens in a time that does not depend on where they differ.
 fn same(given: &str, token: &str) -> bool {
     let differ = given.bytes().zip(token.bytes()).fold(0, |all, (a, b)| all | (a ^ b));
     given.len() == token.len() && differ == 0
@@ -118,7 +119,7 @@ fn same(given: &str, token: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn asked(access: &Access, head: &str) -> Verdict {
+    fn verdict_of(access: &Access, head: &str) -> Verdict {
         let text = format!("{head}\r\n\r\n");
         access.verdict(&Request::parse(text.as_bytes()).unwrap().unwrap())
     }
@@ -127,17 +128,17 @@ mod tests {
     fn without_a_token_only_this_machines_names_are_answered() {
         let access = Access::local();
         for host in ["localhost:80", "127.0.0.1", "[::1]:8384", "LocalHost"] {
-            let verdict = asked(&access, &format!("GET / HTTP/1.1\r\nHost: {host}"));
+            let verdict = verdict_of(&access, &format!("GET / HTTP/1.1\r\nHost: {host}"));
             assert_eq!(verdict, Verdict::Allowed, "{host}");
         }
         for host in ["evil.example", "localhost.evil.example:8384", "192.168.0.3", ""] {
-            let verdict = asked(&access, &format!("GET / HTTP/1.1\r\nHost: {host}"));
+            let verdict = verdict_of(&access, &format!("GET / HTTP/1.1\r\nHost: {host}"));
             assert!(matches!(verdict, Verdict::Refused(_)), "{host}");
         }
-        assert!(matches!(asked(&access, "GET / HTTP/1.1"), Verdict::Refused(_)));
+        assert!(matches!(verdict_of(&access, "GET / HTTP/1.1"), Verdict::Refused(_)));
         let named = access.at("Box", "127.0.1.1:8384".parse().unwrap());
         for host in ["box:8384", "127.0.1.1:8384"] {
-            let verdict = asked(&named, &format!("GET / HTTP/1.1\r\nHost: {host}"));
+            let verdict = verdict_of(&named, &format!("GET / HTTP/1.1\r\nHost: {host}"));
             assert_eq!(verdict, Verdict::Allowed, "{host}");
         }
     }
@@ -145,8 +146,8 @@ mod tests {
     #[test]
     fn a_token_may_come_in_the_address_a_header_or_a_cookie() {
         let access = Access::token("s3cret").at("box", "127.0.0.1:8384".parse().unwrap());
-        let verdict = |head: &str| asked(&access, head);
-        assert_eq!(verdict("GET /run?id=a&token=s3cret HTTP/1.1"), Verdict::Enters);
+        let verdict = |head: &str| verdict_of(&access, head);
+        assert_eq!(verdict("GET /run?id=a&token=s3cret HTTP/1.1"), Verdict::SetCookie);
         let bearer = "GET / HTTP/1.1\r\nAuthorization: Bearer s3cret";
         assert_eq!(verdict(bearer), Verdict::Allowed);
         let cookie = "GET / HTTP/1.1\r\nCookie: a=b; saltworks-token-8384=s3cret";

@@ -1,25 +1,25 @@
-//! As much of HTTP/1.1 as a page for reading needs: GET and HEAD, one request a connection.
+//! The part of HTTP/1.1 that a page for reading needs: GET and HEAD, one request a connection.
 
 use std::io::{self, Read, Write};
 
-/// Bytes of a request's head, at most.
+/// The most bytes of a request's head.
 const MOST_HEAD: usize = 16 << 10;
 
 /// A request without a body.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Request {
     pub(super) method: String,
-    /// Without what follows a question mark; not decoded.
+    /// The part before the question mark, not decoded.
     pub(super) path: String,
     query: Vec<(String, String)>,
     headers: Vec<(String, String)>,
 }
 
 impl Request {
-    /// Reads a request's head; none if nothing was sent.
+    /// Reads a request's head. `None` if nothing was sent.
     ///
     /// # Errors
-    /// What is no request, is too long, or ends early.
+    /// Bytes that are no request, are too many, or end early.
     pub(super) fn read(from: &mut impl Read) -> io::Result<Option<Self>> {
         let mut head = Vec::new();
         let mut chunk = [0; 2048];
@@ -38,7 +38,7 @@ impl Request {
         }
     }
 
-    /// A request from its head; none while that is not whole.
+    /// A request from its head. `None` if the head is incomplete.
     pub(super) fn parse(head: &[u8]) -> io::Result<Option<Self>> {
         let mut headers = [httparse::EMPTY_HEADER; 64];
         let mut parsed = httparse::Request::new(&mut headers);
@@ -48,7 +48,7 @@ impl Request {
         let hosts = parsed.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("host"));
         if hosts.count() > 1 {
             // RFC 9112, 3.2.
-            return Err(invalid("it names more than one host"));
+            return Err(invalid("the request names more than one host"));
         }
         let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
         let target = text(parsed.path);
@@ -68,7 +68,7 @@ impl Request {
         }))
     }
 
-    /// A header's value by its name in small letters.
+    /// A header's value, by its name in lower case.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
@@ -93,7 +93,7 @@ impl Request {
     }
 }
 
-/// An answer.
+/// An answer to a request.
 #[derive(Clone, Debug)]
 pub(super) struct Response {
     pub(super) status: &'static str,
@@ -114,7 +114,7 @@ impl Response {
         Self { status, kind: "text/plain; charset=utf-8", body, headers: Vec::new() }
     }
 
-    /// Sends it; without its body where only the head was asked for.
+    /// Sends the answer, or only its head.
     pub(super) fn send(&self, to: &mut impl Write, head_only: bool) -> io::Result<()> {
         let mut out = head(self.status, self.kind, &self.headers).into_bytes();
         out.extend(format!("Content-Length: {}\r\n\r\n", self.body.len()).into_bytes());
@@ -126,12 +126,12 @@ impl Response {
     }
 }
 
-/// The head of an answer without its last line. Nothing is kept, framed or guessed at.
+/// The head of an answer without its last line. It forbids caches, frames and guesses of the type.
 pub(super) fn head(status: &str, kind: &str, headers: &[(&'static str, String)]) -> String {
     let mut head = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nCache-Control: no-store\r\nConnection: close\r\n\
-         X-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\n\
-         Cross-Origin-Resource-Policy: same-origin\r\n"
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nCache-Control: no-store\r\n\
+         Connection: close\r\nX-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\n\
+         Referrer-Policy: no-referrer\r\nCross-Origin-Resource-Policy: same-origin\r\n"
     );
     for (name, value) in headers {
         head += &format!("{name}: {value}\r\n");
@@ -143,7 +143,7 @@ fn invalid(problem: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, problem)
 }
 
-/// Text with %XX and + undone.
+/// A text with %XX and + decoded.
 fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -162,7 +162,7 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The other way round.
+/// A text with %XX in place of special characters.
 fn encoded(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
     let one = |byte: u8| match plain(byte) {

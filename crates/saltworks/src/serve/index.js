@@ -7,26 +7,26 @@ const COLUMNS = [
   { key: 'id', name: 'run', sort: (r) => r.id.toLowerCase() },
   { key: 'status', name: 'state', sort: (r) => ['training', 'stopped', 'unreadable', 'finished'].indexOf(r.status) },
   { key: 'share', name: 'progress', sort: (r) => r.share ?? -1 },
-  { key: 'final_knn', name: 'kNN, mean token', title: 'after training, all images', sort: (r) => r.final_knn ?? -1, down: true },
-  { key: 'final_linear', name: 'linear, mean token', title: 'after training, all images', sort: (r) => r.final_linear ?? -1, down: true },
-  { key: 'knn', name: 'online kNN, mean', title: 'the last probe while training, of some images, mean token', sort: (r) => r.knn ?? -1, down: true },
-  { key: 'linear', name: 'online linear, mean', title: 'the last probe while training, of some images, mean token', sort: (r) => r.linear ?? -1, down: true },
-  { key: 'trace', name: 'online kNN over training', title: 'mean token, probe by probe; empty where images have no classes', sort: (r) => r.trace.length },
+  { key: 'final_knn', name: 'kNN, mean token', title: 'after training, with all images', sort: (r) => r.final_knn ?? -1, down: true },
+  { key: 'final_linear', name: 'linear, mean token', title: 'after training, with all images', sort: (r) => r.final_linear ?? -1, down: true },
+  { key: 'knn', name: 'online kNN, mean', title: 'the last probe during training, with some images, mean token', sort: (r) => r.knn ?? -1, down: true },
+  { key: 'linear', name: 'online linear, mean', title: 'the last probe during training, with some images, mean token', sort: (r) => r.linear ?? -1, down: true },
+  { key: 'trace', name: 'online kNN over training', title: 'mean token, probe by probe; empty if images have no classes', sort: (r) => r.trace.length },
   { key: 'held_out_loss', name: 'held-out loss', sort: (r) => r.held_out_loss ?? Infinity },
-  { key: 'r_squared', name: 'R²', title: 'of held-out loss and online kNN; with a minus where accuracy rises with the loss', sort: (r) => r.r_squared ?? -2, down: true },
+  { key: 'r_squared', name: 'R²', title: 'of held-out loss and online kNN; with a minus if accuracy rises with the loss', sort: (r) => r.r_squared ?? -2, down: true },
   { key: 'rank_me', name: 'RankMe', sort: (r) => r.rank_me ?? -1, down: true },
   { key: 'images_per_second', name: 'images/s', sort: (r) => r.images_per_second ?? -1, down: true },
   { key: 'updated', name: 'updated', sort: (r) => r.updated ?? 0, down: true },
 ];
 
 const filter = { words: '', status: null, tags: new Set(), picked: new Set(), all: false };
-/** Rows that are shown at once. */
+/** The most rows shown at first. */
 const SHOWN = 200;
 
-/** Their own names alone: a run may be called `constructor`. */
+/** Only own keys: a run may be called `constructor`. */
 const own = (of, key) => (of && Object.hasOwn(of, key) ? of[key] : undefined);
 const settingOf = (r, key) => own(own(settings.values, r.id), key);
-/** The table's columns, with those of recipe keys that the reader chose. */
+/** The columns of the table, with the recipe keys that the reader chose. */
 function columns() {
   const more = (chosen.columns || []).filter((key) => settings.keys.includes(key)).map((key) => ({
     key: 'set ' + key, name: key, sort: (r) => { const v = settingOf(r, key); return v == null ? -Infinity : isNaN(v) ? v : Number(v); },
@@ -54,7 +54,7 @@ function ago(unix) {
   return seconds < 5 ? 'now' : duration(seconds) + ' ago';
 }
 
-/** Points of accuracy that a line spans at least: less is mostly chance, and looks like nothing. */
+/** The least range of a small curve: less is mostly chance, and should look flat. */
 const LEAST_SPAN = 0.1;
 
 function spark(values) {
@@ -121,7 +121,7 @@ function draw() {
   const training = rows.filter((r) => r.status === 'training').length;
   document.title = (training ? `${training} training · ` : '') + 'saltworks';
   const body = some.map((r) => el('tr', { 'data-key': r.id }, all.map((c) => el('td', { 'data-name': c.name, class: (c.key.startsWith('set ') ? 'is-set' : 'is-' + c.key) + (missing(r, c.key) ? ' none' : '') }, cell(r, c.key)))));
-  const empty = rows.length ? 'No run fits the filter.' : 'No runs here yet. `saltworks pretrain --out` a folder below this one begins one.';
+  const empty = rows.length ? 'No run fits the filter.' : 'No runs here yet. Begin one with `saltworks pretrain --out FOLDER`, in a folder below this one.';
   show(document.getElementById('page'), [
     el('header', {}, el('div.top', {}, el('span.brand', {}, 'saltworks'), el('h1', {}, rows.length === 1 ? '1 run' : `${rows.length} runs`), themeButton())),
     el('main', {}, tools(), el('section.card.runs', {}, found.length
@@ -131,7 +131,7 @@ function draw() {
     el('footer', {}, 'Updates itself while runs train.'))]);
 }
 
-/** Rows that changed, and whose runs are still there. */
+/** Fetches the rows that changed, and removes those of runs that disappeared. */
 async function refresh() {
   const news = await fetched(`/api/runs?since=${version}&epoch=${encodeURIComponent(epoch)}`);
   const changed = new Map(news.rows.map((r) => [r.id, r])), before = new Map(rows.map((r) => [r.id, r]));

@@ -1,4 +1,4 @@
-//! The runs under a folder as they come, go on and go.
+//! The runs under a folder. They appear, grow and disappear.
 
 use crate::files::read_regular;
 use crate::loggers::run_settings;
@@ -13,43 +13,43 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Files that change as a run goes on.
+/// Files that change while a run trains.
 const FILES: [&str; 6] = [RECIPE, METRICS, STATE, PROBES, PLAN, PICTURES];
-/// Folders below the root that are looked into, and how many folders at most: the root may be a home.
+/// The depth and the number of folders that are searched: the root may be a home folder.
 const MOST_DEPTH: usize = 5;
 const MOST_FOLDERS: usize = 20_000;
-/// Time between two looks at the files of known runs, and between two searches for new ones.
-const LOOK: Duration = Duration::from_millis(900);
-const SEARCH: Duration = Duration::from_secs(5);
-/// Largest file of pictures that is handed out.
+/// Time between two checks of the files of known runs, and between two searches for new runs.
+const CHECK_EVERY: Duration = Duration::from_millis(900);
+const SEARCH_EVERY: Duration = Duration::from_secs(5);
+/// The largest file of pictures that is sent.
 const MOST_PICTURE_BYTES: u64 = 256 << 20;
 
 /// Which links to folders are followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Links {
-    /// Those that stay under the root: what lies elsewhere was not asked for.
+    /// Links to folders under the root.
     Inside,
-    /// All.
+    /// All links.
     All,
 }
 
 /// All runs under a folder.
 ///
-/// Whoever asks looks for what changed, unless somebody does: no lock that others need is held while files
-/// are read, so that a disk that does not answer keeps none waiting but the one who reads from it.
+/// Each request refreshes the list unless another request is already doing so. No lock that others
+/// need is held while files are read, so a disk that does not answer delays only its own readers.
 pub struct Library {
     root: PathBuf,
     links: Links,
-    /// What tells this process's versions from those of one before it, which began at 0, too: a page may
-    /// outlive the server it came from.
+    /// Distinguishes the versions of this process from those of earlier ones, which also began at
+    /// 0. A page may outlive its server.
     epoch: String,
     state: Mutex<LibraryState>,
-    looks: Mutex<RefreshTimes>,
+    refresh_times: Mutex<RefreshTimes>,
 }
 
 #[derive(Default)]
 struct LibraryState {
-    /// By the path below the root.
+    /// Runs by their path below the root.
     runs: BTreeMap<String, Arc<KnownRun>>,
     /// Grows with each change.
     version: u64,
@@ -72,11 +72,11 @@ pub(super) struct Settings {
     values: BTreeMap<String, BTreeMap<String, String>>,
 }
 
-/// When somebody looked last.
+/// The times of the last check and the last search.
 #[derive(Default)]
 struct RefreshTimes {
-    looked: Option<Instant>,
-    searched: Option<Instant>,
+    last_check: Option<Instant>,
+    last_search: Option<Instant>,
 }
 
 struct KnownRun {
@@ -85,7 +85,7 @@ struct KnownRun {
     latest: Mutex<VersionedRow>,
 }
 
-/// What reads a run, and the files it has read.
+/// The reader of a run, and the stamp of the files that it has read.
 struct Reading {
     reader: RunReader,
     stamp: FilesStamp,
@@ -97,7 +97,7 @@ struct VersionedRow {
     version: u64,
 }
 
-/// What changes when a run does.
+/// The sizes and times of a run's files. It changes when the run does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct FilesStamp {
     files: Vec<Option<(u64, SystemTime)>>,
@@ -107,43 +107,43 @@ struct FilesStamp {
 /// A run in the table of runs.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct RunRow {
-    /// Its folder's path below the root.
+    /// The path of its folder below the root.
     pub id: String,
-    /// The recipe's.
+    /// The tags of its recipe.
     pub tags: Vec<String>,
-    /// See [`RunData`]; `unreadable` where it is none.
+    /// The status of [`RunData`], or `unreadable`.
     pub status: &'static str,
     /// Why it cannot be read, or why its last process ended.
     pub problem: Option<String>,
     /// The last stage that has begun.
     pub stage: Option<String>,
-    /// Its steps made and to make.
+    /// Steps made of that stage.
     pub step: u64,
-    /// See `step`.
+    /// All steps of that stage.
     pub steps: Option<u64>,
-    /// Share of all steps made, where all are known.
+    /// The share of steps made, if the number of all steps is known.
     pub share: Option<f64>,
     /// Its last training loss.
     pub loss: Option<f64>,
-    /// What probes after the stage's training found, by all images.
+    /// Accuracy by kNN after the stage's training, with all images.
     pub final_knn: Option<f64>,
-    /// See above.
+    /// The same by a linear probe.
     pub final_linear: Option<f64>,
-    /// What its last probe while training found; no loss of images that train.
+    /// The loss of the last online probe, if it is of held-out images.
     pub held_out_loss: Option<f64>,
-    /// See above.
+    /// Accuracy by kNN of the last online probe.
     pub knn: Option<f64>,
-    /// See above.
+    /// The same by a linear probe.
     pub linear: Option<f64>,
-    /// See above.
+    /// RankMe of the last online probe.
     pub rank_me: Option<f64>,
-    /// Of its held-out loss and its accuracy by kNN; below 0 where the accuracy rises with the loss.
+    /// R² of held-out loss and accuracy by kNN. It is negative if accuracy rises with the loss.
     pub r_squared: Option<f64>,
-    /// Its online accuracy by kNN, probe by probe: one quantity for all runs, and nothing where it is not known.
+    /// Accuracy by kNN of each online probe. It is empty if no accuracy is known.
     pub trace: Vec<f64>,
-    /// Images a second in the mean of the stage's steps.
+    /// Mean images a second of the stage's steps.
     pub images_per_second: Option<f64>,
-    /// Signs that something goes wrong, in all stages.
+    /// Alarms of all stages that are not over.
     pub alarms: usize,
     /// When the last line was written.
     pub updated: Option<f64>,
@@ -156,32 +156,32 @@ impl Library {
     /// A root that is no folder or cannot be read.
     pub fn new(root: &Path, links: Links) -> io::Result<Self> {
         fs::read_dir(root)?;
-        let (state, looks) = (Mutex::default(), Mutex::default());
-        let library = Self { root: root.into(), links, epoch: epoch(), state, looks };
+        let (state, refresh_times) = (Mutex::default(), Mutex::default());
+        let library = Self { root: root.into(), links, epoch: epoch(), state, refresh_times };
         library.refresh();
         Ok(library)
     }
 
-    /// How many there are.
+    /// The number of runs.
     pub fn len(&self) -> usize {
         lock(&self.state).runs.len()
     }
 
-    /// Whether there is none.
+    /// Whether there is no run.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The table of runs: all their ids, and the rows that changed since a version of an epoch; all rows where
-    /// that is not of this process.
+    /// The table of runs: all their ids, and the rows that changed since a version of an epoch. If
+    /// that epoch is of another process, all rows.
     pub(super) fn rows(&self, since: Option<(&str, u64)>) -> RunTable {
         self.refresh();
         let (version, runs) = {
             let state = lock(&self.state);
             (state.version, state.runs.clone())
         };
-        let ours = since.filter(|(epoch, since)| *epoch == self.epoch && *since <= version);
-        let since = ours.map_or(0, |(_, since)| since);
+        let known = since.filter(|(epoch, since)| *epoch == self.epoch && *since <= version);
+        let since = known.map_or(0, |(_, since)| since);
         let changed = |run: &Arc<KnownRun>| {
             let latest = lock(&run.latest);
             (latest.version > since || since == 0).then(|| latest.row.clone())
@@ -190,8 +190,8 @@ impl Library {
         RunTable { epoch: self.epoch.clone(), version, ids: runs.into_keys().collect(), rows }
     }
 
-    /// The settings of all recipes that are not alike in all, as the texts that are latest: what prints alike
-    /// is alike.
+    /// The settings in which the recipes differ, as the texts that are shown. Values with the same
+    /// text do not differ.
     pub(super) fn settings(&self) -> Settings {
         let runs = lock(&self.state).runs.clone();
         let of = |(id, run): (String, Arc<KnownRun>)| {
@@ -211,8 +211,8 @@ impl Library {
         Settings { keys, values }
     }
 
-    /// What a report shows of a run, under its id; none if there is no such run. Pictures are left out:
-    /// of them it tells only when they were made.
+    /// The data of a run's report, under its id. `None` if there is no such run. In place of
+    /// pictures it holds their versions.
     pub(super) fn run(&self, id: &str) -> Option<io::Result<RunData>> {
         self.refresh();
         let run = self.known(id)?;
@@ -220,18 +220,18 @@ impl Library {
         Some(data.map(|data| RunData { name: id.to_owned(), ..data }))
     }
 
-    /// The pictures of a run's stage, JSON as it lies in its folder.
+    /// The file of pictures of a run's stage.
     pub(super) fn pictures(&self, id: &str, stage: &str) -> Option<Vec<u8>> {
         let run = self.known(id)?;
-        // A stage's name is one that the run tells: no other file can be asked for.
+        // Only the names of the run's stages are accepted, so no other file can be requested.
         let data = lock(&run.reading).reader.read().ok()?;
         let stage = data.stages.iter().find(|known| known.name == stage)?;
         let path = pictures_of(&run.folder, &stage.name);
         read_regular(&path, MOST_PICTURE_BYTES).ok()
     }
 
-    /// A number that grows when one of these runs changes; of all runs, and with those that come and go,
-    /// if none is named.
+    /// A number that grows when one of these runs changes. If none is named, it grows with all
+    /// runs, and when a run appears or disappears.
     pub(super) fn version(&self, ids: &[String]) -> u64 {
         self.refresh();
         let state = lock(&self.state);
@@ -242,7 +242,7 @@ impl Library {
         known.map(|run| lock(&run.latest).version).max().unwrap_or(0)
     }
 
-    /// Whether one of these runs trains; of all, if none is named.
+    /// Whether one of these runs trains, or any run if none is named.
     pub(super) fn is_training(&self, ids: &[String]) -> bool {
         let runs = lock(&self.state).runs.clone();
         let meant = runs.iter().filter(|(id, _)| ids.is_empty() || ids.contains(id));
@@ -257,25 +257,25 @@ impl Library {
         lock(&self.state).runs.values().cloned().collect()
     }
 
-    /// RefreshTimes for what changed, if nobody did for [`LOOK`] and nobody does.
+    /// Searches for runs and checks them if it is time, unless another thread does so.
     fn refresh(&self) {
-        let mut looks = match self.looks.try_lock() {
-            Ok(looks) => looks,
-            Err(TryLockError::Poisoned(looks)) => looks.into_inner(),
+        let mut times = match self.refresh_times.try_lock() {
+            Ok(times) => times,
+            Err(TryLockError::Poisoned(times)) => times.into_inner(),
             Err(TryLockError::WouldBlock) => return,
         };
         let is_old = |at: Option<Instant>, age: Duration| at.is_none_or(|at| at.elapsed() >= age);
-        if is_old(looks.searched, SEARCH) {
+        if is_old(times.last_search, SEARCH_EVERY) {
             self.search();
-            looks.searched = Some(Instant::now());
+            times.last_search = Some(Instant::now());
         }
-        if is_old(looks.looked, LOOK) {
-            self.look();
-            looks.looked = Some(Instant::now());
+        if is_old(times.last_check, CHECK_EVERY) {
+            self.check();
+            times.last_check = Some(Instant::now());
         }
     }
 
-    /// Finds runs that have come, and forgets those that are gone.
+    /// Finds new runs, and forgets those that disappeared.
     fn search(&self) {
         let found = runs_under(&self.root, self.links);
         let mut state = lock(&self.state);
@@ -291,10 +291,10 @@ impl Library {
         state.version += u64::from(changed);
     }
 
-    /// Reads what changed of the known runs.
-    fn look(&self) {
+    /// Reads the known runs that changed.
+    fn check(&self) {
         for run in self.runs() {
-            // Whoever reads it now is told of the change at the next look.
+            // If another thread reads this run, the next check finds the change.
             let Ok(mut reading) = run.reading.try_lock() else { continue };
             if let Some(row) = run.changed(&mut reading) {
                 let mut state = lock(&self.state);
@@ -305,16 +305,17 @@ impl Library {
     }
 }
 
-/// When this process began to look, to the nanosecond, and which it is: unlike that of any before it here.
+/// The start and the number of this process. No other process on this machine has the same.
 fn epoch() -> String {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     format!("{:x}-{:x}", since.as_nanos(), std::process::id())
 }
 
-/// A setting with numbers of six digits at most, as people wrote them: 30 for 30.0, 1.33333 for 4/3.
+/// A setting with numbers of at most six digits, as people write them: 30 for 30.0, 1.33333 for
+/// 4/3.
 fn printed(text: String) -> String {
     let number = |number: &Number| match number.as_f64() {
-        // Whole ones may be seeds, of which every digit counts.
+        // An integer may be a seed, in which every digit counts.
         Some(value) if number.is_f64() => format!("{value:.5e}")
             .parse()
             .map_or_else(|_| number.to_string(), |short: f64| short.to_string()),
@@ -330,7 +331,7 @@ fn printed(text: String) -> String {
     }
 }
 
-/// What a thread that failed left is at worst old.
+/// The value behind a lock. If a thread panicked, the value is at worst out of date.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -346,7 +347,7 @@ impl KnownRun {
         }
     }
 
-    /// Its row, if a file of it changed.
+    /// Its new row, if one of its files changed.
     fn changed(&self, reading: &mut Reading) -> Option<RunRow> {
         let (id, status) = {
             let latest = lock(&self.latest);
@@ -425,30 +426,31 @@ impl RunRow {
     }
 }
 
-/// Why a run stands still, as its process told; one that was killed could not.
+/// Why a run stopped. A process that was killed wrote no reason.
 fn why_ended(data: &RunData) -> Option<String> {
     let folder = &data.folder;
     let killed = || {
         format!(
-            "no reason was written (killed?); `saltworks pretrain --resume --out {folder}` goes on"
+            "no reason was written (killed?); \
+             `saltworks pretrain --resume --out {folder}` resumes it"
         )
     };
-    let told = data.ended.as_ref().map(|ended| ended.why.clone());
-    told.or_else(|| (data.status == "stopped").then(killed))
+    let written = data.ended.as_ref().map(|ended| ended.why.clone());
+    written.or_else(|| (data.status == "stopped").then(killed))
 }
 
-/// Folders of runs under a root, by their paths below it. A run's own folders are not searched.
+/// Folders of runs under a root, by their paths below it. The folders of a run are not searched.
 fn runs_under(root: &Path, links: Links) -> BTreeMap<String, PathBuf> {
     let mut found = BTreeMap::new();
-    let whole = fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
-    let inside = |real: &PathBuf| links == Links::All || real.starts_with(&whole);
-    let mut seen = HashSet::new();
+    let real_root = fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
+    let inside = |real: &PathBuf| links == Links::All || real.starts_with(&real_root);
+    let mut searched = HashSet::new();
     let mut next = vec![(root.to_path_buf(), 0)];
     while let Some((folder, depth)) = next.pop() {
-        // A link may lead back up.
+        // A link may lead to a folder above it.
         let real = fs::canonicalize(&folder).ok().filter(inside);
-        let fresh = real.is_some_and(|real| seen.insert(real));
-        if !fresh || seen.len() > MOST_FOLDERS {
+        let fresh = real.is_some_and(|real| searched.insert(real));
+        if !fresh || searched.len() > MOST_FOLDERS {
             continue;
         }
         if folder.join(RECIPE).is_file() {
@@ -481,62 +483,62 @@ mod tests {
     }
 
     #[test]
-    fn runs_are_found_wherever_they_lie_and_their_own_folders_are_not_searched() {
-        let place = tempfile::tempdir().unwrap();
+    fn runs_are_found_at_any_depth_and_their_own_folders_are_not_searched() {
+        let root = tempfile::tempdir().unwrap();
         for id in ["one", "sweep/two", "sweep/two/inner", ".hidden/three", "a/b/c/d/e/f/deep"] {
-            run(place.path(), id, "");
+            run(root.path(), id, "");
         }
-        std::os::unix::fs::symlink(place.path(), place.path().join("sweep/up")).unwrap();
-        let under = |links| runs_under(place.path(), links).into_keys().collect::<Vec<_>>();
+        std::os::unix::fs::symlink(root.path(), root.path().join("sweep/up")).unwrap();
+        let under = |links| runs_under(root.path(), links).into_keys().collect::<Vec<_>>();
         assert_eq!(under(Links::Inside), ["one", "sweep/two"]);
         let elsewhere = tempfile::tempdir().unwrap();
         run(elsewhere.path(), "far", "");
-        let link = place.path().join("linked");
+        let link = root.path().join("linked");
         std::os::unix::fs::symlink(elsewhere.path(), link).unwrap();
         assert_eq!(under(Links::Inside), ["one", "sweep/two"]);
         assert_eq!(under(Links::All), ["linked/far", "one", "sweep/two"]);
-        let found = runs_under(&place.path().join("one"), Links::Inside);
+        let found = runs_under(&root.path().join("one"), Links::Inside);
         assert_eq!(found.keys().collect::<Vec<_>>(), ["."]);
     }
 
     #[test]
-    fn a_change_of_a_run_is_seen_and_only_then_its_number_grows() {
-        let place = tempfile::tempdir().unwrap();
-        run(place.path(), "one", "");
-        let library = Library::new(place.path(), Links::Inside).unwrap();
-        let look = || {
+    fn the_version_of_a_run_grows_only_when_it_changes() {
+        let root = tempfile::tempdir().unwrap();
+        run(root.path(), "one", "");
+        let library = Library::new(root.path(), Links::Inside).unwrap();
+        let check = || {
             library.search();
-            library.look();
+            library.check();
             let state = lock(&library.state);
             (state.version, state.runs.get("one").map_or(0, |run| lock(&run.latest).version))
         };
-        let before = look();
-        assert_eq!(look(), before);
+        let before = check();
+        assert_eq!(check(), before);
         let line = "{\"stage\":\"teacher\",\"step\":1,\"loss\":0.5}\n";
         let probe = "{\"stage\":\"teacher\",\"step\":1,\"probe\":{\"knn_mean\":0.25}}\n";
-        run(place.path(), "one", &[line, probe].concat());
-        run(place.path(), "two", "");
-        assert!(look().1 > before.1);
+        run(root.path(), "one", &[line, probe].concat());
+        run(root.path(), "two", "");
+        assert!(check().1 > before.1);
         let row = &library.rows(None).rows[0];
         assert_eq!((row.status, row.tags[0].as_str(), row.step), ("stopped", "a", 1));
         assert_eq!((row.loss, row.knn, row.share), (Some(0.5), Some(0.25), Some(0.25)));
-        fs::remove_dir_all(place.path().join("one")).unwrap();
-        look();
+        fs::remove_dir_all(root.path().join("one")).unwrap();
+        check();
         let left: Vec<String> = library.rows(None).rows.into_iter().map(|row| row.id).collect();
         assert_eq!(left, ["two"]);
     }
 
     #[test]
-    fn whoever_comes_with_the_number_of_another_process_gets_all_rows() {
-        let place = tempfile::tempdir().unwrap();
-        run(place.path(), "one", "");
-        let library = Library::new(place.path(), Links::Inside).unwrap();
+    fn a_page_with_the_version_of_another_process_gets_all_rows() {
+        let root = tempfile::tempdir().unwrap();
+        run(root.path(), "one", "");
+        let library = Library::new(root.path(), Links::Inside).unwrap();
         let RunTable { epoch, version, .. } = library.rows(None);
         let count = |epoch: &str, since| library.rows(Some((epoch, since))).rows.len();
         assert_eq!(count(&epoch, version), 0, "nothing changed");
         assert_eq!(count("before", version), 1);
-        assert_eq!(count(&epoch, version + 16), 1, "none of ours");
-        let again = Library::new(place.path(), Links::Inside).unwrap();
+        assert_eq!(count(&epoch, version + 16), 1, "not a version of this process");
+        let again = Library::new(root.path(), Links::Inside).unwrap();
         assert_ne!(again.epoch, epoch);
     }
 
@@ -556,48 +558,48 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_stopped_without_a_word_tells_how_it_goes_on() {
-        let place = tempfile::tempdir().unwrap();
-        run(place.path(), "one", "");
-        let library = Library::new(place.path(), Links::Inside).unwrap();
+    fn a_run_that_stopped_without_a_reason_says_how_to_resume_it() {
+        let root = tempfile::tempdir().unwrap();
+        run(root.path(), "one", "");
+        let library = Library::new(root.path(), Links::Inside).unwrap();
         let problem = library.run("one").unwrap().map(|data| why_ended(&data)).unwrap().unwrap();
-        let folder = place.path().join("one");
-        let goes_on = format!("`saltworks pretrain --resume --out {}` goes on", folder.display());
-        assert!(problem.contains("no reason") && problem.ends_with(&goes_on), "{problem}");
+        let folder = root.path().join("one");
+        let remedy = format!("`saltworks pretrain --resume --out {}` resumes it", folder.display());
+        assert!(problem.contains("no reason") && problem.ends_with(&remedy), "{problem}");
     }
 
     #[test]
-    fn a_run_that_nobody_can_read_keeps_no_other_waiting() {
-        let place = tempfile::tempdir().unwrap();
-        run(place.path(), "one", "");
-        run(place.path(), "two", "");
-        let pipe = place.path().join("two/metrics.jsonl");
+    fn an_unreadable_run_delays_no_other() {
+        let root = tempfile::tempdir().unwrap();
+        run(root.path(), "one", "");
+        run(root.path(), "two", "");
+        let pipe = root.path().join("two").join(METRICS);
         fs::remove_file(&pipe).unwrap();
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        let library = Library::new(place.path(), Links::Inside).unwrap();
+        let library = Library::new(root.path(), Links::Inside).unwrap();
         let states: Vec<_> = library.rows(None).rows.iter().map(|row| row.status).collect();
         assert_eq!(states, ["stopped", "unreadable"]);
-        // As if a disk did not answer for a reader of it.
+        // As if a disk did not answer a reader.
         let two = library.known("two").unwrap();
         let stuck = lock(&two.reading);
         assert_eq!(library.rows(None).rows.len(), 2);
-        library.look();
+        library.check();
         assert!(library.run("one").unwrap().is_ok());
         drop(stuck);
     }
 
     #[test]
     fn pictures_of_unknown_stages_are_none() {
-        let place = tempfile::tempdir().unwrap();
-        run(place.path(), "one", "");
-        let pictures = place.path().join("one/pictures");
+        let root = tempfile::tempdir().unwrap();
+        run(root.path(), "one", "");
+        let pictures = root.path().join("one").join(PICTURES);
         fs::create_dir(&pictures).unwrap();
         for (name, text) in [("teacher", "{}"), ("secret", "x")] {
             let path = pictures.join(format!("{name}.json"));
             crate::files::write_whole(&path, text.as_bytes()).unwrap();
         }
-        crate::files::write_whole(&place.path().join("one/secret.json"), b"x").unwrap();
-        let library = Library::new(place.path(), Links::Inside).unwrap();
+        crate::files::write_whole(&root.path().join("one/secret.json"), b"x").unwrap();
+        let library = Library::new(root.path(), Links::Inside).unwrap();
         assert_eq!(library.pictures("one", "teacher"), Some(b"{}".to_vec()));
         for (id, stage) in [("one", "secret"), ("one", "../secret"), ("../one", "teacher")] {
             assert_eq!(library.pictures(id, stage), None, "{id} {stage}");

@@ -1,17 +1,17 @@
-// The page of one run, or of several compared, that stays as new as they are.
+// The live page of one run, or of several that are compared.
 
 const ids = JSON.parse(document.getElementById('data').textContent).ids;
 const known = new Map();
 
-/** Pictures are large: they are asked for again only when they were made anew. */
+/** Adds pictures. They are large, so they are fetched again only when they changed. */
 async function withPictures(id, stage) {
   if (!stage.pictures) return;
   const key = JSON.stringify([id, stage.name]), version = stage.pictures.version;
   if (known.get(key)?.version !== version) {
-    const made = await fetched(`/api/pictures?id=${encodeURIComponent(id)}&stage=${encodeURIComponent(stage.name)}`);
-    known.set(key, { version, made });
+    const pictures = await fetched(`/api/pictures?id=${encodeURIComponent(id)}&stage=${encodeURIComponent(stage.name)}`);
+    known.set(key, { version, pictures });
   }
-  stage.pictures = known.get(key).made;
+  stage.pictures = known.get(key).pictures;
 }
 
 async function run(id) {
@@ -26,6 +26,6 @@ follow('/events?' + ids.map((id) => 'id=' + encodeURIComponent(id)).join('&'), a
   const gone = ids.filter((_, i) => asked[i].status === 'rejected');
   const found = asked.filter((a) => a.status === 'fulfilled').map((a) => a.value);
   if (!found.length) throw asked[0].reason;
-  state.missing = gone.length ? `Not there any more, or not readable: ${gone.join(', ')}.` : null;
+  state.missing = gone.length ? `Missing or unreadable: ${gone.join(', ')}.` : null;
   update(found);
 });

@@ -1,5 +1,5 @@
-//! Live pages of all runs under a folder, over HTTP: for one reader or a few, on the same machine or,
-//! with a token, on others.
+//! Live pages of all runs under a folder, over HTTP. A few readers may use them, on the same
+//! machine or, with a token, on others.
 
 mod access;
 mod http;

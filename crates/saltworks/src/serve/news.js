@@ -1,6 +1,6 @@
-// What the live pages share: they are told when something changed, and then ask for it.
+// Shared by the live pages: the server reports that something changed, and the page fetches it.
 
-/** Shows what is wrong above the page, until `problem(null)`. */
+/** Shows a problem above the page, until `problem(null)`. */
 function problem(text) {
   document.getElementById('problem')?.remove();
   if (text) document.body.prepend(el('div.alarm', { id: 'problem', role: 'status', style: 'margin:10px 20px' }, text));
@@ -13,8 +13,8 @@ async function fetched(path) {
 }
 
 /**
- * Calls `refresh` now and whenever the server says that something changed, one call after another. While nobody sees
- * the page it listens to nothing: browsers open few connections to one server.
+ * Calls `refresh` now and whenever the server reports a change, one call after another. A hidden
+ * page does not listen: browsers open few connections to one server.
  */
 function follow(path, refresh) {
   let asking = false, again = false, news = null;
@@ -25,7 +25,7 @@ function follow(path, refresh) {
     asking = false;
     if (again) { again = false; setTimeout(ask, 1000); }
   };
-  // Where no run trains the server ends the news: they are asked for again now and then.
+  // If no run trains, the server ends the connection, and the page asks again later.
   const later = () => { news?.close(); news = null; setTimeout(listen, 10000); };
   const listen = () => {
     if (document.visibilityState === 'hidden') { news?.close(); news = null; return; }

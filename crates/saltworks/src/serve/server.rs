@@ -1,4 +1,4 @@
-//! Sockets: one thread for each reader, a bounded number of them.
+//! Sockets: one thread for each connection, and a limit on their number.
 
 use super::http::{Request, Response, head};
 use super::site::{Answer, Site};
@@ -10,31 +10,33 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Readers at a time, and connections that have not asked yet: who says nothing takes no reader's place.
+/// The most readers, and the most connections without a request yet. The two are counted apart, so
+/// silent connections do not keep readers out.
 const MOST_READERS: usize = 128;
-const MOST_CALLERS: usize = 512;
-/// A reader that says or takes nothing for so long is gone, and a request takes no longer in all.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// The same where so many connections have not asked yet: browsers ask at once.
+const MOST_WAITING: usize = 512;
+/// The time limit for a request, and for a reader to receive some of the answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// With more connections than this that have sent no request, the limit for a request is shorter.
+/// Browsers send theirs at once.
 const CROWD: usize = 32;
-const HASTE: Duration = Duration::from_secs(2);
-/// Time between two looks at how many they are.
-const GLANCE: Duration = Duration::from_millis(250);
-/// Time between two looks for news, and between two signs of life.
-const LOOK: Duration = Duration::from_secs(1);
-const SIGN: Duration = Duration::from_secs(15);
+const CROWD_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time between two checks of their number.
+const CROWD_CHECK: Duration = Duration::from_millis(250);
+/// Time between two checks for changes, and between two signs of life.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+const SIGN_EVERY: Duration = Duration::from_secs(15);
 
-/// A server that has its port.
+/// A server with its port.
 pub struct Server {
     listener: TcpListener,
     site: Arc<Site>,
 }
 
 impl Server {
-    /// Takes the port; 0 for any that is free.
+    /// Binds the port; 0 is any free one.
     ///
     /// # Errors
-    /// A name without an address, or a port that cannot be had.
+    /// A name without an address, or a port that cannot be bound.
     pub fn bind(host: &str, port: u16, library: Library, access: Access) -> io::Result<Self> {
         let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
         let listener = TcpListener::bind(addresses.as_slice())?;
@@ -42,10 +44,10 @@ impl Server {
         Ok(Self { listener, site: Arc::new(Site::new(library, access)) })
     }
 
-    /// Where it listens.
+    /// The address of the server.
     ///
     /// # Errors
-    /// Of the system.
+    /// An error of the system.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
@@ -55,14 +57,13 @@ impl Server {
         let (callers, readers) = (Arc::default(), Arc::default());
         for stream in self.listener.incoming() {
             let Ok(stream) = stream else {
-                // Too many open files: some will be closed.
+                // Too many files are open; some will be closed soon.
                 thread::sleep(Duration::from_millis(50));
                 continue;
             };
             let caller = ConnectionSlot::new(&callers);
             let (site, readers) = (Arc::clone(&self.site), Arc::clone(&readers));
-            // A reader that goes away in the middle is no problem of ours, and one for whom there is no
-            // thread asks again.
+            // A reader may disconnect in the middle. One without a thread tries again.
             let _ = thread::Builder::new().spawn(move || {
                 let _ = answer(stream, &site, caller, &readers);
             });
@@ -70,60 +71,62 @@ impl Server {
     }
 }
 
-/// One of a number of places, as long as it lives.
+/// Counts one connection for as long as it lives.
 struct ConnectionSlot {
-    taken: Arc<AtomicUsize>,
-    before: usize,
+    count: Arc<AtomicUsize>,
+    earlier: usize,
 }
 
 impl ConnectionSlot {
-    fn new(taken: &Arc<AtomicUsize>) -> Self {
-        let before = taken.fetch_add(1, Ordering::Relaxed);
-        Self { taken: Arc::clone(taken), before }
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        let earlier = count.fetch_add(1, Ordering::Relaxed);
+        Self { count: Arc::clone(count), earlier }
     }
 
+    /// Whether there were fewer than `most` connections before this one.
     fn is_within(&self, most: usize) -> bool {
-        self.before < most
+        self.earlier < most
     }
 
-    /// How many are taken now.
+    /// The number of connections now.
     fn count(&self) -> usize {
-        self.taken.load(Ordering::Relaxed)
+        self.count.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        self.taken.fetch_sub(1, Ordering::Relaxed);
+        self.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// A caller's stream: it is read for as long as there is patience, however slowly bytes come.
-struct PatientStream<'a> {
+/// The stream of a new connection. The time limit holds for the whole request, even if its bytes
+/// come slowly.
+struct RequestStream<'a> {
     stream: &'a TcpStream,
     caller: &'a ConnectionSlot,
     begun: Instant,
 }
 
-impl Read for PatientStream<'_> {
+impl Read for RequestStream<'_> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         loop {
-            let patience = if self.caller.count() > CROWD { HASTE } else { PATIENCE };
-            let left = patience.saturating_sub(self.begun.elapsed());
+            let limit = if self.caller.count() > CROWD { CROWD_TIMEOUT } else { TIMEOUT };
+            let left = limit.saturating_sub(self.begun.elapsed());
             if left.is_zero() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            self.stream.set_read_timeout(Some(left.min(GLANCE)))?;
+            self.stream.set_read_timeout(Some(left.min(CROWD_CHECK)))?;
             match (&mut &*self.stream).read(bytes) {
-                Err(error) if is_silence(&error) => {}
+                Err(error) if is_timeout(&error) => {}
                 result => return result,
             }
         }
     }
 }
 
-/// Systems have two names for a read that took too long.
-fn is_silence(error: &io::Error) -> bool {
+/// Whether a read took too long. Systems have two names for it.
+fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
@@ -133,17 +136,17 @@ fn answer(
     caller: ConnectionSlot,
     readers: &Arc<AtomicUsize>,
 ) -> io::Result<()> {
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     stream.set_nodelay(true)?;
-    if !caller.is_within(MOST_CALLERS) {
+    if !caller.is_within(MOST_WAITING) {
         return busy().send(&mut stream, false);
     }
-    let mut asking = PatientStream { stream: &stream, caller: &caller, begun: Instant::now() };
-    let request = match Request::read(&mut asking) {
+    let mut incoming = RequestStream { stream: &stream, caller: &caller, begun: Instant::now() };
+    let request = match Request::read(&mut incoming) {
         Ok(Some(request)) => request,
         Ok(None) => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            let text = format!("Not understood: {error}.");
+            let text = format!("The request cannot be read: {error}.");
             return Response::text("400 Bad Request", &text).send(&mut stream, false);
         }
         Err(error) => return Err(error),
@@ -168,27 +171,29 @@ fn busy() -> Response {
     Response::text("503 Service Unavailable", text)
 }
 
-/// Sends a number whenever something changed, as server-sent events, until the reader has gone. Where no run
-/// trains it ends after that: browsers open six connections to one server, for all their tabs.
+/// Sends a number whenever something changed, as server-sent events, until the reader disconnects.
+///
+/// If no run trains it ends after the first number: browsers open only six connections to a server,
+/// for all their tabs.
 fn events(stream: &mut TcpStream, site: &Site, ids: &[String]) -> io::Result<()> {
     let start = head("200 OK", "text/event-stream", &[]) + "\r\nretry: 2000\n\n";
     stream.write_all(start.as_bytes())?;
-    let mut told = None;
+    let mut sent = None;
     let mut sign = Instant::now();
     loop {
         let version = site.version(ids);
-        if told != Some(version) {
+        if sent != Some(version) {
             stream.write_all(format!("data: {version}\n\n").as_bytes())?;
-            (told, sign) = (Some(version), Instant::now());
+            (sent, sign) = (Some(version), Instant::now());
             if !site.is_training(ids) {
                 return stream.write_all(b"event: end\ndata: nothing trains\n\n");
             }
-        } else if sign.elapsed() >= SIGN {
+        } else if sign.elapsed() >= SIGN_EVERY {
             stream.write_all(b": here\n\n")?;
             sign = Instant::now();
         }
         stream.flush()?;
-        thread::sleep(LOOK);
+        thread::sleep(CHECK_EVERY);
     }
 }
 
@@ -198,7 +203,7 @@ mod tests {
     use crate::serve::Links;
 
     #[test]
-    fn connections_that_say_nothing_keep_no_reader_waiting() {
+    fn silent_connections_delay_no_reader() {
         let folder = tempfile::tempdir().unwrap();
         let library = Library::new(folder.path(), Links::Inside).unwrap();
         let server = Server::bind("127.0.0.1", 0, library, Access::local()).unwrap();
@@ -212,14 +217,14 @@ mod tests {
         let mut answer = String::new();
         asking.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200"), "{:.60}", answer);
-        // Nor do most of them stay as long as one that is alone.
+        // Most of them are closed sooner than a single one would be.
         let gone = |mut stream: &TcpStream| {
             stream.set_nonblocking(true).unwrap();
             stream.read(&mut [0]).is_ok_and(|bytes| bytes == 0)
         };
         while silent.iter().filter(|stream| gone(stream)).count() < silent.len() - CROWD {
-            assert!(begun.elapsed() < PATIENCE, "most are still there");
-            thread::sleep(GLANCE);
+            assert!(begun.elapsed() < TIMEOUT, "most are still there");
+            thread::sleep(CROWD_CHECK);
         }
     }
 }

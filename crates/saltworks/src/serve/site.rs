@@ -1,4 +1,4 @@
-//! What is found under which address.
+//! The pages and data under each address.
 
 use super::access::{Access, Verdict};
 use super::http::{Request, Response};
@@ -12,7 +12,7 @@ const JSON: &str = "application/json";
 const INDEX: &str = include_str!("index.js");
 const NEWS: &str = include_str!("news.js");
 const LIVE: &str = include_str!("live.js");
-/// Runs that a page compares, at most.
+/// The most runs that a page compares.
 const MOST_COMPARED: usize = 12;
 
 /// The pages and their data.
@@ -21,10 +21,10 @@ pub(super) struct Site {
     access: Access,
 }
 
-/// What a request gets.
+/// The answer to a request.
 pub(super) enum Answer {
     Page(Response),
-    /// News of these runs, or of all.
+    /// Changes of these runs, or of all if none is named.
     Events(Vec<String>),
 }
 
@@ -45,7 +45,7 @@ impl Site {
         Answer::Page(match (request.method.as_str(), self.access.verdict(request)) {
             (_, Verdict::Refused(why)) => Response::text("403 Forbidden", why),
             ("GET" | "HEAD", verdict) => match self.found(request) {
-                Some(_) if verdict == Verdict::Enters => self.enter(request),
+                Some(_) if verdict == Verdict::SetCookie => self.set_cookie(request),
                 Some(answer) => return answer,
                 None => Response::text("404 Not Found", "There is no such page or run."),
             },
@@ -53,8 +53,8 @@ impl Site {
         })
     }
 
-    /// The same address without the token, which the browser keeps.
-    fn enter(&self, request: &Request) -> Response {
+    /// Redirects to the same address without the token, and sets the cookie.
+    fn set_cookie(&self, request: &Request) -> Response {
         let mut response = Response::text("303 See Other", "Welcome.");
         response.headers.push(("Set-Cookie", self.access.cookie()));
         response.headers.push(("Location", request.without_token()));
@@ -87,7 +87,7 @@ impl Site {
                 Response::ok(JSON, self.library.pictures(id()?, request.query("stage")?)?)
             }
             "/events" => return Some(Answer::Events(ids())),
-            // Browsers ask for it; an answer keeps their consoles quiet.
+            // Browsers request it; without an answer they report an error.
             "/favicon.ico" => Response::ok("image/x-icon", ""),
             _ => return None,
         }))
@@ -101,6 +101,6 @@ fn page(data: &serde_json::Value, script: &str) -> Response {
 }
 
 fn as_json(value: &impl Serialize) -> Response {
-    // Numbers and strings: JSON holds them all.
+    // Numbers and strings always become JSON.
     Response::ok(JSON, serde_json::to_vec(value).expect("a run as JSON"))
 }

@@ -1,10 +1,10 @@
-// Charts: lines over steps, points against points. Series are told apart by colour, dash and marker; the
-// colours also by those who do not see red, green or blue (simulated: Machado et al. 2009).
+// Charts: lines over steps, and scatter plots. Series differ in colour, dash and marker. The colours
+// also differ for people who do not see red, green or blue (simulated: Machado et al. 2009).
 
 const DASHES = ['', '7 4', '2 3', '9 3 2 3', '14 4', '1 4', '5 2'];
 const MARKERS = ['circle', 'square', 'triangle', 'diamond', 'cross', 'ring', 'bar'];
 const colour = (i) => `var(--c${i % 7})`;
-// From the eighth on another dash and another marker belong to a colour.
+// From the eighth series on, a colour comes with another dash and another marker.
 const dash = (i) => DASHES[(i + Math.floor(i / 7)) % 7];
 const markerOf = (i) => MARKERS[(i + 2 * Math.floor(i / 7)) % 7];
 
@@ -24,7 +24,7 @@ function marker(kind, x, y, fill, size = 4) {
 
 // Scales.
 
-/** How far apart round numbers are of which about as many as wanted fit between two. */
+/** The distance of round numbers of which about the wanted number fit between two. */
 function roundStep(low, high, wanted) {
   const raw = (high - low) / Math.max(1, wanted);
   if (!(raw > 0) || !Number.isFinite(raw)) return null;
@@ -32,7 +32,7 @@ function roundStep(low, high, wanted) {
   return [1, 2, 2.5, 5, 10].map((m) => m * power).reduce((best, step) => (off(step) < off(best) ? step : best));
 }
 
-/** Round numbers between two, and how far apart they are. */
+/** Round numbers between two, and their distance. */
 function ticks(low, high, wanted) {
   const step = roundStep(low, high, wanted);
   if (!step) return { list: [low], step: Math.abs(low) || 1 };
@@ -46,13 +46,13 @@ function logTicks(low, high, wanted) {
   for (let e = first; e <= last; e++) {
     for (const m of [1, 2, 5]) { const t = m * 10 ** e; if (t >= low * 0.999 && t <= high * 1.001) list.push(t); }
   }
-  // Less than a decade: round numbers are as good there.
+  // Within a decade, round numbers are as good.
   if (list.length < 4) return ticks(low, high, wanted);
   const powers = list.filter((t) => /^1/.test(t.toExponential())), each = Math.ceil(powers.length / 7);
   return { list: list.length > 9 && powers.length > 2 ? powers.filter((_, i) => i % each === 0) : list, step: null };
 }
 
-/** A tick with as many digits as tell it from its neighbours. */
+/** The text of a tick, with enough digits to differ from its neighbours. */
 function tickText(value, step) {
   if (!step) return number(value, 2);
   if (value === 0) return '0';
@@ -63,10 +63,10 @@ function tickText(value, step) {
   }
   return size >= 1000 && digits === 0 ? thousands(value) : value.toFixed(digits);
 }
-/** The same of shares. */
+/** The same for shares. */
 const tickPercent = (share, step) => `${tickText(100 * share, step && 100 * step)}\u202f%`;
 
-// Beyond these, differences and products are no numbers any more: such values lie off the axis.
+// Beyond these limits differences and products overflow, so such values lie off the axis.
 const MOST = 1e300, LEAST_SIZE = 1e-300;
 
 function scale(values, { log, min, max, foot } = {}, pad = 0.05) {
@@ -85,7 +85,7 @@ function scale(values, { log, min, max, foot } = {}, pad = 0.05) {
   if (low === high && pad) { const room = Math.abs(low) * 0.1 || 1; [low, high] = [min != null ? Math.min(low, min) : low - room, high + room]; }
   const room = (high - low) * pad, least = low;
   [low, high] = [min != null ? low : low - room, max != null ? high : high + room];
-  // A curve that falls fast lies low for most of its length: a tick at the foot says where.
+  // A curve that falls fast lies low for most of its length, so the axis begins with a tick.
   const step = foot && roundStep(low, high, FEW_TICKS);
   if (step) low = Math.floor(least / step + 1e-9) * step;
   const whole = high - low || 1;
@@ -95,12 +95,12 @@ function scale(values, { log, min, max, foot } = {}, pad = 0.05) {
 const FEW_TICKS = 5;
 let areas = 0;
 
-/** Axes, grid and labels; where data coordinates lie. */
+/** Axes, grid and labels, and the positions of data coordinates. */
 function frame(width, height, sx, sy, x, y) {
   const wide = sy.ticks(FEW_TICKS), texts = wide.list.map((t) => (y.tick || tickText)(t, wide.step));
   const left = Math.max(34, 14 + 6.6 * Math.max(...texts.map((t) => t.length))), right = 10, top = 10, bottom = 38;
   const w = Math.max(10, width - left - right), h = height - top - bottom;
-  // What lies far off the axes is cut away; no browser draws to the end of the world.
+  // Positions far off the axes are clamped: browsers do not draw them.
   const near = (px) => Math.max(-1e4, Math.min(1e4, px));
   const X = (v) => near(left + sx.at(v) * w), Y = (v) => near(top + (1 - sy.at(v)) * h);
   const root = svg('svg', { class: 'chart', viewBox: `0 0 ${width} ${height}`, width, height, 'aria-hidden': 'true' });
@@ -113,7 +113,7 @@ function frame(width, height, sx, sy, x, y) {
   }
   root.append(svg('line', { class: 'axis', x1: left, x2: width - right, y1: top + h, y2: top + h }),
     svg('text', { x: width - right, y: height - 4, 'text-anchor': 'end' }, x.label || ''));
-  // Lines are drawn in `area`, which ends where the axes do, and markers over it, whole.
+  // Lines are cut at the axes by `area`. Markers lie over it and are whole.
   const id = `area-${areas++}`, area = svg('g', { 'clip-path': `url(#${id})` });
   root.append(svg('clipPath', { id }, svg('rect', { x: left - 1, y: top - 1, width: w + 2, height: h + 2 })), area);
   return { root, area, X, Y, left, right: width - right, top, bottom: top + h, back: (px) => sx.back((px - left) / w) };
@@ -125,7 +125,7 @@ function swatch(series) {
     svg('line', { x1: 0, x2: 26, y1: 6, y2: 6, stroke: colour(series.colour), 'stroke-width': 2.5, 'stroke-dasharray': series.dash || '' }), mark);
 }
 
-/** An exponential mean over points, as TensorBoard draws it: debiased, `weight` 0 to 1. */
+/** A debiased exponential mean over points, as in TensorBoard; `weight` is 0 to 1. */
 function smoothed(points, weight) {
   let mean = 0, bias = 0;
   return points.map(([x, y]) => {
@@ -135,17 +135,20 @@ function smoothed(points, weight) {
   });
 }
 
-// Its own names alone: a run may be called `constructor`.
+// Only own keys: a run may be called `constructor`.
 const hidden = (name) => Object.hasOwn(chosen.hidden || {}, name) && !!chosen.hidden[name];
 function toggleSeries(name) { choose('hidden', { ...chosen.hidden, [name]: !hidden(name) }); }
 
-// Charts that show the same steps: a cursor and a range of one are those of all.
+// Charts of the same steps share a cursor and a range.
 const linked = new Set();
 
 /**
- * A card with curves. series: [{name, colour, dash, marker, points: [[x, y]], band: [[x, low, high]], rough}], where
- * `rough` ones are smoothed as the reader chose; x: {label, name, tick, exact}, y: {tick, exact, log, min, robust},
- * where a `robust` axis is not that of one series that ran away; charts with the same `link` are zoomed together.
+ * A card with curves.
+ * series: [{name, colour, dash, marker, points: [[x, y]], band: [[x, low, high]], rough}]; `rough`
+ * ones are smoothed as the reader chose.
+ * x: {label, name, tick, exact}.
+ * y: {tick, exact, log, min, robust}; a `robust` axis ignores a series that ran away.
+ * Charts with the same `link` are zoomed together.
  */
 function lineChart(spec) {
   return view('chart ' + spec.title, makeLineChart, spec);
@@ -189,10 +192,10 @@ const summary = (spec) => spec.series.filter((s) => s.points.length).map((s) => 
   return `${s.name}: from ${tell(s.points[0][1])} to ${tell(s.points.at(-1)[1])}, least ${tell(low)}, most ${tell(high)}.`;
 }).join(' ');
 
-/** How many times the largest size of the median series are off a robust axis. */
+/** A robust axis ends at this many times the largest value of the median series. */
 const FAR = 20;
 
-/** The end of a robust axis: that of what most series reach, where one ran away. */
+/** The end of a robust axis if a series ran away: the reach of most series. */
 function reach(series, { robust, log } = {}) {
   if (!robust || log || series.length < 2) return Infinity;
   const sizes = series.map((s) => span(s.points.map((p) => Math.abs(p[1])))?.[1]).filter(isNumber).sort((a, b) => a - b);
@@ -200,7 +203,7 @@ function reach(series, { robust, log } = {}) {
   return usual > 0 ? FAR * usual : Infinity;
 }
 
-/** What the axis does not show. */
+/** A note about values that the axis does not show. */
 function outside(spec, shown) {
   if (!spec.y?.log) {
     const end = reach(shown, spec.y);
@@ -242,7 +245,7 @@ function paint(state, width) {
     area.append(line(s, s.line));
     const dots = s.marker ? s.points : s.points.length === 1 ? s.points : [];
     for (const p of dots) if (fits(p[1]) && p[1] <= end && inside(p[0])) f.root.append(marker(s.marker || 'circle', f.X(p[0]), f.Y(p[1]), colour(s.colour)));
-    // Where it leaves the axis.
+    // The point at which the line leaves the axis.
     const off = s.points.find((p) => p[1] > end && inside(p[0]));
     if (off) f.root.append(marker('triangle', f.X(off[0]), f.top + 4, colour(s.colour), 5));
   }
@@ -256,14 +259,14 @@ function paint(state, width) {
   if (state.at != null) point(state, state.at, tip?.owner === state);
 }
 
-/** The place in ascending numbers of the one nearest to x. */
+/** The index of the number nearest to x among ascending ones. */
 function nearest(xs, x) {
   let low = 0, high = xs.length - 1;
   while (high - low > 1) { const middle = (low + high) >> 1; if (xs[middle] < x) low = middle; else high = middle; }
   return Math.abs(xs[low] - x) <= Math.abs(xs[high] - x) ? low : high;
 }
 
-/** What the curves are worth at x. */
+/** The values of the curves at x. */
 function readings(state, x) {
   const tell = state.spec.y?.exact || state.spec.y?.tick || exactly;
   return state.series.map((s) => {
@@ -274,7 +277,7 @@ function readings(state, x) {
 
 const atText = (state, x) => `${state.spec.x?.name || 'step'} ${(state.spec.x?.exact || exactly)(x)}`;
 
-/** Points at x: a line here, one in each linked chart, and the values if asked for. */
+/** Shows x by a line in each linked chart, and the values here if they are wanted. */
 function point(state, x, tell) {
   state.at = x;
   const draw = (other, value) => {
@@ -294,7 +297,7 @@ function point(state, x, tell) {
     [el('b', {}, atText(state, x)), el('table', {}, some.map(([name, value]) => el('tr', {}, el('td', {}, name), el('td', {}, value)))), more], state);
 }
 
-/** Values by pointer, by touch (a tap, until the next one elsewhere) and by the arrow keys; a drag zooms. */
+/** Shows values at the pointer, at a tap (until the next one) and by arrow keys. A drag zooms. */
 function hovering(state) {
   const { box } = state;
   const px = (event) => event.clientX - box.getBoundingClientRect().left;
@@ -341,8 +344,9 @@ function hovering(state) {
 }
 
 /**
- * Points with the line through them. groups: [{name, colour, fill, marker, points: [{x, y, text}], fit}]; `bare` without
- * axes, `square` as high as wide, `keys` with a legend that shows and hides groups.
+ * Points with the line through them. groups: [{name, colour, fill, marker, points: [{x, y, text}],
+ * fit}]. `bare` has no axes, `square` is as high as wide, and `keys` adds a legend that shows and
+ * hides groups.
  */
 function scatter(spec) {
   return view('scatter ' + spec.title, makeScatter, spec);
@@ -390,27 +394,27 @@ function paintScatter(state, width) {
   }
   state.ring = svg('circle', { class: 'ring', r: 8, visibility: 'hidden' });
   f.root.append(state.ring);
-  state.places = groups.flatMap((g) => g.points.map((p) => ({ x: f.X(p.x), y: f.Y(p.y), text: p.text })));
+  state.points = groups.flatMap((g) => g.points.map((p) => ({ x: f.X(p.x), y: f.Y(p.y), text: p.text })));
   box.replaceChildren(f.root);
 }
 
-/** Points by pointer, by a tap and by the arrow keys. */
+/** Shows a point at the pointer, at a tap and by arrow keys. */
 function touching(state) {
   const { box } = state;
   const mark = (index) => {
     state.at = index;
-    const place = state.places?.[index];
-    state.ring?.setAttribute('visibility', place ? 'visible' : 'hidden');
-    if (!place) return hideTip(state);
-    state.ring.setAttribute('cx', place.x); state.ring.setAttribute('cy', place.y);
+    const point = state.points?.[index];
+    state.ring?.setAttribute('visibility', point ? 'visible' : 'hidden');
+    if (!point) return hideTip(state);
+    state.ring.setAttribute('cx', point.x); state.ring.setAttribute('cy', point.y);
     const at = box.getBoundingClientRect();
-    showTip(at.left + place.x, at.top + place.y, place.text, state);
+    showTip(at.left + point.x, at.top + point.y, point.text, state);
   };
   state.again = () => mark(state.at);
   const near = (event) => {
     const at = box.getBoundingClientRect(), [x, y] = [event.clientX - at.left, event.clientY - at.top];
     let best = -1, least = 26 ** 2;
-    (state.places || []).forEach((p, i) => { const d = (p.x - x) ** 2 + (p.y - y) ** 2; if (d < least) [best, least] = [i, d]; });
+    (state.points || []).forEach((p, i) => { const d = (p.x - x) ** 2 + (p.y - y) ** 2; if (d < least) [best, least] = [i, d]; });
     mark(best);
   };
   box.addEventListener('pointermove', (event) => { if (event.pointerType === 'mouse') near(event); });
@@ -420,9 +424,9 @@ function touching(state) {
   box.addEventListener('keydown', (event) => {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (event.key === 'Escape') mark(-1);
-    if (!by || !state.places?.length) return;
+    if (!by || !state.points?.length) return;
     event.preventDefault();
-    mark((state.at + by + state.places.length) % state.places.length);
-    say(state.places[state.at].text);
+    mark((state.at + by + state.points.length) % state.points.length);
+    say(state.points[state.at].text);
   });
 }

@@ -1,6 +1,6 @@
-// Several runs side by side; seeds of one recipe as one.
+// Several runs side by side. Seeds of one recipe count as one.
 
-/** Names that differ: the last parts of the folders, as many as it takes. */
+/** Names that differ: as many last parts of the folders as necessary. */
 function distinct(runs) {
   if (new Set(runs.map((r) => r.name)).size === runs.length) return runs.map((r) => r.name);
   const parts = runs.map((r) => (r.folder || r.name).split('/').filter(Boolean));
@@ -11,10 +11,10 @@ function distinct(runs) {
   return runs.map((r, i) => `${r.name} (${i + 1})`);
 }
 
-/** A recipe but for its seed. */
+/** A recipe without its seed. */
 const seedless = (run) => run.recipe.split('\n').filter((line) => !/^\s*(seed|tags)\s*=/.test(line)).join('\n').trim();
 
-/** Runs of one recipe but for its seed. A copy of a run is no seed more: it stands alone. */
+/** Groups of runs whose recipes differ only in the seed. A copy of a run is a group of its own. */
 function groupsOf(runs) {
   const groups = new Map(), seen = new Set();
   runs.forEach((run, i) => {
@@ -32,7 +32,7 @@ const deviation = (xs) => Math.sqrt(xs.reduce((sum, x) => sum + (x - meanOf(xs))
 function comparison(runs) {
   const names = distinct(runs);
   const stages = [...new Set(runs.flatMap((r) => r.stages.filter(hasBegun).map((s) => s.name)))];
-  // The last one that most runs have begun.
+  // The last stage that most runs have begun.
   const having = (name) => runs.filter((r) => r.stages.some((s) => s.name === name && hasBegun(s))).length;
   const usual = stages.findLast((name) => 2 * having(name) > runs.length) ?? stages.at(-1);
   const stage = stages.includes(chosen.stage) ? chosen.stage : usual;
@@ -46,18 +46,18 @@ function comparison(runs) {
       part('Frozen features', () => compareTables(runs, names)), el('footer', {}, 'Made by saltworks.'))];
 }
 
-/** Which run is best, and whether by more than chance explains. */
+/** The best run, and whether chance explains its lead. */
 function compareVerdict(runs, names, stage) {
-  if (!stage) return 'No step was made yet.';
+  if (!stage) return 'No steps yet.';
   const finals = runs.map((run, i) => ({ i, r: row(run, stage) })).filter((o) => o.r).map((o) => ({ ...o, n: o.r.images }));
   const online = runs.map((run, i) => ({ i, stage: run.stages.find((s) => s.name === stage) })).filter((o) => o.stage?.probes.length && heldOut(o.stage))
     .map((o) => ({ i: o.i, r: o.stage.probes.at(-1), n: o.stage.probes.at(-1).test_images }));
-  // Those of one kind alone are held against each other.
+  // Only accuracies of one kind are compared.
   const all = finals.length > 1 ? finals : online;
   const said = KINDS.map(([key, kind]) => {
     const known = all.filter((o) => isNumber(o.r[key])).sort((a, b) => b.r[key] - a.r[key]), [best] = known;
     if (known.length < 2) return null;
-    // Of seeds of one recipe the best is chance: the next is of another recipe, where there is one.
+    // Among seeds of one recipe the best is chance, so the next is of another recipe if there is one.
     const others = known.filter((o) => seedless(runs[o.i]) !== seedless(runs[best.i])), next = others[0] || known[1];
     const apart = !(best.n > 0 && next.n > 0) || differ(best.r[key], best.n, next.r[key], next.n);
     const chance = best.r[key] === next.r[key] ? 'as many' : apart ? `${gain(best.r[key] - next.r[key])} less` : 'which chance may explain';
@@ -68,15 +68,15 @@ function compareVerdict(runs, names, stage) {
   return `Best frozen features of the ${stage} (mean token, ${all === finals ? 'after training' : 'by the last online probe'}): ${said.join('; ')}.${left ? ` ${left === 1 ? 'One run has' : `${left} runs have`} none to compare.` : ''}`;
 }
 
-/** Accuracies on other images are other quantities. */
+/** A warning if the runs have different data. */
 function otherData(runs) {
   const parsed = runs.map((run) => keys(run.recipe));
   const all = [...new Set(parsed.flatMap((k) => [...k.keys()]))].filter((key) => /^data\.(path|source\b.*|holdout|holdout_seed)$/.test(key));
   const unlike = all.filter((key) => new Set(parsed.map((k) => k.get(key))).size > 1);
-  return unlike.length ? el('div.alarm', { role: 'note' }, el('b', {}, 'Other data. '), `The runs differ in ${unlike.join(', ')}: their accuracies are of other images and may not be comparable.`) : null;
+  return unlike.length ? el('div.alarm', { role: 'note' }, el('b', {}, 'Other data. '), `The runs differ in ${unlike.join(', ')}: their accuracies are of different images and may not be comparable.`) : null;
 }
 
-/** Curves of several runs at their own x as one: mean and range where all have something, by straight lines. */
+/** One curve of several runs: mean and range where all have values, interpolated linearly. */
 function together(curves) {
   const all = curves.filter((c) => c.length);
   if (!all.length) return { points: [], band: [] };
@@ -92,7 +92,7 @@ function together(curves) {
 }
 
 function compareCurves(of, stages, stage) {
-  if (!of.length) return [el('h2', {}, 'Curves'), el('p.soft', {}, 'No step was made yet.')];
+  if (!of.length) return [el('h2', {}, 'Curves'), el('p.soft', {}, 'No steps yet.')];
   const has = (key) => of.some((o) => o.stage.probes.some((p) => isNumber(p[key])));
   const metric = has(chosen.metric) ? chosen.metric : (METRICS.find(([k]) => has(k)) || METRICS[0])[0];
   const axes = of.map((o) => axis(o.run, o.stage)), x = axes[0], link = `compare ${stage} ${x.label}`;
@@ -103,23 +103,23 @@ function compareCurves(of, stages, stage) {
       : of.map((o, i) => ({ name: o.name, points: each[i] }));
     return lines.map((line, i) => ({ ...line, colour: i, dash: dash(i), marker: mark ? markerOf(i) : null, rough }));
   };
-  const noClasses = of.some((o) => o.stage.probes.length) && !METRICS.some(([key]) => has(key)) ? 'None is known: nothing is held out, or the images have no classes.' : null;
+  const noClasses = of.some((o) => o.stage.probes.length) && !METRICS.some(([key]) => has(key)) ? 'No accuracy is known: nothing is held out, or the images have no classes.' : null;
   const steps = (title, key, y = {}, extra) => lineChart({ title, x, y, link, extra, series: curve((s, a) => stepPoints(s, a, key), false, true) });
   const probe = (title, key, y = {}, empty) => lineChart({ title, x, y, link, empty, series: curve((s, a) => probePoints(s, a, key), true) });
   const dots = of.map((o, i) => ({ name: o.name, colour: i, marker: markerOf(i), fit: o.stage.fits.find((f) => f.x === 'loss' && f.y === metric && !f.from_start),
     points: o.stage.probes.filter((p) => p.step > 0 && isNumber(p.loss) && isNumber(p[metric])).map((p) => ({ x: p.loss, y: p[metric], text: `${o.name}, step ${thousands(p.step)}: loss ${number(p.loss, 4)}, ${percent(p[metric])}` })) }));
-  const told = dots.filter((g) => g.fit).map((g) => `${g.name}: R² ${g.fit.r_squared.toFixed(3)}${g.fit.slope > 0 ? ', the wrong way' : ''}`);
+  const fits = dots.filter((g) => g.fit).map((g) => `${g.name}: R² ${g.fit.r_squared.toFixed(3)}${g.fit.slope > 0 ? ', the wrong way' : ''}`);
   const loss = of.every((o) => heldOut(o.stage)) ? 'Held-out loss' : 'Loss on fixed images';
   return [
     el('div.row.spread.section', {}, el('h2', {}, `Curves of the ${stage}`), curveTools([
       stages.length > 1 ? switcher('stage', stages.map((n) => [n, n]), stage, 'stage') : null,
-      seeds ? el('button', { 'aria-pressed': String(grouped), title: 'mean and range of runs that differ in their seed alone', onclick: () => choose('seeds', !grouped) }, 'seeds as one') : null])),
+      seeds ? el('button', { 'aria-pressed': String(grouped), title: 'mean and range of runs that differ only in their seed', onclick: () => choose('seeds', !grouped) }, 'seeds as one') : null])),
     el('div.row', { style: 'margin-bottom:10px' }, switcher('metric', METRICS.filter(([k]) => has(k)), metric, 'accuracy')),
     el('div.grid', {},
       steps('Training loss', 'loss', { log: chosen.log, robust: true }, logButton(chosen.log)),
       probe(`Accuracy: ${metricName(metric)}`, metric, { tick: tickPercent, exact: percent }, noClasses),
       probe(loss, 'loss', { log: chosen.log, robust: true }),
-      scatter({ title: `${loss} and accuracy`, groups: dots, x: { label: loss.toLowerCase() }, y: { tick: tickPercent }, height: 250, keys: 'dots ', empty: noClasses, note: told.join(' · ') || `A line is drawn through ${LEAST} probes or more.` }),
+      scatter({ title: `${loss} and accuracy`, groups: dots, x: { label: loss.toLowerCase() }, y: { tick: tickPercent }, height: 250, keys: 'dots ', empty: noClasses, note: fits.join(' · ') || `A line is drawn through ${LEAST} probes or more.` }),
       probe('RankMe', 'rank_me', { min: 0 }),
       probe('LiDAR', 'lidar', { min: 0 }),
       probe('Spread of features', 'feature_std', { min: 0 }),
@@ -128,7 +128,7 @@ function compareCurves(of, stages, stage) {
       steps('Throughput, images/s', 'images_per_second', { min: 0 }))];
 }
 
-/** What runs that differ in their seed alone are called: what their names begin with. */
+/** The name of runs that differ only in their seed: the common beginning of their names. */
 function groupName(of, group) {
   const names = group.map((i) => of[i].name);
   if (names.length === 1) return names[0];
@@ -160,17 +160,17 @@ function compareTables(runs, names) {
   });
   const section = (title, note, first, rows) => (rows.length ? el('section.card', {}, el('h3', {}, title), el('div.scroll', {}, el('table.data.named.pinned', {}, head(first), el('tbody', {}, rows))), note ? el('p.soft.small', {}, note) : null) : null);
   const all = [
-    section('Means over seeds', 'Mean ± standard deviation of runs whose recipes differ in the seed alone.', ['runs', 'features', 'seeds'], seeds),
+    section('Means over seeds', 'Mean ± standard deviation of runs whose recipes differ only in the seed.', ['runs', 'features', 'seeds'], seeds),
     section('After training', 'All training images, all held-out ones.', ['run', 'features', 'images'], finals),
-    section('While training', 'The last online probe, by some of the images: not to be held against the table above.', ['run', 'stage', 'step', 'images'], online)].filter(Boolean);
+    section('While training', 'The last online probe, with some of the images: not comparable with the table above.', ['run', 'stage', 'step', 'images'], online)].filter(Boolean);
   return all.length ? [el('h2', {}, 'Frozen features'), el('div.stack', {}, all)] : null;
 }
 
-/** A value of a recipe as people write it: 30 for 30.0, six digits at most; whole numbers may be seeds and stay. */
+/** A recipe's value as people write it: at most six digits, 30 for 30.0. Integers may be seeds. */
 const printed = (text) => text.replace(/"(?:[^"\\]|\\.)*"|'[^']*'|[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?/g,
   (token) => (/^[-+\d].*[.eE]/.test(token) ? String(Number(Number(token).toPrecision(6))) : token));
 
-/** `section.key = value` lines that are not alike in all recipes. What prints alike is alike. */
+/** `section.key = value` lines that differ between recipes, as they are printed. */
 function differences(runs, names) {
   const parsed = runs.map((run) => keys(run.recipe));
   const all = [...new Set(parsed.flatMap((k) => [...k.keys()]))];
@@ -182,7 +182,7 @@ function differences(runs, names) {
   return [el('h2', {}, 'What differs in the recipes'), el('section.card', {}, body)];
 }
 
-/** The keys of a resolved recipe, which has one on each line; stages by their names, tables of other lists numbered. */
+/** The keys of a recipe as it ran. Stages have their names, tables of other lists numbers. */
 function keys(toml) {
   const found = new Map(), counts = new Map();
   const stages = [...toml.matchAll(/^\s*\[\[stage\]\]((?:\n(?!\s*\[).*)*)/gm)].map(([, lines]) => lines.match(/^\s*name\s*=\s*"(.*)"/m)?.[1]);
@@ -193,7 +193,7 @@ function keys(toml) {
     if (table) {
       const [, brackets, name] = table;
       if (brackets === '[[') counts.set(name, (counts.get(name) || 0) + 1);
-      // The number belongs to the list's own name, also before a table in one of its entries.
+      // The number follows the list's name, even before a table inside one of its entries.
       section = [...counts].reduce((text, [listed, n]) => (text === listed || text.startsWith(listed + '.') ? called(listed, n) + text.slice(listed.length) : text), name);
     } else if (pair) found.set((section ? section + '.' : '') + pair[1], printed(pair[2]));
   }

@@ -1,5 +1,5 @@
 'use strict';
-// Everything a run says (names, labels, recipes) reaches the page as text, never as HTML.
+// All texts of a run (names, labels, recipes) enter the page as text, never as HTML.
 
 /** An element: `el('div.card', {title: 'x'}, child, 'text', ...)`. */
 function el(spec, attributes, ...children) {
@@ -25,7 +25,7 @@ function fill(node, attributes, children) {
   return node;
 }
 
-/** What a node does of late: a redraw changes the handler, not the listener. */
+/** The current handlers of a node: a redraw replaces the handler and keeps the listener. */
 function listen(node, kind, handler) {
   node.handlers ||= {};
   if (!node.handlers[kind]) node.addEventListener(kind, (event) => node.handlers[kind]?.(event));
@@ -33,15 +33,15 @@ function listen(node, kind, handler) {
 }
 
 /**
- * A part that keeps its node, and so focus, pointer and scrolling, while the page is drawn again:
- * `make(node)` returns what shows each new `spec`.
+ * A part that keeps its node while the page is drawn again, and so focus, pointer and scrolling.
+ * `make(node)` returns the function that shows each new `spec`.
  */
 function view(name, make, spec) {
   const node = el('div', { 'data-view': name });
   return Object.assign(node, { make, spec });
 }
 
-/** Makes `old` what `fresh` is, changing as little as can be. */
+/** Makes `old` equal to `fresh` with as few changes as possible. */
 function morph(old, fresh) {
   const same = old.nodeType === fresh.nodeType && old.nodeName === fresh.nodeName && old.make === fresh.make
     && old.dataset?.view === fresh.dataset?.view && old.dataset?.key === fresh.dataset?.key;
@@ -49,7 +49,7 @@ function morph(old, fresh) {
   if (old.nodeType === Node.TEXT_NODE) { if (old.data !== fresh.data) old.data = fresh.data; return; }
   if (old.make) { old.spec = fresh.spec; if (old.show || old.failed) showView(old); return; }
   for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name) && !(name === 'open' && old.nodeName === 'DETAILS')) old.removeAttribute(name);
-  // Styles by their own interface: as an attribute the page's policy forbids them.
+  // The page's policy forbids styles as attributes, so they are set by their own interface.
   for (const { name, value } of fresh.attributes) if (name !== 'style' && old.getAttribute(name) !== value) old.setAttribute(name, value);
   if (old.style?.cssText !== fresh.style?.cssText) old.style.cssText = fresh.style.cssText;
   if (old.nodeName === 'INPUT') old.checked = fresh.checked;
@@ -58,14 +58,14 @@ function morph(old, fresh) {
   morphChildren(old, [...fresh.childNodes]);
 }
 
-/** What a node is found again by among its neighbours. */
+/** The key that identifies a node among its neighbours. */
 const keyOf = (node) => node.dataset?.key ?? node.dataset?.view;
 
 function morphChildren(parent, fresh) {
   const keyed = new Map([...parent.childNodes].filter(keyOf).map((node) => [keyOf(node), node]));
-  fresh.forEach((node, place) => {
+  fresh.forEach((node, index) => {
     const known = keyOf(node) && keyed.get(keyOf(node));
-    const at = parent.childNodes[place];
+    const at = parent.childNodes[index];
     if (known && known !== at) parent.insertBefore(known, at || null);
     if (known) morph(known, node);
     else if (!at) parent.append(node);
@@ -75,7 +75,7 @@ function morphChildren(parent, fresh) {
   while (parent.childNodes.length > fresh.length) parent.lastChild.remove();
 }
 
-/** Shows these nodes in `parent`, keeping what is alike and whatever has the focus. */
+/** Shows these nodes in `parent`. Nodes that are alike stay, and so does the focus. */
 function show(parent, nodes) {
   const focused = document.activeElement;
   morphChildren(parent, nodes.flat(9).filter((node) => node != null && node !== false));
@@ -86,13 +86,13 @@ function show(parent, nodes) {
 
 const failure = (name, error) => el('section.card', {}, el('h3', {}, name), el('p.soft', {}, `Its files cannot be shown: ${error.message}.`));
 
-/** A part of the page; what is wrong with its data is told in its place and takes no other part along. */
+/** A part of the page. If its data is damaged, it shows the error, and the other parts stay. */
 function part(name, build) {
   const within = (children) => el('section', { 'data-key': name }, children);
   try { return within(build()); } catch (error) { return within(failure(name, error)); }
 }
 
-/** The same of a view, also where it is drawn later: once its width is known, or its picture there. */
+/** The same for a view, even if it is drawn later: once its width or its picture is known. */
 function guarded(node, draw) {
   try { draw(); } catch (error) {
     node.replaceChildren(failure(node.dataset.view.replace(/^(chart|scatter) /, ''), error));
@@ -102,33 +102,33 @@ function guarded(node, draw) {
 
 function showView(node) {
   guarded(node, () => {
-    // Made anew after what was wrong: nothing of it is left.
+    // After an error the view is made again from nothing.
     if (!node.show) { node.replaceChildren(); node.failed = false; node.show = node.make(node); }
     node.show(node.spec);
   });
 }
 
-/** What is wider than its place fades where it goes on: phones show no bar. */
+/** Fades the side to which a wide part can be scrolled: phones show no bar. */
 function edges(boxes = document.querySelectorAll('.scroll, .strip')) {
   for (const box of boxes) {
     const more = box.scrollWidth - box.clientWidth;
     box.toggleAttribute('data-more', more - box.scrollLeft > 2);
-    // Keys scroll what has the focus.
+    // Arrow keys scroll the part that has the focus.
     if (more > 2) box.tabIndex = 0;
   }
 }
 addEventListener('scroll', (event) => { if (event.target.matches?.('.scroll, .strip')) edges([event.target]); }, { capture: true, passive: true });
 addEventListener('resize', () => edges());
 
-/** A path or a key that is broken between its parts. */
+/** A path or a key with possible line breaks between its parts. */
 const breakable = (text) => text.split(/(?<=[._\/-])/).flatMap((part, i) => (i ? [el('wbr'), part] : [part]));
 
-/** A text of any length in two lines, until somebody asks for the rest. */
+/** A text in two lines, until the reader opens the rest. */
 function clamped(text, few = 100) {
   return text.length < few ? text : el('details.clamped', {}, el('summary', { title: text }, text));
 }
 
-// What the reader chose; survives a redraw and, in a file that reloads itself, a reload.
+// The reader's choices. They survive a redraw and, in a file that reloads itself, a reload.
 const chosen = (() => {
   try { return JSON.parse(sessionStorage.getItem('saltworks') || '{}'); } catch { return {}; }
 })();
@@ -138,7 +138,7 @@ function choose(key, value) {
   draw();
 }
 
-// Light or dark: as the system says, unless the reader chose.
+// Light or dark: as the system is, unless the reader chose.
 const system = matchMedia('(prefers-color-scheme: dark)');
 function theme() {
   let kept = null;
@@ -160,7 +160,7 @@ function themeButton() {
   }, '◐');
 }
 
-// Numbers as people read them.
+// Numbers for people.
 const isNumber = (x) => typeof x === 'number' && Number.isFinite(x);
 const percent = (x, digits = 1) => (isNumber(x) ? (100 * x).toFixed(digits) + '\u202f%' : '–');
 const thousands = (x) => Math.round(x).toLocaleString('en').replaceAll(',', '\u202f');
@@ -172,7 +172,7 @@ function number(x, digits = 3) {
   return String(Number(x.toPrecision(digits)));
 }
 const exactly = (x) => number(x, 6);
-/** With as many digits behind the point as its neighbours in a column have. */
+/** A number with the same digits behind the point as the others in its column. */
 const aligned = (x, digits) => (isNumber(x) && Math.abs(x) < 1000 ? x.toFixed(digits) : number(x, digits));
 function duration(seconds) {
   if (!isNumber(seconds) || seconds < 0 || seconds > 1e10) return '–';
@@ -184,31 +184,31 @@ function duration(seconds) {
 }
 const time = (unix) => (isNumber(unix) ? new Date(1000 * unix).toLocaleString([], { dateStyle: 'medium', timeStyle: 'short' }) : '–');
 
-/** The least and the largest of any number of values, of those that are numbers. */
+/** The least and the largest of those values that are numbers. */
 function span(values) {
   let low = Infinity, high = -Infinity;
   for (const v of values) if (isNumber(v)) { if (v < low) low = v; if (v > high) high = v; }
   return low <= high ? [low, high] : null;
 }
 
-/** The 95 % interval of a share of n (Wilson 1927), as `eval/scores.rs` has it. */
+/** The 95 % interval of a share of n (Wilson 1927), as in `eval/scores.rs`. */
 function wilson(share, n) {
   if (!isNumber(share) || !(n > 0)) return null;
   const z = 1.959963984540054, w = (z * z) / n, root = z * Math.sqrt((share * (1 - share)) / n + w / (4 * n));
   return [-1, 1].map((sign) => Math.min(1, Math.max(0, (share + w / 2 + sign * root) / (1 + w))));
 }
-/** Whether two shares, of n and m images, differ by more than chance does in 95 of 100 cases. */
+/** Whether two shares, of n and m images, differ by more than chance explains (95 %). */
 function differ(a, n, b, m) {
   return Math.abs(a - b) > 1.96 * Math.sqrt((a * (1 - a)) / n + (b * (1 - b)) / m);
 }
 
-/** Buttons of which one is pressed. */
+/** A row of buttons; one is pressed. */
 function switcher(key, options, current, label) {
   return el('div.row', { role: 'group', 'aria-label': label }, options.map(([value, text]) =>
     el('button', { 'aria-pressed': String(value === current), onclick: () => choose(key, value) }, text)));
 }
 
-/** Hands the reader a file that the page made. */
+/** Downloads a file that the page made. */
 function download(name, text) {
   const link = el('a', { href: URL.createObjectURL(new Blob([text], { type: 'text/csv' })), download: name });
   link.click();
@@ -229,14 +229,14 @@ function showTip(x, y, content, owner) {
 function hideTip(owner) {
   if (tip && (!owner || tip.owner === owner)) { tip.remove(); tip = null; }
 }
-// What a key asked for stays with its chart; what a pointer showed is under it no more.
+// Values shown by a key stay with their chart; values shown by a pointer disappear.
 addEventListener('scroll', () => {
   const owner = tip?.owner;
   hideTip();
   if (owner && owner.box === document.activeElement) owner.again();
 }, { passive: true });
 
-/** Says something to those who hear pages. */
+/** Announces a text to screen readers. */
 function say(text) {
   let live = document.getElementById('live');
   if (!live) document.body.append(live = el('div.hidden', { id: 'live', 'aria-live': 'polite' }));

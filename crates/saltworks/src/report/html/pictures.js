@@ -1,4 +1,4 @@
-// What a model sees: pictures/STAGE.json, taken while the stage trained.
+// The pictures of a stage: pictures/STAGE.json, written while it trains.
 
 const png = (data) => 'data:image/png;base64,' + data;
 const list = (value) => (Array.isArray(value) ? value : []);
@@ -9,7 +9,7 @@ function picture(data, size, alt, caption) {
 }
 
 const labelOf = (p, label) => (label >= 0 && p.classes && p.classes[label] != null ? p.classes[label] : '');
-/** Of which images they are. */
+/** The kind of images shown. */
 const shownImages = (p) => (p.held_out === false ? 'training images' : 'held-out images');
 
 function bytes(base64) {
@@ -18,14 +18,14 @@ function bytes(base64) {
   return all;
 }
 
-/** [rows, columns] of patches, as a file that anybody may have written has them. */
+/** [rows, columns] of patches, checked: the file may be damaged. */
 function gridOf(p) {
   const good = list(p.grid).length === 2 && p.grid.every((n) => Number.isInteger(n) && n > 0 && n <= 1024);
   if (!good) throw new Error(`the grid of patches is ${JSON.stringify(p.grid)}, not two counts`);
   return p.grid;
 }
 
-/** A canvas that `paint(context, image, spec)` fills once its image is there. */
+/** A canvas that `paint(context, image, spec)` fills once its image is loaded. */
 function canvas(name, size, spec, paint, more = {}) {
   return view(name, (node) => {
     const surface = el('canvas.pixels.smooth', { width: size[0], height: size[1], role: 'img' });
@@ -46,7 +46,7 @@ function canvas(name, size, spec, paint, more = {}) {
   }, spec);
 }
 
-/** Which patches are seen and which are predicted, over the image. */
+/** The image with its seen and predicted patches marked. */
 function maskPicture(p, i) {
   const [gh, gw] = gridOf(p), unit = 8;
   return canvas('mask ' + i, [gw * unit, gh * unit], { png: p.images[i].png, key: p.masks[i], label: 'mask' }, (c, image, spec) => {
@@ -74,7 +74,7 @@ function reconstructions(p) {
     }
   }
   if (p.pca) rows.push(['patch PCA', (i) => picture(p.pca[i], gridOf(p)[0], 'first three components of patch tokens')]);
-  // One column an image, so that a phone scrolls sideways inside the strip and nowhere else.
+  // Each image is a column, so on a phone only the strip scrolls sideways.
   const strip = el('div.strip', { tabindex: '0', role: 'group', 'aria-label': 'images, one a column', style: `grid-template-columns: 68px repeat(${p.images.length}, minmax(62px, 1fr))` });
   for (const [name, make] of rows) {
     strip.append(el('div.head.small', { style: 'align-self:center' }, name));
@@ -85,10 +85,11 @@ function reconstructions(p) {
   const key = (colour, text) => el('span', {}, el('i.key-colour', { style: `background:${colour}` }), text);
   const legend = p.masks ? el('div.legend', {}, el('span', {}, 'mask: plain patches are seen,'), key('var(--c1)', 'these are predicted,'), key('#7a7f89', 'these neither')) : null;
   return el('section.card', {}, el('h3', {}, `${p.reconstructions ? 'Reconstructions' : 'Masks and patch tokens'} of ${shownImages(p)}`), strip, legend,
-    p.pca ? el('p.soft.small', {}, 'Patch PCA: the patch tokens’ first three principal components as red, green and blue; one basis for all images, so that a colour means the same everywhere.') : null);
+    p.pca ? el('p.soft.small', {}, 'Patch PCA: the patch tokens’ first three principal components as red, green and blue. All images share one basis, so a colour means the same everywhere.') : null);
 }
 
-// Attention as heat: dark blue to yellow, even to the eye, also in grey (after viridis, Smith and van der Walt 2015).
+// Colours of attention: dark blue to yellow in even steps, also in grey (after viridis, Smith and
+// van der Walt 2015).
 const HEAT = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
 function heat(share) {
   const at = Math.max(0, Math.min(1, share)) * (HEAT.length - 1), i = Math.min(HEAT.length - 2, Math.floor(at));
@@ -115,7 +116,7 @@ function drawAttention(c, p, image, values, query) {
   }
 }
 
-/** The bytes of one query's map; the class token's, mean or head, without one. */
+/** The bytes of one query's map. Without a query: the class token's, of one head or the mean. */
 function attended(p, i, head, query) {
   const [gh, gw] = gridOf(p), n = gh * gw, a = p.attention, cls = a.cls ? bytes(a.cls[i]) : null;
   if (query != null || !cls) {
@@ -131,7 +132,7 @@ function attended(p, i, head, query) {
 
 function attentionPicture(p, i, head) {
   const [gh, gw] = gridOf(p), n = gh * gw, size = [224, Math.round((224 * gh) / gw)];
-  const words = `attention over image ${i + 1}; arrow keys choose a patch that asks`;
+  const words = `attention over image ${i + 1}; arrow keys choose a patch`;
   let query = null;
   const paint = (c, image, spec) => drawAttention(c, spec.p, image, attended(spec.p, i, spec.head, query), query ?? (spec.p.attention.cls ? null : n >> 1));
   const setup = (node, surface) => {
@@ -187,7 +188,7 @@ function neighbours(p) {
 
 function embeddingMap(p) {
   const columns = [p.map.x, p.map.y, p.map.label].map(list);
-  if (columns.some((column) => column.length !== columns[0].length || !column.every(isNumber))) throw new Error('x, y and label of the map are no three lists of as many numbers');
+  if (columns.some((column) => column.length !== columns[0].length || !column.every(isNumber))) throw new Error('x, y and label of the map are not three lists of equally many numbers');
   const classes = [...new Set(p.map.label)].sort((a, b) => a - b);
   const hue = (i) => `oklch(${i % 2 ? 0.58 : 0.74} 0.15 ${((360 * i) / classes.length + 20) % 360})`;
   const groups = classes.map((label, i) => ({ name: labelOf(p, label) || 'images', colour: i, fill: classes.length > 7 ? hue(i) : undefined, marker: MARKERS[i % MARKERS.length], points: [] }));

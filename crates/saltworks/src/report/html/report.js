@@ -6,7 +6,10 @@ const METRICS = [
 ];
 const metricName = (key) => METRICS.find(([k]) => k === key)[1];
 
-/** The page's data: window.saltworks = {runs, live, again}; `update` shows new runs without losing the reader's place. */
+/**
+ * The page's data: window.saltworks = {runs, live, again}. `update` shows new runs and keeps the
+ * reader's choices and scrolling.
+ */
 let state = { runs: [], live: false };
 
 function update(runs) {
@@ -27,26 +30,26 @@ function single(run) {
   return [header(run), el('main', {},
     part('Verdict', () => verdict(run)),
     part('Curves', () => curves(run, stage)),
-    part('Loss and accuracy', () => foretell(stage)),
+    part('Loss and accuracy', () => predicts(stage)),
     part('Pictures', () => pictureSection(stage)),
     part('The run', () => about(run)))];
 }
 
 const hasBegun = (s) => s.step > 0 || s.probes.length > 0;
-/** The stage the reader chose, else the last one that has begun. */
+/** The stage that the reader chose, or the last one that has begun. */
 function currentStage(run) {
   const begun = run.stages.filter(hasBegun);
   return begun.find((s) => s.name === chosen.stage) || begun.at(-1);
 }
 const lastBegun = (run) => run.stages.filter(hasBegun).at(-1);
-/** Whether loss and accuracy of a stage's probes are of images that do not train. */
+/** Whether loss and accuracy of a stage's probes are of held-out images. */
 const heldOut = (stage) => stage.probes.at(-1)?.held_out !== false;
 const imagesOf = (stage) => (heldOut(stage) ? 'held-out images' : 'fixed training images');
 const row = (run, name) => run.table.find((r) => r.features === name);
 
 // Header: name, state, progress.
 
-/** A file that is not made again says nothing of what came after. */
+/** Time of the last update, if a file that should be written again was not. */
 function silentSince(run) {
   const quiet = Date.now() / 1000 - run.updated;
   return run.status === 'training' && !state.live && run.updated && quiet > Math.max(300, 4 * (state.again || 0)) ? run.updated : null;
@@ -58,7 +61,7 @@ function remaining(run) {
     if (!s.steps) return null;
     const todo = s.steps - s.step;
     if (!todo) continue;
-    // A stage that has not begun is taken to be as fast as the last one that has.
+    // A stage that has not begun is assumed to be as fast as the last one that has.
     const like = s.step > 0 ? s : run.stages.filter((o) => o.step > 0).at(-1);
     if (!like || !(like.seconds > 0)) return null;
     left += (todo * like.seconds) / like.step;
@@ -78,12 +81,12 @@ function header(run) {
   const facts = [
     now && run.status !== 'finished' ? `stage ${now.name}, step ${thousands(now.step)} of ${now.steps ? thousands(now.steps) : '?'}` : null,
     isNumber(left) ? duration(left) + ' left' : null,
-    now && isNumber(now.images_per_second) ? `${thousands(now.images_per_second)} images/s in the ${now.name}’s mean` : null,
+    now && isNumber(now.images_per_second) ? `${thousands(now.images_per_second)} images/s, mean of the ${now.name}` : null,
     seconds > 0 ? `trained ${duration(seconds)}` : null,
     run.updated ? 'last update ' + time(run.updated) : null,
   ].filter(Boolean);
-  const ended = silent ? `No word since ${time(silent)}: this file is made again while a run trains, so it was stopped or killed, or the file is a copy.`
-    : run.status === 'stopped' ? (run.ended ? `${run.ended.why} (${time(run.ended.unix_seconds)})` : `It stopped${run.updated ? ` after ${time(run.updated)}` : ''}; no reason was written (killed?). \`saltworks pretrain --resume --out ${run.folder}\` goes on.`) : null;
+  const ended = silent ? `No word since ${time(silent)}. This file is written again while a run trains, so the run was stopped or killed, or the file is a copy.`
+    : run.status === 'stopped' ? (run.ended ? `${run.ended.why} (${time(run.ended.unix_seconds)})` : `It stopped${run.updated ? ` after ${time(run.updated)}` : ''}; no reason was written (killed?). \`saltworks pretrain --resume --out ${run.folder}\` resumes it.`) : null;
   return el('header', {}, el('div.top', {},
     state.live ? el('a.brand', { href: '/' }, '‹ all runs') : el('span.brand', {}, 'saltworks'),
     el('h1', {}, run.name), statusPill(silent ? 'silent' : run.status), run.tags.map((t) => el('span.tag', {}, t)), themeButton()),
@@ -100,28 +103,28 @@ const around = (share, n) => { const range = wilson(share, n); return range ? ` 
 
 const KINDS = [['knn_mean', 'by kNN'], ['linear_mean', 'by a linear probe']];
 
-/** `a` of n images against `b` of m, in words; what chance may explain is not called a difference. */
+/** Compares `a` of n images with `b` of m, in words. What chance may explain is no difference. */
 function against(a, n, b, m, than) {
-  if (n > 0 && m > 0 && !differ(a, n, b, m)) return `which cannot be told from ${than} (${percent(b)})`;
+  if (n > 0 && m > 0 && !differ(a, n, b, m)) return `which cannot be distinguished from ${than} (${percent(b)})`;
   return `${gain(a - b)} ${a > b ? 'more' : 'less'} than ${than} (${percent(b)})`;
 }
 
-/** What the numbers of one row say against those of others of the same kind: [[row, its images, whose it is]]. */
+/** Compares the numbers of a row with those of other rows: [[row, its images, its name]]. */
 function judged(now, n, others) {
   const kinds = KINDS.filter(([key]) => isNumber(now[key]));
   return kinds.map(([key, name]) => {
-    const told = others.filter(([other]) => isNumber(other?.[key])).map(([other, m, than]) => against(now[key], n, other[key], m, than));
-    return [`${percent(now[key])} ${name}${around(now[key], n)}`, told.join(' and ')].filter(Boolean).join(', ');
+    const compared = others.filter(([other]) => isNumber(other?.[key])).map(([other, m, than]) => against(now[key], n, other[key], m, than));
+    return [`${percent(now[key])} ${name}${around(now[key], n)}`, compared.join(' and ')].filter(Boolean).join(', ');
   }).join('; ');
 }
 
-/** The stage whose encoder taught this one, where it is of this run. */
+/** The stage whose encoder is the teacher of this one, if it is of this run. */
 function teacherOf(run, stage) {
   const name = keys(run.recipe).get(`${stage.name}.teacher`)?.replaceAll('"', '');
   return stage.method === 'salt' && name ? run.stages.find((s) => s.name === name) : null;
 }
 
-/** Stages that learned less than nothing. */
+/** Sentences about stages that are worse than a random encoder. */
 function worseThanRandom(run, random) {
   const worse = (r) => KINDS.filter(([key]) => random && isNumber(r?.[key]) && isNumber(random[key]) && r[key] < random[key] && differ(r[key], r.images, random[key], random.images));
   return run.stages.map((s) => [s.name, row(run, s.name)]).filter(([, r]) => worse(r).length)
@@ -130,7 +133,7 @@ function worseThanRandom(run, random) {
 
 function verdict(run) {
   const stage = lastBegun(run), sentences = [];
-  if (!stage) sentences.push('No step was made yet.');
+  if (!stage) sentences.push('No steps yet.');
   else {
     const final = row(run, stage.name), random = run.table.find((r) => r.features.startsWith('random')), pixels = row(run, 'raw pixels');
     const first = stage.probes[0]?.step === 0 ? stage.probes[0] : null, last = stage.probes.at(-1);
@@ -147,13 +150,13 @@ function verdict(run) {
     } else if (last) {
       sentences.push(`${heldOut(stage) ? 'The images have no classes' : 'Nothing is held out'}, so no accuracy is known. RankMe ${number(last.rank_me)}, feature std ${number(last.feature_std)}, loss on ${imagesOf(stage)} ${number(last.loss)}.`);
     } else sentences.push('No probe yet.');
-    sentences.push(told(stage));
+    sentences.push(lossAsSign(stage));
   }
   return [alarmList(run), el('p.verdict', {}, sentences.filter(Boolean).join(' ')), tiles(run, stage)];
 }
 
-/** What a loss is worth as a sign of accuracy, where enough probes tell. */
-function told(stage) {
+/** How well the loss shows the accuracy, if there are enough probes. */
+function lossAsSign(stage) {
   const fit = stage.fits.find((f) => f.x === 'loss' && f.y === 'knn_mean' && !f.from_start);
   if (!fit || !heldOut(stage)) return null;
   const way = `${fit.slope > 0 ? 'falls' : 'rises'} as the loss falls`, which = 'online kNN accuracy of the mean token', how = `R² ${fit.r_squared.toFixed(2)}, ${fit.n} probes`;
@@ -192,7 +195,7 @@ function tiles(run, stage) {
 
 const zip = (xs, ys) => xs.map((x, i) => [x, ys[i]]).filter(([, y]) => isNumber(y));
 
-/** What the curves are drawn over: steps, images or time of training. */
+/** The x axis of the curves: steps, images or time of training. */
 function axis(run, stage) {
   const s = stage.series, batch = run.plan.stages.find((p) => p.name === stage.name)?.batch;
   const kind = chosen.axis === 'images' && batch ? 'images' : chosen.axis === 'hours' && s.seconds?.at(-1) > 0 ? 'hours' : 'step';
@@ -214,27 +217,27 @@ function axis(run, stage) {
 const probePoints = (stage, x, key) => stage.probes.filter((p) => isNumber(p[key])).map((p) => [x.of(p.step), p[key]]);
 const stepPoints = (stage, x, key) => zip(stage.series.step.map(x.of), stage.series[key]);
 const logButton = (log) => el('button', { 'aria-pressed': String(!!log), title: 'logarithmic axis', onclick: () => choose('log', !log) }, 'log');
-const NO_CLASSES = 'None is known: the images have no classes.';
-/** Whether the last of some losses are another matter than the first. */
+const NO_CLASSES = 'No accuracy is known: the images have no classes.';
+/** Whether the last losses are far above the first. */
 const ranAway = (losses) => losses.length > 0 && Math.max(...losses.slice(-5)) > 1000 * Math.abs(losses[0]);
 
-/** The choices that hold for all curves. */
+/** The choices for all curves. */
 function curveTools(extra) {
   const smooth = Number(chosen.smooth) || 0;
   return el('div.row.tools', {}, extra,
     el('label.small.soft', {}, 'smoothing ', el('input', { type: 'range', min: '0', max: '0.99', step: '0.01', value: String(smooth), 'aria-label': 'smoothing', oninput: (e) => choose('smooth', e.target.value) })),
-    switcher('axis', [['step', 'steps'], ['images', 'images'], ['hours', 'time']], chosen.axis || 'step', 'what curves are drawn over'));
+    switcher('axis', [['step', 'steps'], ['images', 'images'], ['hours', 'time']], chosen.axis || 'step', 'x axis of the curves'));
 }
 
 function curves(run, stage) {
-  if (!stage) return [el('h2', {}, 'Curves'), el('p.soft', {}, 'No step was made yet.')];
+  if (!stage) return [el('h2', {}, 'Curves'), el('p.soft', {}, 'No steps yet.')];
   const s = stage.series, x = axis(run, stage), link = `${run.name} ${stage.name} ${x.label}`, last = stage.probes.at(-1);
   const begun = run.stages.filter(hasBegun), done = run.status === 'finished';
   const none = last ? null : done || stage.step === stage.steps ? 'Online probes are off in this run (probe.online).' : 'nothing yet';
   const step = (title, key, name, y = {}) => lineChart({ title, x, y, link, series: [{ name, colour: 0, rough: true, points: stepPoints(stage, x, key) }] });
   const probe = (title, keys, y, note) => lineChart({ title, x, y, link, note, empty: none, series: keys.map(([key, name], i) => ({ name, colour: i, dash: dash(i), marker: markerOf(i), points: probePoints(stage, x, key) })) });
-  const few = last?.train_images ? `Of ${thousands(last.test_images)} held-out images, by ${thousands(last.train_images)} training images: lower than after training, where all are used${isNumber(spread(last)) ? `, and each ± ${(100 * spread(last)).toFixed(1)} points (95 %)` : ''}. Step 0 is untrained.` : null;
-  // Of a run that diverged a linear axis shows the last step alone.
+  const few = last?.train_images ? `Of ${thousands(last.test_images)} held-out images, by ${thousands(last.train_images)} training images: lower than after training, when all are used${isNumber(spread(last)) ? `, and each ± ${(100 * spread(last)).toFixed(1)} points (95 %)` : ''}. Step 0 is untrained.` : null;
+  // If a run diverged, a linear axis shows only its last step.
   const log = chosen.log ?? ranAway(s.loss), labelled = stage.probes.some((p) => METRICS.some(([key]) => isNumber(p[key])));
   const varies = s.weight_decay.some((v) => v !== s.weight_decay[0]);
   return [
@@ -245,9 +248,9 @@ function curves(run, stage) {
         { name: s.width > 1 ? `training, mean of ${s.width} steps and range` : 'training', colour: 0, rough: true, points: stepPoints(stage, x, 'loss'), band: s.width > 1 ? s.step.map((v, i) => [x.of(v), s.loss_min[i], s.loss_max[i]]) : null },
         { name: `${imagesOf(stage)}, fixed masks`, colour: 1, marker: 'square', points: probePoints(stage, x, 'loss') }] }),
       labelled || !last ? probe('Accuracy of frozen features', METRICS, { tick: tickPercent, exact: percent }, few)
-        : el('section.card', {}, el('h3', {}, 'Accuracy of frozen features'), el('p.soft', {}, heldOut(stage) ? NO_CLASSES : 'Nothing is held out, so none is known: data.holdout is 0, or not all images have one of two classes or more.')),
-      probe('Rank of features', [['rank_me', 'RankMe'], ['lidar', 'LiDAR']], { min: 0 }, 'More is better, up to the width. A fall to 1 is a collapse: below 1.5 it is an alarm.'),
-      probe('Spread of features', [['feature_std', 'feature std']], { min: 0 }, '1 where features point everywhere, 0 where all images have the same: below 0.01 it is an alarm.'),
+        : el('section.card', {}, el('h3', {}, 'Accuracy of frozen features'), el('p.soft', {}, heldOut(stage) ? NO_CLASSES : 'Nothing is held out, so no accuracy is known. Either data.holdout is 0, or some images have no class, or all have the same.')),
+      probe('Rank of features', [['rank_me', 'RankMe'], ['lidar', 'LiDAR']], { min: 0 }, 'More is better, up to the width. A fall to 1 is a collapse. Below 1.5 it is an alarm.'),
+      probe('Spread of features', [['feature_std', 'feature std']], { min: 0 }, '1 if features point everywhere, 0 if all images have the same. Below 0.01 it is an alarm.'),
       step('Learning rate', 'lr', 'learning rate', { min: 0 }),
       varies ? step('Weight decay', 'weight_decay', 'weight decay', { min: 0 }) : null,
       step('Gradient norm', 'grad_norm', 'L2 norm before clipping', { min: 0 }),
@@ -261,11 +264,11 @@ function spread(probe) {
   return range ? (range[1] - range[0]) / 2 : NaN;
 }
 
-// Loss against accuracy: what SALT promises.
+// Loss and accuracy: the promise of SALT.
 
 const LEAST = 5;
 
-function foretell(stage) {
+function predicts(stage) {
   if (!stage || !heldOut(stage) || stage.probes.length < 2) return [];
   const has = ([k]) => stage.probes.some((p) => isNumber(p[k]));
   const metric = (METRICS.find((m) => m[0] === chosen.metric && has(m)) || METRICS.find(has))?.[0];
@@ -283,12 +286,12 @@ function foretell(stage) {
     });
   });
   return [
-    el('h2', {}, 'Does the loss foretell accuracy?'),
+    el('h2', {}, 'Does the loss predict accuracy?'),
     el('div.row.spread', { style: 'margin-bottom:10px' },
       switcher('metric', METRICS.filter(has), metric, 'accuracy'),
       el('button', { 'aria-pressed': String(start), onclick: () => choose('start', !start) }, 'with step 0')),
     el('div.grid', {}, cards),
-    el('p.soft.small', {}, stage.method === 'salt' ? 'SALT finds R² of 0.95 to 0.98 for students of one frozen teacher (arXiv 2509.24317). ' : '', 'Step 0 precedes learning and lies far off; it is left out unless asked for.')];
+    el('p.soft.small', {}, stage.method === 'salt' ? 'SALT finds R² of 0.95 to 0.98 for students of one frozen teacher (arXiv 2509.24317). ' : '', 'Step 0 precedes learning and lies far off, so it is left out by default.')];
 }
 
 function pictureSection(stage) {
@@ -301,7 +304,7 @@ function pictureSection(stage) {
 function table(run) {
   if (!run.table.length) return null;
   const columns = METRICS.filter(([key]) => run.table.some((r) => isNumber(r[key])));
-  // Bold is the best only where chance does not explain that it is.
+  // The best is bold only if chance does not explain it.
   const best = (r, key) => {
     const others = run.table.filter((o) => o !== r && isNumber(o[key]));
     return others.length > 0 && others.every((o) => r[key] > o[key] && differ(r[key], r.images, o[key], o.images));
@@ -313,7 +316,7 @@ function table(run) {
       el('thead', {}, el('tr', {}, el('th', {}, 'features'), columns.map(([, name, short]) => el('th', { title: name }, short)))),
       el('tbody', {}, run.table.map((r) => el('tr', {}, el('td', {}, r.features),
         columns.map(([key]) => el('td', { title: title(r, key) }, isNumber(r[key]) && best(r, key) ? el('b', {}, percent(r[key])) : percent(r[key])))))))),
-    n ? el('p.soft.small', {}, `95 % intervals are about ± ${(100 * spread({ knn_mean: run.table.at(-1).knn_mean, test_images: n })).toFixed(1)} points: of the choice of test images alone (Wilson). Bold: the best, by more than chance explains.`) : null);
+    n ? el('p.soft.small', {}, `95 % intervals are about ± ${(100 * spread({ knn_mean: run.table.at(-1).knn_mean, test_images: n })).toFixed(1)} points, from the choice of test images alone (Wilson). Bold: the best, by more than chance explains.`) : null);
 }
 
 function facts(run) {
@@ -331,7 +334,7 @@ function about(run) {
     el('footer', {}, 'Made by saltworks from metrics.jsonl, probes.json and pictures/ of the run’s folder.')];
 }
 
-// A file shows what is in it; while its run goes on it loads itself again, unless nobody looks or the reader is busy.
+// While its run trains, a file loads itself again, unless it is hidden or the reader is busy.
 function begin() {
   const given = window.saltworks || JSON.parse(document.getElementById('data').textContent);
   state = { live: false, ...given };
