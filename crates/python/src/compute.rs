@@ -21,8 +21,8 @@ pub(crate) fn not_forked() -> PyResult<()> {
     }
 }
 
-/// Runs `work` on the engine's threads with Python's lock released. The threads are made by the first
-/// call (`RAYON_NUM_THREADS`, else one for each core).
+/// Runs `work` on the engine's threads with Python's lock released. The threads are made by the
+/// first call (`RAYON_NUM_THREADS`, else one for each core).
 pub(crate) fn compute<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> T {
     py.detach(|| on_threads(work))
 }
@@ -50,17 +50,17 @@ pub(crate) enum Recording {
 pub(crate) type Shared = Arc<Mutex<Recording>>;
 
 /// What makes the uses of one model take turns: whoever computes with its weights or changes them
-/// holds it. It is taken with Python's lock released and before the engine's threads are asked, which
-/// may otherwise begin a second use inside the first.
+/// holds it. It is taken with Python's lock released and before the engine's threads are asked,
+/// which may otherwise begin a second use inside the first.
 #[derive(Default)]
 pub(crate) struct Turn(Mutex<Vec<Weak<Mutex<Recording>>>>);
 
 /// A model in use, and what was recorded of it.
-pub(crate) type Held<'a> = MutexGuard<'a, Vec<Weak<Mutex<Recording>>>>;
+pub(crate) type TurnGuard<'a> = MutexGuard<'a, Vec<Weak<Mutex<Recording>>>>;
 
 impl Turn {
     /// Waits for the model. Python's lock is released.
-    pub(crate) fn take(&self) -> Held<'_> {
+    pub(crate) fn take(&self) -> TurnGuard<'_> {
         // Nothing behind it is left half done by a panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -132,7 +132,7 @@ impl Turn {
 
 /// Drops what was recorded with the weights that are about to change: the tapes hold those weights,
 /// and gradients of old losses at new weights would be of neither.
-pub(crate) fn forget_recordings(held: &mut Held<'_>) {
+pub(crate) fn forget_recordings(held: &mut TurnGuard<'_>) {
     for recording in held.drain(..).filter_map(|known| known.upgrade()) {
         let mut recording = lock(&recording);
         if matches!(*recording, Recording::Ready(_)) {
@@ -154,5 +154,5 @@ pub(crate) fn change<T: Send>(py: Python<'_>, turn: &Turn, change: impl FnOnce()
     })
 }
 
-/// Named parameters.
-pub(crate) type Named = Vec<(String, Parameter)>;
+/// NamedParameters parameters.
+pub(crate) type NamedParameters = Vec<(String, Parameter)>;

@@ -4,7 +4,7 @@ use crate::arrays::{images, patches};
 use crate::compute::{Shared, Turn};
 use crate::errors::{raised, refused};
 use crate::masking::{MultiBlockMasking, PatchMasking, indices};
-use crate::model::{Made, Model, array};
+use crate::model::{Model, ModelParts, array};
 use crate::spec::{encoder_spec, normalization};
 use crate::state::{Extras, reference_names};
 use engine::Tape;
@@ -134,8 +134,9 @@ fn masking_of(
 
 #[pymethods]
 impl PyMae {
-    /// As SALT, with a pixel decoder. `loss_type` is "mse" or "smooth_l1"; `norm_pix_loss` normalises
-    /// the pixels of each patch; `masking` takes the place of `mask_ratio` and `block_size`.
+    /// As SALT, with a pixel decoder. `loss_type` is "mse" or "smooth_l1"; `norm_pix_loss`
+    /// normalises the pixels of each patch; `masking` takes the place of `mask_ratio` and
+    /// `block_size`.
     #[new]
     #[pyo3(signature = (model_or_model_name="vit_base_patch16_224", decoder_embed_dim=512,
         decoder_depth=8, decoder_num_heads=16, mask_ratio=0.75, block_size=1, norm_pix_loss=true,
@@ -157,7 +158,7 @@ impl PyMae {
         encoder_options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<PyClassInitializer<Self>> {
         let spec = encoder_spec(model_or_model_name, encoder_options)?;
-        let made = Made::new(py, &spec, normalization(normalize, spec.channels)?, seed)?;
+        let made = ModelParts::new(py, &spec, normalization(normalize, spec.channels)?, seed)?;
         made.arguments.set_item("decoder_embed_dim", decoder_embed_dim)?;
         made.arguments.set_item("decoder_depth", decoder_depth)?;
         made.arguments.set_item("decoder_num_heads", decoder_num_heads)?;

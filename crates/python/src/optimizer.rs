@@ -230,8 +230,8 @@ impl AdamW {
         Ok(dict)
     }
 
-    /// Takes up a `state_dict`, this class's or torch.optim.AdamW's, of parameters in the same order;
-    /// ValueError, and nothing changed, if it does not fit.
+    /// Takes up a `state_dict`, this class's or torch.optim.AdamW's, of parameters in the same
+    /// order; ValueError, and nothing changed, if it does not fit.
     fn load_state_dict(&self, py: Python<'_>, state_dict: &Bound<'_, PyAny>) -> PyResult<()> {
         let groups: Vec<Bound<'_, PyAny>> = state_dict.get_item("param_groups")?.extract()?;
         let own = self.param_groups.bind(py);

@@ -26,13 +26,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const ANSWER_EVERY: Duration = Duration::from_micros(100);
 
 /// A step of a stage, and where the answer goes: whether to go on.
-type Told = (String, StepReport, Sender<bool>);
+type StepMessage = (String, StepReport, Sender<bool>);
 
 /// Trains and probes all stages of a recipe, as `saltworks pretrain`; the keys are in
 /// crates/saltworks/src/recipe/schema.rs (`threads` is RAYON_NUM_THREADS's here). `recipe` is a
 /// dictionary of them, a TOML file or its text, or None for the quickstart (for the run's own with
-/// `resume`); `set` holds "key=value" changes. A run in `out` that was cut short goes on where it stood.
-/// `callback(step)` hears of every step, a dictionary of its numbers; what it raises, and
+/// `resume`); `set` holds "key=value" changes. A run in `out` that was cut short goes on where it
+/// stood. `callback(step)` hears of every step, a dictionary of its numbers; what it raises, and
 /// KeyboardInterrupt, end the run after a checkpoint. Gives {"out", "encoders", "probes"}.
 #[pyfunction]
 #[pyo3(signature = (recipe=None, *, out="runs/quickstart".into(), callback=None, set=None,
@@ -51,7 +51,7 @@ pub(crate) fn pretrain<'py>(
     let recipe = recipe_of(py, recipe, own, &set)?;
     let place = Asked { out, resume, overwrite };
     let stop = Stop::default();
-    let (told, mut hear) = channel::<Told>();
+    let (told, mut hear) = channel::<StepMessage>();
     let told = callback.is_some().then_some(told);
     let mut failed = None;
     let ended = thread::scope(|scope| {
@@ -141,7 +141,12 @@ fn our_words(text: &str) -> String {
 }
 
 /// The run, on the engine's threads.
-fn run(recipe: &Recipe, place: &Asked, stop: &Stop, told: Option<Sender<Told>>) -> PyResult<()> {
+fn run(
+    recipe: &Recipe,
+    place: &Asked,
+    stop: &Stop,
+    told: Option<Sender<StepMessage>>,
+) -> PyResult<()> {
     let done = run::pretrain(recipe, place, stop, &mut |stage, report| match &told {
         Some(told) if !goes_on(told, stage, report) => ControlFlow::Break(()),
         _ => ControlFlow::Continue(()),
@@ -153,9 +158,9 @@ fn run(recipe: &Recipe, place: &Asked, stop: &Stop, told: Option<Sender<Told>>) 
     })
 }
 
-/// Tells of a step and waits for the answer. The callback may ask this very thread to compute, so it
-/// works while it waits.
-fn goes_on(told: &Sender<Told>, stage: &str, report: &StepReport) -> bool {
+/// Tells of a step and waits for the answer. The callback may ask this very thread to compute, so
+/// it works while it waits.
+fn goes_on(told: &Sender<StepMessage>, stage: &str, report: &StepReport) -> bool {
     let (answer, answered) = channel();
     if told.send((stage.to_owned(), *report, answer)).is_err() {
         return false;
@@ -173,7 +178,7 @@ fn goes_on(told: &Sender<Told>, stage: &str, report: &StepReport) -> bool {
 }
 
 /// Calls the callback and answers the run.
-fn answer(callback: &Bound<'_, PyAny>, (stage, report, answer): &Told) -> PyResult<()> {
+fn answer(callback: &Bound<'_, PyAny>, (stage, report, answer): &StepMessage) -> PyResult<()> {
     let step = PyDict::new(callback.py());
     step.set_item("stage", stage)?;
     step.set_item("step", report.step)?;

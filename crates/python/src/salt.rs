@@ -4,7 +4,7 @@ use crate::arrays::{images, patches};
 use crate::compute::{Shared, Turn};
 use crate::errors::{raised, refused};
 use crate::masking::{Indices, MultiBlockMasking, Pair, indices};
-use crate::model::{Made, Model, array, model_of, student_of_checkpoint};
+use crate::model::{Model, ModelParts, array, model_of, student_of_checkpoint};
 use crate::spec::{encoder_spec, normalization};
 use crate::state::{Extras, reference_names};
 use engine::Module;
@@ -51,7 +51,8 @@ pub(crate) struct SALTOutput {
 
 #[pymethods]
 impl SALTOutput {
-    /// Adds `gradient` times d loss / d p to the gradient of every weight p of student and predictor.
+    /// Adds `gradient` times d loss / d p to the gradient of every weight p of student and
+    /// predictor.
     #[pyo3(signature = (gradient=1.0))]
     fn backward(&self, py: Python<'_>, gradient: f32) -> PyResult<()> {
         match &self.recording {
@@ -68,8 +69,8 @@ impl SALTOutput {
     }
 }
 
-/// Stage 2 of SALT: a frozen teacher, a student that sees the context patches, and a predictor of the
-/// teacher's latents at the target patches.
+/// Stage 2 of SALT: a frozen teacher, a student that sees the context patches, and a predictor of
+/// the teacher's latents at the target patches.
 #[pyclass(frozen, name = "SALT", extends = Model, subclass, module = "saltworks")]
 pub(crate) struct PySalt {
     method: Salt,
@@ -80,7 +81,7 @@ pub(crate) struct PySalt {
 struct Settings<'py> {
     predictor: TransformerSpec,
     masking: Masking,
-    made: Made<'py>,
+    made: ModelParts<'py>,
     seed: u64,
 }
 
@@ -143,11 +144,11 @@ impl PySalt {
 
 #[pymethods]
 impl PySalt {
-    /// `encoder_name` is timm's (vit_tiny_patch16_224); further keyword arguments change its sizes, as
-    /// timm's of the same names: img_size, patch_size, in_chans, embed_dim, depth, num_heads,
+    /// `encoder_name` is timm's (vit_tiny_patch16_224); further keyword arguments change its sizes,
+    /// as timm's of the same names: img_size, patch_size, in_chans, embed_dim, depth, num_heads,
     /// mlp_ratio, class_token, reg_tokens, no_embed_class, init_values, qk_norm, drop_path_rate.
-    /// `teacher_state_dict` holds the teacher's weights as a file would (an encoder's, a MAE's, ...).
-    /// `seed` decides first weights and masks. `normalize` is how uint8 images are read.
+    /// `teacher_state_dict` holds the teacher's weights as a file would (an encoder's, a MAE's,
+    /// ...). `seed` decides first weights and masks. `normalize` is how uint8 images are read.
     #[new]
     #[pyo3(signature = (encoder_name="vit_tiny_patch16_224", predictor_embed_dim=384,
         predictor_depth=12, predictor_num_heads=16, num_targets=4, context_scale=(0.85, 1.0),
@@ -181,7 +182,7 @@ impl PySalt {
         .masking();
         let (width, depth) = (predictor_embed_dim, predictor_depth);
         let predictor = TransformerSpec { width, depth, heads: predictor_num_heads };
-        let made = Made::new(py, &spec, normalization(normalize, spec.channels)?, seed)?;
+        let made = ModelParts::new(py, &spec, normalization(normalize, spec.channels)?, seed)?;
         made.arguments.set_item("predictor_embed_dim", predictor_embed_dim)?;
         made.arguments.set_item("predictor_depth", predictor_depth)?;
         made.arguments.set_item("predictor_num_heads", predictor_num_heads)?;
@@ -201,8 +202,8 @@ impl PySalt {
     }
 
     /// Stage 2 from a checkpoint, by default of stage 1: the encoder in it teaches (of a SALT its
-    /// student), a new student of its sizes learns. `kwargs` are the constructor's; sizes need not be
-    /// given, and may not contradict the file's.
+    /// student), a new student of its sizes learns. `kwargs` are the constructor's; sizes need not
+    /// be given, and may not contradict the file's.
     #[classmethod]
     #[pyo3(signature = (ckpt_path, encoder_name=None, **kwargs))]
     fn from_checkpoint<'py>(
@@ -229,8 +230,8 @@ impl PySalt {
     }
 
     /// `images` [B, C, H, W], float32 (normalised) or uint8. In training mode `context_idx` [K] or
-    /// [B, K] and `target_idx` [M] or [B, M] (ascending patch numbers, row by row) fix the masks, and
-    /// `record=False` computes the loss without a backward pass.
+    /// [B, K] and `target_idx` [M] or [B, M] (ascending patch numbers, row by row) fix the masks,
+    /// and `record=False` computes the loss without a backward pass.
     #[pyo3(signature = (images, *, context_idx=None, target_idx=None, record=true))]
     fn __call__(
         slf: &Bound<'_, Self>,

@@ -8,7 +8,7 @@ use pyo3::types::PyDict;
 use saltworks::mask::Grid;
 use saltworks::model::VitSpec;
 use saltworks::recipe::Normalize;
-use saltworks::weights::{Hint, Named};
+use saltworks::weights::{Hint, NamedTensors};
 use std::path::Path;
 
 /// timm's arguments that an encoder understands.
@@ -72,20 +72,20 @@ fn hidden_ratio(spec: &VitSpec) -> f64 {
 
 /// What a caller says of an encoder whose weights are there already.
 #[derive(Clone, Copy)]
-pub(crate) struct Said<'a, 'py> {
+pub(crate) struct SizeArguments<'a, 'py> {
     /// timm's name.
     pub(crate) name: Option<&'a str>,
     /// timm's options.
     pub(crate) options: Option<&'a Bound<'py, PyDict>>,
 }
 
-impl Said<'_, '_> {
+impl SizeArguments<'_, '_> {
     fn says(&self, option: &str) -> bool {
         self.options.is_some_and(|options| options.contains(option).unwrap_or(false))
     }
 
     /// What weights need not tell.
-    pub(crate) fn hint(&self, encoder: &Named) -> PyResult<Hint> {
+    pub(crate) fn hint(&self, encoder: &NamedTensors) -> PyResult<Hint> {
         let spec = changed(named(self.name.unwrap_or(USUAL))?, self.options)?;
         let embed = encoder.get("patch_embed.proj.weight").map_or(&[][..], |embed| embed.shape());
         let (width, patch) = match *embed {

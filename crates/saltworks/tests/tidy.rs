@@ -40,7 +40,10 @@ const STRANGERS: &[(&str, &[&str])] = &[
     ("eval", &["method", "mask", "data", "recipe", "weights"]),
     ("pictures", &["data", "recipe", "weights"]),
     ("report", &["model", "method", "train", "pictures", "judge", "loggers"]),
-    ("serve", &["pictures", "mask", "data", "recipe", "model", "method", "train", "eval", "weights"]),
+    (
+        "serve",
+        &["pictures", "mask", "data", "recipe", "model", "method", "train", "eval", "weights"],
+    ),
 ];
 
 /// Operations whose result carries no gradient, by their definition.

@@ -166,8 +166,8 @@ fn measure(what: What, recipe: &Recipe) -> Result<Measured, Failure> {
 }
 
 fn features(tape: &Tape, encoder: &Encoder, images: &Images) -> engine::Result<()> {
-    use crate::model::{Patches, Read};
-    encoder.forward(tape, images, Patches::All, Read::All, None).map(drop)
+    use crate::model::{Outputs, Patches};
+    encoder.forward(tape, images, Patches::All, Outputs::All, None).map(drop)
 }
 
 fn training(stage: &Stage, method: &dyn Method, images: &Images) -> Result<Measured, Failure> {

@@ -412,7 +412,7 @@ impl Judge<'_> {
         }
     }
 
-    fn knn(&self, pooled: &Pooled, stop: eval::Asked<'_>) -> Result<Found, Failure> {
+    fn knn(&self, pooled: &Pooled, stop: eval::StopCheck<'_>) -> Result<Found, Failure> {
         let options = self.arguments.knn(&self.subject);
         let (vote, word) = match self.arguments.vote {
             GivenVote::Cosine => (Vote::Cosine, "cosine"),
@@ -486,7 +486,7 @@ fn at_the_edge(grid: &[f64], value: f64) -> Option<&'static str> {
 /// Share of its loss by which a linear probe lies above its minimum when that is told.
 const FAR: f64 = 0.01;
 
-fn linear(pooled: &Pooled, stop: eval::Asked<'_>) -> Result<Found, Failure> {
+fn linear(pooled: &Pooled, stop: eval::StopCheck<'_>) -> Result<Found, Failure> {
     let options = LinearOptions::default();
     let probe = eval::linear(&pooled.train, &pooled.test, &options, stop)?;
     let edge = at_the_edge(&options.l2, probe.l2).filter(|_| probe.chosen);

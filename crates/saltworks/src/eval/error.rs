@@ -1,4 +1,4 @@
-//! What can be wrong with features.
+//! Why features cannot be judged.
 
 /// Each message says which features, what was found, what was expected and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -80,22 +80,22 @@ pub enum Error {
         "{shots} images of each class, expected 1 to {most}, as many as class {class} has: change the shots, or give it more images"
     )]
     Shots {
-        /// As asked for.
+        /// Images of each class that were requested.
         shots: usize,
         /// Rows of the smallest class.
         most: usize,
         /// Its number.
         class: u32,
     },
-    /// No probe of a grid came to its end.
+    /// Every probe of a grid diverged.
     #[error(
         "every probe of the grid diverged: choose smaller learning rates, or look whether the encoder's tokens are finite"
     )]
     Diverged,
-    /// The probe's own arithmetic.
+    /// The engine failed.
     #[error(transparent)]
     Engine(#[from] engine::Error),
-    /// Somebody asked for it.
+    /// The [`StopCheck`](super::StopCheck) said so.
     #[error("stopped on the way, as asked")]
     Stopped,
     /// A setting outside its range.

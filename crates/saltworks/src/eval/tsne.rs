@@ -1,12 +1,12 @@
 //! t-SNE: a map of rows in the plane that keeps near ones near.
 
-use super::{Asked, Error, Features, Result, pca};
+use super::{Error, Features, Result, StopCheck, pca};
 use rayon::prelude::*;
 
 /// How the map is made.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TsneOptions {
-    /// Neighbours that each row has in effect; less where there are few rows.
+    /// Effective neighbours of each row. Fewer if there are few rows.
     pub perplexity: f64,
     /// Steps.
     pub steps: usize,
@@ -38,8 +38,8 @@ const EXAGGERATION: f64 = 12.0;
 /// components, with scikit-learn's rates. B² a step; the same bits on any number of threads.
 ///
 /// # Errors
-/// Fewer than 5 rows, values that are not finite, and being asked to stop.
-pub fn tsne(features: &Features, options: TsneOptions, asked: Asked<'_>) -> Result<Tsne> {
+/// Fewer than 5 rows, values that are not finite, and being stopped to stop.
+pub fn tsne(features: &Features, options: TsneOptions, stopped: StopCheck<'_>) -> Result<Tsne> {
     let (rows, dim) = (features.len(), features.dim);
     if rows < 5 || dim < 2 {
         return Err(Error::Empty { which: "features", rows, dim });
@@ -49,7 +49,7 @@ pub fn tsne(features: &Features, options: TsneOptions, asked: Asked<'_>) -> Resu
     let rate = (rows as f64 / EXAGGERATION / 4.0).max(50.0);
     let (mut speed, mut gains) = (vec![[0.0; 2]; rows], vec![[1.0; 2]; rows]);
     for step in 0..options.steps {
-        if asked() {
+        if stopped() {
             return Err(Error::Stopped);
         }
         let early = step < EXAGGERATED_STEPS;

@@ -6,7 +6,7 @@ use crate::failure::{Failure, asked};
 use crate::model::Encoder;
 use crate::recipe::{self, Normalize, Recipe, Stage};
 use crate::run_files::names::{ENCODER, MODEL, RECIPE, STATE};
-use crate::weights::{Hint, Loaded, Model};
+use crate::weights::{Hint, LoadedEncoder, ModelFile};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -76,12 +76,12 @@ impl Given {
             Some(run) if *run == self.source => {
                 let recipe = recipe::load_trained(&run.join(RECIPE), &[]).map_err(asked)?;
                 let place = stage(run, &recipe, self.stage.as_deref())?;
-                Model::open(&run.join(&recipe.stage[place].name).join(MODEL))
+                ModelFile::open(&run.join(&recipe.stage[place].name).join(MODEL))
             }
-            _ => Model::open(&self.source),
+            _ => ModelFile::open(&self.source),
         };
         let model = model.map_err(asked)?;
-        let Loaded { encoder, normalize, .. } = self.encoder(&model, run.as_deref())?;
+        let LoadedEncoder { encoder, normalize, .. } = self.encoder(&model, run.as_deref())?;
         let mut recipe = self.recipe(run.as_deref(), encoder.spec().channels, normalize)?;
         let data = &mut recipe.data;
         let [_, height, width] = encoder.spec().image;
@@ -110,7 +110,7 @@ impl Given {
         Ok(subject)
     }
 
-    fn encoder(&self, model: &Model, run: Option<&Path>) -> Result<Loaded, Failure> {
+    fn encoder(&self, model: &ModelFile, run: Option<&Path>) -> Result<LoadedEncoder, Failure> {
         // A run's file has one encoder.
         let part = self.stage.as_deref().filter(|_| run != Some(&self.source));
         let width = model.width(part).map_err(asked)?;
@@ -211,7 +211,7 @@ fn run_of(source: &Path) -> Option<PathBuf> {
 }
 
 /// Which stage's encoder a file of a run holds, and after how many steps, as its metadata tell.
-fn told(model: &Model) -> Option<Trained> {
+fn told(model: &ModelFile) -> Option<Trained> {
     let text = |key: &str| model.metadata().get(key);
     let number = |key: &str| text(key)?.parse().ok();
     Some(Trained { stage: text("stage")?.clone(), step: number("step")?, steps: number("steps")? })

@@ -1,37 +1,40 @@
-//! I-JEPA masks: target blocks that do not overlap, and a random part of what they leave as the
-//! context: stable-pretraining's `IJEPAMasking` (backbone/patch_masking.py).
+//! I-JEPA masks: target blocks that do not overlap, and as context a random part of the other
+//! tokens. They are stable-pretraining's `IJEPAMasking` (backbone/patch_masking.py).
 //!
 //! I-JEPA itself (Assran et al. 2023, src/masks/multiblock.py) lets targets overlap and cuts its
-//! context from a block; that is [`super::MultiBlock`].
+//! context from a block. Those masks are [`super::MultiBlockMasking`].
 
 use engine::random::Random;
 use serde::{Deserialize, Serialize};
 
 use super::grid::Rectangle;
-use super::multi_block::{Blocks, place};
+use super::multi_block::{BlockOptions, random_block};
 use super::random::set_some;
-use super::{Drawn, Error, Grid, Result, check_range};
+use super::{Error, Grid, Result, SampleMask, check_range};
 use crate::range::Range;
 
-/// Non-overlapping target blocks, each of its own size; a block that finds no place in 100 tries is
-/// left out, as in the reference. Blocks reach through all times of a clip.
+/// Non-overlapping target blocks, each of its own size. A block that fits nowhere in 100 tries is
+/// left out, as in the reference. A block covers the same tokens at all times of a clip.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct IJepa {
-    /// The blocks to predict; their aspect ratio here is width over height, drawn log-uniform.
-    pub targets: Blocks,
-    /// Share of the tokens outside the targets that the context keeps.
+pub struct IJepaMasking {
+    /// The target blocks. Their aspect ratio is width over height, drawn log-uniformly. Default:
+    /// count 4, scale [0.15, 0.2], aspect ratio [0.75, 1.5].
+    pub targets: BlockOptions,
+    /// Share of the tokens outside the targets that the context keeps, drawn uniformly from [min,
+    /// max] (default: [0.85, 1]).
     pub context_scale: Range,
-    /// Masks of its own for each sample; else one for the whole batch.
+    /// Whether each sample gets its own masks (default: true). If false, all samples of a batch
+    /// share one mask.
     pub per_sample: bool,
 }
 
-impl Default for IJepa {
+impl Default for IJepaMasking {
     /// The reference's numbers, with masks per sample.
     fn default() -> Self {
         let (scale, aspect_ratio) = (Range::new(0.15, 0.2), Range::new(0.75, 1.5));
         Self {
-            targets: Blocks { count: 4, scale, aspect_ratio },
+            targets: BlockOptions { count: 4, scale, aspect_ratio },
             context_scale: Range::new(0.85, 1.0),
             per_sample: true,
         }
@@ -41,7 +44,7 @@ impl Default for IJepa {
 /// The reference's `max_attempts_per_block`.
 const ATTEMPTS_PER_BLOCK: usize = 100;
 
-impl IJepa {
+impl IJepaMasking {
     pub(super) fn check(&self) -> Result<()> {
         let count = self.targets.count;
         if !(1..=1024).contains(&count) {
@@ -59,20 +62,20 @@ impl IJepa {
         format!("{} target blocks of scale {}", self.targets.count, self.targets.scale)
     }
 
-    pub(super) fn draw(&self, grid: Grid, random: &mut Random) -> Drawn {
+    pub(super) fn draw(&self, grid: Grid, random: &mut Random) -> SampleMask {
         let mut target = vec![false; grid.plane()];
         for _ in 0..self.targets.count {
             let mut blocks = (0..ATTEMPTS_PER_BLOCK).map(|_| self.block(grid, random));
-            let free = |block: &Rectangle| block.places(grid).all(|place| !target[place]);
+            let free = |block: &Rectangle| block.cells(grid).all(|place| !target[place]);
             if let Some(block) = blocks.find(free) {
-                block.places(grid).for_each(|place| target[place] = true);
+                block.cells(grid).for_each(|place| target[place] = true);
             }
         }
         let mut context: Vec<bool> = target.iter().map(|&target| !target).collect();
         let left = context.iter().filter(|&&left| left).count();
         let kept = (left as f64 * self.context_scale.at(random.uniform_f64())) as usize;
         set_some(&mut context, left - kept.max(1).min(left), false, random);
-        Drawn { context: grid.tubes(&context), target: grid.tubes(&target) }
+        SampleMask { context: grid.tubes(&context), target: grid.tubes(&target) }
     }
 
     fn block(&self, grid: Grid, random: &mut Random) -> Rectangle {
@@ -83,6 +86,6 @@ impl IJepa {
         let side =
             |square: f64, most: usize| (square.sqrt().round_ties_even() as usize).clamp(1, most);
         let size = (side(area / aspect_ratio, grid.h), side(area * aspect_ratio, grid.w));
-        place(size, grid, random)
+        random_block(size, grid, random)
     }
 }

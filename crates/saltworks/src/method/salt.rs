@@ -3,8 +3,8 @@
 
 use super::{Method, Step, Teacher, context_embedding};
 use crate::mask::Masks;
-use crate::model::{Encoder, Patches, Predictor, Read, StepKey, TransformerSpec, VitSpec};
-use crate::weights::{self, Hint, Loaded};
+use crate::model::{Encoder, Outputs, Patches, Predictor, StepKey, TransformerSpec, VitSpec};
+use crate::weights::{self, Hint, LoadedEncoder};
 use engine::ops::{self, Images, LossKind};
 use engine::{Error, Frozen, Module as _, Parameter, Result, Tape, Tensor};
 use std::path::Path;
@@ -73,8 +73,8 @@ impl Salt {
     pub fn load_teacher(
         path: &Path,
         student: &VitSpec,
-    ) -> std::result::Result<Loaded, CheckpointError> {
-        let file = weights::Model::open(path)?;
+    ) -> std::result::Result<LoadedEncoder, CheckpointError> {
+        let file = weights::ModelFile::open(path)?;
         let heads = Some((student.width, student.heads));
         let hint = Hint { heads, grid: Some(student.grid()) };
         let sizes = file.sizes(None, hint)?.spec;
@@ -116,7 +116,7 @@ impl Salt {
     /// The teacher's latents at the targets [M, teacher width]: the whole image goes in, the last
     /// block computes the targets alone.
     fn targets(&self, tape: &Tape, images: &Images, masks: &Masks) -> Result<Tensor> {
-        let read = Read::Patches(&masks.target);
+        let read = Outputs::Patches(&masks.target);
         let latents = self.teacher.forward(tape, images, Patches::All, read, None)?.tokens;
         if self.options.target_layer_norm {
             // torch's functional layer_norm: ε = 1e-5.
@@ -136,7 +136,7 @@ impl Method for Salt {
     ) -> Result<Step> {
         let targets = self.targets(tape, images, masks)?; // [M, teacher width]
         let visible = Patches::Some(&masks.context);
-        let encoded = self.student.forward(tape, images, visible, Read::All, key)?;
+        let encoded = self.student.forward(tape, images, visible, Outputs::All, key)?;
         let context = encoded.patches(tape)?; // [K, D]
         let predictions = self.predictor.forward(tape, &context, masks, key)?;
         Ok(Step {

@@ -47,7 +47,7 @@ pub fn resample(table: &[f32], width: usize, prefix: usize, from: Grid, to: Grid
 }
 
 /// [`resample`] as stable-pretraining backbone/pos_embed.py, interpolate_pos_embed: bicubic without
-/// antialias, so that shrinking skips places.
+/// antialias, so that a smaller grid skips rows of the table.
 pub fn resample_plain(
     table: &[f32],
     width: usize,
@@ -58,7 +58,7 @@ pub fn resample_plain(
     resample_by(plain_cubic, table, width, prefix, [from, to])
 }
 
-/// For each new place along an axis, the old places it is made of and their weights.
+/// For each new index along an axis, the old indices that it is made of and their weights.
 type Weights = Vec<Vec<(usize, f32)>>;
 
 fn resample_by(
@@ -113,7 +113,7 @@ fn antialiased_cubic(length: usize, new: usize) -> Weights {
     (0..new).map(weights).collect()
 }
 
-/// The same file, the branch without antialias: four places, those past the edge being the edge.
+/// The same file, the branch without antialias: four indices, clamped to the edge.
 fn plain_cubic(length: usize, new: usize) -> Weights {
     let scale = length as f64 / new as f64;
     let weights = |place| {

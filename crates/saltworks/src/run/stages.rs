@@ -140,7 +140,7 @@ impl<'a> Run<'a> {
         let teacher = match stage.method {
             MethodName::Mae => String::new(),
             MethodName::Salt => {
-                let path = weights::Model::file(&self.teacher_path(place)).map_err(asked)?;
+                let path = weights::ModelFile::find(&self.teacher_path(place)).map_err(asked)?;
                 let bytes = fs::read(&path);
                 sha256(&bytes.map_err(|e| ran(format!("cannot read {}: {e}", path.display())))?)
             }
