@@ -58,7 +58,7 @@ fn view<'py>(
     }
 }
 
-/// A float array that is read where it lies.
+/// A float array that is read without a copy.
 struct ArraySlice {
     address: *const f32,
     len: usize,
@@ -251,7 +251,7 @@ fn numpy_of_torch<'py>(given: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>>
     given.call_method0("detach")?.call_method0("numpy")
 }
 
-/// The same values in C order, aligned: a copy only where they are not.
+/// The same values in C order, aligned. They are copied only if needed.
 fn contiguous<'py>(array: &Bound<'py, PyUntypedArray>) -> PyResult<Bound<'py, PyUntypedArray>> {
     let py = array.py();
     let needs = [("requirements", ["C_CONTIGUOUS", "ALIGNED"])].into_py_dict(py)?;

@@ -63,10 +63,10 @@ impl Encoder {
 
 #[pymethods]
 impl Encoder {
-    /// `weights`: a file that `encoder_weights` reads, or a mapping of arrays as such a file has
-    /// it. They tell the sizes: `name` and options need not be given, and may not contradict them.
-    /// Without weights an untrained encoder, "vit_tiny_patch16_224" if nothing is said. `normalize`
-    /// is how uint8 images are read, where the file does not say.
+    /// `weights` is a file that `encoder_weights` reads, or a mapping of arrays as such a file has.
+    /// The sizes come from them: `name` and options are not needed, and may not contradict them.
+    /// Without weights the encoder is untrained, "vit_tiny_patch16_224" by default. `normalize` is
+    /// how uint8 images are read if the file does not say.
     #[new]
     #[pyo3(signature = (name=None, weights=None, seed=0, *, normalize=None,
         **encoder_options))]
@@ -86,19 +86,6 @@ impl Encoder {
         let made = ModelParts::new(py, vit.spec(), bytes, seed)?;
         let model = Model::new(py, list, 0, Extras::none(), made)?;
         Ok(PyClassInitializer::from(model).add_subclass(Self { vit }))
-    }
-
-    /// D
-    #[getter]
-    fn embed_dim(&self) -> usize {
-        self.vit.spec().width
-    }
-
-    /// Patches of an image, down and across.
-    #[getter]
-    fn grid(&self) -> (usize, usize) {
-        let grid = self.vit.grid();
-        (grid.h, grid.w)
     }
 
     /// (C, H, W) of the images it takes.

@@ -25,6 +25,8 @@ pub(crate) struct Model {
     frozen: usize,
     objects: Vec<Py<Parameter>>,
     extras: Extras,
+    /// The encoder's sizes.
+    spec: VitSpec,
     bytes: Option<Normalization>,
     /// The constructor's, for copies and pickles.
     arguments: Py<PyDict>,
@@ -33,10 +35,11 @@ pub(crate) struct Model {
     training: AtomicBool,
 }
 
-/// What a model is made of beside its weights.
+/// The parts of a model beside its weights.
 pub(crate) struct ModelParts<'py> {
     /// The constructor's arguments that [`ModelParts::new`] does not know, to be added.
     pub(crate) arguments: Bound<'py, PyDict>,
+    spec: VitSpec,
     bytes: Option<Normalization>,
     seed: u64,
 }
@@ -54,7 +57,7 @@ impl<'py> ModelParts<'py> {
         if let Some(Normalization { mean, std }) = &bytes {
             arguments.set_item("normalize", (mean, std))?;
         }
-        Ok(Self { arguments, bytes, seed })
+        Ok(Self { arguments, spec: spec.clone(), bytes, seed })
     }
 }
 
@@ -64,14 +67,26 @@ impl Model {
         weights: Vec<Weight>,
         frozen: usize,
         extras: Extras,
-        made: ModelParts<'_>,
+        parts: ModelParts<'_>,
     ) -> PyResult<Self> {
-        let ModelParts { arguments, bytes, seed } = made;
+        let ModelParts { arguments, spec, bytes, seed } = parts;
         let turn = Arc::new(Turn::default());
         let objects = state::parameter_objects(py, &weights, frozen, &turn)?;
         let (step, training) = (AtomicU64::new(0), AtomicBool::new(true));
         let arguments = arguments.unbind();
-        Ok(Self { turn, weights, frozen, objects, extras, bytes, arguments, seed, step, training })
+        Ok(Self {
+            turn,
+            weights,
+            frozen,
+            objects,
+            extras,
+            spec,
+            bytes,
+            arguments,
+            seed,
+            step,
+            training,
+        })
     }
 
     pub(crate) fn turn(&self) -> &Arc<Turn> {
@@ -101,21 +116,34 @@ impl Model {
 
 #[pymethods]
 impl Model {
+    /// D, the width of the encoder's tokens.
+    #[getter]
+    fn embed_dim(&self) -> usize {
+        self.spec.width
+    }
+
+    /// Patches of an image, down and across.
+    #[getter]
+    fn grid(&self) -> (usize, usize) {
+        let grid = self.spec.grid();
+        (grid.h, grid.w)
+    }
+
     /// Whether calls train.
     #[getter]
     fn training(&self) -> bool {
         self.is_training()
     }
 
-    /// How images are normalised, (means, deviations), as given or as the file says; None where
-    /// that is not known.
+    /// How images are normalised, (means, deviations), as given or as the file says. None if
+    /// unknown.
     #[getter]
     fn normalize(&self) -> Option<(Vec<f32>, Vec<f32>)> {
         self.bytes.as_ref().map(|bytes| (bytes.mean.clone(), bytes.std.clone()))
     }
 
-    /// How many masks were drawn or given: the next call's are a function of seed and step. Set it
-    /// to repeat or skip some.
+    /// How many masks were drawn or given. The next call's masks are a function of seed and step.
+    /// Set it to repeat or skip some.
     #[getter]
     fn step(&self) -> u64 {
         self.step.load(Ordering::Relaxed)
@@ -163,7 +191,7 @@ impl Model {
         state::state_dict(py, &self.weights, &self.objects, &self.extras)
     }
 
-    /// Gives every weight the value of its name; ValueError, and nothing changed, if one is
+    /// Gives every weight the value of its name. ValueError, and nothing changed, if one is
     /// missing, unexpected or of another shape. Values are arrays or tensors of a floating type.
     fn load_state_dict(&self, py: Python<'_>, state_dict: &Bound<'_, PyMapping>) -> PyResult<()> {
         state::load_state_dict(py, state_dict, &self.weights, &self.extras, &self.turn)

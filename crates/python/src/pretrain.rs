@@ -25,15 +25,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How often a run looks for its callback's answer.
 const ANSWER_EVERY: Duration = Duration::from_micros(100);
 
-/// A step of a stage, and where the answer goes: whether to go on.
+/// A stage, a report of its step, and the channel for the answer: whether to continue.
 type StepMessage = (String, StepReport, Sender<bool>);
 
-/// Trains and probes all stages of a recipe, as `saltworks pretrain`; the keys are in
-/// crates/saltworks/src/recipe/schema.rs (`threads` is RAYON_NUM_THREADS's here). `recipe` is a
-/// dictionary of them, a TOML file or its text, or None for the quickstart (for the run's own with
-/// `resume`); `set` holds "key=value" changes. A run in `out` that was cut short goes on where it
-/// stood. `callback(step)` hears of every step, a dictionary of its numbers; what it raises, and
-/// KeyboardInterrupt, end the run after a checkpoint. Gives {"out", "encoders", "probes"}.
+/// Trains and probes all stages of a recipe, as `saltworks pretrain`. The keys are in
+/// crates/saltworks/src/recipe/schema.rs (`threads` is RAYON_NUM_THREADS here). `recipe` is a
+/// dictionary of them, a TOML file or its text. None is the quickstart, or with `resume` the run's
+/// own recipe. `set` holds "key=value" changes. With `resume`, an unfinished run in `out`
+/// continues. `callback(step)` gets a dictionary of numbers after every step. If it raises, or on
+/// KeyboardInterrupt, the run ends after a checkpoint. Returns {"out", "encoders", "probes"}.
 #[pyfunction]
 #[pyo3(signature = (recipe=None, *, out="runs/quickstart".into(), callback=None, set=None,
     resume=false, overwrite=false))]
@@ -76,7 +76,7 @@ pub(crate) fn pretrain<'py>(
         }
         py.detach(|| run.join())
     });
-    // What the run computed in, which nobody here may want again.
+    // Frees the run's memory, which may never be needed again.
     engine::pool::release();
     match (failed, ended) {
         (Some(error), _) => Err(error),

@@ -1,7 +1,7 @@
 //! `saltworks.SALT`: stage 2.
 
 use crate::arrays::{images, patches};
-use crate::compute::{Shared, Turn};
+use crate::compute::{LossRecording, Turn};
 use crate::errors::{raised, refused};
 use crate::masking::{Indices, MultiBlockMasking, Pair, indices};
 use crate::model::{Model, ModelParts, array, model_of, student_of_checkpoint};
@@ -17,7 +17,6 @@ use saltworks::method::{Method, Salt, SaltOptions, Step, embed};
 use saltworks::model::{Encoder, StepKey, TransformerSpec, VitSpec};
 use saltworks::weights;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 /// What SALT.__call__ gives.
 #[pyclass(frozen, module = "saltworks")]
@@ -46,7 +45,7 @@ pub(crate) struct SALTOutput {
     /// Patches predicted, int64 [B, M]; None in eval mode.
     #[pyo3(get)]
     target_idx: Option<Py<PyArrayDyn<i64>>>,
-    recording: Option<(Arc<Turn>, Shared)>,
+    recording: LossRecording,
 }
 
 #[pymethods]
@@ -55,12 +54,7 @@ impl SALTOutput {
     /// predictor.
     #[pyo3(signature = (gradient=1.0))]
     fn backward(&self, py: Python<'_>, gradient: f32) -> PyResult<()> {
-        match &self.recording {
-            Some((turn, recording)) => turn.backward(py, recording, gradient),
-            None => {
-                Err(refused("backward: an output of eval mode has no loss. Call train() first"))
-            }
-        }
+        self.recording.backward(py, gradient)
     }
 
     fn __repr__(&self) -> String {
@@ -137,7 +131,7 @@ impl PySalt {
             num_context: self.method.encoder().grid().len(),
             context_idx: None,
             target_idx: None,
-            recording: None,
+            recording: LossRecording::none(),
         })
     }
 }
@@ -216,19 +210,6 @@ impl PySalt {
         class.call((), Some(&all))
     }
 
-    /// D, the width of the student's tokens.
-    #[getter]
-    fn embed_dim(&self) -> usize {
-        self.method.encoder().spec().width
-    }
-
-    /// Patches of an image, down and across.
-    #[getter]
-    fn grid(&self) -> (usize, usize) {
-        let grid = self.method.encoder().grid();
-        (grid.h, grid.w)
-    }
-
     /// `images` [B, C, H, W], float32 (normalised) or uint8. In training mode `context_idx` [K] or
     /// [B, K] and `target_idx` [M] or [B, M] (ascending patch numbers, row by row) fix the masks,
     /// and `record=False` computes the loss without a backward pass.
@@ -264,7 +245,7 @@ impl PySalt {
             num_context,
             context_idx: Some(indices(py, &masks.context)?.unbind()),
             target_idx: Some(indices(py, &masks.target)?.unbind()),
-            recording: Some((model.turn().clone(), recording)),
+            recording: LossRecording::new(model.turn(), recording),
         })
     }
 

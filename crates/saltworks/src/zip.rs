@@ -50,8 +50,8 @@ impl<R: Read + Seek> Zip<R> {
             .ok_or("has a damaged directory. Save or fetch it again".to_owned())?;
         set_ends(&mut members, begin)?;
         let mut by_name = HashMap::new();
-        for (place, member) in members.iter().enumerate() {
-            if by_name.insert(member.name.clone(), place).is_some() {
+        for (index, member) in members.iter().enumerate() {
+            if by_name.insert(member.name.clone(), index).is_some() {
                 return Err(format!("has two members {}. Save or fetch it again", member.name));
             }
         }

@@ -93,7 +93,7 @@ fn elect<T: Send>(
     options.check()?;
     check_pair(train, test)?;
     let space = Space::new(train, vote);
-    let queries = space.place(test);
+    let queries = space.centred(test);
     // Labels are among their own classes.
     let column = |label: &u32| classes.binary_search(label).expect("a class of the labels");
     let columns: Vec<usize> = train.labels.iter().map(column).collect();
@@ -165,7 +165,7 @@ impl<'a> Space<'a> {
         if largest > 0.0 {
             space.scale = (-largest.log2().floor()).exp2();
         }
-        let rows = space.place(train);
+        let rows = space.centred(train);
         space.panels = Panels::of_rows(&rows, dim);
         space.lengths = rows.chunks_exact(dim).map(length).collect();
         let halves = space.lengths.iter().zip(train.rows.chunks_exact(dim)).map(|(length, row)| {
@@ -180,7 +180,7 @@ impl<'a> Space<'a> {
     }
 
     /// Rows around the mean of the training rows, `[B, D]`.
-    fn place(&self, features: &Features) -> Vec<f32> {
+    fn centred(&self, features: &Features) -> Vec<f32> {
         let rows = features.rows.chunks_exact(features.dim);
         rows.flat_map(|row| self.around(row)).map(|x| x as f32).collect()
     }

@@ -107,7 +107,7 @@ pub fn wilson(right: usize, count: usize) -> [f64; 2] {
 fn class_reports(all: &[u32], given: &[u32], truth: &[u32]) -> Vec<ClassReport> {
     let mut counts = vec![[0; 3]; all.len()];
     for (given, truth) in given.iter().zip(truth) {
-        let [given, truth] = [given, truth].map(|class| place(all, *class));
+        let [given, truth] = [given, truth].map(|class| column(all, *class));
         counts[truth][0] += 1;
         counts[given][1] += 1;
         counts[truth][2] += usize::from(given == truth);
@@ -125,12 +125,12 @@ fn class_reports(all: &[u32], given: &[u32], truth: &[u32]) -> Vec<ClassReport> 
 fn confusion(all: &[u32], given: &[u32], truth: &[u32]) -> Vec<Vec<u32>> {
     let mut rows = vec![vec![0; all.len()]; all.len()];
     for (given, truth) in given.iter().zip(truth) {
-        rows[place(all, *truth)][place(all, *given)] += 1;
+        rows[column(all, *truth)][column(all, *given)] += 1;
     }
     rows
 }
 
-fn place(all: &[u32], class: u32) -> usize {
+fn column(all: &[u32], class: u32) -> usize {
     // `all` holds every class that is given or true.
     all.binary_search(&class).expect("a class of all")
 }

@@ -1,4 +1,4 @@
-//! BlockMasking masks: square blocks until a ratio of the tokens is masked, as stable-pretraining's
+//! Block masks: square blocks until a ratio of the tokens is masked, as stable-pretraining's
 //! `PatchMasking(block_size > 1)` (backbone/patch_masking.py).
 
 use engine::random::Random;
@@ -52,7 +52,7 @@ impl BlockMasking {
         let count = |masked: &[bool]| masked.iter().filter(|&&masked| masked).count();
         // The reference's bound on the number of blocks.
         for _ in 0..wanted / (self.size * self.size) + 5 {
-            self.square(grid, random).cells(grid).for_each(|place| masked[place] = true);
+            self.square(grid, random).cells(grid).for_each(|cell| masked[cell] = true);
             if count(&masked) >= wanted {
                 break;
             }

@@ -45,7 +45,7 @@ impl Grid {
     pub(super) fn tubes(self, plane: &[bool]) -> Vec<u32> {
         let tubes = (0..self.t).flat_map(|t| {
             let chosen = plane.iter().enumerate().filter(|&(_, &chosen)| chosen);
-            chosen.map(move |(place, _)| (t * self.plane() + place) as u32)
+            chosen.map(move |(cell, _)| (t * self.plane() + cell) as u32)
         });
         tubes.collect()
     }
@@ -88,10 +88,10 @@ mod tests {
         let grid = Grid { t: 2, h: 3, w: 4 };
         assert_eq!((grid.len(), grid.plane(), grid.index(1, 2, 3)), (24, 12, 23));
         let corner = Rectangle { top: 1, left: 2, height: 2, width: 2 };
-        let places: Vec<_> = corner.cells(grid).collect();
-        assert_eq!(places, [6, 7, 10, 11]);
+        let cells: Vec<_> = corner.cells(grid).collect();
+        assert_eq!(cells, [6, 7, 10, 11]);
         let mut plane = [false; 12];
-        places.iter().for_each(|&place| plane[place] = true);
+        cells.iter().for_each(|&cell| plane[cell] = true);
         assert_eq!(grid.tubes(&plane), [6, 7, 10, 11, 18, 19, 22, 23]);
     }
 

@@ -66,9 +66,9 @@ impl IJepaMasking {
         let mut target = vec![false; grid.plane()];
         for _ in 0..self.targets.count {
             let mut blocks = (0..ATTEMPTS_PER_BLOCK).map(|_| self.block(grid, random));
-            let free = |block: &Rectangle| block.cells(grid).all(|place| !target[place]);
+            let free = |block: &Rectangle| block.cells(grid).all(|cell| !target[cell]);
             if let Some(block) = blocks.find(free) {
-                block.cells(grid).for_each(|place| target[place] = true);
+                block.cells(grid).for_each(|cell| target[cell] = true);
             }
         }
         let mut context: Vec<bool> = target.iter().map(|&target| !target).collect();

@@ -108,13 +108,11 @@ impl MultiBlockMasking {
         let context_size = self.size(self.context, grid, random);
         let target_size = self.size(self.targets, grid, random);
         let (mut context, mut target) = (vec![false; grid.plane()], vec![false; grid.plane()]);
-        random_block(context_size, grid, random)
-            .cells(grid)
-            .for_each(|place| context[place] = true);
+        random_block(context_size, grid, random).cells(grid).for_each(|cell| context[cell] = true);
         for _ in 0..self.targets.count {
-            for place in random_block(target_size, grid, random).cells(grid) {
-                target[place] = true;
-                context[place] = false;
+            for cell in random_block(target_size, grid, random).cells(grid) {
+                target[cell] = true;
+                context[cell] = false;
             }
         }
         SampleMask { context: grid.tubes(&context), target: grid.tubes(&target) }
@@ -162,7 +160,7 @@ pub fn block_masks(grid: Grid, blocks: &[(Range, Range)], seed: u64) -> Result<V
     let drawn = blocks.iter().map(|block| {
         let mut plane = vec![false; grid.plane()];
         let size = sizes.iter().find(|(known, _)| known == block).map_or((1, 1), |found| found.1);
-        random_block(size, grid, &mut random).cells(grid).for_each(|place| plane[place] = true);
+        random_block(size, grid, &mut random).cells(grid).for_each(|cell| plane[cell] = true);
         plane
     });
     Ok(drawn.collect())

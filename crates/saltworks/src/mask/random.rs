@@ -1,4 +1,4 @@
-//! RandomMasking masks of a fixed ratio: MAE (He et al. 2022, section 3), VideoMAE's tubes.
+//! Random masks of a fixed ratio: MAE (He et al. 2022, section 3), VideoMAE's tubes.
 
 use engine::random::Random;
 use serde::{Deserialize, Serialize};

@@ -1,10 +1,10 @@
-//! PixelScale as text that a page shows.
+//! Pixels as text for a page.
 
 use crate::base64;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder as _};
 
-/// PixelScale [H, W, 1 or 3] as a PNG file in base64.
+/// Pixels [H, W, 1 or 3] as a PNG file in base64.
 pub(super) fn png(pixels: &[u8], width: usize, height: usize) -> String {
     let kind = match pixels.len() == width * height {
         true => ExtendedColorType::L8,

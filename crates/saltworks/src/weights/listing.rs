@@ -120,7 +120,7 @@ impl Listing {
             _ => Map::new(),
         };
         let mut placed = header.into_iter().map(listed).collect::<Result<Vec<_>, _>>()?;
-        placed.sort_by_key(|&(place, _)| place);
+        placed.sort_by_key(|&(offsets, _)| offsets);
         let end = placed.iter().map(|([_, end], _)| *end).max().unwrap_or(0);
         if end != found {
             return Err(format!("its tensors take {end} bytes, it has {found}"));

@@ -181,9 +181,9 @@ impl Writer<'_> {
         let qkv = self.linear(x, &format!("{name}.qkv"))?;
         let qkv = self.reshape(&qkv, &[0, tokens, 3, heads, dim]);
         let qkv = self.transpose(&qkv, &[2, 0, 3, 1, 4]); // [3, B, A, N, E]
-        let [mut q, mut k, v] = [0, 1, 2].map(|place| {
-            let place = self.graph.number(place);
-            self.graph.node("Gather", &[&qkv, &place], &[Int("axis", 0)])
+        let [mut q, mut k, v] = [0, 1, 2].map(|index| {
+            let index = self.graph.number(index);
+            self.graph.node("Gather", &[&qkv, &index], &[Int("axis", 0)])
         });
         if self.spec.qk_norm {
             q = self.norm(&q, &format!("{name}.q_norm"))?;
@@ -215,7 +215,7 @@ impl Writer<'_> {
         let (rows, columns) = (weight.dim(0), weight.dim(1));
         let from = weight.as_slice();
         let transposed: Vec<f32> =
-            (0..rows * columns).map(|place| from[place % rows * columns + place / rows]).collect();
+            (0..rows * columns).map(|index| from[index % rows * columns + index / rows]).collect();
         let weight = self.graph.floats(&format!("{name}.weight"), &[columns, rows], &transposed);
         let bias = self.constant(&format!("{name}.bias"))?;
         let product = self.graph.node("MatMul", &[x, &weight], &[]);
