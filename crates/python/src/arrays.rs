@@ -1,18 +1,19 @@
 //! Memory that Python and the engine share: the one file with `unsafe`.
 //!
 //! **Weights.** An array from [`value_view`] or [`grad_view`] lies on the engine's own buffer. The
-//! buffer belongs to the engine's parameter; the array's base is the [`Parameter`] object, which holds
-//! a handle to it, so an array outlives model and optimizer. [`engine::Parameter::pin_value`] promises
-//! that a buffer with a view is never replaced, only changed in place.
+//! buffer belongs to the engine's parameter; the array's base is the [`Parameter`] object, which
+//! holds a handle to it, so an array outlives model and optimizer. [`engine::Parameter::pin_value`]
+//! promises that a buffer with a view is never replaced, only changed in place.
 //!
-//! **Images.** A float array is read where it lies, [`Borrowed`] holds it.
+//! **Images.** A float array is read where it lies, [`ArraySlice`] holds it.
 //!
 //! **At the same time.** The engine reads and writes with Python's lock released. Calls into this
-//! module take turns on a model ([`crate::compute::Turn`]), but a write through a view (`view[...] = x`)
-//! from another thread while the model computes is not kept away: as between two threads of NumPy or
-//! torch, numbers may then be of either state. NumPy does not resize an array, nor torch a tensor
-//! (`Tensor.numpy` sees to that), that others look at. What other libraries give through DLPack is as
-//! safe as they are: to free or resize such an array while the model reads it is theirs to refuse.
+//! module take turns on a model ([`crate::compute::Turn`]), but a write through a view (`view[...]
+//! = x`) from another thread while the model computes is not kept away: as between two threads of
+//! NumPy or torch, numbers may then be of either state. NumPy does not resize an array, nor torch a
+//! tensor (`Tensor.numpy` sees to that), that others look at. What other libraries give through
+//! DLPack is as safe as they are: to free or resize such an array while the model reads it is
+//! theirs to refuse.
 
 use crate::compute::not_forked;
 use crate::errors::refused;
@@ -42,9 +43,9 @@ fn view<'py>(
     address: *mut f32,
     shape: &[usize],
 ) -> Bound<'py, PyArrayDyn<f32>> {
-    // SAFETY: `address` is the start of a pinned buffer of as many values as the shape says, aligned
-    // for f32 (engine::Parameter::pin_value), alive while `owner` holds its handle. The view ends
-    // with this function.
+    // SAFETY: `address` is the start of a pinned buffer of as many values as the shape says,
+    // aligned for f32 (engine::Parameter::pin_value), alive while `owner` holds its handle. The
+    // view ends with this function.
     #[allow(unsafe_code)]
     let values: ArrayViewD<'_, f32> =
         unsafe { ArrayView::from_shape_ptr(IxDyn(shape), address.cast_const()) };
@@ -57,8 +58,8 @@ fn view<'py>(
     }
 }
 
-/// A float array that is read where it lies.
-struct Borrowed {
+/// A float array that is read without a copy.
+struct ArraySlice {
     address: *const f32,
     len: usize,
     /// Keeps the memory (the head of this file).
@@ -67,12 +68,12 @@ struct Borrowed {
 
 // SAFETY: the address is only read, and `Py` may go to and be dropped by any thread.
 #[allow(unsafe_code)]
-unsafe impl Send for Borrowed {}
+unsafe impl Send for ArraySlice {}
 // SAFETY: as above: shared use only reads.
 #[allow(unsafe_code)]
-unsafe impl Sync for Borrowed {}
+unsafe impl Sync for ArraySlice {}
 
-impl AsRef<[f32]> for Borrowed {
+impl AsRef<[f32]> for ArraySlice {
     fn as_ref(&self) -> &[f32] {
         // SAFETY: `borrow` checked that the array is contiguous and aligned and holds `len` values;
         // `_array` keeps it.
@@ -84,10 +85,10 @@ impl AsRef<[f32]> for Borrowed {
 }
 
 /// The array must be contiguous and aligned.
-fn borrow(array: &Bound<'_, PyArrayDyn<f32>>) -> Borrowed {
+fn borrow(array: &Bound<'_, PyArrayDyn<f32>>) -> ArraySlice {
     let (address, len) = (array.data().cast_const(), array.len());
     assert!(array.is_c_contiguous() && address.is_aligned(), "an array from `contiguous`");
-    Borrowed { address, len, _array: array.clone().unbind() }
+    ArraySlice { address, len, _array: array.clone().unbind() }
 }
 
 /// How bytes of images are read: (v/255 - mean)/std by channel.
@@ -99,8 +100,8 @@ pub(crate) struct Normalization {
     pub(crate) std: Vec<f32>,
 }
 
-/// Images [B, C, H, W] for an encoder, from any array or tensor in the memory of the CPU: float32 as
-/// it is, uint8 normalised. Contiguous float32 is not copied.
+/// Images [B, C, H, W] for an encoder, from any array or tensor in the memory of the CPU: float32
+/// as it is, uint8 normalised. Contiguous float32 is not copied.
 pub(crate) fn images(
     given: &Bound<'_, PyAny>,
     bytes: Option<&Normalization>,
@@ -250,7 +251,7 @@ fn numpy_of_torch<'py>(given: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>>
     given.call_method0("detach")?.call_method0("numpy")
 }
 
-/// The same values in C order, aligned: a copy only where they are not.
+/// The same values in C order, aligned. They are copied only if needed.
 fn contiguous<'py>(array: &Bound<'py, PyUntypedArray>) -> PyResult<Bound<'py, PyUntypedArray>> {
     let py = array.py();
     let needs = [("requirements", ["C_CONTIGUOUS", "ALIGNED"])].into_py_dict(py)?;

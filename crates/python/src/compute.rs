@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 /// The process whose engine's threads there are.
 static HOME: OnceLock<u32> = OnceLock::new();
 
-/// Refuses to compute where it would wait for ever: in a child of a process that had computed.
+/// Refuses to compute in a child of a process that had computed: it would wait for ever.
 pub(crate) fn not_forked() -> PyResult<()> {
     match HOME.get() {
         Some(&home) if home != process::id() => Err(PyRuntimeError::new_err(
@@ -21,14 +21,14 @@ pub(crate) fn not_forked() -> PyResult<()> {
     }
 }
 
-/// Runs `work` on the engine's threads with Python's lock released. The threads are made by the first
-/// call (`RAYON_NUM_THREADS`, else one for each core).
+/// Runs `work` on the engine's threads with Python's lock released. The threads are made by the
+/// first call (`RAYON_NUM_THREADS`, else one for each core).
 pub(crate) fn compute<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> T {
     py.detach(|| on_threads(work))
 }
 
-/// Runs `work` on the engine's threads: every operation asked of them from outside would wait twice
-/// for the kernel.
+/// Runs `work` on the engine's threads. From outside, every operation would wait twice for the
+/// kernel.
 pub(crate) fn on_threads<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     HOME.get_or_init(process::id);
     rayon::scope(|_| work())
@@ -49,23 +49,23 @@ pub(crate) enum Recording {
 /// A recording, held by an output and known to its model.
 pub(crate) type Shared = Arc<Mutex<Recording>>;
 
-/// What makes the uses of one model take turns: whoever computes with its weights or changes them
-/// holds it. It is taken with Python's lock released and before the engine's threads are asked, which
-/// may otherwise begin a second use inside the first.
+/// Makes the uses of one model take turns. Every use that computes with its weights or changes them
+/// holds it. It is taken with Python's lock released and before the engine's threads, which may
+/// otherwise begin a second use inside the first.
 #[derive(Default)]
 pub(crate) struct Turn(Mutex<Vec<Weak<Mutex<Recording>>>>);
 
 /// A model in use, and what was recorded of it.
-pub(crate) type Held<'a> = MutexGuard<'a, Vec<Weak<Mutex<Recording>>>>;
+pub(crate) type TurnGuard<'a> = MutexGuard<'a, Vec<Weak<Mutex<Recording>>>>;
 
 impl Turn {
     /// Waits for the model. Python's lock is released.
-    pub(crate) fn take(&self) -> Held<'_> {
+    pub(crate) fn take(&self) -> TurnGuard<'_> {
         // Nothing behind it is left half done by a panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs `work` while nobody else uses the model.
+    /// Runs `work` in a turn of the model.
     pub(crate) fn compute<T: Send>(&self, py: Python<'_>, work: impl FnOnce() -> T + Send) -> T {
         py.detach(|| {
             let _held = self.take();
@@ -73,8 +73,8 @@ impl Turn {
         })
     }
 
-    /// Runs `work`, which records a loss, while nobody else uses the model; `keep` says whether the
-    /// recording is for a backward pass.
+    /// Runs `work`, which records a loss, in a turn of the model. `keep` says whether the recording
+    /// is for a backward pass.
     pub(crate) fn record<T: Send>(
         &self,
         py: Python<'_>,
@@ -130,9 +130,33 @@ impl Turn {
     }
 }
 
+/// The loss of an output and the model that it came from; none in eval mode.
+pub(crate) struct LossRecording(Option<(Arc<Turn>, Shared)>);
+
+impl LossRecording {
+    pub(crate) fn new(turn: &Arc<Turn>, recording: Shared) -> Self {
+        Self(Some((turn.clone(), recording)))
+    }
+
+    /// Of an output in eval mode.
+    pub(crate) fn none() -> Self {
+        Self(None)
+    }
+
+    /// The backward pass of `scale` times the loss.
+    pub(crate) fn backward(&self, py: Python<'_>, scale: f32) -> PyResult<()> {
+        match &self.0 {
+            Some((turn, recording)) => turn.backward(py, recording, scale),
+            None => {
+                Err(refused("backward: an output of eval mode has no loss. Call train() first"))
+            }
+        }
+    }
+}
+
 /// Drops what was recorded with the weights that are about to change: the tapes hold those weights,
 /// and gradients of old losses at new weights would be of neither.
-pub(crate) fn forget_recordings(held: &mut Held<'_>) {
+pub(crate) fn forget_recordings(held: &mut TurnGuard<'_>) {
     for recording in held.drain(..).filter_map(|known| known.upgrade()) {
         let mut recording = lock(&recording);
         if matches!(*recording, Recording::Ready(_)) {
@@ -154,5 +178,5 @@ pub(crate) fn change<T: Send>(py: Python<'_>, turn: &Turn, change: impl FnOnce()
     })
 }
 
-/// Named parameters.
-pub(crate) type Named = Vec<(String, Parameter)>;
+/// Parameters with their names.
+pub(crate) type NamedParameters = Vec<(String, Parameter)>;

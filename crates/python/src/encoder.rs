@@ -2,14 +2,14 @@
 
 use crate::arrays::{Normalization, images};
 use crate::errors::raised;
-use crate::model::{Made, Model, array, encoder_of, model_of, open_model};
-use crate::spec::{Said, USUAL, encoder_spec, normalization};
+use crate::model::{Model, ModelParts, array, encoder_of, model_of, open_model};
+use crate::spec::{SizeArguments, USUAL, encoder_spec, normalization};
 use crate::state::{Extras, Weight};
 use engine::{Module, Tape};
 use numpy::{PyArrayDyn, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping, PyTuple};
-use saltworks::model::{Encoder as Vit, Patches, Read};
+use saltworks::model::{Encoder as Vit, Outputs, Patches};
 
 /// Features of images.
 #[pyclass(frozen, module = "saltworks")]
@@ -43,7 +43,7 @@ impl Encoder {
     /// A new encoder of the sizes said, or that of the weights, which must have them.
     fn open(
         py: Python<'_>,
-        said: Said<'_, '_>,
+        said: SizeArguments<'_, '_>,
         given: Option<&Bound<'_, PyAny>>,
         seed: u64,
     ) -> PyResult<(Vit, Option<Normalization>)> {
@@ -63,10 +63,10 @@ impl Encoder {
 
 #[pymethods]
 impl Encoder {
-    /// `weights`: a file that `encoder_weights` reads, or a mapping of arrays as such a file has it. They
-    /// tell the sizes: `name` and options need not be given, and may not contradict them. Without
-    /// weights an untrained encoder, "vit_tiny_patch16_224" if nothing is said. `normalize` is how uint8
-    /// images are read, where the file does not say.
+    /// `weights` is a file that `encoder_weights` reads, or a mapping of arrays as such a file has.
+    /// The sizes come from them: `name` and options are not needed, and may not contradict them.
+    /// Without weights the encoder is untrained, "vit_tiny_patch16_224" by default. `normalize` is
+    /// how uint8 images are read if the file does not say.
     #[new]
     #[pyo3(signature = (name=None, weights=None, seed=0, *, normalize=None,
         **encoder_options))]
@@ -78,27 +78,14 @@ impl Encoder {
         normalize: Option<&Bound<'_, PyAny>>,
         encoder_options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<PyClassInitializer<Self>> {
-        let said = Said { name, options: encoder_options };
+        let said = SizeArguments { name, options: encoder_options };
         let (vit, of_file) = Self::open(py, said, weights, seed)?;
         let bytes = normalization(normalize, vit.spec().channels)?.or(of_file);
         let weight = |(name, weight)| Weight { name, second: None, weight };
         let list = vit.parameters().into_iter().map(weight).collect();
-        let made = Made::new(py, vit.spec(), bytes, seed)?;
+        let made = ModelParts::new(py, vit.spec(), bytes, seed)?;
         let model = Model::new(py, list, 0, Extras::none(), made)?;
         Ok(PyClassInitializer::from(model).add_subclass(Self { vit }))
-    }
-
-    /// D
-    #[getter]
-    fn embed_dim(&self) -> usize {
-        self.vit.spec().width
-    }
-
-    /// Patches of an image, down and across.
-    #[getter]
-    fn grid(&self) -> (usize, usize) {
-        let grid = self.vit.grid();
-        (grid.h, grid.w)
     }
 
     /// (C, H, W) of the images it takes.
@@ -114,7 +101,7 @@ impl Encoder {
         let images = self::images(images, model.bytes(), vit.spec())?;
         let made = model.turn().compute(py, || {
             let tape = Tape::inference();
-            let encoded = vit.forward(&tape, &images, Patches::All, Read::All, None)?;
+            let encoded = vit.forward(&tape, &images, Patches::All, Outputs::All, None)?;
             let cls = vit.spec().class_token.then(|| encoded.row(&tape, 0)).transpose()?;
             Ok((cls, encoded.mean(&tape)?, encoded.patches(&tape)?))
         });

@@ -7,7 +7,7 @@ use std::error::Error;
 use std::ffi::CString;
 use std::io;
 
-/// FileNotFoundError or OSError where a file is behind it, else ValueError.
+/// FileNotFoundError or OSError if a file caused it, else ValueError.
 pub(crate) fn raised(error: impl Error + 'static) -> PyErr {
     of_kind(&error, PyValueError::new_err, &str::to_owned)
 }

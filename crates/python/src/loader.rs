@@ -17,8 +17,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Images of a folder, tar shards, parquet, a list, NumPy or IDX files, or `builtin:fashion-mnist`, in
-/// batches: iterate over it for (images [B, C, size, size], labels int32 [B], -1 without one).
+/// Images of a folder, tar shards, parquet, a list, NumPy or IDX files, or `builtin:fashion-mnist`,
+/// in batches: iterate over it for (images [B, C, size, size], labels int32 [B], -1 without one).
 #[pyclass(frozen, module = "saltworks")]
 pub(crate) struct Loader {
     source: Arc<dyn Source>,
@@ -32,13 +32,13 @@ pub(crate) struct Loader {
 
 #[pymethods]
 impl Loader {
-    /// In order once, the last batch perhaps smaller; with `shuffle` every iteration is another epoch
-    /// of whole batches in an order of its own. `augment` crops and flips at random as MAE does
-    /// (`crop_scale`, `crop_aspect`, `flip`), else the centre is shown. `dtype`: "float32", normalised
-    /// by `normalize` ("inception" if not given, as a recipe; a model for its own), or "uint8", as it is.
-    /// `threads` decode ahead. Images that cannot be read: up to the share `max_unreadable` of all
-    /// (rounded up; 0.01 with `shuffle`, else 0) are each replaced by the next one, with a warning; more
-    /// are a ValueError.
+    /// In order once, the last batch perhaps smaller; with `shuffle` every iteration is another
+    /// epoch of whole batches in an order of its own. `augment` crops and flips at random as MAE
+    /// does (`crop_scale`, `crop_aspect`, `flip`), else the centre is shown. `dtype`: "float32",
+    /// normalised by `normalize` ("inception" if not given, as a recipe; a model for its own), or
+    /// "uint8", as it is. `threads` decode ahead. Images that cannot be read: up to the share
+    /// `max_unreadable` of all (rounded up; 0.01 with `shuffle`, else 0) are each replaced by the
+    /// next one, with a warning; more are a ValueError.
     #[new]
     #[pyo3(signature = (path, batch=64, size=224, channels=3, *, shuffle=false, augment=false,
         seed=0, threads=1, normalize=None, dtype="float32", crop_scale=(0.2, 1.0),

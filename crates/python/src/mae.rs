@@ -1,10 +1,10 @@
 //! `saltworks.MAE`: stage 1.
 
 use crate::arrays::{images, patches};
-use crate::compute::{Shared, Turn};
+use crate::compute::{LossRecording, Turn};
 use crate::errors::{raised, refused};
 use crate::masking::{MultiBlockMasking, PatchMasking, indices};
-use crate::model::{Made, Model, array};
+use crate::model::{Model, ModelParts, array};
 use crate::spec::{encoder_spec, normalization};
 use crate::state::{Extras, reference_names};
 use engine::ops::{Images, LossKind};
@@ -15,7 +15,6 @@ use pyo3::types::PyDict;
 use saltworks::mask::{Masking, Masks};
 use saltworks::method::{Covered, Mae, MaeOptions, Method, PixelNorm};
 use saltworks::model::{Encoder, StepKey, TransformerSpec};
-use std::sync::Arc;
 
 /// What MAE.__call__ gives.
 #[pyclass(frozen, module = "saltworks")]
@@ -26,7 +25,7 @@ pub(crate) struct MAEOutput {
     /// Reconstructed patches [B, N, ph pw C], seen ones too.
     #[pyo3(get)]
     predictions: Py<PyArrayDyn<f32>>,
-    /// [B, N], 1 where masked.
+    /// [B, N], 1 for masked patches.
     #[pyo3(get)]
     mask: Py<PyArrayDyn<f32>>,
     /// Masked patches of a sample.
@@ -38,7 +37,7 @@ pub(crate) struct MAEOutput {
     /// Visible patches, int64 [B, K].
     #[pyo3(get)]
     context_idx: Py<PyArrayDyn<i64>>,
-    recording: Option<(Arc<Turn>, Shared)>,
+    recording: LossRecording,
 }
 
 #[pymethods]
@@ -46,12 +45,7 @@ impl MAEOutput {
     /// Adds `gradient` times d loss / d p to the gradient of every weight p.
     #[pyo3(signature = (gradient=1.0))]
     fn backward(&self, py: Python<'_>, gradient: f32) -> PyResult<()> {
-        match &self.recording {
-            Some((turn, recording)) => turn.backward(py, recording, gradient),
-            None => {
-                Err(refused("backward: an output of eval mode has no loss. Call train() first"))
-            }
-        }
+        self.recording.backward(py, gradient)
     }
 
     fn __repr__(&self) -> String {
@@ -98,7 +92,7 @@ impl PyMae {
             num_masked: 0,
             num_visible: patches,
             context_idx: indices(py, &vec![every; samples])?.unbind(),
-            recording: None,
+            recording: LossRecording::none(),
         })
     }
 
@@ -134,8 +128,9 @@ fn masking_of(
 
 #[pymethods]
 impl PyMae {
-    /// As SALT, with a pixel decoder. `loss_type` is "mse" or "smooth_l1"; `norm_pix_loss` normalises
-    /// the pixels of each patch; `masking` takes the place of `mask_ratio` and `block_size`.
+    /// As SALT, with a pixel decoder. `loss_type` is "mse" or "smooth_l1"; `norm_pix_loss`
+    /// normalises the pixels of each patch; `masking` takes the place of `mask_ratio` and
+    /// `block_size`.
     #[new]
     #[pyo3(signature = (model_or_model_name="vit_base_patch16_224", decoder_embed_dim=512,
         decoder_depth=8, decoder_num_heads=16, mask_ratio=0.75, block_size=1, norm_pix_loss=true,
@@ -157,7 +152,7 @@ impl PyMae {
         encoder_options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<PyClassInitializer<Self>> {
         let spec = encoder_spec(model_or_model_name, encoder_options)?;
-        let made = Made::new(py, &spec, normalization(normalize, spec.channels)?, seed)?;
+        let made = ModelParts::new(py, &spec, normalization(normalize, spec.channels)?, seed)?;
         made.arguments.set_item("decoder_embed_dim", decoder_embed_dim)?;
         made.arguments.set_item("decoder_depth", decoder_depth)?;
         made.arguments.set_item("decoder_num_heads", decoder_num_heads)?;
@@ -186,19 +181,6 @@ impl PyMae {
         let extras = Extras::beside(&named, spec.grid());
         let model = Model::new(py, reference_names(named), 0, extras, made)?;
         Ok(PyClassInitializer::from(model).add_subclass(Self { method, masking }))
-    }
-
-    /// D, the width of the encoder's tokens.
-    #[getter]
-    fn embed_dim(&self) -> usize {
-        self.method.encoder().spec().width
-    }
-
-    /// Patches of an image, down and across.
-    #[getter]
-    fn grid(&self) -> (usize, usize) {
-        let grid = self.method.encoder().grid();
-        (grid.h, grid.w)
     }
 
     /// `images` [B, C, H, W], float32 (normalised) or uint8. In training mode `context_idx` [K] or
@@ -231,7 +213,7 @@ impl PyMae {
             num_masked: masks.target[0].len(),
             num_visible: masks.context[0].len(),
             context_idx: indices(py, &masks.context)?.unbind(),
-            recording: Some((model.turn().clone(), recording)),
+            recording: LossRecording::new(model.turn(), recording),
         })
     }
 

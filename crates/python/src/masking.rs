@@ -4,7 +4,9 @@ use crate::arrays::new_array;
 use crate::errors::{raised, refused};
 use numpy::PyArrayDyn;
 use pyo3::prelude::*;
-use saltworks::mask::{Block, Blocks, Grid, Masking, MultiBlock, Random, Spread, block_masks};
+use saltworks::mask::{
+    self, BlockMasking, BlockOptions, Grid, MaskSpread, Masking, RandomMasking, block_masks,
+};
 use saltworks::range::Range;
 
 /// A range as Python gives it.
@@ -14,8 +16,8 @@ fn range((min, max): Pair) -> Range {
     Range::new(min, max)
 }
 
-/// Multi-block masks of one batch: a context block less `num_targets` target blocks, the same for all
-/// samples, as the reference's.
+/// Multi-block masks of one batch: a context block less `num_targets` target blocks, the same for
+/// all samples, as the reference's.
 #[pyclass(frozen, module = "saltworks")]
 pub(crate) struct MultiBlockMasking {
     /// Number of target blocks.
@@ -37,18 +39,22 @@ pub(crate) struct MultiBlockMasking {
 
 impl MultiBlockMasking {
     pub(crate) fn masking(&self) -> Masking {
-        let context = Blocks {
+        let context = BlockOptions {
             count: 1,
             scale: range(self.context_scale),
             aspect_ratio: range(self.context_aspect_ratio),
         };
-        let targets = Blocks {
+        let targets = BlockOptions {
             count: self.num_targets,
             scale: range(self.target_scale),
             aspect_ratio: range(self.target_aspect_ratio),
         };
-        let multi_block =
-            MultiBlock { context, targets, per_sample: false, ..MultiBlock::default() };
+        let multi_block = mask::MultiBlockMasking {
+            context,
+            targets,
+            per_sample: false,
+            ..mask::MultiBlockMasking::default()
+        };
         Masking::MultiBlock(multi_block)
     }
 }
@@ -122,8 +128,8 @@ impl MultiBlockMasking {
     }
 }
 
-/// Random patches, or square blocks of them, up to a ratio, for each sample its own: the reference's,
-/// without its crops.
+/// Random patches, or square blocks of them, up to a ratio, for each sample its own: the
+/// reference's, without its crops.
 #[pyclass(frozen, module = "saltworks")]
 pub(crate) struct PatchMasking {
     /// Share of masked patches.
@@ -138,8 +144,12 @@ impl PatchMasking {
     pub(crate) fn masking(&self) -> Masking {
         let (ratio, size) = (self.mask_ratio, self.block_size);
         match size {
-            1 => Masking::Random(Random { ratio, spread: Spread::Tubes, per_sample: true }),
-            _ => Masking::Block(Block { ratio, size, per_sample: true }),
+            1 => Masking::Random(RandomMasking {
+                ratio,
+                spread: MaskSpread::Tubes,
+                per_sample: true,
+            }),
+            _ => Masking::Block(BlockMasking { ratio, size, per_sample: true }),
         }
     }
 }
@@ -214,8 +224,8 @@ fn sampled<'py>(
     Ok((indices(py, &masks.context)?, indices(py, &masks.target)?))
 }
 
-/// One int32 mask [height, width] for each block, 1 inside it: the reference's function, whose blocks
-/// of equal scale and ratio have one size. Unlike there, `seed` decides what is drawn.
+/// One int32 mask [height, width] for each block, 1 inside it: the reference's function, whose
+/// blocks of equal scale and ratio have one size. Unlike there, `seed` decides what is drawn.
 #[pyfunction]
 #[pyo3(signature = (height, width, block_scales=None, aspect_ratios=None, min_keep=1, seed=0))]
 pub(crate) fn multi_block_mask<'py>(

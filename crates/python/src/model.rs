@@ -4,7 +4,7 @@ use crate::arrays::{Normalization, new_array};
 use crate::compute::Turn;
 use crate::errors::{raised, raised_of_weights, warn};
 use crate::parameter::{Parameter, stays_in_place};
-use crate::spec::{Said, USUAL, options_among, options_of};
+use crate::spec::{SizeArguments, USUAL, options_among, options_of};
 use crate::state::{self, Extras, Weight, tensors};
 use engine::{Module, Tensor};
 use numpy::PyArrayDyn;
@@ -25,6 +25,8 @@ pub(crate) struct Model {
     frozen: usize,
     objects: Vec<Py<Parameter>>,
     extras: Extras,
+    /// The encoder's sizes.
+    spec: VitSpec,
     bytes: Option<Normalization>,
     /// The constructor's, for copies and pickles.
     arguments: Py<PyDict>,
@@ -33,15 +35,16 @@ pub(crate) struct Model {
     training: AtomicBool,
 }
 
-/// What a model is made of beside its weights.
-pub(crate) struct Made<'py> {
-    /// The constructor's arguments that [`Made::new`] does not know, to be added.
+/// The parts of a model beside its weights.
+pub(crate) struct ModelParts<'py> {
+    /// The constructor's arguments that [`ModelParts::new`] does not know, to be added.
     pub(crate) arguments: Bound<'py, PyDict>,
+    spec: VitSpec,
     bytes: Option<Normalization>,
     seed: u64,
 }
 
-impl<'py> Made<'py> {
+impl<'py> ModelParts<'py> {
     /// Of an encoder of these sizes.
     pub(crate) fn new(
         py: Python<'py>,
@@ -54,7 +57,7 @@ impl<'py> Made<'py> {
         if let Some(Normalization { mean, std }) = &bytes {
             arguments.set_item("normalize", (mean, std))?;
         }
-        Ok(Self { arguments, bytes, seed })
+        Ok(Self { arguments, spec: spec.clone(), bytes, seed })
     }
 }
 
@@ -64,14 +67,26 @@ impl Model {
         weights: Vec<Weight>,
         frozen: usize,
         extras: Extras,
-        made: Made<'_>,
+        parts: ModelParts<'_>,
     ) -> PyResult<Self> {
-        let Made { arguments, bytes, seed } = made;
+        let ModelParts { arguments, spec, bytes, seed } = parts;
         let turn = Arc::new(Turn::default());
         let objects = state::parameter_objects(py, &weights, frozen, &turn)?;
         let (step, training) = (AtomicU64::new(0), AtomicBool::new(true));
         let arguments = arguments.unbind();
-        Ok(Self { turn, weights, frozen, objects, extras, bytes, arguments, seed, step, training })
+        Ok(Self {
+            turn,
+            weights,
+            frozen,
+            objects,
+            extras,
+            spec,
+            bytes,
+            arguments,
+            seed,
+            step,
+            training,
+        })
     }
 
     pub(crate) fn turn(&self) -> &Arc<Turn> {
@@ -101,21 +116,34 @@ impl Model {
 
 #[pymethods]
 impl Model {
+    /// D, the width of the encoder's tokens.
+    #[getter]
+    fn embed_dim(&self) -> usize {
+        self.spec.width
+    }
+
+    /// Patches of an image, down and across.
+    #[getter]
+    fn grid(&self) -> (usize, usize) {
+        let grid = self.spec.grid();
+        (grid.h, grid.w)
+    }
+
     /// Whether calls train.
     #[getter]
     fn training(&self) -> bool {
         self.is_training()
     }
 
-    /// How images are normalised, (means, deviations), as given or as the file says; None where that is
-    /// not known.
+    /// How images are normalised, (means, deviations), as given or as the file says. None if
+    /// unknown.
     #[getter]
     fn normalize(&self) -> Option<(Vec<f32>, Vec<f32>)> {
         self.bytes.as_ref().map(|bytes| (bytes.mean.clone(), bytes.std.clone()))
     }
 
-    /// How many masks were drawn or given: the next call's are a function of seed and step. Set it to
-    /// repeat or skip some.
+    /// How many masks were drawn or given. The next call's masks are a function of seed and step.
+    /// Set it to repeat or skip some.
     #[getter]
     fn step(&self) -> u64 {
         self.step.load(Ordering::Relaxed)
@@ -163,13 +191,14 @@ impl Model {
         state::state_dict(py, &self.weights, &self.objects, &self.extras)
     }
 
-    /// Gives every weight the value of its name; ValueError, and nothing changed, if one is missing,
-    /// unexpected or of another shape. Values are arrays or tensors of a floating type.
+    /// Gives every weight the value of its name. ValueError, and nothing changed, if one is
+    /// missing, unexpected or of another shape. Values are arrays or tensors of a floating type.
     fn load_state_dict(&self, py: Python<'_>, state_dict: &Bound<'_, PyMapping>) -> PyResult<()> {
         state::load_state_dict(py, state_dict, &self.weights, &self.extras, &self.turn)
     }
 
-    // Copies and pickles: a new model of the same arguments, then its weights and what a subclass adds.
+    // Copies and pickles: a new model of the same arguments, then its weights and what a subclass
+    // adds.
 
     fn __getnewargs_ex__<'py>(&self, py: Python<'py>) -> ((), Bound<'py, PyDict>) {
         ((), self.arguments.bind(py).clone())
@@ -223,25 +252,25 @@ pub(crate) fn encoder_weights(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'
 
 /// The model in a mapping of arrays or tensors, under any of the names that files have, or a
 /// MaskedEncoder's, which is the part of a model that is called `encoder` there.
-pub(crate) fn model_of(given: &Bound<'_, PyMapping>) -> PyResult<weights::Model> {
+pub(crate) fn model_of(given: &Bound<'_, PyMapping>) -> PyResult<weights::ModelFile> {
     let mut named = tensors(given)?;
     if named.contains_key("vit.patch_embed.proj.weight") {
         named =
             named.into_iter().map(|(name, tensor)| (format!("encoder.{name}"), tensor)).collect();
     }
-    weights::Model::of_tensors("the encoder's state dict", named).map_err(raised)
+    weights::ModelFile::of_tensors("the encoder's state dict", named).map_err(raised)
 }
 
 /// Reads a file of weights.
-pub(crate) fn open_model(py: Python<'_>, path: PathBuf) -> PyResult<weights::Model> {
-    py.detach(|| weights::Model::open(&path)).map_err(raised)
+pub(crate) fn open_model(py: Python<'_>, path: PathBuf) -> PyResult<weights::ModelFile> {
+    py.detach(|| weights::ModelFile::open(&path)).map_err(raised)
 }
 
 /// The encoder of a model, and how its images were normalised if that is known.
 pub(crate) fn encoder_of(
     py: Python<'_>,
-    model: &weights::Model,
-    said: Said<'_, '_>,
+    model: &weights::ModelFile,
+    said: SizeArguments<'_, '_>,
 ) -> PyResult<(Encoder, Option<Normalization>)> {
     let hint = said.hint(&model.encoder(None).map_err(raised)?)?;
     let loaded = py.detach(|| model.load_encoder(None, hint, None)).map_err(raised_of_weights)?;
@@ -252,8 +281,8 @@ pub(crate) fn encoder_of(
     Ok((loaded.encoder, bytes))
 }
 
-/// What SALT's constructor is given to make a student of the encoder in a checkpoint: `kwargs`, that
-/// encoder's sizes, weights and normalisation. ValueError if `kwargs` contradict them.
+/// What SALT's constructor is given to make a student of the encoder in a checkpoint: `kwargs`,
+/// that encoder's sizes, weights and normalisation. ValueError if `kwargs` contradict them.
 #[pyfunction]
 #[pyo3(signature = (ckpt_path, encoder_name=None, **kwargs))]
 pub(crate) fn student_of_checkpoint<'py>(
@@ -263,7 +292,7 @@ pub(crate) fn student_of_checkpoint<'py>(
     kwargs: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let all = kwargs.map_or_else(|| Ok(PyDict::new(py)), |kwargs| kwargs.copy())?;
-    let said = Said { name: encoder_name, options: Some(&options_among(&all)?) };
+    let said = SizeArguments { name: encoder_name, options: Some(&options_among(&all)?) };
     let model = open_model(py, ckpt_path)?;
     let (encoder, bytes) = encoder_of(py, &model, said)?;
     let spec = said.agreed(model.path(), encoder.spec())?;

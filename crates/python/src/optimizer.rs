@@ -57,7 +57,7 @@ fn turns_of(parameters: &[Py<Parameter>]) -> Vec<Arc<Turn>> {
     turns
 }
 
-/// Runs `work` while nobody else uses these models.
+/// Runs `work` in a turn of each of these models.
 fn in_turn<T: Send>(
     py: Python<'_>,
     turns: &[Arc<Turn>],
@@ -230,8 +230,8 @@ impl AdamW {
         Ok(dict)
     }
 
-    /// Takes up a `state_dict`, this class's or torch.optim.AdamW's, of parameters in the same order;
-    /// ValueError, and nothing changed, if it does not fit.
+    /// Takes up a `state_dict`, this class's or torch.optim.AdamW's, of parameters in the same
+    /// order; ValueError, and nothing changed, if it does not fit.
     fn load_state_dict(&self, py: Python<'_>, state_dict: &Bound<'_, PyAny>) -> PyResult<()> {
         let groups: Vec<Bound<'_, PyAny>> = state_dict.get_item("param_groups")?.extract()?;
         let own = self.param_groups.bind(py);
@@ -312,7 +312,7 @@ fn tuple<'py>(params: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
 }
 
 /// Scales all gradients so that their L2 norm together is at most `max_norm`; the norm they had. As
-/// torch.nn.utils.clip_grad_norm_. ValueError where a gradient is not finite.
+/// torch.nn.utils.clip_grad_norm_. ValueError if a gradient is not finite.
 #[pyfunction]
 pub(crate) fn clip_grad_norm(
     py: Python<'_>,

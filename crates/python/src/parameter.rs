@@ -7,8 +7,8 @@ use numpy::PyArrayDyn;
 use pyo3::prelude::*;
 use std::sync::Arc;
 
-/// A weight of a model. `data` and `grad` are NumPy views of the engine's own memory: what is written
-/// to them, the model reads, and the other way round.
+/// A weight of a model. `data` and `grad` are NumPy views of the engine's own memory: what is
+/// written to them, the model reads, and the other way round.
 #[pyclass(frozen, module = "saltworks")]
 pub(crate) struct Parameter {
     name: String,

@@ -25,15 +25,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How often a run looks for its callback's answer.
 const ANSWER_EVERY: Duration = Duration::from_micros(100);
 
-/// A step of a stage, and where the answer goes: whether to go on.
-type Told = (String, StepReport, Sender<bool>);
+/// A stage, a report of its step, and the channel for the answer: whether to continue.
+type StepMessage = (String, StepReport, Sender<bool>);
 
-/// Trains and probes all stages of a recipe, as `saltworks pretrain`; the keys are in
-/// crates/saltworks/src/recipe/schema.rs (`threads` is RAYON_NUM_THREADS's here). `recipe` is a
-/// dictionary of them, a TOML file or its text, or None for the quickstart (for the run's own with
-/// `resume`); `set` holds "key=value" changes. A run in `out` that was cut short goes on where it stood.
-/// `callback(step)` hears of every step, a dictionary of its numbers; what it raises, and
-/// KeyboardInterrupt, end the run after a checkpoint. Gives {"out", "encoders", "probes"}.
+/// Trains and probes all stages of a recipe, as `saltworks pretrain`. The keys are in
+/// crates/saltworks/src/recipe/schema.rs (`threads` is RAYON_NUM_THREADS here). `recipe` is a
+/// dictionary of them, a TOML file or its text. None is the quickstart, or with `resume` the run's
+/// own recipe. `set` holds "key=value" changes. With `resume`, an unfinished run in `out`
+/// continues. `callback(step)` gets a dictionary of numbers after every step. If it raises, or on
+/// KeyboardInterrupt, the run ends after a checkpoint. Returns {"out", "encoders", "probes"}.
 #[pyfunction]
 #[pyo3(signature = (recipe=None, *, out="runs/quickstart".into(), callback=None, set=None,
     resume=false, overwrite=false))]
@@ -51,7 +51,7 @@ pub(crate) fn pretrain<'py>(
     let recipe = recipe_of(py, recipe, own, &set)?;
     let target = RunTarget { out, resume, overwrite };
     let stop = Stop::default();
-    let (told, mut hear) = channel::<Told>();
+    let (told, mut hear) = channel::<StepMessage>();
     let told = callback.is_some().then_some(told);
     let mut failed = None;
     let ended = thread::scope(|scope| {
@@ -76,7 +76,7 @@ pub(crate) fn pretrain<'py>(
         }
         py.detach(|| run.join())
     });
-    // What the run computed in, which nobody here may want again.
+    // Frees the run's memory, which may never be needed again.
     engine::pool::release();
     match (failed, ended) {
         (Some(error), _) => Err(error),
@@ -145,7 +145,7 @@ fn run(
     recipe: &Recipe,
     target: &RunTarget,
     stop: &Stop,
-    told: Option<Sender<Told>>,
+    told: Option<Sender<StepMessage>>,
 ) -> PyResult<()> {
     let done = run::pretrain(recipe, target, stop, &mut |stage, report| match &told {
         Some(told) if !goes_on(told, stage, report) => ControlFlow::Break(()),
@@ -158,9 +158,9 @@ fn run(
     })
 }
 
-/// Tells of a step and waits for the answer. The callback may ask this very thread to compute, so it
-/// works while it waits.
-fn goes_on(told: &Sender<Told>, stage: &str, report: &StepReport) -> bool {
+/// Tells of a step and waits for the answer. The callback may ask this very thread to compute, so
+/// it works while it waits.
+fn goes_on(told: &Sender<StepMessage>, stage: &str, report: &StepReport) -> bool {
     let (answer, answered) = channel();
     if told.send((stage.to_owned(), *report, answer)).is_err() {
         return false;
@@ -178,7 +178,7 @@ fn goes_on(told: &Sender<Told>, stage: &str, report: &StepReport) -> bool {
 }
 
 /// Calls the callback and answers the run.
-fn answer(callback: &Bound<'_, PyAny>, (stage, report, answer): &Told) -> PyResult<()> {
+fn answer(callback: &Bound<'_, PyAny>, (stage, report, answer): &StepMessage) -> PyResult<()> {
     let step = PyDict::new(callback.py());
     step.set_item("stage", stage)?;
     step.set_item("step", report.step)?;

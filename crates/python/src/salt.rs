@@ -1,10 +1,10 @@
 //! `saltworks.SALT`: stage 2.
 
 use crate::arrays::{images, patches};
-use crate::compute::{Shared, Turn};
+use crate::compute::{LossRecording, Turn};
 use crate::errors::{raised, refused};
 use crate::masking::{Indices, MultiBlockMasking, Pair, indices};
-use crate::model::{Made, Model, array, model_of, student_of_checkpoint};
+use crate::model::{Model, ModelParts, array, model_of, student_of_checkpoint};
 use crate::spec::{encoder_spec, normalization};
 use crate::state::{Extras, reference_names};
 use engine::Module;
@@ -17,7 +17,6 @@ use saltworks::method::{Method, Salt, SaltOptions, Step, embed};
 use saltworks::model::{Encoder, StepKey, TransformerSpec, VitSpec};
 use saltworks::weights;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 /// What SALT.__call__ gives.
 #[pyclass(frozen, module = "saltworks")]
@@ -46,20 +45,16 @@ pub(crate) struct SALTOutput {
     /// Patches predicted, int64 [B, M]; None in eval mode.
     #[pyo3(get)]
     target_idx: Option<Py<PyArrayDyn<i64>>>,
-    recording: Option<(Arc<Turn>, Shared)>,
+    recording: LossRecording,
 }
 
 #[pymethods]
 impl SALTOutput {
-    /// Adds `gradient` times d loss / d p to the gradient of every weight p of student and predictor.
+    /// Adds `gradient` times d loss / d p to the gradient of every weight p of student and
+    /// predictor.
     #[pyo3(signature = (gradient=1.0))]
     fn backward(&self, py: Python<'_>, gradient: f32) -> PyResult<()> {
-        match &self.recording {
-            Some((turn, recording)) => turn.backward(py, recording, gradient),
-            None => {
-                Err(refused("backward: an output of eval mode has no loss. Call train() first"))
-            }
-        }
+        self.recording.backward(py, gradient)
     }
 
     fn __repr__(&self) -> String {
@@ -68,8 +63,8 @@ impl SALTOutput {
     }
 }
 
-/// Stage 2 of SALT: a frozen teacher, a student that sees the context patches, and a predictor of the
-/// teacher's latents at the target patches.
+/// Stage 2 of SALT: a frozen teacher, a student that sees the context patches, and a predictor of
+/// the teacher's latents at the target patches.
 #[pyclass(frozen, name = "SALT", extends = Model, subclass, module = "saltworks")]
 pub(crate) struct PySalt {
     method: Salt,
@@ -80,7 +75,7 @@ pub(crate) struct PySalt {
 struct Settings<'py> {
     predictor: TransformerSpec,
     masking: Masking,
-    made: Made<'py>,
+    made: ModelParts<'py>,
     seed: u64,
 }
 
@@ -136,18 +131,18 @@ impl PySalt {
             num_context: self.method.encoder().grid().len(),
             context_idx: None,
             target_idx: None,
-            recording: None,
+            recording: LossRecording::none(),
         })
     }
 }
 
 #[pymethods]
 impl PySalt {
-    /// `encoder_name` is timm's (vit_tiny_patch16_224); further keyword arguments change its sizes, as
-    /// timm's of the same names: img_size, patch_size, in_chans, embed_dim, depth, num_heads,
+    /// `encoder_name` is timm's (vit_tiny_patch16_224); further keyword arguments change its sizes,
+    /// as timm's of the same names: img_size, patch_size, in_chans, embed_dim, depth, num_heads,
     /// mlp_ratio, class_token, reg_tokens, no_embed_class, init_values, qk_norm, drop_path_rate.
-    /// `teacher_state_dict` holds the teacher's weights as a file would (an encoder's, a MAE's, ...).
-    /// `seed` decides first weights and masks. `normalize` is how uint8 images are read.
+    /// `teacher_state_dict` holds the teacher's weights as a file would (an encoder's, a MAE's,
+    /// ...). `seed` decides first weights and masks. `normalize` is how uint8 images are read.
     #[new]
     #[pyo3(signature = (encoder_name="vit_tiny_patch16_224", predictor_embed_dim=384,
         predictor_depth=12, predictor_num_heads=16, num_targets=4, context_scale=(0.85, 1.0),
@@ -181,7 +176,7 @@ impl PySalt {
         .masking();
         let (width, depth) = (predictor_embed_dim, predictor_depth);
         let predictor = TransformerSpec { width, depth, heads: predictor_num_heads };
-        let made = Made::new(py, &spec, normalization(normalize, spec.channels)?, seed)?;
+        let made = ModelParts::new(py, &spec, normalization(normalize, spec.channels)?, seed)?;
         made.arguments.set_item("predictor_embed_dim", predictor_embed_dim)?;
         made.arguments.set_item("predictor_depth", predictor_depth)?;
         made.arguments.set_item("predictor_num_heads", predictor_num_heads)?;
@@ -201,8 +196,8 @@ impl PySalt {
     }
 
     /// Stage 2 from a checkpoint, by default of stage 1: the encoder in it teaches (of a SALT its
-    /// student), a new student of its sizes learns. `kwargs` are the constructor's; sizes need not be
-    /// given, and may not contradict the file's.
+    /// student), a new student of its sizes learns. `kwargs` are the constructor's; sizes need not
+    /// be given, and may not contradict the file's.
     #[classmethod]
     #[pyo3(signature = (ckpt_path, encoder_name=None, **kwargs))]
     fn from_checkpoint<'py>(
@@ -215,22 +210,9 @@ impl PySalt {
         class.call((), Some(&all))
     }
 
-    /// D, the width of the student's tokens.
-    #[getter]
-    fn embed_dim(&self) -> usize {
-        self.method.encoder().spec().width
-    }
-
-    /// Patches of an image, down and across.
-    #[getter]
-    fn grid(&self) -> (usize, usize) {
-        let grid = self.method.encoder().grid();
-        (grid.h, grid.w)
-    }
-
     /// `images` [B, C, H, W], float32 (normalised) or uint8. In training mode `context_idx` [K] or
-    /// [B, K] and `target_idx` [M] or [B, M] (ascending patch numbers, row by row) fix the masks, and
-    /// `record=False` computes the loss without a backward pass.
+    /// [B, K] and `target_idx` [M] or [B, M] (ascending patch numbers, row by row) fix the masks,
+    /// and `record=False` computes the loss without a backward pass.
     #[pyo3(signature = (images, *, context_idx=None, target_idx=None, record=true))]
     fn __call__(
         slf: &Bound<'_, Self>,
@@ -263,7 +245,7 @@ impl PySalt {
             num_context,
             context_idx: Some(indices(py, &masks.context)?.unbind()),
             target_idx: Some(indices(py, &masks.target)?.unbind()),
-            recording: Some((model.turn().clone(), recording)),
+            recording: LossRecording::new(model.turn(), recording),
         })
     }
 

@@ -8,7 +8,7 @@ use pyo3::types::PyDict;
 use saltworks::mask::Grid;
 use saltworks::model::VitSpec;
 use saltworks::recipe::Normalize;
-use saltworks::weights::{Hint, Named};
+use saltworks::weights::{Hint, NamedTensors};
 use std::path::Path;
 
 /// timm's arguments that an encoder understands.
@@ -28,7 +28,7 @@ const OPTIONS: [&str; 13] = [
     "drop_path_rate",
 ];
 
-/// The encoder's name where none is given.
+/// The encoder's name if none is given.
 pub(crate) const USUAL: &str = "vit_tiny_patch16_224";
 
 /// The sizes that timm's `name` stands for, and what `options` change of them.
@@ -70,22 +70,22 @@ fn hidden_ratio(spec: &VitSpec) -> f64 {
     (spec.hidden as f64 + 0.5) / spec.width.max(1) as f64
 }
 
-/// What a caller says of an encoder whose weights are there already.
+/// A caller's arguments for the sizes of an encoder whose weights exist.
 #[derive(Clone, Copy)]
-pub(crate) struct Said<'a, 'py> {
+pub(crate) struct SizeArguments<'a, 'py> {
     /// timm's name.
     pub(crate) name: Option<&'a str>,
     /// timm's options.
     pub(crate) options: Option<&'a Bound<'py, PyDict>>,
 }
 
-impl Said<'_, '_> {
+impl SizeArguments<'_, '_> {
     fn says(&self, option: &str) -> bool {
         self.options.is_some_and(|options| options.contains(option).unwrap_or(false))
     }
 
-    /// What weights need not tell.
-    pub(crate) fn hint(&self, encoder: &Named) -> PyResult<Hint> {
+    /// Sizes that weights may leave open.
+    pub(crate) fn hint(&self, encoder: &NamedTensors) -> PyResult<Hint> {
         let spec = changed(named(self.name.unwrap_or(USUAL))?, self.options)?;
         let embed = encoder.get("patch_embed.proj.weight").map_or(&[][..], |embed| embed.shape());
         let (width, patch) = match *embed {

@@ -1,7 +1,7 @@
 //! state_dict and load_state_dict.
 
 use crate::arrays::{floats, new_array, value_view};
-use crate::compute::{Named, Turn};
+use crate::compute::{NamedParameters, Turn};
 use crate::errors::{raised, refused};
 use crate::parameter::{Parameter, change_values};
 use engine::Tensor;
@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping};
 use saltworks::mask::Grid;
 use saltworks::weights::dialect::{stable_pretraining, stable_pretraining_names};
-use saltworks::weights::{self, Named as NamedTensors};
+use saltworks::weights::{self, NamedTensors};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,7 +18,7 @@ pub(crate) struct Extras(Mutex<NamedTensors>);
 
 impl Extras {
     /// Those that the reference has beside weights of these names of ours.
-    pub(crate) fn beside(weights: &Named, grid: Grid) -> Self {
+    pub(crate) fn beside(weights: &NamedParameters, grid: Grid) -> Self {
         let value = |(name, weight): &(String, engine::Parameter)| (name.clone(), weight.value());
         let ours: NamedTensors = weights.iter().map(value).collect();
         let mut theirs: NamedTensors = stable_pretraining(&ours, grid).into_iter().collect();
@@ -41,7 +41,7 @@ impl Extras {
 }
 
 /// Weights under the reference's names, with the second name that some have there.
-pub(crate) fn reference_names(weights: Named) -> Vec<Weight> {
+pub(crate) fn reference_names(weights: NamedParameters) -> Vec<Weight> {
     let renamed = weights.into_iter().map(|(name, weight)| {
         let (name, second) = stable_pretraining_names(&name);
         Weight { name, second, weight }
@@ -93,8 +93,8 @@ pub(crate) fn state_dict<'py>(
     Ok(dict)
 }
 
-/// Gives every weight the value of its name; nothing is changed if one does not fit. The second name
-/// of a tensor and what the reference never reads may be absent.
+/// Gives every weight the value of its name; nothing is changed if one does not fit. The second
+/// name of a tensor and what the reference never reads may be absent.
 pub(crate) fn load_state_dict(
     py: Python<'_>,
     given: &Bound<'_, PyMapping>,
@@ -127,7 +127,7 @@ pub(crate) fn assign(
     for second in list.iter().filter_map(|weight| weight.second.as_ref()) {
         tensors.remove(second);
     }
-    let named: Named =
+    let named: NamedParameters =
         list.iter().map(|weight| (weight.name.clone(), weight.weight.share())).collect();
     turn(&|| weights::assign(Path::new(what), &tensors, &named)).map_err(raised)
 }

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Read as _, Write};
 use std::path::Path;
 
-/// What a file holds if it is still the one that was written.
+/// Identifies the content of a file as it was written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
@@ -14,12 +14,12 @@ pub struct Record {
     pub file: String,
     /// Its length.
     pub bytes: u64,
-    /// Of its content, in hexadecimal digits.
+    /// SHA-256 of its content, in hexadecimal digits.
     pub sha256: String,
 }
 
 impl Record {
-    /// What is wrong with this content of the file, if anything.
+    /// What is wrong with `content` as that of the file, if anything.
     pub fn problem(&self, content: &[u8]) -> Option<String> {
         let (found, expected) = (content.len() as u64, self.bytes);
         if found != expected {
@@ -30,11 +30,11 @@ impl Record {
     }
 }
 
-/// Opens a regular file. A link could lead anywhere, a pipe or a device might never answer: whoever reads
-/// folders of others follows none.
+/// Opens a regular file. Links are not followed, since they could lead anywhere. Pipes and devices
+/// are refused, since they might never answer.
 ///
 /// # Errors
-/// What is no regular file, and what the system refuses.
+/// The path is no regular file, or the system refuses it.
 pub fn open_regular(path: &Path) -> io::Result<File> {
     let refused = || io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file");
     let mut options = File::options();
@@ -52,7 +52,7 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(refused()) }
 }
 
-/// What a regular file of at most so many bytes holds.
+/// Reads a regular file of at most `most` bytes.
 ///
 /// # Errors
 /// As [`open_regular`], and a file that is larger.
@@ -73,7 +73,7 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_whole_with(path, |file| file.write_all(bytes)).map(drop)
 }
 
-/// [`write_whole`] of what `write` writes, piece by piece.
+/// [`write_whole`] for content that `write` produces piece by piece.
 pub fn write_whole_with(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
@@ -92,8 +92,8 @@ pub fn write_whole_with(
 /// Ends the name of a file that is not whole yet.
 const TEMPORARY: &str = ".tmp";
 
-/// Removes what processes that were killed left of files they had begun in `folder`. No other
-/// process may be writing there.
+/// Removes the unfinished files that killed processes left in `folder`. No other process may be
+/// writing there.
 pub fn remove_temporaries(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;

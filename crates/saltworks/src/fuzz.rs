@@ -31,7 +31,8 @@ fn changed(seed: &[u8], random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-/// One change: a bit, a byte of those that parsers trip over, a cut, a part doubled or taken out.
+/// Makes one change: flips a bit, sets or inserts a byte that parsers often mishandle, cuts the
+/// end, or removes or doubles a part.
 fn change(bytes: &mut Vec<u8>, random: &mut Random) {
     const TRAPS: &[u8] = b"\x00\xFF\x7F\x80\"',;\n\r\t {}[]().-0179ezZ";
     let at = random.below(bytes.len().max(1));

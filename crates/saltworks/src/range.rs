@@ -17,7 +17,7 @@ impl Range {
         Self { min, max }
     }
 
-    /// The number at `u` of the way from `min` (0) to `max` (1).
+    /// The number at the share `u` of the way: `min` at 0, `max` at 1.
     pub fn at(self, u: f64) -> f64 {
         self.min + u * (self.max - self.min)
     }

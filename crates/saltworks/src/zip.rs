@@ -1,6 +1,6 @@
-//! Members of a zip archive: NumPy's `.npz`, and the files of `torch.save`. Stored or deflated, with
-//! the fields of zip64 (PKWARE, APPNOTE.TXT 6.3). Members are read one by one; problems are given
-//! without the archive's path.
+//! Members of a zip archive: NumPy's `.npz`, and the files of `torch.save`. They are stored or
+//! deflated, with the fields of zip64 (PKWARE, APPNOTE.TXT 6.3). Members are read one by one.
+//! Errors do not name the archive's path: the caller adds it.
 
 use std::collections::HashMap;
 use std::io::{Read, Seek, SeekFrom, Take};
@@ -23,7 +23,7 @@ const MOST_DIRECTORY_BYTES: u64 = 64 << 20;
 pub(crate) struct Zip<R> {
     file: R,
     members: Vec<Member>,
-    /// Places in `members`.
+    /// Indices of `members`.
     by_name: HashMap<String, usize>,
 }
 
@@ -34,15 +34,15 @@ struct Member {
     crc: u32,
     packed: u64,
     size: u64,
-    /// Where its own header begins.
+    /// Offset of its own header.
     header: u64,
-    /// Where the next member's header begins, or the directory.
+    /// Offset of the next member's header, or of the directory.
     end: u64,
 }
 
 impl<R: Read + Seek> Zip<R> {
-    /// Reads the directory of an archive. Members whose headers coincide, and two of one name, are
-    /// refused: what they hold would depend on the reader.
+    /// Reads the directory of an archive. Two members that share a header or a name are refused:
+    /// their content would depend on the reader.
     pub(crate) fn open(mut file: R) -> Result<Self, String> {
         let (directory, begin) = directory(&mut file)
             .ok_or("is no whole zip archive. Save or fetch it again".to_owned())?;
@@ -50,8 +50,8 @@ impl<R: Read + Seek> Zip<R> {
             .ok_or("has a damaged directory. Save or fetch it again".to_owned())?;
         set_ends(&mut members, begin)?;
         let mut by_name = HashMap::new();
-        for (place, member) in members.iter().enumerate() {
-            if by_name.insert(member.name.clone(), place).is_some() {
+        for (index, member) in members.iter().enumerate() {
+            if by_name.insert(member.name.clone(), index).is_some() {
                 return Err(format!("has two members {}. Save or fetch it again", member.name));
             }
         }
@@ -72,12 +72,12 @@ impl<R: Read + Seek> Zip<R> {
         self.member(name).map(|member| member.size)
     }
 
-    /// A member that is not stored as it is.
+    /// The name of a compressed member, if there is one.
     pub(crate) fn compressed(&self) -> Option<&str> {
         self.members.iter().find(|member| member.method != 0).map(|member| member.name.as_str())
     }
 
-    /// A member's bytes, unpacked: at most `most`.
+    /// A member's bytes, unpacked. A member of more than `most` bytes is refused.
     pub(crate) fn read(&mut self, name: &str, most: u64) -> Result<Vec<u8>, String> {
         let fail = |problem: &str| format!("{name}: {problem}. Save or fetch it again");
         let member = self.member(name).ok_or_else(|| fail("is not in it"))?.clone();
@@ -86,7 +86,7 @@ impl<R: Read + Seek> Zip<R> {
         }
         let packed = packed(&mut self.file, &member)
             .ok_or_else(|| fail("lies outside the archive or overlaps another member"))?;
-        // What is stored lies in the file, so it may be believed.
+        // A stored member lies in the file, so its size can be trusted.
         let stored = if member.method == 0 { member.size.min(member.packed) } else { 0 };
         let mut bytes = Vec::with_capacity(stored as usize);
         // One byte more than stated shows whether something follows.
@@ -96,7 +96,7 @@ impl<R: Read + Seek> Zip<R> {
             other => return Err(fail(&format!("is packed by method {other}, expected 0 or 8"))),
         };
         let whole = read.is_ok() && bytes.len() as u64 == member.size;
-        // torch can be told to leave checksums out, and then writes 0.
+        // torch can leave checksums out. It then writes 0.
         let intact = || member.crc == 0 || crc(&bytes) == member.crc;
         if whole && intact() { Ok(bytes) } else { Err(fail("is damaged")) }
     }
@@ -127,7 +127,7 @@ fn bytes_at(file: &mut (impl Read + Seek), at: u64, len: u64) -> Option<Vec<u8>>
     (bytes.len() as u64 == len).then_some(bytes)
 }
 
-/// The central directory without what follows its members, and where it begins.
+/// The central directory up to its last member, and its offset.
 fn directory(file: &mut (impl Read + Seek)) -> Option<(Vec<u8>, u64)> {
     let len = file.seek(SeekFrom::End(0)).ok()?;
     let start = len.saturating_sub(MOST_COMMENT_BYTES + (END_BYTES + LOCATOR_BYTES) as u64);
@@ -161,7 +161,7 @@ fn members(mut directory: &[u8]) -> Option<Vec<Member>> {
         let [name, extra, comment] = [28, 30, 32].map(|at| u16_at(directory, at).map(usize::from));
         let (name_end, extra_end) = (46 + name?, 46 + name? + extra?);
         let mut large = zip64(directory.get(name_end..extra_end)?);
-        // Fields that zip64 has stand there in this order.
+        // zip64 holds the fields that are 2^32 - 1 here, in this order.
         let mut number = |at: usize| match u32_at(directory, at)? {
             u32::MAX => large.next().or(Some(u32::MAX.into())),
             number => Some(number.into()),
@@ -194,7 +194,7 @@ fn zip64(mut extra: &[u8]) -> impl Iterator<Item = u64> {
     found.chunks_exact(8).filter_map(|number| u64_at(number, 0))
 }
 
-/// Finds where each member must have ended.
+/// Sets the offset at which each member must have ended.
 fn set_ends(members: &mut [Member], directory: u64) -> Result<(), String> {
     let mut order: Vec<usize> = (0..members.len()).collect();
     order.sort_by_key(|&index| members[index].header);

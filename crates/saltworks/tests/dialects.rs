@@ -5,9 +5,9 @@ use engine::check::{assert_close, rel_l2};
 use engine::ops::Images;
 use engine::{Tape, Tensor};
 use saltworks::mask::Grid;
-use saltworks::model::{Encoder, Patches, Read, VitSpec};
+use saltworks::model::{Encoder, Outputs, Patches, VitSpec};
 use saltworks::weights::dialect::{self, Dialect};
-use saltworks::weights::{self, Hint, Model, Named};
+use saltworks::weights::{self, Hint, ModelFile, NamedTensors};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -19,15 +19,15 @@ fn golden(name: &str) -> PathBuf {
 const HINT: Hint = Hint { heads: Some((32, 2)), grid: None };
 
 /// The encoder's tokens [B (P + N), D] of the golden images.
-fn tokens(encoder: &Encoder, features: &Named) -> Vec<f32> {
+fn tokens(encoder: &Encoder, features: &NamedTensors) -> Vec<f32> {
     let images = &features["images"];
     let [b, c, h, w] = images.shape() else { panic!("{:?}", images.shape()) };
     let images = Images::f32(images.to_vec(), [*b, *c, 1, *h, *w]).unwrap();
     let tape = Tape::inference();
-    encoder.forward(&tape, &images, Patches::All, Read::All, None).unwrap().tokens.to_vec()
+    encoder.forward(&tape, &images, Patches::All, Outputs::All, None).unwrap().tokens.to_vec()
 }
 
-fn features() -> Named {
+fn features() -> NamedTensors {
     weights::load(&golden("dialect_features.safetensors")).unwrap().tensors
 }
 
@@ -43,7 +43,7 @@ fn encoders_of_every_dialect_give_the_features_they_gave_at_home() {
         ("dialect_hf_mae", None, "hf_mae", Dialect::HuggingFace),
         ("dialect_hf_memory.pt", None, "hf_memory", Dialect::HuggingFace),
     ] {
-        let model = Model::open(&golden(file)).unwrap();
+        let model = ModelFile::open(&golden(file)).unwrap();
         assert_eq!(model.dialect, dialect, "{file}");
         // A folder of transformers needs no hint.
         let hint = if model.path().ends_with("model.safetensors") { Hint::default() } else { HINT };
@@ -54,9 +54,9 @@ fn encoders_of_every_dialect_give_the_features_they_gave_at_home() {
 }
 
 /// What a dialect's writer gives, against the names and values of the file it was read from.
-fn assert_same(wanted: &Named, written: Vec<(String, Tensor)>, without: &[&str]) {
-    let written: Named = written.into_iter().collect();
-    let names = |named: &Named| -> BTreeSet<String> { named.keys().cloned().collect() };
+fn assert_same(wanted: &NamedTensors, written: Vec<(String, Tensor)>, without: &[&str]) {
+    let written: NamedTensors = written.into_iter().collect();
+    let names = |named: &NamedTensors| -> BTreeSet<String> { named.keys().cloned().collect() };
     let left: BTreeSet<String> = names(wanted)
         .into_iter()
         .filter(|name| !without.iter().any(|w| name.contains(w)))
@@ -74,22 +74,22 @@ fn assert_same(wanted: &Named, written: Vec<(String, Tensor)>, without: &[&str])
 fn every_dialect_is_written_as_it_was_read() {
     let grid = Grid { t: 1, h: 4, w: 4 };
     let file = golden("dialect_spt_mae.ckpt");
-    let mae = Model::open(&file).unwrap();
+    let mae = ModelFile::open(&file).unwrap();
     let written = dialect::stable_pretraining(&mae.tensors, grid);
     assert_same(&weights::load(&file).unwrap().tensors, written, &[]);
 
     let file = golden("dialect_spt_salt.ckpt");
-    let salt = Model::open(&file).unwrap();
+    let salt = ModelFile::open(&file).unwrap();
     let at_home = weights::load(&file).unwrap().tensors;
     let unwrapped = at_home
         .iter()
         .map(|(name, tensor)| (name.strip_prefix("model.").unwrap().to_owned(), tensor.clone()));
-    let unwrapped: Named = unwrapped.collect();
+    let unwrapped: NamedTensors = unwrapped.collect();
     let written = dialect::stable_pretraining(&salt.tensors, grid);
     assert!(written.iter().any(|(name, _)| name == "predictor.query_proj.weight"));
     assert_same(&unwrapped, written, &[]);
 
-    let hf = Model::open(&golden("dialect_hf")).unwrap();
+    let hf = ModelFile::open(&golden("dialect_hf")).unwrap();
     let encoder = hf.encoder(None).unwrap();
     let at_home = weights::load(&golden("dialect_hf/model.safetensors")).unwrap().tensors;
     assert_same(&at_home, dialect::hugging_face(&encoder), &["pooler"]);
@@ -105,19 +105,20 @@ fn every_dialect_is_written_as_it_was_read() {
 fn what_is_missing_or_too_much_is_told_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("w.safetensors");
-    let mut named = Model::open(&golden("dialect_facebook.pth")).unwrap().encoder(None).unwrap();
+    let mut named =
+        ModelFile::open(&golden("dialect_facebook.pth")).unwrap().encoder(None).unwrap();
     named.remove("blocks.1.attn.proj.bias");
     named.insert("blocks.0.attn.rel_pos".to_owned(), Tensor::zeros(&[3]));
     named.insert("head.weight".to_owned(), Tensor::zeros(&[5, 32]));
     let list: Vec<_> = named.into_iter().collect();
     weights::save(&path, &list, &[].into()).unwrap();
-    let model = Model::open(&path).unwrap();
+    let model = ModelFile::open(&path).unwrap();
     assert_eq!(model.left_out, ["head.weight"]);
     let message = model.load_encoder(None, HINT, None).err().unwrap().to_string();
     for words in ["missing blocks.1.attn.proj.bias", "unexpected blocks.0.attn.rel_pos"] {
         assert!(message.contains(words), "{message}");
     }
-    let message = Model::open(&golden("eval.safetensors")).unwrap_err().to_string();
+    let message = ModelFile::open(&golden("eval.safetensors")).unwrap_err().to_string();
     assert!(message.contains("holds no vision transformer"), "{message}");
     let message = model.encoder(Some("teacher")).unwrap_err().to_string();
     assert!(message.contains("holds no teacher; found encoder"), "{message}");
@@ -128,7 +129,7 @@ fn what_is_missing_or_too_much_is_told_by_name() {
 
 #[test]
 fn a_position_table_is_brought_to_images_of_another_size() {
-    let model = Model::open(&golden("dialect_hf")).unwrap();
+    let model = ModelFile::open(&golden("dialect_hf")).unwrap();
     let loaded = model.load_encoder(None, Hint::default(), Some([1, 48, 24])).unwrap();
     let [from, to] = loaded.resized.unwrap();
     assert_eq!((from, to), (Grid { t: 1, h: 4, w: 4 }, Grid { t: 1, h: 6, w: 3 }));
@@ -166,14 +167,15 @@ fn timm(width: usize) -> Vec<(String, Tensor)> {
 #[test]
 fn sizes_that_no_file_tells_are_asked_for_or_told() {
     let folder = tempfile::tempdir().unwrap();
-    let model = Model::open(&saved(folder.path(), &timm(192), &[])).unwrap();
+    let model = ModelFile::open(&saved(folder.path(), &timm(192), &[])).unwrap();
     let notes = model.load_encoder(None, Hint::default(), None).unwrap().notes.join("; ");
     assert!(notes.contains("3 heads, images of 32 x 32 pixels"), "{notes}");
     // A multiple of 64, but no width of timm's.
-    let model = Model::open(&saved(folder.path(), &timm(128), &[])).unwrap();
+    let model = ModelFile::open(&saved(folder.path(), &timm(128), &[])).unwrap();
     let message = model.load_encoder(None, Hint::default(), None).err().unwrap().to_string();
     assert!(message.contains("how many heads the width 128"), "{message}");
-    let sizes = Model::open(&golden("dialect_hf")).unwrap().sizes(None, Hint::default()).unwrap();
+    let sizes =
+        ModelFile::open(&golden("dialect_hf")).unwrap().sizes(None, Hint::default()).unwrap();
     assert_eq!(sizes.guessed, None, "config.json tells all");
 }
 
@@ -196,14 +198,14 @@ fn a_config_of_another_model_is_refused_and_its_pixels_are_read() {
         let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
         config[key] = value;
         write("config.json", &config.to_string());
-        let message = Model::open(folder.path()).unwrap_err().to_string();
+        let message = ModelFile::open(folder.path()).unwrap_err().to_string();
         assert!(message.contains(&format!("its config.json has {key}")), "{message}");
     }
     write("config.json", &text);
-    assert_eq!(Model::open(folder.path()).unwrap().normalize(3).unwrap(), None);
+    assert_eq!(ModelFile::open(folder.path()).unwrap().normalize(3).unwrap(), None);
     let processor = r#"{"image_mean": [0.4, 0.5, 0.6], "image_std": [0.1, 0.2, 0.3]}"#;
     write("preprocessor_config.json", processor);
-    let loaded = Model::open(folder.path()).unwrap();
+    let loaded = ModelFile::open(folder.path()).unwrap();
     let loaded = loaded.load_encoder(None, Hint::default(), None).unwrap();
     assert_eq!(loaded.normalize.unwrap().mean, [0.4, 0.5, 0.6]);
 }
@@ -220,8 +222,9 @@ fn two_tensors_for_one_place_are_refused_unless_they_are_the_same() {
         let again = file.iter().map(|(name, tensor)| (format!("vit.{name}"), times(tensor)));
         file.clone().into_iter().chain(again).collect()
     };
-    Model::open(&saved(folder.path(), &renamed(1.0), &[])).unwrap();
-    let message = Model::open(&saved(folder.path(), &renamed(2.0), &[])).unwrap_err().to_string();
+    ModelFile::open(&saved(folder.path(), &renamed(1.0), &[])).unwrap();
+    let message =
+        ModelFile::open(&saved(folder.path(), &renamed(2.0), &[])).unwrap_err().to_string();
     assert!(message.contains("has two tensors for encoder."), "{message}");
 }
 
@@ -234,11 +237,11 @@ fn a_model_is_found_beside_other_names_and_two_models_are_refused() {
     let loss = ("loss.weight".to_owned(), Tensor::zeros(&[2]));
     let beside: Vec<_> = under("model.").chain([loss]).collect();
     let path = saved(folder.path(), &beside, &[]);
-    let model = Model::open(&path).unwrap();
+    let model = ModelFile::open(&path).unwrap();
     assert_eq!(model.left_out, ["loss.weight"]);
     model.load_encoder(None, Hint::default(), None).unwrap();
     let two: Vec<_> = under("model.").chain(under("module.")).collect();
-    let message = Model::open(&saved(folder.path(), &two, &[])).unwrap_err().to_string();
+    let message = ModelFile::open(&saved(folder.path(), &two, &[])).unwrap_err().to_string();
     assert!(message.contains("\"model.\" and \"module.\""), "{message}");
 }
 
@@ -246,20 +249,24 @@ fn a_model_is_found_beside_other_names_and_two_models_are_refused() {
 fn a_whole_stage_is_held_against_what_its_models_have() {
     let folder = tempfile::tempdir().unwrap();
     for file in ["dialect_spt_mae.ckpt", "dialect_spt_salt.ckpt"] {
-        let whole = Model::open(&golden(file)).unwrap();
+        let whole = ModelFile::open(&golden(file)).unwrap();
         whole.check_whole(HINT).unwrap();
-        let changed = |change: &dyn Fn(&mut Named)| {
+        let changed = |change: &dyn Fn(&mut NamedTensors)| {
             let mut tensors = whole.tensors.clone();
             change(&mut tensors);
             let list: Vec<_> = tensors.into_iter().collect();
             let path = saved(folder.path(), &list, &[]);
-            Model::open(&path).unwrap().check_whole(HINT).unwrap_err().to_string()
+            ModelFile::open(&path).unwrap().check_whole(HINT).unwrap_err().to_string()
         };
-        let inner = |tensors: &Named| {
+        let inner = |tensors: &NamedTensors| {
             tensors.keys().find(|name| name.ends_with("context_proj.weight")).unwrap().clone()
         };
         for (words, change) in [
-            ("missing ", &(|all: &mut Named| drop(all.remove(&inner(all)))) as &dyn Fn(&mut Named)),
+            (
+                "missing ",
+                &(|all: &mut NamedTensors| drop(all.remove(&inner(all))))
+                    as &dyn Fn(&mut NamedTensors),
+            ),
             ("is [4194304, 0]", &|all| {
                 drop(all.insert(inner(all), Tensor::zeros(&[4_194_304, 0])));
             }),
@@ -282,12 +289,12 @@ fn a_whole_stage_is_held_against_what_its_models_have() {
 fn what_is_written_for_stable_pretraining_tells_its_sizes_again() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.ckpt");
-    let model = Model::open(&golden("dialect_spt_mae.ckpt")).unwrap();
+    let model = ModelFile::open(&golden("dialect_spt_mae.ckpt")).unwrap();
     let spec = model.sizes(None, HINT).unwrap().spec;
     let all = dialect::stable_pretraining(&model.tensors, spec.grid());
     let sizes = serde_json::to_string(&spec).unwrap();
     let metadata = [(weights::MODEL_KEY.to_owned(), sizes)].into();
     weights::save_torch(&path, &all, Some("state_dict"), &metadata, weights::Dtype::F32).unwrap();
-    let again = Model::open(&path).unwrap().sizes(None, Hint::default()).unwrap();
+    let again = ModelFile::open(&path).unwrap().sizes(None, Hint::default()).unwrap();
     assert_eq!((again.spec, again.guessed), (spec, None));
 }

@@ -76,7 +76,7 @@ fn linear(
     train: &Features,
     test: &Features,
     options: &LinearOptions,
-) -> eval::Result<eval::Linear> {
+) -> eval::Result<eval::LinearResult> {
     eval::linear(train, test, options, &|| false)
 }
 

@@ -3,7 +3,7 @@
 mod place;
 
 use place::{Place, assert_refused, saltworks, stderr};
-use saltworks::weights::{Hint, Model};
+use saltworks::weights::{Hint, ModelFile};
 use serde_json::Value;
 use std::process::{Command, Output};
 
@@ -34,13 +34,13 @@ fn a_finished_run_is_exported_from_anywhere_and_without_its_teacher() {
         .unwrap();
     assert!(run.status.success(), "{}", stderr(&run));
     exported(&place, "run", "stable-pretraining", "salt.ckpt", &[]);
-    let salt = Model::open(&place.path("salt.ckpt")).unwrap();
+    let salt = ModelFile::open(&place.path("salt.ckpt")).unwrap();
     salt.check_whole(Hint::default()).unwrap();
     for part in ["student", "teacher"] {
         let sizes = salt.sizes(Some(part), Hint::default()).unwrap();
         assert_eq!((sizes.spec.heads, sizes.guessed), (2, None), "{part}");
     }
-    let wanted = Model::open(&file).unwrap().encoder(None).unwrap();
+    let wanted = ModelFile::open(&file).unwrap().encoder(None).unwrap();
     for (name, tensor) in salt.encoder(Some("teacher")).unwrap() {
         assert_eq!(tensor.to_vec(), wanted[&name].to_vec(), "{name}");
     }
@@ -64,8 +64,9 @@ fn how_pixels_were_normalised_goes_with_the_weights() {
     let place = Place::with_classes();
     place.trained("run", &["data.normalize=imagenet"]);
     let imagenet = [0.485, 0.456, 0.406];
-    let mean =
-        |name: &str| Model::open(&place.path(name)).unwrap().normalize(3).unwrap().unwrap().mean;
+    let mean = |name: &str| {
+        ModelFile::open(&place.path(name)).unwrap().normalize(3).unwrap().unwrap().mean
+    };
     assert_eq!(mean("run/student/encoder.safetensors"), imagenet);
     for (to, out) in
         [("timm", "a.safetensors"), ("facebook", "a.pth"), ("hf", "a"), ("onnx", "a.onnx")]
@@ -93,7 +94,7 @@ fn what_does_not_fit_is_listed_and_partial_writes_what_is_there() {
     let place = Place::with_classes();
     place.trained("run", &[]);
     let file = saltworks::weights::load(&place.path("run/student/model.safetensors")).unwrap();
-    let save = |name: &str, tensors: &saltworks::weights::Named| {
+    let save = |name: &str, tensors: &saltworks::weights::NamedTensors| {
         let list: Vec<_> = tensors.clone().into_iter().collect();
         saltworks::weights::save(&place.path(name), &list, &file.metadata).unwrap();
     };

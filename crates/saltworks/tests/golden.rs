@@ -14,7 +14,7 @@ use saltworks::mask::{Grid, Masks};
 use saltworks::method::{
     Covered, Mae, MaeOptions, Method, PixelNorm, Salt, SaltOptions, Step, embed,
 };
-use saltworks::model::{Encoder, Patches, Read, StepKey, TransformerSpec, VitSpec, position};
+use saltworks::model::{Encoder, Outputs, Patches, StepKey, TransformerSpec, VitSpec, position};
 use serde_json::Value;
 use std::collections::HashMap;
 
@@ -221,7 +221,8 @@ fn encoders_give_timms_features_and_gradients() {
         let encoder = golden.encoder(&spec, "");
         let images = golden.images("input/images", &spec);
         let tape = Tape::new();
-        let tokens = encoder.forward(&tape, &images, Patches::All, Read::All, None).unwrap().tokens;
+        let tokens =
+            encoder.forward(&tape, &images, Patches::All, Outputs::All, None).unwrap().tokens;
         golden.compare("output/features", &tokens);
         let features = embed(&encoder, &images).unwrap();
         golden.compare("output/pooled", features.cls.as_ref().unwrap_or(&features.mean));
@@ -254,7 +255,8 @@ fn an_encoder_brought_to_another_image_gives_timms_features() {
         });
         let images = golden.images(&format!("input/images/{height}x{width}"), &other);
         let tape = Tape::inference();
-        let tokens = encoder.forward(&tape, &images, Patches::All, Read::All, None).unwrap().tokens;
+        let tokens =
+            encoder.forward(&tape, &images, Patches::All, Outputs::All, None).unwrap().tokens;
         golden.compare(&format!("output/features/{height}x{width}"), &tokens);
     }
 }
@@ -269,7 +271,7 @@ fn an_encoder_of_some_patches_gives_the_references_features() {
         let given = golden.patches(&context);
         let tape = Tape::inference();
         let encoded =
-            encoder.forward(&tape, &images, Patches::Some(&given), Read::All, None).unwrap();
+            encoder.forward(&tape, &images, Patches::Some(&given), Outputs::All, None).unwrap();
         // The reference keeps the order of drawing; ours ascends.
         let drawn = golden.tensor(&context);
         let mut rows = Vec::new();
@@ -320,7 +322,7 @@ fn salt_gives_the_references_loss_outputs_and_gradients() {
         golden.compare("output/embedding", &step.embedding);
         let tape = Tape::inference();
         let given = Patches::Some(&masks.context);
-        let encoded = method.encoder().forward(&tape, &images, given, Read::All, None).unwrap();
+        let encoded = method.encoder().forward(&tape, &images, given, Outputs::All, None).unwrap();
         golden.compare("output/context", &encoded.patches(&tape).unwrap());
         let whole = embed(method.encoder(), &images).unwrap();
         golden.compare("output/eval_embedding", &whole.cls.expect("a class token"));

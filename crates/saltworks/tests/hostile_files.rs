@@ -3,7 +3,7 @@
 
 use saltworks::files::write_whole;
 use saltworks::weights::dialect::stable_pretraining_renamed;
-use saltworks::weights::{File, Hint, Listing, Model, load};
+use saltworks::weights::{File, Hint, Listing, ModelFile, load};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -305,7 +305,7 @@ fn used(path: &Path) -> Result<(), String> {
     if let Ok(listing) = Listing::read(path) {
         let _ = listing.encoders(path);
     }
-    let model = Model::open(path).map_err(text)?;
+    let model = ModelFile::open(path).map_err(text)?;
     let hint = Hint { heads: Some((32, 2)), grid: None };
     let _ = stable_pretraining_renamed(&model.tensors);
     let whole = model.check_whole(hint);
@@ -325,7 +325,7 @@ fn claims_of_a_small_file_take_no_memory() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.safetensors");
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
-    let of = Model::open(&golden.join("dialect_facebook.pth")).unwrap();
+    let of = ModelFile::open(&golden.join("dialect_facebook.pth")).unwrap();
     let tensors: Vec<_> = of.encoder(None).unwrap().into_iter().collect();
     let hint = Hint { heads: Some((32, 2)), grid: None };
     let spec = of.sizes(None, hint).unwrap().spec;

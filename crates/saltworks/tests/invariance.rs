@@ -8,7 +8,7 @@ use saltworks::mask::{Grid, Masks};
 use saltworks::method::{
     Covered, Mae, MaeOptions, Method, PixelNorm, Salt, SaltOptions, Step, embed,
 };
-use saltworks::model::{Encoder, Patches, Read, StepKey, TransformerSpec, VitSpec};
+use saltworks::model::{Encoder, Outputs, Patches, StepKey, TransformerSpec, VitSpec};
 
 const KEY: StepKey = StepKey { seed: 7, step: 3, first_sample: 0 };
 const GRID: Grid = Grid::image(3, 4);
@@ -170,9 +170,9 @@ fn a_last_block_that_skips_unread_rows_gives_the_same_rows_and_gradients() {
         let tape = Tape::new();
         let given = Patches::Some(&masks.context);
         let y = if skip {
-            encoder.forward(&tape, &images, given, Read::Patches(&read), None).unwrap().tokens
+            encoder.forward(&tape, &images, given, Outputs::Patches(&read), None).unwrap().tokens
         } else {
-            let all = encoder.forward(&tape, &images, given, Read::All, None).unwrap();
+            let all = encoder.forward(&tape, &images, given, Outputs::All, None).unwrap();
             ops::gather(&tape, &all.tokens, &rows_read).unwrap()
         };
         let target = Tensor::zeros(y.shape());
@@ -200,7 +200,7 @@ fn pixels_behind_the_mask_never_reach_the_student() {
     let student = encoder(&spec(), 9);
     let encode = |pixels: &[f32]| {
         let (images, given) = (images(pixels), Patches::Some(&masks.context));
-        student.forward(&Tape::inference(), &images, given, Read::All, None).unwrap().tokens
+        student.forward(&Tape::inference(), &images, given, Outputs::All, None).unwrap().tokens
     };
     let before = encode(&pixels);
     for (place, value) in pixels.iter_mut().enumerate() {
@@ -281,7 +281,7 @@ fn teacher_receives_no_gradient_and_is_not_trained() {
     let teacher = engine::Frozen::new(teacher);
     let tape = Tape::new();
     let images = images(&pixels(1));
-    teacher.forward(&tape, &images, Patches::All, Read::All, None).unwrap();
+    teacher.forward(&tape, &images, Patches::All, Outputs::All, None).unwrap();
     assert_eq!(tape.recorded(), 0);
     assert!(parameters.iter().all(|(_, parameter)| parameter.grad().is_none()));
 }
@@ -292,7 +292,7 @@ fn stochastic_depth_is_drawn_by_sample_and_step_and_only_when_training() {
     let images = images(&pixels(3));
     let forward = |key| {
         let tape = Tape::inference();
-        encoder.forward(&tape, &images, Patches::All, Read::All, key).unwrap().tokens.to_vec()
+        encoder.forward(&tape, &images, Patches::All, Outputs::All, key).unwrap().tokens.to_vec()
     };
     assert_eq!(forward(Some(KEY)), forward(Some(KEY)));
     assert_ne!(forward(Some(KEY)), forward(Some(StepKey { step: 4, ..KEY })));
@@ -313,7 +313,7 @@ fn features_of_whole_images_are_class_token_and_mean_of_patches() {
     let images = images(&pixels(2));
     let features = embed(&student, &images).unwrap();
     let tape = Tape::inference();
-    let tokens = student.forward(&tape, &images, Patches::All, Read::All, None).unwrap().tokens;
+    let tokens = student.forward(&tape, &images, Patches::All, Outputs::All, None).unwrap().tokens;
     let cls = features.cls.expect("this model has a class token");
     for b in 0..2 {
         let rows = tokens.narrow(b * 15..(b + 1) * 15).unwrap().to_vec();

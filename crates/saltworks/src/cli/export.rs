@@ -10,8 +10,8 @@ use crate::recipe::{self, ImageSize, Normalize, Recipe};
 use crate::run::TEACHER_SHA256;
 use crate::run_files::names::{ENCODER, MODEL, RECIPE};
 use crate::weights::{
-    self, Dtype, Hint, MODEL_KEY, Model, Named, PREPROCESSOR, Sizes, TEACHER_KEY, dialect, onnx,
-    pixel_metadata, processor,
+    self, Dtype, Hint, MODEL_KEY, ModelFile, NamedTensors, PREPROCESSOR, Sizes, TEACHER_KEY,
+    dialect, onnx, pixel_metadata, processor,
 };
 use engine::Module as _;
 use std::collections::HashMap;
@@ -149,7 +149,7 @@ impl Target {
 
 /// What is exported.
 struct ExportSource {
-    model: Model,
+    model: ModelFile,
     /// Which of the file's encoders.
     part: Option<String>,
     /// How a run normalised pixels.
@@ -162,14 +162,14 @@ struct ExportSource {
 fn read(arguments: &Arguments) -> Result<ExportSource, Failure> {
     let source = &arguments.source;
     if !source.join(RECIPE).exists() {
-        let model = Model::open(source).map_err(input_error)?;
+        let model = ModelFile::open(source).map_err(input_error)?;
         let part = arguments.part.clone();
         return Ok(ExportSource { model, part, normalize: None, teacher: None });
     }
     let recipe = recipe::load_trained(&source.join(RECIPE), &[]).map_err(input_error)?;
     let index = stage_index(source, &recipe, arguments.part.as_deref())?;
     let stage = &recipe.stage[index];
-    let mut model = Model::open(&source.join(&stage.name).join(MODEL)).map_err(input_error)?;
+    let mut model = ModelFile::open(&source.join(&stage.name).join(MODEL)).map_err(input_error)?;
     note_unfinished(&recipe, index, arguments.part.is_none(), model.metadata());
     let mut spec = None;
     // Only stable-pretraining's SALT has a place for it.
@@ -194,9 +194,9 @@ fn read(arguments: &Arguments) -> Result<ExportSource, Failure> {
 }
 
 /// The teacher that a stage was trained by, as it saw the student's images.
-fn teacher(path: &Path, student: &Model) -> Result<(VitSpec, Named), String> {
+fn teacher(path: &Path, student: &ModelFile) -> Result<(VitSpec, NamedTensors), String> {
     let words = |error: &dyn std::fmt::Display| error.to_string();
-    let file = Model::file(path).map_err(|e| words(&e))?;
+    let file = ModelFile::find(path).map_err(|e| words(&e))?;
     if let Some(trained_by) = student.metadata().get(TEACHER_SHA256) {
         let bytes = fs::read(&file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
         if sha256(&bytes) != *trained_by {
@@ -234,9 +234,9 @@ fn note_unfinished(
 /// given.
 fn encoder(
     arguments: &Arguments,
-    model: &Model,
+    model: &ModelFile,
     part: Option<&str>,
-) -> Result<(VitSpec, Named), Failure> {
+) -> Result<(VitSpec, NamedTensors), Failure> {
     let hint = hint(arguments, model, part)?;
     let Sizes { spec, guessed } = model.sizes(part, hint).map_err(input_error)?;
     if let Some(heads) = arguments.heads.filter(|heads| *heads != spec.heads) {
@@ -262,7 +262,7 @@ fn encoder(
 }
 
 /// The heads that the user names are those of the encoder's width.
-fn hint(arguments: &Arguments, model: &Model, part: Option<&str>) -> Result<Hint, Failure> {
+fn hint(arguments: &Arguments, model: &ModelFile, part: Option<&str>) -> Result<Hint, Failure> {
     let width = model.width(part).map_err(input_error)?;
     Ok(Hint { heads: arguments.heads.map(|heads| (width, heads)), grid: None })
 }
@@ -271,11 +271,11 @@ fn write_encoder(
     arguments: &Arguments,
     source: &ExportSource,
     spec: &VitSpec,
-    encoder: Named,
+    encoder: NamedTensors,
 ) -> Result<(), Failure> {
     let (out, dtype) = (arguments.out.as_path(), arguments.dtype.into());
     let metadata = metadata(source, spec)?;
-    let list = |named: Named| named.into_iter().collect::<Vec<_>>();
+    let list = |named: NamedTensors| named.into_iter().collect::<Vec<_>>();
     match arguments.to {
         Target::Timm => {
             weights::save_as(out, &list(encoder), &metadata, dtype).map_err(run_error)?;
@@ -323,7 +323,7 @@ fn write_stage(arguments: &Arguments, source: &ExportSource) -> Result<(), Failu
     if part.is_none() && !arguments.partial {
         model.check_whole(hint(arguments, model, None)?).map_err(input_error)?;
     }
-    let all: Named = match part {
+    let all: NamedTensors = match part {
         None => model.tensors.clone(),
         Some(_) => {
             let tensors = model.encoder(part).map_err(input_error)?.into_iter();
@@ -335,7 +335,7 @@ fn write_stage(arguments: &Arguments, source: &ExportSource) -> Result<(), Failu
 
 fn write_whole_stage(
     arguments: &Arguments,
-    tensors: &Named,
+    tensors: &NamedTensors,
     spec: &VitSpec,
     metadata: &HashMap<String, String>,
 ) -> Result<(), Failure> {
@@ -359,7 +359,7 @@ fn write_whole_stage(
 fn write_hugging_face(
     folder: &Path,
     spec: &VitSpec,
-    encoder: &Named,
+    encoder: &NamedTensors,
     dtype: Dtype,
     normalize: Option<&Normalize>,
 ) -> Result<(), Failure> {

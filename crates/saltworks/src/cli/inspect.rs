@@ -7,7 +7,7 @@ use crate::judge;
 use crate::judge::stage_index;
 use crate::recipe;
 use crate::run_files::names::{MODEL, RECIPE};
-use crate::weights::{Listed, Listing, Model, is_weights};
+use crate::weights::{Listing, ModelFile, TensorEntry, is_weights};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -142,7 +142,7 @@ fn weights_of(path: &Path) -> Result<Option<PathBuf>, Failure> {
     }
     if path.is_dir() {
         // Any other folder may hold images.
-        return Ok(Model::file(path).ok());
+        return Ok(ModelFile::find(path).ok());
     }
     Ok(is_weights(path).then(|| path.to_owned()))
 }
@@ -152,13 +152,13 @@ fn inspect_weights(path: &Path, as_json: bool) -> Result<(), Failure> {
     let (dialect, encoders) = listing.encoders(path).map_err(input_error)?;
     let Listing { tensors, metadata, container } = listing;
     if as_json {
-        let tensor = |t: &Listed| json!({"name": t.name, "dtype": t.dtype, "shape": t.shape});
+        let tensor = |t: &TensorEntry| json!({"name": t.name, "dtype": t.dtype, "shape": t.shape});
         let tensors: Vec<_> = tensors.iter().map(tensor).collect();
         let all = json!({"tensors": tensors, "metadata": metadata, "container": container, "dialect": dialect});
         result(&all.to_string());
         return Ok(());
     }
-    let values = tensors.iter().map(Listed::values).fold(0, u64::saturating_add);
+    let values = tensors.iter().map(TensorEntry::values).fold(0, u64::saturating_add);
     let under = container.map_or(String::new(), |key| format!(" under {key}"));
     result(&format!("{}: {} tensors{under}, {values} values", path.display(), tensors.len()));
     result(&dialect.map_or("names of no known model".to_owned(), |dialect| dialect.to_string()));

@@ -419,7 +419,7 @@ impl Judge<'_> {
         }
     }
 
-    fn knn(&self, pooled: &PooledSets, stop: eval::Asked<'_>) -> Result<ProbeResult, Failure> {
+    fn knn(&self, pooled: &PooledSets, stop: eval::StopCheck<'_>) -> Result<ProbeResult, Failure> {
         let options = self.arguments.knn(&self.subject);
         let (vote, word) = match self.arguments.vote {
             VoteKind::Cosine => (Vote::Cosine, "cosine"),
@@ -493,7 +493,7 @@ fn at_the_edge(grid: &[f64], value: f64) -> Option<&'static str> {
 /// A linear probe's loss is reported if it is this share above its minimum.
 const FAR: f64 = 0.01;
 
-fn linear(pooled: &PooledSets, stop: eval::Asked<'_>) -> Result<ProbeResult, Failure> {
+fn linear(pooled: &PooledSets, stop: eval::StopCheck<'_>) -> Result<ProbeResult, Failure> {
     let options = LinearOptions::default();
     let probe = eval::linear(&pooled.train, &pooled.test, &options, stop)?;
     let edge = at_the_edge(&options.l2, probe.l2).filter(|_| probe.chosen);

@@ -1,11 +1,11 @@
-//! The attentive probe: a small network that reads all tokens of a frozen encoder, one for each learning
-//! rate and weight decay of a grid, all trained in one pass over the tokens.
+//! The attentive probe: a small network that reads all tokens of a frozen encoder. A grid has one
+//! probe for each learning rate and weight decay, all trained in one pass over the tokens.
 
 mod head;
 
 use super::knn::classes;
 use super::linear::split;
-use super::{Asked, Error, Result, Scores};
+use super::{Error, Result, Scores, StopCheck};
 use engine::optim::{AdamW, clip_grad_norm, decays_by_default};
 use engine::random::Random;
 use engine::{Module as _, Parameter, Segments, Tape, Tensor, ops};
@@ -13,16 +13,16 @@ use head::Head;
 use serde::Serialize;
 use std::f64::consts::PI;
 
-/// Whose attentive probe.
+/// Whose attentive probe it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AttentiveForm {
-    /// One cross-attention block with a learned query and as many heads as the encoder; gradients clipped at
-    /// 1, matrices decayed by less and less. V-JEPA (Bardes et al. 2024), facebookresearch/jepa
-    /// evals/image_classification_frozen/eval.py.
+    /// One cross-attention block with a learned query and as many heads as the encoder. Gradients
+    /// are clipped at 1, and the decay of matrices falls during training. V-JEPA (Bardes et al.
+    /// 2024), facebookresearch/jepa evals/image_classification_frozen/eval.py.
     VJepa1,
-    /// Three self-attention blocks before it, 16 heads; no clipping, all decayed alike. V-JEPA 2 (Assran et
-    /// al. 2025), and SALT (section 3).
+    /// Three self-attention blocks before it, 16 heads. Gradients are not clipped, and all
+    /// parameters have the same decay. V-JEPA 2 (Assran et al. 2025), and SALT (section 3).
     VJepa2,
 }
 
@@ -34,7 +34,7 @@ impl AttentiveForm {
         }
     }
 
-    /// The encoder's heads, or the most up to 16 that divide the width.
+    /// The encoder's heads, or the largest divisor of the width up to 16.
     fn heads(self, width: usize, of_encoder: usize) -> usize {
         match self {
             Self::VJepa1 => of_encoder,
@@ -57,27 +57,27 @@ impl AttentiveForm {
     }
 }
 
-/// How attentive probes are trained: AdamW, its rate falling by half a cosine to 0. Images are as all probes
-/// see them, where V-JEPA augments them.
+/// How attentive probes are trained. AdamW's rate falls by half a cosine to 0. Images are as in all
+/// probes, while V-JEPA augments them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttentiveOptions {
     /// Whose.
     pub form: AttentiveForm,
     /// Passes over the training images.
     pub epochs: usize,
-    /// Images of a step; none for [`usual_batch`].
+    /// Images of a step. None for [`usual_batch`].
     pub batch: Option<usize>,
-    /// First learning rates of the grid.
+    /// Initial learning rates of the grid.
     pub lrs: Vec<f64>,
     /// Weight decays of the grid.
     pub weight_decays: Vec<f64>,
-    /// Keys first weights and the order of images.
+    /// Keys the initial weights and the order of images.
     pub seed: u64,
 }
 
 impl Default for AttentiveOptions {
-    /// Epochs are SALT's and V-JEPA 2's, whose grid is of rates from 5e-3 to 1e-4 and decays of 0.8, 0.4, 0.1
-    /// and 0.01 at a batch of 256 to 1,024. Narrow encoders want larger rates.
+    /// Epochs are SALT's and V-JEPA 2's. Their grid has rates from 5e-3 to 1e-4 and decays of 0.8,
+    /// 0.4, 0.1 and 0.01 at a batch of 256 to 1,024. Narrow encoders need larger rates.
     fn default() -> Self {
         Self {
             form: AttentiveForm::VJepa1,
@@ -90,9 +90,10 @@ impl Default for AttentiveOptions {
     }
 }
 
-/// Images of a step where nobody says: 64, of fewer than 3,840 a sixtieth, 8 or more, so that twenty epochs are
-/// 1,200 steps. (measured: 2026-11-26, 996 images of digits, `probe --kind attentive --batch`: 320 steps of 64
-/// reach 72.5 %, 520 of 39 the same, 1,260 of 16 81.0 %, 2,500 of 8 80.0 %)
+/// Images of a step by default: 64, or a sixtieth of fewer than 3,840 images, but at least 8.
+/// Twenty epochs are then 1,200 steps. (measured: 2026-11-26, 996 images of digits, `probe --kind
+/// attentive --batch`: 320 steps of 64 reach 72.5 %, 520 of 39 the same, 1,260 of 16 81.0 %, 2,500
+/// of 8 80.0 %)
 fn usual_batch(images: usize) -> usize {
     (images / 60).clamp(8, 64)
 }
@@ -107,9 +108,9 @@ pub struct TokenBatch {
     pub labels: Vec<u32>,
 }
 
-/// Images whose tokens a frozen encoder makes, or has made.
+/// Images whose tokens a frozen encoder computes, or has computed.
 pub trait Tokens {
-    /// What can go wrong with them.
+    /// Why tokens cannot be read.
     type Error: From<Error>;
 
     /// Class of each image.
@@ -121,8 +122,8 @@ pub trait Tokens {
     /// Heads of the encoder.
     fn heads(&self) -> usize;
 
-    /// Calls `each` with the images of these numbers, in this order, `batch` at a time; those that cannot be
-    /// read are left out.
+    /// Calls `each` with the images of the indices `order`, in this order, `batch` at a time.
+    /// Images that cannot be read are left out.
     fn read(
         &mut self,
         order: &[usize],
@@ -134,24 +135,24 @@ pub trait Tokens {
 /// One probe of the grid.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Trial {
-    /// First learning rate.
+    /// Initial learning rate.
     pub lr: f64,
     /// Weight decay.
     pub weight_decay: f64,
-    /// Mean training loss of the last epoch; none if it diverged.
+    /// Mean training loss of the last epoch. None if it diverged.
     pub loss: Option<f64>,
-    /// Share of the training images held out that it gets right; none if none are.
+    /// Accuracy on held-out training images. None if none are held out.
     pub held_out: Option<f64>,
-    /// Share of the test images that it gets right. The best of these is what V-JEPA 2 reports.
+    /// Accuracy on the test images. V-JEPA 2 reports the best of these.
     pub test: f64,
 }
 
-/// What an attentive probe found.
+/// The result of an attentive probe.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Attentive {
+pub struct AttentiveResult {
     /// The whole grid, rate by rate.
     pub trials: Vec<Trial>,
-    /// The one chosen: the best on held-out training images.
+    /// Index of the chosen trial: the best on held-out training images.
     pub best: usize,
     /// Its logits of the test images.
     pub scores: Scores,
@@ -159,45 +160,47 @@ pub struct Attentive {
     pub truth: Vec<u32>,
     /// A
     pub heads: usize,
-    /// Images that each probe was trained on.
+    /// Images on which each probe was trained.
     pub fitted: usize,
-    /// Images of a step, and steps.
+    /// Images of a step.
     pub batch: usize,
-    /// See `batch`.
+    /// Steps of training.
     pub steps: usize,
-    /// Values that one probe trains.
+    /// Trained values of one probe.
     pub parameters: usize,
 }
 
-/// Trains the grid on `train`, whose every fifth image of a class chooses the probe (unless the grid is
-/// one alone), and predicts `test`. `done` hears of every image read.
+/// Trains the grid on `train`, and predicts `test` with the best probe. If the grid has several
+/// probes, every fifth image of a class is held out to choose one. `done` is called with the number
+/// of images after each batch.
 ///
 /// # Errors
-/// Settings out of range, fewer than two classes, every probe diverged, and what [`Tokens`] fails with.
+/// Settings out of range, fewer than two classes, a grid of which every probe diverged, and errors
+/// of [`Tokens`].
 pub fn attentive<T: Tokens>(
     train: &mut T,
     test: &mut T,
     options: &AttentiveOptions,
     done: &mut dyn FnMut(usize),
-    asked: Asked<'_>,
-) -> std::result::Result<Attentive, T::Error> {
+    stopped: StopCheck<'_>,
+) -> std::result::Result<AttentiveResult, T::Error> {
     options.check()?;
     let classes = known_classes(train.labels())?;
     let (fit, held_out) = options.parts(train.labels());
     let width = train.width();
     let heads = options.form.heads(width, train.heads());
     let batch = options.batch.unwrap_or_else(|| usual_batch(fit.len()));
-    let mut grid = Grid::new(options, (width, heads), (classes, batch));
-    grid.train(train, &fit, done, asked)?;
+    let mut grid = ProbeGrid::new(options, (width, heads), (classes, batch));
+    grid.train(train, &fit, done, stopped)?;
     let mut chosen = vec![None; grid.probes.len()];
     if !held_out.is_empty() {
-        let Read { right, truth, .. } = grid.right(train, &held_out, done, asked)?;
+        let GridOutput { right, truth, .. } = grid.right(train, &held_out, done, stopped)?;
         chosen = right.iter().map(|right| Some(*right as f64 / truth.len() as f64)).collect();
     }
     let best = grid.best(&chosen)?;
     let all: Vec<usize> = (0..test.labels().len()).collect();
     grid.kept = Some(best);
-    let Read { right, values, truth } = grid.right(test, &all, done, asked)?;
+    let GridOutput { right, values, truth } = grid.right(test, &all, done, stopped)?;
     let trial = |((probe, held_out), right): ((&Probe, _), usize)| Trial {
         lr: probe.lr,
         weight_decay: probe.weight_decay,
@@ -205,7 +208,7 @@ pub fn attentive<T: Tokens>(
         held_out,
         test: right as f64 / truth.len() as f64,
     };
-    Ok(Attentive {
+    Ok(AttentiveResult {
         trials: grid.probes.iter().zip(chosen).zip(right).map(trial).collect(),
         best,
         scores: Scores { values, classes: grid.classes },
@@ -237,7 +240,7 @@ impl AttentiveOptions {
     /// Refuses settings out of range.
     ///
     /// # Errors
-    /// Which, and what is expected.
+    /// The setting, and what is expected.
     pub fn check(&self) -> Result<()> {
         let positive = |x: &f64| *x > 0.0 && x.is_finite();
         let wrong =
@@ -277,7 +280,7 @@ struct Probe {
 }
 
 impl Probe {
-    /// A step on a batch at `share` of the way, 0 to 1. Of a probe that has diverged nothing more is asked.
+    /// A step on a batch at `share` of the way, 0 to 1. NaN if the probe has diverged.
     fn step(
         &mut self,
         form: AttentiveForm,
@@ -307,18 +310,18 @@ impl Probe {
 }
 
 /// The probes of a grid.
-struct Grid<'a> {
+struct ProbeGrid<'a> {
     options: &'a AttentiveOptions,
     probes: Vec<Probe>,
     classes: Vec<u32>,
     /// Images of a step.
     batch: usize,
-    /// The probe whose logits are wanted.
+    /// The probe whose logits are collected.
     kept: Option<usize>,
 }
 
-/// What a grid makes of some images.
-struct Read {
+/// Predictions of a grid.
+struct GridOutput {
     /// How many each probe gets right.
     right: Vec<usize>,
     /// Logits of the probe that is kept `[B, K]`.
@@ -327,7 +330,7 @@ struct Read {
     truth: Vec<u32>,
 }
 
-impl<'a> Grid<'a> {
+impl<'a> ProbeGrid<'a> {
     fn new(
         options: &'a AttentiveOptions,
         sizes: (usize, usize),
@@ -363,7 +366,7 @@ impl<'a> Grid<'a> {
         train: &mut T,
         fit: &[usize],
         done: &mut dyn FnMut(usize),
-        asked: Asked<'_>,
+        stopped: StopCheck<'_>,
     ) -> std::result::Result<(), T::Error> {
         let (batch, epochs, seed) = (self.batch, self.options.epochs, self.options.seed);
         let all = (epochs * fit.len()) as f64;
@@ -373,7 +376,7 @@ impl<'a> Grid<'a> {
             Random::new(seed, "attentive order", epoch as u64).shuffle(&mut order);
             self.probes.iter_mut().for_each(|probe| probe.loss = probe.loss.and(Some(0.0)));
             train.read(&order, batch, &mut |batch| {
-                self.step(batch, seen as f64 / all, order.len(), asked)?;
+                self.step(batch, seen as f64 / all, order.len(), stopped)?;
                 seen += batch.labels.len();
                 done(batch.labels.len());
                 Ok(())
@@ -388,14 +391,14 @@ impl<'a> Grid<'a> {
         batch: &TokenBatch,
         share: f64,
         images: usize,
-        asked: Asked<'_>,
+        stopped: StopCheck<'_>,
     ) -> Result<()> {
         // It is of the same set: its class is known.
         let column = |label| self.classes.binary_search(label).expect("a known class") as u32;
         let columns: Vec<u32> = batch.labels.iter().map(column).collect();
         let weight = columns.len() as f64 / images as f64;
         for probe in &mut self.probes {
-            if asked() {
+            if stopped() {
                 return Err(Error::Stopped);
             }
             let Some(mean) = probe.loss else { continue };
@@ -405,26 +408,26 @@ impl<'a> Grid<'a> {
         Ok(())
     }
 
-    /// The finite probe with the best share on held-out images, of equal ones the first.
+    /// The finite probe with the best accuracy on held-out images, the first of equal ones.
     fn best(&self, held_out: &[Option<f64>]) -> Result<usize> {
         let finite = (0..self.probes.len()).filter(|&i| self.probes[i].loss.is_some());
         let better = |best: usize, i| if held_out[i] > held_out[best] { i } else { best };
         finite.reduce(better).ok_or(Error::Diverged)
     }
 
-    /// What the probes make of the images of these numbers.
+    /// The predictions of the probes for the images of these indices.
     fn right<T: Tokens>(
         &self,
         tokens: &mut T,
         order: &[usize],
         done: &mut dyn FnMut(usize),
-        asked: Asked<'_>,
-    ) -> std::result::Result<Read, T::Error> {
+        stopped: StopCheck<'_>,
+    ) -> std::result::Result<GridOutput, T::Error> {
         let right = vec![0; self.probes.len()];
-        let mut read = Read { right, values: Vec::new(), truth: Vec::new() };
+        let mut read = GridOutput { right, values: Vec::new(), truth: Vec::new() };
         tokens.read(order, self.batch.max(64), &mut |batch| {
             for (i, probe) in self.probes.iter().enumerate() {
-                if asked() {
+                if stopped() {
                     return Err(Error::Stopped);
                 }
                 let tape = Tape::inference();
@@ -450,7 +453,7 @@ mod tests {
     use engine::random::Random;
 
     /// Images of some tokens in memory.
-    struct Kept {
+    struct TokensInMemory {
         tokens: Vec<f32>,
         labels: Vec<u32>,
     }
@@ -458,8 +461,9 @@ mod tests {
     const WIDTH: usize = 8;
     const TOKENS: usize = 3;
 
-    impl Kept {
-        /// Noise around one of two centres; a label is the centre's number, or the other's where `flipped`.
+    impl TokensInMemory {
+        /// Noise around one of two centres. The label is the centre's number, or the other's if
+        /// `flipped`.
         fn new(images: usize, flipped: bool, seed: u64) -> Self {
             let mut random = Random::new(seed, "attentive test", 0);
             let (mut tokens, mut labels) = (Vec::new(), Vec::new());
@@ -475,7 +479,7 @@ mod tests {
         }
     }
 
-    impl Tokens for Kept {
+    impl Tokens for TokensInMemory {
         type Error = Error;
 
         fn labels(&self) -> &[u32] {
@@ -510,8 +514,9 @@ mod tests {
         }
     }
 
-    fn probe(flipped: bool, lrs: &[f64]) -> Attentive {
-        let (mut train, mut test) = (Kept::new(60, false, 1), Kept::new(40, flipped, 2));
+    fn probe(flipped: bool, lrs: &[f64]) -> AttentiveResult {
+        let (mut train, mut test) =
+            (TokensInMemory::new(60, false, 1), TokensInMemory::new(40, flipped, 2));
         let options = AttentiveOptions {
             epochs: 8,
             batch: Some(8),
@@ -524,7 +529,7 @@ mod tests {
 
     #[test]
     fn the_probe_is_chosen_on_training_images_and_never_on_the_test() {
-        // One that learns, one that does not move. On flipped test images the one that learned is the worse.
+        // One probe learns, one does not move. On flipped test images the first is the worse.
         for (flipped, lrs) in [(false, [3e-3, 1e-9]), (true, [3e-3, 1e-9]), (true, [1e-9, 3e-3])] {
             let found = probe(flipped, &lrs);
             let best = &found.trials[found.best];
@@ -541,10 +546,10 @@ mod tests {
 
     #[test]
     fn the_rate_falls_to_nothing_and_decay_with_it() {
-        let mut kept = Kept::new(8, false, 3);
+        let mut kept = TokensInMemory::new(8, false, 3);
         let options = AttentiveOptions { batch: Some(8), ..AttentiveOptions::default() };
-        let mut grid = Grid::new(&options, (WIDTH, 2), (vec![0, 1], 8));
-        let moved = |share: f64, grid: &mut Grid<'_>, kept: &mut Kept| {
+        let mut grid = ProbeGrid::new(&options, (WIDTH, 2), (vec![0, 1], 8));
+        let moved = |share: f64, grid: &mut ProbeGrid<'_>, kept: &mut TokensInMemory| {
             let before: Vec<_> =
                 grid.probes[0].parameters.iter().map(|(_, p)| p.value().to_vec()).collect();
             let order: Vec<usize> = (0..8).collect();

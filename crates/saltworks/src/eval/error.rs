@@ -1,11 +1,12 @@
-//! What can be wrong with features.
+//! Why features cannot be judged.
 
 /// Each message says which features, what was found, what was expected and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No rows, or rows of no width.
     #[error(
-        "{which} are [{rows}, {dim}], a probe needs at least one row and one column: give it labelled images"
+        "{which} are [{rows}, {dim}], a probe needs at least one row and one column: give it \
+         labelled images"
     )]
     Empty {
         /// Training or test features.
@@ -17,7 +18,8 @@ pub enum Error {
     },
     /// Values, width and labels do not fit each other.
     #[error(
-        "{which}: {values} values in rows of {dim} for {labels} labels, expected {labels} x {dim}: give one row per label"
+        "{which}: {values} values in rows of {dim} for {labels} labels, expected {labels} x \
+         {dim}: give one row per label"
     )]
     Ragged {
         /// Training or test features.
@@ -31,7 +33,8 @@ pub enum Error {
     },
     /// A value is NaN or infinite.
     #[error(
-        "{which}: row {row}, column {column} is {value}, expected a finite number: the encoder that made them has diverged, use an earlier checkpoint"
+        "{which}: row {row}, column {column} is {value}, expected a finite number: the encoder \
+         that made them has diverged, use an earlier checkpoint"
     )]
     NotFinite {
         /// Training or test features.
@@ -45,7 +48,8 @@ pub enum Error {
     },
     /// Two sets that do not come from the same encoder.
     #[error(
-        "training features are {train} wide, test features {test}: make both with the same encoder and pooling"
+        "training features are {train} wide, test features {test}: make both with the same \
+         encoder and pooling"
     )]
     Widths {
         /// D of the training features.
@@ -55,7 +59,8 @@ pub enum Error {
     },
     /// Nothing to separate.
     #[error(
-        "all {rows} training labels are {label}, a linear probe needs two classes: give it rows of another class"
+        "all {rows} training labels are {label}, a linear probe needs two classes: give it rows \
+         of another class"
     )]
     OneClass {
         /// B
@@ -65,7 +70,8 @@ pub enum Error {
     },
     /// Too little for LiDAR.
     #[error(
-        "{rows} rows are {images} image(s) of {views} views, LiDAR needs two images: give it more rows, or fewer views of each image"
+        "{rows} rows are {images} image(s) of {views} views, LiDAR needs two images: give it \
+         more rows, or fewer views of each image"
     )]
     FewImages {
         /// Whole images among the rows.
@@ -77,25 +83,27 @@ pub enum Error {
     },
     /// More images of each class than there are.
     #[error(
-        "{shots} images of each class, expected 1 to {most}, as many as class {class} has: change the shots, or give it more images"
+        "{shots} images of each class, expected 1 to {most}, as many as class {class} has: \
+         change the shots, or give it more images"
     )]
     Shots {
-        /// As asked for.
+        /// Images of each class that were requested.
         shots: usize,
         /// Rows of the smallest class.
         most: usize,
         /// Its number.
         class: u32,
     },
-    /// No probe of a grid came to its end.
+    /// Every probe of a grid diverged.
     #[error(
-        "every probe of the grid diverged: choose smaller learning rates, or look whether the encoder's tokens are finite"
+        "every probe of the grid diverged: choose smaller learning rates, or look whether the \
+         encoder's tokens are finite"
     )]
     Diverged,
-    /// The probe's own arithmetic.
+    /// The engine failed.
     #[error(transparent)]
     Engine(#[from] engine::Error),
-    /// Somebody asked for it.
+    /// The [`StopCheck`](super::StopCheck) said so.
     #[error("stopped on the way, as asked")]
     Stopped,
     /// A setting outside its range.

@@ -29,7 +29,7 @@ impl Features {
         &self.rows[i * self.dim..(i + 1) * self.dim]
     }
 
-    /// The rows with these numbers, in this order: `[B, D], [K] -> [K, D]`.
+    /// The rows of these indices, in this order: `[B, D], [K] -> [K, D]`.
     pub fn select(&self, index: &[usize]) -> Self {
         let rows = index.iter().flat_map(|&i| self.row(i)).copied().collect();
         let labels = index.iter().map(|&i| self.labels[i]).collect();
@@ -65,10 +65,12 @@ pub(super) fn check_pair(train: &Features, test: &Features) -> Result<()> {
     Ok(())
 }
 
-/// Share of its mean below which a column's deviation is rounding of f32 alone. Neighbours in f32 are up to
-/// 1.2e-7 of their size apart: values of which the last two bits are rounding deviate by 1.8e-7 at most.
+/// Share of its mean below which a column's deviation is only rounding of f32. Neighbours in f32
+/// are up to 1.2e-7 of their size apart. Values whose last two bits are rounding deviate by 1.8e-7
+/// at most.
 const ROUNDING: f64 = 2e-7;
-/// The largest standardised value: a logit, which weights ten million times as large add up to, is finite in f32.
+/// The largest standardised value. Logits stay finite in f32 even with weights ten million times as
+/// large.
 const LARGEST: f64 = 1e30;
 
 /// Mean 0 and deviation 1 in each column of the set it was fitted on.
@@ -93,7 +95,8 @@ impl Standardizer {
         Self { scale: scale.collect(), mean }
     }
 
-    /// x̂ = (x - μ)/σ: `[B, D] -> [B, D]`. A row beyond what f32 can add up is moved back towards the mean.
+    /// x̂ = (x - μ)/σ: `[B, D] -> [B, D]`. A row too large for sums in f32 is scaled down towards
+    /// the mean.
     pub fn apply(&self, features: &Features) -> Features {
         let rows = features.rows.chunks_exact(features.dim).flat_map(|row| self.standardized(row));
         Features { rows: rows.collect(), dim: features.dim, labels: features.labels.clone() }
@@ -104,7 +107,7 @@ impl Standardizer {
         let row: Vec<f64> =
             columns.map(|((x, mean), scale)| (f64::from(*x) - mean) * scale).collect();
         let largest = row.iter().fold(LARGEST, |largest, x| largest.max(x.abs()));
-        // The whole row: its direction decides.
+        // The whole row is scaled: its direction decides.
         row.iter().map(|x| (x * (LARGEST / largest)) as f32).collect()
     }
 }

@@ -1,12 +1,12 @@
 //! A linear probe from a few images of each class.
 
 use super::features::check_pair;
-use super::{Asked, Error, Features, LinearOptions, Result, linear};
+use super::{Error, Features, LinearOptions, Result, StopCheck, linear};
 use engine::random::Random;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// How few, and how often.
+/// How few-shot probes are drawn.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FewShotOptions {
     /// Images of each class, one probe after another.
@@ -23,9 +23,9 @@ impl Default for FewShotOptions {
     }
 }
 
-/// What so many images of each class give.
+/// The result with `shots` images of each class.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct FewShot {
+pub struct FewShotResult {
     /// Images of each class.
     pub shots: usize,
     /// Accuracy on the test rows for each draw, 0 to 1.
@@ -36,25 +36,26 @@ pub struct FewShot {
     pub std: Option<f64>,
 }
 
-/// Fits a [`linear`](super::linear()) probe on a few training rows of each class, drawn several times, and
-/// predicts `test`. No row is left to choose a penalty on, so it is l2 = 1 / rows, scikit-learn's C = 1.
-/// A draw of more rows holds those of fewer.
+/// Fits a [`linear`](super::linear()) probe on a few training rows of each class, drawn several
+/// times, and predicts `test`. No rows are left to choose a penalty, so l2 = 1 / rows,
+/// scikit-learn's C = 1. A draw of more rows contains that of fewer.
 ///
 /// # Errors
-/// More images than the smallest class has, and what [`linear`](super::linear()) refuses.
+/// More images than the smallest class has, and errors of [`linear`](super::linear()).
 pub fn few_shot(
     train: &Features,
     test: &Features,
     options: &FewShotOptions,
-    asked: Asked<'_>,
-) -> Result<Vec<FewShot>> {
+    stopped: StopCheck<'_>,
+) -> Result<Vec<FewShotResult>> {
     check_pair(train, test)?;
     options.check(&train.labels)?;
     let mut by_class: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
     for (row, &label) in train.labels.iter().enumerate() {
         by_class.entry(label).or_default().push(row);
     }
-    let mut found: Vec<FewShot> = options.shots.iter().map(|&shots| FewShot::none(shots)).collect();
+    let mut found: Vec<FewShotResult> =
+        options.shots.iter().map(|&shots| FewShotResult::none(shots)).collect();
     for draw in 0..options.draws {
         let mut random = Random::new(options.seed, "few_shot", draw as u64);
         by_class.values_mut().for_each(|rows| random.shuffle(rows));
@@ -63,11 +64,11 @@ pub fn few_shot(
                 by_class.values().flat_map(|rows| &rows[..few.shots]).copied().collect();
             let l2 = vec![1.0 / rows.len() as f64];
             let options = LinearOptions { l2, ..LinearOptions::default() };
-            let probe = linear(&train.select(&rows), test, &options, asked)?;
+            let probe = linear(&train.select(&rows), test, &options, stopped)?;
             few.accuracies.push(probe.prediction.accuracy);
         }
     }
-    found.iter_mut().for_each(FewShot::sum_up);
+    found.iter_mut().for_each(FewShotResult::sum_up);
     Ok(found)
 }
 
@@ -75,7 +76,7 @@ impl FewShotOptions {
     /// Refuses settings out of range, and more images than the smallest class of these labels has.
     ///
     /// # Errors
-    /// Which, and what is expected.
+    /// The setting, and what is expected.
     pub fn check(&self, labels: &[u32]) -> Result<()> {
         if self.draws == 0 {
             let found = self.draws.to_string();
@@ -93,7 +94,7 @@ impl FewShotOptions {
     }
 }
 
-impl FewShot {
+impl FewShotResult {
     fn none(shots: usize) -> Self {
         Self { shots, accuracies: Vec::new(), mean: 0.0, std: None }
     }

@@ -2,13 +2,13 @@
 
 use super::features::check_pair;
 use super::matrix::Panels;
-use super::{Asked, Error, Features, Prediction, Result, Scores};
+use super::{Error, Features, Prediction, Result, Scores, StopCheck};
 use rayon::prelude::*;
 
 /// How neighbours vote.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct KnnOptions {
-    /// Neighbours that vote; all of them where there are fewer.
+    /// Neighbours that vote. All rows vote if there are fewer.
     pub k: usize,
     /// T in a vote's weight exp(similarity / T).
     pub temperature: f64,
@@ -21,10 +21,10 @@ impl Default for KnnOptions {
     }
 }
 
-/// Test rows in a task, while their similarities to all training rows fit.
+/// Test rows in a task. Their similarities to all training rows fit into memory.
 const TASK_ROWS: usize = 32;
 
-/// What is near, and what a near row's vote weighs.
+/// The measure of nearness, and the weight of a vote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vote {
     /// Cosine similarity s, exp(s / T): Wu et al. 2018, as DINO.
@@ -34,7 +34,7 @@ pub enum Vote {
 }
 
 impl Vote {
-    /// A row as the vote sees it: divided by its length for cosines; a row of zeros stays one.
+    /// A row as the vote sees it: divided by its length for cosines. A row of zeros stays zero.
     fn scaled(self, row: &[f32]) -> impl Iterator<Item = f64> {
         let length = match self {
             Self::Cosine => row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt(),
@@ -48,53 +48,58 @@ impl Vote {
 
 /// Gives each test row the class with most votes among its k nearest training rows.
 ///
-/// Near is cosine similarity s = a·b / (|a| |b|), in f64 and without an ε beside the lengths; a vote weighs exp(s/T).
-/// Of equally near rows the earlier one, of classes with equal votes the lower one wins.
+/// Nearness is the cosine similarity s = a·b / (|a| |b|), in f64 and without an ε beside the
+/// lengths. A vote weighs exp(s/T). Of equally near rows the earlier one wins, of classes with
+/// equal votes the lower one.
+///
+/// Near is cosine similarity s = a·b / (|a| |b|), in f64 and without an ε beside the lengths; a
+/// vote weighs exp(s/T). Of equally near rows the earlier one, of classes with equal votes the
+/// lower one wins.
 pub fn knn(
     train: &Features,
     test: &Features,
     options: KnnOptions,
-    stop: Asked<'_>,
+    stopped: StopCheck<'_>,
 ) -> Result<Prediction> {
     let classes = classes(&train.labels);
     let given = |votes: &[f64]| vec![classes[first_largest(votes)]];
-    let labels = elect((train, &classes), test, (options, Vote::Cosine), stop, &given)?;
+    let labels = elect((train, &classes), test, (options, Vote::Cosine), stopped, &given)?;
     Ok(Prediction::new(labels, &test.labels))
 }
 
-/// The votes of each test row's k nearest training rows: as [`knn`], whatever `vote` says is near. They
-/// are relative to the nearest row's where they are exponentials.
+/// The votes of each test row's k nearest training rows: as [`knn`], with the nearness of `vote`.
+/// Exponential votes are relative to the nearest row's.
 pub fn knn_scores(
     train: &Features,
     test: &Features,
     (options, vote): (KnnOptions, Vote),
-    stop: Asked<'_>,
+    stopped: StopCheck<'_>,
 ) -> Result<Scores> {
     let classes = classes(&train.labels);
     let score = |&vote: &f64| if vote > 0.0 { vote as f32 } else { f32::NEG_INFINITY };
     let given = |votes: &[f64]| votes.iter().map(score).collect();
-    let values = elect((train, &classes), test, (options, vote), stop, &given)?;
+    let values = elect((train, &classes), test, (options, vote), stopped, &given)?;
     Ok(Scores { values, classes })
 }
 
-/// What `take` takes of the votes `[K]` on each test row, row after row.
+/// The values that `take` makes of the votes `[K]` on each test row, row after row.
 fn elect<T: Send>(
     (train, classes): (&Features, &[u32]),
     test: &Features,
     (options, vote): (KnnOptions, Vote),
-    stop: Asked<'_>,
+    stopped: StopCheck<'_>,
     take: &(dyn Fn(&[f64]) -> Vec<T> + Sync),
 ) -> Result<Vec<T>> {
     options.check()?;
     check_pair(train, test)?;
     let space = Space::new(train, vote);
-    let queries = space.place(test);
+    let queries = space.centred(test);
     // Labels are among their own classes.
     let column = |label: &u32| classes.binary_search(label).expect("a class of the labels");
     let columns: Vec<usize> = train.labels.iter().map(column).collect();
     let tasks = queries.par_chunks(TASK_ROWS * test.dim);
     let tasks = tasks.zip(test.rows.par_chunks(TASK_ROWS * test.dim)).map(|(queries, given)| {
-        if stop() {
+        if stopped() {
             return Vec::new();
         }
         let mut closeness = vec![0.0; queries.len() / test.dim * train.len()];
@@ -119,17 +124,18 @@ fn elect<T: Send>(
             .collect()
     });
     let taken: Vec<Vec<T>> = tasks.collect();
-    if stop() {
+    if stopped() {
         return Err(Error::Stopped);
     }
     Ok(taken.into_iter().flatten().collect())
 }
 
-/// Training rows, where nearness is the Euclidean distance d whatever the vote: of unit rows it is a cosine
-/// similarity of 1 - d²/2. A product in f32 tells which rows may be among the nearest, f64 which are.
+/// Training rows. Nearness is the Euclidean distance d for both votes: of unit rows, the cosine
+/// similarity is 1 - d²/2. A product in f32 finds the rows that may be among the nearest, and f64
+/// decides which are.
 ///
-/// An encoder's features have much in common. Around their mean, and one power of two as large, products tell
-/// most rows apart, and lie within what f32 holds.
+/// An encoder's features have much in common. Subtracting their mean and scaling by a power of two
+/// lets products distinguish most rows and stay within the range of f32.
 struct Space<'a> {
     vote: Vote,
     train: &'a Features,
@@ -159,7 +165,7 @@ impl<'a> Space<'a> {
         if largest > 0.0 {
             space.scale = (-largest.log2().floor()).exp2();
         }
-        let rows = space.place(train);
+        let rows = space.centred(train);
         space.panels = Panels::of_rows(&rows, dim);
         space.lengths = rows.chunks_exact(dim).map(length).collect();
         let halves = space.lengths.iter().zip(train.rows.chunks_exact(dim)).map(|(length, row)| {
@@ -174,18 +180,19 @@ impl<'a> Space<'a> {
     }
 
     /// Rows around the mean of the training rows, `[B, D]`.
-    fn place(&self, features: &Features) -> Vec<f32> {
+    fn centred(&self, features: &Features) -> Vec<f32> {
         let rows = features.rows.chunks_exact(features.dim);
         rows.flat_map(|row| self.around(row)).map(|x| x as f32).collect()
     }
 
-    /// What a training row's d² has beside the distance: a row of zeros has a cosine of 0 with any, d² = 2.
+    /// What is added to a training row's d². A row of zeros has a cosine of 0 with every row, so d²
+    /// = 2.
     fn beside(&self, row: &[f32]) -> f64 {
         if self.vote == Vote::Cosine && is_zero(row) { 1.0 } else { 0.0 }
     }
 
-    /// The `k` training rows nearest to a row `given` `[D]`, and d² to each, the nearest first: it is `query` in its
-    /// place, and the f32 product says `closeness` `[N]`.
+    /// The `k` training rows nearest to a row `given` `[D]`, with d² to each, the nearest first.
+    /// `query` is that row centred, and `closeness` `[N]` its f32 products.
     fn nearest(
         &self,
         k: usize,
@@ -205,9 +212,10 @@ impl<'a> Space<'a> {
         near
     }
 
-    /// The rows that may be among the `k` nearest: whose closeness may reach what k rows have at least. A sum of D
-    /// products in f32 is off by up to D u |a| |b|, u = ε/2 (Higham 2002, eq. 3.5), its rounded factors, |b|²/2
-    /// and the difference by a few u more: (D + 8) u, and here twice that.
+    /// The rows that may be among the `k` nearest: their closeness may reach the least closeness of
+    /// k rows. A sum of D products in f32 is off by up to D u |a| |b|, u = ε/2 (Higham 2002, eq.
+    /// 3.5). Its rounded factors, |b|²/2 and the difference add a few u: (D + 8) u in all. The
+    /// bound here is twice that.
     fn candidates(
         &self,
         k: usize,
@@ -222,7 +230,7 @@ impl<'a> Space<'a> {
             (f64::from(*closeness) - off, f64::from(*closeness) + off)
         });
         let mut least: Vec<f64> = bounds.clone().map(|(least, _)| least).collect();
-        // A query so far out that its products are not finite may be near to all.
+        // If a query's products are not finite, every row may be near.
         let known = k < least.len() && closeness.iter().all(|c| c.is_finite());
         let kth = match known {
             true => *least.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1,
@@ -233,7 +241,7 @@ impl<'a> Space<'a> {
     }
 }
 
-/// What products lose where they are too small for f32.
+/// What products lose if they are too small for f32.
 const TINY: f64 = 1e-30;
 
 /// |x| `[D]`
@@ -257,7 +265,7 @@ impl KnnOptions {
     /// Refuses settings out of range.
     ///
     /// # Errors
-    /// Which, and what is expected.
+    /// The setting, and what is expected.
     pub fn check(&self) -> Result<()> {
         if self.k == 0 {
             let found = self.k.to_string();
@@ -271,8 +279,9 @@ impl KnnOptions {
         Ok(())
     }
 
-    /// What a row weighs at a distance d from the query, given d²: exp((s - s₀) / T) of cosines s, s₀ the nearest's,
-    /// which gives the same ranks as exp(s / T) and does not overflow at a low temperature, or 1 / (d + T).
+    /// The weight of a row at a distance d from the query, given d². Of cosines s it is exp((s -
+    /// s₀) / T), s₀ the nearest row's. This ranks as exp(s / T) does, and does not overflow at a
+    /// low temperature. Of distances it is 1 / (d + T).
     fn weight(self, vote: Vote, square: f64, nearest: f64) -> f64 {
         match vote {
             Vote::Cosine => (0.5 * (nearest - square) / self.temperature).exp(),
@@ -281,7 +290,7 @@ impl KnnOptions {
     }
 }
 
-/// The place of the largest value, the first of equal ones.
+/// The index of the largest value, the first of equal ones.
 pub(super) fn first_largest<T: PartialOrd>(values: &[T]) -> usize {
     (1..values.len()).fold(0, |best, i| if values[i] > values[best] { i } else { best })
 }

@@ -1,20 +1,20 @@
-//! Minimising a smooth convex function: L-BFGS (Nocedal and Wright 2006, algorithms 7.4 and 7.5) with
-//! the caller's guess of the inverse Hessian.
+//! Minimises a smooth convex function by L-BFGS (Nocedal and Wright 2006, algorithms 7.4 and 7.5),
+//! with the caller's guess of the inverse Hessian.
 
-use super::Asked;
+use super::StopCheck;
 use std::collections::VecDeque;
 
 /// A function of a vector, and what is known of its minimum.
 pub(super) trait Objective {
     /// f(x), and its gradient.
     fn value_and_gradient(&self, x: &[f64]) -> (f64, Vec<f64>);
-    /// By how much f lies above its minimum at x, at most.
+    /// An upper bound of how far f lies above its minimum at x.
     fn above(&self, x: &[f64], value: f64, gradient: &[f64]) -> f64;
-    /// About as much, where `above` is sharp only at an x that is settled.
+    /// An estimate of `above`, for functions whose bound is sharp only at a settled x.
     fn guess(&self, x: &[f64], value: f64, gradient: &[f64]) -> f64 {
         self.above(x, value, gradient)
     }
-    /// Moves x to where `above` is sharp within a `gap` (a share of f).
+    /// Moves x to a point at which `above` is sharp within a `gap` (a share of f).
     fn settle(&self, _x: &mut Vec<f64>, _gap: f64) {}
     /// H₀⁻¹ g in place: an approximation of the inverse Hessian times a vector.
     fn precondition(&self, gradient: &mut [f64]);
@@ -22,12 +22,12 @@ pub(super) trait Objective {
 
 /// When to stop.
 #[derive(Clone, Copy)]
-pub(super) struct Stop<'a> {
+pub(super) struct StopRule<'a> {
     /// The share of f by which it may lie above its minimum.
     pub(super) gap: f64,
     pub(super) iterations: usize,
-    /// At once, wherever it stands.
-    pub(super) asked: Asked<'a>,
+    /// Stops at once.
+    pub(super) stopped: StopCheck<'a>,
 }
 
 /// Pairs of steps remembered. scikit-learn's and SciPy's default.
@@ -44,18 +44,18 @@ const LEVEL_STEPS: usize = 20; // (guess)
 pub(super) struct Minimum {
     /// f
     pub(super) value: f64,
-    /// The share of f by which it lies above its minimum, at most. More than was asked for where the
-    /// iterations or the digits ran out.
+    /// An upper bound of the share of f by which it lies above its minimum. It exceeds the
+    /// requested gap if iterations or digits ran out.
     pub(super) gap: f64,
 }
 
 /// Moves `x` to the minimum of `f`.
-pub(super) fn minimize(f: &impl Objective, x: &mut Vec<f64>, stop: Stop<'_>) -> Minimum {
+pub(super) fn minimize(f: &impl Objective, x: &mut Vec<f64>, stop: StopRule<'_>) -> Minimum {
     let mut pairs = Pairs::default();
     let mut point = Point::at(f, std::mem::take(x));
     let (mut enough, mut level) = (stop.gap, 0);
     for _ in 0..stop.iterations {
-        if (stop.asked)() {
+        if (stop.stopped)() {
             break;
         }
         if f.guess(&point.x, point.value, &point.gradient) <= enough * point.value {
@@ -63,11 +63,11 @@ pub(super) fn minimize(f: &impl Objective, x: &mut Vec<f64>, stop: Stop<'_>) -> 
             if point.gap(f) <= stop.gap {
                 break;
             }
-            // The guess was too good: not again before it is much better.
+            // The estimate was too low. Check again only when it is much lower.
             enough *= 0.25;
         }
         let direction = pairs.direction(f, &point.gradient);
-        let Some(next) = line_search(f, &point, &direction, stop.asked) else { break };
+        let Some(next) = line_search(f, &point, &direction, stop.stopped) else { break };
         level += usize::from(next.value >= point.value);
         if level > LEVEL_STEPS {
             break;
@@ -75,7 +75,7 @@ pub(super) fn minimize(f: &impl Objective, x: &mut Vec<f64>, stop: Stop<'_>) -> 
         pairs.push(difference(&next.x, &point.x), difference(&next.gradient, &point.gradient));
         point = next;
     }
-    if point.gap(f) > stop.gap && !(stop.asked)() {
+    if point.gap(f) > stop.gap && !(stop.stopped)() {
         point = point.settled(f, stop);
     }
     let found = Minimum { value: point.value, gap: point.gap(f) };
@@ -95,7 +95,7 @@ impl Point {
         Self { x, value, gradient }
     }
 
-    fn settled(mut self, f: &impl Objective, stop: Stop<'_>) -> Self {
+    fn settled(mut self, f: &impl Objective, stop: StopRule<'_>) -> Self {
         f.settle(&mut self.x, stop.gap);
         Self::at(f, self.x)
     }
@@ -105,21 +105,21 @@ impl Point {
     }
 }
 
-/// Halves the step until f falls by a ten-thousandth of what the slope promises (Armijo), or, where f changes by its
-/// rounding alone, until the slope says so (Hager and Zhang 2005, eq. 4.1). f is convex, so that the curvature along
-/// the step needs no second condition.
+/// Halves the step until f falls by a ten-thousandth of the slope's prediction (Armijo). If f
+/// changes by rounding alone, the slope must fall instead (Hager and Zhang 2005, eq. 4.1). f is
+/// convex, so the curvature along the step needs no second condition.
 fn line_search(
     f: &impl Objective,
     from: &Point,
     direction: &[f64],
-    asked: Asked<'_>,
+    stopped: StopCheck<'_>,
 ) -> Option<Point> {
     let slope = dot(&from.gradient, direction);
     let mut step = 1.0;
     for _ in 0..HALVINGS {
         let moved = from.x.iter().zip(direction).map(|(x, d)| x + step * d).collect();
         let point = Point::at(f, moved);
-        if asked() {
+        if stopped() {
             return None;
         }
         let falls = point.value <= from.value + 1e-4 * step * slope;
@@ -200,7 +200,8 @@ mod tests {
 
     const MU: f64 = 1e-4;
 
-    /// 1 + Σ log cosh(c_i (x_i - i)) + (μ / 2) |x - (0, 1, ...)|², badly scaled, without a preconditioner.
+    /// 1 + Σ log cosh(c_i (x_i - i)) + (μ / 2) |x - (0, 1, ...)|², badly scaled, without a
+    /// preconditioner.
     struct Bowls(Vec<f64>);
 
     impl Objective for Bowls {
@@ -221,7 +222,7 @@ mod tests {
     fn minimum(gap: f64, iterations: usize) -> (Minimum, Vec<f64>) {
         let bowls = Bowls(vec![0.05, 0.3, 1.0, 2.0, 7.0]);
         let mut x = vec![1.0; 5];
-        let found = minimize(&bowls, &mut x, Stop { gap, iterations, asked: &|| false });
+        let found = minimize(&bowls, &mut x, StopRule { gap, iterations, stopped: &|| false });
         (found, x)
     }
 

@@ -3,7 +3,7 @@
 use super::symmetric::{cholesky, eigenvalues, gram, subtract};
 use super::{Error, Features, Result};
 
-/// What LiDAR is computed with.
+/// Options of LiDAR.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LidarOptions {
     /// n: images at most.
@@ -23,13 +23,15 @@ impl Default for LidarOptions {
     }
 }
 
-/// exp(-Σ p log p) with p = (λ + ε) / Σ (λ + ε) over the eigenvalues λ of Σw^-1/2 Σb Σw^-1/2, where Σb
-/// is the covariance of the images' means and Σw that of views around their image's mean, plus δ I.
+/// exp(-Σ p log p) with p = (λ + ε) / Σ (λ + ε) over the eigenvalues λ of Σw^-1/2 Σb Σw^-1/2. Σb is
+/// the covariance of the images' means. Σw is that of views around their image's mean, plus δ I.
 /// Thilak et al. 2023, eq. 1 to 4, as stable-pretraining 0.1.8 computes it.
 ///
-/// Rows of `features` are views: the first q of one image, the next q of another; rows that fill no
-/// image, or are beyond n images, are left out, and labels are not read. Between 1 and min(n - 1, D), but D
-/// where no row differs from another: read it beside [`feature_std`](super::feature_std).
+/// Rows of `features` are views: the first q of one image, the next q of another. Rows that fill no
+/// image, or are beyond n images, are left out. Labels are not read.
+///
+/// The result lies between 1 and min(n - 1, D). If all rows are equal it is D, so read it beside
+/// [`feature_std`](super::feature_std).
 ///
 /// # Errors
 /// Features that are empty, ragged or not finite; fewer than two images, or than two views of each.

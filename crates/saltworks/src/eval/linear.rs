@@ -1,20 +1,20 @@
-//! The linear probe: logistic regression on standardised features, its penalty chosen on part of
+//! The linear probe: logistic regression on standardised features. Its penalty is chosen on part of
 //! the training rows.
 
 use super::features::{Standardizer, check_pair};
-use super::lbfgs::{Minimum, Stop};
+use super::lbfgs::{Minimum, StopRule};
 use super::logistic::{Gram, Logistic};
-use super::{Asked, Error, Features, Prediction, Result, Scores};
+use super::{Error, Features, Prediction, Result, Scores, StopCheck};
 
 /// How a linear probe is fitted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LinearOptions {
     /// Penalties to choose from: the loss is mean cross-entropy + (l2 / 2) |W|².
     pub l2: Vec<f64>,
-    /// Steps of L-BFGS at most, for each penalty.
+    /// Most steps of L-BFGS for each penalty.
     pub iterations: usize,
-    /// The share of its loss by which a fit may lie above the minimum. Where rows can be told apart
-    /// without error, the loss is small, and so is what may be left of it.
+    /// The share of its loss by which a fit may lie above the minimum. If rows can be separated
+    /// without error, both the loss and the permitted rest are small.
     pub tolerance: f64,
 }
 
@@ -26,33 +26,35 @@ impl Default for LinearOptions {
     }
 }
 
-/// What a linear probe found.
+/// The result of a linear probe.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Linear {
+pub struct LinearResult {
     /// On the test rows.
     pub prediction: Prediction,
     /// The logits of the test rows.
     pub scores: Scores,
     /// The penalty chosen.
     pub l2: f64,
-    /// Whether it was chosen on held-out training rows: not of one penalty alone, nor where no class has five
-    /// rows. Then it is 1 / rows, scikit-learn's C = 1, unless one alone was given.
+    /// Whether it was chosen on held-out training rows. It is not if only one penalty was given, or
+    /// if no class has five rows. Without a choice it is the one penalty given, else 1 / rows,
+    /// scikit-learn's C = 1.
     pub chosen: bool,
     /// Loss on all training rows with that penalty: mean cross-entropy + (l2 / 2) |W|².
     pub loss: f64,
-    /// The share of it by which it lies above the minimum, at most: the duality gap, but for the rounding of
-    /// logits to f32, 1e-7 or so. More than was asked for where the iterations or the digits ran out.
+    /// An upper bound of the share by which the loss lies above the minimum: the duality gap, up to
+    /// the rounding of logits to f32, about 1e-7. It exceeds the tolerance if iterations or digits
+    /// ran out.
     pub gap: f64,
 }
 
-/// Fits on `train`, whose every fifth row of a class chooses the penalty, and predicts `test`: the model that
-/// is left was fitted on all of `train`.
+/// Fits on `train` and predicts `test`. Every fifth row of a class is held out to choose the
+/// penalty. The final model is fitted on all of `train`.
 pub fn linear(
     train: &Features,
     test: &Features,
     options: &LinearOptions,
-    asked: Asked<'_>,
-) -> Result<Linear> {
+    stopped: StopCheck<'_>,
+) -> Result<LinearResult> {
     options.check()?;
     check_pair(train, test)?;
     if let Some(&label) = train.labels.first()
@@ -62,15 +64,15 @@ pub fn linear(
     }
     let standardizer = Standardizer::fit(train);
     let (train, test) = (standardizer.apply(train), standardizer.apply(test));
-    let gram = Gram::new(&train, asked);
-    let (l2, chosen, mut model) = options.choose(&train, &gram, asked)?;
-    let stop = Stop { gap: options.tolerance, iterations: options.iterations, asked };
+    let gram = Gram::new(&train, stopped);
+    let (l2, chosen, mut model) = options.choose(&train, &gram, stopped)?;
+    let stop = StopRule { gap: options.tolerance, iterations: options.iterations, stopped };
     let Minimum { value: loss, gap } = model.fit(&train, &gram, l2, stop);
-    let scores = model.scores(&test, asked);
-    if asked() {
+    let scores = model.scores(&test, stopped);
+    if stopped() {
         return Err(Error::Stopped);
     }
-    Ok(Linear { prediction: scores.prediction(&test.labels), scores, l2, chosen, loss, gap })
+    Ok(LinearResult { prediction: scores.prediction(&test.labels), scores, l2, chosen, loss, gap })
 }
 
 impl LinearOptions {
@@ -88,13 +90,13 @@ impl LinearOptions {
         Ok(())
     }
 
-    /// The penalty with the best accuracy on held-out training rows, of equal ones the strongest,
-    /// and the model fitted with it: a good place to start the last fit from.
+    /// The penalty with the best accuracy on held-out training rows, the strongest of equal ones.
+    /// The model fitted with it is the start of the last fit.
     fn choose(
         &self,
         train: &Features,
         gram: &Gram,
-        asked: Asked<'_>,
+        stopped: StopCheck<'_>,
     ) -> Result<(f64, bool, Logistic)> {
         let mut model = Logistic::new(&train.labels, train.dim);
         let mut grid = self.l2.clone();
@@ -109,12 +111,12 @@ impl LinearOptions {
         }
         let (fit, held_out) = (train.select(&fit), train.select(&held_out));
         // A hundred times looser than the last fit: accuracies have settled long before.
-        let stop = Stop { gap: 100.0 * self.tolerance, iterations: self.iterations, asked };
+        let stop = StopRule { gap: 100.0 * self.tolerance, iterations: self.iterations, stopped };
         let mut best: Option<(f64, f64, Logistic)> = None;
         for l2 in grid {
             model.fit(&fit, gram, l2, stop);
-            let scores = model.scores(&held_out, asked);
-            if asked() {
+            let scores = model.scores(&held_out, stopped);
+            if stopped() {
                 return Err(Error::Stopped);
             }
             let accuracy = scores.prediction(&held_out.labels).accuracy;

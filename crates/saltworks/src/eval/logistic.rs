@@ -1,13 +1,13 @@
 //! Multinomial logistic regression with an L2 penalty, fitted to its minimum.
 
 use super::knn::classes;
-use super::lbfgs::{Minimum, Objective, Stop, dot, minimize};
+use super::lbfgs::{Minimum, Objective, StopRule, dot, minimize};
 use super::matrix::{Panels, multiply, multiply_transposed};
 use super::symmetric::{cholesky, subtract};
-use super::{Asked, Features, Scores};
+use super::{Features, Scores, StopCheck};
 use rayon::prelude::*;
 
-/// Widths above this get no preconditioner: its Cholesky factor would take longer than it saves.
+/// Wider features get no preconditioner: its Cholesky factor would take longer than it saves.
 const MAX_FACTOR_DIM: usize = 2048; // (guess)
 /// Steps towards the best b.
 const BIAS_STEPS: usize = 100; // (guess)
@@ -24,7 +24,8 @@ pub(super) struct Logistic {
 }
 
 impl Logistic {
-    /// W = 0, and b the logarithms of the shares that classes have of `labels`: the best without features.
+    /// Starts at W = 0, with the logarithms of the classes' shares of `labels` as b: the best model
+    /// without features.
     pub(super) fn new(labels: &[u32], dim: usize) -> Self {
         let mut model = Self { theta: Vec::new(), classes: classes(labels) };
         let shares = shares(&model.columns(labels), model.classes.len());
@@ -40,14 +41,14 @@ impl Logistic {
         labels.iter().map(column).collect()
     }
 
-    /// Goes to the minimum for this penalty, from where it stands. The loss is mean cross-entropy +
-    /// (l2 / 2) |W|²; b is free, as in scikit-learn, where C = 1 / (B l2).
+    /// Moves to the minimum for this penalty. The loss is mean cross-entropy + (l2 / 2) |W|². b has
+    /// no penalty, as in scikit-learn, whose C is 1 / (B l2).
     pub(super) fn fit(
         &mut self,
         train: &Features,
         gram: &Gram,
         l2: f64,
-        stop: Stop<'_>,
+        stop: StopRule<'_>,
     ) -> Minimum {
         let columns = self.columns(&train.labels);
         let shares = shares(&columns, self.classes.len());
@@ -59,15 +60,15 @@ impl Logistic {
             columns,
             train,
             l2,
-            asked: stop.asked,
+            stopped: stop.stopped,
         };
         minimize(&loss, &mut self.theta, stop)
     }
 
     /// The logits of each row, `[B, K]`.
-    pub(super) fn scores(&self, features: &Features, stop: Asked<'_>) -> Scores {
+    pub(super) fn scores(&self, features: &Features, stopped: StopCheck<'_>) -> Scores {
         let (w, b) = self.theta.split_at(self.theta.len() - self.classes.len());
-        let mut values = products(w, features, b.len(), stop);
+        let mut values = products(w, features, b.len(), stopped);
         for logits in values.chunks_exact_mut(b.len()) {
             logits.iter_mut().zip(b).for_each(|(logit, b)| *logit = (f64::from(*logit) + b) as f32);
         }
@@ -76,9 +77,9 @@ impl Logistic {
 }
 
 /// x Wᵀ: `[B, D], [D, K] -> [B, K]`.
-fn products(w: &[f64], features: &Features, k: usize, stop: Asked<'_>) -> Vec<f32> {
+fn products(w: &[f64], features: &Features, k: usize, stopped: StopCheck<'_>) -> Vec<f32> {
     let w: Vec<f32> = w.iter().map(|&w| w as f32).collect();
-    multiply(&features.rows, &Panels::of_columns(&w, k), stop)
+    multiply(&features.rows, &Panels::of_columns(&w, k), stopped)
 }
 
 /// Share of the rows that each class has, π `[K]`.
@@ -110,17 +111,17 @@ struct Loss<'a> {
     classes: usize,
     l2: f64,
     factor: Factor,
-    asked: Asked<'a>,
+    stopped: StopCheck<'a>,
 }
 
 impl Objective for Loss<'_> {
     fn value_and_gradient(&self, theta: &[f64]) -> (f64, Vec<f64>) {
         let (k, dim, rows) = (self.classes, self.train.dim, self.train.len() as f64);
         let (w, b) = theta.split_at(dim * k);
-        let mut residual = products(w, self.train, k, self.asked);
+        let mut residual = products(w, self.train, k, self.stopped);
         let (loss, db) = cross_entropy(&mut residual, b, &self.columns);
         // dW = Σ_b (p - y) xᵀ / B + l2 W ; db = Σ_b (p - y) / B
-        let mut gradient = multiply_transposed(&self.train.rows, dim, &residual, k, self.asked);
+        let mut gradient = multiply_transposed(&self.train.rows, dim, &residual, k, self.stopped);
         for (g, w) in gradient.iter_mut().zip(w) {
             *g = *g / rows + self.l2 * w;
         }
@@ -128,14 +129,14 @@ impl Objective for Loss<'_> {
         (loss + 0.5 * self.l2 * dot(w, w), gradient)
     }
 
-    /// The duality gap (Boyd and Vandenberghe 2004, section 5.5.1). Whatever probabilities q `[B, K]` have the
-    /// sums over rows that the labels y have, the minimum is at least
+    /// The duality gap (Boyd and Vandenberghe 2004, section 5.5.1). Take any probabilities q `[B,
+    /// K]` whose sums over rows equal those of the labels y. The minimum is at least
     ///
-    /// mean H(q) - |mean (q - y) xᵀ|² / (2 l2), which is the loss less
-    /// mean KL(q ‖ p) + |∇_W + mean (q - p) xᵀ|² / (2 l2).
+    /// mean H(q) - |mean (q - y) xᵀ|² / (2 l2), which is the loss less mean KL(q ‖ p) + |∇_W + mean
+    /// (q - p) xᵀ|² / (2 l2).
     ///
-    /// The model's p have those sums where b is at its best; q = (1 - t) p + t r has them anywhere ([`mixture`]).
-    /// KL is convex: KL(q ‖ p) ≤ t KL(r ‖ p).
+    /// The model's p have those sums if b is at its best. q = (1 - t) p + t r has them for any b
+    /// ([`mixture`]). KL is convex: KL(q ‖ p) ≤ t KL(r ‖ p).
     fn above(&self, theta: &[f64], value: f64, gradient: &[f64]) -> f64 {
         let (k, l2) = (self.classes, self.l2);
         let (w, b) = theta.split_at(self.train.dim * k);
@@ -154,21 +155,21 @@ impl Objective for Loss<'_> {
         t * self.means(w).divergence(&r, b, entropy + dot(b, &self.shares)) + square / (2.0 * l2)
     }
 
-    /// |∇_W|² / (2 l2), as if b were at its best (Boyd and Vandenberghe 2004, eq. 9.9), and Σ_k db² / (2 π), what it
-    /// may gain by a step of its own.
+    /// |∇_W|² / (2 l2), as if b were at its best (Boyd and Vandenberghe 2004, eq. 9.9), and Σ_k db²
+    /// / (2 π), the gain of a step of b alone.
     fn guess(&self, _: &[f64], _: f64, gradient: &[f64]) -> f64 {
         let (dw, db) = gradient.split_at(self.train.dim * self.classes);
         let gain: f64 = db.iter().zip(&self.shares).map(|(db, share)| db * db / share).sum();
         0.5 * (dot(dw, dw) / self.l2 + gain)
     }
 
-    /// b becomes the best for its W.
+    /// Sets b to the best for its W.
     fn settle(&self, theta: &mut Vec<f64>, gap: f64) {
         let mut b = theta.split_off(self.train.dim * self.classes);
-        let products = products(theta, self.train, self.classes, self.asked);
+        let products = products(theta, self.train, self.classes, self.stopped);
         let bias = Bias { loss: self, means: self.means(theta), products };
         // A tenth of the gap is b's.
-        let stop = Stop { gap: 0.1 * gap, iterations: BIAS_STEPS, asked: self.asked };
+        let stop = StopRule { gap: 0.1 * gap, iterations: BIAS_STEPS, stopped: self.stopped };
         minimize(&bias, &mut b, stop);
         theta.extend(b);
     }
@@ -178,8 +179,8 @@ impl Objective for Loss<'_> {
     }
 }
 
-/// The least t, and the distribution r `[K]`, that mend the mean of probabilities: (1 - t) (π + e) + t r = π, where
-/// it is in excess of the shares π by e.
+/// The least t and a distribution r `[K]` that correct the mean of probabilities: (1 - t) (π + e) +
+/// t r = π, if it exceeds the shares π by e.
 fn mixture(shares: &[f64], excess: &[f64]) -> (f64, Vec<f64>) {
     let of_mean = shares.iter().zip(excess).map(|(share, e)| e / (share + e));
     let t = of_mean.fold(0.0, f64::max);
@@ -202,14 +203,15 @@ impl Loss<'_> {
     }
 }
 
-/// Means over rows of what x Wᵀ has for the right class, and for each `[K]`.
+/// Means over rows of the logits x Wᵀ: of the right class, and of each class `[K]`.
 struct Means {
     right: f64,
     logits: Vec<f64>,
 }
 
 impl Means {
-    /// Mean KL(r ‖ p) of a distribution r `[K]`; `entropy` is the mean of log Σ exp less that of `right`.
+    /// Mean KL(r ‖ p) of a distribution r `[K]`. `entropy` is the mean of log Σ exp less that of
+    /// `right`.
     fn divergence(&self, r: &[f64], b: &[f64], entropy: f64) -> f64 {
         let terms = r.iter().zip(&self.logits).zip(b).filter(|((r, _), _)| **r > 0.0);
         let terms = terms.map(|((r, logit), b)| r * (r.ln() - logit - b));
@@ -218,7 +220,7 @@ impl Means {
     }
 }
 
-/// The cross-entropy as a function of b, W being what it is.
+/// The cross-entropy as a function of b for a fixed W.
 struct Bias<'a> {
     loss: &'a Loss<'a>,
     means: Means,
@@ -241,7 +243,8 @@ impl Objective for Bias<'_> {
     }
 }
 
-/// The means over rows of -log p of the right class and of p - y `[K]`; logits without b `[B, K]` become p - y.
+/// The means over rows of -log p of the right class and of p - y `[K]`. Logits without b `[B, K]`
+/// become p - y.
 fn cross_entropy(logits: &mut [f32], b: &[f64], columns: &[usize]) -> (f64, Vec<f64>) {
     let k = b.len();
     let tasks = logits.par_chunks_mut(TASK_ROWS * k).zip(columns.par_chunks(TASK_ROWS));
@@ -264,12 +267,13 @@ fn cross_entropy(logits: &mut [f32], b: &[f64], columns: &[usize]) -> (f64, Vec<
     (loss, sums)
 }
 
-/// -log p of the right class; the row of logits `[K]` becomes p - y.
+/// -log p of the right class. The row of logits `[K]` becomes p - y.
 fn residual(row: &mut [f64], column: usize) -> f64 {
     let largest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let logit = row[column] - largest;
     row.iter_mut().for_each(|logit| *logit = (*logit - largest).exp());
-    // p - 1 of the right class is what the others have: where p is near 1, no digits are left of it.
+    // p - 1 of the right class is minus the sum of the others. If p is near 1, the difference would
+    // have no digits left.
     row[column] = 0.0;
     let others: f64 = row.iter().sum();
     let sum = others + logit.exp();
@@ -285,10 +289,10 @@ pub(super) struct Gram {
 }
 
 impl Gram {
-    pub(super) fn new(train: &Features, stop: Asked<'_>) -> Self {
+    pub(super) fn new(train: &Features, stopped: StopCheck<'_>) -> Self {
         let (dim, rows) = (train.dim, train.len() as f64);
         let values = (dim <= MAX_FACTOR_DIM).then(|| {
-            let mut gram = multiply_transposed(&train.rows, dim, &train.rows, dim, stop);
+            let mut gram = multiply_transposed(&train.rows, dim, &train.rows, dim, stopped);
             gram.iter_mut().for_each(|g| *g /= rows);
             gram
         });
@@ -298,8 +302,11 @@ impl Gram {
     /// H₀ = G / K + l2 I: the Hessian at W = 0, where all K classes are equally likely. Measured on
     /// raw Fashion-MNIST (9,000 x 784, LOG.md): 364 iterations for the whole grid instead of 1,811.
     ///
-    /// For b it is the shares π: the Hessian at W = 0 and b = log π is diag π - π πᵀ, and gradients, which
-    /// sum to 0, solve it by g / π.
+    /// For b it is the shares π. The Hessian at W = 0 and b = log π is diag π - π πᵀ. Gradients sum
+    /// to 0, so g / π solves it.
+    ///
+    /// For b it is the shares π: the Hessian at W = 0 and b = log π is diag π - π πᵀ, and
+    /// gradients, which sum to 0, solve it by g / π.
     fn factor(&self, l2: f64, shares: &[f64]) -> Factor {
         let (dim, classes) = (self.dim, shares.len() as f64);
         let Some(gram) = &self.values else {

@@ -1,7 +1,7 @@
 //! Two matrix products whose bits do not depend on the number of threads: each element is summed
-//! over k in one order, whoever computes it.
+//! over k in one fixed order.
 
-use super::Asked;
+use super::StopCheck;
 use rayon::prelude::*;
 
 /// Columns of y in a tile; with ROWS rows of x, the tile stays in registers.
@@ -51,7 +51,7 @@ impl Panels {
     pub(super) fn multiply(&self, x: &[f32], y: &mut [f32]) {
         let Self { rows: n, dim, .. } = *self;
         for (x, y) in x.chunks(ROWS * dim).zip(y.chunks_mut(ROWS * n)) {
-            // Where fewer rows than a tile are left, its other rows repeat the last one.
+            // If fewer rows than a tile are left, its other rows repeat the last one.
             let last = x.len() / dim - 1;
             let x = std::array::from_fn(|row| &x[row.min(last) * dim..][..dim]);
             for (p, panel) in self.values.chunks_exact(dim * COLUMNS).enumerate() {
@@ -78,26 +78,26 @@ fn tile(x: [&[f32]; ROWS], panel: &[f32]) -> [[f32; COLUMNS]; ROWS] {
     sum
 }
 
-/// y = x wᵀ on all threads: `[B, I], [N, I] -> [B, N]`. Not all of it where `stop` says so.
-pub(super) fn multiply(x: &[f32], w: &Panels, stop: Asked<'_>) -> Vec<f32> {
+/// y = x wᵀ on all threads: `[B, I], [N, I] -> [B, N]`. Incomplete once `stopped` is true.
+pub(super) fn multiply(x: &[f32], w: &Panels, stopped: StopCheck<'_>) -> Vec<f32> {
     let mut y = vec![0.0; x.len() / w.dim * w.rows];
     let tasks = y.par_chunks_mut(TASK_ROWS * w.rows);
     tasks.zip(x.par_chunks(TASK_ROWS * w.dim)).for_each(|(y, x)| {
-        if !stop() {
+        if !stopped() {
             w.multiply(x, y);
         }
     });
     y
 }
 
-/// xᵀ z on all threads, in f64 over steps of 256 rows: `[B, I], [B, N] -> [I, N]`. Not all of
-/// it where `stop` says so.
+/// xᵀ z on all threads, in f64 over steps of 256 rows: `[B, I], [B, N] -> [I, N]`. Incomplete once
+/// `stopped` is true.
 pub(super) fn multiply_transposed(
     x: &[f32],
     dim: usize,
     z: &[f32],
     n: usize,
-    stop: Asked<'_>,
+    stopped: StopCheck<'_>,
 ) -> Vec<f64> {
     let steps: Vec<_> =
         z.par_chunks(STEP_ROWS * n).map(|step| Panels::of_columns(step, n)).collect();
@@ -106,7 +106,7 @@ pub(super) fn multiply_transposed(
         let first = task * STEP_COLUMNS;
         let mut part = vec![0.0; sum.len()];
         for (x, z) in x.chunks(STEP_ROWS * dim).zip(&steps) {
-            if stop() {
+            if stopped() {
                 return;
             }
             z.multiply(&columns_of(x, dim, first..first + sum.len() / n), &mut part);

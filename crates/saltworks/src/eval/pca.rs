@@ -17,14 +17,15 @@ pub struct Pca {
     pub variances: Vec<f64>,
 }
 
-/// Vectors iterated beside the wanted ones: the more, the faster the wanted ones settle.
+/// Vectors iterated beside the requested ones. More of them make these converge faster.
 const SPARE: usize = 8;
-/// Rounds, at most, and the share of a vector that may still change at the end.
+/// Most rounds, and the share of a vector that may still change at the end.
 const MOST_ROUNDS: usize = 500;
 const SETTLED: f64 = 1e-13;
 
-/// The first `count` principal components of rows [B, D], `count` ≤ D: eigenvectors of the covariance by
-/// subspace iteration (Golub and Van Loan 2013, algorithm 8.2.4), scikit-learn's PCA.
+/// The first `count` principal components of rows [B, D], `count` ≤ D, as scikit-learn's PCA. They
+/// are eigenvectors of the covariance, found by subspace iteration (Golub and Van Loan 2013,
+/// algorithm 8.2.4).
 ///
 /// # Errors
 /// No row, and values that are not finite.
@@ -122,7 +123,7 @@ fn turned(rows: &[f64], dim: usize, turn: &[f64], count: usize) -> Vec<f64> {
     all
 }
 
-/// Gram and Schmidt, twice for rounding's sake; a row that vanishes stays zero.
+/// Gram and Schmidt, twice against rounding. A row that vanishes stays zero.
 fn orthonormal(rows: &mut [f64], dim: usize) {
     for i in 0..rows.len() / dim {
         let (done, rest) = rows.split_at_mut(i * dim);
@@ -140,8 +141,8 @@ fn orthonormal(rows: &mut [f64], dim: usize) {
     }
 }
 
-/// Eigenvectors, columns of [N, N], and eigenvalues of a small symmetric matrix, the largest first, by
-/// Jacobi's rotations (Golub and Van Loan 2013, algorithm 8.5.2).
+/// Eigenvectors, columns of [N, N], and eigenvalues of a small symmetric matrix, the largest first,
+/// by Jacobi's rotations (Golub and Van Loan 2013, algorithm 8.5.2).
 fn jacobi(mut a: Vec<f64>, n: usize) -> (Vec<f64>, Vec<f64>) {
     let mut v = vec![0.0; n * n];
     (0..n).for_each(|i| v[i * n + i] = 1.0);

@@ -1,4 +1,4 @@
-//! RankMe: how many directions features really use.
+//! RankMe: how many directions features use.
 
 use super::symmetric::{eigenvalues, gram};
 use super::{Features, Result};
@@ -6,10 +6,12 @@ use super::{Features, Result};
 /// Added to each share, as the reference does.
 const EPSILON: f64 = 1e-5;
 
-/// exp(-Σ p log p) with p = σ / Σ σ + 1e-5 over the singular values σ of features `[B, D]`, which are
-/// not centred. Garrido et al. 2023, eq. 1 and 2, as stable-pretraining 0.1.8 computes it. From about 1
-/// (collapsed to a line) to about min(B, D), by 6 % more where that is 1,024, since the shares with what
-/// was added to them are more than 1 together; 0 where every value is 0.
+/// exp(-Σ p log p) with p = σ / Σ σ + 1e-5 over the singular values σ of features `[B, D]`, which
+/// are not centred. Garrido et al. 2023, eq. 1 and 2, as stable-pretraining 0.1.8 computes it.
+///
+/// The result lies between about 1 (collapsed to a line) and about min(B, D). It can exceed that by
+/// 6 % at 1,024, since the shares sum to more than 1 with the added constant. It is 0 if every
+/// value is 0.
 ///
 /// # Errors
 /// Features that are empty, ragged or not finite.
@@ -24,8 +26,8 @@ pub fn rank_me(features: &Features) -> Result<f64> {
     Ok(shares.map(|p| -p * p.ln()).sum::<f64>().exp())
 }
 
-/// The min(B, D) singular values, in no order: roots of the eigenvalues of the smaller Gram matrix,
-/// which f64 holds to 1e-8 of the largest.
+/// The min(B, D) singular values, unsorted: roots of the eigenvalues of the smaller Gram matrix,
+/// which f64 resolves to 1e-8 of the largest.
 fn singular_values(features: &Features) -> Vec<f64> {
     let (rows, dim) = (features.len(), features.dim);
     let values: Vec<f64> = if rows < dim {

@@ -1,4 +1,4 @@
-//! What a probe says of each row, and how right it is: accuracy, top-5, classes one by one.
+//! The scores of a probe, and how right they are: accuracy, top-5, and each class.
 
 use super::Prediction;
 use super::knn::first_largest;
@@ -7,7 +7,7 @@ use serde::Serialize;
 /// One number per row and class; the largest is the class given to the row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scores {
-    /// `[B, K]`; minus infinity where nothing speaks for a class.
+    /// `[B, K]`. Minus infinity if nothing speaks for a class.
     pub values: Vec<f32>,
     /// The class of each column, ascending `[K]`.
     pub classes: Vec<u32>,
@@ -20,16 +20,16 @@ pub struct Report {
     pub images: usize,
     /// Share of rows whose class is right, 0 to 1.
     pub accuracy: f64,
-    /// Where the accuracy on all images of their kind lies, with 95 % confidence ([`wilson`]): as far as the
-    /// choice of test images goes, not that of training images, penalty or seed.
+    /// 95 % confidence interval of the accuracy ([`wilson`]). It covers the choice of test images,
+    /// not that of training images, penalty or seed.
     pub interval: [f64; 2],
-    /// Share of rows whose class is among the five with the largest scores; none for five classes or
-    /// fewer.
+    /// Share of rows whose class is among the five with the largest scores. None for five classes
+    /// or fewer.
     pub top5: Option<f64>,
-    /// One entry for each class that is known or occurs.
+    /// One entry for each known or occurring class.
     pub classes: Vec<ClassReport>,
-    /// Rows of each true class (in the order of `classes`) that were given each class; none for more
-    /// than [`MOST_CONFUSED`] classes.
+    /// Rows of each true class, in the order of `classes`, that were given each class. None for
+    /// more than [`MOST_CONFUSED`] classes.
     pub confusion: Option<Vec<Vec<u32>>>,
 }
 
@@ -40,9 +40,9 @@ pub struct ClassReport {
     pub class: u32,
     /// Its rows.
     pub count: usize,
-    /// Share of the rows given this class that are of it; none where no row was.
+    /// Share of the rows given this class that belong to it. None if no row was given it.
     pub precision: Option<f64>,
-    /// Share of its rows that were given it; none where it has no row.
+    /// Share of its rows that were given it. None if it has no row.
     pub recall: Option<f64>,
 }
 
@@ -56,7 +56,7 @@ impl Scores {
         Prediction::new(given.collect(), truth)
     }
 
-    /// Holds the scores against the `truth` `[B]`.
+    /// Compares the scores with the `truth` `[B]`.
     pub fn report(&self, truth: &[u32]) -> Report {
         let Prediction { labels, accuracy } = self.prediction(truth);
         let mut all = [&self.classes, truth].concat();
@@ -82,7 +82,8 @@ impl Scores {
         self.values.chunks_exact(self.classes.len())
     }
 
-    /// Whether a class is among the `most` with the largest scores of a row; of equal ones the first are.
+    /// Whether a class is among the `most` with the largest scores of a row. Of equal scores the
+    /// first count.
     fn is_among(&self, row: &[f32], class: u32, most: usize) -> bool {
         let Ok(column) = self.classes.binary_search(&class) else { return false };
         let score = row[column];
@@ -106,7 +107,7 @@ pub fn wilson(right: usize, count: usize) -> [f64; 2] {
 fn class_reports(all: &[u32], given: &[u32], truth: &[u32]) -> Vec<ClassReport> {
     let mut counts = vec![[0; 3]; all.len()];
     for (given, truth) in given.iter().zip(truth) {
-        let [given, truth] = [given, truth].map(|class| place(all, *class));
+        let [given, truth] = [given, truth].map(|class| column(all, *class));
         counts[truth][0] += 1;
         counts[given][1] += 1;
         counts[truth][2] += usize::from(given == truth);
@@ -124,12 +125,12 @@ fn class_reports(all: &[u32], given: &[u32], truth: &[u32]) -> Vec<ClassReport> 
 fn confusion(all: &[u32], given: &[u32], truth: &[u32]) -> Vec<Vec<u32>> {
     let mut rows = vec![vec![0; all.len()]; all.len()];
     for (given, truth) in given.iter().zip(truth) {
-        rows[place(all, *truth)][place(all, *given)] += 1;
+        rows[column(all, *truth)][column(all, *given)] += 1;
     }
     rows
 }
 
-fn place(all: &[u32], class: u32) -> usize {
+fn column(all: &[u32], class: u32) -> usize {
     // `all` holds every class that is given or true.
     all.binary_search(&class).expect("a class of all")
 }

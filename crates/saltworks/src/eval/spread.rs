@@ -1,11 +1,11 @@
-//! How far features spread over the sphere: the plainest sign of collapse.
+//! How far features spread over the sphere, the simplest sign of collapse.
 
 use super::features::column_sums;
 use super::{Features, Result};
 
-/// √D times the mean, over the D columns, of the (biased) deviation of rows divided by their length: 1
-/// where rows point everywhere alike, 0 where all point one way. Chen and He 2021 (SimSiam), section 4.1,
-/// whose figure 2 shows the deviation beside 1/√D.
+/// √D times the mean, over the D columns, of the (biased) deviation of rows divided by their
+/// length. It is 1 if rows point in all directions alike, and 0 if all point in one. Chen and He
+/// 2021 (SimSiam), section 4.1, whose figure 2 shows the deviation beside 1/√D.
 ///
 /// # Errors
 /// Features that are empty, ragged or not finite.

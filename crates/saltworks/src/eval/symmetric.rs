@@ -1,8 +1,8 @@
-//! Symmetric matrices in f64: Gram matrices, their Cholesky factors and eigenvalues. Same bits for any
-//! number of threads.
+//! Symmetric matrices in f64: Gram matrices, their Cholesky factors and eigenvalues. The bits are
+//! the same for any number of threads.
 //!
-//! Eigenvalues come by Householder's tridiagonal form and implicit QL steps (Golub and Van Loan 2013,
-//! algorithms 8.3.1 and 8.3.3), without eigenvectors: nobody here asks for those.
+//! Eigenvalues come from Householder's tridiagonal form and implicit QL steps (Golub and Van Loan
+//! 2013, algorithms 8.3.1 and 8.3.3). Eigenvectors are not needed here.
 
 use rayon::prelude::*;
 
@@ -10,7 +10,7 @@ use rayon::prelude::*;
 const TASK_ROWS: usize = 64; // (guess)
 /// Rows of x that pass over the Gram matrix at once.
 const STEP_ROWS: usize = 4;
-/// QL steps for one eigenvalue. Two are usual; after this many its neighbour is as small as it gets.
+/// Most QL steps for one eigenvalue. Two are usual. After this many its neighbour gets no smaller.
 const MOST_STEPS: usize = 60;
 
 /// xᵀ x of rows `[B, I]`: `[I, I]`.
@@ -50,7 +50,7 @@ fn add_products(sums: &mut [f64], rows: &[Option<&[f64]>; STEP_ROWS], i: usize) 
     }
 }
 
-/// A = Uᵀ U in place for a positive definite A `[D, D]`; what lies below the diagonal is left.
+/// A = Uᵀ U in place for a positive definite A `[D, D]`. Entries below the diagonal are undefined.
 pub(super) fn cholesky(a: &mut [f64], dim: usize) {
     for i in 0..dim {
         let (done, rest) = a.split_at_mut((i + 1) * dim);
@@ -86,8 +86,8 @@ pub(super) fn eigenvalues(a: Vec<f64>, dim: usize) -> Vec<f64> {
     diagonal
 }
 
-/// The diagonal `[D]` of a tridiagonal matrix with A's eigenvalues, and the one beside it `[D]`, whose
-/// last is 0.
+/// The diagonal `[D]` of a tridiagonal matrix with A's eigenvalues, and the one beside it `[D]`,
+/// whose last entry is 0.
 fn tridiagonal(mut a: Vec<f64>, dim: usize) -> (Vec<f64>, Vec<f64>) {
     let (mut diagonal, mut beside) = (vec![0.0; dim], vec![0.0; dim]);
     for k in 0..dim {
@@ -124,7 +124,7 @@ fn reflect(rows: &mut [f64], dim: usize, v: &[f64], beta: f64) {
     });
 }
 
-/// The first place from l on where the matrix falls in two: beside it stands nothing of note.
+/// The first index from l on at which the matrix splits: the entry beside it is negligible.
 fn first_split(diagonal: &[f64], beside: &[f64], l: usize) -> usize {
     let last = diagonal.len() - 1;
     let splits = |m: &usize| {

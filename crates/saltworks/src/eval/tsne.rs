@@ -1,12 +1,12 @@
 //! t-SNE: a map of rows in the plane that keeps near ones near.
 
-use super::{Asked, Error, Features, Result, pca};
+use super::{Error, Features, Result, StopCheck, pca};
 use rayon::prelude::*;
 
 /// How the map is made.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TsneOptions {
-    /// Neighbours that each row has in effect; less where there are few rows.
+    /// Effective neighbours of each row. Fewer if there are few rows.
     pub perplexity: f64,
     /// Steps.
     pub steps: usize,
@@ -38,23 +38,23 @@ const EXAGGERATION: f64 = 12.0;
 /// components, with scikit-learn's rates. B² a step; the same bits on any number of threads.
 ///
 /// # Errors
-/// Fewer than 5 rows, values that are not finite, and being asked to stop.
-pub fn tsne(features: &Features, options: TsneOptions, asked: Asked<'_>) -> Result<Tsne> {
+/// Fewer than 5 rows, values that are not finite, and being stopped to stop.
+pub fn tsne(features: &Features, options: TsneOptions, stopped: StopCheck<'_>) -> Result<Tsne> {
     let (rows, dim) = (features.len(), features.dim);
     if rows < 5 || dim < 2 {
         return Err(Error::Empty { which: "features", rows, dim });
     }
     let p = affinities(features, options.perplexity.min((rows - 1) as f64 / 3.0));
-    let mut places = begin(features)?;
+    let mut points = begin(features)?;
     let rate = (rows as f64 / EXAGGERATION / 4.0).max(50.0);
     let (mut speed, mut gains) = (vec![[0.0; 2]; rows], vec![[1.0; 2]; rows]);
     for step in 0..options.steps {
-        if asked() {
+        if stopped() {
             return Err(Error::Stopped);
         }
         let early = step < EXAGGERATED_STEPS;
         let (scale, momentum) = if early { (EXAGGERATION, 0.5) } else { (1.0, 0.8) };
-        let slopes = gradient(&p, &places, scale);
+        let slopes = gradient(&p, &points, scale);
         for row in 0..rows {
             for axis in 0..2 {
                 let (slope, speed, gain) =
@@ -62,23 +62,23 @@ pub fn tsne(features: &Features, options: TsneOptions, asked: Asked<'_>) -> Resu
                 *gain = if slope * *speed < 0.0 { *gain + 0.2 } else { *gain * 0.8 };
                 *gain = f64::max(*gain, 0.01);
                 *speed = momentum * *speed - rate * *gain * slope;
-                places[row][axis] += *speed;
+                points[row][axis] += *speed;
             }
         }
     }
-    let axis = |axis: usize| places.iter().map(|place| place[axis] as f32).collect();
-    Ok(Tsne { x: axis(0), y: axis(1), kl_divergence: divergence(&p, &places) })
+    let axis = |axis: usize| points.iter().map(|point| point[axis] as f32).collect();
+    Ok(Tsne { x: axis(0), y: axis(1), kl_divergence: divergence(&p, &points) })
 }
 
 /// The first two principal components, the first with deviation 1e-4, as scikit-learn.
 fn begin(features: &Features) -> Result<Vec<[f64; 2]>> {
     let pca = pca(features, 2)?;
     let scale = 1e-4 / pca.variances[0].sqrt().max(1e-12);
-    let place = |row: &[f32]| {
+    let point = |row: &[f32]| {
         let along = pca.project(row);
         [scale * along[0], scale * along[1]]
     };
-    Ok(features.rows.chunks_exact(features.dim).map(place).collect())
+    Ok(features.rows.chunks_exact(features.dim).map(point).collect())
 }
 
 /// p_ij [B, B], symmetric, of sum 1.
@@ -135,15 +135,15 @@ fn conditional(distances: &mut [f64], i: usize, perplexity: f64) {
 }
 
 /// 4 Σ_j (scale p_ij - q_ij) (y_i - y_j) / (1 + |y_i - y_j|²).
-fn gradient(p: &[f64], places: &[[f64; 2]], scale: f64) -> Vec<[f64; 2]> {
-    let rows = places.len();
+fn gradient(p: &[f64], points: &[[f64; 2]], scale: f64) -> Vec<[f64; 2]> {
+    let rows = points.len();
     let sums: Vec<f64> =
-        places.par_iter().map(|a| places.iter().map(|b| near(a, b)).sum()).collect();
+        points.par_iter().map(|a| points.iter().map(|b| near(a, b)).sum()).collect();
     // Each row is at distance 0 of itself.
     let all = sums.iter().sum::<f64>() - rows as f64;
     let slope = |(i, a): (usize, &[f64; 2])| {
         let mut slope = [0.0; 2];
-        for (b, p) in places.iter().zip(&p[i * rows..(i + 1) * rows]) {
+        for (b, p) in points.iter().zip(&p[i * rows..(i + 1) * rows]) {
             let near = near(a, b);
             let pull = 4.0 * (scale * p - near / all) * near;
             slope[0] += pull * (a[0] - b[0]);
@@ -151,20 +151,20 @@ fn gradient(p: &[f64], places: &[[f64; 2]], scale: f64) -> Vec<[f64; 2]> {
         }
         slope
     };
-    places.par_iter().enumerate().map(slope).collect()
+    points.par_iter().enumerate().map(slope).collect()
 }
 
 fn near(a: &[f64; 2], b: &[f64; 2]) -> f64 {
     1.0 / (1.0 + (a[0] - b[0]).powi(2) + (a[1] - b[1]).powi(2))
 }
 
-fn divergence(p: &[f64], places: &[[f64; 2]]) -> f64 {
-    let rows = places.len();
+fn divergence(p: &[f64], points: &[[f64; 2]]) -> f64 {
+    let rows = points.len();
     let pairs = || (0..rows).flat_map(|i| (0..rows).filter(move |j| *j != i).map(move |j| (i, j)));
-    let all: f64 = pairs().map(|(i, j)| near(&places[i], &places[j])).sum();
+    let all: f64 = pairs().map(|(i, j)| near(&points[i], &points[j])).sum();
     let term = |(i, j): (usize, usize)| {
         let p = p[i * rows + j];
-        p * (p * all / near(&places[i], &places[j])).ln()
+        p * (p * all / near(&points[i], &points[j])).ln()
     };
     pairs().map(term).sum()
 }

@@ -6,7 +6,7 @@ use crate::failure::{Failure, input_error};
 use crate::model::Encoder;
 use crate::recipe::{self, ImageSize, Normalize, Recipe, Stage};
 use crate::run_files::names::{ENCODER, MODEL, RECIPE, STATE};
-use crate::weights::{Hint, Loaded, Model};
+use crate::weights::{Hint, LoadedEncoder, ModelFile};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -63,12 +63,12 @@ impl SubjectOptions {
             Some(run) if *run == self.source => {
                 let recipe = recipe::load_trained(&run.join(RECIPE), &[]).map_err(input_error)?;
                 let index = stage_index(run, &recipe, self.stage.as_deref())?;
-                Model::open(&run.join(&recipe.stage[index].name).join(MODEL))
+                ModelFile::open(&run.join(&recipe.stage[index].name).join(MODEL))
             }
-            _ => Model::open(&self.source),
+            _ => ModelFile::open(&self.source),
         };
         let model = model.map_err(input_error)?;
-        let Loaded { encoder, normalize, .. } = self.encoder(&model, run.as_deref())?;
+        let LoadedEncoder { encoder, normalize, .. } = self.encoder(&model, run.as_deref())?;
         let mut recipe = self.recipe(run.as_deref(), encoder.spec().channels, normalize)?;
         let data = &mut recipe.data;
         let [_, height, width] = encoder.spec().image;
@@ -89,7 +89,7 @@ impl SubjectOptions {
         Ok(subject)
     }
 
-    fn encoder(&self, model: &Model, run: Option<&Path>) -> Result<Loaded, Failure> {
+    fn encoder(&self, model: &ModelFile, run: Option<&Path>) -> Result<LoadedEncoder, Failure> {
         // A run's file has one encoder.
         let part = self.stage.as_deref().filter(|_| run != Some(&self.source));
         let width = model.width(part).map_err(input_error)?;
@@ -194,7 +194,7 @@ fn run_of(source: &Path) -> Option<PathBuf> {
 }
 
 /// Stage and step of a run's file, from its metadata.
-fn training_of(model: &Model) -> Option<StageProgress> {
+fn training_of(model: &ModelFile) -> Option<StageProgress> {
     let text = |key: &str| model.metadata().get(key);
     let number = |key: &str| text(key)?.parse().ok();
     Some(StageProgress {

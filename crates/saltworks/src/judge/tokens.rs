@@ -5,7 +5,7 @@ use crate::console::{Count, note};
 use crate::data::{Part, Source, Unreadable};
 use crate::eval::{self, TokenBatch, Tokens};
 use crate::failure::{Failure, input_error, loading, run_error};
-use crate::model::{Patches, Read};
+use crate::model::{Patches, Outputs};
 use crate::train::Stop;
 use engine::{Segments, Tape, Tensor};
 use std::collections::BTreeSet;
@@ -103,7 +103,7 @@ impl<'a> FrozenTokens<'a> {
             first += batch.labels.len();
             self.unreadable.extend(batch.unreadable);
             let (tape, encoder) = (Tape::inference(), self.subject.encoder());
-            let encoded = encoder.forward(&tape, &batch.images, Patches::All, Read::All, None);
+            let encoded = encoder.forward(&tape, &batch.images, Patches::All, Outputs::All, None);
             let labels: Vec<u32> = batch.labels.iter().map(|&label| label as u32).collect();
             each(&encoded.map_err(run_error)?.tokens, &labels, &unreadable)?;
         }

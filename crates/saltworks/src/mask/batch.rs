@@ -1,25 +1,28 @@
-//! The masks of a batch: which tokens each sample shows and which it must predict.
+//! The masks of a batch: which tokens of each sample the encoder sees, and which are predicted.
 
 use engine::Segments;
 
 use super::{Error, Grid, Result};
 
-/// Context and target tokens, one ascending list for each of the B samples. Lists of one batch may
-/// differ in length; no list is padded or cut.
+/// Tokens of one sample by their index in the grid, ascending.
+pub type TokenIndex = Vec<u32>;
+
+/// Context and target tokens, one list for each of the B samples. Lists of one batch may differ in
+/// length: no list is padded or cut.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Masks {
     /// Where the tokens lie.
     pub grid: Grid,
-    /// [B] lists of K_b tokens the encoder sees.
-    pub context: Vec<Vec<u32>>,
-    /// [B] lists of M_b tokens to predict, none of them in the context.
-    pub target: Vec<Vec<u32>>,
+    /// [B] lists of the K_b tokens that the encoder sees.
+    pub context: Vec<TokenIndex>,
+    /// [B] lists of the M_b tokens to predict, none of them in the context.
+    pub target: Vec<TokenIndex>,
 }
 
 impl Masks {
-    /// Masks from lists made elsewhere, checked: each list ascending, inside the grid and not
-    /// empty, no token both context and target.
-    pub fn new(grid: Grid, context: Vec<Vec<u32>>, target: Vec<Vec<u32>>) -> Result<Self> {
+    /// Checks lists that come from outside: each is ascending, inside the grid and not empty, and
+    /// no token is both context and target.
+    pub fn new(grid: Grid, context: Vec<TokenIndex>, target: Vec<TokenIndex>) -> Result<Self> {
         if context.len() != target.len() {
             let problem =
                 format!("{} context lists for {} of targets", context.len(), target.len());
@@ -55,7 +58,7 @@ impl Masks {
         self.target.iter().map(Vec::len).sum()
     }
 
-    /// The same contexts, with every other token as a target: stable-pretraining's stage 1
+    /// The same contexts, with every other token as a target. stable-pretraining's stage 1
     /// (`MAE(masking=MultiBlockMasking())`) reconstructs all that the encoder does not see.
     #[must_use]
     pub fn with_all_others_as_target(mut self) -> Self {
@@ -67,34 +70,17 @@ impl Masks {
         self
     }
 
-    /// K_b of each sample as packed rows.
-    pub fn context_segments(&self) -> Segments {
-        Segments::new(self.context.iter().map(Vec::len))
-    }
-
     /// M_b of each sample as packed rows.
     pub fn target_segments(&self) -> Segments {
         Segments::new(self.target.iter().map(Vec::len))
     }
 
-    /// [ΣK] rows b·N + n of the context tokens in a full batch of tokens [B·N, D].
-    pub fn context_global(&self) -> Vec<u32> {
-        global(self.grid, &self.context)
-    }
-
     /// [ΣM] rows b·N + n of the target tokens in a full batch of tokens [B·N, D].
     pub fn target_global(&self) -> Vec<u32> {
-        global(self.grid, &self.target)
+        let n = self.grid.len() as u32;
+        let samples = self.target.iter().zip(0..);
+        samples.flat_map(|(index, b)| index.iter().map(move |token| b * n + token)).collect()
     }
-}
-
-fn global(grid: Grid, lists: &[Vec<u32>]) -> Vec<u32> {
-    let n = grid.len() as u32;
-    lists
-        .iter()
-        .zip(0..)
-        .flat_map(|(list, b)| list.iter().map(move |token| b * n + token))
-        .collect()
 }
 
 fn check_sample(grid: Grid, context: &[u32], target: &[u32]) -> std::result::Result<(), String> {
@@ -127,9 +113,7 @@ mod tests {
         let grid = Grid::image(2, 2);
         let masks =
             Masks::new(grid, vec![vec![0, 3], vec![1]], vec![vec![1], vec![0, 2, 3]]).unwrap();
-        assert_eq!(masks.context_global(), [0, 3, 5]);
         assert_eq!(masks.target_global(), [1, 4, 6, 7]);
-        assert_eq!(masks.context_segments().lengths().collect::<Vec<_>>(), [2, 1]);
         assert_eq!(masks.target_segments().rows(), 4);
     }
 

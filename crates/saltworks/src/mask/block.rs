@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::grid::Rectangle;
 use super::random::set_some;
-use super::{Drawn, Error, Grid, Result, check_ratio};
+use super::{Error, Grid, Result, SampleMask, check_ratio};
 
 /// Squares around random centres, cut at the border, until ⌊H·W·ratio⌋ patches are masked. Single
 /// patches are then shown or masked at random to meet that number. Masks reach through all frames.
@@ -15,23 +15,23 @@ use super::{Drawn, Error, Grid, Result, check_ratio};
 /// depend on each other. Here each sample stops by itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Block {
-    /// Share of masked tokens.
+pub struct BlockMasking {
+    /// Share of masked tokens, above 0 and below 1 (default: 0.75).
     pub ratio: f64,
-    /// Side of a square, in tokens.
+    /// Side of a square in tokens, 1 to 1024 (default: 4).
     pub size: usize,
     /// Whether each sample has its own mask. If not, a batch shares one.
     pub per_sample: bool,
 }
 
-impl Default for Block {
+impl Default for BlockMasking {
     /// stable-pretraining's example: ratio 0.75, blocks of 4 x 4.
     fn default() -> Self {
         Self { ratio: 0.75, size: 4, per_sample: true }
     }
 }
 
-impl Block {
+impl BlockMasking {
     pub(super) fn check(&self) -> Result<()> {
         check_ratio(self.ratio)?;
         if (1..=1024).contains(&self.size) {
@@ -41,13 +41,13 @@ impl Block {
         Err(Error::Setting { name: "size", found, expected: "1 to 1024 tokens" })
     }
 
-    pub(super) fn draw(&self, grid: Grid, random: &mut Random) -> Drawn {
+    pub(super) fn draw(&self, grid: Grid, random: &mut Random) -> SampleMask {
         let wanted = (grid.plane() as f64 * self.ratio) as usize;
         let mut masked = vec![false; grid.plane()];
         let count = |masked: &[bool]| masked.iter().filter(|&&masked| masked).count();
         // The reference's bound on the number of blocks.
         for _ in 0..wanted / (self.size * self.size) + 5 {
-            self.square(grid, random).places(grid).for_each(|place| masked[place] = true);
+            self.square(grid, random).cells(grid).for_each(|cell| masked[cell] = true);
             if count(&masked) >= wanted {
                 break;
             }
@@ -56,7 +56,7 @@ impl Block {
         set_some(&mut masked, found.saturating_sub(wanted), false, random);
         set_some(&mut masked, wanted.saturating_sub(found), true, random);
         let shown: Vec<bool> = masked.iter().map(|&masked| !masked).collect();
-        Drawn { context: grid.tubes(&shown), target: grid.tubes(&masked) }
+        SampleMask { context: grid.tubes(&shown), target: grid.tubes(&masked) }
     }
 
     fn square(&self, grid: Grid, random: &mut Random) -> Rectangle {

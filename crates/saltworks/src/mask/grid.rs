@@ -1,4 +1,4 @@
-//! The grid of tokens: which token is where in a clip.
+//! The grid of tokens of a clip.
 
 use std::fmt;
 
@@ -39,13 +39,13 @@ impl Grid {
         (t * self.h + h) * self.w + w
     }
 
-    /// The tokens of all times whose place in the plane is chosen, ascending.
+    /// The tokens, at all times, of the chosen cells of the plane, ascending.
     ///
     /// `plane` [H·W] -> token indices, a multiple of T of them.
     pub(super) fn tubes(self, plane: &[bool]) -> Vec<u32> {
         let tubes = (0..self.t).flat_map(|t| {
             let chosen = plane.iter().enumerate().filter(|&(_, &chosen)| chosen);
-            chosen.map(move |(place, _)| (t * self.plane() + place) as u32)
+            chosen.map(move |(cell, _)| (t * self.plane() + cell) as u32)
         });
         tubes.collect()
     }
@@ -70,8 +70,8 @@ pub(super) struct Rectangle {
 }
 
 impl Rectangle {
-    /// The places of the plane [H·W] inside it.
-    pub(super) fn places(self, grid: Grid) -> impl Iterator<Item = usize> {
+    /// Its cells in the plane [H·W].
+    pub(super) fn cells(self, grid: Grid) -> impl Iterator<Item = usize> {
         let rows = self.top..self.top + self.height;
         rows.flat_map(move |h| {
             (self.left..self.left + self.width).map(move |w| grid.index(0, h, w))
@@ -88,10 +88,10 @@ mod tests {
         let grid = Grid { t: 2, h: 3, w: 4 };
         assert_eq!((grid.len(), grid.plane(), grid.index(1, 2, 3)), (24, 12, 23));
         let corner = Rectangle { top: 1, left: 2, height: 2, width: 2 };
-        let places: Vec<_> = corner.places(grid).collect();
-        assert_eq!(places, [6, 7, 10, 11]);
+        let cells: Vec<_> = corner.cells(grid).collect();
+        assert_eq!(cells, [6, 7, 10, 11]);
         let mut plane = [false; 12];
-        places.iter().for_each(|&place| plane[place] = true);
+        cells.iter().for_each(|&cell| plane[cell] = true);
         assert_eq!(grid.tubes(&plane), [6, 7, 10, 11, 18, 19, 22, 23]);
     }
 

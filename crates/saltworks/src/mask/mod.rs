@@ -1,8 +1,8 @@
-//! Masks: which tokens of a clip the encoder sees (the context) and which are to be predicted (the
+//! Masks: which tokens of a clip the encoder sees (the context), and which are predicted (the
 //! target).
 //!
-//! Masks are a function of (seed, step, sample): the number of threads, a restart or the cut of a
-//! batch over machines changes none of them.
+//! Masks are a function of (seed, step, sample). They do not depend on the number of threads, on a
+//! restart, or on how a batch is divided.
 
 mod batch;
 mod block;
@@ -11,34 +11,35 @@ mod ijepa;
 mod multi_block;
 mod random;
 
-pub use batch::Masks;
-pub use block::Block;
+pub use batch::{Masks, TokenIndex};
+pub use block::BlockMasking;
 pub use grid::Grid;
-pub use ijepa::IJepa;
-pub use multi_block::{Blocks, Draw, MultiBlock, SideLimit, block_masks};
-pub use random::{Random, Spread};
+pub use ijepa::IJepaMasking;
+pub use multi_block::{BlockOptions, Draw, MultiBlockMasking, SideLimit, block_masks};
+pub use random::{MaskSpread, RandomMasking};
 
+use engine::random::Random;
 use serde::{Deserialize, Serialize};
 
 use crate::range::Range;
 
-/// What a mask sampler answers.
+/// The result of drawing masks.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Why there are no masks.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A setting no mask can be drawn with.
+    /// A setting that is out of range.
     #[error("masks: {name} is {found}, expected {expected}")]
     Setting {
         /// The setting's name in the recipe.
         name: &'static str,
         /// Its value.
         found: String,
-        /// Which values there are.
+        /// The values it may have.
         expected: &'static str,
     },
-    /// Draws that leave the encoder or the predictor nothing.
+    /// Too many draws leave the encoder or the predictor nothing.
     #[error(
         "masks leave no {lacking} in {failed} of {draws} draws: a grid of {grid} tokens with \
          {masking}. {advice}"
@@ -57,7 +58,7 @@ pub enum Error {
         /// What to do.
         advice: &'static str,
     },
-    /// Lists given from outside that are no masks.
+    /// Lists from outside that are not valid masks.
     #[error("masks of sample {sample}: {problem}")]
     Lists {
         /// Which sample of the batch.
@@ -67,23 +68,23 @@ pub enum Error {
     },
 }
 
-/// How the masks of a batch are drawn.
+/// How the masks of a batch are drawn. `kind` is `multi_block`, `random`, `block` or `ijepa`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Masking {
     /// A context block without the target blocks: SALT on images.
-    MultiBlock(MultiBlock),
+    MultiBlock(MultiBlockMasking),
     /// Tokens at random, as in MAE.
-    Random(Random),
+    Random(RandomMasking),
     /// Square blocks, until a share of the tokens is masked.
-    Block(Block),
+    Block(BlockMasking),
     /// Target blocks that do not overlap, as in stable-pretraining's I-JEPA.
     #[serde(rename = "ijepa")]
-    IJepa(IJepa),
+    IJepa(IJepaMasking),
 }
 
-/// One sample's tokens, ascending; either list may still be empty.
-struct Drawn {
+/// The tokens of one sample. Either list may still be empty.
+struct SampleMask {
     context: Vec<u32>,
     target: Vec<u32>,
 }
@@ -91,22 +92,22 @@ struct Drawn {
 /// Draws made by [`Masking::validate`].
 const TRIAL_DRAWS: usize = 256;
 
-/// Draws for one sample before giving up. [`Masking::validate`] accepts no settings of which half
-/// the draws fail, so that this many fail with a chance below 2⁻¹⁰⁰.
+/// Draws for one sample before an error. [`Masking::validate`] refuses settings with which half of
+/// the draws fail, so this many fail with a chance below 2⁻¹⁰⁰.
 const MOST_ATTEMPTS: usize = 100;
 
-/// Samples of one step that have their own number stream.
+/// Samples of one step that have their own random stream.
 const MOST_SAMPLES: u64 = 1 << 20;
 
 impl Masking {
-    /// Checks the settings and that they leave a context and a target in most draws on this grid.
+    /// Checks the settings, and that most draws on this grid leave a context and a target.
     pub fn validate(&self, grid: Grid) -> Result<()> {
         if grid.is_empty() || grid.len() > u32::MAX as usize {
             let expected = "1 to 2^32 - 1 tokens; choose a smaller patch or larger images";
             return Err(Error::Setting { name: "grid", found: grid.to_string(), expected });
         }
         self.check_settings()?;
-        let mut random = engine::random::Random::new(0, "mask trial", 0);
+        let mut random = Random::new(0, "mask trial", 0);
         let failures = (0..TRIAL_DRAWS).filter_map(|_| lacking(&self.draw(grid, &mut random)));
         let failures: Vec<_> = failures.collect();
         if failures.len() * 2 < TRIAL_DRAWS {
@@ -127,8 +128,7 @@ impl Masking {
                 continue;
             }
             let index = step.wrapping_mul(MOST_SAMPLES).wrapping_add(stream);
-            let drawn =
-                self.draw_both(grid, &mut engine::random::Random::new(seed, "masks", index))?;
+            let drawn = self.draw_both(grid, &mut Random::new(seed, "masks", index))?;
             context.push(drawn.context);
             target.push(drawn.target);
         }
@@ -136,7 +136,7 @@ impl Masking {
     }
 
     /// Draws until neither context nor target is empty.
-    fn draw_both(&self, grid: Grid, random: &mut engine::random::Random) -> Result<Drawn> {
+    fn draw_both(&self, grid: Grid, random: &mut Random) -> Result<SampleMask> {
         let mut last = "context";
         for _ in 0..MOST_ATTEMPTS {
             let drawn = self.draw(grid, random);
@@ -148,7 +148,7 @@ impl Masking {
         Err(self.empty(grid, last, MOST_ATTEMPTS, MOST_ATTEMPTS))
     }
 
-    fn draw(&self, grid: Grid, random: &mut engine::random::Random) -> Drawn {
+    fn draw(&self, grid: Grid, random: &mut Random) -> SampleMask {
         match self {
             Self::MultiBlock(masking) => masking.draw(grid, random),
             Self::Random(masking) => masking.draw(grid, random),
@@ -195,8 +195,8 @@ impl Masking {
     }
 }
 
-/// What a draw leaves empty.
-fn lacking(drawn: &Drawn) -> Option<&'static str> {
+/// The list that a draw leaves empty, if any.
+fn lacking(drawn: &SampleMask) -> Option<&'static str> {
     match (drawn.context.is_empty(), drawn.target.is_empty()) {
         (true, _) => Some("context"),
         (_, true) => Some("target"),
@@ -204,7 +204,7 @@ fn lacking(drawn: &Drawn) -> Option<&'static str> {
     }
 }
 
-/// Checks that a range ascends inside (0, most].
+/// Refuses a range that does not ascend inside (0, most].
 fn check_range(name: &'static str, range: Range, most: f64, expected: &'static str) -> Result<()> {
     if range.lies_within(0.0, most) {
         return Ok(());
@@ -212,7 +212,7 @@ fn check_range(name: &'static str, range: Range, most: f64, expected: &'static s
     Err(Error::Setting { name, found: range.to_string(), expected })
 }
 
-/// Checks a ratio of masked tokens.
+/// Refuses a ratio of masked tokens outside (0, 1).
 fn check_ratio(ratio: f64) -> Result<()> {
     if ratio > 0.0 && ratio < 1.0 {
         return Ok(());

@@ -1,35 +1,36 @@
-//! Multi-block masks: one context block less the union of target blocks, as stable-pretraining's
-//! `multi_block_mask` (data/masking.py) and its SALT draw them; after I-JEPA (Assran et al. 2023).
+//! Multi-block masks: one context block less the union of target blocks. They are drawn as in
+//! stable-pretraining's `multi_block_mask` (data/masking.py) and SALT, after I-JEPA (Assran et al.
+//! 2023).
 
 use engine::random::Random;
 use serde::{Deserialize, Serialize};
 
 use super::grid::Rectangle;
-use super::{Drawn, Error, Grid, Result, check_range};
+use super::{Error, Grid, Result, SampleMask, check_range};
 use crate::range::Range;
 
 /// One context block and several target blocks. A token in both is a target. Blocks reach through
 /// all frames of a clip.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct MultiBlock {
+pub struct MultiBlockMasking {
     /// The block from which the context is cut. Its `count` is 1.
-    pub context: Blocks,
+    pub context: BlockOptions,
     /// The blocks to predict. Those of one sample have the same size, as in stable-pretraining and
     /// I-JEPA.
-    pub targets: Blocks,
+    pub targets: BlockOptions,
     /// Whether the scale and the aspect ratio of a block share one random number.
     pub draw: Draw,
-    /// How long a side of a block may be.
+    /// The longest side of a block: `below_grid` (default) or `grid`.
     pub side_limit: SideLimit,
     /// Whether each sample has its own masks. If not, a batch shares one, as in stable-pretraining.
     pub per_sample: bool,
 }
 
-/// Blocks of one kind.
+/// Number and size of blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Blocks {
+pub struct BlockOptions {
     /// How many blocks there are.
     pub count: usize,
     /// Area of a block, as a share of the grid H·W.
@@ -58,13 +59,13 @@ pub enum SideLimit {
     Grid,
 }
 
-impl Default for MultiBlock {
+impl Default for MultiBlockMasking {
     /// The numbers of stable-pretraining's `MultiBlockMasking`, with masks per sample.
     fn default() -> Self {
         let [one, targets] = [Range::new(1.0, 1.0), Range::new(0.75, 1.5)];
         Self {
-            context: Blocks { count: 1, scale: Range::new(0.85, 1.0), aspect_ratio: one },
-            targets: Blocks { count: 4, scale: Range::new(0.15, 0.2), aspect_ratio: targets },
+            context: BlockOptions { count: 1, scale: Range::new(0.85, 1.0), aspect_ratio: one },
+            targets: BlockOptions { count: 4, scale: Range::new(0.15, 0.2), aspect_ratio: targets },
             draw: Draw::Joint,
             side_limit: SideLimit::BelowGrid,
             per_sample: true,
@@ -72,7 +73,7 @@ impl Default for MultiBlock {
     }
 }
 
-impl MultiBlock {
+impl MultiBlockMasking {
     pub(super) fn check(&self) -> Result<()> {
         let count = |name, found: usize, expected| {
             Err(Error::Setting { name, found: found.to_string(), expected })
@@ -99,22 +100,22 @@ impl MultiBlock {
         )
     }
 
-    pub(super) fn draw(&self, grid: Grid, random: &mut Random) -> Drawn {
+    pub(super) fn draw(&self, grid: Grid, random: &mut Random) -> SampleMask {
         let context_size = self.size(self.context, grid, random);
         let target_size = self.size(self.targets, grid, random);
         let (mut context, mut target) = (vec![false; grid.plane()], vec![false; grid.plane()]);
-        place(context_size, grid, random).places(grid).for_each(|place| context[place] = true);
+        random_block(context_size, grid, random).cells(grid).for_each(|cell| context[cell] = true);
         for _ in 0..self.targets.count {
-            for place in place(target_size, grid, random).places(grid) {
-                target[place] = true;
-                context[place] = false;
+            for cell in random_block(target_size, grid, random).cells(grid) {
+                target[cell] = true;
+                context[cell] = false;
             }
         }
-        Drawn { context: grid.tubes(&context), target: grid.tubes(&target) }
+        SampleMask { context: grid.tubes(&context), target: grid.tubes(&target) }
     }
 
     /// Height and width of a block, at least 1 x 1: the reference's `_sample_block_size`.
-    fn size(&self, blocks: Blocks, grid: Grid, random: &mut Random) -> (usize, usize) {
+    fn size(&self, blocks: BlockOptions, grid: Grid, random: &mut Random) -> (usize, usize) {
         let u = random.uniform_f64();
         let v = match self.draw {
             Draw::Joint => u,
@@ -135,33 +136,38 @@ impl MultiBlock {
     }
 }
 
-/// One plane [H·W] for each (scale, aspect ratio), true inside its block; equal ones get blocks of one
-/// size: the reference's `multi_block_mask`.
+/// One plane [H·W] for each (scale, aspect ratio), true inside its block. Equal pairs get blocks of
+/// one size. This is the reference's `multi_block_mask`.
 pub fn block_masks(grid: Grid, blocks: &[(Range, Range)], seed: u64) -> Result<Vec<Vec<bool>>> {
     for &(scale, aspect_ratio) in blocks {
-        let given = Blocks { count: 1, scale, aspect_ratio };
-        MultiBlock { context: given, ..MultiBlock::default() }.check()?;
+        let given = BlockOptions { count: 1, scale, aspect_ratio };
+        MultiBlockMasking { context: given, ..MultiBlockMasking::default() }.check()?;
     }
-    let sampler = MultiBlock::default();
+    let sampler = MultiBlockMasking::default();
     let mut random = Random::new(seed, "block masks", 0);
     let mut sizes: Vec<((Range, Range), (usize, usize))> = Vec::new();
     for &(scale, aspect_ratio) in blocks {
         if !sizes.iter().any(|(known, _)| *known == (scale, aspect_ratio)) {
-            let size = sampler.size(Blocks { count: 1, scale, aspect_ratio }, grid, &mut random);
+            let size =
+                sampler.size(BlockOptions { count: 1, scale, aspect_ratio }, grid, &mut random);
             sizes.push(((scale, aspect_ratio), size));
         }
     }
     let drawn = blocks.iter().map(|block| {
         let mut plane = vec![false; grid.plane()];
         let size = sizes.iter().find(|(known, _)| known == block).map_or((1, 1), |found| found.1);
-        place(size, grid, &mut random).places(grid).for_each(|place| plane[place] = true);
+        random_block(size, grid, &mut random).cells(grid).for_each(|cell| plane[cell] = true);
         plane
     });
     Ok(drawn.collect())
 }
 
 /// A block of this size anywhere on the grid.
-pub(super) fn place((height, width): (usize, usize), grid: Grid, random: &mut Random) -> Rectangle {
+pub(super) fn random_block(
+    (height, width): (usize, usize),
+    grid: Grid,
+    random: &mut Random,
+) -> Rectangle {
     let top = random.below(grid.h - height + 1);
     let left = random.below(grid.w - width + 1);
     Rectangle { top, left, height, width }

@@ -1,18 +1,19 @@
 //! Random masks of a fixed ratio: MAE (He et al. 2022, section 3), VideoMAE's tubes.
 
+use engine::random::Random;
 use serde::{Deserialize, Serialize};
 
-use super::{Drawn, Grid, Result, check_ratio};
+use super::{Grid, Result, SampleMask, check_ratio};
 
 /// ⌊N·ratio⌋ tokens are masked at random, each equally likely. The others are the context. This is
 /// stable-pretraining's count. MAE keeps ⌊N·(1 - ratio)⌋, which differs if N·ratio is not whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Random {
-    /// Share of masked tokens.
+pub struct RandomMasking {
+    /// Share of masked tokens, above 0 and below 1 (default: 0.75, as MAE for images).
     pub ratio: f64,
     /// What is masked together.
-    pub spread: Spread,
+    pub spread: MaskSpread,
     /// Whether each sample has its own mask. If not, a batch shares one.
     pub per_sample: bool,
 }
@@ -20,47 +21,44 @@ pub struct Random {
 /// What is masked together. For images, both are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Spread {
-    /// Single tokens anywhere in space and time (MAE-ST).
+pub enum MaskSpread {
+    /// `tokens`: single tokens anywhere in space and time (MAE-ST).
     Tokens,
     /// The same patch of all frames (VideoMAE).
     Tubes,
 }
 
-impl Default for Random {
+impl Default for RandomMasking {
     /// MAE's ratio for images, with masks per sample as in MAE.
     fn default() -> Self {
-        Self { ratio: 0.75, spread: Spread::Tubes, per_sample: true }
+        Self { ratio: 0.75, spread: MaskSpread::Tubes, per_sample: true }
     }
 }
 
-impl Random {
+impl RandomMasking {
     pub(super) fn check(&self) -> Result<()> {
         check_ratio(self.ratio)
     }
 
-    pub(super) fn draw(&self, grid: Grid, random: &mut engine::random::Random) -> Drawn {
+    pub(super) fn draw(&self, grid: Grid, random: &mut Random) -> SampleMask {
         let cells = match self.spread {
-            Spread::Tokens => grid.len(),
-            Spread::Tubes => grid.plane(),
+            MaskSpread::Tokens => grid.len(),
+            MaskSpread::Tubes => grid.plane(),
         };
         let mut masked = vec![false; cells];
         set_some(&mut masked, (cells as f64 * self.ratio) as usize, true, random);
         let shown: Vec<bool> = masked.iter().map(|&masked| !masked).collect();
         match self.spread {
-            Spread::Tubes => Drawn { context: grid.tubes(&shown), target: grid.tubes(&masked) },
-            Spread::Tokens => Drawn { context: chosen(&shown), target: chosen(&masked) },
+            MaskSpread::Tubes => {
+                SampleMask { context: grid.tubes(&shown), target: grid.tubes(&masked) }
+            }
+            MaskSpread::Tokens => SampleMask { context: chosen(&shown), target: chosen(&masked) },
         }
     }
 }
 
 /// Sets `count` of the cells that are not yet `value`, each equally likely.
-pub(super) fn set_some(
-    cells: &mut [bool],
-    count: usize,
-    value: bool,
-    random: &mut engine::random::Random,
-) {
+pub(super) fn set_some(cells: &mut [bool], count: usize, value: bool, random: &mut Random) {
     let mut free: Vec<usize> = (0..cells.len()).filter(|&cell| cells[cell] != value).collect();
     random.shuffle(&mut free);
     free.iter().take(count).for_each(|&cell| cells[cell] = value);

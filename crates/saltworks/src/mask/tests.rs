@@ -1,15 +1,18 @@
 use super::*;
 
 fn maskings(per_sample: bool) -> [Masking; 5] {
-    let multi_block = MultiBlock { per_sample, ..MultiBlock::default() };
-    let independent =
-        MultiBlock { draw: Draw::Independent, side_limit: SideLimit::Grid, ..multi_block.clone() };
+    let multi_block = MultiBlockMasking { per_sample, ..MultiBlockMasking::default() };
+    let independent = MultiBlockMasking {
+        draw: Draw::Independent,
+        side_limit: SideLimit::Grid,
+        ..multi_block.clone()
+    };
     [
         Masking::MultiBlock(multi_block),
         Masking::MultiBlock(independent),
-        Masking::Random(Random { per_sample, ..Random::default() }),
-        Masking::Block(Block { per_sample, ..Block::default() }),
-        Masking::IJepa(IJepa { per_sample, ..IJepa::default() }),
+        Masking::Random(RandomMasking { per_sample, ..RandomMasking::default() }),
+        Masking::Block(BlockMasking { per_sample, ..BlockMasking::default() }),
+        Masking::IJepa(IJepaMasking { per_sample, ..IJepaMasking::default() }),
     ]
 }
 
@@ -81,7 +84,8 @@ fn tubes_mask_a_place_at_all_times() {
         let plane = |t: u32| masks.target[0].iter().filter(move |&n| n / 36 == t).map(|n| n % 36);
         assert!(plane(0).eq(plane(1)) && plane(0).eq(plane(2)), "{masking:?}");
     }
-    let tokens = Masking::Random(Random { spread: Spread::Tokens, ..Random::default() });
+    let tokens =
+        Masking::Random(RandomMasking { spread: MaskSpread::Tokens, ..RandomMasking::default() });
     let masks = tokens.sample(grid, 1, 0, 0).unwrap();
     assert_eq!(masks.target[0].len(), 81);
     let at = |t: u32| masks.target[0].iter().filter(|&n| n / 36 == t).map(|n| n % 36).collect();
@@ -109,8 +113,8 @@ fn block_masks_hang_together_more_than_random_ones() {
         masks.target.iter().map(pairs).sum()
     };
     let low = |masking| match masking {
-        Masking::Block(block) => Masking::Block(Block { ratio: 0.4, ..block }),
-        Masking::Random(random) => Masking::Random(Random { ratio: 0.4, ..random }),
+        Masking::Block(block) => Masking::Block(BlockMasking { ratio: 0.4, ..block }),
+        Masking::Random(random) => Masking::Random(RandomMasking { ratio: 0.4, ..random }),
         other => other,
     };
     let [_, _, random, block, _] = maskings(true).map(low);
@@ -147,7 +151,7 @@ fn assert_masks_like(masking: &Masking, grid: Grid, context: &Counts, target: &C
 /// `rand` and `randint`; `numpy.quantile(counts, [.05, .25, .5, .75, .95])`.
 #[test]
 fn multi_block_counts_are_distributed_as_the_references() {
-    let masking = Masking::MultiBlock(MultiBlock::default());
+    let masking = Masking::MultiBlock(MultiBlockMasking::default());
     let like = |h, w, context, target| {
         assert_masks_like(&masking, Grid::image(h, w), &context, &target);
     };
@@ -175,7 +179,7 @@ fn multi_block_counts_are_distributed_as_the_references() {
 /// `_create_block_mask` and the loop of `forward`.
 #[test]
 fn ijepa_counts_are_distributed_as_the_references() {
-    let masking = Masking::IJepa(IJepa::default());
+    let masking = Masking::IJepa(IJepaMasking::default());
     assert_masks_like(
         &masking,
         Grid::image(14, 14),
@@ -193,11 +197,11 @@ fn ijepa_counts_are_distributed_as_the_references() {
 #[test]
 fn masks_that_leave_no_context_are_refused_before_training() {
     let whole = Range::new(1.0, 1.0);
-    let targets = Blocks { count: 4, scale: whole, aspect_ratio: whole };
-    let masking = Masking::MultiBlock(MultiBlock {
+    let targets = BlockOptions { count: 4, scale: whole, aspect_ratio: whole };
+    let masking = Masking::MultiBlock(MultiBlockMasking {
         targets,
         side_limit: SideLimit::Grid,
-        ..MultiBlock::default()
+        ..MultiBlockMasking::default()
     });
     let message = masking.validate(Grid::image(7, 7)).unwrap_err().to_string();
     assert_eq!(
@@ -218,14 +222,14 @@ fn settings_out_of_range_are_named() {
     let grid = Grid::image(7, 7);
     let message = |masking: Masking| masking.validate(grid).unwrap_err().to_string();
     let scale = Range::new(0.4, 0.2);
-    let targets = Blocks { scale, ..MultiBlock::default().targets };
+    let targets = BlockOptions { scale, ..MultiBlockMasking::default().targets };
     assert_eq!(
-        message(Masking::MultiBlock(MultiBlock { targets, ..MultiBlock::default() })),
+        message(Masking::MultiBlock(MultiBlockMasking { targets, ..MultiBlockMasking::default() })),
         "masks: targets.scale is [0.4, 0.2], expected [min, max] with 0 < min <= max <= 1"
     );
-    let random = Random { ratio: f64::NAN, ..Random::default() };
+    let random = RandomMasking { ratio: f64::NAN, ..RandomMasking::default() };
     assert!(message(Masking::Random(random)).contains("ratio is NaN"));
-    let block = Block { size: 0, ..Block::default() };
+    let block = BlockMasking { size: 0, ..BlockMasking::default() };
     assert!(message(Masking::Block(block)).contains("size is 0"));
 }
 

@@ -114,7 +114,7 @@ impl Cost {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mask::{Masking, MultiBlock, Random};
+    use crate::mask::{Masking, MultiBlockMasking, RandomMasking};
     use crate::method::{Covered, Mae, MaeOptions, Method, PixelNorm, Salt, SaltOptions};
     use crate::model::Encoder;
     use engine::ops::{Images, LossKind};
@@ -171,8 +171,8 @@ mod tests {
 
     #[test]
     fn the_formulas_of_stage_1_are_what_the_engine_counts() {
-        let random = Masking::Random(Random::default());
-        let blocks = Masking::MultiBlock(MultiBlock::default());
+        let random = Masking::Random(RandomMasking::default());
+        let blocks = Masking::MultiBlock(MultiBlockMasking::default());
         for (covered, masking, again) in [
             (Covered::AllMasked, &random, false),
             (Covered::AllMasked, &random, true),
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn the_formulas_of_stage_2_are_what_the_engine_counts() {
-        let blocks = Masking::MultiBlock(MultiBlock::default());
+        let blocks = Masking::MultiBlock(MultiBlockMasking::default());
         let options = SaltOptions { predictor: TRUNK, loss: LossKind::L1, target_layer_norm: true };
         for again in [false, true] {
             let [teacher, same] = [(); 2].map(|()| spec(20, |spec| spec.depth = 2));

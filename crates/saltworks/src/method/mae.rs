@@ -4,7 +4,7 @@
 use super::{Covered, Method, PixelNorm, Reconstructs, Step, context_embedding};
 use crate::mask::Masks;
 use crate::model::layers::join;
-use crate::model::{Encoded, Encoder, Patches, PixelDecoder, Read, StepKey, TransformerSpec};
+use crate::model::{EncodedTokens, Encoder, Patches, PixelDecoder, Outputs, StepKey, TransformerSpec};
 use engine::ops::{self, Images, LossKind, PatchOrder};
 use engine::{Module, Parameter, Result, Tape, Tensor};
 
@@ -84,20 +84,20 @@ impl Mae {
         key: Option<StepKey>,
     ) -> Result<(Step, Tensor)> {
         let visible = Patches::Some(&masks.context);
-        let encoded = self.encoder.forward(tape, images, visible, Read::All, key)?;
+        let encoded = self.encoder.forward(tape, images, visible, Outputs::All, key)?;
         let context = encoded.patches(tape)?; // [K, D]
-        let all = self.decoder.forward_all(tape, &context, masks, key)?; // [B N, p C]
+        let all = self.decoder.forward(tape, &context, masks, Positions::All, key)?; // [B N, p C]
         let predictions = ops::gather(tape, &all, &masks.target_global())?; // [M, p C]
         Ok((self.judge(tape, images, masks, &encoded, predictions)?, all))
     }
 
     /// Whole images encoded and decoded [B N, p C], nothing masked.
     pub fn reconstruct(&self, tape: &Tape, images: &Images) -> Result<Tensor> {
-        let encoded = self.encoder.forward(tape, images, Patches::All, Read::All, None)?;
+        let encoded = self.encoder.forward(tape, images, Patches::All, Outputs::All, None)?;
         let every: Vec<u32> = (0..self.encoder.grid().len() as u32).collect();
         let (context, target) = (vec![every; images.samples()], vec![vec![]; images.samples()]);
         let masks = Masks { grid: self.encoder.grid(), context, target };
-        self.decoder.forward_all(tape, &encoded.patches(tape)?, &masks, None)
+        self.decoder.forward(tape, &encoded.patches(tape)?, &masks, Positions::All, None)
     }
 
     /// Compares predictions [M, p C] with the pixels.
@@ -106,7 +106,7 @@ impl Mae {
         tape: &Tape,
         images: &Images,
         masks: &Masks,
-        encoded: &Encoded,
+        encoded: &EncodedTokens,
         predictions: Tensor,
     ) -> Result<Step> {
         let targets = self.targets(tape, images, masks)?;
@@ -155,9 +155,9 @@ impl Method for Mae {
         key: Option<StepKey>,
     ) -> Result<Step> {
         let visible = Patches::Some(&masks.context);
-        let encoded = self.encoder.forward(tape, images, visible, Read::All, key)?;
+        let encoded = self.encoder.forward(tape, images, visible, Outputs::All, key)?;
         let context = encoded.patches(tape)?; // [K, D]
-        let predictions = self.decoder.forward(tape, &context, masks, key)?;
+        let predictions = self.decoder.forward(tape, &context, masks, Positions::Targets, key)?;
         self.judge(tape, images, masks, &encoded, predictions)
     }
 

@@ -78,9 +78,9 @@ pub trait Reconstructs {
 
 /// Features of whole images from an encoder: what probes read.
 pub fn embed(encoder: &Encoder, images: &Images) -> Result<Embedding> {
-    use crate::model::{Patches, Read};
+    use crate::model::{Outputs, Patches};
     let tape = Tape::inference();
-    let encoded = encoder.forward(&tape, images, Patches::All, Read::All, None)?;
+    let encoded = encoder.forward(&tape, images, Patches::All, Outputs::All, None)?;
     let cls = encoder.spec().class_token.then(|| encoded.row(&tape, 0)).transpose()?;
     Ok(Embedding { cls, mean: encoded.mean(&tape)? })
 }
@@ -101,7 +101,11 @@ pub fn embed(encoder: &Encoder, images: &Images) -> Result<Embedding> {
 pub type Teacher = Frozen<Encoder>;
 
 /// The embedding that a training step reports: class token, or the mean of the context tokens.
-fn context_embedding(tape: &Tape, encoded: &crate::model::Encoded, cls: bool) -> Result<Tensor> {
+fn context_embedding(
+    tape: &Tape,
+    encoded: &crate::model::EncodedTokens,
+    cls: bool,
+) -> Result<Tensor> {
     let embedding = if cls { encoded.row(tape, 0)? } else { encoded.mean(tape)? };
     Ok(embedding.detach())
 }

@@ -4,8 +4,8 @@
 use super::{Method, Step, Teacher, context_embedding};
 use crate::mask::Masks;
 use crate::model::layers::join;
-use crate::model::{Encoder, Patches, Predictor, Read, StepKey, TransformerSpec, VitSpec};
-use crate::weights::{self, Hint, Loaded};
+use crate::model::{Encoder, Patches, Predictor, Outputs, StepKey, TransformerSpec, VitSpec};
+use crate::weights::{self, Hint, LoadedEncoder};
 use engine::ops::{self, Images, LossKind};
 use engine::{Error, Frozen, Module, Parameter, Result, Tape, Tensor};
 use std::path::Path;
@@ -65,8 +65,8 @@ impl Salt {
     pub fn load_teacher(
         path: &Path,
         student: &VitSpec,
-    ) -> std::result::Result<Loaded, TeacherError> {
-        let file = weights::Model::open(path)?;
+    ) -> std::result::Result<LoadedEncoder, TeacherError> {
+        let file = weights::ModelFile::open(path)?;
         let heads = Some((student.width, student.heads));
         let hint = Hint { heads, grid: Some(student.grid()) };
         let sizes = file.sizes(None, hint)?.spec;
@@ -103,7 +103,7 @@ impl Salt {
     /// The teacher's latents at the targets [M, teacher width]: the whole image goes in, the last
     /// block computes the targets alone.
     fn targets(&self, tape: &Tape, images: &Images, masks: &Masks) -> Result<Tensor> {
-        let read = Read::Patches(&masks.target);
+        let read = Outputs::Patches(&masks.target);
         let latents = self.teacher.forward(tape, images, Patches::All, read, None)?.tokens;
         if self.options.target_layer_norm {
             // torch's functional layer_norm: ε = 1e-5.
@@ -123,7 +123,7 @@ impl Method for Salt {
     ) -> Result<Step> {
         let targets = self.targets(tape, images, masks)?; // [M, teacher width]
         let visible = Patches::Some(&masks.context);
-        let encoded = self.student.forward(tape, images, visible, Read::All, key)?;
+        let encoded = self.student.forward(tape, images, visible, Outputs::All, key)?;
         let context = encoded.patches(tape)?; // [K, D]
         let predictions = self.predictor.forward(tape, &context, masks, key)?;
         Ok(Step {

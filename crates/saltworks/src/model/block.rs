@@ -7,7 +7,7 @@ use engine::random::Random;
 use engine::{Module, Parameter, Result, Segments, Tape, Tensor, ops};
 use std::sync::Arc;
 
-/// What a block is made of.
+/// Sizes and options of a block.
 #[derive(Clone, Copy)]
 pub(crate) struct BlockSpec {
     /// D
@@ -18,7 +18,7 @@ pub(crate) struct BlockSpec {
     pub(crate) heads: usize,
     /// ε of the norms.
     pub(crate) eps: f32,
-    /// First value of layer scale, if there is one.
+    /// Initial value of layer scale; none for no layer scale.
     pub(crate) layer_scale: Option<f32>,
     /// Layer norm on each head's queries and keys.
     pub(crate) qk_norm: bool,
@@ -30,7 +30,7 @@ pub(crate) struct BlockSpec {
 /// A block and its parameters.
 pub(crate) struct Block {
     spec: BlockSpec,
-    /// Its place in the stack, which keys its draws.
+    /// Its index in the stack, which keys its draws.
     index: usize,
     norm1: Norm,
     qkv: Linear,
@@ -42,8 +42,8 @@ pub(crate) struct Block {
     fc2: Linear,
 }
 
-/// The rows of a block's output that somebody reads.
-pub(crate) struct Wanted<'a> {
+/// The rows of a block's output that are needed: only these give queries.
+pub(crate) struct Queries<'a> {
     /// Rows of the input, sample by sample.
     pub(crate) rows: &'a [u32],
     /// How many of each sample.
@@ -76,18 +76,24 @@ impl Block {
         segments: &Segments,
         key: Option<StepKey>,
     ) -> Result<Tensor> {
-        let (width, heads) = (self.spec.width, self.spec.heads);
+        let qkv = self.queries_keys_values(tape, x)?; // [R, 3D]
+        let mixed = ops::attention(tape, &qkv, segments, self.spec.heads)?; // [R, D]
+        self.after_attention(tape, x, &mixed, segments, key)
+    }
+
+    /// x [R, D] -> [R, 3D]: queries, keys and values, with the norms of queries and keys.
+    fn queries_keys_values(&self, tape: &Tape, x: &Tensor) -> Result<Tensor> {
+        let width = self.spec.width;
         let mut qkv = self.qkv.forward(tape, &self.norm1.forward(tape, x)?)?; // [R, 3D]
         if let Some([q_norm, k_norm]) = &self.qk_norm {
             qkv = q_norm.by_head(tape, &qkv, 0..width)?;
             qkv = k_norm.by_head(tape, &qkv, width..2 * width)?;
         }
-        let mixed = ops::attention(tape, &qkv, segments, heads)?; // [R, D]
-        self.after_attention(tape, x, &mixed, segments, key)
+        Ok(qkv)
     }
 
-    /// What each row attends to: for each sample [A, R, R], softmax(q·k/√d) of each head, rows of sum 1.
-    /// For looking at: the forward pass makes no such table.
+    /// What each row attends to: for each sample [A, R, R], softmax(q·k/√E) of each head. Rows sum
+    /// to 1. Used for pictures only: the forward pass makes no such table.
     pub(crate) fn attention(
         &self,
         tape: &Tape,
@@ -95,12 +101,7 @@ impl Block {
         segments: &Segments,
     ) -> Result<Vec<Vec<f32>>> {
         let (width, heads) = (self.spec.width, self.spec.heads);
-        let mut qkv = self.qkv.forward(tape, &self.norm1.forward(tape, x)?)?; // [R, 3D]
-        if let Some([q_norm, k_norm]) = &self.qk_norm {
-            qkv = q_norm.by_head(tape, &qkv, 0..width)?;
-            qkv = k_norm.by_head(tape, &qkv, width..2 * width)?;
-        }
-        let (qkv, size) = (qkv.to_vec(), width / heads);
+        let (qkv, size) = (self.queries_keys_values(tape, x)?.to_vec(), width / heads);
         let part = |row: usize, head: usize, which: usize| {
             let first = 3 * width * row + which * width + head * size;
             &qkv[first..first + size]
@@ -122,27 +123,27 @@ impl Block {
         Ok((0..segments.len()).map(|b| sample(segments.range(b))).collect())
     }
 
-    /// The wanted rows alone, [K, D]: all tokens give keys and values, only these ask.
-    pub(crate) fn forward_wanted(
+    /// The rows of `queries` alone, [K, D]: all tokens give keys and values.
+    pub(crate) fn forward_queries(
         &self,
         tape: &Tape,
         x: &Tensor,
         segments: &Segments,
-        wanted: &Wanted<'_>,
+        queries: &Queries<'_>,
         key: Option<StepKey>,
     ) -> Result<Tensor> {
         let (width, heads) = (self.spec.width, self.spec.heads);
         let normed = self.norm1.forward(tape, x)?; // [R, D]
         let mut kv = self.qkv.part(tape, &normed, width..3 * width)?; // [R, 2D]
-        let asking = ops::gather(tape, &normed, wanted.rows)?; // [K, D]
-        let mut q = self.qkv.part(tape, &asking, 0..width)?; // [K, D]
+        let query_rows = ops::gather(tape, &normed, queries.rows)?; // [K, D]
+        let mut q = self.qkv.part(tape, &query_rows, 0..width)?; // [K, D]
         if let Some([q_norm, k_norm]) = &self.qk_norm {
             q = q_norm.by_head(tape, &q, 0..width)?;
             kv = k_norm.by_head(tape, &kv, 0..width)?;
         }
-        let mixed = ops::cross_attention(tape, &q, wanted.segments, &kv, segments, heads)?;
-        let skip = ops::gather(tape, x, wanted.rows)?; // [K, D]
-        self.after_attention(tape, &skip, &mixed, wanted.segments, key)
+        let mixed = ops::cross_attention(tape, &q, queries.segments, &kv, segments, heads)?;
+        let skip = ops::gather(tape, x, queries.rows)?; // [K, D]
+        self.after_attention(tape, &skip, &mixed, queries.segments, key)
     }
 
     fn after_attention(
@@ -166,8 +167,8 @@ impl Block {
         })
     }
 
-    /// skip + keep γ y: branch number `which` of the block. `compute` gives y, or skip + y where
-    /// it is given the skip.
+    /// skip + keep γ y: branch number `which` of the block. `compute` gives y, or skip + y if it
+    /// gets the skip.
     fn branch(
         &self,
         tape: &Tape,
@@ -192,11 +193,11 @@ impl Block {
             return None;
         }
         // 2^20 branches a step: no two of them share a stream.
-        let place = (key.step << 20) | (2 * self.index + which) as u64;
-        let mut random = Random::new(key.seed, "drop_path", place);
+        let index = (key.step << 20) | (2 * self.index + which) as u64;
+        let mut random = Random::new(key.seed, "drop_path", index);
         let factor = (1.0 - rate).recip();
         let draw = || if random.uniform() < rate { 0.0 } else { factor };
-        // A part of a batch gets what its samples get in the whole.
+        // A sample of a part of a batch draws the same factor as in the whole batch.
         let all = std::iter::repeat_with(draw).take(key.first_sample + samples);
         Some(all.skip(key.first_sample).collect())
     }
@@ -259,20 +260,20 @@ impl Blocks {
         last.attention(tape, &x, segments).map(Some)
     }
 
-    /// x [R, D] -> [R, D], or only the wanted rows [K, D].
+    /// x [R, D] -> [R, D], or only the rows of `queries` [K, D].
     pub(crate) fn forward(
         &self,
         tape: &Tape,
         x: Tensor,
         segments: &Segments,
-        wanted: Option<&Wanted<'_>>,
+        queries: Option<&Queries<'_>>,
         key: Option<StepKey>,
     ) -> Result<Tensor> {
         let (mut x, count) = (x, self.0.len());
         for (index, block) in self.0.iter().enumerate() {
-            x = match wanted {
-                Some(wanted) if index + 1 == count => {
-                    block.forward_wanted(tape, &x, segments, wanted, key)?
+            x = match queries {
+                Some(queries) if index + 1 == count => {
+                    block.forward_queries(tape, &x, segments, queries, key)?
                 }
                 _ => {
                     let (block, segments) = (block.clone(), segments.clone());
@@ -280,8 +281,8 @@ impl Blocks {
                 }
             };
         }
-        match wanted {
-            Some(wanted) if count == 0 => ops::gather(tape, &x, wanted.rows),
+        match queries {
+            Some(queries) if count == 0 => ops::gather(tape, &x, queries.rows),
             _ => Ok(x),
         }
     }

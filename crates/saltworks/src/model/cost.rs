@@ -19,18 +19,19 @@ impl Stack {
         depth * (matrices + 9 * width + hidden)
     }
 
-    /// Forward FLOPs of a sample of `rows` tokens, of which the last block computes `read`: of the blocks
-    /// before the last, and of the last.
-    fn flops(self, rows: usize, read: usize) -> [f64; 2] {
+    /// Forward FLOPs of a sample of `rows` tokens: of the blocks before the last, and of the last.
+    /// The last block computes `outputs` of the tokens.
+    fn flops(self, rows: usize, outputs: usize) -> [f64; 2] {
         let [d, f] = [self.width as f64, self.hidden as f64];
-        // Keys and values of all rows; queries, scores, mix, projection and MLP of those wanted.
-        let block = |wanted: usize| {
-            let (n, w) = (rows as f64, wanted as f64);
+        // Keys and values of all rows. Queries, scores, mix, projection and MLP of the outputs
+        // alone.
+        let block = |outputs: usize| {
+            let (n, w) = (rows as f64, outputs as f64);
             4.0 * n * d * d + w * (4.0 * d * d + 4.0 * d * f) + 4.0 * w * n * d
         };
         match self.depth {
             0 => [0.0; 2],
-            depth => [(depth - 1) as f64 * block(rows), block(read)],
+            depth => [(depth - 1) as f64 * block(rows), block(outputs)],
         }
     }
 }
@@ -56,11 +57,11 @@ impl VitSpec {
         2.0 * (seen * self.patch_len() * self.width) as f64
     }
 
-    /// Forward FLOPs of the blocks for `seen` patches of an image and its prefix; the last block computes
-    /// `read` tokens, all of them without.
-    pub fn block_flops(&self, seen: usize, read: Option<usize>) -> f64 {
+    /// Forward FLOPs of the blocks for `seen` patches of an image and its prefix. The last block
+    /// computes `outputs` tokens; none for all of them.
+    pub fn block_flops(&self, seen: usize, outputs: Option<usize>) -> f64 {
         let rows = self.prefix() + seen;
-        self.stack().flops(rows, read.unwrap_or(rows)).iter().sum()
+        self.stack().flops(rows, outputs.unwrap_or(rows)).iter().sum()
     }
 }
 
@@ -69,14 +70,15 @@ impl TransformerSpec {
         Stack { width: self.width, hidden: 4 * self.width, depth: self.depth }
     }
 
-    /// Values of its parameters, from tokens of width `input` to `output`, without its mask token.
+    /// Values of its parameters without its mask token, for tokens of width `input` and outputs of
+    /// width `output`.
     pub fn parameters(self, [input, output]: [usize; 2]) -> usize {
         let width = self.width;
         self.stack().parameters() + (input + 1) * width + 2 * width + (width + 1) * output
     }
 
-    /// Forward FLOPs for an image's `context` and `target` tokens: of the blocks before the last, and of the
-    /// last.
+    /// Forward FLOPs for an image's `context` and `target` tokens: of the blocks before the last,
+    /// and of the last.
     pub fn block_flops(self, context: usize, target: usize) -> [f64; 2] {
         self.stack().flops(context + target, target)
     }

@@ -2,12 +2,12 @@
 
 use super::StepKey;
 use super::layers::{Linear, Start, join};
-use super::transformer::{Transformer, TransformerSpec};
+use super::transformer::{Inputs, Positions, Transformer, TransformerSpec};
 use crate::mask::{Grid, Masks};
 use engine::random::Random;
 use engine::{Module, Parameter, Result, Tape, Tensor, init};
 
-/// From the encoder's visible tokens to pixels of masked patches.
+/// From the encoder's tokens of visible patches to the pixels of masked ones.
 pub struct PixelDecoder {
     transformer: Transformer,
     query_proj: Linear,
@@ -27,8 +27,8 @@ impl PixelDecoder {
         let widths = [encoder_width, patch_len];
         let token = init::trunc_normal(&mut random, encoder_width, 0.02);
         let token = Tensor::from_vec(token, &[1, 1, encoder_width]);
-        // MAE's first weights (models_mae.py); the reference keeps torch's default, uniform within
-        // 1/√fan_in.
+        // MAE's initial weights (models_mae.py). The reference keeps torch's default, uniform
+        // within 1/√fan_in.
         Self {
             transformer: Transformer::new(spec, widths, grid, Start::Xavier, &mut random),
             query_proj: Linear::new(encoder_width, spec.width, Start::Xavier, &mut random),
@@ -36,28 +36,20 @@ impl PixelDecoder {
         }
     }
 
-    /// Pixels at the target patches [M, patch_len]; `context` [K, D] holds the encoder's tokens
-    /// at `masks.context`. The mask token has the encoder's width and is projected as a query.
+    /// Pixels [M, patch_len] at the target patches, or [K + M, patch_len] at every patch.
+    ///
+    /// `context` [K, D] holds the encoder's tokens at `masks.context`. The mask token has the
+    /// encoder's width and is projected as a query.
     pub fn forward(
         &self,
         tape: &Tape,
         context: &Tensor,
         masks: &Masks,
+        positions: Positions,
         key: Option<StepKey>,
     ) -> Result<Tensor> {
-        self.transformer.forward(tape, context, &self.query(tape)?, masks, key)
-    }
-
-    /// [`PixelDecoder::forward`] for every patch: those of each sample in the order of the grid
-    /// [K + M, patch_len].
-    pub fn forward_all(
-        &self,
-        tape: &Tape,
-        context: &Tensor,
-        masks: &Masks,
-        key: Option<StepKey>,
-    ) -> Result<Tensor> {
-        self.transformer.forward_all(tape, context, &self.query(tape)?, masks, key)
+        let inputs = Inputs { context, query: &self.query(tape)?, masks };
+        self.transformer.forward(tape, &inputs, positions, key)
     }
 
     /// [1, D]

@@ -1,10 +1,10 @@
 //! timm's VisionTransformer (timm/models/vision_transformer.py), for any subset of the patches.
 
 use super::StepKey;
-use super::block::{BlockSpec, Blocks, Wanted};
+use super::block::{BlockSpec, Blocks, Queries};
 use super::layers::{Linear, Norm, Start, join};
 use super::spec::VitSpec;
-use crate::mask::Grid;
+use crate::mask::{Grid, TokenIndex};
 use engine::ops::{Images, PatchOrder, Row};
 use engine::random::Random;
 use engine::shape::{expect_count, expect_shape};
@@ -15,30 +15,30 @@ use engine::{Error, Module, Parameter, Result, Segments, Tape, Tensor, init, ops
 pub enum Patches<'a> {
     /// Every patch of the grid.
     All,
-    /// These of each sample, ascending.
-    Some(&'a [Vec<u32>]),
+    /// These of each sample.
+    Some(&'a [TokenIndex]),
 }
 
-/// Which of the encoder's outputs somebody reads; the last block computes no others.
+/// Which outputs the encoder computes: the last block skips all others.
 #[derive(Clone, Copy)]
-pub enum Read<'a> {
+pub enum Outputs<'a> {
     /// All tokens, class token and registers first.
     All,
-    /// These patches of each sample, each one given to the encoder; no prefix.
-    Patches(&'a [Vec<u32>]),
+    /// These patches of each sample, without the prefix. Each must have entered the encoder.
+    Patches(&'a [TokenIndex]),
 }
 
 /// Encoded tokens, packed.
-pub struct Encoded {
+pub struct EncodedTokens {
     /// [R, D], after the final norm.
     pub tokens: Tensor,
     /// Rows of each sample.
     pub segments: Segments,
-    /// Rows of each sample that are no patches: class token first, then registers.
+    /// Rows of each sample before its patches: class token first, then registers.
     pub prefix: usize,
 }
 
-impl Encoded {
+impl EncodedTokens {
     /// The patch tokens alone [R - B P, D].
     pub fn patches(&self, tape: &Tape) -> Result<Tensor> {
         if self.prefix == 0 {
@@ -49,10 +49,10 @@ impl Encoded {
         ops::gather(tape, &self.tokens, &rows)
     }
 
-    /// Row `place` of each sample [B, D]: the class token is row 0 where there is one.
-    pub fn row(&self, tape: &Tape, place: usize) -> Result<Tensor> {
+    /// Row `index` of each sample [B, D]: the class token is row 0 if there is one.
+    pub fn row(&self, tape: &Tape, index: usize) -> Result<Tensor> {
         let rows: Vec<u32> = (0..self.segments.len())
-            .map(|b| (self.segments.range(b).start + place) as u32)
+            .map(|b| (self.segments.range(b).start + index) as u32)
             .collect();
         ops::gather(tape, &self.tokens, &rows)
     }
@@ -75,7 +75,7 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// A new encoder with timm's first weights, drawn from `seed`. The spec has passed its check.
+    /// A new encoder with timm's initial weights, drawn from `seed`. `spec` has passed its check.
     pub fn new(spec: &VitSpec, seed: u64) -> Self {
         let mut random = Random::new(seed, "encoder", 0);
         let (width, rows) = (spec.width, spec.position_rows());
@@ -116,66 +116,71 @@ impl Encoder {
         self.spec.grid()
     }
 
-    /// Encodes the given patches of each image [B, C, T, H, W].
+    /// Encodes some `patches` of each image [B, C, T, H, W].
     pub fn forward(
         &self,
         tape: &Tape,
         images: &Images,
         patches: Patches<'_>,
-        read: Read<'_>,
+        outputs: Outputs<'_>,
         key: Option<StepKey>,
-    ) -> Result<Encoded> {
+    ) -> Result<EncodedTokens> {
         let [_, pixels @ ..] = images.shape();
         let [t, h, w] = self.spec.image;
         let expected = [self.spec.channels, t, h, w];
         expect_shape("encoder", "an image [C, T, H, W]", &pixels, &expected)?;
-        let all: Vec<Vec<u32>>;
-        let given = match patches {
-            Patches::Some(given) => given,
+        let all: Vec<TokenIndex>;
+        let patches = match patches {
+            Patches::Some(patches) => patches,
             Patches::All => {
-                all = vec![(0..self.grid().len() as u32).collect(); images.samples()];
+                all = self.all_patches(images.samples());
                 &all
             }
         };
-        expect_count("encoder", "the lists of patches", given.len(), images.samples())?;
-        let x = self.embed(tape, images, given)?; // [B P + K, D]
+        expect_count("encoder", "the lists of patches", patches.len(), images.samples())?;
+        let x = self.embed(tape, images, patches)?; // [B P + K, D]
         let prefix = self.spec.prefix();
-        let segments = Segments::new(given.iter().map(|patches| prefix + patches.len()));
-        let (x, segments, prefix) = match read {
-            Read::All => (self.blocks.forward(tape, x, &segments, None, key)?, segments, prefix),
-            Read::Patches(read) => {
-                let rows = rows_of(read, given, &segments, prefix)?;
-                let read_segments = Segments::new(read.iter().map(Vec::len));
-                let wanted = Wanted { rows: &rows, segments: &read_segments };
-                let x = self.blocks.forward(tape, x, &segments, Some(&wanted), key)?;
-                (x, read_segments, 0)
+        let segments = Segments::new(patches.iter().map(|index| prefix + index.len()));
+        let (x, segments, prefix) = match outputs {
+            Outputs::All => (self.blocks.forward(tape, x, &segments, None, key)?, segments, prefix),
+            Outputs::Patches(outputs) => {
+                let rows = rows_of(outputs, patches, &segments, prefix)?;
+                let output_segments = Segments::new(outputs.iter().map(Vec::len));
+                let queries = Queries { rows: &rows, segments: &output_segments };
+                let x = self.blocks.forward(tape, x, &segments, Some(&queries), key)?;
+                (x, output_segments, 0)
             }
         };
-        Ok(Encoded { tokens: self.norm.forward(tape, &x)?, segments, prefix })
+        Ok(EncodedTokens { tokens: self.norm.forward(tape, &x)?, segments, prefix })
     }
 
-    /// What each token of whole images attends to in the last block: for each image [A, P + N, P + N],
-    /// prefix first, rows of sum 1. None without blocks. timm's `attn` before its dropout.
+    /// What each token of whole images attends to in the last block: for each image
+    /// [A, P + N, P + N], prefix first. Rows sum to 1. None without blocks. timm's `attn` before
+    /// its dropout.
     pub fn last_attention(&self, images: &Images) -> Result<Option<Vec<Vec<f32>>>> {
         let tape = Tape::inference();
-        let all = vec![(0..self.grid().len() as u32).collect(); images.samples()];
-        let x = self.embed(&tape, images, &all)?;
+        let x = self.embed(&tape, images, &self.all_patches(images.samples()))?;
         let rows = self.spec.prefix() + self.grid().len();
         let segments = Segments::uniform(images.samples(), rows);
         self.blocks.last_attention(&tape, x, &segments)
     }
 
+    /// Every patch of each sample.
+    fn all_patches(&self, samples: usize) -> Vec<TokenIndex> {
+        vec![(0..self.grid().len() as u32).collect(); samples]
+    }
+
     /// Patch embedding, class token, registers and positions: for each sample its prefix, then its
-    /// given patches.
-    fn embed(&self, tape: &Tape, images: &Images, given: &[Vec<u32>]) -> Result<Tensor> {
+    /// patches.
+    fn embed(&self, tape: &Tape, images: &Images, patches: &[TokenIndex]) -> Result<Tensor> {
         let (width, patch_len) = (self.spec.width, self.spec.patch_len());
         let count = self.grid().len() as u32;
-        let wanted: Vec<u32> = (0u32..)
-            .zip(given)
-            .flat_map(|(b, patches)| patches.iter().map(move |n| b * count + n))
+        let in_batch: Vec<u32> = (0u32..)
+            .zip(patches)
+            .flat_map(|(b, index)| index.iter().map(move |n| b * count + n))
             .collect();
         let order = PatchOrder::ChannelsFirst;
-        let pixels = ops::patchify(tape, images, self.spec.patch, order, &wanted)?; // [K, p C]
+        let pixels = ops::patchify(tape, images, self.spec.patch, order, &in_batch)?; // [K, p C]
         let weight = self.patch_embed.weight.tensor().reshape(&[width, patch_len])?;
         let x = ops::linear(tape, &pixels, &weight, Some(&self.patch_embed.bias.tensor()))?;
         let tokens = [&self.cls_token, &self.reg_token].into_iter().flatten();
@@ -184,31 +189,32 @@ impl Encoder {
             .map(|token| token.reshape(&[token.dim(1), width]))
             .collect::<Result<_>>()?;
         let position = self.pos_embed.tensor().reshape(&[self.spec.position_rows(), width])?;
-        let (rows, places) = self.sequence(given);
+        let (rows, positions) = self.sequence(patches);
         let tokens: Vec<&Tensor> = tokens.iter().collect();
-        ops::assemble(tape, &x, &tokens, &rows, Some((&position, &places)))
+        ops::assemble(tape, &x, &tokens, &rows, Some((&position, &positions)))
     }
 
-    fn sequence(&self, given: &[Vec<u32>]) -> (Vec<Row>, Vec<i32>) {
+    /// What stands in each row of the sequence, and its row of the position table; -1 for none.
+    fn sequence(&self, patches: &[TokenIndex]) -> (Vec<Row>, Vec<i32>) {
         let prefix = self.spec.prefix() as u32;
         let first_patch = if self.spec.no_embed_class { 0 } else { prefix };
-        let (mut rows, mut places, mut next) = (Vec::new(), Vec::new(), 0);
-        for patches in given {
+        let (mut rows, mut positions, mut next) = (Vec::new(), Vec::new(), 0);
+        for index in patches {
             for token in 0..prefix {
                 rows.push(Row::Token(token));
-                places.push(if self.spec.no_embed_class { -1 } else { token as i32 });
+                positions.push(if self.spec.no_embed_class { -1 } else { token as i32 });
             }
-            for &patch in patches {
+            for &patch in index {
                 rows.push(Row::X(next));
-                places.push((first_patch + patch) as i32);
+                positions.push((first_patch + patch) as i32);
                 next += 1;
             }
         }
-        (rows, places)
+        (rows, positions)
     }
 }
 
-/// torch's Conv2d default, which timm keeps: uniform within 1/√fan_in, bias too.
+/// Initial values as torch's Conv2d has them, and timm: uniform within 1/√fan_in, bias too.
 fn patch_embed(spec: &VitSpec, random: &mut Random) -> Linear {
     let (width, patch_len) = (spec.width, spec.patch_len());
     let bound = (patch_len as f32).sqrt().recip();
@@ -217,7 +223,7 @@ fn patch_embed(spec: &VitSpec, random: &mut Random) -> Linear {
         Tensor::from_vec((0..shape.iter().product()).map(draw).collect::<Vec<_>>(), shape)
     };
     let [pt, ph, pw] = spec.patch;
-    // timm's layout for images; a clip's patch keeps its time axis, as V-JEPA's.
+    // timm's layout for images. A clip's patch keeps its time axis, as V-JEPA's.
     let weight = match pt {
         1 => uniform(&[width, spec.channels, ph, pw]),
         _ => uniform(&[width, spec.channels, pt, ph, pw]),
@@ -228,21 +234,21 @@ fn patch_embed(spec: &VitSpec, random: &mut Random) -> Linear {
     }
 }
 
-/// The packed rows of the patches `read`, each of which must be among those given.
+/// The packed rows of `outputs`, each of which must be among `patches`.
 fn rows_of(
-    read: &[Vec<u32>],
-    given: &[Vec<u32>],
+    outputs: &[TokenIndex],
+    patches: &[TokenIndex],
     segments: &Segments,
     prefix: usize,
 ) -> Result<Vec<u32>> {
-    expect_count("encoder", "the lists of patches to read", read.len(), given.len())?;
+    expect_count("encoder", "the lists of output patches", outputs.len(), patches.len())?;
     let mut rows = Vec::new();
-    for (b, (read, given)) in read.iter().zip(given).enumerate() {
+    for (b, (outputs, patches)) in outputs.iter().zip(patches).enumerate() {
         let start = segments.range(b).start + prefix;
-        for (place, &patch) in read.iter().enumerate() {
-            let Ok(row) = given.binary_search(&patch) else {
-                let (op, arg, index) = ("encoder", "the given patches", i64::from(patch));
-                return Err(Error::Index { op, arg, index, place, rows: given.len() });
+        for (place, &patch) in outputs.iter().enumerate() {
+            let Ok(row) = patches.binary_search(&patch) else {
+                let (op, arg, index) = ("encoder", "the encoded patches", i64::from(patch));
+                return Err(Error::Index { op, arg, index, place, rows: patches.len() });
             };
             rows.push((start + row) as u32);
         }

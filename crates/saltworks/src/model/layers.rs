@@ -8,7 +8,7 @@ pub(crate) fn join(prefix: &str, name: &str) -> String {
     if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") }
 }
 
-/// How a linear layer begins.
+/// Initial weights of a linear layer.
 #[derive(Clone, Copy)]
 pub(crate) enum Start {
     /// Truncated normal of deviation 0.02, zero bias: timm's ViT.
@@ -40,7 +40,7 @@ impl Linear {
         ops::linear(tape, x, &self.weight.tensor(), Some(&self.bias.tensor()))
     }
 
-    /// The rows `rows` of the layer's output alone: x [R, I] -> [R, rows]
+    /// Only the outputs `rows` of the layer: x [R, I] -> [R, rows]
     pub(crate) fn part(
         &self,
         tape: &Tape,

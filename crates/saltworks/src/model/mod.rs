@@ -11,18 +11,18 @@ mod spec;
 mod transformer;
 
 pub use decoder::PixelDecoder;
-pub use encoder::{Encoded, Encoder, Patches, Read};
+pub use encoder::{EncodedTokens, Encoder, Outputs, Patches};
 pub use predictor::Predictor;
 pub use spec::{SpecError, VitSpec};
-pub use transformer::TransformerSpec;
+pub use transformer::{Positions, TransformerSpec};
 
-/// Names one step of one run, for the random draws of stochastic depth.
+/// Identifies one step of one run, for the random draws of stochastic depth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepKey {
     /// The run's seed.
     pub seed: u64,
     /// The step within the stage.
     pub step: u64,
-    /// Which sample of the step's batch is the first here: not 0 where a batch comes in parts.
+    /// Index in the step's batch of the first sample here: not 0 if a batch comes in parts.
     pub first_sample: usize,
 }

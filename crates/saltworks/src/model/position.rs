@@ -21,8 +21,8 @@ pub fn sincos(width: usize, grid: Grid) -> Tensor {
             axis(&mut row, w, part);
         } else {
             let part = 2 * width.div_ceil(6);
-            for place in [t, h, w] {
-                axis(&mut row, place, part);
+            for index in [t, h, w] {
+                axis(&mut row, index, part);
             }
         }
         table.extend_from_slice(&row[..width]);
@@ -31,9 +31,9 @@ pub fn sincos(width: usize, grid: Grid) -> Tensor {
 }
 
 /// Appends sin(p ω_k), then cos(p ω_k), k in 0..part/2, ω_k = 10000^(-2k/part).
-fn axis(row: &mut Vec<f32>, place: usize, part: usize) {
+fn axis(row: &mut Vec<f32>, index: usize, part: usize) {
     let half = part / 2;
-    let angle = |k: usize| place as f64 * 10_000f64.powf(-(k as f64) / half as f64);
+    let angle = |k: usize| index as f64 * 10_000f64.powf(-(k as f64) / half as f64);
     row.extend((0..half).map(|k| angle(k).sin() as f32));
     row.extend((0..half).map(|k| angle(k).cos() as f32));
 }
@@ -47,7 +47,7 @@ pub fn resample(table: &[f32], width: usize, prefix: usize, from: Grid, to: Grid
 }
 
 /// [`resample`] as stable-pretraining backbone/pos_embed.py, interpolate_pos_embed: bicubic without
-/// antialias, so that shrinking skips places.
+/// antialias, so that a smaller grid skips rows of the table.
 pub fn resample_plain(
     table: &[f32],
     width: usize,
@@ -58,7 +58,7 @@ pub fn resample_plain(
     resample_by(plain_cubic, table, width, prefix, [from, to])
 }
 
-/// For each new place along an axis, the old places it is made of and their weights.
+/// For each new index along an axis, the old indices that it is made of and their weights.
 type Weights = Vec<Vec<(usize, f32)>>;
 
 fn resample_by(
@@ -87,8 +87,8 @@ fn resample_by(
 fn combine(values: &[f32], [outer, length, inner]: [usize; 3], weights: &Weights) -> Vec<f32> {
     let mut result = vec![0.0; outer * weights.len() * inner];
     for (row, sum) in result.chunks_exact_mut(inner).enumerate() {
-        let (o, place) = (row / weights.len(), row % weights.len());
-        for &(old, weight) in &weights[place] {
+        let (o, index) = (row / weights.len(), row % weights.len());
+        for &(old, weight) in &weights[index] {
             let from = &values[(o * length + old) * inner..][..inner];
             sum.iter_mut().zip(from).for_each(|(sum, value)| *sum += weight * value);
         }
@@ -102,8 +102,8 @@ fn antialiased_cubic(length: usize, new: usize) -> Weights {
     let scale = length as f64 / new as f64;
     let stretch = scale.max(1.0);
     let support = 2.0 * stretch;
-    let weights = |place| {
-        let center = scale * (place as f64 + 0.5);
+    let weights = |index| {
+        let center = scale * (index as f64 + 0.5);
         let first = (center - support + 0.5).max(0.0) as usize;
         let end = ((center + support + 0.5) as usize).min(length);
         let weight = |old: usize| cubic((old as f64 - center + 0.5) / stretch, -0.5);
@@ -113,11 +113,11 @@ fn antialiased_cubic(length: usize, new: usize) -> Weights {
     (0..new).map(weights).collect()
 }
 
-/// The same file, the branch without antialias: four places, those past the edge being the edge.
+/// The same file, the branch without antialias: four indices, clamped to the edge.
 fn plain_cubic(length: usize, new: usize) -> Weights {
     let scale = length as f64 / new as f64;
-    let weights = |place| {
-        let center = scale * (place as f64 + 0.5) - 0.5;
+    let weights = |index| {
+        let center = scale * (index as f64 + 0.5) - 0.5;
         let old = |k: f64| (center.floor() + k).clamp(0.0, (length - 1) as f64) as usize;
         let weight = |k: f64| cubic(center.floor() + k - center, -0.75) as f32;
         [-1.0, 0.0, 1.0, 2.0].map(|k| (old(k), weight(k))).to_vec()

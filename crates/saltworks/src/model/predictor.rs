@@ -3,7 +3,7 @@
 
 use super::StepKey;
 use super::layers::{Start, join};
-use super::transformer::{Transformer, TransformerSpec};
+use super::transformer::{Inputs, Positions, Transformer, TransformerSpec};
 use crate::mask::{Grid, Masks};
 use engine::random::Random;
 use engine::{Module, Parameter, Result, Tape, Tensor, init};
@@ -26,19 +26,18 @@ impl Predictor {
         let mut random = Random::new(seed, "predictor", 0);
         let widths = [student_width, teacher_width];
         let token = init::normal(&mut random, spec.width, 0.02);
-        // V-JEPA's first weights (src/models/predictor.py); the reference keeps torch's default,
-        // uniform within 1/√fan_in, whose bias would differ from zero too.
+        // V-JEPA's initial weights (src/models/predictor.py). The reference keeps torch's default,
+        // uniform within 1/√fan_in, whose bias differs from zero too.
         Self {
             transformer: Transformer::new(spec, widths, grid, Start::TruncNormal, &mut random),
             mask_token: Parameter::new("mask_token", Tensor::from_vec(token, &[1, 1, spec.width])),
         }
     }
 
-    /// The teacher's latents foretold at the targets [M, teacher width].
+    /// The predicted latents of the teacher at the targets [M, teacher width].
     ///
     /// `context` [K, student width]: the student's tokens at the context patches. The reference
-    /// projects zero queries and then replaces them all by the mask token; here they are never
-    /// made.
+    /// projects zero queries, then replaces them all by the mask token. Here they are never made.
     pub fn forward(
         &self,
         tape: &Tape,
@@ -47,8 +46,9 @@ impl Predictor {
         key: Option<StepKey>,
     ) -> Result<Tensor> {
         let token = self.mask_token.tensor();
-        let query = token.reshape(&[1, token.len()])?;
-        self.transformer.forward(tape, context, &query, masks, key)
+        let query = &token.reshape(&[1, token.len()])?;
+        let inputs = Inputs { context, query, masks };
+        self.transformer.forward(tape, &inputs, Positions::Targets, key)
     }
 }
 

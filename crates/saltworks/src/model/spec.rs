@@ -24,20 +24,20 @@ pub struct VitSpec {
     pub registers: usize,
     /// Whether there is a class token.
     pub class_token: bool,
-    /// Whether class token and registers go without a position, as timm's option of this name.
+    /// Whether class token and registers have no position, as timm's option of this name.
     pub no_embed_class: bool,
-    /// First value of layer scale, if there is one.
+    /// Initial value of layer scale; none for no layer scale.
     pub layer_scale: Option<f32>,
     /// Layer norm on each head's queries and keys.
     pub qk_norm: bool,
-    /// Stochastic depth of the last block; earlier blocks less, linearly.
+    /// Rate of stochastic depth in the last block. It grows linearly from 0 in the first block.
     pub drop_path: f32,
 }
 
 /// A model that cannot be built.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum SpecError {
-    /// The name is none of ours.
+    /// The name is unknown.
     #[error(
         "model {0:?} is unknown. Names are vit_SIZE_patchP_IMAGE with SIZE tiny, small, base, \
          large, huge, giant or gigantic, e.g. vit_tiny_patch16_224"
@@ -49,7 +49,7 @@ pub enum SpecError {
          of the heads, or heads that divide the width"
     )]
     Heads {
-        /// Whose: the model, the predictor or the decoder.
+        /// The model, the predictor or the decoder.
         name: &'static str,
         /// D
         width: usize,
@@ -89,7 +89,7 @@ pub enum SpecError {
     /// A size that must not be zero is.
     #[error("{name} {size} is 0, expected at least 1")]
     Zero {
-        /// Whose: the model, the predictor or the decoder.
+        /// The model, the predictor or the decoder.
         name: &'static str,
         /// Which size.
         size: &'static str,
@@ -97,7 +97,7 @@ pub enum SpecError {
     /// A size far beyond any model.
     #[error("{name} {size} is {found}, expected at most {most}")]
     Large {
-        /// Whose.
+        /// The model, the predictor or the decoder.
         name: &'static str,
         /// Which size.
         size: &'static str,
@@ -122,7 +122,7 @@ fn unit(axis: &str) -> &'static str {
     if axis == LENGTH { "frames" } else { "pixels" }
 }
 
-/// Far beyond the largest model there is; what exceeds them is a slip of the hand or a hostile file.
+/// Far beyond the largest known model. A larger number is a typing error or a hostile file.
 pub(super) const MOST_WIDTH: usize = 1 << 16;
 pub(super) const MOST_DEPTH: usize = 1 << 10;
 
@@ -144,7 +144,7 @@ impl VitSpec {
         self.depth.saturating_mul(block.saturating_add(mlp))
     }
 
-    /// The spec that timm's name stands for: three channels, class token, learned positions.
+    /// The spec of a timm name: three channels, class token, learned positions.
     pub fn from_name(name: &str) -> Result<Self, SpecError> {
         let unknown = || SpecError::Name(name.to_owned());
         let rest = name.strip_prefix("vit_").ok_or_else(unknown)?;
@@ -181,7 +181,7 @@ impl VitSpec {
         Ok(spec)
     }
 
-    /// Whether a model can be built of these sizes.
+    /// Refuses sizes that no model can have.
     pub fn check(&self) -> Result<(), SpecError> {
         let sizes = [
             ("width", self.width),

@@ -1,9 +1,9 @@
-//! What predictor and pixel decoder share: context tokens and queries attend together, and the
+//! What predictor and pixel decoder share: context tokens and queries attend together. The
 //! queries' outputs are projected. stable-pretraining backbone/vit.py, FlexibleTransformer with
 //! joint attention; V-JEPA's predictor has the same form.
 
 use super::StepKey;
-use super::block::{BlockSpec, Blocks, Wanted};
+use super::block::{BlockSpec, Blocks, Queries};
 use super::layers::{Linear, Norm, Start, join};
 use super::spec::{MOST_DEPTH, MOST_WIDTH, check_most};
 use super::{SpecError, position};
@@ -25,7 +25,7 @@ pub struct TransformerSpec {
 }
 
 impl TransformerSpec {
-    /// Whether one can be built of these sizes; `name` is what the user calls it.
+    /// Refuses sizes that no transformer can have. `name` is what the user calls it.
     pub fn check(&self, name: &'static str) -> std::result::Result<(), SpecError> {
         let sizes = [("width", self.width), ("depth", self.depth), ("heads", self.heads)];
         if let Some((size, _)) = sizes.into_iter().find(|(_, size)| *size == 0) {
@@ -80,58 +80,57 @@ impl Transformer {
         }
     }
 
-    /// Outputs at the target patches [M, O], sample by sample.
-    ///
-    /// `context` [K, I] holds the tokens at `masks.context`; `query` [1, D] stands at each patch
-    /// of `masks.target`.
+    /// Outputs [M, O] at the target patches, or [K + M, O] at every patch (see [`Positions`]).
     pub(crate) fn forward(
         &self,
         tape: &Tape,
-        context: &Tensor,
-        query: &Tensor,
-        masks: &Masks,
+        inputs: &Inputs<'_>,
+        positions: Positions,
         key: Option<StepKey>,
     ) -> Result<Tensor> {
-        let joint = Joint::new(masks);
-        let x = self.embed(tape, context, query, masks, &joint)?; // [K + M, D]
-        let wanted = Wanted { rows: &joint.query_rows, segments: &joint.query_segments };
-        let x = self.blocks.forward(tape, x, &joint.segments, Some(&wanted), key)?; // [M, D]
+        let joint = Joint::new(inputs.masks);
+        let x = self.embed(tape, inputs, &joint)?; // [K + M, D]
+        let x = match positions {
+            Positions::Targets => {
+                let queries = Queries { rows: &joint.query_rows, segments: &joint.query_segments };
+                self.blocks.forward(tape, x, &joint.segments, Some(&queries), key)? // [M, D]
+            }
+            Positions::All => {
+                let x = self.blocks.forward(tape, x, &joint.segments, None, key)?;
+                ops::gather(tape, &x, &joint.in_grid_order())?
+            }
+        };
         self.output_proj.forward(tape, &self.final_norm.forward(tape, &x)?)
     }
 
-    /// [`Transformer::forward`] with outputs at the context patches too [K + M, O]: those of each
-    /// sample in the order of the grid.
-    pub(crate) fn forward_all(
-        &self,
-        tape: &Tape,
-        context: &Tensor,
-        query: &Tensor,
-        masks: &Masks,
-        key: Option<StepKey>,
-    ) -> Result<Tensor> {
-        let joint = Joint::new(masks);
-        let x = self.embed(tape, context, query, masks, &joint)?; // [K + M, D]
-        let x = self.blocks.forward(tape, x, &joint.segments, None, key)?;
-        let x = ops::gather(tape, &x, &joint.in_grid_order())?;
-        self.output_proj.forward(tape, &self.final_norm.forward(tape, &x)?)
-    }
-
-    fn embed(
-        &self,
-        tape: &Tape,
-        context: &Tensor,
-        query: &Tensor,
-        masks: &Masks,
-        joint: &Joint,
-    ) -> Result<Tensor> {
+    fn embed(&self, tape: &Tape, inputs: &Inputs<'_>, joint: &Joint) -> Result<Tensor> {
+        let &Inputs { context, query, masks } = inputs;
         let sides = |grid: Grid| [grid.t, grid.h, grid.w];
         expect_shape("predictor", "the masks' grid", &sides(masks.grid), &sides(self.grid))?;
         let count = masks.context.iter().map(Vec::len).sum();
         expect_count("predictor", "the number of context tokens", context.rows(), count)?;
         let context = self.context_proj.forward(tape, context)?; // [K, D]
-        let position = Some((&self.position, &joint.places[..]));
+        let position = Some((&self.position, &joint.patches[..]));
         ops::assemble(tape, &context, &[query], &joint.rows, position)
     }
+}
+
+/// What a transformer computes from.
+pub(crate) struct Inputs<'a> {
+    /// [K, I]: the tokens at `masks.context`.
+    pub(crate) context: &'a Tensor,
+    /// [1, D]: stands at each patch of `masks.target`.
+    pub(crate) query: &'a Tensor,
+    pub(crate) masks: &'a Masks,
+}
+
+/// The patches that get outputs.
+#[derive(Clone, Copy)]
+pub enum Positions {
+    /// The target patches, sample by sample.
+    Targets,
+    /// Context and target patches: those of each sample in the order of the grid.
+    All,
 }
 
 impl Module for Transformer {
@@ -146,7 +145,8 @@ impl Module for Transformer {
 /// The joint sequence: for each sample its context tokens, then its queries.
 struct Joint {
     rows: Vec<Row>,
-    places: Vec<i32>,
+    /// The patch of each row.
+    patches: Vec<i32>,
     segments: Segments,
     query_rows: Vec<u32>,
     query_segments: Segments,
@@ -154,36 +154,36 @@ struct Joint {
 
 impl Joint {
     fn new(masks: &Masks) -> Self {
-        let (mut rows, mut places, mut query_rows) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut rows, mut patches, mut query_rows) = (Vec::new(), Vec::new(), Vec::new());
         let mut next_context = 0;
         for (context, target) in masks.context.iter().zip(&masks.target) {
             for &patch in context {
                 rows.push(Row::X(next_context));
-                places.push(patch as i32);
+                patches.push(patch as i32);
                 next_context += 1;
             }
             for &patch in target {
                 query_rows.push(rows.len() as u32);
                 rows.push(Row::Token(0));
-                places.push(patch as i32);
+                patches.push(patch as i32);
             }
         }
         let lengths = masks.context.iter().zip(&masks.target).map(|(c, m)| c.len() + m.len());
         Self {
             rows,
-            places,
+            patches,
             segments: Segments::new(lengths),
             query_rows,
             query_segments: masks.target_segments(),
         }
     }
 
-    /// The rows of each sample, sorted by their place in the grid.
+    /// The rows of each sample, in the order of the grid.
     fn in_grid_order(&self) -> Vec<u32> {
         let samples = 0..self.segments.len();
         let sorted = samples.flat_map(|b| {
             let mut rows: Vec<_> = self.segments.range(b).collect();
-            rows.sort_unstable_by_key(|&row| self.places[row]);
+            rows.sort_unstable_by_key(|&row| self.patches[row]);
             rows
         });
         sorted.map(|row| row as u32).collect()

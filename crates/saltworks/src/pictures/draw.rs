@@ -1,19 +1,19 @@
-//! From what a model computes with to pixels.
+//! Images, patches and components as bytes.
 
 use crate::model::VitSpec;
 use engine::ops::{Images, PatchOrder, patchify};
 use engine::{Result, Tape};
 
-/// How pixels were normalised.
+/// Mean and deviation by which pixels were normalised.
 #[derive(Clone, Debug)]
-pub struct Pixels {
+pub struct PixelScale {
     /// [C]
     pub mean: Vec<f32>,
     /// [C]
     pub std: Vec<f32>,
 }
 
-impl Pixels {
+impl PixelScale {
     /// Images [B, C, 1, H, W] as bytes [H, W, C] each.
     pub(super) fn images(&self, images: &Images) -> Result<Vec<Vec<u8>>> {
         let [count, channels, _, height, width] = images.shape();
@@ -39,7 +39,7 @@ impl Pixels {
     }
 }
 
-/// An image [H, W, C] with some patches, [ph, pw, C] each, in place of its own.
+/// An image [H, W, C] in which some patches, [ph, pw, C] each, are replaced.
 pub(super) fn patched<'a>(
     image: &[u8],
     spec: &VitSpec,
@@ -59,8 +59,8 @@ pub(super) fn patched<'a>(
     out
 }
 
-/// Values along up to three components, row by row, as red, green and blue: each from its 2nd to its 98th
-/// hundredth, so that no single token darkens the rest.
+/// Values along up to three components as red, green and blue. Each component is scaled from its
+/// 2nd to its 98th percentile, so that no single token darkens the rest.
 pub(super) fn components(rows: &[Vec<f64>]) -> Vec<u8> {
     let count = rows.first().map_or(0, Vec::len);
     let range = |axis: usize| {
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn images_come_back_as_they_were() {
         let bytes: Vec<u8> = (0..2 * 3 * 4 * 6).map(|i| (i * 7 % 256) as u8).collect();
-        let pixels = Pixels { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] };
+        let pixels = PixelScale { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] };
         let (mean, std) = (pixels.mean.clone(), pixels.std.clone());
         let images = Images::u8(bytes.clone(), [2, 3, 1, 4, 6], mean, std).unwrap();
         let shown = pixels.images(&images).unwrap();

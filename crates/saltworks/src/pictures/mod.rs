@@ -1,16 +1,17 @@
-//! What a model sees, taken while it trains: reconstructions, principal components of patch tokens,
-//! attention, nearest neighbours and a map of the held-out images. Of images; clips have none.
+//! What a model sees while it trains: reconstructions, principal components of patch tokens,
+//! attention, nearest neighbours and a map of the held-out images. Only models of images have
+//! pictures.
 
 mod draw;
 mod png;
 
-pub use draw::Pixels;
+pub use draw::PixelScale;
 
 use crate::base64;
 use crate::eval::{self, Features, TsneOptions, pca, tsne};
 use crate::mask::Masks;
 use crate::method::{Method, embed};
-use crate::model::{Patches, Read};
+use crate::model::{Outputs, Patches};
 use draw::{components, patched};
 use engine::Tape;
 use engine::ops::Images;
@@ -20,14 +21,14 @@ use serde_json::{Value, json};
 
 /// Neighbours of each image.
 pub const NEIGHBOURS: usize = 6;
-/// Tokens whose attention to each other is kept: a byte a pair for each image.
+/// Most tokens for a table of attention, which takes a byte a pair for each image.
 const MOST_TOKENS: usize = 1024;
 
-/// Images and what is known of them.
-pub struct Shown<'a> {
+/// The images of a scene.
+pub struct SceneImages<'a> {
     /// [B, C, 1, H, W]
     pub images: &'a Images,
-    /// Their numbers in their set [B].
+    /// Their indices in their set [B].
     pub indices: Vec<u64>,
     /// Their names [B].
     pub names: Vec<String>,
@@ -35,11 +36,11 @@ pub struct Shown<'a> {
     pub labels: Vec<i32>,
 }
 
-/// A picture-taking.
+/// A model and the images to show it with.
 pub struct Scene<'a> {
-    /// The stage and the steps it made.
+    /// The stage.
     pub stage: &'a str,
-    /// See `stage`.
+    /// Steps made in the stage.
     pub step: u64,
     /// `mae` or `salt`.
     pub kind: &'static str,
@@ -49,18 +50,18 @@ pub struct Scene<'a> {
     pub held_out: bool,
     /// The model.
     pub method: &'a dyn Method,
-    /// Held-out images, or some that train.
-    pub shown: Shown<'a>,
-    /// Their masks, as the method reads them.
+    /// Held-out images, or training images if none are held out.
+    pub shown: SceneImages<'a>,
+    /// Their masks.
     pub masks: &'a Masks,
     /// How images were normalised: mean and deviation of each channel.
-    pub pixels: Pixels,
+    pub pixels: PixelScale,
 }
 
 /// An image near another.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Near {
-    /// Its number in its set.
+pub struct Neighbour {
+    /// Its index in its set.
     pub index: usize,
     /// Its class.
     pub label: u32,
@@ -69,10 +70,10 @@ pub struct Near {
 }
 
 impl Scene<'_> {
-    /// All but neighbours and map, as `pictures/STAGE.json` holds them; none of clips.
+    /// Everything except neighbours and map, as `pictures/STAGE.json` holds it. None for clips.
     ///
     /// # Errors
-    /// Of the engine, and tokens that are not finite.
+    /// The engine fails, or tokens are not finite.
     pub fn take(&self) -> eval::Result<Option<Value>> {
         let Self { method, masks, pixels, shown, .. } = self;
         let spec = method.encoder().spec();
@@ -106,7 +107,8 @@ impl Scene<'_> {
         Ok(Some(all))
     }
 
-    /// Masked, predicted and both put together; none of a method of latents.
+    /// For each image the masked input, the prediction, and both combined. None if the method
+    /// predicts no pixels.
     fn reconstructions(&self, originals: &[Vec<u8>]) -> eval::Result<Option<Value>> {
         let spec = self.method.encoder().spec();
         let [_, height, width] = spec.image;
@@ -139,7 +141,8 @@ impl Scene<'_> {
     /// Patch tokens along their first three components, one basis for all images.
     fn components(&self) -> eval::Result<Vec<String>> {
         let (encoder, tape) = (self.method.encoder(), Tape::inference());
-        let encoded = encoder.forward(&tape, self.shown.images, Patches::All, Read::All, None)?;
+        let encoded =
+            encoder.forward(&tape, self.shown.images, Patches::All, Outputs::All, None)?;
         let tokens = encoded.patches(&tape)?;
         let labels = vec![0; tokens.rows()];
         let features = Features { rows: tokens.to_vec(), dim: tokens.dim(1), labels };
@@ -150,7 +153,7 @@ impl Scene<'_> {
         Ok(colours.chunks_exact(3 * grid.len()).map(|rgb| png(rgb, grid.w, grid.h)).collect())
     }
 
-    /// Where class token and patches look in the last block.
+    /// What class token and patches attend to in the last block.
     fn attention(&self) -> eval::Result<Option<Value>> {
         let spec = self.method.encoder().spec();
         let (count, prefix, heads) = (spec.grid().len(), spec.prefix(), spec.heads);
@@ -188,8 +191,8 @@ impl Scene<'_> {
         Ok(Some(all))
     }
 
-    /// The training images that are nearest to each shown one, by their mean tokens; `own` tells which of
-    /// them a shown one is.
+    /// The training images nearest to each image of the scene, by their mean tokens. `own` gives
+    /// the index of a scene's image among them, if it is one.
     ///
     /// # Errors
     /// Of the engine.
@@ -197,46 +200,46 @@ impl Scene<'_> {
         &self,
         train: &Features,
         own: &dyn Fn(usize) -> Option<usize>,
-    ) -> eval::Result<Vec<Vec<Near>>> {
+    ) -> eval::Result<Vec<Vec<Neighbour>>> {
         let mean = embed(self.method.encoder(), self.shown.images)?.mean.to_vec();
         let rows = mean.chunks_exact(train.dim).enumerate();
         Ok(rows.map(|(shown, row)| nearest(row, train, own(shown))).collect())
     }
 
-    /// Puts neighbours and their pictures into what [`Scene::take`] gave; `images` are those of all
-    /// neighbours one after another.
+    /// Adds neighbours and their pictures to the result of [`Scene::take`]. `images` holds those of
+    /// all neighbours one after another.
     ///
     /// # Errors
     /// Of the engine.
     pub fn add_neighbours(
         &self,
         taken: &mut Value,
-        near: &[Vec<Near>],
+        near: &[Vec<Neighbour>],
         images: &Images,
     ) -> eval::Result<()> {
         let [_, _, _, height, width] = images.shape();
         let mut shown = self.pixels.images(images)?.into_iter();
-        let mut one = |near: &Near| {
+        let mut one = |near: &Neighbour| {
             let mut one = json!(near);
             one["png"] = shown.next().map(|image| png(&image, width, height)).into();
             one
         };
         let mut entry =
-            |near: &Vec<Near>| json!({"near": near.iter().map(&mut one).collect::<Vec<_>>()});
+            |near: &Vec<Neighbour>| json!({"near": near.iter().map(&mut one).collect::<Vec<_>>()});
         taken["neighbours"] = near.iter().map(&mut entry).collect();
         Ok(())
     }
 }
 
-/// Steps of a map: training waits for it. Of the quickstart's 500 images 400, 600 and 1,000 leave divergences of
-/// 0.513, 0.505 and 0.504 (LOG.md).
+/// Steps of a map, for which training waits. With the quickstart's 500 images, 400, 600 and 1,000
+/// steps leave divergences of 0.513, 0.505 and 0.504 (LOG.md).
 const MAP_STEPS: usize = 600;
 
 /// A map of features for `pictures/STAGE.json`.
 ///
 /// # Errors
-/// Too few rows, values that are not finite, and being asked to stop.
-pub fn map(features: &Features, labelled: bool, asked: eval::Asked<'_>) -> eval::Result<Value> {
+/// Too few rows, values that are not finite, or a request to stop.
+pub fn map(features: &Features, labelled: bool, asked: eval::StopCheck<'_>) -> eval::Result<Value> {
     let options = TsneOptions { steps: MAP_STEPS, ..TsneOptions::default() };
     let found = tsne(features, options, asked)?;
     let label = |label: &u32| if labelled { i64::from(*label) } else { -1 };
@@ -244,7 +247,7 @@ pub fn map(features: &Features, labelled: bool, asked: eval::Asked<'_>) -> eval:
     Ok(json!({"kind": "t-SNE", "x": found.x, "y": found.y, "label": labels}))
 }
 
-/// 0 neither, 1 context, 2 target, patch by patch.
+/// A digit for each patch: 1 for context, 2 for target, 0 for neither.
 fn mask_text(masks: &Masks, sample: usize) -> String {
     let kind = |patch: u32| match () {
         () if masks.context[sample].contains(&patch) => '1',
@@ -254,13 +257,13 @@ fn mask_text(masks: &Masks, sample: usize) -> String {
     (0..masks.grid.len() as u32).map(kind).collect()
 }
 
-/// Values from 0 to their largest as bytes.
+/// Scales values by their largest to bytes.
 fn scaled(values: &[f32]) -> Vec<u8> {
     let most = values.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
     values.iter().map(|value| (255.0 * value / most).round() as u8).collect()
 }
 
-fn nearest(row: &[f32], train: &Features, this: Option<usize>) -> Vec<Near> {
+fn nearest(row: &[f32], train: &Features, this: Option<usize>) -> Vec<Neighbour> {
     let length = |row: &[f32]| row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
     let own = length(row);
     let similarity = |index: usize| {
@@ -268,9 +271,9 @@ fn nearest(row: &[f32], train: &Features, this: Option<usize>) -> Vec<Near> {
         let product: f64 = row.iter().zip(other).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
         product / (own * length(other)).max(f64::MIN_POSITIVE)
     };
-    let mut all: Vec<Near> = (0..train.len())
+    let mut all: Vec<Neighbour> = (0..train.len())
         .filter(|index| Some(*index) != this)
-        .map(|index| Near { index, label: train.labels[index], similarity: similarity(index) })
+        .map(|index| Neighbour { index, label: train.labels[index], similarity: similarity(index) })
         .collect();
     all.sort_by(|a, b| b.similarity.total_cmp(&a.similarity));
     all.truncate(NEIGHBOURS);

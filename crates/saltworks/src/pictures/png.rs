@@ -1,4 +1,4 @@
-//! Pixels as text that a page shows.
+//! Pixels as text for a page.
 
 use crate::base64;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
@@ -13,7 +13,7 @@ pub(super) fn png(pixels: &[u8], width: usize, height: usize) -> String {
     let mut file = Vec::new();
     let encoder =
         PngEncoder::new_with_quality(&mut file, CompressionType::Default, FilterType::Adaptive);
-    // Memory takes all there is to write, and the size is that of an image.
+    // Writing to memory cannot fail, and the size is that of the image.
     let written = encoder.write_image(pixels, width as u32, height as u32, kind);
     debug_assert!(written.is_ok(), "{written:?}");
     base64::encode(&file)

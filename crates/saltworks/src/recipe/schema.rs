@@ -3,7 +3,7 @@
 
 use super::{ImageSize, Origin, PatchSize, RecipeError};
 use crate::data::{Blur, Interpolation, Jitter, Solarize};
-use crate::mask::{Masking, MultiBlock};
+use crate::mask::{Masking, MultiBlockMasking};
 use crate::range::Range;
 use serde::{Deserialize, Serialize};
 
@@ -482,7 +482,7 @@ impl Default for Stage {
             betas: [0.9, 0.95],
             eps: 1e-8,
             clip: 0.0,
-            masks: Masking::MultiBlock(MultiBlock::default()),
+            masks: Masking::MultiBlock(MultiBlockMasking::default()),
             loss: None,
             decoder: None,
             covered: None,

@@ -9,7 +9,7 @@ use crate::failure::{Failure, input_error, loading, run_error};
 use crate::judge::{self, ImageSets};
 use crate::mask::Masking;
 use crate::method::Method;
-use crate::pictures::{self, NEIGHBOURS, Near, Pixels, Scene, Shown};
+use crate::pictures::{self, NEIGHBOURS, Neighbour, PixelScale, Scene, SceneImages};
 use crate::recipe::{Data, Probe, Recipe, Stage};
 use crate::run_files::{Histogram, OnlineProbe};
 use crate::train::Stop;
@@ -193,20 +193,20 @@ impl<'a> Online<'a> {
             classes: self.test.classes(),
             held_out: self.held_out,
             method,
-            shown: Shown {
+            shown: SceneImages {
                 names: indices.iter().map(|&index| self.test.stamp(index).name).collect(),
                 indices: indices.iter().map(|&index| index as u64).collect(),
                 labels: batch.labels,
                 images: &batch.images,
             },
             masks: &masks,
-            pixels: Pixels { mean: normalize.mean, std: normalize.std },
+            pixels: PixelScale { mean: normalize.mean, std: normalize.std },
         };
         let Some(mut taken) = scene.take()? else { return Ok(None) };
         // Without a holdout both are the same images: none is its own neighbour.
         let own = |shown: usize| (!self.held_out).then_some(indices[shown]);
         let near = scene.neighbours(train, &own)?;
-        let order: Vec<usize> = near.iter().flatten().map(|near: &Near| near.index).collect();
+        let order: Vec<usize> = near.iter().flatten().map(|near: &Neighbour| near.index).collect();
         if let Some(batch) = self.some(&self.train, &order)? {
             scene.add_neighbours(&mut taken, &near, &batch.images)?;
         }

@@ -118,7 +118,7 @@ pub struct Checkpoint {
     /// The stage's position.
     pub position: Position,
     path: PathBuf,
-    tensors: weights::Named,
+    tensors: weights::NamedTensors,
 }
 
 /// A checkpoint, if there is a whole one, and what is wrong with newer ones.
@@ -279,7 +279,7 @@ impl Checkpoint {
     }
 
     /// The tensors whose names begin so, by the rest of their names.
-    fn part(&self, prefix: &str) -> weights::Named {
+    fn part(&self, prefix: &str) -> weights::NamedTensors {
         let named = self.tensors.iter().filter_map(|(name, tensor)| {
             Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone()))
         });

@@ -1,4 +1,4 @@
-//! What others call the tensors of a vision transformer. Ours are timm's names.
+//! Names of a vision transformer's tensors in other programs. Ours are timm's names.
 
 mod hugging_face;
 mod stable_pretraining;
@@ -30,19 +30,19 @@ pub enum Dialect {
     HuggingFace,
 }
 
-/// What timm calls the weights that embed patches.
+/// timm's name of the weights that embed patches.
 const PATCHES: &str = "patch_embed.proj.weight";
 
 /// Wrappers that put a word before every name.
 const WRAPPERS: [&str; 6] =
     ["module.", "_orig_mod.", "_forward_module.", "model.", "net.", "backbone."];
 
-/// What becomes of a tensor of a file.
+/// Where a tensor of a file belongs.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// It has this name here.
+pub(super) enum Destination {
+    /// It has this name in our models.
     Ours(String),
-    /// It is no part of an encoder, decoder or predictor of ours: a head, a pooler, a fixed table.
+    /// It belongs to no encoder, decoder or predictor: a head, a pooler, a fixed table.
     LeftOut,
 }
 
@@ -64,18 +64,18 @@ impl Dialect {
         (staged("encoder") || staged("student")).then_some(Self::Saltworks)
     }
 
-    /// What becomes of the tensor of this name. Encoders alone get the name `encoder.`; what they do
-    /// not know keeps its name behind that, so that it is told.
-    pub(super) fn place(self, name: &str) -> Place {
+    /// Where the tensor of this name belongs. Lone encoders get the prefix `encoder.`. Unknown
+    /// names are kept behind it, so that later checks report them.
+    pub(super) fn destination(self, name: &str) -> Destination {
         match self {
-            Self::Saltworks => Place::Ours(name.to_owned()),
-            Self::StablePretraining => stable_pretraining::place(name),
-            Self::HuggingFace => hugging_face::place(name),
+            Self::Saltworks => Destination::Ours(name.to_owned()),
+            Self::StablePretraining => stable_pretraining::destination(name),
+            Self::HuggingFace => hugging_face::destination(name),
             Self::Timm | Self::Facebook => {
                 let decoder = name.starts_with("decoder_") || name == "mask_token";
                 match (self == Self::Facebook && decoder) || name.starts_with("head.") {
-                    true => Place::LeftOut,
-                    false => Place::Ours(format!("encoder.{name}")),
+                    true => Destination::LeftOut,
+                    false => Destination::Ours(format!("encoder.{name}")),
                 }
             }
         }
@@ -94,8 +94,8 @@ impl fmt::Display for Dialect {
     }
 }
 
-/// What an encoder of these sizes has that the plain ViT of 2020 has not, which transformers and
-/// facebookresearch/mae build.
+/// The feature of an encoder that the plain ViT of 2020 lacks, if any. transformers and
+/// facebookresearch/mae build only the plain one.
 pub fn beyond_plain(spec: &VitSpec) -> Option<&'static str> {
     let beyond = [
         (spec.image[0] > 1, "clips"),
@@ -108,8 +108,9 @@ pub fn beyond_plain(spec: &VitSpec) -> Option<&'static str> {
     beyond.into_iter().find(|(is, _)| *is).map(|(_, what)| what)
 }
 
-/// Whose names these are, without the words of wrappers that the model's begin with; names without
-/// those words, as of a loss beside it, are no part of it. An error where two models could be meant.
+/// The dialect of these names, and the prefix that wrappers put before the model's. Names without
+/// the prefix, as of a loss beside the model, are ignored. It is an error if two models are
+/// possible.
 pub fn find<'a>(names: &[&'a str]) -> Result<Option<(Dialect, &'a str)>, [&'a str; 2]> {
     let mut before: Vec<&str> = names.iter().flat_map(|name| wrappings(name)).collect();
     before.sort_unstable();
@@ -125,7 +126,7 @@ pub fn find<'a>(names: &[&'a str]) -> Result<Option<(Dialect, &'a str)>, [&'a st
     }
 }
 
-/// What a name begins with that may be words of wrappers, the shortest first.
+/// Possible prefixes of wrappers of a name, the shortest first.
 fn wrappings(name: &str) -> Vec<&str> {
     let mut all = vec![""];
     loop {

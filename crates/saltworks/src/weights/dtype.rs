@@ -1,4 +1,4 @@
-//! How values are stored: what is written, what is read, and what other kinds are called.
+//! How values are stored: types that are written, types that are read, and names of all others.
 
 use engine::Tensor;
 use half::{bf16, f16};
@@ -55,10 +55,10 @@ impl Dtype {
     }
 }
 
-/// A type that a file may hold. Its name is all there is to compare.
+/// A type that a file may hold, identified by its name.
 #[derive(Debug)]
 pub(super) struct Kind {
-    /// As safetensors calls it; our messages do, too.
+    /// Its name in safetensors, and in our messages.
     pub(super) name: &'static str,
     /// The attribute of `torch`, e.g. float32.
     pub(super) torch: &'static str,
@@ -66,7 +66,7 @@ pub(super) struct Kind {
     pub(super) storage: &'static str,
     /// Bytes of a value.
     pub(super) size: usize,
-    /// For types that may be weights: the value in so many little-endian bytes.
+    /// Decodes a value from its little-endian bytes; none if the type cannot be a weight's.
     decode: Option<fn(&[u8]) -> f32>,
 }
 
@@ -99,7 +99,7 @@ impl Kind {
         self
     }
 
-    /// How a value is read as f32, if this is a type of weights.
+    /// Decodes a value as f32; none if this is no type of weights.
     pub(super) fn decoder(&self) -> Option<fn(&[u8]) -> f32> {
         self.decode
     }

@@ -29,7 +29,7 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
-    /// A file of torch's that is damaged, refused, or of a form that is not read.
+    /// A file of torch's that is damaged, refused, or of an unsupported format.
     #[error("{path}: {problem}")]
     Torch {
         /// Which file.
@@ -37,7 +37,7 @@ pub enum Error {
         /// What is wrong with it, and what to do.
         problem: String,
     },
-    /// A weight has a type that is no weight's.
+    /// A weight has a type that no weight can have.
     #[error("{path}: tensor {name} is {found}, expected F32, F16, BF16 or F64. Convert it to F32")]
     Dtype {
         /// Which file.
@@ -47,7 +47,7 @@ pub enum Error {
         /// Its type.
         found: String,
     },
-    /// A value does not fit the type that was asked for.
+    /// A value does not fit the requested type.
     #[error("{path}: {name} holds {value}, which {dtype} cannot. Write it as F32 or BF16")]
     Range {
         /// Which file.
@@ -59,7 +59,7 @@ pub enum Error {
         /// The type.
         dtype: &'static str,
     },
-    /// The tensors are not the model's.
+    /// The tensors do not fit the model.
     #[error("{path} does not fit the model: {problem}. {advice}")]
     Fit {
         /// Which file.
@@ -69,7 +69,7 @@ pub enum Error {
         /// What to do.
         advice: &'static str,
     },
-    /// A file whose tensors or sizes are those of no model.
+    /// The tensors or sizes fit no supported model.
     #[error("{path}: {problem}")]
     Model {
         /// Which file.

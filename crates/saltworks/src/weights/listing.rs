@@ -1,8 +1,8 @@
-//! What a file of weights holds, from its header or its pickle alone.
+//! Lists the contents of a file of weights, from its header or its pickle alone.
 
 use super::dialect::{self, Dialect};
-use super::form::{self, Form, MOST_HEADER_BYTES};
-use super::model::{PARTS, json_beside, placed};
+use super::file_kind::{self, FileKind, MOST_HEADER_BYTES};
+use super::model::{PARTS, json_beside, our_name};
 use super::shapes::Shapes;
 use super::{Error, Hint, MODEL_KEY, Sizes, TEACHER_KEY, sizes, torch_file};
 use crate::model::VitSpec;
@@ -12,20 +12,20 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// A file's tensors in the order they are stored, or, in torch's files, named.
+/// A file's tensors in the order they are stored, or sorted by name in torch's files.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Listing {
     /// Name, type and shape of each.
-    pub tensors: Vec<Listed>,
-    /// The file's own notes; of a torch file, texts and numbers beside the tensors.
+    pub tensors: Vec<TensorEntry>,
+    /// The file's metadata. Of a torch file, texts and numbers beside the tensors.
     pub metadata: Map<String, Value>,
-    /// The key of a torch file's outer dictionary that the tensors were found under.
+    /// The key of a torch file's outer dictionary under which the tensors were found.
     pub container: Option<String>,
 }
 
 /// A tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
+pub struct TensorEntry {
     /// Its name.
     pub name: String,
     /// Its type, e.g. F32.
@@ -34,7 +34,7 @@ pub struct Listed {
     pub shape: Vec<u64>,
 }
 
-impl Listed {
+impl TensorEntry {
     /// How many values it has.
     pub fn values(&self) -> u64 {
         self.shape.iter().fold(1, |values, &side| values.saturating_mul(side))
@@ -45,16 +45,17 @@ impl Listing {
     /// Reads the header of a safetensors file and checks that its tensors fill it, or the pickle of
     /// a torch file.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        match Form::of(path)? {
-            Form::Zip => torch_file::list(path),
-            Form::Refused(problem) => Err(Error::torch(path, problem)),
-            Form::Unknown => Err(form::unknown(path)),
-            Form::Safetensors => Self::read_safetensors(path),
+        match FileKind::of(path)? {
+            FileKind::Zip => torch_file::list(path),
+            FileKind::Refused(problem) => Err(Error::torch(path, problem)),
+            FileKind::Unknown => Err(file_kind::unknown(path)),
+            FileKind::Safetensors => Self::read_safetensors(path),
         }
     }
 
-    /// Whose names these are, and the sizes of each encoder in words: as stated, as a `config.json`
-    /// beside `path` says, or as its shapes do. `None` and nothing where it is no model of ours.
+    /// The dialect of the names, and the sizes of each encoder in words. Sizes come from the
+    /// metadata, a `config.json` beside `path`, or the shapes. `None` and an empty list if it holds
+    /// no supported model.
     pub fn encoders(&self, path: &Path) -> Result<(Option<Dialect>, Vec<String>), Error> {
         let names: Vec<&str> = self.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
         let Ok(Some((dialect, before))) = dialect::find(&names) else {
@@ -62,7 +63,7 @@ impl Listing {
         };
         let mut parts: BTreeMap<String, Shapes> = BTreeMap::new();
         for tensor in &self.tensors {
-            let ours = placed(dialect, before, &tensor.name);
+            let ours = our_name(dialect, before, &tensor.name);
             if let Some((part, name)) = ours.as_deref().and_then(|ours| ours.split_once('.')) {
                 let shape = tensor.shape.iter().map(|&side| side as usize).collect();
                 parts.entry(part.to_owned()).or_default().insert(name.to_owned(), shape);
@@ -110,7 +111,7 @@ impl Listing {
         Self::of_header(&header, len - 8 - length).map_err(fail)
     }
 
-    /// From a safetensors header that so many bytes follow.
+    /// Parses a safetensors header that `found` bytes follow.
     pub(super) fn of_header(header: &[u8], found: u64) -> Result<Self, String> {
         let mut header: Map<String, Value> =
             serde_json::from_slice(header).map_err(|error| format!("its header: {error}"))?;
@@ -119,7 +120,7 @@ impl Listing {
             _ => Map::new(),
         };
         let mut placed = header.into_iter().map(listed).collect::<Result<Vec<_>, _>>()?;
-        placed.sort_by_key(|&(place, _)| place);
+        placed.sort_by_key(|&(offsets, _)| offsets);
         let end = placed.iter().map(|([_, end], _)| *end).max().unwrap_or(0);
         if end != found {
             return Err(format!("its tensors take {end} bytes, it has {found}"));
@@ -142,7 +143,7 @@ fn in_words(part: &str, spec: &VitSpec, guessed: Option<&str>) -> String {
 }
 
 /// A tensor of a safetensors header, with its first byte and the one after its last.
-fn listed((name, value): (String, Value)) -> Result<([u64; 2], Listed), String> {
+fn listed((name, value): (String, Value)) -> Result<([u64; 2], TensorEntry), String> {
     let numbers = |key: &str| -> Option<Vec<u64>> {
         value.get(key)?.as_array()?.iter().map(Value::as_u64).collect()
     };
@@ -150,7 +151,7 @@ fn listed((name, value): (String, Value)) -> Result<([u64; 2], Listed), String> 
     let tensor = || {
         let dtype = value.get("dtype")?.as_str()?.to_owned();
         let place = numbers("data_offsets")?.try_into().ok()?;
-        Some((place, Listed { name, dtype, shape: numbers("shape")? }))
+        Some((place, TensorEntry { name, dtype, shape: numbers("shape")? }))
     };
     tensor().ok_or(problem)
 }

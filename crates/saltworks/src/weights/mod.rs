@@ -1,9 +1,10 @@
-//! Weights in and out of safetensors files and torch's, strict: every tensor by name and shape.
+//! Reads and writes weights in safetensors files and torch's. Every tensor is checked by name and
+//! shape.
 
 pub mod dialect;
 mod dtype;
 mod error;
-mod form;
+mod file_kind;
 mod listing;
 mod model;
 pub mod onnx;
@@ -15,39 +16,39 @@ mod torch_file;
 
 pub use dtype::Dtype;
 pub use error::Error;
-pub use form::is_weights;
-pub use listing::{Listed, Listing};
-pub use model::{Hint, Loaded, MODEL_KEY, Model, TEACHER_KEY};
+pub use file_kind::is_weights;
+pub use listing::{Listing, TensorEntry};
+pub use model::{Hint, LoadedEncoder, MODEL_KEY, ModelFile, TEACHER_KEY};
 pub use pixels::{CHANNELS_KEY, NORMALIZE_KEY, PREPROCESSOR, pixel_metadata, processor};
 pub use safetensors_file::{parse, save, save_as};
 pub use sizes::Sizes;
 pub use torch_file::save_torch;
 
 use engine::{Parameter, Tensor};
-use form::Form;
+use file_kind::FileKind;
 use shapes::Shapes;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 /// Tensors by name, as a file holds them.
-pub type Named = BTreeMap<String, Tensor>;
+pub type NamedTensors = BTreeMap<String, Tensor>;
 
-/// A file's tensors, and what was written beside them.
+/// A file's tensors, and what stands beside them.
 #[derive(Debug, Default)]
 pub struct File {
     /// Floating-point tensors by name, as f32, contiguous.
-    pub tensors: Named,
-    /// Names and types of the tensors that are no weights: integers, booleans, complex numbers.
+    pub tensors: NamedTensors,
+    /// Names and types of tensors that cannot be weights: integers, booleans, complex numbers.
     pub others: BTreeMap<String, String>,
-    /// By key; of a torch file what [`save_torch`] left.
+    /// Metadata by key. Of a torch file, those that [`save_torch`] wrote.
     pub metadata: HashMap<String, String>,
-    /// The key of a torch file's outer dictionary that the tensors were found under.
+    /// The key of a torch file's outer dictionary under which the tensors were found.
     pub container: Option<String>,
-    /// Keys beside it that hold tensors too, which were not taken.
+    /// Other keys that hold tensors, which were not taken.
     pub beside: Vec<String>,
 }
 
-/// An error if a type cannot hold one of the values.
+/// Refuses tensors with a value that `dtype` cannot hold.
 pub fn expect_range(path: &Path, tensors: &[(String, Tensor)], dtype: Dtype) -> Result<(), Error> {
     let too_large =
         |(name, tensor): &(String, Tensor)| Some((name.clone(), dtype.too_large(tensor)?));
@@ -60,22 +61,26 @@ pub fn expect_range(path: &Path, tensors: &[(String, Tensor)], dtype: Dtype) -> 
     }
 }
 
-/// Reads the tensors of a file, which may be safetensors or torch's: its first bytes tell.
+/// Reads the tensors of a safetensors file or of torch's. The first bytes identify the format.
 pub fn load(path: &Path) -> Result<File, Error> {
-    match Form::of(path)? {
-        Form::Zip => torch_file::load(path),
-        Form::Refused(problem) => Err(Error::torch(path, problem)),
-        Form::Unknown => Err(form::unknown(path)),
-        Form::Safetensors => {
+    match FileKind::of(path)? {
+        FileKind::Zip => torch_file::load(path),
+        FileKind::Refused(problem) => Err(Error::torch(path, problem)),
+        FileKind::Unknown => Err(file_kind::unknown(path)),
+        FileKind::Safetensors => {
             let bytes = std::fs::read(path).map_err(|source| Error::read(path, source))?;
             parse(path, &bytes)
         }
     }
 }
 
-/// Gives every parameter the tensor of its name; anything missing, left over or of another shape
-/// is an error, and then nothing is changed. `path` is for messages.
-pub fn assign(path: &Path, named: &Named, parameters: &[(String, Parameter)]) -> Result<(), Error> {
+/// Gives every parameter the tensor of its name. If a tensor is missing, unknown or of another
+/// shape, this is an error and nothing is changed. `path` is for messages.
+pub fn assign(
+    path: &Path,
+    named: &NamedTensors,
+    parameters: &[(String, Parameter)],
+) -> Result<(), Error> {
     fit(path, named, &parameters.iter().map(|(name, p)| (name.clone(), p.shape())).collect())?;
     for (name, parameter) in parameters {
         // The shapes were compared above.
@@ -84,8 +89,8 @@ pub fn assign(path: &Path, named: &Named, parameters: &[(String, Parameter)]) ->
     Ok(())
 }
 
-/// An error that lists what is missing, of another shape or too much.
-fn fit(path: &Path, named: &Named, wanted: &Shapes) -> Result<(), Error> {
+/// Refuses tensors that are missing, of another shape or unknown, and lists them.
+fn fit(path: &Path, named: &NamedTensors, wanted: &Shapes) -> Result<(), Error> {
     let mut problems = Vec::new();
     for (name, shape) in wanted {
         match named.get(name) {
@@ -152,7 +157,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_listed_by_name_and_nothing_changes() {
         let list = parameters();
-        let mut named: Named = values(&list[..1]).into_iter().collect();
+        let mut named: NamedTensors = values(&list[..1]).into_iter().collect();
         named.insert("a".into(), Tensor::zeros(&[4]));
         named.insert("c".into(), Tensor::zeros(&[1]));
         let message = assign(Path::new("f"), &named, &list).unwrap_err().to_string();

@@ -1,8 +1,8 @@
-//! A model read from a file, whoever wrote it, under our names.
+//! A model read from any known kind of file, under our names.
 
-use super::dialect::{Dialect, Place, find, hugging_face_differs};
+use super::dialect::{Destination, Dialect, find, hugging_face_differs};
 use super::shapes::{self, Shapes};
-use super::{Error, File, Named, PREPROCESSOR, Sizes, assign, fit, load, pixels, sizes};
+use super::{Error, File, NamedTensors, PREPROCESSOR, Sizes, assign, fit, load, pixels, sizes};
 use crate::mask::Grid;
 use crate::model::{Encoder, VitSpec, position};
 use crate::recipe::Normalize;
@@ -14,28 +14,29 @@ use std::path::{Path, PathBuf};
 /// The key of a file's metadata that holds the encoder's [`VitSpec`] as JSON.
 pub const MODEL_KEY: &str = "model";
 
-/// [`MODEL_KEY`] of the teacher that a student's file holds besides.
+/// The key for the teacher's [`VitSpec`] in a student's file.
 pub const TEACHER_KEY: &str = "teacher_model";
 
-/// Names of the weights in a folder: of transformers, the first also of a stage of ours.
+/// Names of files of weights in a folder of transformers. The first is also that of a stage of
+/// ours.
 const FILES: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
 
-/// Encoders that a file may hold, the one that is taken first: as stable-pretraining's
-/// `SALT.from_checkpoint`, then the one that was trained.
+/// Encoders that a file may hold, in the order of preference: as stable-pretraining's
+/// `SALT.from_checkpoint`, then the trained one.
 pub(super) const PARTS: [&str; 3] = ["encoder", "student", "teacher"];
 
-/// The tensors of a file under our names, and what it says of itself.
+/// The tensors of a file under our names, and what the file states.
 #[derive(Debug)]
-pub struct Model {
+pub struct ModelFile {
     /// Whose names the file uses.
     pub dialect: Dialect,
     /// `encoder.`, `student.` or `teacher.` and timm's names; `decoder.`, `predictor.`.
-    pub tensors: Named,
-    /// Names in the file that are no part of an encoder, decoder or predictor of ours.
+    pub tensors: NamedTensors,
+    /// Names in the file that belong to no encoder, decoder or predictor.
     pub left_out: Vec<String>,
-    /// What its user should know.
+    /// Notes for the user.
     pub notes: Vec<String>,
-    /// Words of wrappers before the file's names.
+    /// Prefix of wrappers before the file's names.
     before: String,
     path: PathBuf,
     file: File,
@@ -45,9 +46,9 @@ pub struct Model {
     processor: Option<Value>,
 }
 
-impl Model {
-    /// The file of weights that is meant: of a folder the one in it.
-    pub fn file(path: &Path) -> Result<PathBuf, Error> {
+impl ModelFile {
+    /// The file of weights at `path`: the file itself, or the one in the folder.
+    pub fn find(path: &Path) -> Result<PathBuf, Error> {
         if !path.is_dir() {
             return Ok(path.into());
         }
@@ -61,9 +62,10 @@ impl Model {
         })
     }
 
-    /// Reads a file of weights, or that of a folder; of transformers' with the `config.json` beside.
+    /// Reads a file of weights, or the one in a folder. Models of transformers are read with the
+    /// `config.json` beside them.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let path = &Self::file(path)?;
+        let path = &Self::find(path)?;
         let model = Self::of(path, load(path)?)?;
         let beside = |name: &str| match model.dialect {
             Dialect::HuggingFace => json_beside(path, name),
@@ -76,8 +78,8 @@ impl Model {
         Ok(Self { config, processor, notes, ..model })
     }
 
-    /// The model that these tensors are, of a state dict in memory, say; `what` they are is for messages.
-    pub fn of_tensors(what: &str, tensors: Named) -> Result<Self, Error> {
+    /// The model of tensors in memory, for example of a state dict. `what` names them in messages.
+    pub fn of_tensors(what: &str, tensors: NamedTensors) -> Result<Self, Error> {
         Self::of(Path::new(what), File { tensors, ..File::default() })
     }
 
@@ -87,9 +89,9 @@ impl Model {
         let found = find(&names).map_err(|[first, second]| fail(two_models(first, second)))?;
         let (dialect, before) = found.ok_or_else(|| fail(no_model(&names)))?;
         let before = before.to_owned();
-        let (mut tensors, mut left_out) = (Named::new(), Vec::new());
+        let (mut tensors, mut left_out) = (NamedTensors::new(), Vec::new());
         for (name, tensor) in std::mem::take(&mut file.tensors) {
-            match placed(dialect, &before, &name) {
+            match our_name(dialect, &before, &name) {
                 Some(ours) => add(&mut tensors, ours, &name, tensor).map_err(fail)?,
                 None => left_out.push(name),
             }
@@ -110,31 +112,31 @@ impl Model {
         })
     }
 
-    /// Where it was read.
+    /// The path from which it was read.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What was written beside the tensors.
+    /// The file's metadata.
     pub fn metadata(&self) -> &HashMap<String, String> {
         &self.file.metadata
     }
 
-    /// The tensors of an encoder under timm's names: `part` is `encoder`, `student` or `teacher`, or
-    /// the first of them that is there.
-    pub fn encoder(&self, part: Option<&str>) -> Result<Named, Error> {
+    /// The tensors of an encoder under timm's names. `part` is `encoder`, `student` or `teacher`;
+    /// none for the first of them in the file.
+    pub fn encoder(&self, part: Option<&str>) -> Result<NamedTensors, Error> {
         Ok(self.part(part)?.1)
     }
 
-    /// The encoders that are there.
+    /// The encoders in the file.
     fn parts(&self) -> Vec<&'static str> {
         let has =
             |part: &&str| self.tensors.keys().any(|name| name.starts_with(&format!("{part}.")));
         PARTS.into_iter().filter(has).collect()
     }
 
-    /// [`Model::encoder`], and which it is.
-    fn part(&self, wanted: Option<&str>) -> Result<(&'static str, Named), Error> {
+    /// [`ModelFile::encoder`] with its name.
+    fn part(&self, wanted: Option<&str>) -> Result<(&'static str, NamedTensors), Error> {
         let parts = self.parts();
         let part = parts.iter().find(|part| wanted.is_none_or(|wanted| wanted == **part));
         let Some(part) = part else {
@@ -150,17 +152,12 @@ impl Model {
         Ok((part, self.tensors.iter().filter_map(of_part).collect()))
     }
 
-    /// The width of the encoder `part` (see [`Model::encoder`]), 0 if nothing tells it.
+    /// The width of the encoder `part` (see [`ModelFile::encoder`]), 0 if it is unknown.
     pub fn width(&self, part: Option<&str>) -> Result<usize, Error> {
         Ok(width(&self.part(part)?.1))
     }
 
-    /// The sizes that the file states, of a teacher beside its student those of the student; none if it
-    /// states none.
-    pub fn stated_sizes(&self) -> Result<Option<VitSpec>, Error> {
-        self.stated(MODEL_KEY)
-    }
-
+    /// The sizes that the file's metadata state under `key`, if any.
     fn stated(&self, key: &str) -> Result<Option<VitSpec>, Error> {
         let Some(text) = self.file.metadata.get(key) else { return Ok(None) };
         let parsed = serde_json::from_str(text).map(Some);
@@ -172,21 +169,21 @@ impl Model {
         })
     }
 
-    /// How the encoder, of so many channels, wants its pixels, as the file's metadata or a
-    /// `preprocessor_config.json` of transformers say; none if nothing does.
+    /// The normalisation that an encoder of so many channels expects, if it is known. It comes from
+    /// the file's metadata or a `preprocessor_config.json` of transformers.
     pub fn normalize(&self, channels: usize) -> Result<Option<Normalize>, Error> {
         pixels::normalize(&self.path, &self.file.metadata, self.processor.as_ref(), channels)
     }
 
-    /// The sizes of the encoder `part` (see [`Model::encoder`]): as stated, else as its tensors' shapes,
-    /// `config.json` and then `hint` say. That its tensors have them is for [`Model::load_encoder`] to
-    /// check.
+    /// The sizes of the encoder `part` (see [`ModelFile::encoder`]): as the file states them, else
+    /// from its tensors' shapes, `config.json` and `hint`. [`ModelFile::load_encoder`] checks them
+    /// against the tensors.
     pub fn sizes(&self, part: Option<&str>, hint: Hint) -> Result<Sizes, Error> {
         let (part, tensors) = self.part(part)?;
         self.sizes_of(part, &tensors, hint)
     }
 
-    fn sizes_of(&self, part: &str, tensors: &Named, hint: Hint) -> Result<Sizes, Error> {
+    fn sizes_of(&self, part: &str, tensors: &NamedTensors, hint: Hint) -> Result<Sizes, Error> {
         let fail = |problem: String| Error::model(&self.path, problem);
         let beside_student = part == "teacher" && self.parts().len() > 1;
         let found = match self.stated(if beside_student { TEACHER_KEY } else { MODEL_KEY })? {
@@ -197,13 +194,13 @@ impl Model {
         Ok(found)
     }
 
-    /// Holds every tensor of the file against what its encoders, predictor and decoder have, by name and
-    /// shape, all finite.
+    /// Checks every tensor of the file by name and shape against its encoders, predictor and
+    /// decoder. All values must be finite.
     pub fn check_whole(&self, mut hint: Hint) -> Result<(), Error> {
         let (mut wanted, mut width) = (Shapes::new(), 0);
         for part in self.parts() {
             let (_, tensors) = self.part(Some(part))?;
-            // Heads are in no shape: of a teacher of another width nobody need know them.
+            // Heads are in no shape. Those of a teacher of another width do not matter here.
             let own = self::width(&tensors);
             hint.heads = hint.heads.filter(|(of, _)| *of == own).or(Some((own, 1)));
             let spec = self.sizes_of(part, &tensors, hint)?.spec;
@@ -218,14 +215,14 @@ impl Model {
         self.expect_finite(&self.tensors)
     }
 
-    /// An error if a tensor of one of these names is of a type that is no weight's.
+    /// Refuses tensors of these names whose type cannot be a weight's.
     fn expect_weights<'a>(&self, names: impl Iterator<Item = &'a String>) -> Result<(), Error> {
         let joined = |name: &str| {
             let parts = [".attn.q.", ".attn.k.", ".attn.v."].into_iter();
             parts.fold(name.to_owned(), |name, part| name.replacen(part, ".attn.qkv.", 1))
         };
         let others = self.file.others.iter().filter_map(|(name, found)| {
-            Some((joined(&placed(self.dialect, &self.before, name)?), (name, found)))
+            Some((joined(&our_name(self.dialect, &self.before, name)?), (name, found)))
         });
         let others: HashMap<String, (&String, &String)> = others.collect();
         match names.into_iter().find_map(|name| others.get(name)) {
@@ -237,7 +234,7 @@ impl Model {
         }
     }
 
-    fn expect_finite(&self, tensors: &Named) -> Result<(), Error> {
+    fn expect_finite(&self, tensors: &NamedTensors) -> Result<(), Error> {
         let finite = |tensor: &Tensor| tensor.as_slice().iter().all(|value| value.is_finite());
         match tensors.iter().find(|(_, tensor)| !finite(tensor)) {
             None => Ok(()),
@@ -248,18 +245,19 @@ impl Model {
         }
     }
 
-    /// The encoder `part` (see [`Model::encoder`]), strictly: every tensor by name and shape, all
-    /// finite. Its position table is resized where `image`, [T, H, W], is another than it was made for.
+    /// Loads the encoder `part` (see [`ModelFile::encoder`]). Every tensor is checked by name and
+    /// shape, and all must be finite. The position table is resized if `image`, [T, H, W], differs
+    /// from the image the encoder was trained for.
     pub fn load_encoder(
         &self,
         part: Option<&str>,
         hint: Hint,
         image: Option<[usize; 3]>,
-    ) -> Result<Loaded, Error> {
+    ) -> Result<LoadedEncoder, Error> {
         let (part, mut tensors) = self.part(part)?;
         let Sizes { spec: made_for, guessed } = self.sizes_of(part, &tensors, hint)?;
         let normalize = self.normalize(made_for.channels)?;
-        // Before memory is taken for what a file only claims.
+        // Checks come before any allocation that relies on the file's claims.
         let wanted = shapes::encoder(&made_for);
         let names: Vec<String> = wanted.keys().map(|name| format!("{part}.{name}")).collect();
         self.expect_weights(names.iter())?;
@@ -274,25 +272,25 @@ impl Model {
         let encoder = Encoder::new(&spec, 0);
         assign(&self.path, &tensors, &encoder.parameters())?;
         let notes = self.notes.iter().cloned().chain(guessed).collect();
-        Ok(Loaded { encoder, resized, normalize, notes })
+        Ok(LoadedEncoder { encoder, resized, normalize, notes })
     }
 }
 
-fn width(encoder: &Named) -> usize {
+fn width(encoder: &NamedTensors) -> usize {
     let weight = encoder.get("patch_embed.proj.weight");
     weight.and_then(|weight| weight.shape().first()).copied().unwrap_or(0)
 }
 
-/// A name of the file here, if it is a model's.
-pub(super) fn placed(dialect: Dialect, before: &str, name: &str) -> Option<String> {
-    match dialect.place(name.strip_prefix(before)?) {
-        Place::Ours(ours) => Some(ours),
-        Place::LeftOut => None,
+/// Our name for one of the file's, if it belongs to a model.
+pub(super) fn our_name(dialect: Dialect, before: &str, name: &str) -> Option<String> {
+    match dialect.destination(name.strip_prefix(before)?) {
+        Destination::Ours(ours) => Some(ours),
+        Destination::LeftOut => None,
     }
 }
 
-/// Adds a tensor; one of this name with other values is an error.
-fn add(tensors: &mut Named, ours: String, name: &str, tensor: Tensor) -> Result<(), String> {
+/// Adds a tensor. A second one of this name must have the same values.
+fn add(tensors: &mut NamedTensors, ours: String, name: &str, tensor: Tensor) -> Result<(), String> {
     let same = |first: &Tensor| {
         let bits =
             |tensor: &Tensor| tensor.as_slice().iter().map(|x| x.to_bits()).collect::<Vec<_>>();
@@ -323,7 +321,7 @@ fn no_model(names: &[&str]) -> String {
     )
 }
 
-/// What else a training script left, in words.
+/// A note on tensors of the file that were not taken.
 fn not_taken(file: &File) -> Option<String> {
     let some = file.beside.iter().take(4).cloned().collect::<Vec<_>>().join(", ");
     let container = file.container.as_deref().unwrap_or("the first");
@@ -331,28 +329,29 @@ fn not_taken(file: &File) -> Option<String> {
         .then(|| format!("weights are taken from {container}; not from {some}"))
 }
 
-/// What a file need not tell.
+/// Sizes that a file may leave open.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Hint {
-    /// A width and the heads of an encoder of it.
+    /// A width, and the heads of an encoder of this width.
     pub heads: Option<(usize, usize)>,
     /// The grid of a position table with as many patches.
     pub grid: Option<Grid>,
 }
 
 /// An encoder from a file.
-pub struct Loaded {
+pub struct LoadedEncoder {
     /// With the file's weights.
     pub encoder: Encoder,
-    /// From which grid to which its position table was resized.
+    /// The old and new grid of its position table, if it was resized.
     pub resized: Option<[Grid; 2]>,
-    /// How it wants its pixels, if the file tells; see [`Model::normalize`].
+    /// The normalisation it expects, if known. See [`ModelFile::normalize`].
     pub normalize: Option<Normalize>,
-    /// What its user should know: sizes that were guessed, arithmetic that differs from that at home.
+    /// Notes for the user: sizes that were guessed, and arithmetic that differs from the
+    /// original's.
     pub notes: Vec<String>,
 }
 
-/// A file of JSON beside one of transformers', if there is one.
+/// A file of JSON beside one of transformers, if it exists.
 pub(super) fn json_beside(file: &Path, name: &str) -> Result<Option<Value>, Error> {
     let path = file.with_file_name(name);
     if !path.exists() {
@@ -365,7 +364,8 @@ pub(super) fn json_beside(file: &Path, name: &str) -> Result<Option<Value>, Erro
     })
 }
 
-/// The sizes were the file's own: what still does not fit is of a model that we do not have.
+/// Adds advice for tensors that still do not fit the file's own sizes: they are of a model that is
+/// not supported.
 fn of_another_kind(error: Error) -> Error {
     let plain = "Only timm's plain encoders are read: a norm after the last block, biases, no fc_norm, \
                  no pool of attention. Choose another file, or export it with --partial";
@@ -380,10 +380,10 @@ fn of_another_kind(error: Error) -> Error {
     }
 }
 
-/// Brings the position table of an encoder of sizes `from` to another grid, as timm does
-/// (layers/pos_embed.py, `resample_abs_pos_embed`). A table that is not of these sizes stays, to be
-/// told.
-fn resize(encoder: &mut Named, from: &VitSpec, to: Grid) {
+/// Resizes the position table of an encoder of sizes `from` to another grid, as timm does
+/// (layers/pos_embed.py, `resample_abs_pos_embed`). A table of another shape is left for the later
+/// checks to report.
+fn resize(encoder: &mut NamedTensors, from: &VitSpec, to: Grid) {
     let rows_before = from.position_rows() - from.grid().len();
     let expected = [1, from.position_rows(), from.width];
     if let Some(table) = encoder.get_mut("pos_embed").filter(|table| table.shape() == expected) {

@@ -1,22 +1,22 @@
 //! The encoder as an ONNX graph (opset 17): images in, tokens out, for any batch.
 //!
 //! `images` [B, C, H, W], normalised as in training -> `tokens` [B, P + N, D] after the final norm,
-//! `mean` [B, D] of the patch tokens and, where there is one, `cls` [B, D].
+//! `mean` [B, D] of the patch tokens, and `cls` [B, D] if there is a class token.
 
 mod graph;
 mod proto;
 
-use super::{Error, Named};
+use super::{Error, NamedTensors};
 use crate::files::write_whole;
 use crate::model::VitSpec;
 use engine::Tensor;
 use graph::Attribute::{Float, Int, Ints};
 use graph::{Axis, Graph};
-use proto::Message;
+use proto::ProtoMessage;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// LayerNormalization came with it.
+/// The first version with LayerNormalization.
 const OPSET: i64 = 17;
 
 /// ONNX 1.12, the first with opset 17.
@@ -28,12 +28,11 @@ const MOST_BYTES: usize = (1 << 31) - (1 << 20);
 /// timm's ε.
 const EPS: f32 = 1e-6;
 
-/// Writes the encoder of these sizes, its tensors under timm's names, to `path`; `metadata` goes
-/// along.
+/// Writes an encoder of these sizes, with tensors under timm's names and `metadata`, to `path`.
 pub fn save(
     path: &Path,
     spec: &VitSpec,
-    tensors: &Named,
+    tensors: &NamedTensors,
     metadata: &HashMap<String, String>,
 ) -> Result<(), Error> {
     let fail =
@@ -58,13 +57,14 @@ pub fn save(
 }
 
 /// The ModelProto around a graph.
-fn model(graph: &Message, metadata: &HashMap<String, String>) -> Message {
+fn model(graph: &ProtoMessage, metadata: &HashMap<String, String>) -> ProtoMessage {
     let mut sorted: Vec<_> = metadata.iter().collect();
     sorted.sort();
-    let pair = |(key, value): &(&String, &String)| Message::default().text(1, key).text(2, value);
+    let pair =
+        |(key, value): &(&String, &String)| ProtoMessage::default().text(1, key).text(2, value);
     let pairs: Vec<_> = sorted.iter().map(pair).collect();
-    let opset = Message::default().text(1, "").int(2, OPSET);
-    Message::default()
+    let opset = ProtoMessage::default().text(1, "").int(2, OPSET);
+    ProtoMessage::default()
         .int(1, IR_VERSION)
         .text(2, "saltworks")
         .text(3, env!("CARGO_PKG_VERSION"))
@@ -76,7 +76,7 @@ fn model(graph: &Message, metadata: &HashMap<String, String>) -> Message {
 struct Writer<'a> {
     graph: Graph,
     spec: &'a VitSpec,
-    tensors: &'a Named,
+    tensors: &'a NamedTensors,
 }
 
 /// The name of a tensor that is missing.
@@ -181,9 +181,9 @@ impl Writer<'_> {
         let qkv = self.linear(x, &format!("{name}.qkv"))?;
         let qkv = self.reshape(&qkv, &[0, tokens, 3, heads, dim]);
         let qkv = self.transpose(&qkv, &[2, 0, 3, 1, 4]); // [3, B, A, N, E]
-        let [mut q, mut k, v] = [0, 1, 2].map(|place| {
-            let place = self.graph.number(place);
-            self.graph.node("Gather", &[&qkv, &place], &[Int("axis", 0)])
+        let [mut q, mut k, v] = [0, 1, 2].map(|index| {
+            let index = self.graph.number(index);
+            self.graph.node("Gather", &[&qkv, &index], &[Int("axis", 0)])
         });
         if self.spec.qk_norm {
             q = self.norm(&q, &format!("{name}.q_norm"))?;
@@ -215,7 +215,7 @@ impl Writer<'_> {
         let (rows, columns) = (weight.dim(0), weight.dim(1));
         let from = weight.as_slice();
         let transposed: Vec<f32> =
-            (0..rows * columns).map(|place| from[place % rows * columns + place / rows]).collect();
+            (0..rows * columns).map(|index| from[index % rows * columns + index / rows]).collect();
         let weight = self.graph.floats(&format!("{name}.weight"), &[columns, rows], &transposed);
         let bias = self.constant(&format!("{name}.bias"))?;
         let product = self.graph.node("MatMul", &[x, &weight], &[]);

@@ -1,4 +1,4 @@
-//! How an encoder wants its pixels: what a file says beside its tensors.
+//! The normalisation that an encoder expects, as stated beside its tensors.
 
 use super::Error;
 use crate::recipe::Normalize;
@@ -15,7 +15,7 @@ pub const CHANNELS_KEY: &str = "channels";
 /// The file of transformers' image processors beside a model.
 pub const PREPROCESSOR: &str = "preprocessor_config.json";
 
-/// What metadata say of pixels that were normalised so, of so many channels.
+/// Metadata that state this normalisation of images of so many channels.
 pub fn pixel_metadata(normalize: &Normalize, channels: usize) -> [(String, String); 2] {
     // Numbers: JSON holds them all.
     let numbers = serde_json::to_string(normalize).expect("numbers as JSON");
@@ -24,7 +24,8 @@ pub fn pixel_metadata(normalize: &Normalize, channels: usize) -> [(String, Strin
         .map(|(key, value)| (key.to_owned(), value))
 }
 
-/// What a file's metadata, else transformers' `processor`, say of an encoder of so many channels.
+/// The normalisation in a file's metadata, else in transformers' `processor`, for an encoder of so
+/// many channels.
 pub(super) fn normalize(
     path: &Path,
     metadata: &HashMap<String, String>,
@@ -52,7 +53,8 @@ pub(super) fn normalize(
     Ok(Some(Normalize { mean, std }))
 }
 
-/// Of transformers' ViTImageProcessor: bytes times `rescale_factor`, less the mean, over the deviation.
+/// The normalisation of transformers' ViTImageProcessor: bytes times `rescale_factor`, less the
+/// mean, over the deviation.
 fn of_processor(processor: &Value) -> Option<Normalize> {
     let numbers = |key: &str| -> Option<Vec<f32>> {
         let list = processor.get(key)?.as_array()?.iter();

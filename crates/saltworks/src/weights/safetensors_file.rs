@@ -1,7 +1,7 @@
-//! safetensors files in and out. Format: <https://huggingface.co/docs/safetensors>, "Format".
+//! Reads and writes safetensors files. Format: <https://huggingface.co/docs/safetensors>, "Format".
 
 use super::dtype::KINDS;
-use super::form::MOST_HEADER_BYTES;
+use super::file_kind::MOST_HEADER_BYTES;
 use super::{Dtype, Error, File, expect_range};
 use crate::files::{Record, write_whole_with};
 use engine::Tensor;
@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Writes tensors as f32 to `path`, whole or not at all; the same tensors give the same bytes.
+/// Writes tensors as f32 to `path`, whole or not at all. The same tensors give the same bytes.
 pub fn save(
     path: &Path,
     tensors: &[(String, Tensor)],
@@ -21,9 +21,9 @@ pub fn save(
     save_as(path, tensors, metadata, Dtype::F32)
 }
 
-/// [`save`] in another type, rounded to nearest even; a value that the type cannot hold is an
-/// error. The crate's `serialize` orders metadata as a hash map does, differently in every process,
-/// so the header is made here.
+/// [`save`] in another type, rounded to nearest even. A value that the type cannot hold is an
+/// error. The crate's `serialize` orders metadata differently in every process, so the header is
+/// made here.
 pub fn save_as(
     path: &Path,
     tensors: &[(String, Tensor)],

@@ -1,7 +1,7 @@
-//! Names and shapes of what our models hold, without making any: what a file claims is compared with
-//! what it has before memory is taken.
+//! Names and shapes of our models' tensors, without creating any. A file's claims are compared with
+//! its contents before memory is allocated.
 
-use super::{Error, Named, fit};
+use super::{Error, NamedTensors, fit};
 use crate::model::VitSpec;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,12 +9,12 @@ use std::path::Path;
 /// Shapes of tensors by name.
 pub(super) type Shapes = BTreeMap<String, Vec<usize>>;
 
-/// Of tensors.
-pub(super) fn of(tensors: &Named) -> Shapes {
+/// Shapes of tensors.
+pub(super) fn of(tensors: &NamedTensors) -> Shapes {
     tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shape().to_vec())).collect()
 }
 
-/// Of an encoder under timm's names. The spec has passed its check.
+/// Shapes of an encoder under timm's names. `spec` has passed its check.
 pub(super) fn encoder(spec: &VitSpec) -> Shapes {
     let (width, mut all) = (spec.width, Shapes::new());
     let [pt, ph, pw] = spec.patch;
@@ -51,7 +51,8 @@ pub(super) fn encoder(spec: &VitSpec) -> Shapes {
     all
 }
 
-/// Of a predictor or a decoder's transformer from tokens of width `input` to outputs of width `output`.
+/// Shapes of a predictor, or of a decoder's transformer, from tokens of width `input` to outputs of
+/// width `output`.
 fn transformer(prefix: &str, depth: usize, [input, width, output]: [usize; 3]) -> Shapes {
     let mut all = Shapes::new();
     linear(&mut all, &format!("{prefix}context_proj"), &[width, input]);
@@ -83,7 +84,7 @@ fn linear(all: &mut Shapes, name: &str, weight: &[usize]) {
     all.insert(format!("{name}.bias"), vec![weight[0]]);
 }
 
-/// How many blocks there are, counted from the first.
+/// The number of blocks, counted from the first.
 pub(super) fn depth(shapes: &Shapes, prefix: &str) -> usize {
     let has = |block: &usize| shapes.contains_key(&format!("{prefix}blocks.{block}.norm1.weight"));
     (0..).take_while(has).count()
@@ -93,7 +94,7 @@ pub(super) fn depth(shapes: &Shapes, prefix: &str) -> usize {
 /// beside an encoder of the width `width`.
 pub(super) fn fit_stage(
     path: &Path,
-    tensors: &Named,
+    tensors: &NamedTensors,
     mut wanted: Shapes,
     width: usize,
 ) -> Result<(), Error> {
@@ -159,7 +160,7 @@ mod tests {
         let predictor = shapes(&Predictor::new(spec, 24, 20, grid, 0), "predictor");
         let decoder = shapes(&PixelDecoder::new(spec, 24, 48, grid, 0), "decoder");
         for whole in [predictor, decoder] {
-            let tensors: Named = whole
+            let tensors: NamedTensors = whole
                 .iter()
                 .map(|(name, shape)| (name.clone(), engine::Tensor::zeros(shape)))
                 .collect();

@@ -1,4 +1,4 @@
-//! A vision transformer's sizes, read off its tensors.
+//! Derives a vision transformer's sizes from its tensors.
 
 use super::Hint;
 use super::shapes::{Shapes, depth};
@@ -6,22 +6,23 @@ use crate::mask::Grid;
 use crate::model::VitSpec;
 use serde_json::Value;
 
-/// Widths and heads of timm's sizes. Other models of these widths have others: what was taken is told.
+/// Widths and heads of timm's sizes. Other models of these widths have other heads, so the assumed
+/// ones are reported.
 const HEADS: [(usize, usize); 7] =
     [(192, 3), (384, 6), (768, 12), (1024, 16), (1280, 16), (1408, 16), (1664, 16)];
 
-/// An encoder's sizes, and what of them no tensor and no note of the file tells.
+/// An encoder's sizes, and which of them are guesses.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sizes {
     /// All of them.
     pub spec: VitSpec,
-    /// What was guessed, in words.
+    /// The guesses in words, if any.
     pub guessed: Option<String>,
 }
 
-/// The sizes of an encoder under timm's names. What shapes do not tell comes from `config` (a
-/// `config.json` of transformers), then from `hint`: heads, and the image where it is not square. Else
-/// heads are the width of a head's queries where they have norms, or timm's for the width.
+/// The sizes of an encoder under timm's names. Heads, and the sides of an image that is not square,
+/// are in no shape. They come from `config` (a `config.json` of transformers), then from `hint`.
+/// Else heads follow from the width of the norms of queries, or are timm's for the width.
 pub(super) fn of(shapes: &Shapes, config: Option<&Value>, hint: Hint) -> Result<Sizes, String> {
     let shape = |name: &str| shapes.get(name).map(Vec::as_slice);
     let needed = |name: &str, axes: usize| {
@@ -74,7 +75,7 @@ pub(super) fn of(shapes: &Shapes, config: Option<&Value>, hint: Hint) -> Result<
     Ok(Sizes { guessed: guessed(&spec, told, &placed), spec })
 }
 
-/// The heads, and whether the file tells them.
+/// The heads, and whether the file states them.
 fn heads(
     width: usize,
     head: Option<usize>,
@@ -95,7 +96,7 @@ fn heads(
     })
 }
 
-fn guessed(spec: &VitSpec, heads_told: bool, placed: &Placed) -> Option<String> {
+fn guessed(spec: &VitSpec, heads_told: bool, placed: &PatchGrid) -> Option<String> {
     let [_, height, width] = spec.image;
     let heads = (!heads_told).then(|| format!("{} heads", spec.heads));
     let image = (!placed.told).then(|| format!("images of {height} x {width} pixels"));
@@ -107,11 +108,11 @@ fn guessed(spec: &VitSpec, heads_told: bool, placed: &Placed) -> Option<String> 
 }
 
 /// Patches along time, height and width.
-struct Placed {
+struct PatchGrid {
     sides: [usize; 3],
-    /// The table has no rows for the prefix.
+    /// Whether the table has no rows for the prefix.
     no_embed_class: bool,
-    /// The file says so, or nothing else fits.
+    /// Whether the file states the sides, rather than a guess.
     told: bool,
 }
 
@@ -121,19 +122,19 @@ fn grid(
     config: Option<&Value>,
     hint: Hint,
     [pt, ph, pw]: [usize; 3],
-) -> Result<Placed, String> {
+) -> Result<PatchGrid, String> {
     let image = config.and_then(|config| match config.get("image_size")? {
         Value::Array(sides) => Some([size(sides.first()?)?, size(sides.get(1)?)?]),
         side => Some([size(side)?; 2]),
     });
     if let Some([height, width]) = image {
         let sides = [1, height / ph.max(1), width / pw.max(1)];
-        return Ok(Placed { sides, no_embed_class: false, told: true });
+        return Ok(PatchGrid { sides, no_embed_class: false, told: true });
     }
     let fits = |grid: &Grid| [0, prefix].contains(&rows.wrapping_sub(grid.len()));
     if let Some(grid) = hint.grid.filter(fits) {
         let no_embed_class = rows == grid.len() && prefix > 0;
-        return Ok(Placed { sides: [grid.t, grid.h, grid.w], no_embed_class, told: false });
+        return Ok(PatchGrid { sides: [grid.t, grid.h, grid.w], no_embed_class, told: false });
     }
     let square =
         |count: usize| Some(count.isqrt()).filter(|side| side * side == count && count > 0);
@@ -141,7 +142,7 @@ fn grid(
         let with = rows.checked_sub(prefix).and_then(square).map(|side| (side, false));
         if let Some((side, no_embed_class)) = with.or_else(|| square(rows).map(|side| (side, true)))
         {
-            return Ok(Placed { sides: [1, side, side], no_embed_class, told: false });
+            return Ok(PatchGrid { sides: [1, side, side], no_embed_class, told: false });
         }
     }
     Err(format!(

@@ -1,8 +1,10 @@
-//! torch's files: the zip archives that `torch.save` writes since torch 1.6 (torch/serialization.py,
-//! `_save` and `_load`). A pickle says what the tensors are, a record holds the values of each
-//! storage. Nothing in a file is carried out. What a file can make this program take is bounded by
-//! its length: the pickle by [`pickle`]'s limits, each tensor by its storage, all tensors that are not
-//! the same by [`MOST_SHARING`]. Records are read one by one.
+//! torch's files: the zip archives that `torch.save` writes since torch 1.6
+//! (torch/serialization.py, `_save` and `_load`). A pickle describes the tensors, and a record
+//! holds the values of each storage. Nothing in a file is executed.
+//!
+//! The length of a file bounds the memory it can make this program use. [`pickle`] limits the
+//! pickle, each tensor is limited by its storage, and [`MOST_SHARING`] limits tensors that share
+//! storages. Records are read one by one.
 
 mod archive;
 mod contents;
@@ -15,7 +17,7 @@ mod write;
 
 pub use write::save_torch;
 
-use super::listing::{Listed, Listing};
+use super::listing::{Listing, TensorEntry};
 use super::{Error, File};
 use crate::zip::Zip;
 use contents::Contents;
@@ -25,7 +27,7 @@ use std::io::{Read, Seek};
 use std::path::Path;
 use value::View;
 
-/// Tensors that share storages may together have so many times the bytes of the file.
+/// Tensors that share storages may together have this many times the bytes of the file.
 const MOST_SHARING: u64 = 4;
 
 /// Begins the keys of our metadata, texts beside a container.
@@ -118,7 +120,7 @@ impl<R: Read + Seek> Archive<R> {
         let pickle = self.pickle()?;
         let contents = Contents::of(&pickle)?;
         contents.tensors().try_for_each(|(_, view)| self.check_record(view))?;
-        let listed = |(name, view): (&str, &View<'_>)| Listed {
+        let listed = |(name, view): (&str, &View<'_>)| TensorEntry {
             name: name.to_owned(),
             dtype: view.kind.name.to_owned(),
             shape: view.shape.clone(),

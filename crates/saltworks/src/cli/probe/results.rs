@@ -41,7 +41,7 @@ pub(super) struct Results {
     pub(super) classes: Vec<String>,
     pub(super) found: Vec<ProbeResult>,
     /// By features.
-    pub(super) few_shot: Vec<(&'static str, FewShot)>,
+    pub(super) few_shot: Vec<(&'static str, FewShotResult)>,
     pub(super) spread: Vec<Spread>,
 }
 
@@ -98,7 +98,7 @@ impl Results {
                 "{kind:9}  {features:8}  {accuracy:>8.1}  {interval:>14}  {top5:>5}   {note}"
             );
         }
-        for (features, FewShot { shots, accuracies, mean, std }) in &self.few_shot {
+        for (features, FewShotResult { shots, accuracies, mean, std }) in &self.few_shot {
             let kind = format!("{shots}-shot");
             let spread = std.map_or(String::new(), |std| format!(" ± {:.1}", 100.0 * std));
             let draws = accuracies.len();
@@ -164,7 +164,8 @@ impl Results {
             let ProbeResult { kind, features, detail, report, .. } = found;
             json!({"kind": kind, "features": features, "settings": detail, "report": report})
         };
-        let few = |(features, few): &(&str, FewShot)| json!({"features": features, "result": few});
+        let few =
+            |(features, few): &(&str, FewShotResult)| json!({"features": features, "result": few});
         let spread = |Spread { features, rank_me, feature_std }: &Spread| json!({"features": features, "rank_me": rank_me, "feature_std": feature_std});
         json!({
             "weights": self.weights,

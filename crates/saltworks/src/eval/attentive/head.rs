@@ -9,8 +9,8 @@ use engine::{Module, Parameter, Result, Segments, Tape, Tensor, init, ops};
 /// ε of the norms, torch's default as in V-JEPA's pooler.
 const EPS: f32 = 1e-5;
 
-/// A learned query that attends to an image's tokens, after three blocks in V-JEPA 2's form, and a linear
-/// layer.
+/// A learned query that attends to an image's tokens, and a linear layer. V-JEPA 2's form has three
+/// blocks before them.
 pub(super) struct Head {
     blocks: Blocks,
     query: Parameter,
@@ -62,8 +62,8 @@ impl Head {
         head
     }
 
-    /// Divides what each block adds to its input by √(2 d), d its depth from 1; the last block, that of the
-    /// query, counts as deep as the one before it. `_rescale_blocks` of facebookresearch/vjepa2,
+    /// Divides what each block adds to its input by √(2 d), d its depth from 1. The block of the
+    /// query counts as deep as the one before it. `_rescale_blocks` of facebookresearch/vjepa2,
     /// src/models/attentive_pooler.py.
     fn rescale(&self, blocks: usize) {
         self.visit("", &mut |name, parameter| {
@@ -85,9 +85,9 @@ impl Head {
 
     /// x [R, D], tokens of B images -> logits [B, classes].
     ///
-    /// q + attention(q, norm1(x)), then + MLP(norm2), then linear: src/models/attentive_pooler.py of
-    /// facebookresearch/jepa (51c59d5) and vjepa2, whose cross-attentions do not project what they read:
-    /// V-JEPA's declares a layer for that and leaves it out.
+    /// q + attention(q, norm1(x)), then + MLP(norm2), then linear: src/models/attentive_pooler.py
+    /// of facebookresearch/jepa (51c59d5) and vjepa2. Their cross-attentions have no output
+    /// projection: V-JEPA's declares a layer for it and never calls it.
     pub(super) fn forward(&self, tape: &Tape, x: &Tensor, segments: &Segments) -> Result<Tensor> {
         let x = self.blocks.forward(tape, x.clone(), segments, None, None)?;
         let kv = self.kv.forward(tape, &self.norm1.forward(tape, &x)?)?; // [R, 2D]

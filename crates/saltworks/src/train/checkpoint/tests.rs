@@ -197,7 +197,7 @@ fn a_forged_checkpoint_is_refused_and_changes_nothing() {
     let mut trained = optimizer();
     train(&mut trained, 1);
     checkpoints.save(at(1, 1.0), &trained).unwrap();
-    type Forgery = fn(&mut weights::Named, &mut Position);
+    type Forgery = fn(&mut weights::NamedTensors, &mut Position);
     let forgeries: [(&str, Forgery); 9] = [
         ("not finite", |t, _| drop(t.insert("parameter.w".into(), of(f32::NAN)))),
         ("not finite", |t, _| drop(t.insert("first_moment.w".into(), of(f32::INFINITY)))),
@@ -210,7 +210,7 @@ fn a_forged_checkpoint_is_refused_and_changes_nothing() {
         ("does not fit", |t, _| drop(t.remove("parameter.w"))),
     ];
     for (index, (words, forgery)) in forgeries.into_iter().enumerate() {
-        let mut tensors: weights::Named = tensors_of(&trained).into_iter().collect();
+        let mut tensors: weights::NamedTensors = tensors_of(&trained).into_iter().collect();
         let mut position = Position { updates: [("w".to_owned(), 1)].into(), ..at(1, 1.0) };
         forgery(&mut tensors, &mut position);
         let text = serde_json::to_string(&position).unwrap();

@@ -1,9 +1,9 @@
 //! transformers' ViT: models/vit and models/vit_mae. Files hold the names on the left of the table;
 //! state dicts of transformers 5 in memory those in the middle.
 
-use super::Place;
+use super::Destination;
 use crate::model::VitSpec;
-use crate::weights::Named;
+use crate::weights::NamedTensors;
 use engine::Tensor;
 use serde_json::{Value, json};
 
@@ -28,19 +28,19 @@ const OTHERS: [(&str, &str); 5] = [
     ("layernorm", "norm"),
 ];
 
-/// The largest ε of a layer norm that is taken for our 1e-6.
+/// The largest ε of a layer norm that is accepted in place of our 1e-6.
 const MOST_EPS: f64 = 1e-5;
 
 /// The parts of `attn.qkv`, in its order.
 const QKV: [&str; 3] = ["attn.q", "attn.k", "attn.v"];
 
-pub(super) fn place(name: &str) -> Place {
+pub(super) fn destination(name: &str) -> Destination {
     let name = name.strip_prefix("vit.").unwrap_or(name);
     let left = ["pooler.", "classifier.", "decoder.", "embeddings.mask_token"];
     if left.iter().any(|left| name.starts_with(left)) {
-        return Place::LeftOut;
+        return Destination::LeftOut;
     }
-    Place::Ours(format!("encoder.{}", translated(name).unwrap_or_else(|| name.to_owned())))
+    Destination::Ours(format!("encoder.{}", translated(name).unwrap_or_else(|| name.to_owned())))
 }
 
 fn translated(name: &str) -> Option<String> {
@@ -57,9 +57,9 @@ fn translated(name: &str) -> Option<String> {
     Some(format!("blocks.{block}.{ours}.{kind}"))
 }
 
-/// Queries, keys and values as one tensor, as timm keeps them; what does not fit together is left
-/// as it is, to be told by name.
-pub(in crate::weights) fn join_qkv(tensors: &mut Named) {
+/// Joins queries, keys and values into one tensor, as timm has them. Parts that do not fit together
+/// are left for later checks to report.
+pub(in crate::weights) fn join_qkv(tensors: &mut NamedTensors) {
     let names: Vec<String> =
         tensors.keys().filter(|name| name.contains(".attn.q.")).cloned().collect();
     for name in names {
@@ -80,7 +80,7 @@ pub(in crate::weights) fn join_qkv(tensors: &mut Named) {
 }
 
 /// An encoder's tensors under the names of ViTModel's files.
-pub fn theirs(encoder: &Named) -> Vec<(String, Tensor)> {
+pub fn theirs(encoder: &NamedTensors) -> Vec<(String, Tensor)> {
     let mut all = Vec::new();
     for (name, tensor) in encoder {
         if let Some((theirs, _)) = OTHERS.iter().find(|(_, ours)| ours == name) {
@@ -113,11 +113,11 @@ pub fn theirs(encoder: &Named) -> Vec<(String, Tensor)> {
     all
 }
 
-/// Models of transformers that are ours, by `model_type`.
+/// Supported models of transformers, by `model_type`.
 const TYPES: [&str; 4] = ["vit", "vit_mae", "vit_msn", "ijepa"];
 
-/// What a ViTModel of this `config.json` computes otherwise than ours, in words where it is a rounding;
-/// an error where it is another model.
+/// A note on how a ViTModel of this `config.json` rounds otherwise than ours. It is an error if it
+/// is another model.
 pub(in crate::weights) fn differs(config: &Value) -> Result<Option<String>, String> {
     let kind = config.get("model_type").map_or(Some("vit"), Value::as_str).unwrap_or("none");
     if !TYPES.contains(&kind) {
@@ -126,7 +126,7 @@ pub(in crate::weights) fn differs(config: &Value) -> Result<Option<String>, Stri
             "its config.json has model_type {kind:?}, expected one of {types}. Choose another model"
         ));
     }
-    // What transformers takes where nothing is stated: models/vit/configuration_vit.py.
+    // Defaults of transformers: models/vit/configuration_vit.py.
     let act = config.get("hidden_act").map_or(Some("gelu"), Value::as_str).unwrap_or("none");
     if act != "gelu" {
         return Err(format!(
@@ -145,7 +145,8 @@ pub(in crate::weights) fn differs(config: &Value) -> Result<Option<String>, Stri
     Ok((eps != 1e-6).then(|| words.replace("{}", &format!("{eps:e}"))))
 }
 
-/// `config.json` of a ViTModel of these sizes; what ViTModel has not is told.
+/// `config.json` of a ViTModel of these sizes. It is an error if ViTModel lacks a feature of the
+/// encoder.
 pub fn config(spec: &VitSpec) -> Result<Value, &'static str> {
     let [_, height, width] = spec.image;
     let [_, ph, pw] = spec.patch;

@@ -1,10 +1,10 @@
 //! stable-pretraining 0.1.8: methods/mae.py, methods/salt.py; `state_dict` keys as
 //! tests/golden/REFERENCE.md lists them.
 
-use super::Place;
+use super::Destination;
 use crate::mask::Grid;
 use crate::model::position;
-use crate::weights::Named;
+use crate::weights::NamedTensors;
 use engine::Tensor;
 
 /// The encoders: their owners there and here.
@@ -28,23 +28,27 @@ pub(super) fn owners() -> impl Iterator<Item = &'static str> {
     ENCODERS.into_iter().map(|(theirs, _)| theirs)
 }
 
-pub(super) fn place(name: &str) -> Place {
+pub(super) fn destination(name: &str) -> Destination {
     for (theirs, ours) in ENCODERS {
         let Some(rest) = name.strip_prefix(theirs).and_then(|rest| rest.strip_prefix('.')) else {
             continue;
         };
         return match rest.strip_prefix("vit.") {
-            Some(rest) if !rest.starts_with("head.") => Place::Ours(format!("{ours}.{rest}")),
+            Some(rest) if !rest.starts_with("head.") => Destination::Ours(format!("{ours}.{rest}")),
             // The patch embedding's second name, mask tokens of other methods.
-            _ => Place::LeftOut,
+            _ => Destination::LeftOut,
         };
     }
     let known = name.starts_with("predictor.") || name.starts_with("decoder.");
-    if known && !UNUSED.contains(&name) { Place::Ours(name.to_owned()) } else { Place::LeftOut }
+    if known && !UNUSED.contains(&name) {
+        Destination::Ours(name.to_owned())
+    } else {
+        Destination::LeftOut
+    }
 }
 
-/// What stable-pretraining calls one of a stage's tensors, and its second name if it has one: a patch
-/// embedding is once timm's and once the masked encoder's own.
+/// stable-pretraining's name of one of a stage's tensors, and its second name if it has one. A
+/// patch embedding appears as timm's and as the masked encoder's own.
 pub fn names(ours: &str) -> (String, Option<String>) {
     let (owner, rest) = ours.split_once('.').unwrap_or(("", ours));
     let found = ENCODERS.iter().find(|(_, ours)| *ours == owner);
@@ -54,8 +58,8 @@ pub fn names(ours: &str) -> (String, Option<String>) {
 }
 
 /// A stage's tensors under stable-pretraining's names, second names too.
-pub fn renamed(tensors: &Named) -> Named {
-    let mut all = Named::new();
+pub fn renamed(tensors: &NamedTensors) -> NamedTensors {
+    let mut all = NamedTensors::new();
     for (name, tensor) in tensors {
         let (first, second) = names(name);
         all.extend(second.map(|second| (second, tensor.clone())));
@@ -66,7 +70,7 @@ pub fn renamed(tensors: &Named) -> Named {
 
 /// A stage's tensors under stable-pretraining's names, with all that its `load_state_dict` wants
 /// besides: second names, fixed tables on `grid`, and the projection that has no effect as zeros.
-pub fn theirs(tensors: &Named, grid: Grid) -> Vec<(String, Tensor)> {
+pub fn theirs(tensors: &NamedTensors, grid: Grid) -> Vec<(String, Tensor)> {
     let mut all = renamed(tensors);
     for part in ["predictor", "decoder.transformer"] {
         let projection = tensors.get(&format!("{part}.context_proj.weight"));

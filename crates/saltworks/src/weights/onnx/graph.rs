@@ -1,6 +1,6 @@
 //! Nodes and constants of an ONNX graph. Field numbers: onnx/onnx.proto (ONNX 1.16).
 
-use super::proto::Message;
+use super::proto::ProtoMessage;
 
 /// TensorProto.DataType.
 const FLOAT: i64 = 1;
@@ -9,10 +9,10 @@ const INT64: i64 = 7;
 /// A graph that is being written; values are known by name.
 #[derive(Default)]
 pub(super) struct Graph {
-    nodes: Vec<Message>,
-    constants: Vec<Message>,
-    inputs: Vec<Message>,
-    outputs: Vec<Message>,
+    nodes: Vec<ProtoMessage>,
+    constants: Vec<ProtoMessage>,
+    inputs: Vec<ProtoMessage>,
+    outputs: Vec<ProtoMessage>,
 }
 
 /// An attribute of a node.
@@ -51,7 +51,7 @@ impl Graph {
         output: &str,
         attributes: &[Attribute<'_>],
     ) {
-        let node = inputs.iter().fold(Message::default(), |node, input| node.text(1, input));
+        let node = inputs.iter().fold(ProtoMessage::default(), |node, input| node.text(1, input));
         let node = node.text(2, output).text(3, output).text(4, op);
         let attributes: Vec<_> = attributes.iter().map(Attribute::message).collect();
         self.nodes.push(node.messages(5, &attributes));
@@ -83,7 +83,8 @@ impl Graph {
 
     fn constant(&mut self, name: &str, shape: &[usize], kind: i64, bytes: &[u8]) -> String {
         let shape: Vec<i64> = shape.iter().map(|&axis| axis as i64).collect();
-        let tensor = Message::default().ints(1, &shape).int(2, kind).text(8, name).bytes(9, bytes);
+        let tensor =
+            ProtoMessage::default().ints(1, &shape).int(2, kind).text(8, name).bytes(9, bytes);
         self.constants.push(tensor);
         name.to_owned()
     }
@@ -99,31 +100,38 @@ impl Graph {
     }
 
     /// The whole GraphProto.
-    pub(super) fn finish(self, name: &str) -> Message {
+    pub(super) fn finish(self, name: &str) -> ProtoMessage {
         let Self { nodes, constants, inputs, outputs } = self;
-        let graph = Message::default().messages(1, &nodes).text(2, name).messages(5, &constants);
+        let graph =
+            ProtoMessage::default().messages(1, &nodes).text(2, name).messages(5, &constants);
         graph.messages(11, &inputs).messages(12, &outputs)
     }
 }
 
 impl Attribute<'_> {
-    fn message(&self) -> Message {
+    fn message(&self) -> ProtoMessage {
         // The last field is AttributeProto.AttributeType.
         match *self {
-            Self::Float(name, value) => Message::default().text(1, name).float(2, value).int(20, 1),
-            Self::Int(name, value) => Message::default().text(1, name).int(3, value).int(20, 2),
-            Self::Ints(name, values) => Message::default().text(1, name).ints(8, values).int(20, 7),
+            Self::Float(name, value) => {
+                ProtoMessage::default().text(1, name).float(2, value).int(20, 1)
+            }
+            Self::Int(name, value) => {
+                ProtoMessage::default().text(1, name).int(3, value).int(20, 2)
+            }
+            Self::Ints(name, values) => {
+                ProtoMessage::default().text(1, name).ints(8, values).int(20, 7)
+            }
         }
     }
 }
 
-fn value_info(name: &str, axes: &[Axis<'_>]) -> Message {
+fn value_info(name: &str, axes: &[Axis<'_>]) -> ProtoMessage {
     let axis = |axis: &Axis<'_>| match *axis {
-        Axis::Of(length) => Message::default().int(1, length as i64),
-        Axis::Any(name) => Message::default().text(2, name),
+        Axis::Of(length) => ProtoMessage::default().int(1, length as i64),
+        Axis::Any(name) => ProtoMessage::default().text(2, name),
     };
     let axes: Vec<_> = axes.iter().map(axis).collect();
-    let shape = Message::default().messages(1, &axes);
-    let tensor = Message::default().int(1, FLOAT).message(2, &shape);
-    Message::default().text(1, name).message(2, &Message::default().message(1, &tensor))
+    let shape = ProtoMessage::default().messages(1, &axes);
+    let tensor = ProtoMessage::default().int(1, FLOAT).message(2, &shape);
+    ProtoMessage::default().text(1, name).message(2, &ProtoMessage::default().message(1, &tensor))
 }

@@ -3,9 +3,9 @@
 
 /// A message that is being written.
 #[derive(Default)]
-pub(super) struct Message(Vec<u8>);
+pub(super) struct ProtoMessage(Vec<u8>);
 
-impl Message {
+impl ProtoMessage {
     /// A whole number.
     pub(super) fn int(mut self, field: u32, value: i64) -> Self {
         self.key(field, 0);
@@ -74,13 +74,13 @@ mod tests {
     /// The examples of protobuf.dev's page on encoding, and -1 as ten bytes.
     #[test]
     fn values_are_encoded_as_documented() {
-        assert_eq!(Message::default().int(1, 150).as_bytes(), [0x08, 0x96, 0x01]);
-        let text = Message::default().text(2, "testing");
+        assert_eq!(ProtoMessage::default().int(1, 150).as_bytes(), [0x08, 0x96, 0x01]);
+        let text = ProtoMessage::default().text(2, "testing");
         assert_eq!(text.as_bytes(), b"\x12\x07testing");
-        let inner = Message::default().int(1, 150);
-        assert_eq!(Message::default().message(3, &inner).as_bytes(), [0x1a, 3, 8, 0x96, 1]);
-        let minus = Message::default().int(1, -1);
+        let inner = ProtoMessage::default().int(1, 150);
+        assert_eq!(ProtoMessage::default().message(3, &inner).as_bytes(), [0x1a, 3, 8, 0x96, 1]);
+        let minus = ProtoMessage::default().int(1, -1);
         assert_eq!(minus.as_bytes(), [8, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1]);
-        assert_eq!(Message::default().float(2, 1.0).as_bytes(), [0x15, 0, 0, 0x80, 0x3f]);
+        assert_eq!(ProtoMessage::default().float(2, 1.0).as_bytes(), [0x15, 0, 0, 0x80, 0x3f]);
     }
 }

@@ -38,7 +38,7 @@ impl<'a> ArchiveWriter<'a> {
         self.write(&[b"PK\x03\x04", &fields(&extra)[..], name.as_bytes(), &extra].concat())?;
         self.write(bytes)?;
 
-        // The directory says the same without padding, and where the record's header is.
+        // The directory repeats the header without padding, and adds the header's offset.
         let extra = zip64(&[sizes, far].concat());
         self.directory.extend([b"PK\x01\x02\x2D\0", &fields(&extra)[..], &[0; 10]].concat());
         self.directory.extend([&short(offset), name.as_bytes(), &extra].concat());

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 /// Lightning and many others; MAE, DeiT, timm; PyTorch's tutorials; DeepSpeed.
 const CONTAINERS: [&str; 4] = ["state_dict", "model", "model_state_dict", "module"];
 
-/// Most keys beside the one taken that are told.
+/// Most other keys that are reported.
 const MOST_BESIDE: usize = 8;
 
 /// Most dictionaries in one another.
@@ -155,8 +155,8 @@ fn is_tensor(values: &Values<'_>, id: Id) -> bool {
     }
 }
 
-/// Other keys whose values are tensors, or dictionaries with tensors in them: averages of weights, or
-/// weights without a dictionary of their own. Optimizers keep theirs deeper.
+/// Other keys whose values are tensors, or dictionaries with tensors in them: averages of weights,
+/// or weights without a dictionary of their own. Optimizers keep theirs deeper.
 fn beside(values: &Values<'_>, all: &[(Id, Id)], taken: &str) -> Vec<String> {
     let holds = |id: Id| {
         let inside = entries(&values[id as usize]).unwrap_or_default();

@@ -2,7 +2,7 @@
 //! stay names, and what torch needs of them is done by [`rebuild`]. Opcodes: CPython's
 //! Lib/pickletools.py, protocols 2 to 5 without out-of-band buffers and the copyreg registry.
 
-use super::rebuild::{self, Made};
+use super::rebuild::{self, CallResult};
 use super::value::{Global, Id, Value, Values};
 use std::collections::HashMap;
 
@@ -305,8 +305,8 @@ impl<'a> Machine<'a> {
     fn called(&mut self) -> Result<(), String> {
         let ids = self.pops(2)?;
         match rebuild::call(&self.values, ids[0], ids[1]) {
-            Made::Known(id) => self.stack.push(id),
-            Made::New(value) => {
+            CallResult::Known(id) => self.stack.push(id),
+            CallResult::New(value) => {
                 self.tensors += usize::from(matches!(value, Value::Tensor(_)));
                 if self.tensors > MOST_TENSORS {
                     return Err(self.fail(&format!("has more than {MOST_TENSORS} tensors")));

@@ -1,5 +1,5 @@
-//! What torch's pickles mean by the few classes and functions that make tensors (torch/_utils.py,
-//! torch/_tensor.py). All others make an object that is never looked into.
+//! Interprets the few classes and functions by which torch's pickles make tensors (torch/_utils.py,
+//! torch/_tensor.py). All others make an object that is never read.
 
 use super::value::{Global, Id, Storage, Value, Values, View};
 use crate::weights::dtype::{KINDS, Kind};
@@ -7,29 +7,29 @@ use crate::weights::dtype::{KINDS, Kind};
 /// Most axes of a tensor: weights have five or fewer.
 const MOST_AXES: usize = 8;
 
-/// What a call gives.
-pub(super) enum Made<'a> {
-    /// One of the values that are there.
+/// The result of a call.
+pub(super) enum CallResult<'a> {
+    /// An existing value.
     Known(Id),
-    /// Another.
+    /// A new value.
     New(Value<'a>),
 }
 
-/// What `function(*arguments)` gives, by their numbers.
-pub(super) fn call<'a>(values: &Values<'a>, function: Id, arguments: Id) -> Made<'a> {
+/// The result of `function(*arguments)`, given by their numbers.
+pub(super) fn call<'a>(values: &Values<'a>, function: Id, arguments: Id) -> CallResult<'a> {
     known(values, function, arguments)
-        .unwrap_or_else(|| Made::New(Value::Object(function, Vec::new())))
+        .unwrap_or_else(|| CallResult::New(Value::Object(function, Vec::new())))
 }
 
-fn known<'a>(values: &Values<'a>, function: Id, arguments: Id) -> Option<Made<'a>> {
+fn known<'a>(values: &Values<'a>, function: Id, arguments: Id) -> Option<CallResult<'a>> {
     let function = global(values, function)?;
     let items = tuple(values, arguments)?;
     let made = match (function.module, function.name) {
         ("collections", "OrderedDict") if items.is_empty() => Value::Dict(Vec::new()),
         ("collections", "defaultdict") => Value::Dict(Vec::new()),
-        ("torch", "Size") => return items.first().copied().map(Made::Known),
+        ("torch", "Size") => return items.first().copied().map(CallResult::Known),
         ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => {
-            return items.first().copied().map(Made::Known);
+            return items.first().copied().map(CallResult::Known);
         }
         // (function, class, arguments, state): a subclass of Tensor.
         ("torch._tensor", "_rebuild_from_type_v2") => {
@@ -38,16 +38,16 @@ fn known<'a>(values: &Values<'a>, function: Id, arguments: Id) -> Option<Made<'a
         }
         _ => return rebuilt(values, function, items),
     };
-    Some(Made::New(made))
+    Some(CallResult::New(made))
 }
 
 /// A tensor made by one of the functions that take a storage, offset, sizes and strides.
-fn rebuilt<'a>(values: &Values<'a>, function: Global<'a>, items: &[Id]) -> Option<Made<'a>> {
+fn rebuilt<'a>(values: &Values<'a>, function: Global<'a>, items: &[Id]) -> Option<CallResult<'a>> {
     if function.module != "torch._utils" {
         return None;
     }
-    // (storage, offset, shape, strides, requires_grad, hooks, metadata), the last of tensors that are
-    // negated or conjugated only as they are read.
+    // (storage, offset, shape, strides, requires_grad, hooks, metadata). Only tensors that are
+    // negated or conjugated when read have metadata.
     let (kind, metadata) = match function.name {
         "_rebuild_tensor" | "_rebuild_tensor_v2" => (None, items.get(6)),
         // (.., requires_grad, hooks, dtype, metadata) over a storage of bytes.
@@ -69,7 +69,7 @@ fn rebuilt<'a>(values: &Values<'a>, function: Global<'a>, items: &[Id]) -> Optio
         strides: numbers(values, *strides)?,
     };
     let paired = view.shape.len() == view.strides.len();
-    paired.then(|| Made::New(Value::Tensor(Box::new(view))))
+    paired.then(|| CallResult::New(Value::Tensor(Box::new(view))))
 }
 
 fn is_empty(metadata: &Value<'_>) -> bool {

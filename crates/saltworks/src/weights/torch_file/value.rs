@@ -1,4 +1,4 @@
-//! What a pickle describes: values that name each other by number, since they may be shared.
+//! The values of a pickle. They refer to each other by number, since they may be shared.
 
 use crate::weights::dtype::Kind;
 
@@ -33,8 +33,8 @@ pub(super) enum Value<'a> {
     Storage(Storage<'a>),
     /// A tensor.
     Tensor(Box<View<'a>>),
-    /// What a class or function that is not carried out would have made, with the items that were
-    /// set in it as in a dictionary.
+    /// The result of a class or function that is not executed, with the items that were set in it
+    /// as in a dictionary.
     Object(Id, Vec<(Id, Id)>),
     /// Something that no tensor needs: bytes, sets, large numbers.
     Other,
@@ -60,7 +60,7 @@ pub(super) struct Storage<'a> {
     pub(super) values: u64,
 }
 
-/// A tensor: where its values lie in a storage. As the file says: not checked yet.
+/// A tensor: its storage, and where its values lie there. The file's claims are not checked yet.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct View<'a> {
     /// Type of the values.

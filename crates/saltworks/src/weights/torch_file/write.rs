@@ -11,9 +11,10 @@ use std::path::Path;
 /// Folder in the archive; torch names it after the file.
 const FOLDER: &str = "archive";
 
-/// Writes tensors to `path`, whole or not at all: an `OrderedDict` of tensors in the order given,
-/// with a `container` inside a dictionary of that key, beside it `metadata` under keys of ours. Rounds to nearest even; a value that
-/// `dtype` cannot hold is an error. The same tensors give the same bytes.
+/// Writes tensors to `path`, whole or not at all: an `OrderedDict` in the order given. A
+/// `container` is the key of an outer dictionary, with `metadata` under keys of ours beside it.
+/// Values are rounded to nearest even. A value that `dtype` cannot hold is an error. The same
+/// tensors give the same bytes.
 pub fn save_torch(
     path: &Path,
     tensors: &[(String, Tensor)],

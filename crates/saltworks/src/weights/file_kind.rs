@@ -1,37 +1,37 @@
-//! What a file is, by its first bytes.
+//! The kind of a file, by its first bytes.
 
 use super::{Error, torch_file};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-/// So many bytes tell; tar's mark stands at 257.
+/// Bytes needed to identify a file. tar's mark stands at 257.
 const START_BYTES: u64 = 512;
 
-/// Most bytes of a safetensors header, which takes many times its length when it is parsed: some
-/// hundred thousand tensors. The safetensors crate allows 100 MB.
+/// Most bytes of a safetensors header: some hundred thousand tensors. Parsing takes many times its
+/// length in memory. The safetensors crate allows 100 MB.
 pub(super) const MOST_HEADER_BYTES: u64 = 16 << 20;
 
 /// How torch before 1.6 began its pickles: `MAGIC_NUMBER` of torch/serialization.py.
 const LEGACY: &[u8] = b"\x80\x02\x8A\x0A\x6C\xFC\x9C\x46\xF9\x20\x6A\xA8\x50\x19\x2E";
 
-/// Names that files of weights go by.
+/// Extensions of files of weights.
 const EXTENSIONS: [&str; 5] = ["safetensors", "pt", "pth", "ckpt", "bin"];
 
 /// A kind of file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum FileKind {
     /// A safetensors file.
     Safetensors,
     /// A zip archive, as torch writes.
     Zip,
-    /// A kind that is not read: what it is, and what to do.
+    /// A kind that is not supported: what it is, and what to do.
     Refused(&'static str),
     /// None of these.
     Unknown,
 }
 
-impl Form {
+impl FileKind {
     /// Looks at a file.
     pub(super) fn of(path: &Path) -> Result<Self, Error> {
         let file = File::open(path).map_err(|source| Error::read(path, source))?;
@@ -74,7 +74,7 @@ impl Form {
     }
 }
 
-/// Why a file of no known kind is refused.
+/// The error for a file of unknown kind.
 pub(super) fn unknown(path: &Path) -> Error {
     let problem = format!(
         "it begins with no header of safetensors, expected at most {MOST_HEADER_BYTES} bytes of JSON, \
@@ -83,7 +83,7 @@ pub(super) fn unknown(path: &Path) -> Error {
     Error::format(path, problem)
 }
 
-/// Whether a file holds weights, or by its name should: not data.
+/// Whether a file holds weights, by its content or its name.
 pub fn is_weights(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     let named = EXTENSIONS.iter().any(|extension| name.ends_with(&format!(".{extension}")));
@@ -91,9 +91,9 @@ pub fn is_weights(path: &Path) -> bool {
         return path.is_file();
     }
     path.is_file()
-        && match Form::of(path) {
-            Ok(Form::Safetensors) => true,
-            Ok(Form::Zip) => torch_file::is_torch(path),
+        && match FileKind::of(path) {
+            Ok(FileKind::Safetensors) => true,
+            Ok(FileKind::Zip) => torch_file::is_torch(path),
             _ => false,
         }
 }
@@ -119,11 +119,11 @@ mod tests {
             (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
         ];
         for (start, words) in cases {
-            let form = format!("{:?}", Form::of_bytes(start));
+            let form = format!("{:?}", FileKind::of_bytes(start));
             assert!(form.contains(words), "{form}");
         }
         for start in [&b""[..], b"PK", b"\x80", b"{", b"\0\0\x08\x03\0\0\0\0\0", &[0xFF; 600]] {
-            assert_eq!(Form::of_bytes(start), Form::Unknown);
+            assert_eq!(FileKind::of_bytes(start), FileKind::Unknown);
         }
     }
 }
