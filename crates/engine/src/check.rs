@@ -96,7 +96,7 @@ pub fn assert_gradients(
     let c = normal(name, y.shape());
     let sums = gradients(name, &values, &all, &c, &op);
     // Rounding of the loss: each output is right to a few units in the last place.
-    let terms = y.as_slice().iter().zip(c.as_slice()).map(|(&y, &c)| f64::from(y) * f64::from(c));
+    let terms = y.to_host().iter().zip(c.to_host()).map(|(&y, &c)| f64::from(y) * f64::from(c));
     let rounding = 4.0 * 2_f64.powi(-24) * terms.map(|term| term * term).sum::<f64>().sqrt();
     for (place, (input, _)) in inputs.iter().enumerate() {
         let subject = format!("{name}: gradient of {input}");
@@ -156,10 +156,10 @@ fn gradients(
 /// Σ c y as a loss whose gradient is c itself. y and c of one shape.
 fn weighted_sum(tape: &Tape, y: &Tensor, c: &Tensor) -> Tensor {
     let products =
-        y.as_slice().iter().zip(c.as_slice()).map(|(&y, &c)| f64::from(y) * f64::from(c));
+        y.to_host().iter().zip(c.to_host()).map(|(&y, &c)| f64::from(y) * f64::from(c));
     let sum = Tensor::from_vec([products.sum::<f64>() as f32], &[1]);
     let (target, c) = (y.clone(), c.clone());
-    tape.record_tensor("weighted_sum", sum, &[y], move |gradients, _| gradients.add(&target, c))
+    tape.record("weighted_sum", sum, &[y], move |gradients, _| gradients.add(&target, c))
 }
 
 /// Σ c y in f64, input `place` moved by h v.
@@ -173,10 +173,10 @@ fn weighted_loss(
     let mut moved = values.to_vec();
     let x = &values[place];
     let sum: Vec<f32> =
-        x.as_slice().iter().zip(v).map(|(&x, v)| (f64::from(x) + h * v) as f32).collect();
+        x.to_host().iter().zip(v).map(|(&x, v)| (f64::from(x) + h * v) as f32).collect();
     moved[place] = Tensor::from_vec(sum, x.shape());
     let y = run(name, &Tape::inference(), &moved, op);
-    y.as_slice().iter().zip(c.as_slice()).map(|(&y, &c)| f64::from(y) * f64::from(c)).sum()
+    y.to_host().iter().zip(c.to_host()).map(|(&y, &c)| f64::from(y) * f64::from(c)).sum()
 }
 
 /// Compares gradient · v with the fourth-order central difference of `loss`.
@@ -189,7 +189,7 @@ fn compare(
     loss: impl Fn(f64) -> f64,
 ) {
     let square = |x: &f32| f64::from(*x) * f64::from(*x);
-    let scale = (x.as_slice().iter().map(square).sum::<f64>() / x.len() as f64).sqrt();
+    let scale = (x.to_host().iter().map(square).sum::<f64>() / x.len() as f64).sqrt();
     let h = STEP * if scale > 0.0 { scale } else { 1.0 };
     let numeric = (8.0 * (loss(h) - loss(-h)) - (loss(2.0 * h) - loss(-2.0 * h))) / (12.0 * h);
     let analytic: f64 = gradient.iter().zip(v).map(|(&g, v)| f64::from(g) * v).sum();
@@ -206,7 +206,7 @@ fn compare(
 /// distance.
 fn signs(subject: &str, direction: u64, len: usize) -> Vec<f64> {
     let noise = normal(&format!("{subject} {direction}"), &[len]);
-    noise.as_slice().iter().map(|&n| 1_f64.copysign(f64::from(n))).collect()
+    noise.to_host().iter().map(|&n| 1_f64.copysign(f64::from(n))).collect()
 }
 
 #[cfg(test)]
@@ -216,11 +216,11 @@ mod tests {
 
     /// y = x³ with a gradient of `factor` x² dy.
     fn cube(tape: &Tape, x: &Tensor, factor: f32) -> Tensor {
-        let map = |f: &dyn Fn(f32) -> f32| x.as_slice().iter().map(|&x| f(x)).collect::<Vec<_>>();
+        let map = |f: &dyn Fn(f32) -> f32| x.to_host().iter().map(|&x| f(x)).collect::<Vec<_>>();
         let (y, slope) = (map(&|x| x * x * x), map(&|x| factor * x * x));
         let input = x.clone();
-        tape.record_tensor("cube", Tensor::from_vec(y, x.shape()), &[x], move |gradients, dy| {
-            let dx = slope.iter().zip(dy.as_slice()).map(|(s, dy)| s * dy).collect::<Vec<_>>();
+        tape.record("cube", Tensor::from_vec(y, x.shape()), &[x], move |gradients, dy| {
+            let dx = slope.iter().zip(dy.to_host()).map(|(s, dy)| s * dy).collect::<Vec<_>>();
             gradients.add(&input, Tensor::from_vec(dx, dy.shape()))
         })
     }

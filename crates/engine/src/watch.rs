@@ -64,8 +64,7 @@ impl Watch {
         if self.trouble.is_some() {
             return;
         }
-        let mut values = values.as_slice().iter().enumerate();
-        if let Some((element, &value)) = values.find(|(_, value)| !value.is_finite()) {
+        if let Some((element, value)) = values.first_non_finite() {
             let near = self.last.take();
             self.trouble = Some(Trouble { op, pass, element, value, near });
         }

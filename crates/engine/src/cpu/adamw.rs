@@ -1,4 +1,4 @@
-//! AdamW in one pass over a parameter, and what is asked of gradients before it.
+//! AdamW in one pass over a parameter, and the norm of gradients.
 
 use super::dispatch::multiversion;
 use super::parallel::{In, Out, for_rows, rows_per_task, sum_rows};
@@ -25,17 +25,11 @@ pub(crate) fn adamw(
     });
 }
 
-/// Σ x², with 64-bit sums.
-pub(crate) fn squared_norm(x: &[f32]) -> f64 {
-    sum_rows(x.len(), 1, In(x, 1), |_, x| squares(x.0))
-}
-
-/// The first value that is infinite or not a number, with its place.
-pub(crate) fn first_non_finite(x: &[f32]) -> Option<(usize, f32)> {
-    // Blocks are read whole, without a branch for each value, until one has such a value.
-    let block = x.chunks(4096).position(any_non_finite)? * 4096;
-    let place = block + x[block..].iter().position(|v| !v.is_finite())?;
-    Some((place, x[place]))
+/// y[1] = √(Σ_x Σ x²), with 64-bit sums in the order of `xs`.
+pub(crate) fn norm(y: &mut [f32], xs: Vec<&[f32]>) {
+    let squares_of = |x: &[f32]| sum_rows(x.len(), 1, In(x, 1), |_, x| squares(x.0));
+    let sum = xs.into_iter().fold(0.0, |sum: f64, x| sum + squares_of(x));
+    y[0] = sum.sqrt() as f32;
 }
 
 /// What one update multiplies by, computed with 64 bits and then rounded.
@@ -82,15 +76,6 @@ multiversion! {
 
     fn squares(x: &[f32]) -> f64 {
         sum2_f64(x, x, |a, _| f64::from(a) * f64::from(a))
-    }
-
-    fn any_non_finite(x: &[f32]) -> bool {
-        let exponent = f32::INFINITY.to_bits();
-        let mut any = false;
-        for v in x {
-            any |= v.to_bits() & exponent == exponent;
-        }
-        any
     }
 }
 

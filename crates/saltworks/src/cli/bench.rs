@@ -6,7 +6,7 @@ use crate::model::{Encoder, StepKey, VitSpec};
 use crate::recipe::{self, Recipe, Stage};
 use crate::report::{peak_memory_bytes, result};
 use crate::train::Optimizer;
-use engine::cpu::fma_peak_gflops;
+use engine::fma_peak_gflops;
 use engine::ops::Images;
 use engine::random::Random;
 use engine::{OpCost, Tape};

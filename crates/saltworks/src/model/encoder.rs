@@ -242,7 +242,7 @@ fn rows_of(
         for (place, &patch) in read.iter().enumerate() {
             let Ok(row) = given.binary_search(&patch) else {
                 let (op, arg, index) = ("encoder", "the given patches", i64::from(patch));
-                return Err(Error::Index { op, arg, index, place, rows: given.len() });
+                return Err(Error::Index { op, arg, index, entry: place, rows: given.len() });
             };
             rows.push((start + row) as u32);
         }

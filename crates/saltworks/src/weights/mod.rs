@@ -79,7 +79,7 @@ pub fn assign(path: &Path, named: &Named, parameters: &[(String, Parameter)]) ->
     fit(path, named, &parameters.iter().map(|(name, p)| (name.clone(), p.shape())).collect())?;
     for (name, parameter) in parameters {
         // The shapes were compared above.
-        parameter.set_value(named[name].as_slice()).expect("the parameter's own size");
+        parameter.set_value(&named[name].to_host()).expect("the parameter's own size");
     }
     Ok(())
 }

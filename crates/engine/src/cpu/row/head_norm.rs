@@ -5,19 +5,20 @@ use crate::cpu::dispatch::multiversion;
 use crate::cpu::parallel::{
     In, Out, Partial, for_rows, rows_per_partial, rows_per_task, with_zeros,
 };
-use crate::device::HeadColumns;
+use super::set_or_add;
+use crate::device::{HeadColumns, Moments, Write};
 
 /// y[R,S] = x[R,S] with every head of E columns normalised and scaled by gamma[E] and beta[E] (affine);
 /// mean[R,A] and rstd[R,A] are kept for the backward pass.
 pub(crate) fn head_norm(
     y: &mut [f32],
-    mean: &mut [f32],
-    rstd: &mut [f32],
+    saved: Moments<&mut [f32]>,
     x: &[f32],
     affine: (&[f32], &[f32]),
     columns: &HeadColumns,
     eps: f32,
 ) {
+    let Moments { mean, rstd } = saved;
     let (s, a) = (columns.stride, heads(columns));
     assert_eq!((y.len(), mean.len()), (x.len(), x.len() / s * a), "head_norm: y and mean");
     let operands = (Out(y, s), Out(mean, a), Out(rstd, a), In(x, s));
@@ -28,18 +29,29 @@ pub(crate) fn head_norm(
 
 /// dx[R,S] through every head, other columns being copied from dy[R,S]; dgamma[E] +=; dbeta[E] +=.
 pub(crate) fn head_norm_backward(
-    dx: &mut [f32],
+    dx: Write<&mut [f32]>,
     d_affine: (&mut [f32], &mut [f32]),
     dy: &[f32],
     x: &[f32],
-    saved: (&[f32], &[f32]),
+    saved: Moments<&[f32]>,
+    gamma: &[f32],
+    columns: &HeadColumns,
+) {
+    set_or_add(dx, |dx| set_gradient(dx, d_affine, dy, x, saved, gamma, columns));
+}
+
+fn set_gradient(
+    dx: &mut [f32],
+    (dgamma, dbeta): (&mut [f32], &mut [f32]),
+    dy: &[f32],
+    x: &[f32],
+    saved: Moments<&[f32]>,
     gamma: &[f32],
     columns: &HeadColumns,
 ) {
     let (s, a, e) = (columns.stride, heads(columns), columns.head_dim);
     assert_eq!((dx.len(), dy.len()), (x.len(), x.len()), "head_norm_backward: dx and dy");
-    let (rows, (mean, rstd)) = (x.len() / s, saved);
-    let (dgamma, dbeta) = d_affine;
+    let (rows, Moments { mean, rstd }) = (x.len() / s, saved);
     let per_task = rows_per_partial(rows, s);
     with_zeros(rows.div_ceil(per_task) * 2 * e, |partials| {
         let operands = (In(dy, s), In(x, s), In(mean, a), In(rstd, a));

@@ -5,18 +5,19 @@ use crate::cpu::dispatch::multiversion;
 use crate::cpu::parallel::{
     In, Out, Partial, for_rows, rows_per_partial, rows_per_task, with_zeros,
 };
+use crate::device::{Moments, Write};
 
 /// y[R,D] = γ (x - μ)/√(σ² + ε) + β over D. mean[R] = μ and rstd[R] = 1/√(σ² + ε) are kept for
 /// the backward pass. x[R,D]; affine = (gamma[D], beta[D]).
 pub(crate) fn layer_norm(
     y: &mut [f32],
-    mean: &mut [f32],
-    rstd: &mut [f32],
+    saved: Moments<&mut [f32]>,
     x: &[f32],
     affine: Option<(&[f32], &[f32])>,
     d: usize,
     eps: f32,
 ) {
+    let Moments { mean, rstd } = saved;
     assert_eq!((y.len(), x.len() % d), (x.len(), 0), "layer_norm: y and x are [R, D]");
     let rows = x.len() / d;
     let operands = (Out(y, d), Out(mean, 1), Out(rstd, 1), In(x, d));
@@ -26,32 +27,37 @@ pub(crate) fn layer_norm(
 }
 
 /// dx[R,D] = (dy γ - mean(dy γ) - x̂ mean(dy γ x̂)) rstd; dgamma[D] += Σ_r dy x̂;
-/// dbeta[D] += Σ_r dy. d_affine = (dgamma, dbeta), saved = (mean[R], rstd[R]).
+/// dbeta[D] += Σ_r dy. d_affine = (dgamma, dbeta).
 pub(crate) fn layer_norm_backward(
-    dx: &mut [f32],
+    dx: Write<&mut [f32]>,
     d_affine: Option<(&mut [f32], &mut [f32])>,
     dy: &[f32],
     x: &[f32],
-    saved: (&[f32], &[f32]),
+    saved: Moments<&[f32]>,
     gamma: Option<&[f32]>,
     d: usize,
 ) {
-    assert_eq!((dx.len(), dy.len()), (x.len(), x.len()), "layer_norm_backward: dx and dy");
-    let (rows, (mean, rstd)) = (x.len() / d, saved);
-    let operands = (Out(dx, d), In(dy, d), In(x, d), In(mean, 1), In(rstd, 1));
-    let Some((dgamma, dbeta)) = d_affine else {
-        return for_rows(rows, rows_per_task(d), operands, |_, (dx, dy, x, mean, rstd)| {
-            backward_rows(dx.0, &mut [], dy.0, x.0, mean.0, rstd.0, gamma, d);
-        });
+    let (dx, add) = match dx {
+        Write::Set(dx) => (dx, false),
+        Write::Add(dx) => (dx, true),
     };
+    assert_eq!((dx.len(), dy.len()), (x.len(), x.len()), "layer_norm_backward: dx and dy");
+    let rows = x.len() / d;
+    // Each task has the sums of dgamma and dbeta, and a row that is not dx's yet.
+    let sums = if d_affine.is_some() { 2 * d } else { 0 };
+    let width = sums + if add { d } else { 0 };
     let per_task = rows_per_partial(rows, d);
-    with_zeros(rows.div_ceil(per_task) * 2 * d, |partials| {
-        let operands = (operands, Partial(partials, 2 * d, per_task));
+    with_zeros(rows.div_ceil(per_task) * width, |partials| {
+        let operands = (Out(dx, d), In(dy, d), In(x, d), In(saved.mean, 1), In(saved.rstd, 1));
+        let operands = (operands, Partial(partials, width, per_task));
         for_rows(rows, per_task, operands, |_, ((dx, dy, x, mean, rstd), partial)| {
-            backward_rows(dx.0, partial.0, dy.0, x.0, mean.0, rstd.0, gamma, d);
+            let (sums, row) = partial.0.split_at_mut(sums);
+            backward_rows(dx.0, row, sums, dy.0, x.0, mean.0, rstd.0, gamma, d);
         });
-        add_partials(dgamma, partials, 2 * d, 0);
-        add_partials(dbeta, partials, 2 * d, d);
+        if let Some((dgamma, dbeta)) = d_affine {
+            add_partials(dgamma, partials, width, 0);
+            add_partials(dbeta, partials, width, d);
+        }
     });
 }
 
@@ -76,13 +82,18 @@ multiversion! {
     }
 
     fn backward_rows(
-        dx: &mut [f32], partial: &mut [f32], dy: &[f32], x: &[f32],
+        dx: &mut [f32], row: &mut [f32], sums: &mut [f32], dy: &[f32], x: &[f32],
         mean: &[f32], rstd: &[f32], gamma: Option<&[f32]>, d: usize,
     ) {
-        let (dgamma, dbeta) = partial.split_at_mut(partial.len() / 2);
+        let (dgamma, dbeta) = sums.split_at_mut(sums.len() / 2);
         let rows = dx.chunks_exact_mut(d).zip(dy.chunks_exact(d).zip(x.chunks_exact(d)));
         for ((dx, (dy, x)), (&mean, &rstd)) in rows.zip(mean.iter().zip(rstd)) {
-            norm_row_backward(dx, dgamma, dbeta, dy, x, mean, rstd, gamma);
+            if row.is_empty() {
+                norm_row_backward(dx, dgamma, dbeta, dy, x, mean, rstd, gamma);
+            } else {
+                norm_row_backward(row, dgamma, dbeta, dy, x, mean, rstd, gamma);
+                each(dx, row, |sum, dx| *sum += dx);
+            }
         }
     }
 }

@@ -3,17 +3,19 @@
 use super::lanes::{each2, sum2_f64};
 use crate::cpu::dispatch::multiversion;
 use crate::cpu::parallel::{In, Out, for_rows, rows_per_task, sum_rows};
-use crate::ops::LossKind;
+use super::set_or_add;
+use crate::device::{LossKind, Write};
 
-/// Σ_r w_r mean_d l(prediction - target). prediction[R,D], target[R,D]; weights[R], 1/R each if
+/// y = Σ_r w_r mean_d l(prediction - target). prediction[R,D], target[R,D]; weights[R], 1/R each if
 /// not given; 0 for no rows.
 pub(crate) fn loss(
+    y: &mut [f32],
     prediction: &[f32],
     target: &[f32],
     kind: LossKind,
     weights: Option<&[f32]>,
     d: usize,
-) -> f32 {
+) {
     assert_eq!(prediction.len(), target.len(), "loss: prediction and target");
     let rows = prediction.len() / d;
     let operands = (In(prediction, d), In(target, d));
@@ -21,11 +23,25 @@ pub(crate) fn loss(
         loss_rows(prediction.0, target.0, kind, weights.map(|w| &w[first..]), d)
     });
     let factor = weights.map_or(1.0 / rows.max(1) as f64, |_| 1.0);
-    (sum * factor / d as f64) as f32
+    y[0] = (sum * factor / d as f64) as f32;
 }
 
 /// dprediction[R,D] = g w_r l'(prediction - target)/D
 pub(crate) fn loss_backward(
+    dprediction: Write<&mut [f32]>,
+    g: &[f32],
+    prediction: &[f32],
+    target: &[f32],
+    kind: LossKind,
+    weights: Option<&[f32]>,
+    d: usize,
+) {
+    set_or_add(dprediction, |dprediction| {
+        set_gradient(dprediction, g[0], prediction, target, kind, weights, d);
+    });
+}
+
+fn set_gradient(
     dprediction: &mut [f32],
     g: f32,
     prediction: &[f32],
@@ -49,8 +65,8 @@ pub(crate) fn loss_backward(
     });
 }
 
-/// mean_b -log softmax(logits_b)[label_b]; logits[B,C], C classes.
-pub(crate) fn cross_entropy(logits: &[f32], labels: &[u32], classes: usize) -> f32 {
+/// y = mean_b -log softmax(logits_b)[label_b]; logits[B,C], C classes.
+pub(crate) fn cross_entropy(y: &mut [f32], logits: &[f32], labels: &[u32], classes: usize) {
     assert_eq!(logits.len(), labels.len() * classes, "cross_entropy: logits are [B, C]");
     let operands = (In(logits, classes), In(labels, 1));
     let sum = sum_rows(labels.len(), classes, operands, |_, (logits, labels)| {
@@ -61,11 +77,21 @@ pub(crate) fn cross_entropy(logits: &[f32], labels: &[u32], classes: usize) -> f
         })
         .sum()
     });
-    (sum / labels.len().max(1) as f64) as f32
+    y[0] = (sum / labels.len().max(1) as f64) as f32;
 }
 
 /// dlogits[B,C] = g (softmax(logits_b) - onehot(label_b))/B
 pub(crate) fn cross_entropy_backward(
+    dlogits: Write<&mut [f32]>,
+    g: &[f32],
+    logits: &[f32],
+    labels: &[u32],
+    classes: usize,
+) {
+    set_or_add(dlogits, |dlogits| set_logits_gradient(dlogits, g[0], logits, labels, classes));
+}
+
+fn set_logits_gradient(
     dlogits: &mut [f32],
     g: f32,
     logits: &[f32],
@@ -148,7 +174,7 @@ fn sign(v: f32) -> f32 {
 mod tests {
     use crate::cpu::row::testing::same_bits;
     use crate::naive::testing::{SIZES, assert_close, gradient, indices, numbers, wide};
-    use crate::ops::LossKind;
+    use crate::device::{LossKind, Write};
     use crate::{cpu::row, naive};
 
     const KINDS: [LossKind; 4] = [

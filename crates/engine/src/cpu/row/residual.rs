@@ -2,10 +2,12 @@
 
 use super::lanes::{each, each2};
 use super::layer_norm::add_partials;
+use super::set_or_add;
 use crate::cpu::dispatch::multiversion;
 use crate::cpu::parallel::{
     In, Out, Partial, for_rows, rows_per_partial, rows_per_task, with_zeros,
 };
+use crate::device::Write;
 
 /// y[R,D] = skip[R,D] + factor[R] scale[D] branch[R,D]; a factor or scale not given is 1.
 pub(crate) fn residual(
@@ -26,6 +28,18 @@ pub(crate) fn residual(
 
 /// dbranch[R,D] = factor scale dy; dscale[D] += Σ_r factor dy branch. (dskip is dy itself.)
 pub(crate) fn residual_backward(
+    dbranch: Write<&mut [f32]>,
+    dscale: Option<&mut [f32]>,
+    dy: &[f32],
+    branch: &[f32],
+    scale: Option<&[f32]>,
+    factor: Option<&[f32]>,
+    d: usize,
+) {
+    set_or_add(dbranch, |dbranch| set_gradient(dbranch, dscale, dy, branch, scale, factor, d));
+}
+
+fn set_gradient(
     dbranch: &mut [f32],
     dscale: Option<&mut [f32]>,
     dy: &[f32],
