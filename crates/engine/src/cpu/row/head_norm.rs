@@ -108,7 +108,7 @@ fn heads(columns: &HeadColumns) -> usize {
 mod tests {
     use super::heads;
     use crate::cpu::row::testing::same_bits;
-    use crate::device::HeadColumns;
+    use crate::device::{HeadColumns, Moments, Write};
     use crate::naive::testing::{assert_close, gradient, numbers, wide};
     use crate::{cpu::row, naive};
 
@@ -132,7 +132,7 @@ mod tests {
             let [got, want] = twins.map(|head_norm| {
                 let (mut y, mut m, mut r) =
                     (vec![9.0; rows * s], vec![9.0; rows * a], vec![9.0; rows * a]);
-                head_norm(&mut y, &mut m, &mut r, &x, (&g, &b), &columns, 1e-2);
+                head_norm(&mut y, Moments { mean: &mut m, rstd: &mut r }, &x, (&g, &b), &columns, 1e-2);
                 [y, m, r]
             });
             for (name, (got, want)) in ["y", "mean", "rstd"].iter().zip(got.iter().zip(&want)) {
@@ -141,8 +141,8 @@ mod tests {
             let twins = [row::head_norm_backward, naive::head_norm_backward::<f32>];
             let [got, want] = twins.map(|backward| {
                 let (mut dx, mut dg, mut db) = (vec![9.0; rows * s], vec![1.0; e], vec![2.0; e]);
-                let saved = (&want[1][..], &want[2][..]);
-                backward(&mut dx, (&mut dg, &mut db), &dy, &x, saved, &g, &columns);
+                let saved = Moments { mean: &want[1][..], rstd: &want[2][..] };
+                backward(Write::Set(&mut dx), (&mut dg, &mut db), &dy, &x, saved, &g, &columns);
                 [dx, dg, db]
             });
             for (name, (got, want)) in ["dx", "dg", "db"].iter().zip(got.iter().zip(&want)) {
@@ -158,13 +158,14 @@ mod tests {
         let (g, b) = (&g[..3], &b[..3]);
         let loss = |x: &[f64], g: &[f64], b: &[f64]| {
             let (mut y, mut m, mut r) = (vec![0.0; 18], vec![0.0; 4], vec![0.0; 4]);
-            naive::head_norm(&mut y, &mut m, &mut r, x, (g, b), &columns, 1e-5);
+            naive::head_norm(&mut y, Moments { mean: &mut m, rstd: &mut r }, x, (g, b), &columns, 1e-5);
             (y.iter().zip(&dy).map(|(y, dy)| y * dy).sum(), m, r)
         };
         let (_, m, r): (f64, _, _) = loss(&x, g, b);
         let (mut dx, mut dg, mut db) = (vec![0.0; 18], vec![0.0; 3], vec![0.0; 3]);
         let d_affine = (&mut dg[..], &mut db[..]);
-        naive::head_norm_backward(&mut dx, d_affine, &dy, &x, (&m, &r), g, &columns);
+        let saved = Moments { mean: &m[..], rstd: &r[..] };
+        naive::head_norm_backward(Write::Set(&mut dx[..]), d_affine, &dy, &x, saved, g, &columns);
         assert_close("dx", &dx, &gradient(&x, |x| loss(x, g, b).0), 1e-6);
         assert_close("dg", &dg, &gradient(g, |g| loss(&x, g, b).0), 1e-6);
         assert_close("db", &db, &gradient(b, |b| loss(&x, g, b).0), 1e-6);
@@ -176,10 +177,11 @@ mod tests {
         let (x, g) = (numbers(1, 900 * 192), numbers(2, 32));
         same_bits(|| {
             let (mut y, mut m, mut r) = (vec![0.0; x.len()], vec![0.0; 3600], vec![0.0; 3600]);
-            row::head_norm(&mut y, &mut m, &mut r, &x, (&g, &g), &columns, 1e-6);
+            row::head_norm(&mut y, Moments { mean: &mut m, rstd: &mut r }, &x, (&g, &g), &columns, 1e-6);
             let (mut dx, mut dg, mut db) = (vec![0.0; x.len()], vec![0.0; 32], vec![0.0; 32]);
             let d_affine = (&mut dg[..], &mut db[..]);
-            row::head_norm_backward(&mut dx, d_affine, &y, &x, (&m, &r), &g, &columns);
+            let saved = Moments { mean: &m[..], rstd: &r[..] };
+            row::head_norm_backward(Write::Set(&mut dx), d_affine, &y, &x, saved, &g, &columns);
             [y, dx, dg, db].concat()
         });
     }

@@ -155,6 +155,7 @@ pub(super) fn norm_row_backward(
 #[cfg(test)]
 mod tests {
     use crate::cpu::row::testing::same_bits;
+    use crate::device::{Moments, Write};
     use crate::naive::testing::{SIZES, assert_close, gradient, numbers, wide};
     use crate::{cpu::row, naive};
 
@@ -166,7 +167,7 @@ mod tests {
                 let [got, want] = [row::layer_norm, naive::layer_norm::<f32>].map(|layer_norm| {
                     let (mut y, mut m, mut r) =
                         (vec![9.0; rows * d], vec![9.0; rows], vec![9.0; rows]);
-                    layer_norm(&mut y, &mut m, &mut r, &x, affine, d, 1e-5);
+                    layer_norm(&mut y, Moments { mean: &mut m, rstd: &mut r }, &x, affine, d, 1e-5);
                     [y, m, r]
                 });
                 for (name, (got, want)) in ["y", "mean", "rstd"].iter().zip(got.iter().zip(&want)) {
@@ -181,17 +182,22 @@ mod tests {
         for (rows, d) in SIZES {
             let (x, dy, g) = (numbers(1, rows * d), numbers(2, rows * d), numbers(3, d));
             let (mut y, mut m, mut r) = (vec![0.0; rows * d], vec![0.0; rows], vec![0.0; rows]);
-            naive::layer_norm(&mut y, &mut m, &mut r, &x, None, d, 1e-2);
+            naive::layer_norm(&mut y, Moments { mean: &mut m, rstd: &mut r }, &x, None, d, 1e-2);
             for g in [Some(&g[..]), None] {
                 let twins = [row::layer_norm_backward, naive::layer_norm_backward::<f32>];
                 let [got, want] = twins.map(|backward| {
                     let (mut dx, mut dg, mut db) =
                         (vec![9.0; rows * d], vec![1.0; d], vec![2.0; d]);
                     let d_affine = Some((&mut dg[..], &mut db[..]));
-                    backward(&mut dx, d_affine, &dy, &x, (&m, &r), g, d);
+                    let saved = || Moments { mean: &m[..], rstd: &r[..] };
+                    backward(Write::Set(&mut dx), d_affine, &dy, &x, saved(), g, d);
                     let mut alone = vec![9.0; rows * d];
-                    backward(&mut alone, None, &dy, &x, (&m, &r), g, d);
+                    backward(Write::Set(&mut alone), None, &dy, &x, saved(), g, d);
                     assert_eq!(alone, dx);
+                    let mut added = dy.clone();
+                    backward(Write::Add(&mut added), None, &dy, &x, saved(), g, d);
+                    let sum: Vec<f32> = dy.iter().zip(&dx).map(|(dy, dx)| dy + dx).collect();
+                    assert_eq!(added, sum);
                     [dx, dg, db]
                 });
                 for (name, (got, want)) in ["dx", "dg", "db"].iter().zip(got.iter().zip(&want)) {
@@ -208,13 +214,19 @@ mod tests {
         let (g, b) = (&g[..d], &b[..d]);
         let loss = |x: &[f64], g: &[f64], b: &[f64]| {
             let (mut y, mut m, mut r) = (vec![0.0; rows * d], vec![0.0; rows], vec![0.0; rows]);
-            naive::layer_norm(&mut y, &mut m, &mut r, x, Some((g, b)), d, 1e-5);
+            naive::layer_norm(&mut y, Moments { mean: &mut m, rstd: &mut r }, x, Some((g, b)), d, 1e-5);
             (y.iter().zip(&dy).map(|(y, dy)| y * dy).sum(), m, r)
         };
         let (_, m, r): (f64, _, _) = loss(&x, g, b);
         let (mut dx, mut dg, mut db) = (vec![0.0; rows * d], vec![0.0; d], vec![0.0; d]);
         let d_affine = Some((&mut dg[..], &mut db[..]));
-        naive::layer_norm_backward(&mut dx, d_affine, &dy, &x, (&m, &r), Some(g), d);
+        naive::layer_norm_backward(
+            Write::Set(&mut dx[..]),
+            d_affine,
+            &dy,
+            &x,
+            Moments { mean: &m[..], rstd: &r[..] },
+            Some(g), d);
         assert_close("dx", &dx, &gradient(&x, |x| loss(x, g, b).0), 1e-6);
         assert_close("dg", &dg, &gradient(g, |g| loss(&x, g, b).0), 1e-6);
         assert_close("db", &db, &gradient(b, |b| loss(&x, g, b).0), 1e-6);
@@ -226,10 +238,16 @@ mod tests {
         let (x, dy, g) = (numbers(1, rows * d), numbers(2, rows * d), numbers(3, d));
         same_bits(|| {
             let (mut y, mut m, mut r) = (vec![0.0; rows * d], vec![0.0; rows], vec![0.0; rows]);
-            row::layer_norm(&mut y, &mut m, &mut r, &x, Some((&g, &g)), d, 1e-6);
+            row::layer_norm(&mut y, Moments { mean: &mut m, rstd: &mut r }, &x, Some((&g, &g)), d, 1e-6);
             let (mut dx, mut dg, mut db) = (vec![0.0; rows * d], vec![0.0; d], vec![0.0; d]);
             let d_affine = Some((&mut dg[..], &mut db[..]));
-            row::layer_norm_backward(&mut dx, d_affine, &dy, &x, (&m, &r), Some(&g), d);
+            row::layer_norm_backward(
+            Write::Set(&mut dx[..]),
+            d_affine,
+            &dy,
+            &x,
+            Moments { mean: &m[..], rstd: &r[..] },
+            Some(&g), d);
             [y, m, r, dx, dg, db].concat()
         });
     }

@@ -107,6 +107,7 @@ multiversion! {
 #[cfg(test)]
 mod tests {
     use crate::cpu::row::testing::same_bits;
+    use crate::device::Write;
     use crate::naive::testing::{SIZES, assert_close, gradient, numbers, wide};
     use crate::{cpu::row, naive};
 
@@ -127,7 +128,7 @@ mod tests {
                     let [got, want] = twins.map(|backward| {
                         let (mut db, mut ds) = (vec![9.0; rows * d], vec![1.0; d]);
                         let dscale = scale.is_some().then_some(&mut ds[..]);
-                        backward(&mut db, dscale, &dy, &branch, scale, factor, d);
+                        backward(Write::Set(&mut db[..]), dscale, &dy, &branch, scale, factor, d);
                         (db, ds)
                     });
                     assert_close("dbranch", &got.0, &want.0, 2e-7); // two roundings
@@ -147,7 +148,7 @@ mod tests {
             y.iter().zip(&dy).map(|(y, dy)| y * dy).sum::<f64>()
         };
         let (mut db, mut ds) = (vec![0.0; 12], vec![0.0; 4]);
-        naive::residual_backward(&mut db, Some(&mut ds), &dy, &branch, Some(&s), Some(&f), 4);
+        naive::residual_backward(Write::Set(&mut db[..]), Some(&mut ds[..]), &dy, &branch, Some(&s), Some(&f), 4);
         assert_close("dbranch", &db, &gradient(&branch, |branch| loss(branch, &s)), 1e-8);
         assert_close("dscale", &ds, &gradient(&s, |s| loss(&branch, s)), 1e-8);
     }
@@ -160,7 +161,7 @@ mod tests {
             let (mut y, mut ds) = (vec![0.0; rows * d], vec![0.0; d]);
             row::residual(&mut y, &x, &x, Some(&s), Some(&f), d);
             let mut db = vec![0.0; rows * d];
-            row::residual_backward(&mut db, Some(&mut ds), &y, &x, Some(&s), Some(&f), d);
+            row::residual_backward(Write::Set(&mut db[..]), Some(&mut ds), &y, &x, Some(&s), Some(&f), d);
             [y, db, ds].concat()
         });
     }

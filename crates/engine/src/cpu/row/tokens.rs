@@ -235,7 +235,7 @@ mod tests {
             for position in [Some((&table[..], &places[..])), None] {
                 let [got, want] = [row::assemble, naive::assemble::<f32>].map(|assemble| {
                     let mut y = vec![9.0; n * d];
-                    assemble(&mut y, &x, &[&one, &two], &rows, position, d);
+                    assemble(&mut y, &x, vec![&one, &two], &rows, position, d);
                     y
                 });
                 assert_close("y", &got, &want, 1e-7);
@@ -257,7 +257,7 @@ mod tests {
             let twins = [row::mean_pool_backward, naive::mean_pool_backward::<f32>];
             let [got, want] = twins.map(|backward| {
                 let mut dx = vec![9.0; 140 * d];
-                backward(&mut dx, &dy, &offsets, skip, d);
+                backward(Write::Set(&mut dx), &dy, &offsets, skip, d);
                 dx
             });
             assert_close("dx", &got, &want, 2e-7); // two roundings
@@ -269,7 +269,7 @@ mod tests {
         let (x, dy) = (wide(&numbers(1, 24)), wide(&numbers(2, 9)));
         let offsets = [0, 3, 4, 8];
         let mut dx = vec![0.0; 24];
-        naive::mean_pool_backward(&mut dx, &dy, &offsets, 1, 3);
+        naive::mean_pool_backward(Write::Set(&mut dx[..]), &dy, &offsets, 1, 3);
         let slope = gradient(&x, |x| {
             let mut y = vec![0.0; 9];
             naive::mean_pool(&mut y, x, &offsets, 1, 3);
@@ -288,7 +288,7 @@ mod tests {
             row::gather_backward(&mut token, &x, &[0; 2000], d);
             let (mut y, mut back) = (vec![0.0; 2 * d], vec![0.0; 2000 * d]);
             row::mean_pool(&mut y, &x, &[0, 900, 2000], 1, d);
-            row::mean_pool_backward(&mut back, &y, &[0, 900, 2000], 1, d);
+            row::mean_pool_backward(Write::Set(&mut back), &y, &[0, 900, 2000], 1, d);
             [dx, token, y, back].concat()
         });
     }
