@@ -455,7 +455,7 @@ pub(crate) use kernels;
 macro_rules! device {
     ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?);)+) => {
         /// Memory, and the kernels.
-        pub trait Device: Sync {
+        pub trait Device: Sync + std::panic::RefUnwindSafe {
             /// Memory for `len` values of any content, returned within the step.
             fn buffer(&self, len: usize) -> Buffer;
             /// Zeros that live for many steps, as gradients and moments do.
