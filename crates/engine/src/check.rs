@@ -240,7 +240,8 @@ mod tests {
         let (y, slope) = (map(&|x| x * x * x), map(&|x| factor * x * x));
         let input = x.clone();
         tape.record("cube", Tensor::from_vec(y, x.shape()), &[x], move |gradients, dy| {
-            let dx = slope.iter().zip(dy.to_host().iter()).map(|(s, dy)| s * dy).collect::<Vec<_>>();
+            let dx =
+                slope.iter().zip(dy.to_host().iter()).map(|(s, dy)| s * dy).collect::<Vec<_>>();
             gradients.add(&input, Tensor::from_vec(dx, dy.shape()))
         })
     }
@@ -249,7 +250,9 @@ mod tests {
     fn assert_gradients_accepts_the_right_gradient_and_finds_one_off_by_a_hundredth() {
         let x = normal("x", &[6, 11]);
         let check = |factor: f32| {
-            assert_gradients(crate::HOST, "cube", &[("x", x.clone())], |tape, t| Ok(cube(tape, &t[0], factor)));
+            assert_gradients(crate::HOST, "cube", &[("x", x.clone())], |tape, t| {
+                Ok(cube(tape, &t[0], factor))
+            });
         };
         check(3.0);
         assert!(catch_unwind(|| check(3.03)).is_err());

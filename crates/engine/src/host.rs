@@ -141,8 +141,16 @@ macro_rules! hold_no_view {
     )*};
 }
 hold_no_view!(
-    usize, f32, LinearSize, LossKind, PatchLayout, PatchNorm, Pixels<'_>, AdamWStep,
-    &HeadColumns, &[f32]
+    usize,
+    f32,
+    LinearSize,
+    LossKind,
+    PatchLayout,
+    PatchNorm,
+    Pixels<'_>,
+    AdamWStep,
+    &HeadColumns,
+    &[f32]
 );
 
 /// Each kernel of a device by the function of its name.

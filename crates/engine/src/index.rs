@@ -1,4 +1,4 @@
-//! Numbers that say which rows a kernel reads: indices, places of origin, factors, segments.
+//! Numbers that say which rows a kernel reads: indices, rows of origin, factors, segments.
 //!
 //! Each is a list in host memory that clones share. A device that reads it elsewhere keeps its copy
 //! beside the list.

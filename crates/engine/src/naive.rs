@@ -18,9 +18,7 @@ pub(crate) mod testing;
 mod tokens;
 
 pub use attention::{attention, attention_backward};
-pub use linear::{
-    column_sum, linear, linear_grad_gelu, linear_grad_input, linear_grad_weight,
-};
+pub use linear::{column_sum, linear, linear_grad_gelu, linear_grad_input, linear_grad_weight};
 pub use loss::{cross_entropy, cross_entropy_backward, loss, loss_backward};
 pub use math::{erf, gelu_grad, gelu_value};
 pub use optim::{adamw, norm};

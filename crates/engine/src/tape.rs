@@ -1,9 +1,9 @@
 //! The tape: what was computed, in order, and the walk back.
 //!
-//! Every operation computes its result at once. If one of its inputs wants a gradient and the tape
-//! records, it leaves a node: a closure that holds what the backward formula needs. `backward`
-//! takes the nodes from last to first, so each buffer returns to the pool as soon as its node is
-//! done. An operation on untracked tensors (a frozen teacher, evaluation) leaves nothing.
+//! Every operation computes its result at once. If an input wants a gradient and the tape records,
+//! the operation leaves a node: a closure that holds what the backward formula needs. `backward`
+//! runs the nodes from last to first, so each buffer returns to the pool once its node is done. An
+//! operation on untracked tensors (a frozen teacher, evaluation) leaves nothing.
 
 use crate::device::{ViewMut, Write};
 use crate::shape::expect_count;
@@ -170,12 +170,13 @@ impl Tape {
         tensor.with_slot(Some(Slot::new(home)))
     }
 
-    /// `forward(x)`; on a [checkpointing](Tape::checkpointing) tape x is saved in place of all that
-    /// `forward` would record, and the backward pass runs it once more (Chen et al. 2016, Training
+    /// `forward(x)`. A [checkpointing](Tape::checkpointing) tape saves x instead of all that `forward`
+    /// would record, and runs `forward` once more in the backward pass (Chen et al. 2016, Training
     /// deep nets with sublinear memory cost). `forward` must be a function of x and of parameters.
-    /// Same bits either way if nothing else reads x, else its gradient is the same sum in another
-    /// order. An x without gradient is not worth it: `forward` then records as always, as it does
-    /// inside another checkpoint that is run again.
+    ///
+    /// The bits are the same either way if nothing else reads x. Otherwise the gradient of x is the
+    /// same sum in another order. If x has no gradient, `forward` records as on any other tape; so it
+    /// does inside a checkpoint that runs again.
     pub fn checkpoint(
         &self,
         x: &Tensor,
@@ -260,7 +261,7 @@ impl Tape {
     }
 }
 
-/// What is written in one go needs no care for a panic elsewhere.
+/// Each write is one assignment, so a panic elsewhere leaves nothing half written.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -379,7 +380,8 @@ impl Gradients {
             Home::Node { recording, index } => self.node(*recording, *index)?,
         };
         let shape = &self.shapes[node];
-        let sum = self.of_node[node].get_or_insert_with(|| Tensor::zeros_on(tensor.device(), shape));
+        let sum =
+            self.of_node[node].get_or_insert_with(|| Tensor::zeros_on(tensor.device(), shape));
         sum.make_unique();
         // make_unique left this the only handle.
         let view = sum.view_mut().expect("a unique sum");

@@ -34,7 +34,9 @@ fn weight(name: &str, [output, input]: [usize; 2]) -> Tensor {
 fn linear(device: On) {
     for size in LINEAR_SIZES {
         let inputs = &linear_inputs(size)[..3];
-        assert_gradients(device, "linear", inputs, |tape, t| ops::linear(tape, &t[0], &t[1], Some(&t[2])));
+        assert_gradients(device, "linear", inputs, |tape, t| {
+            ops::linear(tape, &t[0], &t[1], Some(&t[2]))
+        });
     }
 }
 

@@ -418,8 +418,9 @@ fn patches_refuse_wrong_shapes() {
     let tape = &Tape::new();
     let shape = [2, 1, 1, 4, 6];
     let images = Images::f32(vec![0.0; 48], shape).unwrap();
-    let patchify =
-        |patch, patches: &[u32]| ops::patchify(tape, &images, patch, PatchOrder::ChannelsLast, patches);
+    let patchify = |patch, patches: &[u32]| {
+        ops::patchify(tape, &images, patch, PatchOrder::ChannelsLast, patches)
+    };
     refused(patchify([1, 2, 4], &[0]), &["patchify", "is 6", "multiple of 4"]);
     refused(patchify([1, 0, 2], &[0]), &["above 0"]);
     refused(patchify([1, 2, 2], &[0, 12]), &["index 12 at entry 1", "12 rows of the batch"]);

@@ -15,9 +15,9 @@ mod tests;
 pub(crate) use backward::attention_backward;
 pub(crate) use forward::attention;
 
-use crate::device::{AttentionInput, HeadRows};
 use super::gemm::{Matrix, Span, packed_len, prefetch};
 use super::parallel::{Scratch, for_tasks, with_scratch};
+use crate::device::{AttentionInput, HeadRows};
 
 impl<'a> HeadRows<&'a [f32]> {
     /// Head `head` of the rows from `row` on, as a matrix [rows, E].

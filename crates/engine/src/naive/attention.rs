@@ -12,11 +12,7 @@ impl<T: Real> HeadRows<&[T]> {
 }
 
 /// out[Rq,D] = softmax(q kᵀ E^-½) v by sample and head; lse[Rq,A] = log Σ exp of the scores.
-pub fn attention<T: Real>(
-    out: &mut [T],
-    lse: &mut [T],
-    input: AttentionInput<'_, &[T]>,
-) {
+pub fn attention<T: Real>(out: &mut [T], lse: &mut [T], input: AttentionInput<'_, &[T]>) {
     let AttentionInput { q, k, v, heads, head_dim: e, .. } = input;
     for (rows, keys) in samples(&input) {
         for r in rows {
@@ -162,8 +158,7 @@ mod tests {
         rows: [(&'a [f64], usize, usize); 3],
         [q_segments, k_segments]: &'a [Segments; 2],
     ) -> AttentionInput<'a, &'a [f64]> {
-        let [q, k, v] =
-            rows.map(|(data, stride, offset)| HeadRows { data, stride, offset });
+        let [q, k, v] = rows.map(|(data, stride, offset)| HeadRows { data, stride, offset });
         let (heads, head_dim) = (HEADS, HEAD_DIM);
         AttentionInput { q, k, v, q_segments, k_segments, heads, head_dim }
     }

@@ -6,7 +6,7 @@
 use super::{Scores, Task};
 use crate::cpu::dispatch::multiversion;
 use crate::cpu::gemm::{
-    NoHook, Matrix, Owned, Span, Target, array, by_width, multiply, pack, packed_len,
+    Matrix, NoHook, Owned, Span, Target, array, by_width, multiply, pack, packed_len,
 };
 use crate::cpu::math;
 use crate::cpu::parallel::Scratch;
@@ -61,7 +61,9 @@ fn set_gradients(
     let width = heads * head_dim;
     let plain = |data| HeadRows { data, stride: width, offset: 0 };
     let ask = |next: Task| {
-        [q, plain(saved.out), plain(saved.dout)].into_iter().for_each(|rows| next.prefetch_queries(rows));
+        [q, plain(saved.out), plain(saved.dout)]
+            .into_iter()
+            .for_each(|rows| next.prefetch_queries(rows));
         [k, v].into_iter().for_each(|rows| next.prefetch_keys(rows));
     };
     input.for_each(ask, |task, scratch| {
@@ -177,7 +179,13 @@ impl KeySide<'_> {
 
 impl QuerySide<'_> {
     /// Takes the given queries of the task.
-    fn fill(&mut self, q: HeadRows<&[f32]>, saved: Saved<'_>, task: Task, range: std::ops::Range<usize>) {
+    fn fill(
+        &mut self,
+        q: HeadRows<&[f32]>,
+        saved: Saved<'_>,
+        task: Task,
+        range: std::ops::Range<usize>,
+    ) {
         let Task { head, head_dim, .. } = task;
         let (row, count) = (task.q_start + range.start, range.len());
         let width = saved.heads * head_dim;

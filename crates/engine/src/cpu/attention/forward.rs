@@ -2,7 +2,7 @@
 
 use super::{LANES, Scores, Task};
 use crate::cpu::dispatch::multiversion;
-use crate::cpu::gemm::{NoHook, Matrix, Owned, Span, Target, by_width, multiply, pack, packed_len};
+use crate::cpu::gemm::{Matrix, NoHook, Owned, Span, Target, by_width, multiply, pack, packed_len};
 use crate::cpu::math;
 use crate::cpu::parallel::Scratch;
 use crate::device::{AttentionInput, HeadRows};
@@ -12,11 +12,7 @@ use std::f32::consts::LOG2_E;
 const QUERIES: usize = 32;
 
 /// out [Rq, A E] and lse [Rq, A]; scale E^-½. A query without keys gets zeros.
-pub(crate) fn attention(
-    out: &mut [f32],
-    lse: &mut [f32],
-    input: AttentionInput<'_, &[f32]>,
-) {
+pub(crate) fn attention(out: &mut [f32], lse: &mut [f32], input: AttentionInput<'_, &[f32]>) {
     let AttentionInput { q, k, v, heads, head_dim, .. } = input;
     let (out, lse) = (Target::new(out, heads * head_dim), Target::new(lse, heads));
     let ask = |next: Task| {
@@ -34,7 +30,12 @@ pub(crate) fn attention(
 }
 
 /// One head of one sample. The targets are this task's.
-fn head(task: Task, scratch: &mut Scratch, [q, k, v]: [HeadRows<&[f32]>; 3], targets: (Target, Owned)) {
+fn head(
+    task: Task,
+    scratch: &mut Scratch,
+    [q, k, v]: [HeadRows<&[f32]>; 3],
+    targets: (Target, Owned),
+) {
     let Task { q_start, q_rows, k_start, k_rows, head, head_dim, scale } = task;
     let (out, mut lse) = targets;
     let lengths = [

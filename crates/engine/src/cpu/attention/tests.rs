@@ -118,8 +118,7 @@ impl Case {
         rows: [(&'a [f32], usize, usize); 3],
         [q_segments, k_segments]: &'a [Segments; 2],
     ) -> AttentionInput<'a, &'a [f32]> {
-        let [q, k, v] =
-            rows.map(|(data, stride, offset)| HeadRows { data, stride, offset });
+        let [q, k, v] = rows.map(|(data, stride, offset)| HeadRows { data, stride, offset });
         let (heads, head_dim) = (self.heads, self.head_dim);
         AttentionInput { q, k, v, q_segments, k_segments, heads, head_dim }
     }

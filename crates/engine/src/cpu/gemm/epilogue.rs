@@ -1,6 +1,6 @@
 //! What follows a product, done to each tile of C while it is in L1.
 
-use super::{TileHook, Owned, Span, Target, array, by_width, prefetch};
+use super::{Owned, Span, Target, TileHook, array, by_width, prefetch};
 use crate::cpu::dispatch::multiversion;
 use crate::cpu::math;
 use crate::device::Epilogue;

@@ -1,9 +1,9 @@
 //! Every product against three nested loops in f64, on every instruction set and thread count.
 
 use super::{column_sum, linear, linear_grad_gelu, linear_grad_input, linear_grad_weight};
-use crate::device::{Epilogue, LinearSize, Write};
 use crate::check::{assert_close, normal, rel_l2};
 use crate::cpu::dispatch::cap;
+use crate::device::{Epilogue, LinearSize, Write};
 use crate::naive;
 
 /// (R, I, O): odd, empty, single, at and beside the edges of tiles, panels, tasks and blocks of k.

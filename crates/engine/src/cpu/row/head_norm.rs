@@ -1,11 +1,11 @@
 //! Layer norm over each head of some columns: timm's qk_norm on packed q, k, v.
 
 use super::layer_norm::{add_partials, norm_row, norm_row_backward};
+use super::set_or_add;
 use crate::cpu::dispatch::multiversion;
 use crate::cpu::parallel::{
     In, Out, Partial, for_rows, rows_per_partial, rows_per_task, with_zeros,
 };
-use super::set_or_add;
 use crate::device::{HeadColumns, Moments, Write};
 
 /// y[R,S] = x[R,S] with every head of E columns normalised and scaled by gamma[E] and beta[E] (affine);
@@ -132,7 +132,14 @@ mod tests {
             let [got, want] = twins.map(|head_norm| {
                 let (mut y, mut m, mut r) =
                     (vec![9.0; rows * s], vec![9.0; rows * a], vec![9.0; rows * a]);
-                head_norm(&mut y, Moments { mean: &mut m, rstd: &mut r }, &x, (&g, &b), &columns, 1e-2);
+                head_norm(
+                    &mut y,
+                    Moments { mean: &mut m, rstd: &mut r },
+                    &x,
+                    (&g, &b),
+                    &columns,
+                    1e-2,
+                );
                 [y, m, r]
             });
             for (name, (got, want)) in ["y", "mean", "rstd"].iter().zip(got.iter().zip(&want)) {
@@ -158,7 +165,14 @@ mod tests {
         let (g, b) = (&g[..3], &b[..3]);
         let loss = |x: &[f64], g: &[f64], b: &[f64]| {
             let (mut y, mut m, mut r) = (vec![0.0; 18], vec![0.0; 4], vec![0.0; 4]);
-            naive::head_norm(&mut y, Moments { mean: &mut m, rstd: &mut r }, x, (g, b), &columns, 1e-5);
+            naive::head_norm(
+                &mut y,
+                Moments { mean: &mut m, rstd: &mut r },
+                x,
+                (g, b),
+                &columns,
+                1e-5,
+            );
             (y.iter().zip(&dy).map(|(y, dy)| y * dy).sum(), m, r)
         };
         let (_, m, r): (f64, _, _) = loss(&x, g, b);
@@ -177,7 +191,14 @@ mod tests {
         let (x, g) = (numbers(1, 900 * 192), numbers(2, 32));
         same_bits(|| {
             let (mut y, mut m, mut r) = (vec![0.0; x.len()], vec![0.0; 3600], vec![0.0; 3600]);
-            row::head_norm(&mut y, Moments { mean: &mut m, rstd: &mut r }, &x, (&g, &g), &columns, 1e-6);
+            row::head_norm(
+                &mut y,
+                Moments { mean: &mut m, rstd: &mut r },
+                &x,
+                (&g, &g),
+                &columns,
+                1e-6,
+            );
             let (mut dx, mut dg, mut db) = (vec![0.0; x.len()], vec![0.0; 32], vec![0.0; 32]);
             let d_affine = (&mut dg[..], &mut db[..]);
             let saved = Moments { mean: &m[..], rstd: &r[..] };

@@ -214,7 +214,14 @@ mod tests {
         let (g, b) = (&g[..d], &b[..d]);
         let loss = |x: &[f64], g: &[f64], b: &[f64]| {
             let (mut y, mut m, mut r) = (vec![0.0; rows * d], vec![0.0; rows], vec![0.0; rows]);
-            naive::layer_norm(&mut y, Moments { mean: &mut m, rstd: &mut r }, x, Some((g, b)), d, 1e-5);
+            naive::layer_norm(
+                &mut y,
+                Moments { mean: &mut m, rstd: &mut r },
+                x,
+                Some((g, b)),
+                d,
+                1e-5,
+            );
             (y.iter().zip(&dy).map(|(y, dy)| y * dy).sum(), m, r)
         };
         let (_, m, r): (f64, _, _) = loss(&x, g, b);
@@ -226,7 +233,9 @@ mod tests {
             &dy,
             &x,
             Moments { mean: &m[..], rstd: &r[..] },
-            Some(g), d);
+            Some(g),
+            d,
+        );
         assert_close("dx", &dx, &gradient(&x, |x| loss(x, g, b).0), 1e-6);
         assert_close("dg", &dg, &gradient(g, |g| loss(&x, g, b).0), 1e-6);
         assert_close("db", &db, &gradient(b, |b| loss(&x, g, b).0), 1e-6);
@@ -238,16 +247,25 @@ mod tests {
         let (x, dy, g) = (numbers(1, rows * d), numbers(2, rows * d), numbers(3, d));
         same_bits(|| {
             let (mut y, mut m, mut r) = (vec![0.0; rows * d], vec![0.0; rows], vec![0.0; rows]);
-            row::layer_norm(&mut y, Moments { mean: &mut m, rstd: &mut r }, &x, Some((&g, &g)), d, 1e-6);
+            row::layer_norm(
+                &mut y,
+                Moments { mean: &mut m, rstd: &mut r },
+                &x,
+                Some((&g, &g)),
+                d,
+                1e-6,
+            );
             let (mut dx, mut dg, mut db) = (vec![0.0; rows * d], vec![0.0; d], vec![0.0; d]);
             let d_affine = Some((&mut dg[..], &mut db[..]));
             row::layer_norm_backward(
-            Write::Set(&mut dx[..]),
-            d_affine,
-            &dy,
-            &x,
-            Moments { mean: &m[..], rstd: &r[..] },
-            Some(&g), d);
+                Write::Set(&mut dx[..]),
+                d_affine,
+                &dy,
+                &x,
+                Moments { mean: &m[..], rstd: &r[..] },
+                Some(&g),
+                d,
+            );
             [y, m, r, dx, dg, db].concat()
         });
     }

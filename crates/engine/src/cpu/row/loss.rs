@@ -1,9 +1,9 @@
 //! Losses over rows, as torch.nn.functional defines them, summed with 64 bits.
 
 use super::lanes::{each2, sum2_f64};
+use super::set_or_add;
 use crate::cpu::dispatch::multiversion;
 use crate::cpu::parallel::{In, Out, for_rows, rows_per_task, sum_rows};
-use super::set_or_add;
 use crate::device::{LossKind, Write};
 
 /// y = Σ_r w_r mean_d l(prediction - target). prediction[R,D], target[R,D]; weights[R], 1/R each if
@@ -173,8 +173,8 @@ fn sign(v: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use crate::cpu::row::testing::same_bits;
-    use crate::naive::testing::{SIZES, assert_close, gradient, indices, numbers, wide};
     use crate::device::{LossKind, Write};
+    use crate::naive::testing::{SIZES, assert_close, gradient, indices, numbers, wide};
     use crate::{cpu::row, naive};
 
     const KINDS: [LossKind; 4] = [
@@ -258,11 +258,12 @@ mod tests {
     fn cross_entropy_equals_its_naive_twin() {
         for (b, classes) in SIZES {
             let (logits, labels) = (numbers(1, b * classes), indices(2, b, classes));
-            let [got, want] = [row::cross_entropy, naive::cross_entropy::<f32>].map(|cross_entropy| {
-                let mut y = [9.0];
-                cross_entropy(&mut y, &logits, &labels, classes);
-                y
-            });
+            let [got, want] =
+                [row::cross_entropy, naive::cross_entropy::<f32>].map(|cross_entropy| {
+                    let mut y = [9.0];
+                    cross_entropy(&mut y, &logits, &labels, classes);
+                    y
+                });
             assert_close("loss", &got, &want, 1e-7);
             let twins = [row::cross_entropy_backward, naive::cross_entropy_backward::<f32>];
             let [got, want] = twins.map(|backward| {

@@ -148,7 +148,15 @@ mod tests {
             y.iter().zip(&dy).map(|(y, dy)| y * dy).sum::<f64>()
         };
         let (mut db, mut ds) = (vec![0.0; 12], vec![0.0; 4]);
-        naive::residual_backward(Write::Set(&mut db[..]), Some(&mut ds[..]), &dy, &branch, Some(&s), Some(&f), 4);
+        naive::residual_backward(
+            Write::Set(&mut db[..]),
+            Some(&mut ds[..]),
+            &dy,
+            &branch,
+            Some(&s),
+            Some(&f),
+            4,
+        );
         assert_close("dbranch", &db, &gradient(&branch, |branch| loss(branch, &s)), 1e-8);
         assert_close("dscale", &ds, &gradient(&s, |s| loss(&branch, s)), 1e-8);
     }
@@ -161,7 +169,15 @@ mod tests {
             let (mut y, mut ds) = (vec![0.0; rows * d], vec![0.0; d]);
             row::residual(&mut y, &x, &x, Some(&s), Some(&f), d);
             let mut db = vec![0.0; rows * d];
-            row::residual_backward(Write::Set(&mut db[..]), Some(&mut ds), &y, &x, Some(&s), Some(&f), d);
+            row::residual_backward(
+                Write::Set(&mut db[..]),
+                Some(&mut ds),
+                &y,
+                &x,
+                Some(&s),
+                Some(&f),
+                d,
+            );
             [y, db, ds].concat()
         });
     }

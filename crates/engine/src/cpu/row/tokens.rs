@@ -166,8 +166,8 @@ multiversion! {
 #[cfg(test)]
 mod tests {
     use crate::cpu::row::testing::same_bits;
-    use crate::naive::testing::{SIZES, assert_close, gradient, indices, numbers, wide};
     use crate::device::{Row, Write};
+    use crate::naive::testing::{SIZES, assert_close, gradient, indices, numbers, wide};
     use crate::{cpu::row, naive};
 
     #[test]
