@@ -122,7 +122,9 @@ fn what_is_saved_is_read_and_the_same_tensors_are_the_same_bytes() {
             assert_eq!(file.container.as_deref(), container);
             for (name, tensor) in &tensors {
                 assert_eq!(file.tensors[name].shape(), tensor.shape());
-                for (found, &wanted) in file.tensors[name].to_vec().iter().zip(tensor.to_host()) {
+                for (found, &wanted) in
+                    file.tensors[name].to_vec().iter().zip(tensor.to_host().iter())
+                {
                     // Half a step between neighbours, relative to the value.
                     assert!((found - wanted).abs() <= error * wanted.abs(), "{found} {wanted}");
                 }
