@@ -1,6 +1,7 @@
 //! What tests hold results against: another computation within an argued tolerance, and finite
 //! differences of the forward pass.
 
+use crate::device::Device;
 use crate::random::Random;
 use crate::{Parameter, Result, Tape, Tensor};
 
@@ -50,7 +51,7 @@ where
     let worst = pairs().enumerate().max_by(|(_, a), (_, b)| far(*a).total_cmp(&far(*b)));
     panic!(
         "{name}: relative L2 error {:.3e}, allowed {tolerance:?} ({why}); \
-         farthest (place, (got, want)): {worst:?}",
+         farthest (index, (got, want)): {worst:?}",
         difference / size
     );
 }
@@ -62,6 +63,19 @@ pub fn normal(name: &str, shape: &[usize]) -> Tensor {
     let mut random = Random::new(0, "check", index);
     let len = shape.iter().product();
     Tensor::from_vec((0..len).map(|_| random.normal()).collect::<Vec<_>>(), shape)
+}
+
+/// Makes a test on each device of every function of the list, which takes the device.
+#[macro_export]
+macro_rules! on_every_device {
+    ($($(#[$meta:meta])* $test:ident),+ $(,)?) => {
+        mod cpu {
+            $($(#[$meta])* #[test] fn $test() { super::$test(&$crate::cpu::Cpu) })+
+        }
+        mod naive {
+            $($(#[$meta])* #[test] fn $test() { super::$test(&$crate::naive::Naive) })+
+        }
+    };
 }
 
 /// Directions tried for each input.
@@ -81,31 +95,32 @@ const TOLERANCE: f64 = 5e-4;
 
 /// Panics unless the gradients that `op` records are those of its forward pass.
 ///
-/// `op` maps tensors like `inputs` to one tensor y. The loss is Σ c y with fixed random c, summed in
+/// `op` maps tensors like `inputs`, which are moved to `device`, to one tensor y. The loss is Σ c y with fixed random c, summed in
 /// f64. For each input alone and several random directions v of ±1, the gradient's product with v
 /// must equal the central difference of the loss along v. Also: a second backward pass adds, and an
 /// input alone gets the same gradient as together with others.
 pub fn assert_gradients(
+    device: &'static dyn Device,
     name: &str,
     inputs: &[(&str, Tensor)],
     op: impl Fn(&Tape, &[Tensor]) -> Result<Tensor>,
 ) {
-    let values: Vec<Tensor> = inputs.iter().map(|(_, value)| value.detach()).collect();
+    let values: Vec<Tensor> = inputs.iter().map(|(_, value)| value.to(device)).collect();
     let all: Vec<usize> = (0..inputs.len()).collect();
     let y = run(name, &Tape::inference(), &values, &op);
     let c = normal(name, y.shape());
     let sums = gradients(name, &values, &all, &c, &op);
     // Rounding of the loss: each output is right to a few units in the last place.
-    let terms = y.as_slice().iter().zip(c.as_slice()).map(|(&y, &c)| f64::from(y) * f64::from(c));
-    let rounding = 4.0 * 2_f64.powi(-24) * terms.map(|term| term * term).sum::<f64>().sqrt();
-    for (place, (input, _)) in inputs.iter().enumerate() {
+    let squares: f64 = products(&y, &c).iter().map(|term| term * term).sum();
+    let rounding = 4.0 * 2_f64.powi(-24) * squares.sqrt();
+    for (index, (input, _)) in inputs.iter().enumerate() {
         let subject = format!("{name}: gradient of {input}");
-        let alone = gradients(name, &values, &[place], &c, &op);
-        assert_close(&subject, &alone[0], &sums[place], Tolerance::Exact, "alone and together");
+        let alone = gradients(name, &values, &[index], &c, &op);
+        assert_close(&subject, &alone[0], &sums[index], Tolerance::Exact, "alone and together");
         for direction in 0..DIRECTIONS {
-            let v = signs(&subject, direction, values[place].len());
-            let loss = |h: f64| weighted_loss(name, &values, (place, &v, h), &c, &op);
-            compare(&subject, &values[place], &sums[place], &v, rounding, loss);
+            let v = signs(&subject, direction, values[index].len());
+            let loss = |h: f64| weighted_loss(name, &values, (index, &v, h), &c, &op);
+            compare(&subject, &values[index], &sums[index], &v, rounding, loss);
         }
     }
 }
@@ -155,28 +170,33 @@ fn gradients(
 
 /// Σ c y as a loss whose gradient is c itself. y and c of one shape.
 fn weighted_sum(tape: &Tape, y: &Tensor, c: &Tensor) -> Tensor {
-    let products =
-        y.as_slice().iter().zip(c.as_slice()).map(|(&y, &c)| f64::from(y) * f64::from(c));
-    let sum = Tensor::from_vec([products.sum::<f64>() as f32], &[1]);
-    let (target, c) = (y.clone(), c.clone());
-    tape.record_tensor("weighted_sum", sum, &[y], move |gradients, _| gradients.add(&target, c))
+    let sum = products(y, c).iter().sum::<f64>() as f32;
+    let sum = Tensor::from_vec([sum], &[1]).to(y.device());
+    let (target, c) = (y.clone(), c.to(y.device()));
+    tape.record("weighted_sum", sum, &[y], move |gradients, _| gradients.add(&target, c))
 }
 
-/// Σ c y in f64, input `place` moved by h v.
+/// Σ c y in f64, input `index` moved by h v.
 fn weighted_loss(
     name: &str,
     values: &[Tensor],
-    (place, v, h): (usize, &[f64], f64),
+    (index, v, h): (usize, &[f64], f64),
     c: &Tensor,
     op: &impl Fn(&Tape, &[Tensor]) -> Result<Tensor>,
 ) -> f64 {
     let mut moved = values.to_vec();
-    let x = &values[place];
+    let x = &values[index];
     let sum: Vec<f32> =
-        x.as_slice().iter().zip(v).map(|(&x, v)| (f64::from(x) + h * v) as f32).collect();
-    moved[place] = Tensor::from_vec(sum, x.shape());
+        x.to_host().iter().zip(v).map(|(&x, v)| (f64::from(x) + h * v) as f32).collect();
+    moved[index] = Tensor::from_vec(sum, x.shape()).to(x.device());
     let y = run(name, &Tape::inference(), &moved, op);
-    y.as_slice().iter().zip(c.as_slice()).map(|(&y, &c)| f64::from(y) * f64::from(c)).sum()
+    products(&y, c).iter().sum()
+}
+
+/// c y of each element.
+fn products(y: &Tensor, c: &Tensor) -> Vec<f64> {
+    let (y, c) = (y.to_host(), c.to_host());
+    y.iter().zip(c.iter()).map(|(&y, &c)| f64::from(y) * f64::from(c)).collect()
 }
 
 /// Compares gradient · v with the fourth-order central difference of `loss`.
@@ -189,7 +209,7 @@ fn compare(
     loss: impl Fn(f64) -> f64,
 ) {
     let square = |x: &f32| f64::from(*x) * f64::from(*x);
-    let scale = (x.as_slice().iter().map(square).sum::<f64>() / x.len() as f64).sqrt();
+    let scale = (x.to_host().iter().map(square).sum::<f64>() / x.len() as f64).sqrt();
     let h = STEP * if scale > 0.0 { scale } else { 1.0 };
     let numeric = (8.0 * (loss(h) - loss(-h)) - (loss(2.0 * h) - loss(-2.0 * h))) / (12.0 * h);
     let analytic: f64 = gradient.iter().zip(v).map(|(&g, v)| f64::from(g) * v).sum();
@@ -206,7 +226,7 @@ fn compare(
 /// distance.
 fn signs(subject: &str, direction: u64, len: usize) -> Vec<f64> {
     let noise = normal(&format!("{subject} {direction}"), &[len]);
-    noise.as_slice().iter().map(|&n| 1_f64.copysign(f64::from(n))).collect()
+    noise.to_host().iter().map(|&n| 1_f64.copysign(f64::from(n))).collect()
 }
 
 #[cfg(test)]
@@ -216,11 +236,12 @@ mod tests {
 
     /// y = x³ with a gradient of `factor` x² dy.
     fn cube(tape: &Tape, x: &Tensor, factor: f32) -> Tensor {
-        let map = |f: &dyn Fn(f32) -> f32| x.as_slice().iter().map(|&x| f(x)).collect::<Vec<_>>();
+        let map = |f: &dyn Fn(f32) -> f32| x.to_host().iter().map(|&x| f(x)).collect::<Vec<_>>();
         let (y, slope) = (map(&|x| x * x * x), map(&|x| factor * x * x));
         let input = x.clone();
-        tape.record_tensor("cube", Tensor::from_vec(y, x.shape()), &[x], move |gradients, dy| {
-            let dx = slope.iter().zip(dy.as_slice()).map(|(s, dy)| s * dy).collect::<Vec<_>>();
+        tape.record("cube", Tensor::from_vec(y, x.shape()), &[x], move |gradients, dy| {
+            let dx =
+                slope.iter().zip(dy.to_host().iter()).map(|(s, dy)| s * dy).collect::<Vec<_>>();
             gradients.add(&input, Tensor::from_vec(dx, dy.shape()))
         })
     }
@@ -229,7 +250,9 @@ mod tests {
     fn assert_gradients_accepts_the_right_gradient_and_finds_one_off_by_a_hundredth() {
         let x = normal("x", &[6, 11]);
         let check = |factor: f32| {
-            assert_gradients("cube", &[("x", x.clone())], |tape, t| Ok(cube(tape, &t[0], factor)));
+            assert_gradients(crate::HOST, "cube", &[("x", x.clone())], |tape, t| {
+                Ok(cube(tape, &t[0], factor))
+            });
         };
         check(3.0);
         assert!(catch_unwind(|| check(3.03)).is_err());

@@ -6,32 +6,27 @@
 //! A kernel either overwrites its output or, where it says `+=`, adds to it. Letters: B samples,
 //! R packed rows, D width, I and O input and output width, A heads, E = D/A, C channels.
 
-use crate::ops::{LossKind, PatchOrder, Row};
+use crate::index::{Index, Segments};
 use crate::pool::HostBuffer;
-use crate::shape::Segments;
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// Memory of one device.
 pub enum Buffer {
     /// Host memory.
     Host(HostBuffer),
+    /// Memory of the naive device: the CPU's kernels refuse it.
+    #[cfg(any(test, feature = "check"))]
+    Naive(HostBuffer),
 }
 
 impl Buffer {
-    /// Host memory of `len` values of any content.
-    pub(crate) fn host(len: usize) -> Self {
-        Self::Host(HostBuffer::dirty(len))
-    }
-
-    /// Host memory of `len` zeros that will live for many steps.
-    pub(crate) fn lasting_host(len: usize) -> Self {
-        Self::Host(HostBuffer::lasting(len))
-    }
-
     /// All of it, to read.
     pub fn view(&self) -> View<'_> {
         match self {
             Self::Host(buffer) => View::Host(buffer.as_slice()),
+            #[cfg(any(test, feature = "check"))]
+            Self::Naive(buffer) => View::Naive(buffer.as_slice()),
         }
     }
 
@@ -39,6 +34,8 @@ impl Buffer {
     pub fn view_mut(&mut self) -> ViewMut<'_> {
         match self {
             Self::Host(buffer) => ViewMut::Host(buffer.as_mut_slice()),
+            #[cfg(any(test, feature = "check"))]
+            Self::Naive(buffer) => ViewMut::Naive(buffer.as_mut_slice()),
         }
     }
 }
@@ -48,19 +45,17 @@ impl Buffer {
 pub enum View<'a> {
     /// Host memory.
     Host(&'a [f32]),
+    /// Memory of the naive device.
+    #[cfg(any(test, feature = "check"))]
+    Naive(&'a [f32]),
 }
 
-impl<'a> View<'a> {
-    /// The values in host memory.
-    pub fn host(self) -> &'a [f32] {
-        match self {
-            Self::Host(slice) => slice,
-        }
-    }
-
+impl View<'_> {
     pub(crate) fn range(self, range: Range<usize>) -> Self {
         match self {
             Self::Host(slice) => Self::Host(&slice[range]),
+            #[cfg(any(test, feature = "check"))]
+            Self::Naive(slice) => Self::Naive(&slice[range]),
         }
     }
 }
@@ -69,31 +64,69 @@ impl<'a> View<'a> {
 pub enum ViewMut<'a> {
     /// Host memory.
     Host(&'a mut [f32]),
+    /// Memory of the naive device.
+    #[cfg(any(test, feature = "check"))]
+    Naive(&'a mut [f32]),
 }
 
-impl<'a> ViewMut<'a> {
-    /// The values in host memory.
-    pub fn host(self) -> &'a mut [f32] {
-        match self {
-            Self::Host(slice) => slice,
-        }
-    }
-
+impl ViewMut<'_> {
     pub(crate) fn range(self, range: Range<usize>) -> Self {
         match self {
             Self::Host(slice) => Self::Host(&mut slice[range]),
+            #[cfg(any(test, feature = "check"))]
+            Self::Naive(slice) => Self::Naive(&mut slice[range]),
         }
     }
 }
 
+/// Where a backward kernel leaves the gradient of an input.
+pub enum Write<W> {
+    /// Overwrite what is there.
+    Set(W),
+    /// Add to what is there: the gradient is computed first, then added in one rounding.
+    Add(W),
+}
+
+/// l(δ) of a loss.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum LossKind {
+    /// |δ|
+    L1,
+    /// δ²/2β if |δ| < β, else |δ| - β/2
+    SmoothL1 {
+        /// β
+        beta: f32,
+    },
+    /// δ²
+    Mse,
+}
+
+/// Order of the values within a patch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PatchOrder {
+    /// c, pt, ph, pw: how a convolution's weight lies.
+    ChannelsFirst,
+    /// pt, ph, pw, c: how MAE lays out its targets.
+    ChannelsLast,
+}
+
+/// Where a row of `assemble` comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Row {
+    /// A row of x.
+    X(u32),
+    /// A row of the token tables, counted through all of them in order.
+    Token(u32),
+}
+
 /// What a linear layer does to its sum before storing it.
-pub enum Epilogue<'a> {
+pub enum Epilogue<V, W> {
     /// y = s
     None,
-    /// y = GELU(s); s is stored too where given.
-    Gelu(Option<ViewMut<'a>>),
+    /// y = GELU(s); s is stored too if a buffer for it is given.
+    Gelu(Option<W>),
     /// y = s + residual
-    Residual(View<'a>),
+    Residual(V),
 }
 
 /// Sizes of a linear layer: rows R, input width I, output width O.
@@ -116,9 +149,9 @@ impl LinearSize {
 
 /// Head a of row r lies at `data[r * stride + offset + a * E ..][..E]`.
 #[derive(Clone, Copy)]
-pub struct HeadRows<'a> {
+pub struct HeadRows<V> {
     /// The packed rows.
-    pub data: View<'a>,
+    pub data: V,
     /// Values from one row to the next.
     pub stride: usize,
     /// Where head 0 begins in a row.
@@ -127,13 +160,13 @@ pub struct HeadRows<'a> {
 
 /// Queries, keys and values, and which rows belong together.
 #[derive(Clone, Copy)]
-pub struct AttentionInput<'a> {
+pub struct AttentionInput<'a, V> {
     /// [Rq, D]
-    pub q: HeadRows<'a>,
+    pub q: HeadRows<V>,
     /// [Rk, D]
-    pub k: HeadRows<'a>,
+    pub k: HeadRows<V>,
     /// [Rk, D]
-    pub v: HeadRows<'a>,
+    pub v: HeadRows<V>,
     /// Rows of each sample in q.
     pub q_segments: &'a Segments,
     /// Rows of each sample in k and v.
@@ -145,11 +178,11 @@ pub struct AttentionInput<'a> {
 }
 
 /// Where attention's gradients go, packed as its inputs were.
-pub enum AttentionGrad<'a> {
+pub enum AttentionGrad<W> {
     /// dqkv [R, 3D]
-    Packed(ViewMut<'a>),
-    /// dq [Rq, D] and dkv [Rk, 2D]
-    Split(ViewMut<'a>, ViewMut<'a>),
+    Packed(Write<W>),
+    /// dq [Rq, D] and dkv [Rk, 2D], overwritten.
+    Split(W, W),
 }
 
 /// What layer norm saves of each row.
@@ -228,201 +261,209 @@ pub struct AdamWStep {
     pub step: u64,
 }
 
-/// The kernels.
-pub trait Device: Sync {
-    /// Memory for `len` values of any content.
-    fn buffer(&self, len: usize) -> Buffer;
+/// Calls the macro `$then` with the list of kernels: the trait is made of it, and each device whose
+/// kernels work in host memory is implemented by functions of the same names.
+macro_rules! kernels {
+    ($then:ident) => {
+        $then! {
+            /// y[R,O] = epilogue(x[R,I] w[O,I]ᵀ + b[O])
+            fn linear(
+                y: ViewMut<'_>,
+                x: View<'_>,
+                w: View<'_>,
+                b: Option<View<'_>>,
+                size: LinearSize,
+                epilogue: Epilogue<View<'_>, ViewMut<'_>>,
+            );
+            /// dx[R,I] = dy[R,O] w[O,I]
+            fn linear_grad_input(dx: Write<ViewMut<'_>>, dy: View<'_>, w: View<'_>, size: LinearSize);
+            /// ds[R,I] = (dy[R,O] w[O,I]) GELU'(s[R,I]); h[R,I] = GELU(s)
+            fn linear_grad_gelu(
+                ds: ViewMut<'_>,
+                h: ViewMut<'_>,
+                dy: View<'_>,
+                w: View<'_>,
+                s: View<'_>,
+                size: LinearSize,
+            );
+            /// dw[O,I] += dy[R,O]ᵀ x[R,I]
+            fn linear_grad_weight(dw: ViewMut<'_>, dy: View<'_>, x: View<'_>, size: LinearSize);
+            /// db[O] += Σ_r dy[R,O]
+            fn column_sum(db: ViewMut<'_>, dy: View<'_>, rows: usize, columns: usize);
 
-    /// y[R,O] = epilogue(x[R,I] w[O,I]ᵀ + b[O])
-    fn linear(
-        &self,
-        y: ViewMut<'_>,
-        x: View<'_>,
-        w: View<'_>,
-        b: Option<View<'_>>,
-        size: LinearSize,
-        epilogue: Epilogue<'_>,
-    );
-    /// dx[R,I] = dy[R,O] w[O,I]
-    fn linear_grad_input(&self, dx: ViewMut<'_>, dy: View<'_>, w: View<'_>, size: LinearSize);
-    /// ds[R,I] = (dy[R,O] w[O,I]) GELU'(s[R,I]); h[R,I] = GELU(s)
-    fn linear_grad_gelu(
-        &self,
-        ds: ViewMut<'_>,
-        h: ViewMut<'_>,
-        dy: View<'_>,
-        w: View<'_>,
-        s: View<'_>,
-        size: LinearSize,
-    );
-    /// dw[O,I] += dy[R,O]ᵀ x[R,I]
-    fn linear_grad_weight(&self, dw: ViewMut<'_>, dy: View<'_>, x: View<'_>, size: LinearSize);
-    /// db[O] += Σ_r dy[R,O]
-    fn column_sum(&self, db: ViewMut<'_>, dy: View<'_>, rows: usize, columns: usize);
+            /// y[Rq,D] = softmax(q kᵀ E^-½) v by sample and head; lse[Rq,A] = log Σ exp of the scores
+            fn attention(y: ViewMut<'_>, lse: ViewMut<'_>, input: AttentionInput<'_, View<'_>>);
+            /// Gradients of q, k, v from y, dy and lse.
+            fn attention_backward(
+                grad: AttentionGrad<ViewMut<'_>>,
+                y: View<'_>,
+                dy: View<'_>,
+                lse: View<'_>,
+                input: AttentionInput<'_, View<'_>>,
+            );
 
-    /// y[Rq,D] = softmax(q kᵀ E^-½) v by sample and head; lse[Rq,A] = log Σ exp of the scores
-    fn attention(&self, y: ViewMut<'_>, lse: ViewMut<'_>, input: AttentionInput<'_>);
-    /// Gradients of q, k, v from y, dy and lse.
-    fn attention_backward(
-        &self,
-        grad: AttentionGrad<'_>,
-        y: View<'_>,
-        dy: View<'_>,
-        lse: View<'_>,
-        input: AttentionInput<'_>,
-    );
+            /// y[R,D] = γ (x - μ)/√(σ² + ε) + β
+            fn layer_norm(
+                y: ViewMut<'_>,
+                saved: Moments<ViewMut<'_>>,
+                x: View<'_>,
+                affine: Option<(View<'_>, View<'_>)>,
+                width: usize,
+                eps: f32,
+            );
+            /// dx[R,D]; dγ[D] += ; dβ[D] +=
+            fn layer_norm_backward(
+                dx: Write<ViewMut<'_>>,
+                d_affine: Option<(ViewMut<'_>, ViewMut<'_>)>,
+                dy: View<'_>,
+                x: View<'_>,
+                saved: Moments<View<'_>>,
+                gamma: Option<View<'_>>,
+                width: usize,
+            );
+            /// Layer norm over each head of the given columns.
+            fn head_norm(
+                y: ViewMut<'_>,
+                saved: Moments<ViewMut<'_>>,
+                x: View<'_>,
+                affine: (View<'_>, View<'_>),
+                columns: &HeadColumns,
+                eps: f32,
+            );
+            /// dx; dγ[E] += ; dβ[E] +=
+            fn head_norm_backward(
+                dx: Write<ViewMut<'_>>,
+                d_affine: (ViewMut<'_>, ViewMut<'_>),
+                dy: View<'_>,
+                x: View<'_>,
+                saved: Moments<View<'_>>,
+                gamma: View<'_>,
+                columns: &HeadColumns,
+            );
 
-    /// y[R,D] = γ (x - μ)/√(σ² + ε) + β
-    fn layer_norm(
-        &self,
-        y: ViewMut<'_>,
-        saved: Moments<ViewMut<'_>>,
-        x: View<'_>,
-        affine: Option<(View<'_>, View<'_>)>,
-        width: usize,
-        eps: f32,
-    );
-    /// dx[R,D]; dγ[D] += ; dβ[D] +=
-    fn layer_norm_backward(
-        &self,
-        dx: ViewMut<'_>,
-        d_affine: Option<(ViewMut<'_>, ViewMut<'_>)>,
-        dy: View<'_>,
-        x: View<'_>,
-        saved: Moments<View<'_>>,
-        gamma: Option<View<'_>>,
-        width: usize,
-    );
-    /// Layer norm over each head of the given columns.
-    fn head_norm(
-        &self,
-        y: ViewMut<'_>,
-        saved: Moments<ViewMut<'_>>,
-        x: View<'_>,
-        affine: (View<'_>, View<'_>),
-        columns: &HeadColumns,
-        eps: f32,
-    );
-    /// dx; dγ[E] += ; dβ[E] +=
-    fn head_norm_backward(
-        &self,
-        dx: ViewMut<'_>,
-        d_affine: (ViewMut<'_>, ViewMut<'_>),
-        dy: View<'_>,
-        x: View<'_>,
-        saved: Moments<View<'_>>,
-        gamma: View<'_>,
-        columns: &HeadColumns,
-    );
+            /// y = values, which lie in host memory.
+            fn upload(y: ViewMut<'_>, values: &[f32]);
+            /// y = x
+            fn copy(y: ViewMut<'_>, x: View<'_>);
+            /// y = a
+            fn fill(y: ViewMut<'_>, a: f32);
+            /// y += x
+            fn add_assign(y: ViewMut<'_>, x: View<'_>);
+            /// y = a y
+            fn scale(y: ViewMut<'_>, a: f32);
+            /// y[R,D] = skip + factor_r scale_d branch
+            fn residual(
+                y: ViewMut<'_>,
+                skip: View<'_>,
+                branch: View<'_>,
+                scale: Option<View<'_>>,
+                factor: Option<&Index<f32>>,
+                width: usize,
+            );
+            /// dbranch[R,D]; dscale[D] +=
+            fn residual_backward(
+                d_branch: Write<ViewMut<'_>>,
+                d_scale: Option<ViewMut<'_>>,
+                dy: View<'_>,
+                branch: View<'_>,
+                scale: Option<View<'_>>,
+                factor: Option<&Index<f32>>,
+                width: usize,
+            );
 
-    /// y += x
-    fn add_assign(&self, y: ViewMut<'_>, x: View<'_>);
-    /// y = a y
-    fn scale(&self, y: ViewMut<'_>, a: f32);
-    /// y[R,D] = skip + factor_r scale_d branch
-    fn residual(
-        &self,
-        y: ViewMut<'_>,
-        skip: View<'_>,
-        branch: View<'_>,
-        scale: Option<View<'_>>,
-        factor: Option<&[f32]>,
-        width: usize,
-    );
-    /// dbranch[R,D]; dscale[D] +=
-    fn residual_backward(
-        &self,
-        d_branch: ViewMut<'_>,
-        d_scale: Option<ViewMut<'_>>,
-        dy: View<'_>,
-        branch: View<'_>,
-        scale: Option<View<'_>>,
-        factor: Option<&[f32]>,
-        width: usize,
-    );
+            /// y[K,D] = x[index_k]
+            fn gather(y: ViewMut<'_>, x: View<'_>, index: &Index, width: usize);
+            /// dx[index_k] += dy[K,D]
+            fn gather_backward(dx: ViewMut<'_>, dy: View<'_>, index: &Index, width: usize);
+            /// y[r] = x row or token row, + position[place_r]
+            fn assemble(
+                y: ViewMut<'_>,
+                x: View<'_>,
+                tokens: &[View<'_>],
+                rows: &Index<Row>,
+                position: Option<(View<'_>, &Index<i32>)>,
+                width: usize,
+            );
 
-    /// y[K,D] = x[index_k]
-    fn gather(&self, y: ViewMut<'_>, x: View<'_>, index: &[u32], width: usize);
-    /// dx[index_k] += dy[K,D]
-    fn gather_backward(&self, dx: ViewMut<'_>, dy: View<'_>, index: &[u32], width: usize);
-    /// y[r] = x row or token row, + position[place_r]
-    fn assemble(
-        &self,
-        y: ViewMut<'_>,
-        x: View<'_>,
-        tokens: &[View<'_>],
-        rows: &[Row],
-        position: Option<(View<'_>, &[i32])>,
-        width: usize,
-    );
+            /// y[B,D] = mean of each sample's rows but the first `skip`
+            fn mean_pool(
+                y: ViewMut<'_>,
+                x: View<'_>,
+                segments: &Segments,
+                skip: usize,
+                width: usize,
+            );
+            /// dx[R,D]
+            fn mean_pool_backward(
+                dx: Write<ViewMut<'_>>,
+                dy: View<'_>,
+                segments: &Segments,
+                skip: usize,
+                width: usize,
+            );
 
-    /// y[B,D] = mean of each sample's rows but the first `skip`
-    fn mean_pool(
-        &self,
-        y: ViewMut<'_>,
-        x: View<'_>,
-        segments: &Segments,
-        skip: usize,
-        width: usize,
-    );
-    /// dx[R,D]
-    fn mean_pool_backward(
-        &self,
-        dx: ViewMut<'_>,
-        dy: View<'_>,
-        segments: &Segments,
-        skip: usize,
-        width: usize,
-    );
+            /// Σ_r w_r mean_d l(prediction - target), w_r = 1/R if not given
+            fn loss(
+                y: ViewMut<'_>,
+                prediction: View<'_>,
+                target: View<'_>,
+                kind: LossKind,
+                weights: Option<&Index<f32>>,
+                width: usize,
+            );
+            /// dprediction[R,D] = g w_r l'(prediction - target)/D
+            fn loss_backward(
+                d_prediction: Write<ViewMut<'_>>,
+                g: View<'_>,
+                prediction: View<'_>,
+                target: View<'_>,
+                kind: LossKind,
+                weights: Option<&Index<f32>>,
+                width: usize,
+            );
+            /// mean_b -log softmax(logits[b])[label_b]
+            fn cross_entropy(y: ViewMut<'_>, logits: View<'_>, labels: &Index, classes: usize);
+            /// dlogits[B,classes]
+            fn cross_entropy_backward(
+                d_logits: Write<ViewMut<'_>>,
+                g: View<'_>,
+                logits: View<'_>,
+                labels: &Index,
+                classes: usize,
+            );
 
-    /// Σ_r w_r mean_d l(prediction - target), w_r = 1/R if not given
-    fn loss(
-        &self,
-        prediction: View<'_>,
-        target: View<'_>,
-        kind: LossKind,
-        weights: Option<&[f32]>,
-        width: usize,
-    ) -> f32;
-    /// dprediction[R,D] = g w_r l'(prediction - target)/D
-    fn loss_backward(
-        &self,
-        d_prediction: ViewMut<'_>,
-        g: f32,
-        prediction: View<'_>,
-        target: View<'_>,
-        kind: LossKind,
-        weights: Option<&[f32]>,
-        width: usize,
-    );
-    /// mean_b -log softmax(logits[b])[label_b]
-    fn cross_entropy(&self, logits: View<'_>, labels: &[u32], classes: usize) -> f32;
-    /// dlogits[B,classes]
-    fn cross_entropy_backward(
-        &self,
-        d_logits: ViewMut<'_>,
-        g: f32,
-        logits: View<'_>,
-        labels: &[u32],
-        classes: usize,
-    );
+            /// y[K, pt ph pw C]: the patches b N + n listed
+            fn patchify(y: ViewMut<'_>, pixels: Pixels<'_>, layout: PatchLayout, patches: &Index);
+            /// y[R, p C]: each row (or each channel of a row) to mean 0, variance 1
+            fn normalize_patches(y: ViewMut<'_>, x: View<'_>, width: usize, norm: PatchNorm);
 
-    /// y[K, pt ph pw C]: the patches b N + n listed
-    fn patchify(&self, y: ViewMut<'_>, pixels: Pixels<'_>, layout: PatchLayout, patches: &[u32]);
-    /// y[R, p C]: each row (or each channel of a row) to mean 0, variance 1
-    fn normalize_patches(&self, y: ViewMut<'_>, x: View<'_>, width: usize, norm: PatchNorm);
-
-    /// One fused AdamW update.
-    fn adamw(
-        &self,
-        value: ViewMut<'_>,
-        first: ViewMut<'_>,
-        second: ViewMut<'_>,
-        grad: View<'_>,
-        step: AdamWStep,
-    );
-    /// Σ x²
-    fn squared_norm(&self, x: View<'_>) -> f64;
-    /// The first value that is not finite, with its place.
-    fn first_non_finite(&self, x: View<'_>) -> Option<(usize, f32)>;
+            /// One fused AdamW update.
+            fn adamw(
+                value: ViewMut<'_>,
+                first: ViewMut<'_>,
+                second: ViewMut<'_>,
+                grad: View<'_>,
+                step: AdamWStep,
+            );
+            /// y[1] = √(Σ_x Σ x²) over all of `xs`, with 64-bit sums in their order.
+            fn norm(y: ViewMut<'_>, xs: &[View<'_>]);
+        }
+    };
 }
+pub(crate) use kernels;
+
+macro_rules! device {
+    ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?);)+) => {
+        /// Memory, and the kernels.
+        pub trait Device: Sync + std::panic::RefUnwindSafe {
+            /// Memory for `len` values of any content, returned within the step.
+            fn buffer(&self, len: usize) -> Buffer;
+            /// Zeros that live for many steps, as gradients and moments do.
+            fn lasting_zeros(&self, len: usize) -> Buffer;
+            /// The values in host memory: borrowed if they lie there, else a copy.
+            fn download<'a>(&self, x: View<'a>) -> Cow<'a, [f32]>;
+            $($(#[$doc])* fn $name(&self, $($arg: $type),*);)+
+        }
+    };
+}
+kernels!(device);

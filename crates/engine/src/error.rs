@@ -19,7 +19,7 @@ pub enum Error {
         expected: String,
     },
     /// An index points outside its table.
-    #[error("{op}: index {index} at place {place} is outside the {rows} rows of {arg}")]
+    #[error("{op}: index {index} at entry {entry} is outside the {rows} rows of {arg}")]
     Index {
         /// The operation.
         op: &'static str,
@@ -27,8 +27,8 @@ pub enum Error {
         arg: &'static str,
         /// The offending index.
         index: i64,
-        /// Where it stands in the list.
-        place: usize,
+        /// Its number in the list.
+        entry: usize,
         /// Rows there are.
         rows: usize,
     },

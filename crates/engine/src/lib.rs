@@ -30,22 +30,30 @@ pub mod check;
 pub mod cpu;
 pub mod device;
 mod error;
+mod host;
+mod index;
 pub mod init;
 #[cfg(any(test, feature = "check"))]
 pub mod naive;
 pub mod ops;
 pub mod optim;
 mod parameter;
+mod peak;
 pub mod pool;
 pub mod random;
 pub mod shape;
+mod slot;
 mod tape;
 mod tensor;
 mod watch;
 
 pub use error::{Error, Result};
+pub use index::{Index, Segments};
 pub use parameter::{Frozen, Module, Parameter};
-pub use shape::Segments;
+pub use peak::fma_peak_gflops;
 pub use tape::{OpCost, Tape};
 pub use tensor::Tensor;
 pub use watch::{Pass, Trouble};
+
+/// The device of tensors that are made of host values, until they are moved to another.
+pub const HOST: &dyn device::Device = &cpu::Cpu;

@@ -1,6 +1,6 @@
-//! The naive twin of every kernel: plain loops, 64-bit sums, nothing fused, to be believed by
-//! reading. Same names and arguments as the kernels in `cpu`, for `f32` or `f64`: kernels are held
-//! against the former, finite differences taken of the latter.
+//! The naive device: every kernel once more as plain loops with 64-bit sums and nothing fused, to be
+//! believed by reading. Kernels are called as those in `cpu`, for `f32` or `f64`: the former are the
+//! twins that fast kernels are compared with, and finite differences are taken of the latter.
 //!
 //! Letters: B samples, R packed rows, K kept rows, D width, A heads, E head width, C channels.
 // The kernels' arguments, one by one; indices, because the formulas have them.
@@ -17,19 +17,62 @@ mod rows;
 pub(crate) mod testing;
 mod tokens;
 
-pub use attention::{QkvGrad, Ragged, Rows, attention, attention_backward};
-pub use linear::{
-    Epilogue, column_sum, linear, linear_grad_gelu, linear_grad_input, linear_grad_weight,
-};
+pub use attention::{attention, attention_backward};
+pub use linear::{column_sum, linear, linear_grad_gelu, linear_grad_input, linear_grad_weight};
 pub use loss::{cross_entropy, cross_entropy_backward, loss, loss_backward};
 pub use math::{erf, gelu_grad, gelu_value};
-pub use optim::{adamw, first_non_finite, squared_norm};
+pub use optim::{adamw, norm};
 pub use patches::{normalize_patches, patchify};
 pub use rows::{
-    add_assign, head_norm, head_norm_backward, layer_norm, layer_norm_backward, residual,
-    residual_backward, scale,
+    add_assign, copy, fill, head_norm, head_norm_backward, layer_norm, layer_norm_backward,
+    residual, residual_backward, scale, set_or_add, upload,
 };
 pub use tokens::{assemble, gather, gather_backward, mean_pool, mean_pool_backward};
+
+use crate::device::*;
+use crate::host::{HostMemory, by_functions};
+use crate::index::{Index, Segments};
+use crate::pool::HostBuffer;
+use std::borrow::Cow;
+
+/// A second device, for tests: what runs on it calls no kernel of the CPU and borrows no memory of
+/// the host.
+pub struct Naive;
+
+impl HostMemory for Naive {
+    fn read(view: View<'_>) -> &[f32] {
+        match view {
+            View::Naive(values) => values,
+            View::Host(_) => panic!("a kernel of the naive device got memory of the host"),
+        }
+    }
+
+    fn write(view: ViewMut<'_>) -> &mut [f32] {
+        match view {
+            ViewMut::Naive(values) => values,
+            ViewMut::Host(_) => panic!("a kernel of the naive device got memory of the host"),
+        }
+    }
+}
+
+impl Device for Naive {
+    /// All NaN, so that a value that nobody wrote shows.
+    fn buffer(&self, len: usize) -> Buffer {
+        let mut buffer = HostBuffer::dirty(len);
+        buffer.as_mut_slice().fill(f32::NAN);
+        Buffer::Naive(buffer)
+    }
+
+    fn lasting_zeros(&self, len: usize) -> Buffer {
+        Buffer::Naive(HostBuffer::lasting(len))
+    }
+
+    fn download<'a>(&self, x: View<'a>) -> Cow<'a, [f32]> {
+        Cow::Owned(Self::read(x).to_vec())
+    }
+
+    kernels!(by_functions);
+}
 
 /// `f32` or `f64`; all arithmetic is done in `f64`.
 pub trait Real: Copy {

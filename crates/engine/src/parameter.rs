@@ -1,9 +1,10 @@
 //! What training changes: a value and its gradient, shared between the model and the optimizer.
 
-use crate::device::ViewMut;
+use crate::device::{Device, ViewMut};
 use crate::shape::expect_count;
-use crate::tape::Slot;
+use crate::slot::{Home, Slot};
 use crate::{Result, Tensor};
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -39,7 +40,7 @@ impl Stored {
     /// unless the values are pinned: then there must be none.
     fn unique(&mut self) -> ViewMut<'_> {
         if !self.pinned {
-            make_unique(&mut self.tensor);
+            self.tensor.make_unique();
         }
         // make_unique left this the only handle.
         self.tensor.view_mut().expect("no tape or tensor that holds a pinned parameter's values")
@@ -51,7 +52,10 @@ impl Stored {
             self.unique();
             self.pinned = true;
         }
-        self.tensor.as_slice().as_ptr().cast_mut()
+        match self.tensor.to_host() {
+            Cow::Borrowed(values) => values.as_ptr().cast_mut(),
+            Cow::Owned(_) => panic!("a pinned parameter's values lie in host memory"),
+        }
     }
 }
 
@@ -74,7 +78,7 @@ impl Parameter {
         if self.cell.frozen.load(Ordering::Relaxed) {
             return value;
         }
-        value.with_slot(Some(Slot::parameter(self.cell.clone())))
+        value.with_slot(Some(Slot::new(Home::Parameter(self.cell.clone()))))
     }
 
     /// The value, untracked.
@@ -94,7 +98,7 @@ impl Parameter {
 
     /// Sets the gradient to zero, keeping its buffer.
     pub fn zero_grad(&self) {
-        self.with_grad(|grad| grad.host().fill(0.0));
+        self.with_grad(|device, grad| device.fill(grad, 0.0));
     }
 
     /// Replaces the value by as many others.
@@ -102,8 +106,16 @@ impl Parameter {
         let mut state = self.cell.lock();
         let count = state.value.tensor.len();
         expect_count("set_value", "the number of values", values.len(), count)?;
-        state.value.unique().host().copy_from_slice(values);
+        let device = state.value.tensor.device();
+        device.upload(state.value.unique(), values);
         Ok(())
+    }
+
+    /// Moves the value to `device`. The gradient is dropped, and handles given out before stay.
+    pub fn move_to(&self, device: &'static dyn Device) {
+        let state = &mut *self.cell.lock();
+        assert!(!state.value.pinned, "a pinned parameter stays in host memory");
+        *state = State { value: Stored::new(state.value.tensor.to(device)), grad: None };
     }
 
     /// Where the values lie in host memory, for as long as any handle to this parameter lives: from
@@ -128,9 +140,9 @@ impl Parameter {
     }
 
     /// Calls `change` with the gradient to write, if there is one.
-    pub(crate) fn with_grad(&self, change: impl FnOnce(ViewMut<'_>)) {
+    pub(crate) fn with_grad(&self, change: impl FnOnce(&'static dyn Device, ViewMut<'_>)) {
         if let Some(grad) = &mut self.cell.lock().grad {
-            change(grad.unique());
+            change(grad.tensor.device(), grad.unique());
         }
     }
 
@@ -151,17 +163,11 @@ impl Cell {
     /// Adds to elements `offset..offset + len` of the gradient through `add`, which does `+=`.
     pub(crate) fn accumulate(&self, offset: usize, len: usize, add: impl FnOnce(ViewMut<'_>)) {
         let state = &mut *self.lock();
-        let grad = state
-            .grad
-            .get_or_insert_with(|| Stored::new(Tensor::lasting_zeros(state.value.tensor.shape())));
+        let value = &state.value.tensor;
+        let grad = state.grad.get_or_insert_with(|| {
+            Stored::new(Tensor::lasting_zeros(value.device(), value.shape()))
+        });
         add(grad.unique().range(offset..offset + len));
-    }
-}
-
-/// Copies the buffer if somebody else still reads it.
-pub(crate) fn make_unique(tensor: &mut Tensor) {
-    if tensor.view_mut().is_none() {
-        *tensor = Tensor::from_vec(tensor.as_slice(), tensor.shape());
     }
 }
 
@@ -254,8 +260,8 @@ mod tests {
         trained(&w, &mut optimizer);
         w.set_value(&[3.0, 4.0]).unwrap();
         w.freeze();
-        assert_eq!(w.value().as_slice().as_ptr(), value.cast_const());
-        assert_eq!(w.grad().unwrap().as_slice().as_ptr(), grad.cast_const());
+        assert_eq!(w.value().to_host().as_ptr(), value.cast_const());
+        assert_eq!(w.grad().unwrap().to_host().as_ptr(), grad.cast_const());
         assert_eq!(w.value().to_vec(), [3.0, 4.0]);
     }
 

@@ -1,8 +1,8 @@
-//! Buffers that come back: a steady training step takes every buffer from here and gives it back,
-//! and asks the system for nothing.
+//! The pool of buffers: a steady training step takes every buffer from here and returns it, and
+//! allocates nothing.
 //!
-//! Token counts change at each step with the masks, so lengths are rounded up to size classes
-//! (sixteen to an octave) and a buffer serves any length of its class or somewhat less.
+//! Token counts change at each step with the masks. So lengths are rounded up to size classes
+//! (sixteen to an octave), and a buffer serves any length of its class or somewhat less.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -24,8 +24,8 @@ unsafe impl bytemuck::Zeroable for Lane {}
 // SAFETY: as above.
 unsafe impl bytemuck::Pod for Lane {}
 
-/// A 64-byte aligned f32 buffer in host memory. When dropped it returns to the pool, a lasting one to
-/// the system.
+/// A 64-byte aligned f32 buffer in host memory. A dropped buffer returns to the pool, or to the system
+/// if it is a lasting one.
 pub struct HostBuffer {
     lanes: Vec<Lane>,
     len: usize,
@@ -33,13 +33,13 @@ pub struct HostBuffer {
 }
 
 impl HostBuffer {
-    /// A buffer of `len` values of any content: whoever takes it writes all of it.
+    /// A buffer of `len` values of any content: its user writes all of it.
     pub fn dirty(len: usize) -> Self {
         Self { lanes: POOL.take(class_of(len.div_ceil(LANE))), len, lasting: false }
     }
 
-    /// Zeros that will live for many steps. They are not taken from the free buffers, which the next
-    /// step wants back; and so are not given to them: every model of a process would leave its own.
+    /// Zeros that will live for many steps. Long-lived buffers bypass the pool: taking one would
+    /// starve the next step, and returning one would keep every finished model's memory.
     pub fn lasting(len: usize) -> Self {
         Self { lanes: POOL.new_lanes(len.div_ceil(LANE)), len, lasting: true }
     }
@@ -81,7 +81,7 @@ static POOL: Pool = Pool {
 /// Counters of the pool since the process began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolStats {
-    /// Buffers asked from the system.
+    /// Buffers allocated by the system.
     pub allocations: u64,
     /// Bytes held, in use or free.
     pub bytes: usize,
@@ -95,7 +95,7 @@ pub fn stats() -> PoolStats {
     }
 }
 
-/// Gives all free buffers back to the system, as between two stages.
+/// Returns all free buffers to the system, as between two stages.
 pub fn release() {
     let free = std::mem::take(&mut *POOL.lock());
     let lanes: usize = free.iter().map(|(class, buffers)| class * buffers.len()).sum();
@@ -117,11 +117,11 @@ impl Pool {
         self.free.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// A free buffer of this class or of one half as large again at most, else a new one: more would
-    /// let small tensors hold large buffers, and then large ones be made anew.
+    /// A free buffer of this class or up to one and a half times as large, else a new one. If small
+    /// tensors could hold larger buffers, large tensors would need new ones.
     ///
-    /// A new one takes the place of a free one that is too small, so that the buffers of a step
-    /// grow to its largest masks instead of piling up in every size.
+    /// A new buffer replaces a free one that is too small. So the buffers of a step grow to its
+    /// largest masks instead of piling up in every size.
     fn take(&self, class: usize) -> Vec<Lane> {
         let mut free = self.lock();
         let most = class + class / 2;
@@ -142,7 +142,7 @@ impl Pool {
         vec![Lane([0.0; LANE]); count]
     }
 
-    /// Gives a buffer back to the system.
+    /// Returns a buffer to the system.
     fn free(&self, lanes: Vec<Lane>) {
         self.live_bytes.fetch_sub(lanes.len() * size_of::<Lane>(), Ordering::Relaxed);
         drop(lanes);

@@ -1,8 +1,7 @@
 //! Shapes, and the one place where shape errors are worded.
 
+use crate::index::Index;
 use crate::{Error, Result, Tensor};
-use std::ops::Range;
-use std::sync::Arc;
 
 /// Formats a shape as `[2816, 384]`.
 pub fn show(shape: &[usize]) -> String {
@@ -62,56 +61,16 @@ pub fn matrix(op: &'static str, arg: &'static str, x: &Tensor) -> Result<(usize,
     }
 }
 
-/// A packed ragged batch: sample `b` owns rows `offsets[b]..offsets[b + 1]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Segments {
-    offsets: Arc<[usize]>,
-}
-
-impl Segments {
-    /// One segment per length, in order.
-    pub fn new(lengths: impl IntoIterator<Item = usize>) -> Self {
-        let mut offsets = vec![0];
-        let mut end = 0;
-        for length in lengths {
-            end += length;
-            offsets.push(end);
-        }
-        Self { offsets: offsets.into() }
-    }
-
-    /// `samples` segments of `length` rows each.
-    pub fn uniform(samples: usize, length: usize) -> Self {
-        Self::new(std::iter::repeat_n(length, samples))
-    }
-
-    /// Number of samples B.
-    pub fn len(&self) -> usize {
-        self.offsets.len() - 1
-    }
-
-    /// Whether there is no sample.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Number of packed rows R.
-    pub fn rows(&self) -> usize {
-        self.offsets[self.len()]
-    }
-
-    /// Rows of sample `b`.
-    pub fn range(&self, b: usize) -> Range<usize> {
-        self.offsets[b]..self.offsets[b + 1]
-    }
-
-    /// Rows of each sample.
-    pub fn lengths(&self) -> impl Iterator<Item = usize> + '_ {
-        self.offsets.windows(2).map(|w| w[1] - w[0])
-    }
-
-    /// B + 1 row offsets.
-    pub fn offsets(&self) -> &[usize] {
-        &self.offsets
+/// Returns an error unless every entry of `index`, read as a row, is below `rows`.
+pub(crate) fn check_index<T: Copy + Into<i64>>(
+    op: &'static str,
+    arg: &'static str,
+    rows: usize,
+    index: &Index<T>,
+) -> Result<()> {
+    let entries = index.as_slice();
+    match entries.iter().position(|&entry| entry.into() >= rows as i64) {
+        None => Ok(()),
+        Some(entry) => Err(Error::Index { op, arg, index: entries[entry].into(), entry, rows }),
     }
 }

@@ -1,56 +1,19 @@
 //! The tape: what was computed, in order, and the walk back.
 //!
-//! Every operation computes its result at once. If one of its inputs wants a gradient and the tape
-//! records, it leaves a node: a closure that holds what the backward formula needs. `backward`
-//! takes the nodes from last to first, so each buffer returns to the pool as soon as its node is
-//! done. An operation on untracked tensors (a frozen teacher, evaluation) leaves nothing.
+//! Every operation computes its result at once. If an input wants a gradient and the tape records,
+//! the operation leaves a node: a closure that holds what the backward formula needs. `backward`
+//! runs the nodes from last to first, so each buffer returns to the pool once its node is done. An
+//! operation on untracked tensors (a frozen teacher, evaluation) leaves nothing.
 
-use crate::device::{Buffer, Device, ViewMut};
-use crate::parameter::{self, make_unique};
+use crate::device::{ViewMut, Write};
 use crate::shape::expect_count;
+use crate::slot::{Home, Slot};
 use crate::watch::{Trouble, Watch};
 use crate::{Error, Parameter, Result, Tensor};
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
-
-/// Where a tensor's gradient goes.
-#[derive(Clone)]
-pub(crate) struct Slot {
-    home: Home,
-    offset: usize,
-}
-
-#[derive(Clone)]
-enum Home {
-    /// The output of a node of one recording.
-    Node {
-        recording: u64,
-        place: usize,
-    },
-    Parameter(Arc<parameter::Cell>),
-}
-
-impl Slot {
-    pub(crate) fn parameter(cell: Arc<parameter::Cell>) -> Self {
-        Self { home: Home::Parameter(cell), offset: 0 }
-    }
-
-    /// The parameter whose gradient this is.
-    pub(crate) fn of_parameter(&self) -> Option<Parameter> {
-        match &self.home {
-            Home::Parameter(cell) => Some(Parameter::of(cell.clone())),
-            Home::Node { .. } => None,
-        }
-    }
-
-    /// The slot of a view that begins `by` elements later.
-    pub(crate) fn shifted(mut self, by: usize) -> Self {
-        self.offset += by;
-        self
-    }
-}
 
 /// `Send`: a tape may be walked back by another thread than the one that recorded it.
 type Backward = Box<dyn FnOnce(&mut Gradients, Tensor) -> Result<()> + Send>;
@@ -65,7 +28,6 @@ struct Node {
 
 /// Records operations for one backward pass.
 pub struct Tape {
-    device: &'static dyn Device,
     recording: Cell<bool>,
     checkpointing: bool,
     /// Which recording this is: another for each tape, and after each backward pass.
@@ -101,22 +63,20 @@ impl Default for Tape {
 }
 
 impl Tape {
-    /// A tape that records, on the CPU.
+    /// A tape that records. Operations run where their tensors lie: a tape has no device.
     pub fn new() -> Self {
-        Self::on(&crate::cpu::Cpu, true)
+        Self::that(true)
     }
 
     /// A tape that never records: the same numbers, nothing saved.
     pub fn inference() -> Self {
-        Self::on(&crate::cpu::Cpu, false)
+        Self::that(false)
     }
 
-    /// A tape on another device.
-    pub fn on(device: &'static dyn Device, recording: bool) -> Self {
+    fn that(records: bool) -> Self {
         let number = Cell::new(next_number());
         Self {
-            device,
-            recording: Cell::new(recording),
+            recording: Cell::new(records),
             checkpointing: false,
             number,
             nodes: RefCell::default(),
@@ -158,15 +118,11 @@ impl Tape {
 
     fn add_cost(&self, op: &'static str, add: impl FnOnce(&mut OpCost)) {
         let mut costs = self.costs.borrow_mut();
-        let place = costs.iter().position(|cost| cost.op == op).unwrap_or_else(|| {
+        let index = costs.iter().position(|cost| cost.op == op).unwrap_or_else(|| {
             costs.push(OpCost { op, seconds: [0.0; 2], flops: [0.0; 2] });
             costs.len() - 1
         });
-        add(&mut costs[place]);
-    }
-
-    pub(crate) fn device(&self) -> &'static dyn Device {
-        self.device
+        add(&mut costs[index]);
     }
 
     /// Whether an operation on these inputs would be recorded, and so must save what its backward
@@ -176,30 +132,18 @@ impl Tape {
     }
 
     /// Runs `compute`, adding its time to `op`.
-    pub(crate) fn run<T>(&self, op: &'static str, compute: impl FnOnce(&dyn Device) -> T) -> T {
+    pub(crate) fn run<T>(&self, op: &'static str, compute: impl FnOnce() -> T) -> T {
         let start = self.timed.then(Instant::now);
-        let result = compute(self.device);
+        let result = compute();
         if let Some(start) = start {
             self.add_cost(op, |cost| cost.seconds[0] += start.elapsed().as_secs_f64());
         }
         result
     }
 
-    /// Makes a tensor of an operation's result and, if an input wants a gradient, records how to
-    /// compute it: `backward` gets the gradient of the result.
+    /// Hands on an operation's result and, if an input wants a gradient, records how to compute it:
+    /// `backward` gets the gradient of the result.
     pub(crate) fn record(
-        &self,
-        op: &'static str,
-        result: Buffer,
-        shape: &[usize],
-        inputs: &[&Tensor],
-        backward: impl FnOnce(&mut Gradients, Tensor) -> Result<()> + Send + 'static,
-    ) -> Tensor {
-        self.record_tensor(op, Tensor::new(result, shape), inputs, backward)
-    }
-
-    /// [`Tape::record`] of a result that its own backward needs too.
-    pub(crate) fn record_tensor(
         &self,
         op: &'static str,
         tensor: Tensor,
@@ -222,16 +166,17 @@ impl Tape {
         let mut nodes = self.nodes.borrow_mut();
         let shape = tensor.shape().to_vec();
         nodes.push(Node { op, shape, near, backward: Box::new(backward) });
-        let home = Home::Node { recording: self.number.get(), place: nodes.len() - 1 };
-        tensor.with_slot(Some(Slot { home, offset: 0 }))
+        let home = Home::Node { recording: self.number.get(), index: nodes.len() - 1 };
+        tensor.with_slot(Some(Slot::new(home)))
     }
 
-    /// `forward(x)`; on a [checkpointing](Tape::checkpointing) tape x is saved in place of all that
-    /// `forward` would record, and the backward pass runs it once more (Chen et al. 2016, Training
+    /// `forward(x)`. A [checkpointing](Tape::checkpointing) tape saves x instead of all that `forward`
+    /// would record, and runs `forward` once more in the backward pass (Chen et al. 2016, Training
     /// deep nets with sublinear memory cost). `forward` must be a function of x and of parameters.
-    /// Same bits either way if nothing else reads x, else its gradient is the same sum in another
-    /// order. An x without gradient is not worth it: `forward` then records as always, as it does
-    /// inside another checkpoint that is run again.
+    ///
+    /// The bits are the same either way if nothing else reads x. Otherwise the gradient of x is the
+    /// same sum in another order. If x has no gradient, `forward` records as on any other tape; so it
+    /// does inside a checkpoint that runs again.
     pub fn checkpoint(
         &self,
         x: &Tensor,
@@ -246,7 +191,7 @@ impl Tape {
         };
         let (x, timed) = (x.clone(), self.timed);
         Ok(self.push("checkpoint", y, move |gradients, dy| {
-            let again = Self { timed, ..Self::on(gradients.device, true) };
+            let again = Self { timed, ..Self::new() };
             let dx = Arc::new(Mutex::new(None));
             let input = again.push("x", x.detach(), {
                 let dx = dx.clone();
@@ -279,7 +224,7 @@ impl Tape {
     /// [`Tape::backward`] of `scale` times the loss: 1/n for each of n parts of a batch.
     pub fn backward_scaled(&self, loss: &Tensor, scale: f32) -> Result<()> {
         expect_count("backward", "the size of the loss", loss.len(), 1)?;
-        self.backward_of(loss, Tensor::from_vec([scale], &[1]))
+        self.backward_of(loss, Tensor::uploaded(loss.device(), &[scale], &[1]))
     }
 
     /// The walk back from y with its gradient dy.
@@ -288,10 +233,10 @@ impl Tape {
             return Err(Error::Untracked);
         }
         let nodes = self.nodes.take();
-        let mut gradients = Gradients::new(self, &nodes, self.number.replace(next_number()));
+        let mut gradients = Gradients::new(&nodes, self.number.replace(next_number()));
         gradients.add(y, dy)?;
-        for (place, node) in nodes.into_iter().enumerate().rev() {
-            let Some(gradient) = gradients.of_node[place].take() else { continue };
+        for (index, node) in nodes.into_iter().enumerate().rev() {
+            let Some(gradient) = gradients.of_node[index].take() else { continue };
             if let Some(watch) = &self.watch {
                 watch.borrow_mut().gradient(node.op, &gradient, node.near.as_ref());
             }
@@ -316,7 +261,7 @@ impl Tape {
     }
 }
 
-/// What is written in one go needs no care for a panic elsewhere.
+/// Each write is one assignment, so a panic elsewhere leaves nothing half written.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -343,26 +288,21 @@ pub(crate) struct Gradients {
     flops: f64,
     /// What operations cost that the node ran again, forward and backward.
     again: Vec<OpCost>,
-    device: &'static dyn Device,
     recording: u64,
     of_node: Vec<Option<Tensor>>,
     shapes: Vec<Vec<usize>>,
 }
 
 impl Gradients {
-    fn new(tape: &Tape, nodes: &[Node], recording: u64) -> Self {
+    fn new(nodes: &[Node], recording: u64) -> Self {
         let shapes = nodes.iter().map(|node| node.shape.clone()).collect();
         let of_node = vec![None; nodes.len()];
-        Self { flops: 0.0, again: Vec::new(), device: tape.device, recording, of_node, shapes }
+        Self { flops: 0.0, again: Vec::new(), recording, of_node, shapes }
     }
 
-    /// The place of a node, if it is of this recording.
-    fn place(&self, recording: u64, place: usize) -> Result<usize> {
-        if recording == self.recording { Ok(place) } else { Err(Error::OtherTape) }
-    }
-
-    pub(crate) fn device(&self) -> &'static dyn Device {
-        self.device
+    /// The index of a node, if it is of this recording.
+    fn node(&self, recording: u64, index: usize) -> Result<usize> {
+        if recording == self.recording { Ok(index) } else { Err(Error::OtherTape) }
     }
 
     /// Counts products of `multiply_adds`.
@@ -371,34 +311,61 @@ impl Gradients {
     }
 
     /// Adds `gradient`, of the same shape as `tensor`, to the gradient of `tensor`. The buffer is
-    /// taken over where it can be.
+    /// kept if it is the first.
     pub(crate) fn add(&mut self, tensor: &Tensor, gradient: Tensor) -> Result<()> {
         expect_count("gradient", "its size", gradient.len(), tensor.len())?;
-        let Some(slot) = tensor.slot() else { return Ok(()) };
-        let Home::Node { recording, place } = slot.home else {
-            let device = self.device;
-            return self.accumulate(tensor, |sum| device.add_assign(sum, gradient.view()));
-        };
-        let node = self.place(recording, place)?;
-        let whole = self.shapes[node].iter().product::<usize>() == tensor.len();
-        match self.of_node[node].take() {
-            None if whole => self.of_node[node] = Some(gradient),
-            Some(mut sum) if whole => {
-                make_unique(&mut sum);
-                // make_unique left this the only handle.
-                self.device.add_assign(sum.view_mut().expect("a unique sum"), gradient.view());
-                self.of_node[node] = Some(sum);
-            }
-            earlier => {
-                self.of_node[node] = earlier;
-                let device = self.device;
+        match self.first_of(tensor)? {
+            Some(node) => self.of_node[node] = Some(gradient),
+            None => {
+                let device = gradient.device();
                 self.accumulate(tensor, |sum| device.add_assign(sum, gradient.view()))?;
             }
         }
         Ok(())
     }
 
-    /// Calls `add` (which does `+=`) with the gradient of `tensor` to write, if it wants one.
+    /// Calls `write` with the gradient of `tensor`, if it wants one: to set if it is the first, else
+    /// to add.
+    pub(crate) fn write(
+        &mut self,
+        tensor: &Tensor,
+        write: impl FnOnce(Write<ViewMut<'_>>),
+    ) -> Result<()> {
+        let Some(node) = self.first_of(tensor)? else {
+            return self.accumulate(tensor, |sum| write(Write::Add(sum)));
+        };
+        let device = tensor.device();
+        let mut buffer = device.buffer(tensor.len());
+        write(Write::Set(buffer.view_mut()));
+        self.of_node[node] = Some(Tensor::new(device, buffer, tensor.shape()));
+        Ok(())
+    }
+
+    /// [`Gradients::write`] by a kernel that makes other gradients as well: it is called even if
+    /// `tensor` wants none, with a buffer that is then dropped.
+    pub(crate) fn write_even_if_untracked(
+        &mut self,
+        tensor: &Tensor,
+        write: impl FnOnce(Write<ViewMut<'_>>),
+    ) -> Result<()> {
+        if tensor.slot().is_some() {
+            return self.write(tensor, write);
+        }
+        write(Write::Set(tensor.device().buffer(tensor.len()).view_mut()));
+        Ok(())
+    }
+
+    /// The node that `tensor` is all of, if that has no gradient yet.
+    fn first_of(&self, tensor: &Tensor) -> Result<Option<usize>> {
+        let Some(Slot { home: Home::Node { recording, index }, .. }) = tensor.slot() else {
+            return Ok(None);
+        };
+        let node = self.node(*recording, *index)?;
+        let whole = self.shapes[node].iter().product::<usize>() == tensor.len();
+        Ok((whole && self.of_node[node].is_none()).then_some(node))
+    }
+
+    /// Calls `add` (which does `+=`) with the gradient of `tensor`, if it wants one.
     pub(crate) fn accumulate(
         &mut self,
         tensor: &Tensor,
@@ -410,10 +377,12 @@ impl Gradients {
                 cell.accumulate(slot.offset, tensor.len(), add);
                 return Ok(());
             }
-            Home::Node { recording, place } => self.place(*recording, *place)?,
+            Home::Node { recording, index } => self.node(*recording, *index)?,
         };
-        let sum = self.of_node[node].get_or_insert_with(|| Tensor::zeros(&self.shapes[node]));
-        make_unique(sum);
+        let shape = &self.shapes[node];
+        let sum =
+            self.of_node[node].get_or_insert_with(|| Tensor::zeros_on(tensor.device(), shape));
+        sum.make_unique();
         // make_unique left this the only handle.
         let view = sum.view_mut().expect("a unique sum");
         add(view.range(slot.offset..slot.offset + tensor.len()));

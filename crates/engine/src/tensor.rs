@@ -1,15 +1,17 @@
 //! A buffer, a shape and a place for its gradient. No arithmetic here.
 
-use crate::device::{Buffer, View, ViewMut};
+use crate::device::{Buffer, Device, View, ViewMut};
 use crate::shape::{expect_count, show};
-use crate::tape::Slot;
-use crate::{Error, Result};
+use crate::slot::Slot;
+use crate::{Error, HOST, Result};
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
 /// A contiguous row-major f32 tensor. Cloning shares the buffer.
 #[derive(Clone)]
 pub struct Tensor {
+    device: &'static dyn Device,
     buffer: Arc<Buffer>,
     offset: usize,
     shape: Vec<usize>,
@@ -17,39 +19,57 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// Wraps a freshly written buffer.
-    pub(crate) fn new(buffer: Buffer, shape: &[usize]) -> Self {
-        Self { buffer: Arc::new(buffer), offset: 0, shape: shape.to_vec(), slot: None }
+    /// Wraps a freshly written buffer of `device`.
+    pub(crate) fn new(device: &'static dyn Device, buffer: Buffer, shape: &[usize]) -> Self {
+        Self { device, buffer: Arc::new(buffer), offset: 0, shape: shape.to_vec(), slot: None }
     }
 
-    /// A tensor of host values, row-major. Panics if the count does not fit the shape: callers
-    /// build both from the same numbers.
+    /// A tensor of host values, row-major, in host memory. Panics if the count does not fit the
+    /// shape: callers build both from the same numbers.
     pub fn from_vec(values: impl AsRef<[f32]>, shape: &[usize]) -> Self {
-        let values = values.as_ref();
+        Self::uploaded(HOST, values.as_ref(), shape)
+    }
+
+    /// Host values, row-major, in the memory of `device`.
+    pub(crate) fn uploaded(device: &'static dyn Device, values: &[f32], shape: &[usize]) -> Self {
         assert_eq!(values.len(), shape.iter().product::<usize>(), "values for {shape:?}");
-        let mut buffer = Buffer::host(values.len());
-        buffer.view_mut().host().copy_from_slice(values);
-        Self::new(buffer, shape)
+        let mut buffer = device.buffer(values.len());
+        device.upload(buffer.view_mut(), values);
+        Self::new(device, buffer, shape)
     }
 
-    /// All zero.
+    /// All zero, in host memory.
     pub fn zeros(shape: &[usize]) -> Self {
-        let mut buffer = Buffer::host(shape.iter().product());
-        buffer.view_mut().host().fill(0.0);
-        Self::new(buffer, shape)
+        Self::zeros_on(HOST, shape)
     }
 
-    /// [`Tensor::zeros`] that will live for many steps, as a gradient or a moment does.
-    pub(crate) fn lasting_zeros(shape: &[usize]) -> Self {
-        Self::new(Buffer::lasting_host(shape.iter().product()), shape)
+    /// All zero, in the memory of `device`.
+    pub(crate) fn zeros_on(device: &'static dyn Device, shape: &[usize]) -> Self {
+        let mut buffer = device.buffer(shape.iter().product());
+        device.fill(buffer.view_mut(), 0.0);
+        Self::new(device, buffer, shape)
+    }
+
+    /// Zeros that will live for many steps, as a gradient or a moment does.
+    pub(crate) fn lasting_zeros(device: &'static dyn Device, shape: &[usize]) -> Self {
+        Self::new(device, device.lasting_zeros(shape.iter().product()), shape)
     }
 
     /// A copy that will live for many steps.
     pub(crate) fn lasting(&self) -> Self {
-        let mut copy = Self::lasting_zeros(self.shape());
-        // Nobody else holds the new buffer.
-        copy.view_mut().expect("a unique copy").host().copy_from_slice(self.as_slice());
-        copy
+        let mut buffer = self.device.lasting_zeros(self.len());
+        self.device.copy(buffer.view_mut(), self.view());
+        Self::new(self.device, buffer, &self.shape)
+    }
+
+    /// A copy of the values in the memory of `device`, without a gradient.
+    pub fn to(&self, device: &'static dyn Device) -> Self {
+        Self::uploaded(device, &self.to_host(), &self.shape)
+    }
+
+    /// Where its values lie.
+    pub fn device(&self) -> &'static dyn Device {
+        self.device
     }
 
     /// The sizes, outermost first.
@@ -77,19 +97,26 @@ impl Tensor {
         self.len() == 0
     }
 
-    /// The values in host memory.
-    pub fn as_slice(&self) -> &[f32] {
-        self.view().host()
+    /// The values in host memory: borrowed if they lie there, else a copy that waits for the device.
+    pub fn to_host(&self) -> Cow<'_, [f32]> {
+        self.device.download(self.view())
     }
 
-    /// A copy of the values.
+    /// A copy of [`Tensor::to_host`].
     pub fn to_vec(&self) -> Vec<f32> {
-        self.as_slice().to_vec()
+        self.to_host().into_owned()
     }
 
-    /// The only value of a one-element tensor, such as a loss.
+    /// The only value of a one-element tensor, such as a loss. Waits for the device.
     pub fn item(&self) -> f32 {
-        self.as_slice()[0]
+        self.to_host()[0]
+    }
+
+    /// The first value that is infinite or not a number, with its index. Waits for the device.
+    pub fn first_non_finite(&self) -> Option<(usize, f32)> {
+        let values = self.to_host();
+        let index = values.iter().position(|value| !value.is_finite())?;
+        Some((index, values[index]))
     }
 
     /// The same values without a gradient.
@@ -118,7 +145,7 @@ impl Tensor {
         shape[0] = range.len();
         let shift = range.start * row;
         let slot = self.slot.clone().map(|slot| slot.shifted(shift));
-        Ok(Self { buffer: self.buffer.clone(), offset: self.offset + shift, shape, slot })
+        Ok(Self { offset: self.offset + shift, shape, slot, ..self.clone() })
     }
 
     pub(crate) fn view(&self) -> View<'_> {
@@ -129,6 +156,15 @@ impl Tensor {
     pub(crate) fn view_mut(&mut self) -> Option<ViewMut<'_>> {
         let range = self.offset..self.offset + self.len();
         Arc::get_mut(&mut self.buffer).map(|buffer| buffer.view_mut().range(range))
+    }
+
+    /// Copies the buffer if somebody else still reads it.
+    pub(crate) fn make_unique(&mut self) {
+        if self.view_mut().is_none() {
+            let mut buffer = self.device.buffer(self.len());
+            self.device.copy(buffer.view_mut(), self.view());
+            *self = Self::new(self.device, buffer, &self.shape);
+        }
     }
 
     pub(crate) fn slot(&self) -> Option<&Slot> {

@@ -18,12 +18,12 @@ pub struct Trouble {
     pub op: &'static str,
     /// Whether its result or that result's gradient.
     pub pass: Pass,
-    /// Place of the value in the result, row-major.
+    /// Index of the value in the result, row-major.
     pub element: usize,
     /// The value.
     pub value: f32,
-    /// The last parameter that the operation, or one before it, read: about where in the model. None
-    /// where no trained parameter was read before.
+    /// The last trained parameter that was read up to here: about where in the model this is. None if
+    /// no trained parameter was read.
     pub near: Option<Arc<Parameter>>,
 }
 
@@ -49,7 +49,7 @@ impl Watch {
     }
 
     /// Looks at the gradient of what an operation made.
-    /// `near` is what was last read when that was made.
+    /// `near` is the parameter that was last read when the operation ran.
     pub(crate) fn gradient(
         &mut self,
         op: &'static str,
@@ -64,8 +64,7 @@ impl Watch {
         if self.trouble.is_some() {
             return;
         }
-        let mut values = values.as_slice().iter().enumerate();
-        if let Some((element, &value)) = values.find(|(_, value)| !value.is_finite()) {
+        if let Some((element, value)) = values.first_non_finite() {
             let near = self.last.take();
             self.trouble = Some(Trouble { op, pass, element, value, near });
         }

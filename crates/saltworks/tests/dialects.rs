@@ -49,7 +49,7 @@ fn encoders_of_every_dialect_give_the_features_they_gave_at_home() {
         let hint = if model.path().ends_with("model.safetensors") { Hint::default() } else { HINT };
         let encoder = model.load_encoder(part, hint, None).unwrap().encoder;
         let got = tokens(&encoder, &features);
-        assert_close(wanted, &got, features[wanted].as_slice(), rel_l2(1e-5), "f32, two blocks");
+        assert_close(wanted, &got, &features[wanted].to_host(), rel_l2(1e-5), "f32, two blocks");
     }
 }
 
@@ -136,7 +136,7 @@ fn a_position_table_is_brought_to_images_of_another_size() {
     assert_eq!(loaded.encoder.spec().image, [1, 48, 24]);
     // The table's values are held against timm's in golden.rs; here it must be the one that is used.
     let table = &model.encoder(None).unwrap()["pos_embed"];
-    let want = saltworks::model::position::resample(table.as_slice(), 32, 1, from, to);
+    let want = saltworks::model::position::resample(&table.to_host(), 32, 1, from, to);
     let got = engine::Module::parameters(&loaded.encoder);
     let got = got.iter().find(|(name, _)| name == "pos_embed").unwrap().1.value().to_vec();
     assert_eq!(got, want);
@@ -216,7 +216,7 @@ fn two_tensors_for_one_place_are_refused_unless_they_are_the_same() {
     let file = weights::load(&golden("dialect_hf/model.safetensors")).unwrap().tensors;
     let renamed = |factor: f32| -> Vec<(String, Tensor)> {
         let times = |tensor: &Tensor| {
-            let values: Vec<f32> = tensor.as_slice().iter().map(|x| factor * x).collect();
+            let values: Vec<f32> = tensor.to_host().iter().map(|x| factor * x).collect();
             Tensor::from_vec(values, tensor.shape())
         };
         let again = file.iter().map(|(name, tensor)| (format!("vit.{name}"), times(tensor)));

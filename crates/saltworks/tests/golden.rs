@@ -107,7 +107,7 @@ impl Golden {
             list.sort_unstable();
             list
         };
-        table.as_slice().chunks_exact(table.dim(1)).map(list).collect()
+        table.to_host().chunks_exact(table.dim(1)).map(list).collect()
     }
 
     /// Masks whose lists are called input/context and input/target, with this ending.
@@ -129,7 +129,7 @@ impl Golden {
     fn set(&self, name: &str, parameter: &Parameter) {
         let tensor = self.tensor(name);
         assert_eq!(tensor.shape(), parameter.shape(), "{name}");
-        parameter.set_value(tensor.as_slice()).unwrap();
+        parameter.set_value(&tensor.to_host()).unwrap();
     }
 
     /// Gives a method's parameters the file's weights, all of them used.
@@ -146,7 +146,7 @@ impl Golden {
     }
 
     fn compare(&self, name: &str, got: &Tensor) {
-        assert_close(name, got.as_slice(), self.tensor(name).as_slice(), rel_l2(1e-5), FORWARD);
+        assert_close(name, &got.to_host(), &self.tensor(name).to_host(), rel_l2(1e-5), FORWARD);
     }
 
     /// Compares every gradient.
@@ -157,7 +157,7 @@ impl Golden {
             let want = self.tensor(&name);
             // Softmax does not see a shift common to all keys: zero but for rounding.
             let close = if name.ends_with("k_norm.bias") { max_abs(1e-7) } else { rel_l2(1e-4) };
-            assert_close(&name, got.as_slice(), want.as_slice(), close, GRADIENT);
+            assert_close(&name, &got.to_host(), &want.to_host(), close, GRADIENT);
         }
     }
 }
@@ -341,13 +341,13 @@ fn mae_gives_the_references_loss_outputs_and_gradients() {
         golden.compare("output/loss", &seen.loss);
         let all = all.as_slice();
         let want = golden.tensor("output/predictions");
-        assert_close("every patch", all, want.as_slice(), rel_l2(1e-5), FORWARD);
+        assert_close("every patch", all, &want.to_host(), rel_l2(1e-5), FORWARD);
         // The reference predicts every patch, in the order of the grid; ours the masked ones.
         for (output, got) in [("predictions", step.predictions), ("targets", step.targets)] {
             let all = golden.tensor(&format!("output/{output}"));
             let all = all.reshape(&[all.dim(0) * all.dim(1), all.dim(2)]).unwrap();
             let want = ops::gather(&Tape::inference(), &all, &masks.target_global()).unwrap();
-            assert_close(output, got.as_slice(), want.as_slice(), rel_l2(1e-5), FORWARD);
+            assert_close(output, &got.to_host(), &want.to_host(), rel_l2(1e-5), FORWARD);
         }
     }
 }
@@ -374,7 +374,7 @@ fn ten_steps_give_the_references_curve_and_weights() {
                 compared += 1;
                 let (got, want) = (p.value(), golden.tensor(&final_name));
                 let why = "ten f32 steps, each of lr times a ratio of gradients";
-                assert_close(&final_name, got.as_slice(), want.as_slice(), rel_l2(1e-5), why);
+                assert_close(&final_name, &got.to_host(), &want.to_host(), rel_l2(1e-5), why);
             }
         });
         let unused = usize::from(name == "steps_salt"); // query_proj

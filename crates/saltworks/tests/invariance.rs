@@ -40,8 +40,11 @@ fn encoder(spec: &VitSpec, seed: u64) -> Encoder {
 fn moved(name: &str, parameter: &Parameter) {
     let noise = normal(name, &parameter.shape());
     let values = parameter.value().to_vec();
-    let sum: Vec<f32> =
-        values.iter().zip(noise.as_slice()).map(|(value, noise)| value + 0.1 * noise).collect();
+    let sum: Vec<f32> = values
+        .iter()
+        .zip(noise.to_host().iter())
+        .map(|(value, noise)| value + 0.1 * noise)
+        .collect();
     parameter.set_value(&sum).unwrap();
 }
 
@@ -210,7 +213,7 @@ fn pixels_behind_the_mask_never_reach_the_student() {
             *value = f32::NAN;
         }
     }
-    assert_close("tokens", encode(&pixels).as_slice(), before.as_slice(), Tolerance::Exact, "");
+    assert_close("tokens", &encode(&pixels).to_host(), &before.to_host(), Tolerance::Exact, "");
 }
 
 #[test]
@@ -254,7 +257,8 @@ fn checkpointed_activations_give_the_same_bits_from_fewer_records() {
 #[test]
 fn loss_is_the_mean_over_all_predicted_patches() {
     let step = run(&salt(11), &pixels(3), &masks());
-    let pairs = step.predictions.as_slice().iter().zip(step.targets.as_slice());
+    let (predictions, targets) = (step.predictions.to_host(), step.targets.to_host());
+    let pairs = predictions.iter().zip(targets.iter());
     let sum: f64 = pairs.map(|(p, t)| f64::from((p - t).abs())).sum();
     let mean = sum / step.predictions.len() as f64;
     assert_close("loss", &[step.loss.item()], &[mean], rel_l2(1e-6), "f32 sum");

@@ -460,17 +460,35 @@ fn untested_operations(source: &Source, tests: &str) -> Vec<String> {
         .collect()
 }
 
-/// Methods of the trait `Device` that no function of the naive twins is named after.
-fn kernels_without_twin(device: &str, twins: &str) -> Vec<String> {
-    let kernels = device.split_once("trait Device").map_or("", |(_, body)| body);
-    let kernels = kernels.split_once("\n}").map_or(kernels, |(body, _)| body);
-    let named = kernels.lines().filter_map(|line| names(line.strip_prefix("    fn ")?).next());
-    // `buffer` hands out memory; it computes nothing.
+/// Files of crates/engine/src, and the modules of the engine that each may name.
+const ENGINE_FLOORS: &[(&str, &[&str])] =
+    &[("pool.rs", &[]), ("index.rs", &[]), ("device.rs", &["index", "pool"])];
+
+/// What lies below the border in the engine and names something above it.
+fn engine_strangers(source: &Source) -> Vec<String> {
+    let Some(file) = source.path.strip_prefix("crates/engine/src/") else { return Vec::new() };
+    let Some((_, known)) = ENGINE_FLOORS.iter().find(|(name, _)| *name == file) else {
+        return Vec::new();
+    };
+    let named = rooms_named(&source.code).into_iter().filter(|(_, other)| !known.contains(other));
     named
-        .filter(|name| *name != "buffer")
-        .filter(|name| !["(", "<"].iter().any(|next| twins.contains(&format!("fn {name}{next}"))))
-        .map(|name| format!("crates/engine/src/naive holds no twin of the kernel {name}"))
+        .map(|(line, other)| source.complain(line, &format!("{file} must not know {other}")))
         .collect()
+}
+
+/// Operations and optimizers that name a device: their tensors carry it.
+fn engine_devices(source: &Source) -> Vec<String> {
+    if !["ops", "optim"]
+        .iter()
+        .any(|room| source.path.starts_with(&format!("crates/engine/src/{room}/")))
+    {
+        return Vec::new();
+    }
+    let lines = source.code.lines().enumerate();
+    let named = lines.filter(|(_, line)| {
+        names(line).any(|name| ["cpu", "cuda", "naive", "Cpu", "Naive"].contains(&name))
+    });
+    named.map(|(i, _)| source.complain(i, "ops and optim never name a device")).collect()
 }
 
 /// What the header of a recipe lacks.
@@ -561,14 +579,9 @@ fn every_operation_has_a_gradient_test() {
 }
 
 #[test]
-fn every_kernel_has_a_naive_twin() {
-    let sources = sources();
-    let code_under = |path: &str| -> String {
-        sources.iter().filter(|s| s.path.starts_with(path)).map(|s| s.code.as_str()).collect()
-    };
-    let device = code_under("crates/engine/src/device.rs");
-    assert!(device.contains("trait Device"), "the trait Device has moved: look into this test");
-    assert_tidy(&kernels_without_twin(&device, &code_under("crates/engine/src/naive")));
+fn the_engine_knows_devices_below_its_border_alone() {
+    every_source(engine_strangers);
+    every_source(engine_devices);
 }
 
 #[test]
@@ -651,9 +664,10 @@ fn each_rule_finds_what_it_forbids() {
     let ops = Source::new("crates/engine/src/ops/x.rs", "pub fn add(tape: &Tape) {}\n");
     assert_eq!(untested_operations(&ops, "ops::add_all(").len(), 1);
     assert!(untested_operations(&ops, "ops::add(").is_empty());
-    let device = "trait Device {\n    fn buffer(&self);\n    fn add(\n    fn gelu(&self);\n}\n    \
-                  fn other()";
-    assert_eq!(kernels_without_twin(device, "pub fn add<T>() {}\nfn gelu_backward()").len(), 1);
+    let device = Source::new("crates/engine/src/device.rs", "use crate::{index::A, ops::B};\n");
+    assert_eq!(engine_strangers(&device).len(), 1);
+    let ops = Source::new("crates/engine/src/ops/x.rs", "use crate::cpu::Cpu;\n");
+    assert_eq!(engine_devices(&ops).len(), 1);
     let header = "# What: a\n# Command: b\n# Hardware: c\n# Time: d\n\n# Result: e\n";
     assert_eq!(header_gaps("x", header).len(), 1);
     assert_eq!(paths_named("`a/{b,c}.rs`, `(t*H)` and `serde`"), ["a/b.rs", "a/c.rs"]);

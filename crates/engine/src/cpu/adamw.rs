@@ -1,4 +1,4 @@
-//! AdamW in one pass over a parameter, and what is asked of gradients before it.
+//! AdamW in one pass over a parameter, and the norm of gradients.
 
 use super::dispatch::multiversion;
 use super::parallel::{In, Out, for_rows, rows_per_task, sum_rows};
@@ -25,17 +25,11 @@ pub(crate) fn adamw(
     });
 }
 
-/// Σ x², with 64-bit sums.
-pub(crate) fn squared_norm(x: &[f32]) -> f64 {
-    sum_rows(x.len(), 1, In(x, 1), |_, x| squares(x.0))
-}
-
-/// The first value that is infinite or not a number, with its place.
-pub(crate) fn first_non_finite(x: &[f32]) -> Option<(usize, f32)> {
-    // Blocks are read whole, without a branch for each value, until one has such a value.
-    let block = x.chunks(4096).position(any_non_finite)? * 4096;
-    let place = block + x[block..].iter().position(|v| !v.is_finite())?;
-    Some((place, x[place]))
+/// y[1] = √(Σ_x Σ x²), with 64-bit sums in the order of `xs`.
+pub(crate) fn norm(y: &mut [f32], xs: Vec<&[f32]>) {
+    let squares_of = |x: &[f32]| sum_rows(x.len(), 1, In(x, 1), |_, x| squares(x.0));
+    let sum = xs.into_iter().fold(0.0, |sum: f64, x| sum + squares_of(x));
+    y[0] = sum.sqrt() as f32;
 }
 
 /// What one update multiplies by, computed with 64 bits and then rounded.
@@ -83,20 +77,11 @@ multiversion! {
     fn squares(x: &[f32]) -> f64 {
         sum2_f64(x, x, |a, _| f64::from(a) * f64::from(a))
     }
-
-    fn any_non_finite(x: &[f32]) -> bool {
-        let exponent = f32::INFINITY.to_bits();
-        let mut any = false;
-        for v in x {
-            any |= v.to_bits() & exponent == exponent;
-        }
-        any
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{adamw, first_non_finite, squared_norm};
+    use super::{adamw, norm};
     use crate::cpu::row::testing::same_bits;
     use crate::device::AdamWStep;
     use crate::naive;
@@ -132,27 +117,21 @@ mod tests {
         assert_eq!((m, v), ([0.25, -0.25], [0.0625; 2]));
     }
 
-    #[test]
-    fn squared_norm_equals_its_naive_twin_and_does_not_overflow() {
-        for len in SIZES.map(|(rows, d)| rows * d) {
-            let x = numbers(1, len);
-            let (got, want) = (squared_norm(&x), naive::squared_norm(&x));
-            assert!((got - want).abs() <= 1e-13 * want, "{got} {want}");
-        }
-        assert_eq!(squared_norm(&[1e30; 4]), 4.0 * f64::from(1e30_f32).powi(2));
-        assert_eq!(squared_norm(&[]), 0.0);
+    fn norm_of(xs: Vec<&[f32]>) -> f32 {
+        let mut y = [9.0];
+        norm(&mut y, xs);
+        y[0]
     }
 
     #[test]
-    fn first_non_finite_finds_the_first() {
-        let mut x = numbers(1, 20_000);
-        assert_eq!(first_non_finite(&x), None);
-        x[17_001] = f32::NAN;
-        assert!(first_non_finite(&x).is_some_and(|(place, v)| place == 17_001 && v.is_nan()));
-        x[4095] = f32::NEG_INFINITY;
-        assert_eq!(first_non_finite(&x), naive::first_non_finite(&x));
-        assert_eq!(first_non_finite(&x), Some((4095, f32::NEG_INFINITY)));
-        assert_eq!(first_non_finite(&[]), None);
+    fn norm_equals_its_naive_twin_and_does_not_overflow() {
+        for len in SIZES.map(|(rows, d)| rows * d) {
+            let (x, mut want) = (numbers(1, len), [9.0]);
+            naive::norm(&mut want, vec![&x, &x]);
+            assert_close("norm", &[norm_of(vec![&x, &x])], &want, 1e-7); // one rounding
+        }
+        assert_eq!(norm_of(vec![&[1e30; 4]]), 2e30);
+        assert_eq!(norm_of(vec![&[], &[]]), 0.0);
     }
 
     #[test]
@@ -161,8 +140,8 @@ mod tests {
         same_bits(|| {
             let (mut p, mut m, mut v) = (x.clone(), g.clone(), vec![0.1; x.len()]);
             adamw(&mut p, &mut m, &mut v, &g, step(3));
-            let norm = squared_norm(&p).to_bits();
-            p.extend([f32::from_bits(norm as u32), f32::from_bits((norm >> 32) as u32)]);
+            let norm = norm_of(vec![&p, &m]);
+            p.push(norm);
             [p, m, v].concat()
         });
     }

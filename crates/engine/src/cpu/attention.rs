@@ -12,38 +12,21 @@ mod forward;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use backward::{QkvGrad, attention_backward};
+pub(crate) use backward::attention_backward;
 pub(crate) use forward::attention;
 
-use super::gemm::{Matrix, Place, packed_len, prefetch};
+use super::gemm::{Matrix, Span, packed_len, prefetch};
 use super::parallel::{Scratch, for_tasks, with_scratch};
+use crate::device::{AttentionInput, HeadRows};
 
-/// Packed rows: head a of row r is `data[r * stride + offset + a * E ..][..E]`.
-#[derive(Clone, Copy)]
-pub(crate) struct Rows<'a> {
-    pub(crate) data: &'a [f32],
-    pub(crate) stride: usize,
-    pub(crate) offset: usize,
-}
-
-impl<'a> Rows<'a> {
+impl<'a> HeadRows<&'a [f32]> {
     /// Head `head` of the rows from `row` on, as a matrix [rows, E].
     fn head(self, row: usize, head: usize, head_dim: usize) -> Matrix<'a> {
         Matrix::new(self.data, row * self.stride + self.offset + head * head_dim, self.stride)
     }
 }
 
-/// Which rows attend to which.
-pub(crate) struct Ragged<'a> {
-    /// B + 1 offsets into the query rows.
-    pub(crate) q_offsets: &'a [usize],
-    /// B + 1 offsets into the key rows.
-    pub(crate) k_offsets: &'a [usize],
-    pub(crate) heads: usize,
-    pub(crate) head_dim: usize,
-}
-
-/// One task's sizes and places.
+/// One task: a sample's rows and a head.
 #[derive(Clone, Copy)]
 struct Task {
     q_start: usize,
@@ -55,15 +38,16 @@ struct Task {
     scale: f32,
 }
 
-impl Ragged<'_> {
+impl AttentionInput<'_, &[f32]> {
     /// Runs every task; `ask` is called with the one likely to be next, to prefetch its rows.
     fn for_each(
         &self,
         ask: impl Fn(Task) + Send + Sync,
         run: impl Fn(Task, &mut Scratch) + Send + Sync,
     ) {
-        assert_eq!(self.q_offsets.len(), self.k_offsets.len(), "samples of queries and of keys");
-        let tasks = self.q_offsets.len().saturating_sub(1) * self.heads;
+        let samples = self.q_segments.len();
+        assert_eq!(samples, self.k_segments.len(), "samples of queries and of keys");
+        let tasks = samples * self.heads;
         for_tasks(tasks, |task| {
             if task + 1 < tasks {
                 ask(self.task(task + 1));
@@ -74,12 +58,12 @@ impl Ragged<'_> {
 
     fn task(&self, index: usize) -> Task {
         let (sample, head) = (index / self.heads, index % self.heads);
-        let (q_start, k_start) = (self.q_offsets[sample], self.k_offsets[sample]);
+        let (q, k) = (self.q_segments.range(sample), self.k_segments.range(sample));
         Task {
-            q_start,
-            q_rows: self.q_offsets[sample + 1] - q_start,
-            k_start,
-            k_rows: self.k_offsets[sample + 1] - k_start,
+            q_start: q.start,
+            q_rows: q.len(),
+            k_start: k.start,
+            k_rows: k.len(),
             head,
             head_dim: self.head_dim,
             scale: (self.head_dim as f32).sqrt().recip(),
@@ -89,21 +73,21 @@ impl Ragged<'_> {
 
 impl Task {
     /// Asks for this head of the queries.
-    fn prefetch_queries(self, rows: Rows<'_>) {
+    fn prefetch_queries(self, rows: HeadRows<&[f32]>) {
         self.prefetch(rows, self.q_start, self.q_rows);
     }
 
     /// Asks for this head of the keys or values.
-    fn prefetch_keys(self, rows: Rows<'_>) {
+    fn prefetch_keys(self, rows: HeadRows<&[f32]>) {
         self.prefetch(rows, self.k_start, self.k_rows);
     }
 
-    fn prefetch(self, from: Rows<'_>, row: usize, rows: usize) {
+    fn prefetch(self, from: HeadRows<&[f32]>, row: usize, rows: usize) {
         // Long samples stream from memory anyway, and would push this task's rows out.
         const MOST: usize = 512;
         let column = from.offset + self.head * self.head_dim;
-        let place = Place { row, column, rows: rows.min(MOST), columns: self.head_dim };
-        prefetch(from.data.as_ptr(), from.stride, place);
+        let span = Span { row, column, rows: rows.min(MOST), columns: self.head_dim };
+        prefetch(from.data.as_ptr(), from.stride, span);
     }
 }
 

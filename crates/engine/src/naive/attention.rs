@@ -1,61 +1,20 @@
 //! Multi-head attention, every score written out.
 
-use super::{Real, add};
+use super::{Real, add, set_or_add};
+use crate::device::{AttentionGrad, AttentionInput, HeadRows};
+use std::ops::Range;
 
-/// Head a of row r lies at `data[r * stride + offset + a * E ..][..E]`.
-#[derive(Clone, Copy)]
-pub struct Rows<'a, T> {
-    /// The packed rows.
-    pub data: &'a [T],
-    /// Values from one row to the next.
-    pub stride: usize,
-    /// Where head 0 begins in a row.
-    pub offset: usize,
-}
-
-impl<T: Real> Rows<'_, T> {
+impl<T: Real> HeadRows<&[T]> {
     /// Value i of head a of row r.
     fn at(self, r: usize, a: usize, i: usize, head_dim: usize) -> f64 {
         self.data[r * self.stride + self.offset + a * head_dim + i].f64()
     }
 }
 
-/// Which rows belong to which sample, and the heads.
-pub struct Ragged<'a> {
-    /// B + 1 offsets into the query rows.
-    pub q_offsets: &'a [usize],
-    /// B + 1 offsets into the key rows.
-    pub k_offsets: &'a [usize],
-    /// A
-    pub heads: usize,
-    /// E
-    pub head_dim: usize,
-}
-
-/// Where the gradients go; all of it is overwritten.
-pub enum QkvGrad<'a, T> {
-    /// dqkv[R,3D]
-    Packed(&'a mut [T]),
-    /// The gradients of queries, and of keys and values.
-    Split {
-        /// [Rq,D]
-        dq: &'a mut [T],
-        /// [Rk,2D]
-        dkv: &'a mut [T],
-    },
-}
-
 /// out[Rq,D] = softmax(q kᵀ E^-½) v by sample and head; lse[Rq,A] = log Σ exp of the scores.
-pub fn attention<T: Real>(
-    out: &mut [T],
-    lse: &mut [T],
-    q: Rows<'_, T>,
-    k: Rows<'_, T>,
-    v: Rows<'_, T>,
-    shape: &Ragged<'_>,
-) {
-    let (heads, e) = (shape.heads, shape.head_dim);
-    for (rows, keys) in samples(shape) {
+pub fn attention<T: Real>(out: &mut [T], lse: &mut [T], input: AttentionInput<'_, &[T]>) {
+    let AttentionInput { q, k, v, heads, head_dim: e, .. } = input;
+    for (rows, keys) in samples(&input) {
         for r in rows {
             for a in 0..heads {
                 let scores: Vec<f64> = keys.clone().map(|j| score(q, k, r, j, a, e)).collect();
@@ -75,19 +34,39 @@ pub fn attention<T: Real>(
 /// With p = softmax(s): dv = pᵀ dout; dp = dout vᵀ; ds = p (dp - Σ p dp); dq = ds k E^-½;
 /// dk = dsᵀ q E^-½. Σ p dp over keys is Σ out dout over E.
 pub fn attention_backward<T: Real>(
-    mut grad: QkvGrad<'_, T>,
+    grad: AttentionGrad<&mut [T]>,
     out: &[T],
     dout: &[T],
     lse: &[T],
-    q: Rows<'_, T>,
-    k: Rows<'_, T>,
-    v: Rows<'_, T>,
-    shape: &Ragged<'_>,
+    input: AttentionInput<'_, &[T]>,
 ) {
-    let (heads, e) = (shape.heads, shape.head_dim);
+    match grad {
+        AttentionGrad::Packed(grad) => {
+            set_or_add(grad, |qkv| set_gradients(Target::Packed(qkv), out, dout, lse, input));
+        }
+        AttentionGrad::Split(dq, dkv) => {
+            set_gradients(Target::Split { dq, dkv }, out, dout, lse, input);
+        }
+    }
+}
+
+/// Where the gradients go.
+enum Target<'a, T> {
+    Packed(&'a mut [T]),
+    Split { dq: &'a mut [T], dkv: &'a mut [T] },
+}
+
+fn set_gradients<T: Real>(
+    mut grad: Target<'_, T>,
+    out: &[T],
+    dout: &[T],
+    lse: &[T],
+    input: AttentionInput<'_, &[T]>,
+) {
+    let AttentionInput { q, k, v, heads, head_dim: e, .. } = input;
     let d = heads * e;
     grad.clear();
-    for (rows, keys) in samples(shape) {
+    for (rows, keys) in samples(&input) {
         for (r, a, j) in rows
             .flat_map(|r| (0..heads).map(move |a| (r, a)))
             .flat_map(|(r, a)| keys.clone().map(move |j| (r, a, j)))
@@ -106,7 +85,7 @@ pub fn attention_backward<T: Real>(
     }
 }
 
-impl<T: Real> QkvGrad<'_, T> {
+impl<T: Real> Target<'_, T> {
     fn clear(&mut self) {
         match self {
             Self::Packed(qkv) => qkv.fill(T::of(0.0)),
@@ -140,19 +119,28 @@ impl<T: Real> QkvGrad<'_, T> {
 }
 
 /// q_r · k_j E^-½ in head a.
-fn score<T: Real>(q: Rows<'_, T>, k: Rows<'_, T>, r: usize, j: usize, a: usize, e: usize) -> f64 {
+fn score<T: Real>(
+    q: HeadRows<&[T]>,
+    k: HeadRows<&[T]>,
+    r: usize,
+    j: usize,
+    a: usize,
+    e: usize,
+) -> f64 {
     (0..e).map(|i| q.at(r, a, i, e) * k.at(j, a, i, e)).sum::<f64>() / (e as f64).sqrt()
 }
 
 /// Each sample's query rows and key rows.
-fn samples(shape: &Ragged<'_>) -> Vec<(std::ops::Range<usize>, std::ops::Range<usize>)> {
-    let ranges = shape.q_offsets.windows(2).zip(shape.k_offsets.windows(2));
-    ranges.map(|(q, k)| (q[0]..q[1], k[0]..k[1])).collect()
+fn samples<T>(input: &AttentionInput<'_, &[T]>) -> Vec<(Range<usize>, Range<usize>)> {
+    let samples = 0..input.q_segments.len();
+    samples.map(|b| (input.q_segments.range(b), input.k_segments.range(b))).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Write;
+    use crate::index::Segments;
     use crate::naive::testing::{assert_close, gradient, numbers, wide};
 
     const HEADS: usize = 2;
@@ -161,19 +149,22 @@ mod tests {
     /// Σ out dout, out and lse of queries [5,6] against keys and values [7,12].
     fn run(q: &[f64], kv: &[f64], dout: &[f64]) -> (f64, Vec<f64>, Vec<f64>) {
         let (mut out, mut lse) = (vec![0.0; 30], vec![0.0; 10]);
-        let [q, k, v] = views(q, kv);
-        attention(&mut out, &mut lse, q, k, v, &shape());
+        attention(&mut out, &mut lse, input([(q, 6, 0), (kv, 12, 0), (kv, 12, 6)], &segments()));
         (out.iter().zip(dout).map(|(y, dy)| y * dy).sum(), out, lse)
     }
 
-    fn views<'a>(q: &'a [f64], kv: &'a [f64]) -> [Rows<'a, f64>; 3] {
-        let rows = |data, stride, offset| Rows { data, stride, offset };
-        [rows(q, 6, 0), rows(kv, 12, 0), rows(kv, 12, 6)]
+    /// Data, stride and offset of q, k and v.
+    fn input<'a>(
+        rows: [(&'a [f64], usize, usize); 3],
+        [q_segments, k_segments]: &'a [Segments; 2],
+    ) -> AttentionInput<'a, &'a [f64]> {
+        let [q, k, v] = rows.map(|(data, stride, offset)| HeadRows { data, stride, offset });
+        let (heads, head_dim) = (HEADS, HEAD_DIM);
+        AttentionInput { q, k, v, q_segments, k_segments, heads, head_dim }
     }
 
-    fn shape() -> Ragged<'static> {
-        let (q_offsets, k_offsets) = (&[0, 2, 5], &[0, 3, 7]);
-        Ragged { q_offsets, k_offsets, heads: HEADS, head_dim: HEAD_DIM }
+    fn segments() -> [Segments; 2] {
+        [Segments::new([2, 3]), Segments::new([3, 4])]
     }
 
     #[test]
@@ -181,9 +172,9 @@ mod tests {
         let [q, kv, dout] = [30, 84, 30].map(|len| wide(&numbers(1, len)));
         let (_, out, lse) = run(&q, &kv, &dout);
         let (mut dq, mut dkv) = (vec![9.0; 30], vec![9.0; 84]);
-        let grad = QkvGrad::Split { dq: &mut dq, dkv: &mut dkv };
-        let [vq, vk, vv] = views(&q, &kv);
-        attention_backward(grad, &out, &dout, &lse, vq, vk, vv, &shape());
+        let segments = segments();
+        let input = input([(&q, 6, 0), (&kv, 12, 0), (&kv, 12, 6)], &segments);
+        attention_backward(AttentionGrad::Split(&mut dq, &mut dkv), &out, &dout, &lse, input);
         assert_close("dq", &dq, &gradient(&q, |q| run(q, &kv, &dout).0), 1e-7);
         assert_close("dkv", &dkv, &gradient(&kv, |kv| run(&q, kv, &dout).0), 1e-7);
     }
@@ -191,17 +182,14 @@ mod tests {
     #[test]
     fn packed_gradients_are_the_split_ones_side_by_side() {
         let (qkv, dout) = (wide(&numbers(1, 5 * 18)), wide(&numbers(2, 30)));
-        let rows = |offset| Rows { data: &qkv[..], stride: 18, offset };
-        let (q, k, v) = (rows(0), rows(6), rows(12));
-        let offsets = &[0, 2, 5][..];
-        let shape =
-            Ragged { q_offsets: offsets, k_offsets: offsets, heads: HEADS, head_dim: HEAD_DIM };
+        let segments = [(); 2].map(|()| Segments::new([2, 3]));
+        let input = input([0, 6, 12].map(|offset| (&qkv[..], 18, offset)), &segments);
         let (mut out, mut lse) = (vec![0.0; 30], vec![0.0; 10]);
-        attention(&mut out, &mut lse, q, k, v, &shape);
+        attention(&mut out, &mut lse, input);
         let (mut packed, mut dq, mut dkv) = (vec![9.0; 90], vec![9.0; 30], vec![9.0; 60]);
-        attention_backward(QkvGrad::Packed(&mut packed), &out, &dout, &lse, q, k, v, &shape);
-        let split = QkvGrad::Split { dq: &mut dq, dkv: &mut dkv };
-        attention_backward(split, &out, &dout, &lse, q, k, v, &shape);
+        let grad = AttentionGrad::Packed(Write::Set(&mut packed[..]));
+        attention_backward(grad, &out, &dout, &lse, input);
+        attention_backward(AttentionGrad::Split(&mut dq, &mut dkv), &out, &dout, &lse, input);
         let rows = dq.chunks(6).zip(dkv.chunks(12));
         let joined: Vec<f64> = rows.flat_map(|(q, kv)| [q, kv].concat()).collect();
         assert_eq!(packed, joined);

@@ -1,69 +1,45 @@
-//! Matrix products of a linear layer. `dims` are (R, I, O).
+//! Matrix products of a linear layer.
 
-use super::{Real, add, gelu_grad, gelu_value};
+use super::{Real, add, gelu_grad, gelu_value, set_or_add};
+use crate::device::{Epilogue, LinearSize, Write};
 
-/// What happens to x wᵀ before it is stored.
-pub enum Epilogue<'a, T> {
-    /// Nothing.
-    None,
-    /// + b
-    Bias(&'a [T]),
-    /// GELU(s), s = x wᵀ + b; s goes to `pre` unless that is empty.
-    Gelu {
-        /// b[O]
-        bias: Option<&'a [T]>,
-        /// s[R,O]
-        pre: &'a mut [T],
-    },
-    /// + b + residual
-    Residual {
-        /// b[O]
-        bias: Option<&'a [T]>,
-        /// [R,O]
-        residual: &'a [T],
-    },
-}
-
-/// y[R,O] = epilogue(x[R,I] w[O,I]ᵀ)
+/// y[R,O] = epilogue(x[R,I] w[O,I]ᵀ + b[O])
 pub fn linear<T: Real>(
     y: &mut [T],
     x: &[T],
     w: &[T],
-    (r, i, o): (usize, usize, usize),
-    mut epilogue: Epilogue<'_, T>,
+    b: Option<&[T]>,
+    size: LinearSize,
+    mut epilogue: Epilogue<&[T], &mut [T]>,
 ) {
-    for at in 0..r * o {
+    let LinearSize { rows, input: i, output: o } = size;
+    for at in 0..rows * o {
         let (row, column) = (at / o, at % o);
         let products = (0..i).map(|k| x[row * i + k].f64() * w[column * i + k].f64());
-        let sum = products.sum::<f64>();
-        let with = |bias: Option<&[T]>| sum + bias.map_or(0.0, |b| b[column].f64());
+        let sum = products.sum::<f64>() + b.map_or(0.0, |b| b[column].f64());
         y[at] = T::of(match &mut epilogue {
             Epilogue::None => sum,
-            Epilogue::Bias(bias) => with(Some(bias)),
-            Epilogue::Gelu { bias, pre } => {
-                if !pre.is_empty() {
-                    pre[at] = T::of(with(*bias));
+            Epilogue::Gelu(pre) => {
+                if let Some(pre) = pre {
+                    pre[at] = T::of(sum);
                 }
-                gelu_value(with(*bias))
+                gelu_value(sum)
             }
-            Epilogue::Residual { bias, residual } => with(*bias) + residual[at].f64(),
+            Epilogue::Residual(residual) => sum + residual[at].f64(),
         });
     }
 }
 
 /// dx[R,I] = dy[R,O] w[O,I]
-pub fn linear_grad_input<T: Real>(
-    dx: &mut [T],
-    dy: &[T],
-    w: &[T],
-    (r, i, o): (usize, usize, usize),
-) {
-    for row in 0..r {
-        for k in 0..i {
+pub fn linear_grad_input<T: Real>(dx: Write<&mut [T]>, dy: &[T], w: &[T], size: LinearSize) {
+    let LinearSize { rows, input: i, output: o } = size;
+    set_or_add(dx, |dx| {
+        for at in 0..rows * i {
+            let (row, k) = (at / i, at % i);
             let products = (0..o).map(|c| dy[row * o + c].f64() * w[c * i + k].f64());
-            dx[row * i + k] = T::of(products.sum());
+            dx[at] = T::of(products.sum());
         }
-    }
+    });
 }
 
 /// ds[R,I] = (dy[R,O] w[O,I]) GELU'(s[R,I]); h[R,I] = GELU(s)
@@ -73,9 +49,9 @@ pub fn linear_grad_gelu<T: Real>(
     dy: &[T],
     w: &[T],
     s: &[T],
-    dims: (usize, usize, usize),
+    size: LinearSize,
 ) {
-    linear_grad_input(ds, dy, w, dims);
+    linear_grad_input(Write::Set(&mut *ds), dy, w, size);
     for (at, s) in s.iter().enumerate() {
         ds[at] = T::of(ds[at].f64() * gelu_grad(s.f64()));
         h[at] = T::of(gelu_value(s.f64()));
@@ -83,12 +59,8 @@ pub fn linear_grad_gelu<T: Real>(
 }
 
 /// dw[O,I] += dy[R,O]ᵀ x[R,I]
-pub fn linear_grad_weight<T: Real>(
-    dw: &mut [T],
-    dy: &[T],
-    x: &[T],
-    (r, i, o): (usize, usize, usize),
-) {
+pub fn linear_grad_weight<T: Real>(dw: &mut [T], dy: &[T], x: &[T], size: LinearSize) {
+    let LinearSize { rows: r, input: i, output: o } = size;
     for c in 0..o {
         for k in 0..i {
             let products = (0..r).map(|row| dy[row * o + c].f64() * x[row * i + k].f64());
@@ -111,16 +83,16 @@ mod tests {
 
     #[test]
     fn linear_gradients_are_the_slopes_of_its_forward() {
-        let dims = (3, 4, 2);
+        let size = LinearSize { rows: 3, input: 4, output: 2 };
         let [x, w, b, dy] = [12, 8, 2, 6].map(|len| wide(&numbers(1, len)));
         let loss = |x: &[f64], w: &[f64], b: &[f64]| {
             let mut y = vec![0.0; 6];
-            linear(&mut y, x, w, dims, Epilogue::Bias(b));
+            linear(&mut y, x, w, Some(b), size, Epilogue::None);
             y.iter().zip(&dy).map(|(y, dy)| y * dy).sum::<f64>()
         };
         let (mut dx, mut dw, mut db) = (vec![9.0; 12], vec![0.0; 8], vec![0.0; 2]);
-        linear_grad_input(&mut dx, &dy, &w, dims);
-        linear_grad_weight(&mut dw, &dy, &x, dims);
+        linear_grad_input(Write::Set(&mut dx[..]), &dy, &w, size);
+        linear_grad_weight(&mut dw, &dy, &x, size);
         column_sum(&mut db, &dy, 3, 2);
         assert_close("dx", &dx, &gradient(&x, |x| loss(x, &w, &b)), 1e-8);
         assert_close("dw", &dw, &gradient(&w, |w| loss(&x, w, &b)), 1e-8);
@@ -129,16 +101,16 @@ mod tests {
 
     #[test]
     fn gelu_gradients_are_the_slopes_of_a_linear_layer_of_gelu() {
-        let dims = (3, 4, 2);
+        let size = LinearSize { rows: 3, input: 4, output: 2 };
         let [s, w, dy] = [12, 8, 6].map(|len| wide(&numbers(2, len)));
         let loss = |s: &[f64]| {
             let h: Vec<f64> = s.iter().map(|&s| gelu_value(s)).collect();
             let mut y = vec![0.0; 6];
-            linear(&mut y, &h, &w, dims, Epilogue::None);
+            linear(&mut y, &h, &w, None, size, Epilogue::None);
             y.iter().zip(&dy).map(|(y, dy)| y * dy).sum::<f64>()
         };
         let (mut ds, mut h) = (vec![9.0; 12], vec![9.0; 12]);
-        linear_grad_gelu(&mut ds, &mut h, &dy, &w, &s, dims);
+        linear_grad_gelu(&mut ds, &mut h, &dy, &w, &s, size);
         assert_close("ds", &ds, &gradient(&s, loss), 1e-7);
         assert_eq!(h, s.iter().map(|&s| gelu_value(s)).collect::<Vec<_>>());
     }
@@ -146,17 +118,17 @@ mod tests {
     #[test]
     fn epilogues_follow_the_sum() {
         let (x, w, b) = ([1.0, 2.0], [3.0, -1.0, 0.5, 0.25], [0.5, -2.0]);
-        let run = |epilogue: Epilogue<'_, f64>| {
+        let size = LinearSize { rows: 1, input: 2, output: 2 };
+        let run = |b: Option<&[f64]>, epilogue: Epilogue<&[f64], &mut [f64]>| {
             let mut y = [0.0; 2];
-            linear(&mut y, &x, &w, (1, 2, 2), epilogue);
+            linear(&mut y, &x, &w, b, size, epilogue);
             y
         };
-        assert_eq!(run(Epilogue::None), [1.0, 1.0]);
-        assert_eq!(run(Epilogue::Bias(&b)), [1.5, -1.0]);
-        let residual = [10.0, 20.0];
-        assert_eq!(run(Epilogue::Residual { bias: Some(&b), residual: &residual }), [11.5, 19.0]);
+        assert_eq!(run(None, Epilogue::None), [1.0, 1.0]);
+        assert_eq!(run(Some(&b), Epilogue::None), [1.5, -1.0]);
+        assert_eq!(run(Some(&b), Epilogue::Residual(&[10.0, 20.0])), [11.5, 19.0]);
         let mut pre = [0.0; 2];
-        let y = run(Epilogue::Gelu { bias: Some(&b), pre: &mut pre });
+        let y = run(Some(&b), Epilogue::Gelu(Some(&mut pre)));
         assert_eq!((y, pre), ([gelu_value(1.5), gelu_value(-1.0)], [1.5, -1.0]));
     }
 }

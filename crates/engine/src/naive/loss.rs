@@ -1,7 +1,7 @@
 //! Losses.
 
-use super::Real;
-use crate::ops::LossKind;
+use super::{Real, set_or_add};
+use crate::device::{LossKind, Write};
 
 /// l(δ)
 fn value(delta: f64, kind: LossKind) -> f64 {
@@ -23,27 +23,9 @@ fn slope(delta: f64, kind: LossKind) -> f64 {
     }
 }
 
-/// Σ_r w_r mean_d l(prediction - target), w_r = 1/R if not given.
+/// y = Σ_r w_r mean_d l(prediction - target), w_r = 1/R if not given.
 pub fn loss<T: Real>(
-    prediction: &[T],
-    target: &[T],
-    kind: LossKind,
-    weights: Option<&[T]>,
-    d: usize,
-) -> T {
-    let rows = prediction.len() / d;
-    let mut sum = 0.0;
-    for i in 0..prediction.len() {
-        let weight = weights.map_or(1.0 / rows.max(1) as f64, |w| w[i / d].f64());
-        sum += weight * value(prediction[i].f64() - target[i].f64(), kind) / d as f64;
-    }
-    T::of(sum)
-}
-
-/// dprediction[R,D] = g w_r l'(prediction - target)/D
-pub fn loss_backward<T: Real>(
-    dprediction: &mut [T],
-    g: f32,
+    y: &mut [T],
     prediction: &[T],
     target: &[T],
     kind: LossKind,
@@ -51,11 +33,32 @@ pub fn loss_backward<T: Real>(
     d: usize,
 ) {
     let rows = prediction.len() / d;
+    let mut sum = 0.0;
     for i in 0..prediction.len() {
         let weight = weights.map_or(1.0 / rows.max(1) as f64, |w| w[i / d].f64());
-        let slope = slope(prediction[i].f64() - target[i].f64(), kind);
-        dprediction[i] = T::of(g.f64() * weight * slope / d as f64);
+        sum += weight * value(prediction[i].f64() - target[i].f64(), kind) / d as f64;
     }
+    y[0] = T::of(sum);
+}
+
+/// dprediction[R,D] = g w_r l'(prediction - target)/D
+pub fn loss_backward<T: Real>(
+    dprediction: Write<&mut [T]>,
+    g: &[T],
+    prediction: &[T],
+    target: &[T],
+    kind: LossKind,
+    weights: Option<&[T]>,
+    d: usize,
+) {
+    let rows = prediction.len() / d;
+    set_or_add(dprediction, |dprediction| {
+        for i in 0..prediction.len() {
+            let weight = weights.map_or(1.0 / rows.max(1) as f64, |w| w[i / d].f64());
+            let slope = slope(prediction[i].f64() - target[i].f64(), kind);
+            dprediction[i] = T::of(g[0].f64() * weight * slope / d as f64);
+        }
+    });
 }
 
 /// softmax(logits_b), less its greatest logit first.
@@ -66,28 +69,30 @@ fn softmax<T: Real>(logits: &[T]) -> Vec<f64> {
     powers.iter().map(|power| power / sum).collect()
 }
 
-/// mean_b -log softmax(logits_b)[label_b]; logits[B,C].
-pub fn cross_entropy<T: Real>(logits: &[T], labels: &[u32], classes: usize) -> T {
+/// y = mean_b -log softmax(logits_b)[label_b]; logits[B,C].
+pub fn cross_entropy<T: Real>(y: &mut [T], logits: &[T], labels: &[u32], classes: usize) {
     let mut sum = 0.0;
     for b in 0..labels.len() {
         sum -= softmax(&logits[b * classes..][..classes])[labels[b] as usize].ln();
     }
-    T::of(sum / labels.len().max(1) as f64)
+    y[0] = T::of(sum / labels.len().max(1) as f64);
 }
 
 /// dlogits[B,C] = g (softmax(logits_b) - onehot(label_b))/B
 pub fn cross_entropy_backward<T: Real>(
-    dlogits: &mut [T],
-    g: f32,
+    dlogits: Write<&mut [T]>,
+    g: &[T],
     logits: &[T],
     labels: &[u32],
     classes: usize,
 ) {
-    for b in 0..labels.len() {
-        let mut slope = softmax(&logits[b * classes..][..classes]);
-        slope[labels[b] as usize] -= 1.0;
-        for c in 0..classes {
-            dlogits[b * classes + c] = T::of(g.f64() * slope[c] / labels.len() as f64);
+    set_or_add(dlogits, |dlogits| {
+        for b in 0..labels.len() {
+            let mut slope = softmax(&logits[b * classes..][..classes]);
+            slope[labels[b] as usize] -= 1.0;
+            for c in 0..classes {
+                dlogits[b * classes + c] = T::of(g[0].f64() * slope[c] / labels.len() as f64);
+            }
         }
-    }
+    });
 }

@@ -1,4 +1,4 @@
-//! AdamW and what is asked of gradients.
+//! AdamW and the norm of gradients.
 
 use super::Real;
 use crate::device::AdamWStep;
@@ -24,17 +24,9 @@ pub fn adamw<T: Real>(
     }
 }
 
-/// Σ x²
-pub fn squared_norm<T: Real>(x: &[T]) -> f64 {
-    x.iter().map(|v| v.f64() * v.f64()).sum()
-}
-
-/// The first value that is infinite or not a number, with its place.
-pub fn first_non_finite(x: &[f32]) -> Option<(usize, f32)> {
-    for i in 0..x.len() {
-        if !x[i].is_finite() {
-            return Some((i, x[i]));
-        }
-    }
-    None
+/// y[1] = √(Σ_x Σ x²)
+#[expect(clippy::needless_pass_by_value, reason = "called as the CPU's kernel is")]
+pub fn norm<T: Real>(y: &mut [T], xs: Vec<&[T]>) {
+    let squares = xs.iter().flat_map(|x| x.iter()).map(|v| v.f64() * v.f64());
+    y[0] = T::of(squares.sum::<f64>().sqrt());
 }

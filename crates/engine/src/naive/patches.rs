@@ -1,8 +1,7 @@
 //! Patches, one value at a time.
 
 use super::Real;
-use crate::device::{PatchLayout, PatchNorm, Pixels};
-use crate::ops::PatchOrder;
+use crate::device::{PatchLayout, PatchNorm, PatchOrder, Pixels};
 
 /// y[K, pt ph pw C]: the patches b N + n listed.
 pub fn patchify(y: &mut [f32], pixels: Pixels<'_>, layout: PatchLayout, patches: &[u32]) {
@@ -38,17 +37,17 @@ pub fn normalize_patches<T: Real>(y: &mut [T], x: &[T], d: usize, norm: PatchNor
     let channels = if norm.per_channel { norm.channels } else { 1 };
     for r in 0..x.len() / d {
         for c in 0..channels {
-            let places: Vec<usize> = (c..d).step_by(channels).map(|i| r * d + i).collect();
-            let n = places.len() as f64;
-            let mean = places.iter().map(|&i| x[i].f64()).sum::<f64>() / n;
-            let squares = places.iter().map(|&i| (x[i].f64() - mean).powi(2)).sum::<f64>();
+            let of_channel: Vec<usize> = (c..d).step_by(channels).map(|i| r * d + i).collect();
+            let n = of_channel.len() as f64;
+            let mean = of_channel.iter().map(|&i| x[i].f64()).sum::<f64>() / n;
+            let squares = of_channel.iter().map(|&i| (x[i].f64() - mean).powi(2)).sum::<f64>();
             let variance = squares / if norm.unbiased { n - 1.0 } else { n };
             let deviation = if norm.eps_outside_sqrt {
                 variance.sqrt() + norm.eps.f64()
             } else {
                 (variance + norm.eps.f64()).sqrt()
             };
-            for i in places {
+            for i in of_channel {
                 y[i] = T::of((x[i].f64() - mean) / deviation);
             }
         }

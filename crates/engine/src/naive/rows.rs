@@ -1,7 +1,38 @@
 //! Elementwise work, norms and the residual branch.
 
 use super::{Real, add};
-use crate::device::HeadColumns;
+use crate::device::{HeadColumns, Moments, Write};
+
+/// y = values
+pub fn upload(y: &mut [f32], values: &[f32]) {
+    copy(y, values);
+}
+
+/// y = x
+pub fn copy<T: Real>(y: &mut [T], x: &[T]) {
+    for i in 0..y.len() {
+        y[i] = x[i];
+    }
+}
+
+/// y = a
+pub fn fill<T: Real>(y: &mut [T], a: f32) {
+    for i in 0..y.len() {
+        y[i] = T::of(a.f64());
+    }
+}
+
+/// Lets `kernel`, which overwrites, do what `write` says.
+pub fn set_or_add<T: Real>(write: Write<&mut [T]>, kernel: impl FnOnce(&mut [T])) {
+    match write {
+        Write::Set(y) => kernel(y),
+        Write::Add(y) => {
+            let mut part = vec![T::of(f64::NAN); y.len()];
+            kernel(&mut part);
+            add_assign(y, &part);
+        }
+    }
+}
 
 /// y += x
 pub fn add_assign<T: Real>(y: &mut [T], x: &[T]) {
@@ -20,8 +51,7 @@ pub fn scale<T: Real>(y: &mut [T], a: f32) {
 /// y[R,D] = γ (x - μ)/√(σ² + ε) + β
 pub fn layer_norm<T: Real>(
     y: &mut [T],
-    mean: &mut [T],
-    rstd: &mut [T],
+    saved: Moments<&mut [T]>,
     x: &[T],
     affine: Option<(&[T], &[T])>,
     d: usize,
@@ -32,7 +62,7 @@ pub fn layer_norm<T: Real>(
         let mu = row.iter().map(|v| v.f64()).sum::<f64>() / d as f64;
         let variance = row.iter().map(|v| (v.f64() - mu).powi(2)).sum::<f64>() / d as f64;
         let factor = 1.0 / (variance + eps.f64()).sqrt();
-        (mean[r], rstd[r]) = (T::of(mu), T::of(factor));
+        (saved.mean[r], saved.rstd[r]) = (T::of(mu), T::of(factor));
         for i in 0..d {
             let normal = (row[i].f64() - mu) * factor;
             let value = affine.map_or(normal, |(g, b)| normal * g[i].f64() + b[i].f64());
@@ -43,27 +73,29 @@ pub fn layer_norm<T: Real>(
 
 /// dx[R,D]; dγ[D] += ; dβ[D] +=
 pub fn layer_norm_backward<T: Real>(
-    dx: &mut [T],
+    dx: Write<&mut [T]>,
     mut d_affine: Option<(&mut [T], &mut [T])>,
     dy: &[T],
     x: &[T],
-    saved: (&[T], &[T]),
+    saved: Moments<&[T]>,
     gamma: Option<&[T]>,
     d: usize,
 ) {
-    let (mean, rstd) = saved;
+    let Moments { mean, rstd } = saved;
     let mut sums = vec![(0.0, 0.0); d];
-    for r in 0..x.len() / d {
-        let normal = |i: usize| (x[r * d + i].f64() - mean[r].f64()) * rstd[r].f64();
-        let d_normal = |i: usize| dy[r * d + i].f64() * gamma.map_or(1.0, |g| g[i].f64());
-        let a = (0..d).map(d_normal).sum::<f64>() / d as f64;
-        let b = (0..d).map(|i| d_normal(i) * normal(i)).sum::<f64>() / d as f64;
-        for i in 0..d {
-            dx[r * d + i] = T::of((d_normal(i) - a - normal(i) * b) * rstd[r].f64());
-            sums[i].0 += dy[r * d + i].f64() * normal(i);
-            sums[i].1 += dy[r * d + i].f64();
+    set_or_add(dx, |dx| {
+        for r in 0..x.len() / d {
+            let normal = |i: usize| (x[r * d + i].f64() - mean[r].f64()) * rstd[r].f64();
+            let d_normal = |i: usize| dy[r * d + i].f64() * gamma.map_or(1.0, |g| g[i].f64());
+            let a = (0..d).map(d_normal).sum::<f64>() / d as f64;
+            let b = (0..d).map(|i| d_normal(i) * normal(i)).sum::<f64>() / d as f64;
+            for i in 0..d {
+                dx[r * d + i] = T::of((d_normal(i) - a - normal(i) * b) * rstd[r].f64());
+                sums[i].0 += dy[r * d + i].f64() * normal(i);
+                sums[i].1 += dy[r * d + i].f64();
+            }
         }
-    }
+    });
     if let Some((d_gamma, d_beta)) = &mut d_affine {
         for i in 0..d {
             add(&mut d_gamma[i], sums[i].0);
@@ -75,8 +107,7 @@ pub fn layer_norm_backward<T: Real>(
 /// Layer norm of every head of the columns, cut out, normalised and put back.
 pub fn head_norm<T: Real>(
     y: &mut [T],
-    mean: &mut [T],
-    rstd: &mut [T],
+    saved: Moments<&mut [T]>,
     x: &[T],
     affine: (&[T], &[T]),
     columns: &HeadColumns,
@@ -85,31 +116,32 @@ pub fn head_norm<T: Real>(
     y.copy_from_slice(x);
     for (i, at) in heads(x.len(), columns).into_iter().enumerate() {
         let e = columns.head_dim;
-        let (mean, rstd) = (&mut mean[i..=i], &mut rstd[i..=i]);
-        layer_norm(&mut y[at..at + e], mean, rstd, &x[at..at + e], Some(affine), e, eps);
+        let saved = Moments { mean: &mut saved.mean[i..=i], rstd: &mut saved.rstd[i..=i] };
+        layer_norm(&mut y[at..at + e], saved, &x[at..at + e], Some(affine), e, eps);
     }
 }
 
 /// dx[R,S]; dγ[E] += ; dβ[E] +=
 pub fn head_norm_backward<T: Real>(
-    dx: &mut [T],
+    dx: Write<&mut [T]>,
     d_affine: (&mut [T], &mut [T]),
     dy: &[T],
     x: &[T],
-    saved: (&[T], &[T]),
+    saved: Moments<&[T]>,
     gamma: &[T],
     columns: &HeadColumns,
 ) {
-    let (e, (mean, rstd)) = (columns.head_dim, saved);
-    let (dgamma, dbeta) = d_affine;
-    dx.copy_from_slice(dy);
-    for (i, at) in heads(x.len(), columns).into_iter().enumerate() {
-        let head = at..at + e;
-        let saved = (&mean[i..=i], &rstd[i..=i]);
-        let d_affine = Some((&mut *dgamma, &mut *dbeta));
-        let (dx, dy, x) = (&mut dx[head.clone()], &dy[head.clone()], &x[head]);
-        layer_norm_backward(dx, d_affine, dy, x, saved, Some(gamma), e);
-    }
+    let (e, (dgamma, dbeta)) = (columns.head_dim, d_affine);
+    set_or_add(dx, |dx| {
+        dx.copy_from_slice(dy);
+        for (i, at) in heads(x.len(), columns).into_iter().enumerate() {
+            let head = at..at + e;
+            let saved = Moments { mean: &saved.mean[i..=i], rstd: &saved.rstd[i..=i] };
+            let d_affine = Some((&mut *dgamma, &mut *dbeta));
+            let (dx, dy, x) = (Write::Set(&mut dx[head.clone()]), &dy[head.clone()], &x[head]);
+            layer_norm_backward(dx, d_affine, dy, x, saved, Some(gamma), e);
+        }
+    });
 }
 
 /// Where each head begins in [R,S].
@@ -137,7 +169,7 @@ pub fn residual<T: Real>(
 
 /// dbranch[R,D]; dscale[D] +=
 pub fn residual_backward<T: Real>(
-    dbranch: &mut [T],
+    dbranch: Write<&mut [T]>,
     dscale: Option<&mut [T]>,
     dy: &[T],
     branch: &[T],
@@ -146,12 +178,14 @@ pub fn residual_backward<T: Real>(
     d: usize,
 ) {
     let mut sums = vec![0.0; d];
-    for i in 0..dy.len() {
-        let s = scale.map_or(1.0, |s| s[i % d].f64());
-        let f = factor.map_or(1.0, |f| f[i / d].f64());
-        dbranch[i] = T::of(f * s * dy[i].f64());
-        sums[i % d] += f * dy[i].f64() * branch[i].f64();
-    }
+    set_or_add(dbranch, |dbranch| {
+        for i in 0..dy.len() {
+            let s = scale.map_or(1.0, |s| s[i % d].f64());
+            let f = factor.map_or(1.0, |f| f[i / d].f64());
+            dbranch[i] = T::of(f * s * dy[i].f64());
+            sums[i % d] += f * dy[i].f64() * branch[i].f64();
+        }
+    });
     if let Some(dscale) = dscale {
         (0..d).for_each(|i| add(&mut dscale[i], sums[i]));
     }

@@ -1,7 +1,7 @@
 //! Rows moved, and pooled.
 
-use super::{Real, add};
-use crate::ops::Row;
+use super::{Real, add, set_or_add};
+use crate::device::{Row, Write};
 
 /// y[K,D] = x[index_k]
 pub fn gather<T: Real>(y: &mut [T], x: &[T], index: &[u32], d: usize) {
@@ -23,11 +23,12 @@ pub fn gather_backward<T: Real>(dx: &mut [T], dy: &[T], index: &[u32], d: usize)
     (0..dx.len()).for_each(|i| add(&mut dx[i], sums[i]));
 }
 
-/// y[r] = x or token row, plus a position row where its place is not negative.
+/// y[r] = x or token row, plus a position row if its number is not negative.
+#[expect(clippy::needless_pass_by_value, reason = "called as the CPU's kernel is")]
 pub fn assemble<T: Real>(
     y: &mut [T],
     x: &[T],
-    tokens: &[&[T]],
+    tokens: Vec<&[T]>,
     rows: &[Row],
     position: Option<(&[T], &[i32])>,
     d: usize,
@@ -39,10 +40,10 @@ pub fn assemble<T: Real>(
                 Row::X(row) => x[row as usize * d + i],
                 Row::Token(row) => tokens[row as usize * d + i],
             };
-            let place = position.filter(|(_, places)| places[r] >= 0);
-            let place =
-                place.map_or(0.0, |(table, places)| table[places[r] as usize * d + i].f64());
-            y[r * d + i] = T::of(value.f64() + place);
+            let position = position.filter(|(_, rows)| rows[r] >= 0);
+            let position =
+                position.map_or(0.0, |(table, rows)| table[rows[r] as usize * d + i].f64());
+            y[r * d + i] = T::of(value.f64() + position);
         }
     }
 }
@@ -60,19 +61,21 @@ pub fn mean_pool<T: Real>(y: &mut [T], x: &[T], offsets: &[usize], skip: usize, 
 
 /// dx[R,D]
 pub fn mean_pool_backward<T: Real>(
-    dx: &mut [T],
+    dx: Write<&mut [T]>,
     dy: &[T],
     offsets: &[usize],
     skip: usize,
     d: usize,
 ) {
-    dx.fill(T::of(0.0));
-    for b in 0..offsets.len() - 1 {
-        let rows = offsets[b] + skip..offsets[b + 1];
-        for r in rows.clone() {
-            for i in 0..d {
-                dx[r * d + i] = T::of(dy[b * d + i].f64() / rows.len() as f64);
+    set_or_add(dx, |dx| {
+        dx.fill(T::of(0.0));
+        for b in 0..offsets.len() - 1 {
+            let rows = offsets[b] + skip..offsets[b + 1];
+            for r in rows.clone() {
+                for i in 0..d {
+                    dx[r * d + i] = T::of(dy[b * d + i].f64() / rows.len() as f64);
+                }
             }
         }
-    }
+    });
 }

@@ -1,8 +1,9 @@
 //! y = softmax(q kᵀ/√E) v by sample and head. Vaswani et al. 2017, eq. 1. Scores are never kept:
 //! the backward pass makes them again from the saved log-sum-exp (Dao et al. 2022).
 
-use crate::device::{AttentionGrad, AttentionInput, HeadRows};
-use crate::shape::{Segments, expect_count, expect_multiple, matrix};
+use crate::device::{AttentionGrad, AttentionInput, Device, HeadRows, View};
+use crate::index::Segments;
+use crate::shape::{expect_count, expect_multiple, matrix};
 use crate::tape::Gradients;
 use crate::{Result, Tape, Tensor};
 
@@ -31,7 +32,12 @@ impl Plan {
         Ok(Self { q_segments, k_segments, heads, width })
     }
 
-    fn input<'a>(&'a self, q: HeadRows<'a>, kv: &'a Tensor, k_offset: usize) -> AttentionInput<'a> {
+    fn input<'a>(
+        &'a self,
+        q: HeadRows<View<'a>>,
+        kv: &'a Tensor,
+        k_offset: usize,
+    ) -> AttentionInput<'a, View<'a>> {
         let rows = |offset| HeadRows { data: kv.view(), stride: kv.dim(1), offset };
         AttentionInput {
             q,
@@ -51,26 +57,31 @@ impl Plan {
     }
 
     /// The input read from packed qkv [R, 3D].
-    fn packed<'a>(&'a self, qkv: &'a Tensor) -> AttentionInput<'a> {
+    fn packed<'a>(&'a self, qkv: &'a Tensor) -> AttentionInput<'a, View<'a>> {
         let q = HeadRows { data: qkv.view(), stride: 3 * self.width, offset: 0 };
         self.input(q, qkv, self.width)
     }
 
     /// The input read from q [Rq, D] and packed kv [Rk, 2D].
-    fn split<'a>(&'a self, q: &'a Tensor, kv: &'a Tensor) -> AttentionInput<'a> {
+    fn split<'a>(&'a self, q: &'a Tensor, kv: &'a Tensor) -> AttentionInput<'a, View<'a>> {
         let q = HeadRows { data: q.view(), stride: self.width, offset: 0 };
         self.input(q, kv, 0)
     }
 }
 
 /// y [Rq, D] and lse [Rq, A].
-fn forward(op: &'static str, tape: &Tape, input: AttentionInput<'_>) -> [Tensor; 2] {
+fn forward(
+    op: &'static str,
+    tape: &Tape,
+    device: &'static dyn Device,
+    input: AttentionInput<'_, View<'_>>,
+) -> [Tensor; 2] {
     let (rows, heads) = (input.q_segments.rows(), input.heads);
     let width = heads * input.head_dim;
-    tape.run(op, |device| {
+    tape.run(op, || {
         let (mut y, mut lse) = (device.buffer(rows * width), device.buffer(rows * heads));
         device.attention(y.view_mut(), lse.view_mut(), input);
-        [Tensor::new(y, &[rows, width]), Tensor::new(lse, &[rows, heads])]
+        [Tensor::new(device, y, &[rows, width]), Tensor::new(device, lse, &[rows, heads])]
     })
 }
 
@@ -81,19 +92,19 @@ pub fn attention(tape: &Tape, qkv: &Tensor, segments: &Segments, heads: usize) -
     expect_multiple("attention", "the width of qkv", columns, 3)?;
     let plan = Plan::new("attention", [segments, segments], [rows, rows], columns / 3, heads)?;
     tape.count("attention", 2 * plan.multiply_adds());
-    let [y, lse] = forward("attention", tape, plan.packed(qkv));
+    let [y, lse] = forward("attention", tape, qkv.device(), plan.packed(qkv));
     let backward = {
         let (qkv, y) = (qkv.clone(), y.clone());
         move |gradients: &mut Gradients, dy: Tensor| {
-            let device = gradients.device();
             gradients.count(4 * plan.multiply_adds());
-            let mut d_qkv = device.buffer(qkv.len());
-            let grad = AttentionGrad::Packed(d_qkv.view_mut());
-            device.attention_backward(grad, y.view(), dy.view(), lse.view(), plan.packed(&qkv));
-            gradients.add(&qkv, Tensor::new(d_qkv, qkv.shape()))
+            let (y, dy, lse) = (y.view(), dy.view(), lse.view());
+            gradients.write(&qkv, |d_qkv| {
+                let grad = AttentionGrad::Packed(d_qkv);
+                qkv.device().attention_backward(grad, y, dy, lse, plan.packed(&qkv));
+            })
         }
     };
-    Ok(tape.record_tensor("attention", y, &[qkv], backward))
+    Ok(tape.record("attention", y, &[qkv], backward))
 }
 
 /// Attention of the rows of q [Rq, D] to those of kv [Rk, 2D] (k and v side by side) of the same
@@ -112,18 +123,20 @@ pub fn cross_attention(
     expect_count(op, "the width of kv", columns, 2 * width)?;
     let plan = Plan::new(op, [q_segments, kv_segments], [q_rows, k_rows], width, heads)?;
     tape.count(op, 2 * plan.multiply_adds());
-    let [y, lse] = forward(op, tape, plan.split(q, kv));
+    let [y, lse] = forward(op, tape, q.device(), plan.split(q, kv));
     let backward = {
         let (q, kv, y) = (q.clone(), kv.clone(), y.clone());
         move |gradients: &mut Gradients, dy: Tensor| {
-            let device = gradients.device();
+            let device = q.device();
             gradients.count(4 * plan.multiply_adds());
+            // One kernel makes both, and either may have an earlier gradient: they are added after.
             let (mut dq, mut d_kv) = (device.buffer(q.len()), device.buffer(kv.len()));
             let grad = AttentionGrad::Split(dq.view_mut(), d_kv.view_mut());
-            device.attention_backward(grad, y.view(), dy.view(), lse.view(), plan.split(&q, &kv));
-            gradients.add(&q, Tensor::new(dq, q.shape()))?;
-            gradients.add(&kv, Tensor::new(d_kv, kv.shape()))
+            let (y, dy, lse) = (y.view(), dy.view(), lse.view());
+            device.attention_backward(grad, y, dy, lse, plan.split(&q, &kv));
+            gradients.add(&q, Tensor::new(device, dq, q.shape()))?;
+            gradients.add(&kv, Tensor::new(device, d_kv, kv.shape()))
         }
     };
-    Ok(tape.record_tensor(op, y, &[q, kv], backward))
+    Ok(tape.record(op, y, &[q, kv], backward))
 }

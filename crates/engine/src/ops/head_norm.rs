@@ -24,7 +24,8 @@ pub fn head_norm(
     expect_count("head_norm", "columns past the row", columns.end.saturating_sub(stride), 0)?;
     let heads = columns.len() / head_dim;
     let columns = HeadColumns { columns, head_dim, stride };
-    let (y, mean, rstd) = tape.run("head_norm", |device| {
+    let device = x.device();
+    let (y, mean, rstd) = tape.run("head_norm", || {
         let mut y = device.buffer(rows * stride);
         let (mut mean, mut rstd) = (device.buffer(rows * heads), device.buffer(rows * heads));
         let saved = Moments { mean: mean.view_mut(), rstd: rstd.view_mut() };
@@ -36,23 +37,20 @@ pub fn head_norm(
     let backward = {
         let (x, gamma, beta) = (x.clone(), gamma.clone(), beta.clone());
         move |gradients: &mut Gradients, dy: Tensor| {
-            let device = gradients.device();
-            let mut dx = device.buffer(rows * stride);
             let saved = Moments { mean: mean.view(), rstd: rstd.view() };
             let (mut d_gamma, mut d_beta) =
-                (Tensor::zeros(&[head_dim]), Tensor::zeros(&[head_dim]));
+                (Tensor::zeros_on(device, &[head_dim]), Tensor::zeros_on(device, &[head_dim]));
             let new = "a new gradient";
             // Both were made above: nobody else holds them.
             let d_affine = (d_gamma.view_mut().expect(new), d_beta.view_mut().expect(new));
-            let (dx_view, gamma_view) = (dx.view_mut(), gamma.view());
-            let (dy_view, x_view) = (dy.view(), x.view());
-            device.head_norm_backward(
-                dx_view, d_affine, dy_view, x_view, saved, gamma_view, &columns,
-            );
+            let (dy, x_view, gamma_view) = (dy.view(), x.view(), gamma.view());
+            gradients.write_even_if_untracked(&x, |dx| {
+                device.head_norm_backward(dx, d_affine, dy, x_view, saved, gamma_view, &columns);
+            })?;
             gradients.add(&gamma, d_gamma)?;
-            gradients.add(&beta, d_beta)?;
-            gradients.add(&x, Tensor::new(dx, x.shape()))
+            gradients.add(&beta, d_beta)
         }
     };
-    Ok(tape.record("head_norm", y, x.shape(), &[x, gamma, beta], backward))
+    let y = Tensor::new(device, y, x.shape());
+    Ok(tape.record("head_norm", y, &[x, gamma, beta], backward))
 }

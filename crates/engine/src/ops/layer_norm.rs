@@ -19,7 +19,8 @@ pub fn layer_norm(
         expect_shape("layer_norm", "the bias", beta.shape(), &[width])?;
         inputs.extend([gamma, beta]);
     }
-    let (y, mean, rstd) = tape.run("layer_norm", |device| {
+    let device = x.device();
+    let (y, mean, rstd) = tape.run("layer_norm", || {
         let mut y = device.buffer(rows * width);
         let (mut mean, mut rstd) = (device.buffer(rows), device.buffer(rows));
         let saved = Moments { mean: mean.view_mut(), rstd: rstd.view_mut() };
@@ -32,24 +33,26 @@ pub fn layer_norm(
     let backward = {
         let (x, affine) = (x.clone(), affine.map(|(gamma, beta)| (gamma.clone(), beta.clone())));
         move |gradients: &mut Gradients, dy: Tensor| {
-            let device = gradients.device();
-            let mut dx = device.buffer(rows * width);
             let saved = Moments { mean: mean.view(), rstd: rstd.view() };
-            let (mut d_gamma, mut d_beta) = (Tensor::zeros(&[width]), Tensor::zeros(&[width]));
+            let zeros = || Tensor::zeros_on(device, &[width]);
+            let (mut d_gamma, mut d_beta) = (zeros(), zeros());
             // Both were made on the line above: nobody else holds them.
             let d_affine = affine.as_ref().map(|_| {
                 let new = "a new gradient";
                 (d_gamma.view_mut().expect(new), d_beta.view_mut().expect(new))
             });
             let gamma = affine.as_ref().map(|(gamma, _)| gamma.view());
-            let (dx_view, dy_view) = (dx.view_mut(), dy.view());
-            device.layer_norm_backward(dx_view, d_affine, dy_view, x.view(), saved, gamma, width);
+            let (dy, x_view) = (dy.view(), x.view());
+            gradients.write_even_if_untracked(&x, |dx| {
+                device.layer_norm_backward(dx, d_affine, dy, x_view, saved, gamma, width);
+            })?;
             if let Some((gamma, beta)) = &affine {
                 gradients.add(gamma, d_gamma)?;
                 gradients.add(beta, d_beta)?;
             }
-            gradients.add(&x, Tensor::new(dx, x.shape()))
+            Ok(())
         }
     };
-    Ok(tape.record("layer_norm", y, x.shape(), &inputs, backward))
+    let y = Tensor::new(device, y, x.shape());
+    Ok(tape.record("layer_norm", y, &inputs, backward))
 }

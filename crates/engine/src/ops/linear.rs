@@ -1,6 +1,6 @@
 //! y = x wᵀ + b, with a residual folded in. torch.nn.Linear.
 
-use crate::device::{Epilogue, LinearSize};
+use crate::device::{Epilogue, LinearSize, View, ViewMut};
 use crate::shape::{expect_shape, matrix};
 use crate::tape::Gradients;
 use crate::{Result, Tape, Tensor};
@@ -43,16 +43,17 @@ impl Layer {
         op: &'static str,
         tape: &Tape,
         x: &Tensor,
-        epilogue: Epilogue<'_>,
+        epilogue: Epilogue<View<'_>, ViewMut<'_>>,
     ) -> Tensor {
         tape.count(op, self.size.multiply_adds());
-        let y = tape.run(op, |device| {
+        let device = x.device();
+        let y = tape.run(op, || {
             let mut y = device.buffer(self.size.rows * self.size.output);
             let b = self.b.as_ref().map(Tensor::view);
             device.linear(y.view_mut(), x.view(), self.w.view(), b, self.size, epilogue);
             y
         });
-        Tensor::new(y, &self.shape())
+        Tensor::new(device, y, &self.shape())
     }
 
     /// dw += dyᵀ x; db += Σ_r dy
@@ -62,7 +63,7 @@ impl Layer {
         x: &Tensor,
         dy: &Tensor,
     ) -> Result<()> {
-        let (device, size) = (gradients.device(), self.size);
+        let (device, size) = (dy.device(), self.size);
         if self.w.slot().is_some() {
             gradients.count(size.multiply_adds());
         }
@@ -83,11 +84,10 @@ impl Layer {
         if x.slot().is_none() {
             return Ok(());
         }
-        let (device, size) = (gradients.device(), self.size);
-        gradients.count(size.multiply_adds());
-        let mut dx = device.buffer(size.rows * size.input);
-        device.linear_grad_input(dx.view_mut(), dy.view(), self.w.view(), size);
-        gradients.add(x, Tensor::new(dx, x.shape()))
+        gradients.count(self.size.multiply_adds());
+        gradients.write(x, |dx| {
+            dy.device().linear_grad_input(dx, dy.view(), self.w.view(), self.size);
+        })
     }
 
     fn backward(&self, gradients: &mut Gradients, x: &Tensor, dy: &Tensor) -> Result<()> {
@@ -101,7 +101,7 @@ pub fn linear(tape: &Tape, x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result
     let layer = Layer::new("linear", matrix("linear", "x", x)?, w, b)?;
     let y = layer.forward("linear", tape, x, Epilogue::None);
     let inputs: Vec<_> = layer.parameters().chain([x]).collect();
-    Ok(tape.record_tensor("linear", y, &inputs, {
+    Ok(tape.record("linear", y, &inputs, {
         let (layer, x) = (layer.clone(), x.clone());
         move |gradients, dy| layer.backward(gradients, &x, &dy)
     }))
@@ -126,5 +126,5 @@ pub fn linear_residual(
             gradients.add(&residual, dy)
         }
     };
-    Ok(tape.record_tensor("linear_residual", y, &inputs, backward))
+    Ok(tape.record("linear_residual", y, &inputs, backward))
 }

@@ -1,22 +1,10 @@
 //! Σ_r w_r mean_d l(prediction - target), and cross-entropy. Definitions as torch.nn.functional's.
 
-use crate::shape::{expect_count, expect_shape, matrix};
+use crate::device::LossKind;
+use crate::index::Index;
+use crate::shape::{check_index, expect_count, expect_shape, matrix};
 use crate::tape::Gradients;
-use crate::{Error, Result, Tape, Tensor};
-
-/// l(δ).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum LossKind {
-    /// |δ|
-    L1,
-    /// δ²/2β where |δ| < β, else |δ| - β/2
-    SmoothL1 {
-        /// β
-        beta: f32,
-    },
-    /// δ²
-    Mse,
-}
+use crate::{Result, Tape, Tensor};
 
 /// Σ_r w_r mean_d l(prediction - target) as one element. prediction and target [R, D] (the target
 /// gets no gradient); `weights` [R], 1/R each if not given.
@@ -32,45 +20,48 @@ pub fn loss(
     if let Some(weights) = weights {
         expect_count("loss", "the number of weights", weights.len(), rows)?;
     }
-    let value = tape
-        .run("loss", |device| device.loss(prediction.view(), target.view(), kind, weights, width));
+    let (device, weights) = (prediction.device(), weights.map(Index::from));
+    let value = tape.run("loss", || {
+        let (mut value, weights) = (device.buffer(1), weights.as_ref());
+        let (prediction, target) = (prediction.view(), target.view());
+        device.loss(value.view_mut(), prediction, target, kind, weights, width);
+        value
+    });
     // dprediction = g w_r l'(δ)/D
     let backward = {
         let (prediction, target) = (prediction.clone(), target.detach());
-        let weights = weights.map(<[f32]>::to_vec);
         move |gradients: &mut Gradients, g: Tensor| {
-            let device = gradients.device();
-            let mut d = device.buffer(prediction.len());
-            let (p, t, w) = (prediction.view(), target.view(), weights.as_deref());
-            device.loss_backward(d.view_mut(), g.item(), p, t, kind, w, width);
-            gradients.add(&prediction, Tensor::new(d, prediction.shape()))
+            let (p, t, w) = (prediction.view(), target.view(), weights.as_ref());
+            gradients.write(&prediction, |d| {
+                device.loss_backward(d, g.view(), p, t, kind, w, width);
+            })
         }
     };
-    let value = Tensor::from_vec([value], &[1]);
-    Ok(tape.record_tensor("loss", value, &[prediction], backward))
+    let value = Tensor::new(device, value, &[1]);
+    Ok(tape.record("loss", value, &[prediction], backward))
 }
 
 /// mean_b -log softmax(logits_b)[label_b] as one element. logits [B, classes], B labels.
-pub fn cross_entropy(tape: &Tape, logits: &Tensor, labels: &[u32]) -> Result<Tensor> {
+pub fn cross_entropy(tape: &Tape, logits: &Tensor, labels: impl Into<Index>) -> Result<Tensor> {
+    let labels = labels.into();
     let (samples, classes) = matrix("cross_entropy", "logits", logits)?;
     expect_count("cross_entropy", "the number of labels", labels.len(), samples)?;
-    if let Some(place) = labels.iter().position(|&label| label as usize >= classes) {
-        let (op, arg, index) = ("cross_entropy", "the classes", i64::from(labels[place]));
-        return Err(Error::Index { op, arg, index, place, rows: classes });
-    }
-    let value =
-        tape.run("cross_entropy", |device| device.cross_entropy(logits.view(), labels, classes));
+    check_index("cross_entropy", "the classes", classes, &labels)?;
+    let device = logits.device();
+    let value = tape.run("cross_entropy", || {
+        let mut value = device.buffer(1);
+        device.cross_entropy(value.view_mut(), logits.view(), &labels, classes);
+        value
+    });
     // dlogits = g (softmax(logits) - onehot)/B
     let backward = {
-        let (logits, labels) = (logits.clone(), labels.to_vec());
+        let logits = logits.clone();
         move |gradients: &mut Gradients, g: Tensor| {
-            let device = gradients.device();
-            let mut d = device.buffer(logits.len());
-            let (view, g) = (d.view_mut(), g.item());
-            device.cross_entropy_backward(view, g, logits.view(), &labels, classes);
-            gradients.add(&logits, Tensor::new(d, logits.shape()))
+            gradients.write(&logits, |d| {
+                device.cross_entropy_backward(d, g.view(), logits.view(), &labels, classes);
+            })
         }
     };
-    let value = Tensor::from_vec([value], &[1]);
-    Ok(tape.record_tensor("cross_entropy", value, &[logits], backward))
+    let value = Tensor::new(device, value, &[1]);
+    Ok(tape.record("cross_entropy", value, &[logits], backward))
 }

@@ -1,6 +1,7 @@
 //! y_b = mean of the sample's rows: the pooled feature of an image.
 
-use crate::shape::{Segments, expect_count, matrix};
+use crate::index::Segments;
+use crate::shape::{expect_count, matrix};
 use crate::tape::Gradients;
 use crate::{Error, Result, Tape, Tensor};
 
@@ -17,7 +18,8 @@ pub fn mean_pool(tape: &Tape, x: &Tensor, segments: &Segments, skip: usize) -> R
             expected: format!("more than the {skip} left out"),
         });
     }
-    let y = tape.run("mean_pool", |device| {
+    let device = x.device();
+    let y = tape.run("mean_pool", || {
         let mut y = device.buffer(segments.len() * width);
         device.mean_pool(y.view_mut(), x.view(), segments, skip, width);
         y
@@ -26,11 +28,11 @@ pub fn mean_pool(tape: &Tape, x: &Tensor, segments: &Segments, skip: usize) -> R
     let backward = {
         let (x, segments) = (x.clone(), segments.clone());
         move |gradients: &mut Gradients, dy: Tensor| {
-            let device = gradients.device();
-            let mut dx = device.buffer(rows * width);
-            device.mean_pool_backward(dx.view_mut(), dy.view(), &segments, skip, width);
-            gradients.add(&x, Tensor::new(dx, x.shape()))
+            gradients.write(&x, |dx| {
+                device.mean_pool_backward(dx, dy.view(), &segments, skip, width);
+            })
         }
     };
-    Ok(tape.record("mean_pool", y, &[segments.len(), width], &[x], backward))
+    let y = Tensor::new(device, y, &[segments.len(), width]);
+    Ok(tape.record("mean_pool", y, &[x], backward))
 }

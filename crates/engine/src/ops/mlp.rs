@@ -29,8 +29,8 @@ pub fn mlp(
     let inputs: Vec<_> =
         fc1.parameters().chain(fc2.parameters()).chain([x]).chain(residual).collect();
     let mut s = tape.tracks(&inputs).then(|| {
-        let device = tape.device();
-        Tensor::new(device.buffer(fc1.size.rows * fc1.size.output), &fc1.shape())
+        let device = x.device();
+        Tensor::new(device, device.buffer(fc1.size.rows * fc1.size.output), &fc1.shape())
     });
     let hidden = {
         // Made on the line above: nobody else holds it.
@@ -51,7 +51,7 @@ pub fn mlp(
             residual.map_or(Ok(()), |residual| gradients.add(&residual, dy))
         }
     };
-    Ok(tape.record_tensor("mlp", y, &inputs, backward))
+    Ok(tape.record("mlp", y, &inputs, backward))
 }
 
 /// h = GELU(s) [R, F] and ds = (dy w2) GELU'(s) [R, F].
@@ -61,10 +61,10 @@ fn through_gelu(
     s: &Tensor,
     dy: &Tensor,
 ) -> (Tensor, Tensor) {
-    let (device, size) = (gradients.device(), fc2.size);
+    let (device, size) = (dy.device(), fc2.size);
     gradients.count(size.multiply_adds());
     let [mut hidden, mut ds] = [(); 2].map(|()| device.buffer(s.len()));
     let (ds_view, hidden_view) = (ds.view_mut(), hidden.view_mut());
     device.linear_grad_gelu(ds_view, hidden_view, dy.view(), fc2.w.view(), s.view(), size);
-    (Tensor::new(hidden, s.shape()), Tensor::new(ds, s.shape()))
+    (Tensor::new(device, hidden, s.shape()), Tensor::new(device, ds, s.shape()))
 }

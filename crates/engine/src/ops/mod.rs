@@ -34,13 +34,14 @@ mod patchify;
 mod residual;
 mod tokens;
 
+pub use crate::device::{LossKind, PatchOrder, Row};
 pub use attention::{attention, cross_attention};
 pub use head_norm::head_norm;
 pub use layer_norm::layer_norm;
 pub use linear::{linear, linear_residual};
-pub use loss::{LossKind, cross_entropy, loss};
+pub use loss::{cross_entropy, loss};
 pub use mean_pool::mean_pool;
 pub use mlp::{Affine, mlp};
-pub use patchify::{Images, PatchOrder, normalize_patches, patchify};
+pub use patchify::{Images, normalize_patches, patchify};
 pub use residual::{add, residual};
-pub use tokens::{Row, assemble, gather};
+pub use tokens::{assemble, gather};

@@ -1,25 +1,18 @@
 //! Pixels to patches: [B, C, T, H, W] -> [B N, pt ph pw C], only the patches wanted. A batch stays
 //! bytes until here, so masked patches are never touched.
 
-use crate::device::{PatchLayout, PatchNorm, Pixels};
-use crate::shape::{expect_count, expect_multiple, matrix};
-use crate::{Error, Result, Tape, Tensor};
+use crate::device::{Device, PatchLayout, PatchNorm, PatchOrder, Pixels};
+use crate::index::Index;
+use crate::shape::{check_index, expect_count, expect_multiple, matrix};
+use crate::{HOST, Result, Tape, Tensor};
 use std::sync::Arc;
-
-/// Order of the values within a patch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PatchOrder {
-    /// c, pt, ph, pw: how a convolution's weight lies.
-    ChannelsFirst,
-    /// pt, ph, pw, c: how MAE lays out its targets.
-    ChannelsLast,
-}
 
 /// A batch of clips [B, C, T, H, W]; an image has T = 1.
 #[derive(Clone)]
 pub struct Images {
     shape: [usize; 5],
     data: Data,
+    device: &'static dyn Device,
 }
 
 #[derive(Clone)]
@@ -43,7 +36,7 @@ impl Images {
         expect_count("images", "the number of bytes", bytes.len(), shape.iter().product())?;
         expect_count("images", "the channel means", mean.len(), shape[1])?;
         expect_count("images", "the channel deviations", std.len(), shape[1])?;
-        Ok(Self { shape, data: Data::U8 { bytes, mean, std } })
+        Ok(Self { shape, data: Data::U8 { bytes, mean, std }, device: HOST })
     }
 
     /// Values normalised already.
@@ -53,7 +46,12 @@ impl Images {
     ) -> Result<Self> {
         let count = values.as_ref().len();
         expect_count("images", "the number of values", count, shape.iter().product())?;
-        Ok(Self { shape, data: Data::F32(Arc::new(values)) })
+        Ok(Self { shape, data: Data::F32(Arc::new(values)), device: HOST })
+    }
+
+    /// The same pixels, whose patches are cut on `device`.
+    pub fn to(&self, device: &'static dyn Device) -> Self {
+        Self { device, ..self.clone() }
     }
 
     /// [B, C, T, H, W] in pixels.
@@ -94,25 +92,24 @@ pub fn patchify(
     images: &Images,
     patch: [usize; 3],
     order: PatchOrder,
-    patches: &[u32],
+    patches: impl Into<Index>,
 ) -> Result<Tensor> {
+    let patches = patches.into();
     for (&side, part) in images.shape[2..].iter().zip(patch) {
         expect_multiple("patchify", "a side in pixels", side, part)?;
     }
     let grid = images.grid(patch);
     let rows = images.samples() * grid.iter().product::<usize>();
-    if let Some(place) = patches.iter().position(|&index| index as usize >= rows) {
-        let (op, arg, index) = ("patchify", "the batch", i64::from(patches[place]));
-        return Err(Error::Index { op, arg, index, place, rows });
-    }
+    check_index("patchify", "the batch", rows, &patches)?;
     let width = patch.iter().product::<usize>() * images.shape[1];
-    let y = tape.run("patchify", |device| {
+    let y = tape.run("patchify", || {
+        let device = images.device;
         let mut y = device.buffer(patches.len() * width);
         let layout = PatchLayout { shape: images.shape, patch, order };
-        device.patchify(y.view_mut(), images.pixels(), layout, patches);
+        device.patchify(y.view_mut(), images.pixels(), layout, &patches);
         y
     });
-    Ok(Tensor::new(y, &[patches.len(), width]))
+    Ok(Tensor::new(images.device, y, &[patches.len(), width]))
 }
 
 /// Each row of x [R, p C] (values as [`PatchOrder::ChannelsLast`]) to mean 0 and variance 1: the
@@ -129,10 +126,11 @@ pub fn normalize_patches(
     let (_, width) = matrix("normalize_patches", "x", x)?;
     expect_multiple("normalize_patches", "the width of a patch", width, channels)?;
     let norm = PatchNorm { channels, per_channel, unbiased, eps, eps_outside_sqrt };
-    let y = tape.run("normalize_patches", |device| {
+    let device = x.device();
+    let y = tape.run("normalize_patches", || {
         let mut y = device.buffer(x.len());
         device.normalize_patches(y.view_mut(), x.view(), width, norm);
         y
     });
-    Ok(Tensor::new(y, x.shape()))
+    Ok(Tensor::new(device, y, x.shape()))
 }

@@ -1,7 +1,8 @@
 //! y = skip + keep_b γ branch: the residual sum with layer scale (Touvron et al. 2021, eq. 4) and
 //! stochastic depth (Huang et al. 2016), both optional.
 
-use crate::shape::{Segments, expect_count, expect_shape, matrix};
+use crate::index::{Index, Segments};
+use crate::shape::{expect_count, expect_shape, matrix};
 use crate::tape::Gradients;
 use crate::{Result, Tape, Tensor};
 
@@ -25,9 +26,10 @@ pub fn residual(
         expect_shape("residual", "the layer scale", scale.shape(), &[width])?;
     }
     let factor = keep.map(|(segments, keep)| row_factors(segments, keep, rows)).transpose()?;
-    let y = tape.run("residual", |device| {
+    let device = skip.device();
+    let y = tape.run("residual", || {
         let mut y = device.buffer(rows * width);
-        let (scale, factor) = (scale.map(Tensor::view), factor.as_deref());
+        let (scale, factor) = (scale.map(Tensor::view), factor.as_ref());
         device.residual(y.view_mut(), skip.view(), branch.view(), scale, factor, width);
         y
     });
@@ -40,35 +42,26 @@ pub fn residual(
             if scale.is_none() && factor.is_none() {
                 return gradients.add(&branch, dy);
             }
-            let device = gradients.device();
-            let mut d_branch = device.buffer(rows * width);
-            let mut d_scale = Tensor::zeros(&[width]);
+            let mut d_scale = Tensor::zeros_on(device, &[width]);
             // It was made on the line above: nobody else holds it.
             let d_scale_view = scale.as_ref().map(|_| d_scale.view_mut().expect("a new gradient"));
-            let (scale_view, factor) = (scale.as_ref().map(Tensor::view), factor.as_deref());
-            let (d_branch_view, dy_view) = (d_branch.view_mut(), dy.view());
-            device.residual_backward(
-                d_branch_view,
-                d_scale_view,
-                dy_view,
-                branch.view(),
-                scale_view,
-                factor,
-                width,
-            );
-            if let Some(scale) = &scale {
-                gradients.add(scale, d_scale)?;
-            }
-            gradients.add(&branch, Tensor::new(d_branch, branch.shape()))
+            let (scale_view, factor) = (scale.as_ref().map(Tensor::view), factor.as_ref());
+            let (dy, b) = (dy.view(), branch.view());
+            gradients.write_even_if_untracked(&branch, |d_branch| {
+                let d_scale = d_scale_view;
+                device.residual_backward(d_branch, d_scale, dy, b, scale_view, factor, width);
+            })?;
+            scale.map_or(Ok(()), |scale| gradients.add(&scale, d_scale))
         }
     };
-    Ok(tape.record("residual", y, skip.shape(), &inputs, backward))
+    let y = Tensor::new(device, y, skip.shape());
+    Ok(tape.record("residual", y, &inputs, backward))
 }
 
 /// Each row's factor: that of its sample.
-fn row_factors(segments: &Segments, keep: &[f32], rows: usize) -> Result<Vec<f32>> {
+fn row_factors(segments: &Segments, keep: &[f32], rows: usize) -> Result<Index<f32>> {
     expect_count("residual", "the samples' factors", keep.len(), segments.len())?;
     expect_count("residual", "the rows of the segments", segments.rows(), rows)?;
     let factors = segments.lengths().zip(keep).flat_map(|(n, &k)| std::iter::repeat_n(k, n));
-    Ok(factors.collect())
+    Ok(factors.collect::<Vec<_>>().into())
 }

@@ -1,50 +1,31 @@
 //! Choosing, ordering and joining token rows.
 
-use crate::shape::{expect_count, expect_shape, matrix};
+use crate::device::Row;
+use crate::index::Index;
+use crate::shape::{check_index, expect_count, expect_shape, matrix};
 use crate::tape::Gradients;
 use crate::{Error, Result, Tape, Tensor};
 
-/// Where a row of [`assemble`] comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Row {
-    /// A row of x.
-    X(u32),
-    /// A row of the token tables, counted through all of them in order.
-    Token(u32),
-}
-
-fn check_index(
-    op: &'static str,
-    arg: &'static str,
-    rows: usize,
-    index: impl Iterator<Item = i64>,
-) -> Result<()> {
-    for (place, index) in index.enumerate() {
-        if index >= rows as i64 {
-            return Err(Error::Index { op, arg, index, place, rows });
-        }
-    }
-    Ok(())
-}
-
 /// y_k = x[index_k]. x [R, D], K indices (repeats allowed); y [K, D].
-pub fn gather(tape: &Tape, x: &Tensor, index: &[u32]) -> Result<Tensor> {
+pub fn gather(tape: &Tape, x: &Tensor, index: impl Into<Index>) -> Result<Tensor> {
+    let index = index.into();
     let (rows, width) = matrix("gather", "x", x)?;
-    check_index("gather", "x", rows, index.iter().map(|&i| i64::from(i)))?;
-    let y = tape.run("gather", |device| {
+    check_index("gather", "x", rows, &index)?;
+    let (device, count) = (x.device(), index.len());
+    let y = tape.run("gather", || {
         let mut y = device.buffer(index.len() * width);
-        device.gather(y.view_mut(), x.view(), index, width);
+        device.gather(y.view_mut(), x.view(), &index, width);
         y
     });
     // dx[index_k] += dy_k
     let backward = {
-        let (x, index) = (x.clone(), index.to_vec());
+        let x = x.clone();
         move |gradients: &mut Gradients, dy: Tensor| {
-            let device = gradients.device();
             gradients.accumulate(&x, |dx| device.gather_backward(dx, dy.view(), &index, width))
         }
     };
-    Ok(tape.record("gather", y, &[index.len(), width], &[x], backward))
+    let y = Tensor::new(device, y, &[count, width]);
+    Ok(tape.record("gather", y, &[x], backward))
 }
 
 /// y_r = x row or token row, plus the position row where one is given.
@@ -55,14 +36,18 @@ pub fn assemble(
     tape: &Tape,
     x: &Tensor,
     tokens: &[&Tensor],
-    rows: &[Row],
+    rows: impl Into<Index<Row>>,
     position: Option<(&Tensor, &[i32])>,
 ) -> Result<Tensor> {
+    let rows = &rows.into();
+    let position = position.map(|(table, rows)| (table, Index::from(rows)));
+    let position = position.as_ref().map(|(table, rows)| (*table, rows));
     let width = check(x, tokens, rows, position)?;
-    let y = tape.run("assemble", |device| {
+    let device = x.device();
+    let y = tape.run("assemble", || {
         let mut y = device.buffer(rows.len() * width);
         let views: Vec<_> = tokens.iter().map(|table| table.view()).collect();
-        let position = position.map(|(table, places)| (table.view(), places));
+        let position = position.map(|(table, rows)| (table.view(), rows));
         device.assemble(y.view_mut(), x.view(), &views, rows, position, width);
         y
     });
@@ -73,14 +58,15 @@ pub fn assemble(
         let sources = Sources::new(x, tokens, rows, position);
         move |gradients: &mut Gradients, dy: Tensor| sources.backward(gradients, &dy, width)
     };
-    Ok(tape.record("assemble", y, &[rows.len(), width], &inputs, backward))
+    let y = Tensor::new(device, y, &[rows.len(), width]);
+    Ok(tape.record("assemble", y, &inputs, backward))
 }
 
 fn check(
     x: &Tensor,
     tokens: &[&Tensor],
-    rows: &[Row],
-    position: Option<(&Tensor, &[i32])>,
+    rows: &Index<Row>,
+    position: Option<(&Tensor, &Index<i32>)>,
 ) -> Result<usize> {
     let (x_rows, width) = matrix("assemble", "x", x)?;
     let mut token_rows = 0;
@@ -88,21 +74,20 @@ fn check(
         expect_shape("assemble", "a token table", table.shape(), &[table.rows(), width])?;
         token_rows += table.rows();
     }
-    for (place, row) in rows.iter().enumerate() {
+    for (entry, row) in rows.as_slice().iter().enumerate() {
         let (arg, index, rows) = match *row {
             Row::X(index) => ("x", index, x_rows),
             Row::Token(index) => ("the token tables", index, token_rows),
         };
         if index as usize >= rows {
             let index = i64::from(index);
-            return Err(Error::Index { op: "assemble", arg, index, place, rows });
+            return Err(Error::Index { op: "assemble", arg, index, entry, rows });
         }
     }
-    if let Some((table, places)) = position {
+    if let Some((table, position)) = position {
         expect_shape("assemble", "the position table", table.shape(), &[table.rows(), width])?;
-        expect_count("assemble", "the number of positions", places.len(), rows.len())?;
-        let places = places.iter().map(|&place| i64::from(place));
-        check_index("assemble", "the position table", table.rows(), places)?;
+        expect_count("assemble", "the number of positions", position.len(), rows.len())?;
+        check_index("assemble", "the position table", table.rows(), position)?;
     }
     Ok(width)
 }
@@ -117,8 +102,8 @@ impl Sources {
     fn new(
         x: &Tensor,
         tokens: &[&Tensor],
-        rows: &[Row],
-        position: Option<(&Tensor, &[i32])>,
+        rows: &Index<Row>,
+        position: Option<(&Tensor, &Index<i32>)>,
     ) -> Self {
         let mut list = vec![(x.clone(), Copies::new())];
         let mut starts = Vec::new();
@@ -128,7 +113,7 @@ impl Sources {
             starts.push(start);
             start += table.rows() as u32;
         }
-        for (r, row) in rows.iter().enumerate() {
+        for (r, row) in rows.as_slice().iter().enumerate() {
             match *row {
                 Row::X(index) => list[0].1.push((index, r as u32)),
                 Row::Token(index) => {
@@ -138,9 +123,9 @@ impl Sources {
                 }
             }
         }
-        if let Some((table, places)) = position {
-            let places = places.iter().enumerate().filter(|(_, place)| **place >= 0);
-            let copies = places.map(|(r, &place)| (place as u32, r as u32)).collect();
+        if let Some((table, position)) = position {
+            let with = position.as_slice().iter().enumerate().filter(|(_, row)| **row >= 0);
+            let copies = with.map(|(r, &row)| (row as u32, r as u32)).collect();
             list.push((table.clone(), copies));
         }
         Self(list)
@@ -148,12 +133,13 @@ impl Sources {
 
     /// dtable[row] += dy[r] for every copy
     fn backward(&self, gradients: &mut Gradients, dy: &Tensor, width: usize) -> Result<()> {
-        let device = gradients.device();
+        let device = dy.device();
         for (table, copies) in &self.0 {
             if table.slot().is_none() || copies.is_empty() {
                 continue;
             }
             let (to, from): (Vec<u32>, Vec<u32>) = copies.iter().copied().unzip();
+            let (to, from) = (Index::from(to), Index::from(from));
             let mut part = device.buffer(from.len() * width);
             device.gather(part.view_mut(), dy.view(), &from, width);
             gradients.accumulate(table, |sum| {

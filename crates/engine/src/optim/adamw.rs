@@ -1,7 +1,7 @@
 //! AdamW with decoupled weight decay (Loshchilov and Hutter 2019), the arithmetic of
 //! torch.optim.AdamW.
 
-use crate::device::{AdamWStep, Device};
+use crate::device::AdamWStep;
 use crate::{Error, Parameter, Result, Tensor};
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 pub struct AdamW {
     betas: (f64, f64),
     eps: f32,
-    moments: BTreeMap<String, Moments>,
+    moments: BTreeMap<String, MomentPair>,
 }
 
-struct Moments {
+struct MomentPair {
     first: Tensor,
     second: Tensor,
     step: u64,
@@ -30,22 +30,21 @@ impl AdamW {
         &mut self,
         updates: impl IntoIterator<Item = (&'a str, &'a Parameter, f32, f32)>,
     ) {
-        let device: &dyn Device = &crate::cpu::Cpu;
         for (name, parameter, lr, weight_decay) in updates {
             let (betas, eps, moments) = (self.betas, self.eps, &mut self.moments);
             parameter.update(|value, grad| {
                 let moments = moments.entry(name.to_owned()).or_insert_with(|| {
-                    let zeros = || Tensor::lasting_zeros(grad.shape());
-                    Moments { first: zeros(), second: zeros(), step: 0 }
+                    let zeros = || Tensor::lasting_zeros(grad.device(), grad.shape());
+                    MomentPair { first: zeros(), second: zeros(), step: 0 }
                 });
                 moments.step += 1;
                 let step = AdamWStep { lr, betas, eps, weight_decay, step: moments.step };
-                crate::parameter::make_unique(&mut moments.first);
-                crate::parameter::make_unique(&mut moments.second);
+                moments.first.make_unique();
+                moments.second.make_unique();
                 // make_unique left both the only handles.
                 let first = moments.first.view_mut().expect("a unique moment");
                 let second = moments.second.view_mut().expect("a unique moment");
-                device.adamw(value, first, second, grad.view(), step);
+                grad.device().adamw(value, first, second, grad.view(), step);
             });
         }
     }
@@ -71,7 +70,7 @@ impl AdamW {
             )));
         }
         let (first, second) = (first.lasting(), second.lasting());
-        self.moments.insert(name.to_owned(), Moments { first, second, step });
+        self.moments.insert(name.to_owned(), MomentPair { first, second, step });
         Ok(())
     }
 }

@@ -92,7 +92,7 @@ impl Model {
         let parameter = |(name, shape): (&str, &[usize])| {
             let fan_in = (shape[shape.len() - 1] as f32).sqrt();
             let noise = normal(name, shape);
-            let values: Vec<f32> = noise.as_slice().iter().map(|w| w / fan_in).collect();
+            let values: Vec<f32> = noise.to_host().iter().map(|w| w / fan_in).collect();
             Parameter::new(name, Tensor::from_vec(values, shape))
         };
         Self(shapes.map(parameter).into())

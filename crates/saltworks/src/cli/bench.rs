@@ -8,7 +8,7 @@ use crate::recipe::{self, Recipe, Stage};
 use crate::run::step_times::{StepTimes, TimedWork, TokenCounts, time_steps};
 use crate::run_files::peak_memory_bytes;
 use engine::OpCost;
-use engine::cpu::fma_peak_gflops;
+use engine::fma_peak_gflops;
 use serde_json::json;
 
 /// Options of `bench`.

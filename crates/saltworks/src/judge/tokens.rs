@@ -73,7 +73,7 @@ impl<'a> FrozenTokens<'a> {
         let order: Vec<usize> = (0..self.labels.len()).collect();
         self.encode(&order, &mut |tokens, read, which| {
             count.add(read.len());
-            values.extend_from_slice(tokens.as_slice());
+            values.extend_from_slice(&tokens.to_host());
             unreadable.extend_from_slice(which);
             Ok(())
         })?;
@@ -154,7 +154,8 @@ impl Tokens for FrozenTokens<'_> {
         // As many images as load at once are not as many as a step wants.
         let (mut values, mut labels) = (Vec::new(), Vec::new());
         self.encode(order, &mut |tokens, read, unreadable| {
-            let images = tokens.as_slice().chunks_exact(size).zip(read).zip(unreadable);
+            let tokens = tokens.to_host();
+            let images = tokens.chunks_exact(size).zip(read).zip(unreadable);
             for ((image, label), _) in images.filter(|(_, unreadable)| !**unreadable) {
                 values.extend_from_slice(image);
                 labels.push(*label);

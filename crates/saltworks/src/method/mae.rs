@@ -241,9 +241,9 @@ mod tests {
             };
             let mae = Mae::new(Encoder::new(&spec, 0), options, 0);
             let mut targets = mae.targets(&tape, &images, &masks).unwrap().to_vec();
-            let rows = targets.chunks_exact_mut(48).zip(pixels.as_slice().chunks_exact(48));
+            let rows = targets.chunks_exact_mut(48).zip(pixels.to_host().chunks_exact(48));
             rows.for_each(|(row, pixels)| pixel_norm.undo(row, pixels, 3));
-            for (got, wanted) in targets.iter().zip(pixels.as_slice()) {
+            for (got, wanted) in targets.iter().zip(pixels.to_host().iter()) {
                 assert!((got - wanted).abs() < 1e-5, "{pixel_norm:?}: {got} {wanted}");
             }
         }

@@ -245,10 +245,10 @@ fn rows_of(
     let mut rows = Vec::new();
     for (b, (outputs, patches)) in outputs.iter().zip(patches).enumerate() {
         let start = segments.range(b).start + prefix;
-        for (place, &patch) in outputs.iter().enumerate() {
+        for (entry, &patch) in outputs.iter().enumerate() {
             let Ok(row) = patches.binary_search(&patch) else {
                 let (op, arg, index) = ("encoder", "the encoded patches", i64::from(patch));
-                return Err(Error::Index { op, arg, index, place, rows: patches.len() });
+                return Err(Error::Index { op, arg, index, entry, rows: patches.len() });
             };
             rows.push((start + row) as u32);
         }

@@ -146,9 +146,9 @@ mod tests {
     fn the_first_place_has_sines_zero_and_cosines_one() {
         let table = sincos(8, Grid { t: 1, h: 2, w: 3 });
         assert_eq!(table.shape(), [6, 8]);
-        assert_eq!(&table.as_slice()[..8], &[0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0]);
+        assert_eq!(&table.to_host()[..8], &[0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0]);
         // Place (1, 2): row 1, column 2; ω = 1, 10000^-½.
-        let last = &table.as_slice()[5 * 8..];
+        let last = &table.to_host()[5 * 8..];
         let want = [1f32.sin(), 0.01f32.sin(), 1f32.cos(), 0.01f32.cos()];
         assert!(last[..4].iter().zip(want).all(|(got, want)| (got - want).abs() < 1e-6));
         assert!((last[4] - 2f32.sin()).abs() < 1e-6);
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn a_clip_has_a_third_of_the_width_for_each_axis() {
         let table = sincos(12, Grid { t: 2, h: 2, w: 2 });
-        let last = &table.as_slice()[7 * 12..];
+        let last = &table.to_host()[7 * 12..];
         for part in last.chunks(4) {
             assert!((part[0] - 1f32.sin()).abs() < 1e-6 && (part[2] - 1f32.cos()).abs() < 1e-6);
         }

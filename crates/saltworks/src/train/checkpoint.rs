@@ -302,7 +302,7 @@ impl Checkpoint {
                 (Some(first), Some(second), Some(updates))
                     if first.shape() == shape
                         && second.shape() == shape
-                        && second.as_slice().iter().all(|&square| square >= 0.0)
+                        && second.to_host().iter().all(|&square| square >= 0.0)
                         && (1..=self.position.step).contains(&updates) =>
                 {
                     moments.push((name.clone(), first, second, updates));
@@ -378,7 +378,7 @@ fn diverged(stage: &str, step: u64, name: &str) -> CheckpointError {
 }
 
 fn is_finite(tensor: &Tensor) -> bool {
-    tensor.as_slice().iter().all(|value| value.is_finite())
+    tensor.to_host().iter().all(|value| value.is_finite())
 }
 
 fn read_manifest(path: &Path) -> Result<Manifest, CheckpointError> {

@@ -50,7 +50,8 @@ impl Dtype {
             Self::F16 => f16::from_f32(value).is_infinite(),
             Self::Bf16 => bf16::from_f32(value).is_infinite(),
         };
-        let mut values = tensor.as_slice().iter().copied();
+        let values = tensor.to_host();
+        let mut values = values.iter().copied();
         values.find(|&value| value.is_finite() && infinite(value))
     }
 }

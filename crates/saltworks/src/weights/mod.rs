@@ -84,7 +84,7 @@ pub fn assign(
     fit(path, named, &parameters.iter().map(|(name, p)| (name.clone(), p.shape())).collect())?;
     for (name, parameter) in parameters {
         // The shapes were compared above.
-        parameter.set_value(named[name].as_slice()).expect("the parameter's own size");
+        parameter.set_value(&named[name].to_host()).expect("the parameter's own size");
     }
     Ok(())
 }

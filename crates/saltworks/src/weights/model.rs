@@ -293,7 +293,7 @@ pub(super) fn our_name(dialect: Dialect, before: &str, name: &str) -> Option<Str
 fn add(tensors: &mut NamedTensors, ours: String, name: &str, tensor: Tensor) -> Result<(), String> {
     let same = |first: &Tensor| {
         let bits =
-            |tensor: &Tensor| tensor.as_slice().iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            |tensor: &Tensor| tensor.to_host().iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         first.shape() == tensor.shape() && bits(first) == bits(&tensor)
     };
     if tensors.get(&ours).is_some_and(|first| !same(first)) {
@@ -387,7 +387,7 @@ fn resize(encoder: &mut NamedTensors, from: &VitSpec, to: Grid) {
     let rows_before = from.position_rows() - from.grid().len();
     let expected = [1, from.position_rows(), from.width];
     if let Some(table) = encoder.get_mut("pos_embed").filter(|table| table.shape() == expected) {
-        let values = position::resample(table.as_slice(), from.width, rows_before, from.grid(), to);
+        let values = position::resample(&table.to_host(), from.width, rows_before, from.grid(), to);
         *table = Tensor::from_vec(values, &[1, rows_before + to.len(), from.width]);
     }
 }

@@ -213,7 +213,7 @@ impl Writer<'_> {
     fn linear(&mut self, x: &str, name: &str) -> Result<String, Missing> {
         let weight = self.tensor(&format!("{name}.weight"))?;
         let (rows, columns) = (weight.dim(0), weight.dim(1));
-        let from = weight.as_slice();
+        let from = weight.to_host();
         let transposed: Vec<f32> =
             (0..rows * columns).map(|index| from[index % rows * columns + index / rows]).collect();
         let weight = self.graph.floats(&format!("{name}.weight"), &[columns, rows], &transposed);
@@ -255,6 +255,6 @@ impl Writer<'_> {
 
     fn constant(&mut self, name: &str) -> Result<String, Missing> {
         let tensor = self.tensor(name)?;
-        Ok(self.graph.floats(name, tensor.shape(), tensor.as_slice()))
+        Ok(self.graph.floats(name, tensor.shape(), &tensor.to_host()))
     }
 }

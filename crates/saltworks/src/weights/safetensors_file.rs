@@ -35,7 +35,7 @@ pub fn save_as(
     let written = write_whole_with(path, |file| {
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(&header)?;
-        tensors.iter().try_for_each(|(_, tensor)| write_values(file, tensor.as_slice(), dtype))
+        tensors.iter().try_for_each(|(_, tensor)| write_values(file, &tensor.to_host(), dtype))
     });
     written.map_err(|source| Error::write(path, source))
 }

@@ -3,26 +3,20 @@
 //! Pᵀ = exp(k qᵀ/√E - lse), dPᵀ = v doutᵀ, δ = Σ out dout, dSᵀ = Pᵀ (dPᵀ - δ)/√E, then
 //! dq = dS k, dk = dSᵀ q, dv = Pᵀ dout. P and dS are finished in the tiles of their products.
 
-use super::{Ragged, Rows, Scores, Task};
+use super::{Scores, Task};
 use crate::cpu::dispatch::multiversion;
 use crate::cpu::gemm::{
-    Alone, Matrix, Owned, Place, Target, array, by_width, multiply, pack, packed_len,
+    Matrix, NoHook, Owned, Span, Target, array, by_width, multiply, pack, packed_len,
 };
 use crate::cpu::math;
 use crate::cpu::parallel::Scratch;
+use crate::cpu::row::set_or_add;
+use crate::device::{AttentionGrad, AttentionInput, HeadRows};
 use std::f32::consts::LOG2_E;
 
 /// Queries and keys of a block: its P and dS fill 400 kB, within L2.
 const QUERIES: usize = 192;
 const KEYS: usize = 256;
-
-/// Where the gradients go; all of it is overwritten.
-pub(crate) enum QkvGrad<'a> {
-    /// dqkv [R, 3D]
-    Packed(&'a mut [f32]),
-    /// dq [Rq, D], dkv [Rk, 2D]
-    Split { dq: &'a mut [f32], dkv: &'a mut [f32] },
-}
 
 /// What the forward pass left: out and dout [Rq, A E], lse [Rq, A].
 #[derive(Clone, Copy)]
@@ -35,30 +29,44 @@ struct Saved<'a> {
 
 /// The gradients of q, k and v from out's.
 pub(crate) fn attention_backward(
-    grad: QkvGrad<'_>,
+    grad: AttentionGrad<&mut [f32]>,
     out: &[f32],
     dout: &[f32],
     lse: &[f32],
-    q: Rows<'_>,
-    k: Rows<'_>,
-    v: Rows<'_>,
-    shape: &Ragged<'_>,
+    input: AttentionInput<'_, &[f32]>,
 ) {
-    let width = shape.heads * shape.head_dim;
-    let (dq, dkv, k_column) = match grad {
-        QkvGrad::Packed(grad) => {
+    let saved = Saved { out, dout, lse, heads: input.heads };
+    let width = input.heads * input.head_dim;
+    match grad {
+        AttentionGrad::Packed(grad) => set_or_add(grad, |grad| {
             let all = Target::new(grad, 3 * width);
-            (all, all, width)
+            set_gradients(all, all, width, saved, input);
+        }),
+        AttentionGrad::Split(dq, dkv) => {
+            let (dq, dkv) = (Target::new(dq, width), Target::new(dkv, 2 * width));
+            set_gradients(dq, dkv, 0, saved, input);
         }
-        QkvGrad::Split { dq, dkv } => (Target::new(dq, width), Target::new(dkv, 2 * width), 0),
-    };
-    let saved = Saved { out, dout, lse, heads: shape.heads };
-    let plain = |data| Rows { data, stride: width, offset: 0 };
+    }
+}
+
+/// Writes dq, and dk from column `k_column` of `dkv` on, with dv after it.
+fn set_gradients(
+    dq: Target,
+    dkv: Target,
+    k_column: usize,
+    saved: Saved<'_>,
+    input: AttentionInput<'_, &[f32]>,
+) {
+    let AttentionInput { q, k, v, heads, head_dim, .. } = input;
+    let width = heads * head_dim;
+    let plain = |data| HeadRows { data, stride: width, offset: 0 };
     let ask = |next: Task| {
-        [q, plain(out), plain(dout)].into_iter().for_each(|rows| next.prefetch_queries(rows));
+        [q, plain(saved.out), plain(saved.dout)]
+            .into_iter()
+            .for_each(|rows| next.prefetch_queries(rows));
         [k, v].into_iter().for_each(|rows| next.prefetch_keys(rows));
     };
-    shape.for_each(ask, |task, scratch| {
+    input.for_each(ask, |task, scratch| {
         let column = task.head * task.head_dim;
         // SAFETY: these rows of this head belong to this task alone; q, k and v lie in different
         // columns or buffers.
@@ -133,7 +141,7 @@ fn head(
     task: Task,
     scratch: &mut Scratch,
     saved: Saved<'_>,
-    [q, k, v]: [Rows<'_>; 3],
+    [q, k, v]: [HeadRows<&[f32]>; 3],
     (dq, [mut dk, mut dv]): (Target, [Owned; 2]),
 ) {
     let Task { q_rows, k_start, k_rows, head, head_dim, .. } = task;
@@ -171,7 +179,13 @@ impl KeySide<'_> {
 
 impl QuerySide<'_> {
     /// Takes the given queries of the task.
-    fn fill(&mut self, q: Rows<'_>, saved: Saved<'_>, task: Task, range: std::ops::Range<usize>) {
+    fn fill(
+        &mut self,
+        q: HeadRows<&[f32]>,
+        saved: Saved<'_>,
+        task: Task,
+        range: std::ops::Range<usize>,
+    ) {
         let Task { head, head_dim, .. } = task;
         let (row, count) = (task.q_start + range.start, range.len());
         let width = saved.heads * head_dim;
@@ -208,10 +222,10 @@ fn block(
     let QuerySide { lse, delta, .. } = query_side;
     let weights = Target::new(query_side.weights, stride);
     let d_scores = Target::new(query_side.d_scores, stride);
-    let finish_weights = |tile: &mut Owned, at: Place| {
+    let finish_weights = |tile: &mut Owned, at: Span| {
         exp_weights(tile, &lse[at.column..at.column + at.columns], scale * LOG2_E);
     };
-    let finish_scores = |tile: &mut Owned, at: Place| {
+    let finish_scores = |tile: &mut Owned, at: Span| {
         // SAFETY: the weights are complete, and nobody writes them now.
         let mut p = unsafe { weights.at(at.row, at.column).own(at.rows, at.columns) };
         score_gradient(tile, &mut p, &delta[at.column..at.column + at.columns], scale);
@@ -233,9 +247,9 @@ fn block(
     let add = first_query > 0;
     // SAFETY: dq is this task's, and the scratch this thread's.
     unsafe {
-        multiply([queries, head_dim, keys], ds.t(), packed, dq, first > 0, &Alone);
-        multiply(size, ds, query_side.queries, d_keys, add, &Alone);
-        multiply(size, p, query_side.d_out, d_values, add, &Alone);
+        multiply([queries, head_dim, keys], ds.t(), packed, dq, first > 0, &NoHook);
+        multiply(size, ds, query_side.queries, d_keys, add, &NoHook);
+        multiply(size, p, query_side.d_out, d_values, add, &NoHook);
     }
 }
 

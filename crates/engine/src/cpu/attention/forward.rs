@@ -1,32 +1,26 @@
 //! out = softmax(q kᵀ/√E) v, and log Σ exp of each row of scores.
 
-use super::{LANES, Ragged, Rows, Scores, Task};
+use super::{LANES, Scores, Task};
 use crate::cpu::dispatch::multiversion;
-use crate::cpu::gemm::{Alone, Matrix, Owned, Place, Target, by_width, multiply, pack, packed_len};
+use crate::cpu::gemm::{Matrix, NoHook, Owned, Span, Target, by_width, multiply, pack, packed_len};
 use crate::cpu::math;
 use crate::cpu::parallel::Scratch;
+use crate::device::{AttentionInput, HeadRows};
 use std::f32::consts::LOG2_E;
 
 /// Queries of a block: with 196 keys its scores fill 25 kB, within L1.
 const QUERIES: usize = 32;
 
 /// out [Rq, A E] and lse [Rq, A]; scale E^-½. A query without keys gets zeros.
-pub(crate) fn attention(
-    out: &mut [f32],
-    lse: &mut [f32],
-    q: Rows<'_>,
-    k: Rows<'_>,
-    v: Rows<'_>,
-    shape: &Ragged<'_>,
-) {
-    let (heads, head_dim) = (shape.heads, shape.head_dim);
+pub(crate) fn attention(out: &mut [f32], lse: &mut [f32], input: AttentionInput<'_, &[f32]>) {
+    let AttentionInput { q, k, v, heads, head_dim, .. } = input;
     let (out, lse) = (Target::new(out, heads * head_dim), Target::new(lse, heads));
     let ask = |next: Task| {
         next.prefetch_queries(q);
         next.prefetch_keys(k);
         next.prefetch_keys(v);
     };
-    shape.for_each(ask, |task, scratch| {
+    input.for_each(ask, |task, scratch| {
         // SAFETY: these rows of this head belong to this task alone.
         let out = unsafe { out.at(task.q_start, task.head * head_dim) };
         // SAFETY: as above.
@@ -36,7 +30,12 @@ pub(crate) fn attention(
 }
 
 /// One head of one sample. The targets are this task's.
-fn head(task: Task, scratch: &mut Scratch, [q, k, v]: [Rows<'_>; 3], targets: (Target, Owned)) {
+fn head(
+    task: Task,
+    scratch: &mut Scratch,
+    [q, k, v]: [HeadRows<&[f32]>; 3],
+    targets: (Target, Owned),
+) {
     let Task { q_start, q_rows, k_start, k_rows, head, head_dim, scale } = task;
     let (out, mut lse) = targets;
     let lengths = [
@@ -58,15 +57,15 @@ fn head(task: Task, scratch: &mut Scratch, [q, k, v]: [Rows<'_>; 3], targets: (T
         }
         let (a, c) = (Matrix::new(keys, 0, head_dim), Target::new(scores, stride));
         // SAFETY: the scratch is this thread's.
-        unsafe { multiply([k_rows, columns, head_dim], a, queries_t, c, false, &Alone) };
+        unsafe { multiply([k_rows, columns, head_dim], a, queries_t, c, false, &NoHook) };
         let mut sums = Sums { lse: [0.0; QUERIES], inverse: [0.0; QUERIES] };
         softmax_columns(scores, stride, scale, &mut sums);
         for (r, &sum) in sums.lse[..queries].iter().enumerate() {
             lse.row(first + r)[0] = sum;
         }
         let weights = Matrix::new(scores, 0, stride).t();
-        let divide = |tile: &mut Owned, place: Place| {
-            scale_rows(tile, &sums.inverse[place.row..place.row + place.rows]);
+        let divide = |tile: &mut Owned, span: Span| {
+            scale_rows(tile, &sums.inverse[span.row..span.row + span.rows]);
         };
         // SAFETY: `out` is this task's.
         unsafe {

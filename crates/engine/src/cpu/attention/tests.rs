@@ -1,8 +1,10 @@
 //! Attention against loops in f64, on every instruction set and thread count.
 
-use super::{QkvGrad, Ragged, Rows, attention, attention_backward};
+use super::{attention, attention_backward};
 use crate::check::{assert_close, max_abs, normal, rel_l2};
 use crate::cpu::dispatch::cap;
+use crate::device::{AttentionGrad, AttentionInput, HeadRows, Write};
+use crate::index::Segments;
 use std::sync::Mutex;
 
 /// A ragged batch: lengths of queries and of keys, heads and their width.
@@ -106,13 +108,19 @@ impl Case {
         all
     }
 
-    fn ragged<'a>(&self, inputs: &'a Inputs) -> Ragged<'a> {
-        Ragged {
-            q_offsets: &inputs.q_offsets,
-            k_offsets: &inputs.k_offsets,
-            heads: self.heads,
-            head_dim: self.head_dim,
-        }
+    fn segments(&self) -> [Segments; 2] {
+        [self.q_lengths, self.k_lengths].map(|lengths| Segments::new(lengths.iter().copied()))
+    }
+
+    /// Data, stride and offset of q, k and v.
+    fn input<'a>(
+        &self,
+        rows: [(&'a [f32], usize, usize); 3],
+        [q_segments, k_segments]: &'a [Segments; 2],
+    ) -> AttentionInput<'a, &'a [f32]> {
+        let [q, k, v] = rows.map(|(data, stride, offset)| HeadRows { data, stride, offset });
+        let (heads, head_dim) = (self.heads, self.head_dim);
+        AttentionInput { q, k, v, q_segments, k_segments, heads, head_dim }
     }
 }
 
@@ -133,15 +141,15 @@ fn split(case: &Case, inputs: &Inputs) -> [Vec<f32>; 5] {
     let Inputs { q, k, v, dout, width, .. } = inputs;
     let width = *width;
     let kv = side_by_side(&[k, v], width);
-    let shape = case.ragged(inputs);
+    let segments = case.segments();
     let rows = [(&q[..], width, 0), (&kv[..], 2 * width, 0), (&kv[..], 2 * width, width)];
-    let [q, k, v] = rows.map(|(data, stride, offset)| Rows { data, stride, offset });
-    let mut out = vec![f32::NAN; q.data.len()];
-    let mut lse = vec![f32::NAN; q.data.len() / case.head_dim];
-    attention(&mut out, &mut lse, q, k, v, &shape);
+    let input = case.input(rows, &segments);
+    let mut out = vec![f32::NAN; q.len()];
+    let mut lse = vec![f32::NAN; q.len() / case.head_dim];
+    attention(&mut out, &mut lse, input);
     let (mut dq, mut dkv) = (vec![f32::NAN; out.len()], vec![f32::NAN; kv.len()]);
-    let grad = QkvGrad::Split { dq: &mut dq, dkv: &mut dkv };
-    attention_backward(grad, &out, dout, &lse, q, k, v, &shape);
+    let grad = AttentionGrad::Split(&mut dq[..], &mut dkv[..]);
+    attention_backward(grad, &out, dout, &lse, input);
     let [dk, dv] = [0, 1].map(|i| block(&dkv, i, 2, width));
     [out, lse, dq, dk, dv]
 }
@@ -160,9 +168,9 @@ fn attention_and_its_gradients_equal_loops() {
                 let name = format!("{name} q {q:?} k {k:?} E {e} {level:?} {threads}");
                 // A query without keys has lse -∞ on both sides: no difference to measure.
                 let finite = |at: &usize| want[*at].is_finite() || got[*at].is_nan();
-                let places: Vec<usize> = (0..got.len()).filter(finite).collect();
-                let got: Vec<f32> = places.iter().map(|&at| got[at]).collect();
-                let want: Vec<f64> = places.iter().map(|&at| want[at]).collect();
+                let numbers: Vec<usize> = (0..got.len()).filter(finite).collect();
+                let got: Vec<f32> = numbers.iter().map(|&at| got[at]).collect();
+                let want: Vec<f64> = numbers.iter().map(|&at| want[at]).collect();
                 assert_close(&name, &got, &want, rel_l2(bound), WHY);
             }
         });
@@ -175,16 +183,15 @@ fn packed_qkv_gives_the_bits_of_separate_buffers() {
     let inputs = case.inputs();
     let width = inputs.width;
     let qkv = side_by_side(&[&inputs.q, &inputs.k, &inputs.v], width);
-    let rows = [0, 1, 2].map(|i| Rows { data: &qkv, stride: 3 * width, offset: i * width });
-    let [q, k, v] = rows;
+    let segments = case.segments();
+    let input = case.input([0, 1, 2].map(|i| (&qkv[..], 3 * width, i * width)), &segments);
     cap::for_each(|level, _| {
         let [out, lse, dq, dk, dv] = split(case, &inputs);
         let (mut out_2, mut lse_2) = (vec![0.0; out.len()], vec![0.0; lse.len()]);
-        let shape = case.ragged(&inputs);
-        attention(&mut out_2, &mut lse_2, q, k, v, &shape);
+        attention(&mut out_2, &mut lse_2, input);
         let mut grad = vec![f32::NAN; qkv.len()];
-        let packed = QkvGrad::Packed(&mut grad);
-        attention_backward(packed, &out, &inputs.dout, &lse, q, k, v, &shape);
+        let packed = AttentionGrad::Packed(Write::Set(&mut grad[..]));
+        attention_backward(packed, &out, &inputs.dout, &lse, input);
         assert!(out == out_2 && lse == lse_2, "{level:?}");
         assert!(grad == side_by_side(&[&dq, &dk, &dv], width), "{level:?}");
     });
@@ -235,11 +242,10 @@ fn large_scores_do_not_overflow() {
     // Scores of about ±2000: exp of them is infinite, the softmax is not.
     let (q, k) = (vec![60.0; 8], [vec![60.0; 8], vec![-60.0; 8]].concat());
     let v: Vec<f32> = (0..16).map(|i| i as f32).collect();
-    let (q_offsets, k_offsets) = (vec![0, 1], vec![0, 2]);
-    let shape = Ragged { q_offsets: &q_offsets, k_offsets: &k_offsets, heads: 1, head_dim: 8 };
-    let rows = |data| Rows { data, stride: 8, offset: 0 };
+    let case = Case { q_lengths: &[1], k_lengths: &[2], heads: 1, head_dim: 8 };
+    let segments = case.segments();
     let (mut out, mut lse) = (vec![0.0; 8], vec![0.0]);
-    attention(&mut out, &mut lse, rows(&q), rows(&k), rows(&v), &shape);
+    attention(&mut out, &mut lse, case.input([&q, &k, &v].map(|x| (&x[..], 8, 0)), &segments));
     // The second key's weight is 2⁻¹²⁶.
     assert_close("out", &out, &v[..8], max_abs(1e-30), "the second key has no weight");
     assert!((lse[0] / (60.0 * 60.0 * 8.0_f32.sqrt()) - 1.0).abs() < 1e-6);

@@ -83,8 +83,8 @@ impl Target {
     }
 
     /// Asks for the lines of a tile.
-    pub(super) fn prefetch(self, place: Place) {
-        prefetch(self.c, self.row, place);
+    pub(super) fn prefetch(self, span: Span) {
+        prefetch(self.c, self.row, span);
     }
 
     /// `count` values of row i, to write.
@@ -164,55 +164,55 @@ unsafe impl Send for Target {}
 // SAFETY: as above.
 unsafe impl Sync for Target {}
 
-/// A tile of C: its first row and column, its rows and columns.
+/// Part of C: its first row and column, its rows and columns.
 #[derive(Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct Span {
     pub(crate) row: usize,
     pub(crate) column: usize,
     pub(crate) rows: usize,
     pub(crate) columns: usize,
 }
 
-/// What goes with each tile of a product.
-pub(crate) trait Around {
-    /// Called before the tile is computed: time to ask for what [`Around::after`] reads.
-    fn before(&self, _place: Place) {}
+/// Work done beside each tile of a product.
+pub(crate) trait TileHook {
+    /// Called before the tile is computed: time to ask for what [`TileHook::after`] reads.
+    fn before(&self, _span: Span) {}
     /// Called once the tile is written.
-    fn after(&self, tile: &mut Owned, place: Place);
+    fn after(&self, tile: &mut Owned, span: Span);
 }
 
-impl<F: Fn(&mut Owned, Place)> Around for F {
-    fn after(&self, tile: &mut Owned, place: Place) {
-        self(tile, place);
+impl<F: Fn(&mut Owned, Span)> TileHook for F {
+    fn after(&self, tile: &mut Owned, span: Span) {
+        self(tile, span);
     }
 }
 
-/// Nothing.
-pub(crate) struct Alone;
+/// No work beside a product.
+pub(crate) struct NoHook;
 
-impl Around for Alone {
-    fn after(&self, _: &mut Owned, _: Place) {}
+impl TileHook for NoHook {
+    fn after(&self, _: &mut Owned, _: Span) {}
 }
 
 /// Asks for the lines of a tile of `data`, which has `row` values from one row to the next: what
 /// follows the sums would wait for them.
 #[inline(always)]
-pub(crate) fn prefetch(data: *const f32, row: usize, place: Place) {
-    let first = data.wrapping_add(place.row * row + place.column);
+pub(crate) fn prefetch(data: *const f32, row: usize, span: Span) {
+    let first = data.wrapping_add(span.row * row + span.column);
     #[cfg(target_arch = "x86_64")]
-    for r in 0..place.rows {
-        for line in (0..place.columns).step_by(16) {
+    for r in 0..span.rows {
+        for line in (0..span.columns).step_by(16) {
             use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
             // SAFETY: a prefetch is a hint: it may be given any address.
             unsafe { _mm_prefetch::<_MM_HINT_T1>(first.wrapping_add(r * row + line).cast()) };
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (first, place.rows);
+    let _ = (first, span.rows);
 }
 
-/// C[m, n] (+)= A[m, k] B[k, n], B packed by [`pack`](super::pack). `around` hears of each tile before it is
-/// computed, and once it is written and still in L1.
+/// C[m, n] (+)= A[m, k] B[k, n], B packed by [`pack`](super::pack). `hook` is called before each
+/// tile is computed, and again once the tile is written and still in L1.
 ///
 /// # Safety
 /// No other thread may use these m x n values of C meanwhile.
@@ -222,7 +222,7 @@ pub(crate) unsafe fn multiply(
     packed: &[f32],
     c: Target,
     add: bool,
-    around: &impl Around,
+    hook: &impl TileHook,
 ) {
     let shape = Shape::here();
     assert!(a.holds(m, k), "A outside its data");
@@ -233,7 +233,7 @@ pub(crate) unsafe fn multiply(
     while column < n {
         let width = shape.panel(n - column);
         for row in (0..m).step_by(shape.rows) {
-            let place = Place {
+            let span = Span {
                 row,
                 column,
                 rows: (m - row).min(shape.rows),
@@ -252,14 +252,14 @@ pub(crate) unsafe fn multiply(
                 c_row: c.row,
                 add,
             };
-            c.prefetch(place);
-            around.before(place);
+            c.prefetch(span);
+            hook.before(span);
             // SAFETY: A, the panels and C hold [m, k], [k, n] and [m, n] by the assertions above;
             // C is exclusive by the caller's promise; the shape is this CPU's.
-            unsafe { shape.run(tile, place.rows, place.columns, width) };
+            unsafe { shape.run(tile, span.rows, span.columns, width) };
             // SAFETY: exclusive by the caller's promise.
-            let mut part = unsafe { c.at(row, column).own(place.rows, place.columns) };
-            around.after(&mut part, place);
+            let mut part = unsafe { c.at(row, column).own(span.rows, span.columns) };
+            hook.after(&mut part, span);
         }
         start += k * width;
         column += width;

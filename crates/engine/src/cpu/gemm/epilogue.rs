@@ -1,83 +1,70 @@
 //! What follows a product, done to each tile of C while it is in L1.
 
-use super::{Around, Owned, Place, Target, array, by_width, prefetch};
+use super::{Owned, Span, Target, TileHook, array, by_width, prefetch};
 use crate::cpu::dispatch::multiversion;
 use crate::cpu::math;
+use crate::device::Epilogue;
 
-/// What happens to x wᵀ before it is stored.
-pub(crate) enum Epilogue<'a> {
-    /// Nothing.
-    None,
-    /// + b
-    Bias(&'a [f32]),
-    /// GELU(s), s = x wᵀ + b; s goes to `pre` unless that is empty.
-    Gelu { bias: Option<&'a [f32]>, pre: &'a mut [f32] },
-    /// + b + residual
-    Residual { bias: Option<&'a [f32]>, residual: &'a [f32] },
-}
-
-/// An epilogue that tasks can share.
-pub(super) enum Finish<'a> {
-    None,
-    Bias(&'a [f32]),
-    Gelu { bias: Option<&'a [f32]>, pre: Option<Target> },
-    Residual { bias: Option<&'a [f32]>, residual: &'a [f32], width: usize },
+/// An epilogue, with its bias, that tasks can share.
+pub(super) struct Finish<'a> {
+    bias: Option<&'a [f32]>,
+    epilogue: Epilogue<&'a [f32], Target>,
+    width: usize,
 }
 
 impl<'a> Finish<'a> {
     /// For C of `rows` rows of `width` values.
-    pub(super) fn new(epilogue: Epilogue<'a>, rows: usize, width: usize) -> Self {
-        let right = |bias: Option<&[f32]>| bias.is_none_or(|bias| bias.len() == width);
-        match epilogue {
-            Epilogue::None => Self::None,
-            Epilogue::Bias(bias) => {
-                assert!(right(Some(bias)), "the bias of a product");
-                Self::Bias(bias)
-            }
-            Epilogue::Gelu { bias, pre } => {
-                assert!(right(bias), "the bias of a product");
-                assert!(pre.is_empty() || pre.len() == rows * width, "GELU's saved input");
-                let pre = (!pre.is_empty()).then(|| Target::new(pre, width));
-                Self::Gelu { bias, pre }
-            }
-            Epilogue::Residual { bias, residual } => {
-                assert!(right(bias), "the bias of a product");
+    pub(super) fn new(
+        bias: Option<&'a [f32]>,
+        epilogue: Epilogue<&'a [f32], &'a mut [f32]>,
+        rows: usize,
+        width: usize,
+    ) -> Self {
+        assert!(bias.is_none_or(|bias| bias.len() == width), "the bias of a product");
+        let epilogue = match epilogue {
+            Epilogue::None => Epilogue::None,
+            Epilogue::Gelu(pre) => Epilogue::Gelu(pre.map(|pre| {
+                assert_eq!(pre.len(), rows * width, "GELU's saved input");
+                Target::new(pre, width)
+            })),
+            Epilogue::Residual(residual) => {
                 assert_eq!(residual.len(), rows * width, "the residual of a product");
-                Self::Residual { bias, residual, width }
+                Epilogue::Residual(residual)
             }
-        }
+        };
+        Self { bias, epilogue, width }
     }
 }
 
-impl<'a> Around for Finish<'a> {
-    fn before(&self, place: Place) {
-        match *self {
-            Self::Gelu { pre: Some(pre), .. } => pre.prefetch(place),
-            Self::Residual { residual, width, .. } => prefetch(residual.as_ptr(), width, place),
+impl TileHook for Finish<'_> {
+    fn before(&self, span: Span) {
+        match self.epilogue {
+            Epilogue::Gelu(Some(pre)) => pre.prefetch(span),
+            Epilogue::Residual(residual) => prefetch(residual.as_ptr(), self.width, span),
             _ => {}
         }
     }
 
-    /// Finishes the tile of C that lies at `place`. Each tile comes once.
-    fn after(&self, tile: &mut Owned, place: Place) {
-        let columns = place.column..place.column + place.columns;
-        let part = |bias: &'a [f32]| &bias[columns];
-        match *self {
-            Self::None => {}
-            Self::Bias(bias) => add_bias(tile, Some(part(bias))),
-            Self::Gelu { bias, pre } => {
-                add_bias(tile, bias.map(part));
+    /// Finishes the tile of C that lies at `span`. Each tile comes once.
+    fn after(&self, tile: &mut Owned, span: Span) {
+        let columns = span.column..span.column + span.columns;
+        if let Some(bias) = self.bias {
+            add_rows(tile, &bias[columns], 0);
+        }
+        match self.epilogue {
+            Epilogue::None => {}
+            Epilogue::Gelu(pre) => {
                 if let Some(pre) = pre {
                     // SAFETY: `pre` is cut as C is, and the caller owns this tile of C.
                     let mut pre =
-                        unsafe { pre.at(place.row, place.column).own(place.rows, place.columns) };
+                        unsafe { pre.at(span.row, span.column).own(span.rows, span.columns) };
                     copy_to(&mut pre, tile);
                 }
                 gelu(tile);
             }
-            Self::Residual { bias, residual, width } => {
-                add_bias(tile, bias.map(part));
-                add_residual(tile, &residual[place.row * width + place.column..], width);
+            Epilogue::Residual(residual) => {
+                let rows = &residual[span.row * self.width + span.column..];
+                add_rows(tile, rows, self.width);
             }
         }
     }
@@ -98,16 +85,16 @@ impl<'a> GeluSlope<'a> {
     }
 }
 
-impl Around for GeluSlope<'_> {
-    fn before(&self, place: Place) {
-        self.h.prefetch(place);
-        prefetch(self.s.as_ptr(), self.width, place);
+impl TileHook for GeluSlope<'_> {
+    fn before(&self, span: Span) {
+        self.h.prefetch(span);
+        prefetch(self.s.as_ptr(), self.width, span);
     }
 
-    fn after(&self, tile: &mut Owned, place: Place) {
+    fn after(&self, tile: &mut Owned, span: Span) {
         // SAFETY: `h` is cut as C is, and the caller owns this tile of C.
-        let mut h = unsafe { self.h.at(place.row, place.column).own(place.rows, place.columns) };
-        gelu_slope(tile, &mut h, &self.s[place.row * self.width + place.column..], self.width);
+        let mut h = unsafe { self.h.at(span.row, span.column).own(span.rows, span.columns) };
+        gelu_slope(tile, &mut h, &self.s[span.row * self.width + span.column..], self.width);
     }
 }
 
@@ -182,14 +169,9 @@ multiversion! {
         by_width!(y.columns(), slope_rows(y, h, s, stride, FUSED));
     }
 
-    fn add_bias(tile: &mut Owned, bias: Option<&[f32]>) {
-        if let Some(bias) = bias {
-            by_width!(tile.columns(), add(tile, bias, 0));
-        }
-    }
-
-    fn add_residual(tile: &mut Owned, residual: &[f32], stride: usize) {
-        by_width!(tile.columns(), add(tile, residual, stride));
+    /// Adds the rows of `x`, which lie `stride` apart.
+    fn add_rows(tile: &mut Owned, x: &[f32], stride: usize) {
+        by_width!(tile.columns(), add(tile, x, stride));
     }
 
     fn copy_to(to: &mut Owned, from: &mut Owned) {

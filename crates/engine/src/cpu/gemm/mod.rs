@@ -14,13 +14,14 @@ mod tests;
 mod tile;
 
 pub(crate) use block::{
-    Alone, Around, Matrix, Owned, Place, Target, array, by_width, multiply, prefetch,
+    Matrix, NoHook, Owned, Span, Target, TileHook, array, by_width, multiply, prefetch,
 };
-pub(crate) use epilogue::Epilogue;
 pub(crate) use pack::{pack, packed_len};
-pub(crate) use tile::fma_rate;
+pub(crate) use tile::peak_tile;
 
 use super::parallel::{for_tasks, with_scratch};
+use super::row::set_or_add;
+use crate::device::{Epilogue, LinearSize, Write};
 use crate::pool::HostBuffer;
 use epilogue::{Finish, GeluSlope};
 use rayon::prelude::*;
@@ -35,55 +36,54 @@ const TASK_COLUMNS: usize = 384;
 /// tile has twelve rows with AVX-512. Such rows are copied to others (no loss where tiles are lower).
 const SAME_SET: usize = 1024;
 
-/// y[R,O] = epilogue(x[R,I] w[O,I]ᵀ); dims are (R, I, O).
+/// y[R,O] = epilogue(x[R,I] w[O,I]ᵀ + b[O])
 pub(crate) fn linear(
     y: &mut [f32],
     x: &[f32],
     w: &[f32],
-    (r, i, o): (usize, usize, usize),
-    epilogue: Epilogue<'_>,
+    b: Option<&[f32]>,
+    size: LinearSize,
+    epilogue: Epilogue<&[f32], &mut [f32]>,
 ) {
-    let finish = Finish::new(epilogue, r, o);
+    let LinearSize { rows: r, input: i, output: o } = size;
+    let finish = Finish::new(b, epilogue, r, o);
     let product =
         Product { m: r, n: o, k: i, a: Matrix::new(x, 0, i), b: Matrix::new(w, 0, i).t() };
     product.run(y, false, &finish);
 }
 
-/// dx[R,I] = dy[R,O] w[O,I]; dims are (R, I, O).
-pub(crate) fn linear_grad_input(
-    dx: &mut [f32],
-    dy: &[f32],
-    w: &[f32],
-    (r, i, o): (usize, usize, usize),
-) {
+/// dx[R,I] = dy[R,O] w[O,I]
+pub(crate) fn linear_grad_input(dx: Write<&mut [f32]>, dy: &[f32], w: &[f32], size: LinearSize) {
+    let LinearSize { rows: r, input: i, output: o } = size;
     let product = Product { m: r, n: i, k: o, a: Matrix::new(dy, 0, o), b: Matrix::new(w, 0, i) };
-    product.run(dx, false, &Alone);
+    match dx {
+        // One block of k is summed in registers, and then added in one rounding.
+        Write::Add(dx) if o <= K_BLOCK => product.run(dx, true, &NoHook),
+        dx => set_or_add(dx, |dx| product.run(dx, false, &NoHook)),
+    }
 }
 
-/// ds[R,I] = (dy[R,O] w[O,I]) GELU'(s); h[R,I] = GELU(s); dims are (R, I, O).
+/// ds[R,I] = (dy[R,O] w[O,I]) GELU'(s); h[R,I] = GELU(s)
 pub(crate) fn linear_grad_gelu(
     ds: &mut [f32],
     h: &mut [f32],
     dy: &[f32],
     w: &[f32],
     s: &[f32],
-    (r, i, o): (usize, usize, usize),
+    size: LinearSize,
 ) {
+    let LinearSize { rows: r, input: i, output: o } = size;
     let slope = GeluSlope::new(h, s, r, i);
     let product = Product { m: r, n: i, k: o, a: Matrix::new(dy, 0, o), b: Matrix::new(w, 0, i) };
     product.run(ds, false, &slope);
 }
 
-/// dw[O,I] += dy[R,O]ᵀ x[R,I]; dims are (R, I, O).
-pub(crate) fn linear_grad_weight(
-    dw: &mut [f32],
-    dy: &[f32],
-    x: &[f32],
-    (r, i, o): (usize, usize, usize),
-) {
+/// dw[O,I] += dy[R,O]ᵀ x[R,I]
+pub(crate) fn linear_grad_weight(dw: &mut [f32], dy: &[f32], x: &[f32], size: LinearSize) {
+    let LinearSize { rows: r, input: i, output: o } = size;
     let product =
         Product { m: o, n: i, k: r, a: Matrix::new(dy, 0, o).t(), b: Matrix::new(x, 0, i) };
-    product.run(dw, true, &Alone);
+    product.run(dw, true, &NoHook);
 }
 
 /// db[O] += Σ_r dy[R,O]
@@ -134,8 +134,8 @@ impl Task {
 }
 
 impl Product<'_> {
-    /// Computes C and tells `around` of each tile.
-    fn run(&self, c: &mut [f32], add: bool, around: &(impl Around + Sync)) {
+    /// Computes C and calls `hook` for each tile.
+    fn run(&self, c: &mut [f32], add: bool, hook: &(impl TileHook + Sync)) {
         let Self { m, n, k, .. } = *self;
         assert_eq!(c.len(), m * n, "C of a product");
         if m == 0 || n == 0 {
@@ -151,7 +151,7 @@ impl Product<'_> {
         for_tasks(row_tasks * n.div_ceil(size.columns), |task| {
             let (row, group) = (task % row_tasks * size.rows, task / row_tasks);
             let column = group * size.columns;
-            let place = Place {
+            let span = Span {
                 row,
                 column,
                 rows: size.rows.min(m - row),
@@ -159,7 +159,7 @@ impl Product<'_> {
             };
             // SAFETY: tasks have disjoint rows or disjoint columns.
             let part = unsafe { c.at(row, column) };
-            self.block(part, place, &packed[group * group_len..], add, around);
+            self.block(part, span, &packed[group * group_len..], add, hook);
         });
     }
 
@@ -183,7 +183,7 @@ impl Product<'_> {
     }
 
     /// One task: its blocks of k in order.
-    fn block(&self, c: Target, task: Place, packed: &[f32], add: bool, around: &impl Around) {
+    fn block(&self, c: Target, task: Span, packed: &[f32], add: bool, hook: &impl TileHook) {
         let width = packed_len(1, task.columns);
         let crowded = self.a.column == 1 && self.a.row.is_multiple_of(SAME_SET);
         // A line more than a block: rows then begin in sets of their own.
@@ -204,9 +204,9 @@ impl Product<'_> {
                 // SAFETY: the task owns this part.
                 unsafe {
                     if step + 1 < steps {
-                        multiply(size, a, b, c, add, &Alone);
+                        multiply(size, a, b, c, add, &NoHook);
                     } else {
-                        multiply(size, a, b, c, add, &Moved { around, task });
+                        multiply(size, a, b, c, add, &Offset { hook, task });
                     }
                 }
             }
@@ -214,24 +214,24 @@ impl Product<'_> {
     }
 }
 
-/// Tiles of a task, told by their places in C.
-struct Moved<'a, T> {
-    around: &'a T,
-    task: Place,
+/// The hook of a task: spans of its tiles are moved to where they lie in C.
+struct Offset<'a, T> {
+    hook: &'a T,
+    task: Span,
 }
 
-impl<T> Moved<'_, T> {
-    fn place(&self, tile: Place) -> Place {
-        Place { row: self.task.row + tile.row, column: self.task.column + tile.column, ..tile }
+impl<T> Offset<'_, T> {
+    fn span(&self, tile: Span) -> Span {
+        Span { row: self.task.row + tile.row, column: self.task.column + tile.column, ..tile }
     }
 }
 
-impl<T: Around> Around for Moved<'_, T> {
-    fn before(&self, place: Place) {
-        self.around.before(self.place(place));
+impl<T: TileHook> TileHook for Offset<'_, T> {
+    fn before(&self, span: Span) {
+        self.hook.before(self.span(span));
     }
 
-    fn after(&self, tile: &mut Owned, place: Place) {
-        self.around.after(tile, self.place(place));
+    fn after(&self, tile: &mut Owned, span: Span) {
+        self.hook.after(tile, self.span(span));
     }
 }

@@ -1,10 +1,9 @@
 //! Every product against three nested loops in f64, on every instruction set and thread count.
 
-use super::{
-    Epilogue, column_sum, linear, linear_grad_gelu, linear_grad_input, linear_grad_weight,
-};
+use super::{column_sum, linear, linear_grad_gelu, linear_grad_input, linear_grad_weight};
 use crate::check::{assert_close, normal, rel_l2};
 use crate::cpu::dispatch::cap;
+use crate::device::{Epilogue, LinearSize, Write};
 use crate::naive;
 
 /// (R, I, O): odd, empty, single, at and beside the edges of tiles, panels, tasks and blocks of k.
@@ -31,6 +30,10 @@ const SIZES: [(usize, usize, usize); 16] = [
 /// f32 sums of up to 2048 products, in blocks of 512.
 const BOUND: f64 = 1e-6;
 const WHY: &str = "rounding of sums of up to 2048 products of normal numbers";
+
+fn size_of((rows, input, output): (usize, usize, usize)) -> LinearSize {
+    LinearSize { rows, input, output }
+}
 
 fn values(name: &str, len: usize) -> Vec<f32> {
     normal(name, &[len]).to_vec()
@@ -89,24 +92,24 @@ fn linear_with_every_epilogue_equals_loops() {
         let added = with(&|at, sum| sum + f64::from(residual[at]));
         let all = with(&|at, sum| sum + bias(at) + f64::from(residual[at]));
         cap::for_each(|level, threads| {
-            let run = |epilogue: Epilogue<'_>| {
+            let run = |b: Option<&[f32]>, epilogue: Epilogue<&[f32], &mut [f32]>| {
                 let mut y = vec![f32::NAN; r * o];
-                linear(&mut y, &x, &w, size, epilogue);
+                linear(&mut y, &x, &w, b, size_of(size), epilogue);
                 y
             };
             let near = |name: &str, got: &[f32], want: &[f64]| {
                 let name = format!("{name} {size:?} {level:?} {threads}");
                 assert_close(&name, got, want, rel_l2(BOUND), WHY);
             };
-            near("plain", &run(Epilogue::None), &product);
-            near("bias", &run(Epilogue::Bias(&b)), &shifted);
+            near("plain", &run(None, Epilogue::None), &product);
+            near("bias", &run(Some(&b), Epilogue::None), &shifted);
             let mut pre = vec![f32::NAN; r * o];
-            near("gelu", &run(Epilogue::Gelu { bias: Some(&b), pre: &mut pre }), &curved);
+            near("gelu", &run(Some(&b), Epilogue::Gelu(Some(&mut pre))), &curved);
             near("gelu's input", &pre, &shifted);
-            near("gelu unsaved", &run(Epilogue::Gelu { bias: None, pre: &mut [] }), &plain_curved);
+            near("gelu unsaved", &run(None, Epilogue::Gelu(None)), &plain_curved);
             let residual = &residual[..];
-            near("residual", &run(Epilogue::Residual { bias: None, residual }), &added);
-            near("residual, bias", &run(Epilogue::Residual { bias: Some(&b), residual }), &all);
+            near("residual", &run(None, Epilogue::Residual(residual)), &added);
+            near("residual, bias", &run(Some(&b), Epilogue::Residual(residual)), &all);
         });
     }
 }
@@ -122,10 +125,17 @@ fn gradients_of_linear_equal_loops() {
         cap::for_each(|level, threads| {
             let name = format!("{size:?} {level:?} {threads}");
             let mut dx = vec![f32::NAN; r * i];
-            linear_grad_input(&mut dx, &dy, &w, size);
+            linear_grad_input(Write::Set(&mut dx), &dy, &w, size_of(size));
             assert_close(&format!("dx {name}"), &dx, &dx_want, rel_l2(BOUND), WHY);
             let mut dw = before.clone();
-            linear_grad_weight(&mut dw, &dy, &x, size);
+            let added = |before: &[f32]| {
+                let mut dx = before.to_vec();
+                linear_grad_input(Write::Add(&mut dx), &dy, &w, size_of(size));
+                dx
+            };
+            let sum: Vec<f32> = x.iter().zip(&dx).map(|(x, dx)| x + dx).collect();
+            assert_eq!(added(&x), sum, "added dx {name}");
+            linear_grad_weight(&mut dw, &dy, &x, size_of(size));
             assert_close(&format!("dw {name}"), &dw, &dw_want, rel_l2(BOUND), WHY);
         });
     }
@@ -138,11 +148,11 @@ fn gradients_through_gelu_equal_the_naive_twin_and_the_forward() {
         let mut want = [vec![0.0; r * i], vec![0.0; r * i]];
         let [ds_want, h_want] = &mut want;
         let wide = |x: &[f32]| x.iter().copied().map(f64::from).collect::<Vec<_>>();
-        naive::linear_grad_gelu(ds_want, h_want, &wide(&dy), &wide(&w), &wide(&s), size);
+        naive::linear_grad_gelu(ds_want, h_want, &wide(&dy), &wide(&w), &wide(&s), size_of(size));
         cap::for_each(|level, threads| {
             let name = format!("{size:?} {level:?} {threads}");
             let (mut ds, mut h) = (vec![f32::NAN; r * i], vec![f32::NAN; r * i]);
-            linear_grad_gelu(&mut ds, &mut h, &dy, &w, &s, size);
+            linear_grad_gelu(&mut ds, &mut h, &dy, &w, &s, size_of(size));
             assert_close(&format!("ds {name}"), &ds, &want[0], rel_l2(BOUND), WHY);
             assert_close(&format!("h {name}"), &h, &want[1], rel_l2(BOUND), WHY);
         });
@@ -176,10 +186,10 @@ fn one_and_two_threads_give_the_same_bits() {
     let seen = std::sync::Mutex::new(Vec::new());
     cap::for_each(|level, _| {
         let mut y = vec![0.0; r * o];
-        linear(&mut y, &x, &w, size, Epilogue::Gelu { bias: Some(&b), pre: &mut [] });
+        linear(&mut y, &x, &w, Some(&b), size_of(size), Epilogue::Gelu(None));
         let (mut dx, mut dw, mut db) = (vec![0.0; r * i], vec![0.0; o * i], vec![0.0; o]);
-        linear_grad_input(&mut dx, &y, &w, size);
-        linear_grad_weight(&mut dw, &y, &x, size);
+        linear_grad_input(Write::Set(&mut dx), &y, &w, size_of(size));
+        linear_grad_weight(&mut dw, &y, &x, size_of(size));
         column_sum(&mut db, &y, r, o);
         seen.lock().unwrap().push((level, [y, dx, dw, db].map(|values| bits(&values))));
     });
@@ -194,10 +204,11 @@ fn rows_of_a_batch_equal_the_rows_alone() {
     let (x, w) = (values("x", r * i), values("w", o * i));
     cap::for_each(|level, _| {
         let mut all = vec![0.0; r * o];
-        linear(&mut all, &x, &w, (r, i, o), Epilogue::None);
+        linear(&mut all, &x, &w, None, size_of((r, i, o)), Epilogue::None);
         for row in [0, 1, 95, 96, 130] {
             let mut one = vec![0.0; o];
-            linear(&mut one, &x[row * i..][..i], &w, (1, i, o), Epilogue::None);
+            let x = &x[row * i..][..i];
+            linear(&mut one, x, &w, None, size_of((1, i, o)), Epilogue::None);
             assert_eq!(one, all[row * o..][..o], "row {row}, {level:?}");
         }
     });
@@ -210,8 +221,7 @@ fn a_nan_reaches_its_row_alone() {
     x[3 * i + 7] = f32::NAN;
     cap::for_each(|level, _| {
         let mut y = vec![0.0; r * o];
-        let epilogue = Epilogue::Gelu { bias: None, pre: &mut [] };
-        linear(&mut y, &x, &w, (r, i, o), epilogue);
+        linear(&mut y, &x, &w, None, size_of((r, i, o)), Epilogue::Gelu(None));
         for (row, y) in y.chunks(o).enumerate() {
             assert!(y.iter().all(|y| y.is_nan() == (row == 3)), "row {row}, {level:?}");
         }

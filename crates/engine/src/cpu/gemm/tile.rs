@@ -80,7 +80,7 @@ impl Shape {
     /// Computes `rows` (at most a tile's) by `columns` of C with a panel of `width` columns.
     ///
     /// # Safety
-    /// A, the panel and C must be readable, C writable, at all places the strides reach, and this
+    /// A, the panel and C must be readable, C writable, everywhere the strides reach, and this
     /// shape must come from [`Shape::here`] on this CPU.
     pub(super) unsafe fn run(self, tile: Tile, rows: usize, columns: usize, width: usize) {
         if columns == width {
@@ -94,8 +94,8 @@ impl Shape {
         for (row, values) in edge.chunks_exact(width).take(rows).enumerate() {
             for (column, value) in values[..columns].iter().enumerate() {
                 // SAFETY: row < rows and column < columns, which the caller promised to be C's.
-                let place = unsafe { &mut *tile.c.add(row * tile.c_row + column) };
-                *place = if tile.add { *place + value } else { *value };
+                let span = unsafe { &mut *tile.c.add(row * tile.c_row + column) };
+                *span = if tile.add { *span + value } else { *value };
             }
         }
     }
@@ -137,7 +137,7 @@ macro_rules! kernel {
      $splat:expr, $fma:expr, $add:expr) => {
         /// # Safety
         /// A [ROWS, k], the panel [k, VECTORS lanes] and C [ROWS, VECTORS lanes] must be valid at
-        /// all places the strides reach; the CPU must have the features.
+        /// everywhere the strides reach; the CPU must have the features.
         $(#[target_feature(enable = $feature)])?
         #[allow(clippy::needless_range_loop)] // indices into registers, unrolled
         unsafe fn $name<const ROWS: usize, const VECTORS: usize>(tile: Tile) {
@@ -167,9 +167,9 @@ macro_rules! kernel {
                 }
                 for row in 0..ROWS {
                     for v in 0..VECTORS {
-                        let place = c.add(row * c_row + v * $lanes);
+                        let span = c.add(row * c_row + v * $lanes);
                         let sum = sums[row][v];
-                        $store(place, if add { $add($load(place), sum) } else { sum });
+                        $store(span, if add { $add($load(span), sum) } else { sum });
                     }
                 }
             }
@@ -252,15 +252,14 @@ kernel!(
     _mm512_add_ps
 );
 
-/// GFLOP/s of this thread on a tile whose operands stay in L1.
-pub(crate) fn fma_rate() -> f64 {
+/// Computes a tile `rounds` times with operands that stay in L1; returns the floating-point
+/// operations.
+pub(crate) fn peak_tile(rounds: usize) -> f64 {
     const K: usize = 64;
-    const ROUNDS: usize = 1_000;
     let shape = Shape::here();
     let (a, b) = ([1.0f32; K * MOST_ROWS], [1.0f32; K * MOST_COLUMNS]);
     let mut c = [0.0f32; MOST_ROWS * MOST_COLUMNS];
-    let start = std::time::Instant::now();
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         let tile = Tile {
             k: K,
             a: std::hint::black_box(a.as_ptr()),
@@ -274,7 +273,6 @@ pub(crate) fn fma_rate() -> f64 {
         // SAFETY: a, b and c hold a tile of the most rows and columns.
         unsafe { shape.run(tile, shape.rows, shape.columns, shape.columns) };
     }
-    let flops = 2.0 * (K * shape.rows * shape.columns * ROUNDS) as f64;
     std::hint::black_box(c);
-    flops / start.elapsed().as_secs_f64() * 1e-9
+    2.0 * (K * shape.rows * shape.columns * rounds) as f64
 }

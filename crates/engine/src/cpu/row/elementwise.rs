@@ -3,6 +3,35 @@
 use super::lanes::each;
 use crate::cpu::dispatch::multiversion;
 use crate::cpu::parallel::{In, Out, for_rows, rows_per_task};
+use crate::device::Write;
+use crate::pool::HostBuffer;
+
+/// y = values
+pub(crate) fn upload(y: &mut [f32], values: &[f32]) {
+    y.copy_from_slice(values);
+}
+
+/// y = x
+pub(crate) fn copy(y: &mut [f32], x: &[f32]) {
+    y.copy_from_slice(x);
+}
+
+/// y = a
+pub(crate) fn fill(y: &mut [f32], a: f32) {
+    y.fill(a);
+}
+
+/// Lets `kernel`, which overwrites, do what `write` says: to add, it gets a buffer of its own.
+pub(crate) fn set_or_add(write: Write<&mut [f32]>, kernel: impl FnOnce(&mut [f32])) {
+    match write {
+        Write::Set(y) => kernel(y),
+        Write::Add(y) => {
+            let mut part = HostBuffer::dirty(y.len());
+            kernel(part.as_mut_slice());
+            add_assign(y, part.as_slice());
+        }
+    }
+}
 
 /// y += x
 pub(crate) fn add_assign(y: &mut [f32], x: &[f32]) {

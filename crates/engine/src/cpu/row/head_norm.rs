@@ -1,23 +1,24 @@
 //! Layer norm over each head of some columns: timm's qk_norm on packed q, k, v.
 
 use super::layer_norm::{add_partials, norm_row, norm_row_backward};
+use super::set_or_add;
 use crate::cpu::dispatch::multiversion;
 use crate::cpu::parallel::{
     In, Out, Partial, for_rows, rows_per_partial, rows_per_task, with_zeros,
 };
-use crate::device::HeadColumns;
+use crate::device::{HeadColumns, Moments, Write};
 
 /// y[R,S] = x[R,S] with every head of E columns normalised and scaled by gamma[E] and beta[E] (affine);
 /// mean[R,A] and rstd[R,A] are kept for the backward pass.
 pub(crate) fn head_norm(
     y: &mut [f32],
-    mean: &mut [f32],
-    rstd: &mut [f32],
+    saved: Moments<&mut [f32]>,
     x: &[f32],
     affine: (&[f32], &[f32]),
     columns: &HeadColumns,
     eps: f32,
 ) {
+    let Moments { mean, rstd } = saved;
     let (s, a) = (columns.stride, heads(columns));
     assert_eq!((y.len(), mean.len()), (x.len(), x.len() / s * a), "head_norm: y and mean");
     let operands = (Out(y, s), Out(mean, a), Out(rstd, a), In(x, s));
@@ -28,18 +29,29 @@ pub(crate) fn head_norm(
 
 /// dx[R,S] through every head, other columns being copied from dy[R,S]; dgamma[E] +=; dbeta[E] +=.
 pub(crate) fn head_norm_backward(
-    dx: &mut [f32],
+    dx: Write<&mut [f32]>,
     d_affine: (&mut [f32], &mut [f32]),
     dy: &[f32],
     x: &[f32],
-    saved: (&[f32], &[f32]),
+    saved: Moments<&[f32]>,
+    gamma: &[f32],
+    columns: &HeadColumns,
+) {
+    set_or_add(dx, |dx| set_gradient(dx, d_affine, dy, x, saved, gamma, columns));
+}
+
+fn set_gradient(
+    dx: &mut [f32],
+    (dgamma, dbeta): (&mut [f32], &mut [f32]),
+    dy: &[f32],
+    x: &[f32],
+    saved: Moments<&[f32]>,
     gamma: &[f32],
     columns: &HeadColumns,
 ) {
     let (s, a, e) = (columns.stride, heads(columns), columns.head_dim);
     assert_eq!((dx.len(), dy.len()), (x.len(), x.len()), "head_norm_backward: dx and dy");
-    let (rows, (mean, rstd)) = (x.len() / s, saved);
-    let (dgamma, dbeta) = d_affine;
+    let (rows, Moments { mean, rstd }) = (x.len() / s, saved);
     let per_task = rows_per_partial(rows, s);
     with_zeros(rows.div_ceil(per_task) * 2 * e, |partials| {
         let operands = (In(dy, s), In(x, s), In(mean, a), In(rstd, a));
@@ -96,7 +108,7 @@ fn heads(columns: &HeadColumns) -> usize {
 mod tests {
     use super::heads;
     use crate::cpu::row::testing::same_bits;
-    use crate::device::HeadColumns;
+    use crate::device::{HeadColumns, Moments, Write};
     use crate::naive::testing::{assert_close, gradient, numbers, wide};
     use crate::{cpu::row, naive};
 
@@ -120,7 +132,14 @@ mod tests {
             let [got, want] = twins.map(|head_norm| {
                 let (mut y, mut m, mut r) =
                     (vec![9.0; rows * s], vec![9.0; rows * a], vec![9.0; rows * a]);
-                head_norm(&mut y, &mut m, &mut r, &x, (&g, &b), &columns, 1e-2);
+                head_norm(
+                    &mut y,
+                    Moments { mean: &mut m, rstd: &mut r },
+                    &x,
+                    (&g, &b),
+                    &columns,
+                    1e-2,
+                );
                 [y, m, r]
             });
             for (name, (got, want)) in ["y", "mean", "rstd"].iter().zip(got.iter().zip(&want)) {
@@ -129,8 +148,8 @@ mod tests {
             let twins = [row::head_norm_backward, naive::head_norm_backward::<f32>];
             let [got, want] = twins.map(|backward| {
                 let (mut dx, mut dg, mut db) = (vec![9.0; rows * s], vec![1.0; e], vec![2.0; e]);
-                let saved = (&want[1][..], &want[2][..]);
-                backward(&mut dx, (&mut dg, &mut db), &dy, &x, saved, &g, &columns);
+                let saved = Moments { mean: &want[1][..], rstd: &want[2][..] };
+                backward(Write::Set(&mut dx), (&mut dg, &mut db), &dy, &x, saved, &g, &columns);
                 [dx, dg, db]
             });
             for (name, (got, want)) in ["dx", "dg", "db"].iter().zip(got.iter().zip(&want)) {
@@ -146,13 +165,21 @@ mod tests {
         let (g, b) = (&g[..3], &b[..3]);
         let loss = |x: &[f64], g: &[f64], b: &[f64]| {
             let (mut y, mut m, mut r) = (vec![0.0; 18], vec![0.0; 4], vec![0.0; 4]);
-            naive::head_norm(&mut y, &mut m, &mut r, x, (g, b), &columns, 1e-5);
+            naive::head_norm(
+                &mut y,
+                Moments { mean: &mut m, rstd: &mut r },
+                x,
+                (g, b),
+                &columns,
+                1e-5,
+            );
             (y.iter().zip(&dy).map(|(y, dy)| y * dy).sum(), m, r)
         };
         let (_, m, r): (f64, _, _) = loss(&x, g, b);
         let (mut dx, mut dg, mut db) = (vec![0.0; 18], vec![0.0; 3], vec![0.0; 3]);
         let d_affine = (&mut dg[..], &mut db[..]);
-        naive::head_norm_backward(&mut dx, d_affine, &dy, &x, (&m, &r), g, &columns);
+        let saved = Moments { mean: &m[..], rstd: &r[..] };
+        naive::head_norm_backward(Write::Set(&mut dx[..]), d_affine, &dy, &x, saved, g, &columns);
         assert_close("dx", &dx, &gradient(&x, |x| loss(x, g, b).0), 1e-6);
         assert_close("dg", &dg, &gradient(g, |g| loss(&x, g, b).0), 1e-6);
         assert_close("db", &db, &gradient(b, |b| loss(&x, g, b).0), 1e-6);
@@ -164,10 +191,18 @@ mod tests {
         let (x, g) = (numbers(1, 900 * 192), numbers(2, 32));
         same_bits(|| {
             let (mut y, mut m, mut r) = (vec![0.0; x.len()], vec![0.0; 3600], vec![0.0; 3600]);
-            row::head_norm(&mut y, &mut m, &mut r, &x, (&g, &g), &columns, 1e-6);
+            row::head_norm(
+                &mut y,
+                Moments { mean: &mut m, rstd: &mut r },
+                &x,
+                (&g, &g),
+                &columns,
+                1e-6,
+            );
             let (mut dx, mut dg, mut db) = (vec![0.0; x.len()], vec![0.0; 32], vec![0.0; 32]);
             let d_affine = (&mut dg[..], &mut db[..]);
-            row::head_norm_backward(&mut dx, d_affine, &y, &x, (&m, &r), &g, &columns);
+            let saved = Moments { mean: &m[..], rstd: &r[..] };
+            row::head_norm_backward(Write::Set(&mut dx), d_affine, &y, &x, saved, &g, &columns);
             [y, dx, dg, db].concat()
         });
     }

@@ -5,18 +5,19 @@ use crate::cpu::dispatch::multiversion;
 use crate::cpu::parallel::{
     In, Out, Partial, for_rows, rows_per_partial, rows_per_task, with_zeros,
 };
+use crate::device::{Moments, Write};
 
 /// y[R,D] = γ (x - μ)/√(σ² + ε) + β over D. mean[R] = μ and rstd[R] = 1/√(σ² + ε) are kept for
 /// the backward pass. x[R,D]; affine = (gamma[D], beta[D]).
 pub(crate) fn layer_norm(
     y: &mut [f32],
-    mean: &mut [f32],
-    rstd: &mut [f32],
+    saved: Moments<&mut [f32]>,
     x: &[f32],
     affine: Option<(&[f32], &[f32])>,
     d: usize,
     eps: f32,
 ) {
+    let Moments { mean, rstd } = saved;
     assert_eq!((y.len(), x.len() % d), (x.len(), 0), "layer_norm: y and x are [R, D]");
     let rows = x.len() / d;
     let operands = (Out(y, d), Out(mean, 1), Out(rstd, 1), In(x, d));
@@ -26,32 +27,37 @@ pub(crate) fn layer_norm(
 }
 
 /// dx[R,D] = (dy γ - mean(dy γ) - x̂ mean(dy γ x̂)) rstd; dgamma[D] += Σ_r dy x̂;
-/// dbeta[D] += Σ_r dy. d_affine = (dgamma, dbeta), saved = (mean[R], rstd[R]).
+/// dbeta[D] += Σ_r dy. d_affine = (dgamma, dbeta).
 pub(crate) fn layer_norm_backward(
-    dx: &mut [f32],
+    dx: Write<&mut [f32]>,
     d_affine: Option<(&mut [f32], &mut [f32])>,
     dy: &[f32],
     x: &[f32],
-    saved: (&[f32], &[f32]),
+    saved: Moments<&[f32]>,
     gamma: Option<&[f32]>,
     d: usize,
 ) {
-    assert_eq!((dx.len(), dy.len()), (x.len(), x.len()), "layer_norm_backward: dx and dy");
-    let (rows, (mean, rstd)) = (x.len() / d, saved);
-    let operands = (Out(dx, d), In(dy, d), In(x, d), In(mean, 1), In(rstd, 1));
-    let Some((dgamma, dbeta)) = d_affine else {
-        return for_rows(rows, rows_per_task(d), operands, |_, (dx, dy, x, mean, rstd)| {
-            backward_rows(dx.0, &mut [], dy.0, x.0, mean.0, rstd.0, gamma, d);
-        });
+    let (dx, add) = match dx {
+        Write::Set(dx) => (dx, false),
+        Write::Add(dx) => (dx, true),
     };
+    assert_eq!((dx.len(), dy.len()), (x.len(), x.len()), "layer_norm_backward: dx and dy");
+    let rows = x.len() / d;
+    // Each task has the sums of dgamma and dbeta, and a row that is not dx's yet.
+    let sums = if d_affine.is_some() { 2 * d } else { 0 };
+    let width = sums + if add { d } else { 0 };
     let per_task = rows_per_partial(rows, d);
-    with_zeros(rows.div_ceil(per_task) * 2 * d, |partials| {
-        let operands = (operands, Partial(partials, 2 * d, per_task));
+    with_zeros(rows.div_ceil(per_task) * width, |partials| {
+        let operands = (Out(dx, d), In(dy, d), In(x, d), In(saved.mean, 1), In(saved.rstd, 1));
+        let operands = (operands, Partial(partials, width, per_task));
         for_rows(rows, per_task, operands, |_, ((dx, dy, x, mean, rstd), partial)| {
-            backward_rows(dx.0, partial.0, dy.0, x.0, mean.0, rstd.0, gamma, d);
+            let (sums, row) = partial.0.split_at_mut(sums);
+            backward_rows(dx.0, row, sums, dy.0, x.0, mean.0, rstd.0, gamma, d);
         });
-        add_partials(dgamma, partials, 2 * d, 0);
-        add_partials(dbeta, partials, 2 * d, d);
+        if let Some((dgamma, dbeta)) = d_affine {
+            add_partials(dgamma, partials, width, 0);
+            add_partials(dbeta, partials, width, d);
+        }
     });
 }
 
@@ -76,13 +82,18 @@ multiversion! {
     }
 
     fn backward_rows(
-        dx: &mut [f32], partial: &mut [f32], dy: &[f32], x: &[f32],
+        dx: &mut [f32], row: &mut [f32], sums: &mut [f32], dy: &[f32], x: &[f32],
         mean: &[f32], rstd: &[f32], gamma: Option<&[f32]>, d: usize,
     ) {
-        let (dgamma, dbeta) = partial.split_at_mut(partial.len() / 2);
+        let (dgamma, dbeta) = sums.split_at_mut(sums.len() / 2);
         let rows = dx.chunks_exact_mut(d).zip(dy.chunks_exact(d).zip(x.chunks_exact(d)));
         for ((dx, (dy, x)), (&mean, &rstd)) in rows.zip(mean.iter().zip(rstd)) {
-            norm_row_backward(dx, dgamma, dbeta, dy, x, mean, rstd, gamma);
+            if row.is_empty() {
+                norm_row_backward(dx, dgamma, dbeta, dy, x, mean, rstd, gamma);
+            } else {
+                norm_row_backward(row, dgamma, dbeta, dy, x, mean, rstd, gamma);
+                each(dx, row, |sum, dx| *sum += dx);
+            }
         }
     }
 }
@@ -144,6 +155,7 @@ pub(super) fn norm_row_backward(
 #[cfg(test)]
 mod tests {
     use crate::cpu::row::testing::same_bits;
+    use crate::device::{Moments, Write};
     use crate::naive::testing::{SIZES, assert_close, gradient, numbers, wide};
     use crate::{cpu::row, naive};
 
@@ -155,7 +167,7 @@ mod tests {
                 let [got, want] = [row::layer_norm, naive::layer_norm::<f32>].map(|layer_norm| {
                     let (mut y, mut m, mut r) =
                         (vec![9.0; rows * d], vec![9.0; rows], vec![9.0; rows]);
-                    layer_norm(&mut y, &mut m, &mut r, &x, affine, d, 1e-5);
+                    layer_norm(&mut y, Moments { mean: &mut m, rstd: &mut r }, &x, affine, d, 1e-5);
                     [y, m, r]
                 });
                 for (name, (got, want)) in ["y", "mean", "rstd"].iter().zip(got.iter().zip(&want)) {
@@ -170,17 +182,22 @@ mod tests {
         for (rows, d) in SIZES {
             let (x, dy, g) = (numbers(1, rows * d), numbers(2, rows * d), numbers(3, d));
             let (mut y, mut m, mut r) = (vec![0.0; rows * d], vec![0.0; rows], vec![0.0; rows]);
-            naive::layer_norm(&mut y, &mut m, &mut r, &x, None, d, 1e-2);
+            naive::layer_norm(&mut y, Moments { mean: &mut m, rstd: &mut r }, &x, None, d, 1e-2);
             for g in [Some(&g[..]), None] {
                 let twins = [row::layer_norm_backward, naive::layer_norm_backward::<f32>];
                 let [got, want] = twins.map(|backward| {
                     let (mut dx, mut dg, mut db) =
                         (vec![9.0; rows * d], vec![1.0; d], vec![2.0; d]);
                     let d_affine = Some((&mut dg[..], &mut db[..]));
-                    backward(&mut dx, d_affine, &dy, &x, (&m, &r), g, d);
+                    let saved = || Moments { mean: &m[..], rstd: &r[..] };
+                    backward(Write::Set(&mut dx), d_affine, &dy, &x, saved(), g, d);
                     let mut alone = vec![9.0; rows * d];
-                    backward(&mut alone, None, &dy, &x, (&m, &r), g, d);
+                    backward(Write::Set(&mut alone), None, &dy, &x, saved(), g, d);
                     assert_eq!(alone, dx);
+                    let mut added = dy.clone();
+                    backward(Write::Add(&mut added), None, &dy, &x, saved(), g, d);
+                    let sum: Vec<f32> = dy.iter().zip(&dx).map(|(dy, dx)| dy + dx).collect();
+                    assert_eq!(added, sum);
                     [dx, dg, db]
                 });
                 for (name, (got, want)) in ["dx", "dg", "db"].iter().zip(got.iter().zip(&want)) {
@@ -197,13 +214,28 @@ mod tests {
         let (g, b) = (&g[..d], &b[..d]);
         let loss = |x: &[f64], g: &[f64], b: &[f64]| {
             let (mut y, mut m, mut r) = (vec![0.0; rows * d], vec![0.0; rows], vec![0.0; rows]);
-            naive::layer_norm(&mut y, &mut m, &mut r, x, Some((g, b)), d, 1e-5);
+            naive::layer_norm(
+                &mut y,
+                Moments { mean: &mut m, rstd: &mut r },
+                x,
+                Some((g, b)),
+                d,
+                1e-5,
+            );
             (y.iter().zip(&dy).map(|(y, dy)| y * dy).sum(), m, r)
         };
         let (_, m, r): (f64, _, _) = loss(&x, g, b);
         let (mut dx, mut dg, mut db) = (vec![0.0; rows * d], vec![0.0; d], vec![0.0; d]);
         let d_affine = Some((&mut dg[..], &mut db[..]));
-        naive::layer_norm_backward(&mut dx, d_affine, &dy, &x, (&m, &r), Some(g), d);
+        naive::layer_norm_backward(
+            Write::Set(&mut dx[..]),
+            d_affine,
+            &dy,
+            &x,
+            Moments { mean: &m[..], rstd: &r[..] },
+            Some(g),
+            d,
+        );
         assert_close("dx", &dx, &gradient(&x, |x| loss(x, g, b).0), 1e-6);
         assert_close("dg", &dg, &gradient(g, |g| loss(&x, g, b).0), 1e-6);
         assert_close("db", &db, &gradient(b, |b| loss(&x, g, b).0), 1e-6);
@@ -215,10 +247,25 @@ mod tests {
         let (x, dy, g) = (numbers(1, rows * d), numbers(2, rows * d), numbers(3, d));
         same_bits(|| {
             let (mut y, mut m, mut r) = (vec![0.0; rows * d], vec![0.0; rows], vec![0.0; rows]);
-            row::layer_norm(&mut y, &mut m, &mut r, &x, Some((&g, &g)), d, 1e-6);
+            row::layer_norm(
+                &mut y,
+                Moments { mean: &mut m, rstd: &mut r },
+                &x,
+                Some((&g, &g)),
+                d,
+                1e-6,
+            );
             let (mut dx, mut dg, mut db) = (vec![0.0; rows * d], vec![0.0; d], vec![0.0; d]);
             let d_affine = Some((&mut dg[..], &mut db[..]));
-            row::layer_norm_backward(&mut dx, d_affine, &dy, &x, (&m, &r), Some(&g), d);
+            row::layer_norm_backward(
+                Write::Set(&mut dx[..]),
+                d_affine,
+                &dy,
+                &x,
+                Moments { mean: &m[..], rstd: &r[..] },
+                Some(&g),
+                d,
+            );
             [y, m, r, dx, dg, db].concat()
         });
     }

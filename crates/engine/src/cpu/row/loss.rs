@@ -1,19 +1,21 @@
 //! Losses over rows, as torch.nn.functional defines them, summed with 64 bits.
 
 use super::lanes::{each2, sum2_f64};
+use super::set_or_add;
 use crate::cpu::dispatch::multiversion;
 use crate::cpu::parallel::{In, Out, for_rows, rows_per_task, sum_rows};
-use crate::ops::LossKind;
+use crate::device::{LossKind, Write};
 
-/// Σ_r w_r mean_d l(prediction - target). prediction[R,D], target[R,D]; weights[R], 1/R each if
+/// y = Σ_r w_r mean_d l(prediction - target). prediction[R,D], target[R,D]; weights[R], 1/R each if
 /// not given; 0 for no rows.
 pub(crate) fn loss(
+    y: &mut [f32],
     prediction: &[f32],
     target: &[f32],
     kind: LossKind,
     weights: Option<&[f32]>,
     d: usize,
-) -> f32 {
+) {
     assert_eq!(prediction.len(), target.len(), "loss: prediction and target");
     let rows = prediction.len() / d;
     let operands = (In(prediction, d), In(target, d));
@@ -21,11 +23,25 @@ pub(crate) fn loss(
         loss_rows(prediction.0, target.0, kind, weights.map(|w| &w[first..]), d)
     });
     let factor = weights.map_or(1.0 / rows.max(1) as f64, |_| 1.0);
-    (sum * factor / d as f64) as f32
+    y[0] = (sum * factor / d as f64) as f32;
 }
 
 /// dprediction[R,D] = g w_r l'(prediction - target)/D
 pub(crate) fn loss_backward(
+    dprediction: Write<&mut [f32]>,
+    g: &[f32],
+    prediction: &[f32],
+    target: &[f32],
+    kind: LossKind,
+    weights: Option<&[f32]>,
+    d: usize,
+) {
+    set_or_add(dprediction, |dprediction| {
+        set_gradient(dprediction, g[0], prediction, target, kind, weights, d);
+    });
+}
+
+fn set_gradient(
     dprediction: &mut [f32],
     g: f32,
     prediction: &[f32],
@@ -49,8 +65,8 @@ pub(crate) fn loss_backward(
     });
 }
 
-/// mean_b -log softmax(logits_b)[label_b]; logits[B,C], C classes.
-pub(crate) fn cross_entropy(logits: &[f32], labels: &[u32], classes: usize) -> f32 {
+/// y = mean_b -log softmax(logits_b)[label_b]; logits[B,C], C classes.
+pub(crate) fn cross_entropy(y: &mut [f32], logits: &[f32], labels: &[u32], classes: usize) {
     assert_eq!(logits.len(), labels.len() * classes, "cross_entropy: logits are [B, C]");
     let operands = (In(logits, classes), In(labels, 1));
     let sum = sum_rows(labels.len(), classes, operands, |_, (logits, labels)| {
@@ -61,11 +77,21 @@ pub(crate) fn cross_entropy(logits: &[f32], labels: &[u32], classes: usize) -> f
         })
         .sum()
     });
-    (sum / labels.len().max(1) as f64) as f32
+    y[0] = (sum / labels.len().max(1) as f64) as f32;
 }
 
 /// dlogits[B,C] = g (softmax(logits_b) - onehot(label_b))/B
 pub(crate) fn cross_entropy_backward(
+    dlogits: Write<&mut [f32]>,
+    g: &[f32],
+    logits: &[f32],
+    labels: &[u32],
+    classes: usize,
+) {
+    set_or_add(dlogits, |dlogits| set_logits_gradient(dlogits, g[0], logits, labels, classes));
+}
+
+fn set_logits_gradient(
     dlogits: &mut [f32],
     g: f32,
     logits: &[f32],
@@ -147,8 +173,8 @@ fn sign(v: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use crate::cpu::row::testing::same_bits;
+    use crate::device::{LossKind, Write};
     use crate::naive::testing::{SIZES, assert_close, gradient, indices, numbers, wide};
-    use crate::ops::LossKind;
     use crate::{cpu::row, naive};
 
     const KINDS: [LossKind; 4] = [
@@ -166,13 +192,16 @@ mod tests {
             t[0] = p[0]; // δ = 0
             for kind in KINDS {
                 for w in [Some(&w[..]), None] {
-                    let got = row::loss(&p, &t, kind, w, d);
-                    let want = naive::loss(&p, &t, kind, w, d);
-                    assert_close("loss", &[got], &[want], 2e-7); // one rounding, and of δ
+                    let [got, want] = [row::loss, naive::loss::<f32>].map(|loss| {
+                        let mut y = [9.0];
+                        loss(&mut y, &p, &t, kind, w, d);
+                        y
+                    });
+                    assert_close("loss", &got, &want, 2e-7); // one rounding, and of δ
                     let twins = [row::loss_backward, naive::loss_backward::<f32>];
                     let [got, want] = twins.map(|backward| {
                         let mut dp = vec![9.0; rows * d];
-                        backward(&mut dp, 3.0, &p, &t, kind, w, d);
+                        backward(Write::Set(&mut dp), &[3.0], &p, &t, kind, w, d);
                         dp
                     });
                     assert_close("dprediction", &got, &want, 3e-7); // three roundings
@@ -188,8 +217,12 @@ mod tests {
         for kind in KINDS {
             for w in [Some(&w[..]), None] {
                 let mut dp = vec![9.0; 20];
-                naive::loss_backward(&mut dp, 1.5, &p, &t, kind, w, 5);
-                let slope = gradient(&p, |p| 1.5 * naive::loss(p, &t, kind, w, 5));
+                naive::loss_backward(Write::Set(&mut dp[..]), &[1.5], &p, &t, kind, w, 5);
+                let slope = gradient(&p, |p| {
+                    let mut y = [0.0];
+                    naive::loss(&mut y, p, &t, kind, w, 5);
+                    1.5 * y[0]
+                });
                 assert_close("dprediction", &dp, &slope, 1e-7);
             }
         }
@@ -198,9 +231,11 @@ mod tests {
     #[test]
     fn equal_prediction_and_target_have_no_loss_and_no_slope() {
         for kind in KINDS {
-            assert_eq!(row::loss(&[1.5; 4], &[1.5; 4], kind, None, 2), 0.0);
+            let mut y = [9.0];
+            row::loss(&mut y, &[1.5; 4], &[1.5; 4], kind, None, 2);
+            assert_eq!(y, [0.0]);
             let mut dp = [9.0; 4];
-            row::loss_backward(&mut dp, 1.0, &[1.5; 4], &[1.5; 4], kind, None, 2);
+            row::loss_backward(Write::Set(&mut dp), &[1.0], &[1.5; 4], &[1.5; 4], kind, None, 2);
             assert_eq!(dp, [0.0; 4]);
         }
     }
@@ -208,10 +243,14 @@ mod tests {
     #[test]
     fn no_rows_have_no_loss() {
         for loss in [row::loss, naive::loss::<f32>] {
-            assert_eq!(loss(&[], &[], LossKind::L1, None, 3), 0.0);
+            let mut y = [9.0];
+            loss(&mut y, &[], &[], LossKind::L1, None, 3);
+            assert_eq!(y, [0.0]);
         }
         for cross_entropy in [row::cross_entropy, naive::cross_entropy::<f32>] {
-            assert_eq!(cross_entropy(&[], &[], 3), 0.0);
+            let mut y = [9.0];
+            cross_entropy(&mut y, &[], &[], 3);
+            assert_eq!(y, [0.0]);
         }
     }
 
@@ -219,13 +258,17 @@ mod tests {
     fn cross_entropy_equals_its_naive_twin() {
         for (b, classes) in SIZES {
             let (logits, labels) = (numbers(1, b * classes), indices(2, b, classes));
-            let got = row::cross_entropy(&logits, &labels, classes);
-            let want = naive::cross_entropy(&logits, &labels, classes);
-            assert_close("loss", &[got], &[want], 1e-7);
+            let [got, want] =
+                [row::cross_entropy, naive::cross_entropy::<f32>].map(|cross_entropy| {
+                    let mut y = [9.0];
+                    cross_entropy(&mut y, &logits, &labels, classes);
+                    y
+                });
+            assert_close("loss", &got, &want, 1e-7);
             let twins = [row::cross_entropy_backward, naive::cross_entropy_backward::<f32>];
             let [got, want] = twins.map(|backward| {
                 let mut d = vec![9.0; b * classes];
-                backward(&mut d, 2.0, &logits, &labels, classes);
+                backward(Write::Set(&mut d), &[2.0], &logits, &labels, classes);
                 d
             });
             assert_close("dlogits", &got, &want, 1e-7);
@@ -236,15 +279,22 @@ mod tests {
     fn cross_entropy_gradient_is_the_slope_of_its_forward() {
         let (logits, labels) = (wide(&numbers(1, 15)), [4, 0, 2]);
         let mut d = vec![0.0; 15];
-        naive::cross_entropy_backward(&mut d, 1.5, &logits, &labels, 5);
-        let slope = gradient(&logits, |logits| 1.5 * naive::cross_entropy(logits, &labels, 5));
+        naive::cross_entropy_backward(Write::Set(&mut d[..]), &[1.5], &logits, &labels, 5);
+        let slope = gradient(&logits, |logits| {
+            let mut y = [0.0];
+            naive::cross_entropy(&mut y, logits, &labels, 5);
+            1.5 * y[0]
+        });
         assert_close("dlogits", &d, &slope, 1e-7);
     }
 
     #[test]
     fn cross_entropy_of_great_logits_is_finite() {
-        assert_eq!(row::cross_entropy(&[1e4, 0.0], &[0], 2), 0.0);
-        assert_eq!(row::cross_entropy(&[1e4, 0.0], &[1], 2), 1e4);
+        for (label, want) in [(0, 0.0), (1, 1e4)] {
+            let mut y = [9.0];
+            row::cross_entropy(&mut y, &[1e4, 0.0], &[label], 2);
+            assert_eq!(y, [want]);
+        }
     }
 
     #[test]
@@ -253,9 +303,13 @@ mod tests {
         same_bits(|| {
             let kind = LossKind::SmoothL1 { beta: 0.5 };
             let mut dp = vec![0.0; p.len()];
-            row::loss_backward(&mut dp, 1.0, &p, &t, kind, None, 96);
-            dp.extend(KINDS.map(|kind| row::loss(&p, &t, kind, None, 96)));
-            dp.push(row::cross_entropy(&p, &[7; 1300], 96));
+            row::loss_backward(Write::Set(&mut dp), &[1.0], &p, &t, kind, None, 96);
+            let mut y = [0.0; 5];
+            for (y, kind) in y.chunks_mut(1).zip(KINDS) {
+                row::loss(y, &p, &t, kind, None, 96);
+            }
+            row::cross_entropy(&mut y[4..], &p, &[7; 1300], 96);
+            dp.extend(y);
             dp
         });
     }

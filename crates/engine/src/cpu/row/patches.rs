@@ -3,8 +3,7 @@
 use super::lanes::{LANES, combine, each, sum};
 use crate::cpu::dispatch::multiversion;
 use crate::cpu::parallel::{In, Out, for_rows, rows_per_task};
-use crate::device::{PatchLayout, PatchNorm, Pixels};
-use crate::ops::PatchOrder;
+use crate::device::{PatchLayout, PatchNorm, PatchOrder, Pixels};
 
 /// y[K, pt ph pw C]: the patches b N + n listed; n = (t H' + h) W' + w in the grid T' x H' x W' of
 /// patches.
@@ -175,9 +174,8 @@ fn factor(squares: f32, n: f32, norm: PatchNorm) -> f32 {
 #[cfg(test)]
 mod tests {
     use crate::cpu::row::testing::same_bits;
-    use crate::device::{PatchLayout, PatchNorm, Pixels};
+    use crate::device::{PatchLayout, PatchNorm, PatchOrder, Pixels};
     use crate::naive::testing::{assert_close, indices, numbers};
-    use crate::ops::PatchOrder;
     use crate::{cpu::row, naive};
 
     fn layouts() -> Vec<PatchLayout> {

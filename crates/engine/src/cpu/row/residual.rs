@@ -2,10 +2,12 @@
 
 use super::lanes::{each, each2};
 use super::layer_norm::add_partials;
+use super::set_or_add;
 use crate::cpu::dispatch::multiversion;
 use crate::cpu::parallel::{
     In, Out, Partial, for_rows, rows_per_partial, rows_per_task, with_zeros,
 };
+use crate::device::Write;
 
 /// y[R,D] = skip[R,D] + factor[R] scale[D] branch[R,D]; a factor or scale not given is 1.
 pub(crate) fn residual(
@@ -26,6 +28,18 @@ pub(crate) fn residual(
 
 /// dbranch[R,D] = factor scale dy; dscale[D] += Σ_r factor dy branch. (dskip is dy itself.)
 pub(crate) fn residual_backward(
+    dbranch: Write<&mut [f32]>,
+    dscale: Option<&mut [f32]>,
+    dy: &[f32],
+    branch: &[f32],
+    scale: Option<&[f32]>,
+    factor: Option<&[f32]>,
+    d: usize,
+) {
+    set_or_add(dbranch, |dbranch| set_gradient(dbranch, dscale, dy, branch, scale, factor, d));
+}
+
+fn set_gradient(
     dbranch: &mut [f32],
     dscale: Option<&mut [f32]>,
     dy: &[f32],
@@ -93,6 +107,7 @@ multiversion! {
 #[cfg(test)]
 mod tests {
     use crate::cpu::row::testing::same_bits;
+    use crate::device::Write;
     use crate::naive::testing::{SIZES, assert_close, gradient, numbers, wide};
     use crate::{cpu::row, naive};
 
@@ -113,7 +128,7 @@ mod tests {
                     let [got, want] = twins.map(|backward| {
                         let (mut db, mut ds) = (vec![9.0; rows * d], vec![1.0; d]);
                         let dscale = scale.is_some().then_some(&mut ds[..]);
-                        backward(&mut db, dscale, &dy, &branch, scale, factor, d);
+                        backward(Write::Set(&mut db[..]), dscale, &dy, &branch, scale, factor, d);
                         (db, ds)
                     });
                     assert_close("dbranch", &got.0, &want.0, 2e-7); // two roundings
@@ -133,7 +148,15 @@ mod tests {
             y.iter().zip(&dy).map(|(y, dy)| y * dy).sum::<f64>()
         };
         let (mut db, mut ds) = (vec![0.0; 12], vec![0.0; 4]);
-        naive::residual_backward(&mut db, Some(&mut ds), &dy, &branch, Some(&s), Some(&f), 4);
+        naive::residual_backward(
+            Write::Set(&mut db[..]),
+            Some(&mut ds[..]),
+            &dy,
+            &branch,
+            Some(&s),
+            Some(&f),
+            4,
+        );
         assert_close("dbranch", &db, &gradient(&branch, |branch| loss(branch, &s)), 1e-8);
         assert_close("dscale", &ds, &gradient(&s, |s| loss(&branch, s)), 1e-8);
     }
@@ -146,7 +169,15 @@ mod tests {
             let (mut y, mut ds) = (vec![0.0; rows * d], vec![0.0; d]);
             row::residual(&mut y, &x, &x, Some(&s), Some(&f), d);
             let mut db = vec![0.0; rows * d];
-            row::residual_backward(&mut db, Some(&mut ds), &y, &x, Some(&s), Some(&f), d);
+            row::residual_backward(
+                Write::Set(&mut db[..]),
+                Some(&mut ds),
+                &y,
+                &x,
+                Some(&s),
+                Some(&f),
+                d,
+            );
             [y, db, ds].concat()
         });
     }

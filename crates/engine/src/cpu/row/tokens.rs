@@ -2,11 +2,12 @@
 
 use super::lanes::each;
 use super::layer_norm::add_partials;
+use super::set_or_add;
 use crate::cpu::dispatch::multiversion;
 use crate::cpu::parallel::{
     In, Out, Partial, for_rows, rows_per_partial, rows_per_task, with_zeros,
 };
-use crate::ops::Row;
+use crate::device::{Row, Write};
 
 /// y[K,D] = x[index_k]; x[R,D], repeats allowed.
 pub(crate) fn gather(y: &mut [f32], x: &[f32], index: &[u32], d: usize) {
@@ -45,12 +46,13 @@ fn gather_backward_by_source(dx: &mut [f32], dy: &[f32], index: &[u32], d: usize
     });
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "a kernel's views become a list of slices")]
 /// y[r] = x or token row `rows[r]`, plus row `places[r]` of the position table where that is not
 /// negative. x[R,D]; each token table [P_i,D]; position = (table[N,D], places[len of rows]).
 pub(crate) fn assemble(
     y: &mut [f32],
     x: &[f32],
-    tokens: &[&[f32]],
+    tokens: Vec<&[f32]>,
     rows: &[Row],
     position: Option<(&[f32], &[i32])>,
     d: usize,
@@ -60,7 +62,7 @@ pub(crate) fn assemble(
         for (r, (y, &from)) in y.0.chunks_exact_mut(d).zip(rows.0).enumerate() {
             y.copy_from_slice(match from {
                 Row::X(i) => row(x, i, d),
-                Row::Token(i) => token(tokens, i as usize, d),
+                Row::Token(i) => token(&tokens, i as usize, d),
             });
             if let Some((table, places)) = position
                 && let Ok(place) = u32::try_from(places[first + r])
@@ -86,12 +88,16 @@ pub(crate) fn mean_pool(y: &mut [f32], x: &[f32], offsets: &[usize], skip: usize
 
 /// dx[R,D] = dy[sample of r] / its count, 0 for the rows left out. dy[B,D].
 pub(crate) fn mean_pool_backward(
-    dx: &mut [f32],
+    dx: Write<&mut [f32]>,
     dy: &[f32],
     offsets: &[usize],
     skip: usize,
     d: usize,
 ) {
+    set_or_add(dx, |dx| set_mean_gradient(dx, dy, offsets, skip, d));
+}
+
+fn set_mean_gradient(dx: &mut [f32], dy: &[f32], offsets: &[usize], skip: usize, d: usize) {
     assert_eq!(dy.len() / d + 1, offsets.len(), "mean_pool_backward: dy is [B, D]");
     for_rows(dx.len() / d, rows_per_task(d), Out(dx, d), |first, dx| {
         // The last sample that begins at or before the row: empty ones before it are passed over.
@@ -160,8 +166,8 @@ multiversion! {
 #[cfg(test)]
 mod tests {
     use crate::cpu::row::testing::same_bits;
+    use crate::device::{Row, Write};
     use crate::naive::testing::{SIZES, assert_close, gradient, indices, numbers, wide};
-    use crate::ops::Row;
     use crate::{cpu::row, naive};
 
     #[test]
@@ -229,7 +235,7 @@ mod tests {
             for position in [Some((&table[..], &places[..])), None] {
                 let [got, want] = [row::assemble, naive::assemble::<f32>].map(|assemble| {
                     let mut y = vec![9.0; n * d];
-                    assemble(&mut y, &x, &[&one, &two], &rows, position, d);
+                    assemble(&mut y, &x, vec![&one, &two], &rows, position, d);
                     y
                 });
                 assert_close("y", &got, &want, 1e-7);
@@ -251,7 +257,7 @@ mod tests {
             let twins = [row::mean_pool_backward, naive::mean_pool_backward::<f32>];
             let [got, want] = twins.map(|backward| {
                 let mut dx = vec![9.0; 140 * d];
-                backward(&mut dx, &dy, &offsets, skip, d);
+                backward(Write::Set(&mut dx), &dy, &offsets, skip, d);
                 dx
             });
             assert_close("dx", &got, &want, 2e-7); // two roundings
@@ -263,7 +269,7 @@ mod tests {
         let (x, dy) = (wide(&numbers(1, 24)), wide(&numbers(2, 9)));
         let offsets = [0, 3, 4, 8];
         let mut dx = vec![0.0; 24];
-        naive::mean_pool_backward(&mut dx, &dy, &offsets, 1, 3);
+        naive::mean_pool_backward(Write::Set(&mut dx[..]), &dy, &offsets, 1, 3);
         let slope = gradient(&x, |x| {
             let mut y = vec![0.0; 9];
             naive::mean_pool(&mut y, x, &offsets, 1, 3);
@@ -282,7 +288,7 @@ mod tests {
             row::gather_backward(&mut token, &x, &[0; 2000], d);
             let (mut y, mut back) = (vec![0.0; 2 * d], vec![0.0; 2000 * d]);
             row::mean_pool(&mut y, &x, &[0, 900, 2000], 1, d);
-            row::mean_pool_backward(&mut back, &y, &[0, 900, 2000], 1, d);
+            row::mean_pool_backward(Write::Set(&mut back), &y, &[0, 900, 2000], 1, d);
             [dx, token, y, back].concat()
         });
     }

@@ -22,7 +22,7 @@ fn train(optimizer: &mut Optimizer, steps: u64) {
 }
 
 fn weights_of(optimizer: &Optimizer) -> Vec<u32> {
-    optimizer.parameters()[0].1.value().as_slice().iter().map(|x| x.to_bits()).collect()
+    optimizer.parameters()[0].1.value().to_host().iter().map(|x| x.to_bits()).collect()
 }
 
 fn at(step: u64, loss: f64) -> Position {

@@ -73,7 +73,7 @@ pub(in crate::weights) fn join_qkv(tensors: &mut NamedTensors) {
         let mut shape = q.shape().to_vec();
         let Some(rows) = shape.first_mut() else { continue };
         *rows = rows.saturating_mul(3);
-        let values = [q.as_slice(), k.as_slice(), v.as_slice()].concat();
+        let values = [q.to_host(), k.to_host(), v.to_host()].concat();
         parts.iter().for_each(|part| drop(tensors.remove(part)));
         tensors.insert(name.replacen("attn.q", "attn.qkv", 1), Tensor::from_vec(values, &shape));
     }
@@ -105,7 +105,8 @@ pub fn theirs(encoder: &NamedTensors) -> Vec<(String, Tensor)> {
         }
         let mut shape = tensor.shape().to_vec();
         shape[0] /= 3;
-        let thirds = tensor.as_slice().chunks_exact(tensor.len() / 3);
+        let values = tensor.to_host();
+        let thirds = values.chunks_exact(tensor.len() / 3);
         for (third, (theirs, ..)) in thirds.zip(QKV.iter().filter_map(|part| written(part))) {
             all.push((name(theirs), Tensor::from_vec(third, &shape)));
         }

@@ -54,7 +54,7 @@ fn every_float_is_read_as_f32_and_other_types_are_named() {
 fn views_and_shared_storages_give_their_own_values() {
     let file = load(&golden("torch_views.pt")).unwrap();
     assert_values(&file, "views.", str::to_owned);
-    let place = |name: &str| file.tensors[name].as_slice().as_ptr();
+    let place = |name: &str| file.tensors[name].to_host().as_ptr();
     assert_eq!(place("tied.a"), place("tied.b"), "tied tensors take their memory once");
 }
 
@@ -80,7 +80,7 @@ fn a_listing_names_tensors_in_the_files_order_with_what_stands_beside_them() {
 fn a_listing_reads_no_values() {
     let mut bytes = std::fs::read(golden("torch_plain.pt")).unwrap();
     let weight = load(&golden("torch_plain.pt")).unwrap().tensors["embed.weight"].clone();
-    let first = weight.as_slice()[0].to_le_bytes();
+    let first = weight.to_host()[0].to_le_bytes();
     let at = bytes.windows(4).position(|bytes| bytes == first).unwrap();
     bytes[at] ^= 1;
     let open = || Archive::open(Cursor::new(&bytes), bytes.len() as u64).unwrap();
@@ -122,7 +122,9 @@ fn what_is_saved_is_read_and_the_same_tensors_are_the_same_bytes() {
             assert_eq!(file.container.as_deref(), container);
             for (name, tensor) in &tensors {
                 assert_eq!(file.tensors[name].shape(), tensor.shape());
-                for (found, &wanted) in file.tensors[name].to_vec().iter().zip(tensor.as_slice()) {
+                for (found, &wanted) in
+                    file.tensors[name].to_vec().iter().zip(tensor.to_host().iter())
+                {
                     // Half a step between neighbours, relative to the value.
                     assert!((found - wanted).abs() <= error * wanted.abs(), "{found} {wanted}");
                 }
@@ -142,7 +144,7 @@ fn every_record_begins_at_a_multiple_of_64_bytes() {
     save_torch(&path, &tensors, None, &[].into(), Dtype::F32).unwrap();
     let bytes = std::fs::read(&path).unwrap();
     for (_, tensor) in &tensors {
-        let stored: Vec<u8> = tensor.as_slice().iter().flat_map(|v| v.to_le_bytes()).collect();
+        let stored: Vec<u8> = tensor.to_host().iter().flat_map(|v| v.to_le_bytes()).collect();
         let at = bytes.windows(12).position(|bytes| bytes == stored).unwrap();
         assert_eq!(at % 64, 0);
     }

@@ -35,7 +35,7 @@ pub fn save_torch(
         let mut bytes = Vec::new();
         for (number, (_, tensor)) in tensors.iter().enumerate() {
             bytes.clear();
-            dtype.encode(tensor.as_slice(), &mut bytes);
+            dtype.encode(&tensor.to_host(), &mut bytes);
             record(&format!("data/{number}"), &bytes)?;
         }
         record("version", b"3\n")?;

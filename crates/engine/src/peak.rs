@@ -1,0 +1,21 @@
+//! The machine's floor: how many multiply-adds its threads can do, measured. Beside a timed tape
+//! this is the engine's only clock.
+
+use crate::cpu::peak_tile;
+use rayon::prelude::*;
+use std::time::Instant;
+
+/// GFLOP/s that `threads` threads reach together on multiply-adds held in registers.
+pub fn fma_peak_gflops(threads: usize) -> f64 {
+    // The best of many short runs: other programs only ever slow a run down.
+    const RUNS: usize = 100;
+    let best = |_| (0..RUNS).map(|_| fma_rate()).fold(0.0, f64::max);
+    (0..threads).into_par_iter().map(best).sum()
+}
+
+/// GFLOP/s of this thread.
+fn fma_rate() -> f64 {
+    let start = Instant::now();
+    let flops = peak_tile(1_000);
+    flops / start.elapsed().as_secs_f64() * 1e-9
+}
