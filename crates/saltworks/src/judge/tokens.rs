@@ -5,7 +5,7 @@ use crate::console::{Count, note};
 use crate::data::{Part, Source, Unreadable};
 use crate::eval::{self, TokenBatch, Tokens};
 use crate::failure::{Failure, input_error, loading, run_error};
-use crate::model::{Patches, Outputs};
+use crate::model::{Outputs, Patches};
 use crate::train::Stop;
 use engine::{Segments, Tape, Tensor};
 use std::collections::BTreeSet;

@@ -4,7 +4,9 @@
 use super::{Covered, Method, PixelNorm, Reconstructs, Step, context_embedding};
 use crate::mask::Masks;
 use crate::model::layers::join;
-use crate::model::{EncodedTokens, Encoder, Patches, PixelDecoder, Outputs, StepKey, TransformerSpec};
+use crate::model::{
+    EncodedTokens, Encoder, Outputs, Patches, PixelDecoder, Positions, StepKey, TransformerSpec,
+};
 use engine::ops::{self, Images, LossKind, PatchOrder};
 use engine::{Module, Parameter, Result, Tape, Tensor};
 
@@ -241,9 +243,10 @@ mod tests {
             };
             let mae = Mae::new(Encoder::new(&spec, 0), options, 0);
             let mut targets = mae.targets(&tape, &images, &masks).unwrap().to_vec();
-            let rows = targets.chunks_exact_mut(48).zip(pixels.to_host().chunks_exact(48));
+            let pixels = pixels.to_host();
+            let rows = targets.chunks_exact_mut(48).zip(pixels.chunks_exact(48));
             rows.for_each(|(row, pixels)| pixel_norm.undo(row, pixels, 3));
-            for (got, wanted) in targets.iter().zip(pixels.to_host().iter()) {
+            for (got, wanted) in targets.iter().zip(pixels.iter()) {
                 assert!((got - wanted).abs() < 1e-5, "{pixel_norm:?}: {got} {wanted}");
             }
         }

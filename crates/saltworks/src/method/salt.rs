@@ -4,7 +4,7 @@
 use super::{Method, Step, Teacher, context_embedding};
 use crate::mask::Masks;
 use crate::model::layers::join;
-use crate::model::{Encoder, Patches, Predictor, Outputs, StepKey, TransformerSpec, VitSpec};
+use crate::model::{Encoder, Outputs, Patches, Predictor, StepKey, TransformerSpec, VitSpec};
 use crate::weights::{self, Hint, LoadedEncoder};
 use engine::ops::{self, Images, LossKind};
 use engine::{Error, Frozen, Module, Parameter, Result, Tape, Tensor};

@@ -1,7 +1,7 @@
 //! The keys of a recipe as a user writes them. A key's doc comment is its documentation, from which
 //! docs/recipe.md is generated. Its default stands here and nowhere else.
 
-use super::{ImageSize, Origin, PatchSize, RecipeError};
+use super::{ImageSize, Origin, PatchSize};
 use crate::data::{Blur, Interpolation, Jitter, Solarize};
 use crate::mask::{Masking, MultiBlockMasking};
 use crate::range::Range;

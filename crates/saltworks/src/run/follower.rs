@@ -6,7 +6,6 @@ use super::plan::StagePlan;
 use super::reporter::Reporter;
 use super::unreadable::UnreadableImages;
 use crate::console::{Progress, alarms};
-use crate::data::Unreadable;
 use crate::failure::{Failure, run_error};
 use crate::files::write_whole;
 use crate::judge::ImageSets;

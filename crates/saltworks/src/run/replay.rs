@@ -108,7 +108,7 @@ impl ReplayedStep<'_> {
         tape.backward(&result.loss).map_err(run_error)?;
         let bad = parameters.iter().filter(|(_, parameter)| {
             let gradient = parameter.grad();
-            gradient.is_some_and(|g| g.as_slice().iter().any(|value| !value.is_finite()))
+            gradient.is_some_and(|g| g.to_host().iter().any(|value| !value.is_finite()))
         });
         let bad = bad.map(|(name, _)| name.clone()).collect();
         Ok((result.loss.item(), bad, tape.trouble()))
@@ -117,7 +117,7 @@ impl ReplayedStep<'_> {
     fn normalized(&self, samples: std::ops::Range<usize>) -> Result<Images, Failure> {
         let images = self.images.narrow(samples).map_err(run_error)?;
         let shape = [0, 1, 2, 3, 4].map(|axis| images.dim(axis));
-        let bytes: Vec<u8> = images.as_slice().iter().map(|&value| value as u8).collect();
+        let bytes: Vec<u8> = images.to_host().iter().map(|&value| value as u8).collect();
         let normalize = self.recipe.data.channel_normalize();
         Images::u8(bytes, shape, normalize.mean, normalize.std).map_err(run_error)
     }

@@ -18,7 +18,7 @@ impl Run<'_> {
         let teacher = match self.teacher_path(plan) {
             None => String::new(),
             Some(path) => {
-                let path = weights::Model::file(&path).map_err(input_error)?;
+                let path = weights::ModelFile::find(&path).map_err(input_error)?;
                 let bytes = fs::read(&path);
                 sha256(
                     &bytes

@@ -3,7 +3,7 @@
 use super::plan::StagePlan;
 use crate::failure::{Failure, run_error};
 use crate::method::Method;
-use crate::model::{Encoder, Patches, Read, StepKey, VitSpec};
+use crate::model::{Encoder, Outputs, Patches, StepKey, VitSpec};
 use crate::recipe::Recipe;
 use engine::ops::Images;
 use engine::random::Random;
@@ -74,7 +74,7 @@ pub(crate) fn time_steps(recipe: &Recipe, what: TimedWork) -> Result<StepTimes, 
 }
 
 fn features(tape: &Tape, encoder: &Encoder, images: &Images) -> engine::Result<()> {
-    encoder.forward(tape, images, Patches::All, Read::All, None).map(drop)
+    encoder.forward(tape, images, Patches::All, Outputs::All, None).map(drop)
 }
 
 fn training(

@@ -235,7 +235,7 @@ impl ModelFile {
     }
 
     fn expect_finite(&self, tensors: &NamedTensors) -> Result<(), Error> {
-        let finite = |tensor: &Tensor| tensor.as_slice().iter().all(|value| value.is_finite());
+        let finite = |tensor: &Tensor| tensor.to_host().iter().all(|value| value.is_finite());
         match tensors.iter().find(|(_, tensor)| !finite(tensor)) {
             None => Ok(()),
             Some((name, _)) => {

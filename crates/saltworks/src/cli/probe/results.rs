@@ -1,7 +1,7 @@
 //! What probes found, as tables for people and as JSON.
 
 use crate::console::{note, result};
-use crate::eval::{ClassReport, FewShot, Report};
+use crate::eval::{ClassReport, FewShotResult, Report};
 use crate::failure::{Failure, run_error};
 use crate::files::write_whole;
 use crate::judge::StageProgress;
