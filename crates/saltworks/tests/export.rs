@@ -165,13 +165,13 @@ fn assert_not_square_works(patch: &str, sides: [usize; 2]) {
     }
     let judged = |verb: &str, more: &[&str]| {
         let mut command = saltworks();
-        command.args([verb, "--data"]).arg(place.path("photos")).arg(place.path("run")).args(more);
+        command.arg(verb).arg(place.path("run")).args(more).current_dir(place.path("."));
         let output = command.output().unwrap();
         assert!(output.status.success(), "{verb}: {}", stderr(&output));
     };
     judged("probe", &[]);
     judged("probe", &["--size", "48x40"]);
-    judged("embed", &["--out", place.path("features.npy").to_str().unwrap()]);
+    judged("embed", &["--data", "photos", "--out", "features.npy"]);
 
     let output = exported(&place, "run", "timm", "timm.safetensors", &[]);
     let [height, width] = sides;
