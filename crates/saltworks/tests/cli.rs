@@ -146,7 +146,7 @@ fn a_wrong_override_is_named_with_its_remedy() {
     place.refused(&["teacher.masks.ration=0.5"], &["Did you mean `ratio`?"]);
 }
 
-/// First recipes of new users: a message without a key did not lead them to the wrong line.
+/// Typical first recipes. Without a key in the message, new users do not find the line to correct.
 #[test]
 fn a_value_that_makes_no_sense_is_named_by_file_line_and_key() {
     let place = Place::with_classes();
@@ -279,7 +279,7 @@ fn a_teacher_that_cannot_teach_is_refused_before_any_training() {
     place.refused(&[&given, "model.width=64"], &words);
     place.trained("again", &[&given]);
 
-    // A file of torch's teaches the same.
+    // A PyTorch file gives the same teacher.
     let torch_file = place.path("bare.ckpt");
     let dtype = saltworks::weights::Dtype::F32;
     saltworks::weights::save_torch(&torch_file, &bare, Some("state_dict"), &[].into(), dtype)
@@ -513,7 +513,7 @@ fn a_batch_in_two_parts_has_the_loss_of_the_whole() {
     place.trained("whole", &set);
     let parts = ["teacher.accumulate=4", "student.accumulate=2"];
     place.trained("parts", &[&set[..], &parts].concat());
-    // The first step of each stage; after it f32 sums in another order grow apart.
+    // The first step of each stage. After it, f32 sums in another order drift apart.
     for (step, bound) in [(0, 1e-6), (3, 1e-3)] {
         for key in ["loss", "grad_norm"] {
             let value = |run| place.curve(run)[step][key].as_f64().unwrap();

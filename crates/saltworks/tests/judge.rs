@@ -244,7 +244,7 @@ fn only_a_runs_own_files_take_its_recipe() {
     assert!(printed.contains("the file says") && printed.contains("0.1"), "{printed}");
 }
 
-/// The nearest by their embeddings, found here.
+/// The nearest images, computed here from the embeddings.
 #[test]
 fn neighbours_are_the_nearest_and_in_order() {
     let place = Place::with_classes();

@@ -103,7 +103,7 @@ fn several_runs_are_compared_in_one_file_and_a_folder_without_a_run_is_refused()
 struct Server {
     process: Child,
     address: String,
-    /// What it printed: the address to open.
+    /// The address that it printed.
     printed: String,
 }
 

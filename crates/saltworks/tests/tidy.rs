@@ -250,7 +250,7 @@ fn rooms_named(code: &str) -> Vec<(usize, &str)> {
     rooms
 }
 
-/// Where the group that is already open ends.
+/// The position at which an open group ends.
 fn matching_brace(group: &str) -> usize {
     let mut depth = 1;
     for (i, c) in group.char_indices() {
@@ -351,28 +351,22 @@ fn wide_lines(source: &Source) -> Vec<String> {
 
 /// The types that a file defines: line, visibility as written, and name.
 fn types(source: &Source) -> Vec<(usize, &str, &str)> {
-    let of = |(i, line): (usize, &'_ str)| -> Option<(usize, usize, usize)> {
-        let start = line.len() - line.trim_start().len();
-        let text = &line[start..];
-        let visibility = if text.starts_with("pub(") {
-            text.find(") ")? + 2
-        } else if text.starts_with("pub ") {
-            4
-        } else {
-            0
-        };
-        let rest = text[visibility..].trim_start_matches("unsafe ");
-        let kinds = ["struct ", "enum ", "trait ", "type "];
-        kinds.iter().any(|kind| rest.starts_with(kind)).then_some((i, start, start + visibility))
-    };
     let lines = source.code.lines().enumerate();
-    lines
-        .filter_map(|(i, line)| {
-            let (i, start, end) = of((i, line))?;
-            let name = names(&line[end..]).find(|name| name.starts_with(char::is_uppercase))?;
-            Some((i, line[start..end].trim(), name))
-        })
-        .collect()
+    lines.filter_map(|(i, line)| type_in(line).map(|(seen_by, name)| (i, seen_by, name))).collect()
+}
+
+/// The type that a line begins to define: its visibility as written, and its name.
+fn type_in(line: &str) -> Option<(&str, &str)> {
+    let text = line.trim_start();
+    let visibility_len = match text.strip_prefix("pub") {
+        Some(rest) if rest.starts_with('(') => text.find(')')? + 1,
+        Some(rest) if rest.starts_with(' ') => 3,
+        _ => 0,
+    };
+    let (visibility, rest) = text.split_at(visibility_len);
+    let mut words = names(rest).skip_while(|word| *word == "unsafe");
+    let is_type = ["struct", "enum", "trait", "type"].contains(&words.next()?);
+    Some((visibility, words.next()?)).filter(|_| is_type)
 }
 
 /// Type names that a crate makes public (`pub` or `pub(crate)`) in two files.
@@ -648,17 +642,17 @@ fn each_rule_finds_what_it_forbids() {
     assert_eq!(long_functions(&eval(&format!("    fn f() {{\n{body}    }}\n"))).len(), 1);
     let body = "    a();\n".repeat(68);
     assert!(long_functions(&eval(&format!("fn f() {{\n{body}}}\n"))).is_empty());
-    let mask = |text: &str| Source::new("crates/saltworks/src/console/x.rs", text);
+    let console = |text: &str| Source::new("crates/saltworks/src/console/x.rs", text);
     let wide = "a ".repeat(51);
-    assert_eq!(wide_lines(&mask(&format!("// {wide}\n"))).len(), 1);
-    assert!(wide_lines(&mask(&format!("    \"{}\",\n", "a".repeat(120)))).is_empty());
-    let one = mask("pub(crate) struct Grid<T> {\n}\nstruct Row;\n/// pub struct Doc\n");
-    let two = mask("    pub enum Grid {}\n    type Row = u32;\npub type Error = ();\n");
-    let three = mask("pub trait Error {}\npub use Grid;\n");
+    assert_eq!(wide_lines(&console(&format!("// {wide}\n"))).len(), 1);
+    assert!(wide_lines(&console(&format!("    \"{}\",\n", "a".repeat(120)))).is_empty());
+    let one = console("pub(crate) struct Grid<T> {\n}\nstruct Row;\n/// pub struct Doc\n");
+    let two = console("    pub enum Grid {}\n    type Row = u32;\npub type Error = ();\n");
+    let three = console("pub trait Error {}\npub use Grid;\n");
     assert_eq!(double_type_names(&[one, two, three]).len(), 1);
-    let held = mask("struct Held;\npub struct HeldOut;\nlet x: Told = 1;\nenum Told {}\n");
+    let source = console("struct Held;\npub struct HeldOut;\nlet x: Told = 1;\nenum Told {}\n");
     let allowed = ["Held", "Told"].iter().filter(|name| PARTICIPLES_TO_DO.contains(name)).count();
-    assert_eq!(participles(&held).len(), 2 - allowed);
+    assert_eq!(participles(&source).len(), 2 - allowed);
     assert_eq!(unexplained_unsafe(&eval("unsafe { f() }")).len(), 1);
     assert!(unexplained_unsafe(&eval("// SAFETY: checked\nunsafe { f() }")).is_empty());
     let ops = Source::new("crates/engine/src/ops/x.rs", "pub fn add(tape: &Tape) {}\n");

@@ -100,7 +100,7 @@ pub struct Line {
     pub stage: String,
     /// Steps made when it was written.
     pub step: u64,
-    /// When, if it says so.
+    /// The time, if the line states it.
     pub unix_seconds: Option<f64>,
     /// Step, probe or alarm.
     pub kind: LineKind,
@@ -210,7 +210,7 @@ pub struct MetricsReader {
     read: u64,
     /// The last line read. If it is no longer in its place, the log was cut and has grown again.
     last: Vec<u8>,
-    /// Lines among them that saltworks did not write.
+    /// Lines read that saltworks did not write.
     foreign_lines: u64,
 }
 

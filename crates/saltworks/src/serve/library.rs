@@ -47,6 +47,7 @@ pub struct Library {
     refresh_times: Mutex<RefreshTimes>,
 }
 
+/// The runs found so far.
 #[derive(Default)]
 struct LibraryState {
     /// Runs by their path below the root.
@@ -55,7 +56,7 @@ struct LibraryState {
     version: u64,
 }
 
-/// See [`Library::rows`].
+/// The table of runs, as pages receive it.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct RunTable {
     epoch: String,
@@ -64,11 +65,11 @@ pub(super) struct RunTable {
     pub(super) rows: Vec<RunRow>,
 }
 
-/// See [`Library::settings`].
+/// The settings in which recipes differ.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Settings {
     keys: Vec<String>,
-    /// By run and key.
+    /// Values by run and key.
     values: BTreeMap<String, BTreeMap<String, String>>,
 }
 
@@ -79,18 +80,20 @@ struct RefreshTimes {
     last_search: Option<Instant>,
 }
 
+/// A run that was found.
 struct KnownRun {
     folder: PathBuf,
-    reading: Mutex<Reading>,
+    reading: Mutex<ReadState>,
     latest: Mutex<VersionedRow>,
 }
 
 /// The reader of a run, and the stamp of the files that it has read.
-struct Reading {
+struct ReadState {
     reader: RunReader,
     stamp: FilesStamp,
 }
 
+/// A row, and the version in which it last changed.
 #[derive(Clone, Default)]
 struct VersionedRow {
     row: RunRow,
@@ -342,13 +345,13 @@ impl KnownRun {
         let row = RunRow { id: id.to_owned(), ..RunRow::default() };
         Self {
             folder,
-            reading: Mutex::new(Reading { reader, stamp: FilesStamp::default() }),
+            reading: Mutex::new(ReadState { reader, stamp: FilesStamp::default() }),
             latest: Mutex::new(VersionedRow { row, version: 0 }),
         }
     }
 
     /// Its new row, if one of its files changed.
-    fn changed(&self, reading: &mut Reading) -> Option<RunRow> {
+    fn changed(&self, reading: &mut ReadState) -> Option<RunRow> {
         let (id, status) = {
             let latest = lock(&self.latest);
             (latest.row.id.clone(), latest.row.status)
