@@ -186,6 +186,7 @@ pub enum AttentionGrad<W> {
 }
 
 /// What layer norm saves of each row.
+#[derive(Clone, Copy)]
 pub struct Moments<V> {
     /// μ [R]
     pub mean: V,

@@ -230,7 +230,7 @@ fn assemble(device: On) {
             ("mask token", normal("mask", &[1, width])),
         ];
         assert_gradients(device, "assemble", &inputs, |tape, t| {
-            ops::assemble(tape, &t[0], &[&t[1], &t[2]], &rows(), None)
+            ops::assemble(tape, &t[0], &[&t[1], &t[2]], rows(), None)
         });
     }
 }
@@ -245,7 +245,7 @@ fn assemble_with_positions(device: On) {
             ("positions", normal("positions", &[6, width])),
         ];
         assert_gradients(device, "assemble", &inputs, |tape, t| {
-            ops::assemble(tape, &t[0], &[&t[1], &t[2]], &rows(), Some((&t[3], &places)))
+            ops::assemble(tape, &t[0], &[&t[1], &t[2]], rows(), Some((&t[3], &places)))
         });
     }
 }

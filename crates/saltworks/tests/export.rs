@@ -157,7 +157,7 @@ fn assert_not_square_works(patch: &str, sides: [usize; 2]) {
     assert!(text.contains("size = [24, 40]") && text.contains(&format!("patch = {patch}")));
 
     for stage in ["teacher", "student"] {
-        let file = Model::open(&place.path(&format!("run/{stage}/encoder.safetensors"))).unwrap();
+        let file = ModelFile::open(&place.path(&format!("run/{stage}/encoder.safetensors"))).unwrap();
         let spec = file.sizes(None, Hint::default()).unwrap().spec;
         let (image, patch) = ([1, 24, 40], [1, sides[0], sides[1]]);
         assert_eq!((spec.image, spec.patch), (image, patch), "{stage}: height before width");
@@ -181,7 +181,7 @@ fn assert_not_square_works(patch: &str, sides: [usize; 2]) {
     exported(&place, "run", "hf", "hf", &[]);
     let config: Value = serde_json::from_slice(&place.bytes("hf/config.json")).unwrap();
     assert_eq!(config["image_size"], serde_json::json!([24, 40]));
-    let sizes = Model::open(&place.path("hf")).unwrap().sizes(None, Hint::default()).unwrap();
+    let sizes = ModelFile::open(&place.path("hf")).unwrap().sizes(None, Hint::default()).unwrap();
     assert_eq!((sizes.spec.image, sizes.spec.patch), ([1, 24, 40], [1, height, width]));
     let resized = exported(&place, "run", "timm", "other.safetensors", &["--size", "48x80"]);
     assert!(stderr(&resized).contains("img_size=(48, 80)"), "{}", stderr(&resized));

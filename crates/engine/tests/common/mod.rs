@@ -105,7 +105,7 @@ impl Model {
     /// The encoder's rows: class token, then the kept patches, of each sample; [ΣK + B, D].
     pub(crate) fn encode(&self, tape: &Tape, images: &Images, kept: &Kept) -> Result<Tensor> {
         let order = PatchOrder::ChannelsFirst;
-        let patches = ops::patchify(tape, images, PATCH, order, &kept.global())?;
+        let patches = ops::patchify(tape, images, PATCH, order, kept.global())?;
         let x = ops::linear(tape, &patches, &self.get("embed.weight"), None)?; // [ΣK, D]
         let (segments, mut rows, mut places) = (kept.segments(0), Vec::new(), Vec::new());
         for (b, list) in kept.0.iter().enumerate() {
@@ -149,7 +149,7 @@ impl Model {
         let y = ops::cross_attention(tape, &q, &q_segments, &kv, &kv_segments, HEADS)?; // [ΣM, D]
         let y = ops::linear(tape, &ops::add(tape, &y, &q)?, &self.get("head.weight"), None)?;
         let order = PatchOrder::ChannelsLast;
-        let pixels = ops::patchify(tape, images, PATCH, order, &targets.global())?; // [ΣM, p C]
+        let pixels = ops::patchify(tape, images, PATCH, order, targets.global())?; // [ΣM, p C]
         let pixels = ops::normalize_patches(tape, &pixels, 3, false, true, 1e-6, false)?;
         let kind = LossKind::SmoothL1 { beta: 0.5 };
         let pixels = ops::loss(tape, &y, &pixels, kind, None)?;

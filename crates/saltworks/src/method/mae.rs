@@ -89,7 +89,7 @@ impl Mae {
         let encoded = self.encoder.forward(tape, images, visible, Outputs::All, key)?;
         let context = encoded.patches(tape)?; // [K, D]
         let all = self.decoder.forward(tape, &context, masks, Positions::All, key)?; // [B N, p C]
-        let predictions = ops::gather(tape, &all, &masks.target_global())?; // [M, p C]
+        let predictions = ops::gather(tape, &all, masks.target_global())?; // [M, p C]
         Ok((self.judge(tape, images, masks, &encoded, predictions)?, all))
     }
 
@@ -178,7 +178,7 @@ impl Reconstructs for Mae {
         let predictions = self.step(&tape, images, masks, None)?.predictions;
         let spec = self.encoder.spec();
         let order = PatchOrder::ChannelsFirst;
-        let pixels = ops::patchify(&tape, images, spec.patch, order, &masks.target_global())?;
+        let pixels = ops::patchify(&tape, images, spec.patch, order, masks.target_global())?;
         let mut predicted = predictions.to_vec();
         let rows = predicted.chunks_exact_mut(spec.patch_len());
         for (row, pixels) in rows.zip(pixels.to_vec().chunks_exact(spec.patch_len())) {
@@ -233,7 +233,7 @@ mod tests {
         let tape = Tape::inference();
         let order = PatchOrder::ChannelsFirst;
         let pixels =
-            ops::patchify(&tape, &images, spec.patch, order, &masks.target_global()).unwrap();
+            ops::patchify(&tape, &images, spec.patch, order, masks.target_global()).unwrap();
         for pixel_norm in [PixelNorm::None, PixelNorm::Joint, PixelNorm::PerChannel] {
             let options = MaeOptions {
                 decoder: TransformerSpec { width: 8, depth: 1, heads: 1 },

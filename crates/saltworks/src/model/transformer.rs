@@ -97,7 +97,7 @@ impl Transformer {
             }
             Positions::All => {
                 let x = self.blocks.forward(tape, x, &joint.segments, None, key)?;
-                ops::gather(tape, &x, &joint.in_grid_order())?
+                ops::gather(tape, &x, joint.in_grid_order())?
             }
         };
         self.output_proj.forward(tape, &self.final_norm.forward(tape, &x)?)
