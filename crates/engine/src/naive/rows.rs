@@ -10,9 +10,7 @@ pub fn upload(y: &mut [f32], values: &[f32]) {
 
 /// y = x
 pub fn copy<T: Real>(y: &mut [T], x: &[T]) {
-    for i in 0..y.len() {
-        y[i] = x[i];
-    }
+    y.copy_from_slice(x);
 }
 
 /// y = a
@@ -57,12 +55,13 @@ pub fn layer_norm<T: Real>(
     d: usize,
     eps: f32,
 ) {
+    let Moments { mean, rstd } = saved;
     for r in 0..x.len() / d {
         let row = &x[r * d..][..d];
         let mu = row.iter().map(|v| v.f64()).sum::<f64>() / d as f64;
         let variance = row.iter().map(|v| (v.f64() - mu).powi(2)).sum::<f64>() / d as f64;
         let factor = 1.0 / (variance + eps.f64()).sqrt();
-        (saved.mean[r], saved.rstd[r]) = (T::of(mu), T::of(factor));
+        (mean[r], rstd[r]) = (T::of(mu), T::of(factor));
         for i in 0..d {
             let normal = (row[i].f64() - mu) * factor;
             let value = affine.map_or(normal, |(g, b)| normal * g[i].f64() + b[i].f64());
@@ -113,10 +112,11 @@ pub fn head_norm<T: Real>(
     columns: &HeadColumns,
     eps: f32,
 ) {
+    let Moments { mean, rstd } = saved;
     y.copy_from_slice(x);
     for (i, at) in heads(x.len(), columns).into_iter().enumerate() {
         let e = columns.head_dim;
-        let saved = Moments { mean: &mut saved.mean[i..=i], rstd: &mut saved.rstd[i..=i] };
+        let saved = Moments { mean: &mut mean[i..=i], rstd: &mut rstd[i..=i] };
         layer_norm(&mut y[at..at + e], saved, &x[at..at + e], Some(affine), e, eps);
     }
 }
