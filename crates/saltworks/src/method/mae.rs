@@ -110,7 +110,7 @@ impl Mae {
         let encoded = self.encoder.forward(tape, images, visible, Read::All, key)?;
         let context = encoded.patches(tape)?; // [K, D]
         let all = self.decoder.forward_all(tape, &context, masks, key)?; // [B N, p C]
-        let predictions = ops::gather(tape, &all, &masks.target_global())?; // [M, p C]
+        let predictions = ops::gather(tape, &all, masks.target_global())?; // [M, p C]
         Ok((self.judge(tape, images, masks, &encoded, predictions)?, all))
     }
 
@@ -189,7 +189,7 @@ impl Method for Mae {
         let predictions = self.step(&tape, images, masks, None)?.predictions;
         let spec = self.encoder.spec();
         let order = PatchOrder::ChannelsFirst;
-        let pixels = ops::patchify(&tape, images, spec.patch, order, &masks.target_global())?;
+        let pixels = ops::patchify(&tape, images, spec.patch, order, masks.target_global())?;
         let mut foretold = predictions.to_vec();
         let rows = foretold.chunks_exact_mut(spec.patch_len());
         for (row, pixels) in rows.zip(pixels.to_vec().chunks_exact(spec.patch_len())) {
@@ -246,7 +246,7 @@ mod tests {
         let tape = Tape::inference();
         let order = PatchOrder::ChannelsFirst;
         let pixels =
-            ops::patchify(&tape, &images, spec.patch, order, &masks.target_global()).unwrap();
+            ops::patchify(&tape, &images, spec.patch, order, masks.target_global()).unwrap();
         for pixel_norm in [PixelNorm::None, PixelNorm::Joint, PixelNorm::PerChannel] {
             let options = MaeOptions {
                 decoder: TransformerSpec { width: 8, depth: 1, heads: 1 },
@@ -256,9 +256,10 @@ mod tests {
             };
             let mae = Mae::new(Encoder::new(&spec, 0), options, 0);
             let mut targets = mae.targets(&tape, &images, &masks).unwrap().to_vec();
-            let rows = targets.chunks_exact_mut(48).zip(pixels.to_host().chunks_exact(48));
+            let pixels = pixels.to_host();
+            let rows = targets.chunks_exact_mut(48).zip(pixels.chunks_exact(48));
             rows.for_each(|(row, pixels)| pixel_norm.undo(row, pixels, 3));
-            for (got, wanted) in targets.iter().zip(pixels.to_host().iter()) {
+            for (got, wanted) in targets.iter().zip(pixels.iter()) {
                 assert!((got - wanted).abs() < 1e-5, "{pixel_norm:?}: {got} {wanted}");
             }
         }

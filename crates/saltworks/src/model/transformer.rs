@@ -112,7 +112,7 @@ impl Transformer {
         let joint = Joint::new(masks);
         let x = self.embed(tape, context, query, masks, &joint)?; // [K + M, D]
         let x = self.blocks.forward(tape, x, &joint.segments, None, key)?;
-        let x = ops::gather(tape, &x, &joint.in_grid_order())?;
+        let x = ops::gather(tape, &x, joint.in_grid_order())?;
         self.output_proj.forward(tape, &self.final_norm.forward(tape, &x)?)
     }
 
