@@ -6,9 +6,9 @@
 // A benchmark is for people to read.
 #![allow(clippy::print_stdout)]
 
-use engine::cpu::{Cpu, fma_peak_gflops};
-use engine::device::{Device, Epilogue, LinearSize};
-use engine::{Parameter, Segments, Tape, Tensor, ops};
+use engine::cpu::Cpu;
+use engine::device::{Device, Epilogue, LinearSize, Write};
+use engine::{Parameter, Segments, Tape, Tensor, fma_peak_gflops, ops};
 use std::time::Instant;
 
 fn main() -> engine::Result<()> {
@@ -61,7 +61,7 @@ fn linear(peak: f64, size: LinearSize) {
     let LinearSize { rows, input, output } = size;
     let mut buffers = [rows * input, output * input, rows * output, output].map(|len| {
         let mut buffer = Cpu.buffer(len);
-        buffer.view_mut().host().copy_from_slice(&random(len));
+        Cpu.upload(buffer.view_mut(), &random(len));
         buffer
     });
     let [x, w, y, b] = &mut buffers;
@@ -82,7 +82,9 @@ fn linear(peak: f64, size: LinearSize) {
         Cpu.linear_grad_gelu(slope, curved, y.view(), w.view(), x.view(), size);
     });
     line(&format!("grad_gelu {rows}x{input}x{output}"), flops, seconds, peak);
-    let seconds = shortest(|| Cpu.linear_grad_input(x.view_mut(), y.view(), w.view(), size));
+    let seconds = shortest(|| {
+        Cpu.linear_grad_input(Write::Set(x.view_mut()), y.view(), w.view(), size);
+    });
     line(&format!("grad_input {rows}x{input}x{output}"), flops, seconds, peak);
     let seconds = shortest(|| Cpu.linear_grad_weight(w.view_mut(), y.view(), x.view(), size));
     line(&format!("grad_weight {rows}x{input}x{output}"), flops, seconds, peak);

@@ -95,10 +95,10 @@ const TOLERANCE: f64 = 5e-4;
 
 /// Panics unless the gradients that `op` records are those of its forward pass.
 ///
-/// `op` maps tensors like `inputs`, which are moved to `device`, to one tensor y. The loss is Σ c y with fixed random c, summed in
-/// f64. For each input alone and several random directions v of ±1, the gradient's product with v
-/// must equal the central difference of the loss along v. Also: a second backward pass adds, and an
-/// input alone gets the same gradient as together with others.
+/// `op` maps tensors like `inputs`, which are moved to `device`, to one tensor y. The loss is Σ c y
+/// with fixed random c, summed in f64. For each input alone and several random directions v of ±1,
+/// the gradient's product with v must equal the central difference of the loss along v. Also, a
+/// second backward pass adds, and an input alone gets the same gradient as together with others.
 pub fn assert_gradients(
     device: &'static dyn Device,
     name: &str,

@@ -277,7 +277,12 @@ macro_rules! kernels {
                 epilogue: Epilogue<View<'_>, ViewMut<'_>>,
             );
             /// dx[R,I] = dy[R,O] w[O,I]
-            fn linear_grad_input(dx: Write<ViewMut<'_>>, dy: View<'_>, w: View<'_>, size: LinearSize);
+            fn linear_grad_input(
+                dx: Write<ViewMut<'_>>,
+                dy: View<'_>,
+                w: View<'_>,
+                size: LinearSize,
+            );
             /// ds[R,I] = (dy[R,O] w[O,I]) GELU'(s[R,I]); h[R,I] = GELU(s)
             fn linear_grad_gelu(
                 ds: ViewMut<'_>,
@@ -292,7 +297,8 @@ macro_rules! kernels {
             /// db[O] += Σ_r dy[R,O]
             fn column_sum(db: ViewMut<'_>, dy: View<'_>, rows: usize, columns: usize);
 
-            /// y[Rq,D] = softmax(q kᵀ E^-½) v by sample and head; lse[Rq,A] = log Σ exp of the scores
+            /// y[Rq,D] = softmax(q kᵀ E^-½) v by sample and head;
+            /// lse[Rq,A] = log Σ exp of the scores
             fn attention(y: ViewMut<'_>, lse: ViewMut<'_>, input: AttentionInput<'_, View<'_>>);
             /// Gradients of q, k, v from y, dy and lse.
             fn attention_backward(

@@ -7,7 +7,7 @@ use crate::device::{
 };
 use crate::index::{Index, Segments};
 
-/// One device's views as slices. Memory of another device panics: an operation mixed tensors of two.
+/// One device's views as slices. A view of another device panics: an operation mixed two devices.
 pub(crate) trait HostMemory {
     /// The values to read.
     fn read(view: View<'_>) -> &[f32];

@@ -24,8 +24,8 @@ unsafe impl bytemuck::Zeroable for Lane {}
 // SAFETY: as above.
 unsafe impl bytemuck::Pod for Lane {}
 
-/// A 64-byte aligned f32 buffer in host memory. A dropped buffer returns to the pool, or to the system
-/// if it is a lasting one.
+/// A 64-byte aligned f32 buffer in host memory. A dropped buffer returns to the pool, a lasting one
+/// to the system.
 pub struct HostBuffer {
     lanes: Vec<Lane>,
     len: usize,

@@ -1,8 +1,8 @@
-//! Random numbers from a counter, without hidden state: Philox4x32-10 (Salmon et al. 2011, "Parallel
-//! random numbers: as easy as 1, 2, 3").
+//! Random numbers from a counter, without hidden state: Philox4x32-10 (Salmon et al. 2011,
+//! "Parallel random numbers: as easy as 1, 2, 3").
 //!
-//! A stream is named by (seed, purpose, index), for instance (17, "masks", step): whoever asks for
-//! it, on whatever thread, after whatever restart, reads the same numbers.
+//! A stream is named by (seed, purpose, index), for instance (17, "masks", step). It is the same
+//! numbers on any thread and after any restart.
 //!
 //! * key (64 bits) = mix(mix(seed) + FNV-1a-64(purpose)), mix being SplitMix64's finaliser;
 //! * counter (128 bits) = block number in the low 64 bits, index in the high 64 bits.
@@ -201,15 +201,15 @@ mod tests {
     #[test]
     fn shuffle_keeps_every_item_and_moves_each_anywhere() {
         let mut random = Random::new(7, "shuffle", 0);
-        let mut places = [[0_u32; 5]; 5];
+        let mut counts = [[0_u32; 5]; 5];
         for _ in 0..10_000 {
             let mut items = [0, 1, 2, 3, 4];
             random.shuffle(&mut items);
-            items.iter().enumerate().for_each(|(place, &item): (_, &usize)| {
-                places[item][place] += 1;
+            items.iter().enumerate().for_each(|(index, &item): (_, &usize)| {
+                counts[item][index] += 1;
             });
         }
         // Standard deviation 40; five of them.
-        assert!(places.iter().flatten().all(|&n| n.abs_diff(2000) < 200), "{places:?}");
+        assert!(counts.iter().flatten().all(|&n| n.abs_diff(2000) < 200), "{counts:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Shapes, and the one place where shape errors are worded.
+//! Shapes, and the errors about them.
 
 use crate::index::Index;
 use crate::{Error, Result, Tensor};

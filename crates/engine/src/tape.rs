@@ -162,7 +162,7 @@ impl Tape {
         tensor: Tensor,
         backward: impl FnOnce(&mut Gradients, Tensor) -> Result<()> + Send + 'static,
     ) -> Tensor {
-        let near = self.watch.as_ref().and_then(|watch| watch.borrow().near());
+        let near = self.watch.as_ref().and_then(|watch| watch.borrow().last_read());
         let mut nodes = self.nodes.borrow_mut();
         let shape = tensor.shape().to_vec();
         nodes.push(Node { op, shape, near, backward: Box::new(backward) });
@@ -170,13 +170,14 @@ impl Tape {
         tensor.with_slot(Some(Slot::new(home)))
     }
 
-    /// `forward(x)`. A [checkpointing](Tape::checkpointing) tape saves x instead of all that `forward`
-    /// would record, and runs `forward` once more in the backward pass (Chen et al. 2016, Training
-    /// deep nets with sublinear memory cost). `forward` must be a function of x and of parameters.
+    /// `forward(x)`. A [checkpointing](Tape::checkpointing) tape saves x instead of all that
+    /// `forward` would record, and runs `forward` once more in the backward pass (Chen et al. 2016,
+    /// Training deep nets with sublinear memory cost). `forward` must be a function of x and of
+    /// parameters.
     ///
     /// The bits are the same either way if nothing else reads x. Otherwise the gradient of x is the
-    /// same sum in another order. If x has no gradient, `forward` records as on any other tape; so it
-    /// does inside a checkpoint that runs again.
+    /// same sum in another order. If x has no gradient, `forward` records as on any other tape. It
+    /// also does so inside a checkpoint that runs again.
     pub fn checkpoint(
         &self,
         x: &Tensor,
@@ -324,8 +325,8 @@ impl Gradients {
         Ok(())
     }
 
-    /// Calls `write` with the gradient of `tensor`, if it wants one: to set if it is the first, else
-    /// to add.
+    /// Calls `write` with the gradient of `tensor`, if it wants one: to set the first gradient, to
+    /// add a later one.
     pub(crate) fn write(
         &mut self,
         tensor: &Tensor,

@@ -1,4 +1,4 @@
-//! A buffer, a shape and a place for its gradient. No arithmetic here.
+//! A buffer of a device, its shape, and where its gradient goes. No arithmetic here.
 
 use crate::device::{Buffer, Device, View, ViewMut};
 use crate::shape::{expect_count, show};
@@ -97,7 +97,7 @@ impl Tensor {
         self.len() == 0
     }
 
-    /// The values in host memory: borrowed if they lie there, else a copy that waits for the device.
+    /// The values in host memory: borrowed if they lie there, else a copy. Waits for the device.
     pub fn to_host(&self) -> Cow<'_, [f32]> {
         self.device.download(self.view())
     }

@@ -236,7 +236,7 @@ fn assemble(device: On) {
 }
 
 fn assemble_with_positions(device: On) {
-    let places = [-1, 3, 0, 3, 1, -1, 5, 3, 2, 0];
+    let positions = [-1, 3, 0, 3, 1, -1, 5, 3, 2, 0];
     for width in [1, 9, 32] {
         let inputs = [
             ("x", normal("x", &[5, width])),
@@ -245,7 +245,7 @@ fn assemble_with_positions(device: On) {
             ("positions", normal("positions", &[6, width])),
         ];
         assert_gradients(device, "assemble", &inputs, |tape, t| {
-            ops::assemble(tape, &t[0], &[&t[1], &t[2]], rows(), Some((&t[3], &places)))
+            ops::assemble(tape, &t[0], &[&t[1], &t[2]], rows(), Some((&t[3], &positions)))
         });
     }
 }

@@ -27,7 +27,7 @@ fn train(model: &Model, optimizer: &mut AdamW, step: u64) {
 fn a_steady_step_allocates_nothing() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let (model, mut optimizer) = (Model::new(), AdamW::new((0.9, 0.95), 1e-8));
-    // 15 steps meet every combination of lengths; buffers grow to the largest in a few rounds of them.
+    // 15 steps meet every combination of lengths. Buffers grow to the largest in a few rounds.
     (0..60).for_each(|step| train(&model, &mut optimizer, step));
     let warm = pool::stats();
     (60..120).for_each(|step| train(&model, &mut optimizer, step));

@@ -157,7 +157,8 @@ fn assert_not_square_works(patch: &str, sides: [usize; 2]) {
     assert!(text.contains("size = [24, 40]") && text.contains(&format!("patch = {patch}")));
 
     for stage in ["teacher", "student"] {
-        let file = ModelFile::open(&place.path(&format!("run/{stage}/encoder.safetensors"))).unwrap();
+        let file =
+            ModelFile::open(&place.path(&format!("run/{stage}/encoder.safetensors"))).unwrap();
         let spec = file.sizes(None, Hint::default()).unwrap().spec;
         let (image, patch) = ([1, 24, 40], [1, sides[0], sides[1]]);
         assert_eq!((spec.image, spec.patch), (image, patch), "{stage}: height before width");

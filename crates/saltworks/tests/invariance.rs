@@ -150,7 +150,7 @@ fn row_of_a_batch_equals_it_alone() {
                 assert_close(
                     &format!("{name} {what} {sample}"),
                     &got,
-                    one.to_host(),
+                    &one.to_host(),
                     rel_l2(1e-6),
                     why,
                 );

@@ -107,14 +107,14 @@ impl Model {
         let order = PatchOrder::ChannelsFirst;
         let patches = ops::patchify(tape, images, PATCH, order, kept.global())?;
         let x = ops::linear(tape, &patches, &self.get("embed.weight"), None)?; // [ΣK, D]
-        let (segments, mut rows, mut places) = (kept.segments(0), Vec::new(), Vec::new());
+        let (segments, mut rows, mut positions) = (kept.segments(0), Vec::new(), Vec::new());
         for (b, list) in kept.0.iter().enumerate() {
             rows.push(Row::Token(0));
             rows.extend(segments.range(b).map(|r| Row::X(r as u32)));
-            places.push(-1);
-            places.extend(list.iter().map(|&n| n as i32));
+            positions.push(-1);
+            positions.extend(list.iter().map(|&n| n as i32));
         }
-        let position = (&self.get("pos_embed"), &places[..]);
+        let position = (&self.get("pos_embed"), &positions[..]);
         let x = ops::assemble(tape, &x, &[&self.get("cls_token")], &rows, Some(position))?;
         self.block(tape, &x, &kept.segments(1))
     }
@@ -139,9 +139,9 @@ impl Model {
     pub(crate) fn loss(&self, tape: &Tape, images: &Images, kept: &Kept) -> Result<Tensor> {
         let x = self.encode(tape, images, kept)?; // [ΣK + B, D]
         let targets = kept.targets();
-        let places: Vec<i32> = targets.0.iter().flatten().map(|&n| n as i32).collect();
-        let rows = vec![Row::Token(0); places.len()];
-        let position = (&self.get("pos_embed"), &places[..]);
+        let positions: Vec<i32> = targets.0.iter().flatten().map(|&n| n as i32).collect();
+        let rows = vec![Row::Token(0); positions.len()];
+        let position = (&self.get("pos_embed"), &positions[..]);
         let q = ops::assemble(tape, &x, &[&self.get("mask_token")], &rows, Some(position))?;
         let kv = self.get("qkv.weight").narrow(WIDTH..3 * WIDTH)?;
         let kv = ops::linear(tape, &x, &kv, None)?; // [ΣK + B, 2D]

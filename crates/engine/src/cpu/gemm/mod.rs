@@ -32,8 +32,8 @@ const K_BLOCK: usize = 512;
 const TASK_ROWS: usize = 96;
 /// Columns of C in a task: a multiple of every panel's width.
 const TASK_COLUMNS: usize = 384;
-/// Rows a multiple of this many values apart share a set of L1, which has eight lines or twelve; a
-/// tile has twelve rows with AVX-512. Such rows are copied to others (no loss where tiles are lower).
+/// Rows a multiple of this many values apart share a set of L1, which has eight lines or twelve. A
+/// tile has twelve rows with AVX-512. Such rows are copied first (no loss if tiles are lower).
 const SAME_SET: usize = 1024;
 
 /// y[R,O] = epilogue(x[R,I] w[O,I]ᵀ + b[O])
@@ -187,9 +187,9 @@ impl Product<'_> {
         let width = packed_len(1, task.columns);
         let crowded = self.a.column == 1 && self.a.row.is_multiple_of(SAME_SET);
         // A line more than a block: rows then begin in sets of their own.
-        let near_row = K_BLOCK.min(self.k) + 16;
+        let copy_row = K_BLOCK.min(self.k) + 16;
         with_scratch(|scratch| {
-            let [near] = scratch.parts([if crowded { task.rows * near_row } else { 0 }]);
+            let [copy] = scratch.parts([if crowded { task.rows * copy_row } else { 0 }]);
             // With k = 0 there is one block, empty: C is zeroed or kept, and finished.
             let steps = self.k.div_ceil(K_BLOCK).max(1);
             for step in 0..steps {
@@ -197,7 +197,7 @@ impl Product<'_> {
                 let count = K_BLOCK.min(self.k - first);
                 let (mut a, b) = (self.a.at(task.row, first), &packed[first * width..]);
                 if crowded {
-                    a = a.copied(near, near_row, count);
+                    a = a.copied(copy, copy_row, count);
                 }
                 let size = [task.rows, task.columns, count];
                 let add = add || step > 0;

@@ -8,8 +8,8 @@ use crate::cpu::parallel::{
 };
 use crate::device::{HeadColumns, Moments, Write};
 
-/// y[R,S] = x[R,S] with every head of E columns normalised and scaled by gamma[E] and beta[E] (affine);
-/// mean[R,A] and rstd[R,A] are kept for the backward pass.
+/// y[R,S] = x[R,S] with every head of E columns normalised, scaled by gamma[E] and shifted by
+/// beta[E] (affine). mean[R,A] and rstd[R,A] are kept for the backward pass.
 pub(crate) fn head_norm(
     y: &mut [f32],
     saved: Moments<&mut [f32]>,

@@ -1,4 +1,4 @@
-//! Rows moved from place to place: gather, assemble, and the mean of each sample's rows.
+//! Rows moved: gather, assemble, and the mean of each sample's rows.
 
 use super::lanes::each;
 use super::layer_norm::add_partials;
@@ -47,8 +47,8 @@ fn gather_backward_by_source(dx: &mut [f32], dy: &[f32], index: &[u32], d: usize
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "a kernel's views become a list of slices")]
-/// y[r] = x or token row `rows[r]`, plus row `places[r]` of the position table where that is not
-/// negative. x[R,D]; each token table [P_i,D]; position = (table[N,D], places[len of rows]).
+/// y[r] = x or token row `rows[r]`, plus row `positions[r]` of the position table if that is not
+/// negative. x[R,D]; each token table [P_i,D]; position = (table[N,D], positions[len of rows]).
 pub(crate) fn assemble(
     y: &mut [f32],
     x: &[f32],
@@ -64,10 +64,10 @@ pub(crate) fn assemble(
                 Row::X(i) => row(x, i, d),
                 Row::Token(i) => token(&tokens, i as usize, d),
             });
-            if let Some((table, places)) = position
-                && let Ok(place) = u32::try_from(places[first + r])
+            if let Some((table, positions)) = position
+                && let Ok(index) = u32::try_from(positions[first + r])
             {
-                add_row(y, row(table, place, d));
+                add_row(y, row(table, index, d));
             }
         }
     });
@@ -231,8 +231,8 @@ mod tests {
             let from = indices(5, n, 23).into_iter();
             let rows: Vec<Row> =
                 from.map(|i| if i < 20 { Row::X(i) } else { Row::Token(i - 20) }).collect();
-            let places: Vec<i32> = indices(6, n, 31).into_iter().map(|i| i as i32 - 1).collect();
-            for position in [Some((&table[..], &places[..])), None] {
+            let positions: Vec<i32> = indices(6, n, 31).into_iter().map(|i| i as i32 - 1).collect();
+            for position in [Some((&table[..], &positions[..])), None] {
                 let [got, want] = [row::assemble, naive::assemble::<f32>].map(|assemble| {
                     let mut y = vec![9.0; n * d];
                     assemble(&mut y, &x, vec![&one, &two], &rows, position, d);
