@@ -65,9 +65,14 @@ impl Golden {
         let model = &self.config["model"];
         let size = |key: &str| model[key].as_u64().unwrap_or_else(|| panic!("{key}")) as usize;
         let flag = |key: &str, unset: bool| model[key].as_bool().unwrap_or(unset);
+        // The side of a square, or frames, height and width.
+        let sides = |key: &str| match model[key].as_array() {
+            Some(sides) => [0, 1, 2].map(|axis| sides[axis].as_u64().expect("a side") as usize),
+            None => [1, size(key), size(key)],
+        };
         VitSpec {
-            image: [1, size("img_size"), size("img_size")],
-            patch: [1, size("patch_size"), size("patch_size")],
+            image: sides("img_size"),
+            patch: sides("patch_size"),
             channels: size("in_chans"),
             width: size("embed_dim"),
             depth: size("depth"),
@@ -350,6 +355,15 @@ fn mae_gives_the_references_loss_outputs_and_gradients() {
             assert_close(output, &got.to_host(), &want.to_host(), rel_l2(1e-5), FORWARD);
         }
     }
+}
+
+/// transformers' VideoMAE on clips, made by make_videomae.py, which says how both differ.
+#[test]
+fn clips_give_the_loss_predictions_and_gradients_of_videomae() {
+    let golden = Golden::read("videomae");
+    let method = mae(&golden, PixelNorm::PerChannel);
+    let (_, _, step) = step(&golden, &method);
+    golden.compare("output/predictions", &step.predictions);
 }
 
 #[test]

@@ -332,31 +332,6 @@ fn features_of_whole_images_are_class_token_and_mean_of_patches() {
 }
 
 #[test]
-fn a_clip_trains_as_an_image_does() {
-    let spec = VitSpec { image: [4, 12, 16], patch: [2, 4, 4], class_token: false, ..spec() };
-    let encoder = encoder(&spec, 2);
-    assert_eq!(encoder.parameters()[1].1.shape(), [1, 2 + 24, 24], "pos_embed");
-    let options = MaeOptions {
-        decoder: TransformerSpec { width: 32, depth: 1, heads: 4 },
-        covered: Covered::Targets,
-        pixel_norm: PixelNorm::PerChannel,
-        loss: LossKind::Mse,
-    };
-    let method = Mae::new(encoder, options, 1);
-    let clips = Images::f32(normal("clips", &[2 * 3 * 4 * 12 * 16]).to_vec(), [2, 3, 4, 12, 16]);
-    let grid = Grid { t: 2, h: 3, w: 4 };
-    let masks =
-        Masks::new(grid, vec![vec![0, 13], vec![5]], vec![vec![1, 12], vec![4, 23]]).unwrap();
-    let tape = Tape::new();
-    let step = method.step(&tape, &clips.unwrap(), &masks, Some(KEY)).unwrap();
-    assert_eq!(step.predictions.shape(), [4, 2 * 4 * 4 * 3]);
-    tape.backward(&step.loss).unwrap();
-    for (name, parameter) in method.parameters() {
-        assert!(parameter.grad().is_some(), "{name} got no gradient");
-    }
-}
-
-#[test]
 fn what_does_not_fit_is_an_error_that_names_it() {
     let method = salt(11);
     let step = |pixels: &Images, masks: &Masks| {
