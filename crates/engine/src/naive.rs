@@ -1,6 +1,6 @@
 //! The naive device: every kernel as plain loops with 64-bit sums and nothing fused, to be believed
-//! by reading. Kernels have the names of those in `cpu` and work on `f32` or `f64`: fast kernels are
-//! compared with the former, and finite differences are taken of the latter.
+//! by reading. Kernels have the names of those in `cpu` and work on `f32` or `f64`: fast kernels
+//! are compared with the former, and finite differences are taken of the latter.
 //!
 //! Letters: B samples, R packed rows, K kept rows, D width, A heads, E head width, C channels.
 // The kernels' arguments, one by one; indices, because the formulas have them.

@@ -22,8 +22,8 @@ pub struct Trouble {
     pub element: usize,
     /// The value.
     pub value: f32,
-    /// The last trained parameter that was read up to here: about where in the model this is. `None`
-    /// if no trained parameter was read.
+    /// The last trained parameter that was read up to here: about where in the model this is.
+    /// `None` if no trained parameter was read.
     pub near: Option<Arc<Parameter>>,
 }
 

@@ -148,7 +148,8 @@ fn image_sizes(given: &Bound<'_, PyAny>, shape: &[usize], spec: &VitSpec) -> PyR
         }
         [b, c, h, w] if [c, h, w] == [channels, height, width] && b > 0 => Ok([b, c, h, w]),
         [_, h, w, c] if [c, h, w] == [channels, height, width] => Err(refused(format!(
-            "images are {shape:?}, {expected}: channels come first. Give images.transpose(0, 3, 1, 2)"
+            "images are {shape:?}, {expected}: channels come first. Give images.transpose(0, 3, \
+             1, 2)"
         ))),
         [c, h, w] if [c, h, w] == [channels, height, width] => Err(refused(format!(
             "images are {shape:?}, {expected}. Give images[None] for a batch of one"
@@ -223,7 +224,8 @@ fn array<'py>(name: &str, given: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUn
     let refuse = |problem: &dyn std::fmt::Display| {
         let kind = given.get_type();
         refused(format!(
-            "{name} of {kind} cannot be read as an array: {problem}. Give an array in the memory of \
+            "{name} of {kind} cannot be read as an array: {problem}. Give an array in the memory \
+             of \
              the CPU, without gradient (tensor.detach().cpu())"
         ))
     };

@@ -248,7 +248,8 @@ impl AdamW {
             if found != expected {
                 let (found, expected) = (found.len(), expected.len());
                 return Err(refused(format!(
-                    "group {place} of the state has {found} parameters, expected {expected}, in the \
+                    "group {place} of the state has {found} parameters, expected {expected}, in \
+                     the \
                      same order"
                 )));
             }

@@ -106,7 +106,8 @@ impl Parameter {
 pub(crate) fn stays_in_place(set_to_none: bool) -> PyResult<()> {
     if set_to_none {
         return Err(refused(
-            "zero_grad: gradients are set to zero in place, as there may be views of them. Leave out \
+            "zero_grad: gradients are set to zero in place, as there may be views of them. Leave \
+             out \
              set_to_none=True",
         ));
     }

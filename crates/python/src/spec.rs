@@ -144,7 +144,8 @@ impl SizeArguments<'_, '_> {
             return Ok(VitSpec { drop_path: said.drop_path, ..found.clone() });
         }
         Err(refused(format!(
-            "the encoder of {} is another than was asked for: {}. Leave out the name and the options \
+            "the encoder of {} is another than was asked for: {}. Leave out the name and the \
+             options \
              that the weights tell",
             of.display(),
             differ.join(", ")

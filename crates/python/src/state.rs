@@ -122,7 +122,9 @@ pub(crate) fn assign(
     what: &str,
     mut tensors: NamedTensors,
     list: &[Weight],
-    turn: impl FnOnce(&(dyn Fn() -> Result<(), weights::Error> + Sync)) -> Result<(), weights::Error>,
+    turn: impl FnOnce(
+        &(dyn Fn() -> Result<(), weights::Error> + Sync),
+    ) -> Result<(), weights::Error>,
 ) -> PyResult<()> {
     for second in list.iter().filter_map(|weight| weight.second.as_ref()) {
         tensors.remove(second);
@@ -140,7 +142,8 @@ fn expect_one_value_each(tensors: &NamedTensors) -> PyResult<()> {
         let Some(first) = tensors.get(&name) else { continue };
         if again.shape() != first.shape() || !same_bits(again, first) {
             return Err(refused(format!(
-                "the state dict: {name} and {second} are two names of one weight, and hold different \
+                "the state dict: {name} and {second} are two names of one weight, and hold \
+                 different \
                  values. Leave one of them out"
             )));
         }

@@ -40,8 +40,8 @@ pub(crate) fn expect_parent(file: &Path) -> Result<(), Failure> {
     }
 }
 
-/// For `map_err` while images are loaded. An image that cannot be read is for the user to correct. A
-/// store that does not answer fails the run, which may be resumed later.
+/// For `map_err` while images are loaded. An image that cannot be read is for the user to correct.
+/// A store that does not answer fails the run, which may be resumed later.
 pub(crate) fn loading(error: crate::data::Error) -> Failure {
     if error.is_of_store() { run_error(error) } else { input_error(error) }
 }
@@ -65,7 +65,8 @@ pub(crate) fn use_threads(threads: usize) -> Result<usize, Failure> {
         )));
     }
     // This thread is one of them: asking a pool from outside costs two trips through the kernel for
-    // every operation. It can only fail if the pool exists already, and then its threads are as good.
+    // every operation. It can only fail if the pool exists already, and then its threads are as
+    // good.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread();
     let _ = pool.build_global();
     Ok(rayon::current_num_threads())

@@ -134,7 +134,8 @@ fn a_position_table_is_brought_to_images_of_another_size() {
     let [from, to] = loaded.resized.unwrap();
     assert_eq!((from, to), (Grid { t: 1, h: 4, w: 4 }, Grid { t: 1, h: 6, w: 3 }));
     assert_eq!(loaded.encoder.spec().image, [1, 48, 24]);
-    // The table's values are held against timm's in golden.rs; here it must be the one that is used.
+    // The table's values are held against timm's in golden.rs; here it must be the one that is
+    // used.
     let table = &model.encoder(None).unwrap()["pos_embed"];
     let want = saltworks::model::position::resample(&table.to_host(), 32, 1, from, to);
     let got = engine::Module::parameters(&loaded.encoder);

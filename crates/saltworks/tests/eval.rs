@@ -329,8 +329,8 @@ fn distance(vote: Vote, a: &[f32], b: &[f32]) -> f64 {
     unit(a).iter().zip(unit(b)).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt()
 }
 
-/// Two groups far apart, in each of which a ten-thousandth tells the classes apart: too little for a product
-/// in f32, wherever its origin.
+/// Two groups far apart, in each of which a ten-thousandth tells the classes apart: too little for
+/// a product in f32, wherever its origin.
 #[test]
 fn neighbours_in_groups_far_apart_are_the_nearest() {
     let groups = |seed: u64| {
@@ -435,7 +435,8 @@ fn a_row_of_zeros_is_near_nothing_and_everything_alike() {
     let options = KnnOptions { k: 3, temperature: 0.5 };
     let scores = eval::knn_scores(&train, &test, (options, Vote::Cosine), &|| false).unwrap();
     let length = 1.01_f64.sqrt();
-    // Votes against the nearest's: cosines are 1 / length, 0.1 / length, and 0 with the row of zeros.
+    // Votes against the nearest's: cosines are 1 / length, 0.1 / length, and 0 with the row of
+    // zeros.
     let vote = |cosine: f64| ((cosine - 1.0 / length) / 0.5).exp();
     let wanted = [1.0, vote(0.1 / length), vote(0.0)];
     for (found, wanted) in scores.values[..3].iter().zip(wanted) {
@@ -517,8 +518,8 @@ fn few_shots_are_draws_of_rows_and_fitted_as_scikit_learn_would() {
     let train = all.select(&(0..all.len()).filter(first).collect::<Vec<_>>());
     let options = eval::FewShotOptions { shots: vec![2, 20], draws: 4, seed: 1 };
     let found = eval::few_shot(&train, &test, &options, &|| false).unwrap();
-    // Twenty of each class are all rows, whatever the draw. scikit-learn 1.9.1: LogisticRegression(C=1,
-    // tol=1e-12) on StandardScaler's rows has 125 of the 150 right.
+    // Twenty of each class are all rows, whatever the draw. scikit-learn 1.9.1:
+    // LogisticRegression(C=1, tol=1e-12) on StandardScaler's rows has 125 of the 150 right.
     assert_eq!(found[1].accuracies, [125.0 / 150.0; 4]);
     let few = &found[0];
     assert!(few.accuracies.iter().any(|other| *other != few.accuracies[0]), "{few:?}");

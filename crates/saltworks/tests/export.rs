@@ -116,7 +116,7 @@ fn what_does_not_fit_is_listed_and_partial_writes_what_is_there() {
     let given = ["--partial", "--size", "64"];
     assert_refused(&mut export(&place, "run", "timm", "out", &given), &["Leave one out"]);
     let other = &mut export(&place, "run", "timm", "out", &["--heads", "4"]);
-    assert_refused(other, &["tells of 2 heads"]);
+    assert_refused(other, &["says 2 heads"]);
 }
 
 #[test]

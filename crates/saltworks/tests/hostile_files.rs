@@ -45,8 +45,8 @@ fn archive(records: &[(&str, &[u8])]) -> Vec<u8> {
         common.extend([bytes.len() as u32, bytes.len() as u32].map(u32::to_le_bytes).concat());
         common.extend((name.len() as u32).to_le_bytes());
         let header = (all.len() as u32).to_le_bytes();
-        // Version, flags, method, time and date are 0 in both headers; the directory's has two bytes
-        // more before them.
+        // Version, flags, method, time and date are 0 in both headers; the directory's has two
+        // bytes more before them.
         let local = [b"PK\x03\x04", &common[2..], name.as_bytes(), bytes].concat();
         directory.extend([b"PK\x01\x02", &common[..], &[0; 10], &header, name.as_bytes()].concat());
         all.extend(local);

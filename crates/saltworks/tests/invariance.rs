@@ -341,7 +341,10 @@ fn what_does_not_fit_is_an_error_that_names_it() {
     let message = step(&gray, &masks());
     assert!(message.contains("[1, 1, 12, 16], expected [3, 1, 12, 16]"), "{message}");
     let message = step(&images(&pixels(2)), &masks());
-    assert!(message.contains("the lists of patches"), "{message}");
+    assert!(
+        message.contains("the number of lists of output patches is 3, expected 2"),
+        "{message}"
+    );
     let turned = Masks::new(Grid::image(4, 3), masks().context, masks().target).unwrap();
     let message = step(&images(&pixels(3)), &turned);
     assert!(message.contains("the masks' grid is [1, 4, 3], expected [1, 3, 4]"), "{message}");

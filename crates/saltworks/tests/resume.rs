@@ -304,7 +304,7 @@ fn resume_needs_no_recipe_and_shows_a_finished_run() {
     assert_refused(&mut place.pretrain("run", LONG), &["holds a run already", "finished"]);
     let mut nothing = place::saltworks();
     nothing.args(["pretrain", "--resume", "--out"]).arg(place.path("no"));
-    assert_refused(&mut nothing, &["holds no run to go on with", "recipe.toml"]);
+    assert_refused(&mut nothing, &["holds no run to resume", "recipe.toml"]);
 }
 
 #[test]

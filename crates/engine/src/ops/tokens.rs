@@ -117,7 +117,8 @@ impl Sources {
             match *row {
                 Row::X(index) => list[0].1.push((index, r as u32)),
                 Row::Token(index) => {
-                    // The last table that begins at or before the index: `check` saw that there is one.
+                    // The last table that begins at or before the index: `check` saw that there is
+                    // one.
                     let table = starts.partition_point(|&start| start <= index) - 1;
                     list[1 + table].1.push((index - starts[table], r as u32));
                 }

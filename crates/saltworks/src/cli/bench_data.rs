@@ -126,7 +126,8 @@ fn line(run: &Value) -> String {
     let (before, after) = (megabytes("memory_before_bytes"), megabytes("memory_after_bytes"));
     let (threads, batches) = (&run["threads"], &run["batches"]);
     format!(
-        "{threads} threads  {rate:.0} images/s over {batches} batches, memory {before} to {after} MB"
+        "{threads} threads  {rate:.0} images/s over {batches} batches, memory {before} to {after} \
+         MB"
     )
 }
 

@@ -32,12 +32,13 @@ pub(super) struct Arguments {
 
 const EXAMPLES: &str = "Examples:
   saltworks embed runs/first --out features.parquet                all images of the run's data
-  saltworks embed runs/first --data photos --out photos.npy        [images, width], float32; photos.labels.npy
-  saltworks embed vit.safetensors --data photos --normalize imagenet --features mean,cls --out f.safetensors
+  saltworks embed runs/first --data photos --out photos.npy   # and photos.labels.npy
+  saltworks embed vit.safetensors --data photos --features mean,cls --out f.safetensors
 
-Row i is image i in the order of `saltworks inspect`: paths sorted, lists as they are. Rows of images that
-cannot be read are NaN. .parquet has the columns image, label, class, mean, cls; .safetensors the tensors
-mean [N, D], cls [N, D], label [N] (int64, -1 without one).";
+Row i is image i in the order of `saltworks inspect`: paths are sorted, lists keep their order.
+Rows of images that cannot be read are NaN. A .npy file holds [images, width] in float32. A .parquet
+file has the columns image, label, class, mean, cls. A .safetensors file has the tensors mean
+[N, D], cls [N, D] and label [N] (int64, -1 without one).";
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Pooling {

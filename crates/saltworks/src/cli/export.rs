@@ -39,8 +39,8 @@ pub(super) struct Arguments {
     /// Heads of the encoder, if the file does not say and timm has none of its width.
     #[arg(long)]
     heads: Option<usize>,
-    /// Size of the images that the encoder is to see, as 224 or HEIGHTxWIDTH; its position table is resized
-    /// as timm does.
+    /// Size of the images that the encoder is to see, as 224 or HEIGHTxWIDTH; its position table is
+    /// resized as timm does.
     #[arg(long)]
     size: Option<ImageSize>,
     /// Write what is there, without comparing names and shapes with those of the encoder.

@@ -117,7 +117,9 @@ fn to_json(source: &dyn Source, survey: &Survey) -> Value {
         "images": source.len(),
         "width": sides(&survey.widths),
         "height": sides(&survey.heights),
-        "channels": channels.map(|(n, images)| (n.to_string(), *images)).collect::<std::collections::BTreeMap<_, _>>(),
+        "channels": channels
+            .map(|(n, images)| (n.to_string(), *images))
+            .collect::<std::collections::BTreeMap<_, _>>(),
         "bytes": survey.bytes,
         "left_alone": source.left_alone(),
         "classes": classes.iter().map(class).collect::<Vec<_>>(),
@@ -154,7 +156,12 @@ fn inspect_weights(path: &Path, as_json: bool) -> Result<(), Failure> {
     if as_json {
         let tensor = |t: &TensorEntry| json!({"name": t.name, "dtype": t.dtype, "shape": t.shape});
         let tensors: Vec<_> = tensors.iter().map(tensor).collect();
-        let all = json!({"tensors": tensors, "metadata": metadata, "container": container, "dialect": dialect});
+        let all = json!({
+            "tensors": tensors,
+            "metadata": metadata,
+            "container": container,
+            "dialect": dialect,
+        });
         result(&all.to_string());
         return Ok(());
     }

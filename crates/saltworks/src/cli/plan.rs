@@ -134,8 +134,10 @@ fn show(recipe: &Recipe, images: &ImageSets, plans: &[StagePlan<'_>], timed: &[S
         let probed = images.held_out.as_ref().map_or(0, |held| held.len() + images.to_probe.len());
         let features: f64 = timed.iter().map(|timed| timed.feature_seconds * probed as f64).sum();
         result(&format!(
-            "time: about {}: {} of training, {} of online probes, and the features of all {probed} images \
-             after each stage {}. Features of raw pixels and of an untrained encoder, and fitting probes to all \
+            "time: about {}: {} of training, {} of online probes, and the features of all \
+             {probed} images \
+             after each stage {}. Features of raw pixels and of an untrained encoder, and fitting \
+             probes to all \
              of them, come on top: not timed, and much of a short run",
             text(training + online + features),
             text(training),
@@ -147,7 +149,8 @@ fn show(recipe: &Recipe, images: &ImageSets, plans: &[StagePlan<'_>], timed: &[S
             let memory = memory as f64 * 1e-6;
             let features = probed as f64 * plans.iter().map(width).max().unwrap_or(0) as f64 * 8e-6;
             result(&format!(
-                "memory: {memory:.0} MB at its highest, measured over {what}; probes after stages hold all \
+                "memory: {memory:.0} MB at its highest, measured over {what}; probes after stages \
+                 hold all \
                  features, {features:.0} MB and several times that while they are fitted"
             ));
         }
@@ -206,7 +209,8 @@ fn show_stage(plan: &StagePlan<'_>) {
     if share > LARGE_TRUNK {
         let [_, (name, _), ..] = plan.networks()[..] else { return };
         result(&format!(
-            "  its {name} takes {:.0} % of the FLOPs: `{name} = {{ width = ..., depth = ..., heads = ... }}` in \
+            "  its {name} takes {:.0} % of the FLOPs: `{name} = {{ width = ..., depth = ..., \
+             heads = ... }}` in \
              the stage makes it smaller",
             100.0 * share
         ));

@@ -88,13 +88,13 @@ pub(crate) struct Arguments {
 }
 
 const EXAMPLES: &str = "Examples:
-  saltworks probe runs/first                                   the last stage, on the run's held-out images
+  saltworks probe runs/first              # the last stage, on the run's held-out images
   saltworks probe runs/first --stage teacher --kind attentive --per-class
   saltworks probe vit.safetensors --data train --test val --normalize imagenet --json scores.json
   saltworks probe runs/first --data photos --kind knn,fewshot --shots 1,5
 
-Each class of --data needs labelled images. An attentive probe trains one network for each learning rate
-and weight decay; the best on a fifth of the training images is reported. The papers' grid is
+Each class of --data needs labelled images. An attentive probe trains one network for each learning
+rate and weight decay. The best on a fifth of the training images is reported. The papers' grid is
 --form vjepa2 --lr 5e-3,3e-3,1e-3,3e-4,1e-4 --weight-decay 0.8,0.4,0.1,0.01 --batch 256.
 Intervals are Wilson's, 95 %.";
 
@@ -191,7 +191,8 @@ impl Arguments {
             let checked = self.few_shot(&train).check(&train);
             checked.map_err(|error| match error {
                 eval::Error::Shots { shots, most, class } => input_error(format!(
-                    "--shots is {shots}, expected 1 to {most}, as many training images as class {} has. \
+                    "--shots is {shots}, expected 1 to {most}, as many training images as class \
+                     {} has. \
                      Lower --shots, or give the class more images",
                     name(class)
                 )),
@@ -206,7 +207,8 @@ impl Arguments {
         let (some, names) = (strange.len(), names.join(", "));
         if some == test.len() {
             return Err(input_error(format!(
-                "no class of the test images ({names}, ...) is one of the training images' ({}, ...). \
+                "no class of the test images ({names}, ...) is one of the training images' ({}, \
+                 ...). \
                  Give --data and --test folders of the same names",
                 sets.train.classes().first().map_or("", String::as_str)
             )));
@@ -233,7 +235,8 @@ impl Arguments {
             let both = [(&train, "--data"), (&test, "--test")];
             if let Some(SharedFile { file, .. }) = judge::shared_file(&both) {
                 return Err(input_error(format!(
-                    "{}: is among both the training and the --test images. Take it out of one of them, \
+                    "{}: is among both the training and the --test images. Take it out of one of \
+                     them, \
                      or leave --test out to hold some out",
                     file.display()
                 )));
@@ -256,7 +259,8 @@ impl Arguments {
         if let Some(count) = self.holdout.filter(|count| count + 2 > all.len()) {
             let most = all.len().saturating_sub(2);
             return Err(input_error(format!(
-                "--holdout is {count}, expected 1 to {most}: two of the images are left to learn from"
+                "--holdout is {count}, expected 1 to {most}: two of the images are left to learn \
+                 from"
             )));
         }
         if of_run {
@@ -318,7 +322,8 @@ fn labelled(source: Arc<dyn Source>) -> Result<Arc<dyn Source>, Failure> {
     let what = source.describe();
     if with.is_empty() {
         return Err(input_error(format!(
-            "{what}: no image has a class, which probes need. Sort images into a folder for each class, or \
+            "{what}: no image has a class, which probes need. Sort images into a folder for each \
+             class, or \
              list them with labels"
         )));
     }
@@ -431,7 +436,9 @@ impl Judge<'_> {
             kind: "kNN",
             features: pooled.name,
             note: format!("k {}, T {temperature}, {word}", k.min(pooled.train.len())),
-            detail: json!({"k": k.min(pooled.train.len()), "temperature": temperature, "vote": word}),
+            detail: json!({
+                "k": k.min(pooled.train.len()), "temperature": temperature, "vote": word,
+            }),
             report: scores.report(&pooled.test.labels),
         })
     }
@@ -510,7 +517,9 @@ fn linear(pooled: &PooledSets, stop: eval::StopCheck<'_>) -> Result<ProbeResult,
             },
         ]
         .concat(),
-        detail: json!({"l2": probe.l2, "chosen": probe.chosen, "loss": probe.loss, "gap": probe.gap}),
+        detail: json!({
+            "l2": probe.l2, "chosen": probe.chosen, "loss": probe.loss, "gap": probe.gap,
+        }),
         report: probe.scores.report(&pooled.test.labels),
     })
 }

@@ -41,8 +41,8 @@ const EXAMPLES: &str = "Examples:
   saltworks serve runs --host 0.0.0.0        for other machines, with a token; without encryption
   ssh -L 8384:127.0.0.1:8384 host            reads a server that runs on another machine, encrypted
 
-Pages only read: nothing can be changed through them. Without a token all users of this machine may read
-them; on a machine shared with others add --token.";
+Pages only read: nothing can be changed through them. Without a token all users of this machine may
+read them; on a machine shared with others add --token.";
 
 /// Runs the command until it is stopped.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {

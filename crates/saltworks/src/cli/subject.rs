@@ -22,8 +22,8 @@ pub(super) struct SubjectArguments {
     /// position table is resized as timm does.
     #[arg(long, value_name = "PIXELS")]
     size: Option<ImageSize>,
-    /// How pixels are brought near 0: imagenet, inception, clip, or '{mean = [0.5], std = [0.25]}' (default:
-    /// as the run or the file says; else imagenet, or inception for grey images).
+    /// How pixels are brought near 0: imagenet, inception, clip, or '{mean = [0.5], std = [0.25]}'
+    /// (default: as the run or the file says; else imagenet, or inception for grey images).
     #[arg(long)]
     normalize: Option<String>,
     /// The shorter side is resized to this times the size and the centre kept (default: as the run,

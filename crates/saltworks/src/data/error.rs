@@ -67,8 +67,10 @@ pub enum Error {
     },
     /// Too many images that cannot be read.
     #[error(
-        "{unreadable} of {images} images cannot be read, expected at most {most}: data.max_unreadable \
-         is {share}. The first:{first}\n`saltworks inspect --decode PATH` lists them all; mend or remove \
+        "{unreadable} of {images} images cannot be read, expected at most {most}: \
+         data.max_unreadable \
+         is {share}. The first:{first}\n`saltworks inspect --decode PATH` lists them all; mend or \
+         remove \
          them, or raise data.max_unreadable", most = (share * *images as f64).ceil()
     )]
     TooManyUnreadable {

@@ -211,7 +211,8 @@ mod tests {
             (1.0 + value, terms().map(|(c, x)| c * (c * x).tanh() + MU * x).collect())
         }
 
-        // |∇f|² / (2 μ), where f has at least the curvature μ (Boyd and Vandenberghe 2004, eq. 9.9).
+        // |∇f|² / (2 μ), where f has at least the curvature μ (Boyd and Vandenberghe 2004, eq.
+        // 9.9).
         fn above(&self, _: &[f64], _: f64, gradient: &[f64]) -> f64 {
             dot(gradient, gradient) / (2.0 * MU)
         }

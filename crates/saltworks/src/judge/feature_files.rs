@@ -142,7 +142,8 @@ impl Embeddings<'_> {
             // Writing to a string cannot fail.
             let _ = write!(
                 schema,
-                "required group {name} (LIST) {{ repeated group list {{ required float element; }} }} "
+                "required group {name} (LIST) {{ repeated group list {{ required float element; \
+                 }} }} "
             );
         }
         let schema = Arc::new(parse_message_type(&(schema + "}"))?);

@@ -47,7 +47,8 @@ pub(crate) fn open_images(recipe: &Recipe) -> Result<ImageSets, Failure> {
         let (most, usual) = (len.saturating_sub(2), len / 5);
         let (what, name) = (what.join("; "), recipe.origin.name());
         let problem = format!(
-            "data.holdout is {holdout}, expected 0 to {most} of the images ({what}). Set data.holdout in \
+            "data.holdout is {holdout}, expected 0 to {most} of the images ({what}). Set \
+             data.holdout in \
              {name} or add --set data.holdout={usual}, say"
         );
         return Err(input_error(recipe.origin.refuse(&["data.holdout"], problem)));
@@ -89,7 +90,8 @@ fn why_unprobed(sources: &[NamedSource], classes: usize, len: usize) -> Option<S
                 Some(source.stamp(index).name)
             });
             Some(format!(
-                "{count} of {len} images have no class, the first is {}: give each one, as a folder of \
+                "{count} of {len} images have no class, the first is {}: give each one, as a \
+                 folder of \
                  its class does, or take them out, and there will be probes",
                 first.unwrap_or_default()
             ))
@@ -143,7 +145,8 @@ fn refuse_shared_files(sources: &[NamedSource]) -> Result<(), Failure> {
     let Some(SharedFile { file, first, second }) = shared_file(&named) else { return Ok(()) };
     let file = file.display();
     Err(input_error(format!(
-        "{file}: is in the sources {first} and {second}, so that it could train where it is held out. \
+        "{file}: is in the sources {first} and {second}, so that it could train where it is held \
+         out. \
          Leave it to one of them, or hold out nothing by --set data.holdout=0"
     )))
 }

@@ -104,7 +104,8 @@ impl SubjectOptions {
         if frames != 1 {
             let path = model.path().display();
             return Err(input_error(format!(
-                "{path}: its encoder reads clips of {frames} frames, expected one for images. Choose \
+                "{path}: its encoder reads clips of {frames} frames, expected one for images. \
+                 Choose \
                  another file"
             )));
         }
@@ -125,7 +126,8 @@ impl SubjectOptions {
             let asked_for = recipe::load(None, &set).map_err(input_error)?.data.normalize;
             if asked_for != *stated {
                 note(&format!(
-                    "the file says that pixels have mean {:?} and deviation {:?}; --normalize {given} \
+                    "the file says that pixels have mean {:?} and deviation {:?}; --normalize \
+                     {given} \
                      says otherwise, and is done",
                     stated.mean, stated.std
                 ));

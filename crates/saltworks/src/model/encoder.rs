@@ -241,7 +241,7 @@ fn rows_of(
     segments: &Segments,
     prefix: usize,
 ) -> Result<Vec<u32>> {
-    expect_count("encoder", "the lists of output patches", outputs.len(), patches.len())?;
+    expect_count("encoder", "the number of lists of output patches", outputs.len(), patches.len())?;
     let mut rows = Vec::new();
     for (b, (outputs, patches)) in outputs.iter().zip(patches).enumerate() {
         let start = segments.range(b).start + prefix;

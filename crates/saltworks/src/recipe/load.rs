@@ -179,7 +179,8 @@ fn explain(message: &str, stages: &[String]) -> String {
     }
     if message == "missing field `kind`" {
         // No other table has one.
-        return "masks need a kind: \"multi_block\", \"random\", \"block\" or \"ijepa\", as in masks = \
+        return "masks need a kind: \"multi_block\", \"random\", \"block\" or \"ijepa\", as in \
+                masks = \
                 { kind = \"random\", ratio = 0.75 }"
             .to_owned();
     }

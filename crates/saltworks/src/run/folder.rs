@@ -57,7 +57,8 @@ impl Folder {
         if out.is_file() {
             let out = out.display();
             return Err(input_error(format!(
-                "cannot write {out}/: {out} is a file, expected the folder of a run. Choose another folder \
+                "cannot write {out}/: {out} is a file, expected the folder of a run. Choose \
+                 another folder \
                  with --out"
             )));
         }
@@ -108,7 +109,8 @@ impl Folder {
         let state = self.path.join(STATE);
         let bytes = fs::read(&state).map_err(|error| {
             input_error(format!(
-                "{}: cannot be read ({error}), so the run in {out} cannot be resumed. Choose another \
+                "{}: cannot be read ({error}), so the run in {out} cannot be resumed. Choose \
+                 another \
                  folder with --out, or add --overwrite",
                 state.display()
             ))
@@ -132,7 +134,8 @@ impl Folder {
         }
         if !differences.is_empty() {
             return Err(input_error(format!(
-                "{out} holds a run already, of another recipe: {}. Choose another folder with --out, \
+                "{out} holds a run already, of another recipe: {}. Choose another folder with \
+                 --out, \
                  or add --overwrite; `saltworks pretrain --resume --out {out}` resumes it",
                 differences.join("; ")
             )));
@@ -190,7 +193,8 @@ impl Folder {
         };
         problem.map_or(Ok(()), |problem| {
             Err(input_error(format!(
-                "{}: {problem}. The run cannot be resumed without what stage {} learned. Restore the \
+                "{}: {problem}. The run cannot be resumed without what stage {} learned. Restore \
+                 the \
                  file, or start again with --overwrite",
                 path.display(),
                 done.stage
@@ -270,7 +274,8 @@ impl Folder {
             return Ok(());
         }
         Err(format!(
-            "cannot write into {}/: the folder was removed, moved or replaced while its run was training. \
+            "cannot write into {}/: the folder was removed, moved or replaced while its run was \
+             training. \
              If it was moved, --resume --out NEW_FOLDER resumes from the last checkpoint",
             self.path.display()
         ))
@@ -424,7 +429,8 @@ fn keep_out_of_data(recipe: &Recipe, out: &Path) -> Result<(), Failure> {
         {
             let (out, data) = (out.display(), source.path);
             return Err(input_error(format!(
-                "the run's folder {out} lies in the data's folder {data}. Choose another one with --out"
+                "the run's folder {out} lies in the data's folder {data}. Choose another one with \
+                 --out"
             )));
         }
     }
@@ -467,7 +473,8 @@ fn keep_others(recipe: &Recipe, out: &Path) -> Result<(), Failure> {
     match files.into_iter().find(|file| file.exists()) {
         None => Ok(()),
         Some(file) => Err(input_error(format!(
-            "{} lies where a run would write, and no {RECIPE} says that it is of one. Choose another \
+            "{} lies where a run would write, and no {RECIPE} says that it is of one. Choose \
+             another \
              folder with --out, or add --overwrite to replace it",
             file.display()
         ))),

@@ -164,7 +164,8 @@ fn doubts(recipe: &Recipe, images: &ImageSets) -> Vec<String> {
         if *batch > train {
             let times = *batch as f64 / train as f64;
             doubts.push(format!(
-                "{name}.batch is {batch}, of {train} training images: each step sees every image {times:.1} \
+                "{name}.batch is {batch}, of {train} training images: each step sees every image \
+                 {times:.1} \
                  times"
             ));
         }
@@ -211,7 +212,8 @@ fn check_targets(
     }
     let key = format!("{}.pixel_norm", stage.name);
     let problem = format!(
-        "{key} has one value of a patch to normalise over, expected two or more. Use a larger patch \
+        "{key} has one value of a patch to normalise over, expected two or more. Use a larger \
+         patch \
          or pixel_norm = \"none\""
     );
     Err(input_error(recipe.origin.refuse(&[&key], problem)))
@@ -230,7 +232,8 @@ pub(crate) fn plan_file(plans: &[StagePlan<'_>]) -> PlanFile {
 pub(crate) const COUNTED: &str = "matrix products, two FLOPs a multiply-add, forward and backward";
 
 /// How the paper counts them.
-pub(crate) const PAPER: &str = "6ND where trained and 2ND where frozen, N parameters and D tokens; attention's \
+pub(crate) const PAPER: &str = "6ND where trained and 2ND where frozen, N parameters and D \
+                                tokens; attention's \
      products left out (SALT, appendix on FLOPs)";
 
 fn stage_file(plan: &StagePlan<'_>) -> PlannedStage {

@@ -40,7 +40,8 @@ fn read_step(folder: &Path) -> Result<FailedStep, Failure> {
     let path = folder.join(STEP);
     let bytes = fs::read(&path).map_err(|error| {
         input_error(format!(
-            "{}: {error}. Give the folder that the run named when it stopped, RUN/replay/STAGE-STEP",
+            "{}: {error}. Give the folder that the run named when it stopped, \
+             RUN/replay/STAGE-STEP",
             path.display()
         ))
     })?;
@@ -162,7 +163,8 @@ impl ReplayedStep<'_> {
             if trouble.is_some() || !loss.is_finite() || !gradients_of.is_empty() {
                 let gradients = gradients(&gradients_of);
                 bad.push(format!(
-                    "sample {sample} ({name}, training image {number}) alone: loss {loss}, {gradients}"
+                    "sample {sample} ({name}, training image {number}) alone: loss {loss}, \
+                     {gradients}"
                 ));
             }
         }
@@ -173,7 +175,8 @@ impl ReplayedStep<'_> {
         result(&format!("{} of {all} samples are finite alone", all - bad.len()));
         if 2 * bad.len() > all {
             result(
-                "It is not a few bad images: weights have grown too large. Lower lr, lengthen the warmup or set \
+                "It is not a few bad images: weights have grown too large. Lower lr, lengthen the \
+                 warmup or set \
                  clip",
             );
         }

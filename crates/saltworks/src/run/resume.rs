@@ -62,7 +62,8 @@ impl Run<'_> {
         self.check_origin(found, &first)?;
         checkpoint.restore(optimizer).map_err(|problem| {
             input_error(format!(
-                "{problem}. Remove it: the same command then resumes from an earlier one, or starts \
+                "{problem}. Remove it: the same command then resumes from an earlier one, or \
+                 starts \
                  the stage again"
             ))
         })?;
@@ -77,7 +78,8 @@ impl Run<'_> {
         let stage = &first.stage;
         if found.teacher_sha256 != first.teacher_sha256 {
             return Err(input_error(format!(
-                "the teacher of stage {stage} is not the file this stage began with. Restore it, or \
+                "the teacher of stage {stage} is not the file this stage began with. Restore it, \
+                 or \
                  start again with --overwrite"
             )));
         }
@@ -89,7 +91,8 @@ impl Run<'_> {
         } else if found.recipe_sha256 != first.recipe_sha256 {
             // Another version may write the same recipe otherwise.
             return Err(input_error(format!(
-                "the checkpoint of stage {stage} is of another recipe than {} says now. Restore that \
+                "the checkpoint of stage {stage} is of another recipe than {} says now. Restore \
+                 that \
                  file, or start again with --overwrite",
                 self.folder.path().join(RECIPE).display()
             )));
@@ -103,7 +106,8 @@ impl Run<'_> {
             return Ok(());
         }
         Err(input_error(format!(
-            "a checkpoint of stage {} is of step {}, the stage has {steps}. Remove {}, or start again \
+            "a checkpoint of stage {} is of step {}, the stage has {steps}. Remove {}, or start \
+             again \
              with --overwrite",
             position.stage,
             position.step,

@@ -76,7 +76,8 @@ fn refuse(recipe: &Recipe, stage: &Stage, error: &SpecError) -> Failure {
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
     let no_data = match (error, recipe.origin.is_without_data()) {
         (SpecError::Small { .. } | SpecError::Left { .. }, true) => {
-            ". The recipe has no data.path, so the images are the built-in Fashion-MNIST, 28 x 28 pixels: set \
+            ". The recipe has no data.path, so the images are the built-in Fashion-MNIST, 28 x 28 \
+             pixels: set \
              data.path for your own"
         }
         _ => "",

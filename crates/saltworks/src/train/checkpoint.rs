@@ -68,7 +68,8 @@ pub enum CheckpointError {
     },
     /// It could not be written; earlier ones are unchanged.
     #[error(
-        "cannot write {path}: {source}. The checkpoints made before are whole: once this is corrected, \
+        "cannot write {path}: {source}. The checkpoints made before are whole: once this is \
+         corrected, \
          the same command resumes from the last"
     )]
     Write {

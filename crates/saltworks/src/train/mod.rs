@@ -41,7 +41,8 @@ pub enum Error {
     Save(#[from] SaveError),
     /// The loss or a gradient is not finite.
     #[error(
-        "step {step}: {problem}; the step was not applied. Lower the learning rate, lengthen the warmup \
+        "step {step}: {problem}; the step was not applied. Lower the learning rate, lengthen the \
+         warmup \
          or set a clip norm"
     )]
     NotFinite {

@@ -58,8 +58,8 @@ pub enum StageEnd {
 }
 
 /// Trains a stage: each step draws a batch and its masks, adds up the gradients and applies them.
-/// `optimizer` holds the method's parameters. `saver` logs each step and saves checkpoints. `on_step`
-/// may stop the stage after a step.
+/// `optimizer` holds the method's parameters. `saver` logs each step and saves checkpoints.
+/// `on_step` may stop the stage after a step.
 pub fn run<'s>(
     mut stage: StageTraining<'_>,
     optimizer: &mut Optimizer,

@@ -77,7 +77,8 @@ impl FileKind {
 /// The error for a file of unknown kind.
 pub(super) fn unknown(path: &Path) -> Error {
     let problem = format!(
-        "it begins with no header of safetensors, expected at most {MOST_HEADER_BYTES} bytes of JSON, \
+        "it begins with no header of safetensors, expected at most {MOST_HEADER_BYTES} bytes of \
+         JSON, \
          nor as a file of torch.save"
     );
     Error::format(path, problem)

@@ -136,7 +136,8 @@ fn in_words(part: &str, spec: &VitSpec, guessed: Option<&str>) -> String {
     let [_, ph, pw] = spec.patch;
     let guessed = guessed.map_or(String::new(), |words| format!("; {words}"));
     format!(
-        "{part}: {} wide, {} blocks, {} heads, patches of {ph} x {pw}, images of {height} x {width} with \
+        "{part}: {} wide, {} blocks, {} heads, patches of {ph} x {pw}, images of {height} x \
+         {width} with \
          {} channels{guessed}",
         spec.width, spec.depth, spec.heads, spec.channels
     )

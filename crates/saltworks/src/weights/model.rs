@@ -55,7 +55,8 @@ impl ModelFile {
         FILES.iter().map(|name| path.join(name)).find(|file| file.exists()).ok_or_else(|| {
             let names = FILES.join(" or ");
             let problem = format!(
-                "is a folder without {names}, expected a file of weights, the folder of a run or of its \
+                "is a folder without {names}, expected a file of weights, the folder of a run or \
+                 of its \
                  stage, or a folder of transformers"
             );
             Error::model(path, problem)
@@ -163,7 +164,8 @@ impl ModelFile {
         let parsed = serde_json::from_str(text).map(Some);
         parsed.map_err(|error| {
             let problem = format!(
-                "its metadata `{key}` is not readable: {error}. Save it again, or remove the metadata"
+                "its metadata `{key}` is not readable: {error}. Save it again, or remove the \
+                 metadata"
             );
             Error::model(&self.path, problem)
         })
@@ -314,7 +316,8 @@ fn two_models(first: &str, second: &str) -> String {
 fn no_model(names: &[&str]) -> String {
     let some: Vec<_> = names.iter().take(3).copied().collect();
     format!(
-        "holds no vision transformer: looked for patch_embed.proj.weight and what others call it, found \
+        "holds no vision transformer: looked for patch_embed.proj.weight and what others call it, \
+         found \
          {} tensors ({}, ...)",
         names.len(),
         some.join(", ")
@@ -367,9 +370,11 @@ pub(super) fn json_beside(file: &Path, name: &str) -> Result<Option<Value>, Erro
 /// Adds advice for tensors that still do not fit the file's own sizes: they are of a model that is
 /// not supported.
 fn of_another_kind(error: Error) -> Error {
-    let plain = "Only timm's plain encoders are read: a norm after the last block, biases, no fc_norm, \
+    let plain = "Only timm's plain encoders are read: a norm after the last block, biases, no \
+                 fc_norm, \
                  no pool of attention. Choose another file, or export it with --partial";
-    let tuned = "An fc_norm stands behind a pool, as of a fine-tuned classifier: take the weights of \
+    let tuned = "An fc_norm stands behind a pool, as of a fine-tuned classifier: take the weights \
+                 of \
                  before the fine-tuning, or export it with --partial";
     match error {
         Error::Fit { path, problem, .. } => {

@@ -90,7 +90,8 @@ fn heads(
     let by_width = HEADS.iter().find(|(timm, _)| *timm == width).map(|(_, heads)| *heads);
     hinted.or(by_width).map(|heads| (heads, false)).ok_or_else(|| {
         format!(
-            "does not tell how many heads the width {width} is split into. Write it down: saltworks \
+            "does not tell how many heads the width {width} is split into. Write it down: \
+             saltworks \
              export FILE --heads N --to safetensors --out NEW"
         )
     })

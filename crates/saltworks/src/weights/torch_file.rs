@@ -101,7 +101,8 @@ impl<R: Read + Seek> Archive<R> {
         let order = self.record("byteorder");
         if self.zip.size(&order).is_some() && self.zip.read(&order, 16)? != b"little" {
             return Err("was not written on a little-endian machine. In Python: \
-                        torch.save(torch.load(OLD, map_location=\"cpu\"), NEW), on a little-endian one"
+                        torch.save(torch.load(OLD, map_location=\"cpu\"), NEW), on a \
+                        little-endian one"
                 .to_owned());
         }
         Ok(())
@@ -192,7 +193,8 @@ impl<R: Read + Seek> Archive<R> {
         }
         if all > MOST_SHARING * self.bytes {
             return Err(format!(
-                "holds tensors of {all} bytes that share storages in a file of {}, expected at most \
+                "holds tensors of {all} bytes that share storages in a file of {}, expected at \
+                 most \
                  {MOST_SHARING} times as many. Save them with .clone()",
                 self.bytes
             ));

@@ -80,7 +80,8 @@ impl Place {
         file.set_len(file.metadata().unwrap().len() / 2).unwrap();
     }
 
-    /// `saltworks pretrain` of the tiny recipe on `photos` into the folder `out`, with more `--set`.
+    /// `saltworks pretrain` of the tiny recipe on `photos` into the folder `out`, with more
+    /// `--set`.
     pub fn pretrain(&self, out: &str, set: &[&str]) -> Command {
         let mut command = saltworks();
         command.arg("pretrain").arg("--out").arg(self.path(out));

@@ -30,7 +30,8 @@ fn the_page_of_the_recipe_says_what_the_source_says() {
 #[test]
 fn types_are_read_with_their_comments_and_attributes() {
     let text = "/// A table.\n///\n/// More.\n#[derive(Deserialize)]\n#[serde(\n    default,\n    \
-                tag = \"kind\"\n)]\npub struct A {\n    /// One\n    /// line.\n    #[serde(skip)]\n    \
+                tag = \"kind\"\n)]\npub struct A {\n    /// One\n    /// line.\n    \
+                #[serde(skip)]\n    \
                 pub(super) a: Option<Vec<u8>>, // why\n    /// Two.\n    pub b: [f64; 2],\n}\n";
     let [found] = &types_of("a.rs", &text.replace(" // why", ""))[..] else { panic!("one type") };
     assert_eq!((found.docs.as_str(), found.serde("tag")), ("A table.\nMore.", Some("kind")));

@@ -11,7 +11,8 @@ A recipe is a TOML file. This page lists every key, with its type, its default a
 is generated from the program's source ([how](development.md#documentation)).
 
 Any key can be changed on the command line, by its path: `--set data.size=32`. Name a stage to
-change its keys: `--set teacher.lr=1e-3`. A key that is \"not set\" has no value unless you give one.
+change its keys: `--set teacher.lr=1e-3`. A key that is \"not set\" has no value unless you give
+one.
 ";
 
 /// Writes the page.
@@ -184,6 +185,12 @@ impl<'a> Page<'a> {
             "f64" | "f32" => Kind::Plain("number".to_owned()),
             "bool" => Kind::Plain("true or false".to_owned()),
             "String" | "PathBuf" => Kind::Plain("text".to_owned()),
+            // Both are read by functions of their own (recipe/sizes.rs).
+            "ImageSize" => Kind::Plain("whole number or [height, width]".to_owned()),
+            "PatchSize" => {
+                let words = "whole number, [height, width] or [frames, height, width]";
+                Kind::Plain(words.to_owned())
+            }
             _ => {
                 self.find(of, file).map_or_else(|| Kind::Plain(of.to_owned()), |t| self.of_type(t))
             }

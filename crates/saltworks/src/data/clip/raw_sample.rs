@@ -46,8 +46,8 @@ impl RawSample {
         Ok(Sample { clip, label: self.label, name: self.name })
     }
 
-    /// Decodes the part that `choose` names once it knows the clip's size. Rows below the part may be
-    /// missing; all others have the bits of the whole clip.
+    /// Decodes the part that `choose` names once it knows the clip's size. Rows below the part may
+    /// be missing; all others have the bits of the whole clip.
     pub(in crate::data) fn decode_part(
         mut self,
         choose: impl FnOnce(Extent) -> Region,

@@ -364,8 +364,9 @@ impl Shared {
         Ok(Some(Batch { images, labels, indices, unreadable }))
     }
 
-    /// Writes one clip [C, T, H, W] and gives its label. Its random numbers are those of (seed, epoch,
-    /// image). A clip that cannot be read is noted, and the next readable one replaces it, if any may.
+    /// Writes one clip [C, T, H, W] and gives its label. Its random numbers are those of (seed,
+    /// epoch, image). A clip that cannot be read is noted, and the next readable one replaces it,
+    /// if any may.
     /// `raw` is the first of them, already read.
     fn sample(
         &self,

@@ -118,11 +118,14 @@ impl Listing {
         let advice = match archives {
             Some(folder) => format!("For the archives set data.path={}", folder.display()),
             None if self.others.contains_key("arrow") => {
-                "Arrow files are what `save_to_disk` of Hugging Face's datasets leaves: write parquet, \
+                "Arrow files are what `save_to_disk` of Hugging Face's datasets leaves: write \
+                 parquet, \
                  as in `datasets.load_from_disk(FOLDER).to_parquet(\"train.parquet\")`"
                     .to_owned()
             }
-            None if self.others.is_empty() => "Set data.path to the folder of the images".to_owned(),
+            None if self.others.is_empty() => {
+                "Set data.path to the folder of the images".to_owned()
+            }
             None => "Convert them to PNG, JPEG or WebP, or choose another folder".to_owned(),
         };
         let found = Some(self.others()).filter(|found| !found.is_empty());

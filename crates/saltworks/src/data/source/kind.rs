@@ -6,7 +6,7 @@ use crate::data::{Background, Error, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Opens what lies at `path`, by looking at it; README, "Your own images", has the table.
+/// Opens the source at `path`. The path is looked at, never declared: docs/data.md has the table.
 /// Transparent images show `background`.
 pub fn open(path: &Path, background: Background) -> Result<Arc<dyn Source>> {
     if let Some(name) = path.to_str().and_then(|path| path.strip_prefix("builtin:")) {
@@ -52,7 +52,8 @@ fn open_url(path: &Path, url: &str, background: Background) -> Result<Arc<dyn So
             Ok(Arc::new(Parquet::open(path, &training_files(path, tables), background)?))
         }
         (true, true) => {
-            let problem = "0 .tar or .parquet objects under it, which are what is read from stores. \
+            let problem = "0 .tar or .parquet objects under it, which are what is read from \
+                           stores. \
                            Check the URL, or pack the images";
             Err(Error::file(path, problem))
         }
@@ -79,8 +80,10 @@ fn open_file(path: &Path, background: Background) -> Result<Arc<dyn Source>> {
         "parquet" => return Ok(Arc::new(Parquet::open(path, &[path.into()], background)?)),
         _ => {}
     }
-    let problem = "is a file of a kind that is not read, expected .tar, .csv, .tsv, .txt, .parquet, \
-                   .npy, .npz or an IDX file named *-idx3-ubyte or *-idx3-ubyte.gz. For image files \
+    let problem = "is a file of a kind that is not read, expected .tar, .csv, .tsv, .txt, \
+                   .parquet, \
+                   .npy, .npz or an IDX file named *-idx3-ubyte or *-idx3-ubyte.gz. For image \
+                   files \
                    set data.path to their folder";
     Err(Error::file(path, problem))
 }

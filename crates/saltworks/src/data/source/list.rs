@@ -55,7 +55,8 @@ fn is_header(first: &str, second: &str) -> bool {
 fn unknown_header(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     format!(
-        "line 1, {:?}, names no column of paths, expected {}, and for labels {}. Rename the columns",
+        "line 1, {:?}, names no column of paths, expected {}, and for labels {}. Rename the \
+         columns",
         text.trim_start_matches('\u{feff}').lines().next().unwrap_or_default(),
         PATH_NAMES.join(", "),
         LABEL_NAMES.join(", ")
@@ -68,7 +69,8 @@ fn other_separator(path: &str, comma: bool) -> Option<String> {
     let (_, found) = names.into_iter().find(|(separator, _)| path.contains(*separator))?;
     let (expected, kind) = if comma { ("commas", ".csv") } else { ("tabs", ".tsv and .txt") };
     Some(format!(
-        "Its fields seem to be separated by {found}, expected {expected} in a {kind}; or paths start \
+        "Its fields seem to be separated by {found}, expected {expected} in a {kind}; or paths \
+         start \
          elsewhere than at the list's folder or with a /"
     ))
 }
@@ -140,7 +142,8 @@ fn columns_of(record: &[String]) -> std::result::Result<(Columns, bool), String>
         (None, 1) => Ok((Columns { path: 0, label: None, fields }, false)),
         (None, 2) => Ok((Columns { path: 0, label: Some(1), fields }, false)),
         (None, _) => Err(format!(
-            "has {fields} fields and no header, expected a path and a label, or a header that names \
+            "has {fields} fields and no header, expected a path and a label, or a header that \
+             names \
              columns path and label"
         )),
     }

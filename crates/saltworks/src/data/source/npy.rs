@@ -83,7 +83,8 @@ impl Npy {
         let images = member(&IMAGE_NAMES).ok_or_else(|| {
             let found: Vec<_> = zip.names().map(|name| name.trim_end_matches(".npy")).collect();
             let problem = format!(
-                "has no array of images: looked for {}, found {}. Save the images under one of these \
+                "has no array of images: looked for {}, found {}. Save the images under one of \
+                 these \
                  names",
                 IMAGE_NAMES.join(", "),
                 found.join(", ")
@@ -275,7 +276,8 @@ impl Header {
         let fail = |problem: String| Err(Error::file(path, problem));
         if self.kind != "|u1" {
             return fail(format!(
-                "holds numbers of kind {:?}, expected bytes (uint8). Bring the images to 0 to 255 and \
+                "holds numbers of kind {:?}, expected bytes (uint8). Bring the images to 0 to 255 \
+                 and \
                  save images.astype(\"uint8\")",
                 self.kind
             ));
@@ -291,7 +293,8 @@ impl Header {
             [n, h, w, last] if is_colour(last) && !is_colour(h) => (n, h, w, last, false),
             [_, first, _, last] if is_colour(first) && is_colour(last) => {
                 return fail(format!(
-                    "has the shape {shape:?}: channels may come first or last. Save [N, H, W] of grey \
+                    "has the shape {shape:?}: channels may come first or last. Save [N, H, W] of \
+                     grey \
                      images, or larger ones"
                 ));
             }

@@ -267,7 +267,8 @@ fn image_column(schema: &SchemaDescriptor, features: &Features, path: &Path) -> 
     named.ok_or_else(|| {
         let columns = schema.columns().iter().map(|column| column.path().string());
         let problem = format!(
-            "has no column of images: looked for {} (bytes, or a struct with bytes), found {}. Rename \
+            "has no column of images: looked for {} (bytes, or a struct with bytes), found {}. \
+             Rename \
              the column",
             IMAGE_NAMES.join(", "),
             columns.collect::<Vec<_>>().join(", ")

@@ -200,12 +200,13 @@ fn failed(found: object_store::Error) -> io::Error {
         Store::NotFound { .. } => "Check the URL",
         Store::Precondition { .. } => CHANGED,
         Store::Unauthenticated { .. } | Store::PermissionDenied { .. } => {
-            "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS; for \
+            "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS; \
+             for \
              a public bucket of S3, AWS_SKIP_SIGNATURE=true"
         }
         _ => {
-            "Check the connection, the URL and, for S3, AWS_REGION and AWS_ENDPOINT; README, \"Your \
-              own images\", has an example"
+            "Check the connection, the URL and, for S3, AWS_REGION and AWS_ENDPOINT; docs/data.md \
+              has an example"
         }
     };
     // The chain repeats itself at each level; its first line is enough.

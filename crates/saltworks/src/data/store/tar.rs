@@ -112,7 +112,8 @@ impl<'a, R: ReadAt> Members<'a, R> {
             let problem = match compression(header) {
                 Some(kind) if at == 0 => {
                     return Err(self.fail(at, &format!(
-                        "is compressed by {kind}, expected a plain tar: members of a compressed one \
+                        "is compressed by {kind}, expected a plain tar: members of a compressed \
+                         one \
                          cannot be read one by one. Unpack it, e.g. with `{kind} -d`"
                     )));
                 }
@@ -134,7 +135,8 @@ impl<'a, R: ReadAt> Members<'a, R> {
             None => {
                 let left = self.len - self.at;
                 let problem = format!(
-                    "is cut off: a member of {size} bytes begins there and {left} are left. Fetch it \
+                    "is cut off: a member of {size} bytes begins there and {left} are left. Fetch \
+                     it \
                      again"
                 );
                 return Err(self.fail(self.at, &problem));

@@ -131,14 +131,16 @@ pub(in crate::weights) fn differs(config: &Value) -> Result<Option<String>, Stri
     let act = config.get("hidden_act").map_or(Some("gelu"), Value::as_str).unwrap_or("none");
     if act != "gelu" {
         return Err(format!(
-            "its config.json has hidden_act {act:?}, expected \"gelu\", the only one we have. Choose \
+            "its config.json has hidden_act {act:?}, expected \"gelu\", the only one we have. \
+             Choose \
              another model"
         ));
     }
     let eps = config.get("layer_norm_eps").map_or(Some(1e-12), Value::as_f64).unwrap_or(f64::NAN);
     if !(0.0..=MOST_EPS).contains(&eps) {
         return Err(format!(
-            "its config.json has layer_norm_eps {eps:e}, ours is 1e-6: features would be others. Choose \
+            "its config.json has layer_norm_eps {eps:e}, ours is 1e-6: features would be others. \
+             Choose \
              another model"
         ));
     }

@@ -105,7 +105,8 @@ fn no_dictionary(values: &Values<'_>, top: Id) -> String {
         _ => "no dictionary".to_owned(),
     };
     format!(
-        "holds {what}, expected a dictionary of tensors; objects are not built, since that runs code \
+        "holds {what}, expected a dictionary of tensors; objects are not built, since that runs \
+         code \
          of the file. {STATE_DICT}"
     )
 }
@@ -120,7 +121,8 @@ fn unknown_tensor(values: &Values<'_>, name: &str, id: Id) -> String {
     };
     format!(
         "tensor {name} is made by {made} of a storage or arguments that are not read: it may be \
-         sparse, quantised, negated or without values. Save it as a dense tensor of floats, negated ones \
+         sparse, quantised, negated or without values. Save it as a dense tensor of floats, \
+         negated ones \
          with .resolve_neg()"
     )
 }

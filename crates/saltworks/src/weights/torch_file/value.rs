@@ -84,7 +84,8 @@ impl View<'_> {
         let stored = self.bytes / self.kind.size as u64;
         let too_large = || {
             format!(
-                "is {shape:?}, its storage {key} has {stored} values. Save it with .clone(), or make \
+                "is {shape:?}, its storage {key} has {stored} values. Save it with .clone(), or \
+                 make \
                  the file again"
             )
         };

@@ -14,7 +14,8 @@ fn refusal(text: &[u8]) -> String {
 
 #[test]
 fn quotes_line_ends_and_headers_are_those_of_the_rfc() {
-    let text = "\u{feff}id,Label,FileName\r\n1,cat,\"a,\"\"b\"\".png\"\r\n\r\n2,,\"c\nd.png\"\r\n3,ant,e.png";
+    let text = "\u{feff}id,Label,FileName\r\n1,cat,\"a,\"\"b\"\".png\"\r\n\r\n\
+                2,,\"c\nd.png\"\r\n3,ant,e.png";
     let (names, labels, classes) = parsed(text, b',');
     assert_eq!(names, ["a,\"b\".png", "c\nd.png", "e.png"]);
     assert_eq!((labels, classes.join(" ")), (vec![1, -1, 0], "ant cat".into()));

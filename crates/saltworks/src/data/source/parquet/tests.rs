@@ -24,7 +24,8 @@ pub(in crate::data) fn write(
     // Of another column, and first by its name.
     let other = r#""a_kind": {"names": ["p", "q", "r", "s"], "_type": "ClassLabel"}"#;
     let json = format!(
-        r#"{{"info": {{"features": {{{other}, "label": {{"names": {names}, "_type": "ClassLabel"}}}}}}}}"#
+        "{{\"info\": {{\"features\": {{{other}, \"label\": \
+         {{\"names\": {names}, \"_type\": \"ClassLabel\"}}}}}}}}"
     );
     let pair = parquet::file::metadata::KeyValue::new("huggingface".to_owned(), json);
     let properties = WriterProperties::builder()
