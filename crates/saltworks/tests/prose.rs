@@ -311,8 +311,8 @@ fn each_rule_finds_what_it_forbids() {
 #[test]
 fn markdown_is_cut_into_sentences() {
     let text = "# Title\n\nOne `a; b` is [two words](x.md). Three, e.g. four (five.)\nSix.\n\n\
-                * [link](y.md): seven\n* Eight\n  nine.\n\n        code\n\n| a | b |\n\nTen:\n\n  \
-                  c\n";
+                * [link](y.md): seven\n* Eight\n  nine.\n\n        code\n\n| a | b |\n\n\
+                Ten:\n\n    c\n";
     let blocks = blocks(text);
     let texts: Vec<&str> = blocks
         .iter()
