@@ -20,18 +20,18 @@ pub(crate) struct Cell {
 }
 
 struct State {
-    value: Stored,
-    grad: Option<Stored>,
+    value: MutableTensor,
+    grad: Option<MutableTensor>,
 }
 
 /// A tensor that changes in place wherever it can.
-struct Stored {
+struct MutableTensor {
     tensor: Tensor,
     /// Whether somebody outside knows where its values lie.
     pinned: bool,
 }
 
-impl Stored {
+impl MutableTensor {
     fn new(tensor: Tensor) -> Self {
         Self { tensor, pinned: false }
     }
@@ -62,7 +62,7 @@ impl Stored {
 impl Parameter {
     /// A parameter called `name` (for messages) of this value.
     pub fn new(name: impl Into<String>, value: Tensor) -> Self {
-        let state = State { value: Stored::new(value.with_slot(None)), grad: None };
+        let state = State { value: MutableTensor::new(value.with_slot(None)), grad: None };
         let state = Mutex::new(state);
         Self { cell: Arc::new(Cell { name: name.into(), frozen: AtomicBool::new(false), state }) }
     }
@@ -115,7 +115,7 @@ impl Parameter {
     pub fn move_to(&self, device: &'static dyn Device) {
         let state = &mut *self.cell.lock();
         assert!(!state.value.pinned, "a pinned parameter stays in host memory");
-        *state = State { value: Stored::new(state.value.tensor.to(device)), grad: None };
+        *state = State { value: MutableTensor::new(state.value.tensor.to(device)), grad: None };
     }
 
     /// Where the values lie in host memory, for as long as any handle to this parameter lives: from
@@ -127,7 +127,7 @@ impl Parameter {
 
     /// [`Parameter::pin_value`] of the gradient, if one came.
     pub fn pin_grad(&self) -> Option<*mut f32> {
-        self.cell.lock().grad.as_mut().map(Stored::pin)
+        self.cell.lock().grad.as_mut().map(MutableTensor::pin)
     }
 
     /// Hands out untracked values from now on.
@@ -165,7 +165,7 @@ impl Cell {
         let state = &mut *self.lock();
         let value = &state.value.tensor;
         let grad = state.grad.get_or_insert_with(|| {
-            Stored::new(Tensor::lasting_zeros(value.device(), value.shape()))
+            MutableTensor::new(Tensor::lasting_zeros(value.device(), value.shape()))
         });
         add(grad.unique().range(offset..offset + len));
     }

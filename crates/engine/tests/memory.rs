@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Kept, Model, images};
+use common::{ContextLists, Model, images};
 use engine::check::normal;
 use engine::optim::{AdamW, clip_grad_norm};
 use engine::{Module, Tape, ops, pool};
@@ -15,7 +15,7 @@ static TURN: Mutex<()> = Mutex::new(());
 fn train(model: &Model, optimizer: &mut AdamW, step: u64) {
     let counts = [4 + step as usize % 5, 9, 5 + step as usize % 3, 7];
     let tape = Tape::new();
-    let loss = model.loss(&tape, &images(4), &Kept::draw(&counts, step)).unwrap();
+    let loss = model.loss(&tape, &images(4), &ContextLists::draw(&counts, step)).unwrap();
     let parameters = model.parameters();
     parameters.iter().for_each(|(_, p)| p.zero_grad());
     tape.backward(&loss).unwrap();

@@ -3,14 +3,14 @@
 
 mod common;
 
-use common::{Kept, Model, images};
+use common::{ContextLists, Model, images};
 use engine::check::{Tolerance, assert_close, max_abs, normal, rel_l2};
 use engine::ops::{self, Images, LossKind, PatchOrder, Row};
 use engine::optim::{AdamW, clip_grad_norm, grad_norm};
 use engine::{Error, Frozen, Module, Parameter, Result, Segments, Tape, Tensor};
 
-fn kept() -> Kept {
-    Kept::draw(&[5, 9, 1, 7], 3)
+fn kept() -> ContextLists {
+    ContextLists::draw(&[5, 9, 1, 7], 3)
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn gradient((name, p): &(String, Parameter)) -> (String, Vec<f32>) {
 
 /// A loss of the encoder alone, for more samples than [`Model::loss`] takes.
 fn encoder_loss(model: &Model, tape: &Tape, counts: &[usize], step: u64) -> Result<Tensor> {
-    let x = model.encode(tape, &images(counts.len()), &Kept::draw(counts, step))?;
+    let x = model.encode(tape, &images(counts.len()), &ContextLists::draw(counts, step))?;
     ops::loss(tape, &x, &normal("target", x.shape()), LossKind::L1, None)
 }
 
@@ -127,7 +127,7 @@ fn a_sample_alone_equals_itself_in_a_batch() {
     let (model, tape) = (Model::new(), Tape::inference());
     let together = model.encode(&tape, &images(4), &kept()).unwrap();
     // Image 0 is the first of any batch, whatever follows.
-    let alone = model.encode(&tape, &images(1), &Kept(vec![kept().0[0].clone()])).unwrap();
+    let alone = model.encode(&tape, &images(1), &ContextLists(vec![kept().0[0].clone()])).unwrap();
     let first = together.narrow(0..alone.rows()).unwrap();
     let why = "a row's sums do not depend on the rows beside it";
     assert_close("sample 0", &alone.to_host(), &first.to_host(), Tolerance::Exact, why);

@@ -29,9 +29,9 @@ impl Module for Model {
 
 /// Which patches each sample keeps; the others are targets.
 #[derive(Clone)]
-pub(crate) struct Kept(pub(crate) Vec<Vec<u32>>);
+pub(crate) struct ContextLists(pub(crate) Vec<Vec<u32>>);
 
-impl Kept {
+impl ContextLists {
     /// `counts[b]` patches of sample b, drawn under `step`.
     pub(crate) fn draw(counts: &[usize], step: u64) -> Self {
         let mut random = Random::new(0, "kept", step);
@@ -103,7 +103,12 @@ impl Model {
     }
 
     /// The encoder's rows: class token, then the kept patches, of each sample; [ΣK + B, D].
-    pub(crate) fn encode(&self, tape: &Tape, images: &Images, kept: &Kept) -> Result<Tensor> {
+    pub(crate) fn encode(
+        &self,
+        tape: &Tape,
+        images: &Images,
+        kept: &ContextLists,
+    ) -> Result<Tensor> {
         let order = PatchOrder::ChannelsFirst;
         let patches = ops::patchify(tape, images, PATCH, order, kept.global())?;
         let x = ops::linear(tape, &patches, &self.get("embed.weight"), None)?; // [ΣK, D]
@@ -136,7 +141,7 @@ impl Model {
 
     /// The loss of predicting the left-out patches' pixels, plus that of naming the sample (at most
     /// [`WIDTH`] of them).
-    pub(crate) fn loss(&self, tape: &Tape, images: &Images, kept: &Kept) -> Result<Tensor> {
+    pub(crate) fn loss(&self, tape: &Tape, images: &Images, kept: &ContextLists) -> Result<Tensor> {
         let x = self.encode(tape, images, kept)?; // [ΣK + B, D]
         let targets = kept.targets();
         let positions: Vec<i32> = targets.0.iter().flatten().map(|&n| n as i32).collect();

@@ -166,7 +166,10 @@ impl Results {
         };
         let few =
             |(features, few): &(&str, FewShotResult)| json!({"features": features, "result": few});
-        let spread = |Spread { features, rank_me, feature_std }: &Spread| json!({"features": features, "rank_me": rank_me, "feature_std": feature_std});
+        let spread = |spread: &Spread| {
+            let Spread { features, rank_me, feature_std } = spread;
+            json!({"features": features, "rank_me": rank_me, "feature_std": feature_std})
+        };
         json!({
             "weights": self.weights,
             "trained": self.trained,
