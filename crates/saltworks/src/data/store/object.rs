@@ -12,8 +12,8 @@ use crate::data::{Error, Result};
 
 #[cfg(feature = "remote")]
 use crate::data::{
-    remote::{self, Remote},
-    source::{is_parquet, is_tar},
+    source::kind::{is_parquet, is_tar},
+    store::remote::{self, Remote},
 };
 
 /// Requests to a store at once, for a batch or an index. If an answer takes 30 ms, a thread then
