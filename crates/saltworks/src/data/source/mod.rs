@@ -6,7 +6,7 @@ mod folder;
 mod holdout;
 mod idx;
 mod image_file;
-mod kind;
+pub(in crate::data) mod kind;
 mod labels;
 mod list;
 mod mixed;
