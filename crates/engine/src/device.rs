@@ -3,7 +3,8 @@
 //! Nothing above this file knows where a buffer lies. A new device adds a [`Buffer`] variant and
 //! implements [`Device`]; operations, models and methods stay as they are.
 //!
-//! A kernel either overwrites its output or, where it says `+=`, adds to it. Letters: B samples,
+//! A kernel either overwrites its output or, where it says `+=`, adds to it. A kernel that changes
+//! all parameters takes them as one list, so that it is one launch on any device. Letters: B samples,
 //! R packed rows, D width, I and O input and output width, A heads, E = D/A, C channels.
 
 use crate::index::{Index, Segments};
@@ -247,6 +248,27 @@ pub struct PatchNorm {
     pub eps_outside_sqrt: bool,
 }
 
+impl PatchNorm {
+    /// (x - μ)/√(σ² + 1e-6) over the whole patch, σ² unbiased: stable-pretraining's MAELoss.
+    pub fn joint(channels: usize) -> Self {
+        Self { channels, per_channel: false, unbiased: true, eps: 1e-6, eps_outside_sqrt: false }
+    }
+
+    /// (x - μ)/(σ + 1e-6) over each channel, σ² unbiased: VideoMAE's engine_for_pretraining.py.
+    pub fn per_channel(channels: usize) -> Self {
+        Self { channels, per_channel: true, unbiased: true, eps: 1e-6, eps_outside_sqrt: true }
+    }
+
+    /// What (x - μ) is divided by.
+    pub fn divisor(self, variance: f32) -> f32 {
+        if self.eps_outside_sqrt {
+            variance.sqrt() + self.eps
+        } else {
+            (variance + self.eps).sqrt()
+        }
+    }
+}
+
 /// One update of AdamW, torch.optim.AdamW's formula.
 #[derive(Clone, Copy, Debug)]
 pub struct AdamWStep {
@@ -260,6 +282,20 @@ pub struct AdamWStep {
     pub weight_decay: f32,
     /// Updates made so far, this one included: 1 at first.
     pub step: u64,
+}
+
+/// A parameter under AdamW, all four of one length.
+pub struct AdamWOperands<V, W> {
+    /// The value, updated in place.
+    pub value: W,
+    /// m, the mean of gradients.
+    pub first: W,
+    /// v, the mean of their squares.
+    pub second: W,
+    /// g
+    pub grad: V,
+    /// How it is updated.
+    pub step: AdamWStep,
 }
 
 /// Calls the macro `$then` with the list of kernels: the trait is made of it, and each device whose
@@ -352,12 +388,12 @@ macro_rules! kernels {
             fn upload(y: ViewMut<'_>, values: &[f32]);
             /// y = x
             fn copy(y: ViewMut<'_>, x: View<'_>);
-            /// y = a
-            fn fill(y: ViewMut<'_>, a: f32);
+            /// y = a, of each y.
+            fn fill(ys: Vec<ViewMut<'_>>, a: f32);
             /// y += x
             fn add_assign(y: ViewMut<'_>, x: View<'_>);
-            /// y = a y
-            fn scale(y: ViewMut<'_>, a: f32);
+            /// y = a y, of each y.
+            fn scale(ys: Vec<ViewMut<'_>>, a: f32);
             /// y[R,D] = skip + factor_r scale_d branch
             fn residual(
                 y: ViewMut<'_>,
@@ -386,7 +422,7 @@ macro_rules! kernels {
             fn assemble(
                 y: ViewMut<'_>,
                 x: View<'_>,
-                tokens: &[View<'_>],
+                tokens: Vec<View<'_>>,
                 rows: &Index<Row>,
                 position: Option<(View<'_>, &Index<i32>)>,
                 width: usize,
@@ -444,16 +480,10 @@ macro_rules! kernels {
             /// y[R, p C]: each row (or each channel of a row) to mean 0, variance 1
             fn normalize_patches(y: ViewMut<'_>, x: View<'_>, width: usize, norm: PatchNorm);
 
-            /// One fused AdamW update.
-            fn adamw(
-                value: ViewMut<'_>,
-                first: ViewMut<'_>,
-                second: ViewMut<'_>,
-                grad: View<'_>,
-                step: AdamWStep,
-            );
+            /// One AdamW update of each parameter.
+            fn adamw(parameters: Vec<AdamWOperands<View<'_>, ViewMut<'_>>>);
             /// y[1] = √(Σ_x Σ x²) over all of `xs`, with 64-bit sums in their order.
-            fn norm(y: ViewMut<'_>, xs: &[View<'_>]);
+            fn norm(y: ViewMut<'_>, xs: Vec<View<'_>>);
         }
     };
 }
@@ -463,6 +493,8 @@ macro_rules! device {
     ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?);)+) => {
         /// Memory, and the kernels.
         pub trait Device: Sync + std::panic::RefUnwindSafe {
+            /// What messages call it, such as "cpu". No two devices share a name.
+            fn name(&self) -> &'static str;
             /// Memory for `len` values of any content, returned within the step.
             fn buffer(&self, len: usize) -> Buffer;
             /// Zeros that live for many steps, as gradients and moments do.

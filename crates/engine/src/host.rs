@@ -2,7 +2,7 @@
 //! [`Device`](crate::device::Device) hands over is unwrapped here.
 
 use crate::device::{
-    AdamWStep, AttentionGrad, AttentionInput, Epilogue, HeadColumns, HeadRows, LinearSize,
+    AdamWOperands, AttentionGrad, AttentionInput, Epilogue, HeadColumns, HeadRows, LinearSize,
     LossKind, Moments, PatchLayout, PatchNorm, Pixels, View, ViewMut, Write,
 };
 use crate::index::{Index, Segments};
@@ -35,10 +35,10 @@ impl<'a, M: HostMemory> HostArg<M> for ViewMut<'a> {
     }
 }
 
-impl<'a, M: HostMemory> HostArg<M> for &[View<'a>] {
-    type Plain = Vec<&'a [f32]>;
-    fn plain(self) -> Vec<&'a [f32]> {
-        self.iter().map(|view| M::read(*view)).collect()
+impl<M, A: HostArg<M>> HostArg<M> for Vec<A> {
+    type Plain = Vec<A::Plain>;
+    fn plain(self) -> Self::Plain {
+        self.into_iter().map(A::plain).collect()
     }
 }
 
@@ -60,6 +60,19 @@ impl<M, V: HostArg<M>> HostArg<M> for Moments<V> {
     type Plain = Moments<V::Plain>;
     fn plain(self) -> Self::Plain {
         Moments { mean: self.mean.plain(), rstd: self.rstd.plain() }
+    }
+}
+
+impl<M, V: HostArg<M>, W: HostArg<M>> HostArg<M> for AdamWOperands<V, W> {
+    type Plain = AdamWOperands<V::Plain, W::Plain>;
+    fn plain(self) -> Self::Plain {
+        AdamWOperands {
+            value: self.value.plain(),
+            first: self.first.plain(),
+            second: self.second.plain(),
+            grad: self.grad.plain(),
+            step: self.step,
+        }
     }
 }
 
@@ -148,7 +161,6 @@ hold_no_view!(
     PatchLayout,
     PatchNorm,
     Pixels<'_>,
-    AdamWStep,
     &HeadColumns,
     &[f32]
 );

@@ -27,6 +27,7 @@
 
 #[cfg(any(test, feature = "check"))]
 pub mod check;
+mod constant;
 pub mod cpu;
 pub mod device;
 mod error;
@@ -47,6 +48,7 @@ mod tape;
 mod tensor;
 mod watch;
 
+pub use constant::Constant;
 pub use error::{Error, Result};
 pub use index::{Index, Segments};
 pub use parameter::{Frozen, Module, Parameter};

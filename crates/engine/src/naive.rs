@@ -56,6 +56,10 @@ impl HostMemory for Naive {
 }
 
 impl Device for Naive {
+    fn name(&self) -> &'static str {
+        "naive"
+    }
+
     /// All NaN, so that a value that nobody wrote shows.
     fn buffer(&self, len: usize) -> Buffer {
         let mut buffer = HostBuffer::dirty(len);

@@ -1,6 +1,6 @@
 //! What training changes: a value and its gradient, shared between the model and the optimizer.
 
-use crate::device::{Device, ViewMut};
+use crate::device::{Device, View, ViewMut};
 use crate::shape::expect_count;
 use crate::slot::{Home, Slot};
 use crate::{Result, Tensor};
@@ -19,9 +19,35 @@ pub(crate) struct Cell {
     state: Mutex<State>,
 }
 
-struct State {
+/// What a parameter holds, to read and to change.
+pub(crate) struct State {
     value: MutableTensor,
     grad: Option<MutableTensor>,
+}
+
+impl State {
+    pub(crate) fn device(&self) -> &'static dyn Device {
+        self.value.tensor.device()
+    }
+
+    pub(crate) fn shape(&self) -> &[usize] {
+        self.value.tensor.shape()
+    }
+
+    pub(crate) fn has_grad(&self) -> bool {
+        self.grad.is_some()
+    }
+
+    /// The gradient to write, if there is one.
+    pub(crate) fn grad_mut(&mut self) -> Option<ViewMut<'_>> {
+        self.grad.as_mut().map(MutableTensor::unique)
+    }
+
+    /// The value to write and the gradient to read, if there is one.
+    pub(crate) fn value_and_grad(&mut self) -> Option<(ViewMut<'_>, View<'_>)> {
+        let grad = self.grad.as_ref()?;
+        Some((self.value.unique(), grad.tensor.view()))
+    }
 }
 
 /// A tensor that changes in place wherever it can.
@@ -96,9 +122,9 @@ impl Parameter {
         self.cell.lock().grad.as_ref().map(|grad| grad.tensor.clone())
     }
 
-    /// Sets the gradient to zero, keeping its buffer.
+    /// Sets the gradient to zero and keeps its buffer.
     pub fn zero_grad(&self) {
-        self.with_grad(|device, grad| device.fill(grad, 0.0));
+        crate::optim::zero_grad([self]);
     }
 
     /// Replaces the value by as many others.
@@ -139,18 +165,21 @@ impl Parameter {
         }
     }
 
-    /// Calls `change` with the gradient to write, if there is one.
-    pub(crate) fn with_grad(&self, change: impl FnOnce(&'static dyn Device, ViewMut<'_>)) {
-        if let Some(grad) = &mut self.cell.lock().grad {
-            change(grad.tensor.device(), grad.unique());
+    /// Locks all of these, each of which must be listed once. Returns them in the order given.
+    ///
+    /// They are locked in the order of their addresses, so that two threads that lock the same
+    /// parameters never wait for each other.
+    pub(crate) fn lock_all<'a>(
+        parameters: impl IntoIterator<Item = &'a Self>,
+    ) -> Vec<MutexGuard<'a, State>> {
+        let mut order: Vec<(usize, &Self)> = parameters.into_iter().enumerate().collect();
+        order.sort_by_key(|(_, parameter)| Arc::as_ptr(&parameter.cell));
+        for pair in order.windows(2) {
+            assert!(!pair[0].1.is(pair[1].1), "{} is listed twice", pair[0].1.name());
         }
-    }
-
-    /// Calls `change` with the value to write and the gradient, if there is one.
-    pub(crate) fn update(&self, change: impl FnOnce(ViewMut<'_>, &Tensor)) {
-        let state = &mut *self.cell.lock();
-        let Some(grad) = &state.grad else { return };
-        change(state.value.unique(), &grad.tensor);
+        let mut locked: Vec<_> = order.into_iter().map(|(i, p)| (i, p.cell.lock())).collect();
+        locked.sort_by_key(|(index, _)| *index);
+        locked.into_iter().map(|(_, state)| state).collect()
     }
 }
 

@@ -46,7 +46,7 @@ impl Tensor {
     /// All zero, in the memory of `device`.
     pub(crate) fn zeros_on(device: &'static dyn Device, shape: &[usize]) -> Self {
         let mut buffer = device.buffer(shape.iter().product());
-        device.fill(buffer.view_mut(), 0.0);
+        device.fill(vec![buffer.view_mut()], 0.0);
         Self::new(device, buffer, shape)
     }
 

@@ -5,7 +5,7 @@ mod common;
 
 use common::{ContextLists, Model, images};
 use engine::check::normal;
-use engine::optim::{AdamW, clip_grad_norm};
+use engine::optim::{AdamW, clip_grad_norm, zero_grad};
 use engine::{Module, Tape, ops, pool};
 use std::sync::{Mutex, PoisonError};
 
@@ -15,9 +15,10 @@ static TURN: Mutex<()> = Mutex::new(());
 fn train(model: &Model, optimizer: &mut AdamW, step: u64) {
     let counts = [4 + step as usize % 5, 9, 5 + step as usize % 3, 7];
     let tape = Tape::new();
-    let loss = model.loss(&tape, &images(4), &ContextLists::draw(&counts, step)).unwrap();
+    let loss =
+        model.loss(&tape, &images(engine::HOST, 4), &ContextLists::draw(&counts, step)).unwrap();
     let parameters = model.parameters();
-    parameters.iter().for_each(|(_, p)| p.zero_grad());
+    zero_grad(parameters.iter().map(|(_, p)| p));
     tape.backward(&loss).unwrap();
     clip_grad_norm(&parameters, 1.0).unwrap();
     optimizer.step(parameters.iter().map(|(name, p)| (name.as_str(), p, 1e-3, 0.05)));
@@ -26,7 +27,7 @@ fn train(model: &Model, optimizer: &mut AdamW, step: u64) {
 #[test]
 fn a_steady_step_allocates_nothing() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let (model, mut optimizer) = (Model::new(), AdamW::new((0.9, 0.95), 1e-8));
+    let (model, mut optimizer) = (Model::new(engine::HOST), AdamW::new((0.9, 0.95), 1e-8));
     // 15 steps meet every combination of lengths. Buffers grow to the largest in a few rounds.
     (0..60).for_each(|step| train(&model, &mut optimizer, step));
     let warm = pool::stats();
@@ -116,7 +117,7 @@ fn backward_gives_buffers_back_as_it_goes() {
 fn a_trained_model_that_is_gone_leaves_no_gradients_and_moments() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let train_one = || {
-        train(&Model::new(), &mut AdamW::new((0.9, 0.95), 1e-8), 0);
+        train(&Model::new(engine::HOST), &mut AdamW::new((0.9, 0.95), 1e-8), 0);
         pool::stats().bytes
     };
     // Buffers find their sizes in a few models.

@@ -3,35 +3,50 @@
 
 mod common;
 
-use common::{ContextLists, Model, images};
+use common::{ContextLists, Model, On, images};
 use engine::check::{Tolerance, assert_close, max_abs, normal, rel_l2};
+use engine::device::PatchNorm;
 use engine::ops::{self, Images, LossKind, PatchOrder, Row};
-use engine::optim::{AdamW, clip_grad_norm, grad_norm};
-use engine::{Error, Frozen, Module, Parameter, Result, Segments, Tape, Tensor};
+use engine::optim::{AdamW, clip_grad_norm, grad_norm, zero_grad};
+use engine::{
+    Error, Frozen, HOST, Module, Parameter, Result, Segments, Tape, Tensor, on_every_device,
+};
+
+on_every_device! {
+    frozen_parameters_record_nothing,
+    frozen_and_detached_parts_get_no_gradient_and_others_get_theirs,
+    inference_equals_the_recording_bit_for_bit_and_records_nothing,
+    a_timed_tape_names_each_operation_and_changes_no_number,
+    a_sample_alone_equals_itself_in_a_batch,
+    adamw_is_the_formula_of_torch,
+    adamw_keeps_moments_by_name_skips_what_has_no_gradient_and_restores,
+    clipping_scales_all_gradients_by_one_factor_as_torch_does,
+    a_gradient_that_is_not_finite_is_an_error_by_name,
+    a_large_but_finite_gradient_has_a_norm,
+    no_rows_give_no_values_and_zero_gradients,
+}
 
 fn kept() -> ContextLists {
     ContextLists::draw(&[5, 9, 1, 7], 3)
 }
 
-#[test]
-fn frozen_parameters_record_nothing() {
-    let trained = Model::new();
+fn frozen_parameters_record_nothing(device: On) {
+    let trained = Model::new(device);
     let tape = Tape::new();
-    let want = trained.loss(&tape, &images(4), &kept()).unwrap();
+    let want = trained.loss(&tape, &images(device, 4), &kept()).unwrap();
     assert!(tape.recorded() > 10);
-    let frozen = Frozen::new(Model::new());
+    let frozen = Frozen::new(Model::new(device));
     let tape = Tape::new();
-    let got = frozen.loss(&tape, &images(4), &kept()).unwrap();
+    let got = frozen.loss(&tape, &images(device, 4), &kept()).unwrap();
     assert_eq!(tape.recorded(), 0);
     assert_eq!(got.item().to_bits(), want.item().to_bits());
     assert!(matches!(tape.backward(&got), Err(Error::Untracked)));
 }
 
-#[test]
-fn frozen_and_detached_parts_get_no_gradient_and_others_get_theirs() {
-    let (w, v) =
-        (Parameter::new("w", normal("w", &[3, 4])), Parameter::new("v", normal("v", &[2, 3])));
-    let (x, target) = (normal("x", &[5, 4]), normal("target", &[5, 2]));
+fn frozen_and_detached_parts_get_no_gradient_and_others_get_theirs(device: On) {
+    let on = |name, shape| normal(name, shape).to(device);
+    let (w, v) = (Parameter::new("w", on("w", &[3, 4])), Parameter::new("v", on("v", &[2, 3])));
+    let (x, target) = (on("x", &[5, 4]), on("target", &[5, 2]));
     let run = |detach: bool| {
         w.zero_grad();
         v.zero_grad();
@@ -48,23 +63,21 @@ fn frozen_and_detached_parts_get_no_gradient_and_others_get_theirs() {
     assert!(w.grad().is_some());
 }
 
-#[test]
-fn inference_equals_the_recording_bit_for_bit_and_records_nothing() {
-    let model = Model::new();
+fn inference_equals_the_recording_bit_for_bit_and_records_nothing(device: On) {
+    let model = Model::new(device);
     let (recording, inference) = (Tape::new(), Tape::inference());
-    let want = model.encode(&recording, &images(4), &kept()).unwrap();
-    let got = model.encode(&inference, &images(4), &kept()).unwrap();
+    let want = model.encode(&recording, &images(device, 4), &kept()).unwrap();
+    let got = model.encode(&inference, &images(device, 4), &kept()).unwrap();
     let why = "the same kernels";
     assert_close("encoder", &got.to_host(), &want.to_host(), Tolerance::Exact, why);
     assert_eq!(inference.recorded(), 0);
     assert!(recording.recorded() > 0);
 }
 
-#[test]
-fn a_timed_tape_names_each_operation_and_changes_no_number() {
+fn a_timed_tape_names_each_operation_and_changes_no_number(device: On) {
     let (plain, timed) = (Tape::new(), Tape::new().timed());
-    let want = Model::new().loss(&plain, &images(4), &kept()).unwrap();
-    let got = Model::new().loss(&timed, &images(4), &kept()).unwrap();
+    let want = Model::new(device).loss(&plain, &images(device, 4), &kept()).unwrap();
+    let got = Model::new(device).loss(&timed, &images(device, 4), &kept()).unwrap();
     timed.backward(&got).unwrap();
     assert_eq!(got.item().to_bits(), want.item().to_bits());
     assert!(plain.costs().iter().all(|cost| cost.seconds == [0.0; 2]));
@@ -76,28 +89,30 @@ fn a_timed_tape_names_each_operation_and_changes_no_number() {
     assert_eq!(attention.flops[1], 2.0 * attention.flops[0]);
 }
 
-/// Loss, gradients and updated values of three steps under this number of threads.
-fn trained_on(threads: usize) -> Vec<(String, Vec<f32>)> {
+/// Loss, gradients and updated values of three steps on this many samples.
+fn trained(device: On, samples: usize) -> Vec<(String, Vec<f32>)> {
+    let (model, mut optimizer) = (Model::new(device), AdamW::new((0.9, 0.95), 1e-8));
+    let mut numbers = Vec::new();
+    for step in 0..3 {
+        let tape = Tape::new();
+        let counts: Vec<usize> = (0..samples).map(|b| 3 + (b * 7) % 11).collect();
+        let loss = encoder_loss(&model, &tape, device, &counts, step).unwrap();
+        let parameters = model.parameters();
+        zero_grad(parameters.iter().map(|(_, p)| p));
+        tape.backward(&loss).unwrap();
+        numbers.push((format!("loss {step}"), loss.to_vec()));
+        numbers.extend(parameters.iter().map(gradient));
+        numbers.push(("norm".into(), vec![clip_grad_norm(&parameters, 0.1).unwrap()]));
+        optimizer.step(parameters.iter().map(|(name, p)| (name.as_str(), p, 1e-2, 0.05)));
+        numbers.extend(parameters.iter().map(|(name, p)| (name.clone(), p.value().to_vec())));
+    }
+    numbers
+}
+
+/// The same under this number of threads. 300 samples are work for many in each kernel.
+fn trained_by(threads: usize) -> Vec<(String, Vec<f32>)> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-    pool.install(|| {
-        let (model, mut optimizer) = (Model::new(), AdamW::new((0.9, 0.95), 1e-8));
-        let mut numbers = Vec::new();
-        for step in 0..3 {
-            let tape = Tape::new();
-            // 300 samples, so that each kernel has work for many threads.
-            let counts: Vec<usize> = (0..300).map(|b| 3 + (b * 7) % 11).collect();
-            let loss = encoder_loss(&model, &tape, &counts, step).unwrap();
-            model.parameters().iter().for_each(|(_, p)| p.zero_grad());
-            tape.backward(&loss).unwrap();
-            numbers.push((format!("loss {step}"), loss.to_vec()));
-            numbers.extend(model.parameters().iter().map(gradient));
-            let parameters = model.parameters();
-            numbers.push(("norm".into(), vec![clip_grad_norm(&parameters, 0.1).unwrap()]));
-            optimizer.step(parameters.iter().map(|(name, p)| (name.as_str(), p, 1e-2, 0.05)));
-            numbers.extend(parameters.iter().map(|(name, p)| (name.clone(), p.value().to_vec())));
-        }
-        numbers
-    })
+    pool.install(|| trained(HOST, 300))
 }
 
 /// The name and the gradient, empty if none came.
@@ -106,16 +121,23 @@ fn gradient((name, p): &(String, Parameter)) -> (String, Vec<f32>) {
 }
 
 /// A loss of the encoder alone, for more samples than [`Model::loss`] takes.
-fn encoder_loss(model: &Model, tape: &Tape, counts: &[usize], step: u64) -> Result<Tensor> {
-    let x = model.encode(tape, &images(counts.len()), &ContextLists::draw(counts, step))?;
-    ops::loss(tape, &x, &normal("target", x.shape()), LossKind::L1, None)
+fn encoder_loss(
+    model: &Model,
+    tape: &Tape,
+    device: On,
+    counts: &[usize],
+    step: u64,
+) -> Result<Tensor> {
+    let images = images(device, counts.len());
+    let x = model.encode(tape, &images, &ContextLists::draw(counts, step))?;
+    ops::loss(tape, &x, &normal("target", x.shape()).to(device), LossKind::L1, None)
 }
 
 #[test]
 fn any_number_of_threads_gives_the_same_bits() {
-    let one = trained_on(1);
+    let one = trained_by(1);
     for threads in [2, 3, 8] {
-        for ((name, want), (_, got)) in one.iter().zip(trained_on(threads)) {
+        for ((name, want), (_, got)) in one.iter().zip(trained_by(threads)) {
             let name = format!("{name} on {threads} threads");
             assert_close(&name, &got, want, Tolerance::Exact, "tasks do not depend on threads");
         }
@@ -123,32 +145,49 @@ fn any_number_of_threads_gives_the_same_bits() {
 }
 
 #[test]
-fn a_sample_alone_equals_itself_in_a_batch() {
-    let (model, tape) = (Model::new(), Tape::inference());
-    let together = model.encode(&tape, &images(4), &kept()).unwrap();
+fn three_steps_on_another_device_give_the_cpus_losses_gradients_and_values() {
+    let (cpu, naive) = (trained(HOST, 6), trained(&engine::naive::Naive, 6));
+    for ((name, got), (_, want)) in cpu.iter().zip(&naive) {
+        // A shift common to all keys changes no score, so this gradient is zero but for rounding.
+        let tolerance =
+            if name == "gradient of qk_norm.bias" { max_abs(1e-5) } else { rel_l2(1e-4) };
+        assert_close(name, got, want, tolerance, "f32 sums against f64 ones, three updates");
+    }
+}
+
+fn a_sample_alone_equals_itself_in_a_batch(device: On) {
+    let (model, tape) = (Model::new(device), Tape::inference());
+    let together = model.encode(&tape, &images(device, 4), &kept()).unwrap();
     // Image 0 is the first of any batch, whatever follows.
-    let alone = model.encode(&tape, &images(1), &ContextLists(vec![kept().0[0].clone()])).unwrap();
+    let alone =
+        model.encode(&tape, &images(device, 1), &ContextLists(vec![kept().0[0].clone()])).unwrap();
     let first = together.narrow(0..alone.rows()).unwrap();
     let why = "a row's sums do not depend on the rows beside it";
     assert_close("sample 0", &alone.to_host(), &first.to_host(), Tolerance::Exact, why);
 }
 
-#[test]
-fn no_rows_give_no_values_and_zero_gradients() {
-    let w = Parameter::new("w", normal("w", &[3, 3]));
-    let gamma = Parameter::new("gamma", normal("gamma", &[3]));
+fn no_rows_give_no_values_and_zero_gradients(device: On) {
+    let w = Parameter::new("w", normal("w", &[3, 3]).to(device));
+    let gamma = Parameter::new("gamma", normal("gamma", &[3]).to(device));
     let segments = Segments::new([0, 0]);
     let tape = Tape::new();
-    let x = Tensor::zeros(&[0, 3]);
+    let x = Tensor::zeros(&[0, 3]).to(device);
     let fc = (&w.tensor(), Some(&gamma.tensor()));
     let y = ops::mlp(&tape, &x, fc, fc, Some(&x)).unwrap();
     let y = ops::layer_norm(&tape, &y, Some((&gamma.tensor(), &gamma.tensor())), 1e-6).unwrap();
-    let y =
-        ops::cross_attention(&tape, &y, &segments, &Tensor::zeros(&[0, 6]), &segments, 1).unwrap();
+    let y = ops::cross_attention(
+        &tape,
+        &y,
+        &segments,
+        &Tensor::zeros(&[0, 6]).to(device),
+        &segments,
+        1,
+    )
+    .unwrap();
     let y = ops::gather(&tape, &y, Vec::new()).unwrap();
     let y = ops::residual(&tape, &y, &y, Some(&gamma.tensor()), Some((&segments, &[1.0, 0.0])))
         .unwrap();
-    let loss = ops::loss(&tape, &y, &Tensor::zeros(&[0, 3]), LossKind::L1, None).unwrap();
+    let loss = ops::loss(&tape, &y, &x, LossKind::L1, None).unwrap();
     assert_eq!(loss.item(), 0.0);
     tape.backward(&loss).unwrap();
     assert_eq!(w.grad().unwrap().to_vec(), [0.0; 9]);
@@ -187,17 +226,16 @@ fn adamw_in_f64(
     *value -= lr / (1.0 - betas.0.powi(step)) * *first / denominator;
 }
 
-#[test]
-fn adamw_is_the_formula_of_torch() {
+fn adamw_is_the_formula_of_torch(device: On) {
     // 37 values: whole registers and a tail. Two groups differ in rate and decay.
     for (betas, decay, lr) in [((0.9, 0.95), 0.05, 1e-2), ((0.9, 0.999), 0.0, 3e-3)] {
-        let start = normal("start", &[37]);
+        let start = normal("start", &[37]).to(device);
         let p = Parameter::new("p", start.clone());
         let mut optimizer = AdamW::new(betas, 1e-8);
         let mut want: Vec<_> = start.to_host().iter().map(|&v| (f64::from(v), 0.0, 0.0)).collect();
         for step in 1..=300 {
             // d/dp Σ_i g_i p_i = g, through an engine loss: linear of one row.
-            let grad = normal(&format!("gradient {step}"), &[1, 37]);
+            let grad = normal(&format!("gradient {step}"), &[1, 37]).to(device);
             p.zero_grad();
             let tape = Tape::new();
             let row = p.tensor().reshape(&[1, 37]).unwrap();
@@ -218,9 +256,9 @@ fn adamw_is_the_formula_of_torch() {
     }
 }
 
-#[test]
-fn adamw_keeps_moments_by_name_skips_what_has_no_gradient_and_restores() {
-    let (a, b) = (Parameter::new("a", normal("a", &[4])), Parameter::new("b", normal("b", &[4])));
+fn adamw_keeps_moments_by_name_skips_what_has_no_gradient_and_restores(device: On) {
+    let new = |name| Parameter::new(name, normal(name, &[4]).to(device));
+    let (a, b) = (new("a"), new("b"));
     let step = |optimizer: &mut AdamW, p: &Parameter, name: &str| {
         p.zero_grad();
         let tape = Tape::new();
@@ -236,7 +274,7 @@ fn adamw_keeps_moments_by_name_skips_what_has_no_gradient_and_restores() {
     for (name, first, second, steps) in optimizer.state() {
         resumed.restore(name, first, second, steps).unwrap();
     }
-    let copy = Parameter::new("a", Tensor::from_vec(a.value().to_vec(), &[4]));
+    let copy = Parameter::new("a", a.value().to(device));
     step(&mut optimizer, &a, "a");
     step(&mut resumed, &copy, "a");
     let why = "the state is whole";
@@ -246,20 +284,19 @@ fn adamw_keeps_moments_by_name_skips_what_has_no_gradient_and_restores() {
 }
 
 /// Parameters whose gradients are these values.
-fn with_gradients(gradients: &[(&str, &[f32])]) -> Vec<(String, Parameter)> {
+fn with_gradients(device: On, gradients: &[(&str, &[f32])]) -> Vec<(String, Parameter)> {
     let parameter = |&(name, gradient): &(&str, &[f32])| {
-        let p = Parameter::new(name, Tensor::zeros(&[1, gradient.len()]));
+        let p = Parameter::new(name, Tensor::zeros(&[1, gradient.len()]).to(device));
         let tape = Tape::new();
-        let weight = Tensor::from_vec(gradient, &[1, gradient.len()]);
+        let weight = Tensor::from_vec(gradient, &[1, gradient.len()]).to(device);
         tape.backward(&ops::linear(&tape, &p.tensor(), &weight, None).unwrap()).unwrap();
         (name.to_owned(), p)
     };
     gradients.iter().map(parameter).collect()
 }
 
-#[test]
-fn clipping_scales_all_gradients_by_one_factor_as_torch_does() {
-    let list = with_gradients(&[("a", &[3.0, -4.0, 12.0]), ("b", &[84.0, 0.0])]);
+fn clipping_scales_all_gradients_by_one_factor_as_torch_does(device: On) {
+    let list = with_gradients(device, &[("a", &[3.0, -4.0, 12.0]), ("b", &[84.0, 0.0])]);
     // √(3² + 4² + 12² + 84²) = 85.
     assert_eq!(grad_norm(&list).unwrap(), 85.0);
     assert_eq!(clip_grad_norm(&list, 100.0).unwrap(), 85.0);
@@ -273,11 +310,12 @@ fn clipping_scales_all_gradients_by_one_factor_as_torch_does() {
     assert_close("b", &b.to_host(), &[84.0 * factor, 0.0], max_abs(2e-7), why);
 }
 
-#[test]
-fn a_gradient_that_is_not_finite_is_an_error_by_name() {
+fn a_gradient_that_is_not_finite_is_an_error_by_name(device: On) {
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        let list =
-            with_gradients(&[("fine", &[1e30, 2.0]), ("blocks.3.norm1.weight", &[1.0, value])]);
+        let list = with_gradients(
+            device,
+            &[("fine", &[1e30, 2.0]), ("blocks.3.norm1.weight", &[1.0, value])],
+        );
         let error = clip_grad_norm(&list, 1.0).unwrap_err();
         let Error::NonFinite { parameter, element, value: found } = &error else {
             panic!("another error: {error}")
@@ -289,9 +327,8 @@ fn a_gradient_that_is_not_finite_is_an_error_by_name() {
     }
 }
 
-#[test]
-fn a_large_but_finite_gradient_has_a_norm() {
-    let list = with_gradients(&[("a", &[3e30, 4e30])]);
+fn a_large_but_finite_gradient_has_a_norm(device: On) {
+    let list = with_gradients(device, &[("a", &[3e30, 4e30])]);
     let norm = grad_norm(&list).unwrap();
     assert_close("norm", &[norm], &[5e30], rel_l2(1e-6), "squares are summed in f64");
 }
@@ -428,9 +465,8 @@ fn patches_refuse_wrong_shapes() {
     let u8 = |mean, std| Images::u8(vec![0; 48], shape, mean, std);
     refused(u8(vec![0.5; 3], vec![0.5]), &["means is 3, expected 1"]);
     refused(u8(vec![0.5], vec![0.5; 3]), &["deviations is 3, expected 1"]);
-    let normalize = |channels| {
-        ops::normalize_patches(tape, &zeros(&[2, 8]), channels, false, false, 1e-6, false)
-    };
+    let normalize =
+        |channels| ops::normalize_patches(tape, &zeros(&[2, 8]), PatchNorm::joint(channels));
     refused(normalize(3), &["normalize_patches", "is 8", "multiple of 3"]);
     refused(normalize(0), &["above 0"]);
 }

@@ -6,6 +6,7 @@ use crate::errors::{raised, raised_of_weights, warn};
 use crate::parameter::{Parameter, stays_in_place};
 use crate::spec::{SizeArguments, USUAL, options_among, options_of};
 use crate::state::{self, Extras, Weight, tensors};
+use engine::optim::zero_grad;
 use engine::{Module, Tensor};
 use numpy::PyArrayDyn;
 use pyo3::prelude::*;
@@ -181,7 +182,7 @@ impl Model {
     #[pyo3(signature = (set_to_none=false))]
     fn zero_grad(&self, py: Python<'_>, set_to_none: bool) -> PyResult<()> {
         stays_in_place(set_to_none)?;
-        self.turn.compute(py, || self.weights.iter().for_each(|weight| weight.weight.zero_grad()));
+        self.turn.compute(py, || zero_grad(self.weights.iter().map(|weight| &weight.weight)));
         Ok(())
     }
 

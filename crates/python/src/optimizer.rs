@@ -162,8 +162,7 @@ impl AdamW {
                 let parameter: Py<Parameter> = parameter?.cast_into::<Parameter>()?.unbind();
                 let weight = parameter.get().inner().share();
                 if entries.iter().any(|entry| entry.weight.is(&weight)) {
-                    let name = parameter.get().name();
-                    return Err(refused(format!("params hold {name} twice, expected once")));
+                    return Err(refused_twice(parameter.get().name()));
                 }
                 entries.push(Entry { group, name: entries.len().to_string(), weight });
                 all.push(parameter);
@@ -197,7 +196,7 @@ impl AdamW {
     fn zero_grad(&self, py: Python<'_>, set_to_none: bool) -> PyResult<()> {
         stays_in_place(set_to_none)?;
         in_turn(py, &self.turns, false, || {
-            self.entries.iter().for_each(|entry| entry.weight.zero_grad());
+            optim::zero_grad(self.entries.iter().map(|entry| &entry.weight));
         });
         Ok(())
     }
@@ -308,6 +307,10 @@ fn groups<'py>(
     Ok(groups)
 }
 
+fn refused_twice(name: &str) -> PyErr {
+    refused(format!("params hold {name} twice, expected once"))
+}
+
 fn tuple<'py>(params: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
     PyTuple::new(params.py(), params.try_iter()?.collect::<PyResult<Vec<_>>>()?)
 }
@@ -321,9 +324,13 @@ pub(crate) fn clip_grad_norm(
     max_norm: f32,
 ) -> PyResult<f32> {
     let turns = turns_of(&params);
-    let weights: Vec<_> = params
-        .iter()
-        .map(|parameter| (parameter.get().name().to_owned(), parameter.get().inner().share()))
-        .collect();
+    let mut weights: Vec<(String, engine::Parameter)> = Vec::new();
+    for parameter in &params {
+        let (name, weight) = (parameter.get().name(), parameter.get().inner());
+        if weights.iter().any(|(_, other)| other.is(weight)) {
+            return Err(refused_twice(name));
+        }
+        weights.push((name.to_owned(), weight.share()));
+    }
     in_turn(py, &turns, false, || optim::clip_grad_norm(&weights, max_norm)).map_err(raised)
 }

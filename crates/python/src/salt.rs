@@ -228,12 +228,12 @@ impl PySalt {
         }
         let key = model.next_key();
         let masks = this.masks(images.samples(), (context_idx, target_idx), key)?;
-        let (step, recording) = model.turn().record(py, record, |tape| {
+        let ((step, embedding), recording) = model.turn().record(py, record, |tape| {
             let step = this.method.step(tape, &images, &masks, Some(key))?;
-            let loss = step.loss.clone();
-            Ok((step, loss))
+            let (embedding, loss) = (step.embedding()?, step.loss.clone());
+            Ok(((step, embedding), loss))
         })?;
-        let Step { loss, embedding, predictions, targets, .. } = step;
+        let Step { loss, predictions, targets, .. } = step;
         let (num_context, num_targets) = (masks.context[0].len(), masks.target[0].len());
         let shape = [images.samples(), num_targets, targets.dim(1)];
         Ok(SALTOutput {

@@ -6,9 +6,11 @@
 //! Not here: timm's `fc_norm`, which pretraining never uses.
 
 use engine::check::{assert_close, max_abs, rel_l2};
+use engine::device::Device;
+use engine::naive::Naive;
 use engine::ops::{self, Images, LossKind};
 use engine::optim::{AdamW, clip_grad_norm, grad_norm};
-use engine::{Module, Parameter, Tape, Tensor};
+use engine::{HOST, Module, Parameter, Tape, Tensor};
 use safetensors::{Dtype, SafeTensors};
 use saltworks::mask::{Grid, Masks};
 use saltworks::method::{
@@ -208,14 +210,33 @@ fn mae(golden: &Golden, pixel_norm: PixelNorm) -> Mae {
 
 /// One step, and its gradients compared.
 fn step(golden: &Golden, method: &dyn Method) -> (Images, Masks, Step) {
+    step_on(HOST, golden, method)
+}
+
+/// [`step`] of a method that lies on `device`.
+fn step_on(
+    device: &'static dyn Device,
+    golden: &Golden,
+    method: &dyn Method,
+) -> (Images, Masks, Step) {
     let spec = golden.spec();
-    let (images, masks) = (golden.images("input/images", &spec), golden.masks(&spec, ""));
+    let images = golden.images("input/images", &spec).to(device);
+    let masks = golden.masks(&spec, "");
     let tape = Tape::new();
     let step = method.step(&tape, &images, &masks, Some(KEY)).unwrap();
     golden.compare("output/loss", &step.loss);
     tape.backward(&step.loss).unwrap();
     golden.compare_gradients(&method.parameters());
     (images, masks, step)
+}
+
+#[test]
+fn a_step_on_the_naive_device_gives_the_references_loss_and_gradients() {
+    let golden = Golden::read("mae_block_norm");
+    let method = mae(&golden, PixelNorm::Joint);
+    method.visit("", &mut |_, parameter| parameter.move_to(&Naive));
+    let (_, _, step) = step_on(&Naive, &golden, &method);
+    assert_eq!(step.loss.device().name(), "naive");
 }
 
 #[test]
@@ -324,7 +345,7 @@ fn salt_gives_the_references_loss_outputs_and_gradients() {
         let (images, masks, step) = step(&golden, &method);
         golden.compare("output/predictions", &step.predictions);
         golden.compare("output/targets", &step.targets);
-        golden.compare("output/embedding", &step.embedding);
+        golden.compare("output/embedding", &step.embedding().unwrap());
         let tape = Tape::inference();
         let given = Patches::Some(&masks.context);
         let encoded = method.encoder().forward(&tape, &images, given, Outputs::All, None).unwrap();

@@ -141,7 +141,7 @@ fn row_of_a_batch_equals_it_alone() {
             for (what, all, one) in [
                 ("predictions", &batch.predictions, &alone.predictions),
                 ("targets", &batch.targets, &alone.targets),
-                ("embedding", &batch.embedding, &alone.embedding),
+                ("embedding", &batch.embedding().unwrap(), &alone.embedding().unwrap()),
             ] {
                 let rows = if what == "embedding" { sample..sample + 1 } else { rows.clone() };
                 let got = all.narrow(rows).unwrap().to_vec();
@@ -264,7 +264,7 @@ fn loss_is_the_mean_over_all_predicted_patches() {
     assert_close("loss", &[step.loss.item()], &[mean], rel_l2(1e-6), "f32 sum");
     assert_eq!((step.target_count, step.context_tokens), (9, 13));
     assert_eq!(step.predictions.shape(), [9, 36], "the teacher's width, not the student's");
-    assert_eq!(step.embedding.shape(), [3, 24]);
+    assert_eq!(step.embedding().unwrap().shape(), [3, 24]);
 }
 
 #[test]

@@ -1,21 +1,20 @@
-//! AdamW in one pass over a parameter, and the norm of gradients.
+//! AdamW in one pass over all parameters, and the norm of gradients.
 
 use super::dispatch::multiversion;
-use super::parallel::{In, Out, for_rows, rows_per_task, sum_rows};
+use super::parallel::{In, Out, for_each, for_rows, rows_per_task, sum_rows};
 use super::row::lanes::sum2_f64;
-use crate::device::AdamWStep;
+use crate::device::{AdamWOperands, AdamWStep};
 
 /// Loshchilov and Hutter 2019, algorithm 2, in torch's order (torch/optim/adamw.py, single tensor):
 ///
 /// value *= 1 - lr λ; m += (1 - β1)(g - m); v = β2 v + (1 - β2) g²;
 /// value -= lr/(1 - β1ᵗ) m / (√v/√(1 - β2ᵗ) + ε)
-pub(crate) fn adamw(
-    value: &mut [f32],
-    first: &mut [f32],
-    second: &mut [f32],
-    grad: &[f32],
-    step: AdamWStep,
-) {
+pub(crate) fn adamw(parameters: Vec<AdamWOperands<&[f32], &mut [f32]>>) {
+    for_each(parameters, adamw_of_one);
+}
+
+fn adamw_of_one(parameter: AdamWOperands<&[f32], &mut [f32]>) {
+    let AdamWOperands { value, first, second, grad, step } = parameter;
     assert_eq!((first.len(), second.len()), (value.len(), value.len()), "adamw: moments");
     assert_eq!(grad.len(), value.len(), "adamw: gradient");
     let factors = Factors::new(step);
@@ -83,7 +82,7 @@ multiversion! {
 mod tests {
     use super::{adamw, norm};
     use crate::cpu::row::testing::same_bits;
-    use crate::device::AdamWStep;
+    use crate::device::{AdamWOperands, AdamWStep};
     use crate::naive;
     use crate::naive::testing::{SIZES, assert_close, numbers};
 
@@ -91,17 +90,35 @@ mod tests {
         AdamWStep { lr: 1e-2, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.05, step }
     }
 
+    fn operands<'a>(
+        value: &'a mut [f32],
+        first: &'a mut [f32],
+        second: &'a mut [f32],
+        grad: &'a [f32],
+        step: AdamWStep,
+    ) -> AdamWOperands<&'a [f32], &'a mut [f32]> {
+        AdamWOperands { value, first, second, grad, step }
+    }
+
     #[test]
     fn adamw_equals_its_naive_twin() {
         for len in SIZES.map(|(rows, d)| rows * d) {
-            let [got, want] = [adamw, naive::adamw::<f32>].map(|adamw| {
+            let [got, want] = [adamw, naive::adamw].map(|adamw| {
                 let (mut p, mut m, mut v) = (numbers(1, len), vec![0.0; len], vec![0.0; len]);
+                let mut alone = [[0.5], [0.0], [0.0]];
                 for t in 1..=5 {
-                    adamw(&mut p, &mut m, &mut v, &numbers(10 + t, len), step(t));
+                    let grad = numbers(10 + t, len);
+                    let [value, first, second] = &mut alone;
+                    adamw(vec![
+                        operands(&mut p, &mut m, &mut v, &grad, step(t)),
+                        operands(value, first, second, &[0.25], step(t)),
+                    ]);
                 }
-                [p, m, v]
+                [p, m, v, alone.concat()]
             });
-            for (name, (got, want)) in ["value", "m", "v"].iter().zip(got.iter().zip(&want)) {
+            for (name, (got, want)) in
+                ["value", "m", "v", "second parameter"].iter().zip(got.iter().zip(&want))
+            {
                 assert_close(name, got, want, 1e-6); // a handful of roundings, five times
             }
         }
@@ -112,7 +129,7 @@ mod tests {
     fn the_first_update_moves_by_the_learning_rate() {
         let (mut p, mut m, mut v) = ([1.0, 1.0], [0.0; 2], [0.0; 2]);
         let step = AdamWStep { betas: (0.5, 0.75), ..step(1) };
-        adamw(&mut p, &mut m, &mut v, &[0.5, -0.5], step);
+        adamw(vec![operands(&mut p, &mut m, &mut v, &[0.5, -0.5], step)]);
         assert_close("p", &p, &[0.9995 - 0.01, 0.9995 + 0.01], 1e-7); // one rounding
         assert_eq!((m, v), ([0.25, -0.25], [0.0625; 2]));
     }
@@ -139,7 +156,7 @@ mod tests {
         let (x, g) = (numbers(1, 100_001), numbers(2, 100_001));
         same_bits(|| {
             let (mut p, mut m, mut v) = (x.clone(), g.clone(), vec![0.1; x.len()]);
-            adamw(&mut p, &mut m, &mut v, &g, step(3));
+            adamw(vec![operands(&mut p, &mut m, &mut v, &g, step(3))]);
             let norm = norm_of(vec![&p, &m]);
             p.push(norm);
             [p, m, v].concat()

@@ -43,6 +43,10 @@ impl HostMemory for Cpu {
 }
 
 impl Device for Cpu {
+    fn name(&self) -> &'static str {
+        "cpu"
+    }
+
     fn buffer(&self, len: usize) -> Buffer {
         Buffer::Host(HostBuffer::dirty(len))
     }

@@ -119,6 +119,11 @@ pub(crate) fn for_tasks(count: usize, task: impl Fn(usize) + Send + Sync) {
     (0..count).into_par_iter().with_max_len(1).for_each(task);
 }
 
+/// Calls `task` with every item, in parallel. A task may divide its work again.
+pub(crate) fn for_each<T: Send>(items: Vec<T>, task: impl Fn(T) + Send + Sync) {
+    items.into_par_iter().with_max_len(1).for_each(task);
+}
+
 /// Memory that a thread keeps from one call to the next. No buffer of the pool: which thread meets
 /// the largest task is chance, so it may grow long after the first steps.
 pub(crate) struct Scratch(Vec<Lane>);

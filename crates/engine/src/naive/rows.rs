@@ -14,9 +14,11 @@ pub fn copy<T: Real>(y: &mut [T], x: &[T]) {
 }
 
 /// y = a
-pub fn fill<T: Real>(y: &mut [T], a: f32) {
-    for i in 0..y.len() {
-        y[i] = T::of(a.f64());
+pub fn fill<T: Real>(ys: Vec<&mut [T]>, a: f32) {
+    for y in ys {
+        for i in 0..y.len() {
+            y[i] = T::of(a.f64());
+        }
     }
 }
 
@@ -40,9 +42,11 @@ pub fn add_assign<T: Real>(y: &mut [T], x: &[T]) {
 }
 
 /// y = a y
-pub fn scale<T: Real>(y: &mut [T], a: f32) {
-    for i in 0..y.len() {
-        y[i] = T::of(a.f64() * y[i].f64());
+pub fn scale<T: Real>(ys: Vec<&mut [T]>, a: f32) {
+    for y in ys {
+        for i in 0..y.len() {
+            y[i] = T::of(a.f64() * y[i].f64());
+        }
     }
 }
 

@@ -114,18 +114,9 @@ pub fn patchify(
 
 /// Each row of x [R, p C] (values as [`PatchOrder::ChannelsLast`]) to mean 0 and variance 1: the
 /// pixel targets of MAE (He et al. 2022, section 3) and VideoMAE. No gradient.
-pub fn normalize_patches(
-    tape: &Tape,
-    x: &Tensor,
-    channels: usize,
-    per_channel: bool,
-    unbiased: bool,
-    eps: f32,
-    eps_outside_sqrt: bool,
-) -> Result<Tensor> {
+pub fn normalize_patches(tape: &Tape, x: &Tensor, norm: PatchNorm) -> Result<Tensor> {
     let (_, width) = matrix("normalize_patches", "x", x)?;
-    expect_multiple("normalize_patches", "the width of a patch", width, channels)?;
-    let norm = PatchNorm { channels, per_channel, unbiased, eps, eps_outside_sqrt };
+    expect_multiple("normalize_patches", "the width of a patch", width, norm.channels)?;
     let device = x.device();
     let y = tape.run("normalize_patches", || {
         let mut y = device.buffer(x.len());

@@ -48,7 +48,7 @@ pub fn assemble(
         let mut y = device.buffer(rows.len() * width);
         let views: Vec<_> = tokens.iter().map(|table| table.view()).collect();
         let position = position.map(|(table, rows)| (table.view(), rows));
-        device.assemble(y.view_mut(), x.view(), &views, rows, position, width);
+        device.assemble(y.view_mut(), x.view(), views, rows, position, width);
         y
     });
     let mut inputs = vec![x];

@@ -1,9 +1,9 @@
 //! AdamW with decoupled weight decay (Loshchilov and Hutter 2019), the arithmetic of
 //! torch.optim.AdamW.
 
-use crate::device::AdamWStep;
+use crate::device::{AdamWOperands, AdamWStep, Device, View, ViewMut};
 use crate::{Error, Parameter, Result, Tensor};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// The optimizer and its moments, kept by parameter name.
 pub struct AdamW {
@@ -18,6 +18,27 @@ struct MomentPair {
     step: u64,
 }
 
+impl MomentPair {
+    fn new(device: &'static dyn Device, shape: &[usize]) -> Self {
+        let zeros = || Tensor::lasting_zeros(device, shape);
+        Self { first: zeros(), second: zeros(), step: 0 }
+    }
+
+    fn operands<'a>(
+        &'a mut self,
+        value: ViewMut<'a>,
+        grad: View<'a>,
+        step: AdamWStep,
+    ) -> AdamWOperands<View<'a>, ViewMut<'a>> {
+        self.first.make_unique();
+        self.second.make_unique();
+        // make_unique left both the only handles.
+        let first = self.first.view_mut().expect("a unique moment");
+        let second = self.second.view_mut().expect("a unique moment");
+        AdamWOperands { value, first, second, grad, step }
+    }
+}
+
 impl AdamW {
     /// No update made yet.
     pub fn new(betas: (f64, f64), eps: f32) -> Self {
@@ -25,28 +46,33 @@ impl AdamW {
     }
 
     /// Updates each parameter that has a gradient: (name, parameter, learning rate, weight decay).
-    /// The moments are kept by name, so names must differ from one another.
+    /// The moments are kept by name, so names must differ from one another, and each parameter must
+    /// be listed once.
     pub fn step<'a>(
         &mut self,
         updates: impl IntoIterator<Item = (&'a str, &'a Parameter, f32, f32)>,
     ) {
-        for (name, parameter, lr, weight_decay) in updates {
-            let (betas, eps, moments) = (self.betas, self.eps, &mut self.moments);
-            parameter.update(|value, grad| {
-                let moments = moments.entry(name.to_owned()).or_insert_with(|| {
-                    let zeros = || Tensor::lasting_zeros(grad.device(), grad.shape());
-                    MomentPair { first: zeros(), second: zeros(), step: 0 }
-                });
-                moments.step += 1;
-                let step = AdamWStep { lr, betas, eps, weight_decay, step: moments.step };
-                moments.first.make_unique();
-                moments.second.make_unique();
-                // make_unique left both the only handles.
-                let first = moments.first.view_mut().expect("a unique moment");
-                let second = moments.second.view_mut().expect("a unique moment");
-                grad.device().adamw(value, first, second, grad.view(), step);
-            });
+        let updates: Vec<_> = updates.into_iter().collect();
+        let mut locked = Parameter::lock_all(updates.iter().map(|(_, parameter, ..)| *parameter));
+        let Some(device) = locked.first().map(|state| state.device()) else { return };
+        for ((name, ..), state) in updates.iter().zip(&locked) {
+            if state.has_grad() && !self.moments.contains_key(*name) {
+                self.moments.insert((*name).to_owned(), MomentPair::new(device, state.shape()));
+            }
         }
+        let (betas, eps) = (self.betas, self.eps);
+        let mut moments: HashMap<&str, &mut MomentPair> =
+            self.moments.iter_mut().map(|(name, pair)| (name.as_str(), pair)).collect();
+        let mut operands = Vec::with_capacity(updates.len());
+        for ((name, _, lr, weight_decay), state) in updates.into_iter().zip(&mut locked) {
+            let Some((value, grad)) = state.value_and_grad() else { continue };
+            let pair = moments.remove(name);
+            let pair = pair.unwrap_or_else(|| panic!("{name} is the name of two parameters"));
+            pair.step += 1;
+            let step = AdamWStep { lr, betas, eps, weight_decay, step: pair.step };
+            operands.push(pair.operands(value, grad, step));
+        }
+        device.adamw(operands);
     }
 
     /// The moments and update counts: (parameter name, first, second, updates).

@@ -1,5 +1,6 @@
 //! The global gradient norm.
 
+use super::change_gradients;
 use crate::{Error, HOST, Parameter, Result, Tensor};
 
 /// L2 norm over all gradients together, as torch.nn.utils.clip_grad_norm_ computes it. A gradient
@@ -8,8 +9,7 @@ pub fn grad_norm(parameters: &[(String, Parameter)]) -> Result<f32> {
     let grads: Vec<Tensor> = parameters.iter().filter_map(|(_, p)| p.grad()).collect();
     let device = grads.first().map_or(HOST, Tensor::device);
     let mut norm = device.buffer(1);
-    let views: Vec<_> = grads.iter().map(Tensor::view).collect();
-    device.norm(norm.view_mut(), &views);
+    device.norm(norm.view_mut(), grads.iter().map(Tensor::view).collect());
     let norm = Tensor::new(device, norm, &[1]).item();
     if !norm.is_finite() {
         parameters.iter().try_for_each(|(name, parameter)| finite(name, parameter))?;
@@ -27,14 +27,14 @@ fn finite(name: &str, parameter: &Parameter) -> Result<()> {
 }
 
 /// Scales all gradients so that their norm is at most `max_norm`, and returns the norm they had.
-/// The factor is max_norm / (norm + 1e-6), as in torch.
+/// The factor is max_norm / (norm + 1e-6), as in torch. Each parameter must be listed once.
 pub fn clip_grad_norm(parameters: &[(String, Parameter)], max_norm: f32) -> Result<f32> {
     let norm = grad_norm(parameters)?;
     let factor = max_norm / (norm + 1e-6);
     if factor < 1.0 {
-        for (_, parameter) in parameters {
-            parameter.with_grad(|device, grad| device.scale(grad, factor));
-        }
+        change_gradients(parameters.iter().map(|(_, parameter)| parameter), |device, grads| {
+            device.scale(grads, factor);
+        });
     }
     Ok(norm)
 }

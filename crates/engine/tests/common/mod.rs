@@ -2,6 +2,7 @@
 //! cross-attention, pixels as targets. It calls every operation a method calls.
 
 use engine::check::normal;
+use engine::device::{Device, PatchNorm};
 use engine::ops::{self, Images, LossKind, PatchOrder, Row};
 use engine::random::Random;
 use engine::{Module, Parameter, Result, Segments, Tape, Tensor};
@@ -17,6 +18,9 @@ const TOKENS: usize = 16;
 const PATCH: [usize; 3] = [1, 4, 4];
 /// p C
 const PIXELS: usize = 48;
+
+/// A device to test on.
+pub(crate) type On = &'static dyn Device;
 
 /// The parameters under their names.
 pub(crate) struct Model(Vec<Parameter>);
@@ -64,15 +68,16 @@ impl ContextLists {
 }
 
 /// Noise as B images; image 0 is the same whatever B is.
-pub(crate) fn images(samples: usize) -> Images {
+pub(crate) fn images(device: On, samples: usize) -> Images {
     let mut random = Random::new(1, "images", 0);
     let bytes: Vec<u8> = (0..samples * 3 * 256).map(|_| random.below(256) as u8).collect();
-    Images::u8(bytes, [samples, 3, 1, 16, 16], vec![0.5; 3], vec![0.25; 3]).unwrap()
+    let shape = [samples, 3, 1, 16, 16];
+    Images::u8(bytes, shape, vec![0.5; 3], vec![0.25; 3]).unwrap().to(device)
 }
 
 impl Model {
     /// Weights of size 1/√I.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(device: On) -> Self {
         let shapes: [(&str, &[usize]); 14] = [
             ("embed.weight", &[WIDTH, PIXELS]),
             ("cls_token", &[1, WIDTH]),
@@ -93,7 +98,7 @@ impl Model {
             let fan_in = (shape[shape.len() - 1] as f32).sqrt();
             let noise = normal(name, shape);
             let values: Vec<f32> = noise.to_host().iter().map(|w| w / fan_in).collect();
-            Parameter::new(name, Tensor::from_vec(values, shape))
+            Parameter::new(name, Tensor::from_vec(values, shape).to(device))
         };
         Self(shapes.map(parameter).into())
     }
@@ -155,7 +160,7 @@ impl Model {
         let y = ops::linear(tape, &ops::add(tape, &y, &q)?, &self.get("head.weight"), None)?;
         let order = PatchOrder::ChannelsLast;
         let pixels = ops::patchify(tape, images, PATCH, order, targets.global())?; // [ΣM, p C]
-        let pixels = ops::normalize_patches(tape, &pixels, 3, false, true, 1e-6, false)?;
+        let pixels = ops::normalize_patches(tape, &pixels, PatchNorm::joint(3))?;
         let kind = LossKind::SmoothL1 { beta: 0.5 };
         let pixels = ops::loss(tape, &y, &pixels, kind, None)?;
         let pooled = ops::mean_pool(tape, &x, &kv_segments, 1)?; // [B, D]

@@ -6,7 +6,7 @@ mod head;
 use super::knn::classes;
 use super::linear::split;
 use super::{Error, Result, Scores, StopCheck};
-use engine::optim::{AdamW, clip_grad_norm, decays_by_default};
+use engine::optim::{AdamW, clip_grad_norm, decays_by_default, zero_grad};
 use engine::random::Random;
 use engine::{Module as _, Parameter, Segments, Tape, Tensor, ops};
 use head::Head;
@@ -291,7 +291,7 @@ impl Probe {
         let tape = Tape::new();
         let logits = self.head.forward(&tape, &batch.tokens, &batch.segments)?;
         let loss = ops::cross_entropy(&tape, &logits, columns)?;
-        self.parameters.iter().for_each(|(_, parameter)| parameter.zero_grad());
+        zero_grad(self.parameters.iter().map(|(_, parameter)| parameter));
         tape.backward(&loss)?;
         let value = f64::from(loss.item());
         let clipped = form == AttentiveForm::VJepa1 && value.is_finite();

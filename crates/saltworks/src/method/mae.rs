@@ -1,36 +1,46 @@
 //! Stage 1: reconstruct the pixels of masked patches. He et al. 2022; under multi-block masks this
 //! is SALT's V-Pixel. stable-pretraining methods/mae.py and losses/reconstruction.py.
 
-use super::{Covered, Method, PixelNorm, Reconstructs, Step, context_embedding};
+use super::{Covered, Method, PixelNorm, Reconstructs, Step};
 use crate::mask::Masks;
 use crate::model::layers::join;
 use crate::model::{
     EncodedTokens, Encoder, Outputs, Patches, PixelDecoder, Positions, StepKey, TransformerSpec,
 };
+use engine::device::PatchNorm;
 use engine::ops::{self, Images, LossKind, PatchOrder};
 use engine::{Module, Parameter, Result, Tape, Tensor};
 
 impl PixelNorm {
+    /// The normalisation as the engine computes it; none if pixels stay as they are.
+    fn patch_norm(self, channels: usize) -> Option<PatchNorm> {
+        match self {
+            Self::None => None,
+            Self::Joint => Some(PatchNorm::joint(channels)),
+            Self::PerChannel => Some(PatchNorm::per_channel(channels)),
+        }
+    }
+
+    /// The reference's order; statistics by channel need the channel innermost.
+    fn order(self) -> PatchOrder {
+        match self {
+            Self::None | Self::Joint => PatchOrder::ChannelsFirst,
+            Self::PerChannel => PatchOrder::ChannelsLast,
+        }
+    }
+
     /// A normalised patch, in the order that the loss reads, to pixels [C p], by mean and deviation
     /// of the true ones.
     fn undo(self, patch: &mut [f32], pixels: &[f32], channels: usize) {
-        match self {
-            Self::None => {}
-            Self::Joint => {
-                let (mean, variance) = moments(pixels);
-                let deviation = (variance + 1e-6).sqrt();
-                patch.iter_mut().for_each(|x| *x = *x * deviation + mean);
-            }
-            Self::PerChannel => {
-                let area = pixels.len() / channels;
-                let inner = patch.to_vec(); // [p, C]
-                for (channel, pixels) in pixels.chunks_exact(area).enumerate() {
-                    let (mean, variance) = moments(pixels);
-                    let deviation = variance.sqrt() + 1e-6;
-                    for (i, x) in patch[channel * area..][..area].iter_mut().enumerate() {
-                        *x = inner[i * channels + channel] * deviation + mean;
-                    }
-                }
+        let Some(norm) = self.patch_norm(channels) else { return };
+        let groups = if norm.per_channel { channels } else { 1 };
+        let area = pixels.len() / groups;
+        let normalised = patch.to_vec(); // [p, C] if it is by channel, else [C p]
+        for (group, pixels) in pixels.chunks_exact(area).enumerate() {
+            let (mean, variance) = moments(pixels);
+            let deviation = norm.divisor(variance);
+            for (i, x) in patch[group * area..][..area].iter_mut().enumerate() {
+                *x = normalised[i * groups + group] * deviation + mean;
             }
         }
     }
@@ -90,7 +100,7 @@ impl Mae {
         let context = encoded.patches(tape)?; // [K, D]
         let all = self.decoder.forward(tape, &context, masks, Positions::All, key)?; // [B N, p C]
         let predictions = ops::gather(tape, &all, masks.target_global())?; // [M, p C]
-        Ok((self.judge(tape, images, masks, &encoded, predictions)?, all))
+        Ok((self.judge(tape, images, masks, encoded, predictions)?, all))
     }
 
     /// Whole images encoded and decoded [B N, p C], nothing masked.
@@ -108,15 +118,15 @@ impl Mae {
         tape: &Tape,
         images: &Images,
         masks: &Masks,
-        encoded: &EncodedTokens,
+        context: EncodedTokens,
         predictions: Tensor,
     ) -> Result<Step> {
         let targets = self.targets(tape, images, masks)?;
         Ok(Step {
             loss: ops::loss(tape, &predictions, &targets, self.options.loss, None)?,
-            embedding: context_embedding(tape, encoded, self.encoder.spec().class_token)?,
             target_count: predictions.rows(),
             context_tokens: masks.context.iter().map(Vec::len).sum(),
+            context,
             predictions,
             targets,
         })
@@ -124,22 +134,12 @@ impl Mae {
 
     /// Pixels of the target patches [M, p C], in the order the decoder gives them.
     fn targets(&self, tape: &Tape, images: &Images, masks: &Masks) -> Result<Tensor> {
-        let spec = self.encoder.spec();
-        let wanted = masks.target_global();
-        // The reference's order; VideoMAE's statistics by channel need the channel innermost.
-        let per_channel = self.options.pixel_norm == PixelNorm::PerChannel;
-        let order = if per_channel { PatchOrder::ChannelsLast } else { PatchOrder::ChannelsFirst };
-        let pixels = ops::patchify(tape, images, spec.patch, order, &wanted)?;
-        match self.options.pixel_norm {
-            PixelNorm::None => Ok(pixels),
-            // (x - μ)/√(σ² + 1e-6): MAELoss.
-            PixelNorm::Joint => {
-                ops::normalize_patches(tape, &pixels, spec.channels, false, true, 1e-6, false)
-            }
-            // (x - μ)/(σ + 1e-6): VideoMAE engine_for_pretraining.py.
-            PixelNorm::PerChannel => {
-                ops::normalize_patches(tape, &pixels, spec.channels, true, true, 1e-6, true)
-            }
+        let (spec, pixel_norm) = (self.encoder.spec(), self.options.pixel_norm);
+        let patches = masks.target_global();
+        let pixels = ops::patchify(tape, images, spec.patch, pixel_norm.order(), &patches)?;
+        match pixel_norm.patch_norm(spec.channels) {
+            None => Ok(pixels),
+            Some(norm) => ops::normalize_patches(tape, &pixels, norm),
         }
     }
 }
@@ -160,7 +160,7 @@ impl Method for Mae {
         let encoded = self.encoder.forward(tape, images, visible, Outputs::All, key)?;
         let context = encoded.patches(tape)?; // [K, D]
         let predictions = self.decoder.forward(tape, &context, masks, Positions::Targets, key)?;
-        self.judge(tape, images, masks, &encoded, predictions)
+        self.judge(tape, images, masks, encoded, predictions)
     }
 
     fn reconstructs(&self) -> Option<&dyn Reconstructs> {

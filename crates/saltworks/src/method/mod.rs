@@ -12,7 +12,7 @@ pub use salt::{Salt, SaltOptions, TeacherError};
 pub use settings::MethodSettings;
 
 use crate::mask::Masks;
-use crate::model::{Encoder, StepKey};
+use crate::model::{EncodedTokens, Encoder, StepKey};
 use engine::ops::Images;
 use engine::{Frozen, Module, Result, Tape, Tensor};
 
@@ -20,9 +20,8 @@ use engine::{Frozen, Module, Result, Tape, Tensor};
 pub struct Step {
     /// One element.
     pub loss: Tensor,
-    /// The class token of each sample (mean of the context tokens if there is none) [B, D],
-    /// without gradient.
-    pub embedding: Tensor,
+    /// The encoded context.
+    pub context: EncodedTokens,
     /// [M, patch values or teacher width], sample by sample.
     pub predictions: Tensor,
     /// What they should be, of the same shape.
@@ -31,6 +30,15 @@ pub struct Step {
     pub target_count: usize,
     /// The student's tokens that the prediction starts from.
     pub context_tokens: usize,
+}
+
+impl Step {
+    /// The class token of each sample, or the mean of its context tokens if there is none [B, D].
+    /// It has no gradient.
+    pub fn embedding(&self) -> Result<Tensor> {
+        let tape = Tape::inference();
+        if self.context.class_token { self.context.row(&tape, 0) } else { self.context.mean(&tape) }
+    }
 }
 
 /// Features of whole images, [B, D] each, without gradient.
@@ -81,7 +89,7 @@ pub fn embed(encoder: &Encoder, images: &Images) -> Result<Embedding> {
     use crate::model::{Outputs, Patches};
     let tape = Tape::inference();
     let encoded = encoder.forward(&tape, images, Patches::All, Outputs::All, None)?;
-    let cls = encoder.spec().class_token.then(|| encoded.row(&tape, 0)).transpose()?;
+    let cls = encoded.class_token.then(|| encoded.row(&tape, 0)).transpose()?;
     Ok(Embedding { cls, mean: encoded.mean(&tape)? })
 }
 
@@ -99,13 +107,3 @@ pub fn embed(encoder: &Encoder, images: &Images) -> Result<Embedding> {
 /// }
 /// ```
 pub type Teacher = Frozen<Encoder>;
-
-/// The embedding that a training step reports: class token, or the mean of the context tokens.
-fn context_embedding(
-    tape: &Tape,
-    encoded: &crate::model::EncodedTokens,
-    cls: bool,
-) -> Result<Tensor> {
-    let embedding = if cls { encoded.row(tape, 0)? } else { encoded.mean(tape)? };
-    Ok(embedding.detach())
-}

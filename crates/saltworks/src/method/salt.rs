@@ -1,7 +1,7 @@
 //! Stage 2: match a frozen teacher's latents at masked patches. SALT, eq. 2.1; stable-pretraining
 //! methods/salt.py.
 
-use super::{Method, Step, Teacher, context_embedding};
+use super::{Method, Step, Teacher};
 use crate::mask::Masks;
 use crate::model::layers::join;
 use crate::model::{Encoder, Outputs, Patches, Predictor, StepKey, TransformerSpec, VitSpec};
@@ -128,9 +128,9 @@ impl Method for Salt {
         let predictions = self.predictor.forward(tape, &context, masks, key)?;
         Ok(Step {
             loss: ops::loss(tape, &predictions, &targets, self.options.loss, None)?,
-            embedding: context_embedding(tape, &encoded, self.student.spec().class_token)?,
             target_count: predictions.rows(),
             context_tokens: context.rows(),
+            context: encoded,
             predictions,
             targets,
         })

@@ -36,6 +36,8 @@ pub struct EncodedTokens {
     pub segments: Segments,
     /// Rows of each sample before its patches: class token first, then registers.
     pub prefix: usize,
+    /// Whether row 0 of each sample is a class token.
+    pub class_token: bool,
 }
 
 impl EncodedTokens {
@@ -151,7 +153,8 @@ impl Encoder {
                 (x, output_segments, 0)
             }
         };
-        Ok(EncodedTokens { tokens: self.norm.forward(tape, &x)?, segments, prefix })
+        let (tokens, class_token) = (self.norm.forward(tape, &x)?, self.cls_token.is_some());
+        Ok(EncodedTokens { tokens, segments, prefix, class_token })
     }
 
     /// What each token of whole images attends to in the last block: for each image

@@ -11,7 +11,7 @@ use crate::mask::{Grid, Masks};
 use engine::ops::Row;
 use engine::random::Random;
 use engine::shape::{expect_count, expect_shape};
-use engine::{Module, Parameter, Result, Segments, Tape, Tensor, ops};
+use engine::{Constant, Module, Parameter, Result, Segments, Tape, Tensor, ops};
 
 /// Sizes of a predictor or decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl TransformerSpec {
 pub(crate) struct Transformer {
     context_proj: Linear,
     grid: Grid,
-    position: Tensor,
+    position: Constant,
     blocks: Blocks,
     final_norm: Norm,
     output_proj: Linear,
@@ -73,7 +73,7 @@ impl Transformer {
         Self {
             context_proj: Linear::new(input, width, start, random),
             grid,
-            position: position::sincos(width, grid),
+            position: Constant::new(&position::sincos(width, grid)),
             blocks: Blocks::new(block, depth, random),
             final_norm: Norm::new(width, 1e-5),
             output_proj: Linear::new(width, output, start, random),
@@ -110,7 +110,7 @@ impl Transformer {
         let count = masks.context.iter().map(Vec::len).sum();
         expect_count("predictor", "the number of context tokens", context.rows(), count)?;
         let context = self.context_proj.forward(tape, context)?; // [K, D]
-        let position = Some((&self.position, &joint.patches[..]));
+        let position = Some((&self.position.on(context.device()), &joint.patches[..]));
         ops::assemble(tape, &context, &[query], &joint.rows, position)
     }
 }

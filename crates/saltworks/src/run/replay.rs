@@ -103,7 +103,7 @@ impl ReplayedStep<'_> {
         let key = StepKey { seed, step, first_sample: samples.start };
         let images = self.normalized(samples)?;
         let parameters = self.method.parameters();
-        parameters.iter().for_each(|(_, parameter)| parameter.zero_grad());
+        engine::optim::zero_grad(parameters.iter().map(|(_, parameter)| parameter));
         let tape = Tape::new().watched();
         let result = self.method.step(&tape, &images, &masks, Some(key)).map_err(run_error)?;
         tape.backward(&result.loss).map_err(run_error)?;

@@ -6,7 +6,7 @@ use crate::mask::{Grid, Masking, Masks};
 use crate::method::Method;
 use crate::model::StepKey;
 use crate::train::StepReport;
-use engine::Tape;
+use engine::{Tape, Tensor};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -79,6 +79,10 @@ pub fn run<'s>(
         for part in 0..stage.accumulate {
             stage.gradients(step, part, &masks, &mut sums)?;
         }
+        let loss = sums.loss();
+        if !loss.is_finite() {
+            return Err(not_finite(step, &format!("the loss is {loss}"), sums.batches));
+        }
         let (lr, weight_decay) = (stage.lr.at(step), stage.weight_decay.at(step));
         let grad_norm = match optimizer.step(lr, weight_decay) {
             Ok(norm) => norm,
@@ -86,7 +90,7 @@ pub fn run<'s>(
         };
         let report = StepReport {
             step: step + 1,
-            loss: sums.loss,
+            loss,
             lr,
             weight_decay,
             grad_norm,
@@ -113,7 +117,8 @@ pub fn run<'s>(
 /// Sums over the parts of a batch.
 #[derive(Default)]
 struct Sums {
-    loss: f32,
+    /// Each part's loss and share, still on the device: reading one waits for all before it.
+    losses: Vec<(Tensor, f32)>,
     images: usize,
     context_tokens: usize,
     target_tokens: usize,
@@ -121,6 +126,13 @@ struct Sums {
     unreadable: Vec<Unreadable>,
     /// Kept for the report of a step that fails.
     batches: Vec<Batch>,
+}
+
+impl Sums {
+    /// The loss of the whole batch. Waits for the device.
+    fn loss(&self) -> f32 {
+        self.losses.iter().fold(0.0, |sum, (loss, share)| sum + share * loss.item())
+    }
 }
 
 fn not_finite(step: u64, problem: &dyn std::fmt::Display, batches: Vec<Batch>) -> Error {
@@ -152,13 +164,8 @@ impl StageTraining<'_> {
         let in_step = |source| Error::Engine { step: step + 1, source };
         let tape = Tape::new().checkpointing(self.activation_checkpointing);
         let result = self.method.step(&tape, &images, &masks, Some(key)).map_err(in_step)?;
-        let loss = result.loss.item();
-        if !loss.is_finite() {
-            let problem = format!("the loss is {loss}");
-            return Err(not_finite(step, &problem, std::mem::take(&mut sums.batches)));
-        }
         tape.backward_scaled(&result.loss, share).map_err(in_step)?;
-        sums.loss += share * loss;
+        sums.losses.push((result.loss, share));
         sums.images += images.samples();
         sums.context_tokens += result.context_tokens;
         sums.target_tokens += result.target_count;

@@ -1,6 +1,6 @@
 //! The optimizer step: gradient norm, clipping, AdamW.
 
-use engine::optim::{AdamW, clip_grad_norm, decays_by_default, grad_norm};
+use engine::optim::{AdamW, clip_grad_norm, decays_by_default, grad_norm, zero_grad};
 use engine::{Parameter, Result, Tensor};
 
 /// Settings of the optimizer.
@@ -52,7 +52,7 @@ impl Optimizer {
 
     /// Clears all gradients.
     pub fn zero_grad(&self) {
-        self.parameters.iter().for_each(|(_, parameter)| parameter.zero_grad());
+        zero_grad(self.parameters.iter().map(|(_, parameter)| parameter));
     }
 
     /// Applies the gradients and returns the norm they had before clipping. A gradient that is not

@@ -2,7 +2,7 @@
 
 use super::lanes::each;
 use crate::cpu::dispatch::multiversion;
-use crate::cpu::parallel::{In, Out, for_rows, rows_per_task};
+use crate::cpu::parallel::{In, Out, for_each, for_rows, rows_per_task};
 use crate::device::Write;
 use crate::pool::HostBuffer;
 
@@ -16,9 +16,9 @@ pub(crate) fn copy(y: &mut [f32], x: &[f32]) {
     y.copy_from_slice(x);
 }
 
-/// y = a
-pub(crate) fn fill(y: &mut [f32], a: f32) {
-    y.fill(a);
+/// y = a, of each y.
+pub(crate) fn fill(ys: Vec<&mut [f32]>, a: f32) {
+    for_each(ys, |y| for_rows(y.len(), rows_per_task(1), Out(y, 1), |_, y| y.0.fill(a)));
 }
 
 /// Lets `kernel`, which overwrites, do what `write` says: to add, it gets a buffer of its own.
@@ -39,9 +39,9 @@ pub(crate) fn add_assign(y: &mut [f32], x: &[f32]) {
     for_rows(y.len(), rows_per_task(1), (Out(y, 1), In(x, 1)), |_, (y, x)| add_values(y.0, x.0));
 }
 
-/// y = a y
-pub(crate) fn scale(y: &mut [f32], a: f32) {
-    for_rows(y.len(), rows_per_task(1), Out(y, 1), |_, y| scale_values(y.0, a));
+/// y = a y, of each y.
+pub(crate) fn scale(ys: Vec<&mut [f32]>, a: f32) {
+    for_each(ys, |y| for_rows(y.len(), rows_per_task(1), Out(y, 1), |_, y| scale_values(y.0, a)));
 }
 
 multiversion! {
@@ -73,7 +73,7 @@ mod tests {
             };
             let pairs = [
                 (changed(&|y| row::add_assign(y, &x)), changed(&|y| naive::add_assign(y, &x))),
-                (changed(&|y| row::scale(y, 0.3)), changed(&|y| naive::scale(y, 0.3))),
+                (changed(&|y| row::scale(vec![y], 0.3)), changed(&|y| naive::scale(vec![y], 0.3))),
             ];
             for (name, (got, want)) in ["add", "scale"].iter().zip(&pairs) {
                 assert_close(name, got, want, 1e-6); // one rounding
@@ -87,7 +87,7 @@ mod tests {
         same_bits(|| {
             let mut y = x.clone();
             row::add_assign(&mut y, &x);
-            row::scale(&mut y, 1.1);
+            row::scale(vec![&mut y], 1.1);
             y
         });
     }
