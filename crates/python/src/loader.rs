@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Images of a folder, tar shards, parquet, a list, NumPy or IDX files, or `builtin:fashion-mnist`,
-/// in batches. Iteration yields (images [B, C, size, size], labels int32 [B]). A missing label is
+/// in batches. Iteration yields (images [B, C, size, size], labels int32 [B]). Missing labels are
 /// -1.
 #[pyclass(frozen, module = "saltworks")]
 pub(crate) struct Loader {

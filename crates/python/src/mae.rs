@@ -183,7 +183,7 @@ impl PyMae {
     }
 
     /// `images` [B, C, H, W], float32 (normalised) or uint8. In training mode `context_idx` [K] or
-    /// [B, K] (ascending patch indices, row by row) fixes the visible patches, and `record=False`
+    /// [B, K] (ascending patch indices, row by row) fixes the visible patches. `record=False`
     /// computes the loss without a backward pass.
     #[pyo3(signature = (images, *, context_idx=None, record=true))]
     fn __call__(

@@ -213,8 +213,8 @@ impl PySalt {
     }
 
     /// `images` [B, C, H, W], float32 (normalised) or uint8. In training mode `context_idx` [K] or
-    /// [B, K] and `target_idx` [M] or [B, M] (ascending patch indices, row by row) fix the masks,
-    /// and `record=False` computes the loss without a backward pass.
+    /// [B, K] and `target_idx` [M] or [B, M] (ascending patch indices, row by row) fix the masks.
+    /// `record=False` computes the loss without a backward pass.
     #[pyo3(signature = (images, *, context_idx=None, target_idx=None, record=true))]
     fn __call__(
         slf: &Bound<'_, Self>,

@@ -19,9 +19,9 @@
 //! | [`normalize_patches`] | each patch to mean 0, variance 1 |
 //!
 //! Letters are the same everywhere: B samples, N tokens, R packed rows, K kept, M targets, P
-//! prefix, D width, F hidden, A heads, E = D/A, L layers, C channels, grid T x H x W, patch pt x ph
-//! x pw. Each file has the formula and its source, the forward pass and the backward pass, in that
-//! order. The name of a gradient is d + name.
+//! prefix, D width, F hidden, A heads, E = D/A, L layers, C channels. The grid is T x H x W, a
+//! patch pt x ph x pw. Each file has the formula and its source, the forward pass and the backward
+//! pass, in that order. The name of a gradient is d + name.
 
 mod attention;
 mod head_norm;

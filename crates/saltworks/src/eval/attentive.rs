@@ -177,8 +177,9 @@ pub struct AttentiveResult {
 /// probes, every fifth image of a class is held out to choose one. `done` is called with the number
 /// of images after each batch.
 ///
-/// # Errors Settings out of range, fewer than two classes, a grid whose probes all diverged, and
-/// errors of [`Tokens`].
+/// # Errors
+/// Settings out of range, fewer than two classes, a grid whose probes all diverged, and errors of
+/// [`Tokens`].
 pub fn attentive<T: Tokens>(
     train: &mut T,
     test: &mut T,
@@ -242,7 +243,8 @@ fn known_classes(labels: &[u32]) -> Result<Vec<u32>> {
 impl AttentiveOptions {
     /// Refuses settings out of range.
     ///
-    /// # Errors The setting that is out of range, and what is expected.
+    /// # Errors
+    /// The setting that is out of range, and what is expected.
     pub fn check(&self) -> Result<()> {
         let positive = |x: &f64| *x > 0.0 && x.is_finite();
         let wrong =

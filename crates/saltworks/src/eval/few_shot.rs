@@ -40,7 +40,8 @@ pub struct FewShotResult {
 /// times, and predicts `test`. No rows are left to choose a penalty, so l2 = 1 / rows,
 /// scikit-learn's C = 1. A draw with more rows contains the same draw with fewer rows.
 ///
-/// # Errors More images than the smallest class has, and the errors of [`linear`](super::linear()).
+/// # Errors
+/// More images than the smallest class has, and the errors of [`linear`](super::linear()).
 pub fn few_shot(
     train: &Features,
     test: &Features,
@@ -74,7 +75,8 @@ pub fn few_shot(
 impl FewShotOptions {
     /// Refuses settings out of range, and more images than the smallest class of these labels has.
     ///
-    /// # Errors The setting that is out of range, and what is expected.
+    /// # Errors
+    /// The setting that is out of range, and what is expected.
     pub fn check(&self, labels: &[u32]) -> Result<()> {
         if self.draws == 0 {
             let found = self.draws.to_string();

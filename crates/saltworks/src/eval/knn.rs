@@ -261,7 +261,8 @@ pub(super) fn classes(labels: &[u32]) -> Vec<u32> {
 impl KnnOptions {
     /// Refuses settings out of range.
     ///
-    /// # Errors The setting that is out of range, and what is expected.
+    /// # Errors
+    /// The setting that is out of range, and what is expected.
     pub fn check(&self) -> Result<()> {
         if self.k == 0 {
             let found = self.k.to_string();

@@ -34,8 +34,8 @@ impl Default for LidarOptions {
 /// The result lies between 1 and min(n - 1, D). If all rows are equal it is D, so read it together
 /// with [`feature_std`](super::feature_std).
 ///
-/// # Errors Features that are empty, ragged or not finite, fewer than two images, and fewer than
-/// two views.
+/// # Errors
+/// Features that are empty, ragged or not finite, fewer than two images, and fewer than two views.
 pub fn lidar(features: &Features, options: LidarOptions) -> Result<f64> {
     features.check("features")?;
     let LidarOptions { views, delta, epsilon, .. } = options;

@@ -27,7 +27,8 @@ const SETTLED: f64 = 1e-13;
 /// They are eigenvectors of the covariance, found by subspace iteration (Golub and Van Loan 2013,
 /// algorithm 8.2.4).
 ///
-/// # Errors No rows, and values that are not finite.
+/// # Errors
+/// No rows, and values that are not finite.
 pub fn pca(features: &Features, count: usize) -> Result<Pca> {
     let (rows, dim) = (features.len(), features.dim);
     if rows == 0 || count == 0 || count > dim {

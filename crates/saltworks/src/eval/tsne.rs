@@ -38,7 +38,8 @@ const EXAGGERATION: f64 = 12.0;
 /// principal components and uses scikit-learn's rates. A step costs B². The bits are the same for
 /// any number of threads.
 ///
-/// # Errors Fewer than 5 rows, values that are not finite, and a stop by `stopped`.
+/// # Errors
+/// Fewer than 5 rows, values that are not finite, and a stop by `stopped`.
 pub fn tsne(features: &Features, options: TsneOptions, stopped: StopCheck<'_>) -> Result<Tsne> {
     let (rows, dim) = (features.len(), features.dim);
     if rows < 5 || dim < 2 {

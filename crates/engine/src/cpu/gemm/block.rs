@@ -77,7 +77,8 @@ impl Target {
 
     /// The first rows and columns of this part, to read and write.
     ///
-    /// # Safety No other code may use these values while the result lives.
+    /// # Safety
+    /// No other code may use these values while the result lives.
     pub(crate) unsafe fn own(self, rows: usize, columns: usize) -> Owned {
         Owned { target: self, rows, columns }
     }
@@ -89,7 +90,8 @@ impl Target {
 
     /// `count` values of row i, to write.
     ///
-    /// # Safety No other code may use these values meanwhile.
+    /// # Safety
+    /// No other code may use these values meanwhile.
     #[inline(always)]
     pub(crate) unsafe fn row_mut<'a>(self, i: usize, count: usize) -> &'a mut [f32] {
         assert!(i * self.row + count <= self.len, "a row outside C");

@@ -111,8 +111,9 @@ fn pack_columns(panel: &mut [f32], b: Matrix<'_>, width: usize, columns: usize) 
 
 /// Writes eight rows of eight as columns.
 ///
-/// # Safety The CPU has AVX2. Eight values in each of eight rows are valid: rows to read are `row`
-/// apart, rows to write `to_row` apart.
+/// # Safety
+/// The CPU has AVX2. Eight values in each of eight rows are valid: rows to read are `row` apart,
+/// rows to write `to_row` apart.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 unsafe fn transpose_square(from: *const f32, row: usize, to: *mut f32, to_row: usize) {

@@ -80,8 +80,9 @@ impl Shape {
 
     /// Computes `rows` (at most a tile's) by `columns` of C with a panel of `width` columns.
     ///
-    /// # Safety A, the panel and C must be readable, and C writable, at all places that the strides
-    /// reach. This shape must come from [`Shape::here`] on this CPU.
+    /// # Safety
+    /// A, the panel and C must be readable, and C writable, at all places that the strides reach.
+    /// This shape must come from [`Shape::here`] on this CPU.
     pub(super) unsafe fn run(self, tile: Tile, rows: usize, columns: usize, width: usize) {
         if columns == width {
             // SAFETY: the caller's promise.
@@ -100,7 +101,8 @@ impl Shape {
         }
     }
 
-    /// # Safety As in [`Shape::run`]. C must have the panel's full width.
+    /// # Safety
+    /// As in [`Shape::run`]. C must have the panel's full width.
     unsafe fn full(self, tile: Tile, rows: usize, width: usize) {
         macro_rules! by_rows {
             ($kernel:ident, $vectors:literal, $($rows:literal)+) => {
@@ -134,8 +136,9 @@ impl Shape {
 macro_rules! kernel {
     ($name:ident, $($feature:literal)?, $lanes:literal, $zero:expr, $load:expr, $store:expr,
      $splat:expr, $fma:expr, $add:expr) => {
-        /// # Safety A [ROWS, k], the panel [k, VECTORS lanes] and C [ROWS, VECTORS lanes] must be
-        /// valid at all places that the strides reach. The CPU must have the features.
+        /// # Safety
+        /// A [ROWS, k], the panel [k, VECTORS lanes] and C [ROWS, VECTORS lanes] must be valid at
+        /// all places that the strides reach. The CPU must have the features.
         $(#[target_feature(enable = $feature)])?
         #[allow(clippy::needless_range_loop)] // indices into registers, unrolled
         unsafe fn $name<const ROWS: usize, const VECTORS: usize>(tile: Tile) {
