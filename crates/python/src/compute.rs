@@ -14,7 +14,7 @@ static HOME: OnceLock<u32> = OnceLock::new();
 pub(crate) fn not_forked() -> PyResult<()> {
     match HOME.get() {
         Some(&home) if home != process::id() => Err(PyRuntimeError::new_err(
-            "this process was forked from a process that had used saltworks, and has no engine threads. \
+            "this process was forked after saltworks had been used, and has no engine threads. \
              Start processes with spawn (multiprocessing_context=\"spawn\")",
         )),
         _ => Ok(()),
@@ -124,7 +124,7 @@ impl Turn {
                 "backward: nothing was recorded. Call the model in training mode, with record=True",
             )),
             Err(_) => Err(refused(
-                "backward: the gradients of this output were already computed. Call the model again",
+                "backward: this output's gradients were already computed. Call the model again",
             )),
         }
     }

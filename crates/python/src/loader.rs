@@ -18,8 +18,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Images of a folder, tar shards, parquet, a list, NumPy or IDX files, or `builtin:fashion-mnist`,
-/// in batches. Iteration yields (images [B, C, size, size], labels int32 [B]). Missing labels are
-/// -1.
+/// in batches. Iteration yields (images [B, C, size, size], labels int32 [B]). A label is -1
+/// if it is missing.
 #[pyclass(frozen, module = "saltworks")]
 pub(crate) struct Loader {
     source: Arc<dyn Source>,

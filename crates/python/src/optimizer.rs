@@ -32,7 +32,7 @@ struct Inner {
 impl Inner {
     fn new(betas: (f64, f64), eps: f32) -> PyResult<Self> {
         if ![betas.0, betas.1].iter().all(|beta| (0.0..1.0).contains(beta)) {
-            return Err(refused(format!("betas are {betas:?}, expected numbers of 0 or more and less than 1")));
+            return Err(refused(format!("betas are {betas:?}, expected numbers in [0, 1)")));
         }
         if !(eps.is_finite() && eps >= 0.0) {
             return Err(refused(format!("eps is {eps}, expected a number of 0 or more")));
@@ -112,7 +112,7 @@ impl AdamW {
         };
         let all = groups.iter().map(constants).collect::<PyResult<Vec<_>>>()?;
         if all.iter().any(|found| *found != all[0]) {
-            return Err(refused("the groups of the state differ in betas or eps, expected the same in all"));
+            return Err(refused("groups of the state differ in betas or eps, expected no difference"));
         }
         let mut made = Inner::new(all[0].0, all[0].1)?;
         for (place, entry) in self.entries.iter().enumerate() {

@@ -81,7 +81,7 @@ pub(crate) fn pretrain<'py>(
     match (failed, ended) {
         (Some(error), _) => Err(error),
         (None, Ok(ended)) => ended.and_then(|()| results(py, &recipe, &target.out)),
-        (None, Err(_)) => Err(PyRuntimeError::new_err("the run panicked: this is a bug in saltworks")),
+        (None, Err(_)) => Err(PyRuntimeError::new_err("the run panicked: a bug in saltworks")),
     }
 }
 

@@ -114,7 +114,7 @@ impl PySalt {
                 let context = patches("context_idx", context, samples)?;
                 Masks::new(grid, context, patches("target_idx", target, samples)?)
             }
-            _ => return Err(refused("context_idx and target_idx go together: give both or neither")),
+            _ => return Err(refused("context_idx and target_idx go together: give both or none")),
         };
         masks.map_err(raised)
     }

@@ -68,8 +68,8 @@ pub enum CheckpointError {
     },
     /// The checkpoint could not be written. Earlier ones are unchanged.
     #[error(
-        "cannot write {path}: {source}. Earlier checkpoints are intact. Correct the cause, then the \
-         same command resumes from the last one"
+        "cannot write {path}: {source}. Earlier checkpoints are intact. Correct the cause, then \
+         the same command resumes from the last one"
     )]
     Write {
         /// Which file.

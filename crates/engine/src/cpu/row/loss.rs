@@ -197,7 +197,7 @@ mod tests {
                         loss(&mut y, &p, &t, kind, w, d);
                         y
                     });
-                    assert_close("loss", &got, &want, 2e-7); // one rounding of the sum, and one of δ
+                    assert_close("loss", &got, &want, 2e-7); // roundings of the sum and of δ
                     let twins = [row::loss_backward, naive::loss_backward::<f32>];
                     let [got, want] = twins.map(|backward| {
                         let mut dp = vec![9.0; rows * d];
