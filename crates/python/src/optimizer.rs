@@ -112,7 +112,7 @@ impl AdamW {
         };
         let all = groups.iter().map(constants).collect::<PyResult<Vec<_>>>()?;
         if all.iter().any(|found| *found != all[0]) {
-            return Err(refused("groups of the state differ in betas or eps, expected no difference"));
+            return Err(refused("groups of the state differ in betas or eps, expected equal ones"));
         }
         let mut made = Inner::new(all[0].0, all[0].1)?;
         for (place, entry) in self.entries.iter().enumerate() {
