@@ -1,11 +1,11 @@
-//! The border to the hardware: memory, and the list of kernels with their shapes.
+//! The interface to the hardware: memory, and the list of kernels with their shapes.
 //!
-//! Nothing above this file knows where a buffer lies. A new device adds a [`Buffer`] variant and
-//! implements [`Device`]; operations, models and methods stay as they are.
+//! No code above this file depends on where a buffer is stored. A new device adds a [`Buffer`]
+//! variant and implements [`Device`]. Operations, models and methods do not change.
 //!
-//! A kernel either overwrites its output or, where it says `+=`, adds to it. A kernel that changes
-//! all parameters takes them as one list, so that it is one launch on any device. Letters: B samples,
-//! R packed rows, D width, I and O input and output width, A heads, E = D/A, C channels.
+//! A kernel overwrites its output, or adds to it if its formula has `+=`. A kernel that changes all
+//! parameters takes them as one list: it is one launch on any device. Letters: B samples, R packed
+//! rows, D width, I and O input and output width, A heads, E = D/A, C channels.
 
 use crate::index::{Index, Segments};
 use crate::pool::HostBuffer;
@@ -16,7 +16,7 @@ use std::ops::Range;
 pub enum Buffer {
     /// Host memory.
     Host(HostBuffer),
-    /// Memory of the naive device: the CPU's kernels refuse it.
+    /// Memory of the naive device. The CPU's kernels refuse it.
     #[cfg(any(test, feature = "check"))]
     Naive(HostBuffer),
 }
@@ -80,11 +80,11 @@ impl ViewMut<'_> {
     }
 }
 
-/// Where a backward kernel leaves the gradient of an input.
+/// How a backward kernel writes the gradient of an input.
 pub enum Write<W> {
-    /// Overwrite what is there.
+    /// Overwrite the buffer.
     Set(W),
-    /// Add to what is there: the gradient is computed first, then added in one rounding.
+    /// Add to the buffer. The gradient is computed first, then added with one rounding.
     Add(W),
 }
 
@@ -105,18 +105,18 @@ pub enum LossKind {
 /// Order of the values within a patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PatchOrder {
-    /// c, pt, ph, pw: how a convolution's weight lies.
+    /// c, pt, ph, pw: the order of a convolution's weight.
     ChannelsFirst,
-    /// pt, ph, pw, c: how MAE lays out its targets.
+    /// pt, ph, pw, c: the order of MAE's targets.
     ChannelsLast,
 }
 
-/// Where a row of `assemble` comes from.
+/// The source of a row of `assemble`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Row {
     /// A row of x.
     X(u32),
-    /// A row of the token tables, counted through all of them in order.
+    /// A row of the token tables, counted over all of them in order.
     Token(u32),
 }
 
@@ -124,7 +124,7 @@ pub enum Row {
 pub enum Epilogue<V, W> {
     /// y = s
     None,
-    /// y = GELU(s); s is stored too if a buffer for it is given.
+    /// y = GELU(s). s is also stored if there is a buffer for it.
     Gelu(Option<W>),
     /// y = s + residual
     Residual(V),
@@ -148,14 +148,14 @@ impl LinearSize {
     }
 }
 
-/// Head a of row r lies at `data[r * stride + offset + a * E ..][..E]`.
+/// Head a of row r is at `data[r * stride + offset + a * E ..][..E]`.
 #[derive(Clone, Copy)]
 pub struct HeadRows<V> {
     /// The packed rows.
     pub data: V,
-    /// Values from one row to the next.
+    /// Number of values from one row to the next.
     pub stride: usize,
-    /// Where head 0 begins in a row.
+    /// Start of head 0 in a row.
     pub offset: usize,
 }
 
@@ -178,7 +178,7 @@ pub struct AttentionInput<'a, V> {
     pub head_dim: usize,
 }
 
-/// Where attention's gradients go, packed as its inputs were.
+/// The outputs of attention's gradients, packed like its inputs.
 pub enum AttentionGrad<W> {
     /// dqkv [R, 3D]
     Packed(Write<W>),
@@ -186,7 +186,7 @@ pub enum AttentionGrad<W> {
     Split(W, W),
 }
 
-/// What layer norm saves of each row.
+/// Values that layer norm saves for each row.
 #[derive(Clone, Copy)]
 pub struct Moments<V> {
     /// μ [R]
@@ -195,14 +195,14 @@ pub struct Moments<V> {
     pub rstd: V,
 }
 
-/// Columns of a packed row that hold heads, each normalised alone.
+/// Columns of a packed row that hold heads. Each head is normalised separately.
 #[derive(Clone)]
 pub struct HeadColumns {
-    /// Which columns; the others are copied.
+    /// The columns of the heads. The others are copied.
     pub columns: Range<usize>,
     /// E
     pub head_dim: usize,
-    /// Values from one row to the next.
+    /// Number of values from one row to the next.
     pub stride: usize,
 }
 
@@ -218,11 +218,11 @@ pub enum Pixels<'a> {
         /// [C]
         std: &'a [f32],
     },
-    /// Normalised already.
+    /// Already normalised values.
     F32(&'a [f32]),
 }
 
-/// How images are cut.
+/// How images are split into patches.
 #[derive(Clone, Copy)]
 pub struct PatchLayout {
     /// [B, C, T, H, W] in pixels
@@ -238,13 +238,13 @@ pub struct PatchLayout {
 pub struct PatchNorm {
     /// C
     pub channels: usize,
-    /// Statistics of each channel alone (VideoMAE) or of the patch as a whole (MAE).
+    /// Whether each channel has its own statistics (VideoMAE) or the whole patch shares them (MAE).
     pub per_channel: bool,
-    /// Divide the squares by n - 1.
+    /// Whether the squares are divided by n - 1.
     pub unbiased: bool,
     /// ε
     pub eps: f32,
-    /// (x - μ)/(σ + ε) instead of (x - μ)/√(σ² + ε).
+    /// Whether to compute (x - μ)/(σ + ε) instead of (x - μ)/√(σ² + ε).
     pub eps_outside_sqrt: bool,
 }
 
@@ -269,18 +269,18 @@ impl PatchNorm {
     }
 }
 
-/// One update of AdamW, torch.optim.AdamW's formula.
+/// One update of AdamW with torch.optim.AdamW's formula.
 #[derive(Clone, Copy, Debug)]
 pub struct AdamWStep {
     /// Learning rate.
     pub lr: f32,
-    /// β1, β2; f64 because 1 - 0.999 in f32 is off by 5e-5 of itself.
+    /// β1, β2. They are f64, because 1 - 0.999 in f32 has a relative error of 5e-5.
     pub betas: (f64, f64),
     /// ε
     pub eps: f32,
     /// Decoupled weight decay.
     pub weight_decay: f32,
-    /// Updates made so far, this one included: 1 at first.
+    /// Number of updates including this one, so the first is 1.
     pub step: u64,
 }
 
@@ -298,8 +298,8 @@ pub struct AdamWOperands<V, W> {
     pub step: AdamWStep,
 }
 
-/// Calls the macro `$then` with the list of kernels: the trait is made of it, and each device whose
-/// kernels work in host memory is implemented by functions of the same names.
+/// Calls the macro `$then` with the list of kernels. The trait is generated from this list. Devices
+/// whose kernels work in host memory are implemented by functions with the same names.
 macro_rules! kernels {
     ($then:ident) => {
         $then! {
@@ -384,7 +384,7 @@ macro_rules! kernels {
                 columns: &HeadColumns,
             );
 
-            /// y = values, which lie in host memory.
+            /// y = values, which are in host memory.
             fn upload(y: ViewMut<'_>, values: &[f32]);
             /// y = x
             fn copy(y: ViewMut<'_>, x: View<'_>);
@@ -418,7 +418,7 @@ macro_rules! kernels {
             fn gather(y: ViewMut<'_>, x: View<'_>, index: &Index, width: usize);
             /// dx[index_k] += dy[K,D]
             fn gather_backward(dx: ViewMut<'_>, dy: View<'_>, index: &Index, width: usize);
-            /// y[r] = x row or token row, + position[place_r]
+            /// y[r] = x row or token row, + position[position_r]
             fn assemble(
                 y: ViewMut<'_>,
                 x: View<'_>,
@@ -428,7 +428,7 @@ macro_rules! kernels {
                 width: usize,
             );
 
-            /// y[B,D] = mean of each sample's rows but the first `skip`
+            /// y[B,D] = mean of each sample's rows without the first `skip`
             fn mean_pool(
                 y: ViewMut<'_>,
                 x: View<'_>,
@@ -445,7 +445,7 @@ macro_rules! kernels {
                 width: usize,
             );
 
-            /// Σ_r w_r mean_d l(prediction - target), w_r = 1/R if not given
+            /// Σ_r w_r mean_d l(prediction - target), w_r = 1/R by default
             fn loss(
                 y: ViewMut<'_>,
                 prediction: View<'_>,
@@ -475,9 +475,9 @@ macro_rules! kernels {
                 classes: usize,
             );
 
-            /// y[K, pt ph pw C]: the patches b N + n listed
+            /// y[K, pt ph pw C]: the patches with the given indices b N + n
             fn patchify(y: ViewMut<'_>, pixels: Pixels<'_>, layout: PatchLayout, patches: &Index);
-            /// y[R, p C]: each row (or each channel of a row) to mean 0, variance 1
+            /// y[R, p C]: each row (or each channel of a row) normalised to mean 0, variance 1
             fn normalize_patches(y: ViewMut<'_>, x: View<'_>, width: usize, norm: PatchNorm);
 
             /// One AdamW update of each parameter.
@@ -491,15 +491,15 @@ pub(crate) use kernels;
 
 macro_rules! device {
     ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?);)+) => {
-        /// Memory, and the kernels.
+        /// Memory and kernels of a device.
         pub trait Device: Sync + std::panic::RefUnwindSafe {
             /// What messages call it, such as "cpu". No two devices share a name.
             fn name(&self) -> &'static str;
-            /// Memory for `len` values of any content, returned within the step.
+            /// Memory for `len` values with arbitrary content. It is returned within the step.
             fn buffer(&self, len: usize) -> Buffer;
-            /// Zeros that live for many steps, as gradients and moments do.
+            /// Zeros that live for many steps, such as gradients and moments.
             fn lasting_zeros(&self, len: usize) -> Buffer;
-            /// The values in host memory: borrowed if they lie there, else a copy.
+            /// The values in host memory: borrowed if they are there, else a copy.
             fn download<'a>(&self, x: View<'a>) -> Cow<'a, [f32]>;
             $($(#[$doc])* fn $name(&self, $($arg: $type),*);)+
         }

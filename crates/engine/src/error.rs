@@ -1,9 +1,9 @@
-//! What can go wrong in the engine, worded once.
+//! The errors of the engine.
 
 /// Result of an engine call.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// An engine error: the subject, what was found, what was expected.
+/// An engine error: the subject, what was found and what was expected.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A tensor has another shape than the operation needs.
@@ -25,11 +25,11 @@ pub enum Error {
         op: &'static str,
         /// The indexed argument.
         arg: &'static str,
-        /// The offending index.
+        /// The wrong index.
         index: i64,
-        /// Its number in the list.
+        /// Its position in the list.
         entry: usize,
-        /// Rows there are.
+        /// Number of rows of the argument.
         rows: usize,
     },
     /// A gradient is not a finite number.
@@ -37,18 +37,18 @@ pub enum Error {
     NonFinite {
         /// The parameter's name.
         parameter: String,
-        /// The first offending element.
+        /// The first element that is not finite.
         element: usize,
         /// Its value.
         value: f32,
     },
-    /// Backward was asked of a loss that no parameter had a part in.
+    /// Backward was called on a loss that depends on no parameter.
     #[error(
         "backward: the loss depends on no trainable parameter. Compute it on a recording tape \
-         (Tape::new) from Parameter::tensor, and freeze less."
+         (Tape::new) from Parameter::tensor, and freeze fewer parameters."
     )]
     Untracked,
-    /// A tensor of one recording met the backward pass of another.
+    /// A tensor of one recording was used in the backward pass of another.
     #[error(
         "backward: a tensor was computed on another tape, or on this one before its last backward \
          pass. Detach it, or compute it again on this tape."

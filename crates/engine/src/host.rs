@@ -1,5 +1,5 @@
-//! Devices whose kernels work in host memory: their kernels take slices. What
-//! [`Device`](crate::device::Device) hands over is unwrapped here.
+//! Devices whose kernels work in host memory. Their kernels take slices, and the arguments of
+//! [`Device`](crate::device::Device) are unwrapped here.
 
 use crate::device::{
     AdamWOperands, AttentionGrad, AttentionInput, Epilogue, HeadColumns, HeadRows, LinearSize,
@@ -7,7 +7,8 @@ use crate::device::{
 };
 use crate::index::{Index, Segments};
 
-/// One device's views as slices. A view of another device panics: an operation mixed two devices.
+/// One device's views as slices. A view of another device causes a panic, because an operation
+/// mixed two devices.
 pub(crate) trait HostMemory {
     /// The values to read.
     fn read(view: View<'_>) -> &[f32];
@@ -15,7 +16,7 @@ pub(crate) trait HostMemory {
     fn write(view: ViewMut<'_>) -> &mut [f32];
 }
 
-/// An argument of a kernel, its views of device `M` unwrapped to slices.
+/// An argument of a kernel. `plain` unwraps its views of device `M` to slices.
 pub(crate) trait HostArg<M> {
     type Plain;
     fn plain(self) -> Self::Plain;
@@ -165,7 +166,7 @@ hold_no_view!(
     &[f32]
 );
 
-/// Each kernel of a device by the function of its name.
+/// Implements each kernel of a device by the function of the same name.
 macro_rules! by_functions {
     ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?);)+) => {$(
         fn $name(&self, $($arg: $type),*) {

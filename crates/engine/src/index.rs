@@ -1,7 +1,7 @@
-//! Numbers that say which rows a kernel reads: indices, rows of origin, factors, segments.
+//! Numbers that control which rows a kernel reads: indices, source rows, factors, segments.
 //!
-//! Each is a list in host memory that clones share. A device that reads it elsewhere keeps its copy
-//! beside the list.
+//! Each is a list in host memory, which clones share. A device with its own memory keeps its copy
+//! next to the list.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,12 +18,12 @@ impl<T> Index<T> {
         &self.host
     }
 
-    /// How many entries it has.
+    /// Number of entries.
     pub fn len(&self) -> usize {
         self.host.len()
     }
 
-    /// Whether it has no entry.
+    /// Whether it has no entries.
     pub fn is_empty(&self) -> bool {
         self.host.is_empty()
     }

@@ -1,12 +1,13 @@
-//! First values of weights, as plain numbers in row-major order.
+//! Initial values of weights, as plain numbers in row-major order.
 
 use crate::random::Random;
 
-/// Normal with mean 0, cut at -2 and 2 in absolute units: timm's `trunc_normal_(std=std)`, whose
-/// default bounds are not multiples of `std` (timm/layers/weight_init.py).
+/// Normal with mean 0, truncated at -2 and 2 in absolute units. This is timm's
+/// `trunc_normal_(std=std)`, whose default bounds are not multiples of `std`
+/// (timm/layers/weight_init.py).
 pub fn trunc_normal(random: &mut Random, len: usize, std: f32) -> Vec<f32> {
     assert!(std.is_finite(), "trunc_normal: std is {std}, expected a finite number");
-    // Drawing again is the cut distribution itself; timm reaches it through erfinv.
+    // Drawing again gives exactly the truncated distribution. timm computes it with erfinv.
     let draw = |_| loop {
         let value = std * random.normal();
         if value.abs() <= 2.0 {
@@ -22,7 +23,7 @@ pub fn normal(random: &mut Random, len: usize, std: f32) -> Vec<f32> {
 }
 
 /// Uniform in ±√(6 / (fan_in + fan_out)): Glorot and Bengio 2010, `torch.nn.init.xavier_uniform_`.
-/// MAE (models_mae.py, `initialize_weights`) takes the patch projection as [D, pt·ph·pw·C].
+/// For MAE (models_mae.py, `initialize_weights`) the patch projection is [D, pt·ph·pw·C].
 pub fn xavier_uniform(random: &mut Random, len: usize, fan_in: usize, fan_out: usize) -> Vec<f32> {
     let bound = (6.0 / (fan_in + fan_out) as f64).sqrt() as f32;
     (0..len).map(|_| bound * (2.0 * random.uniform() - 1.0)).collect()
@@ -38,13 +39,13 @@ mod tests {
     }
 
     #[test]
-    fn trunc_normal_cuts_at_two_whatever_the_std() {
+    fn trunc_normal_truncates_at_two_for_any_std() {
         let small = trunc_normal(&mut Random::new(1, "init", 0), 20_000, 0.02);
         assert!((spread(&small) - 0.02).abs() < 0.0005);
         assert!(small.iter().any(|v| v.abs() > 0.04));
         let wide = trunc_normal(&mut Random::new(1, "init", 1), 20_000, 2.0);
         assert!(wide.iter().all(|v| v.abs() <= 2.0));
-        // Standard deviation of a normal cut at one σ: 0.5396 σ.
+        // Standard deviation of a normal truncated at one σ: 0.5396 σ.
         assert!((spread(&wide) - 1.0793).abs() < 0.02);
     }
 

@@ -22,8 +22,8 @@
 //! # }
 //! ```
 //!
-//! Token sequences are packed, never padded: rows `[R, D]` and [`Segments`] that say which rows
-//! belong to which sample. Results are the same bits for any number of threads.
+//! Token sequences are packed, never padded: rows `[R, D]`, and [`Segments`] that assign rows to
+//! samples. The bits of results are the same for any number of threads.
 
 #[cfg(any(test, feature = "check"))]
 pub mod check;
@@ -57,5 +57,5 @@ pub use tape::{OpCost, Tape};
 pub use tensor::Tensor;
 pub use watch::{Pass, Trouble};
 
-/// The device of tensors that are made of host values, until they are moved to another.
+/// The device of tensors that are created from host values, until they are moved to another device.
 pub const HOST: &dyn device::Device = &cpu::Cpu;

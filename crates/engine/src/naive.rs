@@ -1,9 +1,9 @@
-//! The naive device: every kernel as plain loops with 64-bit sums and nothing fused, to be believed
-//! by reading. Kernels have the names of those in `cpu` and work on `f32` or `f64`: fast kernels
-//! are compared with the former, and finite differences are taken of the latter.
+//! The naive device. Every kernel has plain loops with 64-bit sums and nothing fused, so that a
+//! reader can verify it. Kernels have the same names as in `cpu` and work on `f32` or `f64`. Fast
+//! kernels are compared with the `f32` version, and finite differences use the `f64` version.
 //!
 //! Letters: B samples, R packed rows, K kept rows, D width, A heads, E head width, C channels.
-// The kernels' arguments, one by one; indices, because the formulas have them.
+// Kernels take their arguments one by one. Loops use indices, as the formulas do.
 #![allow(clippy::too_many_arguments, clippy::needless_range_loop)]
 
 mod attention;
@@ -35,7 +35,7 @@ use crate::index::{Index, Segments};
 use crate::pool::HostBuffer;
 use std::borrow::Cow;
 
-/// A second device, for tests: what runs on it calls no kernel of the CPU and borrows no memory of
+/// A second device for tests. Operations on it call no kernel of the CPU and borrow no memory of
 /// the host.
 pub struct Naive;
 
@@ -60,7 +60,7 @@ impl Device for Naive {
         "naive"
     }
 
-    /// All NaN, so that a value that nobody wrote shows.
+    /// All NaN, so that an unwritten value is visible.
     fn buffer(&self, len: usize) -> Buffer {
         let mut buffer = HostBuffer::dirty(len);
         buffer.as_mut_slice().fill(f32::NAN);
@@ -78,7 +78,7 @@ impl Device for Naive {
     kernels!(by_functions);
 }
 
-/// `f32` or `f64`; all arithmetic is done in `f64`.
+/// `f32` or `f64`. All arithmetic is in `f64`.
 pub trait Real: Copy {
     /// The value in 64 bits.
     fn f64(self) -> f64;

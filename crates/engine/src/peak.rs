@@ -1,13 +1,13 @@
-//! The machine's floor: how many multiply-adds its threads can do, measured. Beside a timed tape
-//! this is the engine's only clock.
+//! Measures how many multiply-adds the machine's threads can compute. Only this and a timed tape
+//! read the clock in the engine.
 
 use crate::cpu::peak_tile;
 use rayon::prelude::*;
 use std::time::Instant;
 
-/// GFLOP/s that `threads` threads reach together on multiply-adds held in registers.
+/// GFLOP/s that `threads` threads together reach on multiply-adds in registers.
 pub fn fma_peak_gflops(threads: usize) -> f64 {
-    // The best of many short runs: other programs only ever slow a run down.
+    // The best of many short runs is used, because other programs can only slow a run down.
     const RUNS: usize = 100;
     let best = |_| (0..RUNS).map(|_| fma_rate()).fold(0.0, f64::max);
     (0..threads).into_par_iter().map(best).sum()

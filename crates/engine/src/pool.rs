@@ -1,14 +1,14 @@
-//! The pool of buffers: a steady training step takes every buffer from here and returns it, and
-//! allocates nothing.
+//! The pool of buffers. A steady training step takes every buffer from the pool and returns it, so
+//! it allocates nothing.
 //!
 //! Token counts change at each step with the masks. So lengths are rounded up to size classes
-//! (sixteen to an octave), and a buffer serves any length of its class or somewhat less.
+//! (sixteen per factor of two). A buffer is used for any length of its class or somewhat less.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// 64 bytes: a cache line, an AVX-512 register.
+/// 64 bytes: the size of a cache line and of an AVX-512 register.
 pub(crate) const LANE: usize = 16;
 
 #[repr(C, align(64))]
@@ -19,13 +19,13 @@ impl Lane {
     pub(crate) const ZERO: Self = Self([0.0; LANE]);
 }
 
-// SAFETY: sixteen f32 in 64 bytes: no padding, every bit pattern is valid.
+// SAFETY: sixteen f32 fill 64 bytes without padding, and every bit pattern is valid.
 unsafe impl bytemuck::Zeroable for Lane {}
 // SAFETY: as above.
 unsafe impl bytemuck::Pod for Lane {}
 
-/// A 64-byte aligned f32 buffer in host memory. A dropped buffer returns to the pool, a lasting one
-/// to the system.
+/// A 64-byte aligned f32 buffer in host memory. A dropped buffer returns to the pool, a dropped
+/// lasting buffer to the system.
 pub struct HostBuffer {
     lanes: Vec<Lane>,
     len: usize,
@@ -33,13 +33,14 @@ pub struct HostBuffer {
 }
 
 impl HostBuffer {
-    /// A buffer of `len` values of any content: its user writes all of it.
+    /// A buffer of `len` values with arbitrary content. Its user must write all of it.
     pub fn dirty(len: usize) -> Self {
         Self { lanes: POOL.take(class_of(len.div_ceil(LANE))), len, lasting: false }
     }
 
-    /// Zeros that will live for many steps. Long-lived buffers bypass the pool: taking one would
-    /// starve the next step, and returning one would keep every finished model's memory.
+    /// Zeros that live for many steps. Long-lived buffers bypass the pool. If they were taken from
+    /// it, the next step would need new buffers. If they were returned to it, it would keep the
+    /// memory of every finished model.
     pub fn lasting(len: usize) -> Self {
         Self { lanes: POOL.new_lanes(len.div_ceil(LANE)), len, lasting: true }
     }
@@ -78,16 +79,16 @@ static POOL: Pool = Pool {
     live_bytes: AtomicUsize::new(0),
 };
 
-/// Counters of the pool since the process began.
+/// Counters of the pool since the process started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolStats {
     /// Buffers allocated by the system.
     pub allocations: u64,
-    /// Bytes held, in use or free.
+    /// Bytes of all buffers, in use or free.
     pub bytes: usize,
 }
 
-/// Reads the counters: the test "a steady step allocates nothing" compares two of these.
+/// Reads the counters. The test "a steady step allocates nothing" compares two readings.
 pub fn stats() -> PoolStats {
     PoolStats {
         allocations: POOL.allocations.load(Ordering::Relaxed),
@@ -95,7 +96,7 @@ pub fn stats() -> PoolStats {
     }
 }
 
-/// Returns all free buffers to the system, as between two stages.
+/// Returns all free buffers to the system, for example between two stages.
 pub fn release() {
     let free = std::mem::take(&mut *POOL.lock());
     let lanes: usize = free.iter().map(|(class, buffers)| class * buffers.len()).sum();
@@ -113,7 +114,8 @@ fn class_of(lanes: usize) -> usize {
 
 impl Pool {
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<usize, Vec<Vec<Lane>>>> {
-        // A panic elsewhere leaves the free lists whole: each change to them is one push or pop.
+        // A panic elsewhere leaves the free lists valid, because each change to them is one push or
+        // pop.
         self.free.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
@@ -121,7 +123,7 @@ impl Pool {
     /// tensors could hold larger buffers, large tensors would need new ones.
     ///
     /// A new buffer replaces a free one that is too small. So the buffers of a step grow to its
-    /// largest masks instead of piling up in every size.
+    /// largest masks. They do not accumulate in every size.
     fn take(&self, class: usize) -> Vec<Lane> {
         let mut free = self.lock();
         let most = class + class / 2;

@@ -1,10 +1,10 @@
 //! Random numbers from a counter, without hidden state: Philox4x32-10 (Salmon et al. 2011,
 //! "Parallel random numbers: as easy as 1, 2, 3").
 //!
-//! A stream is named by (seed, purpose, index), for instance (17, "masks", step). It is the same
-//! numbers on any thread and after any restart.
+//! A stream is identified by (seed, purpose, index), for instance (17, "masks", step). Its numbers
+//! are the same on any thread and after any restart.
 //!
-//! * key (64 bits) = mix(mix(seed) + FNV-1a-64(purpose)), mix being SplitMix64's finaliser;
+//! * key (64 bits) = mix(mix(seed) + FNV-1a-64(purpose)), where mix is SplitMix64's finaliser;
 //! * counter (128 bits) = block number in the low 64 bits, index in the high 64 bits.
 //!
 //! Two indices of one key never share a counter. This layout is part of the contract: a change to
@@ -44,14 +44,14 @@ pub struct Random {
     index: u64,
     block: u64,
     words: [u32; 4],
-    /// How many of `words` have been handed out.
+    /// Number of `words` that were already returned.
     used: usize,
     /// The second value of the last Box-Muller pair.
     spare_normal: Option<f64>,
 }
 
 impl Random {
-    /// The stream of this seed, purpose and index, from its beginning.
+    /// The stream of this seed, purpose and index, from its start.
     pub fn new(seed: u64, purpose: &'static str, index: u64) -> Self {
         let key = mix(mix(seed).wrapping_add(fnv1a64(purpose.as_bytes())));
         let key = [key as u32, (key >> 32) as u32];
@@ -71,7 +71,7 @@ impl Random {
         self.words[self.used - 1]
     }
 
-    /// 64 random bits, the first word drawn being the low one.
+    /// 64 random bits. The first word drawn is the low one.
     pub fn next_u64(&mut self) -> u64 {
         let low = u64::from(self.next_u32());
         low | u64::from(self.next_u32()) << 32
@@ -87,11 +87,12 @@ impl Random {
         (self.next_u64() >> 11) as f64 * (1.0 / 9_007_199_254_740_992.0)
     }
 
-    /// A whole number in 0..n, each equally likely (Lemire 2019). `n` must not be 0.
+    /// An integer in 0..n, each equally likely (Lemire 2019). `n` must not be 0.
     pub fn below(&mut self, n: usize) -> usize {
         assert!(n > 0, "below(0): there is no number to draw");
         let n = n as u64;
-        // Multiples of n fill all but the lowest 2⁶⁴ mod n of the products' low halves.
+        // Products whose low half is among the lowest 2⁶⁴ mod n values are rejected. The others are
+        // uniform.
         let reject = n.wrapping_neg() % n;
         loop {
             let product = u128::from(self.next_u64()) * u128::from(n);
@@ -113,7 +114,7 @@ impl Random {
         (radius * cos) as f32
     }
 
-    /// Puts the items in random order, every order equally likely (Fisher and Yates).
+    /// Puts the items in random order. Every order is equally likely (Fisher and Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.below(last + 1));
@@ -128,7 +129,8 @@ fn fnv1a64(bytes: &[u8]) -> u64 {
     })
 }
 
-/// SplitMix64's finaliser (Steele, Lea and Flood 2014): a bijection that spreads near seeds apart.
+/// SplitMix64's finaliser (Steele, Lea and Flood 2014): a bijection that maps similar seeds to very
+/// different values.
 fn mix(v: u64) -> u64 {
     let v = v.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let v = (v ^ (v >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -178,7 +180,7 @@ mod tests {
         let mut random = Random::new(3, "below", 0);
         let mut counts = [0_u32; 7];
         (0..70_000).for_each(|_| counts[random.below(7)] += 1);
-        // Standard deviation of one count: √(70000 · 1/7 · 6/7) = 93; five of them.
+        // Five standard deviations of one count: √(70000 · 1/7 · 6/7) = 93.
         assert!(counts.iter().all(|&n| n.abs_diff(10_000) < 465), "{counts:?}");
         assert_eq!(random.below(1), 0);
     }
@@ -209,7 +211,7 @@ mod tests {
                 counts[item][index] += 1;
             });
         }
-        // Standard deviation 40; five of them.
+        // Five standard deviations of 40.
         assert!(counts.iter().flatten().all(|&n| n.abs_diff(2000) < 200), "{counts:?}");
     }
 }

@@ -34,7 +34,7 @@ pub fn expect_count(
     Err(Error::Shape { op, arg, found: found.to_string(), expected: expected.to_string() })
 }
 
-/// Returns an error unless `size` is a whole number of `part`s.
+/// Returns an error unless `size` is a multiple of `part`.
 pub fn expect_multiple(
     op: &'static str,
     arg: &'static str,
@@ -61,7 +61,7 @@ pub fn matrix(op: &'static str, arg: &'static str, x: &Tensor) -> Result<(usize,
     }
 }
 
-/// Returns an error unless every entry of `index`, read as a row, is below `rows`.
+/// Returns an error unless every entry of `index` is a row below `rows`.
 pub(crate) fn check_index<T: Copy + Into<i64>>(
     op: &'static str,
     arg: &'static str,

@@ -1,21 +1,21 @@
-//! Where a tensor's gradient goes: to a node of a recording, or to a parameter.
+//! The owner of a tensor's gradient: a node of a recording, or a parameter.
 
 use crate::parameter::{Cell, Parameter};
 use std::sync::Arc;
 
-/// Part of a gradient, from an element on.
+/// Part of a gradient, starting at an element.
 #[derive(Clone)]
 pub(crate) struct Slot {
     pub(crate) home: Home,
     pub(crate) offset: usize,
 }
 
-/// Whose gradient it is.
+/// The owner of the gradient.
 #[derive(Clone)]
 pub(crate) enum Home {
     /// The output of a node of one recording.
     Node { recording: u64, index: usize },
-    /// A parameter's.
+    /// A parameter.
     Parameter(Arc<Cell>),
 }
 
@@ -33,7 +33,7 @@ impl Slot {
         }
     }
 
-    /// The slot of a view that begins `by` elements later.
+    /// The slot of a view that starts `by` elements later.
     pub(crate) fn shifted(mut self, by: usize) -> Self {
         self.offset += by;
         self

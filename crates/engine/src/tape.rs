@@ -1,9 +1,9 @@
-//! The tape: what was computed, in order, and the walk back.
+//! The tape: the recorded operations in order, and the backward pass.
 //!
-//! Every operation computes its result at once. If an input wants a gradient and the tape records,
-//! the operation leaves a node: a closure that holds what the backward formula needs. `backward`
-//! runs the nodes from last to first, so each buffer returns to the pool once its node is done. An
-//! operation on untracked tensors (a frozen teacher, evaluation) leaves nothing.
+//! Every operation computes its result at once. If an input needs a gradient and the tape records,
+//! the operation adds a node: a closure that holds what the backward formula needs. `backward` runs
+//! the nodes from last to first, so each buffer returns to the pool once its node is done. An
+//! operation on untracked tensors (a frozen teacher, evaluation) adds no node.
 
 use crate::device::{ViewMut, Write};
 use crate::shape::expect_count;
@@ -15,13 +15,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// `Send`: a tape may be walked back by another thread than the one that recorded it.
+/// `Send`: the thread of the backward pass may differ from the thread that recorded.
 type Backward = Box<dyn FnOnce(&mut Gradients, Tensor) -> Result<()> + Send>;
 
 struct Node {
     op: &'static str,
     shape: Vec<usize>,
-    /// About where in the model, on a watched tape.
+    /// A parameter near the operation in the model, on a watched tape.
     near: Option<Arc<Parameter>>,
     backward: Backward,
 }
@@ -30,7 +30,7 @@ struct Node {
 pub struct Tape {
     recording: Cell<bool>,
     checkpointing: bool,
-    /// Which recording this is: another for each tape, and after each backward pass.
+    /// The number of this recording. Each tape has its own, and a new one after each backward pass.
     number: Cell<u64>,
     nodes: RefCell<Vec<Node>>,
     timed: bool,
@@ -38,19 +38,19 @@ pub struct Tape {
     watch: Option<RefCell<Watch>>,
 }
 
-/// What the operations of one name cost, forward and backward.
+/// Cost of all operations of one name, forward and backward.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OpCost {
     /// The operation's name.
     pub op: &'static str,
     /// Seconds, if the tape is timed.
     pub seconds: [f64; 2],
-    /// Floating-point operations of its matrix products, two for a multiply-add. The scores that
-    /// attention's backward pass makes again are not counted.
+    /// Floating-point operations of its matrix products, two per multiply-add. The scores that
+    /// attention's backward pass recomputes are not counted.
     pub flops: [f64; 2],
 }
 
-/// A number no other recording has.
+/// A number that no other recording has.
 fn next_number() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
@@ -63,12 +63,12 @@ impl Default for Tape {
 }
 
 impl Tape {
-    /// A tape that records. Operations run where their tensors lie: a tape has no device.
+    /// A tape that records. A tape has no device: operations run on the device of their tensors.
     pub fn new() -> Self {
         Self::that(true)
     }
 
-    /// A tape that never records: the same numbers, nothing saved.
+    /// A tape that never records. The numbers are the same, and nothing is saved.
     pub fn inference() -> Self {
         Self::that(false)
     }
@@ -91,22 +91,22 @@ impl Tape {
         Self { timed: true, ..self }
     }
 
-    /// Also looks at every result and gradient for values that are not finite. Slow.
+    /// Also checks every result and gradient for values that are not finite. This is slow.
     pub fn watched(self) -> Self {
         Self { watch: Some(RefCell::default()), ..self }
     }
 
-    /// The first value that was not finite, if this tape is [watched](Tape::watched) and met one.
+    /// The first value that was not finite, if this tape is [watched](Tape::watched) and found one.
     pub fn trouble(&self) -> Option<Trouble> {
         self.watch.as_ref()?.borrow_mut().take()
     }
 
-    /// Saves less where [`Tape::checkpoint`] is called: memory for time.
+    /// Saves less at calls of [`Tape::checkpoint`], which reduces memory but needs more time.
     pub fn checkpointing(self, checkpointing: bool) -> Self {
         Self { checkpointing, ..self }
     }
 
-    /// What was spent so far, by operation, in the order first seen.
+    /// Costs so far by operation, in the order of their first use.
     pub fn costs(&self) -> Vec<OpCost> {
         self.costs.borrow().clone()
     }
@@ -125,13 +125,13 @@ impl Tape {
         add(&mut costs[index]);
     }
 
-    /// Whether an operation on these inputs would be recorded, and so must save what its backward
+    /// Whether an operation on these inputs is recorded, and so must save what its backward pass
     /// needs.
     pub(crate) fn tracks(&self, inputs: &[&Tensor]) -> bool {
         self.recording.get() && inputs.iter().any(|input| input.slot().is_some())
     }
 
-    /// Runs `compute`, adding its time to `op`.
+    /// Runs `compute` and adds its time to `op`.
     pub(crate) fn run<T>(&self, op: &'static str, compute: impl FnOnce() -> T) -> T {
         let start = self.timed.then(Instant::now);
         let result = compute();
@@ -141,7 +141,7 @@ impl Tape {
         result
     }
 
-    /// Hands on an operation's result and, if an input wants a gradient, records how to compute it:
+    /// Returns an operation's result. If an input needs a gradient, records how to compute it:
     /// `backward` gets the gradient of the result.
     pub(crate) fn record(
         &self,
@@ -170,14 +170,14 @@ impl Tape {
         tensor.with_slot(Some(Slot::new(home)))
     }
 
-    /// `forward(x)`. A [checkpointing](Tape::checkpointing) tape saves x instead of all that
-    /// `forward` would record, and runs `forward` once more in the backward pass (Chen et al. 2016,
+    /// `forward(x)`. A [checkpointing](Tape::checkpointing) tape saves x instead of everything that
+    /// `forward` would record, and runs `forward` again in the backward pass (Chen et al. 2016,
     /// Training deep nets with sublinear memory cost). `forward` must be a function of x and of
     /// parameters.
     ///
     /// The bits are the same either way if nothing else reads x. Otherwise the gradient of x is the
     /// same sum in another order. If x has no gradient, `forward` records as on any other tape. It
-    /// also does so inside a checkpoint that runs again.
+    /// also does so inside a checkpoint that is recomputed.
     pub fn checkpoint(
         &self,
         x: &Tensor,
@@ -211,7 +211,7 @@ impl Tape {
         }))
     }
 
-    /// Operations recorded and not yet walked back.
+    /// Number of recorded operations without a backward pass so far.
     pub fn recorded(&self) -> usize {
         self.nodes.borrow().len()
     }
@@ -222,13 +222,14 @@ impl Tape {
         self.backward_scaled(loss, 1.0)
     }
 
-    /// [`Tape::backward`] of `scale` times the loss: 1/n for each of n parts of a batch.
+    /// [`Tape::backward`] of `scale` times the loss. For each of n parts of a batch, `scale` is
+    /// 1/n.
     pub fn backward_scaled(&self, loss: &Tensor, scale: f32) -> Result<()> {
         expect_count("backward", "the size of the loss", loss.len(), 1)?;
         self.backward_of(loss, Tensor::uploaded(loss.device(), &[scale], &[1]))
     }
 
-    /// The walk back from y with its gradient dy.
+    /// The backward pass from y with its gradient dy.
     fn backward_of(&self, y: &Tensor, dy: Tensor) -> Result<()> {
         if y.slot().is_none() {
             return Err(Error::Untracked);
@@ -262,7 +263,7 @@ impl Tape {
     }
 }
 
-/// Each write is one assignment, so a panic elsewhere leaves nothing half written.
+/// Each write is one assignment, so a panic elsewhere leaves no partial value.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -283,11 +284,11 @@ impl Drop for Paused<'_> {
     }
 }
 
-/// Gradients on their way back.
+/// Gradients during a backward pass.
 pub(crate) struct Gradients {
-    /// Of the node being walked.
+    /// FLOPs of the current node.
     flops: f64,
-    /// What operations cost that the node ran again, forward and backward.
+    /// Costs of the operations that the node recomputed, forward and backward.
     again: Vec<OpCost>,
     recording: u64,
     of_node: Vec<Option<Tensor>>,
@@ -301,7 +302,7 @@ impl Gradients {
         Self { flops: 0.0, again: Vec::new(), recording, of_node, shapes }
     }
 
-    /// The index of a node, if it is of this recording.
+    /// The index of a node, if the node belongs to this recording.
     fn node(&self, recording: u64, index: usize) -> Result<usize> {
         if recording == self.recording { Ok(index) } else { Err(Error::OtherTape) }
     }
@@ -311,8 +312,8 @@ impl Gradients {
         self.flops += 2.0 * multiply_adds as f64;
     }
 
-    /// Adds `gradient`, of the same shape as `tensor`, to the gradient of `tensor`. The buffer is
-    /// kept if it is the first.
+    /// Adds `gradient`, of the same shape as `tensor`, to the gradient of `tensor`. The first
+    /// gradient's buffer is kept.
     pub(crate) fn add(&mut self, tensor: &Tensor, gradient: Tensor) -> Result<()> {
         expect_count("gradient", "its size", gradient.len(), tensor.len())?;
         match self.first_of(tensor)? {
@@ -325,8 +326,8 @@ impl Gradients {
         Ok(())
     }
 
-    /// Calls `write` with the gradient of `tensor`, if it wants one: to set the first gradient, to
-    /// add a later one.
+    /// Calls `write` with the gradient of `tensor` if `tensor` needs one. It sets the first
+    /// gradient and adds later ones.
     pub(crate) fn write(
         &mut self,
         tensor: &Tensor,
@@ -342,8 +343,8 @@ impl Gradients {
         Ok(())
     }
 
-    /// [`Gradients::write`] by a kernel that makes other gradients as well: it is called even if
-    /// `tensor` wants none, with a buffer that is then dropped.
+    /// [`Gradients::write`] for a kernel that also computes other gradients. It is called even if
+    /// `tensor` needs no gradient, with a buffer that is then dropped.
     pub(crate) fn write_even_if_untracked(
         &mut self,
         tensor: &Tensor,
@@ -356,7 +357,7 @@ impl Gradients {
         Ok(())
     }
 
-    /// The node that `tensor` is all of, if that has no gradient yet.
+    /// The node whose whole output is `tensor`, if it has no gradient yet.
     fn first_of(&self, tensor: &Tensor) -> Result<Option<usize>> {
         let Some(Slot { home: Home::Node { recording, index }, .. }) = tensor.slot() else {
             return Ok(None);
@@ -366,7 +367,7 @@ impl Gradients {
         Ok((whole && self.of_node[node].is_none()).then_some(node))
     }
 
-    /// Calls `add` (which does `+=`) with the gradient of `tensor`, if it wants one.
+    /// Calls `add` (which does `+=`) with the gradient of `tensor` if `tensor` needs one.
     pub(crate) fn accumulate(
         &mut self,
         tensor: &Tensor,
@@ -384,7 +385,7 @@ impl Gradients {
         let sum =
             self.of_node[node].get_or_insert_with(|| Tensor::zeros_on(tensor.device(), shape));
         sum.make_unique();
-        // make_unique left this the only handle.
+        // After make_unique this is the only handle.
         let view = sum.view_mut().expect("a unique sum");
         add(view.range(slot.offset..slot.offset + tensor.len()));
         Ok(())

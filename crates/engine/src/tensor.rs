@@ -1,4 +1,4 @@
-//! A buffer of a device, its shape, and where its gradient goes. No arithmetic here.
+//! A buffer of a device, its shape, and the owner of its gradient. There is no arithmetic here.
 
 use crate::device::{Buffer, Device, View, ViewMut};
 use crate::shape::{expect_count, show};
@@ -25,7 +25,7 @@ impl Tensor {
     }
 
     /// A tensor of host values, row-major, in host memory. Panics if the count does not fit the
-    /// shape: callers build both from the same numbers.
+    /// shape, because callers build both from the same numbers.
     pub fn from_vec(values: impl AsRef<[f32]>, shape: &[usize]) -> Self {
         Self::uploaded(HOST, values.as_ref(), shape)
     }
@@ -50,12 +50,12 @@ impl Tensor {
         Self::new(device, buffer, shape)
     }
 
-    /// Zeros that will live for many steps, as a gradient or a moment does.
+    /// Zeros that live for many steps, such as a gradient or a moment.
     pub(crate) fn lasting_zeros(device: &'static dyn Device, shape: &[usize]) -> Self {
         Self::new(device, device.lasting_zeros(shape.iter().product()), shape)
     }
 
-    /// A copy that will live for many steps.
+    /// A copy that lives for many steps.
     pub(crate) fn lasting(&self) -> Self {
         let mut buffer = self.device.lasting_zeros(self.len());
         self.device.copy(buffer.view_mut(), self.view());
@@ -67,7 +67,7 @@ impl Tensor {
         Self::uploaded(device, &self.to_host(), &self.shape)
     }
 
-    /// Where its values lie.
+    /// The device that holds its values.
     pub fn device(&self) -> &'static dyn Device {
         self.device
     }
@@ -97,7 +97,7 @@ impl Tensor {
         self.len() == 0
     }
 
-    /// The values in host memory: borrowed if they lie there, else a copy. Waits for the device.
+    /// The values in host memory: borrowed if they are there, else a copy. Waits for the device.
     pub fn to_host(&self) -> Cow<'_, [f32]> {
         self.device.download(self.view())
     }
@@ -130,7 +130,7 @@ impl Tensor {
         Ok(Self { shape: shape.to_vec(), ..self.clone() })
     }
 
-    /// Rows `range` of the first axis, without a copy; the gradient goes to those rows.
+    /// Rows `range` of the first axis, without a copy. The gradient is added to these rows.
     pub fn narrow(&self, range: Range<usize>) -> Result<Self> {
         if range.start > range.end || range.end > self.shape[0] {
             return Err(Error::Shape {
@@ -152,13 +152,13 @@ impl Tensor {
         self.buffer.view().range(self.offset..self.offset + self.len())
     }
 
-    /// The values to write, if nobody else holds the buffer.
+    /// The values to write, if no other handle to the buffer exists.
     pub(crate) fn view_mut(&mut self) -> Option<ViewMut<'_>> {
         let range = self.offset..self.offset + self.len();
         Arc::get_mut(&mut self.buffer).map(|buffer| buffer.view_mut().range(range))
     }
 
-    /// Copies the buffer if somebody else still reads it.
+    /// Copies the buffer if another handle to it exists.
     pub(crate) fn make_unique(&mut self) {
         if self.view_mut().is_none() {
             let mut buffer = self.device.buffer(self.len());

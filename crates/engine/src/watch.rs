@@ -1,4 +1,4 @@
-//! Where the first value that is not finite came from.
+//! Finds the origin of the first value that is not finite.
 
 use crate::{Parameter, Tensor};
 use std::sync::Arc;
@@ -16,18 +16,18 @@ pub enum Pass {
 pub struct Trouble {
     /// The operation's name.
     pub op: &'static str,
-    /// Whether its result or that result's gradient.
+    /// Whether the value is in the operation's result or in the result's gradient.
     pub pass: Pass,
     /// Index of the value in the result, row-major.
     pub element: usize,
     /// The value.
     pub value: f32,
-    /// The last trained parameter that was read up to here: about where in the model this is.
+    /// The last trained parameter that was read before. It shows about where in the model this is.
     /// `None` if no trained parameter was read.
     pub near: Option<Arc<Parameter>>,
 }
 
-/// What a watched tape remembers.
+/// State of a watched tape.
 #[derive(Default)]
 pub(crate) struct Watch {
     last: Option<Arc<Parameter>>,
@@ -35,7 +35,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Looks at what an operation made of its inputs.
+    /// Checks an operation's result.
     pub(crate) fn result(&mut self, op: &'static str, result: &Tensor, inputs: &[&Tensor]) {
         if let Some(parameter) = inputs.iter().find_map(|input| input.slot()?.of_parameter()) {
             self.last = Some(Arc::new(parameter));
@@ -48,8 +48,8 @@ impl Watch {
         self.last.clone()
     }
 
-    /// Looks at the gradient of what an operation made.
-    /// `near` is the parameter that was last read when the operation ran.
+    /// Checks the gradient of an operation's result. `near` is the parameter that was last read
+    /// when the operation ran.
     pub(crate) fn gradient(
         &mut self,
         op: &'static str,

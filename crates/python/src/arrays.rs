@@ -1,19 +1,20 @@
-//! Memory that Python and the engine share: the one file with `unsafe`.
+//! Memory that Python and the engine share. Only this file has `unsafe`.
 //!
-//! **Weights.** An array from [`value_view`] or [`grad_view`] lies on the engine's own buffer. The
-//! buffer belongs to the engine's parameter; the array's base is the [`Parameter`] object, which
-//! holds a handle to it, so an array outlives model and optimizer. [`engine::Parameter::pin_value`]
-//! promises that a buffer with a view is never replaced, only changed in place.
+//! **Weights.** An array from [`value_view`] or [`grad_view`] is a view of the engine's own buffer.
+//! The buffer belongs to the engine's parameter. The array's base is the [`Parameter`] object,
+//! which holds a handle to it. So an array remains valid after model and optimizer are dropped.
+//! [`engine::Parameter::pin_value`] promises that a buffer with a view is never replaced, only
+//! changed in place.
 //!
-//! **Images.** A float array is read where it lies, [`ArraySlice`] holds it.
+//! **Images.** A float array is read in place, and [`ArraySlice`] holds it.
 //!
 //! **At the same time.** The engine reads and writes with Python's lock released. Calls into this
-//! module take turns on a model ([`crate::compute::Turn`]), but a write through a view (`view[...]
-//! = x`) from another thread while the model computes is not kept away: as between two threads of
-//! NumPy or torch, numbers may then be of either state. NumPy does not resize an array, nor torch a
-//! tensor (`Tensor.numpy` sees to that), that others look at. What other libraries give through
-//! DLPack is as safe as they are: to free or resize such an array while the model reads it is
-//! theirs to refuse.
+//! module take turns on a model ([`crate::compute::Turn`]). But another thread can write through a
+//! view (`view[...] = x`) while the model computes. Then numbers may be from either state, as
+//! between two threads of NumPy or torch. NumPy does not resize an array that has views. torch does
+//! not resize such a tensor either, because of `Tensor.numpy`. Other libraries' arrays through
+//! DLPack are as safe as these libraries are. They must refuse to free or resize such an array
+//! while the model reads it.
 
 use crate::compute::not_forked;
 use crate::errors::refused;
@@ -31,7 +32,7 @@ pub(crate) fn value_view<'py>(owner: &Bound<'py, Parameter>) -> Bound<'py, PyArr
     view(owner, parameter.pin_value(), &parameter.shape())
 }
 
-/// The gradient of a parameter, if one came, to read and write.
+/// The gradient of a parameter, if there is one, to read and write.
 pub(crate) fn grad_view<'py>(owner: &Bound<'py, Parameter>) -> Option<Bound<'py, PyArrayDyn<f32>>> {
     let parameter = owner.get().inner();
     let address = parameter.pin_grad()?;
@@ -43,15 +44,15 @@ fn view<'py>(
     address: *mut f32,
     shape: &[usize],
 ) -> Bound<'py, PyArrayDyn<f32>> {
-    // SAFETY: `address` is the start of a pinned buffer of as many values as the shape says,
-    // aligned for f32 (engine::Parameter::pin_value), alive while `owner` holds its handle. The
+    // SAFETY: `address` is the start of a pinned buffer with as many values as the shape has. It is
+    // aligned for f32 (engine::Parameter::pin_value) and alive while `owner` holds its handle. The
     // view ends with this function.
     #[allow(unsafe_code)]
     let values: ArrayViewD<'_, f32> =
         unsafe { ArrayView::from_shape_ptr(IxDyn(shape), address.cast_const()) };
     // SAFETY: the array's base is `owner`, whose handle keeps the buffer; a pinned buffer is never
-    // moved. Python writes to it and no Rust reference to it lives while Python's lock is held but
-    // those of a thread that computes (the head of this file).
+    // moved. Python writes to it. While Python's lock is held, the only Rust references to it are
+    // those of a thread that computes (see the top of this file).
     #[allow(unsafe_code)]
     unsafe {
         PyArrayDyn::borrow_from_array(&values, owner.clone().into_any())
@@ -62,11 +63,11 @@ fn view<'py>(
 struct ArraySlice {
     address: *const f32,
     len: usize,
-    /// Keeps the memory (the head of this file).
+    /// Keeps the memory alive (see the top of this file).
     _array: Py<PyArrayDyn<f32>>,
 }
 
-// SAFETY: the address is only read, and `Py` may go to and be dropped by any thread.
+// SAFETY: the address is only read, and `Py` may be sent to and dropped by any thread.
 #[allow(unsafe_code)]
 unsafe impl Send for ArraySlice {}
 // SAFETY: as above: shared use only reads.
@@ -76,7 +77,7 @@ unsafe impl Sync for ArraySlice {}
 impl AsRef<[f32]> for ArraySlice {
     fn as_ref(&self) -> &[f32] {
         // SAFETY: `borrow` checked that the array is contiguous and aligned and holds `len` values;
-        // `_array` keeps it.
+        // `_array` keeps it alive.
         #[allow(unsafe_code)]
         unsafe {
             std::slice::from_raw_parts(self.address, self.len)
@@ -91,7 +92,7 @@ fn borrow(array: &Bound<'_, PyArrayDyn<f32>>) -> ArraySlice {
     ArraySlice { address, len, _array: array.clone().unbind() }
 }
 
-/// How bytes of images are read: (v/255 - mean)/std by channel.
+/// How bytes of images are normalised: (v/255 - mean)/std by channel.
 #[derive(Clone)]
 pub(crate) struct Normalization {
     /// One number, or one for each channel.
@@ -100,8 +101,8 @@ pub(crate) struct Normalization {
     pub(crate) std: Vec<f32>,
 }
 
-/// Images [B, C, H, W] for an encoder, from any array or tensor in the memory of the CPU: float32
-/// as it is, uint8 normalised. Contiguous float32 is not copied.
+/// Images [B, C, H, W] for an encoder, from any array or tensor in the memory of the CPU. float32
+/// is not changed, uint8 is normalised. Contiguous float32 is not copied.
 pub(crate) fn images(
     given: &Bound<'_, PyAny>,
     bytes: Option<&Normalization>,
@@ -117,9 +118,9 @@ pub(crate) fn images(
     if let Ok(pixels) = array.cast::<PyArrayDyn<u8>>() {
         let bytes = bytes.ok_or_else(|| {
             refused(
-                "images are uint8, and how bytes become this model's numbers is not known. Say it \
-                 when the model is made, as the training had it: normalize=\"imagenet\", \
-                 \"inception\", \"clip\" or (mean, std); or give float32",
+                "images are uint8, but this model's normalisation is not known. Pass that of the \
+                 training when you create the model: normalize=\"imagenet\", \"inception\", \
+                 \"clip\" or (mean, std). Or give float32 images",
             )
         })?;
         let by_channel = |list: &[f32]| match list {
@@ -158,11 +159,10 @@ fn image_sizes(given: &Bound<'_, PyAny>, shape: &[usize], spec: &VitSpec) -> PyR
     }
 }
 
-/// Values as float32, of a floating type of whatever precision, and their shape; `name` is for
-/// messages.
+/// Values of any floating type as float32, and their shape. `name` is used in messages.
 pub(crate) fn floats(name: &str, given: &Bound<'_, PyAny>) -> PyResult<(Vec<f32>, Vec<usize>)> {
     let array = match torch_tensor(given)? {
-        // bfloat16 is no type of NumPy's.
+        // NumPy has no bfloat16.
         true if given.call_method0("is_floating_point")?.is_truthy()? => {
             array(name, &given.call_method0("float")?)?
         }
@@ -182,7 +182,7 @@ pub(crate) fn floats(name: &str, given: &Bound<'_, PyAny>) -> PyResult<(Vec<f32>
     Ok((values.to_vec().map_err(|_| refused(format!("{name} is not contiguous")))?, shape))
 }
 
-/// Patch numbers: one list for all samples [K], or one each [B, K].
+/// Patch indices: one list for all samples [K], or one for each sample [B, K].
 pub(crate) fn patches(
     name: &str,
     given: &Bound<'_, PyAny>,
@@ -208,7 +208,7 @@ pub(crate) fn patches(
     }
 }
 
-/// A NumPy array of whatever offers DLPack, the array interface or a buffer.
+/// A NumPy array of any object with DLPack, the array interface or a buffer.
 fn array<'py>(name: &str, given: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUntypedArray>> {
     if let Ok(array) = given.cast::<PyUntypedArray>() {
         return Ok(array.clone());
@@ -225,8 +225,7 @@ fn array<'py>(name: &str, given: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUn
         let kind = given.get_type();
         refused(format!(
             "{name} of {kind} cannot be read as an array: {problem}. Give an array in the memory \
-             of \
-             the CPU, without gradient (tensor.detach().cpu())"
+             of the CPU, without gradient (tensor.detach().cpu())"
         ))
     };
     let made = made.map_err(|error| refuse(&error))?;
@@ -237,15 +236,15 @@ fn array<'py>(name: &str, given: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUn
 fn torch_tensor(given: &Bound<'_, PyAny>) -> PyResult<bool> {
     let modules = given.py().import("sys")?.getattr("modules")?;
     let torch = modules.call_method1("get", ("torch",))?;
-    // While torch is being imported it is there without a Tensor.
+    // During its import, torch exists without a Tensor.
     match torch.getattr_opt("Tensor")? {
         Some(kind) => given.is_instance(&kind),
         None => Ok(false),
     }
 }
 
-/// The tensor as NumPy sees it. A handle of our own (`detach`): the caller's may be given another
-/// memory, and `numpy` keeps torch from resizing this one, as a view by DLPack would not.
+/// The tensor as a NumPy array. It needs its own handle (`detach`), because the caller's may get
+/// other memory. `numpy` prevents torch from resizing this handle. A view by DLPack would not.
 fn numpy_of_torch<'py>(given: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     if given.getattr("requires_grad")?.is_truthy()? {
         return Err(refused("it requires a gradient, which would be lost"));
@@ -261,7 +260,7 @@ fn contiguous<'py>(array: &Bound<'py, PyUntypedArray>) -> PyResult<Bound<'py, Py
     Ok(made.cast_into::<PyUntypedArray>()?)
 }
 
-/// Values as a new array of this shape.
+/// A new array of these values and this shape.
 pub(crate) fn new_array<'py, T: numpy::Element>(
     py: Python<'py>,
     values: Vec<T>,

@@ -1,4 +1,4 @@
-//! Computing without Python's lock, one call at a time on a model.
+//! Computes without Python's lock, one call at a time per model.
 
 use crate::errors::{raised, refused};
 use engine::{Parameter, Result, Tape, Tensor};
@@ -7,61 +7,61 @@ use pyo3::prelude::*;
 use std::process;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-/// The process whose engine's threads there are.
+/// The process that started the engine's threads.
 static HOME: OnceLock<u32> = OnceLock::new();
 
-/// Refuses to compute in a child of a process that had computed: it would wait for ever.
+/// Refuses to compute in a child of a process that had computed, because it would wait forever.
 pub(crate) fn not_forked() -> PyResult<()> {
     match HOME.get() {
         Some(&home) if home != process::id() => Err(PyRuntimeError::new_err(
-            "this process was forked from one that had used saltworks, and has no engine threads. \
-             Start processes by spawn (multiprocessing_context=\"spawn\")",
+            "this process was forked after saltworks had been used, and has no engine threads. \
+             Start processes with spawn (multiprocessing_context=\"spawn\")",
         )),
         _ => Ok(()),
     }
 }
 
-/// Runs `work` on the engine's threads with Python's lock released. The threads are made by the
-/// first call (`RAYON_NUM_THREADS`, else one for each core).
+/// Runs `work` on the engine's threads with Python's lock released. The first call starts the
+/// threads (`RAYON_NUM_THREADS`, else one for each core).
 pub(crate) fn compute<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> T {
     py.detach(|| on_threads(work))
 }
 
-/// Runs `work` on the engine's threads. From outside, every operation would wait twice for the
-/// kernel.
+/// Runs `work` on the engine's threads. If called from outside, every operation would wait twice
+/// for the kernel.
 pub(crate) fn on_threads<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     HOME.get_or_init(process::id);
     rayon::scope(|_| work())
 }
 
-/// What has been recorded and waits for its backward pass.
+/// A recording that waits for its backward pass.
 pub(crate) enum Recording {
-    /// The tape and the loss at its end.
+    /// The tape and its loss.
     Ready(Box<(Tape, Tensor)>),
-    /// The gradients were made.
+    /// The gradients were computed.
     Walked,
-    /// The weights have changed since.
+    /// The weights have changed since the recording.
     Stale,
     /// Nothing was recorded.
     None,
 }
 
-/// A recording, held by an output and known to its model.
+/// A recording. An output holds it, and its model has a weak reference to it.
 pub(crate) type Shared = Arc<Mutex<Recording>>;
 
-/// Makes the uses of one model take turns. Every use that computes with its weights or changes them
-/// holds it. It is taken with Python's lock released and before the engine's threads, which may
-/// otherwise begin a second use inside the first.
+/// Ensures that only one call at a time uses a model. Every call that computes with its weights or
+/// changes them holds it. It is taken with Python's lock released, before the engine's threads.
+/// Otherwise these threads could start a second call inside the first.
 #[derive(Default)]
 pub(crate) struct Turn(Mutex<Vec<Weak<Mutex<Recording>>>>);
 
-/// A model in use, and what was recorded of it.
+/// A model in use, and its recordings.
 pub(crate) type TurnGuard<'a> = MutexGuard<'a, Vec<Weak<Mutex<Recording>>>>;
 
 impl Turn {
     /// Waits for the model. Python's lock is released.
     pub(crate) fn take(&self) -> TurnGuard<'_> {
-        // Nothing behind it is left half done by a panic.
+        // A panic leaves no partial change behind this lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -73,8 +73,8 @@ impl Turn {
         })
     }
 
-    /// Runs `work`, which records a loss, in a turn of the model. `keep` says whether the recording
-    /// is for a backward pass.
+    /// Runs `work`, which records a loss, in a turn of the model. `keep`: whether the recording is
+    /// for a backward pass.
     pub(crate) fn record<T: Send>(
         &self,
         py: Python<'_>,
@@ -124,13 +124,13 @@ impl Turn {
                 "backward: nothing was recorded. Call the model in training mode, with record=True",
             )),
             Err(_) => Err(refused(
-                "backward: the gradients of this output were made already. Call the model again",
+                "backward: this output's gradients were already computed. Call the model again",
             )),
         }
     }
 }
 
-/// The loss of an output and the model that it came from; none in eval mode.
+/// The recorded loss of an output and its model. None in eval mode.
 pub(crate) struct LossRecording(Option<(Arc<Turn>, Shared)>);
 
 impl LossRecording {
@@ -138,7 +138,7 @@ impl LossRecording {
         Self(Some((turn.clone(), recording)))
     }
 
-    /// Of an output in eval mode.
+    /// For an output in eval mode.
     pub(crate) fn none() -> Self {
         Self(None)
     }
@@ -154,8 +154,8 @@ impl LossRecording {
     }
 }
 
-/// Drops what was recorded with the weights that are about to change: the tapes hold those weights,
-/// and gradients of old losses at new weights would be of neither.
+/// Drops the recordings before the weights change. Their tapes hold these weights. Gradients of old
+/// losses at new weights would be wrong for both.
 pub(crate) fn forget_recordings(held: &mut TurnGuard<'_>) {
     for recording in held.drain(..).filter_map(|known| known.upgrade()) {
         let mut recording = lock(&recording);
@@ -169,7 +169,7 @@ fn lock(recording: &Shared) -> MutexGuard<'_, Recording> {
     recording.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Changes weights of one model by `change`, in turn.
+/// Changes weights of one model by `change`, in a turn of the model.
 pub(crate) fn change<T: Send>(py: Python<'_>, turn: &Turn, change: impl FnOnce() -> T + Send) -> T {
     py.detach(|| {
         let mut held = turn.take();

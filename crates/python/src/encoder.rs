@@ -14,7 +14,7 @@ use saltworks::model::{Encoder as Vit, Outputs, Patches};
 /// Features of images.
 #[pyclass(frozen, module = "saltworks")]
 pub(crate) struct Features {
-    /// Class token [B, D]; None for an encoder without one.
+    /// Class token [B, D]. None for an encoder without one.
     #[pyo3(get)]
     cls: Option<Py<PyArrayDyn<f32>>>,
     /// Mean of the patch tokens [B, D].
@@ -33,14 +33,15 @@ impl Features {
     }
 }
 
-/// timm's vision transformer, to look with: a trained encoder or a new one.
+/// timm's vision transformer for inference: a trained encoder or a new one.
 #[pyclass(frozen, extends = Model, module = "saltworks")]
 pub(crate) struct Encoder {
     vit: Vit,
 }
 
 impl Encoder {
-    /// A new encoder of the sizes said, or that of the weights, which must have them.
+    /// A new encoder of the given sizes, or the encoder of the weights, which must have these
+    /// sizes.
     fn open(
         py: Python<'_>,
         said: SizeArguments<'_, '_>,
@@ -63,10 +64,10 @@ impl Encoder {
 
 #[pymethods]
 impl Encoder {
-    /// `weights` is a file that `encoder_weights` reads, or a mapping of arrays as such a file has.
-    /// The sizes come from them: `name` and options are not needed, and may not contradict them.
-    /// Without weights the encoder is untrained, "vit_tiny_patch16_224" by default. `normalize` is
-    /// how uint8 images are read if the file does not say.
+    /// `weights` is a file that `encoder_weights` reads, or a mapping of arrays as in such a file.
+    /// The sizes are read from them, so `name` and options are not needed. If given, they must not
+    /// contradict the weights. Without weights the encoder is untrained, "vit_tiny_patch16_224" by
+    /// default. `normalize` is the normalisation of uint8 images if the file has none.
     #[new]
     #[pyo3(signature = (name=None, weights=None, seed=0, *, normalize=None,
         **encoder_options))]
@@ -88,7 +89,7 @@ impl Encoder {
         Ok(PyClassInitializer::from(model).add_subclass(Self { vit }))
     }
 
-    /// (C, H, W) of the images it takes.
+    /// (C, H, W) of its input images.
     #[getter]
     fn image_shape<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         let spec = self.vit.spec();
@@ -114,7 +115,7 @@ impl Encoder {
         })
     }
 
-    /// [`Self::__call__`], as torch's modules have it.
+    /// [`Self::__call__`], under the name in torch's modules.
     fn forward(slf: &Bound<'_, Self>, images: &Bound<'_, PyAny>) -> PyResult<Features> {
         Self::__call__(slf, images)
     }

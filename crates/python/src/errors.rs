@@ -1,4 +1,4 @@
-//! The library's errors as Python's exceptions, with its messages.
+//! The library's errors as Python exceptions, with the library's messages.
 
 use pyo3::exceptions::{PyFileNotFoundError, PyOSError, PyUserWarning, PyValueError};
 use pyo3::prelude::*;
@@ -12,7 +12,8 @@ pub(crate) fn raised(error: impl Error + 'static) -> PyErr {
     of_kind(&error, PyValueError::new_err, &str::to_owned)
 }
 
-/// [`raised`], where weights are read: what they do not tell is asked for by our names.
+/// [`raised`] for errors of reading weights. Missing information is requested under the names of
+/// Python's arguments.
 pub(crate) fn raised_of_weights(error: impl Error + 'static) -> PyErr {
     const ASKED: &str = "Write it down: saltworks export FILE --heads N --to safetensors --out NEW";
     of_kind(&error, PyValueError::new_err, &|text| {
@@ -20,7 +21,7 @@ pub(crate) fn raised_of_weights(error: impl Error + 'static) -> PyErr {
     })
 }
 
-/// [`raised`] with another kind in ValueError's place, and its text in other `words`.
+/// [`raised`] with `kind` instead of ValueError. `words` changes the text.
 pub(crate) fn of_kind(
     error: &(dyn Error + 'static),
     kind: fn(String) -> PyErr,
@@ -47,9 +48,9 @@ pub(crate) fn refused(text: impl Into<String>) -> PyErr {
     PyValueError::new_err(text.into())
 }
 
-/// A UserWarning of this text.
+/// A UserWarning with this text.
 pub(crate) fn warn(py: Python<'_>, text: &str) -> PyResult<()> {
-    // Python wants it as C has it.
+    // Python needs a C string.
     let text = CString::new(text.replace('\0', " "))?;
     PyErr::warn(py, &py.get_type::<PyUserWarning>(), &text, 1)
 }

@@ -1,5 +1,5 @@
-//! The Python module `saltworks`: thin classes over crates/saltworks, under the names and arguments
-//! of stable-pretraining 0.1.8 where it has them.
+//! The Python module `saltworks`: thin classes over crates/saltworks. If stable-pretraining 0.1.8
+//! has a class, its names and arguments are used.
 
 mod arrays;
 mod compute;

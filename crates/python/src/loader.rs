@@ -18,7 +18,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Images of a folder, tar shards, parquet, a list, NumPy or IDX files, or `builtin:fashion-mnist`,
-/// in batches: iterate over it for (images [B, C, size, size], labels int32 [B], -1 without one).
+/// in batches. Iteration yields (images [B, C, size, size], labels int32 [B]). A label is -1
+/// if it is missing.
 #[pyclass(frozen, module = "saltworks")]
 pub(crate) struct Loader {
     source: Arc<dyn Source>,
@@ -26,19 +27,20 @@ pub(crate) struct Loader {
     shuffle: bool,
     floats: bool,
     epoch: AtomicU64,
-    /// Numbers of the images that could not be read, in any iteration.
+    /// Indices of the images that could not be read in any iteration.
     unreadable: Mutex<BTreeSet<usize>>,
 }
 
 #[pymethods]
 impl Loader {
-    /// In order once, the last batch perhaps smaller; with `shuffle` every iteration is another
-    /// epoch of whole batches in an order of its own. `augment` crops and flips at random as MAE
-    /// does (`crop_scale`, `crop_aspect`, `flip`), else the centre is shown. `dtype`: "float32",
-    /// normalised by `normalize` ("inception" if not given, as a recipe; a model for its own), or
-    /// "uint8", as it is. `threads` decode ahead. Images that cannot be read: up to the share
-    /// `max_unreadable` of all (rounded up; 0.01 with `shuffle`, else 0) are each replaced by the
-    /// next one, with a warning; more are a ValueError.
+    /// By default images come once and in order, and the last batch may be smaller. With `shuffle`
+    /// every iteration is a new epoch of full batches in its own order. `augment` crops and flips
+    /// at random as in MAE (`crop_scale`, `crop_aspect`, `flip`). Without it the centre is used.
+    /// `dtype` is "float32", normalised by `normalize`, or "uint8" without normalisation.
+    /// `normalize` is "inception" by default, as in a recipe. If it is a model, the model's
+    /// normalisation is used. `threads` threads decode in advance. An image that cannot be read is
+    /// replaced by the next one, with a warning. If their share of all images is above
+    /// `max_unreadable` (rounded up; 0.01 with `shuffle`, else 0), a ValueError is raised.
     #[new]
     #[pyo3(signature = (path, batch=64, size=224, channels=3, *, shuffle=false, augment=false,
         seed=0, threads=1, normalize=None, dtype="float32", crop_scale=(0.2, 1.0),
@@ -94,15 +96,15 @@ impl Loader {
         if shuffle && source.len() < batch {
             let found = source.len();
             return Err(refused(format!(
-                "batch is {batch}, expected at most the {found} images there are: with shuffle \
-                 all batches are whole"
+                "batch is {batch}, expected at most {found}, the number of images: with shuffle \
+                 all batches are full"
             )));
         }
         let unreadable = Mutex::default();
         Ok(Self { source, options, shuffle, floats, epoch: AtomicU64::new(0), unreadable })
     }
 
-    /// Images in all.
+    /// Total number of images.
     #[getter]
     fn num_images(&self) -> usize {
         self.source.len()
@@ -114,13 +116,13 @@ impl Loader {
         self.source.classes().to_vec()
     }
 
-    /// Batches of an iteration.
+    /// Number of batches of an iteration.
     fn __len__(&self) -> usize {
         let (images, batch) = (self.source.len(), self.options.batch);
         if self.shuffle { images / batch } else { images.div_ceil(batch) }
     }
 
-    /// Numbers of the images that were found unreadable so far.
+    /// Indices of the images that could not be read so far.
     #[getter]
     fn unreadable(&self) -> Vec<usize> {
         locked(&self.unreadable).iter().copied().collect()
@@ -142,11 +144,11 @@ impl Loader {
 }
 
 impl Loader {
-    /// Warns of images that others stand for, once each.
+    /// Warns once of each image that was replaced.
     fn warn(&self, py: Python<'_>, unreadable: &[Unreadable]) -> PyResult<()> {
         for Unreadable { index, problem } in unreadable {
             if locked(&self.unreadable).insert(*index) {
-                let text = "cannot be read, the next one stands for it";
+                let text = "cannot be read, the next image replaces it";
                 warn(py, &format!("image {index} {text}: {problem}"))?;
             }
         }
@@ -154,7 +156,7 @@ impl Loader {
     }
 }
 
-/// Nothing of ours is left half done by a panic.
+/// A panic leaves no partial change of our data.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -162,7 +164,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// An iteration over a Loader.
 #[pyclass(frozen, module = "saltworks")]
 pub(crate) struct Batches {
-    /// With the number of batches still to come.
+    /// The loader, and the number of remaining batches.
     loader: Mutex<(data::Loader, usize)>,
     of: Py<Loader>,
 }
@@ -199,7 +201,7 @@ impl Batches {
     }
 }
 
-/// [`raised`] with our name for the recipe's key.
+/// [`raised`] with Python's name for the recipe's key.
 fn raised_of_loader(error: data::Error) -> PyErr {
     let words = |text: &str| text.replace("data.max_unreadable", "max_unreadable");
     of_kind(&error, PyValueError::new_err, &words)

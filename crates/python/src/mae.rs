@@ -16,22 +16,22 @@ use saltworks::mask::{Masking, Masks};
 use saltworks::method::{Covered, Mae, MaeOptions, Method, PixelNorm};
 use saltworks::model::{Encoder, StepKey, TransformerSpec};
 
-/// What MAE.__call__ gives.
+/// The result of MAE.__call__.
 #[pyclass(frozen, module = "saltworks")]
 pub(crate) struct MAEOutput {
-    /// Mean over the masked patches; 0 in eval mode.
+    /// Mean over the masked patches. 0 in eval mode.
     #[pyo3(get)]
     loss: f32,
-    /// Reconstructed patches [B, N, ph pw C], seen ones too.
+    /// Reconstructed patches [B, N, ph pw C], including visible ones.
     #[pyo3(get)]
     predictions: Py<PyArrayDyn<f32>>,
     /// [B, N], 1 for masked patches.
     #[pyo3(get)]
     mask: Py<PyArrayDyn<f32>>,
-    /// Masked patches of a sample.
+    /// Number of masked patches of a sample.
     #[pyo3(get)]
     num_masked: usize,
-    /// Visible patches of a sample.
+    /// Number of visible patches of a sample.
     #[pyo3(get)]
     num_visible: usize,
     /// Visible patches, int64 [B, K].
@@ -62,7 +62,7 @@ pub(crate) struct PyMae {
 }
 
 impl PyMae {
-    /// The masks given, or the next ones drawn; all that is not visible is a target.
+    /// The given masks, or the next masks drawn. Every patch that is not visible is a target.
     fn masks(
         &self,
         samples: usize,
@@ -107,7 +107,7 @@ impl PyMae {
     }
 }
 
-/// The sampler of `masking`, or PatchMasking's of `mask_ratio` and `block_size`.
+/// The sampler of `masking`, or PatchMasking with `mask_ratio` and `block_size`.
 fn masking_of(
     given: Option<&Bound<'_, PyAny>>,
     mask_ratio: f64,
@@ -128,14 +128,13 @@ fn masking_of(
 
 #[pymethods]
 impl PyMae {
-    /// As SALT, with a pixel decoder. `loss_type` is "mse" or "smooth_l1"; `norm_pix_loss`
-    /// normalises the pixels of each patch; `masking` takes the place of `mask_ratio` and
-    /// `block_size`.
+    /// Like SALT, with a pixel decoder. `loss_type` is "mse" or "smooth_l1". `norm_pix_loss`
+    /// normalises the pixels of each patch. `masking` replaces `mask_ratio` and `block_size`.
     #[new]
     #[pyo3(signature = (model_or_model_name="vit_base_patch16_224", decoder_embed_dim=512,
         decoder_depth=8, decoder_num_heads=16, mask_ratio=0.75, block_size=1, norm_pix_loss=true,
         loss_type="mse", masking=None, seed=0, *, normalize=None, **encoder_options))]
-    #[allow(clippy::too_many_arguments)] // the reference's
+    #[allow(clippy::too_many_arguments)] // the reference's arguments
     fn new(
         py: Python<'_>,
         model_or_model_name: &str,
@@ -184,7 +183,7 @@ impl PyMae {
     }
 
     /// `images` [B, C, H, W], float32 (normalised) or uint8. In training mode `context_idx` [K] or
-    /// [B, K] (ascending patch numbers, row by row) fixes the visible patches, and `record=False`
+    /// [B, K] (ascending patch indices, row by row) fixes the visible patches. `record=False`
     /// computes the loss without a backward pass.
     #[pyo3(signature = (images, *, context_idx=None, record=true))]
     fn __call__(
@@ -217,7 +216,7 @@ impl PyMae {
         })
     }
 
-    /// [`Self::__call__`], as torch's modules have it.
+    /// [`Self::__call__`], under the name in torch's modules.
     #[pyo3(signature = (images, *, context_idx=None, record=true))]
     fn forward(
         slf: &Bound<'_, Self>,

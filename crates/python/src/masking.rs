@@ -9,15 +9,15 @@ use saltworks::mask::{
 };
 use saltworks::range::Range;
 
-/// A range as Python gives it.
+/// A range in Python: (min, max).
 pub(crate) type Pair = (f64, f64);
 
 fn range((min, max): Pair) -> Range {
     Range::new(min, max)
 }
 
-/// Multi-block masks of one batch: a context block less `num_targets` target blocks, the same for
-/// all samples, as the reference's.
+/// Multi-block masks of one batch: a context block minus `num_targets` target blocks. They are the
+/// same for all samples, as in the reference.
 #[pyclass(frozen, module = "saltworks")]
 pub(crate) struct MultiBlockMasking {
     /// Number of target blocks.
@@ -84,7 +84,7 @@ impl MultiBlockMasking {
         for (name, (min, max)) in pairs {
             if !(0.0 < min && min <= max && max.is_finite()) {
                 return Err(refused(format!(
-                    "{name} is ({min}, {max}), expected (min, max), above 0 and min not above max"
+                    "{name} is ({min}, {max}), expected (min, max) with 0 < min <= max"
                 )));
             }
         }
@@ -128,14 +128,14 @@ impl MultiBlockMasking {
     }
 }
 
-/// Random patches, or square blocks of them, up to a ratio, for each sample its own: the
-/// reference's, without its crops.
+/// Random patches, or square blocks of them, up to a ratio. Each sample has its own mask. This is
+/// the reference's class without its crops.
 #[pyclass(frozen, module = "saltworks")]
 pub(crate) struct PatchMasking {
     /// Share of masked patches.
     #[pyo3(get)]
     mask_ratio: f64,
-    /// Side of a block in patches; 1 for single patches.
+    /// Side of a block in patches. 1 for single patches.
     #[pyo3(get)]
     block_size: usize,
 }
@@ -156,7 +156,7 @@ impl PatchMasking {
 
 #[pymethods]
 impl PatchMasking {
-    /// `crop_ratio` is the reference's; it must be 0.
+    /// `crop_ratio` is an argument of the reference. It must be 0.
     #[new]
     #[pyo3(signature = (mask_ratio=0.75, block_size=1, crop_ratio=0.0))]
     pub(crate) fn new(mask_ratio: f64, block_size: usize, crop_ratio: f64) -> PyResult<Self> {
@@ -171,7 +171,7 @@ impl PatchMasking {
         }
         if crop_ratio != 0.0 {
             return Err(refused(format!(
-                "crop_ratio is {crop_ratio}, expected 0: crops are not drawn here. Use block_size"
+                "crop_ratio is {crop_ratio}, expected 0: crops are not supported. Use block_size"
             )));
         }
         Ok(Self { mask_ratio, block_size })
@@ -202,10 +202,10 @@ impl PatchMasking {
     }
 }
 
-/// Numbers of patches.
+/// Patch indices.
 pub(crate) type Indices<'py> = Bound<'py, PyArrayDyn<i64>>;
 
-/// Lists of one length as an array [B, K].
+/// Lists of equal length as an array [B, K].
 pub(crate) fn indices<'py>(py: Python<'py>, lists: &[Vec<u32>]) -> PyResult<Indices<'py>> {
     let width = lists.first().map_or(0, Vec::len);
     let flat: Vec<i64> = lists.iter().flatten().map(|&patch| i64::from(patch)).collect();
@@ -224,8 +224,9 @@ fn sampled<'py>(
     Ok((indices(py, &masks.context)?, indices(py, &masks.target)?))
 }
 
-/// One int32 mask [height, width] for each block, 1 inside it: the reference's function, whose
-/// blocks of equal scale and ratio have one size. Unlike there, `seed` decides what is drawn.
+/// One int32 mask [height, width] for each block, 1 inside it. As in the reference's function,
+/// blocks of equal scale and ratio have the same size. Unlike there, `seed` determines the random
+/// draws.
 #[pyfunction]
 #[pyo3(signature = (height, width, block_scales=None, aspect_ratios=None, min_keep=1, seed=0))]
 pub(crate) fn multi_block_mask<'py>(

@@ -1,4 +1,4 @@
-//! What SALT and MAE have in common.
+//! The common base of SALT, MAE and Encoder.
 
 use crate::arrays::{Normalization, new_array};
 use crate::compute::Turn;
@@ -17,11 +17,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// A method's weights, and whether it trains.
+/// A model's weights, and whether it is in training mode.
 #[pyclass(frozen, subclass, module = "saltworks")]
 pub(crate) struct Model {
     turn: Arc<Turn>,
-    /// All weights; the first `frozen` are not trained.
+    /// All weights. The first `frozen` ones are not trained.
     weights: Vec<Weight>,
     frozen: usize,
     objects: Vec<Py<Parameter>>,
@@ -29,16 +29,16 @@ pub(crate) struct Model {
     /// The encoder's sizes.
     spec: VitSpec,
     bytes: Option<Normalization>,
-    /// The constructor's, for copies and pickles.
+    /// The constructor's arguments, for copies and pickles.
     arguments: Py<PyDict>,
     seed: u64,
     step: AtomicU64,
     training: AtomicBool,
 }
 
-/// The parts of a model beside its weights.
+/// The parts of a model other than its weights.
 pub(crate) struct ModelParts<'py> {
-    /// The constructor's arguments that [`ModelParts::new`] does not know, to be added.
+    /// The constructor's arguments. Those that [`ModelParts::new`] does not know must be added.
     pub(crate) arguments: Bound<'py, PyDict>,
     spec: VitSpec,
     bytes: Option<Normalization>,
@@ -46,7 +46,7 @@ pub(crate) struct ModelParts<'py> {
 }
 
 impl<'py> ModelParts<'py> {
-    /// Of an encoder of these sizes.
+    /// The parts for an encoder of these sizes.
     pub(crate) fn new(
         py: Python<'py>,
         spec: &VitSpec,
@@ -94,17 +94,17 @@ impl Model {
         &self.turn
     }
 
-    /// How uint8 images are read, if that is known.
+    /// How uint8 images are normalised, if that is known.
     pub(crate) fn bytes(&self) -> Option<&Normalization> {
         self.bytes.as_ref()
     }
 
-    /// What decides the masks of the next call.
+    /// The key of the next call's masks.
     pub(crate) fn key(&self) -> StepKey {
         StepKey { seed: self.seed, step: self.step.load(Ordering::Relaxed), first_sample: 0 }
     }
 
-    /// [`Model::key`], for a call.
+    /// [`Model::key`] for this call. It also advances the step.
     pub(crate) fn next_key(&self) -> StepKey {
         let step = self.step.fetch_add(1, Ordering::Relaxed);
         StepKey { step, ..self.key() }
@@ -123,28 +123,27 @@ impl Model {
         self.spec.width
     }
 
-    /// Patches of an image, down and across.
+    /// Number of patches of an image along height and width.
     #[getter]
     fn grid(&self) -> (usize, usize) {
         let grid = self.spec.grid();
         (grid.h, grid.w)
     }
 
-    /// Whether calls train.
+    /// Whether the model is in training mode.
     #[getter]
     fn training(&self) -> bool {
         self.is_training()
     }
 
-    /// How images are normalised, (means, deviations), as given or as the file says. None if
-    /// unknown.
+    /// How images are normalised: (means, deviations), as given or as in the file. None if unknown.
     #[getter]
     fn normalize(&self) -> Option<(Vec<f32>, Vec<f32>)> {
         self.bytes.as_ref().map(|bytes| (bytes.mean.clone(), bytes.std.clone()))
     }
 
-    /// How many masks were drawn or given. The next call's masks are a function of seed and step.
-    /// Set it to repeat or skip some.
+    /// Number of masks drawn or given so far. The next call's masks are a function of seed and
+    /// step. Set it to repeat or skip masks.
     #[getter]
     fn step(&self) -> u64 {
         self.step.load(Ordering::Relaxed)
@@ -155,25 +154,25 @@ impl Model {
         self.step.store(step, Ordering::Relaxed);
     }
 
-    /// Sets training mode: masks are drawn, a loss is computed.
+    /// Sets training mode: masks are drawn, and a loss is computed.
     #[pyo3(signature = (mode=true))]
     fn train(slf: PyRef<'_, Self>, mode: bool) -> PyRef<'_, Self> {
         slf.training.store(mode, Ordering::Relaxed);
         slf
     }
 
-    /// Sets eval mode: nothing is masked, the loss is 0.
+    /// Sets eval mode: nothing is masked, and the loss is 0.
     fn eval(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
         Self::train(slf, false)
     }
 
-    /// (name, Parameter) of all weights under the reference's names, the teacher's first.
+    /// (name, Parameter) of all weights under the reference's names. The teacher's come first.
     fn named_parameters(&self, py: Python<'_>) -> Vec<(String, Py<Parameter>)> {
         let named = |object: &Py<Parameter>| (object.get().name().to_owned(), object.clone_ref(py));
         self.objects.iter().map(named).collect()
     }
 
-    /// The parameters that are trained.
+    /// The trained parameters.
     fn parameters(&self, py: Python<'_>) -> Vec<Py<Parameter>> {
         self.objects[self.frozen..].iter().map(|object| object.clone_ref(py)).collect()
     }
@@ -186,20 +185,21 @@ impl Model {
         Ok(())
     }
 
-    /// All weights under the reference's keys, as views; what the reference holds beside and never
-    /// trains (fixed position tables, SALT's predictor.query_proj), as copies.
+    /// All weights under the reference's keys, as views. The reference's other tensors, which are
+    /// never trained, are copies (fixed position tables, SALT's predictor.query_proj).
     fn state_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         state::state_dict(py, &self.weights, &self.objects, &self.extras)
     }
 
-    /// Gives every weight the value of its name. ValueError, and nothing changed, if one is
-    /// missing, unexpected or of another shape. Values are arrays or tensors of a floating type.
+    /// Sets every weight to the value under its name. If one is missing, unexpected or of another
+    /// shape, raises ValueError and changes nothing. Values are arrays or tensors of a floating
+    /// type.
     fn load_state_dict(&self, py: Python<'_>, state_dict: &Bound<'_, PyMapping>) -> PyResult<()> {
         state::load_state_dict(py, state_dict, &self.weights, &self.extras, &self.turn)
     }
 
-    // Copies and pickles: a new model of the same arguments, then its weights and what a subclass
-    // adds.
+    // Copies and pickles: a new model with the same arguments, then its weights and a subclass's
+    // attributes.
 
     fn __getnewargs_ex__<'py>(&self, py: Python<'py>) -> ((), Bound<'py, PyDict>) {
         ((), self.arguments.bind(py).clone())
@@ -229,7 +229,7 @@ impl Model {
     }
 }
 
-/// A tensor as an array of its own.
+/// A copy of a tensor as an array.
 pub(crate) fn array(
     py: Python<'_>,
     tensor: &Tensor,
@@ -238,9 +238,9 @@ pub(crate) fn array(
     Ok(new_array(py, tensor.to_vec(), shape)?.unbind())
 }
 
-/// The weights of the encoder in a checkpoint, under timm's names: safetensors or torch's file, of
-/// saltworks, timm, stable-pretraining, facebookresearch/mae or transformers. Of several encoders
-/// `encoder`, else `student`, else `teacher`.
+/// The weights of the encoder in a checkpoint, under timm's names: a safetensors or torch file of
+/// saltworks, timm, stable-pretraining, facebookresearch/mae or transformers. If there are several
+/// encoders, it is `encoder`, else `student`, else `teacher`.
 #[pyfunction]
 pub(crate) fn encoder_weights(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, PyDict>> {
     let encoder = open_model(py, path)?.encoder(None).map_err(raised)?;
@@ -251,8 +251,8 @@ pub(crate) fn encoder_weights(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'
     Ok(dict)
 }
 
-/// The model in a mapping of arrays or tensors, under any of the names that files have, or a
-/// MaskedEncoder's, which is the part of a model that is called `encoder` there.
+/// The model in a mapping of arrays or tensors, under any of the names that files have. The names
+/// may also be those of a MaskedEncoder, which is the `encoder` part of a model.
 pub(crate) fn model_of(given: &Bound<'_, PyMapping>) -> PyResult<weights::ModelFile> {
     let mut named = tensors(given)?;
     if named.contains_key("vit.patch_embed.proj.weight") {
@@ -267,7 +267,7 @@ pub(crate) fn open_model(py: Python<'_>, path: PathBuf) -> PyResult<weights::Mod
     py.detach(|| weights::ModelFile::open(&path)).map_err(raised)
 }
 
-/// The encoder of a model, and how its images were normalised if that is known.
+/// The encoder of a model, and how its images were normalised, if that is known.
 pub(crate) fn encoder_of(
     py: Python<'_>,
     model: &weights::ModelFile,
@@ -282,8 +282,8 @@ pub(crate) fn encoder_of(
     Ok((loaded.encoder, bytes))
 }
 
-/// What SALT's constructor is given to make a student of the encoder in a checkpoint: `kwargs`,
-/// that encoder's sizes, weights and normalisation. ValueError if `kwargs` contradict them.
+/// The arguments of SALT's constructor for a student of the encoder in a checkpoint: `kwargs`, and
+/// this encoder's sizes, weights and normalisation. ValueError if `kwargs` contradict them.
 #[pyfunction]
 #[pyo3(signature = (ckpt_path, encoder_name=None, **kwargs))]
 pub(crate) fn student_of_checkpoint<'py>(

@@ -10,19 +10,19 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// torch's AdamW: decoupled weight decay. Weights without a gradient are left alone.
+/// torch's AdamW with decoupled weight decay. Weights without a gradient do not change.
 #[pyclass(frozen, module = "saltworks")]
 pub(crate) struct AdamW {
     inner: Mutex<Inner>,
     entries: Vec<Entry>,
     turns: Vec<Arc<Turn>>,
     /// A dictionary for each group: `params`, `lr` and `weight_decay`. The last two may be changed
-    /// between steps, as a schedule does.
+    /// between steps, for example by a schedule.
     #[pyo3(get)]
     param_groups: Py<PyTuple>,
 }
 
-/// The arithmetic, and what it is made of.
+/// The engine's AdamW, and its constants.
 struct Inner {
     adamw: optim::AdamW,
     betas: (f64, f64),
@@ -32,7 +32,7 @@ struct Inner {
 impl Inner {
     fn new(betas: (f64, f64), eps: f32) -> PyResult<Self> {
         if ![betas.0, betas.1].iter().all(|beta| (0.0..1.0).contains(beta)) {
-            return Err(refused(format!("betas are {betas:?}, expected numbers of 0 to below 1")));
+            return Err(refused(format!("betas are {betas:?}, expected numbers in [0, 1)")));
         }
         if !(eps.is_finite() && eps >= 0.0) {
             return Err(refused(format!("eps is {eps}, expected a number of 0 or more")));
@@ -41,15 +41,15 @@ impl Inner {
     }
 }
 
-/// A parameter, its group, and the name its moments are kept by.
+/// A parameter, its group, and the name under which its moments are kept.
 struct Entry {
     group: usize,
     name: String,
     weight: engine::Parameter,
 }
 
-/// The models of some parameters, each once, in one order for everybody: two threads that wait for
-/// the same models do so in the same order.
+/// The models of some parameters, each once. Their order is always the same, so two threads that
+/// wait for the same models do so in the same order.
 fn turns_of(parameters: &[Py<Parameter>]) -> Vec<Arc<Turn>> {
     let mut turns: Vec<Arc<Turn>> = parameters.iter().map(|p| p.get().turn().clone()).collect();
     turns.sort_by_key(|turn| Arc::as_ptr(turn).addr());
@@ -95,11 +95,11 @@ impl AdamW {
 
 impl AdamW {
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // A step that panicked left whole moments.
+        // A step that panicked left valid moments.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The parameters of a group, by their places among all.
+    /// The parameters of a group, by their position among all parameters.
     fn places(&self, group: usize) -> Vec<usize> {
         let of_group = |(_, entry): &(usize, &Entry)| entry.group == group;
         self.entries.iter().enumerate().filter(of_group).map(|(place, _)| place).collect()
@@ -112,7 +112,7 @@ impl AdamW {
         };
         let all = groups.iter().map(constants).collect::<PyResult<Vec<_>>>()?;
         if all.iter().any(|found| *found != all[0]) {
-            return Err(refused("the groups of the state have several betas or eps, expected one"));
+            return Err(refused("groups of the state differ in betas or eps, expected equal ones"));
         }
         let mut made = Inner::new(all[0].0, all[0].1)?;
         for (place, entry) in self.entries.iter().enumerate() {
@@ -121,7 +121,7 @@ impl AdamW {
             }
             let one = state.get_item(place)?;
             if one.contains("max_exp_avg_sq")? {
-                return Err(refused("the state is of amsgrad, which is not computed here"));
+                return Err(refused("the state is from amsgrad, which is not supported"));
             }
             let moment = |name: &str| {
                 let (values, shape) = floats(name, &one.get_item(name)?)?;
@@ -143,7 +143,7 @@ impl AdamW {
 
 #[pymethods]
 impl AdamW {
-    /// `params`: parameters, or dictionaries with `params` and perhaps `lr` and `weight_decay`.
+    /// `params`: parameters, or dictionaries with `params` and optionally `lr` and `weight_decay`.
     #[new]
     #[pyo3(signature = (params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2))]
     fn new(
@@ -172,14 +172,15 @@ impl AdamW {
             return Err(refused("params hold no parameter, expected one or more"));
         }
         let turns = turns_of(&all);
-        // Tuples: a group or a parameter that is added or taken away later would not be noticed.
+        // Tuples are used because a group or parameter that is added or removed later would have no
+        // effect.
         let param_groups = PyTuple::new(py, param_groups)?.unbind();
         let made = Self { inner, entries, turns, param_groups };
         made.rates(py)?;
         Ok(made)
     }
 
-    /// Changes every weight that has a gradient, in place.
+    /// Updates every weight that has a gradient, in place.
     fn step(&self, py: Python<'_>) -> PyResult<()> {
         let rates = self.rates(py)?;
         in_turn(py, &self.turns, true, || {
@@ -201,7 +202,7 @@ impl AdamW {
         Ok(())
     }
 
-    /// Moments, step counts and rates as arrays and numbers, laid out as torch.optim.AdamW's.
+    /// Moments, step counts and rates as arrays and numbers, in the layout of torch.optim.AdamW.
     fn state_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let (inner, state) = (self.lock(), PyDict::new(py));
         let moments = inner.adamw.state().map(|(name, first, second, step)| {
@@ -209,7 +210,7 @@ impl AdamW {
             one.set_item("step", step as f64)?;
             one.set_item("exp_avg", new_array(py, first.to_vec(), first.shape())?)?;
             one.set_item("exp_avg_sq", new_array(py, second.to_vec(), second.shape())?)?;
-            // Entries are called by their place.
+            // The name of an entry is its position.
             state.set_item(name.parse::<usize>()?, one)
         });
         moments.collect::<PyResult<()>>()?;
@@ -229,8 +230,8 @@ impl AdamW {
         Ok(dict)
     }
 
-    /// Takes up a `state_dict`, this class's or torch.optim.AdamW's, of parameters in the same
-    /// order; ValueError, and nothing changed, if it does not fit.
+    /// Loads a `state_dict` of this class or of torch.optim.AdamW, with parameters in the same
+    /// order. If it does not fit, raises ValueError and changes nothing.
     fn load_state_dict(&self, py: Python<'_>, state_dict: &Bound<'_, PyAny>) -> PyResult<()> {
         let groups: Vec<Bound<'_, PyAny>> = state_dict.get_item("param_groups")?.extract()?;
         let own = self.param_groups.bind(py);
@@ -248,8 +249,7 @@ impl AdamW {
                 let (found, expected) = (found.len(), expected.len());
                 return Err(refused(format!(
                     "group {place} of the state has {found} parameters, expected {expected}, in \
-                     the \
-                     same order"
+                     the same order"
                 )));
             }
             rates.push((group.get_item("lr")?, group.get_item("weight_decay")?));
@@ -268,7 +268,7 @@ impl AdamW {
     }
 }
 
-/// One dictionary a group, with both rates.
+/// One dictionary per group, with both rates.
 fn groups<'py>(
     py: Python<'py>,
     params: &Bound<'py, PyAny>,
@@ -315,8 +315,8 @@ fn tuple<'py>(params: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
     PyTuple::new(params.py(), params.try_iter()?.collect::<PyResult<Vec<_>>>()?)
 }
 
-/// Scales all gradients so that their L2 norm together is at most `max_norm`; the norm they had. As
-/// torch.nn.utils.clip_grad_norm_. ValueError if a gradient is not finite.
+/// Scales all gradients so that their total L2 norm is at most `max_norm`, and returns the norm
+/// before. As in torch.nn.utils.clip_grad_norm_. ValueError if a gradient is not finite.
 #[pyfunction]
 pub(crate) fn clip_grad_norm(
     py: Python<'_>,

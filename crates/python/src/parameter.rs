@@ -1,4 +1,4 @@
-//! A weight and its gradient as Python sees them.
+//! A weight and its gradient in Python.
 
 use crate::arrays::{grad_view, value_view};
 use crate::compute::{Turn, change};
@@ -7,8 +7,8 @@ use numpy::PyArrayDyn;
 use pyo3::prelude::*;
 use std::sync::Arc;
 
-/// A weight of a model. `data` and `grad` are NumPy views of the engine's own memory: what is
-/// written to them, the model reads, and the other way round.
+/// A weight of a model. `data` and `grad` are NumPy views of the engine's own memory. The model
+/// reads what is written to them, and they show what the model writes.
 #[pyclass(frozen, module = "saltworks")]
 pub(crate) struct Parameter {
     name: String,
@@ -38,25 +38,25 @@ impl Parameter {
 
 #[pymethods]
 impl Parameter {
-    /// Its name, the reference's.
+    /// Its name in the reference.
     #[getter]
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// The values, a float32 view to read and write.
+    /// The values: a float32 view to read and write.
     #[getter]
     fn data<'py>(slf: &Bound<'py, Self>) -> Bound<'py, PyArrayDyn<f32>> {
         value_view(slf)
     }
 
-    /// The gradient, a float32 view of the shape of `data`; None before the first backward pass.
+    /// The gradient: a float32 view with the shape of `data`. None before the first backward pass.
     #[getter]
     fn grad<'py>(slf: &Bound<'py, Self>) -> Option<Bound<'py, PyArrayDyn<f32>>> {
         grad_view(slf)
     }
 
-    /// Whether backward passes give it a gradient: the teacher's weights get none.
+    /// Whether backward passes compute its gradient. The teacher's weights get none.
     #[getter]
     fn requires_grad(&self) -> bool {
         self.requires_grad
@@ -102,24 +102,23 @@ impl Parameter {
     }
 }
 
-/// Refuses torch's `set_to_none`, for which gradients would have to leave their place.
+/// Refuses torch's `set_to_none`, because gradients must stay in place.
 pub(crate) fn stays_in_place(set_to_none: bool) -> PyResult<()> {
     if set_to_none {
         return Err(refused(
-            "zero_grad: gradients are set to zero in place, as there may be views of them. Leave \
-             out \
-             set_to_none=True",
+            "zero_grad: gradients are set to zero in place, because there may be views of them. \
+             Remove set_to_none=True",
         ));
     }
     Ok(())
 }
 
-/// Changes gradients in turn; recordings stay good.
+/// Changes gradients in a turn of the model. Recordings stay valid.
 pub(crate) fn change_gradients(py: Python<'_>, turn: &Turn, work: impl FnOnce() + Send) {
     turn.compute(py, work);
 }
 
-/// Replaces the values of one model's parameters, in turn.
+/// Replaces the values of one model's parameters, in a turn of the model.
 pub(crate) fn change_values<T: Send>(
     py: Python<'_>,
     turn: &Turn,

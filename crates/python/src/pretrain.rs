@@ -16,23 +16,23 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, TryRecvError, channel};
 use std::thread;
 use std::time::Duration;
 
-/// Ctrl-C's number, in all systems.
+/// The signal number of Ctrl-C on all systems.
 const SIGINT: i32 = 2;
 
-/// How often Python is asked whether Ctrl-C was pressed.
+/// How often Python is checked for Ctrl-C.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// How often a run looks for its callback's answer.
+/// How often a run checks for its callback's answer.
 const ANSWER_EVERY: Duration = Duration::from_micros(100);
 
 /// A stage, a report of its step, and the channel for the answer: whether to continue.
 type StepMessage = (String, StepReport, Sender<bool>);
 
-/// Trains and probes all stages of a recipe, as `saltworks pretrain`. The keys are in
+/// Trains and probes all stages of a recipe, like `saltworks pretrain`. The keys are in
 /// crates/saltworks/src/recipe/schema.rs (`threads` is RAYON_NUM_THREADS here). `recipe` is a
-/// dictionary of them, a TOML file or its text. None is the quickstart, or with `resume` the run's
-/// own recipe. `set` holds "key=value" changes. With `resume`, an unfinished run in `out`
-/// continues. `callback(step)` gets a dictionary of numbers after every step. If it raises, or on
+/// dictionary of these keys, a TOML file or its text. None means the quickstart, or with `resume`
+/// the run's own recipe. `set` holds "key=value" changes. With `resume`, an unfinished run in `out`
+/// is resumed. `callback(step)` gets a dictionary of numbers after every step. If it raises, or on
 /// KeyboardInterrupt, the run ends after a checkpoint. Returns {"out", "encoders", "probes"}.
 #[pyfunction]
 #[pyo3(signature = (recipe=None, *, out="runs/quickstart".into(), callback=None, set=None,
@@ -76,12 +76,12 @@ pub(crate) fn pretrain<'py>(
         }
         py.detach(|| run.join())
     });
-    // Frees the run's memory, which may never be needed again.
+    // Frees the run's memory, because it may not be needed again.
     engine::pool::release();
     match (failed, ended) {
         (Some(error), _) => Err(error),
         (None, Ok(ended)) => ended.and_then(|()| results(py, &recipe, &target.out)),
-        (None, Err(_)) => Err(PyRuntimeError::new_err("the run panicked: a bug of saltworks")),
+        (None, Err(_)) => Err(PyRuntimeError::new_err("the run panicked: a bug in saltworks")),
     }
 }
 
@@ -101,7 +101,7 @@ fn recipe_of(
         return recipe::from_json(&keys, set).map_err(asked);
     }
     match given.extract::<String>() {
-        // No file is called so.
+        // No file has such a name.
         Ok(text) if text.contains('\n') => {
             recipe::from_text("the recipe given", &text, set).map_err(asked)
         }
@@ -109,7 +109,7 @@ fn recipe_of(
     }
 }
 
-/// `set`: a list of changes, or one.
+/// `set`: a list of changes, or one change.
 fn changes(set: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
     match set.extract::<String>() {
         Ok(one) => Ok(vec![one]),
@@ -117,12 +117,12 @@ fn changes(set: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
     }
 }
 
-/// What is wrong with what was asked.
+/// A ValueError for a wrong argument.
 fn asked(error: impl Error + 'static) -> PyErr {
     in_our_words(&error, PyValueError::new_err)
 }
 
-/// The library's errors speak of the program's options; Python's have other names.
+/// The library's errors name the program's options. Python's arguments have other names.
 fn in_our_words(error: &(dyn Error + 'static), kind: fn(String) -> PyErr) -> PyErr {
     of_kind(error, kind, &our_words)
 }
@@ -158,8 +158,8 @@ fn run(
     })
 }
 
-/// Tells of a step and waits for the answer. The callback may ask this very thread to compute, so
-/// it works while it waits.
+/// Reports a step and waits for the answer. The callback may need this thread to compute, so this
+/// thread works while it waits.
 fn goes_on(told: &Sender<StepMessage>, stage: &str, report: &StepReport) -> bool {
     let (answer, answered) = channel();
     if told.send((stage.to_owned(), *report, answer)).is_err() {
@@ -192,12 +192,12 @@ fn answer(callback: &Bound<'_, PyAny>, (stage, report, answer): &StepMessage) ->
     step.set_item("seconds", report.time.as_secs_f64())?;
     step.set_item("waited", report.waited.as_secs_f64())?;
     let called = callback.call1((step,));
-    // A run that has ended needs no answer.
+    // A run that has already ended needs no answer.
     let _ = answer.send(called.is_ok());
     called.map(drop)
 }
 
-/// What a run left.
+/// The results of a run.
 fn results<'py>(py: Python<'py>, recipe: &Recipe, out: &Path) -> PyResult<Bound<'py, PyDict>> {
     let encoders = PyDict::new(py);
     for stage in &recipe.stage {

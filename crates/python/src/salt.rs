@@ -18,31 +18,31 @@ use saltworks::model::{Encoder, StepKey, TransformerSpec, VitSpec};
 use saltworks::weights;
 use std::path::PathBuf;
 
-/// What SALT.__call__ gives.
+/// The result of SALT.__call__.
 #[pyclass(frozen, module = "saltworks")]
 pub(crate) struct SALTOutput {
-    /// L1 between predicted and teacher's latents; 0 in eval mode.
+    /// L1 between predicted and teacher's latents. 0 in eval mode.
     #[pyo3(get)]
     loss: f32,
     /// Class token of the student [B, D].
     #[pyo3(get)]
     embedding: Py<PyArrayDyn<f32>>,
-    /// Predicted latents [B, M, D]; None in eval mode.
+    /// Predicted latents [B, M, D]. None in eval mode.
     #[pyo3(get)]
     predictions: Option<Py<PyArrayDyn<f32>>>,
-    /// The teacher's latents [B, M, D]; None in eval mode.
+    /// The teacher's latents [B, M, D]. None in eval mode.
     #[pyo3(get)]
     targets: Option<Py<PyArrayDyn<f32>>>,
-    /// M, target patches of a sample; 0 in eval mode.
+    /// M, the number of target patches of a sample. 0 in eval mode.
     #[pyo3(get)]
     num_targets: usize,
-    /// K, context patches of a sample; all patches in eval mode.
+    /// K, the number of context patches of a sample. In eval mode it is the number of all patches.
     #[pyo3(get)]
     num_context: usize,
-    /// Patches that the student saw, int64 [B, K]; None in eval mode.
+    /// Patches that the student saw, int64 [B, K]. None in eval mode.
     #[pyo3(get)]
     context_idx: Option<Py<PyArrayDyn<i64>>>,
-    /// Patches predicted, int64 [B, M]; None in eval mode.
+    /// Predicted patches, int64 [B, M]. None in eval mode.
     #[pyo3(get)]
     target_idx: Option<Py<PyArrayDyn<i64>>>,
     recording: LossRecording,
@@ -71,7 +71,7 @@ pub(crate) struct PySalt {
     masking: Masking,
 }
 
-/// What a SALT is made of beside its encoders.
+/// The parts of a SALT other than its encoders.
 struct Settings<'py> {
     predictor: TransformerSpec,
     masking: Masking,
@@ -100,7 +100,7 @@ impl PySalt {
         Ok(PyClassInitializer::from(model).add_subclass(Self { method, masking }))
     }
 
-    /// The masks given, or the next ones drawn.
+    /// The given masks, or the next masks drawn.
     fn masks(
         &self,
         samples: usize,
@@ -138,17 +138,18 @@ impl PySalt {
 
 #[pymethods]
 impl PySalt {
-    /// `encoder_name` is timm's (vit_tiny_patch16_224); further keyword arguments change its sizes,
-    /// as timm's of the same names: img_size, patch_size, in_chans, embed_dim, depth, num_heads,
+    /// `encoder_name` is a name of timm (vit_tiny_patch16_224). Further keyword arguments change
+    /// its sizes, as in timm: img_size, patch_size, in_chans, embed_dim, depth, num_heads,
     /// mlp_ratio, class_token, reg_tokens, no_embed_class, init_values, qk_norm, drop_path_rate.
-    /// `teacher_state_dict` holds the teacher's weights as a file would (an encoder's, a MAE's,
-    /// ...). `seed` decides first weights and masks. `normalize` is how uint8 images are read.
+    /// `teacher_state_dict` holds the teacher's weights under the names of a file (of an encoder, a
+    /// MAE, ...). `seed` determines initial weights and masks. `normalize` is the normalisation of
+    /// uint8 images.
     #[new]
     #[pyo3(signature = (encoder_name="vit_tiny_patch16_224", predictor_embed_dim=384,
         predictor_depth=12, predictor_num_heads=16, num_targets=4, context_scale=(0.85, 1.0),
         target_scale=(0.15, 0.2), context_aspect_ratio=(1.0, 1.0), target_aspect_ratio=(0.75, 1.5),
         teacher_state_dict=None, seed=0, *, normalize=None, **encoder_options))]
-    #[allow(clippy::too_many_arguments)] // the reference's
+    #[allow(clippy::too_many_arguments)] // the reference's arguments
     fn new(
         py: Python<'_>,
         encoder_name: &str,
@@ -185,7 +186,8 @@ impl PySalt {
         made.arguments.set_item("target_scale", target_scale)?;
         made.arguments.set_item("context_aspect_ratio", context_aspect_ratio)?;
         made.arguments.set_item("target_aspect_ratio", target_aspect_ratio)?;
-        // Another seed: a student that begins as its teacher would have nothing to learn.
+        // Another seed, because a student that starts equal to its teacher would have nothing to
+        // learn.
         let teacher = Encoder::new(&spec, !seed);
         if let Some(given) = teacher_state_dict {
             let (model, parameters) = (model_of(given)?, teacher.parameters());
@@ -195,9 +197,9 @@ impl PySalt {
         Self::build(py, teacher, &spec, Settings { predictor, masking, made, seed })
     }
 
-    /// Stage 2 from a checkpoint, by default of stage 1: the encoder in it teaches (of a SALT its
-    /// student), a new student of its sizes learns. `kwargs` are the constructor's; sizes need not
-    /// be given, and may not contradict the file's.
+    /// Stage 2 from a checkpoint, usually of stage 1. Its encoder is the teacher (for a SALT
+    /// checkpoint, its student). A new student of the same sizes is trained. `kwargs` are the
+    /// constructor's arguments. Sizes are not needed, and must not contradict the file.
     #[classmethod]
     #[pyo3(signature = (ckpt_path, encoder_name=None, **kwargs))]
     fn from_checkpoint<'py>(
@@ -211,8 +213,8 @@ impl PySalt {
     }
 
     /// `images` [B, C, H, W], float32 (normalised) or uint8. In training mode `context_idx` [K] or
-    /// [B, K] and `target_idx` [M] or [B, M] (ascending patch numbers, row by row) fix the masks,
-    /// and `record=False` computes the loss without a backward pass.
+    /// [B, K] and `target_idx` [M] or [B, M] (ascending patch indices, row by row) fix the masks.
+    /// `record=False` computes the loss without a backward pass.
     #[pyo3(signature = (images, *, context_idx=None, target_idx=None, record=true))]
     fn __call__(
         slf: &Bound<'_, Self>,
@@ -249,7 +251,7 @@ impl PySalt {
         })
     }
 
-    /// [`Self::__call__`], as torch's modules have it.
+    /// [`Self::__call__`], under the name in torch's modules.
     #[pyo3(signature = (images, *, context_idx=None, target_idx=None, record=true))]
     fn forward(
         slf: &Bound<'_, Self>,
@@ -261,7 +263,7 @@ impl PySalt {
         Self::__call__(slf, images, context_idx, target_idx, record)
     }
 
-    /// The masks that the next call would draw: (context_idx [1, K], target_idx [1, M]).
+    /// The masks that the next call will draw: (context_idx [1, K], target_idx [1, M]).
     fn next_masks<'py>(slf: &Bound<'py, Self>) -> PyResult<(Indices<'py>, Indices<'py>)> {
         let this = slf.get();
         let masks = this.masks(1, (None, None), slf.as_super().get().key())?;

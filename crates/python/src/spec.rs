@@ -1,4 +1,4 @@
-//! An encoder's sizes as Python gives them: timm's name and timm's keyword arguments.
+//! An encoder's sizes from Python's arguments: timm's name and timm's keyword arguments.
 
 use crate::arrays::Normalization;
 use crate::errors::{raised, refused};
@@ -11,7 +11,7 @@ use saltworks::recipe::Normalize;
 use saltworks::weights::{Hint, NamedTensors};
 use std::path::Path;
 
-/// timm's arguments that an encoder understands.
+/// timm's arguments that an encoder supports.
 const OPTIONS: [&str; 13] = [
     "img_size",
     "patch_size",
@@ -31,7 +31,7 @@ const OPTIONS: [&str; 13] = [
 /// The encoder's name if none is given.
 pub(crate) const USUAL: &str = "vit_tiny_patch16_224";
 
-/// The sizes that timm's `name` stands for, and what `options` change of them.
+/// The sizes of timm's `name`, changed by `options`.
 pub(crate) fn encoder_spec(name: &str, options: Option<&Bound<'_, PyDict>>) -> PyResult<VitSpec> {
     let spec = changed(named(name)?, options)?;
     spec.check().map_err(raised)?;
@@ -52,7 +52,7 @@ fn named(name: &str) -> PyResult<VitSpec> {
     })
 }
 
-/// Sizes as `options` change them; the width of a block's hidden layer is a multiple of its width.
+/// Sizes changed by `options`. The width of a block's hidden layer is a multiple of its width.
 fn changed(mut spec: VitSpec, options: Option<&Bound<'_, PyDict>>) -> PyResult<VitSpec> {
     let mut ratio = hidden_ratio(&spec);
     for (key, value) in options.iter().flat_map(|options| options.iter()) {
@@ -65,7 +65,7 @@ fn changed(mut spec: VitSpec, options: Option<&Bound<'_, PyDict>>) -> PyResult<V
     Ok(spec)
 }
 
-/// `mlp_ratio`, which timm rounds down: half above, so that it gives the same width.
+/// `mlp_ratio`. timm rounds the hidden width down, so half is added to get the same width again.
 fn hidden_ratio(spec: &VitSpec) -> f64 {
     (spec.hidden as f64 + 0.5) / spec.width.max(1) as f64
 }
@@ -84,7 +84,7 @@ impl SizeArguments<'_, '_> {
         self.options.is_some_and(|options| options.contains(option).unwrap_or(false))
     }
 
-    /// Sizes that weights may leave open.
+    /// Sizes that weights may not determine.
     pub(crate) fn hint(&self, encoder: &NamedTensors) -> PyResult<Hint> {
         let spec = changed(named(self.name.unwrap_or(USUAL))?, self.options)?;
         let embed = encoder.get("patch_embed.proj.weight").map_or(&[][..], |embed| embed.shape());
@@ -100,8 +100,7 @@ impl SizeArguments<'_, '_> {
         Ok(Hint { heads, grid })
     }
 
-    /// The sizes `found`, with the drop path that is asked for; ValueError if anything said
-    /// contradicts them.
+    /// The sizes `found`, with the requested drop path. ValueError if an argument contradicts them.
     pub(crate) fn agreed(&self, of: &Path, found: &VitSpec) -> PyResult<VitSpec> {
         let named = self.name.map(named).transpose()?;
         let begin = match named {
@@ -111,7 +110,7 @@ impl SizeArguments<'_, '_> {
             None => found.clone(),
         };
         let said = changed(begin, self.options)?;
-        // What the first value of a layer scale was no longer matters.
+        // The initial value of a layer scale no longer matters.
         let layer_scale = |spec: &VitSpec| spec.layer_scale.is_some();
         let sides = |[_, height, width]: [usize; 3]| format!("{height} x {width}");
         let mut differ = Vec::new();
@@ -144,9 +143,8 @@ impl SizeArguments<'_, '_> {
             return Ok(VitSpec { drop_path: said.drop_path, ..found.clone() });
         }
         Err(refused(format!(
-            "the encoder of {} is another than was asked for: {}. Leave out the name and the \
-             options \
-             that the weights tell",
+            "the encoder of {} differs from the requested one: {}. Remove the name and the \
+             options that the weights define",
             of.display(),
             differ.join(", ")
         )))
@@ -198,12 +196,12 @@ fn set(spec: &mut VitSpec, ratio: &mut f64, key: &str, value: &Bound<'_, PyAny>)
         "init_values" => spec.layer_scale = value.extract()?,
         "qk_norm" => spec.qk_norm = value.extract()?,
         "drop_path_rate" => spec.drop_path = value.extract()?,
-        _ => return Err(refused(format!("unknown; there are {}", OPTIONS.join(", ")))),
+        _ => return Err(refused(format!("unknown. Known options are {}", OPTIONS.join(", ")))),
     }
     Ok(())
 }
 
-/// A side, or height and width.
+/// One side, or height and width.
 fn sides(value: &Bound<'_, PyAny>) -> PyResult<[usize; 3]> {
     if let Ok(side) = value.extract::<usize>() {
         return Ok([1, side, side]);
@@ -212,8 +210,9 @@ fn sides(value: &Bound<'_, PyAny>) -> PyResult<[usize; 3]> {
     Ok([1, height, width])
 }
 
-/// How bytes of images are read: a name ("imagenet", "inception", "clip"), (mean, std), numbers or
-/// sequences of one for each of the `channels`, or as a model does. None if nothing is given.
+/// How bytes of images are normalised: a name ("imagenet", "inception", "clip"), (mean, std), or a
+/// model's normalisation. Mean and std are numbers, or sequences of one number for each of the
+/// `channels`. None if nothing is given.
 pub(crate) fn normalization(
     given: Option<&Bound<'_, PyAny>>,
     channels: usize,
@@ -224,7 +223,7 @@ pub(crate) fn normalization(
     }
     if let Ok(model) = given.cast::<Model>() {
         let found = model.get().bytes().cloned().ok_or_else(|| {
-            refused("normalize: this model does not know how its images were normalised")
+            refused("normalize: the normalisation of this model's images is not known")
         })?;
         return checked(found, channels).map(Some);
     }

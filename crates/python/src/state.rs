@@ -13,11 +13,12 @@ use saltworks::weights::{self, NamedTensors};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What the reference keeps and never reads: carried from a loaded state dict to a saved one.
+/// Tensors that the reference keeps but never reads. They are copied from a loaded state dict to a
+/// saved one.
 pub(crate) struct Extras(Mutex<NamedTensors>);
 
 impl Extras {
-    /// Those that the reference has beside weights of these names of ours.
+    /// The tensors that the reference has in addition to weights with these saltworks names.
     pub(crate) fn beside(weights: &NamedParameters, grid: Grid) -> Self {
         let value = |(name, weight): &(String, engine::Parameter)| (name.clone(), weight.value());
         let ours: NamedTensors = weights.iter().map(value).collect();
@@ -30,7 +31,7 @@ impl Extras {
         Self(Mutex::new(theirs))
     }
 
-    /// None.
+    /// No such tensors.
     pub(crate) fn none() -> Self {
         Self(Mutex::default())
     }
@@ -40,7 +41,7 @@ impl Extras {
     }
 }
 
-/// Weights under the reference's names, with the second name that some have there.
+/// Weights under the reference's names. Some have a second name there.
 pub(crate) fn reference_names(weights: NamedParameters) -> Vec<Weight> {
     let renamed = weights.into_iter().map(|(name, weight)| {
         let (name, second) = stable_pretraining_names(&name);
@@ -51,14 +52,14 @@ pub(crate) fn reference_names(weights: NamedParameters) -> Vec<Weight> {
 
 /// A weight of a model.
 pub(crate) struct Weight {
-    /// As Python calls it.
+    /// Its name in Python.
     pub(crate) name: String,
-    /// The second key it has in a state dict.
+    /// Its second key in a state dict.
     pub(crate) second: Option<String>,
     pub(crate) weight: engine::Parameter,
 }
 
-/// All weights as Python's objects. The first `frozen` get no gradient.
+/// All weights as Python objects. The first `frozen` ones get no gradient.
 pub(crate) fn parameter_objects(
     py: Python<'_>,
     weights: &[Weight],
@@ -72,7 +73,7 @@ pub(crate) fn parameter_objects(
     objects.collect()
 }
 
-/// Views of all weights under the reference's names, and copies of what the reference keeps beside.
+/// Views of all weights under the reference's names, and copies of the reference's other tensors.
 pub(crate) fn state_dict<'py>(
     py: Python<'py>,
     weights: &[Weight],
@@ -93,8 +94,8 @@ pub(crate) fn state_dict<'py>(
     Ok(dict)
 }
 
-/// Gives every weight the value of its name; nothing is changed if one does not fit. The second
-/// name of a tensor and what the reference never reads may be absent.
+/// Sets every weight to the value under its name. Nothing is changed if one does not fit. The
+/// second name of a tensor and tensors that the reference never reads may be absent.
 pub(crate) fn load_state_dict(
     py: Python<'_>,
     given: &Bound<'_, PyMapping>,
@@ -117,7 +118,7 @@ pub(crate) fn load_state_dict(
     Ok(())
 }
 
-/// Gives weights the tensors of their names, strictly, in `turn`; second names are left aside.
+/// Sets weights strictly to the tensors under their names, in `turn`. Second names are ignored.
 pub(crate) fn assign(
     what: &str,
     mut tensors: NamedTensors,
@@ -134,7 +135,7 @@ pub(crate) fn assign(
     turn(&|| weights::assign(Path::new(what), &tensors, &named)).map_err(raised)
 }
 
-/// Refuses two values for one weight: the reference has a patch embedding under two names.
+/// Refuses two values for one weight. The reference has a patch embedding under two names.
 fn expect_one_value_each(tensors: &NamedTensors) -> PyResult<()> {
     for (second, again) in tensors {
         let Some((owner, rest)) = second.split_once("patch_embed.") else { continue };
@@ -142,9 +143,8 @@ fn expect_one_value_each(tensors: &NamedTensors) -> PyResult<()> {
         let Some(first) = tensors.get(&name) else { continue };
         if again.shape() != first.shape() || !same_bits(again, first) {
             return Err(refused(format!(
-                "the state dict: {name} and {second} are two names of one weight, and hold \
-                 different \
-                 values. Leave one of them out"
+                "the state dict: {name} and {second} are two names of one weight, but have \
+                 different values. Remove one of them"
             )));
         }
     }

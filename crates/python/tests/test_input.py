@@ -65,7 +65,7 @@ def test_bytes_are_refused_where_their_meaning_is_not_known():
     assert model().normalize is None
     with pytest.raises(ValueError, match='normalize="imagenet"'):
         model()(pixels)
-    with pytest.raises(ValueError, match="does not know how its images were normalised"):
+    with pytest.raises(ValueError, match="the normalisation of this model's images is not known"):
         model(normalize=model())
 
 
@@ -119,7 +119,7 @@ def test_masks_that_are_none_are_refused(context, target, message):
         (dict(encoder_name="vit_mini_patch16_224"), "vit_mini_patch16_224"),
         (dict(embed_dim=33), "33 is not divisible by 2"),
         (dict(img_size=17), "not a multiple"),
-        (dict(img_sise=16), "img_sise=16: unknown; there are img_size"),
+        (dict(img_sise=16), "img_sise=16: unknown. Known options are img_size"),
         (dict(predictor_num_heads=5), "predictor width 32 is not divisible by 5"),
         (dict(context_scale=(2.0, 3.0)), "context.scale"),
         (dict(num_targets=0), "num_targets"),

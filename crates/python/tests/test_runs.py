@@ -81,7 +81,7 @@ def test_rows_of_a_loader_in_order_are_the_images_or_an_error(photos):
         list(loader)
     # A share of one half would be four; each is named once.
     loader = saltworks.Loader(photos, batch=9, size=16, channels=1, max_unreadable=0.5, dtype="uint8")
-    with pytest.warns(UserWarning, match="image 8 cannot be read, the next one stands for it.*8.png") as said:
+    with pytest.warns(UserWarning, match="image 8 cannot be read, the next image replaces it.*8.png") as said:
         (images, _), = list(loader)
         list(loader)
     assert len(said) == 1 and loader.unreadable == [8]

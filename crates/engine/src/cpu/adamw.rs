@@ -31,7 +31,7 @@ pub(crate) fn norm(y: &mut [f32], xs: Vec<&[f32]>) {
     y[0] = sum.sqrt() as f32;
 }
 
-/// What one update multiplies by, computed with 64 bits and then rounded.
+/// Factors of one update, computed with 64 bits and then rounded.
 #[derive(Clone, Copy)]
 struct Factors {
     decay: f32,
@@ -119,12 +119,12 @@ mod tests {
             for (name, (got, want)) in
                 ["value", "m", "v", "second parameter"].iter().zip(got.iter().zip(&want))
             {
-                assert_close(name, got, want, 1e-6); // a handful of roundings, five times
+                assert_close(name, got, want, 1e-6); // a few roundings, five times
             }
         }
     }
 
-    /// From p = 1, m = v = 0, g = ±0.5: m̂ = g, √v̂ = |g|, so p = (1 - lr λ) ∓ lr but for ε.
+    /// From p = 1, m = v = 0, g = ±0.5: m̂ = g, √v̂ = |g|, so p = (1 - lr λ) ∓ lr, apart from ε.
     #[test]
     fn the_first_update_moves_by_the_learning_rate() {
         let (mut p, mut m, mut v) = ([1.0, 1.0], [0.0; 2], [0.0; 2]);

@@ -1,11 +1,11 @@
 //! softmax(q kᵀ/√E) v by sample and head, in cache.
 //!
-//! One task per (sample, head). Its keys and values are copied once, so that they lie close
-//! together; then some queries at a time: scores, softmax, times values. The scores are kept
-//! transposed, keys down and queries across: so the softmax of sixteen queries is one vector
-//! operation, the next product reads the scores where they lie, and no row has a ragged end.
-//! They are never saved: the backward pass makes them again from the log-sum-exp (Dao et al. 2022,
-//! algorithm 4).
+//! One task per (sample, head). Its keys and values are copied once, so that they are close
+//! together in memory. Then each block of queries gets scores, softmax and the product with values.
+//! The scores are transposed: a row per key, a column per query. So the softmax of sixteen queries
+//! is one vector operation, and no row has a ragged end. The next product reads the scores in
+//! place. Scores are never saved: the backward pass recomputes them from the log-sum-exp (Dao et
+//! al. 2022, algorithm 4).
 
 mod backward;
 mod forward;
@@ -20,7 +20,7 @@ use super::parallel::{Scratch, for_tasks, with_scratch};
 use crate::device::{AttentionInput, HeadRows};
 
 impl<'a> HeadRows<&'a [f32]> {
-    /// Head `head` of the rows from `row` on, as a matrix [rows, E].
+    /// Head `head` of the rows starting at `row`, as a matrix [rows, E].
     fn head(self, row: usize, head: usize, head_dim: usize) -> Matrix<'a> {
         Matrix::new(self.data, row * self.stride + self.offset + head * head_dim, self.stride)
     }
@@ -39,7 +39,7 @@ struct Task {
 }
 
 impl AttentionInput<'_, &[f32]> {
-    /// Runs every task; `ask` is called with the one likely to be next, to prefetch its rows.
+    /// Runs every task. `ask` is called with the task that is probably next, to prefetch its rows.
     fn for_each(
         &self,
         ask: impl Fn(Task) + Send + Sync,
@@ -72,18 +72,18 @@ impl AttentionInput<'_, &[f32]> {
 }
 
 impl Task {
-    /// Asks for this head of the queries.
+    /// Prefetches this head of the queries.
     fn prefetch_queries(self, rows: HeadRows<&[f32]>) {
         self.prefetch(rows, self.q_start, self.q_rows);
     }
 
-    /// Asks for this head of the keys or values.
+    /// Prefetches this head of the keys or values.
     fn prefetch_keys(self, rows: HeadRows<&[f32]>) {
         self.prefetch(rows, self.k_start, self.k_rows);
     }
 
     fn prefetch(self, from: HeadRows<&[f32]>, row: usize, rows: usize) {
-        // Long samples stream from memory anyway, and would push this task's rows out.
+        // Long samples stream from memory anyway, and would evict this task's rows.
         const MOST: usize = 512;
         let column = from.offset + self.head * self.head_dim;
         let span = Span { row, column, rows: rows.min(MOST), columns: self.head_dim };
@@ -91,15 +91,16 @@ impl Task {
     }
 }
 
-/// A register's worth on the widest instruction set: loops of this length become one.
+/// Values of a register on the widest instruction set. A loop of this length becomes one register
+/// operation.
 const LANES: usize = 16;
 
 /// A block of transposed scores, [keys, queries].
 #[derive(Clone, Copy)]
 struct Scores {
-    /// Columns that a product fills: the queries rounded up to a panel's width.
+    /// Columns that a product fills: the number of queries rounded up to a panel's width.
     columns: usize,
-    /// From one row to the next: a multiple of [`LANES`].
+    /// Distance from one row to the next, a multiple of [`LANES`].
     stride: usize,
 }
 

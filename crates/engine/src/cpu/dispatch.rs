@@ -1,8 +1,8 @@
-//! One body, three instruction sets: the loops of a function in [`multiversion!`] are compiled for
-//! AVX-512, for AVX2 and for whatever the target promises, and the first the CPU has is called.
+//! One body, three instruction sets. A function in [`multiversion!`] is compiled for AVX-512, for
+//! AVX2 and for the target's own features. The first version that the CPU supports is called.
 //!
-//! The bodies sum in a fixed number of lanes, and multiply and add in two roundings unless they say
-//! otherwise, so that all three give the same bits. A body may ask `FUSED`: whether
+//! The bodies sum in a fixed number of lanes. They multiply and add in two roundings unless they
+//! state otherwise. So all three give the same bits. A body can read `FUSED`: whether
 //! [`f32::mul_add`] is one instruction here and not a call.
 
 /// Instruction sets in the order of their width.
@@ -15,7 +15,7 @@ pub(crate) enum Level {
     Avx512,
 }
 
-/// What this CPU can do.
+/// The widest instruction set of this CPU.
 pub(crate) fn level() -> Level {
     #[cfg(test)]
     return detected().min(cap::get());
@@ -23,7 +23,7 @@ pub(crate) fn level() -> Level {
     detected()
 }
 
-/// The name of the instruction set that is used: what decides how sums are rounded.
+/// The name of the instruction set that is used. It determines how sums are rounded.
 pub fn instruction_set() -> &'static str {
     match level() {
         Level::Portable => "portable",
@@ -36,7 +36,7 @@ pub fn instruction_set() -> &'static str {
 
 #[cfg(target_arch = "x86_64")]
 fn detected() -> Level {
-    // std asks the CPU once and keeps the answer.
+    // std queries the CPU once and caches the answer.
     let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
     let avx512 = is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512vl")
@@ -54,7 +54,7 @@ fn detected() -> Level {
     Level::Portable
 }
 
-/// Compiles each function for every [`Level`] and calls the widest one the CPU has.
+/// Compiles each function for every [`Level`] and calls the widest one that the CPU supports.
 macro_rules! multiversion {
     ($($(#[$meta:meta])* $vis:vis fn $name:ident(
         $($arg:ident: $ty:ty),* $(,)?
@@ -64,7 +64,7 @@ macro_rules! multiversion {
         #[allow(clippy::too_many_arguments)]
         $vis fn $name($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
-            #[allow(clippy::extra_unused_type_parameters)] // most do not ask
+            #[allow(clippy::extra_unused_type_parameters)] // most do not read it
             fn body<const FUSED: bool>($($arg: $ty),*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
             {
@@ -78,11 +78,11 @@ macro_rules! multiversion {
                 }
                 match $crate::cpu::dispatch::level() {
                     $crate::cpu::dispatch::Level::Avx512 => {
-                        // SAFETY: `level` answers Avx512 only where the CPU has these features.
+                        // SAFETY: `level` returns Avx512 only if the CPU has these features.
                         return unsafe { avx512($($arg),*) };
                     }
                     $crate::cpu::dispatch::Level::Avx2 => {
-                        // SAFETY: `level` answers Avx2 only where the CPU has these features.
+                        // SAFETY: `level` returns Avx2 only if the CPU has these features.
                         return unsafe { avx2($($arg),*) };
                     }
                     $crate::cpu::dispatch::Level::Portable => {}
@@ -94,7 +94,7 @@ macro_rules! multiversion {
 }
 pub(crate) use multiversion;
 
-/// Lets a test ask for a narrower instruction set than the CPU has, on its own thread.
+/// Lets a test choose a narrower instruction set than the CPU has, on its own thread.
 #[cfg(test)]
 pub(crate) mod cap {
     use super::Level;

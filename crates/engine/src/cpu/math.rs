@@ -1,15 +1,15 @@
 //! 2ˣ and GELU as straight-line code, so that a loop over them becomes vector code.
 //!
-//! No table, no branch: every lane runs the same operations. Errors are stated against f64 and
-//! held by the tests below.
+//! There is no table and no branch: every lane executes the same operations. Errors are relative to
+//! f64 and checked by the tests below.
 
-/// x y + z, in one rounding if `fused`: a constant, for the compiler to choose by.
+/// x y + z, with one rounding if `fused`. It is a constant, so the compiler removes the branch.
 #[inline(always)]
 fn multiply_add(x: f32, y: f32, z: f32, fused: bool) -> f32 {
     if fused { x.mul_add(y, z) } else { x * y + z }
 }
 
-/// The polynomial of these coefficients, the highest power's first.
+/// The polynomial with these coefficients, the highest power first.
 #[inline(always)]
 fn polynomial<const COUNT: usize>(coefficients: [f32; COUNT], x: f32, fused: bool) -> f32 {
     let mut p = coefficients[0];
@@ -19,12 +19,13 @@ fn polynomial<const COUNT: usize>(coefficients: [f32; COUNT], x: f32, fused: boo
     p
 }
 
-/// 2ˣ for x ≤ 127, relative error below 2e-7; not below 2⁻¹²⁶, so nothing becomes subnormal.
+/// 2ˣ for x ≤ 127, relative error below 2e-7. The result is never below 2⁻¹²⁶, so no result is
+/// subnormal.
 ///
-/// x = n + r, |r| ≤ ½; 2ʳ by a polynomial of degree 6 (Cephes exp2f), times 2ⁿ.
+/// x = n + r with |r| ≤ ½. 2ʳ is a polynomial of degree 6 (Cephes exp2f), multiplied by 2ⁿ.
 #[inline(always)]
 pub(crate) fn exp2(x: f32, fused: bool) -> f32 {
-    // 1.5 · 2²³: adding it rounds to an integer in the low bits.
+    // 1.5 · 2²³. Adding it rounds to an integer in the low bits.
     const ROUND: f32 = 12_582_912.0;
     const COEFFICIENTS: [f32; 7] = [
         1.535_336_2e-4,
@@ -35,21 +36,22 @@ pub(crate) fn exp2(x: f32, fused: bool) -> f32 {
         6.931_472e-1,
         1.0,
     ];
-    // Not f32::max: a NaN stays one.
+    // Unlike f32::max, this keeps a NaN.
     let x = if x < -126.0 { -126.0 } else { x };
     let shifted = x + ROUND;
     let r = x - (shifted - ROUND);
     let p = polynomial(COEFFICIENTS, r, fused);
-    // The integer in the low bits, moved into the exponent; 127 is its bias.
+    // The integer in the low bits moves into the exponent, whose bias is 127.
     let power = (shifted.to_bits() << 23).wrapping_add(127 << 23);
     p * f32::from_bits(power)
 }
 
-/// Φ(-t) = ½ erfc(t/√2) for t ≥ 0, absolute error below 2e-7, falling with Φ.
+/// Φ(-t) = ½ erfc(t/√2) for t ≥ 0, absolute error below 2e-7, decreasing with Φ.
 ///
-/// The base-2 logarithm of Φ(-t) is nearly a parabola: a polynomial of degree 8, fitted on [0, 6]
-/// so that t Φ(-t) is off by at most 6e-8 (weighted minimax by Lawson's iteration against f64).
-/// Its first coefficient is negative, so beyond the fit it runs to -∞ and the result to 0.
+/// The base-2 logarithm of Φ(-t) is nearly a parabola. It is a polynomial of degree 8, fitted on
+/// [0, 6]. The error of t Φ(-t) is at most 6e-8 (weighted minimax by Lawson's iteration against
+/// f64). The first coefficient is negative, so outside [0, 6] the polynomial tends to -∞ and the
+/// result to 0.
 #[inline(always)]
 fn normal_tail(t: f32, fused: bool) -> f32 {
     const COEFFICIENTS: [f32; 9] = [
@@ -68,7 +70,7 @@ fn normal_tail(t: f32, fused: bool) -> f32 {
 
 /// x Φ(x) = ½ x (1 + erf(x/√2)), absolute error below 1e-7 + 1e-7 |x|.
 ///
-/// Written as max(x, 0) - |x| Φ(-|x|): nothing cancels where x is negative.
+/// Computed as max(x, 0) - |x| Φ(-|x|), so nothing cancels if x is negative.
 #[inline(always)]
 pub(crate) fn gelu(x: f32, fused: bool) -> f32 {
     let t = x.abs();
@@ -76,7 +78,7 @@ pub(crate) fn gelu(x: f32, fused: bool) -> f32 {
     positive - t * normal_tail(t, fused)
 }
 
-/// [`gelu`] of x, the same bits, and its slope Φ(x) + x φ(x).
+/// [`gelu`] of x with the same bits, and its slope Φ(x) + x φ(x).
 #[inline(always)]
 pub(crate) fn gelu_and_grad(x: f32, fused: bool) -> (f32, f32) {
     const INV_SQRT_TAU: f32 = 0.398_942_3;
@@ -111,7 +113,7 @@ mod tests {
         (0..=100_000).map(move |i| from + (to - from) * i as f32 / 100_000.0)
     }
 
-    /// Each value for both ways to multiply and add.
+    /// Each value with both ways to multiply and add.
     fn both(values: impl Iterator<Item = f32>) -> impl Iterator<Item = (f32, bool)> {
         values.flat_map(|x| [(x, false), (x, true)])
     }

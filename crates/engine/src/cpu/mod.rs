@@ -1,4 +1,4 @@
-//! The CPU: the kernels of [`Device`], each by the function of its name.
+//! The CPU: each kernel of [`Device`] is the function of the same name.
 
 mod adamw;
 mod attention;
@@ -21,7 +21,7 @@ use gemm::{column_sum, linear, linear_grad_gelu, linear_grad_input, linear_grad_
 use row::*;
 use std::borrow::Cow;
 
-/// All cores of this machine, or as many as rayon's pool has threads.
+/// All cores of this machine, or the number of threads of rayon's pool.
 pub struct Cpu;
 
 impl HostMemory for Cpu {

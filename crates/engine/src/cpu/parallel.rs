@@ -1,27 +1,27 @@
-//! Work divided by rows: tasks of a size that depends on the shapes alone, never on the number of
-//! threads, so that every sum is made in the same order on any machine.
+//! Work divided by rows. The size of a task depends only on the shapes, never on the number of
+//! threads, so every sum has the same order on any machine.
 
 use crate::pool::{LANE, Lane};
 use rayon::prelude::*;
 use std::cell::Cell;
 
-/// Values of one operand in a task, at least: some ten microseconds of work (guess).
+/// Smallest number of values of one operand in a task: about ten microseconds of work (guess).
 const TASK_VALUES: usize = 16 * 1024;
 
-/// Partial sums of a reduction, at most.
+/// Largest number of partial sums of a reduction.
 const MAX_PARTIALS: usize = 64;
 
-/// Rows of one task where rows do not depend on one another.
+/// Rows of one task if rows do not depend on each other.
 pub(crate) fn rows_per_task(width: usize) -> usize {
     (TASK_VALUES / width.max(1)).max(1)
 }
 
-/// Rows of one task where each task leaves a partial sum.
+/// Rows of one task if each task computes a partial sum.
 pub(crate) fn rows_per_partial(rows: usize, width: usize) -> usize {
     rows_per_task(width).max(rows.div_ceil(MAX_PARTIALS))
 }
 
-/// Operands that can be cut between two rows.
+/// Operands that can be split between two rows.
 pub(crate) trait Rows: Send + Sized {
     /// The rows before `row`, and the rest.
     fn cut(self, row: usize) -> (Self, Self);
@@ -114,7 +114,7 @@ fn halve<V: Rows>(
 }
 
 /// Calls `task(index)` for every index below `count`, in parallel. Any idle thread may take any
-/// task that has not begun: tasks need not be of equal length.
+/// task that has not started, so tasks may differ in length.
 pub(crate) fn for_tasks(count: usize, task: impl Fn(usize) + Send + Sync) {
     (0..count).into_par_iter().with_max_len(1).for_each(task);
 }
@@ -124,12 +124,12 @@ pub(crate) fn for_each<T: Send>(items: Vec<T>, task: impl Fn(T) + Send + Sync) {
     items.into_par_iter().with_max_len(1).for_each(task);
 }
 
-/// Memory that a thread keeps from one call to the next. No buffer of the pool: which thread meets
-/// the largest task is chance, so it may grow long after the first steps.
+/// Memory that a thread keeps from one call to the next. It is not a buffer of the pool: the thread
+/// with the largest task varies, so this memory may grow long after the first steps.
 pub(crate) struct Scratch(Vec<Lane>);
 
 impl Scratch {
-    /// Parts of the given lengths, of any content, each beginning at a cache line.
+    /// Parts of the given lengths with arbitrary content. Each starts at a cache line.
     pub(crate) fn parts<const COUNT: usize>(
         &mut self,
         lengths: [usize; COUNT],
@@ -148,7 +148,7 @@ impl Scratch {
     }
 }
 
-/// Lends this thread's scratch.
+/// Calls `work` with this thread's scratch.
 pub(crate) fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
     thread_local! {
         static SCRATCH: Cell<Option<Scratch>> = const { Cell::new(None) };
@@ -159,7 +159,7 @@ pub(crate) fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
     result
 }
 
-/// Lends `len` zeros.
+/// Calls `work` with `len` zeros.
 pub(crate) fn with_zeros<T>(len: usize, work: impl FnOnce(&mut [f32]) -> T) -> T {
     with_scratch(|scratch| {
         let [zeros] = scratch.parts([len]);
@@ -168,7 +168,8 @@ pub(crate) fn with_zeros<T>(len: usize, work: impl FnOnce(&mut [f32]) -> T) -> T
     })
 }
 
-/// Σ over fixed ranges of rows of `task(first row, its operands)`, added in the order of the rows.
+/// The sum of `task(first row, its operands)` over fixed ranges of rows, added in the order of the
+/// rows.
 pub(crate) fn sum_rows<V: Rows>(
     rows: usize,
     width: usize,

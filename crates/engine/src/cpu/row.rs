@@ -1,10 +1,10 @@
-//! Kernels over rows: norms, elementwise work, moving tokens, pooling, losses and patches.
+//! Kernels over rows: norms, elementwise kernels, token moves, pooling, losses and patches.
 //!
-//! Letters: B samples, R packed rows, K kept rows, D width, A heads, E head width, C channels.
-//! An output is overwritten unless its line says `+=`; gradients are d + name. Lengths follow from
-//! the slices and are asserted, not reported: operations check shapes before they call.
-//! Every kernel gives the same bits for any number of threads and any instruction set.
-// A kernel takes its operands one by one: bundles would hide which of them it writes.
+//! Letters: B samples, R packed rows, K kept rows, D width, A heads, E head width, C channels. An
+//! output is overwritten unless its line has `+=`. Gradients are d + name. Lengths follow from the
+//! slices and are asserted, not reported, because operations check shapes before they call. Every
+//! kernel gives the same bits for any number of threads and any instruction set.
+// A kernel takes its operands one by one. Structs would hide which of them it writes.
 #![allow(clippy::too_many_arguments)]
 
 mod elementwise;

@@ -1,4 +1,4 @@
-//! Multi-head attention, every score written out.
+//! Multi-head attention with explicit scores.
 
 use super::{Real, add, set_or_add};
 use crate::device::{AttentionGrad, AttentionInput, HeadRows};
@@ -50,7 +50,7 @@ pub fn attention_backward<T: Real>(
     }
 }
 
-/// Where the gradients go.
+/// The outputs of the gradients.
 enum Target<'a, T> {
     Packed(&'a mut [T]),
     Split { dq: &'a mut [T], dkv: &'a mut [T] },
@@ -146,7 +146,7 @@ mod tests {
     const HEADS: usize = 2;
     const HEAD_DIM: usize = 3;
 
-    /// Σ out dout, out and lse of queries [5,6] against keys and values [7,12].
+    /// Σ out dout, out and lse of queries [5,6] with keys and values [7,12].
     fn run(q: &[f64], kv: &[f64], dout: &[f64]) -> (f64, Vec<f64>, Vec<f64>) {
         let (mut out, mut lse) = (vec![0.0; 30], vec![0.0; 10]);
         attention(&mut out, &mut lse, input([(q, 6, 0), (kv, 12, 0), (kv, 12, 6)], &segments()));

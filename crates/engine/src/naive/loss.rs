@@ -23,7 +23,7 @@ fn slope(delta: f64, kind: LossKind) -> f64 {
     }
 }
 
-/// y = Σ_r w_r mean_d l(prediction - target), w_r = 1/R if not given.
+/// y = Σ_r w_r mean_d l(prediction - target), w_r = 1/R by default.
 pub fn loss<T: Real>(
     y: &mut [T],
     prediction: &[T],
@@ -61,7 +61,7 @@ pub fn loss_backward<T: Real>(
     });
 }
 
-/// softmax(logits_b), less its greatest logit first.
+/// softmax(logits_b), computed after the largest logit is subtracted.
 fn softmax<T: Real>(logits: &[T]) -> Vec<f64> {
     let max = logits.iter().map(|v| v.f64()).fold(f64::NEG_INFINITY, f64::max);
     let powers: Vec<f64> = logits.iter().map(|v| (v.f64() - max).exp()).collect();

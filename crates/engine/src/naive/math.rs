@@ -1,4 +1,4 @@
-//! erf and GELU to 64 bits.
+//! erf and GELU with 64 bits.
 
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
@@ -7,7 +7,7 @@ pub fn erf(x: f64) -> f64 {
     if x.abs() > 3.0 { x.signum() * (1.0 - erfc_fraction(x.abs())) } else { erf_series(x) }
 }
 
-/// 2/√π e^(-x²) Σ 2ⁿ x^(2n+1) / (1·3···(2n+1)): all terms of one sign (Abramowitz and Stegun
+/// 2/√π e^(-x²) Σ 2ⁿ x^(2n+1) / (1·3···(2n+1)). All terms have the same sign (Abramowitz and Stegun
 /// 7.1.6).
 fn erf_series(x: f64) -> f64 {
     let (mut term, mut sum) = (x, x);

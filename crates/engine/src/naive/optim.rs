@@ -3,7 +3,7 @@
 use super::Real;
 use crate::device::AdamWOperands;
 
-/// torch.optim.AdamW, algorithm box of its documentation.
+/// torch.optim.AdamW, as in the algorithm box of its documentation.
 pub fn adamw<T: Real>(parameters: Vec<AdamWOperands<&[T], &mut [T]>>) {
     parameters.into_iter().for_each(adamw_of_one);
 }
@@ -25,7 +25,7 @@ fn adamw_of_one<T: Real>(parameter: AdamWOperands<&[T], &mut [T]>) {
 }
 
 /// y[1] = √(Σ_x Σ x²)
-#[expect(clippy::needless_pass_by_value, reason = "called as the CPU's kernel is")]
+#[expect(clippy::needless_pass_by_value, reason = "called like the CPU's kernel")]
 pub fn norm<T: Real>(y: &mut [T], xs: Vec<&[T]>) {
     let squares = xs.iter().flat_map(|x| x.iter()).map(|v| v.f64() * v.f64());
     y[0] = T::of(squares.sum::<f64>().sqrt());

@@ -3,7 +3,7 @@
 use super::Real;
 use crate::device::{PatchLayout, PatchNorm, PatchOrder, Pixels};
 
-/// y[K, pt ph pw C]: the patches b N + n listed.
+/// y[K, pt ph pw C]: the patches with the given indices b N + n.
 pub fn patchify(y: &mut [f32], pixels: Pixels<'_>, layout: PatchLayout, patches: &[u32]) {
     let ([_, c, t, h, w], [pt, ph, pw]) = (layout.shape, layout.patch);
     let (gt, gh, gw) = (t / pt, h / ph, w / pw);
@@ -12,7 +12,7 @@ pub fn patchify(y: &mut [f32], pixels: Pixels<'_>, layout: PatchLayout, patches:
         let patch = patches[k] as usize;
         let (b, n) = (patch / (gt * gh * gw), patch % (gt * gh * gw));
         for i in 0..d {
-            // Which channel and pixel of the patch value i is.
+            // The channel and the pixel in the patch of value i.
             let (channel, pixel) = match layout.order {
                 PatchOrder::ChannelsFirst => (i / (pt * ph * pw), i % (pt * ph * pw)),
                 PatchOrder::ChannelsLast => (i % c, i / c),
@@ -32,7 +32,7 @@ pub fn patchify(y: &mut [f32], pixels: Pixels<'_>, layout: PatchLayout, patches:
     }
 }
 
-/// y[R, p C]: each row, or each channel of a row, to mean 0 and variance 1.
+/// y[R, p C]: each row, or each channel of a row, normalised to mean 0 and variance 1.
 pub fn normalize_patches<T: Real>(y: &mut [T], x: &[T], d: usize, norm: PatchNorm) {
     let channels = if norm.per_channel { norm.channels } else { 1 };
     for r in 0..x.len() / d {

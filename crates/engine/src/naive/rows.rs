@@ -1,4 +1,4 @@
-//! Elementwise work, norms and the residual branch.
+//! Elementwise kernels, norms and the residual branch.
 
 use super::{Real, add};
 use crate::device::{HeadColumns, Moments, Write};
@@ -22,7 +22,7 @@ pub fn fill<T: Real>(ys: Vec<&mut [T]>, a: f32) {
     }
 }
 
-/// Lets `kernel`, which overwrites, do what `write` says.
+/// Applies `kernel`, which overwrites its output, as `write` requires.
 pub fn set_or_add<T: Real>(write: Write<&mut [T]>, kernel: impl FnOnce(&mut [T])) {
     match write {
         Write::Set(y) => kernel(y),
@@ -107,7 +107,7 @@ pub fn layer_norm_backward<T: Real>(
     }
 }
 
-/// Layer norm of every head of the columns, cut out, normalised and put back.
+/// Layer norm of every head of the columns.
 pub fn head_norm<T: Real>(
     y: &mut [T],
     saved: Moments<&mut [T]>,
@@ -148,7 +148,7 @@ pub fn head_norm_backward<T: Real>(
     });
 }
 
-/// Where each head begins in [R,S].
+/// The start of each head in [R,S].
 fn heads(len: usize, columns: &HeadColumns) -> Vec<usize> {
     let heads = columns.columns.len() / columns.head_dim;
     let head = |r, h| r * columns.stride + columns.columns.start + h * columns.head_dim;

@@ -1,9 +1,9 @@
-//! Numbers, closeness and finite differences for the tests of kernels.
+//! Numbers, comparisons and finite differences for the tests of kernels.
 
 use super::Real;
 use crate::random::Random;
 
-/// Rows and widths: alone, fewer than the lanes, exactly the lanes, and odd beyond them.
+/// Rows and widths: one, fewer than the lanes, exactly the lanes, and odd above them.
 pub(crate) const SIZES: [(usize, usize); 9] =
     [(1, 1), (2, 5), (7, 16), (130, 1), (2, 385), (1, 192), (7, 385), (130, 96), (130, 385)];
 
@@ -24,8 +24,8 @@ pub(crate) fn indices(seed: u64, len: usize, n: usize) -> Vec<u32> {
     (0..len).map(|_| random.below(n) as u32).collect()
 }
 
-/// |got - want| ≤ tolerance |want| as L2 norms; one hundredth a value is granted to |want|, for
-/// results that are zero but for rounding.
+/// |got - want| ≤ tolerance |want| as L2 norms. One hundredth per value is added to |want|, for
+/// results that are zero except for rounding.
 pub(crate) fn assert_close<T: Real>(name: &str, got: &[T], want: &[T], tolerance: f64) {
     assert_eq!(got.len(), want.len(), "{name}: lengths");
     let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|v| v * v).sum::<f64>().sqrt();

@@ -1,4 +1,4 @@
-//! Rows moved, and pooled.
+//! Moves and pooling of rows.
 
 use super::{Real, add, set_or_add};
 use crate::device::{Row, Write};
@@ -23,8 +23,8 @@ pub fn gather_backward<T: Real>(dx: &mut [T], dy: &[T], index: &[u32], d: usize)
     (0..dx.len()).for_each(|i| add(&mut dx[i], sums[i]));
 }
 
-/// y[r] = x or token row, plus a position row if its number is not negative.
-#[expect(clippy::needless_pass_by_value, reason = "called as the CPU's kernel is")]
+/// y[r] = x or token row, plus a position row if its index is not negative.
+#[expect(clippy::needless_pass_by_value, reason = "called like the CPU's kernel")]
 pub fn assemble<T: Real>(
     y: &mut [T],
     x: &[T],
@@ -48,7 +48,7 @@ pub fn assemble<T: Real>(
     }
 }
 
-/// y[B,D] = mean of each sample's rows but its first `skip`, 0 where none are left.
+/// y[B,D] = mean of each sample's rows without its first `skip` rows, or 0 if none are left.
 pub fn mean_pool<T: Real>(y: &mut [T], x: &[T], offsets: &[usize], skip: usize, d: usize) {
     for b in 0..offsets.len() - 1 {
         let rows = offsets[b] + skip..offsets[b + 1];

@@ -1,5 +1,5 @@
-//! y = softmax(q kᵀ/√E) v by sample and head. Vaswani et al. 2017, eq. 1. Scores are never kept:
-//! the backward pass makes them again from the saved log-sum-exp (Dao et al. 2022).
+//! y = softmax(q kᵀ/√E) v by sample and head. Vaswani et al. 2017, eq. 1. Scores are never saved.
+//! The backward pass recomputes them from the saved log-sum-exp (Dao et al. 2022).
 
 use crate::device::{AttentionGrad, AttentionInput, Device, HeadRows, View};
 use crate::index::Segments;
@@ -7,7 +7,7 @@ use crate::shape::{expect_count, expect_multiple, matrix};
 use crate::tape::Gradients;
 use crate::{Result, Tape, Tensor};
 
-/// Which rows attend to which, and how rows are split into heads.
+/// Which rows attend to which rows, and how rows are split into heads.
 #[derive(Clone)]
 struct Plan {
     q_segments: Segments,
@@ -50,19 +50,19 @@ impl Plan {
         }
     }
 
-    /// Multiply-adds of q kᵀ, and as many again of its product with v.
+    /// Multiply-adds of q kᵀ. The product with v needs the same number.
     fn multiply_adds(&self) -> usize {
         let pairs = self.q_segments.lengths().zip(self.k_segments.lengths());
         pairs.map(|(q, k)| q * k * self.width).sum()
     }
 
-    /// The input read from packed qkv [R, 3D].
+    /// The input of packed qkv [R, 3D].
     fn packed<'a>(&'a self, qkv: &'a Tensor) -> AttentionInput<'a, View<'a>> {
         let q = HeadRows { data: qkv.view(), stride: 3 * self.width, offset: 0 };
         self.input(q, qkv, self.width)
     }
 
-    /// The input read from q [Rq, D] and packed kv [Rk, 2D].
+    /// The input of q [Rq, D] and packed kv [Rk, 2D].
     fn split<'a>(&'a self, q: &'a Tensor, kv: &'a Tensor) -> AttentionInput<'a, View<'a>> {
         let q = HeadRows { data: q.view(), stride: self.width, offset: 0 };
         self.input(q, kv, 0)
@@ -85,8 +85,8 @@ fn forward(
     })
 }
 
-/// Self-attention within each sample. qkv [R, 3D] holds q, k, v side by side, heads within each, as
-/// timm's fused projection writes them; y [R, D].
+/// Self-attention within each sample. qkv [R, 3D] holds q, k, v side by side, with heads within
+/// each, as in timm's fused projection. y [R, D].
 pub fn attention(tape: &Tape, qkv: &Tensor, segments: &Segments, heads: usize) -> Result<Tensor> {
     let (rows, columns) = matrix("attention", "qkv", qkv)?;
     expect_multiple("attention", "the width of qkv", columns, 3)?;
@@ -107,8 +107,8 @@ pub fn attention(tape: &Tape, qkv: &Tensor, segments: &Segments, heads: usize) -
     Ok(tape.record("attention", y, &[qkv], backward))
 }
 
-/// Attention of the rows of q [Rq, D] to those of kv [Rk, 2D] (k and v side by side) of the same
-/// sample; y [Rq, D].
+/// Attention of the rows of q [Rq, D] to the rows of kv [Rk, 2D] (k and v side by side) of the same
+/// sample. y [Rq, D].
 pub fn cross_attention(
     tape: &Tape,
     q: &Tensor,
@@ -129,7 +129,8 @@ pub fn cross_attention(
         move |gradients: &mut Gradients, dy: Tensor| {
             let device = q.device();
             gradients.count(4 * plan.multiply_adds());
-            // One kernel makes both, and either may have an earlier gradient: they are added after.
+            // One kernel computes both. Either may have an earlier gradient, so they are added
+            // afterwards.
             let (mut dq, mut d_kv) = (device.buffer(q.len()), device.buffer(kv.len()));
             let grad = AttentionGrad::Split(dq.view_mut(), d_kv.view_mut());
             let (y, dy, lse) = (y.view(), dy.view(), lse.view());

@@ -6,7 +6,7 @@ use crate::tape::Gradients;
 use crate::{Result, Tape, Tensor};
 use std::ops::Range;
 
-/// Normalises each head (E = `head_dim` values) in `columns` of x [R, S]; other columns are copied.
+/// Normalises each head (E = `head_dim` values) in `columns` of x [R, S]. Other columns are copied.
 /// γ [E], β [E].
 pub fn head_norm(
     tape: &Tape,
@@ -33,7 +33,7 @@ pub fn head_norm(
         device.head_norm(y.view_mut(), saved, x.view(), affine, &columns, eps);
         (y, mean, rstd)
     });
-    // As layer norm, by head.
+    // As in layer norm, for each head.
     let backward = {
         let (x, gamma, beta) = (x.clone(), gamma.clone(), beta.clone());
         move |gradients: &mut Gradients, dy: Tensor| {
@@ -41,7 +41,7 @@ pub fn head_norm(
             let (mut d_gamma, mut d_beta) =
                 (Tensor::zeros_on(device, &[head_dim]), Tensor::zeros_on(device, &[head_dim]));
             let new = "a new gradient";
-            // Both were made above: nobody else holds them.
+            // Both were created above, so no other handle exists.
             let d_affine = (d_gamma.view_mut().expect(new), d_beta.view_mut().expect(new));
             let (dy, x_view, gamma_view) = (dy.view(), x.view(), gamma.view());
             gradients.write_even_if_untracked(&x, |dx| {

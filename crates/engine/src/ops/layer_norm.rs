@@ -5,7 +5,7 @@ use crate::shape::{expect_shape, matrix};
 use crate::tape::Gradients;
 use crate::{Result, Tape, Tensor};
 
-/// Normalises each row of x [R, D]; `affine` is (γ [D], β [D]), none for a parameter-free norm.
+/// Normalises each row of x [R, D]. `affine` is (γ [D], β [D]), or none for a parameter-free norm.
 pub fn layer_norm(
     tape: &Tape,
     x: &Tensor,
@@ -36,7 +36,7 @@ pub fn layer_norm(
             let saved = Moments { mean: mean.view(), rstd: rstd.view() };
             let zeros = || Tensor::zeros_on(device, &[width]);
             let (mut d_gamma, mut d_beta) = (zeros(), zeros());
-            // Both were made on the line above: nobody else holds them.
+            // Both were created on the line above, so no other handle exists.
             let d_affine = affine.as_ref().map(|_| {
                 let new = "a new gradient";
                 (d_gamma.view_mut().expect(new), d_beta.view_mut().expect(new))

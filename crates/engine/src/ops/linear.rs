@@ -1,4 +1,4 @@
-//! y = x wᵀ + b, with a residual folded in. torch.nn.Linear.
+//! y = x wᵀ + b, with an optional fused residual. torch.nn.Linear.
 
 use crate::device::{Epilogue, LinearSize, View, ViewMut};
 use crate::shape::{expect_shape, matrix};
@@ -14,7 +14,7 @@ pub(super) struct Layer {
 }
 
 impl Layer {
-    /// For `rows` rows of `input` values; w [O, I], b [O].
+    /// A layer for `rows` rows of `input` values. w [O, I], b [O].
     pub(super) fn new(
         op: &'static str,
         (rows, input): (usize, usize),
@@ -74,7 +74,7 @@ impl Layer {
         gradients.accumulate(b, |db| device.column_sum(db, dy.view(), size.rows, size.output))
     }
 
-    /// dx = dy w, added to the gradient of x if it wants one.
+    /// dx = dy w, added to the gradient of x if x needs one.
     pub(super) fn add_to_input(
         &self,
         gradients: &mut Gradients,

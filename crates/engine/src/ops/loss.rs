@@ -1,4 +1,4 @@
-//! Σ_r w_r mean_d l(prediction - target), and cross-entropy. Definitions as torch.nn.functional's.
+//! Σ_r w_r mean_d l(prediction - target), and cross-entropy. Definitions as in torch.nn.functional.
 
 use crate::device::LossKind;
 use crate::index::Index;
@@ -7,7 +7,7 @@ use crate::tape::Gradients;
 use crate::{Result, Tape, Tensor};
 
 /// Σ_r w_r mean_d l(prediction - target) as one element. prediction and target [R, D] (the target
-/// gets no gradient); `weights` [R], 1/R each if not given.
+/// gets no gradient). `weights` [R], by default 1/R each.
 pub fn loss(
     tape: &Tape,
     prediction: &Tensor,

@@ -5,7 +5,7 @@ use crate::shape::{expect_count, matrix};
 use crate::tape::Gradients;
 use crate::{Error, Result, Tape, Tensor};
 
-/// Mean over each sample's rows of x [R, D], its first `skip` (class token, registers) left out;
+/// Mean over each sample's rows of x [R, D] without its first `skip` rows (class token, registers).
 /// y [B, D].
 pub fn mean_pool(tape: &Tape, x: &Tensor, segments: &Segments, skip: usize) -> Result<Tensor> {
     let (rows, width) = matrix("mean_pool", "x", x)?;
@@ -15,7 +15,7 @@ pub fn mean_pool(tape: &Tape, x: &Tensor, segments: &Segments, skip: usize) -> R
             op: "mean_pool",
             arg: "a sample",
             found: format!("{length} rows"),
-            expected: format!("more than the {skip} left out"),
+            expected: format!("more than the {skip} skipped rows"),
         });
     }
     let device = x.device();
@@ -24,7 +24,7 @@ pub fn mean_pool(tape: &Tape, x: &Tensor, segments: &Segments, skip: usize) -> R
         device.mean_pool(y.view_mut(), x.view(), segments, skip, width);
         y
     });
-    // dx_r = dy_b / count_b, 0 for the rows left out
+    // dx_r = dy_b / count_b, 0 for skipped rows
     let backward = {
         let (x, segments) = (x.clone(), segments.clone());
         move |gradients: &mut Gradients, dy: Tensor| {

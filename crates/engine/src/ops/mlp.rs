@@ -1,8 +1,8 @@
-//! y = residual + GELU(x w1ᵀ + b1) w2ᵀ + b2: a transformer's MLP, timm's `Mlp`. GELU is the exact
-//! one, x Φ(x) (Hendrycks and Gimpel 2016), as timm uses it.
+//! y = residual + GELU(x w1ᵀ + b1) w2ᵀ + b2: a transformer's MLP, timm's `Mlp`. GELU is exact, x
+//! Φ(x) (Hendrycks and Gimpel 2016), as in timm.
 //!
-//! One operation and not two, because GELU's output, four times as wide as x, then need not be kept
-//! for the backward pass: it is made again there together with GELU's slope, tile by tile.
+//! This is one operation, so that GELU's output, four times as wide as x, is not saved for the
+//! backward pass. It is recomputed there together with GELU's slope, tile by tile.
 
 use super::linear::Layer;
 use crate::device::Epilogue;
@@ -33,7 +33,7 @@ pub fn mlp(
         Tensor::new(device, device.buffer(fc1.size.rows * fc1.size.output), &fc1.shape())
     });
     let hidden = {
-        // Made on the line above: nobody else holds it.
+        // It was created on the line above, so no other handle exists.
         let s = s.as_mut().map(|s| s.view_mut().expect("a new tensor"));
         fc1.forward("mlp", tape, x, Epilogue::Gelu(s)) // [R, F]
     };

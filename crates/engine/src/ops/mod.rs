@@ -1,4 +1,4 @@
-//! The table of contents: every operation, one line, its formula.
+//! Every operation and its formula, one per line.
 //!
 //! | operation | formula |
 //! |---|---|
@@ -15,13 +15,13 @@
 //! | [`mean_pool`] | y_b = mean of the sample's rows |
 //! | [`loss`] | Σ_r w_r mean_d l(prediction - target), l = L1, smooth L1 or MSE |
 //! | [`cross_entropy`] | mean_b -log softmax(logits)[label] |
-//! | [`patchify`] | pixels to patches, normalised; only those wanted |
+//! | [`patchify`] | pixels to normalised patches, only the requested ones |
 //! | [`normalize_patches`] | each patch to mean 0, variance 1 |
 //!
-//! Letters, everywhere the same: B samples, N tokens, R packed rows, K kept, M targets, P prefix,
-//! D width, F hidden, A heads, E = D/A, L layers, C channels; grid T x H x W; patch pt x ph x pw.
-//! Each file has the formula and its source, the forward pass and the backward pass, in that order.
-//! Gradients are called d + name.
+//! Letters are the same everywhere: B samples, N tokens, R packed rows, K kept, M targets, P
+//! prefix, D width, F hidden, A heads, E = D/A, L layers, C channels. The grid is T x H x W, a
+//! patch pt x ph x pw. Each file has the formula and its source, the forward pass and the backward
+//! pass, in that order. The name of a gradient is d + name.
 
 mod attention;
 mod head_norm;

@@ -6,13 +6,13 @@ use crate::shape::{expect_count, expect_shape, matrix};
 use crate::tape::Gradients;
 use crate::{Result, Tape, Tensor};
 
-/// y = a + b, of one shape [R, D].
+/// y = a + b, both of shape [R, D].
 pub fn add(tape: &Tape, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     residual(tape, a, b, None, None)
 }
 
-/// y = skip + keep_b γ branch. skip and branch [R, D]; `scale` is γ [D]; `keep` gives each sample's
-/// factor: 0 where stochastic depth drops the branch, 1/(1 - rate) where it does not.
+/// y = skip + keep_b γ branch. skip and branch are [R, D], and `scale` is γ [D]. `keep` holds each
+/// sample's factor: 0 if stochastic depth drops the branch, 1/(1 - rate) if not.
 pub fn residual(
     tape: &Tape,
     skip: &Tensor,
@@ -43,7 +43,7 @@ pub fn residual(
                 return gradients.add(&branch, dy);
             }
             let mut d_scale = Tensor::zeros_on(device, &[width]);
-            // It was made on the line above: nobody else holds it.
+            // It was created on the line above, so no other handle exists.
             let d_scale_view = scale.as_ref().map(|_| d_scale.view_mut().expect("a new gradient"));
             let (scale_view, factor) = (scale.as_ref().map(Tensor::view), factor.as_ref());
             let (dy, b) = (dy.view(), branch.view());
@@ -58,7 +58,7 @@ pub fn residual(
     Ok(tape.record("residual", y, &inputs, backward))
 }
 
-/// Each row's factor: that of its sample.
+/// Each row's factor, which is the factor of its sample.
 fn row_factors(segments: &Segments, keep: &[f32], rows: usize) -> Result<Index<f32>> {
     expect_count("residual", "the samples' factors", keep.len(), segments.len())?;
     expect_count("residual", "the rows of the segments", segments.rows(), rows)?;

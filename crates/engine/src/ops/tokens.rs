@@ -1,4 +1,4 @@
-//! Choosing, ordering and joining token rows.
+//! Selects, orders and joins token rows.
 
 use crate::device::Row;
 use crate::index::Index;
@@ -6,7 +6,7 @@ use crate::shape::{check_index, expect_count, expect_shape, matrix};
 use crate::tape::Gradients;
 use crate::{Error, Result, Tape, Tensor};
 
-/// y_k = x[index_k]. x [R, D], K indices (repeats allowed); y [K, D].
+/// y_k = x[index_k]. x [R, D], K indices, which may repeat. y [K, D].
 pub fn gather(tape: &Tape, x: &Tensor, index: impl Into<Index>) -> Result<Tensor> {
     let index = index.into();
     let (rows, width) = matrix("gather", "x", x)?;
@@ -28,10 +28,10 @@ pub fn gather(tape: &Tape, x: &Tensor, index: impl Into<Index>) -> Result<Tensor
     Ok(tape.record("gather", y, &[x], backward))
 }
 
-/// y_r = x row or token row, plus the position row where one is given.
+/// y_r = x row or token row, plus the position row if there is one.
 ///
-/// x [R, D]; each token table [P_i, D]; `rows` has one entry for each row of y; `position` is a
-/// table [N, D] and, for each row of y, its row there or -1 for none.
+/// x is [R, D], and each token table [P_i, D]. `rows` has one entry for each row of y. `position`
+/// is a table [N, D] and, for each row of y, the row of this table or -1 for none.
 pub fn assemble(
     tape: &Tape,
     x: &Tensor,
@@ -92,10 +92,10 @@ fn check(
     Ok(width)
 }
 
-/// Every row of y that came from one table: (its row there, the row of y).
+/// Every row of y that was copied from one table: (row of the table, row of y).
 type Copies = Vec<(u32, u32)>;
 
-/// The tables y was copied from, each with its copies.
+/// The tables from which y was copied, each with its copies.
 struct Sources(Vec<(Tensor, Copies)>);
 
 impl Sources {
@@ -117,8 +117,8 @@ impl Sources {
             match *row {
                 Row::X(index) => list[0].1.push((index, r as u32)),
                 Row::Token(index) => {
-                    // The last table that begins at or before the index: `check` saw that there is
-                    // one.
+                    // The last table that starts at or before the index. `check` verified that
+                    // there is one.
                     let table = starts.partition_point(|&start| start <= index) - 1;
                     list[1 + table].1.push((index - starts[table], r as u32));
                 }

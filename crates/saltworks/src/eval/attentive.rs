@@ -1,5 +1,6 @@
 //! The attentive probe: a small network that reads all tokens of a frozen encoder. A grid has one
-//! probe for each learning rate and weight decay, all trained in one pass over the tokens.
+//! probe for each pair of learning rate and weight decay. All are trained in one pass over the
+//! tokens.
 
 mod head;
 
@@ -13,7 +14,7 @@ use head::Head;
 use serde::Serialize;
 use std::f64::consts::PI;
 
-/// Whose attentive probe it is.
+/// The paper whose attentive probe is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AttentiveForm {
@@ -21,8 +22,9 @@ pub enum AttentiveForm {
     /// are clipped at 1, and the decay of matrices falls during training. V-JEPA (Bardes et al.
     /// 2024), facebookresearch/jepa evals/image_classification_frozen/eval.py.
     VJepa1,
-    /// Three self-attention blocks before it, 16 heads. Gradients are not clipped, and all
-    /// parameters have the same decay. V-JEPA 2 (Assran et al. 2025), and SALT (section 3).
+    /// Three self-attention blocks before the cross-attention block, 16 heads. Gradients are not
+    /// clipped, and all parameters have the same decay. V-JEPA 2 (Assran et al. 2025), and SALT
+    /// (section 3).
     VJepa2,
 }
 
@@ -38,14 +40,14 @@ impl AttentiveForm {
     fn heads(self, width: usize, of_encoder: usize) -> usize {
         match self {
             Self::VJepa1 => of_encoder,
-            // 1 divides all.
+            // 1 divides every width.
             Self::VJepa2 => {
                 (1..=16).rev().find(|heads| width.is_multiple_of(*heads)).expect("a divisor")
             }
         }
     }
 
-    /// Weight decay at `share` of the way, 0 to 1: V-JEPA's falls by half a cosine to 1e-6.
+    /// Weight decay at `share` of the training, 0 to 1. V-JEPA's falls by half a cosine to 1e-6.
     fn decay(self, first: f64, share: f64) -> f64 {
         const LAST: f64 = 1e-6;
         match self {
@@ -57,11 +59,11 @@ impl AttentiveForm {
     }
 }
 
-/// How attentive probes are trained. AdamW's rate falls by half a cosine to 0. Images are as in all
-/// probes, while V-JEPA augments them.
+/// How attentive probes are trained. AdamW's rate falls by half a cosine to 0. Images are prepared
+/// as in all other probes, while V-JEPA augments them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttentiveOptions {
-    /// Whose.
+    /// The paper whose probe is used.
     pub form: AttentiveForm,
     /// Passes over the training images.
     pub epochs: usize,
@@ -71,13 +73,14 @@ pub struct AttentiveOptions {
     pub lrs: Vec<f64>,
     /// Weight decays of the grid.
     pub weight_decays: Vec<f64>,
-    /// Keys the initial weights and the order of images.
+    /// Seed of the initial weights and of the order of images.
     pub seed: u64,
 }
 
 impl Default for AttentiveOptions {
-    /// Epochs are SALT's and V-JEPA 2's. Their grid has rates from 5e-3 to 1e-4 and decays of 0.8,
-    /// 0.4, 0.1 and 0.01 at a batch of 256 to 1,024. Narrow encoders need larger rates.
+    /// SALT and V-JEPA 2 use the same number of epochs. Their grid has rates from 5e-3 to 1e-4 and
+    /// decays of 0.8, 0.4, 0.1 and 0.01 at a batch of 256 to 1,024. Narrow encoders need larger
+    /// rates.
     fn default() -> Self {
         Self {
             form: AttentiveForm::VJepa1,
@@ -90,10 +93,10 @@ impl Default for AttentiveOptions {
     }
 }
 
-/// Images of a step by default: 64, or a sixtieth of fewer than 3,840 images, but at least 8.
-/// Twenty epochs are then 1,200 steps. (measured: 2026-11-26, 996 images of digits, `probe --kind
-/// attentive --batch`: 320 steps of 64 reach 72.5 %, 520 of 39 the same, 1,260 of 16 81.0 %, 2,500
-/// of 8 80.0 %)
+/// Default number of images in a step: 64, or a sixtieth of the images if there are fewer than
+/// 3,840, but at least 8. Twenty epochs are then 1,200 steps. (measured: 2026-11-26, 996 images of
+/// digits, `probe --kind attentive --batch`: 320 steps of 64 reach 72.5 %, 520 of 39 the same,
+/// 1,260 of 16 81.0 %, 2,500 of 8 80.0 %)
 fn usual_batch(images: usize) -> usize {
     (images / 60).clamp(8, 64)
 }
@@ -123,7 +126,7 @@ pub trait Tokens {
     fn heads(&self) -> usize;
 
     /// Calls `each` with the images of the indices `order`, in this order, `batch` at a time.
-    /// Images that cannot be read are left out.
+    /// Images that cannot be read are skipped.
     fn read(
         &mut self,
         order: &[usize],
@@ -154,7 +157,7 @@ pub struct AttentiveResult {
     pub trials: Vec<Trial>,
     /// Index of the chosen trial: the best on held-out training images.
     pub best: usize,
-    /// Its logits of the test images.
+    /// The chosen trial's logits of the test images.
     pub scores: Scores,
     /// The classes of the test images as they were read `[B]`.
     pub truth: Vec<u32>,
@@ -166,7 +169,7 @@ pub struct AttentiveResult {
     pub batch: usize,
     /// Steps of training.
     pub steps: usize,
-    /// Trained values of one probe.
+    /// Number of trained values of one probe.
     pub parameters: usize,
 }
 
@@ -175,8 +178,8 @@ pub struct AttentiveResult {
 /// of images after each batch.
 ///
 /// # Errors
-/// Settings out of range, fewer than two classes, a grid of which every probe diverged, and errors
-/// of [`Tokens`].
+/// Settings out of range, fewer than two classes, a grid whose probes all diverged, and errors of
+/// [`Tokens`].
 pub fn attentive<T: Tokens>(
     train: &mut T,
     test: &mut T,
@@ -221,7 +224,8 @@ pub fn attentive<T: Tokens>(
     })
 }
 
-/// Images that [`attentive`] reads of so many training and test images.
+/// Number of images that [`attentive`] reads, given the training labels and the number of test
+/// images.
 pub fn images_read(options: &AttentiveOptions, train: &[u32], test: usize) -> usize {
     let (fit, held_out) = options.parts(train);
     options.epochs * fit.len() + held_out.len() + test
@@ -240,7 +244,7 @@ impl AttentiveOptions {
     /// Refuses settings out of range.
     ///
     /// # Errors
-    /// The setting, and what is expected.
+    /// The setting that is out of range, and what is expected.
     pub fn check(&self) -> Result<()> {
         let positive = |x: &f64| *x > 0.0 && x.is_finite();
         let wrong =
@@ -259,7 +263,7 @@ impl AttentiveOptions {
         Ok(())
     }
 
-    /// Images to fit on and images that choose.
+    /// Images for fitting, and images for choosing the probe.
     fn parts(&self, labels: &[u32]) -> (Vec<usize>, Vec<usize>) {
         match self.lrs.len() * self.weight_decays.len() {
             1 => ((0..labels.len()).collect(), Vec::new()),
@@ -275,12 +279,12 @@ struct Probe {
     adamw: AdamW,
     lr: f64,
     weight_decay: f64,
-    /// Mean of this epoch; none once it is not finite.
+    /// Mean loss of this epoch. None once it is not finite.
     loss: Option<f64>,
 }
 
 impl Probe {
-    /// A step on a batch at `share` of the way, 0 to 1. NaN if the probe has diverged.
+    /// A step on a batch at `share` of the training, 0 to 1. NaN if the probe has diverged.
     fn step(
         &mut self,
         form: AttentiveForm,
@@ -322,9 +326,9 @@ struct ProbeGrid<'a> {
 
 /// Predictions of a grid.
 struct GridOutput {
-    /// How many each probe gets right.
+    /// Number of correct predictions of each probe.
     right: Vec<usize>,
-    /// Logits of the probe that is kept `[B, K]`.
+    /// Logits of the kept probe `[B, K]`.
     values: Vec<f32>,
     /// The images' classes `[B]`.
     truth: Vec<u32>,
@@ -337,10 +341,10 @@ impl<'a> ProbeGrid<'a> {
         (classes, batch): (Vec<u32>, usize),
     ) -> Self {
         let probe = |lr: f64, weight_decay: f64| {
-            // All start alike, so that they differ by the grid alone.
+            // All probes start with the same weights, so they differ only by their grid values.
             let head = Head::new(options.form, sizes, classes.len(), options.seed);
             let (parameters, loss) = (head.parameters(), Some(0.0));
-            // torch's AdamW, as V-JEPA leaves it.
+            // torch's default betas and eps of AdamW, as in V-JEPA.
             Probe {
                 head,
                 parameters,
@@ -393,7 +397,7 @@ impl<'a> ProbeGrid<'a> {
         images: usize,
         stopped: StopCheck<'_>,
     ) -> Result<()> {
-        // It is of the same set: its class is known.
+        // The image is from the training set, so its class is known.
         let column = |label| self.classes.binary_search(label).expect("a known class") as u32;
         let columns: Vec<u32> = batch.labels.iter().map(column).collect();
         let weight = columns.len() as f64 / images as f64;
@@ -408,7 +412,8 @@ impl<'a> ProbeGrid<'a> {
         Ok(())
     }
 
-    /// The finite probe with the best accuracy on held-out images, the first of equal ones.
+    /// The finite probe with the best accuracy on held-out images. Of equal probes the first is
+    /// chosen.
     fn best(&self, held_out: &[Option<f64>]) -> Result<usize> {
         let finite = (0..self.probes.len()).filter(|&i| self.probes[i].loss.is_some());
         let better = |best: usize, i| if held_out[i] > held_out[best] { i } else { best };
@@ -452,7 +457,7 @@ mod tests {
     use super::*;
     use engine::random::Random;
 
-    /// Images of some tokens in memory.
+    /// Images and their tokens in memory.
     struct TokensInMemory {
         tokens: Vec<f32>,
         labels: Vec<u32>,
@@ -462,8 +467,8 @@ mod tests {
     const TOKENS: usize = 3;
 
     impl TokensInMemory {
-        /// Noise around one of two centres. The label is the centre's number, or the other's if
-        /// `flipped`.
+        /// Noise around one of two centres. The label is the centre's number, or that of the other
+        /// centre if `flipped`.
         fn new(images: usize, flipped: bool, seed: u64) -> Self {
             let mut random = Random::new(seed, "attentive test", 0);
             let (mut tokens, mut labels) = (Vec::new(), Vec::new());
@@ -529,7 +534,7 @@ mod tests {
 
     #[test]
     fn the_probe_is_chosen_on_training_images_and_never_on_the_test() {
-        // One probe learns, one does not move. On flipped test images the first is the worse.
+        // One probe learns, the other hardly changes. On flipped test images the first is worse.
         for (flipped, lrs) in [(false, [3e-3, 1e-9]), (true, [3e-3, 1e-9]), (true, [1e-9, 3e-3])] {
             let found = probe(flipped, &lrs);
             let best = &found.trials[found.best];
@@ -545,7 +550,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_falls_to_nothing_and_decay_with_it() {
+    fn the_rate_falls_to_zero_and_decay_falls_with_it() {
         let mut kept = TokensInMemory::new(8, false, 3);
         let options = AttentiveOptions { batch: Some(8), ..AttentiveOptions::default() };
         let mut grid = ProbeGrid::new(&options, (WIDTH, 2), (vec![0, 1], 8));
@@ -560,7 +565,8 @@ mod tests {
             };
             before.into_iter().zip(after).map(apart).fold(0.0, f32::max)
         };
-        // AdamW's first step is its rate, nearly, for each value with a gradient: 1e-2 of the grid.
+        // AdamW's first step changes each value with a gradient by about its rate: 1e-2 in this
+        // grid.
         let first = moved(0.0, &mut grid, &mut kept);
         assert!((0.9e-2..1.2e-2).contains(&first), "{first}");
         let middle = moved(0.5, &mut grid, &mut kept);

@@ -1,9 +1,9 @@
-//! Why features cannot be judged.
+//! Why features cannot be evaluated.
 
-/// Each message says which features, what was found, what was expected and what to do.
+/// Each message names the features, what was found, what was expected and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No rows, or rows of no width.
+    /// There are no rows, or their width is 0.
     #[error(
         "{which} are [{rows}, {dim}], a probe needs at least one row and one column: give it \
          labelled images"
@@ -46,7 +46,7 @@ pub enum Error {
         /// The value itself.
         value: f32,
     },
-    /// Two sets that do not come from the same encoder.
+    /// The two sets do not come from the same encoder.
     #[error(
         "training features are {train} wide, test features {test}: make both with the same \
          encoder and pooling"
@@ -57,7 +57,7 @@ pub enum Error {
         /// D of the test features.
         test: usize,
     },
-    /// Nothing to separate.
+    /// There is only one class.
     #[error(
         "all {rows} training labels are {label}, a linear probe needs two classes: give it rows \
          of another class"
@@ -68,9 +68,9 @@ pub enum Error {
         /// The only label.
         label: u32,
     },
-    /// Too little for LiDAR.
+    /// There are too few images for LiDAR.
     #[error(
-        "{rows} rows are {images} image(s) of {views} views, LiDAR needs two images: give it \
+        "{rows} rows are {images} image(s) of {views} views, but LiDAR needs two images: give it \
          more rows, or fewer views of each image"
     )]
     FewImages {
@@ -81,9 +81,9 @@ pub enum Error {
         /// q
         views: usize,
     },
-    /// More images of each class than there are.
+    /// A class has fewer images than requested.
     #[error(
-        "{shots} images of each class, expected 1 to {most}, as many as class {class} has: \
+        "{shots} images of each class, expected 1 to {most}, the images of class {class}: \
          change the shots, or give it more images"
     )]
     Shots {
@@ -91,20 +91,20 @@ pub enum Error {
         shots: usize,
         /// Rows of the smallest class.
         most: usize,
-        /// Its number.
+        /// The class's number.
         class: u32,
     },
     /// Every probe of a grid diverged.
     #[error(
-        "every probe of the grid diverged: choose smaller learning rates, or look whether the \
+        "every probe of the grid diverged: choose smaller learning rates, or check whether the \
          encoder's tokens are finite"
     )]
     Diverged,
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] engine::Error),
-    /// The [`StopCheck`](super::StopCheck) said so.
-    #[error("stopped on the way, as asked")]
+    /// The [`StopCheck`](super::StopCheck) returned true.
+    #[error("stopped as requested")]
     Stopped,
     /// A setting outside its range.
     #[error("{setting} is {found}, expected {expected}: change it in the probe's settings")]

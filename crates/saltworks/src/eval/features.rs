@@ -55,7 +55,7 @@ impl Features {
     }
 }
 
-/// Checks the two sets of a probe, each alone and against the other.
+/// Checks each of a probe's two sets, and whether they fit together.
 pub(super) fn check_pair(train: &Features, test: &Features) -> Result<()> {
     train.check("training features")?;
     test.check("test features")?;
@@ -65,9 +65,9 @@ pub(super) fn check_pair(train: &Features, test: &Features) -> Result<()> {
     Ok(())
 }
 
-/// Share of its mean below which a column's deviation is only rounding of f32. Neighbours in f32
-/// are up to 1.2e-7 of their size apart. Values whose last two bits are rounding deviate by 1.8e-7
-/// at most.
+/// If a column's deviation is below this share of its mean, it is only rounding of f32. Neighbours
+/// in f32 are up to 1.2e-7 of their size apart. If the last two bits of values are rounding, they
+/// deviate by 1.8e-7 at most.
 const ROUNDING: f64 = 2e-7;
 /// The largest standardised value. Logits stay finite in f32 even with weights ten million times as
 /// large.
@@ -107,7 +107,7 @@ impl Standardizer {
         let row: Vec<f64> =
             columns.map(|((x, mean), scale)| (f64::from(*x) - mean) * scale).collect();
         let largest = row.iter().fold(LARGEST, |largest, x| largest.max(x.abs()));
-        // The whole row is scaled: its direction decides.
+        // The whole row is scaled, which keeps its direction.
         row.iter().map(|x| (x * (LARGEST / largest)) as f32).collect()
     }
 }

@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 /// How few-shot probes are drawn.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FewShotOptions {
-    /// Images of each class, one probe after another.
+    /// Numbers of images of each class. Each number gets its own probe.
     pub shots: Vec<usize>,
-    /// Choices of images for each.
+    /// Number of random choices of images for each entry of `shots`.
     pub draws: usize,
-    /// Keys the choices.
+    /// Seed of the choices.
     pub seed: u64,
 }
 
@@ -32,16 +32,16 @@ pub struct FewShotResult {
     pub accuracies: Vec<f64>,
     /// Their mean.
     pub mean: f64,
-    /// Their deviation (n - 1); none for one draw.
+    /// Their standard deviation (n - 1). None for one draw.
     pub std: Option<f64>,
 }
 
 /// Fits a [`linear`](super::linear()) probe on a few training rows of each class, drawn several
 /// times, and predicts `test`. No rows are left to choose a penalty, so l2 = 1 / rows,
-/// scikit-learn's C = 1. A draw of more rows contains that of fewer.
+/// scikit-learn's C = 1. A draw with more rows contains the same draw with fewer rows.
 ///
 /// # Errors
-/// More images than the smallest class has, and errors of [`linear`](super::linear()).
+/// More images than the smallest class has, and the errors of [`linear`](super::linear()).
 pub fn few_shot(
     train: &Features,
     test: &Features,
@@ -76,7 +76,7 @@ impl FewShotOptions {
     /// Refuses settings out of range, and more images than the smallest class of these labels has.
     ///
     /// # Errors
-    /// The setting, and what is expected.
+    /// The setting that is out of range, and what is expected.
     pub fn check(&self, labels: &[u32]) -> Result<()> {
         if self.draws == 0 {
             let found = self.draws.to_string();

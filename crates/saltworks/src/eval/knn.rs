@@ -15,7 +15,7 @@ pub struct KnnOptions {
 }
 
 impl Default for KnnOptions {
-    /// As DINO (Caron et al. 2021, eval_knn.py).
+    /// As in DINO (Caron et al. 2021, eval_knn.py).
     fn default() -> Self {
         Self { k: 20, temperature: 0.07 }
     }
@@ -27,34 +27,31 @@ const TASK_ROWS: usize = 32;
 /// The measure of nearness, and the weight of a vote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vote {
-    /// Cosine similarity s, exp(s / T): Wu et al. 2018, as DINO.
+    /// Cosine similarity s, exp(s / T): Wu et al. 2018, as in DINO.
     Cosine,
     /// Euclidean distance d, 1 / (d + T): stable-pretraining's OnlineKNN.
     Euclidean,
 }
 
 impl Vote {
-    /// A row as the vote sees it: divided by its length for cosines. A row of zeros stays zero.
+    /// A row as the vote uses it. For cosines it is divided by its length. A row of zeros stays
+    /// zero.
     fn scaled(self, row: &[f32]) -> impl Iterator<Item = f64> {
         let length = match self {
             Self::Cosine => row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt(),
             Self::Euclidean => 1.0,
         };
-        // In f64 no other row is too short for a length.
+        // In f64 the length of any other row is above 0.
         let length = if length > 0.0 { length } else { 1.0 };
         row.iter().map(move |x| f64::from(*x) / length)
     }
 }
 
-/// Gives each test row the class with most votes among its k nearest training rows.
+/// Gives each test row the class with the most votes among its k nearest training rows.
 ///
 /// Nearness is the cosine similarity s = a·b / (|a| |b|), in f64 and without an ε beside the
-/// lengths. A vote weighs exp(s/T). Of equally near rows the earlier one wins, of classes with
-/// equal votes the lower one.
-///
-/// Near is cosine similarity s = a·b / (|a| |b|), in f64 and without an ε beside the lengths; a
-/// vote weighs exp(s/T). Of equally near rows the earlier one, of classes with equal votes the
-/// lower one wins.
+/// lengths. A vote weighs exp(s/T). Of equally near rows the earlier one wins. Of classes with
+/// equal votes the lower one wins.
 pub fn knn(
     train: &Features,
     test: &Features,
@@ -82,7 +79,7 @@ pub fn knn_scores(
     Ok(Scores { values, classes })
 }
 
-/// The values that `take` makes of the votes `[K]` on each test row, row after row.
+/// The values that `take` computes from the votes `[K]` on each test row, row after row.
 fn elect<T: Send>(
     (train, classes): (&Features, &[u32]),
     test: &Features,
@@ -94,7 +91,7 @@ fn elect<T: Send>(
     check_pair(train, test)?;
     let space = Space::new(train, vote);
     let queries = space.centred(test);
-    // Labels are among their own classes.
+    // `classes` contains every training label.
     let column = |label: &u32| classes.binary_search(label).expect("a class of the labels");
     let columns: Vec<usize> = train.labels.iter().map(column).collect();
     let tasks = queries.par_chunks(TASK_ROWS * test.dim);
@@ -130,9 +127,9 @@ fn elect<T: Send>(
     Ok(taken.into_iter().flatten().collect())
 }
 
-/// Training rows. Nearness is the Euclidean distance d for both votes: of unit rows, the cosine
-/// similarity is 1 - d²/2. A product in f32 finds the rows that may be among the nearest, and f64
-/// decides which are.
+/// Training rows. Nearness is the Euclidean distance d for both votes: the cosine similarity of
+/// unit rows is 1 - d²/2. A product in f32 finds the rows that may be among the nearest, and f64
+/// decides which ones are.
 ///
 /// An encoder's features have much in common. Subtracting their mean and scaling by a power of two
 /// lets products distinguish most rows and stay within the range of f32.
@@ -145,7 +142,7 @@ struct Space<'a> {
     panels: Panels,
     /// |b| of each row around the mean.
     lengths: Vec<f64>,
-    /// |b|²/2 of each, and half of what [`Space::beside`] adds.
+    /// |b|²/2 of each row, plus half of what [`Space::beside`] adds.
     halves: Vec<f64>,
 }
 
@@ -185,13 +182,13 @@ impl<'a> Space<'a> {
         rows.flat_map(|row| self.around(row)).map(|x| x as f32).collect()
     }
 
-    /// What is added to a training row's d². A row of zeros has a cosine of 0 with every row, so d²
-    /// = 2.
+    /// The value added to a training row's d². A row of zeros has a cosine of 0 with every row, so
+    /// d² = 2.
     fn beside(&self, row: &[f32]) -> f64 {
         if self.vote == Vote::Cosine && is_zero(row) { 1.0 } else { 0.0 }
     }
 
-    /// The `k` training rows nearest to a row `given` `[D]`, with d² to each, the nearest first.
+    /// The `k` training rows nearest to a row `given` `[D]`, with d² of each, the nearest first.
     /// `query` is that row centred, and `closeness` `[N]` its f32 products.
     fn nearest(
         &self,
@@ -212,10 +209,10 @@ impl<'a> Space<'a> {
         near
     }
 
-    /// The rows that may be among the `k` nearest: their closeness may reach the least closeness of
-    /// k rows. A sum of D products in f32 is off by up to D u |a| |b|, u = ε/2 (Higham 2002, eq.
-    /// 3.5). Its rounded factors, |b|²/2 and the difference add a few u: (D + 8) u in all. The
-    /// bound here is twice that.
+    /// The rows that may be among the `k` nearest. Their upper bound of closeness reaches the k-th
+    /// largest lower bound. A sum of D products in f32 has an error of up to D u |a| |b|, u = ε/2
+    /// (Higham 2002, eq. 3.5). Its rounded factors, |b|²/2 and the difference add a few u: (D + 8)
+    /// u in all. The bound here is twice that.
     fn candidates(
         &self,
         k: usize,
@@ -241,7 +238,7 @@ impl<'a> Space<'a> {
     }
 }
 
-/// What products lose if they are too small for f32.
+/// The error of products that are too small for f32.
 const TINY: f64 = 1e-30;
 
 /// |x| `[D]`
@@ -265,7 +262,7 @@ impl KnnOptions {
     /// Refuses settings out of range.
     ///
     /// # Errors
-    /// The setting, and what is expected.
+    /// The setting that is out of range, and what is expected.
     pub fn check(&self) -> Result<()> {
         if self.k == 0 {
             let found = self.k.to_string();
@@ -279,9 +276,9 @@ impl KnnOptions {
         Ok(())
     }
 
-    /// The weight of a row at a distance d from the query, given d². Of cosines s it is exp((s -
-    /// s₀) / T), s₀ the nearest row's. This ranks as exp(s / T) does, and does not overflow at a
-    /// low temperature. Of distances it is 1 / (d + T).
+    /// The weight of a row at a distance d from the query, given d². For cosines s it is exp((s -
+    /// s₀) / T), where s₀ is the nearest row's cosine. This gives the same ranking as exp(s / T),
+    /// and does not overflow at a low temperature. For distances it is 1 / (d + T).
     fn weight(self, vote: Vote, square: f64, nearest: f64) -> f64 {
         match vote {
             Vote::Cosine => (0.5 * (nearest - square) / self.temperature).exp(),
@@ -290,7 +287,7 @@ impl KnnOptions {
     }
 }
 
-/// The index of the largest value, the first of equal ones.
+/// The index of the largest value. Of equal values it is the first.
 pub(super) fn first_largest<T: PartialOrd>(values: &[T]) -> usize {
     (1..values.len()).fold(0, |best, i| if values[i] > values[best] { i } else { best })
 }

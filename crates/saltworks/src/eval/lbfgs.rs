@@ -4,17 +4,17 @@
 use super::StopCheck;
 use std::collections::VecDeque;
 
-/// A function of a vector, and what is known of its minimum.
+/// A function of a vector, and what is known about its minimum.
 pub(super) trait Objective {
     /// f(x), and its gradient.
     fn value_and_gradient(&self, x: &[f64]) -> (f64, Vec<f64>);
-    /// An upper bound of how far f lies above its minimum at x.
+    /// An upper bound of the difference between f(x) and its minimum.
     fn above(&self, x: &[f64], value: f64, gradient: &[f64]) -> f64;
-    /// An estimate of `above`, for functions whose bound is sharp only at a settled x.
+    /// An estimate of `above`, for functions whose bound is tight only at a settled x.
     fn guess(&self, x: &[f64], value: f64, gradient: &[f64]) -> f64 {
         self.above(x, value, gradient)
     }
-    /// Moves x to a point at which `above` is sharp within a `gap` (a share of f).
+    /// Moves x to a point at which `above` is tight within a `gap` (a share of f).
     fn settle(&self, _x: &mut Vec<f64>, _gap: f64) {}
     /// H₀⁻¹ g in place: an approximation of the inverse Hessian times a vector.
     fn precondition(&self, gradient: &mut [f64]);
@@ -26,26 +26,26 @@ pub(super) struct StopRule<'a> {
     /// The share of f by which it may lie above its minimum.
     pub(super) gap: f64,
     pub(super) iterations: usize,
-    /// Stops at once.
+    /// Stops at once if it returns true.
     pub(super) stopped: StopCheck<'a>,
 }
 
-/// Pairs of steps remembered. scikit-learn's and SciPy's default.
+/// Number of stored pairs of steps. It is scikit-learn's and SciPy's default.
 const MEMORY: usize = 10;
-/// Halvings of a step before it counts as lost in rounding.
+/// Halvings of a step before it is given up as rounding.
 const HALVINGS: usize = 12;
 
 /// Share of f that may be rounding: logits are f32.
 const ROUNDING: f64 = 1e-6;
-/// Steps by which f may fail to fall.
+/// Number of steps in which f may fail to decrease.
 const LEVEL_STEPS: usize = 20; // (guess)
 
-/// Where a minimisation ended.
+/// The result of a minimisation.
 pub(super) struct Minimum {
     /// f
     pub(super) value: f64,
     /// An upper bound of the share of f by which it lies above its minimum. It exceeds the
-    /// requested gap if iterations or digits ran out.
+    /// requested gap if the iterations or the precision did not suffice.
     pub(super) gap: f64,
 }
 
@@ -106,7 +106,7 @@ impl Point {
 }
 
 /// Halves the step until f falls by a ten-thousandth of the slope's prediction (Armijo). If f
-/// changes by rounding alone, the slope must fall instead (Hager and Zhang 2005, eq. 4.1). f is
+/// changes only by rounding, the slope must fall instead (Hager and Zhang 2005, eq. 4.1). f is
 /// convex, so the curvature along the step needs no second condition.
 fn line_search(
     f: &impl Objective,
@@ -141,7 +141,7 @@ struct Pairs(VecDeque<(Vec<f64>, Vec<f64>)>);
 
 impl Pairs {
     fn push(&mut self, s: Vec<f64>, y: Vec<f64>) {
-        // A pair without curvature is rounding; it would spoil the estimate.
+        // A pair without curvature is only rounding and would spoil the estimate.
         if dot(&s, &y) <= 1e-12 * dot(&s, &s) {
             return;
         }
@@ -170,7 +170,7 @@ impl Pairs {
         q
     }
 
-    /// s·y / y·H₀⁻¹y of the newest pair: makes H₀ as large as the curvature just seen (eq. 7.20).
+    /// s·y / y·H₀⁻¹y of the newest pair: scales H₀ to the latest curvature (eq. 7.20).
     fn scale(&self, f: &impl Objective) -> f64 {
         let Some((s, y)) = self.0.back() else { return 1.0 };
         let mut z = y.clone();
@@ -211,8 +211,7 @@ mod tests {
             (1.0 + value, terms().map(|(c, x)| c * (c * x).tanh() + MU * x).collect())
         }
 
-        // |∇f|² / (2 μ), where f has at least the curvature μ (Boyd and Vandenberghe 2004, eq.
-        // 9.9).
+        // |∇f|² / (2 μ), as f has at least the curvature μ (Boyd and Vandenberghe 2004, eq. 9.9).
         fn above(&self, _: &[f64], _: f64, gradient: &[f64]) -> f64 {
             dot(gradient, gradient) / (2.0 * MU)
         }
@@ -235,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn the_gap_is_never_less_than_what_is_left() {
+    fn the_gap_is_never_less_than_the_true_difference() {
         for iterations in 0..30 {
             let (found, _) = minimum(1e-9, iterations);
             assert!(found.value - 1.0 <= found.gap * found.value, "after {iterations}");

@@ -1,4 +1,5 @@
-//! LiDAR: how many directions tell images apart, against how much views of one image differ.
+//! LiDAR: the number of directions that separate images, relative to how much views of one image
+//! differ.
 
 use super::symmetric::{cholesky, eigenvalues, gram, subtract};
 use super::{Error, Features, Result};
@@ -6,7 +7,7 @@ use super::{Error, Features, Result};
 /// Options of LiDAR.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LidarOptions {
-    /// n: images at most.
+    /// n: the largest number of images used.
     pub images: usize,
     /// q: rows of each image, one after the other.
     pub views: usize,
@@ -17,7 +18,7 @@ pub struct LidarOptions {
 }
 
 impl Default for LidarOptions {
-    /// As stable-pretraining 0.1.8.
+    /// As in stable-pretraining 0.1.8.
     fn default() -> Self {
         Self { images: 100, views: 10, delta: 1e-4, epsilon: 1e-8 }
     }
@@ -27,14 +28,14 @@ impl Default for LidarOptions {
 /// the covariance of the images' means. Σw is that of views around their image's mean, plus δ I.
 /// Thilak et al. 2023, eq. 1 to 4, as stable-pretraining 0.1.8 computes it.
 ///
-/// Rows of `features` are views: the first q of one image, the next q of another. Rows that fill no
-/// image, or are beyond n images, are left out. Labels are not read.
+/// Rows of `features` are views: the first q of one image, the next q of another. Rows of an
+/// incomplete image and rows after n images are skipped. Labels are not read.
 ///
-/// The result lies between 1 and min(n - 1, D). If all rows are equal it is D, so read it beside
-/// [`feature_std`](super::feature_std).
+/// The result lies between 1 and min(n - 1, D). If all rows are equal it is D, so read it together
+/// with [`feature_std`](super::feature_std).
 ///
 /// # Errors
-/// Features that are empty, ragged or not finite; fewer than two images, or than two views of each.
+/// Features that are empty, ragged or not finite, fewer than two images, and fewer than two views.
 pub fn lidar(features: &Features, options: LidarOptions) -> Result<f64> {
     features.check("features")?;
     let LidarOptions { views, delta, epsilon, .. } = options;
@@ -49,14 +50,14 @@ pub fn lidar(features: &Features, options: LidarOptions) -> Result<f64> {
     cholesky(&mut within, dim);
     let spread = eigenvalues_of(whitened(means, &within, dim), dim, images);
     let values = spread.map(|value| value.max(0.0) / (images - 1) as f64 + epsilon);
-    // The other directions have none.
+    // The other directions have an eigenvalue of 0.
     let values: Vec<f64> = values.chain(std::iter::repeat(epsilon)).take(dim).collect();
     let sum: f64 = values.iter().sum();
     Ok(values.iter().map(|value| value / sum).map(|p| -p * p.ln()).sum::<f64>().exp())
 }
 
 impl LidarOptions {
-    /// Images that `rows` rows make.
+    /// Number of images in `rows` rows.
     fn images(&self, rows: usize) -> Result<usize> {
         if self.views < 2 {
             let found = self.views.to_string();
@@ -75,7 +76,8 @@ impl LidarOptions {
     }
 }
 
-/// The images' means around their own mean `[n, D]`, and the views around their image's `[n q, D]`.
+/// The images' means minus their own mean `[n, D]`, and the views minus their image's mean `[n q,
+/// D]`.
 fn centered(features: &Features, images: usize, views: usize) -> (Vec<f64>, Vec<f64>) {
     let dim = features.dim;
     let rows: Vec<f64> =
@@ -98,8 +100,8 @@ fn centered(features: &Features, images: usize, views: usize) -> (Vec<f64>, Vec<
     (means, residuals)
 }
 
-/// x U⁻¹ `[n, D]` for rows x `[n, D]`: with Σw = Uᵀ U its products have the eigenvalues of
-/// Σw^-1/2 Σb Σw^-1/2.
+/// x U⁻¹ `[n, D]` for rows x `[n, D]`. With Σw = Uᵀ U, its products have the eigenvalues of Σw^-1/2
+/// Σb Σw^-1/2.
 fn whitened(mut x: Vec<f64>, upper: &[f64], dim: usize) -> Vec<f64> {
     for row in x.chunks_exact_mut(dim) {
         for i in 0..dim {

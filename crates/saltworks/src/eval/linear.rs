@@ -11,17 +11,17 @@ use super::{Error, Features, Prediction, Result, Scores, StopCheck};
 pub struct LinearOptions {
     /// Penalties to choose from: the loss is mean cross-entropy + (l2 / 2) |W|².
     pub l2: Vec<f64>,
-    /// Most steps of L-BFGS for each penalty.
+    /// Largest number of L-BFGS steps for each penalty.
     pub iterations: usize,
     /// The share of its loss by which a fit may lie above the minimum. If rows can be separated
-    /// without error, both the loss and the permitted rest are small.
+    /// without error, both the loss and the permitted difference are small.
     pub tolerance: f64,
 }
 
 impl Default for LinearOptions {
     fn default() -> Self {
-        // On 9,000 rows scikit-learn's C = 1 is l2 = 1.1e-4: two decades to either side, and one
-        // more to the strong side for wide features.
+        // On 9,000 rows scikit-learn's C = 1 is l2 = 1.1e-4. The grid covers powers of ten on both
+        // sides of it, with one more on the strong side for wide features.
         Self { l2: vec![1e-1, 1e-2, 1e-3, 1e-4, 1e-5], iterations: 1000, tolerance: 1e-4 }
     }
 }
@@ -29,21 +29,21 @@ impl Default for LinearOptions {
 /// The result of a linear probe.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LinearResult {
-    /// On the test rows.
+    /// The prediction on the test rows.
     pub prediction: Prediction,
     /// The logits of the test rows.
     pub scores: Scores,
     /// The penalty chosen.
     pub l2: f64,
     /// Whether it was chosen on held-out training rows. It is not if only one penalty was given, or
-    /// if no class has five rows. Without a choice it is the one penalty given, else 1 / rows,
-    /// scikit-learn's C = 1.
+    /// if no class has five rows. In the first case the given penalty is used, in the second 1 /
+    /// rows, scikit-learn's C = 1.
     pub chosen: bool,
     /// Loss on all training rows with that penalty: mean cross-entropy + (l2 / 2) |W|².
     pub loss: f64,
     /// An upper bound of the share by which the loss lies above the minimum: the duality gap, up to
-    /// the rounding of logits to f32, about 1e-7. It exceeds the tolerance if iterations or digits
-    /// ran out.
+    /// the rounding of logits to f32, about 1e-7. It exceeds the tolerance if the iterations or the
+    /// precision did not suffice.
     pub gap: f64,
 }
 
@@ -90,8 +90,8 @@ impl LinearOptions {
         Ok(())
     }
 
-    /// The penalty with the best accuracy on held-out training rows, the strongest of equal ones.
-    /// The model fitted with it is the start of the last fit.
+    /// The penalty with the best accuracy on held-out training rows. Of equal penalties the
+    /// strongest is chosen. Its fitted model is the start of the last fit.
     fn choose(
         &self,
         train: &Features,
@@ -100,7 +100,7 @@ impl LinearOptions {
     ) -> Result<(f64, bool, Logistic)> {
         let mut model = Logistic::new(&train.labels, train.dim);
         let mut grid = self.l2.clone();
-        // From strong to weak: each fit starts near its minimum.
+        // From strong to weak penalties, so each fit starts near its minimum.
         grid.sort_by(|a, b| b.total_cmp(a));
         let (fit, held_out) = split(&train.labels);
         if grid.len() == 1 {
@@ -110,7 +110,7 @@ impl LinearOptions {
             return Ok((1.0 / train.len() as f64, false, model));
         }
         let (fit, held_out) = (train.select(&fit), train.select(&held_out));
-        // A hundred times looser than the last fit: accuracies have settled long before.
+        // A hundred times looser than the last fit, because accuracies settle much earlier.
         let stop = StopRule { gap: 100.0 * self.tolerance, iterations: self.iterations, stopped };
         let mut best: Option<(f64, f64, Logistic)> = None;
         for l2 in grid {
@@ -124,12 +124,12 @@ impl LinearOptions {
                 best = Some((accuracy, l2, model.clone()));
             }
         }
-        // The grid is not empty: `check`.
+        // `check` refuses an empty grid.
         Ok(best.map(|(_, l2, model)| (l2, true, model)).expect("a penalty was tried"))
     }
 }
 
-/// Rows to fit on and rows held out: every fifth of each class, so that it is in both.
+/// Rows for fitting and held-out rows. Every fifth row of each class is held out.
 pub(super) fn split(labels: &[u32]) -> (Vec<usize>, Vec<usize>) {
     let mut seen = std::collections::BTreeMap::new();
     (0..labels.len()).partition(|&i| {

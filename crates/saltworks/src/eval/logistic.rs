@@ -7,7 +7,8 @@ use super::symmetric::{cholesky, subtract};
 use super::{Features, Scores, StopCheck};
 use rayon::prelude::*;
 
-/// Wider features get no preconditioner: its Cholesky factor would take longer than it saves.
+/// Wider features get no preconditioner, because its Cholesky factor would cost more time than it
+/// saves.
 const MAX_FACTOR_DIM: usize = 2048; // (guess)
 /// Steps towards the best b.
 const BIAS_STEPS: usize = 100; // (guess)
@@ -19,13 +20,13 @@ const TASK_ROWS: usize = 256;
 pub(super) struct Logistic {
     /// Wᵀ `[D, K]` and then b `[K]`, K classes.
     theta: Vec<f64>,
-    /// The class that each of the K columns stands for, ascending.
+    /// The class of each of the K columns, ascending.
     classes: Vec<u32>,
 }
 
 impl Logistic {
-    /// Starts at W = 0, with the logarithms of the classes' shares of `labels` as b: the best model
-    /// without features.
+    /// Starts at W = 0, and b is the logarithm of each class's share of `labels`. This is the best
+    /// model without features.
     pub(super) fn new(labels: &[u32], dim: usize) -> Self {
         let mut model = Self { theta: Vec::new(), classes: classes(labels) };
         let shares = shares(&model.columns(labels), model.classes.len());
@@ -36,7 +37,7 @@ impl Logistic {
 
     /// The column of each label's class.
     fn columns(&self, labels: &[u32]) -> Vec<usize> {
-        // `new` was given labels among which these are.
+        // `new` received labels that contain all of these.
         let column = |label| self.classes.binary_search(label).expect("a class of the model");
         labels.iter().map(column).collect()
     }
@@ -82,7 +83,7 @@ fn products(w: &[f64], features: &Features, k: usize, stopped: StopCheck<'_>) ->
     multiply(&features.rows, &Panels::of_columns(&w, k), stopped)
 }
 
-/// Share of the rows that each class has, π `[K]`.
+/// Each class's share of the rows, π `[K]`.
 fn shares(columns: &[usize], k: usize) -> Vec<f64> {
     let mut shares = vec![0.0; k];
     columns.iter().for_each(|&column| shares[column] += 1.0);
@@ -90,7 +91,7 @@ fn shares(columns: &[usize], k: usize) -> Vec<f64> {
     shares
 }
 
-/// xᵀ y / B, y having a one in the column of each row's class: `[D, K]`.
+/// xᵀ y / B `[D, K]`. y has a one in the column of each row's class.
 fn class_sums(train: &Features, columns: &[usize], k: usize) -> Vec<f64> {
     let mut sums = vec![0.0; train.dim * k];
     for (row, column) in train.rows.chunks_exact(train.dim).zip(columns) {
@@ -132,10 +133,10 @@ impl Objective for Loss<'_> {
     /// The duality gap (Boyd and Vandenberghe 2004, section 5.5.1). Take any probabilities q `[B,
     /// K]` whose sums over rows equal those of the labels y. The minimum is at least
     ///
-    /// mean H(q) - |mean (q - y) xᵀ|² / (2 l2), which is the loss less mean KL(q ‖ p) + |∇_W + mean
-    /// (q - p) xᵀ|² / (2 l2).
+    /// mean H(q) - |mean (q - y) xᵀ|² / (2 l2), which is the loss minus (mean KL(q ‖ p) + |∇_W +
+    /// mean (q - p) xᵀ|² / (2 l2)).
     ///
-    /// The model's p have those sums if b is at its best. q = (1 - t) p + t r has them for any b
+    /// The model's p have those sums if b is optimal. q = (1 - t) p + t r has them for any b
     /// ([`mixture`]). KL is convex: KL(q ‖ p) ≤ t KL(r ‖ p).
     fn above(&self, theta: &[f64], value: f64, gradient: &[f64]) -> f64 {
         let (k, l2) = (self.classes, self.l2);
@@ -155,20 +156,20 @@ impl Objective for Loss<'_> {
         t * self.means(w).divergence(&r, b, entropy + dot(b, &self.shares)) + square / (2.0 * l2)
     }
 
-    /// |∇_W|² / (2 l2), as if b were at its best (Boyd and Vandenberghe 2004, eq. 9.9), and Σ_k db²
-    /// / (2 π), the gain of a step of b alone.
+    /// |∇_W|² / (2 l2), as if b were optimal (Boyd and Vandenberghe 2004, eq. 9.9), plus Σ_k db² /
+    /// (2 π), the gain of a step of only b.
     fn guess(&self, _: &[f64], _: f64, gradient: &[f64]) -> f64 {
         let (dw, db) = gradient.split_at(self.train.dim * self.classes);
         let gain: f64 = db.iter().zip(&self.shares).map(|(db, share)| db * db / share).sum();
         0.5 * (dot(dw, dw) / self.l2 + gain)
     }
 
-    /// Sets b to the best for its W.
+    /// Sets b to the optimum for its W.
     fn settle(&self, theta: &mut Vec<f64>, gap: f64) {
         let mut b = theta.split_off(self.train.dim * self.classes);
         let products = products(theta, self.train, self.classes, self.stopped);
         let bias = Bias { loss: self, means: self.means(theta), products };
-        // A tenth of the gap is b's.
+        // A tenth of the gap is left to b.
         let stop = StopRule { gap: 0.1 * gap, iterations: BIAS_STEPS, stopped: self.stopped };
         minimize(&bias, &mut b, stop);
         theta.extend(b);
@@ -179,15 +180,15 @@ impl Objective for Loss<'_> {
     }
 }
 
-/// The least t and a distribution r `[K]` that correct the mean of probabilities: (1 - t) (π + e) +
-/// t r = π, if it exceeds the shares π by e.
+/// The smallest t and a distribution r `[K]` that correct a mean of probabilities π + e, which
+/// exceeds the shares π by e: (1 - t) (π + e) + t r = π.
 fn mixture(shares: &[f64], excess: &[f64]) -> (f64, Vec<f64>) {
     let of_mean = shares.iter().zip(excess).map(|(share, e)| e / (share + e));
     let t = of_mean.fold(0.0, f64::max);
     if t == 0.0 {
         return (t, shares.to_vec());
     }
-    // No less than 0 but for rounding, as t is the largest e / (π + e).
+    // Only rounding can make it less than 0, as t is the largest e / (π + e).
     let r = shares.iter().zip(excess).map(|(share, e)| (share + e - e / t).max(0.0));
     (t, r.collect())
 }
@@ -203,19 +204,19 @@ impl Loss<'_> {
     }
 }
 
-/// Means over rows of the logits x Wᵀ: of the right class, and of each class `[K]`.
+/// Means over rows of the logits x Wᵀ, of the right class and of each class `[K]`.
 struct Means {
     right: f64,
     logits: Vec<f64>,
 }
 
 impl Means {
-    /// Mean KL(r ‖ p) of a distribution r `[K]`. `entropy` is the mean of log Σ exp less that of
+    /// Mean KL(r ‖ p) of a distribution r `[K]`. `entropy` is the mean of log Σ exp minus that of
     /// `right`.
     fn divergence(&self, r: &[f64], b: &[f64], entropy: f64) -> f64 {
         let terms = r.iter().zip(&self.logits).zip(b).filter(|((r, _), _)| **r > 0.0);
         let terms = terms.map(|((r, logit), b)| r * (r.ln() - logit - b));
-        // Less than 0 by rounding alone.
+        // It is less than 0 only by rounding.
         (entropy + self.right + terms.sum::<f64>()).max(0.0)
     }
 }
@@ -232,7 +233,7 @@ impl Objective for Bias<'_> {
         cross_entropy(&mut self.products.clone(), b, &self.loss.columns)
     }
 
-    /// As that of [`Loss`], without what W has in it.
+    /// As in [`Loss`], without the terms of W.
     fn above(&self, b: &[f64], value: f64, gradient: &[f64]) -> f64 {
         let (t, r) = mixture(&self.loss.shares, gradient);
         t * self.means.divergence(&r, b, value + dot(b, &self.loss.shares))
@@ -282,7 +283,7 @@ fn residual(row: &mut [f64], column: usize) -> f64 {
     sum.ln() - logit
 }
 
-/// G = xᵀ x / B `[D, D]` of standardised rows, from which comes the preconditioner.
+/// G = xᵀ x / B `[D, D]` of standardised rows. The preconditioner is computed from it.
 pub(super) struct Gram {
     values: Option<Vec<f64>>,
     dim: usize,
@@ -304,9 +305,6 @@ impl Gram {
     ///
     /// For b it is the shares π. The Hessian at W = 0 and b = log π is diag π - π πᵀ. Gradients sum
     /// to 0, so g / π solves it.
-    ///
-    /// For b it is the shares π: the Hessian at W = 0 and b = log π is diag π - π πᵀ, and
-    /// gradients, which sum to 0, solve it by g / π.
     fn factor(&self, l2: f64, shares: &[f64]) -> Factor {
         let (dim, classes) = (self.dim, shares.len() as f64);
         let Some(gram) = &self.values else {
@@ -322,9 +320,9 @@ impl Gram {
     }
 }
 
-/// H₀ = Uᵀ U for the weights (or the identity), and its diagonal for b.
+/// H₀ = Uᵀ U for the weights, or the identity. H₀ for b is a diagonal.
 struct Factor {
-    upper: Option<Vec<f64>>, // [D, D], below the diagonal anything
+    upper: Option<Vec<f64>>, // [D, D], undefined below the diagonal
     dim: usize,
     bias: Vec<f64>, // [K]
 }

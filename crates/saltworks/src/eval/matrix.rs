@@ -4,7 +4,7 @@
 use super::StopCheck;
 use rayon::prelude::*;
 
-/// Columns of y in a tile; with ROWS rows of x, the tile stays in registers.
+/// Columns of y in a tile. With ROWS rows of x, the tile stays in registers.
 const COLUMNS: usize = 8;
 const ROWS: usize = 4;
 /// Rows of x in a task of [`multiply`].
@@ -28,7 +28,7 @@ impl Panels {
         Self::new(w.len() / dim, dim, |row, i| w[row * dim + i])
     }
 
-    /// Packs zᵀ, z being `[I, N]`.
+    /// Packs zᵀ for z `[I, N]`.
     pub(super) fn of_columns(z: &[f32], n: usize) -> Self {
         Self::new(n, z.len() / n, |row, i| z[i * n + row])
     }
@@ -140,7 +140,7 @@ mod tests {
         (0..len).map(|_| random.normal()).collect()
     }
 
-    /// Σ_i a[i] b[i], and how far f32 sums of this length may be from it.
+    /// Compares with Σ_i a[i] b[i], within the error of f32 sums of this length.
     fn assert_dot(got: f64, terms: impl Iterator<Item = (f32, f32)> + Clone) {
         let wanted: f64 = terms.clone().map(|(a, b)| f64::from(a) * f64::from(b)).sum();
         let size: f64 = terms.map(|(a, b)| (f64::from(a) * f64::from(b)).abs()).sum();
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn products_of_any_shape_equal_the_sums_they_stand_for() {
+    fn products_of_any_shape_equal_their_sums() {
         for (rows, dim, n) in [(1, 1, 1), (3, 5, 7), (66, 65, 9), (300, 3, 16), (517, 70, 10)] {
             let (x, w) = (normal(rows * dim, 1), normal(n * dim, 2));
             let y = multiply(&x, &Panels::of_rows(&w, dim), &|| false);

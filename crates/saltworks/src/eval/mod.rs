@@ -1,10 +1,10 @@
-//! Judges frozen features. Knows nothing of training runs, data or files of weights. Only the
-//! attentive probe uses blocks and layers of `model` for its own small network.
+//! Evaluates frozen features. It does not depend on training runs, data or weight files. Only the
+//! attentive probe uses blocks and layers of `model`, for its own small network.
 //!
 //! [`knn`] measures how well neighbours agree, [`linear`] how well a plane separates the classes.
 //! [`rank_me`], [`lidar`] and [`feature_std`] need no labels and show collapse.
 //!
-//! All give the same numbers for any number of threads: every sum has one fixed order.
+//! All give the same numbers for any number of threads, because every sum has one fixed order.
 
 mod attentive;
 mod error;
@@ -46,7 +46,7 @@ pub type StopCheck<'a> = &'a (dyn Fn() -> bool + Sync);
 /// The result of an evaluation.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// The class given to each row, and how often it was the right one.
+/// The class given to each row, and how often it is right.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prediction {
     /// One class per row, `[B]`.

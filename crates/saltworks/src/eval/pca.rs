@@ -4,31 +4,31 @@ use super::symmetric::gram;
 use super::{Error, Features, Result};
 use engine::random::Random;
 
-/// Directions in which rows differ most.
+/// The directions in which rows differ most.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pca {
     /// D
     pub dim: usize,
     /// Mean of the rows [D].
     pub mean: Vec<f64>,
-    /// Unit vectors, the largest variance first [K, D]; the largest entry of each is positive.
+    /// Unit vectors [K, D], the largest variance first. The largest entry of each is positive.
     pub components: Vec<f64>,
     /// Variance along each [K], unbiased.
     pub variances: Vec<f64>,
 }
 
-/// Vectors iterated beside the requested ones. More of them make these converge faster.
+/// Vectors iterated in addition to the requested ones. More of them speed up convergence.
 const SPARE: usize = 8;
-/// Most rounds, and the share of a vector that may still change at the end.
+/// The largest number of rounds, and the share of a vector that may still change at the end.
 const MOST_ROUNDS: usize = 500;
 const SETTLED: f64 = 1e-13;
 
-/// The first `count` principal components of rows [B, D], `count` ≤ D, as scikit-learn's PCA. They
-/// are eigenvectors of the covariance, found by subspace iteration (Golub and Van Loan 2013,
+/// The first `count` principal components of rows [B, D], `count` ≤ D, as in scikit-learn's PCA.
+/// They are eigenvectors of the covariance, found by subspace iteration (Golub and Van Loan 2013,
 /// algorithm 8.2.4).
 ///
 /// # Errors
-/// No row, and values that are not finite.
+/// No rows, and values that are not finite.
 pub fn pca(features: &Features, count: usize) -> Result<Pca> {
     let (rows, dim) = (features.len(), features.dim);
     if rows == 0 || count == 0 || count > dim {
@@ -53,7 +53,7 @@ pub fn pca(features: &Features, count: usize) -> Result<Pca> {
 }
 
 impl Pca {
-    /// A row [D] along the components [K].
+    /// Projects a row [D] onto the components [K].
     pub fn project(&self, row: &[f32]) -> Vec<f64> {
         let along = |component: &[f64]| {
             let terms = row.iter().zip(&self.mean).zip(component);
@@ -63,7 +63,8 @@ impl Pca {
     }
 }
 
-/// The leading eigenvectors [K, D] and eigenvalues of a symmetric matrix without negative ones.
+/// The leading eigenvectors [K, D] and eigenvalues of a symmetric matrix without negative
+/// eigenvalues.
 fn leading(a: &[f64], dim: usize, count: usize) -> (Vec<f64>, Vec<f64>) {
     let kept = (count + SPARE).min(dim);
     let mut random = Random::new(0, "pca", 0);
@@ -123,7 +124,7 @@ fn turned(rows: &[f64], dim: usize, turn: &[f64], count: usize) -> Vec<f64> {
     all
 }
 
-/// Gram and Schmidt, twice against rounding. A row that vanishes stays zero.
+/// Gram-Schmidt, applied twice to limit rounding. A row that becomes zero stays zero.
 fn orthonormal(rows: &mut [f64], dim: usize) {
     for i in 0..rows.len() / dim {
         let (done, rest) = rows.split_at_mut(i * dim);
@@ -141,7 +142,7 @@ fn orthonormal(rows: &mut [f64], dim: usize) {
     }
 }
 
-/// Eigenvectors, columns of [N, N], and eigenvalues of a small symmetric matrix, the largest first,
+/// Eigenvectors (columns of [N, N]) and eigenvalues of a small symmetric matrix, the largest first,
 /// by Jacobi's rotations (Golub and Van Loan 2013, algorithm 8.5.2).
 fn jacobi(mut a: Vec<f64>, n: usize) -> (Vec<f64>, Vec<f64>) {
     let mut v = vec![0.0; n * n];

@@ -1,9 +1,9 @@
-//! RankMe: how many directions features use.
+//! RankMe: the number of directions that features use.
 
 use super::symmetric::{eigenvalues, gram};
 use super::{Features, Result};
 
-/// Added to each share, as the reference does.
+/// Added to each share, as in the reference.
 const EPSILON: f64 = 1e-5;
 
 /// exp(-Σ p log p) with p = σ / Σ σ + 1e-5 over the singular values σ of features `[B, D]`, which
@@ -37,6 +37,6 @@ fn singular_values(features: &Features) -> Vec<f64> {
         features.rows.iter().map(|&x| f64::from(x)).collect()
     };
     let side = rows.min(dim);
-    // Rounding may leave an eigenvalue of 0 a little below.
+    // Rounding may make an eigenvalue of 0 slightly negative.
     eigenvalues(gram(&values, side), side).into_iter().map(|value| value.max(0.0).sqrt()).collect()
 }

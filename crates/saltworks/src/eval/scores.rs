@@ -1,19 +1,19 @@
-//! The scores of a probe, and how right they are: accuracy, top-5, and each class.
+//! The scores of a probe, and how accurate they are: overall, top-5 and per class.
 
 use super::Prediction;
 use super::knn::first_largest;
 use serde::Serialize;
 
-/// One number per row and class; the largest is the class given to the row.
+/// One number per row and class. The class with the largest number is given to the row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scores {
-    /// `[B, K]`. Minus infinity if nothing speaks for a class.
+    /// `[B, K]`. Minus infinity if a class has no vote.
     pub values: Vec<f32>,
     /// The class of each column, ascending `[K]`.
     pub classes: Vec<u32>,
 }
 
-/// How right the scores of a set are.
+/// How accurate the scores of a set are.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
     /// B
@@ -21,7 +21,7 @@ pub struct Report {
     /// Share of rows whose class is right, 0 to 1.
     pub accuracy: f64,
     /// 95 % confidence interval of the accuracy ([`wilson`]). It covers the choice of test images,
-    /// not that of training images, penalty or seed.
+    /// but not the choice of training images, penalty or seed.
     pub interval: [f64; 2],
     /// Share of rows whose class is among the five with the largest scores. None for five classes
     /// or fewer.
@@ -33,24 +33,24 @@ pub struct Report {
     pub confusion: Option<Vec<Vec<u32>>>,
 }
 
-/// How right the scores are on one class.
+/// How accurate the scores are on one class.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ClassReport {
-    /// Its number.
+    /// The class's number.
     pub class: u32,
-    /// Its rows.
+    /// Number of its rows.
     pub count: usize,
     /// Share of the rows given this class that belong to it. None if no row was given it.
     pub precision: Option<f64>,
-    /// Share of its rows that were given it. None if it has no row.
+    /// Share of its rows that were given this class. None if it has no rows.
     pub recall: Option<f64>,
 }
 
-/// Classes whose confusion matrix is made: a million numbers.
+/// Largest number of classes with a confusion matrix, which then has a million numbers.
 pub const MOST_CONFUSED: usize = 1000;
 
 impl Scores {
-    /// The class of the largest score of each row, of equal ones the first.
+    /// The class with the largest score of each row. Of equal scores the first class is chosen.
     pub fn prediction(&self, truth: &[u32]) -> Prediction {
         let given = self.rows().map(|row| self.classes[first_largest(row)]);
         Prediction::new(given.collect(), truth)
@@ -83,7 +83,7 @@ impl Scores {
     }
 
     /// Whether a class is among the `most` with the largest scores of a row. Of equal scores the
-    /// first count.
+    /// first ones count.
     fn is_among(&self, row: &[f32], class: u32, most: usize) -> bool {
         let Ok(column) = self.classes.binary_search(&class) else { return false };
         let score = row[column];
@@ -92,8 +92,8 @@ impl Scores {
     }
 }
 
-/// The 95 % confidence interval of a share of `right` in `count`. Wilson 1927: unlike p ± 1.96 s it
-/// stays within 0 and 1 and holds for shares near them.
+/// The 95 % confidence interval of a share of `right` in `count`. Wilson 1927. Unlike p ± 1.96 s it
+/// stays within 0 and 1, and is valid for shares near 0 or 1.
 pub fn wilson(right: usize, count: usize) -> [f64; 2] {
     // The normal distribution's 97.5 % quantile.
     const Z: f64 = 1.959_963_984_540_054;
@@ -140,15 +140,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_small_set_is_counted_as_by_hand() {
+    fn counts_of_a_small_set_are_right() {
         let none = f32::NEG_INFINITY;
         let scores = Scores {
             classes: vec![0, 1, 2, 4, 5, 6],
             values: [
                 [9.0, 1.0, 2.0, 3.0, 4.0, 5.0],    // given 0
-                [9.0, 8.0, 7.0, 6.0, 5.0, 4.0],    // given 0; 6 is the sixth
+                [9.0, 8.0, 7.0, 6.0, 5.0, 4.0],    // given 0, and 6 is the sixth
                 [2.0, 2.0, 1.0, none, none, none], // given 0, the first of equal ones
-                [0.0, 3.0, 1.0, none, none, none], // given 1; nothing speaks for 4
+                [0.0, 3.0, 1.0, none, none, none], // given 1, and 4 has no vote
             ]
             .concat(),
         };

@@ -4,8 +4,9 @@ use super::features::column_sums;
 use super::{Features, Result};
 
 /// √D times the mean, over the D columns, of the (biased) deviation of rows divided by their
-/// length. It is 1 if rows point in all directions alike, and 0 if all point in one. Chen and He
-/// 2021 (SimSiam), section 4.1, whose figure 2 shows the deviation beside 1/√D.
+/// length. It is 1 if rows point equally in all directions, and 0 if all rows point in the same
+/// direction. Chen and He 2021 (SimSiam), section 4.1. Its figure 2 compares the deviation with
+/// 1/√D.
 ///
 /// # Errors
 /// Features that are empty, ragged or not finite.
@@ -19,7 +20,7 @@ pub fn feature_std(features: &Features) -> Result<f64> {
     Ok(deviations / (dim as f64).sqrt())
 }
 
-/// Each row divided by its length, `[B, D]`; a row of zeros stays one.
+/// Each row divided by its length, `[B, D]`. A row of zeros stays zero.
 fn unit_rows(features: &Features) -> Vec<f32> {
     let unit = |row: &[f32]| {
         let length = row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
@@ -39,7 +40,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_point_everywhere_have_one_and_rows_that_point_one_way_none() {
+    fn rows_in_all_directions_give_one_and_rows_in_one_direction_give_zero() {
         let mut random = Random::new(3, "spread test", 0);
         let everywhere: Vec<f32> = (0..4000 * 32).map(|_| random.normal()).collect();
         let got = feature_std(&features(everywhere.clone(), 32)).unwrap();

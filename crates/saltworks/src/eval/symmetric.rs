@@ -6,11 +6,12 @@
 
 use rayon::prelude::*;
 
-/// Rows of a matrix in a task: below that a fork costs more than it saves.
+/// Rows of a matrix in a task. With fewer rows a fork costs more than it saves.
 const TASK_ROWS: usize = 64; // (guess)
 /// Rows of x that pass over the Gram matrix at once.
 const STEP_ROWS: usize = 4;
-/// Most QL steps for one eigenvalue. Two are usual. After this many its neighbour gets no smaller.
+/// Largest number of QL steps for one eigenvalue. Usually two suffice. After this many, the entry
+/// beside it gets no smaller.
 const MOST_STEPS: usize = 60;
 
 /// xᵀ x of rows `[B, I]`: `[I, I]`.
@@ -55,7 +56,7 @@ pub(super) fn cholesky(a: &mut [f64], dim: usize) {
     for i in 0..dim {
         let (done, rest) = a.split_at_mut((i + 1) * dim);
         let row = &mut done[i * dim + i..];
-        // Callers add to the diagonal, so that only rounding takes a pivot below 0.
+        // Callers add to the diagonal, so only rounding can make a pivot negative.
         let pivot = row[0].max(f64::EPSILON).sqrt();
         row.iter_mut().for_each(|u| *u /= pivot);
         rest.par_chunks_exact_mut(dim).with_min_len(32).enumerate().for_each(|(j, below)| {
@@ -71,7 +72,7 @@ pub(super) fn subtract(y: &mut [f64], a: f64, x: &[f64]) {
     }
 }
 
-/// The eigenvalues of A `[D, D]`, in no order.
+/// The eigenvalues of A `[D, D]`, unsorted.
 pub(super) fn eigenvalues(a: Vec<f64>, dim: usize) -> Vec<f64> {
     let (mut diagonal, mut beside) = tridiagonal(a, dim);
     for l in 0..dim {
@@ -124,7 +125,7 @@ fn reflect(rows: &mut [f64], dim: usize, v: &[f64], beta: f64) {
     });
 }
 
-/// The first index from l on at which the matrix splits: the entry beside it is negligible.
+/// The first index from l at which the matrix splits, because the entry beside it is negligible.
 fn first_split(diagonal: &[f64], beside: &[f64], l: usize) -> usize {
     let last = diagonal.len() - 1;
     let splits = |m: &usize| {
@@ -145,7 +146,7 @@ fn ql_step(diagonal: &mut [f64], beside: &mut [f64], l: usize, m: usize) {
         let r = f.hypot(g);
         beside[i + 1] = r;
         if r == 0.0 {
-            // The rotation fell apart: the matrix splits here.
+            // There is no rotation: the matrix splits here.
             diagonal[i + 1] -= shift;
             beside[m] = 0.0;
             return;
@@ -180,7 +181,7 @@ mod tests {
     use super::*;
     use engine::random::Random;
 
-    /// Cyclic Jacobi rotations: slow and plain.
+    /// Cyclic Jacobi rotations: slow and simple.
     fn jacobi(mut a: Vec<f64>, n: usize) -> Vec<f64> {
         for _ in 0..30 {
             for (p, q) in (0..n).flat_map(|q| (0..q).map(move |p| (p, q))) {
@@ -228,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gram_matrix_is_the_sums_it_stands_for() {
+    fn a_gram_matrix_equals_its_sums() {
         for (rows, dim) in [(1, 1), (3, 5), (6, 3), (9, 130)] {
             let mut random = Random::new(2, "gram test", rows as u64);
             let x: Vec<f64> = (0..rows * dim).map(|_| f64::from(random.normal())).collect();

@@ -1,19 +1,19 @@
-//! t-SNE: a map of rows in the plane that keeps near ones near.
+//! t-SNE: a map of rows in the plane that keeps near rows near.
 
 use super::{Error, Features, Result, StopCheck, pca};
 use rayon::prelude::*;
 
-/// How the map is made.
+/// How the map is computed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TsneOptions {
     /// Effective neighbours of each row. Fewer if there are few rows.
     pub perplexity: f64,
-    /// Steps.
+    /// Number of steps.
     pub steps: usize,
 }
 
 impl Default for TsneOptions {
-    /// Van der Maaten and Hinton 2008, section 3.4: 30; 1,000 steps.
+    /// Van der Maaten and Hinton 2008, section 3.4: perplexity 30, 1,000 steps.
     fn default() -> Self {
         Self { perplexity: 30.0, steps: 1000 }
     }
@@ -22,11 +22,11 @@ impl Default for TsneOptions {
 /// A map.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tsne {
-    /// Of each row [B].
+    /// Position of each row [B].
     pub x: Vec<f32>,
-    /// Of each row [B].
+    /// Position of each row [B].
     pub y: Vec<f32>,
-    /// Σ p ln(p/q): what was minimised.
+    /// Σ p ln(p/q), which is minimised.
     pub kl_divergence: f64,
 }
 
@@ -34,11 +34,12 @@ pub struct Tsne {
 const EXAGGERATED_STEPS: usize = 250;
 const EXAGGERATION: f64 = 12.0;
 
-/// Exact t-SNE of rows [B, D] (van der Maaten and Hinton 2008), begun at the first two principal
-/// components, with scikit-learn's rates. B² a step; the same bits on any number of threads.
+/// Exact t-SNE of rows [B, D] (van der Maaten and Hinton 2008). It starts at the first two
+/// principal components and uses scikit-learn's rates. A step costs B². The bits are the same for
+/// any number of threads.
 ///
 /// # Errors
-/// Fewer than 5 rows, values that are not finite, and being stopped to stop.
+/// Fewer than 5 rows, values that are not finite, and a stop by `stopped`.
 pub fn tsne(features: &Features, options: TsneOptions, stopped: StopCheck<'_>) -> Result<Tsne> {
     let (rows, dim) = (features.len(), features.dim);
     if rows < 5 || dim < 2 {
@@ -70,7 +71,8 @@ pub fn tsne(features: &Features, options: TsneOptions, stopped: StopCheck<'_>) -
     Ok(Tsne { x: axis(0), y: axis(1), kl_divergence: divergence(&p, &points) })
 }
 
-/// The first two principal components, the first with deviation 1e-4, as scikit-learn.
+/// The first two principal components, scaled so that the first has deviation 1e-4, as in
+/// scikit-learn.
 fn begin(features: &Features) -> Result<Vec<[f64; 2]>> {
     let pca = pca(features, 2)?;
     let scale = 1e-4 / pca.variances[0].sqrt().max(1e-12);
@@ -81,7 +83,7 @@ fn begin(features: &Features) -> Result<Vec<[f64; 2]>> {
     Ok(features.rows.chunks_exact(features.dim).map(point).collect())
 }
 
-/// p_ij [B, B], symmetric, of sum 1.
+/// p_ij [B, B], symmetric, with sum 1.
 fn affinities(features: &Features, perplexity: f64) -> Vec<f64> {
     let (rows, dim) = (features.len(), features.dim);
     let row = |i: usize| &features.rows[i * dim..(i + 1) * dim];
@@ -103,7 +105,8 @@ fn affinities(features: &Features, perplexity: f64) -> Vec<f64> {
     joint
 }
 
-/// Squared distances of row i -> p_j|i whose entropy is ln(perplexity), the width found by halving.
+/// Squared distances of row i -> p_j|i with an entropy of ln(perplexity). The width is found by
+/// bisection.
 fn conditional(distances: &mut [f64], i: usize, perplexity: f64) {
     let nearest = distances.iter().enumerate().filter(|(j, _)| *j != i);
     let nearest = nearest.map(|(_, d)| *d).fold(f64::INFINITY, f64::min);
@@ -112,7 +115,7 @@ fn conditional(distances: &mut [f64], i: usize, perplexity: f64) {
     for _ in 0..100 {
         let (mut sum, mut weighted) = (0.0, 0.0);
         for (j, (p, d)) in p.iter_mut().zip(&*distances).enumerate() {
-            // The nearest one's weight is 1, so that no sum vanishes.
+            // The nearest row's weight is 1, so the sum is never 0.
             let d = d - nearest;
             *p = if j == i { 0.0 } else { (-beta * d).exp() };
             sum += *p;
@@ -139,7 +142,7 @@ fn gradient(p: &[f64], points: &[[f64; 2]], scale: f64) -> Vec<[f64; 2]> {
     let rows = points.len();
     let sums: Vec<f64> =
         points.par_iter().map(|a| points.iter().map(|b| near(a, b)).sum()).collect();
-    // Each row is at distance 0 of itself.
+    // Each row has distance 0 to itself.
     let all = sums.iter().sum::<f64>() - rows as f64;
     let slope = |(i, a): (usize, &[f64; 2])| {
         let mut slope = [0.0; 2];

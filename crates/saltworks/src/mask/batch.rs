@@ -11,7 +11,7 @@ pub type TokenIndex = Vec<u32>;
 /// length: no list is padded or cut.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Masks {
-    /// Where the tokens lie.
+    /// The grid of the tokens.
     pub grid: Grid,
     /// [B] lists of the K_b tokens that the encoder sees.
     pub context: Vec<TokenIndex>,
@@ -25,7 +25,7 @@ impl Masks {
     pub fn new(grid: Grid, context: Vec<TokenIndex>, target: Vec<TokenIndex>) -> Result<Self> {
         if context.len() != target.len() {
             let problem =
-                format!("{} context lists for {} of targets", context.len(), target.len());
+                format!("{} context lists, but {} target lists", context.len(), target.len());
             return Err(Error::Lists { sample: context.len().min(target.len()), problem });
         }
         for (sample, (context, target)) in context.iter().zip(&target).enumerate() {
@@ -59,7 +59,7 @@ impl Masks {
     }
 
     /// The same contexts, with every other token as a target. stable-pretraining's stage 1
-    /// (`MAE(masking=MultiBlockMasking())`) reconstructs all that the encoder does not see.
+    /// (`MAE(masking=MultiBlockMasking())`) reconstructs every token that the encoder does not see.
     #[must_use]
     pub fn with_all_others_as_target(mut self) -> Self {
         for (context, target) in self.context.iter().zip(&mut self.target) {
@@ -70,7 +70,7 @@ impl Masks {
         self
     }
 
-    /// M_b of each sample as packed rows.
+    /// The M_b target tokens of each sample as packed rows.
     pub fn target_segments(&self) -> Segments {
         Segments::new(self.target.iter().map(Vec::len))
     }
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn all_others_are_what_the_context_leaves() {
+    fn all_others_are_the_tokens_outside_the_context() {
         let masks = masks(&[1, 4], &[2]).unwrap().with_all_others_as_target();
         assert_eq!(masks.target, [[0, 2, 3, 5]]);
     }

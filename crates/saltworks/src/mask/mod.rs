@@ -26,7 +26,7 @@ use crate::range::Range;
 /// The result of drawing masks.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why there are no masks.
+/// Why masks cannot be drawn.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A setting that is out of range.
@@ -39,7 +39,7 @@ pub enum Error {
         /// The values it may have.
         expected: &'static str,
     },
-    /// Too many draws leave the encoder or the predictor nothing.
+    /// Too many draws leave the context or the target empty.
     #[error(
         "masks leave no {lacking} in {failed} of {draws} draws: a grid of {grid} tokens with \
          {masking}. {advice}"
@@ -92,11 +92,11 @@ struct SampleMask {
 /// Draws made by [`Masking::validate`].
 const TRIAL_DRAWS: usize = 256;
 
-/// Draws for one sample before an error. [`Masking::validate`] refuses settings with which half of
-/// the draws fail, so this many fail with a chance below 2⁻¹⁰⁰.
+/// Draws for one sample before an error. [`Masking::validate`] refuses settings if half of the
+/// draws fail. So this many draws fail with a probability below 2⁻¹⁰⁰.
 const MOST_ATTEMPTS: usize = 100;
 
-/// Samples of one step that have their own random stream.
+/// Number of samples in one step that have their own random stream.
 const MOST_SAMPLES: u64 = 1 << 20;
 
 impl Masking {

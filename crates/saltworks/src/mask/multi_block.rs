@@ -1,4 +1,4 @@
-//! Multi-block masks: one context block less the union of target blocks. They are drawn as in
+//! Multi-block masks: one context block minus the union of target blocks. They are drawn as in
 //! stable-pretraining's `multi_block_mask` (data/masking.py) and SALT, after I-JEPA (Assran et al.
 //! 2023).
 
@@ -95,7 +95,7 @@ impl MultiBlockMasking {
     pub(super) fn describe(&self) -> String {
         let Self { context, targets, .. } = self;
         format!(
-            "a context block of scale {} less {} target blocks of scale {}",
+            "a context block of scale {} minus {} target blocks of scale {}",
             context.scale, targets.count, targets.scale
         )
     }
@@ -162,7 +162,7 @@ pub fn block_masks(grid: Grid, blocks: &[(Range, Range)], seed: u64) -> Result<V
     Ok(drawn.collect())
 }
 
-/// A block of this size anywhere on the grid.
+/// A block of this size at a random position on the grid.
 pub(super) fn random_block(
     (height, width): (usize, usize),
     grid: Grid,

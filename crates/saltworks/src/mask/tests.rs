@@ -49,7 +49,7 @@ fn the_same_seed_and_step_give_the_same_masks_and_others_do_not() {
 }
 
 #[test]
-fn samples_differ_unless_the_mask_is_the_batchs() {
+fn samples_differ_unless_the_batch_shares_a_mask() {
     let grid = Grid::image(14, 14);
     for masking in maskings(true) {
         let masks = masking.sample(grid, 4, 1, 0).unwrap();
@@ -77,7 +77,7 @@ fn the_parts_of_a_batch_have_its_masks_and_all_its_targets() {
 }
 
 #[test]
-fn tubes_mask_a_place_at_all_times() {
+fn tubes_mask_a_patch_in_all_frames() {
     let grid = Grid { t: 3, h: 6, w: 6 };
     for masking in maskings(true) {
         let masks = masking.sample(grid, 1, 0, 0).unwrap();
@@ -105,7 +105,7 @@ fn ratio_masks_have_the_references_counts() {
 }
 
 #[test]
-fn block_masks_hang_together_more_than_random_ones() {
+fn block_masks_are_more_connected_than_random_ones() {
     let grid = Grid::image(14, 14);
     let pairs = |masking: &Masking| -> usize {
         let masks = masking.sample(grid, 200, 0, 0).unwrap();
@@ -118,7 +118,7 @@ fn block_masks_hang_together_more_than_random_ones() {
         other => other,
     };
     let [_, _, random, block, _] = maskings(true).map(low);
-    // At ratio 0.4 a neighbour of a masked token is masked with chance 0.4 if random.
+    // At ratio 0.4, random masks mask a neighbour of a masked token with probability 0.4.
     assert!(pairs(&block) as f64 > 1.6 * pairs(&random) as f64);
 }
 
@@ -134,7 +134,7 @@ fn assert_counts_like(name: &str, mut counts: Vec<usize>, reference: &Counts) {
     counts.sort_unstable();
     for (share, want) in [0.05, 0.25, 0.5, 0.75, 0.95].into_iter().zip(reference.2) {
         let got = counts[(share * (draws - 1.0)) as usize] as f64;
-        // A count is whole: a quantile on the edge of a step may fall to either side of it.
+        // Counts are integers, so a quantile at the edge of a step may fall on either side of it.
         assert!((got - want).abs() <= 1.0, "{name}: quantile {share} is {got}, reference {want}");
     }
 }
@@ -146,9 +146,10 @@ fn assert_masks_like(masking: &Masking, grid: Grid, context: &Counts, target: &C
     assert_counts_like(&format!("{grid} target"), lengths(&masks.target), target);
 }
 
-/// 20,000 draws of `multi_block_mask(H, W)` of stable-pretraining 0.1.8 (data/masking.py), context
-/// less the union of targets, and the union; numpy's default generator with seed 0 behind torch's
-/// `rand` and `randint`; `numpy.quantile(counts, [.05, .25, .5, .75, .95])`.
+/// 20,000 draws of `multi_block_mask(H, W)` of stable-pretraining 0.1.8 (data/masking.py). The
+/// counts are of the context minus the union of targets, and of the union. torch's `rand` and
+/// `randint` drew from numpy's default generator with seed 0. Quantiles: `numpy.quantile(counts,
+/// [.05, .25, .5, .75, .95])`.
 #[test]
 fn multi_block_counts_are_distributed_as_the_references() {
     let masking = Masking::MultiBlock(MultiBlockMasking::default());
@@ -175,7 +176,7 @@ fn multi_block_counts_are_distributed_as_the_references() {
     );
 }
 
-/// As above for `IJEPAMasking` (backbone/patch_masking.py): its `_sample_block_params`,
+/// The same for `IJEPAMasking` (backbone/patch_masking.py): its `_sample_block_params`,
 /// `_create_block_mask` and the loop of `forward`.
 #[test]
 fn ijepa_counts_are_distributed_as_the_references() {
@@ -207,7 +208,7 @@ fn masks_that_leave_no_context_are_refused_before_training() {
     assert_eq!(
         message,
         "masks leave no context in 256 of 256 draws: a grid of 7 x 7 tokens with a context block \
-         of scale [0.85, 1] less 4 target blocks of scale [1, 1]. Use fewer or smaller targets, a \
+         of scale [0.85, 1] minus 4 target blocks of scale [1, 1]. Use fewer or smaller targets, a \
          lower ratio, or a smaller patch"
     );
     assert!(masking.sample(Grid::image(7, 7), 1, 0, 0).is_err());

@@ -1,5 +1,5 @@
-//! What an image costs in a stage, from sizes and masks alone: FLOPs as the engine counts them, and
-//! as the paper does.
+//! Cost of an image in a stage, computed from sizes and masks only. FLOPs are counted as in the
+//! engine and as in the paper.
 
 use crate::mask::Masks;
 use crate::model::{TransformerSpec, VitSpec};
@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 /// One network's part of a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NetworkCost {
-    /// N, embeddings and positions too.
+    /// N, including embeddings and positions.
     pub parameters: usize,
-    /// D: tokens of an image that go through it, without class token and registers.
+    /// D: tokens of an image that the network processes, without class token and registers.
     pub tokens: f64,
-    /// FLOPs of an image in its matrix products, two a multiply-add: forward, and backward if it is
-    /// trained.
+    /// FLOPs of the matrix products of an image, two per multiply-add. The backward pass is
+    /// included if the network is trained.
     pub flops: f64,
-    /// 6 N D if it is trained, 2 N D if not, without attention's products (SALT, appendix on
-    /// FLOPs).
+    /// 6 N D if the network is trained, 2 N D if not. Attention's products are not included (SALT,
+    /// appendix on FLOPs).
     pub paper_flops: f64,
 }
 
@@ -27,13 +27,13 @@ pub struct Networks<'a> {
     pub encoder: &'a VitSpec,
     /// Its decoder or predictor.
     pub trunk: TransformerSpec,
-    /// Of SALT: the frozen encoder.
+    /// SALT's frozen encoder.
     pub teacher: Option<&'a VitSpec>,
-    /// Whether blocks are computed again on the way back.
+    /// Whether blocks are recomputed in the backward pass.
     pub activation_checkpointing: bool,
 }
 
-/// What an image costs, as the mean over a batch's masks.
+/// Cost of an image: the mean over a batch's masks.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cost {
     /// The trained encoder.
@@ -45,8 +45,8 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Of masks as the method reads them. Stochastic depth, which leaves blocks out, is not
-    /// counted.
+    /// The cost under masks as the method reads them. Stochastic depth, which skips blocks, is not
+    /// taken into account.
     pub fn new(networks: &Networks<'_>, masks: &Masks) -> Self {
         let Networks { encoder, trunk, teacher, activation_checkpointing: again } = *networks;
         let out = teacher.map_or(encoder.patch_len(), |teacher| teacher.width);
@@ -63,7 +63,7 @@ impl Cost {
             flops += 2.0 * encoder.embedding_flops(context);
             flops += blocks * encoder.block_flops(context, None);
             let [before, last] = trunk.block_flops(context, target);
-            // The last block of a trunk keeps few rows, and is never made again.
+            // The last block of a trunk keeps few rows and is never recomputed.
             trunk_flops += blocks * before + 3.0 * last;
             trunk_flops += 3.0 * trunk.projection_flops(widths, context, target);
             if let Some(teacher) = teacher {
@@ -76,7 +76,7 @@ impl Cost {
         match teacher {
             Some(_) => parameters += trunk.width,
             None => {
-                // The mask token has the encoder's width, and is projected once a batch.
+                // The mask token has the encoder's width, and is projected once per batch.
                 parameters += (encoder.width + 1) * trunk.width + encoder.width;
                 trunk_flops += 3.0 * 2.0 * (encoder.width * trunk.width) as f64;
             }
@@ -96,12 +96,12 @@ impl Cost {
         }
     }
 
-    /// FLOPs of an image in all.
+    /// Total FLOPs of an image.
     pub fn flops(&self) -> f64 {
         self.sum(|share| share.flops)
     }
 
-    /// FLOPs of an image as the paper counts.
+    /// FLOPs of an image as the paper counts them.
     pub fn paper_flops(&self) -> f64 {
         self.sum(|share| share.paper_flops)
     }
@@ -137,7 +137,7 @@ mod tests {
 
     const TRUNK: TransformerSpec = TransformerSpec { width: 12, depth: 2, heads: 3 };
 
-    /// Parameters and FLOPs by formula are those that are there and that the engine counts.
+    /// The formulas give the parameters of the method and the FLOPs that the engine counts.
     fn check(method: &dyn Method, teacher: Option<&Encoder>, masking: &Masking, again: bool) {
         let encoder = method.encoder().spec();
         let [batch, seed] = [5, 3];

@@ -29,8 +29,8 @@ impl PixelNorm {
         }
     }
 
-    /// A normalised patch, in the order that the loss reads, to pixels [C p], by mean and deviation
-    /// of the true ones.
+    /// Converts a normalised patch, in the order that the loss reads, to pixels [C p]. The mean and
+    /// deviation are those of the true pixels.
     fn undo(self, patch: &mut [f32], pixels: &[f32], channels: usize) {
         let Some(norm) = self.patch_norm(channels) else { return };
         let groups = if norm.per_channel { channels } else { 1 };
@@ -47,7 +47,7 @@ impl PixelNorm {
 }
 
 impl Covered {
-    /// The masks with the patches that the loss covers as their targets.
+    /// The masks whose targets are the patches that the loss covers.
     pub fn masks(self, drawn: Masks) -> Masks {
         match self {
             Self::Targets => drawn,
@@ -77,7 +77,7 @@ pub struct Mae {
 }
 
 impl Mae {
-    /// A new decoder for this encoder, its first weights drawn from `seed`.
+    /// Adds a new decoder to this encoder. Its initial weights are drawn from `seed`.
     pub fn new(encoder: Encoder, options: MaeOptions, seed: u64) -> Self {
         let spec = encoder.spec();
         let (width, patch_len) = (spec.width, spec.patch_len());
@@ -85,9 +85,9 @@ impl Mae {
         Self { encoder, decoder, options }
     }
 
-    /// [`Method::step`], and the predicted pixels of every patch, seen ones too [B N, p C]: what
-    /// the reference returns. The masks' lists must cover the grid. Costs more in the decoder's
-    /// last block.
+    /// [`Method::step`], and the predicted pixels of every patch [B N, p C], including visible
+    /// ones, as the reference returns them. The masks' lists must cover the grid. The decoder's
+    /// last block costs more.
     pub fn step_with_all(
         &self,
         tape: &Tape,
@@ -103,7 +103,7 @@ impl Mae {
         Ok((self.judge(tape, images, masks, encoded, predictions)?, all))
     }
 
-    /// Whole images encoded and decoded [B N, p C], nothing masked.
+    /// Encodes and decodes whole images without masks [B N, p C].
     pub fn reconstruct(&self, tape: &Tape, images: &Images) -> Result<Tensor> {
         let encoded = self.encoder.forward(tape, images, Patches::All, Outputs::All, None)?;
         let every: Vec<u32> = (0..self.encoder.grid().len() as u32).collect();
@@ -132,7 +132,7 @@ impl Mae {
         })
     }
 
-    /// Pixels of the target patches [M, p C], in the order the decoder gives them.
+    /// Pixels of the target patches [M, p C], in the order of the decoder's outputs.
     fn targets(&self, tape: &Tape, images: &Images, masks: &Masks) -> Result<Tensor> {
         let (spec, pixel_norm) = (self.encoder.spec(), self.options.pixel_norm);
         let patches = masks.target_global();
@@ -195,7 +195,7 @@ impl Module for Mae {
     }
 }
 
-/// Mean and unbiased variance of some pixels, as `normalize_patches` has them.
+/// Mean and unbiased variance of some pixels, as in `normalize_patches`.
 fn moments(pixels: &[f32]) -> (f32, f32) {
     let count = pixels.len();
     let mean = pixels.iter().map(|&x| f64::from(x)).sum::<f64>() / count as f64;

@@ -24,11 +24,11 @@ pub struct Step {
     pub context: EncodedTokens,
     /// [M, patch values or teacher width], sample by sample.
     pub predictions: Tensor,
-    /// What they should be, of the same shape.
+    /// What the predictions should equal, of the same shape.
     pub targets: Tensor,
     /// Rows M of the predictions.
     pub target_count: usize,
-    /// The student's tokens that the prediction starts from.
+    /// Number of the student's tokens that the predictions are computed from.
     pub context_tokens: usize,
 }
 
@@ -49,10 +49,10 @@ pub struct Embedding {
     pub mean: Tensor,
 }
 
-/// A way of pretraining.
+/// A pretraining method.
 pub trait Method: Module + Sync {
     /// Loss and named outputs of a batch [B, C, T, H, W] under its masks, which went through
-    /// [`Method::masks`]. `key` draws stochastic depth; without one all blocks are kept, as in
+    /// [`Method::masks`]. `key` seeds stochastic depth. Without a key all blocks are kept, as in
     /// probes.
     fn step(
         &self,
@@ -67,24 +67,24 @@ pub trait Method: Module + Sync {
         drawn
     }
 
-    /// The method as one that predicts pixels; none if it predicts latents.
+    /// The method, if it predicts pixels. None if it predicts latents.
     fn reconstructs(&self) -> Option<&dyn Reconstructs> {
         None
     }
 
-    /// The encoder that this stage is for.
+    /// The encoder that this stage trains.
     fn encoder(&self) -> &Encoder;
 }
 
-/// A method that predicts pixels, of which pictures can be made.
+/// A method that predicts pixels, which can be shown as images.
 pub trait Reconstructs {
     /// Predicted pixels of the target patches [M, C p], channels first, normalised as the encoder's
-    /// images are. If the method normalises patches, mean and deviation of the true ones are put
-    /// back, as MAE's demo does.
+    /// images are. If the method normalises patches, mean and deviation of the true patches are
+    /// restored, as in MAE's demo.
     fn predicted_pixels(&self, images: &Images, masks: &Masks) -> Result<Tensor>;
 }
 
-/// Features of whole images from an encoder: what probes read.
+/// Features of whole images from an encoder. Probes read them.
 pub fn embed(encoder: &Encoder, images: &Images) -> Result<Embedding> {
     use crate::model::{Outputs, Patches};
     let tape = Tape::inference();
@@ -93,8 +93,8 @@ pub fn embed(encoder: &Encoder, images: &Images) -> Result<Embedding> {
     Ok(Embedding { cls, mean: encoded.mean(&tape)? })
 }
 
-/// A teacher: an encoder that nothing trains. Its parameters are not accessible, so no optimizer
-/// can hold them. An encoder's are:
+/// A teacher: an encoder that is never trained. Its parameters are not accessible, so no optimizer
+/// can hold them. Those of an encoder are accessible:
 ///
 /// ```
 /// fn train(student: &saltworks::model::Encoder) {

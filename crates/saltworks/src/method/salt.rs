@@ -10,16 +10,16 @@ use engine::ops::{self, Images, LossKind};
 use engine::{Error, Frozen, Module, Parameter, Result, Tape, Tensor};
 use std::path::Path;
 
-/// Why nothing can teach.
+/// Why there is no usable teacher.
 #[derive(Debug, thiserror::Error)]
 pub enum TeacherError {
-    /// The file.
+    /// The file cannot be used.
     #[error(transparent)]
     Weights(#[from] weights::Error),
-    /// Teacher and student together.
+    /// Teacher and student do not fit together.
     #[error(transparent)]
     Engine(#[from] engine::Error),
-    /// There is none.
+    /// No teacher is given.
     #[error("SALT needs a teacher, and none is given")]
     Missing,
 }
@@ -27,11 +27,11 @@ pub enum TeacherError {
 /// Settings of stage 2.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SaltOptions {
-    /// The predictor's sizes; the reference's are 384 wide, 12 deep, 16 heads.
+    /// The predictor's sizes. The reference has width 384, depth 12 and 16 heads.
     pub predictor: TransformerSpec,
-    /// l; the paper's is L1.
+    /// l. The paper uses L1.
     pub loss: LossKind,
-    /// A layer norm without parameters on the targets, as V-JEPA (app/vjepa/train.py); the
+    /// A layer norm without parameters on the targets, as in V-JEPA (app/vjepa/train.py). The
     /// reference has none.
     pub target_layer_norm: bool,
 }
@@ -45,8 +45,8 @@ pub struct Salt {
 }
 
 impl Salt {
-    /// Freezes `teacher`; a new predictor's first weights are drawn from `seed`. Teacher and
-    /// student may differ in all but the images they see and their grid of patches.
+    /// Freezes `teacher`. The initial weights of a new predictor are drawn from `seed`. Teacher and
+    /// student must have the same image sizes and grid of patches. All else may differ.
     pub fn new(
         teacher: Encoder,
         student: Encoder,
@@ -59,9 +59,10 @@ impl Salt {
         Ok(Self { teacher: Frozen::new(teacher), student, predictor, options })
     }
 
-    /// The encoder of a checkpoint that is to teach a student of the sizes `student`: its sizes are
-    /// those the file states or its tensors have, its heads, if nothing says them, the student's at
-    /// the student's width. Its position table is brought to the student's images.
+    /// Loads the encoder of a checkpoint as teacher of a student of the sizes `student`. Its sizes
+    /// are read from the file or from its tensors. If the number of heads is unknown and the width
+    /// is the student's, the student's heads are used. The position table is resized to the
+    /// student's images.
     pub fn load_teacher(
         path: &Path,
         student: &VitSpec,
@@ -70,7 +71,7 @@ impl Salt {
         let heads = Some((student.width, student.heads));
         let hint = Hint { heads, grid: Some(student.grid()) };
         let sizes = file.sizes(None, hint)?.spec;
-        // Positions are resized to the student's images if patches are the same.
+        // Positions are resized to the student's images if the patches are the same.
         let seen = |spec: &VitSpec| (spec.patch, spec.channels);
         let image = (seen(&sizes) == seen(student)).then_some(student.image);
         let sees = VitSpec { image: image.unwrap_or(sizes.image), ..sizes };
@@ -78,7 +79,7 @@ impl Salt {
         Ok(file.load_encoder(None, hint, image)?)
     }
 
-    /// Refuses a teacher that sees other images, or another grid of patches, than the student.
+    /// Refuses a teacher whose image sizes or grid of patches differ from the student's.
     pub fn check_sizes(teacher: &VitSpec, student: &VitSpec) -> Result<()> {
         let sizes = |spec: &VitSpec| {
             let ([_, h, w], c) = (spec.image, spec.channels);
@@ -89,19 +90,19 @@ impl Salt {
         }
         Err(Error::Shape {
             op: "salt",
-            arg: "what the teacher sees",
+            arg: "the teacher's input",
             found: sizes(teacher),
             expected: format!("the student's {}", sizes(student)),
         })
     }
 
-    /// The encoder that teaches.
+    /// The frozen teacher.
     pub fn teacher(&self) -> &Teacher {
         &self.teacher
     }
 
-    /// The teacher's latents at the targets [M, teacher width]: the whole image goes in, the last
-    /// block computes the targets alone.
+    /// The teacher's latents at the targets [M, teacher width]. The whole image is encoded, but the
+    /// last block computes only the targets.
     fn targets(&self, tape: &Tape, images: &Images, masks: &Masks) -> Result<Tensor> {
         let read = Outputs::Patches(&masks.target);
         let latents = self.teacher.forward(tape, images, Patches::All, read, None)?.tokens;

@@ -1,4 +1,4 @@
-//! The method of a stage and its settings: the one place that builds a method.
+//! The method of a stage and its settings. Methods are built only here.
 
 use super::{Mae, MaeOptions, Method, Salt, SaltOptions, TeacherError};
 use crate::mask::Masks;
@@ -15,7 +15,7 @@ pub enum MethodSettings {
 }
 
 impl MethodSettings {
-    /// What a stage of a recipe says.
+    /// The settings of a recipe's stage.
     pub fn of(stage: &Stage) -> Self {
         let loss = stage.loss().into();
         match stage.method {
@@ -33,8 +33,8 @@ impl MethodSettings {
         }
     }
 
-    /// Builds the method around an encoder. First weights of the decoder or predictor are drawn
-    /// from `seed`. SALT needs a teacher.
+    /// Builds the method around an encoder. The initial weights of the decoder or predictor are
+    /// drawn from `seed`. SALT needs a teacher.
     pub fn build(
         &self,
         encoder: Encoder,
@@ -50,7 +50,7 @@ impl MethodSettings {
         }
     }
 
-    /// Sizes of the decoder or predictor, and what recipes call it.
+    /// The name of the decoder or predictor in recipes, and its sizes.
     pub fn trunk(&self) -> (&'static str, TransformerSpec) {
         match self {
             Self::Mae(options) => ("decoder", options.decoder),
@@ -58,7 +58,7 @@ impl MethodSettings {
         }
     }
 
-    /// What plans call the trained encoder.
+    /// The name of the trained encoder in plans.
     pub fn encoder_name(&self) -> &'static str {
         match self {
             Self::Mae(_) => "encoder",
@@ -76,7 +76,7 @@ impl MethodSettings {
 }
 
 impl From<DecoderSize> for TransformerSpec {
-    // Recipe and model do not know each other, so each has its type.
+    // Recipe and model do not depend on each other, so each has its own type.
     fn from(DecoderSize { width, depth, heads }: DecoderSize) -> Self {
         Self { width, depth, heads }
     }

@@ -18,7 +18,7 @@ pub(crate) struct BlockSpec {
     pub(crate) heads: usize,
     /// ε of the norms.
     pub(crate) eps: f32,
-    /// Initial value of layer scale; none for no layer scale.
+    /// Initial value of layer scale, or none without layer scale.
     pub(crate) layer_scale: Option<f32>,
     /// Layer norm on each head's queries and keys.
     pub(crate) qk_norm: bool,
@@ -30,7 +30,7 @@ pub(crate) struct BlockSpec {
 /// A block and its parameters.
 pub(crate) struct Block {
     spec: BlockSpec,
-    /// Its index in the stack, which keys its draws.
+    /// Its index in the stack, which seeds its random draws.
     index: usize,
     norm1: Norm,
     qkv: Linear,
@@ -42,11 +42,11 @@ pub(crate) struct Block {
     fc2: Linear,
 }
 
-/// The rows of a block's output that are needed: only these give queries.
+/// The rows of a block's output that are needed. Only these rows have queries.
 pub(crate) struct Queries<'a> {
     /// Rows of the input, sample by sample.
     pub(crate) rows: &'a [u32],
-    /// How many of each sample.
+    /// Number of rows of each sample.
     pub(crate) segments: &'a Segments,
 }
 
@@ -92,8 +92,8 @@ impl Block {
         Ok(qkv)
     }
 
-    /// What each row attends to: for each sample [A, R, R], softmax(q·k/√E) of each head. Rows sum
-    /// to 1. Used for pictures only: the forward pass makes no such table.
+    /// Attention weights: for each sample [A, R, R], softmax(q·k/√E) of each head. Rows sum to 1.
+    /// They are used only to draw attention. The forward pass computes no such table.
     pub(crate) fn attention(
         &self,
         tape: &Tape,
@@ -123,7 +123,7 @@ impl Block {
         Ok((0..segments.len()).map(|b| sample(segments.range(b))).collect())
     }
 
-    /// The rows of `queries` alone, [K, D]: all tokens give keys and values.
+    /// Computes only the rows of `queries` [K, D]. All tokens have keys and values.
     pub(crate) fn forward_queries(
         &self,
         tape: &Tape,
@@ -167,8 +167,8 @@ impl Block {
         })
     }
 
-    /// skip + keep γ y: branch number `which` of the block. `compute` gives y, or skip + y if it
-    /// gets the skip.
+    /// skip + keep γ y: branch number `which` of the block. `compute` returns y, or skip + y if it
+    /// receives the skip.
     fn branch(
         &self,
         tape: &Tape,
@@ -186,18 +186,18 @@ impl Block {
         ops::residual(tape, skip, &y, scale.as_ref(), keep.as_deref().map(|keep| (segments, keep)))
     }
 
-    /// Each sample's factor: 0 with the drop rate, else 1/(1 - rate), as timm's DropPath.
+    /// Each sample's factor: 0 with probability `rate`, else 1/(1 - rate), as in timm's DropPath.
     fn keep(&self, key: StepKey, samples: usize, which: usize) -> Option<Vec<f32>> {
         let rate = self.spec.drop_path;
         if rate == 0.0 {
             return None;
         }
-        // 2^20 branches a step: no two of them share a stream.
+        // There are 2^20 streams per step, so no two branches share one.
         let index = (key.step << 20) | (2 * self.index + which) as u64;
         let mut random = Random::new(key.seed, "drop_path", index);
         let factor = (1.0 - rate).recip();
         let draw = || if random.uniform() < rate { 0.0 } else { factor };
-        // A sample of a part of a batch draws the same factor as in the whole batch.
+        // A sample has the same factor in a part of a batch as in the whole batch.
         let all = std::iter::repeat_with(draw).take(key.first_sample + samples);
         Some(all.skip(key.first_sample).collect())
     }
@@ -236,7 +236,7 @@ fn softmax(mut scores: Vec<f32>) -> Vec<f32> {
 pub(crate) struct Blocks(Vec<Arc<Block>>);
 
 impl Blocks {
-    /// `depth` blocks; stochastic depth grows linearly to the spec's rate, as in timm.
+    /// `depth` blocks. The rate of stochastic depth grows linearly to the spec's rate, as in timm.
     pub(crate) fn new(spec: BlockSpec, depth: usize, random: &mut Random) -> Self {
         let last = depth.saturating_sub(1).max(1) as f32;
         let block = |index| {
@@ -246,7 +246,7 @@ impl Blocks {
         Self((0..depth).map(block).collect())
     }
 
-    /// What each row attends to in the last block ([`Block::attention`]); none without blocks.
+    /// Attention weights of the last block ([`Block::attention`]). None if there are no blocks.
     pub(crate) fn last_attention(
         &self,
         tape: &Tape,

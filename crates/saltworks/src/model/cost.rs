@@ -1,5 +1,5 @@
-//! Parameters and FLOPs from sizes alone, before anything is built. FLOPs are those of the matrix
-//! products, two a multiply-add, as the engine's tape counts them.
+//! Parameters and FLOPs from sizes only, before anything is built. FLOPs are those of the matrix
+//! products, two per multiply-add, as the engine's tape counts them.
 
 use super::{TransformerSpec, VitSpec};
 
@@ -19,12 +19,12 @@ impl Stack {
         depth * (matrices + 9 * width + hidden)
     }
 
-    /// Forward FLOPs of a sample of `rows` tokens: of the blocks before the last, and of the last.
-    /// The last block computes `outputs` of the tokens.
+    /// Forward FLOPs of a sample of `rows` tokens: first of all blocks before the last, then of the
+    /// last block. The last block computes only `outputs` tokens.
     fn flops(self, rows: usize, outputs: usize) -> [f64; 2] {
         let [d, f] = [self.width as f64, self.hidden as f64];
-        // Keys and values of all rows. Queries, scores, mix, projection and MLP of the outputs
-        // alone.
+        // Keys and values are computed for all rows. Queries, scores, mix, projection and MLP are
+        // computed only for the outputs.
         let block = |outputs: usize| {
             let (n, w) = (rows as f64, outputs as f64);
             4.0 * n * d * d + w * (4.0 * d * d + 4.0 * d * f) + 4.0 * w * n * d
@@ -41,7 +41,7 @@ impl VitSpec {
         Stack { width: self.width, hidden: self.hidden, depth: self.depth }
     }
 
-    /// Values of all its parameters.
+    /// Number of values in all its parameters.
     pub fn parameters(&self) -> usize {
         let Self { width, heads, depth, registers, .. } = *self;
         let embedding = (self.patch_len() + 1) * width;
@@ -58,7 +58,7 @@ impl VitSpec {
     }
 
     /// Forward FLOPs of the blocks for `seen` patches of an image and its prefix. The last block
-    /// computes `outputs` tokens; none for all of them.
+    /// computes `outputs` tokens, or all of them if this is none.
     pub fn block_flops(&self, seen: usize, outputs: Option<usize>) -> f64 {
         let rows = self.prefix() + seen;
         self.stack().flops(rows, outputs.unwrap_or(rows)).iter().sum()
@@ -70,20 +70,20 @@ impl TransformerSpec {
         Stack { width: self.width, hidden: 4 * self.width, depth: self.depth }
     }
 
-    /// Values of its parameters without its mask token, for tokens of width `input` and outputs of
-    /// width `output`.
+    /// Number of values in its parameters without its mask token, for tokens of width `input` and
+    /// outputs of width `output`.
     pub fn parameters(self, [input, output]: [usize; 2]) -> usize {
         let width = self.width;
         self.stack().parameters() + (input + 1) * width + 2 * width + (width + 1) * output
     }
 
-    /// Forward FLOPs for an image's `context` and `target` tokens: of the blocks before the last,
-    /// and of the last.
+    /// Forward FLOPs for an image's `context` and `target` tokens: first of all blocks before the
+    /// last, then of the last block.
     pub fn block_flops(self, context: usize, target: usize) -> [f64; 2] {
         self.stack().flops(context + target, target)
     }
 
-    /// Forward FLOPs of the projections in and out.
+    /// Forward FLOPs of the input and output projections.
     pub fn projection_flops(
         self,
         [input, output]: [usize; 2],

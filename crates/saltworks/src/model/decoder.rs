@@ -7,7 +7,7 @@ use crate::mask::{Grid, Masks};
 use engine::random::Random;
 use engine::{Module, Parameter, Result, Tape, Tensor, init};
 
-/// From the encoder's tokens of visible patches to the pixels of masked ones.
+/// Predicts the pixels of masked patches from the encoder's tokens of visible ones.
 pub struct PixelDecoder {
     transformer: Transformer,
     query_proj: Linear,
@@ -15,7 +15,7 @@ pub struct PixelDecoder {
 }
 
 impl PixelDecoder {
-    /// From tokens of width `encoder_width` to patches of `patch_len` values, on `grid`.
+    /// A decoder from tokens of width `encoder_width` to patches of `patch_len` values, on `grid`.
     pub fn new(
         spec: TransformerSpec,
         encoder_width: usize,

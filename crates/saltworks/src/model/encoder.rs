@@ -15,11 +15,11 @@ use engine::{Error, Module, Parameter, Result, Segments, Tape, Tensor, init, ops
 pub enum Patches<'a> {
     /// Every patch of the grid.
     All,
-    /// These of each sample.
+    /// These patches of each sample.
     Some(&'a [TokenIndex]),
 }
 
-/// Which outputs the encoder computes: the last block skips all others.
+/// Which outputs the encoder computes. The last block skips all others.
 #[derive(Clone, Copy)]
 pub enum Outputs<'a> {
     /// All tokens, class token and registers first.
@@ -41,7 +41,7 @@ pub struct EncodedTokens {
 }
 
 impl EncodedTokens {
-    /// The patch tokens alone [R - B P, D].
+    /// Only the patch tokens [R - B P, D].
     pub fn patches(&self, tape: &Tape) -> Result<Tensor> {
         if self.prefix == 0 {
             return Ok(self.tokens.clone());
@@ -51,7 +51,7 @@ impl EncodedTokens {
         ops::gather(tape, &self.tokens, &rows)
     }
 
-    /// Row `index` of each sample [B, D]: the class token is row 0 if there is one.
+    /// Row `index` of each sample [B, D]. The class token is row 0 if there is one.
     pub fn row(&self, tape: &Tape, index: usize) -> Result<Tensor> {
         let rows: Vec<u32> = (0..self.segments.len())
             .map(|b| (self.segments.range(b).start + index) as u32)
@@ -77,7 +77,8 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// A new encoder with timm's initial weights, drawn from `seed`. `spec` has passed its check.
+    /// A new encoder with timm's initial weights, drawn from `seed`. `spec` must have passed its
+    /// check.
     pub fn new(spec: &VitSpec, seed: u64) -> Self {
         let mut random = Random::new(seed, "encoder", 0);
         let (width, rows) = (spec.width, spec.position_rows());
@@ -113,12 +114,12 @@ impl Encoder {
         &self.spec
     }
 
-    /// The grid of patches it was made for.
+    /// The encoder's grid of patches.
     pub fn grid(&self) -> Grid {
         self.spec.grid()
     }
 
-    /// Encodes some `patches` of each image [B, C, T, H, W].
+    /// Encodes `patches` of each image [B, C, T, H, W].
     pub fn forward(
         &self,
         tape: &Tape,
@@ -157,9 +158,9 @@ impl Encoder {
         Ok(EncodedTokens { tokens, segments, prefix, class_token })
     }
 
-    /// What each token of whole images attends to in the last block: for each image
-    /// [A, P + N, P + N], prefix first. Rows sum to 1. None without blocks. timm's `attn` before
-    /// its dropout.
+    /// Attention weights of whole images in the last block: for each image [A, P + N, P + N],
+    /// prefix first. Rows sum to 1. None if there are no blocks. This is timm's `attn` before its
+    /// dropout.
     pub fn last_attention(&self, images: &Images) -> Result<Option<Vec<Vec<f32>>>> {
         let tape = Tape::inference();
         let x = self.embed(&tape, images, &self.all_patches(images.samples()))?;
@@ -197,7 +198,7 @@ impl Encoder {
         ops::assemble(tape, &x, &tokens, &rows, Some((&position, &positions)))
     }
 
-    /// What stands in each row of the sequence, and its row of the position table; -1 for none.
+    /// The content of each row of the sequence, and its row of the position table, or -1 for none.
     fn sequence(&self, patches: &[TokenIndex]) -> (Vec<Row>, Vec<i32>) {
         let prefix = self.spec.prefix() as u32;
         let first_patch = if self.spec.no_embed_class { 0 } else { prefix };
@@ -217,7 +218,7 @@ impl Encoder {
     }
 }
 
-/// Initial values as torch's Conv2d has them, and timm: uniform within 1/√fan_in, bias too.
+/// Initial values as in torch's Conv2d and timm: uniform within 1/√fan_in, including the bias.
 fn patch_embed(spec: &VitSpec, random: &mut Random) -> Linear {
     let (width, patch_len) = (spec.width, spec.patch_len());
     let bound = (patch_len as f32).sqrt().recip();
@@ -226,7 +227,7 @@ fn patch_embed(spec: &VitSpec, random: &mut Random) -> Linear {
         Tensor::from_vec((0..shape.iter().product()).map(draw).collect::<Vec<_>>(), shape)
     };
     let [pt, ph, pw] = spec.patch;
-    // timm's layout for images. A clip's patch keeps its time axis, as V-JEPA's.
+    // timm's layout for images. A clip's patch keeps its time axis, as in V-JEPA.
     let weight = match pt {
         1 => uniform(&[width, spec.channels, ph, pw]),
         _ => uniform(&[width, spec.channels, pt, ph, pw]),

@@ -3,7 +3,7 @@
 use engine::random::Random;
 use engine::{Module, Parameter, Result, Tape, Tensor, init, ops};
 
-/// Joins a prefix and a name with a dot; an empty prefix adds none.
+/// Joins a prefix and a name with a dot. An empty prefix adds no dot.
 pub(crate) fn join(prefix: &str, name: &str) -> String {
     if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") }
 }

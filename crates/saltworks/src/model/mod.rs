@@ -23,6 +23,6 @@ pub struct StepKey {
     pub seed: u64,
     /// The step within the stage.
     pub step: u64,
-    /// Index in the step's batch of the first sample here: not 0 if a batch comes in parts.
+    /// Index of the first sample in the step's batch. It may differ from 0 if a batch has parts.
     pub first_sample: usize,
 }

@@ -1,21 +1,23 @@
-//! Position tables: fixed sines and cosines, and learned tables brought to another grid.
+//! Position tables: fixed sines and cosines, and learned tables resampled to another grid.
 
 use crate::mask::Grid;
 use engine::Tensor;
 
 /// The fixed table [N, D] of predictor and decoder: 2-D for images, 3-D for clips.
 ///
-/// 2-D: stable-pretraining backbone/pos_embed.py, get_2d_sincos_pos_embed: a quarter of the width
-/// each for sin and cos of the row, sin and cos of the column; ω_k = 10000^(-k/(D/4)).
-/// 3-D: V-JEPA src/models/utils/pos_embs.py with uniform power: a third of the width, rounded up to
-/// even, for each of time, row and column, cut to D.
+/// 2-D: stable-pretraining backbone/pos_embed.py, get_2d_sincos_pos_embed. A quarter of the width
+/// each for sin and cos of the row, sin and cos of the column. ω_k = 10000^(-k/(D/4)).
+///
+/// 3-D: V-JEPA src/models/utils/pos_embs.py with uniform power. Time, row and column each get a
+/// third of the width, rounded up to even. The result is cut to D.
 pub fn sincos(width: usize, grid: Grid) -> Tensor {
     let mut table = Vec::with_capacity(grid.len() * width);
     for n in 0..grid.len() {
         let (t, h, w) = (n / (grid.h * grid.w), n / grid.w % grid.h, n % grid.w);
         let mut row = Vec::with_capacity(width + 6);
         if grid.t == 1 {
-            // A width that is no multiple of four is rounded up and cut; the reference refuses it.
+            // A width that is not a multiple of four is rounded up and cut. The reference refuses
+            // it.
             let part = 2 * width.div_ceil(4);
             axis(&mut row, h, part);
             axis(&mut row, w, part);
@@ -38,16 +40,16 @@ fn axis(row: &mut Vec<f32>, index: usize, part: usize) {
     row.extend((0..half).map(|k| angle(k).cos() as f32));
 }
 
-/// Brings a learned table [P + N, D] from one grid to another; the first `prefix` rows are kept.
+/// Resamples a learned table [P + N, D] from one grid to another. The first `prefix` rows are kept.
 ///
-/// As timm layers/pos_embed.py, resample_abs_pos_embed: bicubic with antialias. Along each axis in
-/// turn, time too: an image's table is repeated in time.
+/// As in timm layers/pos_embed.py, resample_abs_pos_embed: bicubic with antialias. Each axis is
+/// resampled in turn, also time: an image's table is repeated in time.
 pub fn resample(table: &[f32], width: usize, prefix: usize, from: Grid, to: Grid) -> Vec<f32> {
     resample_by(antialiased_cubic, table, width, prefix, [from, to])
 }
 
-/// [`resample`] as stable-pretraining backbone/pos_embed.py, interpolate_pos_embed: bicubic without
-/// antialias, so that a smaller grid skips rows of the table.
+/// [`resample`] as in stable-pretraining backbone/pos_embed.py, interpolate_pos_embed: bicubic
+/// without antialias, so a smaller grid skips rows of the table.
 pub fn resample_plain(
     table: &[f32],
     width: usize,
@@ -58,7 +60,7 @@ pub fn resample_plain(
     resample_by(plain_cubic, table, width, prefix, [from, to])
 }
 
-/// For each new index along an axis, the old indices that it is made of and their weights.
+/// For each new index along an axis: the old indices that contribute to it, and their weights.
 type Weights = Vec<Vec<(usize, f32)>>;
 
 fn resample_by(
@@ -96,8 +98,8 @@ fn combine(values: &[f32], [outer, length, inner]: [usize; 3], weights: &Weights
     result
 }
 
-/// torch aten/src/ATen/native/cpu/UpSampleKernel.cpp, the antialiased branch: the kernel's support
-/// grows when shrinking, its weights sum to one.
+/// torch aten/src/ATen/native/cpu/UpSampleKernel.cpp, the antialiased branch. The kernel's support
+/// grows if the axis shrinks. Its weights sum to one.
 fn antialiased_cubic(length: usize, new: usize) -> Weights {
     let scale = length as f64 / new as f64;
     let stretch = scale.max(1.0);
@@ -143,11 +145,11 @@ mod tests {
     use engine::check::{assert_close, max_abs};
 
     #[test]
-    fn the_first_place_has_sines_zero_and_cosines_one() {
+    fn the_first_patch_has_sines_zero_and_cosines_one() {
         let table = sincos(8, Grid { t: 1, h: 2, w: 3 });
         assert_eq!(table.shape(), [6, 8]);
         assert_eq!(&table.to_host()[..8], &[0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0]);
-        // Place (1, 2): row 1, column 2; ω = 1, 10000^-½.
+        // Patch (1, 2): row 1, column 2. ω = 1, 10000^-½.
         let last = &table.to_host()[5 * 8..];
         let want = [1f32.sin(), 0.01f32.sin(), 1f32.cos(), 0.01f32.cos()];
         assert!(last[..4].iter().zip(want).all(|(got, want)| (got - want).abs() < 1e-6));
@@ -172,8 +174,8 @@ mod tests {
         assert_eq!(resample(&ramp, 1, 0, grid(4), grid(4)), ramp);
     }
 
-    /// Holds both filters against torch 2.15's interpolate of v(i) = sin(0.7 i + 0.3 cos i), i
-    /// counting [H,W] times two channels of which the first is taken.
+    /// Compares both filters with torch 2.15's interpolate of v(i) = sin(0.7 i + 0.3 cos i). Here i
+    /// counts [H,W] times two channels, and the first channel is used.
     fn assert_as_torch(from: Grid, to: Grid, antialiased: &[f32], plain: &[f32]) {
         let value = |i: usize| (0.7 * i as f64 + 0.3 * (i as f64).cos()).sin() as f32;
         // A first row stands for the class token, which is kept.

@@ -1,5 +1,6 @@
-//! The predictor of stage 2: from the student's context tokens to the teacher's latents at the
-//! targets. stable-pretraining methods/salt.py; SALT, section 1.4 of the paper's architecture.
+//! The predictor of stage 2. It predicts the teacher's latents at the targets from the student's
+//! context tokens. stable-pretraining methods/salt.py; SALT, section 1.4 of the paper's
+//! architecture.
 
 use super::StepKey;
 use super::layers::{Start, join};
@@ -15,7 +16,7 @@ pub struct Predictor {
 }
 
 impl Predictor {
-    /// From the student's width to the teacher's, on `grid`.
+    /// A predictor from the student's width to the teacher's, on `grid`.
     pub fn new(
         spec: TransformerSpec,
         student_width: usize,
@@ -27,7 +28,7 @@ impl Predictor {
         let widths = [student_width, teacher_width];
         let token = init::normal(&mut random, spec.width, 0.02);
         // V-JEPA's initial weights (src/models/predictor.py). The reference keeps torch's default,
-        // uniform within 1/√fan_in, whose bias differs from zero too.
+        // uniform within 1/√fan_in, also for the bias.
         Self {
             transformer: Transformer::new(spec, widths, grid, Start::TruncNormal, &mut random),
             mask_token: Parameter::new("mask_token", Tensor::from_vec(token, &[1, 1, spec.width])),
@@ -37,7 +38,8 @@ impl Predictor {
     /// The predicted latents of the teacher at the targets [M, teacher width].
     ///
     /// `context` [K, student width]: the student's tokens at the context patches. The reference
-    /// projects zero queries, then replaces them all by the mask token. Here they are never made.
+    /// projects zero queries, then replaces all of them by the mask token. Here they are never
+    /// computed.
     pub fn forward(
         &self,
         tape: &Tape,

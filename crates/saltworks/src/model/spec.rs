@@ -1,4 +1,4 @@
-//! timm's names to sizes. timm/models/vision_transformer.py.
+//! Sizes of timm's models by name. timm/models/vision_transformer.py.
 
 use crate::mask::Grid;
 use serde::{Deserialize, Serialize};
@@ -24,9 +24,9 @@ pub struct VitSpec {
     pub registers: usize,
     /// Whether there is a class token.
     pub class_token: bool,
-    /// Whether class token and registers have no position, as timm's option of this name.
+    /// Whether class token and registers have no position, as in timm's option of this name.
     pub no_embed_class: bool,
-    /// Initial value of layer scale; none for no layer scale.
+    /// Initial value of layer scale, or none without layer scale.
     pub layer_scale: Option<f32>,
     /// Layer norm on each head's queries and keys.
     pub qk_norm: bool,
@@ -56,7 +56,7 @@ pub enum SpecError {
         /// A
         heads: usize,
     },
-    /// The image has no patch.
+    /// The image is smaller than a patch.
     #[error(
         "the image's {axis} of {image} {unit} is smaller than a patch of {patch}. Choose a larger \
          image or a smaller patch", unit = unit(axis)
@@ -86,7 +86,7 @@ pub enum SpecError {
         /// The next larger size that fits.
         upper: usize,
     },
-    /// A size that must not be zero is.
+    /// A size is zero.
     #[error("{name} {size} is 0, expected at least 1")]
     Zero {
         /// The model, the predictor or the decoder.
@@ -101,15 +101,15 @@ pub enum SpecError {
         name: &'static str,
         /// Which size.
         size: &'static str,
-        /// What it is.
+        /// The size found.
         found: usize,
-        /// What it may be.
+        /// The largest allowed size.
         most: usize,
     },
     /// Layer scale must be a number.
     #[error("model layer_scale is {0}, expected a finite number")]
     LayerScale(f32),
-    /// The rate of stochastic depth is no rate.
+    /// The rate of stochastic depth is out of range.
     #[error("model drop_path is {0}, expected a rate of 0 or more and less than 1")]
     DropPath(f32),
 }
@@ -117,7 +117,7 @@ pub enum SpecError {
 /// The axis of time.
 const LENGTH: &str = "length";
 
-/// What an axis is measured in.
+/// The unit of an axis.
 fn unit(axis: &str) -> &'static str {
     if axis == LENGTH { "frames" } else { "pixels" }
 }
@@ -137,14 +137,14 @@ pub(super) fn check_most(
 }
 
 impl VitSpec {
-    /// Values of the blocks' matrices, most of the model: L (4 D² + 2 D F).
+    /// Number of values in the blocks' matrices, which are most of the model: L (4 D² + 2 D F).
     pub(crate) fn block_parameters(&self) -> usize {
         let block = 4usize.saturating_mul(self.width).saturating_mul(self.width);
         let mlp = 2usize.saturating_mul(self.width).saturating_mul(self.hidden);
         self.depth.saturating_mul(block.saturating_add(mlp))
     }
 
-    /// The spec of a timm name: three channels, class token, learned positions.
+    /// The spec of a timm name, with three channels, a class token and learned positions.
     pub fn from_name(name: &str) -> Result<Self, SpecError> {
         let unknown = || SpecError::Name(name.to_owned());
         let rest = name.strip_prefix("vit_").ok_or_else(unknown)?;
@@ -203,7 +203,7 @@ impl VitSpec {
             ("hidden width", self.hidden, 16 * MOST_WIDTH),
             ("channels", self.channels, 1024),
             ("registers", self.registers, 1024),
-            // Four bytes each, and four times as much to train them.
+            // Each takes four bytes. Training takes four times as much.
             ("number of parameters", self.block_parameters(), 1 << 36),
         ] {
             check_most("model", size, found, most)?;
@@ -237,7 +237,7 @@ impl VitSpec {
         Grid { t, h, w }
     }
 
-    /// Values of a patch: pt ph pw C.
+    /// Number of values in a patch: pt ph pw C.
     pub fn patch_len(&self) -> usize {
         self.patch.iter().product::<usize>() * self.channels
     }
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_none_of_ours_is_refused() {
+    fn an_unknown_name_is_refused() {
         for name in ["vit_mini_patch16_224", "resnet50", "vit_tiny_patch16", "vit_tiny_patchx_1"] {
             assert_eq!(VitSpec::from_name(name), Err(SpecError::Name(name.to_owned())));
         }

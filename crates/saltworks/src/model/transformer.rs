@@ -1,6 +1,6 @@
-//! What predictor and pixel decoder share: context tokens and queries attend together. The
+//! The common part of predictor and pixel decoder. Context tokens and queries attend jointly. The
 //! queries' outputs are projected. stable-pretraining backbone/vit.py, FlexibleTransformer with
-//! joint attention; V-JEPA's predictor has the same form.
+//! joint attention. V-JEPA's predictor has the same form.
 
 use super::StepKey;
 use super::block::{BlockSpec, Blocks, Queries};
@@ -25,7 +25,7 @@ pub struct TransformerSpec {
 }
 
 impl TransformerSpec {
-    /// Refuses sizes that no transformer can have. `name` is what the user calls it.
+    /// Refuses sizes that no transformer can have. `name` is its name in messages.
     pub fn check(&self, name: &'static str) -> std::result::Result<(), SpecError> {
         let sizes = [("width", self.width), ("depth", self.depth), ("heads", self.heads)];
         if let Some((size, _)) = sizes.into_iter().find(|(_, size)| *size == 0) {
@@ -40,7 +40,7 @@ impl TransformerSpec {
     }
 }
 
-/// Projection in, positions, blocks, norm, projection out.
+/// Input projection, positions, blocks, norm, output projection.
 pub(crate) struct Transformer {
     context_proj: Linear,
     grid: Grid,
@@ -51,7 +51,7 @@ pub(crate) struct Transformer {
 }
 
 impl Transformer {
-    /// From tokens of width `input` to outputs of width `output` on `grid`.
+    /// A transformer from tokens of width `input` to outputs of width `output` on `grid`.
     pub(crate) fn new(
         spec: TransformerSpec,
         [input, output]: [usize; 2],
@@ -115,11 +115,11 @@ impl Transformer {
     }
 }
 
-/// What a transformer computes from.
+/// The inputs of a transformer.
 pub(crate) struct Inputs<'a> {
     /// [K, I]: the tokens at `masks.context`.
     pub(crate) context: &'a Tensor,
-    /// [1, D]: stands at each patch of `masks.target`.
+    /// [1, D]: the query at each patch of `masks.target`.
     pub(crate) query: &'a Tensor,
     pub(crate) masks: &'a Masks,
 }
@@ -129,7 +129,7 @@ pub(crate) struct Inputs<'a> {
 pub enum Positions {
     /// The target patches, sample by sample.
     Targets,
-    /// Context and target patches: those of each sample in the order of the grid.
+    /// Context and target patches. Those of each sample are in the order of the grid.
     All,
 }
 

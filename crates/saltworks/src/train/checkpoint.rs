@@ -1,10 +1,10 @@
-//! Checkpoints: all that a stage needs to resume to the same bits.
+//! Checkpoints: everything that a stage needs to resume bit for bit.
 //!
-//! A checkpoint is two files: `STAGE-STEP.safetensors` holds the trained parameters, AdamW's
-//! moments and a [`Position`]; `STAGE-STEP.json`, its manifest, holds the length and checksum of
-//! the first and is written after it. So a checkpoint whose manifest is there is whole, or is known
-//! not to be. Masks, augmentations, order and stochastic depth are functions of (seed, step): the
-//! position holds no state of theirs.
+//! A checkpoint is two files. `STAGE-STEP.safetensors` holds the trained parameters, AdamW's
+//! moments and a [`Position`]. `STAGE-STEP.json` is its manifest: it holds the length and checksum
+//! of the first file and is written after it. So if there is a manifest, any damage to the
+//! checkpoint is detected. Masks, augmentations, order and stochastic depth are functions of (seed,
+//! step), so the position holds no state for them.
 
 use super::Optimizer;
 use crate::files::{self, Record};
@@ -22,25 +22,25 @@ use std::path::{Path, PathBuf};
 pub struct Position {
     /// Which stage.
     pub stage: String,
-    /// Optimizer steps made; the next one reads the images after `step` batches.
+    /// Optimizer steps applied so far. The next step reads the images after `step` batches.
     pub step: u64,
-    /// Mean training loss since the checkpoint before.
+    /// Mean training loss since the previous checkpoint.
     pub loss: f64,
     /// Length of metrics.jsonl up to this step.
     pub metrics_bytes: u64,
-    /// Whose arithmetic made it: another version or processor may round otherwise.
+    /// The version and processor that computed it. Others may round differently.
     pub machine: String,
-    /// The SHA-256 of the resolved recipe, but for what changes no bit.
+    /// The SHA-256 of the resolved recipe, without settings that change no bit.
     pub recipe_sha256: String,
-    /// The SHA-256 of the teacher's file; empty without one.
+    /// The SHA-256 of the teacher's file. It is empty without a teacher.
     pub teacher_sha256: String,
-    /// AdamW's updates by parameter.
+    /// Number of AdamW's updates of each parameter.
     pub updates: BTreeMap<String, u64>,
-    /// Numbers of the images that the stage could not read up to this step.
+    /// Indices of the images that the stage could not read up to this step.
     pub unreadable: BTreeSet<usize>,
 }
 
-/// A checkpoint's stage, step and checksum; written last.
+/// A checkpoint's stage, step and checksum. It is written last.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Manifest {
@@ -66,29 +66,28 @@ pub enum CheckpointError {
         /// Which tensor.
         name: String,
     },
-    /// It could not be written; earlier ones are unchanged.
+    /// The checkpoint could not be written. Earlier ones are unchanged.
     #[error(
-        "cannot write {path}: {source}. The checkpoints made before are whole: once this is \
-         corrected, \
-         the same command resumes from the last"
+        "cannot write {path}: {source}. Earlier checkpoints are intact. Correct the cause, then \
+         the same command resumes from the last one"
     )]
     Write {
         /// Which file.
         path: String,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
-    /// Their folder cannot be read.
+    /// The folder of checkpoints cannot be read.
     #[error(
         "cannot read {path}: {source}. Correct or remove it, then the same command resumes the run"
     )]
     Read {
         /// Which folder.
         path: String,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
-    /// The file is not what was written.
+    /// The file differs from what was written.
     #[error("checkpoint {path} is damaged: {problem}")]
     Damaged {
         /// Which file.
@@ -98,12 +97,12 @@ pub enum CheckpointError {
     },
 }
 
-/// Which checkpoints of a stage stay.
+/// Which checkpoints of a stage are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keep {
-    /// This many of the newest, at least 1.
+    /// Number of newest checkpoints that are kept, at least 1.
     pub last: usize,
-    /// And the one of the lowest loss.
+    /// Whether the checkpoint with the lowest loss is also kept.
     pub best: bool,
 }
 
@@ -114,7 +113,7 @@ pub struct Checkpoints {
     keep: Keep,
 }
 
-/// A checkpoint read back.
+/// A checkpoint that was read from its file.
 pub struct Checkpoint {
     /// The stage's position.
     pub position: Position,
@@ -122,7 +121,7 @@ pub struct Checkpoint {
     tensors: weights::NamedTensors,
 }
 
-/// A checkpoint, if there is a whole one, and what is wrong with newer ones.
+/// The newest intact checkpoint, if there is one, and the problems of newer ones.
 pub type Newest = (Option<Checkpoint>, Vec<CheckpointError>);
 
 const PARAMETER: &str = "parameter.";
@@ -133,13 +132,13 @@ const POSITION: &str = "position";
 pub const CHECKPOINT_FOLDER: &str = "checkpoints";
 
 impl Checkpoints {
-    /// Of the run in this folder.
+    /// The checkpoints of the run in this folder.
     pub fn new(run: &Path, keep: Keep) -> Self {
         Self { folder: run.join(CHECKPOINT_FOLDER), keep }
     }
 
-    /// Writes a checkpoint, then removes those that need not be kept. The position's updates are
-    /// filled in.
+    /// Writes a checkpoint, then removes those that are no longer needed. The position's updates
+    /// are filled in.
     pub fn save(&self, position: Position, optimizer: &Optimizer) -> Result<(), CheckpointError> {
         let tensors = tensors_of(optimizer);
         if let Some((name, _)) = tensors.iter().find(|(_, tensor)| !is_finite(tensor)) {
@@ -149,7 +148,7 @@ impl Checkpoints {
         let moments = optimizer.moments();
         let updates = moments.map(|(name, _, _, updates)| (name.to_owned(), updates)).collect();
         let position = Position { updates, ..position };
-        // Numbers and strings: JSON holds them all.
+        // A position has only numbers and strings, which JSON can hold.
         let text = serde_json::to_string(&position).expect("a position as JSON");
         let metadata = HashMap::from([(POSITION.to_owned(), text)]);
         let path = self.folder.join(format!("{}-{:08}.safetensors", position.stage, position.step));
@@ -167,7 +166,7 @@ impl Checkpoints {
         self.prune(&manifest.stage, manifest.step)
     }
 
-    /// The newest whole checkpoint of a stage, if there is one, and what is wrong with newer ones.
+    /// The newest intact checkpoint of a stage, if there is one, and the problems of newer ones.
     pub fn newest(&self, stage: &str) -> Result<Newest, CheckpointError> {
         let mut damaged = Vec::new();
         let mut candidates = Vec::new();
@@ -192,18 +191,18 @@ impl Checkpoints {
         Ok((None, damaged))
     }
 
-    /// Removes the checkpoints of a stage that is done.
+    /// Removes the checkpoints of a finished stage.
     pub fn remove(&self, stage: &str) -> Result<(), CheckpointError> {
         let manifests = self.manifests(stage).map_err(|error| cannot_write(&self.folder, error))?;
         let of_stage = |path: &PathBuf| read_manifest(path).is_ok_and(|m| m.stage == stage);
         manifests.iter().filter(|path| of_stage(path)).try_for_each(|path| remove(path))?;
         self.remove_orphans(stage)?;
-        // A folder that holds anything else stays.
+        // A folder that holds other files is kept.
         let _ = fs::remove_dir(&self.folder);
         Ok(())
     }
 
-    /// The checkpoints and manifests of a stage of the run in this folder, whole or not.
+    /// The checkpoints and manifests of a stage of the run in this folder, intact or not.
     pub fn files_of(run: &Path, stage: &str) -> io::Result<Vec<PathBuf>> {
         let all = Self::new(run, Keep { last: 1, best: false }).files(stage, "")?;
         Ok(all.into_iter().filter(|path| is_of_stage(path, stage)).collect())
@@ -214,7 +213,7 @@ impl Checkpoints {
         self.files(stage, ".json")
     }
 
-    /// Files of this ending that may be of a stage.
+    /// Files with this ending that may belong to a stage.
     fn files(&self, stage: &str, ending: &str) -> io::Result<Vec<PathBuf>> {
         let entries = match fs::read_dir(&self.folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -231,8 +230,9 @@ impl Checkpoints {
         Ok(found)
     }
 
-    /// Removes what need not be kept; a checkpoint that cannot be read stays, for its user to see.
-    /// One beyond `step` was damaged, or the run would have resumed from it: it does not count.
+    /// Removes checkpoints that are no longer needed. A checkpoint that cannot be read is kept, so
+    /// that the user can inspect it. A checkpoint after `step` is damaged, because the run did not
+    /// resume from it. It is not counted.
     fn prune(&self, stage: &str, step: u64) -> Result<(), CheckpointError> {
         let paths = self.manifests(stage).map_err(|error| cannot_write(&self.folder, error))?;
         let read = |path: PathBuf| read_manifest(&path).ok().map(|manifest| (manifest, path));
@@ -247,7 +247,7 @@ impl Checkpoints {
         self.remove_orphans(stage)
     }
 
-    /// Removes what a process that was killed left without a manifest.
+    /// Removes files without a manifest, which a killed process left.
     fn remove_orphans(&self, stage: &str) -> Result<(), CheckpointError> {
         let files = self.files(stage, ".safetensors");
         let files = files.map_err(|error| cannot_write(&self.folder, error))?;
@@ -261,8 +261,7 @@ impl Checkpoints {
 }
 
 impl Checkpoint {
-    /// Gives the optimizer, its parameters too, what was saved of them. On an error nothing is
-    /// changed.
+    /// Restores the optimizer's state and its parameters. On an error nothing is changed.
     pub fn restore(&self, optimizer: &mut Optimizer) -> Result<(), CheckpointError> {
         let damaged = |problem: String| damaged(&self.path, problem);
         let moments = self.moments(optimizer.parameters()).map_err(damaged)?;
@@ -279,7 +278,7 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// The tensors whose names begin so, by the rest of their names.
+    /// The tensors whose names start with `prefix`, by the rest of their names.
     fn part(&self, prefix: &str) -> weights::NamedTensors {
         let named = self.tensors.iter().filter_map(|(name, tensor)| {
             Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone()))
@@ -287,7 +286,7 @@ impl Checkpoint {
         named.collect()
     }
 
-    /// AdamW's state for these parameters: (name, first moment, second, updates), or what is wrong.
+    /// AdamW's state for these parameters: (name, first moment, second, updates), or the problem.
     fn moments(
         &self,
         parameters: &[(String, Parameter)],
@@ -298,7 +297,7 @@ impl Checkpoint {
             let (updates, shape) = (self.position.updates.get(name).copied(), parameter.shape());
             let found = (first.remove(name), second.remove(name), updates);
             match found {
-                // It never had a gradient.
+                // The parameter never had a gradient.
                 (None, None, None) => {}
                 (Some(first), Some(second), Some(updates))
                     if first.shape() == shape
@@ -329,7 +328,8 @@ impl Checkpoint {
     }
 }
 
-/// Makes a folder in one that exists: a run's folder that went away must not come back half.
+/// Creates a folder inside an existing one. A run's folder that was removed must not be created
+/// again with only a part of its files.
 fn create(folder: &Path) -> io::Result<()> {
     match fs::create_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -337,7 +337,7 @@ fn create(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether a file has the name of a checkpoint of this very stage.
+/// Whether a file has the name of a checkpoint of exactly this stage.
 fn is_of_stage(path: &Path, stage: &str) -> bool {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     is_checkpoint(path) && stem.rsplit_once('-').is_some_and(|(name, _)| name == stage)
@@ -362,7 +362,7 @@ fn tensors_of(optimizer: &Optimizer) -> Vec<(String, Tensor)> {
     tensors
 }
 
-/// Refuses parameters that hold a value that is not finite.
+/// Returns an error if a parameter holds a value that is not finite.
 pub fn refuse_divergence(
     stage: &str,
     step: u64,
@@ -387,11 +387,12 @@ fn read_manifest(path: &Path) -> Result<Manifest, CheckpointError> {
     serde_json::from_slice(&bytes).map_err(|error| damaged(path, error.to_string()))
 }
 
-/// Reads the checkpoint of a manifest. What counts is the position inside, which has a checksum.
+/// Reads the checkpoint of a manifest. The position inside is the one used, because it has a
+/// checksum.
 fn read(path: &Path, manifest: &Manifest) -> Result<Checkpoint, CheckpointError> {
     let path = path.with_extension("safetensors");
     let problem = |problem: String| damaged(&path, problem);
-    // A file of another length, which may be any, is not read.
+    // A file of another length is not read, because it may be arbitrarily large.
     let bytes = fs::metadata(&path).map_err(|error| problem(error.to_string()))?.len();
     if bytes != manifest.content.bytes {
         let expected = manifest.content.bytes;
@@ -406,13 +407,13 @@ fn read(path: &Path, manifest: &Manifest) -> Result<Checkpoint, CheckpointError>
     let position: Position =
         serde_json::from_str(text).map_err(|error| problem(format!("its position: {error}")))?;
     if (&position.stage, position.step) != (&manifest.stage, manifest.step) {
-        let found = format!("is of step {} of stage {}", position.step, position.stage);
-        return Err(problem(format!("{found}, its manifest says {}", manifest.step)));
+        let found = format!("belongs to step {} of stage {}", position.step, position.stage);
+        return Err(problem(format!("{found}, but its manifest to step {}", manifest.step)));
     }
     Ok(Checkpoint { position, path, tensors: file.tensors })
 }
 
-/// Removes a checkpoint, its manifest first: what is left of it then is no checkpoint.
+/// Removes a checkpoint, its manifest first. Without the manifest, the rest is not a checkpoint.
 fn remove(manifest: &Path) -> Result<(), CheckpointError> {
     for path in [manifest.to_owned(), manifest.with_extension("safetensors")] {
         match fs::remove_file(&path) {

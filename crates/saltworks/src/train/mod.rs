@@ -22,35 +22,34 @@ pub use stop::Stop;
 /// Why training stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The data.
+    /// The data cannot be read.
     #[error(transparent)]
     Data(#[from] crate::data::Error),
-    /// The masks.
+    /// The masks cannot be drawn.
     #[error(transparent)]
     Masks(#[from] crate::mask::Error),
-    /// The engine.
+    /// The engine reported an error.
     #[error("step {step}: {source}")]
     Engine {
         /// Counted from 1.
         step: u64,
-        /// What happened.
+        /// The cause.
         source: engine::Error,
     },
-    /// The log or a checkpoint.
+    /// The log or a checkpoint cannot be written.
     #[error(transparent)]
     Save(#[from] SaveError),
     /// The loss or a gradient is not finite.
     #[error(
         "step {step}: {problem}; the step was not applied. Lower the learning rate, lengthen the \
-         warmup \
-         or set a clip norm"
+         warmup or set a clip norm"
     )]
     NotFinite {
         /// Counted from 1.
         step: u64,
-        /// What is not.
+        /// What is not finite.
         problem: String,
-        /// What the step read up to there.
+        /// The batches that the step has read.
         batches: Vec<crate::data::Batch>,
     },
 }

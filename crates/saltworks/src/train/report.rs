@@ -1,9 +1,9 @@
-//! What a training step did: the record that logs and progress are made of.
+//! The record of a training step, from which logs and progress are written.
 
 use crate::run_files::StepLine;
 use std::time::Duration;
 
-/// What a step did.
+/// The record of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepReport {
     /// Counted from 1.
@@ -29,7 +29,7 @@ pub struct StepReport {
 }
 
 impl StepReport {
-    /// The step as metrics.jsonl holds it.
+    /// The step's line in metrics.jsonl.
     pub fn line(&self) -> StepLine {
         let seconds = self.time.as_secs_f64();
         StepLine {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 pub struct StageTraining<'a> {
     /// What is trained.
     pub method: &'a dyn Method,
-    /// Batches of `batch / accumulate` images, from those of step `first_step` on.
+    /// Batches of `batch / accumulate` images, starting with those of step `first_step`.
     pub loader: Loader,
     /// How masks are drawn.
     pub masking: Masking,
@@ -22,38 +22,38 @@ pub struct StageTraining<'a> {
     pub grid: Grid,
     /// Images of an optimizer step.
     pub batch: usize,
-    /// Parts of a batch computed one after another.
+    /// Number of parts of a batch, which are computed one after another.
     pub accumulate: usize,
-    /// Whether blocks save their inputs alone and are computed again on the way back.
+    /// Whether blocks save only their inputs and are recomputed in the backward pass.
     pub activation_checkpointing: bool,
-    /// Steps made before: more than 0 if a run is resumed.
+    /// Steps applied before: more than 0 if a run is resumed.
     pub first_step: u64,
-    /// Optimizer steps in all.
+    /// Total number of optimizer steps.
     pub steps: u64,
     /// Learning rate by step.
     pub lr: Curve,
     /// Weight decay by step.
     pub weight_decay: Curve,
-    /// Keys masks and stochastic depth.
+    /// Seed of masks and stochastic depth.
     pub seed: u64,
 }
 
 /// A step that was applied.
 pub struct StepEvent<'a, 's> {
-    /// What it did.
+    /// The step's record.
     pub report: StepReport,
     /// Images of the batch that could not be read.
     pub unreadable: &'a [Unreadable],
-    /// Saves the stage, if anything does.
+    /// Saves the stage. None if nothing is saved.
     pub saver: Option<&'a mut Saver<'s>>,
 }
 
 /// How a stage ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StageEnd {
-    /// All steps were made.
+    /// All steps were applied.
     Whole,
-    /// Stopped from outside after this many.
+    /// Stopped from outside after this many steps.
     Stopped(u64),
 }
 
@@ -140,8 +140,9 @@ fn not_finite(step: u64, problem: &dyn std::fmt::Display, batches: Vec<Batch>) -
 }
 
 impl StageTraining<'_> {
-    /// Adds the gradients of one part of a batch to the parameters', and what it was to `sums`. The
-    /// loss is a mean over all targets of the batch, so a part weighs as many as it has.
+    /// Adds the gradients of one part of a batch to the parameters' gradients, and its results to
+    /// `sums`. The loss is a mean over all targets of the batch, so a part's weight is its share of
+    /// the targets.
     fn gradients(
         &mut self,
         step: u64,
@@ -149,7 +150,7 @@ impl StageTraining<'_> {
         masks: &Masks,
         sums: &mut Sums,
     ) -> Result<(), Error> {
-        // Training order has no end.
+        // The training order never ends.
         let loaded = self.loader.next_batch()?.expect("a batch");
         sums.waited += loaded.waited;
         sums.unreadable.extend_from_slice(&loaded.batch.unreadable);

@@ -1,4 +1,4 @@
-//! What is written while a stage trains: a line a step, a checkpoint now and then.
+//! What is written while a stage trains: a line per step, and checkpoints at intervals.
 
 use super::{CheckpointError, Checkpoints, Optimizer, Position, StepReport};
 use crate::data::Unreadable;
@@ -11,23 +11,23 @@ use std::time::{Duration, Instant};
 /// A step or checkpoint that could not be saved.
 #[derive(Debug, thiserror::Error)]
 pub enum SaveError {
-    /// The log.
+    /// The log cannot be written.
     #[error("cannot write {path}: {source}")]
     Log {
         /// Its file.
         path: String,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
-    /// The checkpoint.
+    /// The checkpoint cannot be written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// The folder is not the run's any more.
+    /// The folder no longer belongs to the run.
     #[error("{0}")]
     Folder(String),
 }
 
-/// Says what is wrong with the run's folder, if anything is.
+/// Returns an error if something is wrong with the run's folder.
 pub type FolderCheck<'a> = Box<dyn Fn() -> Result<(), String> + 'a>;
 
 /// Saves the steps of one stage.
@@ -48,7 +48,7 @@ pub struct Saver<'a> {
 }
 
 impl<'a> Saver<'a> {
-    /// Starts at `position`, up to which the log is kept.
+    /// Starts at `position`. The log is kept up to it.
     pub fn new(
         log_path: PathBuf,
         checkpoints: Checkpoints,
@@ -89,7 +89,7 @@ impl<'a> Saver<'a> {
         Ok(())
     }
 
-    /// Logs what probes found at this step.
+    /// Logs the results of probes at this step.
     pub fn probe(&mut self, probe: &OnlineProbe, alarms: &[Alarm]) -> Result<(), SaveError> {
         let Position { stage, step, .. } = &self.position;
         let log = &mut self.log;
@@ -99,7 +99,7 @@ impl<'a> Saver<'a> {
         logged.and_then(|()| log.flush()).map_err(|source| self.log_error(source))
     }
 
-    /// Saves a checkpoint when one is due.
+    /// Saves a checkpoint if one is due.
     pub fn save_if_due(&mut self, optimizer: &Optimizer) -> Result<(), SaveError> {
         if self.is_due() { self.save(optimizer) } else { Ok(()) }
     }
@@ -112,7 +112,7 @@ impl<'a> Saver<'a> {
             || (every_minutes > 0.0 && self.saved.elapsed() >= time)
     }
 
-    /// Saves a checkpoint, if a step was made since the last one.
+    /// Saves a checkpoint if a step was applied since the last one.
     pub fn save(&mut self, optimizer: &Optimizer) -> Result<(), SaveError> {
         if self.losses == 0 {
             return Ok(());
@@ -120,7 +120,7 @@ impl<'a> Saver<'a> {
         (self.check_folder)().map_err(SaveError::Folder)?;
         self.position.metrics_bytes = self.finish()?;
         self.position.loss = self.loss_sum / self.losses as f64;
-        // If the folder vanished in the middle, that is the reason, not the missing file.
+        // If the folder was removed meanwhile, that is reported instead of the missing file.
         let saved = self.checkpoints.save(self.position.clone(), optimizer);
         saved.map_err(|error| match (self.check_folder)() {
             Err(problem) => SaveError::Folder(problem),
@@ -136,7 +136,7 @@ impl<'a> Saver<'a> {
         self.log.sync().map_err(|source| self.log_error(source))
     }
 
-    /// Steps made so far, in earlier processes too.
+    /// Steps applied so far, including those of earlier processes.
     pub fn steps(&self) -> u64 {
         self.position.step
     }

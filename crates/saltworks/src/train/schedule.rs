@@ -1,4 +1,4 @@
-//! Learning rate and weight decay as functions of the step alone, so that resuming replays nothing.
+//! Learning rate and weight decay depend only on the step, so a resumed run replays nothing.
 
 use std::f64::consts::PI;
 
@@ -13,7 +13,7 @@ pub struct Curve {
     pub last: f64,
     /// Steps from start to peak.
     pub warmup_steps: u64,
-    /// Steps in all.
+    /// Total number of steps.
     pub steps: u64,
 }
 

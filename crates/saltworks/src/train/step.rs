@@ -10,9 +10,9 @@ pub struct OptimizerOptions {
     pub betas: (f64, f64),
     /// ε
     pub eps: f32,
-    /// Most the gradient's L2 norm may be.
+    /// Largest allowed L2 norm of the gradient.
     pub clip: Option<f32>,
-    /// Decay every parameter, as the reference; else matrices only.
+    /// Whether every parameter decays, as in the reference. If not, only matrices decay.
     pub decay_all: bool,
 }
 
@@ -24,12 +24,12 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// An optimizer that has made no step.
+    /// A new optimizer, before its first step.
     pub fn new(parameters: Vec<(String, Parameter)>, options: OptimizerOptions) -> Self {
         Self { parameters, adamw: AdamW::new(options.betas, options.eps), options }
     }
 
-    /// What is trained, by name.
+    /// The trained parameters by name.
     pub fn parameters(&self) -> &[(String, Parameter)] {
         &self.parameters
     }
@@ -39,7 +39,7 @@ impl Optimizer {
         self.adamw.state()
     }
 
-    /// Puts back the moments of one parameter.
+    /// Restores the moments of one parameter.
     pub fn restore(
         &mut self,
         name: &str,

@@ -1,19 +1,19 @@
-//! Whether a signal asks a run to stop.
+//! Signals that stop a run.
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Set by SIGINT (Ctrl-C), SIGTERM (a system that shuts down or preempts), SIGUSR1 and SIGUSR2
-/// (Slurm's warnings, by Lightning's and submitit's custom), and SIGHUP (a terminal or an ssh
-/// session that is gone), unless nohup had it ignored.
+/// Set by SIGINT (Ctrl-C), SIGTERM (shutdown or preemption), SIGUSR1 and SIGUSR2 (Slurm's warnings,
+/// as Lightning and submitit use them). SIGHUP (a closed terminal or ssh session) also sets it,
+/// unless the process was started with nohup.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<AtomicUsize>);
 
 impl Stop {
-    /// Listens from now on. Only a second Ctrl-C ends the process at once: schedulers send the
-    /// other signals more than once, and the checkpoint they ask for must get its time.
+    /// Starts to listen. Only a second Ctrl-C ends the process at once. Schedulers send the other
+    /// signals more than once, and the checkpoint that they request takes time.
     pub fn listen() -> io::Result<Self> {
         let stop = Self::default();
         let interrupted = Arc::new(AtomicBool::new(false));
@@ -27,7 +27,7 @@ impl Stop {
         Ok(stop)
     }
 
-    /// Acts as if this signal had arrived: for callers that learn of a stop in another way.
+    /// Acts as if this signal had arrived. It is for callers that are stopped in another way.
     pub fn ask(&self, signal: i32) {
         self.0.store(signal as usize, Ordering::Relaxed);
     }
@@ -39,8 +39,8 @@ impl Stop {
     }
 }
 
-/// Whether this process was started with a signal ignored. Only Linux says so without system calls
-/// that Rust does not have; elsewhere a signal counts as ignored.
+/// Whether this process was started with a signal ignored. Only Linux reports this without system
+/// calls that Rust does not have. On other systems a signal counts as ignored.
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let set = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

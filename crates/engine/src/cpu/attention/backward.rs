@@ -1,4 +1,4 @@
-//! dq, dk and dv of attention, its weights made again from the log-sum-exp.
+//! dq, dk and dv of attention. Its weights are recomputed from the log-sum-exp.
 //!
 //! Pᵀ = exp(k qᵀ/√E - lse), dPᵀ = v doutᵀ, δ = Σ out dout, dSᵀ = Pᵀ (dPᵀ - δ)/√E, then
 //! dq = dS k, dk = dSᵀ q, dv = Pᵀ dout. P and dS are finished in the tiles of their products.
@@ -14,11 +14,11 @@ use crate::cpu::row::set_or_add;
 use crate::device::{AttentionGrad, AttentionInput, HeadRows};
 use std::f32::consts::LOG2_E;
 
-/// Queries and keys of a block: its P and dS fill 400 kB, within L2.
+/// Queries and keys of a block. Its P and dS fill 400 kB, which fits into L2.
 const QUERIES: usize = 192;
 const KEYS: usize = 256;
 
-/// What the forward pass left: out and dout [Rq, A E], lse [Rq, A].
+/// Results of the forward pass and the gradient: out and dout [Rq, A E], lse [Rq, A].
 #[derive(Clone, Copy)]
 struct Saved<'a> {
     out: &'a [f32],
@@ -27,7 +27,7 @@ struct Saved<'a> {
     heads: usize,
 }
 
-/// The gradients of q, k and v from out's.
+/// The gradients of q, k and v from the gradient of out.
 pub(crate) fn attention_backward(
     grad: AttentionGrad<&mut [f32]>,
     out: &[f32],
@@ -49,7 +49,7 @@ pub(crate) fn attention_backward(
     }
 }
 
-/// Writes dq, and dk from column `k_column` of `dkv` on, with dv after it.
+/// Writes dq, and dk starting at column `k_column` of `dkv`, followed by dv.
 fn set_gradients(
     dq: Target,
     dkv: Target,
@@ -68,7 +68,7 @@ fn set_gradients(
     };
     input.for_each(ask, |task, scratch| {
         let column = task.head * task.head_dim;
-        // SAFETY: these rows of this head belong to this task alone; q, k and v lie in different
+        // SAFETY: these rows of this head belong only to this task; q, k and v are in different
         // columns or buffers.
         let [dq, dk, dv] = unsafe {
             [
@@ -86,20 +86,20 @@ fn set_gradients(
 /// Keys and values of one head, and their gradients: compact rows [Rk, E].
 struct KeySide<'a> {
     keys: &'a mut [f32],
-    /// The keys once more, packed by blocks of [`KEYS`].
+    /// A second copy of the keys, packed by blocks of [`KEYS`].
     packed: &'a mut [f32],
     values: &'a mut [f32],
     d_keys: &'a mut [f32],
     d_values: &'a mut [f32],
 }
 
-/// A block of queries and of dout, packed as they are and transposed, and its scores.
+/// A block of queries and of dout, packed both plain and transposed, and its scores.
 struct QuerySide<'a> {
     queries: &'a mut [f32],
     queries_t: &'a mut [f32],
     d_out: &'a mut [f32],
     d_out_t: &'a mut [f32],
-    /// Pᵀ and dSᵀ, [`KEYS`] rows.
+    /// Pᵀ and dSᵀ, with [`KEYS`] rows.
     weights: &'a mut [f32],
     d_scores: &'a mut [f32],
     /// lse log₂ e and δ of each column of scores.
@@ -136,7 +136,7 @@ fn cut(scratch: &mut Scratch, task: Task) -> (KeySide<'_>, QuerySide<'_>) {
     )
 }
 
-/// One head of one sample. The targets are this task's.
+/// One head of one sample. The targets belong to this task.
 fn head(
     task: Task,
     scratch: &mut Scratch,
@@ -150,9 +150,9 @@ fn head(
     for first in (0..q_rows).step_by(QUERIES) {
         let queries = QUERIES.min(q_rows - first);
         query_side.fill(q, saved, task, first..first + queries);
-        // SAFETY: dq is this task's.
+        // SAFETY: dq belongs to this task.
         let dq = unsafe { dq.at(first, 0) };
-        // With no keys there is one block, empty: dq becomes zero.
+        // Without keys there is one empty block, and dq becomes zero.
         for step in 0..k_rows.div_ceil(KEYS).max(1) {
             block(task, &mut key_side, &mut query_side, [first, queries], step * KEYS, dq);
         }
@@ -178,7 +178,7 @@ impl KeySide<'_> {
 }
 
 impl QuerySide<'_> {
-    /// Takes the given queries of the task.
+    /// Packs the given queries of the task.
     fn fill(
         &mut self,
         q: HeadRows<&[f32]>,
@@ -195,7 +195,7 @@ impl QuerySide<'_> {
         pack(self.queries_t, q.t(), head_dim, count);
         pack(self.d_out, d_out, count, head_dim);
         pack(self.d_out_t, d_out.t(), head_dim, count);
-        // Columns beyond the queries: weights of one, which no product reads.
+        // Columns after the last query have weights of one, which no product reads.
         self.lse.fill(0.0);
         self.delta.fill(0.0);
         let delta = &mut self.delta[..count];
@@ -207,7 +207,7 @@ impl QuerySide<'_> {
     }
 }
 
-/// One block of keys with one block of queries: adds to dk and dv, sets or adds to dq.
+/// One block of keys with one block of queries. It sets or adds to dq, dk and dv.
 fn block(
     task: Task,
     key_side: &mut KeySide<'_>,
@@ -226,14 +226,14 @@ fn block(
         exp_weights(tile, &lse[at.column..at.column + at.columns], scale * LOG2_E);
     };
     let finish_scores = |tile: &mut Owned, at: Span| {
-        // SAFETY: the weights are complete, and nobody writes them now.
+        // SAFETY: the weights are complete, and no other code writes them now.
         let mut p = unsafe { weights.at(at.row, at.column).own(at.rows, at.columns) };
         score_gradient(tile, &mut p, &delta[at.column..at.column + at.columns], scale);
     };
     let [k, v] =
         [&*key_side.keys, &*key_side.values].map(|x| Matrix::new(x, first * head_dim, head_dim));
     let size = [keys, columns, head_dim];
-    // SAFETY: the scratch is this thread's.
+    // SAFETY: the scratch belongs to this thread.
     unsafe {
         multiply(size, k, query_side.queries_t, weights, false, &finish_weights);
         multiply(size, v, query_side.d_out_t, d_scores, false, &finish_scores);
@@ -245,7 +245,7 @@ fn block(
         .map(|x| Target::new(&mut x[first * head_dim..], head_dim));
     let size = [keys, head_dim, queries];
     let add = first_query > 0;
-    // SAFETY: dq is this task's, and the scratch this thread's.
+    // SAFETY: dq belongs to this task, and the scratch to this thread.
     unsafe {
         multiply([queries, head_dim, keys], ds.t(), packed, dq, first > 0, &NoHook);
         multiply(size, ds, query_side.queries, d_keys, add, &NoHook);
@@ -313,17 +313,18 @@ fn write<const WIDTH: usize>(to: &mut Owned, from: &[f32]) {
 }
 
 multiversion! {
-    /// s = exp(scale s - lse), with factor = scale log₂ e, lse of each column times log₂ e.
+    /// s = exp(scale s - lse). factor = scale log₂ e, and `lse` holds each column's lse times log₂
+    /// e.
     fn exp_weights(tile: &mut Owned, lse: &[f32], factor: f32) {
         by_width!(tile.columns(), weights(tile, lse, factor, FUSED));
     }
 
-    /// dp = p (dp - δ) scale, δ of each column.
+    /// dp = p (dp - δ) scale, with each column's δ.
     fn score_gradient(tile: &mut Owned, p: &mut Owned, delta: &[f32], scale: f32) {
         by_width!(tile.columns(), gradient(tile, p, delta, scale));
     }
 
-    /// Σ a b of each row; rows are `lengths[1]` long and lie `lengths[0]` apart.
+    /// Σ a b of each row. Rows have `lengths[1]` values and start `lengths[0]` values apart.
     fn row_products(sums: &mut [f32], a: &[f32], b: &[f32], lengths: [usize; 2]) {
         for (r, sum) in sums.iter_mut().enumerate() {
             let row = r * lengths[0]..r * lengths[0] + lengths[1];
@@ -331,7 +332,7 @@ multiversion! {
         }
     }
 
-    /// Copies compact rows to where they belong.
+    /// Copies compact rows to their places.
     fn write_rows(to: &mut Owned, from: &[f32]) {
         match to.columns() {
             8 => write::<8>(to, from),

@@ -8,10 +8,10 @@ use crate::cpu::parallel::Scratch;
 use crate::device::{AttentionInput, HeadRows};
 use std::f32::consts::LOG2_E;
 
-/// Queries of a block: with 196 keys its scores fill 25 kB, within L1.
+/// Queries of a block. With 196 keys its scores fill 25 kB, which fits into L1.
 const QUERIES: usize = 32;
 
-/// out [Rq, A E] and lse [Rq, A]; scale E^-½. A query without keys gets zeros.
+/// out [Rq, A E] and lse [Rq, A], with scale E^-½. A query without keys gets zeros.
 pub(crate) fn attention(out: &mut [f32], lse: &mut [f32], input: AttentionInput<'_, &[f32]>) {
     let AttentionInput { q, k, v, heads, head_dim, .. } = input;
     let (out, lse) = (Target::new(out, heads * head_dim), Target::new(lse, heads));
@@ -21,7 +21,7 @@ pub(crate) fn attention(out: &mut [f32], lse: &mut [f32], input: AttentionInput<
         next.prefetch_keys(v);
     };
     input.for_each(ask, |task, scratch| {
-        // SAFETY: these rows of this head belong to this task alone.
+        // SAFETY: these rows of this head belong only to this task.
         let out = unsafe { out.at(task.q_start, task.head * head_dim) };
         // SAFETY: as above.
         let lse = unsafe { lse.at(task.q_start, task.head).own(task.q_rows, 1) };
@@ -29,7 +29,7 @@ pub(crate) fn attention(out: &mut [f32], lse: &mut [f32], input: AttentionInput<
     });
 }
 
-/// One head of one sample. The targets are this task's.
+/// One head of one sample. The targets belong to this task.
 fn head(
     task: Task,
     scratch: &mut Scratch,
@@ -56,7 +56,7 @@ fn head(
             scores.chunks_exact_mut(stride).for_each(|row| row[columns..].fill(0.0));
         }
         let (a, c) = (Matrix::new(keys, 0, head_dim), Target::new(scores, stride));
-        // SAFETY: the scratch is this thread's.
+        // SAFETY: the scratch belongs to this thread.
         unsafe { multiply([k_rows, columns, head_dim], a, queries_t, c, false, &NoHook) };
         let mut sums = Sums { lse: [0.0; QUERIES], inverse: [0.0; QUERIES] };
         softmax_columns(scores, stride, scale, &mut sums);
@@ -67,7 +67,7 @@ fn head(
         let divide = |tile: &mut Owned, span: Span| {
             scale_rows(tile, &sums.inverse[span.row..span.row + span.rows]);
         };
-        // SAFETY: `out` is this task's.
+        // SAFETY: `out` belongs to this task.
         unsafe {
             let out = out.at(first, 0);
             multiply([queries, head_dim, k_rows], weights, values, out, false, &divide);
@@ -75,13 +75,13 @@ fn head(
     }
 }
 
-/// Of each query of a block: log Σ exp(score), and 1 / Σ exp(score - most).
+/// For each query of a block: log Σ exp(score), and 1 / Σ exp(score - most).
 struct Sums {
     lse: [f32; QUERIES],
     inverse: [f32; QUERIES],
 }
 
-/// Each column of the rows of `STRIDE` scores: see [`softmax_columns`].
+/// [`softmax_columns`] for rows of `STRIDE` scores.
 #[inline(always)]
 fn softmax<const STRIDE: usize>(scores: &mut [f32], scale: f32, sums: &mut Sums, fused: bool) {
     let factor = scale * LOG2_E;
@@ -103,7 +103,7 @@ fn softmax<const STRIDE: usize>(scores: &mut [f32], scale: f32, sums: &mut Sums,
     }
     for lane in 0..STRIDE {
         sums.lse[lane] = most[lane] * scale + total[lane].ln();
-        // Without keys all is zero, not 0/0.
+        // Without keys the result is zero, not 0/0.
         let sum = if total[lane] == 0.0 { 1.0 } else { total[lane] };
         sums.inverse[lane] = sum.recip();
     }

@@ -7,7 +7,7 @@ use crate::device::{AttentionGrad, AttentionInput, HeadRows, Write};
 use crate::index::Segments;
 use std::sync::Mutex;
 
-/// A ragged batch: lengths of queries and of keys, heads and their width.
+/// A ragged batch: lengths of queries and of keys, number of heads and their width.
 struct Case {
     q_lengths: &'static [usize],
     k_lengths: &'static [usize],
@@ -21,7 +21,7 @@ const CASES: [Case; 7] = [
     Case { q_lengths: &[49, 17, 64], k_lengths: &[49, 17, 64], heads: 2, head_dim: 24 },
     Case { q_lengths: &[197, 40], k_lengths: &[197, 40], heads: 1, head_dim: 64 },
     Case { q_lengths: &[20, 0, 9, 4], k_lengths: &[31, 5, 0, 12], heads: 2, head_dim: 88 },
-    // Several blocks of queries and of keys backward.
+    // Several blocks of queries and of keys in the backward pass.
     Case { q_lengths: &[210, 5], k_lengths: &[300, 530], heads: 1, head_dim: 5 },
     Case { q_lengths: &[0], k_lengths: &[0], heads: 2, head_dim: 8 },
 ];
@@ -47,7 +47,7 @@ struct Inputs {
     dout: Vec<f32>,
 }
 
-/// In f64: out, lse, dq, dk, dv.
+/// Results in f64.
 struct Results {
     out: Vec<f64>,
     lse: Vec<f64>,
@@ -136,7 +136,7 @@ fn block(x: &[f32], i: usize, count: usize, width: usize) -> Vec<f32> {
     x.chunks(count * width).flat_map(|row| &row[i * width..(i + 1) * width]).copied().collect()
 }
 
-/// out, lse, dq, dk, dv with k and v side by side in one buffer, as cross-attention has them.
+/// out, lse, dq, dk, dv with k and v side by side in one buffer, as in cross-attention.
 fn split(case: &Case, inputs: &Inputs) -> [Vec<f32>; 5] {
     let Inputs { q, k, v, dout, width, .. } = inputs;
     let width = *width;
@@ -166,7 +166,8 @@ fn attention_and_its_gradients_equal_loops() {
             for ((got, want), (name, bound)) in got.iter().zip(wants).zip(bounds) {
                 let (q, k, e) = (case.q_lengths, case.k_lengths, case.head_dim);
                 let name = format!("{name} q {q:?} k {k:?} E {e} {level:?} {threads}");
-                // A query without keys has lse -∞ on both sides: no difference to measure.
+                // A query without keys has lse -∞ on both sides, so there is no difference to
+                // measure.
                 let finite = |at: &usize| want[*at].is_finite() || got[*at].is_nan();
                 let numbers: Vec<usize> = (0..got.len()).filter(finite).collect();
                 let got: Vec<f32> = numbers.iter().map(|&at| got[at]).collect();
@@ -239,7 +240,7 @@ fn a_sample_of_a_batch_equals_it_alone() {
 
 #[test]
 fn large_scores_do_not_overflow() {
-    // Scores of about ±2000: exp of them is infinite, the softmax is not.
+    // Scores of about ±2000: their exp is infinite, but the softmax is finite.
     let (q, k) = (vec![60.0; 8], [vec![60.0; 8], vec![-60.0; 8]].concat());
     let v: Vec<f32> = (0..16).map(|i| i as f32).collect();
     let case = Case { q_lengths: &[1], k_lengths: &[2], heads: 1, head_dim: 8 };

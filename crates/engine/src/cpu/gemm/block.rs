@@ -1,9 +1,9 @@
-//! One thread's part of a product: running tiles over a block of C.
+//! One thread's part of a product: tiles over a block of C.
 
 use super::pack::copy_rows;
 use super::tile::{Shape, Tile};
 
-/// A matrix read by strides: element (i, j) lies at `start + i * row + j * column`.
+/// A matrix read by strides. Element (i, j) is at `start + i * row + j * column`.
 #[derive(Clone, Copy)]
 pub(crate) struct Matrix<'a> {
     pub(super) data: &'a [f32],
@@ -13,7 +13,7 @@ pub(crate) struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    /// Row-major, `row` values from one row to the next, beginning at `start`.
+    /// Row-major, starting at `start`, with `row` values from one row to the next.
     pub(crate) fn new(data: &'a [f32], start: usize, row: usize) -> Self {
         Self { data, start, row, column: 1 }
     }
@@ -23,24 +23,24 @@ impl<'a> Matrix<'a> {
         Self { row: self.column, column: self.row, ..self }
     }
 
-    /// The part that begins at (i, j).
+    /// The part that starts at (i, j).
     pub(crate) fn at(self, i: usize, j: usize) -> Self {
         Self { start: self.start + i * self.row + j * self.column, ..self }
     }
 
-    /// Copies rows of `columns` contiguous values, as many as `to` holds.
+    /// Copies rows of `columns` contiguous values, as many as fit in `to`.
     pub(crate) fn copy_to(self, to: &mut [f32], columns: usize) {
         self.copied(to, columns, columns);
     }
 
-    /// A copy of some rows, `columns` values of each, with `row` values from one to the next.
+    /// Copies `columns` values of each row. Copied rows are `row` values apart.
     pub(super) fn copied(self, to: &mut [f32], row: usize, columns: usize) -> Matrix<'_> {
         assert_eq!(self.column, 1, "rows must be contiguous");
         copy_rows(to, row, &self.data[self.start.min(self.data.len())..], self.row, columns);
         Matrix::new(to, 0, row)
     }
 
-    /// Whether element (rows - 1, columns - 1) lies within the data.
+    /// Whether element (rows - 1, columns - 1) is within the data.
     pub(super) fn holds(&self, rows: usize, columns: usize) -> bool {
         rows == 0
             || columns == 0
@@ -48,7 +48,8 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// The block of C that a thread writes: rows of `row` values, beginning at a pointer.
+/// The block of C that a thread writes: a pointer to its start, with `row` values from one row to
+/// the next.
 #[derive(Clone, Copy)]
 pub(crate) struct Target {
     c: *mut f32,
@@ -57,18 +58,18 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// C in `data`, `row` values from one row to the next.
+    /// C in `data`, with `row` values from one row to the next.
     pub(crate) fn new(data: &mut [f32], row: usize) -> Self {
         Self { c: data.as_mut_ptr(), row, len: data.len() }
     }
 
-    /// The part that begins at (i, j).
+    /// The part that starts at (i, j).
     ///
     /// # Safety
     /// Parts used at the same time by different threads must not overlap.
     pub(crate) unsafe fn at(self, i: usize, j: usize) -> Self {
-        // A block without rows may begin past the end, such as a head of an empty last sample;
-        // every use checks that its rows fit what is left.
+        // A block without rows may start after the end, such as a head of an empty last sample.
+        // Every use checks that its rows fit into what is left.
         let start = (i * self.row + j).min(self.len);
         // SAFETY: start is within the allocation, or its end, by the line above.
         Self { c: unsafe { self.c.add(start) }, row: self.row, len: self.len - start }
@@ -77,12 +78,12 @@ impl Target {
     /// The first rows and columns of this part, to read and write.
     ///
     /// # Safety
-    /// Nobody else may use these values while the result lives.
+    /// No other code may use these values while the result lives.
     pub(crate) unsafe fn own(self, rows: usize, columns: usize) -> Owned {
         Owned { target: self, rows, columns }
     }
 
-    /// Asks for the lines of a tile.
+    /// Prefetches the lines of a tile.
     pub(super) fn prefetch(self, span: Span) {
         prefetch(self.c, self.row, span);
     }
@@ -90,7 +91,7 @@ impl Target {
     /// `count` values of row i, to write.
     ///
     /// # Safety
-    /// Nobody else may use these values meanwhile.
+    /// No other code may use these values meanwhile.
     #[inline(always)]
     pub(crate) unsafe fn row_mut<'a>(self, i: usize, count: usize) -> &'a mut [f32] {
         assert!(i * self.row + count <= self.len, "a row outside C");
@@ -99,7 +100,7 @@ impl Target {
     }
 }
 
-/// Rows of a [`Target`] that belong to one holder for now.
+/// Rows of a [`Target`] with one exclusive user.
 pub(crate) struct Owned {
     target: Target,
     rows: usize,
@@ -107,17 +108,18 @@ pub(crate) struct Owned {
 }
 
 impl Owned {
-    /// How many rows.
+    /// Number of rows.
     pub(crate) fn rows(&self) -> usize {
         self.rows
     }
 
-    /// How many columns.
+    /// Number of columns.
     pub(crate) fn columns(&self) -> usize {
         self.columns
     }
 
-    /// The first values of row i: by value, so that the compiler need not fear overlaps.
+    /// The first values of row i. They are returned by value, so that the compiler can rule out
+    /// overlaps.
     #[inline(always)]
     pub(crate) fn array<const WIDTH: usize>(&mut self, i: usize) -> [f32; WIDTH] {
         array(self.row(i))
@@ -145,8 +147,8 @@ pub(crate) fn array<const WIDTH: usize>(values: &[f32]) -> [f32; WIDTH] {
     array
 }
 
-/// Calls `f::<WIDTH>(args)` with the width of a panel where the columns are one, else with 0: loops
-/// of known length become whole registers.
+/// Calls `f::<WIDTH>(args)` with the number of columns if it is the width of a panel, else with 0.
+/// Loops of known length become whole registers.
 macro_rules! by_width {
     ($columns:expr, $f:ident($($arg:expr),*)) => {
         match $columns {
@@ -159,12 +161,12 @@ macro_rules! by_width {
 }
 pub(crate) use by_width;
 
-// SAFETY: a Target is an address; `at` makes its users promise disjoint parts.
+// SAFETY: a Target is an address; the callers of `at` promise disjoint parts.
 unsafe impl Send for Target {}
 // SAFETY: as above.
 unsafe impl Sync for Target {}
 
-/// Part of C: its first row and column, its rows and columns.
+/// Part of C: its first row and column, and the numbers of rows and columns.
 #[derive(Clone, Copy)]
 pub(crate) struct Span {
     pub(crate) row: usize,
@@ -173,9 +175,9 @@ pub(crate) struct Span {
     pub(crate) columns: usize,
 }
 
-/// Work done beside each tile of a product.
+/// Work done for each tile of a product.
 pub(crate) trait TileHook {
-    /// Called before the tile is computed: time to ask for what [`TileHook::after`] reads.
+    /// Called before the tile is computed, to prefetch what [`TileHook::after`] reads.
     fn before(&self, _span: Span) {}
     /// Called once the tile is written.
     fn after(&self, tile: &mut Owned, span: Span);
@@ -187,15 +189,15 @@ impl<F: Fn(&mut Owned, Span)> TileHook for F {
     }
 }
 
-/// No work beside a product.
+/// No work for any tile.
 pub(crate) struct NoHook;
 
 impl TileHook for NoHook {
     fn after(&self, _: &mut Owned, _: Span) {}
 }
 
-/// Asks for the lines of a tile of `data`, which has `row` values from one row to the next: what
-/// follows the sums would wait for them.
+/// Prefetches the lines of a tile of `data`, which has `row` values from one row to the next.
+/// Otherwise the work after the sums would wait for them.
 #[inline(always)]
 pub(crate) fn prefetch(data: *const f32, row: usize, span: Span) {
     let first = data.wrapping_add(span.row * row + span.column);
@@ -203,7 +205,7 @@ pub(crate) fn prefetch(data: *const f32, row: usize, span: Span) {
     for r in 0..span.rows {
         for line in (0..span.columns).step_by(16) {
             use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-            // SAFETY: a prefetch is a hint: it may be given any address.
+            // SAFETY: a prefetch is a hint, and any address is allowed.
             unsafe { _mm_prefetch::<_MM_HINT_T1>(first.wrapping_add(r * row + line).cast()) };
         }
     }
@@ -211,8 +213,8 @@ pub(crate) fn prefetch(data: *const f32, row: usize, span: Span) {
     let _ = (first, span.rows);
 }
 
-/// C[m, n] (+)= A[m, k] B[k, n], B packed by [`pack`](super::pack). `hook` is called before each
-/// tile is computed, and again once the tile is written and still in L1.
+/// C[m, n] (+)= A[m, k] B[k, n], with B packed by [`pack`](super::pack). `hook` is called before
+/// each tile is computed, and again once the tile is written and still in L1.
 ///
 /// # Safety
 /// No other thread may use these m x n values of C meanwhile.
@@ -241,7 +243,7 @@ pub(crate) unsafe fn multiply(
             };
             let tile = Tile {
                 k,
-                // With k = 0 this need not lie in A, and nothing is read.
+                // With k = 0 this may be outside A, and nothing is read.
                 a: a.data.as_ptr().wrapping_add(a.start + row * a.row),
                 a_row: a.row,
                 a_column: a.column,

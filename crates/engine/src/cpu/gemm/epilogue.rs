@@ -1,4 +1,4 @@
-//! What follows a product, done to each tile of C while it is in L1.
+//! The work after a product, done for each tile of C while it is in L1.
 
 use super::{Owned, Span, Target, TileHook, array, by_width, prefetch};
 use crate::cpu::dispatch::multiversion;
@@ -13,7 +13,7 @@ pub(super) struct Finish<'a> {
 }
 
 impl<'a> Finish<'a> {
-    /// For C of `rows` rows of `width` values.
+    /// For a C with `rows` rows of `width` values.
     pub(super) fn new(
         bias: Option<&'a [f32]>,
         epilogue: Epilogue<&'a [f32], &'a mut [f32]>,
@@ -45,7 +45,7 @@ impl TileHook for Finish<'_> {
         }
     }
 
-    /// Finishes the tile of C that lies at `span`. Each tile comes once.
+    /// Finishes the tile of C at `span`. It is called once per tile.
     fn after(&self, tile: &mut Owned, span: Span) {
         let columns = span.column..span.column + span.columns;
         if let Some(bias) = self.bias {
@@ -55,7 +55,7 @@ impl TileHook for Finish<'_> {
             Epilogue::None => {}
             Epilogue::Gelu(pre) => {
                 if let Some(pre) = pre {
-                    // SAFETY: `pre` is cut as C is, and the caller owns this tile of C.
+                    // SAFETY: `pre` is split like C, and the caller owns this tile of C.
                     let mut pre =
                         unsafe { pre.at(span.row, span.column).own(span.rows, span.columns) };
                     copy_to(&mut pre, tile);
@@ -70,7 +70,7 @@ impl TileHook for Finish<'_> {
     }
 }
 
-/// C becomes C GELU'(s), and GELU(s) is stored beside it.
+/// C becomes C GELU'(s), and GELU(s) is stored in `h`.
 pub(super) struct GeluSlope<'a> {
     h: Target,
     s: &'a [f32],
@@ -78,7 +78,7 @@ pub(super) struct GeluSlope<'a> {
 }
 
 impl<'a> GeluSlope<'a> {
-    /// For C of `rows` rows of `width` values.
+    /// For a C with `rows` rows of `width` values.
     pub(super) fn new(h: &mut [f32], s: &'a [f32], rows: usize, width: usize) -> Self {
         assert_eq!([h.len(), s.len()], [rows * width; 2], "GELU's input and output");
         Self { h: Target::new(h, width), s, width }
@@ -92,13 +92,13 @@ impl TileHook for GeluSlope<'_> {
     }
 
     fn after(&self, tile: &mut Owned, span: Span) {
-        // SAFETY: `h` is cut as C is, and the caller owns this tile of C.
+        // SAFETY: `h` is split like C, and the caller owns this tile of C.
         let mut h = unsafe { self.h.at(span.row, span.column).own(span.rows, span.columns) };
         gelu_slope(tile, &mut h, &self.s[span.row * self.width + span.column..], self.width);
     }
 }
 
-/// y += x, row by row; rows of x lie `stride` apart.
+/// y += x, row by row. Rows of x are `stride` apart.
 #[inline(always)]
 fn add<const WIDTH: usize>(tile: &mut Owned, x: &[f32], stride: usize) {
     for r in 0..tile.rows() {
@@ -136,7 +136,7 @@ fn gelu_rows<const WIDTH: usize>(tile: &mut Owned, fused: bool) {
     }
 }
 
-/// y = y GELU'(s), h = GELU(s); rows of s lie `stride` apart.
+/// y = y GELU'(s), h = GELU(s). Rows of s are `stride` apart.
 #[inline(always)]
 fn slope_rows<const WIDTH: usize>(
     y: &mut Owned,
@@ -169,7 +169,7 @@ multiversion! {
         by_width!(y.columns(), slope_rows(y, h, s, stride, FUSED));
     }
 
-    /// Adds the rows of `x`, which lie `stride` apart.
+    /// Adds the rows of `x`, which are `stride` apart.
     fn add_rows(tile: &mut Owned, x: &[f32], stride: usize) {
         by_width!(tile.columns(), add(tile, x, stride));
     }

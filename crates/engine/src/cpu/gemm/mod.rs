@@ -1,7 +1,7 @@
-//! Matrix products of a linear layer, with what follows them folded in.
+//! Matrix products of a linear layer, fused with the work after them.
 //!
-//! B is packed once by all threads; then tasks of a fixed size (rows and columns of C) run, each
-//! summing over k in one order. So results are the same bits for any number of threads.
+//! B is packed once by all threads. Then tasks of a fixed size (rows and columns of C) run. Each
+//! sums over k in one order, so the bits are the same for any number of threads.
 //!
 //! Blocking after Goto and van de Geijn (2008): a panel of B streams from L2 while a tile of C
 //! stays in registers.
@@ -26,14 +26,15 @@ use crate::pool::HostBuffer;
 use epilogue::{Finish, GeluSlope};
 use rayon::prelude::*;
 
-/// Products summed before C is written: a panel of B then fills a sixteenth of L2.
+/// Number of products summed before C is written. A panel of B then fills a sixteenth of L2.
 const K_BLOCK: usize = 512;
-/// Rows of C in a task: a multiple of every tile's rows.
+/// Rows of C in a task, a multiple of every tile's rows.
 const TASK_ROWS: usize = 96;
-/// Columns of C in a task: a multiple of every panel's width.
+/// Columns of C in a task, a multiple of every panel's width.
 const TASK_COLUMNS: usize = 384;
-/// Rows a multiple of this many values apart share a set of L1, which has eight lines or twelve. A
-/// tile has twelve rows with AVX-512. Such rows are copied first (no loss if tiles are lower).
+/// Rows whose distance is a multiple of this share a set of L1, which has eight or twelve lines. A
+/// tile has twelve rows with AVX-512. Such rows are copied first. This costs nothing if tiles have
+/// fewer rows.
 const SAME_SET: usize = 1024;
 
 /// y[R,O] = epilogue(x[R,I] w[O,I]ᵀ + b[O])
@@ -57,7 +58,7 @@ pub(crate) fn linear_grad_input(dx: Write<&mut [f32]>, dy: &[f32], w: &[f32], si
     let LinearSize { rows: r, input: i, output: o } = size;
     let product = Product { m: r, n: i, k: o, a: Matrix::new(dy, 0, o), b: Matrix::new(w, 0, i) };
     match dx {
-        // One block of k is summed in registers, and then added in one rounding.
+        // One block of k is summed in registers, then added with one rounding.
         Write::Add(dx) if o <= K_BLOCK => product.run(dx, true, &NoHook),
         dx => set_or_add(dx, |dx| product.run(dx, false, &NoHook)),
     }
@@ -89,7 +90,7 @@ pub(crate) fn linear_grad_weight(dw: &mut [f32], dy: &[f32], x: &[f32], size: Li
 /// db[O] += Σ_r dy[R,O]
 pub(crate) fn column_sum(db: &mut [f32], dy: &[f32], rows: usize, columns: usize) {
     debug_assert_eq!(dy.len(), rows * columns);
-    // Each task owns some columns and walks the rows in order.
+    // Each task owns some columns and adds the rows in order.
     db.par_chunks_mut(64).enumerate().for_each(|(task, db)| {
         for row in dy.chunks_exact(columns) {
             let row = &row[task * 64..task * 64 + db.len()];
@@ -117,8 +118,8 @@ struct Task {
 }
 
 impl Task {
-    /// Large tasks reuse cached panels; a small C is cut finer so that all threads get some. It
-    /// depends on the product alone, never on the number of threads.
+    /// Large tasks reuse cached panels. A small C has smaller tasks, so that all threads have work.
+    /// The size depends only on the product, never on the number of threads.
     fn of(m: usize, n: usize) -> Self {
         const ENOUGH: usize = 16;
         let count = |task: Self| m.div_ceil(task.rows) * n.div_ceil(task.columns);
@@ -163,7 +164,7 @@ impl Product<'_> {
         });
     }
 
-    /// Packs B: for each group of columns, for each block of k, its panels.
+    /// Packs the panels of B, ordered by group of columns, then by block of k.
     fn pack_groups(&self, packed: &mut [f32], group_len: usize, group_columns: usize) {
         let Self { n, k, b, .. } = *self;
         let groups = packed.par_chunks_mut(group_len.max(1)).enumerate().with_max_len(1);
@@ -186,11 +187,11 @@ impl Product<'_> {
     fn block(&self, c: Target, task: Span, packed: &[f32], add: bool, hook: &impl TileHook) {
         let width = packed_len(1, task.columns);
         let crowded = self.a.column == 1 && self.a.row.is_multiple_of(SAME_SET);
-        // A line more than a block: rows then begin in sets of their own.
+        // One line more than a block, so that rows start in different sets.
         let copy_row = K_BLOCK.min(self.k) + 16;
         with_scratch(|scratch| {
             let [copy] = scratch.parts([if crowded { task.rows * copy_row } else { 0 }]);
-            // With k = 0 there is one block, empty: C is zeroed or kept, and finished.
+            // With k = 0 there is one empty block. C is zeroed or kept, and finished.
             let steps = self.k.div_ceil(K_BLOCK).max(1);
             for step in 0..steps {
                 let first = step * K_BLOCK;
@@ -214,7 +215,7 @@ impl Product<'_> {
     }
 }
 
-/// The hook of a task: spans of its tiles are moved to where they lie in C.
+/// The hook of a task. It converts a tile's span in the task to its span in C.
 struct Offset<'a, T> {
     hook: &'a T,
     task: Span,

@@ -1,16 +1,16 @@
-//! B copied into panels as wide as a tile, so that a tile reads it from front to back.
+//! B is copied into panels as wide as a tile, so that a tile reads it sequentially.
 
 use super::Matrix;
 use super::tile::Shape;
 use crate::cpu::dispatch::{Level, level, multiversion};
 use std::ops::Range;
 
-/// Values that packing `k` rows of `n` columns of B takes.
+/// Number of values of `k` packed rows and `n` columns of B.
 pub(crate) fn packed_len(k: usize, n: usize) -> usize {
     k * Shape::here().padded(n)
 }
 
-/// Packs B [k, n] into panels: for each panel, k rows of its width, zero past column n.
+/// Packs B [k, n] into panels. Each panel has k rows of its width, with zeros after column n.
 pub(crate) fn pack(packed: &mut [f32], b: Matrix<'_>, k: usize, n: usize) {
     assert!(b.holds(k, n), "B outside its data");
     let shape = Shape::here();
@@ -33,12 +33,12 @@ pub(crate) fn pack(packed: &mut [f32], b: Matrix<'_>, k: usize, n: usize) {
     }
 }
 
-/// Rows of B are contiguous.
+/// For a B with contiguous rows.
 fn pack_rows(panel: &mut [f32], b: Matrix<'_>, width: usize, columns: usize) {
     copy_rows(panel, width, &b.data[b.start.min(b.data.len())..], b.row, columns);
 }
 
-/// `WIDTH` is `columns` where that is a common one, else 0: a copy of known length is a few moves,
+/// `WIDTH` is `columns` if that is a common number, else 0. A copy of known length is a few moves,
 /// not a call.
 #[inline(always)]
 fn copy<const WIDTH: usize>(
@@ -55,8 +55,8 @@ fn copy<const WIDTH: usize>(
 }
 
 multiversion! {
-    /// Copies the first `columns` of each row of `from` to the rows of `to`; lengths of rows are
-    /// `from_row` and `to_row`.
+    /// Copies the first `columns` values of each row of `from` to the rows of `to`. The rows have
+    /// `from_row` and `to_row` values.
     pub(crate) fn copy_rows(
         to: &mut [f32],
         to_row: usize,
@@ -76,7 +76,8 @@ multiversion! {
     }
 }
 
-/// B is a transpose: its columns are contiguous. By squares of eight as far as they fit.
+/// For a transposed B, whose columns are contiguous. It is packed in squares of eight as far as
+/// they fit.
 fn pack_columns(panel: &mut [f32], b: Matrix<'_>, width: usize, columns: usize) {
     assert_eq!(b.row, 1, "one of B's strides must be one");
     let k_count = panel.len() / width;
@@ -92,7 +93,8 @@ fn pack_columns(panel: &mut [f32], b: Matrix<'_>, width: usize, columns: usize) 
         }
     }
     let mut scalar = |ks: Range<usize>, columns: Range<usize>| {
-        // Sixteen of a column at a time: the panel's lines stay in cache while the columns pass.
+        // Sixteen values of a column at a time, so that the panel's lines stay in cache for all
+        // columns.
         for first in ks.clone().step_by(16) {
             let count = (ks.end - first).min(16);
             for column in columns.clone() {
@@ -110,8 +112,8 @@ fn pack_columns(panel: &mut [f32], b: Matrix<'_>, width: usize, columns: usize) 
 /// Writes eight rows of eight as columns.
 ///
 /// # Safety
-/// The CPU has AVX2; eight values at each of eight rows are valid, `row` apart to read and `to_row`
-/// apart to write.
+/// The CPU has AVX2. Eight values in each of eight rows are valid: rows to read are `row` apart,
+/// rows to write `to_row` apart.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 unsafe fn transpose_square(from: *const f32, row: usize, to: *mut f32, to_row: usize) {
@@ -121,7 +123,7 @@ unsafe fn transpose_square(from: *const f32, row: usize, to: *mut f32, to_row: u
     };
     // SAFETY: rows 0 to 7 are valid by the caller's promise.
     let r: [_; 8] = std::array::from_fn(|i| unsafe { _mm256_loadu_ps(from.add(i * row)) });
-    // Pairs of rows, then fours, each within halves of a register; then the halves.
+    // First pairs of rows, then groups of four, each within halves of a register. Then the halves.
     let mut fours = [r[0]; 8];
     for i in 0..2 {
         let [a, b, c, d] = [r[4 * i], r[4 * i + 1], r[4 * i + 2], r[4 * i + 3]];

@@ -6,7 +6,8 @@ use crate::cpu::dispatch::cap;
 use crate::device::{Epilogue, LinearSize, Write};
 use crate::naive;
 
-/// (R, I, O): odd, empty, single, at and beside the edges of tiles, panels, tasks and blocks of k.
+/// (R, I, O): odd, empty, single, and sizes at or near the edges of tiles, panels, tasks and blocks
+/// of k.
 const SIZES: [(usize, usize, usize); 16] = [
     (1, 1, 1),
     (7, 3, 5),
@@ -50,7 +51,7 @@ fn product(
 }
 
 fn gelu(x: f64) -> f64 {
-    // erf by its series, all terms of one sign: exact enough for |x| < 6.
+    // erf by its series, whose terms all have the same sign. It is exact enough for |x| < 6.
     let z = x / 2_f64.sqrt();
     let (mut term, mut sum) = (z, 0.0);
     for n in 0..300 {
@@ -71,7 +72,7 @@ struct Case {
 
 fn case((r, i, o): (usize, usize, usize)) -> Case {
     let x = values("x", r * i);
-    // Scaled so that sums are of the size of 1, where GELU bends.
+    // Scaled so that sums have a size of about 1, where GELU is curved.
     let scale = (i.max(1) as f32).sqrt().recip();
     let w: Vec<f32> = values("w", o * i).iter().map(|w| w * scale).collect();
     let product = product([r, o, i], |row, k| x[row * i + k], |k, column| w[column * i + k]);
@@ -199,7 +200,7 @@ fn one_and_two_threads_give_the_same_bits() {
 }
 
 #[test]
-fn rows_of_a_batch_equal_the_rows_alone() {
+fn a_row_of_a_batch_equals_the_row_without_the_batch() {
     let (r, i, o) = (131, 70, 45);
     let (x, w) = (values("x", r * i), values("w", o * i));
     cap::for_each(|level, _| {
@@ -215,7 +216,7 @@ fn rows_of_a_batch_equal_the_rows_alone() {
 }
 
 #[test]
-fn a_nan_reaches_its_row_alone() {
+fn a_nan_affects_only_its_row() {
     let (r, i, o) = (14, 20, 40);
     let (mut x, w) = (values("x", r * i), values("w", o * i));
     x[3 * i + 7] = f32::NAN;

@@ -1,42 +1,43 @@
-//! The innermost loop: a tile of C kept in registers while k runs.
+//! The innermost loop: a tile of C stays in registers during the loop over k.
 //!
 //! `C[m, n] (+)= A[m, k] B[k, n]` for up to [`Shape::rows`] rows and one panel of packed B. A is
-//! read where it lies, by any strides: each of its values is broadcast, so only B needs packing.
+//! read in place with any strides. Each of its values is broadcast, so only B needs packing.
 
 use crate::cpu::dispatch::{Level, level};
 
-/// The tiles of the widest instruction set here.
+/// The tile sizes of the widest instruction set of this CPU.
 #[derive(Clone, Copy)]
 pub(super) struct Shape {
     /// Rows of a tile.
     pub(super) rows: usize,
-    /// Columns of a full panel of B; the last columns may go into panels of half or `least`.
+    /// Columns of a full panel of B. The last columns may be in panels of half this width or of
+    /// `least`.
     pub(super) columns: usize,
     /// Columns of the narrowest panel.
     least: usize,
     level: Level,
 }
 
-/// The most rows and columns of any tile.
+/// The largest numbers of rows and columns of any tile.
 const MOST_ROWS: usize = 12;
 const MOST_COLUMNS: usize = 32;
 
-/// What to multiply: pointers and strides in elements.
+/// The operands: pointers, and strides in elements.
 #[derive(Clone, Copy)]
 pub(super) struct Tile {
-    /// Products summed.
+    /// Number of products summed.
     pub(super) k: usize,
     /// A[0, 0]
     pub(super) a: *const f32,
-    /// From A[m, k] to A[m + 1, k].
+    /// Distance from A[m, k] to A[m + 1, k].
     pub(super) a_row: usize,
-    /// From A[m, k] to A[m, k + 1].
+    /// Distance from A[m, k] to A[m, k + 1].
     pub(super) a_column: usize,
     /// The packed panel: k rows of its width.
     pub(super) b: *const f32,
     /// C[0, 0]
     pub(super) c: *mut f32,
-    /// From C[m, n] to C[m + 1, n].
+    /// Distance from C[m, n] to C[m + 1, n].
     pub(super) c_row: usize,
     /// Whether to add to C instead of overwriting it.
     pub(super) add: bool,
@@ -55,8 +56,8 @@ impl Shape {
         Self { rows, columns, least, level }
     }
 
-    /// Width of the panel that begins with `left` columns to go: the fewest lanes are wasted, so
-    /// 24 columns are a panel of 16 and one of 8.
+    /// Width of the next panel if `left` columns remain. As few lanes as possible are wasted, so 24
+    /// columns are a panel of 16 and one of 8.
     pub(super) fn panel(self, left: usize) -> usize {
         let half = self.columns / 2;
         if left > half + self.least || (left > half && half == self.least) {
@@ -68,7 +69,7 @@ impl Shape {
         }
     }
 
-    /// Width of `n` columns once packed.
+    /// Width of `n` packed columns.
     pub(super) fn padded(self, n: usize) -> usize {
         let mut padded = n - n % self.columns;
         while padded < n {
@@ -80,8 +81,8 @@ impl Shape {
     /// Computes `rows` (at most a tile's) by `columns` of C with a panel of `width` columns.
     ///
     /// # Safety
-    /// A, the panel and C must be readable, C writable, everywhere the strides reach, and this
-    /// shape must come from [`Shape::here`] on this CPU.
+    /// A, the panel and C must be readable, and C writable, at all places that the strides reach.
+    /// This shape must come from [`Shape::here`] on this CPU.
     pub(super) unsafe fn run(self, tile: Tile, rows: usize, columns: usize, width: usize) {
         if columns == width {
             // SAFETY: the caller's promise.
@@ -89,7 +90,7 @@ impl Shape {
         }
         let mut edge = [0.0f32; MOST_ROWS * MOST_COLUMNS];
         let whole = Tile { c: edge.as_mut_ptr(), c_row: width, add: false, ..tile };
-        // SAFETY: the caller's promise for A and B; the edge holds every tile's rows x width.
+        // SAFETY: the caller's promise for A and B; the edge holds rows x width of every tile.
         unsafe { self.full(whole, rows, width) };
         for (row, values) in edge.chunks_exact(width).take(rows).enumerate() {
             for (column, value) in values[..columns].iter().enumerate() {
@@ -101,7 +102,7 @@ impl Shape {
     }
 
     /// # Safety
-    /// As [`Shape::run`], with C having the panel's full width.
+    /// As in [`Shape::run`]. C must have the panel's full width.
     unsafe fn full(self, tile: Tile, rows: usize, width: usize) {
         macro_rules! by_rows {
             ($kernel:ident, $vectors:literal, $($rows:literal)+) => {
@@ -137,7 +138,7 @@ macro_rules! kernel {
      $splat:expr, $fma:expr, $add:expr) => {
         /// # Safety
         /// A [ROWS, k], the panel [k, VECTORS lanes] and C [ROWS, VECTORS lanes] must be valid at
-        /// everywhere the strides reach; the CPU must have the features.
+        /// all places that the strides reach. The CPU must have the features.
         $(#[target_feature(enable = $feature)])?
         #[allow(clippy::needless_range_loop)] // indices into registers, unrolled
         unsafe fn $name<const ROWS: usize, const VECTORS: usize>(tile: Tile) {
@@ -145,7 +146,7 @@ macro_rules! kernel {
             // SAFETY: every pointer below stays within what the caller promised.
             unsafe {
                 let mut sums = [[$zero; VECTORS]; ROWS];
-                // Four bases three rows apart: the addressing modes reach the rest.
+                // Four base pointers three rows apart. The addressing modes reach the other rows.
                 let mut bases = [a, a.wrapping_add(3 * a_row), a.wrapping_add(6 * a_row),
                     a.wrapping_add(9 * a_row)];
                 let mut b = b;
@@ -177,14 +178,14 @@ macro_rules! kernel {
     };
 }
 
-/// Four lanes that every target's compiler makes one register of.
+/// Four lanes, which the compiler puts into one register on every target.
 type Four = [f32; 4];
 
 fn four(f: impl Fn(usize) -> f32) -> Four {
     std::array::from_fn(f)
 }
 
-/// x y + z, in one rounding where the target has an instruction for it.
+/// x y + z, with one rounding if the target has an instruction for it.
 fn multiply_add(x: f32, y: f32, z: f32) -> f32 {
     if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
         x.mul_add(y, z)
@@ -252,8 +253,8 @@ kernel!(
     _mm512_add_ps
 );
 
-/// Computes a tile `rounds` times with operands that stay in L1; returns the floating-point
-/// operations.
+/// Computes a tile `rounds` times with operands that stay in L1. Returns the number of
+/// floating-point operations.
 pub(crate) fn peak_tile(rounds: usize) -> f64 {
     const K: usize = 64;
     let shape = Shape::here();
@@ -270,7 +271,7 @@ pub(crate) fn peak_tile(rounds: usize) -> f64 {
             c_row: shape.columns,
             add: false,
         };
-        // SAFETY: a, b and c hold a tile of the most rows and columns.
+        // SAFETY: a, b and c hold a tile with the largest numbers of rows and columns.
         unsafe { shape.run(tile, shape.rows, shape.columns, shape.columns) };
     }
     std::hint::black_box(c);

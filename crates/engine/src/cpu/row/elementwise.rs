@@ -1,4 +1,4 @@
-//! Work on values one by one.
+//! Elementwise kernels.
 
 use super::lanes::each;
 use crate::cpu::dispatch::multiversion;
@@ -21,7 +21,8 @@ pub(crate) fn fill(ys: Vec<&mut [f32]>, a: f32) {
     for_each(ys, |y| for_rows(y.len(), rows_per_task(1), Out(y, 1), |_, y| y.0.fill(a)));
 }
 
-/// Lets `kernel`, which overwrites, do what `write` says: to add, it gets a buffer of its own.
+/// Applies `kernel`, which overwrites its output, as `write` requires. To add, the kernel gets its
+/// own buffer.
 pub(crate) fn set_or_add(write: Write<&mut [f32]>, kernel: impl FnOnce(&mut [f32])) {
     match write {
         Write::Set(y) => kernel(y),

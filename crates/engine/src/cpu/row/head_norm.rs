@@ -27,7 +27,7 @@ pub(crate) fn head_norm(
     });
 }
 
-/// dx[R,S] through every head, other columns being copied from dy[R,S]; dgamma[E] +=; dbeta[E] +=.
+/// dx[R,S] through every head. Other columns are copied from dy[R,S]. dgamma[E] +=; dbeta[E] +=.
 pub(crate) fn head_norm_backward(
     dx: Write<&mut [f32]>,
     d_affine: (&mut [f32], &mut [f32]),
@@ -99,7 +99,7 @@ multiversion! {
     }
 }
 
-/// A, the heads in these columns.
+/// A, the number of heads in these columns.
 fn heads(columns: &HeadColumns) -> usize {
     columns.columns.len() / columns.head_dim
 }
@@ -153,7 +153,7 @@ mod tests {
                 [dx, dg, db]
             });
             for (name, (got, want)) in ["dx", "dg", "db"].iter().zip(got.iter().zip(&want)) {
-                assert_close(name, got, want, 1e-5); // dx cancels where E is small
+                assert_close(name, got, want, 1e-5); // dx cancels if E is small
             }
         }
     }

@@ -1,8 +1,8 @@
-//! Loops that become vector code, and sums in sixteen lanes, combined in one order: what every
-//! instruction set can do alike.
+//! Loops that become vector code, and sums in sixteen lanes that are combined in one order. Every
+//! instruction set gives the same result.
 //!
-//! Loops of [`multiversion!`](crate::cpu::dispatch::multiversion) bodies are `for` loops or these:
-//! `Iterator::for_each` on a zip was left as a call outside the widened function (measured on
+//! [`multiversion!`](crate::cpu::dispatch::multiversion) bodies use `for` loops or these functions.
+//! `Iterator::for_each` on a zip was compiled to a call outside the widened function (measured on
 //! 2026-11-23: GELU's gradient was fourteen times slower).
 
 pub(super) const LANES: usize = 16;
@@ -45,7 +45,7 @@ pub(crate) fn sum2_f64(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f64) -> f64
     lanes.iter().sum()
 }
 
-/// The lanes' sum, halving their number four times.
+/// The sum of the lanes, whose number is halved four times.
 #[inline(always)]
 pub(super) fn combine(mut lanes: [f32; LANES]) -> f32 {
     let mut width = LANES / 2;

@@ -1,4 +1,4 @@
-//! Layer norm: Ba et al. 2016, eq. 4; σ² is biased, as in torch.
+//! Layer norm: Ba et al. 2016, eq. 4. σ² is biased, as in torch.
 
 use super::lanes::{each, each2, sum, sum2};
 use crate::cpu::dispatch::multiversion;
@@ -7,8 +7,8 @@ use crate::cpu::parallel::{
 };
 use crate::device::{Moments, Write};
 
-/// y[R,D] = γ (x - μ)/√(σ² + ε) + β over D. mean[R] = μ and rstd[R] = 1/√(σ² + ε) are kept for
-/// the backward pass. x[R,D]; affine = (gamma[D], beta[D]).
+/// y[R,D] = γ (x - μ)/√(σ² + ε) + β over D. mean[R] = μ and rstd[R] = 1/√(σ² + ε) are saved for the
+/// backward pass. x[R,D]; affine = (gamma[D], beta[D]).
 pub(crate) fn layer_norm(
     y: &mut [f32],
     saved: Moments<&mut [f32]>,
@@ -43,7 +43,7 @@ pub(crate) fn layer_norm_backward(
     };
     assert_eq!((dx.len(), dy.len()), (x.len(), x.len()), "layer_norm_backward: dx and dy");
     let rows = x.len() / d;
-    // Each task has the sums of dgamma and dbeta, and a row that is not dx's yet.
+    // Each task has the sums of dgamma and dbeta, and a row that is not yet added to dx.
     let sums = if d_affine.is_some() { 2 * d } else { 0 };
     let width = sums + if add { d } else { 0 };
     let per_task = rows_per_partial(rows, d);
@@ -98,7 +98,7 @@ multiversion! {
     }
 }
 
-/// Layer norm of one row; returns its mean and 1/√(σ² + ε).
+/// Layer norm of one row. Returns its mean and 1/√(σ² + ε).
 #[inline(always)]
 pub(super) fn norm_row(
     y: &mut [f32],
@@ -121,7 +121,7 @@ pub(super) fn norm_row(
     (mean, rstd)
 }
 
-/// Gradient of one row. dgamma and dbeta may be empty: then they are not wanted.
+/// Gradient of one row. dgamma and dbeta may be empty if they are not needed.
 #[inline(always)]
 pub(super) fn norm_row_backward(
     dx: &mut [f32],
@@ -137,7 +137,7 @@ pub(super) fn norm_row_backward(
         *dgamma += dy * ((x - mean) * rstd);
         *dbeta += dy;
     }
-    // dx holds dŷ = dy γ until its means are known.
+    // dx holds dŷ = dy γ until the means of dŷ are known.
     match gamma {
         Some(gamma) => {
             each2(dx, dy, gamma, |dx, dy, g| *dx = dy * g);
@@ -201,7 +201,7 @@ mod tests {
                     [dx, dg, db]
                 });
                 for (name, (got, want)) in ["dx", "dg", "db"].iter().zip(got.iter().zip(&want)) {
-                    assert_close(name, got, want, 2e-5); // dx cancels where D is small
+                    assert_close(name, got, want, 2e-5); // dx cancels if D is small
                 }
             }
         }

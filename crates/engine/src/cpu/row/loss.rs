@@ -6,8 +6,8 @@ use crate::cpu::dispatch::multiversion;
 use crate::cpu::parallel::{In, Out, for_rows, rows_per_task, sum_rows};
 use crate::device::{LossKind, Write};
 
-/// y = Σ_r w_r mean_d l(prediction - target). prediction[R,D], target[R,D]; weights[R], 1/R each if
-/// not given; 0 for no rows.
+/// y = Σ_r w_r mean_d l(prediction - target). prediction[R,D], target[R,D]; weights[R], by default
+/// 1/R each. Without rows y is 0.
 pub(crate) fn loss(
     y: &mut [f32],
     prediction: &[f32],
@@ -114,7 +114,7 @@ fn set_logits_gradient(
     });
 }
 
-/// The greatest logit, and Σ exp(logit - greatest).
+/// The largest logit, and Σ exp(logit - largest).
 fn max_and_sum(logits: &[f32]) -> (f32, f64) {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     (max, logits.iter().map(|&v| (f64::from(v) - f64::from(max)).exp()).sum())
@@ -197,7 +197,7 @@ mod tests {
                         loss(&mut y, &p, &t, kind, w, d);
                         y
                     });
-                    assert_close("loss", &got, &want, 2e-7); // one rounding, and of δ
+                    assert_close("loss", &got, &want, 2e-7); // roundings of the sum and of δ
                     let twins = [row::loss_backward, naive::loss_backward::<f32>];
                     let [got, want] = twins.map(|backward| {
                         let mut dp = vec![9.0; rows * d];
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn cross_entropy_of_great_logits_is_finite() {
+    fn cross_entropy_of_large_logits_is_finite() {
         for (label, want) in [(0, 0.0), (1, 1e4)] {
             let mut y = [9.0];
             row::cross_entropy(&mut y, &[1e4, 0.0], &[label], 2);

@@ -5,8 +5,8 @@ use crate::cpu::dispatch::multiversion;
 use crate::cpu::parallel::{In, Out, for_rows, rows_per_task};
 use crate::device::{PatchLayout, PatchNorm, PatchOrder, Pixels};
 
-/// y[K, pt ph pw C]: the patches b N + n listed; n = (t H' + h) W' + w in the grid T' x H' x W' of
-/// patches.
+/// y[K, pt ph pw C]: the patches with the given indices b N + n. n = (t H' + h) W' + w in the grid
+/// T' x H' x W' of patches.
 pub(crate) fn patchify(y: &mut [f32], pixels: Pixels<'_>, layout: PatchLayout, patches: &[u32]) {
     let d = layout.patch.iter().product::<usize>() * layout.shape[1];
     assert_eq!(y.len(), patches.len() * d, "patchify: y is [K, pt ph pw C]");
@@ -17,12 +17,12 @@ pub(crate) fn patchify(y: &mut [f32], pixels: Pixels<'_>, layout: PatchLayout, p
     });
 }
 
-/// y[R, p C] = x with each row, or each channel of a row, at mean 0 and variance 1. x[R, p C] as
+/// y[R, p C] = x, with mean 0 and variance 1 in each row or in each channel of a row. x[R, p C] as
 /// [`PatchOrder::ChannelsLast`], d = p C.
 pub(crate) fn normalize_patches(y: &mut [f32], x: &[f32], d: usize, norm: PatchNorm) {
     assert_eq!(y.len(), x.len(), "normalize_patches: y and x");
     for_rows(x.len() / d, rows_per_task(d), (Out(y, d), In(x, d)), |_, (y, x)| {
-        // The commonest layouts have their number of channels in the loop's code.
+        // For the most common layouts the number of channels is a constant.
         match (norm.per_channel, norm.channels) {
             (false, _) | (true, 1) => normalize_rows_whole(y.0, x.0, d, norm),
             (true, 3) => normalize_rows_rgb(y.0, x.0, d, norm),
@@ -49,7 +49,8 @@ multiversion! {
     }
 }
 
-/// Writes each patch, a line of pw pixels at a time: `read(line, channel, where it begins)`.
+/// Writes each patch, one line of pw pixels at a time, with `read(line, channel, start of the
+/// line)`.
 #[inline(always)]
 fn cut(
     y: &mut [f32],
@@ -81,7 +82,7 @@ fn cut(
     }
 }
 
-/// One channel of a line whose pixels lie C values apart, read sixteen at a time.
+/// One channel of a line whose pixels are C values apart. Sixteen pixels are read at a time.
 #[inline(always)]
 fn interleave(
     y: &mut [f32],
@@ -115,7 +116,7 @@ multiversion! {
     }
 }
 
-/// Rows of pixels of C interleaved values, each of the C normalised alone.
+/// Normalises each of C channels in rows of pixels with C interleaved values.
 #[inline(always)]
 fn normalize_rows<const C: usize>(y: &mut [f32], x: &[f32], d: usize, norm: PatchNorm) {
     for (y, x) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
@@ -146,7 +147,7 @@ fn channel_sums<const C: usize>(x: &[f32], shift: [f32; C], f: impl Fn(f32) -> f
     std::array::from_fn(|c| combine(lanes.map(|lane| lane[c])))
 }
 
-/// Any number of channels, one after the other.
+/// For any number of channels, one after another.
 fn normalize_rows_strided(y: &mut [f32], x: &[f32], d: usize, channels: usize, norm: PatchNorm) {
     for (y, x) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
         let n = (d / channels) as f32;
@@ -207,13 +208,13 @@ mod tests {
                     patchify(&mut y, source, layout, &patches);
                     y
                 });
-                assert_close("y", &got, &want, 1e-7); // torchvision's three roundings
+                assert_close("y", &got, &want, 1e-7); // the three roundings of torchvision
             }
         }
     }
 
     #[test]
-    fn a_byte_is_normalised_as_torchvision_does() {
+    fn a_byte_is_normalised_as_in_torchvision() {
         let (mean, std) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
         let shape = [1, 3, 1, 1, 1];
         let layout = PatchLayout { shape, patch: [1; 3], order: PatchOrder::ChannelsLast };
@@ -249,7 +250,7 @@ mod tests {
                     normalize(&mut y, &x, d, norm);
                     y
                 });
-                assert_close("y", &got, &want, 5e-6); // two pixels may lie near their mean of 3
+                assert_close("y", &got, &want, 5e-6); // two pixels may be near their mean of 3
             }
         }
     }

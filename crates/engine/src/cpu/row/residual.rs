@@ -9,7 +9,7 @@ use crate::cpu::parallel::{
 };
 use crate::device::Write;
 
-/// y[R,D] = skip[R,D] + factor[R] scale[D] branch[R,D]; a factor or scale not given is 1.
+/// y[R,D] = skip[R,D] + factor[R] scale[D] branch[R,D]. A missing factor or scale is 1.
 pub(crate) fn residual(
     y: &mut [f32],
     skip: &[f32],

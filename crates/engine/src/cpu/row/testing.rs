@@ -1,4 +1,4 @@
-//! Bit equality over threads and instruction sets.
+//! Bit equality across threads and instruction sets.
 
 use crate::cpu::dispatch::cap;
 use std::sync::Mutex;

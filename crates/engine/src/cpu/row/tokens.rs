@@ -1,4 +1,4 @@
-//! Rows moved: gather, assemble, and the mean of each sample's rows.
+//! Moves of rows: gather, assemble, and the mean of each sample's rows.
 
 use super::lanes::each;
 use super::layer_norm::add_partials;
@@ -9,7 +9,7 @@ use crate::cpu::parallel::{
 };
 use crate::device::{Row, Write};
 
-/// y[K,D] = x[index_k]; x[R,D], repeats allowed.
+/// y[K,D] = x[index_k]; x[R,D]. Indices may repeat.
 pub(crate) fn gather(y: &mut [f32], x: &[f32], index: &[u32], d: usize) {
     assert_eq!(y.len(), index.len() * d, "gather: y is [K, D]");
     let operands = (Out(y, d), In(index, 1));
@@ -20,12 +20,12 @@ pub(crate) fn gather(y: &mut [f32], x: &[f32], index: &[u32], d: usize) {
     });
 }
 
-/// dx[index_k] += dy[k], dx[R,D], dy[K,D]: every row of dx sums in the order of k.
+/// dx[index_k] += dy[k]; dx[R,D], dy[K,D]. Every row of dx is summed in the order of k.
 pub(crate) fn gather_backward(dx: &mut [f32], dy: &[f32], index: &[u32], d: usize) {
     assert_eq!(dy.len(), index.len() * d, "gather_backward: dy is [K, D]");
     let per_task = rows_per_partial(index.len(), d);
-    // Few rows that many are added to (a mask token): partial sums of it by ranges of k. Else each
-    // task owns rows of dx and looks through the index for them.
+    // If many rows are added to a few rows (a mask token), each range of k has a partial sum. Else
+    // each task owns rows of dx and searches the index for them.
     if dx.len() <= per_task * d && index.len() > per_task {
         return gather_backward_by_source(dx, dy, index, d, per_task);
     }
@@ -73,8 +73,8 @@ pub(crate) fn assemble(
     });
 }
 
-/// y[B,D] = mean of each sample's rows but its first `skip`, 0 where none are left. x[R,D];
-/// sample b has the rows offsets[b]..offsets[b + 1].
+/// y[B,D] = mean of each sample's rows without its first `skip` rows, or 0 if none are left.
+/// x[R,D]; sample b has the rows offsets[b]..offsets[b + 1].
 pub(crate) fn mean_pool(y: &mut [f32], x: &[f32], offsets: &[usize], skip: usize, d: usize) {
     assert_eq!(y.len() / d + 1, offsets.len(), "mean_pool: y is [B, D]");
     for_rows(offsets.len() - 1, 1, Out(y, d), |sample, y| {
@@ -86,7 +86,7 @@ pub(crate) fn mean_pool(y: &mut [f32], x: &[f32], offsets: &[usize], skip: usize
     });
 }
 
-/// dx[R,D] = dy[sample of r] / its count, 0 for the rows left out. dy[B,D].
+/// dx[R,D] = dy[sample of r] / its number of rows, 0 for skipped rows. dy[B,D].
 pub(crate) fn mean_pool_backward(
     dx: Write<&mut [f32]>,
     dy: &[f32],
@@ -100,7 +100,7 @@ pub(crate) fn mean_pool_backward(
 fn set_mean_gradient(dx: &mut [f32], dy: &[f32], offsets: &[usize], skip: usize, d: usize) {
     assert_eq!(dy.len() / d + 1, offsets.len(), "mean_pool_backward: dy is [B, D]");
     for_rows(dx.len() / d, rows_per_task(d), Out(dx, d), |first, dx| {
-        // The last sample that begins at or before the row: empty ones before it are passed over.
+        // The last sample that starts at or before the row. Empty samples before it are skipped.
         let mut sample = offsets.partition_point(|&offset| offset <= first) - 1;
         for (r, dx) in dx.0.chunks_exact_mut(d).enumerate() {
             while offsets[sample + 1] <= first + r {
@@ -121,7 +121,7 @@ fn row(table: &[f32], i: u32, d: usize) -> &[f32] {
     &table[i as usize * d..][..d]
 }
 
-/// Row i of the tables counted as one.
+/// Row i of all tables, counted as one table.
 fn token<'a>(tokens: &[&'a [f32]], mut i: usize, d: usize) -> &'a [f32] {
     for table in tokens {
         if i < table.len() / d {
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn gather_equals_its_naive_twin() {
         for (k, d) in SIZES {
-            // Fewer and more rows than the index; one row that all are added to.
+            // Fewer and more rows than the index, and one row to which all rows are added.
             for rows in [1, 9, 200] {
                 let (x, index) = (numbers(1, rows * d), indices(2, k, rows));
                 let twins = [row::gather, naive::gather::<f32>];

@@ -9,8 +9,8 @@ use engine::{Module, Parameter, Result, Segments, Tape, Tensor, init, ops};
 /// ε of the norms, torch's default as in V-JEPA's pooler.
 const EPS: f32 = 1e-5;
 
-/// A learned query that attends to an image's tokens, and a linear layer. V-JEPA 2's form has three
-/// blocks before them.
+/// A learned query attends to an image's tokens, and a linear layer follows. V-JEPA 2's form has
+/// three blocks before them.
 pub(super) struct Head {
     blocks: Blocks,
     query: Parameter,
@@ -25,7 +25,7 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// For tokens of width D and so many classes; `heads` divides D.
+    /// A new head for tokens of width D and `classes` classes. `heads` divides D.
     pub(super) fn new(
         form: AttentiveForm,
         (width, heads): (usize, usize),
@@ -62,9 +62,9 @@ impl Head {
         head
     }
 
-    /// Divides what each block adds to its input by √(2 d), d its depth from 1. The block of the
-    /// query counts as deep as the one before it. `_rescale_blocks` of facebookresearch/vjepa2,
-    /// src/models/attentive_pooler.py.
+    /// Divides the weights whose output each block adds to its input by √(2 d). The depth d is
+    /// counted from 1. The query's block has the same depth as the block before it.
+    /// `_rescale_blocks` of facebookresearch/vjepa2, src/models/attentive_pooler.py.
     fn rescale(&self, blocks: usize) {
         self.visit("", &mut |name, parameter| {
             let parts: Vec<&str> = name.split('.').collect();
@@ -78,7 +78,7 @@ impl Head {
             };
             let scale = (2.0 * depth as f32).sqrt().recip();
             let values: Vec<f32> = parameter.value().to_vec().iter().map(|x| scale * x).collect();
-            // As many as there were.
+            // The number of values is unchanged.
             parameter.set_value(&values).expect("the parameter's own values");
         });
     }

@@ -50,7 +50,7 @@ fn steps_kept(folder: &Path) -> Vec<String> {
 const KEEP: Keep = Keep { last: 2, best: true };
 
 #[test]
-fn a_restored_optimizer_goes_on_bit_for_bit() {
+fn a_restored_optimizer_resumes_bit_for_bit() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoints = Checkpoints::new(folder.path(), KEEP);
     let mut whole = optimizer();
@@ -102,7 +102,7 @@ fn a_checkpoint_with_any_bit_changed_or_byte_missing_is_not_used() {
             let mut changed = whole.clone();
             changed[bit / 8] ^= 1 << (bit % 8);
             files::write_whole(&path, &changed).unwrap();
-            // A changed loss or white space of the manifest harms nothing.
+            // A changed loss or white space in the manifest does no harm.
             let (step, damaged) = newest();
             let harmless = name.ends_with("json") && (step, damaged) == (Some(2), 0);
             assert!(harmless || step == Some(1), "bit {bit} of {name}: {step:?}");
@@ -129,14 +129,14 @@ fn weights_that_are_not_finite_make_no_checkpoint() {
 }
 
 #[test]
-fn what_a_killed_process_left_goes_with_the_next_checkpoint() {
+fn the_next_checkpoint_removes_the_files_of_a_killed_process() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoints = Checkpoints::new(folder.path(), KEEP);
     let mut optimizer = optimizer();
     train(&mut optimizer, 1);
     checkpoints.save(at(1, 1.0), &optimizer).unwrap();
     let path = |name: &str| folder.path().join(CHECKPOINT_FOLDER).join(name);
-    // Of this stage without a manifest; of another stage; of somebody else.
+    // A file of this stage without a manifest, one of another stage, and one of the user.
     let orphan = "a-00000002.safetensors";
     let others = ["a-b-00000002.safetensors", "a-mine.safetensors"];
     for name in others.iter().chain(&[orphan]) {
@@ -148,7 +148,7 @@ fn what_a_killed_process_left_goes_with_the_next_checkpoint() {
 }
 
 #[test]
-fn a_damaged_checkpoint_takes_no_place_of_a_whole_one() {
+fn a_damaged_checkpoint_does_not_replace_an_intact_one() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoints = Checkpoints::new(folder.path(), Keep { last: 1, best: false });
     let mut optimizer = optimizer();
@@ -156,7 +156,7 @@ fn a_damaged_checkpoint_takes_no_place_of_a_whole_one() {
     checkpoints.save(at(9, 1.0), &optimizer).unwrap();
     let damaged = folder.path().join(CHECKPOINT_FOLDER).join("a-00000009.safetensors");
     files::write_whole(&damaged, b"half").unwrap();
-    // The run went on from the one before.
+    // The run resumed from the previous checkpoint.
     for step in [6, 7] {
         checkpoints.save(at(step, 1.0), &optimizer).unwrap();
         let (found, problems) = checkpoints.newest("a").unwrap();
@@ -177,7 +177,7 @@ fn moments_that_are_not_finite_make_no_checkpoint() {
     assert!(message.contains("second_moment.w holds values that are not finite"), "{message}");
 }
 
-/// Gives `a-00000001` this content, with a manifest that is right about it.
+/// Writes `a-00000001` with this content and a matching manifest.
 fn forge(folder: &Path, content: &[u8]) {
     let path = folder.join(CHECKPOINT_FOLDER).join("a-00000001.safetensors");
     let put = |path: &Path, bytes: &[u8]| {
@@ -231,7 +231,7 @@ fn of(value: f32) -> Tensor {
     Tensor::from_vec([value; 4], &[2, 2])
 }
 
-/// As many as the environment variable SALTWORKS_FUZZ says, else 5,000.
+/// The number of cases is the environment variable SALTWORKS_FUZZ, or 5,000 if it is not set.
 #[test]
 fn no_content_under_a_right_checksum_makes_the_reader_panic() {
     let count = std::env::var("SALTWORKS_FUZZ").map_or(5_000, |count| count.parse().unwrap());
@@ -242,7 +242,7 @@ fn no_content_under_a_right_checksum_makes_the_reader_panic() {
     checkpoints.save(at(1, 1.0), &trained).unwrap();
     let path = folder.path().join(CHECKPOINT_FOLDER).join("a-00000001.safetensors");
     let whole = fs::read(path).unwrap();
-    // Length and text of the header; three tensors of four values follow it.
+    // Length and text of the header. Three tensors of four values follow it.
     let header = whole.len() - 3 * 16;
     let mut random = engine::random::Random::new(5, "checkpoints", 0);
     let (mut unread, mut refused, mut restored) = (0, 0, 0);
