@@ -79,7 +79,7 @@ fn paths_start_at_the_list() {
     let source = open(&list, [0; 3]).unwrap();
     assert_eq!((source.label(0), source.label(1)), (7, 0));
     let message = source.read(1).unwrap_err().to_string();
-    assert!(message.contains("gone.png: no such file. Mend or remove its line in"), "{message}");
+    assert!(message.contains("gone.png: no such file. Fix or remove its line in"), "{message}");
 }
 
 #[test]
@@ -105,9 +105,9 @@ fn a_pipe_in_a_list_is_not_waited_for_and_a_missing_file_is_told() {
     std::io::Write::write_all(&mut std::fs::File::create(&list).unwrap(), lines).unwrap();
     let source = open(&list, [0; 3]).unwrap();
     let message = |index| source.read(index).unwrap_err().to_string();
-    assert!(message(0).contains("1.png: is no file"), "{}", message(0));
+    assert!(message(0).contains("1.png: is not a file"), "{}", message(0));
     assert!(
-        message(1).contains("2.png: no such file. Mend or remove its line in"),
+        message(1).contains("2.png: no such file. Fix or remove its line in"),
         "{}",
         message(1)
     );
