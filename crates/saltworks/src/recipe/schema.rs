@@ -25,7 +25,7 @@ pub struct Recipe {
     pub probe: Probe,
     /// When the run saves a checkpoint.
     pub checkpoint: Checkpointing,
-    /// What the run writes beside `metrics.jsonl`.
+    /// What the run writes besides `metrics.jsonl`.
     pub log: Log,
     /// What is trained, in this order.
     pub stage: Vec<Stage>,
@@ -376,7 +376,7 @@ impl Default for Checkpointing {
     }
 }
 
-/// What a run writes beside `metrics.jsonl`. These keys change no bit of what is trained.
+/// What a run writes besides `metrics.jsonl`. These keys do not change a bit of what is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {

@@ -61,7 +61,7 @@ impl Idx {
                 let ([label_len], labels) = read_idx(labels, labels_path)?;
                 if label_len != len {
                     let path = images_path.display();
-                    let problem = format!("holds {label_len} labels, expected {len} as {path}");
+                    let problem = format!("holds {label_len} labels, expected {len} as in {path}");
                     return Err(Error::file(labels_path, problem));
                 }
                 labels
@@ -293,7 +293,7 @@ mod tests {
         refused(b"not an idx file, but long enough", &labels, "expected [0, 0, 8, 3]");
         refused(&images[..20], &labels, "images: holds 4 bytes after its header, expected 6");
         refused(&[&images[..], &[0]].concat(), &labels, "holds more bytes after its header");
-        refused(&images, &idx(&[3], &[1, 2, 3]), "labels: holds 3 labels, expected 2 as images");
+        refused(&images, &idx(&[3], &[1, 2, 3]), "labels: holds 3 labels, expected 2 as in images");
         refused(&images, b"", "labels: ends inside its header");
         refused(&idx(&[0, 28, 28], &[]), &idx(&[0], &[]), "holds 0 images of 28 x 28");
         let packed = gzip(&images);

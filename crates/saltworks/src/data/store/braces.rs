@@ -13,7 +13,7 @@ pub(in crate::data) fn expand(text: &str) -> Result<Vec<String>, String> {
             after.split_once('}').ok_or_else(|| format!("has a {{ without a }} at {rest:?}"))?;
         let parts = parts(inside)?;
         if paths.len() as u64 * parts.len() as u64 > MOST_PATHS {
-            return Err(format!("stands for more than {MOST_PATHS} files"));
+            return Err(format!("names more than {MOST_PATHS} files"));
         }
         let longer = |path: &String| -> Vec<String> {
             parts.iter().map(|part| format!("{path}{before}{part}")).collect()

@@ -29,9 +29,9 @@ pub(super) struct Contents<'a> {
     named: Vec<(String, Id)>,
     /// The key under which they were found.
     pub(super) container: Option<&'static str>,
-    /// Keys beside it that hold tensors too.
+    /// Other keys that hold tensors, too.
     pub(super) beside: Vec<String>,
-    /// Texts, numbers and truth values beside them.
+    /// Texts, numbers and truth values besides the tensors.
     pub(super) metadata: Map<String, Json>,
 }
 
