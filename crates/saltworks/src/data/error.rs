@@ -68,8 +68,9 @@ pub enum Error {
     /// Too many images that cannot be read.
     #[error(
         "{unreadable} of {images} images cannot be read, expected at most {most}: \
-         data.max_unreadable is {share}. The first:{first}\n`saltworks inspect --decode PATH` lists \
-         them all. Fix or remove them, or raise data.max_unreadable", most = (share * *images as f64).ceil()
+         data.max_unreadable is {share}. The first:{first}\n`saltworks inspect --decode PATH` \
+         lists them all. Fix or remove them, or raise data.max_unreadable",
+        most = (share * *images as f64).ceil()
     )]
     TooManyUnreadable {
         /// The number of unreadable images.

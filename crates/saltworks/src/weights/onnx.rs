@@ -1,7 +1,8 @@
 //! The encoder as an ONNX graph (opset 17): images in, tokens out, for any batch.
 //!
-//! `images` [B, C, H, W], normalised as in training -> `tokens` [B, P + N, D] after the final norm,
-//! `mean` [B, D] of the patch tokens, and `cls` [B, D] if there is a class token.
+//! The input is `images` [B, C, H, W], normalised as in training. The outputs are `tokens` [B, P +
+//! N, D] after the final norm, `mean` [B, D] of the patch tokens, and `cls` [B, D] if there is a
+//! class token.
 
 mod graph;
 mod proto;

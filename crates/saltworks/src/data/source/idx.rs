@@ -140,9 +140,9 @@ fn label_files_of(images: &Path) -> [PathBuf; 2] {
     [images.with_file_name(name), images.with_file_name(other)]
 }
 
-/// Reads an IDX file of bytes with RANK dimensions: magic 0, 0, 8 (bytes), RANK, then each
-/// dimension as a big-endian u32, then exactly as many bytes as their product. Memory grows with
-/// the bytes found, not with the size in the header.
+/// Reads an IDX file of bytes with RANK dimensions. It begins with the magic 0, 0, 8 (bytes), RANK.
+/// Then follow each dimension as a big-endian u32, and exactly as many bytes as their product.
+/// Memory grows with the bytes found, not with the size in the header.
 fn read_idx<const RANK: usize>(file: impl Read, path: &Path) -> Result<([usize; RANK], Vec<u8>)> {
     let fail = |problem: String| Error::file(path, problem);
     let mut file = unpacked(file).map_err(|error| Error::read(path, error))?;
