@@ -199,7 +199,7 @@ def test_files_that_are_not_there_are_named(tmp_path):
         saltworks.SALT.from_checkpoint(tmp_path / "nothing.safetensors")
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"not weights")
-    with pytest.raises(ValueError, match="no whole safetensors file"):
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
         saltworks.Encoder(weights=broken)
     with pytest.raises(ValueError, match="is a folder without"):
         saltworks.Encoder(weights=tmp_path)

@@ -259,7 +259,7 @@ fn a_teacher_that_cannot_teach_is_refused_before_any_training() {
     place.refused(&["student.model.patch=16"], &["teacher teacher", "4 x 4", "2 x 2"]);
     let file = place.text("not.safetensors", "not a weight file");
     let given = format!("student.teacher={}", file.display());
-    place.refused(&[&given], &["not.safetensors is no whole safetensors file"]);
+    place.refused(&[&given], &["not.safetensors is not a whole safetensors file"]);
 
     place.trained("small", &[]);
     let file = place.path("small/teacher/encoder.safetensors");

@@ -171,7 +171,7 @@ fn a_storage_must_be_as_long_as_stated_and_of_a_known_type() {
     let elsewhere = tensor("torch\nFloatStorage", "../../1", 4, view);
     refused(&with(elsewhere, 16), "lacks x/data/../../1");
     let quantised = tensor("torch\nQInt8Storage", "0", 4, view);
-    refused(&with(quantised, 4), "tensor w is made by _rebuild_tensor_v2 of a storage");
+    refused(&with(quantised, 4), "tensor w is made by _rebuild_tensor_v2 from a storage");
 }
 
 #[test]
@@ -281,14 +281,14 @@ fn safetensors_headers_have_limits() {
         "{\"a\":".repeat(100_000),
         "{\"a\":1}".to_owned(),
     ] {
-        refused(&safetensors(&header, 8), "is no whole safetensors file");
+        refused(&safetensors(&header, 8), "is not a whole safetensors file");
     }
     let two = "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},\
                \"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}";
-    refused(&safetensors(two, 8), "is no whole safetensors file");
+    refused(&safetensors(two, 8), "is not a whole safetensors file");
     // Sixteen million numbers, and a header that is longer than any.
     let long = one(&format!("[{}1]", "1,".repeat(7 << 20)), "[0,8]");
-    refused(&safetensors(&long, 8), "is no whole safetensors file");
+    refused(&safetensors(&long, 8), "is not a whole safetensors file");
     refused(&safetensors(&" ".repeat(70 << 20), 8), "expected at most 16777216");
     refused(&[0xFF; 64], "expected at most 16777216");
 }

@@ -110,12 +110,12 @@ fn an_encoders_sizes_and_what_was_guessed_of_them_are_told() {
     place.trained("run", &[]);
     let words = "student: 32 wide, 2 blocks, 2 heads, patches of 8 x 8, images of 32 x 32";
     let text = stdout(&inspect(&place, "run", &[]));
-    assert!(text.contains(words) && !text.contains("taken for"), "{text}");
+    assert!(text.contains(words) && !text.contains("are assumed"), "{text}");
     let file = place.path("run/student/encoder.safetensors");
     let bare: Vec<_> = saltworks::weights::load(&file).unwrap().tensors.into_iter().collect();
     saltworks::weights::save(&place.path("bare.safetensors"), &bare, &[].into()).unwrap();
     let text = stdout(&inspect(&place, "bare.safetensors", &[]));
-    assert!(text.contains("encoder does not tell how many heads the width 32"), "{text}");
+    assert!(text.contains("encoder does not state how many heads the width 32"), "{text}");
 }
 
 #[test]

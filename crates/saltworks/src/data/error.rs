@@ -1,21 +1,21 @@
-//! What can be wrong with data: always the file or the setting, what was found, and what to do.
+//! Errors in the data. Each names the file or the setting, what was found, and what to do.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What the data room answers.
+/// The result of functions of the data room.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why there are no images.
+/// Why images cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nothing lies at the path.
+    /// The path does not exist.
     #[error(
         "{}: no such file or folder. Check data.path; a relative path starts at the folder \
          the command runs in", .path.display()
     )]
     Missing {
-        /// The path asked for.
+        /// The requested path.
         path: PathBuf,
     },
     /// The system refused to read.
@@ -55,42 +55,41 @@ pub enum Error {
         /// What is wrong with it, and what to do.
         problem: String,
     },
-    /// A setting that cannot be met.
+    /// A setting with an unusable value.
     #[error("data.{name} is {found}, expected {expected}")]
     Setting {
         /// The setting's name in the recipe.
         name: &'static str,
         /// Its value.
         found: String,
-        /// What would do.
+        /// Which values are allowed.
         expected: String,
     },
     /// Too many images that cannot be read.
     #[error(
         "{unreadable} of {images} images cannot be read, expected at most {most}: \
-         data.max_unreadable \
-         is {share}. The first:{first}\n`saltworks inspect --decode PATH` lists them all; mend or \
-         remove \
-         them, or raise data.max_unreadable", most = (share * *images as f64).ceil()
+         data.max_unreadable is {share}. The first:{first}\n`saltworks inspect --decode PATH` \
+         lists them all. Fix or remove them, or raise data.max_unreadable",
+        most = (share * *images as f64).ceil()
     )]
     TooManyUnreadable {
-        /// So many.
+        /// The number of unreadable images.
         unreadable: usize,
-        /// Of so many.
+        /// The number of all images.
         images: usize,
-        /// The share allowed.
+        /// The allowed share.
         share: f64,
-        /// What is wrong with some of them, a line end before each.
+        /// What is wrong with the first of them, each after a line break.
         first: String,
     },
-    /// A loader thread ended by a panic; its message is above.
+    /// A loader thread ended by a panic. Its message was printed before.
     #[error("a loader thread stopped by an internal error; please report the message above")]
     Worker,
 }
 
 impl Error {
-    /// Whether a store did not answer, or not with the object it had before. That is no fault of
-    /// the image, so no other may replace it.
+    /// Whether a store did not answer, or returned a different object than before. The image is not
+    /// at fault, so no other image may replace it.
     pub fn is_of_store(&self) -> bool {
         matches!(self, Self::Read { source, .. } if super::store::object::is_of_store(source))
     }

@@ -1,8 +1,8 @@
 //! Data: from files to batches of bytes.
 //!
-//! A [`Source`] reads one image by its number; a [`Loader`] orders, decodes, augments and batches
-//! on its own threads. What a batch holds is a function of the settings and its number: the number
-//! of threads, a restart or the speed of the disk changes no bit of it.
+//! A [`Source`] reads one image by its number. A [`Loader`] orders, decodes, augments and batches
+//! images on its own threads. The content of a batch depends only on the settings and the batch's
+//! number. The number of threads, a restart or the speed of the disk does not change a bit of it.
 
 mod clip;
 mod error;

@@ -1,14 +1,14 @@
-//! What two recipes say differently.
+//! The differences between two recipes.
 
 use super::Recipe;
 use std::collections::BTreeMap;
 use toml::Value;
 
-/// The keys whose values differ, each as `data.size is 28 there and 32 here`.
+/// The keys whose values differ, each in the form `data.size is 28 there and 32 here`.
 pub fn differences(there: &Recipe, here: &Recipe) -> Vec<String> {
     let [there, here] = [there, here].map(|recipe| {
         let mut leaves = BTreeMap::new();
-        // A recipe holds only what TOML can.
+        // A recipe holds only values that TOML can hold.
         flatten("", &Value::try_from(recipe).expect("a recipe as TOML"), &mut leaves);
         leaves
     });
@@ -22,7 +22,7 @@ pub fn differences(there: &Recipe, here: &Recipe) -> Vec<String> {
         .collect()
 }
 
-/// Every value that is no table, by its path; a stage's by its name.
+/// Every value that is not a table, by its path. The path of a stage is its name.
 fn flatten(path: &str, value: &Value, leaves: &mut BTreeMap<String, String>) {
     let join = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
     match value {

@@ -1,4 +1,4 @@
-//! Text to [`Recipe`], with errors that name the line, the key and the nearest known key.
+//! Parses text to a [`Recipe`]. Errors name the line, the key and the nearest known key.
 
 use super::suggest::{nearest, ours};
 use super::{
@@ -32,10 +32,10 @@ pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Recipe, Recipe
     }
 }
 
-/// What messages call [`QUICKSTART`].
+/// The name of [`QUICKSTART`] in messages.
 const BUILT_IN: &str = "the built-in recipe";
 
-/// Whether a `--set` says that other images train than the built-in ones.
+/// Whether a `--set` chooses images other than the built-in ones.
 fn names_images(given: &str) -> bool {
     let (key, value) = given.split_once('=').unwrap_or((given, ""));
     match key.trim() {
@@ -44,9 +44,9 @@ fn names_images(given: &str) -> bool {
     }
 }
 
-/// The quickstart for other images: without what it says of its own, their size apart.
+/// The quickstart for other images. Of its keys in `data` it keeps only `size`.
 fn adapted_quickstart() -> String {
-    // It is a recipe, as a test sees.
+    // It is valid TOML: a test reads it.
     let mut table: Table = QUICKSTART.parse().expect("the quickstart as TOML");
     if let Some(data) = table.get_mut("data").and_then(Value::as_table_mut) {
         data.retain(|key, _| key == "size");
@@ -54,18 +54,18 @@ fn adapted_quickstart() -> String {
     table.to_string()
 }
 
-/// As [`load`], of a run that was trained: files that only training needs need not be there.
+/// Like [`load`], for a run that was trained. Files that only training needs may be missing.
 pub fn load_trained(path: &Path, overrides: &Overrides) -> Result<Recipe, RecipeError> {
     let (origin, text) = read(path)?;
     checked(&origin, &text, overrides)
 }
 
-/// As [`load_trained`], from a text that messages call `origin`.
+/// Like [`load_trained`], from a text. `origin` is its name in messages.
 pub fn from_trained_text(origin: &str, text: &str) -> Result<Recipe, RecipeError> {
     checked(origin, text, &[])
 }
 
-/// The text of a recipe, or of the one in a run's folder.
+/// The name and the text of a recipe, or of the recipe in a run's folder.
 fn read(path: &Path) -> Result<(String, String), RecipeError> {
     let inside = path.join("recipe.toml");
     let path = if inside.is_file() { &inside } else { path };
@@ -80,7 +80,7 @@ fn read(path: &Path) -> Result<(String, String), RecipeError> {
     }
 }
 
-/// What to do about a recipe that is not there.
+/// What to do about a recipe that does not exist.
 fn missing(path: &Path, error: &std::io::Error) -> Option<String> {
     if error.kind() != std::io::ErrorKind::NotFound {
         return None;
@@ -103,7 +103,7 @@ fn missing(path: &Path, error: &std::io::Error) -> Option<String> {
     })
 }
 
-/// As [`load`], from a text that messages call `origin`.
+/// Like [`load`], from a text. `origin` is its name in messages.
 pub fn from_text(origin: &str, text: &str, overrides: &Overrides) -> Result<Recipe, RecipeError> {
     let mut recipe = checked(origin, text, overrides)?;
     find_teachers(&mut recipe).map_err(|error| recipe.origin.locate(error))?;
@@ -129,7 +129,7 @@ fn checked(origin: &str, text: &str, overrides: &Overrides) -> Result<Recipe, Re
     Ok(recipe)
 }
 
-/// As [`load`], from the same tree of keys as JSON.
+/// Like [`load`], from the same tree of keys as JSON.
 pub fn from_json(keys: &serde_json::Value, overrides: &Overrides) -> Result<Recipe, RecipeError> {
     let origin = "the recipe given";
     let text = toml::to_string(keys).map_err(|error| RecipeError::Text {
@@ -156,8 +156,8 @@ fn text_error(origin: &str, text: &str, error: &toml::de::Error) -> RecipeError 
     RecipeError::Text { origin: origin.to_owned(), line: line + 1, problem }
 }
 
-/// Adds the nearest known word to serde's "unknown field `x`, expected one of `a`, `b`", and says
-/// the rest without Rust's names of types.
+/// Adds the nearest known word to serde's "unknown field `x`, expected one of `a`, `b`", and
+/// replaces Rust's type names in other messages.
 fn explain(message: &str, stages: &[String]) -> String {
     let mut words = message.split('`').skip(1).step_by(2);
     let unknown_key = message.starts_with("unknown field");
@@ -178,10 +178,9 @@ fn explain(message: &str, stages: &[String]) -> String {
         );
     }
     if message == "missing field `kind`" {
-        // No other table has one.
+        // Only masks have a kind.
         return "masks need a kind: \"multi_block\", \"random\", \"block\" or \"ijepa\", as in \
-                masks = \
-                { kind = \"random\", ratio = 0.75 }"
+                masks = { kind = \"random\", ratio = 0.75 }"
             .to_owned();
     }
     let whole = ["usize", "u64", "u32", "u8"].map(|name| (name, "a whole number, 0 or more"));
@@ -191,10 +190,10 @@ fn explain(message: &str, stages: &[String]) -> String {
     })
 }
 
-/// The tables that know a key which this one does not: `lr` each stage, `size` `data`.
+/// The tables that have a key which this table lacks: each stage for `lr`, `data` for `size`.
 fn elsewhere(key: &str, stages: &[String]) -> Vec<String> {
     fn knows<'de, T: Deserialize<'de>>(key: &str) -> bool {
-        // A value of the wrong type is refused as such only if the key is known.
+        // The error is about the type of the value only if the key is known.
         let table = Table::from_iter([(key.to_owned(), Value::Boolean(false))]);
         T::deserialize(table).err().is_none_or(|e| !e.message().starts_with("unknown field"))
     }
@@ -211,13 +210,13 @@ fn elsewhere(key: &str, stages: &[String]) -> Vec<String> {
     sections.chain(stages).map(|table| format!("{table}.{key}")).collect()
 }
 
-/// The sections of a recipe beside its stages.
+/// The sections of a recipe besides its stages.
 const SECTIONS: [&str; 5] = ["data", "model", "probe", "checkpoint", "log"];
 
-/// What a run's folder holds beside a folder for each stage.
+/// The folders in a run's folder besides those of the stages.
 const FOLDERS: [&str; 5] = ["checkpoints", "replay", "pictures", "tensorboard", "wandb"];
 
-/// Applies `key=value`, the key a path from the top, or from a stage by its name.
+/// Applies `key=value`. The key is a path from the top, or from a stage by its name.
 fn set(table: &mut Table, given: &str) -> Result<(), RecipeError> {
     let fail = |problem: String| RecipeError::Set { given: given.to_owned(), problem };
     let (path, text) = given
@@ -250,12 +249,14 @@ fn set(table: &mut Table, given: &str) -> Result<(), RecipeError> {
         let hint = nearest(section, names.clone())
             .map_or_else(String::new, |meant| format!(" Did you mean {meant:?}?"));
         let list = names.collect::<Vec<_>>().join(", ");
-        return Err(fail(format!("no stage or section {section:?}; there are {list}.{hint}")));
+        return Err(fail(format!(
+            "no stage or section {section:?}, expected one of {list}.{hint}"
+        )));
     }
     Ok(())
 }
 
-/// The value as TOML, or as a string if it is none.
+/// The value as TOML, or as a string if it is not TOML.
 fn parse_value(text: &str) -> Value {
     let line = format!("value = {text}");
     let parsed = line.parse::<Table>().ok().and_then(|mut table| table.remove("value"));
@@ -272,10 +273,10 @@ fn stage_table(table: &mut Table, index: usize) -> Option<&mut Table> {
     table.get_mut("stage")?.as_array_mut()?.get_mut(index)?.as_table_mut()
 }
 
-/// Images of a step, at most.
+/// The most images of a step.
 const MOST_BATCH: usize = 65_536;
 
-/// Refuses what no data could make right.
+/// Refuses values that are wrong for any data.
 fn check(recipe: &Recipe) -> Result<(), RecipeError> {
     let value = |key: &str, found: String, expected: &str| {
         Err(RecipeError::Value { key: key.to_owned(), found, expected: expected.to_owned() })
@@ -299,8 +300,8 @@ fn check(recipe: &Recipe) -> Result<(), RecipeError> {
         if ![1, channels].contains(&numbers.len()) {
             let expected = match channels {
                 1 => {
-                    "one number, as data.channels is 1. For colour images set data.channels=3; for \
-                      grey ones data.normalize=inception, or one number"
+                    "one number, as data.channels is 1. For colour images set data.channels=3. For \
+                      grey images set data.normalize=inception, or one number"
                         .to_owned()
                 }
                 channels => format!("1 or {channels} numbers"),
@@ -308,7 +309,7 @@ fn check(recipe: &Recipe) -> Result<(), RecipeError> {
             return value(&format!("data.normalize.{key}"), format!("{numbers:?}"), &expected);
         }
     }
-    // Pixels are at most 1 before this: far larger numbers leave nothing of them in f32.
+    // Pixels are at most 1 before this. Next to far larger numbers they vanish in f32.
     if !data.normalize.mean.iter().all(|mean| mean.abs() <= 1e3) {
         let found = format!("{:?}", data.normalize.mean);
         return value("data.normalize.mean", found, "numbers from -1000 to 1000");
@@ -347,13 +348,13 @@ fn check_probe(probe: &Probe) -> Result<(), RecipeError> {
         return value("probe", found, "k at least 1 and a temperature from 1e-6 to 1e6");
     }
     if probe.every_steps == Some(0) {
-        let expected = "1 or more, or not given; probe.online=false for no probes in training";
+        let expected = "1 or more, or not set. For no probes in training set probe.online=false";
         return value("probe.every_steps", "0".into(), expected);
     }
     if !(1e-4..=1.0).contains(&probe.share) {
         return value("probe.share", probe.share.to_string(), "a share of 0.0001 to 1");
     }
-    // Fewer say nothing, and RankMe and LiDAR need some.
+    // With fewer images probes mean nothing, and RankMe and LiDAR need some.
     if probe.images < 16 {
         return value("probe.images", probe.images.to_string(), "16 or more");
     }
@@ -391,7 +392,7 @@ fn refuse(stage: &Stage, key: &str, found: String, expected: &str) -> Result<(),
     Err(RecipeError::Value { key, found, expected: expected.to_owned() })
 }
 
-/// Letters of a stage's name, at most.
+/// The most letters of a stage's name.
 const MOST_NAME: usize = 100;
 
 /// Whether a stage may have this name, which is a part of paths.
@@ -408,7 +409,7 @@ fn check_stage(stage: &Stage, earlier: &[Stage]) -> Result<(), RecipeError> {
         return value("name", format!("{name:?}"), &expected);
     }
     if SECTIONS.contains(&name.as_str()) {
-        return value("name", format!("{name:?}"), "a name that is no section of the recipe");
+        return value("name", format!("{name:?}"), "a name that is not a section of the recipe");
     }
     if FOLDERS.contains(&name.as_str()) {
         return value("name", format!("{name:?}"), "a name that no other folder of a run has");
@@ -482,7 +483,7 @@ fn check_teacher(stage: &Stage, earlier: &[Stage]) -> Result<(), RecipeError> {
     }
 }
 
-/// What may teach.
+/// What may be a teacher.
 fn teachers(earlier: &[Stage]) -> String {
     let weights = "a file of weights, or a folder with one";
     let stages: Vec<&str> = earlier.iter().map(|stage| stage.name.as_str()).collect();
@@ -492,7 +493,8 @@ fn teachers(earlier: &[Stage]) -> String {
     }
 }
 
-/// Teachers that are files must be there; a run's recipe finds them from any folder.
+/// Checks that teachers that are files exist. Their paths become absolute, so that a run's recipe
+/// finds them from any folder.
 fn find_teachers(recipe: &mut Recipe) -> Result<(), RecipeError> {
     for index in 0..recipe.stage.len() {
         let (earlier, rest) = recipe.stage.split_at_mut(index);
@@ -508,7 +510,7 @@ fn find_teachers(recipe: &mut Recipe) -> Result<(), RecipeError> {
             let expected = teachers(earlier) + &meant;
             return refuse(stage, "teacher", format!("{teacher:?}"), &expected);
         }
-        // Of a folder that is gone no file is there either.
+        // This fails only if the current folder is gone. Then its files are gone, too.
         if let Ok(whole) = std::path::absolute(teacher) {
             stage.teacher = Some(whole.display().to_string());
         }
@@ -589,7 +591,7 @@ mod tests {
     }
 
     #[test]
-    fn sources_stand_in_place_of_a_path() {
+    fn sources_replace_a_path() {
         let text = "[[data.source]]\npath = \"a\"\n[[data.source]]\npath = \"b\"\nweight = 2\n\
                     [[stage]]\nname = \"t\"\nsteps = 1\n";
         let recipe = from_text("a", text, &[]).unwrap();

@@ -1,7 +1,7 @@
-//! What a user writes: a recipe in TOML, checked into settings.
+//! The recipe: a user writes it in TOML, and it is read and checked here.
 //!
-//! [`Recipe`] holds the keys as written, each with its default in `schema.rs` alone. `load` reads
-//! them with errors that name the line. `plan` turns them into steps, seeds and settings of
+//! [`Recipe`] holds the keys as written. Each key has its default only in `schema.rs`. `load` reads
+//! them, with errors that name the line. `plan` turns them into steps, seeds and settings of
 //! loaders.
 
 mod difference;
@@ -49,7 +49,7 @@ pub enum RecipeError {
         /// What is wrong and what to do.
         problem: String,
     },
-    /// The file is not a text.
+    /// The file is not text.
     #[error(
         "{path} is not a recipe (TOML text). Give the file of a recipe, or the folder of a run"
     )]
@@ -65,7 +65,7 @@ pub enum RecipeError {
         /// What is wrong and what to do.
         problem: String,
     },
-    /// A value makes no sense.
+    /// A value is not allowed.
     #[error("{key} is {found}, expected {expected}")]
     Value {
         /// The key's path.

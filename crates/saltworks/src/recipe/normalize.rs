@@ -39,7 +39,7 @@ impl<'de> Visitor<'de> for NameOrTable {
         const NAMES: [&str; 3] = [PRESETS[0].0, PRESETS[1].0, PRESETS[2].0];
         let preset = PRESETS.iter().find(|(known, ..)| *known == name);
         let (_, mean, std) = preset.ok_or_else(|| E::unknown_variant(name, &NAMES))?;
-        // Grey images too can be brought to [-1, 1].
+        // Grey images can be scaled to [-1, 1], too.
         let values =
             |list: &[f32; 3]| if name == "inception" { vec![list[0]] } else { list.to_vec() };
         Ok(Normalize { mean: values(mean), std: values(std) })

@@ -8,18 +8,18 @@ use toml::de::{DeTable, DeValue};
 /// The text and the overrides a recipe was read from.
 #[derive(Clone, Debug, Default)]
 pub struct Origin {
-    /// What messages call the text: its file.
+    /// The name of the text in messages: its file.
     name: String,
     text: String,
     /// `--set key=value` as given.
     set: Vec<String>,
-    /// Whether it is the built-in recipe, for other images than its own.
+    /// Whether it is the built-in recipe, used for images other than its own.
     pub(super) is_adapted: bool,
-    /// Whether it names no images, so that they are the built-in ones.
+    /// Whether it names no images, so that the built-in ones are used.
     pub(super) is_without_data: bool,
 }
 
-/// Recipes that say the same are equal, wherever they were read.
+/// Recipes with the same values are equal, no matter where they were read.
 impl PartialEq for Origin {
     fn eq(&self, _: &Self) -> bool {
         true
@@ -31,23 +31,23 @@ impl Origin {
         Self { name: name.into(), text: text.into(), set: set.into(), ..Self::default() }
     }
 
-    /// What messages call the recipe.
+    /// The name of the recipe in messages.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether a key stands there.
+    /// Whether a key is set by the text or by `--set`.
     pub fn says(&self, key: &str) -> bool {
         self.is_set(key) || self.find(key).is_some_and(|(_, whole)| whole)
     }
 
-    /// Whether no images are named, so that they are the built-in ones.
+    /// Whether no images are named, so that the built-in ones are used.
     pub fn is_without_data(&self) -> bool {
         self.is_without_data
     }
 
-    /// An error in the values of these keys, which begins with the `--set` or the line that says
-    /// one of them.
+    /// An error in the values of these keys. It begins with the `--set` or the line that sets one
+    /// of them.
     pub fn refuse(&self, keys: &[&str], problem: impl Display) -> RecipeError {
         RecipeError::Refused { location: self.location(keys), problem: problem.to_string() }
     }
@@ -60,7 +60,7 @@ impl Origin {
         }
     }
 
-    /// Whether `--set` says a key, a table that holds it or a key in it.
+    /// Whether a `--set` sets a key, a table that holds it, or a key in it.
     pub(super) fn is_set(&self, key: &str) -> bool {
         self.set.iter().any(|given| says(given, key))
     }
@@ -93,7 +93,7 @@ impl Origin {
             found = Some(value.span().start);
             match value.get_ref() {
                 DeValue::Table(table) => here = table,
-                // What is no table has no keys: it is the last part.
+                // Only a table holds keys, so this is the last part.
                 _ => break,
             }
         }
@@ -101,7 +101,7 @@ impl Origin {
     }
 }
 
-/// A section, a key of no section, or a stage by its name.
+/// Finds a section, a key outside sections, or a stage by its name.
 fn top<'t, 'i>(table: &'t DeTable<'i>, name: &str) -> Option<&'t Spanned<DeValue<'i>>> {
     let stages = || table.get("stage")?.get_ref().as_array();
     let is_called = |stage: &&Spanned<DeValue<'i>>| {
@@ -111,7 +111,7 @@ fn top<'t, 'i>(table: &'t DeTable<'i>, name: &str) -> Option<&'t Spanned<DeValue
     table.get(name).or_else(|| stages()?.iter().find(is_called))
 }
 
-/// Whether `given` sets `key`, a table that holds it or a key in it.
+/// Whether `given` sets `key`, a table that holds it, or a key in it.
 fn says(given: &str, key: &str) -> bool {
     let said = given.split('=').next().unwrap_or_default().trim();
     let holds = |outer: &str, inner: &str| {

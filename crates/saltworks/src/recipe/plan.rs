@@ -1,5 +1,5 @@
-//! What a recipe means in numbers: lengths in steps, seeds, how images are loaded. Of a stage's
-//! networks it knows nothing; `run/plan.rs` resolves those.
+//! The numbers that follow from a recipe: lengths in steps, seeds, and how images are loaded. A
+//! stage's networks are resolved in `run/plan.rs`.
 
 use super::{Data, Duration, ImageSize, Loss, Model, Recipe, RecipeError, Stage};
 use crate::data::{Crop, Effects, LoaderOptions, Normalize, Order, Transform};
@@ -14,12 +14,12 @@ pub struct Schedule {
     pub warmup_steps: u64,
 }
 
-/// Pixels of a batch whose features are computed at once: few enough that a signal ends it soon.
-/// (guess)
+/// Pixels of a batch whose features are computed at once. They are few, so that the batch ends soon
+/// after a signal. (guess)
 const FEATURE_PIXELS: usize = 250 * 64 * 64;
 
 impl Recipe {
-    /// The seed of a stage, which keys its weights, order, augmentations and masks.
+    /// The seed of a stage, used for its weights, order, augmentations and masks.
     pub fn stage_seed(&self, stage_index: usize) -> u64 {
         // An odd constant keeps stages of neighbouring seeds apart (a Weyl sequence).
         self.seed.wrapping_add((stage_index as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15))
@@ -133,7 +133,7 @@ impl Stage {
 }
 
 impl From<Loss> for LossKind {
-    // The engine knows no recipe, so each has its type.
+    // The engine does not know recipes, so each has its own type.
     fn from(loss: Loss) -> Self {
         match loss {
             Loss::L1 => Self::L1,

@@ -1,5 +1,5 @@
 //! The keys of a recipe as a user writes them. A key's doc comment is its documentation, from which
-//! docs/recipe.md is generated. Its default stands here and nowhere else.
+//! docs/recipe.md is generated. Its default is set here and nowhere else.
 
 use super::{ImageSize, Origin, PatchSize};
 use crate::data::{Blur, Interpolation, Jitter, Solarize};
@@ -25,7 +25,7 @@ pub struct Recipe {
     pub probe: Probe,
     /// When the run saves a checkpoint.
     pub checkpoint: Checkpointing,
-    /// What the run writes beside `metrics.jsonl`.
+    /// What the run writes besides `metrics.jsonl`.
     pub log: Log,
     /// What is trained, in this order.
     pub stage: Vec<Stage>,
@@ -134,7 +134,7 @@ impl Default for Data {
             holdout: None,
             holdout_seed: 0,
             threads: 1,
-            // (guess) Large sets fetched from the web have broken files; more is a wrong path.
+            // (guess) Large sets from the web have some broken files. More means a wrong path.
             max_unreadable: 0.01,
             augment: Augment::default(),
             eval_zoom: 1.0,
@@ -165,7 +165,7 @@ impl Data {
         self.holdout.unwrap_or((images / 5).min(1000))
     }
 
-    /// The sources with their weights: `source`, or `path` alone.
+    /// The sources with their weights: `source`, or only `path`.
     pub fn sources(&self) -> Vec<DataSource> {
         match (&self.path, self.source.as_slice()) {
             (path, []) => {
@@ -251,7 +251,8 @@ impl Default for Augment {
     }
 }
 
-/// An encoder: a timm name, and what differs from it. A key that is not set is as the name says.
+/// An encoder: a timm name, and the differences from it. A key that is not set has the value of the
+/// named encoder.
 ///
 /// A stage may have a model of its own, as `[stage.model]`. Without a name, it changes the recipe's
 /// model. With a name, it replaces it.
@@ -292,7 +293,7 @@ impl Model {
         self.name.as_deref().unwrap_or("vit_tiny_patch16_224")
     }
 
-    /// This stage's model, on top of the recipe's.
+    /// The keys of this stage's model, over those of the recipe's model `base`.
     #[must_use]
     pub fn over(&self, base: &Self) -> Self {
         if self.name.is_some() {
@@ -347,7 +348,7 @@ impl Default for Probe {
             linear: true,
             online: true,
             every_steps: None,
-            // With the first and the last probe of a stage that stays under 5 %.
+            // Together with the first and the last probe of a stage, this stays under 5 %.
             share: 0.03,
             images: 500,
         }
@@ -375,7 +376,7 @@ impl Default for Checkpointing {
     }
 }
 
-/// What a run writes beside `metrics.jsonl`. These keys change no bit of what is trained.
+/// What a run writes besides `metrics.jsonl`. These keys do not change a bit of what is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
@@ -395,7 +396,7 @@ impl Default for Log {
     }
 }
 
-/// One thing that is trained: an encoder, by a method.
+/// One stage of training: an encoder, trained by a method.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Stage {
@@ -419,20 +420,20 @@ pub struct Stage {
     /// Number of parts in which a batch is computed, one after another, to save memory.
     pub accumulate: usize,
     /// Keep only the input of each transformer block, and compute the block again in the backward
-    /// pass. It takes less memory and more time, and gives the same bits. A last block of which few
-    /// rows are read is kept whole.
+    /// pass. It takes less memory and more time, and gives the same bits. The last block is kept
+    /// whole if only few of its rows are read.
     pub activation_checkpointing: bool,
     /// Learning rate after the warmup.
     pub lr: f64,
     /// Learning rate at which the warmup begins.
     pub start_lr: f64,
-    /// Learning rate at the last step, which a cosine reaches.
+    /// Learning rate at the last step. A cosine leads to it.
     pub final_lr: f64,
     /// Length of the linear warmup.
     pub warmup: Duration,
     /// Decoupled weight decay at the first step.
     pub weight_decay: f64,
-    /// Weight decay at the last step, which a cosine reaches. If not set, the decay is constant.
+    /// Weight decay at the last step. A cosine leads to it. If not set, the decay is constant.
     pub final_weight_decay: Option<f64>,
     /// Decay biases, norms, tokens and position tables too, as stable-pretraining does.
     pub decay_all: bool,
@@ -504,7 +505,7 @@ pub enum MethodName {
 }
 
 impl MethodName {
-    /// Its name in recipes.
+    /// The method's name in recipes.
     pub fn word(self) -> &'static str {
         match self {
             Self::Mae => "mae",
@@ -555,7 +556,7 @@ pub struct DecoderSize {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Covered {
-    /// All that are not context, as in stable-pretraining.
+    /// All patches that are not context, as in stable-pretraining.
     AllMasked,
     /// Only the targets of the masks.
     Targets,
@@ -608,7 +609,7 @@ impl Stage {
         self.pixel_norm.unwrap_or(PixelNorm::Joint)
     }
 
-    /// The paper's L1 for SALT, MSE for MAE, if not given.
+    /// The loss. If not set, it is the paper's L1 for SALT, and MSE for MAE.
     pub fn loss(&self) -> Loss {
         self.loss.unwrap_or(match self.method {
             MethodName::Mae => Loss::Mse,

@@ -26,7 +26,7 @@ pub struct PatchSize {
 }
 
 impl ImageSize {
-    /// As high as wide.
+    /// A square.
     pub fn square(side: usize) -> Self {
         Self { height: side, width: side }
     }
@@ -36,7 +36,7 @@ impl ImageSize {
         [self.height, self.width]
     }
 
-    /// The largest size of this shape that has at most so many pixels; this size if it has no more.
+    /// The largest size of this shape with at most `pixels` pixels, or this size if it has no more.
     #[must_use]
     pub fn at_most(self, pixels: usize) -> Self {
         let Self { height, width } = self;
@@ -70,13 +70,13 @@ impl PatchSize {
     }
 }
 
-/// `224`, or `224x160`, height first, as options of the command line have it.
+/// Parses `224` or `224x160`, height first, the form of command-line options.
 impl FromStr for ImageSize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let expected =
-            || format!("{text:?} is no size, expected pixels or HEIGHTxWIDTH, as 224x160");
+            || format!("{text:?} is not a size, expected pixels or HEIGHTxWIDTH, such as 224x160");
         let side = |text: &str| text.parse().ok().filter(|side| *side > 0).ok_or_else(expected);
         match text.split_once('x') {
             None => side(text).map(Self::square),
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_size_is_refused_with_what_is_expected() {
+    fn an_invalid_size_is_refused_with_what_is_expected() {
         for (text, words) in [
             ("data.size=[1,2,3]", "invalid length 3, expected a whole number of pixels or [height"),
             ("data.size=big", "invalid type: string \"big\", expected a whole number of pixels"),

@@ -1,6 +1,6 @@
-//! The nearest known word to one that is not known.
+//! Finds the known word that is nearest to an unknown one.
 
-/// What other programs call our keys.
+/// Names of our keys in other programs.
 const SYNONYMS: [(&str, &str); 31] = [
     ("learning_rate", "lr"),
     ("base_lr", "lr"),
@@ -35,7 +35,7 @@ const SYNONYMS: [(&str, &str); 31] = [
     ("layers", "depth"),
 ];
 
-/// What a word that other programs use is called here; else the word itself.
+/// Our name for a key of other programs. Otherwise the word itself.
 pub(super) fn ours(word: &str) -> &str {
     SYNONYMS.iter().find(|(theirs, _)| *theirs == word).map_or(word, |(_, ours)| ours)
 }

@@ -18,9 +18,9 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Dialect {
-    /// A stage of ours: `encoder.` and `decoder.`, or `student.` and `predictor.`.
+    /// Our stages: `encoder.` and `decoder.`, or `student.` and `predictor.`.
     Saltworks,
-    /// timm's VisionTransformer; an encoder of ours, too.
+    /// timm's VisionTransformer. Our encoders use these names, too.
     Timm,
     /// stable-pretraining's MAE or SALT.
     StablePretraining,
@@ -30,7 +30,7 @@ pub enum Dialect {
     HuggingFace,
 }
 
-/// timm's name of the weights that embed patches.
+/// timm's name of the patch embedding's weights.
 const PATCHES: &str = "patch_embed.proj.weight";
 
 /// Wrappers that put a word before every name.
@@ -64,8 +64,8 @@ impl Dialect {
         (staged("encoder") || staged("student")).then_some(Self::Saltworks)
     }
 
-    /// Where the tensor of this name belongs. Lone encoders get the prefix `encoder.`. Unknown
-    /// names are kept behind it, so that later checks report them.
+    /// Where the tensor of this name belongs. Single encoders get the prefix `encoder.`. Unknown
+    /// names are kept after the prefix, so that later checks report them.
     pub(super) fn destination(self, name: &str) -> Destination {
         match self {
             Self::Saltworks => Destination::Ours(name.to_owned()),
@@ -109,8 +109,7 @@ pub fn beyond_plain(spec: &VitSpec) -> Option<&'static str> {
 }
 
 /// The dialect of these names, and the prefix that wrappers put before the model's. Names without
-/// the prefix, as of a loss beside the model, are ignored. It is an error if two models are
-/// possible.
+/// the prefix are ignored, for example those of a loss. It is an error if two models are possible.
 pub fn find<'a>(names: &[&'a str]) -> Result<Option<(Dialect, &'a str)>, [&'a str; 2]> {
     let mut before: Vec<&str> = names.iter().flat_map(|name| wrappings(name)).collect();
     before.sort_unstable();
@@ -126,7 +125,7 @@ pub fn find<'a>(names: &[&'a str]) -> Result<Option<(Dialect, &'a str)>, [&'a st
     }
 }
 
-/// Possible prefixes of wrappers of a name, the shortest first.
+/// Possible prefixes by wrappers of a name, the shortest first.
 fn wrappings(name: &str) -> Vec<&str> {
     let mut all = vec![""];
     loop {

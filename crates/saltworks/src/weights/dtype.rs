@@ -1,4 +1,5 @@
-//! How values are stored: types that are written, types that are read, and names of all others.
+//! Types of stored values: those that are written, those that are read, and the names of all
+//! others.
 
 use engine::Tensor;
 use half::{bf16, f16};
@@ -9,7 +10,7 @@ use std::hash::{Hash, Hasher};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dtype {
-    /// IEEE 754 binary32, the engine's own.
+    /// IEEE 754 binary32, the engine's own type.
     #[default]
     F32,
     /// IEEE 754 binary16: 10 bits of fraction, up to 65,504.
@@ -63,11 +64,11 @@ pub(super) struct Kind {
     pub(super) name: &'static str,
     /// The attribute of `torch`, e.g. float32.
     pub(super) torch: &'static str,
-    /// torch's class of storages; types that torch added later have none.
+    /// torch's storage class. Types that torch added later have none.
     pub(super) storage: &'static str,
     /// Bytes of a value.
     pub(super) size: usize,
-    /// Decodes a value from its little-endian bytes; none if the type cannot be a weight's.
+    /// Decodes a value from its little-endian bytes. None if no weight can have this type.
     decode: Option<fn(&[u8]) -> f32>,
 }
 
@@ -100,7 +101,7 @@ impl Kind {
         self
     }
 
-    /// Decodes a value as f32; none if this is no type of weights.
+    /// Decodes a value as f32. None if no weight can have this type.
     pub(super) fn decoder(&self) -> Option<fn(&[u8]) -> f32> {
         self.decode
     }

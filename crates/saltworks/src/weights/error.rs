@@ -21,15 +21,17 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
-    /// The file is damaged, or no safetensors file at all.
-    #[error("{path} is no whole safetensors file: {problem}. Export it again, or choose another")]
+    /// The file is damaged, or not a safetensors file at all.
+    #[error(
+        "{path} is not a whole safetensors file: {problem}. Export it again, or choose another"
+    )]
     Format {
         /// Which file.
         path: String,
         /// What is wrong.
         problem: String,
     },
-    /// A file of torch's that is damaged, refused, or of an unsupported format.
+    /// A torch file that is damaged, refused, or of an unsupported format.
     #[error("{path}: {problem}")]
     Torch {
         /// Which file.
@@ -48,7 +50,7 @@ pub enum Error {
         found: String,
     },
     /// A value does not fit the requested type.
-    #[error("{path}: {name} holds {value}, which {dtype} cannot. Write it as F32 or BF16")]
+    #[error("{path}: {name} holds {value}, which {dtype} cannot hold. Write it as F32 or BF16")]
     Range {
         /// Which file.
         path: String,

@@ -5,14 +5,14 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-/// Bytes needed to identify a file. tar's mark stands at 257.
+/// Bytes needed to identify a file. tar's mark is at byte 257.
 const START_BYTES: u64 = 512;
 
-/// Most bytes of a safetensors header: some hundred thousand tensors. Parsing takes many times its
-/// length in memory. The safetensors crate allows 100 MB.
+/// The most bytes of a safetensors header, enough for about a hundred thousand tensors. Parsing
+/// needs many times its length in memory. The safetensors crate allows 100 MB.
 pub(super) const MOST_HEADER_BYTES: u64 = 16 << 20;
 
-/// How torch before 1.6 began its pickles: `MAGIC_NUMBER` of torch/serialization.py.
+/// The first bytes of pickles before torch 1.6: `MAGIC_NUMBER` of torch/serialization.py.
 const LEGACY: &[u8] = b"\x80\x02\x8A\x0A\x6C\xFC\x9C\x46\xF9\x20\x6A\xA8\x50\x19\x2E";
 
 /// Extensions of files of weights.
@@ -23,7 +23,7 @@ const EXTENSIONS: [&str; 5] = ["safetensors", "pt", "pth", "ckpt", "bin"];
 pub(super) enum FileKind {
     /// A safetensors file.
     Safetensors,
-    /// A zip archive, as torch writes.
+    /// A zip archive, as torch writes it.
     Zip,
     /// A kind that is not supported: what it is, and what to do.
     Refused(&'static str),
@@ -32,7 +32,7 @@ pub(super) enum FileKind {
 }
 
 impl FileKind {
-    /// Looks at a file.
+    /// Reads the first bytes of a file.
     pub(super) fn of(path: &Path) -> Result<Self, Error> {
         let file = File::open(path).map_err(|source| Error::read(path, source))?;
         let mut start = Vec::new();
@@ -47,10 +47,10 @@ impl FileKind {
         match start {
             [b'P', b'K', 3, 4, ..] => Self::Zip,
             _ if start.starts_with(LEGACY) || is_tar => Self::Refused(
-                "is in torch's format of before 1.6. In Python: torch.save(torch.load(OLD, \
+                "is in torch's format from before 1.6. In Python: torch.save(torch.load(OLD, \
                  map_location=\"cpu\", weights_only=True), NEW)",
             ),
-            // Its length may begin as a pickle does.
+            // The length of its header may begin with the bytes of a pickle.
             [.., _]
                 if header.is_some_and(|header| header <= MOST_HEADER_BYTES)
                     && start.get(8) == Some(&b'{') =>
@@ -77,9 +77,8 @@ impl FileKind {
 /// The error for a file of unknown kind.
 pub(super) fn unknown(path: &Path) -> Error {
     let problem = format!(
-        "it begins with no header of safetensors, expected at most {MOST_HEADER_BYTES} bytes of \
-         JSON, \
-         nor as a file of torch.save"
+        "it begins neither with a safetensors header, expected at most {MOST_HEADER_BYTES} bytes \
+         of JSON, nor like a file of torch.save"
     );
     Error::format(path, problem)
 }
@@ -113,8 +112,8 @@ mod tests {
             // A header of 0x10280 bytes.
             (b"\x80\x02\x01\0\0\0\0\0{", "Safetensors"),
             (b"\x02\0\0\0\0\0\0\0{}", "Safetensors"),
-            (&legacy, "format of before 1.6. In Python: torch.save(torch.load(OLD"),
-            (&tar, "format of before 1.6"),
+            (&legacy, "format from before 1.6. In Python: torch.save(torch.load(OLD"),
+            (&tar, "format from before 1.6"),
             (b"\x80\x04\x95", "bare pickle"),
             (b"{\n  \"weight_map\": {", "index of a model in several files"),
             (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),

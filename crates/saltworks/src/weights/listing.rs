@@ -1,4 +1,4 @@
-//! Lists the contents of a file of weights, from its header or its pickle alone.
+//! Lists the contents of a file of weights. Only its header or its pickle is read.
 
 use super::dialect::{self, Dialect};
 use super::file_kind::{self, FileKind, MOST_HEADER_BYTES};
@@ -12,12 +12,12 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// A file's tensors in the order they are stored, or sorted by name in torch's files.
+/// A file's tensors in the order in which they are stored. Those of torch files are sorted by name.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Listing {
     /// Name, type and shape of each.
     pub tensors: Vec<TensorEntry>,
-    /// The file's metadata. Of a torch file, texts and numbers beside the tensors.
+    /// The file's metadata. For a torch file, texts and numbers beside the tensors.
     pub metadata: Map<String, Value>,
     /// The key of a torch file's outer dictionary under which the tensors were found.
     pub container: Option<String>,
@@ -77,7 +77,7 @@ impl Listing {
             let beside_student = part == "teacher" && parts.len() > 1;
             let key = if beside_student { TEACHER_KEY } else { MODEL_KEY };
             let stated = self.metadata.get(key).or_else(|| {
-                // As save_torch leaves it.
+                // As `save_torch` writes it.
                 self.metadata.get(&format!("saltworks.{key}"))
             });
             match stated.and_then(Value::as_str) {
@@ -137,18 +137,17 @@ fn in_words(part: &str, spec: &VitSpec, guessed: Option<&str>) -> String {
     let guessed = guessed.map_or(String::new(), |words| format!("; {words}"));
     format!(
         "{part}: {} wide, {} blocks, {} heads, patches of {ph} x {pw}, images of {height} x \
-         {width} with \
-         {} channels{guessed}",
+         {width} with {} channels{guessed}",
         spec.width, spec.depth, spec.heads, spec.channels
     )
 }
 
-/// A tensor of a safetensors header, with its first byte and the one after its last.
+/// A tensor of a safetensors header, with the offsets of its first byte and of its end.
 fn listed((name, value): (String, Value)) -> Result<([u64; 2], TensorEntry), String> {
     let numbers = |key: &str| -> Option<Vec<u64>> {
         value.get(key)?.as_array()?.iter().map(Value::as_u64).collect()
     };
-    let problem = format!("tensor {name} has no dtype, shape or place");
+    let problem = format!("tensor {name} has no dtype, shape or data_offsets");
     let tensor = || {
         let dtype = value.get("dtype")?.as_str()?.to_owned();
         let place = numbers("data_offsets")?.try_into().ok()?;

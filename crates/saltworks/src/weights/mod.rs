@@ -1,4 +1,4 @@
-//! Reads and writes weights in safetensors files and torch's. Every tensor is checked by name and
+//! Reads and writes weights in files of safetensors and torch. Every tensor is checked by name and
 //! shape.
 
 pub mod dialect;
@@ -33,18 +33,18 @@ use std::path::Path;
 /// Tensors by name, as a file holds them.
 pub type NamedTensors = BTreeMap<String, Tensor>;
 
-/// A file's tensors, and what stands beside them.
+/// A file's tensors and metadata.
 #[derive(Debug, Default)]
 pub struct File {
     /// Floating-point tensors by name, as f32, contiguous.
     pub tensors: NamedTensors,
     /// Names and types of tensors that cannot be weights: integers, booleans, complex numbers.
     pub others: BTreeMap<String, String>,
-    /// Metadata by key. Of a torch file, those that [`save_torch`] wrote.
+    /// Metadata by key. For a torch file, only those that [`save_torch`] wrote.
     pub metadata: HashMap<String, String>,
     /// The key of a torch file's outer dictionary under which the tensors were found.
     pub container: Option<String>,
-    /// Other keys that hold tensors, which were not taken.
+    /// Other keys that hold tensors, which were not read.
     pub beside: Vec<String>,
 }
 
@@ -61,7 +61,7 @@ pub fn expect_range(path: &Path, tensors: &[(String, Tensor)], dtype: Dtype) -> 
     }
 }
 
-/// Reads the tensors of a safetensors file or of torch's. The first bytes identify the format.
+/// Reads the tensors of a safetensors file or a torch file. The first bytes identify the format.
 pub fn load(path: &Path) -> Result<File, Error> {
     match FileKind::of(path)? {
         FileKind::Zip => torch_file::load(path),

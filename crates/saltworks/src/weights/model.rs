@@ -1,4 +1,4 @@
-//! A model read from any known kind of file, under our names.
+//! A model that is read from any supported kind of file, under our names.
 
 use super::dialect::{Destination, Dialect, find, hugging_face_differs};
 use super::shapes::{self, Shapes};
@@ -17,8 +17,8 @@ pub const MODEL_KEY: &str = "model";
 /// The key for the teacher's [`VitSpec`] in a student's file.
 pub const TEACHER_KEY: &str = "teacher_model";
 
-/// Names of files of weights in a folder of transformers. The first is also that of a stage of
-/// ours.
+/// Names of files of weights in a folder of transformers. The first is also the name in the folder
+/// of our stages.
 const FILES: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
 
 /// Encoders that a file may hold, in the order of preference: as stable-pretraining's
@@ -56,8 +56,7 @@ impl ModelFile {
             let names = FILES.join(" or ");
             let problem = format!(
                 "is a folder without {names}, expected a file of weights, the folder of a run or \
-                 of its \
-                 stage, or a folder of transformers"
+                 of its stage, or a folder of transformers"
             );
             Error::model(path, problem)
         })
@@ -123,8 +122,8 @@ impl ModelFile {
         &self.file.metadata
     }
 
-    /// The tensors of an encoder under timm's names. `part` is `encoder`, `student` or `teacher`;
-    /// none for the first of them in the file.
+    /// The tensors of an encoder under timm's names. `part` is `encoder`, `student` or `teacher`.
+    /// Without it, the first of them in the file is used.
     pub fn encoder(&self, part: Option<&str>) -> Result<NamedTensors, Error> {
         Ok(self.part(part)?.1)
     }
@@ -171,15 +170,15 @@ impl ModelFile {
         })
     }
 
-    /// The normalisation that an encoder of so many channels expects, if it is known. It comes from
-    /// the file's metadata or a `preprocessor_config.json` of transformers.
+    /// The normalisation that an encoder of `channels` channels expects, if it is known. It comes
+    /// from the file's metadata or a `preprocessor_config.json` of transformers.
     pub fn normalize(&self, channels: usize) -> Result<Option<Normalize>, Error> {
         pixels::normalize(&self.path, &self.file.metadata, self.processor.as_ref(), channels)
     }
 
-    /// The sizes of the encoder `part` (see [`ModelFile::encoder`]): as the file states them, else
-    /// from its tensors' shapes, `config.json` and `hint`. [`ModelFile::load_encoder`] checks them
-    /// against the tensors.
+    /// The sizes of the encoder `part` (see [`ModelFile::encoder`]). The file states them, or they
+    /// come from its tensors' shapes, `config.json` and `hint`. [`ModelFile::load_encoder`] checks
+    /// them against the tensors.
     pub fn sizes(&self, part: Option<&str>, hint: Hint) -> Result<Sizes, Error> {
         let (part, tensors) = self.part(part)?;
         self.sizes_of(part, &tensors, hint)
@@ -202,11 +201,12 @@ impl ModelFile {
         let (mut wanted, mut width) = (Shapes::new(), 0);
         for part in self.parts() {
             let (_, tensors) = self.part(Some(part))?;
-            // Heads are in no shape. Those of a teacher of another width do not matter here.
+            // Heads cannot be derived from shapes. Those of a teacher of another width do not
+            // matter here.
             let own = self::width(&tensors);
             hint.heads = hint.heads.filter(|(of, _)| *of == own).or(Some((own, 1)));
             let spec = self.sizes_of(part, &tensors, hint)?.spec;
-            // A teacher sees its student's patches.
+            // A teacher sees the same patches as its student.
             hint.grid = hint.grid.or(Some(spec.grid()));
             width = if width == 0 { spec.width } else { width };
             let shapes = shapes::encoder(&spec).into_iter();
@@ -217,7 +217,7 @@ impl ModelFile {
         self.expect_finite(&self.tensors)
     }
 
-    /// Refuses tensors of these names whose type cannot be a weight's.
+    /// Refuses tensors of these names with a type that no weight can have.
     fn expect_weights<'a>(&self, names: impl Iterator<Item = &'a String>) -> Result<(), Error> {
         let joined = |name: &str| {
             let parts = [".attn.q.", ".attn.k.", ".attn.v."].into_iter();
@@ -300,7 +300,7 @@ fn add(tensors: &mut NamedTensors, ours: String, name: &str, tensor: Tensor) -> 
     };
     if tensors.get(&ours).is_some_and(|first| !same(first)) {
         return Err(format!(
-            "has two tensors for {ours}, one of them {name}, with other values. Remove one"
+            "has two tensors for {ours}, one of them {name}, with different values. Remove one"
         ));
     }
     tensors.insert(ours, tensor);
@@ -316,20 +316,18 @@ fn two_models(first: &str, second: &str) -> String {
 fn no_model(names: &[&str]) -> String {
     let some: Vec<_> = names.iter().take(3).copied().collect();
     format!(
-        "holds no vision transformer: looked for patch_embed.proj.weight and what others call it, \
-         found \
-         {} tensors ({}, ...)",
+        "holds no vision transformer: looked for patch_embed.proj.weight and its names in other \
+         programs, found {} tensors ({}, ...)",
         names.len(),
         some.join(", ")
     )
 }
 
-/// A note on tensors of the file that were not taken.
+/// A note on tensors of the file that were not read.
 fn not_taken(file: &File) -> Option<String> {
     let some = file.beside.iter().take(4).cloned().collect::<Vec<_>>().join(", ");
     let container = file.container.as_deref().unwrap_or("the first");
-    (!file.beside.is_empty())
-        .then(|| format!("weights are taken from {container}; not from {some}"))
+    (!file.beside.is_empty()).then(|| format!("weights are read from {container}, not from {some}"))
 }
 
 /// Sizes that a file may leave open.
@@ -337,7 +335,7 @@ fn not_taken(file: &File) -> Option<String> {
 pub struct Hint {
     /// A width, and the heads of an encoder of this width.
     pub heads: Option<(usize, usize)>,
-    /// The grid of a position table with as many patches.
+    /// The grid to assume for a position table with as many patches.
     pub grid: Option<Grid>,
 }
 
@@ -354,7 +352,7 @@ pub struct LoadedEncoder {
     pub notes: Vec<String>,
 }
 
-/// A file of JSON beside one of transformers, if it exists.
+/// A JSON file beside a file of transformers, if it exists.
 pub(super) fn json_beside(file: &Path, name: &str) -> Result<Option<Value>, Error> {
     let path = file.with_file_name(name);
     if !path.exists() {
@@ -363,18 +361,15 @@ pub(super) fn json_beside(file: &Path, name: &str) -> Result<Option<Value>, Erro
     let text = std::fs::read_to_string(&path).map_err(|error| Error::read(&path, error))?;
     let parsed = serde_json::from_str(&text).map(Some);
     parsed.map_err(|error| {
-        Error::model(&path, format!("is no JSON: {error}. Save the model again, or remove it"))
+        Error::model(&path, format!("is not JSON: {error}. Save the model again, or remove it"))
     })
 }
 
-/// Adds advice for tensors that still do not fit the file's own sizes: they are of a model that is
-/// not supported.
+/// Adds advice for tensors that do not fit even the file's own sizes: the model is not supported.
 fn of_another_kind(error: Error) -> Error {
     let plain = "Only timm's plain encoders are read: a norm after the last block, biases, no \
-                 fc_norm, \
-                 no pool of attention. Choose another file, or export it with --partial";
-    let tuned = "An fc_norm stands behind a pool, as of a fine-tuned classifier: take the weights \
-                 of \
+                 fc_norm, no attention pooling. Choose another file, or export it with --partial";
+    let tuned = "An fc_norm follows a pool, as in a fine-tuned classifier. Use the weights from \
                  before the fine-tuning, or export it with --partial";
     match error {
         Error::Fit { path, problem, .. } => {

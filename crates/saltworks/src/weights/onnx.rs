@@ -1,7 +1,8 @@
 //! The encoder as an ONNX graph (opset 17): images in, tokens out, for any batch.
 //!
-//! `images` [B, C, H, W], normalised as in training -> `tokens` [B, P + N, D] after the final norm,
-//! `mean` [B, D] of the patch tokens, and `cls` [B, D] if there is a class token.
+//! The input is `images` [B, C, H, W], normalised as in training. The outputs are `tokens` [B, P +
+//! N, D] after the final norm, `mean` [B, D] of the patch tokens, and `cls` [B, D] if there is a
+//! class token.
 
 mod graph;
 mod proto;
@@ -22,7 +23,7 @@ const OPSET: i64 = 17;
 /// ONNX 1.12, the first with opset 17.
 const IR_VERSION: i64 = 8;
 
-/// A message of protobuf is smaller than 2 GiB.
+/// The most bytes of tensors: a protobuf message must be smaller than 2 GiB.
 const MOST_BYTES: usize = (1 << 31) - (1 << 20);
 
 /// timm's ε.
@@ -39,7 +40,7 @@ pub fn save(
         |problem: String, advice| Error::Fit { path: path.display().to_string(), problem, advice };
     if spec.image[0] != 1 {
         let problem = format!("the encoder sees clips of {} frames", spec.image[0]);
-        return Err(fail(problem, "ONNX is written for encoders of images"));
+        return Err(fail(problem, "ONNX is written only for encoders of images"));
     }
     let bytes = size_of::<f32>() * tensors.values().map(Tensor::len).sum::<usize>();
     if bytes > MOST_BYTES {
@@ -142,7 +143,7 @@ impl Writer<'_> {
         })
     }
 
-    /// A token [1, count, D] once for each image of the batch.
+    /// Repeats a token [1, count, D] for each image of the batch.
     fn for_each_image(&mut self, name: &str, count: i64) -> Result<String, Missing> {
         let token = self.constant(name)?;
         let shape = self.graph.node("Shape", &["images"], &[Int("start", 0), Int("end", 1)]);

@@ -15,17 +15,17 @@ pub const CHANNELS_KEY: &str = "channels";
 /// The file of transformers' image processors beside a model.
 pub const PREPROCESSOR: &str = "preprocessor_config.json";
 
-/// Metadata that state this normalisation of images of so many channels.
+/// Metadata that state this normalisation of images of `channels` channels.
 pub fn pixel_metadata(normalize: &Normalize, channels: usize) -> [(String, String); 2] {
-    // Numbers: JSON holds them all.
+    // JSON can hold all of these numbers.
     let numbers = serde_json::to_string(normalize).expect("numbers as JSON");
     let order = if channels == 1 { "grey" } else { "RGB" };
     [(NORMALIZE_KEY, numbers), (CHANNELS_KEY, order.to_owned())]
         .map(|(key, value)| (key.to_owned(), value))
 }
 
-/// The normalisation in a file's metadata, else in transformers' `processor`, for an encoder of so
-/// many channels.
+/// The normalisation in a file's metadata, otherwise in transformers' `processor`, for an encoder
+/// of `channels` channels.
 pub(super) fn normalize(
     path: &Path,
     metadata: &HashMap<String, String>,
@@ -53,8 +53,8 @@ pub(super) fn normalize(
     Ok(Some(Normalize { mean, std }))
 }
 
-/// The normalisation of transformers' ViTImageProcessor: bytes times `rescale_factor`, less the
-/// mean, over the deviation.
+/// The normalisation of transformers' ViTImageProcessor: bytes times `rescale_factor`, minus the
+/// mean, divided by the deviation.
 fn of_processor(processor: &Value) -> Option<Normalize> {
     let numbers = |key: &str| -> Option<Vec<f32>> {
         let list = processor.get(key)?.as_array()?.iter();

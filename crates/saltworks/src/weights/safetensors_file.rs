@@ -70,7 +70,7 @@ fn write_values(file: &mut dyn Write, values: &[f32], dtype: Dtype) -> io::Resul
     Ok(())
 }
 
-/// [`load`](super::load) of a safetensors file's content; `path` is for messages.
+/// [`load`](super::load) for a safetensors file's content. `path` is for messages.
 pub fn parse(path: &Path, bytes: &[u8]) -> Result<File, Error> {
     expect_short_header(path, bytes)?;
     let fail = |error: SafeTensorError| Error::format(path, error.to_string());
@@ -87,7 +87,7 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<File, Error> {
     Ok(file)
 }
 
-/// A header is parsed in memory, which takes many times its length.
+/// Refuses a long header: parsing it takes many times its length in memory.
 fn expect_short_header(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let length = bytes.first_chunk().map_or(0, |length| u64::from_le_bytes(*length));
     if length <= MOST_HEADER_BYTES {
@@ -95,7 +95,7 @@ fn expect_short_header(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     }
     let problem = format!(
         "it states a header of {length} bytes, expected at most {MOST_HEADER_BYTES}, and does not \
-         begin as a file of torch.save either"
+         begin like a file of torch.save either"
     );
     Err(Error::format(path, problem))
 }

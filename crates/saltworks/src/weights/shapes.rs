@@ -1,5 +1,5 @@
-//! Names and shapes of our models' tensors, without creating any. A file's claims are compared with
-//! its contents before memory is allocated.
+//! Names and shapes of our models' tensors, without creating them. The sizes that a file states are
+//! compared with its contents before memory is allocated.
 
 use super::{Error, NamedTensors, fit};
 use crate::model::VitSpec;
@@ -9,7 +9,7 @@ use std::path::Path;
 /// Shapes of tensors by name.
 pub(super) type Shapes = BTreeMap<String, Vec<usize>>;
 
-/// Shapes of tensors.
+/// The shapes of these tensors.
 pub(super) fn of(tensors: &NamedTensors) -> Shapes {
     tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shape().to_vec())).collect()
 }

@@ -6,8 +6,8 @@ use crate::mask::Grid;
 use crate::model::VitSpec;
 use serde_json::Value;
 
-/// Widths and heads of timm's sizes. Other models of these widths have other heads, so the assumed
-/// ones are reported.
+/// Widths and heads of timm's sizes. Other models of these widths may have other heads, so the
+/// assumed heads are reported.
 const HEADS: [(usize, usize); 7] =
     [(192, 3), (384, 6), (768, 12), (1024, 16), (1280, 16), (1408, 16), (1664, 16)];
 
@@ -20,16 +20,17 @@ pub struct Sizes {
     pub guessed: Option<String>,
 }
 
-/// The sizes of an encoder under timm's names. Heads, and the sides of an image that is not square,
-/// are in no shape. They come from `config` (a `config.json` of transformers), then from `hint`.
-/// Else heads follow from the width of the norms of queries, or are timm's for the width.
+/// The sizes of an encoder under timm's names. Shapes do not state the heads, nor the sides of an
+/// image that is not square. They come from `config` (a `config.json` of transformers), then from
+/// `hint`. Otherwise heads follow from the width of the norms of queries, or are timm's for the
+/// width.
 pub(super) fn of(shapes: &Shapes, config: Option<&Value>, hint: Hint) -> Result<Sizes, String> {
     let shape = |name: &str| shapes.get(name).map(Vec::as_slice);
     let needed = |name: &str, axes: usize| {
         let found = shape(name).filter(|found| found.len() == axes);
         found.ok_or_else(|| {
             let found = shape(name).map_or("none".to_owned(), |found| format!("{found:?}"));
-            format!("has no {name} of {axes} axes, which tells the encoder's sizes; found {found}")
+            format!("has no {name} of {axes} axes, which states the encoder's sizes; found {found}")
         })
     };
     let embed = match shape("patch_embed.proj.weight") {
@@ -67,7 +68,7 @@ pub(super) fn of(shapes: &Shapes, config: Option<&Value>, hint: Hint) -> Result<
         registers,
         class_token,
         no_embed_class: placed.no_embed_class,
-        // Its first value no longer matters.
+        // Its initial value no longer matters.
         layer_scale: shape("blocks.0.ls1.gamma").map(|_| 1.0),
         qk_norm: head.is_some(),
         drop_path: 0.0,
@@ -90,9 +91,8 @@ fn heads(
     let by_width = HEADS.iter().find(|(timm, _)| *timm == width).map(|(_, heads)| *heads);
     hinted.or(by_width).map(|heads| (heads, false)).ok_or_else(|| {
         format!(
-            "does not tell how many heads the width {width} is split into. Write it down: \
-             saltworks \
-             export FILE --heads N --to safetensors --out NEW"
+            "does not state how many heads the width {width} is split into. Write it down: \
+             saltworks export FILE --heads N --to safetensors --out NEW"
         )
     })
 }
@@ -105,7 +105,8 @@ fn guessed(spec: &VitSpec, heads_told: bool, placed: &PatchGrid) -> Option<Strin
         .then(|| "class token and registers without positions".to_owned());
     let all: Vec<String> = [heads, image, prefix].into_iter().flatten().collect();
     let what = all.join(", ");
-    (!all.is_empty()).then(|| format!("the file does not tell all its sizes: taken for {what}"))
+    (!all.is_empty())
+        .then(|| format!("the file does not state all its sizes, so these are assumed: {what}"))
 }
 
 /// Patches along time, height and width.

@@ -1,8 +1,8 @@
-//! torch's files: the zip archives that `torch.save` writes since torch 1.6
-//! (torch/serialization.py, `_save` and `_load`). A pickle describes the tensors, and a record
-//! holds the values of each storage. Nothing in a file is executed.
+//! Torch files: the zip archives that `torch.save` writes since torch 1.6 (torch/serialization.py,
+//! `_save` and `_load`). A pickle describes the tensors, and a record holds the values of each
+//! storage. Nothing in a file is executed.
 //!
-//! The length of a file bounds the memory it can make this program use. [`pickle`] limits the
+//! The length of a file bounds the memory that this program uses to read it. [`pickle`] limits the
 //! pickle, each tensor is limited by its storage, and [`MOST_SHARING`] limits tensors that share
 //! storages. Records are read one by one.
 
@@ -27,13 +27,13 @@ use std::io::{Read, Seek};
 use std::path::Path;
 use value::View;
 
-/// Tensors that share storages may together have this many times the bytes of the file.
+/// Tensors that share storages may together take this many times the bytes of the file.
 const MOST_SHARING: u64 = 4;
 
-/// Begins the keys of our metadata, texts beside a container.
+/// The prefix of the keys of our metadata, which are texts beside a container.
 const METADATA: &str = "saltworks.";
 
-/// Ends the name of the pickle; its folder holds all other records.
+/// The end of the pickle's name. Its folder holds all other records.
 const PICKLE: &str = "/data.pkl";
 
 /// Reads the tensors of a file.
@@ -46,7 +46,7 @@ pub(super) fn list(path: &Path) -> Result<Listing, Error> {
     open(path)?.list().map_err(|problem| Error::torch(path, problem))
 }
 
-/// Whether an archive is torch's.
+/// Whether a file is a zip archive of torch.
 pub(super) fn is_torch(path: &Path) -> bool {
     let file = std::fs::File::open(path).ok().and_then(|file| Zip::open(file).ok());
     file.is_some_and(|zip| zip.names().any(|name| name.ends_with(PICKLE)))
@@ -61,7 +61,7 @@ fn open(path: &Path) -> Result<Archive<std::fs::File>, Error> {
 /// An open file.
 struct Archive<R> {
     zip: Zip<R>,
-    /// Of the whole file.
+    /// The length of the whole file.
     bytes: u64,
     /// The folder of all records.
     folder: String,
@@ -72,9 +72,11 @@ impl<R: Read + Seek> Archive<R> {
         let zip = Zip::open(file)?;
         let mut pickles = zip.names().filter_map(|name| name.strip_suffix(PICKLE));
         let Some(folder) = pickles.next().map(str::to_owned) else {
-            return Err("is a zip archive without data.pkl, so no file of torch.save. Write the \
-                        weights with torch.save or as safetensors"
-                .to_owned());
+            return Err(
+                "is a zip archive without data.pkl, so it is not a file of torch.save. Write \
+                        the weights with torch.save or as safetensors"
+                    .to_owned(),
+            );
         };
         if pickles.next().is_some() {
             return Err("holds several files data.pkl, expected one. Save it again".to_owned());
@@ -85,7 +87,7 @@ impl<R: Read + Seek> Archive<R> {
         Ok(archive)
     }
 
-    /// Refuses the forms of archive that are not read.
+    /// Refuses kinds of archive that are not supported.
     fn check(&mut self) -> Result<(), String> {
         if self.zip.size(&self.record("constants.pkl")).is_some() {
             return Err("is a TorchScript archive, which holds code. In Python: \
@@ -163,7 +165,7 @@ impl<R: Read + Seek> Archive<R> {
         Ok(file)
     }
 
-    /// A storage must be as long as the pickle says.
+    /// Checks that a storage is as long as the pickle states.
     fn check_record(&self, view: &View<'_>) -> Result<(), String> {
         let name = self.record(&format!("data/{}", view.key));
         match self.zip.size(&name) {
@@ -173,12 +175,12 @@ impl<R: Read + Seek> Archive<R> {
                 view.bytes
             )),
             None => Err(format!(
-                "lacks {name}. Save it again; of a sharded checkpoint, join the shards first"
+                "lacks {name}. Save it again. If the checkpoint is sharded, join the shards first"
             )),
         }
     }
 
-    /// Tensors that are not the same may not be many times larger than the file.
+    /// Different tensors may not together be many times larger than the file.
     fn check_sharing(
         &self,
         by_record: &BTreeMap<&str, Vec<(&str, &View<'_>)>>,
@@ -194,8 +196,7 @@ impl<R: Read + Seek> Archive<R> {
         if all > MOST_SHARING * self.bytes {
             return Err(format!(
                 "holds tensors of {all} bytes that share storages in a file of {}, expected at \
-                 most \
-                 {MOST_SHARING} times as many. Save them with .clone()",
+                 most {MOST_SHARING} times as many. Save them with .clone()",
                 self.bytes
             ));
         }
@@ -203,13 +204,13 @@ impl<R: Read + Seek> Archive<R> {
     }
 }
 
-/// A tensor of a storage's bytes, row-major. The view has been checked and is of a weight's type.
+/// A tensor from a storage's bytes, row-major. The view was checked and has a weight's type.
 fn tensor(view: &View<'_>, stored: &[u8]) -> Tensor {
     let size = view.kind.size;
     let decode = view.kind.decoder().expect("a weight's type, by the caller");
     let shape: Vec<usize> = view.shape.iter().map(|&side| side as usize).collect();
     let mut values = Vec::with_capacity(shape.iter().product());
-    // Row by row of the last axis; a tensor without axes is one value.
+    // Reads row by row of the last axis. A tensor without axes is one value.
     let (outer, inner) = shape.split_at(shape.len().saturating_sub(1));
     let (row_len, stride) = match inner {
         [] => (1, 1),
@@ -222,7 +223,7 @@ fn tensor(view: &View<'_>, stored: &[u8]) -> Tensor {
             index.iter().zip(&view.strides).map(|(&index, &stride)| index * stride as usize);
         let begin = view.offset as usize + steps.sum::<usize>();
         values.extend((0..row_len).map(|at| decode(&stored[(begin + at * stride) * size..])));
-        // The next row, as an odometer turns.
+        // The index of the next row, counted like an odometer.
         for (index, &side) in index.iter_mut().zip(outer).rev() {
             *index += 1;
             if *index < side {

@@ -1,5 +1,5 @@
-//! From a decoded clip to one of the model's size. Each crop and its random numbers follow
-//! torchvision 0.29 (transforms/transforms.py); sizes are resampled with Pillow's filters, widened
+//! Transforms a decoded clip to the model's size. Each crop and its random numbers follow
+//! torchvision 0.29 (transforms/transforms.py). Resizing uses Pillow's filters, which are widened
 //! when shrinking (antialias).
 
 mod blur;
@@ -27,17 +27,17 @@ pub struct Transform {
     pub frames: usize,
     /// [H, W] of the result.
     pub size: [usize; 2],
-    /// Which part of the image is shown.
+    /// Which part of the image is used.
     pub crop: Crop,
-    /// The chance of mirroring left and right (`RandomHorizontalFlip`).
+    /// The chance of a horizontal flip (`RandomHorizontalFlip`).
     pub flip: f64,
-    /// How sizes are changed.
+    /// How images are resized.
     pub interpolation: Interpolation,
-    /// What happens to colours and sharpness.
+    /// Changes of colours and sharpness.
     pub effects: Effects,
 }
 
-/// Which part of an image is shown.
+/// Which part of an image is used.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Crop {
@@ -48,20 +48,20 @@ pub enum Crop {
         /// Width over height, drawn log-uniform.
         ratio: Interval,
     },
-    /// For small images: black border, then a random part: `RandomCrop(size, padding)`. An image
-    /// of another size is first brought to `size` as by `Center`.
+    /// For small images: a black border, then a random part, as `RandomCrop(size, padding)`. An
+    /// image of another size is first resized to `size` as by `Center`.
     Random {
         /// Pixels on each side.
         padding: usize,
     },
     /// For evaluation: `Resize` of the shorter side, then `CenterCrop`. Draws no random number.
     Center {
-        /// Shorter side after resizing as a multiple of the crop's; 256/224 for ImageNet.
+        /// The shorter side after resizing, as a multiple of the crop's. 256/224 for ImageNet.
         zoom: f64,
     },
 }
 
-/// How sizes are changed.
+/// How images are resized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Interpolation {
@@ -72,7 +72,7 @@ pub enum Interpolation {
 }
 
 impl Transform {
-    /// A whole image at this size: shorter side resized, centre kept.
+    /// A whole image at this size: the shorter side is resized, and the centre is kept.
     pub fn center(size: [usize; 2]) -> Self {
         let interpolation = Interpolation::Bicubic;
         let effects = Effects::default();
@@ -122,8 +122,8 @@ impl Transform {
         self.show(clip, &region, random, resizer)
     }
 
-    /// The part of a clip that is shown, as far as its size alone decides. It takes the first
-    /// random numbers, so that the part is known before the clip is decoded.
+    /// The part of a clip that is used, which depends only on the clip's size and random numbers.
+    /// It draws the first random numbers, so that the part is known before the clip is decoded.
     pub(in crate::data) fn region(&self, extent: Extent, random: &mut Random) -> Region {
         let frames = self.frames(extent.frames, random);
         match self.crop {
@@ -136,8 +136,8 @@ impl Transform {
         }
     }
 
-    /// Consecutive frames out of `found`: the middle ones for evaluation, else random ones. Nothing
-    /// is drawn if there is no choice, as of an image.
+    /// Consecutive frames out of `found`: the middle ones for evaluation, otherwise random ones.
+    /// Nothing is drawn if there is no choice, as for an image.
     fn frames(&self, found: usize, random: &mut Random) -> Range<usize> {
         let spare = found.saturating_sub(self.frames);
         let start = match self.crop {
@@ -148,8 +148,9 @@ impl Transform {
         start..start + found.min(self.frames)
     }
 
-    /// This part of a clip at the wanted size; no pixel outside is read. Crop, flip and effects are
-    /// drawn once and are the same for all frames. A clip with too few frames repeats its last one.
+    /// This part of a clip at the wanted size. No pixel outside the part is read. Crop, flip and
+    /// effects are drawn once and are the same for all frames. A clip with too few frames repeats
+    /// its last one.
     pub(in crate::data) fn show(
         &self,
         clip: &Clip,
@@ -162,7 +163,7 @@ impl Transform {
             Crop::RandomResized { .. } => self.resize(clip, region, self.size, resizer),
             Crop::Random { padding } => {
                 let padded = self.center_crop(clip, region, 1.0, resizer).pad(padding);
-                // Top before left, as torchvision's get_params.
+                // Top before left, as in torchvision's get_params.
                 let top = random.below(2 * padding + 1);
                 let left = random.below(2 * padding + 1);
                 let (rows, columns) = (top..top + height, left..left + width);
@@ -184,12 +185,13 @@ impl Transform {
         let [found_height, found_width] = [region.rows.len(), region.columns.len()];
         let factor = |side: usize, found: usize| zoom * side as f64 / found as f64;
         let factor = factor(height, found_height).max(factor(width, found_width));
-        // Truncated as torchvision's `_compute_resized_output_size`; 1e-9 undoes rounding errors.
+        // Truncated as in torchvision's `_compute_resized_output_size`. 1e-9 undoes rounding
+        // errors.
         let side =
             |found: usize, least: usize| ((found as f64 * factor + 1e-9) as usize).max(least);
         let size = [side(found_height, height), side(found_width, width)];
         let clip = self.resize(clip, region, size, resizer);
-        // Python's round(): half to even, as torchvision's center_crop.
+        // Python's round(): half to even, as in torchvision's center_crop.
         let middle = |from: usize, to: usize| {
             let start = ((from - to) as f64 / 2.0).round_ties_even() as usize;
             start..start + to
@@ -198,7 +200,7 @@ impl Transform {
         clip.crop(&Region { frames: 0..clip.frames, rows, columns })
     }
 
-    /// A region of a clip at another size, as if it had been cut out first.
+    /// Resizes a region of a clip, as if it had been cut out first.
     fn resize(
         &self,
         clip: &Clip,
@@ -224,7 +226,7 @@ impl Transform {
             let frame = &clip.data[frame * frame_len..][..frame_len];
             let source = ImageRef::new(clip.width as u32, clip.height as u32, frame, kind);
             let target = Image::from_slice_u8(width as u32, height as u32, shown, kind);
-            // Both have the length that their size and kind ask for, and neither is empty.
+            // Both have the length that their size and kind require, and neither is empty.
             let (source, mut target) =
                 (source.expect("bytes of a frame"), target.expect("bytes of a result"));
             // A region lies inside its clip.
@@ -262,7 +264,7 @@ fn random_area(
     central_area([height, width], ratio)
 }
 
-/// The largest centred part whose ratio lies in the range; at least one pixel.
+/// The largest centred part whose ratio is in the range. It has at least one pixel.
 fn central_area([height, width]: [usize; 2], ratio: Interval) -> Rectangle {
     let found = width as f64 / height as f64;
     let round = |side: f64, most: usize| (side.round_ties_even() as usize).clamp(1, most);

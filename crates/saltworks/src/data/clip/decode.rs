@@ -1,4 +1,4 @@
-//! From the bytes of an image file to pixels: PNG, JPEG, WebP, BMP and TIFF.
+//! Decodes image files to pixels: PNG, JPEG, WebP, BMP and TIFF.
 
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,15 +7,16 @@ use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Lim
 
 use crate::data::{Clip, Error, Info, Result};
 
-/// Memory one image may take while it is decoded; 100 megapixels of 16-bit RGB need 600 MB.
+/// The most memory that one image may take while it is decoded. 100 megapixels of 16-bit RGB need
+/// 600 MB.
 const MOST_DECODE_BYTES: u64 = 1 << 30;
 
 /// What transparent pixels show: red, green, blue.
 pub type Background = [u8; 3];
 
 /// Decodes an image. Its content decides the format; `name` is for messages. Sixteen bits become
-/// eight, an EXIF orientation is applied, and transparent pixels are laid over `background`:
-/// torchvision's `convert("RGB")` shows the colour they hide.
+/// eight, and an EXIF orientation is applied. Transparent pixels are laid over `background`.
+/// torchvision's `convert("RGB")` shows the colour that they hide instead.
 pub fn decode(bytes: &[u8], name: &str, background: Background) -> Result<Clip> {
     guarded(name, || match format(bytes, name)? {
         ImageFormat::Jpeg => decode_jpeg(bytes, name),
@@ -23,8 +24,8 @@ pub fn decode(bytes: &[u8], name: &str, background: Background) -> Result<Clip> 
     })
 }
 
-/// What a library's decoder gives. Its panic, which a damaged file may bring about, makes the image
-/// `name` unreadable and does not end the run.
+/// Runs a library's decoder. A damaged file may make it panic. Then the image `name` is unreadable,
+/// and the run continues.
 pub(in crate::data) fn guarded<T>(name: &str, decode: impl FnOnce() -> Result<T>) -> Result<T> {
     // Nothing that the decoder changed is used after its panic.
     catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|panic| {
@@ -34,8 +35,8 @@ pub(in crate::data) fn guarded<T>(name: &str, decode: impl FnOnce() -> Result<T>
     })
 }
 
-/// What the header says, after the orientation; the pixels are not decoded. A JPEG that is cut off
-/// is refused all the same.
+/// The size in the header, after the orientation is applied. The pixels are not decoded. A JPEG
+/// that is cut off is still refused.
 pub(in crate::data) fn info(bytes: &[u8], name: &str, background: Background) -> Result<Info> {
     guarded(name, || info_of(bytes, name, background))
 }
@@ -65,7 +66,7 @@ fn fail(name: &str, problem: String) -> Error {
     Error::Image { name: name.to_owned(), problem }
 }
 
-/// Which of the formats that are read; others are refused by their names.
+/// The format of an image, if it is supported. Other formats are refused by name.
 fn format(bytes: &[u8], name: &str) -> Result<ImageFormat> {
     use ImageFormat::{Bmp, Jpeg, Png, Tiff, WebP};
     const EXPECTED: &str = "expected PNG, JPEG, WebP, BMP or TIFF";
@@ -73,7 +74,7 @@ fn format(bytes: &[u8], name: &str) -> Result<ImageFormat> {
         return Err(fail(name, format!("is empty, {EXPECTED}")));
     }
     if bytes.starts_with(&[0xFF, 0xD8]) {
-        // Also if the third byte, that `guess_format` asks for, is cut off.
+        // Also if the third byte is cut off, which `guess_format` needs.
         return Ok(Jpeg);
     }
     match image::guess_format(bytes) {
@@ -82,7 +83,7 @@ fn format(bytes: &[u8], name: &str) -> Result<ImageFormat> {
             let found = format!("{format:?}").to_uppercase();
             Err(fail(name, format!("holds a {found} image, {EXPECTED}")))
         }
-        Err(_) => Err(fail(name, format!("is no image that is known here, {EXPECTED}"))),
+        Err(_) => Err(fail(name, format!("is not an image of a known format, {EXPECTED}"))),
     }
 }
 
@@ -110,7 +111,7 @@ fn decode_other(
 ) -> Result<Clip> {
     let image = decode_image(bytes, format).map_err(|error| fail(name, problem(&error)))?;
     if image.width() == 0 || image.height() == 0 {
-        return Err(fail(name, "holds no pixel".to_owned()));
+        return Err(fail(name, "holds no pixels".to_owned()));
     }
     Ok(pixels(image, background))
 }
@@ -136,7 +137,7 @@ fn decode_image(bytes: &[u8], format: ImageFormat) -> image::ImageResult<Dynamic
     Ok(image)
 }
 
-/// Whether an image of so many bytes may be decoded.
+/// Whether an image of `bytes` bytes may be decoded.
 pub(in crate::data) fn fits_memory(bytes: usize) -> bool {
     bytes as u64 <= MOST_DECODE_BYTES
 }
@@ -187,8 +188,8 @@ fn over(front: u8, alpha: u8, behind: u8) -> u8 {
 }
 
 /// Whether a JPEG reaches its end-of-image marker (ITU T.81, B.1.1). If it does not, the decoder
-/// fills the missing part with grey and says nothing. `rest` follows the first marker. A segment is
-/// skipped by its length, so that the end marker of an embedded thumbnail does not count. Coded
+/// fills the missing part with grey and reports nothing. `rest` follows the first marker. A segment
+/// is skipped by its length, so that the end marker of an embedded thumbnail does not count. Coded
 /// data is scanned for the next marker: 0xFF of the data itself is followed by 0, and restart
 /// markers (D0 to D7) have no segment.
 fn has_end_of_image(mut rest: &[u8]) -> bool {
@@ -265,7 +266,10 @@ mod tests {
         let message = |bytes: &[u8]| decode(bytes, "a.png").unwrap_err().to_string();
         let expected = "expected PNG, JPEG, WebP, BMP or TIFF. Replace or remove the file";
         assert_eq!(message(b"GIF89a and more"), format!("a.png: holds a GIF image, {expected}"));
-        assert_eq!(message(b"hello"), format!("a.png: is no image that is known here, {expected}"));
+        assert_eq!(
+            message(b"hello"),
+            format!("a.png: is not an image of a known format, {expected}")
+        );
         assert_eq!(message(b""), format!("a.png: is empty, {expected}"));
     }
 

@@ -1,4 +1,4 @@
-//! JPEG files whose lower rows need not be decoded.
+//! Decodes JPEG files only down to the last row that is needed.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -10,8 +10,8 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 
 use crate::data::Clip;
 
-/// What the header of a JPEG says that can be decoded from the top down: sequential, all components
-/// in one scan, grey or three colours, upright (ITU T.81, B.2).
+/// The header of a JPEG that can be decoded from the top down: sequential, all components in one
+/// scan, grey or three colours, upright (ITU T.81, B.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::data) struct JpegHeader {
     /// H
@@ -20,17 +20,17 @@ pub(in crate::data) struct JpegHeader {
     pub(in crate::data) width: usize,
     /// C, 1 or 3.
     channels: usize,
-    /// Rows of a row of minimum coded units.
+    /// The rows of pixels in a row of minimum coded units.
     unit_rows: usize,
     /// Offset of the height in the file.
     height_at: usize,
 }
 
-/// Most components of a frame that is read here.
+/// The most components of a frame that is read here.
 const MOST_COMPONENTS: usize = 3;
 
 impl JpegHeader {
-    /// Reads the header; none for files of another kind, which are decoded whole.
+    /// Reads the header. None for files of another kind, which are decoded whole.
     pub(in crate::data) fn read(bytes: &[u8]) -> Option<Self> {
         let mut header = None;
         let mut at = 2;
@@ -75,14 +75,14 @@ impl JpegHeader {
         self.height * self.width * self.channels
     }
 
-    /// The first `rows` rows, and some below them, with the bits that decoding all rows would give;
-    /// none if the decoder refuses. `bytes` stay as they are.
+    /// The first `rows` rows, and some below them, with the same bits as if all rows were decoded.
+    /// None if the decoder refuses. `bytes` do not change.
     pub(in crate::data) fn decode(&self, bytes: &mut [u8], rows: usize) -> Option<Clip> {
         // The last row of a unit is mixed with the first chroma row of the next one.
         let units = rows.div_ceil(self.unit_rows) + 1;
         let kept = (units * self.unit_rows).min(self.height);
         self.write_height(bytes, kept);
-        // After a panic the image is decoded whole, and refused with its name.
+        // After a panic the image is decoded whole, and is then refused by name.
         let pixels = catch_unwind(AssertUnwindSafe(|| self.decode_all(bytes, kept))).ok().flatten();
         self.write_height(bytes, self.height);
         pixels
@@ -90,7 +90,7 @@ impl JpegHeader {
 
     /// A decoder stops after the rows that the header states.
     fn write_height(&self, bytes: &mut [u8], height: usize) {
-        // At most the height that stood there, which is of two bytes.
+        // At most the original height, which has two bytes.
         let height = (height as u16).to_be_bytes();
         bytes[self.height_at..self.height_at + 2].copy_from_slice(&height);
     }
@@ -100,7 +100,7 @@ impl JpegHeader {
             1 => (ColorSpace::Luma, &[ColorSpace::Luma]),
             _ => (ColorSpace::RGB, &[ColorSpace::YCbCr, ColorSpace::RGB]),
         };
-        // As the image crate: a fault in the coded data is no reason to refuse the rest.
+        // As in the image crate: an error in the coded data is no reason to refuse the rest.
         let options = DecoderOptions::default()
             .set_strict_mode(false)
             .set_max_width(usize::MAX)
@@ -119,7 +119,7 @@ impl JpegHeader {
     }
 }
 
-/// Whether an application segment 1 asks for no turning.
+/// Whether application segment 1 requests no rotation.
 fn is_upright(segment: &[u8]) -> bool {
     let Some(exif) = segment.strip_prefix(b"Exif\0\0") else { return true };
     matches!(Orientation::from_exif_chunk(exif), None | Some(Orientation::NoTransforms))

@@ -1,4 +1,4 @@
-//! A decoded clip; how it is decoded, cropped and augmented.
+//! A decoded clip, and how it is decoded, cropped and augmented.
 
 pub(in crate::data) mod augment;
 pub(in crate::data) mod decode;
@@ -44,8 +44,8 @@ impl Clip {
         Extent { frames: self.frames, height: self.height, width: self.width }
     }
 
-    /// The same clip with 1 or 3 channels. Grey is repeated. Colours are weighed as Pillow's
-    /// `convert("L")` does (ITU-R 601-2, 16-bit fixed point), hence torchvision's `Grayscale`.
+    /// The same clip with 1 or 3 channels. Grey is repeated. Colours are weighted as in Pillow's
+    /// `convert("L")` (ITU-R 601-2, 16-bit fixed point), which torchvision's `Grayscale` uses.
     #[must_use]
     pub fn with_channels(self, channels: usize) -> Self {
         let data = match (self.channels, channels) {
@@ -115,7 +115,7 @@ impl Clip {
             return;
         }
         let plane = self.frames * self.height * self.width;
-        // All three at once: each pixel is read once, each plane written in order.
+        // All three planes at once: each pixel is read once, and each plane is written in order.
         let (red, rest) = planes.split_at_mut(plane);
         let (green, blue) = rest.split_at_mut(plane);
         let planes = red.iter_mut().zip(green).zip(blue);

@@ -1,4 +1,4 @@
-//! How bytes become the numbers a model reads.
+//! How bytes become the numbers that a model reads.
 
 /// Channel means and standard deviations, for values of 0 to 1.
 #[derive(Clone, Debug, PartialEq)]
@@ -10,7 +10,8 @@ pub struct Normalize {
 }
 
 impl Normalize {
-    /// ImageNet's, as torchvision and timm (`IMAGENET_DEFAULT_MEAN`, `IMAGENET_DEFAULT_STD`).
+    /// ImageNet's values, as in torchvision and timm (`IMAGENET_DEFAULT_MEAN`,
+    /// `IMAGENET_DEFAULT_STD`).
     pub fn imagenet() -> Self {
         Self { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] }
     }

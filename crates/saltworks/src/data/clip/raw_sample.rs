@@ -46,8 +46,8 @@ impl RawSample {
         Ok(Sample { clip, label: self.label, name: self.name })
     }
 
-    /// Decodes the part that `choose` names once it knows the clip's size. Rows below the part may
-    /// be missing; all others have the bits of the whole clip.
+    /// Decodes the part that `choose` returns for the clip's size. Rows below the part may be
+    /// missing. All other rows have the same bits as in the whole clip.
     pub(in crate::data) fn decode_part(
         mut self,
         choose: impl FnOnce(Extent) -> Region,
@@ -62,11 +62,13 @@ impl RawSample {
             if let Some(image) = header.decode(bytes, region.rows.end) {
                 return Ok((image, region));
             }
-            // What the decoder refuses is refused again, with its reason.
+            // The decoder refused the image. It is decoded again to get the reason.
             let Sample { clip, name, .. } = self.decode()?;
             if clip.extent() != extent {
                 let Extent { height, width, .. } = extent;
-                let problem = format!("holds an image that is not {height} x {width} as it states");
+                let problem = format!(
+                    "holds an image that is not {height} x {width}, the size in its header"
+                );
                 return Err(Error::Image { name, problem });
             }
             return Ok((clip, region));

@@ -10,13 +10,12 @@ use crate::data::store::object::at_once;
 /// Images stamped between two additions to the hashes.
 const CHUNK: usize = 65_536;
 
-/// What is known of an image that was not read.
+/// What is known about an image without reading it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
     /// Its file, or its name in its file.
     pub name: String,
-    /// Its bytes as stored, or those of the file that holds it among others; 0 if nothing is
-    /// stored.
+    /// Its bytes as stored, or those of the file that holds it with others. 0 if nothing is stored.
     pub bytes: u64,
 }
 
@@ -30,13 +29,13 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// Of these sources, one after another.
+    /// The fingerprint of these sources, one after another.
     pub fn of<'a>(sources: impl IntoIterator<Item = &'a dyn Source>) -> Self {
         let [mut names, mut sizes, mut labels] = [(); 3].map(|()| Sha256::new());
         for source in sources {
             for first in (0..source.len()).step_by(CHUNK) {
                 let chunk = first..(first + CHUNK).min(source.len());
-                // A length is a question to the file system: several at once.
+                // Each length needs a request to the file system, so several run at once.
                 let stamps: Vec<Stamp> = at_once(source.requests(), || {
                     chunk.clone().into_par_iter().map(|index| source.stamp(index)).collect()
                 });
@@ -56,7 +55,7 @@ impl Fingerprint {
         Self { names: hex(names), sizes: hex(sizes), labels: hex(labels) }
     }
 
-    /// What is not as in `other`, for people; empty if all is.
+    /// The parts that differ from `other`, as words for people. Empty if none differs.
     pub fn differences(&self, other: &Self) -> Vec<&'static str> {
         let pairs = [
             ("names", &self.names, &other.names),
@@ -75,7 +74,7 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn other_names_lengths_and_classes_are_told_apart() {
+    fn other_names_lengths_and_classes_are_distinguished() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         let file = |name: &str, bytes: usize| {

@@ -1,4 +1,4 @@
-//! Batches ahead of the step: own threads, in order, in bounded memory.
+//! Prepares batches ahead of the step: on its own threads, in order, in bounded memory.
 
 mod fingerprint;
 mod sampler;
@@ -19,21 +19,21 @@ use fast_image_resize::Resizer;
 
 use crate::data::{Clip, Error, Normalize, RawSample, Result, Source, Transform};
 
-/// B images and what is known of them.
+/// B images, with their labels and numbers.
 #[derive(Clone)]
 pub struct Batch {
-    /// [B, C, T, H, W] bytes with the normalisation they are read with.
+    /// [B, C, T, H, W] bytes, with the normalisation that is applied when they are read.
     pub images: Images,
     /// [B] classes, -1 without one.
     pub labels: Vec<i32>,
     /// [B] numbers of the images in their source.
     pub indices: Vec<u64>,
-    /// Images that could not be read; the next readable one replaces each.
+    /// Images that could not be read. The next readable image replaces each.
     pub unreadable: Vec<Unreadable>,
 }
 
 impl std::fmt::Debug for Batch {
-    /// Which images, not their pixels.
+    /// Shows which images it holds, not their pixels.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Batch").field("indices", &self.indices).finish_non_exhaustive()
     }
@@ -56,33 +56,33 @@ pub struct TimedBatch {
     pub waited: Duration,
 }
 
-/// What a loader does.
+/// The settings of a loader.
 #[derive(Clone, Debug)]
 pub struct LoaderOptions {
     /// B, at least 1. The last batch of [`Order::Once`] may be smaller.
     pub batch: usize,
     /// Threads that decode and augment, at least 1.
     pub threads: usize,
-    /// Batches in memory at once, ready or in the making; at least 1.
+    /// Batches in memory at once, ready or being made, at least 1.
     pub prefetch: usize,
     /// Order of the samples.
     pub order: Order,
-    /// Number of the run's first sample: steps done times B when a run is resumed.
+    /// Number of the first sample. When a run is resumed it is the steps done times B.
     pub first_sample: u64,
     /// Seed of the random crops and flips.
     pub augment_seed: u64,
     /// Crop, flip and size.
     pub transform: Transform,
-    /// C, 1 or 3; images of another kind are converted.
+    /// C, 1 or 3. Images of the other kind are converted.
     pub channels: usize,
-    /// [C] means and deviations the batches carry.
+    /// [C] means and deviations, which are part of each batch.
     pub normalize: Normalize,
-    /// Most images that may be unreadable, as a share of the source, rounded up.
+    /// The most images that may be unreadable, as a share of the source, rounded up.
     pub max_unreadable: f64,
 }
 
 impl LoaderOptions {
-    /// Whether a loader of this source can be made.
+    /// Checks whether a loader of this source can be made.
     pub fn validate(&self, source: &dyn Source) -> Result<()> {
         let counts =
             [("batch", self.batch), ("threads", self.threads), ("prefetch", self.prefetch)];
@@ -97,7 +97,7 @@ impl LoaderOptions {
         let Normalize { mean, std } = &self.normalize;
         for (name, values) in [("normalize.mean", mean), ("normalize.std", std)] {
             if values.len() != self.channels {
-                let expected = format!("{} values, one a channel", self.channels);
+                let expected = format!("{} values, one per channel", self.channels);
                 return Err(Error::setting(name, &format!("{values:?}"), expected));
             }
         }
@@ -117,37 +117,37 @@ impl LoaderOptions {
     }
 }
 
-/// Reads, decodes and augments on its own threads. What batch number n holds depends on the options
-/// alone, not on the number of threads or on timing. Dropping it ends the threads.
+/// Reads, decodes and augments on its own threads. The content of batch number n depends only on
+/// the options, not on the number of threads or on timing. Dropping the loader ends the threads.
 pub struct Loader {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
     wanted: u64,
-    /// Unreadable images met so far, in batches handed out.
+    /// Unreadable images so far, in batches that were returned.
     unreadable: BTreeSet<usize>,
-    /// What is wrong with the first of them, each once.
+    /// The problems of the first of them, each once.
     problems: Vec<String>,
 }
 
-/// Unreadable images that the error which ends a run names.
+/// The most unreadable images that are named in the error that ends a run.
 const MOST_NAMED: usize = 5;
 
-/// Images that are tried in place of one that cannot be read. If none can be read, the fault is not
-/// an image's.
+/// The most images that are tried in place of an unreadable one. If none of them can be read, the
+/// problem is not in a single image.
 const MOST_REPLACEMENTS: usize = 99;
 
-/// Seconds that an image takes in one thread, as the mean of some.
+/// Seconds per image in one thread, as the mean over several images.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PartTimes {
     /// Reading the bytes.
     pub read: f64,
-    /// Decoding what is shown.
+    /// Decoding the part that is used.
     pub decode: f64,
     /// Crop, resizing, flip, effects and the copy into the batch.
     pub augment: f64,
 }
 
-/// Times the parts of loading on `images` images spread over the source.
+/// Measures the time of each part of loading, on `images` images spread over the source.
 pub fn time_parts(
     source: &dyn Source,
     options: &LoaderOptions,
@@ -179,20 +179,20 @@ pub fn time_parts(
 struct Shared {
     source: Arc<dyn Source>,
     options: LoaderOptions,
-    /// Images that are tried in place of one that cannot be read.
+    /// The most images that are tried in place of an unreadable one.
     replacements: usize,
     state: Mutex<State>,
-    /// Something of the state changed.
+    /// Signals that the state changed.
     changed: Condvar,
 }
 
 #[derive(Default)]
 struct State {
-    /// The first batch no thread has begun.
+    /// The first batch that no thread has begun.
     begun: u64,
-    /// Batches handed out.
+    /// Batches that were returned.
     taken: u64,
-    /// Batches made and not handed out; `None` is the end.
+    /// Batches that were made but not yet returned. `None` is the end.
     made: BTreeMap<u64, Result<Option<Batch>>>,
     /// The loader is being dropped.
     stop: bool,
@@ -206,8 +206,8 @@ impl Loader {
         Self::start(source, options, MOST_REPLACEMENTS)
     }
 
-    /// As [`Loader::new`], but no other image replaces one that cannot be read. It stays black and
-    /// has its own label, so that the caller can leave it out.
+    /// Like [`Loader::new`], but no other image replaces an unreadable one. It stays black and
+    /// keeps its own label, so that the caller can leave it out.
     pub fn leaving_blank(source: Arc<dyn Source>, options: LoaderOptions) -> Result<Self> {
         Self::start(source, options, 0)
     }
@@ -235,13 +235,13 @@ impl Loader {
         }
     }
 
-    /// Counts these images among the unreadable ones: a resumed run met them before.
+    /// Counts these images as unreadable, because a resumed run found them before.
     pub fn with_unreadable(mut self, met: BTreeSet<usize>) -> Self {
         self.unreadable = met;
         self
     }
 
-    /// The next batch, or none after the last. After an error every further call gives none.
+    /// The next batch, or none after the last. After an error every further call returns none.
     pub fn next_batch(&mut self) -> Result<Option<TimedBatch>> {
         let start = Instant::now();
         let mut state = self.shared.lock();
@@ -276,8 +276,8 @@ impl Loader {
     }
 }
 
-/// Adds the unreadable images of a batch to those met before it: in the order of the batches, so
-/// that a run stops at the same batch each time.
+/// Adds the unreadable images of a batch to those found before. This is done in the order of the
+/// batches, so that a run stops at the same batch each time.
 fn count_unreadable(
     shared: &Shared,
     (met, problems): (&mut BTreeSet<usize>, &mut Vec<String>),
@@ -300,14 +300,14 @@ impl Drop for Loader {
     fn drop(&mut self) {
         self.shared.stop();
         for thread in self.threads.drain(..) {
-            // A panic of the thread was reported by `next_batch` or does not matter any more.
+            // A panic of the thread was reported by `next_batch`, or no longer matters.
             let _ = thread.join();
         }
     }
 }
 
 impl Shared {
-    /// A thread's life: begin a batch when there is room, make it, hand it over.
+    /// The loop of a thread: begins a batch when there is room, makes it, and hands it over.
     fn work(&self) {
         let _guard = PanicSignal(self);
         let mut sampler = Sampler::new(self.source.len(), self.options.order);
@@ -328,7 +328,7 @@ impl Shared {
         (!state.stop).then_some(state.begun - 1)
     }
 
-    /// The batch of a number; none if all its samples lie after the end.
+    /// The batch of a number. None if all its samples are after the end.
     fn make(
         &self,
         number: u64,
@@ -359,15 +359,14 @@ impl Shared {
         }
         let Normalize { mean, std } = self.options.normalize.clone();
         let images = Images::u8(bytes, shape, mean, std)
-            .map_err(|error| Error::setting("normalize", &error, "one value a channel"))?;
+            .map_err(|error| Error::setting("normalize", &error, "one value per channel"))?;
         let indices = positions.iter().map(|position| position.index as u64).collect();
         Ok(Some(Batch { images, labels, indices, unreadable }))
     }
 
-    /// Writes one clip [C, T, H, W] and gives its label. Its random numbers are those of (seed,
-    /// epoch, image). A clip that cannot be read is noted, and the next readable one replaces it,
-    /// if any may.
-    /// `raw` is the first of them, already read.
+    /// Writes one clip [C, T, H, W] and returns its label. Its random numbers are those of (seed,
+    /// epoch, image). An unreadable clip is recorded. The next readable one replaces it, if
+    /// replacements are allowed. `raw` is the first clip, already read.
     fn sample(
         &self,
         at: Position,
@@ -421,7 +420,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// The state stays whole when a thread panics: no panic can happen while it is locked.
+    /// The state stays valid when a thread panics: no panic can happen while it is locked.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -431,7 +430,8 @@ impl Shared {
     }
 }
 
-/// Reads images; several each on a thread of its own, which waits for its answer most of the time.
+/// Reads images. If there are several, each is read on its own thread, which mostly waits for its
+/// answer.
 fn read_together(source: &dyn Source, positions: &[Position]) -> Vec<Result<RawSample>> {
     if let [one] = positions {
         return vec![source.raw(one.index)];
@@ -446,7 +446,7 @@ fn read_together(source: &dyn Source, positions: &[Position]) -> Vec<Result<RawS
     })
 }
 
-/// Wakes the reader when its thread unwinds, so that it does not wait for ever.
+/// Wakes the reader when this thread panics, so that the reader does not wait forever.
 struct PanicSignal<'a>(&'a Shared);
 
 impl Drop for PanicSignal<'_> {

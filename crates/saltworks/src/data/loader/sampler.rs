@@ -2,28 +2,28 @@
 
 use engine::random::Random;
 
-/// In which order samples come.
+/// The order of samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Every image once an epoch, in an order of its own for each epoch; without end.
+    /// Every image once per epoch, without end. Each epoch has its own order.
     Shuffled {
-        /// Which orders.
+        /// The seed of the orders.
         seed: u64,
     },
     /// The images in the source's order, once.
     Once,
 }
 
-/// Where the sample number i of a run comes from: epoch = i / len.
+/// The image of sample number i of a run, with epoch = i / len.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// How often all images were seen before.
+    /// How many times all images were seen before.
     pub epoch: u64,
     /// The image's number in the source.
     pub index: usize,
 }
 
-/// Looks up positions; keeps the permutation of the last epoch asked for.
+/// Looks up positions. Keeps the permutation of the last requested epoch.
 #[derive(Debug)]
 pub struct Sampler {
     len: usize,
@@ -33,13 +33,13 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Over `len` images, at least 1 and fewer than 2³².
+    /// A sampler over `len` images, at least 1 and fewer than 2³².
     pub fn new(len: usize, order: Order) -> Self {
         assert!(len > 0 && u32::try_from(len).is_ok(), "a sampler over {len} images");
         Self { len, order, epoch: None, permutation: Vec::new() }
     }
 
-    /// The position of sample number `sample` of the run; none after the end.
+    /// The position of sample number `sample` of the run. None after the end.
     pub fn position(&mut self, sample: u64) -> Option<Position> {
         let (epoch, offset) = (sample / self.len as u64, (sample % self.len as u64) as usize);
         match self.order {

@@ -7,10 +7,10 @@ use rayon::prelude::*;
 use crate::data::store::object::at_once;
 use crate::data::{Info, Source};
 
-/// Unreadable images that are named if only headers are read.
+/// The most unreadable images that are named if only headers are read.
 const MOST_NAMED: usize = 10;
 
-/// Images looked at between two calls of progress.
+/// Images surveyed between two calls of `progress`.
 const CHUNK: usize = 1024;
 
 /// How much of each image a survey reads.
@@ -31,11 +31,11 @@ pub struct Survey {
     pub widths: Vec<usize>,
     /// Images for each number of channels.
     pub channels: BTreeMap<usize, usize>,
-    /// Of all readable images as stored.
+    /// Bytes of all readable images as stored.
     pub bytes: u64,
     /// How many images cannot be read.
     pub unreadable: usize,
-    /// What is wrong with the first of them, or with all if all pixels were read.
+    /// The problems of the first of them, or of all if all pixels were read.
     pub problems: Vec<String>,
     /// Images of each class.
     pub classes: Vec<usize>,
@@ -44,7 +44,7 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Looks at all images of a source; `progress` gets how many are done.
+    /// Surveys all images of a source. `progress` gets the number done.
     pub fn of(source: &dyn Source, depth: SurveyDepth, mut progress: impl FnMut(usize)) -> Self {
         let mut survey = Self { classes: vec![0; source.classes().len()], ..Self::default() };
         for first in (0..source.len()).step_by(CHUNK) {

@@ -39,7 +39,8 @@ fn batches(loader: &mut Loader, count: usize) -> Vec<(Vec<u8>, Vec<i32>, Vec<u64
     batches.collect()
 }
 
-/// The pixels by way of patchify with one patch an image: normalised values, mapped back.
+/// The pixels of images. They are read by patchify with one patch per image, as normalised values,
+/// and mapped back.
 fn bytes(images: &Images) -> Vec<u8> {
     let [samples, channels, t, h, w] = images.shape();
     let tape = engine::Tape::inference();
@@ -67,14 +68,14 @@ fn any_number_of_threads_gives_the_same_batches() {
 }
 
 #[test]
-fn a_resumed_run_gets_the_batches_it_would_have_got() {
+fn a_resumed_run_gets_the_same_batches() {
     let all = batches(&mut Loader::new(fashion(), options()).unwrap(), 6);
     let later = LoaderOptions { first_sample: 4 * 32, ..options() };
     assert_eq!(batches(&mut Loader::new(fashion(), later).unwrap(), 2), all[4..]);
 }
 
 #[test]
-fn an_image_is_augmented_anew_in_each_epoch() {
+fn an_image_is_augmented_differently_in_each_epoch() {
     let whole = LoaderOptions { batch: 10_000, ..options() };
     let mut loader = Loader::new(fashion(), whole).unwrap();
     let mut epochs = batches(&mut loader, 2).into_iter().map(|(bytes, labels, indices)| {
@@ -208,11 +209,11 @@ fn settings_out_of_range_are_named() {
     assert!(message(LoaderOptions { batch: 0, ..options() }).contains("batch is 0"));
     assert!(message(LoaderOptions { channels: 4, ..options() }).contains("channels is 4"));
     let colour = LoaderOptions { channels: 3, ..options() };
-    assert!(message(colour).contains("expected 3 values, one a channel"));
+    assert!(message(colour).contains("expected 3 values, one per channel"));
     assert!(open(Path::new("missing"), [0; 3]).is_err());
 }
 
-/// Images of their number's shade; some cannot be read.
+/// Images whose shade is their number. Some cannot be read.
 struct Broken(&'static [usize]);
 
 impl Source for Broken {
@@ -297,7 +298,7 @@ fn too_many_unreadable_images_end_at_the_same_batch_for_any_number_of_threads() 
 }
 
 #[test]
-fn a_source_of_which_nothing_can_be_read_says_so() {
+fn a_source_without_readable_images_is_an_error() {
     static ALL: [usize; 100] = {
         let mut all = [0; 100];
         let mut index = 0;
@@ -315,7 +316,7 @@ fn a_source_of_which_nothing_can_be_read_says_so() {
 #[test]
 fn patches_of_an_image_that_is_not_square_count_along_its_rows() {
     let folder = tempfile::tempdir().unwrap();
-    // 3 rows of 10 patches, 8 x 4 pixels each: ten times the row, and the column.
+    // 3 rows of 10 patches of 8 x 4 pixels. The shade is ten times the row plus the column.
     let shade = |x: u32, y: u32| image::Luma([(10 * (y / 8) + x / 4) as u8]);
     image::GrayImage::from_fn(40, 24, shade).save(folder.path().join("1.png")).unwrap();
     let transform = Transform::center([24, 40]);
@@ -333,7 +334,7 @@ fn patches_of_an_image_that_is_not_square_count_along_its_rows() {
     }
 }
 
-/// Clips of 5 frames, each of one shade: ten times the clip's number, and the frame's.
+/// Clips of 5 frames, each of one shade: ten times the clip's number plus the frame's.
 struct Shades;
 
 impl Source for Shades {
@@ -371,7 +372,7 @@ fn clips_come_frame_by_frame_within_a_channel() {
     let tape = engine::Tape::inference();
     let order = engine::ops::PatchOrder::ChannelsFirst;
     let patches: Vec<u32> = (0..30).collect();
-    // A patch is a frame: its shade, three times.
+    // A patch is a frame, whose shade occurs three times.
     let rows = engine::ops::patchify(&tape, &batch.images, [1, 4, 4], order, &patches).unwrap();
     let red = |value: f32| ((value * 0.229 + 0.485) * 255.0).round() as usize;
     let shades: Vec<_> = rows.to_vec().chunks_exact(48).map(|frame| red(frame[0])).collect();

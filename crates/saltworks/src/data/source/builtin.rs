@@ -21,7 +21,7 @@ const CLASSES: [&str; 10] = [
     "Ankle boot",
 ];
 
-/// The last 1,000 of the 10,000 images are held out for probes; the first 9,000 train.
+/// The last 1,000 of the 10,000 images are held out for probes. The first 9,000 are for training.
 pub const HOLDOUT: Holdout = Holdout::Last { count: 1000 };
 
 /// All 10,000 images, grey, 28 x 28.

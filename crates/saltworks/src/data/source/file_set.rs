@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use crate::data::store::object;
 
-/// Files, and the path that the user named for them.
+/// Files, and the path that the user gave for them.
 pub(super) struct FileSet {
     path: PathBuf,
     files: Vec<PathBuf>,
-    /// What a file is, as `tar archive`.
+    /// What a file is, such as `tar archive`.
     kind: &'static str,
 }
 
@@ -22,17 +22,17 @@ impl FileSet {
         &self.files[file]
     }
 
-    /// As [`crate::data::Source::files`].
+    /// See [`crate::data::Source::files`].
     pub(super) fn files(&self) -> Vec<&Path> {
         self.files.iter().map(PathBuf::as_path).collect()
     }
 
-    /// As [`crate::data::Source::requests`].
+    /// See [`crate::data::Source::requests`].
     pub(super) fn requests(&self) -> usize {
         object::requests(&self.path)
     }
 
-    /// As [`crate::data::Source::describe`].
+    /// See [`crate::data::Source::describe`].
     pub(super) fn describe(&self, images: usize, classes: &[String]) -> String {
         let (path, kind) = (self.path.display(), self.kind);
         let files = match self.files.len() {

@@ -1,4 +1,4 @@
-//! Folders of image files; the sub-folders right inside are the classes.
+//! Folders of image files. The sub-folders directly inside are the classes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,9 +9,9 @@ use crate::data::source::kind::is_tar;
 use crate::data::{Background, Error, Result};
 
 impl ImageFiles {
-    /// The images of a folder and its sub-folders in the order of their paths. A file below the
-    /// sub-folder `cats` has the class `cats` however deep it lies; a file right inside the folder
-    /// has none.
+    /// The images of a folder and its sub-folders in the order of their paths. A file at any depth
+    /// below the sub-folder `cats` has the class `cats`. A file directly inside the folder has no
+    /// class.
     pub fn of_folder(root: &Path, background: Background) -> Result<Self> {
         let mut listing = Listing::default();
         let mut classes = Vec::new();
@@ -39,15 +39,15 @@ impl ImageFiles {
     }
 }
 
-/// What was met on the way.
+/// What was found besides the images.
 #[derive(Default)]
 struct Listing {
-    /// Files that are no images, by extension.
+    /// The number of files that are not images, by extension.
     others: BTreeMap<String, usize>,
     /// Folders that hold tar archives.
     archives: BTreeSet<PathBuf>,
-    /// Real paths of the folders walked: a link to one of them is not followed, or its images
-    /// would count twice, in training and among those held out.
+    /// Real paths of the folders walked. A link to one of them is not followed. Otherwise its
+    /// images would count twice: in training and in the held-out part.
     seen: BTreeSet<PathBuf>,
 }
 
@@ -64,13 +64,13 @@ impl Listing {
         Ok(())
     }
 
-    /// Notes a folder; whether it was not met before.
+    /// Records a folder. True if it is new.
     fn is_new(&mut self, folder: &Path) -> Result<bool> {
         let real = fs::canonicalize(folder).map_err(|error| Error::read(folder, error))?;
         Ok(self.seen.insert(real))
     }
 
-    /// The images and the sorted sub-folders right inside a folder; hidden ones are left out.
+    /// The images and the sorted sub-folders directly inside a folder, without hidden ones.
     fn entries(&mut self, folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
         let (mut files, mut folders) = (Vec::new(), Vec::new());
         for entry in fs::read_dir(folder).map_err(|error| Error::read(folder, error))? {
@@ -80,8 +80,8 @@ impl Listing {
                 continue;
             }
             let extension = extension(&path);
-            // Follows links. What is neither (a pipe, a link to nothing) is counted with the
-            // others.
+            // Follows links. An entry that is neither a file nor a folder (a pipe, a broken link)
+            // is counted with the others.
             let kind = fs::metadata(&path).map(|metadata| metadata.file_type());
             if kind.as_ref().is_ok_and(fs::FileType::is_dir) {
                 folders.push(path);
@@ -98,7 +98,7 @@ impl Listing {
         Ok((files, folders))
     }
 
-    /// The files that are no images, by extension, most first.
+    /// The files that are not images, by extension, the most frequent first.
     fn others(&self) -> String {
         let mut counts: Vec<_> = self.others.iter().collect();
         counts.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
@@ -118,8 +118,7 @@ impl Listing {
         let advice = match archives {
             Some(folder) => format!("For the archives set data.path={}", folder.display()),
             None if self.others.contains_key("arrow") => {
-                "Arrow files are what `save_to_disk` of Hugging Face's datasets leaves: write \
-                 parquet, \
+                "Arrow files come from `save_to_disk` of Hugging Face's datasets. Write parquet, \
                  as in `datasets.load_from_disk(FOLDER).to_parquet(\"train.parquet\")`"
                     .to_owned()
             }

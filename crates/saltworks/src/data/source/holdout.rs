@@ -1,4 +1,4 @@
-//! Images kept back from training.
+//! Images held out from training.
 
 use std::sync::Arc;
 
@@ -16,11 +16,11 @@ pub enum Holdout {
         /// How many.
         count: usize,
     },
-    /// Some of all classes: a share of the images, chosen by a shuffle keyed by the seed.
+    /// A share of the images, from all classes. A shuffle with the seed chooses them.
     Share {
         /// Above 0 and below 1.
         fraction: f64,
-        /// Which shuffle.
+        /// The seed of the shuffle.
         seed: u64,
     },
 }
@@ -34,7 +34,7 @@ pub struct Part {
 
 impl Part {
     /// The images with these numbers, in this order; `name` is what [`Source::describe`] calls
-    /// them. A number may come several times.
+    /// them. A number may occur several times.
     pub fn new(source: Arc<dyn Source>, indices: Vec<usize>, name: &'static str) -> Self {
         Self { source, indices, name }
     }

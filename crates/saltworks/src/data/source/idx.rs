@@ -1,5 +1,5 @@
 //! IDX files, the format of MNIST (LeCun, yann.lecun.com/exdb/mnist): a big-endian header, then
-//! bytes. Plain or gzipped.
+//! bytes. They are plain or gzipped.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -9,11 +9,11 @@ use flate2::read::MultiGzDecoder;
 
 use crate::data::{Clip, Error, Result, Sample, Source, Stamp};
 
-/// Most bytes of one IDX file after unpacking: it is held in memory, and a few megabytes of gzip
-/// can unpack to so many.
+/// The most bytes of one IDX file after unpacking. The file is held in memory, and a few megabytes
+/// of gzip can unpack to gigabytes.
 const MOST_BYTES: u64 = 4 << 30;
 
-/// Grey images of one size from an IDX file, with labels from its sister file.
+/// Grey images of one size from an IDX file, with labels from the file that belongs to it.
 #[derive(Debug)]
 pub struct Idx {
     path: PathBuf,
@@ -27,8 +27,8 @@ pub struct Idx {
 }
 
 impl Idx {
-    /// Opens a file of images and, if it lies beside it, that of their labels, named as MNIST does:
-    /// `t10k-images-idx3-ubyte.gz` and `t10k-labels-idx1-ubyte.gz`.
+    /// Opens a file of images and, if it is beside it, the file of their labels. The names are
+    /// those of MNIST: `t10k-images-idx3-ubyte.gz` and `t10k-labels-idx1-ubyte.gz`.
     pub fn open(images: &Path) -> Result<Self> {
         let open = |path: &Path| File::open(path).map(BufReader::new);
         let image_file = open(images).map_err(|error| Error::read(images, error))?;
@@ -42,7 +42,7 @@ impl Idx {
         }
     }
 
-    /// From the contents of the two files; the paths are for messages.
+    /// Parses the contents of the two files. The paths are for messages.
     pub fn parse(
         images: impl Read,
         labels: Option<impl Read>,
@@ -61,7 +61,7 @@ impl Idx {
                 let ([label_len], labels) = read_idx(labels, labels_path)?;
                 if label_len != len {
                     let path = images_path.display();
-                    let problem = format!("holds {label_len} labels, expected {len} as {path}");
+                    let problem = format!("holds {label_len} labels, expected {len} as in {path}");
                     return Err(Error::file(labels_path, problem));
                 }
                 labels
@@ -121,7 +121,7 @@ impl Source for Idx {
     }
 }
 
-/// Whether a file is named as IDX images are.
+/// Whether a file is named as a file of IDX images.
 pub(in crate::data) fn is_image_file(path: &Path) -> bool {
     let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase());
     name.is_some_and(|name| {
@@ -129,7 +129,7 @@ pub(in crate::data) fn is_image_file(path: &Path) -> bool {
     })
 }
 
-/// Where the labels may be: packed as the images are, or else the other way.
+/// Where the labels may be: first packed as the images are, then the other way.
 fn label_files_of(images: &Path) -> [PathBuf; 2] {
     let name = images.file_name().unwrap_or_default().to_string_lossy();
     let name = name.replace("images", "labels").replace("idx3", "idx1");
@@ -140,9 +140,9 @@ fn label_files_of(images: &Path) -> [PathBuf; 2] {
     [images.with_file_name(name), images.with_file_name(other)]
 }
 
-/// Reads an IDX file of bytes with RANK dimensions: magic 0, 0, 8 (bytes), RANK, then each
-/// dimension as a big-endian u32, then exactly their product of bytes. Memory grows with the bytes
-/// found, not with the header's promise.
+/// Reads an IDX file of bytes with RANK dimensions. It begins with the magic 0, 0, 8 (bytes), RANK.
+/// Then follow each dimension as a big-endian u32, and exactly as many bytes as their product.
+/// Memory grows with the bytes found, not with the size in the header.
 fn read_idx<const RANK: usize>(file: impl Read, path: &Path) -> Result<([usize; RANK], Vec<u8>)> {
     let fail = |problem: String| Error::file(path, problem);
     let mut file = unpacked(file).map_err(|error| Error::read(path, error))?;
@@ -160,10 +160,10 @@ fn read_idx<const RANK: usize>(file: impl Read, path: &Path) -> Result<([usize; 
     dims.iter_mut().zip(words).for_each(|(dim, word)| *dim = u32::from_be_bytes(word) as usize);
     let wanted = dims.iter().try_fold(1_u64, |product, &dim| product.checked_mul(dim as u64));
     let Some(wanted) = wanted.filter(|&wanted| wanted <= MOST_BYTES) else {
-        return Err(fail(format!("claims {dims:?} bytes, expected at most {MOST_BYTES} in all")));
+        return Err(fail(format!("states {dims:?} bytes, expected at most {MOST_BYTES} in total")));
     };
     let mut bytes = Vec::new();
-    // One byte more than wanted shows whether something follows.
+    // One byte more than wanted shows whether more data follows.
     file.take(wanted + 1).read_to_end(&mut bytes).map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => fail("gzip data is cut off. Fetch the file again".into()),
         _ => Error::read(path, error),
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_may_be_packed_where_the_images_are_not() {
+    fn labels_may_be_packed_if_the_images_are_not() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, bytes: &[u8]| {
             File::create(folder.path().join(name)).unwrap().write_all(bytes).unwrap();
@@ -293,7 +293,7 @@ mod tests {
         refused(b"not an idx file, but long enough", &labels, "expected [0, 0, 8, 3]");
         refused(&images[..20], &labels, "images: holds 4 bytes after its header, expected 6");
         refused(&[&images[..], &[0]].concat(), &labels, "holds more bytes after its header");
-        refused(&images, &idx(&[3], &[1, 2, 3]), "labels: holds 3 labels, expected 2 as images");
+        refused(&images, &idx(&[3], &[1, 2, 3]), "labels: holds 3 labels, expected 2 as in images");
         refused(&images, b"", "labels: ends inside its header");
         refused(&idx(&[0, 28, 28], &[]), &idx(&[0], &[]), "holds 0 images of 28 x 28");
         let packed = gzip(&images);

@@ -1,4 +1,4 @@
-//! Images in files of their own.
+//! Images that are each in a file of their own.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -7,34 +7,34 @@ use std::path::{Path, PathBuf};
 use crate::data::clip::decode::info;
 use crate::data::{Background, Error, Info, RawSample, Result, Sample, Source, Stamp, StoredAs};
 
-/// Extensions that are read, in any case.
+/// Extensions that are read, in upper or lower case.
 pub(in crate::data) const EXTENSIONS: [&str; 7] =
     ["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff"];
 
-/// Most bytes of one image.
+/// The most bytes that one image may have.
 pub(in crate::data) const MOST_BYTES: u64 = 1 << 30;
 
-/// Whether a file is named as images are.
+/// Whether a file has the extension of an image.
 pub(in crate::data) fn is_image(path: &Path) -> bool {
     EXTENSIONS.contains(&extension(path).as_str())
 }
 
-/// The extension in lower case, without the dot; empty without one.
+/// The extension in lower case, without the dot. Empty if there is none.
 pub(in crate::data) fn extension(path: &Path) -> String {
     path.extension().map(|extension| extension.to_string_lossy().to_lowercase()).unwrap_or_default()
 }
 
-/// Images in files of their own, in an order, with the classes of a folder or a list.
+/// Images in an order, each in a file of its own, with the classes of a folder or a list.
 #[derive(Debug)]
 pub struct ImageFiles {
     pub(in crate::data) path: PathBuf,
-    /// What lies at the path, for people: ends in a space, or is empty.
+    /// What is at the path, as text for people. It ends in a space, or is empty.
     pub(in crate::data) kind: &'static str,
-    /// With their classes, -1 without one.
+    /// The files with their classes, -1 without one.
     pub(in crate::data) files: Vec<(PathBuf, i32)>,
     pub(in crate::data) classes: Vec<String>,
     pub(in crate::data) background: Background,
-    /// What was met beside them, for people.
+    /// What else was found, as text for people.
     pub(in crate::data) left_alone: String,
 }
 
@@ -47,11 +47,11 @@ impl ImageFiles {
         bytes.map_err(|error| match error {
             Error::Missing { .. } if !self.kind.is_empty() => {
                 let list = self.path.display();
-                let problem = format!("no such file. Mend or remove its line in {list}");
+                let problem = format!("no such file. Fix or remove its line in {list}");
                 Error::file(path, problem)
             }
             Error::Missing { .. } => {
-                Error::file(path, "no such file any more: it was there when the run began")
+                Error::file(path, "the file no longer exists. It existed when the run began")
             }
             error => error,
         })
@@ -80,7 +80,7 @@ impl Source for ImageFiles {
 
     fn stamp(&self, index: usize) -> Stamp {
         let path = &self.files[index].0;
-        // A file that is gone has none; reading it says so.
+        // A missing file has no length. Reading it reports the error.
         let bytes = path.metadata().map_or(0, |metadata| metadata.len());
         Stamp { name: path.display().to_string(), bytes }
     }
@@ -107,23 +107,23 @@ impl Source for ImageFiles {
     }
 }
 
-/// A pipe that a list names would be waited for without end.
+/// Refuses what is not a file. If a list names a pipe, reading it would never end.
 fn expect_file(path: &Path) -> Result<()> {
     match std::fs::metadata(path) {
         Ok(found) if !found.is_file() => {
-            let (name, problem) = (path.display().to_string(), "is no file".to_owned());
+            let (name, problem) = (path.display().to_string(), "is not a file".to_owned());
             Err(Error::Image { name, problem })
         }
-        // What else is wrong shows when it is read.
+        // Other errors are reported when the file is read.
         _ => Ok(()),
     }
 }
 
-/// All of a file, if it has at most so many bytes; `advice` is for those that have more.
+/// Reads a whole file of at most `most` bytes. A longer file is an error with this `advice`.
 pub(in crate::data) fn read_at_most(path: &Path, most: u64, advice: &str) -> Result<Vec<u8>> {
     let file = File::open(path).map_err(|error| Error::read(path, error))?;
     let mut bytes = Vec::new();
-    // Not by the size it states: a device states none and has no end.
+    // The file's stated size is not used: a device states none and has no end.
     let read = file.take(most + 1).read_to_end(&mut bytes);
     read.map_err(|error| Error::read(path, error))?;
     if bytes.len() as u64 > most {

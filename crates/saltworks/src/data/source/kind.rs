@@ -1,4 +1,4 @@
-//! What kind of source a path is. The path is looked at, never declared.
+//! The kind of source at a path. It is detected from the path, never declared.
 
 use super::{Idx, ImageFiles, Npy, Parquet, Shards, Source, builtin, idx, image_file};
 use crate::data::store::{braces, object};
@@ -6,7 +6,7 @@ use crate::data::{Background, Error, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Opens the source at `path`. The path is looked at, never declared: docs/data.md has the table.
+/// Opens the source at `path`. Its kind is detected from the path, by the table in docs/data.md.
 /// Transparent images show `background`.
 pub fn open(path: &Path, background: Background) -> Result<Arc<dyn Source>> {
     if let Some(name) = path.to_str().and_then(|path| path.strip_prefix("builtin:")) {
@@ -32,7 +32,7 @@ fn builtin(name: &str) -> Result<Arc<dyn Source>> {
     }
 }
 
-/// Archives or parquet files in a store, by their names; or a folder that the store lists.
+/// Opens archives or parquet files in a store by their names, or a folder that the store lists.
 fn open_url(path: &Path, url: &str, background: Background) -> Result<Arc<dyn Source>> {
     object::check_reachable(path)?;
     if is_tar(path) {
@@ -52,8 +52,7 @@ fn open_url(path: &Path, url: &str, background: Background) -> Result<Arc<dyn So
             Ok(Arc::new(Parquet::open(path, &training_files(path, tables), background)?))
         }
         (true, true) => {
-            let problem = "0 .tar or .parquet objects under it, which are what is read from \
-                           stores. \
+            let problem = "0 .tar or .parquet objects under it. Only these are read from stores. \
                            Check the URL, or pack the images";
             Err(Error::file(path, problem))
         }
@@ -80,15 +79,13 @@ fn open_file(path: &Path, background: Background) -> Result<Arc<dyn Source>> {
         "parquet" => return Ok(Arc::new(Parquet::open(path, &[path.into()], background)?)),
         _ => {}
     }
-    let problem = "is a file of a kind that is not read, expected .tar, .csv, .tsv, .txt, \
-                   .parquet, \
-                   .npy, .npz or an IDX file named *-idx3-ubyte or *-idx3-ubyte.gz. For image \
-                   files \
-                   set data.path to their folder";
+    let problem = "is a file of an unsupported kind, expected .tar, .csv, .tsv, .txt, \
+                   .parquet, .npy, .npz or an IDX file named *-idx3-ubyte or *-idx3-ubyte.gz. \
+                   For image files set data.path to their folder";
     Err(Error::file(path, problem))
 }
 
-/// Opens a folder; `left_alone` is what is known to lie beside it.
+/// Opens a folder. `left_alone` describes what is beside it and is not read.
 fn open_folder(path: &Path, background: Background, left_alone: String) -> Result<Arc<dyn Source>> {
     let files = files_in(path)?;
     if let Some((train, others)) = training_folder(path, &files)? {
@@ -133,8 +130,8 @@ fn open_folder(path: &Path, background: Background, left_alone: String) -> Resul
     Ok(Arc::new(images))
 }
 
-/// The folder of training images, and the names of the others, if all folders right inside `path`
-/// are parts of a data set by their names. As classes they would be nonsense.
+/// The folder of training images, and the names of the other folders. None unless all folders
+/// directly inside `path` are named as parts of a data set. Such names make no sense as classes.
 fn training_folder(path: &Path, files: &[PathBuf]) -> Result<Option<(PathBuf, String)>> {
     const PARTS: [&str; 8] =
         ["train", "training", "val", "valid", "validation", "test", "testing", "dev"];
@@ -160,13 +157,13 @@ fn training_folder(path: &Path, files: &[PathBuf]) -> Result<Option<(PathBuf, St
     Ok(Some((train.clone(), left_alone)))
 }
 
-/// The parquet files at any depth, sorted; links to folders are not followed.
+/// The parquet files at any depth, sorted. Links to folders are not followed.
 fn parquet_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     files.extend(files_in(folder)?.into_iter().filter(|file| is_parquet(file)));
     folders_in(folder)?.iter().try_for_each(|folder| parquet_files(folder, files))
 }
 
-/// The folders right inside a folder, sorted; hidden ones and links are left out.
+/// The folders directly inside a folder, sorted, without hidden ones and links.
 fn folders_in(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(folder).map_err(|error| Error::read(folder, error))?;
     let mut folders = Vec::new();
@@ -185,8 +182,8 @@ pub(in crate::data) fn is_parquet(path: &Path) -> bool {
     image_file::extension(path) == "parquet"
 }
 
-/// Those named `train...`, or below a folder of such a name, if there are any beside others:
-/// `t10k-...`, `test-...`, `val-...`.
+/// Only the files named `train...` or below a folder of such a name, if there are any. Others are
+/// named `t10k-...`, `test-...` or `val-...`.
 fn training_files(root: &Path, files: Vec<PathBuf>) -> Vec<PathBuf> {
     let is_training = |file: &PathBuf| {
         let names = file.strip_prefix(root).unwrap_or(file);
@@ -198,14 +195,14 @@ fn training_files(root: &Path, files: Vec<PathBuf>) -> Vec<PathBuf> {
     }
 }
 
-/// The files right inside a folder, sorted; hidden ones are left out.
+/// The files directly inside a folder, sorted, without hidden ones.
 fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(folder).map_err(|error| Error::read(folder, error))?;
     let mut files = Vec::new();
     for entry in entries {
         let entry = entry.map_err(|error| Error::read(folder, error))?;
         let hidden = entry.file_name().to_string_lossy().starts_with('.');
-        // Follows links, as copies from Hugging Face's cache need.
+        // Links are followed: copies from Hugging Face's cache need that.
         let kind = entry.file_type();
         let is_file = match kind {
             Ok(kind) if !kind.is_symlink() => kind.is_file(),
@@ -219,7 +216,8 @@ fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// A compressed one is one, too: opening it says what to do.
+/// Whether a file is named as a tar archive. Compressed ones count, too: opening one reports what
+/// to do.
 pub(in crate::data) fn is_tar(path: &Path) -> bool {
     const ENDINGS: [&str; 6] = [".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.zst", ".tar.bz2"];
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
@@ -250,11 +248,11 @@ mod tests {
                 .err()
                 .unwrap()
                 .to_string()
-                .contains("is a file of a kind that is not read")
+                .contains("is a file of an unsupported kind")
         );
     }
 
-    /// Batches of all images in their order: pixels by way of the source, labels, numbers.
+    /// Six batches of a source: pixels, labels and numbers of the images.
     fn all(path: &Path) -> Vec<(Vec<f32>, Vec<i32>, Vec<u64>)> {
         let options = LoaderOptions {
             batch: 4,
@@ -302,7 +300,7 @@ mod tests {
             rows.push((bytes, i64::from(at / 5)));
             lines.push_str(&format!("folder/{name},{class}\n"));
         }
-        // How a set was packed does not change its order.
+        // The order of packing does not change the order of the set.
         members.swap(0, 7);
         write("set-0.tar", &archive(&members[..6]));
         write("set-1.tar", &archive(&members[6..]));
@@ -317,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn of_folders_named_as_parts_of_a_set_the_training_images_are_taken() {
+    fn the_training_images_are_taken_if_all_folders_are_parts_of_a_set() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
         for name in ["train/cats/1.png", "train/dogs/2.png", "val/cats/3.png"] {
@@ -333,14 +331,14 @@ mod tests {
         );
         assert_eq!(source.classes(), ["cats", "dogs"]);
         assert_eq!(source.left_alone(), "the folder val, 1 .gif");
-        // Any other folder beside them, and all are classes.
+        // If there is any other folder beside them, all folders are classes.
         std::fs::create_dir(path.join("bees")).unwrap();
         image::GrayImage::new(1, 1).save(path.join("bees/5.png")).unwrap();
         assert_eq!(open(path, [0; 3]).unwrap().classes(), ["bees", "train", "val"]);
     }
 
     #[test]
-    fn an_archive_beside_the_images_it_held_is_not_guessed_about() {
+    fn an_archive_beside_its_unpacked_images_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
         let tar = archive(&[member("cats/1.png", b'0', b"not looked into")]);

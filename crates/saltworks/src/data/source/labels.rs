@@ -1,8 +1,8 @@
-//! From labels as written to class numbers.
+//! Converts labels as written to class numbers.
 
 use std::collections::BTreeMap;
 
-/// Most classes there may be: each has a name in memory.
+/// The most classes that are allowed: each has a name in memory.
 const MOST_CLASSES: i32 = 1_000_000;
 
 /// Collects the labels of images in order, each text once.
@@ -14,7 +14,7 @@ pub(in crate::data) struct Labels {
 }
 
 impl Labels {
-    /// The next image's label, if it has one.
+    /// Adds the next image's label, if it has one.
     pub(in crate::data) fn push(&mut self, label: Option<&str>) {
         let label = label.map(str::trim).filter(|label| !label.is_empty());
         let next = self.texts.len() as i32;
@@ -27,8 +27,8 @@ impl Labels {
         });
     }
 
-    /// Classes of the images, and their names. If all labels are whole numbers they are the classes
-    /// (-1 for none), else the texts in sorted order are.
+    /// The class of each image, and the names of the classes. If all labels are whole numbers, they
+    /// are the classes (-1 for none). Otherwise the sorted texts are the classes.
     pub(in crate::data) fn finish(self) -> (Vec<i32>, Vec<String>) {
         let number = |text: &String| {
             let number: i32 = text.parse().ok()?;

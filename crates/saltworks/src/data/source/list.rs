@@ -1,4 +1,4 @@
-//! Lists of image files with optional labels: CSV (RFC 4180), TSV, or one path a line.
+//! Lists of image files with optional labels: CSV (RFC 4180), TSV, or one path per line.
 
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
@@ -7,19 +7,19 @@ use crate::data::source::image_file::{ImageFiles, extension, is_image, read_at_m
 use crate::data::source::labels::Labels;
 use crate::data::{Background, Error, Result};
 
-/// Names of the column of paths, in any case.
+/// Names of the column of paths, in upper or lower case.
 const PATH_NAMES: [&str; 7] =
     ["path", "file", "filename", "image", "image_path", "file_path", "filepath"];
 
-/// Names of the column of labels, in any case.
+/// Names of the column of labels, in upper or lower case.
 const LABEL_NAMES: [&str; 4] = ["label", "class", "target", "category"];
 
-/// Most bytes of a list: ten million lines of 400.
+/// The most bytes of a list: ten million lines of 400 bytes.
 const MOST_BYTES: u64 = 4 << 30;
 
 impl ImageFiles {
-    /// The images of a list in its order; fields are separated by commas in a `.csv`, else by tabs.
-    /// Relative paths start at the list's folder.
+    /// The images of a list in its order. Fields are separated by commas in a `.csv`, otherwise by
+    /// tabs. Relative paths start at the list's folder.
     pub fn of_list(path: &Path, background: Background) -> Result<Self> {
         let bytes = read_at_most(path, MOST_BYTES, "Split it")?;
         let comma = extension(path) == "csv";
@@ -28,12 +28,12 @@ impl ImageFiles {
         let (labels, classes) = labels.finish();
         let folder = path.parent().unwrap_or(Path::new(""));
         let files: Vec<_> = names.iter().map(|name| folder.join(name)).zip(labels).collect();
-        // A wrong folder would make each of them unreadable: say so at once.
+        // A wrong folder would make every image unreadable, so it is reported at once.
         if let Some((first, _)) = files.first().filter(|(first, _)| !first.exists()) {
             let problem = match names.get(1).is_some_and(|second| is_header(&names[0], second)) {
                 true => unknown_header(&bytes),
                 false => format!(
-                    "its first image is {}, and there is none. {}",
+                    "its first image, {}, does not exist. {}",
                     first.display(),
                     other_separator(&names[0], comma).unwrap_or_else(|| {
                         "Paths start at the list's folder, or with a /".to_owned()
@@ -47,7 +47,7 @@ impl ImageFiles {
     }
 }
 
-/// Whether a first field names a column: the second is an image's file, it is not.
+/// Whether a first field names a column: it is not an image's file, but the second is.
 fn is_header(first: &str, second: &str) -> bool {
     !is_image(Path::new(first)) && is_image(Path::new(second))
 }
@@ -63,15 +63,14 @@ fn unknown_header(bytes: &[u8]) -> String {
     )
 }
 
-/// What to do about a path that holds what separates fields elsewhere.
+/// Advice for a path that holds a separator of another format.
 fn other_separator(path: &str, comma: bool) -> Option<String> {
     let names = [(';', "semicolons"), ('\t', "tabs"), (',', "commas"), (' ', "blanks")];
     let (_, found) = names.into_iter().find(|(separator, _)| path.contains(*separator))?;
     let (expected, kind) = if comma { ("commas", ".csv") } else { ("tabs", ".tsv and .txt") };
     Some(format!(
-        "Its fields seem to be separated by {found}, expected {expected} in a {kind}; or paths \
-         start \
-         elsewhere than at the list's folder or with a /"
+        "Its fields seem to be separated by {found}, expected {expected} in a {kind}. \
+         Otherwise check that paths start at the list's folder, or with a /"
     ))
 }
 
@@ -113,7 +112,8 @@ fn parse(bytes: &[u8], separator: u8, path: &Path) -> Result<(Vec<String>, Label
                 if found == fields { "no path".to_owned() } else { format!("{found} fields") };
             return Err(fail(line, format!("has {found}, expected {fields} fields with a path")));
         }
-        // `a.png` and `./a.png` are one file: one would train while the other is held out.
+        // `a.png` and `./a.png` are one file. As two images, one could train while the other is
+        // held out.
         let file = Path::new(&record[path])
             .components()
             .filter(|part| *part != Component::CurDir)
@@ -143,8 +143,7 @@ fn columns_of(record: &[String]) -> std::result::Result<(Columns, bool), String>
         (None, 2) => Ok((Columns { path: 0, label: Some(1), fields }, false)),
         (None, _) => Err(format!(
             "has {fields} fields and no header, expected a path and a label, or a header that \
-             names \
-             columns path and label"
+             names columns path and label"
         )),
     }
 }
@@ -158,7 +157,7 @@ struct Records<'a> {
 
 impl Records<'_> {
     /// The next record that is not an empty line, and the line it begins in.
-    #[expect(clippy::type_complexity, reason = "a line with its fields, or with what is wrong")]
+    #[expect(clippy::type_complexity, reason = "a line with its fields, or with its error")]
     fn next_record(
         &mut self,
     ) -> std::result::Result<Option<(usize, Vec<String>)>, (usize, String)> {
@@ -175,7 +174,7 @@ impl Records<'_> {
         }
     }
 
-    /// Adds a field; whether the record has more.
+    /// Adds a field. True if the record has more.
     fn field(&mut self, record: &mut Vec<String>) -> std::result::Result<bool, (usize, String)> {
         let field = match self.rest.strip_prefix('"') {
             Some(quoted) => self.quoted(quoted)?,

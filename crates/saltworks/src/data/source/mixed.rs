@@ -1,13 +1,13 @@
-//! Several sources as one, each as often as its weight says.
+//! Several sources as one. The weight of a source says how often its images occur.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::data::{Error, Info, RawSample, Result, Sample, Source, Stamp};
 
-/// Sources one after another. Which image a number stands for depends on the sources' lengths and
-/// weights alone: a source of n images and weight w has round(n w) numbers, n for each whole of w,
-/// then some of its images, evenly spread, for the rest.
+/// Sources one after another. The image of a number depends only on the lengths and weights of the
+/// sources. A source of n images and weight w has round(n w) numbers. Each whole unit of w covers
+/// all n images. The rest covers some of its images, evenly spread.
 pub struct Mixed {
     parts: Vec<MixedSource>,
     len: usize,
@@ -20,12 +20,13 @@ struct MixedSource {
     first: usize,
     /// How many numbers it has.
     len: usize,
-    /// For each class of its own the class of the same name here.
+    /// For each class of the source, the class of the same name in the mixture.
     classes: Vec<i32>,
 }
 
 impl Mixed {
-    /// Of these sources with their weights; `classes` are all their names, as [`unite`] gives them.
+    /// Mixes these sources with their weights. `classes` are the names of all classes, from
+    /// [`unite`].
     pub fn new(sources: Vec<(Arc<dyn Source>, f64)>, classes: Vec<String>) -> Result<Self> {
         let (mut parts, mut first) = (Vec::new(), 0);
         let numbers: HashMap<&str, i32> = classes.iter().map(String::as_str).zip(0..).collect();
@@ -56,7 +57,7 @@ impl MixedSource {
         let images = self.source.len();
         let (pass, offset) = (at / images, at % images);
         let rest = self.len - pass * images;
-        // Whole passes in order, the last one with gaps of equal size.
+        // Whole passes in order. The last pass has gaps of equal size.
         if rest >= images { offset } else { offset * images / rest }
     }
 }
@@ -121,7 +122,7 @@ impl Source for Mixed {
     }
 }
 
-/// The names of the classes of all sources, each once, in the order they are met.
+/// The names of the classes of all sources, each once, in the order of first occurrence.
 pub fn unite<'a>(sources: impl IntoIterator<Item = &'a Arc<dyn Source>>) -> Vec<String> {
     let mut seen = std::collections::HashSet::new();
     let names = sources.into_iter().flat_map(|source| source.classes().iter().cloned());
@@ -133,7 +134,7 @@ mod tests {
     use super::*;
     use crate::data::Clip;
 
-    /// Images whose first byte is `base` and their number.
+    /// Images whose first byte is `base` plus their number.
     struct Numbers {
         base: u8,
         len: usize,
@@ -190,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn classes_are_one_by_their_names() {
+    fn classes_with_the_same_name_are_one_class() {
         let (a, b) = (numbers(0, 2, ["x", "y"]), numbers(100, 2, ["y", "z"]));
         let classes = unite([&a, &b]);
         let mixed = Mixed::new(vec![(a, 1.0), (b, 1.0)], classes).unwrap();

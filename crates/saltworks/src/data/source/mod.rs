@@ -1,4 +1,4 @@
-//! Where images come from: one trait, and a file for each kind of source.
+//! Sources of images: one trait, and a file for each kind of source.
 
 pub mod builtin;
 mod file_set;
@@ -31,7 +31,7 @@ pub trait Source: Send + Sync {
     /// How many images.
     fn len(&self) -> usize;
 
-    /// Whether there is none; an opened source has at least one.
+    /// Whether it has no images. An opened source has at least one.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -50,31 +50,31 @@ pub trait Source: Send + Sync {
         Ok(Info { height, width, channels, bytes: data.len() as u64 })
     }
 
-    /// Name and length of the image `index`, which is not read.
+    /// Name and length of the image `index`. Does not read the image.
     fn stamp(&self, index: usize) -> Stamp {
         Stamp { name: format!("image {index}"), bytes: 0 }
     }
 
-    /// The class of the image `index`, -1 without one; does not read the image.
+    /// The class of the image `index`, -1 without one. Does not read the image.
     fn label(&self, index: usize) -> i32;
 
     /// Names of the classes 0, 1, ...; empty without labels.
     fn classes(&self) -> &[String];
 
-    /// How many images to ask for at once: more than one if each takes long to arrive.
+    /// How many images to request at once. More than one if each takes long to arrive.
     fn requests(&self) -> usize {
         1
     }
 
-    /// What and how many, for people.
+    /// A description for people: what the source holds, and how many images.
     fn describe(&self) -> String;
 
-    /// The files it reads, as far as it reads any.
+    /// The files that it reads, if any.
     fn files(&self) -> Vec<&Path> {
         Vec::new()
     }
 
-    /// What lies at the path beside the images and is not read, for people; empty if nothing.
+    /// A description for people of what is at the path but is not read. Empty if there is nothing.
     fn left_alone(&self) -> String {
         String::new()
     }
@@ -93,7 +93,7 @@ pub struct Info {
     pub bytes: u64,
 }
 
-/// One image or clip and what is known of it.
+/// One image or clip, its class and its name.
 #[derive(Clone, Debug)]
 pub struct Sample {
     /// The image as decoded.
@@ -104,7 +104,7 @@ pub struct Sample {
     pub name: String,
 }
 
-/// Classes, for people.
+/// The number of classes, as text for people.
 pub(in crate::data) fn classes(classes: &[String]) -> String {
     match classes.len() {
         0 => "no labels".to_owned(),

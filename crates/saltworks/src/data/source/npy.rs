@@ -9,16 +9,16 @@ use crate::data::source::labels::Labels;
 use crate::data::{Clip, Error, Result, Sample, Source, Stamp};
 use crate::zip::Zip;
 
-/// Names of a `.npz`'s images, the first that is there.
+/// Names of the images in a `.npz`. The first name found is used.
 const IMAGE_NAMES: [&str; 5] = ["images", "x", "x_train", "train_images", "arr_0"];
 
-/// Names of its labels, the first that is there.
+/// Names of the labels in a `.npz`. The first name found is used.
 const LABEL_NAMES: [&str; 4] = ["labels", "y", "y_train", "train_labels"];
 
-/// Most bytes of an array in an archive: it is held in memory.
+/// The most bytes of an array in an archive, which is held in memory.
 const MOST_BYTES: u64 = 4 << 30;
 
-/// Most bytes of an array's header; NumPy itself refuses more than 10,000 by default.
+/// The most bytes of an array's header. NumPy itself refuses more than 10,000 by default.
 const MOST_HEADER_BYTES: usize = 65_536;
 
 /// Images [N, H, W], [N, H, W, C] or [N, C, H, W] of bytes, with C = 1 or 3.
@@ -38,7 +38,7 @@ enum Bytes {
     Memory(Vec<u8>),
 }
 
-/// How the images lie in an array.
+/// The layout of the images in an array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Layout {
     len: usize,
@@ -84,8 +84,7 @@ impl Npy {
             let found: Vec<_> = zip.names().map(|name| name.trim_end_matches(".npy")).collect();
             let problem = format!(
                 "has no array of images: looked for {}, found {}. Save the images under one of \
-                 these \
-                 names",
+                 these names",
                 IMAGE_NAMES.join(", "),
                 found.join(", ")
             );
@@ -206,7 +205,7 @@ fn whole_labels(bytes: &[u8], images: usize, path: &Path) -> Result<(Vec<i32>, V
     Ok(labels.finish())
 }
 
-/// What an array's header says.
+/// The content of an array's header.
 #[derive(Debug, PartialEq, Eq)]
 struct Header {
     /// `descr`, e.g. `|u1`.
@@ -216,13 +215,13 @@ struct Header {
 }
 
 impl Header {
-    /// Reads a header, and says where the array begins.
+    /// Reads a header. Also returns the offset at which the array begins.
     fn read(file: &mut impl Read, path: &Path) -> Result<(Self, usize)> {
         let cut = |_| Error::file(path, "ends inside its header. Write or fetch it again");
         let mut start = [0; 10];
         file.read_exact(&mut start).map_err(cut)?;
         if &start[..6] != b"\x93NUMPY" {
-            let problem = "does not start as a NumPy array does. Write it with numpy.save";
+            let problem = "does not start like a NumPy array. Write it with numpy.save";
             return Err(Error::file(path, problem));
         }
         let (length, begin) = match start[6] {
@@ -253,7 +252,7 @@ impl Header {
         Ok((header, begin + length))
     }
 
-    /// From `{'descr': '|u1', 'fortran_order': False, 'shape': (2, 28, 28), }`.
+    /// Parses `{'descr': '|u1', 'fortran_order': False, 'shape': (2, 28, 28), }`.
     fn parse(text: &str) -> Option<Self> {
         let value = |key: &str| {
             let (_, after) = text.split_once(&format!("'{key}':"))?;
@@ -271,14 +270,13 @@ impl Header {
         Some(Self { kind, fortran_order, shape })
     }
 
-    /// How its images lie.
+    /// The layout of its images.
     fn images(&self, path: &Path) -> Result<Layout> {
         let fail = |problem: String| Err(Error::file(path, problem));
         if self.kind != "|u1" {
             return fail(format!(
-                "holds numbers of kind {:?}, expected bytes (uint8). Bring the images to 0 to 255 \
-                 and \
-                 save images.astype(\"uint8\")",
+                "holds numbers of kind {:?}, expected bytes (uint8). Scale the images to 0 to 255 \
+                 and save images.astype(\"uint8\")",
                 self.kind
             ));
         }
@@ -294,8 +292,7 @@ impl Header {
             [_, first, _, last] if is_colour(first) && is_colour(last) => {
                 return fail(format!(
                     "has the shape {shape:?}: channels may come first or last. Save [N, H, W] of \
-                     grey \
-                     images, or larger ones"
+                     grey images, or larger images"
                 ));
             }
             _ => {

@@ -26,14 +26,15 @@ mod features;
 
 use features::Features;
 
-/// Columns of images, the first that is there: plain bytes, or a struct with a field `bytes`.
+/// Names of the column of images: plain bytes, or a struct with a field `bytes`. The first name
+/// found is used.
 const IMAGE_NAMES: [&str; 5] = ["image", "img", "images", "bytes", "image_bytes"];
 
-/// Columns of labels, the first that is there and holds whole numbers or texts.
+/// Names of the column of labels. The first one that holds whole numbers or texts is used.
 const LABEL_NAMES: [&str; 6] = ["label", "labels", "class", "cls", "target", "fine_label"];
 
-/// Most bytes of decompressed pages that are cached for the next images of the same page. (guess)
-/// Some fifty row groups of Hugging Face's hundred images.
+/// The most bytes of decompressed pages that are cached for the next images of the same page.
+/// (guess) About fifty of Hugging Face's row groups of a hundred images.
 const MOST_CACHED_BYTES: usize = 512 << 20;
 
 /// Images in the order of their files and rows.
@@ -56,7 +57,8 @@ struct Table {
 }
 
 impl Table {
-    /// Opens a file: what its metadata say, and the labels of each row group.
+    /// Opens a file. Returns the table, the features in its metadata, and the labels of each row
+    /// group.
     fn open(path: &Path) -> Result<(Self, Features, Vec<GroupLabels>)> {
         let fail = |error: ParquetError| broken(path, error);
         let object = Object::open(path)?;
@@ -70,11 +72,12 @@ impl Table {
         let mut rows = 0;
         let labels = |number: usize| {
             let len = metadata.row_group(number).num_rows();
-            // A file states the length of a group; what is below zero or past memory is refused.
+            // A file states the length of a group. A length below zero or beyond memory is refused.
             let len = usize::try_from(len).ok().filter(|&len| len < u32::MAX as usize);
             let len = len.ok_or_else(|| Error::file(path, "has a row group without a size"))?;
             rows += len as u64;
-            // An image takes bytes; a label takes memory before any image is read.
+            // Each image needs bytes in the file, and each label needs memory before any image is
+            // read.
             if rows > bytes {
                 let problem =
                     format!("states {rows} rows in {bytes} bytes. Fetch or write it again");
@@ -91,21 +94,21 @@ impl Table {
 /// The label of each row of a row group.
 type GroupLabels = Vec<Option<String>>;
 
-/// A row group: pages are found when its first image is read.
+/// A row group. Its pages are located when its first image is read.
 struct Group {
     file: usize,
     number: usize,
-    /// Number of its first row among all files' rows.
+    /// The number of its first row, counted over all files.
     first_row: usize,
     /// First row of each page in the group.
     pages: OnceLock<Vec<usize>>,
 }
 
-/// Images of a page; none if the bytes are null.
+/// Images of a page. None if the bytes are null.
 type Page = Vec<Option<ByteArray>>;
 
 impl Parquet {
-    /// Opens files of the same columns; `path` is what the user named.
+    /// Opens files of the same columns. `path` is the path that the user gave.
     pub fn open(path: &Path, files: &[PathBuf], background: Background) -> Result<Self> {
         let opened = object::in_parallel(files, Table::open)?;
         let (mut tables, mut groups, mut rows) = (Vec::new(), Vec::new(), 0);
@@ -236,7 +239,7 @@ fn broken(path: &Path, error: ParquetError) -> Error {
     Error::file(path, format!("cannot be read as parquet ({error}). Fetch or write it again"))
 }
 
-/// Refuses a file that says of all its images that they are null.
+/// Refuses a file whose metadata state that all its images are null.
 fn check_embedded(metadata: &ParquetMetaData, images: usize, path: &Path) -> Result<()> {
     let groups = metadata.row_groups();
     let is_null = |group: &RowGroupMetaData| {
@@ -268,8 +271,7 @@ fn image_column(schema: &SchemaDescriptor, features: &Features, path: &Path) -> 
         let columns = schema.columns().iter().map(|column| column.path().string());
         let problem = format!(
             "has no column of images: looked for {} (bytes, or a struct with bytes), found {}. \
-             Rename \
-             the column",
+             Rename the column",
             IMAGE_NAMES.join(", "),
             columns.collect::<Vec<_>>().join(", ")
         );
@@ -287,7 +289,7 @@ fn label_column(schema: &SchemaDescriptor, features: &Features) -> Option<usize>
         };
         columns.enumerate().find(|(_, column)| is_label(column)).map(|(at, _)| at)
     };
-    // What the metadata call a label before what only has the name of one.
+    // Columns that the metadata call labels come before columns that only have the name of a label.
     let (stated, named): (Vec<_>, Vec<_>) =
         LABEL_NAMES.into_iter().partition(|&name| features.labels.contains_key(name));
     let others = features.labels.keys().map(String::as_str);
@@ -329,7 +331,7 @@ fn read_labels(
     spread(texts, &levels, most, rows)
 }
 
-/// Values by their definition levels, with nothing at the nulls between them.
+/// Spreads values by their definition levels. Rows that are null get none.
 fn spread<T>(
     values: Vec<T>,
     levels: &[i16],
@@ -370,7 +372,7 @@ fn pages(table: &Table, group: usize) -> std::result::Result<Vec<usize>, Parquet
     }
 }
 
-/// The rows `first..end` of a group's images; to its last without an `end`.
+/// The rows `first..end` of a group's images, or all from `first` on without an `end`.
 fn read_page(
     table: &Table,
     group: usize,
@@ -392,7 +394,7 @@ fn read_page(
     spread(values, &levels, most, rows)
 }
 
-/// The pages read last, for all threads.
+/// The most recently used pages, shared by all threads.
 #[derive(Default)]
 struct PageCache(Mutex<CachedPages>);
 
@@ -411,7 +413,7 @@ struct CacheEntry {
 }
 
 impl PageCache {
-    /// The page of this row group and number; one thread reads it, others that want it wait.
+    /// The page with this row group and number. One thread reads it. Others that need it wait.
     fn page(
         &self,
         key: (usize, usize),
@@ -438,7 +440,7 @@ impl PageCache {
         Arc::clone(&page.page)
     }
 
-    /// Counts a page's bytes and lets go of the pages not used for longest.
+    /// Counts a page's bytes, and drops the least recently used pages if the cache is full.
     fn note(&self, key: (usize, usize), bytes: usize) {
         let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(page) = cache.pages.get_mut(&key) {
@@ -458,8 +460,7 @@ impl PageCache {
     }
 }
 
-/// A file read by position: the parquet crate's own reader of files shares one cursor between
-/// threads.
+/// A file read by position. The parquet crate's own file reader shares one cursor between threads.
 struct At(Arc<Object>);
 
 impl Length for At {
@@ -473,7 +474,7 @@ impl ChunkReader for At {
 
     fn get_read(&self, start: u64) -> parquet::errors::Result<Self::T> {
         let from = From { object: Arc::clone(&self.0), at: start };
-        // Page headers have some fifty bytes.
+        // Page headers have about fifty bytes.
         Ok(BufReader::with_capacity(512, from))
     }
 

@@ -16,21 +16,21 @@ use crate::data::{Background, Error, Info, RawSample, Result, Sample, Source, St
 
 mod index;
 
-/// Shards whose files stay open; of more, each is opened for each image. Systems allow a process
-/// 1,024 open files by default.
+/// The most shards whose files stay open. If there are more, a shard is opened for each image.
+/// Systems allow a process 1,024 open files by default.
 const MOST_OPEN: usize = 256;
 
-/// Images in tar archives, in the order of their names as a folder of the unpacked files would have
-/// them, whatever their order in the archives.
+/// Images in tar archives, sorted by name as in a folder of the unpacked files. Their order in the
+/// archives does not matter.
 ///
-/// A sample is the members with one key: their path up to the first dot of the file name. Its image
-/// is its first member `KEY.EXTENSION` with an image's extension; without one each of its members
-/// `KEY.MORE.EXTENSION` is an image of its own, as in archives of plain files named `cat.0.jpg`.
-/// Its label is the number in `KEY.cls`, or `label` or `cls` in `KEY.json`. If no sample has one,
-/// the first folder in which the names differ is the class.
+/// A sample consists of the members with one key: their path up to the first dot of the file name.
+/// Its image is its first member `KEY.EXTENSION` with an image's extension. If there is none, each
+/// of its members `KEY.MORE.EXTENSION` is an image of its own, as in archives of plain files named
+/// `cat.0.jpg`. Its label is the number in `KEY.cls`, or `label` or `cls` in `KEY.json`. If no
+/// sample has a label, the first folder in which the names differ is the class.
 pub struct Shards {
     files: FileSet,
-    /// Open if they are few, and always if they are objects in a store.
+    /// Files that stay open: all if there are few, and always objects in a store.
     open: Vec<Option<Object>>,
     entries: Vec<Entry>,
     classes: Vec<String>,
@@ -43,11 +43,11 @@ struct Entry {
     image: Member,
 }
 
-/// What an archive holds under one key.
+/// The members of an archive with one key.
 #[derive(Default, Serialize, Deserialize)]
 struct Group {
     image: Option<Member>,
-    /// Members `KEY.MORE.EXTENSION`: masks and the like beside an image, or images.
+    /// Members `KEY.MORE.EXTENSION`: for example masks of an image, or images.
     others: Vec<Member>,
     label: Option<String>,
 }
@@ -62,7 +62,7 @@ impl Group {
 }
 
 impl Shards {
-    /// Indexes the archives `files`; `path` is what the user named.
+    /// Indexes the archives `files`. `path` is the path that the user gave.
     pub fn open(path: &Path, files: &[PathBuf], background: Background) -> Result<Self> {
         let keep_open = files.len() <= MOST_OPEN;
         let indexed = object::in_parallel(files, index::index)?;
@@ -84,7 +84,7 @@ impl Shards {
         }
         let names: Vec<&str> = found.iter().map(|(_, image, _)| image.name.as_str()).collect();
         let root = common_folder(&names);
-        // Stable: images of one name keep the order of their shards.
+        // A stable sort: images of one name keep the order of their shards.
         found.sort_by(|(_, a, _), (_, b, _)| in_folder_order(&a.name[root..], &b.name[root..]));
         let (entries, classes) = label(found);
         let files = FileSet::new(path, files, "tar archive");
@@ -159,13 +159,14 @@ impl Source for Shards {
     }
 }
 
-/// As a folder lists them: files right inside before those of its folders, then part by part.
+/// The order in a folder: files directly inside come before those of its sub-folders. Then paths
+/// are compared part by part.
 fn in_folder_order(a: &str, b: &str) -> std::cmp::Ordering {
     let is_deep = |name: &str| name.contains('/');
     is_deep(a).cmp(&is_deep(b)).then_with(|| Path::new(a).cmp(Path::new(b)))
 }
 
-/// Labels as written, or the folders the images lie in.
+/// Labels as written, or the folders of the images.
 fn label(found: Vec<(u32, Member, Option<String>)>) -> (Vec<Entry>, Vec<String>) {
     let written = found.iter().any(|(_, _, label)| label.is_some());
     let (labels, classes) = if written {
@@ -180,7 +181,7 @@ fn label(found: Vec<(u32, Member, Option<String>)>) -> (Vec<Entry>, Vec<String>)
     (found.into_iter().zip(labels).map(entry).collect(), classes)
 }
 
-/// The first folder in which the names differ as class; none for a file beside such folders.
+/// The first folder in which the names differ is the class. A file beside such folders has none.
 fn folders(names: &[&str]) -> (Vec<i32>, Vec<String>) {
     let common = common_folder(names);
     let folder = |name: &&str| name[common..].split_once('/').map(|(folder, _)| folder.to_owned());
@@ -191,7 +192,7 @@ fn folders(names: &[&str]) -> (Vec<i32>, Vec<String>) {
     (of.iter().map(label).collect(), classes.keys().map(ToString::to_string).collect())
 }
 
-/// Bytes of the folders that all names begin with.
+/// The number of bytes of the folders that all names begin with.
 fn common_folder(names: &[&str]) -> usize {
     let mut common =
         names.first().map_or("", |name| &name[..name.rfind('/').map_or(0, |at| at + 1)]);

@@ -1,10 +1,10 @@
-//! Ranges in a path: `shard-{000000..000009}.tar`, as bash and WebDataset write them.
+//! Ranges in a path, in the syntax of bash and WebDataset: `shard-{000000..000009}.tar`.
 
-/// Most paths that a range may name.
+/// The most paths that a range may name.
 const MOST_PATHS: u64 = 100_000;
 
-/// The paths that a text with `{first..last}` and `{a,b}` names, in order; the text itself
-/// without braces. Numbers keep the width of a `first` with leading zeros.
+/// The paths named by a text with `{first..last}` and `{a,b}`, in order. A text without braces is
+/// returned as it is. Numbers keep the width of a `first` with leading zeros.
 pub(in crate::data) fn expand(text: &str) -> Result<Vec<String>, String> {
     let mut paths = vec![String::new()];
     let mut rest = text;
@@ -13,7 +13,7 @@ pub(in crate::data) fn expand(text: &str) -> Result<Vec<String>, String> {
             after.split_once('}').ok_or_else(|| format!("has a {{ without a }} at {rest:?}"))?;
         let parts = parts(inside)?;
         if paths.len() as u64 * parts.len() as u64 > MOST_PATHS {
-            return Err(format!("stands for more than {MOST_PATHS} files"));
+            return Err(format!("names more than {MOST_PATHS} files"));
         }
         let longer = |path: &String| -> Vec<String> {
             parts.iter().map(|part| format!("{path}{before}{part}")).collect()
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_range_is_refused() {
+    fn an_invalid_range_is_refused() {
         for text in ["{1..", "{a..b}", "{3..1}", "{..}", "{0..99999999}", "{0..999}{0..9999}"] {
             assert!(expand(text).is_err(), "{text}");
         }

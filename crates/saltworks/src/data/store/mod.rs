@@ -1,4 +1,4 @@
-//! Bytes at any position: files on disk, objects in stores, members of archives.
+//! Reads bytes at any position: files on disk, objects in stores, members of archives.
 
 pub(in crate::data) mod braces;
 pub(in crate::data) mod object;

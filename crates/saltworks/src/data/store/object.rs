@@ -1,4 +1,4 @@
-//! A file that any thread reads at any offset: on disk, or an object in a store.
+//! A file on disk, or an object in a store, that any thread may read at any offset.
 
 use std::fs::File;
 use std::io;
@@ -20,7 +20,7 @@ use crate::data::{
 /// spends as long on reading as on decoding.
 const REQUESTS: usize = 32;
 
-/// How many images of this path are to be asked for at once.
+/// How many images of this path to request at once.
 pub(in crate::data) fn requests(path: &Path) -> usize {
     if url(path).is_some() { REQUESTS } else { 1 }
 }
@@ -38,7 +38,7 @@ enum ObjectFile {
 }
 
 impl Object {
-    /// Opens a file, or asks a store for an object.
+    /// Opens a file, or requests an object from a store.
     pub(in crate::data) fn open(path: &Path) -> Result<Self> {
         #[cfg(feature = "remote")]
         if let Some(url) = url(path) {
@@ -52,7 +52,7 @@ impl Object {
         Ok(Self { file: ObjectFile::Disk(file), len })
     }
 
-    /// Its bytes.
+    /// Its length in bytes.
     pub(in crate::data) fn len(&self) -> u64 {
         self.len
     }
@@ -62,7 +62,7 @@ impl Object {
         !matches!(self.file, ObjectFile::Disk(_))
     }
 
-    /// What distinguishes this object from an earlier one of its name.
+    /// Distinguishes this object from an earlier one of the same name.
     pub(in crate::data) fn version(&self) -> Option<&str> {
         match &self.file {
             ObjectFile::Disk(_) => None,
@@ -94,12 +94,12 @@ pub(in crate::data) fn check_reachable(path: &Path) -> Result<()> {
     if url(path).is_none() || cfg!(feature = "remote") {
         return Ok(());
     }
-    let problem = "lies in an object store, which this program was built without. Build it with \
+    let problem = "is in an object store, but this program was built without stores. Build it with \
                    `cargo build --release --features remote`, or copy the data to a disk";
     Err(Error::file(path, problem))
 }
 
-/// The archives right inside a store's folder, and the parquet files at any depth; each sorted.
+/// The archives directly inside a store's folder, and the parquet files at any depth, each sorted.
 pub(in crate::data) fn find(path: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     #[cfg(feature = "remote")]
     {
@@ -120,7 +120,8 @@ pub(in crate::data) fn find(path: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)>
     check_reachable(path).map(|()| Default::default())
 }
 
-/// Whether a store did not answer, or not with the object it had before: no fault of the image.
+/// Whether a store did not answer, or returned a different object than before. The image is not at
+/// fault.
 pub(in crate::data) fn is_of_store(error: &io::Error) -> bool {
     #[cfg(feature = "remote")]
     if error.get_ref().is_some_and(|inner| inner.is::<remote::StoreError>()) {
@@ -130,7 +131,7 @@ pub(in crate::data) fn is_of_store(error: &io::Error) -> bool {
     false
 }
 
-/// Maps files in parallel: as many at once as there are cores, or as a store answers.
+/// Maps files in parallel. The number at once is that of the cores, or of requests to a store.
 pub(in crate::data) fn in_parallel<P: AsRef<Path> + Sync, T: Send>(
     files: &[P],
     f: impl Fn(&Path) -> Result<T> + Sync,
@@ -139,12 +140,13 @@ pub(in crate::data) fn in_parallel<P: AsRef<Path> + Sync, T: Send>(
     at_once(requests, || files.par_iter().map(|file| f(file.as_ref())).collect())
 }
 
-/// Runs parallel work on a thread for each request at once; with one request on the usual threads.
+/// Runs parallel work with a thread for each of `requests`. With one request it uses the usual
+/// threads.
 pub(in crate::data) fn at_once<T: Send>(requests: usize, f: impl FnOnce() -> T + Send) -> T {
     let pool = || rayon::ThreadPoolBuilder::new().num_threads(requests).build().ok();
     match (requests > 1).then(pool).flatten() {
         Some(pool) => pool.install(f),
-        // Slower if the system grants no threads, but as right.
+        // If the system grants no threads, this is slower but gives the same result.
         None => f(),
     }
 }

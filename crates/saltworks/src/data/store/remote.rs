@@ -1,4 +1,4 @@
-//! Objects in S3, Google Cloud Storage and on HTTP servers, by the object_store crate.
+//! Reads objects in S3, Google Cloud Storage and on HTTP servers with the object_store crate.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -20,12 +20,12 @@ use url::Url;
 pub(in crate::data) struct Remote {
     store: Arc<dyn ObjectStore>,
     path: Path,
-    /// A strong entity tag; a later read of another one is refused by the store.
+    /// A strong entity tag. If the object's tag changes later, the store refuses to read it.
     tag: Option<String>,
     version: Option<String>,
 }
 
-/// Why a store did not give what was asked.
+/// Why a request to a store failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{problem}. {advice}")]
 pub(in crate::data) struct StoreError {
@@ -34,7 +34,7 @@ pub(in crate::data) struct StoreError {
 }
 
 impl Remote {
-    /// Asks for the object's size.
+    /// Opens an object and requests its size.
     pub(in crate::data) fn open(url: &str) -> io::Result<(Self, u64)> {
         let location = Location::parse(url)?;
         let store = store(&location)?;
@@ -60,20 +60,20 @@ impl Remote {
             .map_err(failed)?;
         if bytes.len() != buffer.len() {
             let (found, wanted) = (bytes.len(), buffer.len());
-            let problem = format!("the store gave {found} bytes, expected {wanted}");
+            let problem = format!("the store returned {found} bytes, expected {wanted}");
             return Err(error(problem, CHANGED));
         }
         buffer.copy_from_slice(&bytes);
         Ok(())
     }
 
-    /// What distinguishes this object from an earlier one of its name.
+    /// Distinguishes this object from an earlier one of the same name.
     pub(in crate::data) fn version(&self) -> Option<&str> {
         self.version.as_deref()
     }
 }
 
-/// URLs of the objects right inside a folder and of the folders there, each sorted.
+/// URLs of the objects directly inside a folder, and of its sub-folders, each sorted.
 pub(in crate::data) fn list(url: &str) -> io::Result<(Vec<String>, Vec<String>)> {
     let location = Location::parse(url)?;
     if location.url.scheme().starts_with("http") {
@@ -92,7 +92,7 @@ pub(in crate::data) fn list(url: &str) -> io::Result<(Vec<String>, Vec<String>)>
 
 const CHANGED: &str = "If it changed since the run began, put it back";
 
-/// A URL, taken apart.
+/// A parsed URL.
 struct Location {
     url: Url,
     path: Path,
@@ -106,7 +106,7 @@ impl Location {
             return Err(error("it names no bucket or host".to_owned(), advice));
         }
         if url.query().is_some() {
-            let problem = "it has a query (?...), which stores would not get".to_owned();
+            let problem = "it has a query (?...), which is not sent to stores".to_owned();
             return Err(error(problem, advice));
         }
         let path = Path::from_url_path(url.path())
@@ -117,18 +117,18 @@ impl Location {
     /// The URL of another path in the same store.
     fn of(&self, path: &Path) -> String {
         let mut url = self.url.clone();
-        // `set_path` encodes all but this.
+        // `set_path` encodes everything except this.
         url.set_path(&path.as_ref().replace('%', "%25"));
         url.into()
     }
 
-    /// What one store serves: scheme, and bucket or host.
+    /// The part of a URL that identifies a store: scheme, and bucket or host.
     fn origin(&self) -> &str {
         &self.url[..url::Position::BeforePath]
     }
 }
 
-/// The store of a location; its connections are shared by all that is read from it.
+/// The store of a location. All reads from a store share its connections.
 fn store(location: &Location) -> io::Result<Arc<dyn ObjectStore>> {
     static STORES: Mutex<Option<HashMap<String, Arc<dyn ObjectStore>>>> = Mutex::new(None);
     let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -152,7 +152,7 @@ fn build(location: &Location) -> object_store::Result<Arc<dyn ObjectStore>> {
         "s3" => {
             let builder = AmazonS3Builder::from_env().with_url(url).with_retry(retry);
             let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint);
-            // Whoever names such an endpoint means it.
+            // An endpoint with http:// was set on purpose.
             let plain = endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"));
             let builder = if plain { builder.with_allow_http(true) } else { builder };
             Arc::new(builder.build()?)
@@ -169,7 +169,7 @@ fn build(location: &Location) -> object_store::Result<Arc<dyn ObjectStore>> {
     })
 }
 
-/// Waits for a request. Its thread sleeps; the runtime's own handle the connections.
+/// Waits for a request. This thread sleeps while the runtime's threads handle the connections.
 fn wait<F: Future>(request: F) -> io::Result<F::Output> {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     let runtime = match RUNTIME.get() {
@@ -183,7 +183,7 @@ fn wait<F: Future>(request: F) -> io::Result<F::Output> {
     Ok(runtime.block_on(request))
 }
 
-/// HTTP servers need not say when a file changed.
+/// HTTP servers are not required to state when a file changed. Then the time is 0.
 fn is_epoch(found: &object_store::ObjectMeta) -> bool {
     found.last_modified.timestamp() == 0
 }
@@ -200,16 +200,15 @@ fn failed(found: object_store::Error) -> io::Error {
         Store::NotFound { .. } => "Check the URL",
         Store::Precondition { .. } => CHANGED,
         Store::Unauthenticated { .. } | Store::PermissionDenied { .. } => {
-            "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS; \
-             for \
-             a public bucket of S3, AWS_SKIP_SIGNATURE=true"
+            "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS. \
+             For a public bucket of S3 set AWS_SKIP_SIGNATURE=true"
         }
         _ => {
-            "Check the connection, the URL and, for S3, AWS_REGION and AWS_ENDPOINT; docs/data.md \
+            "Check the connection, the URL and, for S3, AWS_REGION and AWS_ENDPOINT. docs/data.md \
               has an example"
         }
     };
-    // The chain repeats itself at each level; its first line is enough.
+    // Each level of the chain repeats the message, so its first line is enough.
     let text = found.to_string();
     let problem = text.lines().next().unwrap_or_default().trim_end_matches('.').to_owned();
     error(problem, advice)

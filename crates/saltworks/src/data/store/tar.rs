@@ -1,7 +1,7 @@
 //! The members of a tar archive: POSIX ustar, pax and GNU headers, read without unpacking.
 //!
-//! A member is a block of 512 bytes (name, size, kind, checksum), then its bytes, padded to blocks;
-//! two blocks of zeros end the archive (POSIX.1-2017, pax, "ustar Interchange Format").
+//! A member is a block of 512 bytes (name, size, kind, checksum), then its bytes, padded to blocks.
+//! Two blocks of zeros end the archive (POSIX.1-2017, pax, "ustar Interchange Format").
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::data::{Error, Result};
 
 const BLOCK: usize = 512;
 
-/// Most bytes of a long name or of a member's pax records; Linux has paths of 4 KiB.
+/// The most bytes of a long name or of a member's pax records. Linux has paths of 4 KiB.
 const MOST_EXTRA_BYTES: u64 = 1 << 20;
 
 /// A plain file in an archive.
@@ -21,7 +21,7 @@ pub(in crate::data) struct Member {
     pub(in crate::data) name: String,
     /// Where its bytes begin.
     pub(in crate::data) offset: u64,
-    /// How many there are.
+    /// How many bytes it has.
     pub(in crate::data) size: u64,
 }
 
@@ -36,11 +36,11 @@ pub(in crate::data) struct Members<'a, R> {
     file: &'a R,
     path: &'a Path,
     len: u64,
-    /// Of the next header.
+    /// Offset of the next header.
     at: u64,
 }
 
-/// What pax and GNU headers say of the member that follows.
+/// What pax and GNU headers state about the member that follows.
 #[derive(Default)]
 struct Extra {
     name: Option<String>,
@@ -48,18 +48,18 @@ struct Extra {
 }
 
 impl<'a, R: ReadAt> Members<'a, R> {
-    /// Of the archive in `file`; `path` is for messages.
+    /// The members of the archive in `file`. `path` is for messages.
     pub(in crate::data) fn new(file: &'a R, path: &'a Path, len: u64) -> Self {
         Self { file, path, len, at: 0 }
     }
 
-    /// The next plain file; none after the end marker.
+    /// The next plain file. None after the end marker.
     pub(in crate::data) fn next_file(&mut self) -> Result<Option<Member>> {
         let mut extra = Extra::default();
         loop {
             let header = self.header()?;
             if header.iter().all(|&byte| byte == 0) {
-                // One block of zeros is the end, too, as for GNU tar.
+                // A single block of zeros is also the end, as for GNU tar.
                 return Ok(None);
             }
             let mut size = self.parse_header(&header)?;
@@ -67,7 +67,7 @@ impl<'a, R: ReadAt> Members<'a, R> {
             if !matches!(kind, b'x' | b'g' | b'L' | b'K') {
                 size = extra.size.unwrap_or(size);
             }
-            // Links, devices and folders have no bytes, whatever their size says.
+            // Links, devices and folders have no bytes, even if their size is not 0.
             let size = if matches!(kind, b'1'..=b'6') { 0 } else { size };
             let offset = self.at;
             self.skip(size)?;
@@ -113,11 +113,10 @@ impl<'a, R: ReadAt> Members<'a, R> {
                 Some(kind) if at == 0 => {
                     return Err(self.fail(at, &format!(
                         "is compressed by {kind}, expected a plain tar: members of a compressed \
-                         one \
-                         cannot be read one by one. Unpack it, e.g. with `{kind} -d`"
+                         archive cannot be read one by one. Unpack it, e.g. with `{kind} -d`"
                     )));
                 }
-                _ if at == 0 => "is no tar archive: its first header has a wrong checksum",
+                _ if at == 0 => "is not a tar archive: its first header has a wrong checksum",
                 _ => "has a damaged header (wrong checksum). Fetch or pack it again",
             };
             return Err(self.fail(at, problem));
@@ -126,7 +125,7 @@ impl<'a, R: ReadAt> Members<'a, R> {
             .ok_or_else(|| self.fail(at, "has a header without a size. Pack it again"))
     }
 
-    /// Goes past a member's bytes and their padding.
+    /// Skips a member's bytes and their padding.
     fn skip(&mut self, size: u64) -> Result<()> {
         let padded = size.checked_next_multiple_of(BLOCK as u64);
         let end = padded.and_then(|padded| self.at.checked_add(padded));
@@ -135,9 +134,8 @@ impl<'a, R: ReadAt> Members<'a, R> {
             None => {
                 let left = self.len - self.at;
                 let problem = format!(
-                    "is cut off: a member of {size} bytes begins there and {left} are left. Fetch \
-                     it \
-                     again"
+                    "is cut off: a member of {size} bytes begins there, and {left} are left. \
+                     Fetch it again"
                 );
                 return Err(self.fail(self.at, &problem));
             }
@@ -156,7 +154,7 @@ impl<'a, R: ReadAt> Members<'a, R> {
         Ok(bytes)
     }
 
-    /// Records "LENGTH KEY=VALUE\n", where LENGTH counts all of it.
+    /// Reads records "LENGTH KEY=VALUE\n". LENGTH counts the whole record.
     fn pax(&self, offset: u64, size: u64, extra: &mut Extra) -> Result<()> {
         let bytes = self.extra(offset, size)?;
         let mut rest = bytes.as_slice();
@@ -167,7 +165,7 @@ impl<'a, R: ReadAt> Members<'a, R> {
                 b"path" => extra.name = Some(text(record.value)),
                 b"size" => {
                     let size = std::str::from_utf8(record.value).ok().and_then(|v| v.parse().ok());
-                    let fail = || self.fail(offset, "has a pax size that is no number");
+                    let fail = || self.fail(offset, "has a pax size that is not a number");
                     extra.size = Some(size.ok_or_else(fail)?);
                 }
                 b"GNU.sparse.major" | b"GNU.sparse.map" => {
@@ -217,13 +215,13 @@ fn number(field: &[u8]) -> Option<u64> {
         .try_fold(0_u64, |value, digit| value.checked_mul(8)?.checked_add(u64::from(digit?)))
 }
 
-/// The sum of a header's bytes, its checksum field taken as spaces.
+/// The sum of a header's bytes. Its checksum field counts as spaces.
 fn checksum(header: &[u8; BLOCK]) -> u64 {
     let sum = |bytes: &[u8]| bytes.iter().map(|&byte| u64::from(byte)).sum::<u64>();
     sum(&header[..148]) + 8 * u64::from(b' ') + sum(&header[156..])
 }
 
-/// The name of a header, behind ustar's prefix. GNU headers ("ustar  ") have other things there.
+/// The name of a header, after ustar's prefix. GNU headers ("ustar  ") have other data there.
 fn name_of(header: &[u8; BLOCK]) -> String {
     let (name, prefix) = (text(&header[..100]), text(&header[345..500]));
     if &header[257..263] == b"ustar\0" && !prefix.is_empty() {
@@ -233,13 +231,13 @@ fn name_of(header: &[u8; BLOCK]) -> String {
     }
 }
 
-/// Up to the first zero; what is not UTF-8 is replaced.
+/// The text up to the first zero byte. Invalid UTF-8 is replaced.
 fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
-/// The program that packed a file, by its first bytes.
+/// The program that compressed a file, by its first bytes.
 fn compression(start: &[u8]) -> Option<&'static str> {
     let kinds: [(&[u8], _); 4] = [
         (&[0x1F, 0x8B], "gzip"),

@@ -1,5 +1,5 @@
-//! transformers' ViT: models/vit and models/vit_mae. Files hold the names on the left of the table;
-//! state dicts of transformers 5 in memory those in the middle.
+//! transformers' ViT: models/vit and models/vit_mae. Files hold the names on the left of the table.
+//! State dicts of transformers 5 in memory hold those in the middle.
 
 use super::Destination;
 use crate::model::VitSpec;
@@ -7,7 +7,7 @@ use crate::weights::NamedTensors;
 use engine::Tensor;
 use serde_json::{Value, json};
 
-/// In a block: in files, in memory since transformers 5, ours.
+/// Names in a block: in files, in memory since transformers 5, and ours.
 const BLOCK: [(&str, &str, &str); 8] = [
     ("attention.attention.query", "attention.q_proj", "attn.q"),
     ("attention.attention.key", "attention.k_proj", "attn.k"),
@@ -19,7 +19,7 @@ const BLOCK: [(&str, &str, &str); 8] = [
     ("output.dense", "mlp.fc2", "mlp.fc2"),
 ];
 
-/// Outside the blocks.
+/// Names outside the blocks: in files, and ours.
 const OTHERS: [(&str, &str); 5] = [
     ("embeddings.cls_token", "cls_token"),
     ("embeddings.position_embeddings", "pos_embed"),
@@ -57,8 +57,8 @@ fn translated(name: &str) -> Option<String> {
     Some(format!("blocks.{block}.{ours}.{kind}"))
 }
 
-/// Joins queries, keys and values into one tensor, as timm has them. Parts that do not fit together
-/// are left for later checks to report.
+/// Joins queries, keys and values into one tensor, as in timm. Parts that do not fit together are
+/// left for later checks to report.
 pub(in crate::weights) fn join_qkv(tensors: &mut NamedTensors) {
     let names: Vec<String> =
         tensors.keys().filter(|name| name.contains(".attn.q.")).cloned().collect();
@@ -117,8 +117,8 @@ pub fn theirs(encoder: &NamedTensors) -> Vec<(String, Tensor)> {
 /// Supported models of transformers, by `model_type`.
 const TYPES: [&str; 4] = ["vit", "vit_mae", "vit_msn", "ijepa"];
 
-/// A note on how a ViTModel of this `config.json` rounds otherwise than ours. It is an error if it
-/// is another model.
+/// A note if a ViTModel of this `config.json` rounds differently from ours. A `config.json` of
+/// another model is an error.
 pub(in crate::weights) fn differs(config: &Value) -> Result<Option<String>, String> {
     let kind = config.get("model_type").map_or(Some("vit"), Value::as_str).unwrap_or("none");
     if !TYPES.contains(&kind) {
@@ -131,20 +131,19 @@ pub(in crate::weights) fn differs(config: &Value) -> Result<Option<String>, Stri
     let act = config.get("hidden_act").map_or(Some("gelu"), Value::as_str).unwrap_or("none");
     if act != "gelu" {
         return Err(format!(
-            "its config.json has hidden_act {act:?}, expected \"gelu\", the only one we have. \
-             Choose \
-             another model"
+            "its config.json has hidden_act {act:?}, expected \"gelu\", the only one supported. \
+             Choose another model"
         ));
     }
     let eps = config.get("layer_norm_eps").map_or(Some(1e-12), Value::as_f64).unwrap_or(f64::NAN);
     if !(0.0..=MOST_EPS).contains(&eps) {
         return Err(format!(
-            "its config.json has layer_norm_eps {eps:e}, ours is 1e-6: features would be others. \
-             Choose \
-             another model"
+            "its config.json has layer_norm_eps {eps:e}, ours is 1e-6: features would differ. \
+             Choose another model"
         ));
     }
-    let words = "layer norms add {} to the variance there, 1e-6 here: features may differ by 1e-4";
+    let words =
+        "its layer norms add {} to the variance, ours add 1e-6: features may differ by 1e-4";
     Ok((eps != 1e-6).then(|| words.replace("{}", &format!("{eps:e}"))))
 }
 

@@ -1,5 +1,5 @@
-//! stable-pretraining 0.1.8: methods/mae.py, methods/salt.py; `state_dict` keys as
-//! tests/golden/REFERENCE.md lists them.
+//! stable-pretraining 0.1.8: methods/mae.py and methods/salt.py. tests/golden/REFERENCE.md lists
+//! the `state_dict` keys.
 
 use super::Destination;
 use crate::mask::Grid;
@@ -15,7 +15,8 @@ const ENCODERS: [(&str, &str); 4] = [
     ("teacher", "teacher"),
 ];
 
-/// Fixed, or without effect: SALT puts the mask token in the place of all that `query_proj` gives.
+/// Tensors that are fixed, or without effect: SALT replaces the whole output of `query_proj` by the
+/// mask token.
 const UNUSED: [&str; 4] = [
     "predictor.pos_embed",
     "predictor.query_proj.weight",
@@ -23,7 +24,7 @@ const UNUSED: [&str; 4] = [
     "decoder.transformer.pos_embed",
 ];
 
-/// What their encoders' names begin with.
+/// The prefixes of their encoders' names.
 pub(super) fn owners() -> impl Iterator<Item = &'static str> {
     ENCODERS.into_iter().map(|(theirs, _)| theirs)
 }
@@ -48,7 +49,7 @@ pub(super) fn destination(name: &str) -> Destination {
 }
 
 /// stable-pretraining's name of one of a stage's tensors, and its second name if it has one. A
-/// patch embedding appears as timm's and as the masked encoder's own.
+/// patch embedding appears under timm's name, and as the masked encoder's own.
 pub fn names(ours: &str) -> (String, Option<String>) {
     let (owner, rest) = ours.split_once('.').unwrap_or(("", ours));
     let found = ENCODERS.iter().find(|(_, ours)| *ours == owner);
@@ -57,7 +58,7 @@ pub fn names(ours: &str) -> (String, Option<String>) {
     (format!("{theirs}.vit.{rest}"), second)
 }
 
-/// A stage's tensors under stable-pretraining's names, second names too.
+/// A stage's tensors under stable-pretraining's names, including second names.
 pub fn renamed(tensors: &NamedTensors) -> NamedTensors {
     let mut all = NamedTensors::new();
     for (name, tensor) in tensors {
@@ -68,8 +69,9 @@ pub fn renamed(tensors: &NamedTensors) -> NamedTensors {
     all
 }
 
-/// A stage's tensors under stable-pretraining's names, with all that its `load_state_dict` wants
-/// besides: second names, fixed tables on `grid`, and the projection that has no effect as zeros.
+/// A stage's tensors under stable-pretraining's names, with everything else that its
+/// `load_state_dict` needs. These are second names, fixed tables on `grid`, and zeros for the
+/// projection that has no effect.
 pub fn theirs(tensors: &NamedTensors, grid: Grid) -> Vec<(String, Tensor)> {
     let mut all = renamed(tensors);
     for part in ["predictor", "decoder.transformer"] {

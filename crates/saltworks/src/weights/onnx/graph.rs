@@ -6,7 +6,7 @@ use super::proto::ProtoMessage;
 const FLOAT: i64 = 1;
 const INT64: i64 = 7;
 
-/// A graph that is being written; values are known by name.
+/// A graph that is being written. Values are referred to by name.
 #[derive(Default)]
 pub(super) struct Graph {
     nodes: Vec<ProtoMessage>,
@@ -31,7 +31,7 @@ pub(super) enum Axis<'a> {
 }
 
 impl Graph {
-    /// The one output of a new node, named after its number and operator.
+    /// Adds a node. Returns its only output, named after the node's number and operator.
     pub(super) fn node(
         &mut self,
         op: &str,
@@ -43,7 +43,7 @@ impl Graph {
         output
     }
 
-    /// A new node whose output has this name.
+    /// Adds a node whose output has this name.
     pub(super) fn named_node(
         &mut self,
         op: &str,

@@ -1,5 +1,5 @@
-//! Protocol buffers' wire format, as far as ONNX needs it: numbers, floats, and bytes with a length
-//! (protobuf.dev, "Encoding").
+//! The parts of Protocol Buffers' wire format that ONNX needs: numbers, floats, and bytes with a
+//! length (protobuf.dev, "Encoding").
 
 /// A message that is being written.
 #[derive(Default)]
@@ -9,7 +9,7 @@ impl ProtoMessage {
     /// A whole number.
     pub(super) fn int(mut self, field: u32, value: i64) -> Self {
         self.key(field, 0);
-        // Two's complement, as int64 asks for.
+        // Two's complement, as int64 requires.
         self.varint(value as u64);
         self
     }
@@ -49,7 +49,7 @@ impl ProtoMessage {
         values.iter().fold(self, |message, &value| message.int(field, value))
     }
 
-    /// What was written.
+    /// The bytes of the message.
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.0
     }

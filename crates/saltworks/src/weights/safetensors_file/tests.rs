@@ -47,14 +47,14 @@ fn doubles_are_read_and_integers_are_named() {
 }
 
 #[test]
-fn sizes_that_are_not_the_bytes_are_refused() {
+fn sizes_that_do_not_match_the_bytes_are_refused() {
     let refused = |dtype, shape: &[usize], bytes: &[u8]| {
         let bytes = file(&[("a", dtype, shape, bytes)]);
         parse(Path::new("f"), &bytes).unwrap_err().to_string()
     };
     for (dtype, shape) in [("F32", &[2][..]), ("F16", &[4]), ("F32", &[usize::MAX, usize::MAX])] {
         let message = refused(dtype, shape, &[0; 4]);
-        assert!(message.contains("f is no whole safetensors file"), "{message}");
+        assert!(message.contains("f is not a whole safetensors file"), "{message}");
     }
 }
 

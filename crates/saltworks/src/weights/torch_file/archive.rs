@@ -1,16 +1,16 @@
-//! A zip archive as torch's writer makes it: records stored as they are, each from a multiple of 64
-//! bytes on (caffe2/serialize/inline_container.cc; PKWARE, APPNOTE.TXT 6.3).
+//! Writes a zip archive as torch's writer does. Records are not compressed, and each begins at a
+//! multiple of 64 bytes (caffe2/serialize/inline_container.cc; PKWARE, APPNOTE.TXT 6.3).
 
 use flate2::Crc;
 use std::io::{self, Write};
 
-/// Where a record may begin, so that it can be mapped into memory.
+/// A record begins at a multiple of this, so that it can be mapped into memory.
 const ALIGNMENT: u64 = 64;
 
-/// Sizes and places from here on stand in the fields of zip64.
+/// Sizes and offsets from this number on are written to the fields of zip64.
 const ZIP64_FROM: u64 = u32::MAX as u64;
 
-/// An archive that is being written, from its first byte on.
+/// An archive that is being written, starting at its first byte.
 pub(super) struct ArchiveWriter<'a> {
     file: &'a mut dyn Write,
     at: u64,
@@ -46,7 +46,7 @@ impl<'a> ArchiveWriter<'a> {
         Ok(())
     }
 
-    /// Writes the directory. As torch's, the end always has a record of zip64, too.
+    /// Writes the directory. As in torch, the end always has a zip64 record, too.
     pub(super) fn finish(mut self) -> io::Result<()> {
         let (begin, records) = (self.at, self.records);
         let directory = std::mem::take(&mut self.directory);
@@ -74,8 +74,8 @@ impl<'a> ArchiveWriter<'a> {
     }
 }
 
-/// What both headers of a record say. Version 4.5 knows zip64; the name is UTF-8; the record is
-/// stored; the time is the first of 1980.
+/// The fields that both headers of a record share. Version 4.5 supports zip64. The name is UTF-8.
+/// The record is not compressed. The time is the first of 1980.
 fn fields(name: &str, crc: u32, size: u64, extra_len: usize) -> Vec<u8> {
     let mut fields = b"\x2D\0\0\x08\0\0\0\0\x21\0".to_vec();
     fields.extend(crc.to_le_bytes());
@@ -85,12 +85,12 @@ fn fields(name: &str, crc: u32, size: u64, extra_len: usize) -> Vec<u8> {
     fields
 }
 
-/// A number of a header, or what stands there if zip64 has it.
+/// A number of a header, or its placeholder if the number is in zip64.
 fn short(number: u64) -> [u8; 4] {
     (number.min(ZIP64_FROM) as u32).to_le_bytes()
 }
 
-/// The extra field of zip64, if there is anything to say.
+/// The extra field of zip64, if it has any numbers.
 fn zip64(numbers: &[u64]) -> Vec<u8> {
     if numbers.is_empty() {
         return Vec::new();
@@ -100,7 +100,7 @@ fn zip64(numbers: &[u64]) -> Vec<u8> {
     [1, 0].into_iter().chain(size).chain(numbers).collect()
 }
 
-/// torch's extra field `FB` that moves the record, which would begin at `begin`, to a multiple of
+/// torch's extra field `FB`. It moves a record that would begin at `begin` to a multiple of
 /// [`ALIGNMENT`].
 fn padding(begin: u64) -> Vec<u8> {
     let begin = begin + 4;

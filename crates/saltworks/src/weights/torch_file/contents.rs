@@ -1,24 +1,24 @@
-//! The tensors of a pickle by name: a state dictionary, alone or under a key of another.
+//! The tensors of a pickle by name: a state dictionary, by itself or under a key of another one.
 
 use super::pickle;
 use super::value::{Id, Value, Values, View};
 use serde_json::{Map, Number, Value as Json};
 use std::collections::HashSet;
 
-/// Keys that training scripts put a state dictionary under, the first that holds tensors counts:
-/// Lightning and many others; MAE, DeiT, timm; PyTorch's tutorials; DeepSpeed.
+/// Keys under which training scripts store a state dictionary. The first that holds tensors is
+/// used. Sources: Lightning and many others; MAE, DeiT, timm; PyTorch's tutorials; DeepSpeed.
 const CONTAINERS: [&str; 4] = ["state_dict", "model", "model_state_dict", "module"];
 
-/// Most other keys that are reported.
+/// The most other keys that are reported.
 const MOST_BESIDE: usize = 8;
 
-/// Most dictionaries in one another.
+/// The deepest nesting of dictionaries.
 const MOST_DEPTH: usize = 32;
 
-/// What names may cost together: each takes [`ENTRY_COST`] and its length.
+/// The most bytes that all names may take together: each takes [`ENTRY_COST`] and its length.
 const MOST_NAMES: usize = 1 << 26;
 
-/// Bytes that an entry takes beside its name, roughly.
+/// Bytes that an entry takes besides its name, roughly.
 const ENTRY_COST: usize = 64;
 
 /// A pickle's tensors.
@@ -27,11 +27,11 @@ pub(super) struct Contents<'a> {
     values: Values<'a>,
     /// Names and tensors, in the file's order.
     named: Vec<(String, Id)>,
-    /// The key that they stood under.
+    /// The key under which they were found.
     pub(super) container: Option<&'static str>,
-    /// Keys beside it that hold tensors too.
+    /// Other keys that hold tensors, too.
     pub(super) beside: Vec<String>,
-    /// Texts, numbers and truth values beside them.
+    /// Texts, numbers and truth values besides the tensors.
     pub(super) metadata: Map<String, Json>,
 }
 
@@ -91,7 +91,7 @@ impl<'a> Contents<'a> {
     }
 }
 
-/// What to do about files that are no state dictionary.
+/// What to do about files that are not a state dictionary.
 const STATE_DICT: &str = "In Python: torch.save(model.state_dict(), FILE)";
 
 fn no_dictionary(values: &Values<'_>, top: Id) -> String {
@@ -105,9 +105,8 @@ fn no_dictionary(values: &Values<'_>, top: Id) -> String {
         _ => "no dictionary".to_owned(),
     };
     format!(
-        "holds {what}, expected a dictionary of tensors; objects are not built, since that runs \
-         code \
-         of the file. {STATE_DICT}"
+        "holds {what}, expected a dictionary of tensors. Objects are not built, since that would \
+         run code of the file. {STATE_DICT}"
     )
 }
 
@@ -120,10 +119,9 @@ fn unknown_tensor(values: &Values<'_>, name: &str, id: Id) -> String {
         _ => "",
     };
     format!(
-        "tensor {name} is made by {made} of a storage or arguments that are not read: it may be \
-         sparse, quantised, negated or without values. Save it as a dense tensor of floats, \
-         negated ones \
-         with .resolve_neg()"
+        "tensor {name} is made by {made} from a storage or arguments that are not supported: it \
+         may be sparse, quantised, negated or without values. Save it as a dense tensor of \
+         floats. For negated tensors use .resolve_neg()"
     )
 }
 
@@ -143,7 +141,7 @@ fn text<'a>(values: &Values<'a>, id: Id) -> Option<&'a str> {
     }
 }
 
-/// Whether a value is a tensor, or what a function that makes tensors would have made.
+/// Whether a value is a tensor, or an unread result of a function that makes tensors.
 fn is_tensor(values: &Values<'_>, id: Id) -> bool {
     match &values[id as usize] {
         Value::Tensor(_) => true,
@@ -157,8 +155,8 @@ fn is_tensor(values: &Values<'_>, id: Id) -> bool {
     }
 }
 
-/// Other keys whose values are tensors, or dictionaries with tensors in them: averages of weights,
-/// or weights without a dictionary of their own. Optimizers keep theirs deeper.
+/// Other keys whose values are tensors, or dictionaries with tensors in them. Examples are averages
+/// of weights, or weights without a dictionary of their own. Optimizers keep their tensors deeper.
 fn beside(values: &Values<'_>, all: &[(Id, Id)], taken: &str) -> Vec<String> {
     let holds = |id: Id| {
         let inside = entries(&values[id as usize]).unwrap_or_default();
@@ -178,7 +176,7 @@ fn metadata(values: &Values<'_>, entries: &[(Id, Id)]) -> Map<String, Json> {
         _ => None,
     };
     let entry = |&(key, value): &(Id, Id)| Some((text(values, key)?.to_owned(), scalar(value)?));
-    // Texts may be shared, so that a small file could name terabytes of them.
+    // Texts may be shared, so a small file could refer to terabytes of them.
     let mut budget = MOST_NAMES;
     let cost =
         |(key, value): &(String, Json)| ENTRY_COST + key.len() + value.as_str().map_or(0, str::len);
@@ -197,7 +195,7 @@ fn metadata(values: &Values<'_>, entries: &[(Id, Id)]) -> Map<String, Json> {
 struct Names<'v, 'a> {
     values: &'v Values<'a>,
     found: Vec<(String, Id)>,
-    /// The dictionaries that the walk is in.
+    /// The dictionaries from the top to the current one.
     path: Vec<Id>,
     budget: usize,
 }
@@ -211,7 +209,7 @@ impl<'v, 'a> Names<'v, 'a> {
     }
 
     fn visit(&mut self, prefix: &str, id: Id) -> Result<(), String> {
-        // Objects may refer to what holds them.
+        // Objects may refer to the objects that hold them.
         let Some(entries) = entries(&self.values[id as usize]).filter(|_| !self.path.contains(&id))
         else {
             return Ok(());

@@ -1,24 +1,24 @@
-//! A machine for Python's pickles that builds values and carries nothing out: classes and functions
-//! stay names, and what torch needs of them is done by [`rebuild`]. Opcodes: CPython's
-//! Lib/pickletools.py, protocols 2 to 5 without out-of-band buffers and the copyreg registry.
+//! A machine for Python's pickles that builds values and executes no code. Classes and functions
+//! stay names. [`rebuild`] replaces those that torch needs. Opcodes: CPython's Lib/pickletools.py,
+//! protocols 2 to 5 without out-of-band buffers and the copyreg registry.
 
 use super::rebuild::{self, CallResult};
 use super::value::{Global, Id, Value, Values};
 use std::collections::HashMap;
 
-/// Most bytes of a pickle: a million tensors.
+/// The most bytes of a pickle, enough for a million tensors.
 pub(super) const MOST_BYTES: u64 = 64 << 20;
 
-/// Most opcodes, each of which makes at most one value of 40 bytes.
+/// The most opcodes. Each makes at most one value of 40 bytes.
 const MOST_STEPS: usize = 1 << 22;
 
-/// Most tensors, each of which takes some hundred bytes; the largest models have some thousand.
+/// The most tensors. Each takes some hundred bytes. The largest models have some thousand.
 const MOST_TENSORS: usize = 1 << 18;
 
-/// Most open brackets; Python itself gives up near a thousand.
+/// The most open brackets. Python itself stops near a thousand.
 const MOST_MARKS: usize = 4096;
 
-/// Reads a pickle: all its values, and which of them it describes.
+/// Reads a pickle. Returns all its values, and the id of the one that it describes.
 pub(super) fn read(pickle: &[u8]) -> Result<(Values<'_>, Id), String> {
     let mut machine = Machine {
         pickle,
@@ -80,7 +80,7 @@ impl<'a> Machine<'a> {
         let rest = &self.pickle[self.at..];
         let len = memchr::memchr(b'\n', rest).ok_or_else(|| self.fail("ends early"))?;
         self.at += len + 1;
-        std::str::from_utf8(&rest[..len]).map_err(|_| self.fail("has a name that is no UTF-8"))
+        std::str::from_utf8(&rest[..len]).map_err(|_| self.fail("has a name that is not UTF-8"))
     }
 
     fn push(&mut self, value: Value<'a>) {
@@ -89,17 +89,17 @@ impl<'a> Machine<'a> {
         self.values.push(value);
     }
 
-    /// The uppermost value, which must lie behind the last open bracket.
+    /// Pops the top value, which must be above the last open bracket.
     fn pop(&mut self) -> Result<Id, String> {
         let floor = self.marks.last().copied().unwrap_or(0);
         match self.stack.pop() {
             Some(id) if self.stack.len() >= floor => Ok(id),
-            _ => Err(self.fail("takes a value that is not there")),
+            _ => Err(self.fail("takes a value that does not exist")),
         }
     }
 
     fn top(&self) -> Result<Id, String> {
-        self.stack.last().copied().ok_or_else(|| self.fail("takes a value that is not there"))
+        self.stack.last().copied().ok_or_else(|| self.fail("takes a value that does not exist"))
     }
 
     fn pop_mark(&mut self) -> Result<Vec<Id>, String> {
@@ -158,7 +158,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// The value that an opcode states by itself, if it is of that sort.
+    /// The value that an opcode states by itself, if it states one.
     fn literal(&mut self, opcode: u8) -> Result<Option<Value<'a>>, String> {
         Ok(Some(match opcode {
             b'N' => Value::None,
@@ -190,7 +190,7 @@ impl<'a> Machine<'a> {
         }))
     }
 
-    /// A number of as many bytes as the next `len` bytes say, two's complement.
+    /// A two's complement number. The next `len` bytes state how many bytes it has.
     fn long(&mut self, len: u64) -> Result<Value<'a>, String> {
         let len = self.number(len)?;
         if len > 8 {
@@ -204,7 +204,7 @@ impl<'a> Machine<'a> {
 
     fn text(&mut self, len: u64) -> Result<Value<'a>, String> {
         let len = self.number(len)?;
-        // Python's surrogates are no UTF-8; no tensor is called so.
+        // Python's surrogates are not UTF-8. No tensor has such a name.
         Ok(std::str::from_utf8(self.take(len)?).map_or(Value::Other, Value::Text))
     }
 
@@ -218,7 +218,7 @@ impl<'a> Machine<'a> {
         let key = self.number(if opcode == b'h' { 1 } else { 4 })? as u32;
         let id = self.memo.get(&key).copied();
         let id =
-            id.ok_or_else(|| self.fail(&format!("recalls value {key}, which it never kept")))?;
+            id.ok_or_else(|| self.fail(&format!("recalls value {key}, which was never stored")))?;
         self.stack.push(id);
         Ok(())
     }
@@ -229,13 +229,15 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// What the values behind the last bracket make.
+    /// Builds a value from the values above the last bracket.
     fn close(&mut self, opcode: u8) -> Result<(), String> {
         let items = self.pop_mark()?;
         let value = match opcode {
             b't' => Value::Tuple(items),
             b'l' => Value::List(items),
-            b'd' => Value::Dict(pairs(&items).ok_or_else(|| self.fail("has a key alone"))?),
+            b'd' => {
+                Value::Dict(pairs(&items).ok_or_else(|| self.fail("has a key without a value"))?)
+            }
             _ => Value::Other,
         };
         self.push(value);
@@ -251,18 +253,18 @@ impl<'a> Machine<'a> {
         };
         let keyed = matches!(opcode, b's' | b'u');
         let pairs = if keyed { pairs(&items) } else { Some(Vec::new()) };
-        let pairs = pairs.ok_or_else(|| self.fail("has a key alone"))?;
+        let pairs = pairs.ok_or_else(|| self.fail("has a key without a value"))?;
         let target = self.top()? as usize;
         match (&mut self.values[target], keyed) {
             (Value::Dict(known) | Value::Object(_, known), true) => known.extend(pairs),
             (Value::List(known), false) => known.extend(items),
             (Value::Object(..) | Value::Other, false) => {}
-            _ => return Err(self.fail("adds items to what has none")),
+            _ => return Err(self.fail("adds items to a value that cannot hold them")),
         }
         Ok(())
     }
 
-    /// Opcodes that name, call or fill something: the calls are only noted.
+    /// Opcodes that name, call or fill something. Calls are only recorded.
     fn construct(&mut self, opcode: u8) -> Result<(), String> {
         match opcode {
             // GLOBAL, STACK_GLOBAL
@@ -274,18 +276,18 @@ impl<'a> Machine<'a> {
                 let ids = self.pops(2)?;
                 let texts = [ids[0], ids[1]].map(|id| &self.values[id as usize]);
                 let [Value::Text(module), Value::Text(name)] = texts else {
-                    return Err(self.fail("has a name that is no text"));
+                    return Err(self.fail("has a name that is not text"));
                 };
                 let global = Global { module, name };
                 self.push(Value::Global(global));
             }
-            // REDUCE, NEWOBJ, NEWOBJ_EX; the last one's named arguments are of no use
+            // REDUCE, NEWOBJ, NEWOBJ_EX. The named arguments of NEWOBJ_EX are not used.
             b'R' | 0x81 => self.called()?,
             0x92 => {
                 self.pop()?;
                 self.called()?;
             }
-            // BUILD: a state that is not looked at
+            // BUILD: the state is not used.
             b'b' => drop(self.pop()?),
             // BINPERSID
             b'Q' => {
@@ -318,7 +320,7 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// Keys with their values.
+/// Pairs of keys and values. None if a key has no value.
 fn pairs(items: &[Id]) -> Option<Vec<(Id, Id)>> {
     let (pairs, rest) = items.as_chunks();
     rest.is_empty().then(|| pairs.iter().map(|&[key, value]| (key, value)).collect())

@@ -1,10 +1,10 @@
-//! Interprets the few classes and functions by which torch's pickles make tensors (torch/_utils.py,
+//! Interprets the few classes and functions that make tensors in torch's pickles (torch/_utils.py,
 //! torch/_tensor.py). All others make an object that is never read.
 
 use super::value::{Global, Id, Storage, Value, Values, View};
 use crate::weights::dtype::{KINDS, Kind};
 
-/// Most axes of a tensor: weights have five or fewer.
+/// The most axes of a tensor. Weights have five or fewer.
 const MOST_AXES: usize = 8;
 
 /// The result of a call.
@@ -41,7 +41,7 @@ fn known<'a>(values: &Values<'a>, function: Id, arguments: Id) -> Option<CallRes
     Some(CallResult::New(made))
 }
 
-/// A tensor made by one of the functions that take a storage, offset, sizes and strides.
+/// A tensor from one of the functions that take a storage, offset, sizes and strides.
 fn rebuilt<'a>(values: &Values<'a>, function: Global<'a>, items: &[Id]) -> Option<CallResult<'a>> {
     if function.module != "torch._utils" {
         return None;
@@ -95,7 +95,7 @@ pub(super) fn storage<'a>(values: &Values<'a>, id: Id) -> Option<Value<'a>> {
     Some(Value::Storage(Storage { kind, key, values: number(values, *len)? }))
 }
 
-/// A type, as torch.float32.
+/// A type, such as torch.float32.
 fn kind(values: &Values<'_>, id: Id) -> Option<&'static Kind> {
     let Global { module: "torch", name } = global(values, id)? else { return None };
     KINDS.iter().find(|kind| kind.torch == name)

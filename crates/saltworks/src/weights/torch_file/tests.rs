@@ -9,7 +9,7 @@ fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
 }
 
-/// What a file holds must be the golden values `prefix` and its names.
+/// Checks that a file holds the golden values whose names begin with `prefix`.
 fn assert_values(file: &File, prefix: &str, rename: impl Fn(&str) -> String) {
     let values = load(&golden("torch_values.safetensors")).unwrap().tensors;
     let wanted =
@@ -67,7 +67,7 @@ fn nested_dictionaries_are_joined_by_dots() {
 }
 
 #[test]
-fn a_listing_names_tensors_in_the_files_order_with_what_stands_beside_them() {
+fn a_listing_names_tensors_in_the_files_order_with_metadata() {
     let listing = Listing::read(&golden("torch_lightning.ckpt")).unwrap();
     assert_eq!(listing.container.as_deref(), Some("state_dict"));
     assert_eq!((listing.metadata["epoch"].as_u64(), listing.metadata.len()), (Some(3), 4));
@@ -157,7 +157,9 @@ fn a_value_beyond_the_type_is_refused_and_no_file_appears() {
     let tensors = [("a.bias".to_owned(), Tensor::from_vec([1.0, 1e6], &[2]))];
     let message =
         save_torch(&path, &tensors, None, &[].into(), Dtype::F16).unwrap_err().to_string();
-    assert!(message.ends_with("a.bias holds 1000000, which F16 cannot. Write it as F32 or BF16"));
+    assert!(
+        message.ends_with("a.bias holds 1000000, which F16 cannot hold. Write it as F32 or BF16")
+    );
     assert!(!path.exists());
 }
 
@@ -187,7 +189,7 @@ fn unchecked(name: &str) -> Vec<u8> {
 }
 
 #[test]
-fn no_bytes_make_the_torch_reader_panic_or_give_more_than_the_file_has() {
+fn no_bytes_make_the_torch_reader_panic_or_return_more_than_the_file_has() {
     for (purpose, name) in [
         ("torch types", "torch_types.pt"),
         ("torch views", "torch_views.pt"),

@@ -1,4 +1,4 @@
-//! The values of a pickle. They refer to each other by number, since they may be shared.
+//! The values of a pickle. They refer to each other by number, because they may be shared.
 
 use crate::weights::dtype::Kind;
 
@@ -8,7 +8,7 @@ pub(super) type Id = u32;
 /// All values of a pickle.
 pub(super) type Values<'a> = Vec<Value<'a>>;
 
-/// A value; texts lie in the pickle.
+/// A value. Texts are slices of the pickle.
 #[derive(Debug)]
 pub(super) enum Value<'a> {
     /// `None`
@@ -27,16 +27,16 @@ pub(super) enum Value<'a> {
     List(Vec<Id>),
     /// Keys and values, in the order they were set.
     Dict(Vec<(Id, Id)>),
-    /// A class or function, which stays a name.
+    /// A class or function. Only its name is kept.
     Global(Global<'a>),
     /// A record of the archive.
     Storage(Storage<'a>),
     /// A tensor.
     Tensor(Box<View<'a>>),
-    /// The result of a class or function that is not executed, with the items that were set in it
-    /// as in a dictionary.
+    /// The result of a class or function that is not executed. It holds the items that were set in
+    /// it as in a dictionary.
     Object(Id, Vec<(Id, Id)>),
-    /// Something that no tensor needs: bytes, sets, large numbers.
+    /// A value that no tensor needs: bytes, sets, large numbers.
     Other,
 }
 
@@ -49,18 +49,19 @@ pub(super) struct Global<'a> {
     pub(super) name: &'a str,
 }
 
-/// Values that lie in a record of the archive.
+/// Values in a record of the archive.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Storage<'a> {
-    /// Their type; bytes if there is none.
+    /// Their type. Without one they are bytes.
     pub(super) kind: Option<&'static Kind>,
-    /// The record's name behind `data/`.
+    /// The record's name after `data/`.
     pub(super) key: &'a str,
     /// How many values.
     pub(super) values: u64,
 }
 
-/// A tensor: its storage, and where its values lie there. The file's claims are not checked yet.
+/// A tensor: its storage, and the place of its values there. What the file states is not checked
+/// yet.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct View<'a> {
     /// Type of the values.
@@ -69,27 +70,27 @@ pub(super) struct View<'a> {
     pub(super) key: &'a str,
     /// Bytes of the storage.
     pub(super) bytes: u64,
-    /// The first value.
+    /// The index of the first value.
     pub(super) offset: u64,
     /// Sizes, outermost first.
     pub(super) shape: Vec<u64>,
-    /// Values from one index of an axis to the next.
+    /// The number of values from one index of an axis to the next.
     pub(super) strides: Vec<u64>,
 }
 
 impl View<'_> {
-    /// Checks that the tensor lies in its storage and is not larger; gives its number of values.
+    /// Checks that the tensor lies inside its storage and is not larger. Returns its number of
+    /// values.
     pub(super) fn check(&self) -> Result<u64, String> {
         let (key, shape) = (self.key, &self.shape);
         let stored = self.bytes / self.kind.size as u64;
         let too_large = || {
             format!(
                 "is {shape:?}, its storage {key} has {stored} values. Save it with .clone(), or \
-                 make \
-                 the file again"
+                 write the file again"
             )
         };
-        // As if no axis were empty, so that no product of sizes overflows anywhere.
+        // Computed as if no axis were empty, so that no product of sizes overflows later.
         let product = |sides: &[u64]| sides.iter().try_fold(1_u64, |n, &d| n.checked_mul(d.max(1)));
         let most = product(shape).filter(|&most| most <= i64::MAX as u64).ok_or_else(too_large)?;
         if shape.contains(&0) {

@@ -1,4 +1,4 @@
-//! State dictionaries as `torch.save` writes them; `torch.load(weights_only=True)` reads them.
+//! Writes state dictionaries as `torch.save` does. `torch.load(weights_only=True)` reads them.
 
 use super::METADATA;
 use super::archive::ArchiveWriter;
@@ -8,7 +8,7 @@ use engine::Tensor;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-/// Folder in the archive; torch names it after the file.
+/// The folder in the archive. torch names it after the file.
 const FOLDER: &str = "archive";
 
 /// Writes tensors to `path`, whole or not at all: an `OrderedDict` in the order given. A
@@ -44,7 +44,7 @@ pub fn save_torch(
     written.map_err(|source| Error::write(path, source))
 }
 
-/// The dictionary by protocol 2 of Python's pickle (pickletools.py).
+/// The dictionary in protocol 2 of Python's pickle (pickletools.py).
 fn pickle(
     tensors: &[(String, Tensor)],
     container: Option<&str>,
@@ -78,8 +78,8 @@ fn pickle(
 
 const EMPTY_ORDERED_DICT: &[u8] = b"ccollections\nOrderedDict\n)R";
 
-/// `_rebuild_tensor_v2(storage, 0, shape, strides, False, OrderedDict())` with the storage by its
-/// persistent id ("storage", class, key, "cpu", values).
+/// `_rebuild_tensor_v2(storage, 0, shape, strides, False, OrderedDict())`. The storage is given by
+/// its persistent id ("storage", class, key, "cpu", values).
 fn rebuilt(pickle: &mut Vec<u8>, number: usize, tensor: &Tensor, dtype: Dtype) {
     pickle.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
     text(pickle, "storage");
@@ -101,7 +101,7 @@ fn rebuilt(pickle: &mut Vec<u8>, number: usize, tensor: &Tensor, dtype: Dtype) {
     pickle.extend(b"tR");
 }
 
-/// Values from one index of an axis to the next.
+/// The number of values from one index of an axis to the next.
 fn contiguous(shape: &[usize]) -> Vec<usize> {
     let behind = |axis: usize| shape[axis + 1..].iter().product();
     (0..shape.len()).map(behind).collect()
@@ -113,7 +113,7 @@ fn text(pickle: &mut Vec<u8>, text: &str) {
     pickle.extend(text.as_bytes());
 }
 
-/// BININT has 31 bits, LONG1 as many bytes as it says.
+/// BININT has 31 bits. LONG1 has as many bytes as it states.
 fn integer(pickle: &mut Vec<u8>, number: usize) {
     match i32::try_from(number) {
         Ok(number) => {

@@ -3,8 +3,8 @@
 use crate::data::Clip;
 
 /// torchvision 0.29's `gaussian_blur` (transforms/_functional_tensor.py): a window of `kernel` by
-/// `kernel` weights exp(-x²/2σ²) that sum to 1, the border mirrored without repeating its edge. The
-/// window is a product of two, so rows are summed first, then columns.
+/// `kernel` weights exp(-x²/2σ²) that sum to 1. The border is mirrored without repeating its edge.
+/// The window is a product of two, so rows are summed first, then columns.
 pub(super) fn blur(clip: &mut Clip, kernel: usize, sigma: f64) {
     let weights = weights(kernel, sigma);
     let (frame_len, row, channels) = (clip.frame_len(), clip.width * clip.channels, clip.channels);
@@ -20,7 +20,7 @@ pub(super) fn blur(clip: &mut Clip, kernel: usize, sigma: f64) {
                 let from = &across[source..source + row];
                 sums.iter_mut().zip(from).for_each(|(sum, value)| *sum += weight * value);
             }
-            // Half to even, as torch.round.
+            // Half to even, as in torch.round.
             to.iter_mut().zip(&sums).for_each(|(to, sum)| *to = sum.round_ties_even() as u8);
         }
     }

@@ -1,9 +1,9 @@
-//! Colours: each change as torchvision 0.29 makes it of a Pillow image
-//! (transforms/_functional_pil.py), whose arithmetic is Pillow 13's.
+//! Changes of colours. Each is computed as in torchvision 0.29 for a Pillow image
+//! (transforms/_functional_pil.py), with the arithmetic of Pillow 13.
 
 use crate::data::clip::{Clip, luma};
 
-/// `adjust_brightness`: factor times the image; 1 changes nothing.
+/// `adjust_brightness`: factor times the image. A factor of 1 changes nothing.
 pub(super) fn brightness(clip: &mut Clip, factor: f64) {
     let table = blend_table(0, factor);
     clip.data.iter_mut().for_each(|value| *value = table[usize::from(*value)]);
@@ -21,7 +21,7 @@ pub(super) fn contrast(clip: &mut Clip, factor: f64) {
     }
 }
 
-/// `adjust_saturation`: away from each pixel's grey. A grey image stays.
+/// `adjust_saturation`: away from each pixel's grey. A grey image does not change.
 pub(super) fn saturation(clip: &mut Clip, factor: f64) {
     if clip.channels == 3 {
         for pixel in clip.data.chunks_exact_mut(3) {
@@ -31,10 +31,11 @@ pub(super) fn saturation(clip: &mut Clip, factor: f64) {
     }
 }
 
-/// `adjust_hue`: turned by `factor` of the circle, -0.5 to 0.5. A grey image stays.
+/// `adjust_hue`: turns the hue by `factor` of the circle, -0.5 to 0.5. A grey image does not
+/// change.
 pub(super) fn hue(clip: &mut Clip, factor: f64) {
     if clip.channels == 3 {
-        // Towards zero, then around: numpy's int32 to uint8.
+        // Truncated towards zero, then wrapped, as numpy casts int32 to uint8.
         let turn = (factor * 255.0) as i32 as u8;
         for pixel in clip.data.chunks_exact_mut(3) {
             let [h, s, v] = to_hsv([pixel[0], pixel[1], pixel[2]]);
@@ -53,16 +54,16 @@ pub(super) fn greyscale(clip: &mut Clip) {
     }
 }
 
-/// `solarize`: values from the threshold on are inverted.
+/// `solarize`: inverts values at or above the threshold.
 pub(super) fn solarize(clip: &mut Clip, threshold: u8) {
     let turned = clip.data.iter_mut().filter(|value| **value >= threshold);
     turned.for_each(|value| *value = 255 - *value);
 }
 
-/// `from` + factor (`to` - `from`), cut off (Pillow, libImaging/Blend.c).
+/// `from` + factor (`to` - `from`), clipped to 0 to 255 (Pillow, libImaging/Blend.c).
 fn blend(from: u8, to: u8, factor: f64) -> u8 {
     let (from, to) = (f32::from(from), f32::from(to));
-    // `as` cuts off below 0 and above 255.
+    // `as` clips below 0 and above 255.
     (from + factor as f32 * (to - from)) as u8
 }
 
@@ -85,7 +86,7 @@ fn to_hsv([r, g, b]: [u8; 3]) -> [u8; 3] {
     } else {
         4.0 + green - red
     };
-    // Kept as a float, multiplied as a double, as the C code is compiled.
+    // Stored as a float and multiplied as a double, like the compiled C code.
     let hue = ((f64::from(sector) / 6.0 + 1.0) % 1.0) as f32;
     let saturation = range / f32::from(most);
     let [hue, saturation] = [hue, saturation].map(|share| (f64::from(share) * 255.0) as u8);

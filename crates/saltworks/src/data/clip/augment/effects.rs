@@ -1,6 +1,6 @@
-//! Changes of an image's colours and sharpness, each with its chance: SimCLR's and DINO's, all off
-//! by default, as MAE and SALT train without. Definitions are torchvision 0.29's; the random
-//! numbers are our own.
+//! Changes of an image's colours and sharpness, each applied with its own chance. They are those of
+//! SimCLR and DINO. All are off by default, as MAE and SALT train without them. Definitions are
+//! those of torchvision 0.29. The random numbers are our own.
 
 use engine::random::Random;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use super::{blur, color};
 use crate::data::{Clip, Error, Result};
 use crate::range::Range;
 
-/// What may happen to a crop, in this order; none if not given.
+/// Changes that may be applied to a crop, in this order. Those that are not set are not applied.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Effects {
     /// Brightness, contrast, saturation and hue.
@@ -22,8 +22,8 @@ pub struct Effects {
     pub solarize: Option<Solarize>,
 }
 
-/// `ColorJitter`: each of the four by a factor from 1 - x to 1 + x (hue: from -x to x of the
-/// circle), one after another in random order.
+/// `ColorJitter`: each of the four is changed by a factor from 1 - x to 1 + x, one after another,
+/// in random order. Hue is turned by -x to x of the circle instead.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Jitter {
@@ -35,12 +35,12 @@ pub struct Jitter {
     pub saturation: f64,
     /// 0 for none, at most 0.5.
     pub hue: f64,
-    /// How often.
+    /// The chance that it is applied.
     pub chance: f64,
 }
 
 impl Default for Jitter {
-    /// torchvision's: what is not given does not change.
+    /// torchvision's: what is not set does not change.
     fn default() -> Self {
         Self { brightness: 0.0, contrast: 0.0, saturation: 0.0, hue: 0.0, chance: 1.0 }
     }
@@ -50,28 +50,28 @@ impl Default for Jitter {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Blur {
-    /// Pixels across the window, an odd number.
+    /// Side of the window in pixels, an odd number.
     pub kernel: usize,
     /// σ in pixels, drawn uniformly.
     pub sigma: Range,
-    /// How often.
+    /// The chance that it is applied.
     pub chance: f64,
 }
 
 impl Default for Blur {
-    /// SimCLR's sigma and chance; the window is a tenth of 224 pixels (appendix A).
+    /// SimCLR's sigma and chance. The window is a tenth of 224 pixels (appendix A).
     fn default() -> Self {
         Self { kernel: 23, sigma: Range::new(0.1, 2.0), chance: 0.5 }
     }
 }
 
-/// Values from the threshold on inverted.
+/// Inverts values at or above the threshold.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Solarize {
     /// 0 to 255.
     pub threshold: u8,
-    /// How often.
+    /// The chance that it is applied.
     pub chance: f64,
 }
 
@@ -117,7 +117,7 @@ impl Effects {
         Ok(())
     }
 
-    /// Changes a clip, all frames alike. What is off draws no random number.
+    /// Changes all frames of a clip in the same way. A change that is off draws no random number.
     pub(super) fn apply(&self, clip: &mut Clip, random: &mut Random) {
         let happens =
             |chance: f64, random: &mut Random| chance > 0.0 && random.uniform_f64() < chance;

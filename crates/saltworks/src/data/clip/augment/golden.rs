@@ -20,7 +20,7 @@ fn goldens() -> BTreeMap<String, Clip> {
     pictures.collect()
 }
 
-/// What to do for a golden's name: the change, then its numbers.
+/// Applies the change that a golden's name states: the change, then its numbers.
 fn made(name: &str, picture: &Clip) -> Option<Clip> {
     let mut words = name.split(' ');
     let (change, numbers): (_, Vec<&str>) = (words.next()?, words.collect());
@@ -65,9 +65,9 @@ fn every_change_is_torchvisions() {
         assert_eq!(differences.len(), golden.data.len(), "{name}");
         let most = differences.iter().copied().fold(0.0, f32::max);
         let mean = differences.iter().sum::<f32>() / differences.len() as f32;
-        // Colours are the same arithmetic. Sums of weights, here in other precision, may round
-        // the other way, in each of two passes; so may one pixel in hundreds on its way through
-        // HSV, in which C may keep more digits than it must.
+        // Colours use the same arithmetic. Sums of weights have another precision here, and may
+        // round differently in each of two passes. So may one pixel in hundreds in HSV, for which C
+        // may keep more digits than required.
         let exact =
             !["blur", "crop", "center", "hue"].iter().any(|change| name.starts_with(change));
         let bound = if exact { 0.0 } else { 2.0 };

@@ -18,7 +18,7 @@ fn resizing_gives_pillows_values() {
         let transform = Transform { interpolation, ..Transform::center([3, 4]) };
         let whole = Region::whole(picture().extent());
         let got = transform.resize(&picture(), &whole, [3, 4], &mut Resizer::new());
-        // Both compute in fixed point; one grey level for a different order of rounding.
+        // Both compute in fixed point. One grey level is allowed for a different order of rounding.
         let near = got.data.iter().zip(wanted).all(|(got, want)| got.abs_diff(want) <= 1);
         assert!(near, "{interpolation:?}: {:?}", got.data);
     };
@@ -77,7 +77,7 @@ fn random_areas_are_distributed_as_torchvisions() {
         [3.2108, 3.2450, 21.5606, 21.5236],
         [3.0028, 3.0272, 3.6884, 3.6999],
     );
-    // Too wide for any try: the centre.
+    // Too wide for any try, so the centre is taken.
     like([100, 900], Interval::new(0.2, 1.0), [0.0, 383.0, 100.0, 133.0], [0.0; 4]);
 }
 

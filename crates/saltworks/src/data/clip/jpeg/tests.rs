@@ -87,7 +87,7 @@ fn files_of_another_kind_are_decoded_whole() {
 }
 
 #[test]
-fn a_cut_file_is_refused_even_where_the_missing_rows_are_not_shown() {
+fn a_cut_file_is_refused_even_if_the_missing_rows_are_not_needed() {
     let (_, bytes) = FILES[0];
     for kept in [bytes.len() - 1, bytes.len() * 3 / 4] {
         let message = stored(&bytes[..kept]).decode_part(rows(0, 1)).unwrap_err().to_string();

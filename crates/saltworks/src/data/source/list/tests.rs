@@ -30,7 +30,7 @@ fn without_a_header_the_path_comes_first() {
 }
 
 #[test]
-fn what_is_wrong_is_told_with_its_line() {
+fn each_error_names_its_line() {
     assert!(refusal(b"a.png,1\n\"b\nc\",2\nd.png\n").contains("line 4: has 1 fields, expected 2"));
     assert!(refusal(b"a.png,1\nb.png,2\na.png,3\n").contains("line 3: a.png is in line 1, too"));
     assert!(refusal(b"a.png\nb.png\n.//a.png\n").contains(".//a.png is in line 1, too"));
@@ -64,7 +64,7 @@ fn paths_start_at_the_list() {
     write("1.png\n");
     let message = open(&list, [0; 3]).err().unwrap().to_string();
     assert!(
-        message.contains("its first image is") && message.contains("there is none"),
+        message.contains("its first image, ") && message.contains(", does not exist. "),
         "{message}"
     );
     write("image_path;category\n2.png;1\n");
@@ -79,7 +79,7 @@ fn paths_start_at_the_list() {
     let source = open(&list, [0; 3]).unwrap();
     assert_eq!((source.label(0), source.label(1)), (7, 0));
     let message = source.read(1).unwrap_err().to_string();
-    assert!(message.contains("gone.png: no such file. Mend or remove its line in"), "{message}");
+    assert!(message.contains("gone.png: no such file. Fix or remove its line in"), "{message}");
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn no_text_makes_the_reader_panic() {
 }
 
 #[test]
-fn a_pipe_in_a_list_is_not_waited_for_and_a_missing_file_is_told() {
+fn a_pipe_in_a_list_is_not_waited_for_and_a_missing_file_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let pipe = std::process::Command::new("mkfifo").arg(folder.path().join("1.png")).status();
     assert!(pipe.unwrap().success());
@@ -105,9 +105,9 @@ fn a_pipe_in_a_list_is_not_waited_for_and_a_missing_file_is_told() {
     std::io::Write::write_all(&mut std::fs::File::create(&list).unwrap(), lines).unwrap();
     let source = open(&list, [0; 3]).unwrap();
     let message = |index| source.read(index).unwrap_err().to_string();
-    assert!(message(0).contains("1.png: is no file"), "{}", message(0));
+    assert!(message(0).contains("1.png: is not a file"), "{}", message(0));
     assert!(
-        message(1).contains("2.png: no such file. Mend or remove its line in"),
+        message(1).contains("2.png: no such file. Fix or remove its line in"),
         "{}",
         message(1)
     );

@@ -34,7 +34,7 @@ fn every_layout_gives_the_same_pixels() {
 }
 
 #[test]
-fn arrays_that_cannot_be_meant_are_refused_with_advice() {
+fn unusable_arrays_are_refused_with_advice() {
     let refused = |kind: &str, order: &str, shape: &str, advice: &str| {
         let message =
             opened("a.npy", &npy(kind, order, shape, &[0; 27])).err().unwrap().to_string();

@@ -1,4 +1,4 @@
-//! What Hugging Face `datasets` says of the columns, as JSON in the file's metadata.
+//! What Hugging Face `datasets` states about the columns, as JSON in the file's metadata.
 
 use crate::base64;
 use std::collections::BTreeMap;
@@ -16,8 +16,8 @@ pub(super) struct Features {
 }
 
 impl Features {
-    /// From the key `huggingface`, or from Arrow's schema in `ARROW:schema`. That one is a
-    /// flatbuffer in base64; it holds the JSON as one string, which is searched for.
+    /// From the key `huggingface`, or from Arrow's schema in `ARROW:schema`. The schema is a
+    /// flatbuffer in base64. It holds the JSON as one string, which is searched for.
     pub(super) fn find(metadata: Option<&Vec<KeyValue>>) -> Self {
         let value = |key: &str| {
             let pair = metadata.into_iter().flatten().find(|pair| pair.key == key)?;

@@ -21,7 +21,7 @@ pub(in crate::data) fn write(
 ) {
     let schema = Arc::new(parse_message_type(SCHEMA).unwrap());
     let names = serde_json::to_string(classes).unwrap();
-    // Of another column, and first by its name.
+    // Classes of another column, whose name comes first.
     let other = r#""a_kind": {"names": ["p", "q", "r", "s"], "_type": "ClassLabel"}"#;
     let json = format!(
         "{{\"info\": {{\"features\": {{{other}, \"label\": \
@@ -87,7 +87,7 @@ fn rows_of_any_file_group_and_page_are_found() {
 }
 
 #[test]
-fn a_folder_named_train_is_taken_alone_as_a_file_of_that_name_is() {
+fn only_the_folder_named_train_is_read_as_with_files_of_that_name() {
     let folder = tempfile::tempdir().unwrap();
     for (part, images) in [("test", 1), ("train", 2), ("validation", 3)] {
         let part = folder.path().join("default").join(part);
@@ -100,7 +100,7 @@ fn a_folder_named_train_is_taken_alone_as_a_file_of_that_name_is() {
 }
 
 #[test]
-fn the_column_of_labels_is_what_the_metadata_say_or_has_a_known_name_and_kind() {
+fn the_column_of_labels_is_stated_in_the_metadata_or_has_a_known_name_and_kind() {
     let column = |columns: &str, stated: &[&str]| {
         let schema = format!("message schema {{ required binary image; {columns} }}");
         let schema = SchemaDescriptor::new(Arc::new(parse_message_type(&schema).unwrap()));
@@ -176,7 +176,7 @@ fn a_row_without_bytes_is_unreadable_and_a_wrong_file_is_refused() {
 }
 
 #[test]
-fn a_file_of_paths_alone_says_how_to_embed_the_images() {
+fn a_file_that_holds_only_paths_says_how_to_embed_the_images() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.parquet");
     write(&path, &[(Vec::new(), 1), (Vec::new(), 0), (Vec::new(), 1)], 2, &[]);

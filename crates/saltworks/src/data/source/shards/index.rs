@@ -1,5 +1,5 @@
-//! The index of an archive: its headers and labels. That of an object in a store is kept for next
-//! time.
+//! The index of an archive: its headers and labels. The index of an object in a store is cached for
+//! the next start.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -14,11 +14,11 @@ use crate::files;
 
 use super::Group;
 
-/// Most bytes of a member that holds a label.
+/// The most bytes of a member that holds a label.
 const MOST_LABEL_BYTES: u64 = 1 << 20;
 
-/// Bytes that are requested from a store at once; a header has 512. (guess) As many arrive in the
-/// time that an answer takes to begin.
+/// Bytes that are requested from a store at once. A header has 512. (guess) About as many arrive in
+/// the time that an answer takes to begin.
 const BLOCK_BYTES: u64 = 1 << 20;
 
 /// Opens an archive and finds its samples.
@@ -29,7 +29,7 @@ pub(super) fn index(path: &Path) -> Result<(Object, Vec<Group>)> {
         let groups = groups(&object, path, len)?;
         return Ok((object, groups));
     };
-    // If the kept index cannot be used, the archive is read again.
+    // If the cached index cannot be used, the archive is read again.
     let earlier = std::fs::read(&kept).ok();
     if let Some(groups) = earlier.and_then(|text| serde_json::from_slice(&text).ok()) {
         return Ok((object, groups));
@@ -38,14 +38,14 @@ pub(super) fn index(path: &Path) -> Result<(Object, Vec<Group>)> {
     if let Ok(text) = serde_json::to_vec(&groups)
         && let Some(folder) = kept.parent()
     {
-        // Without it the next start is slower, and nothing else.
+        // If this fails, the next start is slower. Nothing else depends on it.
         let _ = std::fs::create_dir_all(folder).and_then(|()| files::write_whole(&kept, &text));
     }
     Ok((object, groups))
 }
 
-/// Where the index of an object in a store is kept: by URL, length and version, in the user's
-/// cache.
+/// Where the index of an object in a store is cached: in the user's cache folder, by URL, length
+/// and version.
 fn kept_at(path: &Path, object: &Object) -> Option<PathBuf> {
     let version = object.version()?;
     let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
@@ -56,7 +56,7 @@ fn kept_at(path: &Path, object: &Object) -> Option<PathBuf> {
     Some(cache.join("saltworks").join("tar-index").join(name))
 }
 
-/// An object read in blocks, of which the last is kept.
+/// An object read in blocks. The last block is kept.
 struct Blocks<'a> {
     object: &'a Object,
     /// Where the block begins, and its bytes.
@@ -122,7 +122,7 @@ pub(super) fn groups(file: &impl ReadAt, path: &Path, len: u64) -> Result<Vec<Gr
     Ok(groups)
 }
 
-/// Key and lower-case extension of a member; none for what is hidden or has no dot.
+/// Key and lower-case extension of a member. None if the member is hidden or has no dot.
 fn split(name: &str) -> Option<(&str, String)> {
     if name.split('/').any(|part| part.starts_with('.')) {
         return None;
@@ -156,7 +156,7 @@ fn read_label(
         };
     }
     let json: serde_json::Value = serde_json::from_slice(&bytes)
-        .map_err(|error| fail(format!("is no JSON ({error}). Mend or remove it")))?;
+        .map_err(|error| fail(format!("is not JSON ({error}). Fix or remove it")))?;
     let label = ["label", "cls"].iter().find_map(|key| json.get(key));
     Ok(match label {
         Some(serde_json::Value::String(name)) => Some(name.clone()),

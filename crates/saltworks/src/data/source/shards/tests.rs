@@ -72,7 +72,7 @@ fn a_range_or_a_folder_of_shards_is_one_source() {
 }
 
 #[test]
-fn folders_are_classes_where_no_member_has_a_label() {
+fn folders_are_classes_if_no_member_has_a_label() {
     let label = |names: &[&str]| folders(names);
     let (labels, classes) = label(&["set/train/cats/1.png", "set/train/dogs/2.png"]);
     assert_eq!((labels, classes.join(" ")), (vec![0, 1], "cats dogs".into()));
@@ -122,7 +122,7 @@ fn wrong_labels_and_archives_without_images_are_refused_by_name() {
     let message = refused(&[file("a.cls", b"cat"), file("a.png", &pixel(1))]);
     assert!(message.contains("a.cls: holds \"cat\", expected the number"), "{message}");
     let message = refused(&[file("a.json", b"{"), file("a.png", &pixel(1))]);
-    assert!(message.contains("a.json: is no JSON"), "{message}");
+    assert!(message.contains("a.json: is not JSON"), "{message}");
     let message = refused(&[file("a.txt", b"words")]);
     assert!(message.contains("0 images in 1 archives"), "{message}");
 }

@@ -100,11 +100,11 @@ fn an_archive_cut_anywhere_is_refused() {
 }
 
 #[test]
-fn what_is_no_plain_archive_is_refused_with_advice() {
+fn what_is_not_a_plain_archive_is_refused_with_advice() {
     let mut damaged = archive(&[member("a.png", b'0', &[1; 700]), member("b.png", b'0', b"b")]);
     damaged[1536] ^= 1;
     assert!(refusal(&damaged).starts_with("a.tar: at byte 1536: has a damaged header"));
-    assert!(refusal(&vec![b'x'; 600]).contains("is no tar archive"));
+    assert!(refusal(&vec![b'x'; 600]).contains("is not a tar archive"));
     for (start, advice) in
         [(&[0x1F, 0x8B][..], "`gzip -d`"), (&[0x28, 0xB5, 0x2F, 0xFD], "`zstd -d`")]
     {
@@ -120,7 +120,8 @@ fn no_bytes_make_the_reader_panic_or_run_on() {
     let seed = every_kind();
     fuzz::mutate("tar", &seed, |bytes| {
         let mut bytes = bytes.to_vec();
-        // Right checksums, or nearly all changes would end at the first.
+        // The checksums are corrected. Otherwise nearly all changes would be refused at the first
+        // header.
         for header in bytes.chunks_exact_mut(BLOCK) {
             if &header[257..262] == b"ustar" {
                 // A chunk of BLOCK bytes.
