@@ -241,7 +241,7 @@ fn only_a_runs_own_files_take_its_recipe() {
     succeeded(with(&place, "probe", "run/student/encoder.safetensors", &["--kind", "knn"]));
     let more = ["--data", "photos", "--kind", "knn", "--normalize", "imagenet"];
     let printed = stderr(&succeeded(with(&place, "probe", other, &more)));
-    assert!(printed.contains("the file says") && printed.contains("0.1"), "{printed}");
+    assert!(printed.contains("the file states") && printed.contains("0.1"), "{printed}");
 }
 
 /// The nearest images, computed here from the embeddings.

@@ -84,7 +84,7 @@ fn to_text(source: &dyn Source, survey: &Survey) -> String {
     let _ = writeln!(text, "images    {}", channels.collect::<Vec<_>>().join(", "));
     let _ = writeln!(text, "bytes     {}", survey.bytes);
     if !source.left_alone().is_empty() {
-        let _ = writeln!(text, "left alone: {}", source.left_alone());
+        let _ = writeln!(text, "not read: {}", source.left_alone());
     }
     let classes = largest_classes(source, survey);
     for (name, images) in classes.iter().take(MOST_CLASSES) {

@@ -57,7 +57,7 @@ impl Server {
         let (callers, readers) = (Arc::default(), Arc::default());
         for stream in self.listener.incoming() {
             let Ok(stream) = stream else {
-                // Too many files are open; some will be closed soon.
+                // Too many files are open. Some will be closed soon.
                 thread::sleep(Duration::from_millis(50));
                 continue;
             };
