@@ -580,7 +580,8 @@ fn the_built_in_recipe_applies_only_its_sizes_to_other_images() {
     let output = command.output().unwrap();
     let printed = stderr(&output);
     assert!(output.status.success(), "{printed}");
-    let taken = "from the built-in recipe: data.size 28, model.patch 4, model.width 96, model.heads 3. --set";
+    let taken = "from the built-in recipe: data.size 28, model.patch 4, model.width 96, \
+                 model.heads 3. --set";
     assert!(printed.contains(taken), "{printed}");
     assert!(printed.contains("(20 training)") && printed.contains("(4 held out)"), "{printed}");
     let recipe = saltworks::recipe::load_trained(&place.path("run/recipe.toml"), &[]).unwrap();
@@ -618,7 +619,8 @@ fn unusual_values_are_reported_and_applied() {
         printed.contains("student.lr is 2: usual values for AdamW are 1e-4 to 5e-3"),
         "{printed}"
     );
-    let batch = "student.batch is 32, but there are 16 training images: each step sees every image 2.0 times";
+    let batch = "student.batch is 32, but there are 16 training images: each step sees every image \
+                 2.0 times";
     assert!(printed.contains(batch), "{printed}");
 }
 
