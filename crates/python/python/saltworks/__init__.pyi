@@ -272,8 +272,8 @@ class AdamW:
     def state_dict(self) -> dict[str, Any]:
         """Copies of moments and rates, in the layout of torch.optim.AdamW."""
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Loads the state of this class or of torch.optim.AdamW. Raises ValueError, and changes nothing, if it
-        does not fit."""
+        """Loads the state of this class or of torch.optim.AdamW. Raises ValueError, and changes nothing,
+        if it does not fit."""
 
 def clip_grad_norm(params: Sequence[Parameter], max_norm: float) -> float:
     """Scales all gradients to an L2 norm of at most max_norm. Returns the norm that they had."""

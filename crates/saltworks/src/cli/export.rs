@@ -420,7 +420,7 @@ fn metadata(source: &ExportSource, spec: &VitSpec) -> Result<HashMap<String, Str
     Ok(metadata)
 }
 
-/// The call of timm that makes a model for these weights.
+/// The call of timm that creates a model for these weights.
 fn timm_call(spec: &VitSpec) -> String {
     let named = |size: &str| {
         let patch = if ["huge", "giant", "gigantic"].contains(&size) { 14 } else { 16 };

@@ -88,7 +88,7 @@ fn tensorboard(run: &Path, arguments: &Arguments) -> io::Result<PathBuf> {
     let mut board = TensorBoard::new(run, &out, FileMode::Replace);
     board.finish()?;
     if board.is_empty() {
-        return Err(io::Error::other("it made no step yet"));
+        return Err(io::Error::other("it has no steps yet"));
     }
     Ok(out)
 }
@@ -96,5 +96,5 @@ fn tensorboard(run: &Path, arguments: &Arguments) -> io::Result<PathBuf> {
 fn wandb(run: &Path, arguments: &Arguments) -> io::Result<PathBuf> {
     let out = arguments.out.clone().unwrap_or_else(|| run.join(WANDB));
     let folder = Wandb::new(run, &out).finish(RunReader::new(run).is_finished())?;
-    folder.ok_or_else(|| io::Error::other("it made no step yet"))
+    folder.ok_or_else(|| io::Error::other("it has no steps yet"))
 }

@@ -128,7 +128,7 @@ fn frame(
     }
     lines.extend(run.problems.iter().map(|problem| clip(problem, columns)));
     let Some(stage) = stage else {
-        lines.push("no step was made yet".to_owned());
+        lines.push("no steps yet".to_owned());
         return Ok(lines);
     };
     lines.push(progress(stage, run.status == "training", columns));

@@ -16,7 +16,7 @@ use std::io::{self, BufReader, BufWriter, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use wire::{FileContents, LineId};
 
-/// Ends the names of the files that saltworks may remove.
+/// The suffix of the files that saltworks may remove.
 const MARK: &str = ".saltworks";
 
 /// The numbers by which stages are compared.

@@ -133,7 +133,7 @@ impl OfflineRun {
     }
 }
 
-/// Begins the name of the program that wrote a file.
+/// The start of the producer's name in files of saltworks.
 const PRODUCER: &str = "saltworks ";
 
 /// Whether saltworks wrote a file, by its first record.
@@ -157,7 +157,7 @@ fn producer(begin: &[u8]) -> Option<&[u8]> {
     within(within(within(record, 21)?, 1)?, 1)
 }
 
-/// HeaderRecord. The oldest program that may read it is the one that wandb's own files name.
+/// HeaderRecord. The oldest program that may read it is the same as in wandb's own files.
 fn version(id: &str) -> MessageWriter {
     let producer = format!("{PRODUCER}{}", env!("CARGO_PKG_VERSION"));
     let version = MessageWriter::default().text(1, producer).text(2, "0.70.0");
@@ -269,7 +269,7 @@ fn date(unix_seconds: f64) -> String {
     format!("{year:04}{month:02}{day:02}_{hour:02}{minute:02}{second:02}")
 }
 
-/// Begins a file.
+/// The first bytes of a file.
 const MAGIC: &[u8] = b":W&B\xE1\xBE\0";
 /// Bytes of a block, and of the head of a piece in it.
 const BLOCK: usize = 32_768;

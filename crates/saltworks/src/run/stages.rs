@@ -129,7 +129,7 @@ impl<'a> Run<'a> {
             if followed.is_err() { ControlFlow::Break(()) } else { (self.on_step)(name, &report) }
         });
         let made = saver.steps();
-        // A stage is complete with its last probe, which a resumed run makes first.
+        // A stage is complete after its last probe. A resumed run starts with that probe.
         let ended = match ended {
             Ok(StageEnd::Whole) if follower.owes_probe(made) => Ok(StageEnd::Stopped(steps)),
             ended => ended,
