@@ -66,8 +66,8 @@ pub(crate) fn use_threads(threads: usize) -> Result<usize, Failure> {
         )));
     }
     // This thread is part of the pool. Calling a pool from outside costs two trips through the
-    // kernel for every operation. It can only fail if a pool exists already, and then that pool is
-    // used.
+    // kernel for every operation. `build_global` can only fail if a pool exists already, and then
+    // that pool is used.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread();
     let _ = pool.build_global();
     Ok(rayon::current_num_threads())

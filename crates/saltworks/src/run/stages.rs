@@ -139,7 +139,8 @@ impl<'a> Run<'a> {
                 Ok(StageEnd::Whole) => follower.finish(),
                 // A full disk has no room for a checkpoint either.
                 Err(train::Error::Save(_)) => {}
-                // After a signal or an error, the weights are saved: they may have taken hours.
+                // After a signal or an error, a checkpoint is saved: the training may have taken
+                // hours.
                 _ => saver.save(&optimizer).map_err(run_error)?,
             }
             saver.finish().map_err(run_error)
