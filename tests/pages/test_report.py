@@ -32,7 +32,7 @@ def test_the_first_sentence_is_of_the_table(look, run):
     for key in ["knn_mean", "linear_mean"]:
         assert percent(rows[STUDENT][key]) in said
     raw, student = rows["raw pixels"], rows[STUDENT]
-    assert ("Raw pixels do better still" in said) == any(raw[k] > student[k] for k in ["knn_mean", "linear_mean"])
+    assert ("Raw pixels are even better" in said) == any(raw[k] > student[k] for k in ["knn_mean", "linear_mean"])
     assert "1\u202f000 held-out images" in said
 
 
@@ -71,7 +71,7 @@ def test_a_loss_that_rises_with_accuracy_is_not_praised(look, run):
     with_probes(run, [(0.1 * i, 0.1 * i) for i in range(1, 8)])
     seen = look(run.report())
     assert "loss misleads" in seen.text(".verdict")
-    assert "wrong way" in seen.text()
+    assert "Wrong direction" in seen.text()
 
 
 def test_the_loss_is_compared_with_an_accuracy_with_a_name(look, run):
@@ -261,7 +261,7 @@ def test_a_file_of_a_run_that_fell_silent_says_so(look, run):
     assert old in text and '"status":"finished"' in text
     page.write_text(text.replace('"status":"finished"', '"status":"training"').replace(old, "1700000000.5"))
     seen = look(page)
-    assert "No word since" in seen.text("header") and "left" not in seen.text("header").split("No word")[0]
+    assert "No update since" in seen.text("header") and "left" not in seen.text("header").split("No update")[0]
     assert seen.page.locator(".pill.silent").count() == 1
 
 

@@ -211,7 +211,7 @@ def test_any_of_them_can_teach(run, tmp_path):
 
 def test_what_is_there_is_not_overwritten(run, tmp_path):
     out = export(run, "timm", tmp_path / "a.safetensors")
-    assert "lies there already" in saltworks("export", run, "--to", "timm", "--out", out, code=2)
+    assert "exists already" in saltworks("export", run, "--to", "timm", "--out", out, code=2)
     saltworks("export", run, "--to", "timm", "--out", out, "--overwrite")
 
 

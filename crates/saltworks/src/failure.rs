@@ -5,13 +5,13 @@ use std::path::Path;
 
 /// Why a command did not finish.
 pub enum Failure {
-    /// The input cannot be used, an option or an image: for the user to correct.
+    /// The input cannot be used, e.g. an option or an image. The user must correct it.
     Input(Box<dyn std::error::Error>),
     /// The run failed.
     Run(Box<dyn std::error::Error>),
     /// Stopped by a signal, or by the caller.
     Interrupted {
-        /// Its number; 0 if the caller stopped it.
+        /// The signal's number, or 0 if the caller stopped it.
         signal: i32,
         /// When it stopped, and how to resume.
         text: String,
@@ -28,11 +28,11 @@ pub(crate) fn run_error(error: impl Into<Box<dyn std::error::Error>>) -> Failure
     Failure::Run(error.into())
 }
 
-/// Refuses a file in a folder that is not there, before hours of work for it.
+/// Refuses a file in a missing folder, before hours of work for it.
 pub(crate) fn expect_parent(file: &Path) -> Result<(), Failure> {
     match file.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir()) {
         Some(parent) => Err(input_error(format!(
-            "{}: there is no folder {}. Make it, or choose another folder",
+            "{}: there is no folder {}. Create it, or choose another folder",
             file.display(),
             parent.display()
         ))),
@@ -40,13 +40,13 @@ pub(crate) fn expect_parent(file: &Path) -> Result<(), Failure> {
     }
 }
 
-/// For `map_err` while images are loaded. An image that cannot be read is for the user to correct.
-/// A store that does not answer fails the run, which may be resumed later.
+/// For `map_err` while images are loaded. The user must correct an image that cannot be read. A
+/// store that does not answer fails the run, which may be resumed later.
 pub(crate) fn loading(error: crate::data::Error) -> Failure {
     if error.is_of_store() { run_error(error) } else { input_error(error) }
 }
 
-/// A run in `folder` that a signal stopped; `when` says at which point.
+/// The failure of a run in `folder` that a signal stopped. `when` says at which point.
 pub(crate) fn interrupted(stop: &Stop, when: &str, folder: &Path) -> Failure {
     let out = folder.display();
     let text = format!("interrupted {when}; `saltworks pretrain --resume --out {out}` resumes it");
@@ -54,19 +54,20 @@ pub(crate) fn interrupted(stop: &Stop, when: &str, folder: &Path) -> Failure {
     Failure::Interrupted { signal: stop.signal().unwrap_or(0), text }
 }
 
-/// Uses this many threads for all computation; 0 for one per core. Returns how many there are.
+/// Uses this many threads for all computation. 0 means one per core. Returns how many there are.
 pub(crate) fn use_threads(threads: usize) -> Result<usize, Failure> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    // More than cores only cost time, many more seem to hang.
+    // More threads than cores only cost time. With many more, a run seems to hang.
     let most = 8 * cores;
     if threads > most {
         return Err(input_error(format!(
-            "threads is {threads}, expected at most {most}, eight for each core here; 0 is one each"
+            "threads is {threads}, expected at most {most}, eight per core here. 0 means one per \
+             core"
         )));
     }
-    // This thread is one of them: asking a pool from outside costs two trips through the kernel for
-    // every operation. It can only fail if the pool exists already, and then its threads are as
-    // good.
+    // This thread is part of the pool. Calling a pool from outside costs two trips through the
+    // kernel for every operation. `build_global` can only fail if a pool exists already, and then
+    // that pool is used.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread();
     let _ = pool.build_global();
     Ok(rayon::current_num_threads())

@@ -34,9 +34,9 @@ impl Record {
 /// are refused, since they might never answer.
 ///
 /// # Errors
-/// The path is no regular file, or the system refuses it.
+/// The path is not a regular file, or the system refuses it.
 pub fn open_regular(path: &Path) -> io::Result<File> {
-    let refused = || io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file");
+    let refused = || io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
     let mut options = File::options();
     options.read(true);
     #[cfg(unix)]
@@ -83,13 +83,13 @@ pub fn write_whole_with(
     let record = write_durable(&temporary, name, write)
         .and_then(|record| rename(&temporary, path).map(|()| record));
     if record.is_err() {
-        // The error that matters is the first; a leftover is harmless.
+        // The first error matters. A leftover file is harmless.
         let _ = fs::remove_file(&temporary);
     }
     record
 }
 
-/// Ends the name of a file that is not whole yet.
+/// The suffix of a file that is not complete yet.
 const TEMPORARY: &str = ".tmp";
 
 /// Removes the unfinished files that killed processes left in `folder`. No other process may be
@@ -203,7 +203,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn links_pipes_and_folders_are_no_regular_files_and_none_is_waited_for() {
+    fn links_pipes_and_folders_are_refused_without_waiting() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         write_whole(&path("file"), b"12345").unwrap();

@@ -1,4 +1,4 @@
-//! saltworks pretrains vision transformers with SALT. The modules follow the way of the data.
+//! saltworks pretrains vision transformers with SALT. The modules follow the flow of the data.
 mod base64;
 pub mod cli;
 pub mod console;

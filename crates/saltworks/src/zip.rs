@@ -10,13 +10,13 @@ use flate2::{Crc, read::DeflateDecoder};
 /// Length of the record that ends an archive, without its comment.
 const END_BYTES: usize = 22;
 
-/// Length of the locator of zip64's record, which stands right before.
+/// Length of the locator of zip64's record. It comes right before the end record.
 const LOCATOR_BYTES: usize = 20;
 
-/// Most bytes of a comment at the end.
+/// The most bytes of a comment at the end.
 const MOST_COMMENT_BYTES: u64 = 65_535;
 
-/// Most bytes of the directory, which is held in memory: about 700,000 members.
+/// The most bytes of the directory, which is held in memory: about 700,000 members.
 const MOST_DIRECTORY_BYTES: u64 = 64 << 20;
 
 /// An open archive.
@@ -45,7 +45,7 @@ impl<R: Read + Seek> Zip<R> {
     /// their content would depend on the reader.
     pub(crate) fn open(mut file: R) -> Result<Self, String> {
         let (directory, begin) = directory(&mut file)
-            .ok_or("is no whole zip archive. Save or fetch it again".to_owned())?;
+            .ok_or("is not a whole zip archive. Save or fetch it again".to_owned())?;
         let mut members = members(&directory)
             .ok_or("has a damaged directory. Save or fetch it again".to_owned())?;
         set_ends(&mut members, begin)?;
@@ -213,7 +213,7 @@ fn set_ends(members: &mut [Member], directory: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// A member's bytes as packed, behind its own header.
+/// A member's packed bytes. They follow its own header.
 fn packed<'f, R: Read + Seek>(file: &'f mut R, member: &Member) -> Option<Take<&'f mut R>> {
     let header = bytes_at(file, member.header, 30)?;
     let [name, extra] = [26, 28].map(|at| u16_at(&header, at).map(u64::from));

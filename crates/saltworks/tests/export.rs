@@ -49,7 +49,7 @@ fn a_finished_run_is_exported_from_anywhere_and_without_its_teacher() {
     std::fs::copy(place.path("run/student/encoder.safetensors"), place.path("teacher.safetensors"))
         .unwrap();
     let whole = || export(&place, "run", "stable-pretraining", "b.ckpt", &[]);
-    assert_refused(&mut whole(), &["is not the file that taught this student"]);
+    assert_refused(&mut whole(), &["is not the teacher that trained this student"]);
     std::fs::remove_file(place.path("teacher.safetensors")).unwrap();
     assert_refused(&mut whole(), &["teacher.safetensors", "--partial leaves it out"]);
     let output = exported(&place, "run", "stable-pretraining", "b.ckpt", &["--partial"]);
@@ -114,9 +114,9 @@ fn what_does_not_fit_is_listed_and_partial_writes_what_is_there() {
     let whole = &mut export(&place, "more.safetensors", "safetensors", "out", &[]);
     assert_refused(whole, &["unexpected predictor.extra"]);
     let given = ["--partial", "--size", "64"];
-    assert_refused(&mut export(&place, "run", "timm", "out", &given), &["Leave one out"]);
+    assert_refused(&mut export(&place, "run", "timm", "out", &given), &["Remove one of the two"]);
     let other = &mut export(&place, "run", "timm", "out", &["--heads", "4"]);
-    assert_refused(other, &["says 2 heads"]);
+    assert_refused(other, &["has 2 heads"]);
 }
 
 #[test]

@@ -258,7 +258,7 @@ fn archives_that_are_not_as_torch_writes_them_are_refused() {
     let script = [("a/data.pkl", &pickle[..]), ("a/constants.pkl", b"")];
     refused(&archive(&script), "is a TorchScript archive, which holds code");
     refused(&archive(&[("a/data.pkl", &pickle)]), "holds no tensors by name");
-    refused(b"PK\x03\x04", "is no whole zip archive");
+    refused(b"PK\x03\x04", "is not a whole zip archive");
 }
 
 fn safetensors(header: &str, bytes: usize) -> Vec<u8> {

@@ -216,7 +216,7 @@ fn advice_is_not_what_was_tried_and_classes_match_by_name() {
         place.image(&format!("six/stripes/{index}.jpg"), 20 + index);
         place.image(&format!("six/stripes/{index}.png"), 20 + index);
     }
-    let words = ["--shots is 50", "as many training images as class discs has"];
+    let words = ["--shots is 50", "the number of training images of class discs"];
     assert_refused(&mut with(&place, "probe", "run", &shots), &words);
 
     let place = Place::empty();
@@ -237,11 +237,11 @@ fn only_a_runs_own_files_take_its_recipe() {
     let own = place.path("run/student/encoder.safetensors");
     fs::copy(&own, place.path("project/weights/encoder.safetensors")).unwrap();
     let other = "project/weights/encoder.safetensors";
-    assert_refused(&mut with(&place, "probe", other, &["--kind", "knn"]), &["which images"]);
+    assert_refused(&mut with(&place, "probe", other, &["--kind", "knn"]), &["no images are given"]);
     succeeded(with(&place, "probe", "run/student/encoder.safetensors", &["--kind", "knn"]));
     let more = ["--data", "photos", "--kind", "knn", "--normalize", "imagenet"];
     let printed = stderr(&succeeded(with(&place, "probe", other, &more)));
-    assert!(printed.contains("the file says") && printed.contains("0.1"), "{printed}");
+    assert!(printed.contains("the file states") && printed.contains("0.1"), "{printed}");
 }
 
 /// The nearest images, computed here from the embeddings.
@@ -336,7 +336,10 @@ fn a_file_of_weights_is_probed_on_any_images() {
     let bare = ["--data", photos, "--kind", "knn", "--k", "3", "--heads", "4"];
     let output = succeeded(with(&place, "probe", "bare.safetensors", &bare));
     assert!(stderr(&output).contains("normalised as imagenet"), "{}", stderr(&output));
-    assert_refused(&mut with(&place, "probe", "vit.safetensors", &[]), &["which images", "--data"]);
+    assert_refused(
+        &mut with(&place, "probe", "vit.safetensors", &[]),
+        &["no images are given", "--data"],
+    );
     let same = ["--data", photos, "--test", photos];
     assert_refused(&mut with(&place, "probe", "vit.safetensors", &same), &["both", "--test"]);
     let usual = ["--data", photos, "--kind", "fewshot"];

@@ -262,7 +262,10 @@ fn a_damaged_checkpoint_is_refused_by_name_and_the_one_before_is_used() {
         }
         let notes = stderr(&place.trained(damage, LONG));
         let named = format!("{} is damaged", path.display());
-        assert!(notes.contains(&named) && notes.contains("An earlier one is used"), "{notes}");
+        assert!(
+            notes.contains(&named) && notes.contains("An earlier checkpoint is used"),
+            "{notes}"
+        );
         let steps: usize = going_on_after(&notes);
         let stem = manifest.file_stem().unwrap().to_str().unwrap();
         assert_eq!(stem, format!("teacher-{:08}", steps + 1));
@@ -313,7 +316,8 @@ fn another_recipe_or_other_data_does_not_go_on_with_a_run() {
     stopped(&place, "run", "-TERM", 3);
     let before = fs::read(place.path("run/metrics.jsonl")).unwrap();
     let other = [LONG, &["teacher.lr=1e-4"]].concat();
-    let words = ["holds a run already, of another recipe", "teacher.lr is 0.002 there and 0.0001"];
+    let words =
+        ["holds a run already, with another recipe", "teacher.lr is 0.002 there and 0.0001"];
     assert_refused(&mut place.pretrain("run", &other), &words);
     place.image("photos/discs/12.png", 12);
     assert_refused(&mut place.pretrain("run", LONG), &["began with", "24 images", "25 images"]);
@@ -505,7 +509,10 @@ fn a_changed_recipe_of_a_run_and_an_unreadable_folder_are_named() {
     };
     let recipe = fs::read_to_string(place.path("run/recipe.toml")).unwrap();
     place.text("run/recipe.toml", &recipe.replacen("lr = 0.002", "lr = 0.001", 1));
-    assert_refused(&mut resume(), &["of another recipe than", "run/recipe.toml", "--overwrite"]);
+    assert_refused(
+        &mut resume(),
+        &["written with another recipe than", "run/recipe.toml", "--overwrite"],
+    );
     place.text("run/recipe.toml", &recipe);
     fs::remove_dir_all(place.path("run/checkpoints")).unwrap();
     place.text("run/checkpoints", "");

@@ -1,7 +1,7 @@
 """Pretrains vision transformers by SALT (arXiv 2509.24317) on the saltworks engine.
 
-Classes have the names and arguments of stable-pretraining 0.1.8 where it has them. Arrays are NumPy's;
-tensors of other libraries go in by DLPack. ``saltworks.torch`` has the same as torch modules.
+Classes have the names and arguments of stable-pretraining 0.1.8 if it has them. Arrays are NumPy's.
+Tensors of other libraries are accepted by DLPack. ``saltworks.torch`` has the same classes as torch modules.
 """
 
 import importlib

@@ -23,7 +23,7 @@ Path = Union[str, "PathLike[str]"]
 M = TypeVar("M", bound="Model")
 
 class Parameter:
-    """A weight of a model; data and grad are views of the engine's own memory."""
+    """A weight of a model. data and grad are views of the engine's own memory."""
 
     @property
     def name(self) -> str: ...
@@ -40,28 +40,28 @@ class Parameter:
     def __array__(self, dtype: Any = None, copy: Optional[bool] = None) -> Floats: ...
 
 class Model:
-    """What SALT, MAE and Encoder share."""
+    """The base of SALT, MAE and Encoder."""
 
     step: int
-    """Masks drawn or given so far; the next are a function of seed and step. No state dict holds it."""
+    """Masks drawn or given so far. Seed and step determine the next ones. No state dict holds it."""
     @property
     def training(self) -> bool: ...
     @property
     def normalize(self) -> Optional[tuple[list[float], list[float]]]:
-        """(means, deviations) that uint8 images are read with, as given or as the file of weights says;
-        None where that is not known: uint8 images are then refused."""
+        """(means, deviations) to read uint8 images with, as given or as the weights file states.
+        None if they are not known. Then uint8 images are refused."""
     def train(self: M, mode: bool = True) -> M: ...
     def eval(self: M) -> M: ...
     def named_parameters(self) -> list[tuple[str, Parameter]]:
         """All weights under the reference's names, the teacher's first."""
     def parameters(self) -> list[Parameter]:
-        """Those that are trained."""
+        """The weights that are trained."""
     def zero_grad(self, set_to_none: Literal[False] = False) -> None: ...
     def state_dict(self) -> dict[str, Floats]:
-        """The reference's keys; views of all weights, copies of what it never trains."""
+        """The reference's keys, with views of all weights and copies of what is never trained."""
     def load_state_dict(self, state_dict: Mapping[str, ArrayLike]) -> None:
-        """ValueError, and nothing changed, if a tensor is missing, unexpected, of another shape, or has
-        another value under its second name."""
+        """Raises ValueError, and changes nothing, if a tensor is missing or unexpected, has another shape,
+        or has another value under its second name."""
 
 class SALTOutput:
     @property
@@ -71,7 +71,7 @@ class SALTOutput:
         """[B, D]"""
     @property
     def predictions(self) -> Optional[Floats]:
-        """[B, M, D]; None in eval mode, as targets and the indices."""
+        """[B, M, D]. None in eval mode, as are targets and indices."""
     @property
     def targets(self) -> Optional[Floats]:
         """[B, M, D]"""
@@ -88,8 +88,8 @@ class SALTOutput:
     def backward(self, gradient: float = 1.0) -> None: ...
 
 class SALT(Model):
-    """Stage 2: a frozen teacher, a student of the context patches, a predictor of the teacher's latents
-    at the target patches."""
+    """Stage 2: a frozen teacher, a student that reads the context patches, and a predictor of the teacher's
+    latents at the target patches."""
 
     def __init__(
         self,
@@ -112,14 +112,14 @@ class SALT(Model):
     def from_checkpoint(
         cls, ckpt_path: Path, encoder_name: Optional[str] = None, **kwargs: Any
     ) -> "SALT":
-        """The encoder in a file (stage 1's; of a SALT its student) teaches a new student of its sizes,
-        which may not be contradicted. What the file does not tell (num_heads, normalize) is kwargs'."""
+        """The encoder in a file (of stage 1, or the student of a SALT) teaches a new student of its sizes.
+        Arguments must not contradict them. kwargs give what the file lacks (num_heads, normalize)."""
     @property
     def embed_dim(self) -> int: ...
     @property
     def grid(self) -> tuple[int, int]: ...
     def next_masks(self) -> tuple[Ints, Ints]:
-        """What the next call would draw: context [1, K], target [1, M]."""
+        """The masks that the next call would draw: context [1, K], target [1, M]."""
     def __call__(
         self,
         images: ArrayLike,
@@ -128,7 +128,7 @@ class SALT(Model):
         target_idx: Optional[ArrayLike] = None,
         record: bool = True,
     ) -> SALTOutput:
-        """images [B, C, H, W]; indices [K] and [M], or [B, K] and [B, M]."""
+        """images [B, C, H, W]. Indices are [K] and [M], or [B, K] and [B, M]."""
     forward = __call__
 
 class MAEOutput:
@@ -139,7 +139,7 @@ class MAEOutput:
         """[B, N, ph pw C]"""
     @property
     def mask(self) -> Floats:
-        """[B, N], 1 where masked"""
+        """[B, N], 1 for masked patches"""
     @property
     def num_masked(self) -> int: ...
     @property
@@ -150,7 +150,7 @@ class MAEOutput:
     def backward(self, gradient: float = 1.0) -> None: ...
 
 class MAE(Model):
-    """Stage 1: an encoder of the visible patches, a decoder of the pixels of the others."""
+    """Stage 1: an encoder of the visible patches, and a decoder that predicts the pixels of the others."""
 
     def __init__(
         self,
@@ -180,7 +180,7 @@ class MAE(Model):
 class Features:
     @property
     def cls(self) -> Optional[Floats]:
-        """[B, D]; None without a class token"""
+        """[B, D]. None without a class token"""
     @property
     def mean(self) -> Floats:
         """[B, D], over the patch tokens"""
@@ -189,8 +189,8 @@ class Features:
         """[B, N, D]"""
 
 class Encoder(Model):
-    """timm's vision transformer. Weights: a file, or arrays as one has them; they tell the sizes, which
-    name and options may not contradict. "vit_tiny_patch16_224" if nothing is said."""
+    """timm's vision transformer. Weights are a file or a mapping of arrays. They set the sizes, which name
+    and options must not contradict. Without arguments it is "vit_tiny_patch16_224"."""
 
     def __init__(
         self,
@@ -258,7 +258,7 @@ class ParameterGroup(TypedDict, total=False):
 class AdamW:
     @property
     def param_groups(self) -> tuple[ParameterGroup, ...]:
-        """lr and weight_decay of each may be changed; groups and parameters stay."""
+        """lr and weight_decay of each group may be changed. Groups and parameters stay."""
     def __init__(
         self,
         params: Iterable[Union[Parameter, ParameterGroup]],
@@ -270,23 +270,24 @@ class AdamW:
     def step(self) -> None: ...
     def zero_grad(self, set_to_none: Literal[False] = False) -> None: ...
     def state_dict(self) -> dict[str, Any]:
-        """Moments and rates, laid out as torch.optim.AdamW's; copies."""
+        """Copies of moments and rates, in the layout of torch.optim.AdamW."""
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """This class's or torch.optim.AdamW's; ValueError, and nothing changed, if it does not fit."""
+        """Loads the state of this class or of torch.optim.AdamW. Raises ValueError, and changes nothing,
+        if it does not fit."""
 
 def clip_grad_norm(params: Sequence[Parameter], max_norm: float) -> float:
-    """Scales all gradients to an L2 norm of at most max_norm; the norm they had."""
+    """Scales all gradients to an L2 norm of at most max_norm. Returns the norm that they had."""
 
 def encoder_weights(path: Path) -> dict[str, Floats]:
-    """The encoder of a checkpoint under timm's names: safetensors or torch's file, of saltworks, timm,
-    stable-pretraining, facebookresearch/mae or transformers."""
+    """The encoder of a checkpoint under timm's names. The file is safetensors or PyTorch's, from saltworks,
+    timm, stable-pretraining, facebookresearch/mae or transformers."""
 
 class Loader:
     """Batches of (images [B, C, size, size], labels int32 [B], -1 without one). With shuffle all batches
-    are whole: up to B - 1 images are left out of an epoch. Images that cannot be read, up to the share
-    max_unreadable of all (rounded up), are each replaced by the next one with a warning; more are a
-    ValueError. By default that share is 0.01 with shuffle, and 0 without, where rows are files.
-    float32 is normalised as "inception" unless `normalize` says otherwise; give a model for its own."""
+    are whole: up to B - 1 images are left out of an epoch. An image that cannot be read is replaced by the
+    next one, with a warning. This holds up to the share max_unreadable of all images (rounded up). More
+    raise ValueError. By default that share is 0.01 with shuffle, and 0 without, so that rows match files.
+    float32 is normalised as "inception" unless `normalize` is given. A model gives its own."""
 
     def __init__(
         self,
@@ -309,7 +310,7 @@ class Loader:
     ) -> None: ...
     @property
     def unreadable(self) -> list[int]:
-        """Numbers of the images that could not be read so far."""
+        """Indices of the images that could not be read so far."""
     @property
     def num_images(self) -> int: ...
     @property
@@ -318,7 +319,7 @@ class Loader:
     def __iter__(self) -> Iterator[tuple[NDArray[Any], NDArray[np.int32]]]: ...
 
 class Step(TypedDict):
-    """What a callback of pretrain hears."""
+    """The argument of pretrain's callback."""
 
     stage: str
     step: int
@@ -346,5 +347,5 @@ def pretrain(
     resume: bool = False,
     overwrite: bool = False,
 ) -> Run:
-    """Trains and probes all stages of a recipe (a mapping, a TOML file or its text), as ``saltworks
+    """Trains and probes all stages of a recipe (a mapping, a TOML file or its text), like ``saltworks
     pretrain``."""

@@ -8,12 +8,12 @@ import numpy as np
 
 
 def as_json(recipe):
-    """The recipe as JSON; ValueError for what a recipe cannot hold."""
+    """The recipe as JSON. Raises ValueError for values that a recipe cannot hold."""
     return json.dumps(_plain(recipe, "recipe"), allow_nan=False)
 
 
 def _plain(value, where):
-    """Python's own values for those of NumPy and for paths; `where` is for messages."""
+    """Converts NumPy's values and paths to Python's own values. `where` is for messages."""
     if isinstance(value, Mapping):
         return {str(key): _plain(inner, f"{where}.{key}") for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

@@ -2,7 +2,7 @@
 
 The weights of a module *are* the engine's: every ``nn.Parameter`` is a view of its memory, so a torch
 optimizer trains them in place. ``loss.backward()`` runs the engine's backward pass and leaves gradients
-in ``.grad``; the loss alone is differentiable. All is float32 on the CPU.
+in ``.grad``. Only the loss is differentiable. All tensors are float32 on the CPU.
 
     model = saltworks.torch.SALT.from_checkpoint("stage1.safetensors")
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
@@ -26,7 +26,7 @@ __all__ = ["MAE", "SALT", "MAEOutput", "MaskingOutput", "MultiBlockMasking", "Pa
 
 
 class _Output:
-    """Fields by name, by key or by place, as transformers' ModelOutput; None is left out."""
+    """Fields by name, key or position, as in transformers' ModelOutput. None is left out."""
 
     def keys(self):
         return [field.name for field in fields(self) if getattr(self, field.name) is not None]
@@ -61,7 +61,7 @@ class SALTOutput(_Output):
 
 @dataclass
 class MAEOutput(_Output):
-    """loss, predictions [B, N, ph pw C], mask [B, N] (1 where masked), and their counts."""
+    """loss, predictions [B, N, ph pw C], mask [B, N] (1 for masked patches), and their counts."""
 
     loss: torch.Tensor = None
     predictions: torch.Tensor = None
@@ -72,7 +72,7 @@ class MAEOutput(_Output):
 
 @dataclass
 class MaskingOutput(_Output):
-    """visible [B, K, D], mask [B, N] (1 where masked), ids_restore [B, N], ids_keep [B, K]."""
+    """visible [B, K, D], mask [B, N] (1 for masked patches), ids_restore [B, N], ids_keep [B, K]."""
 
     visible: torch.Tensor = None
     mask: torch.Tensor = None
@@ -81,7 +81,7 @@ class MaskingOutput(_Output):
 
 
 class _Masking(nn.Module):
-    """Shows some patches of embeddings [B, N, D]; drawn by the engine, seeded by torch's generator."""
+    """Shows some patches of embeddings [B, N, D]. The engine draws them, seeded by torch's generator."""
 
     def _sampler(self):
         raise NotImplementedError
@@ -109,7 +109,7 @@ class _Masking(nn.Module):
 
 
 class MultiBlockMasking(_Masking):
-    """A context block less ``num_targets`` target blocks, one for the batch."""
+    """A context block without ``num_targets`` target blocks, the same for the whole batch."""
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class MultiBlockMasking(_Masking):
 
 
 class PatchMasking(_Masking):
-    """Random patches, or square blocks of them, for each sample its own."""
+    """Random patches, or square blocks of them, drawn for each sample."""
 
     def __init__(self, mask_ratio=0.75, block_size=1, crop_ratio=0.0):
         super().__init__()
@@ -176,21 +176,21 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         if torch.is_grad_enabled():
-            raise RuntimeError("create_graph=True: the engine has no second derivatives. Leave it out")
+            raise RuntimeError("create_graph=True: the engine has no second derivatives. Remove it")
         ctx.saved_tensors
         weights = ctx.model._trained
-        # One turn: another thread's backward pass uses the same gradients.
+        # One thread at a time: another backward pass would use the same gradients.
         with ctx.model._lock:
             for weight in weights:
                 weight.zero_grad()
             ctx.output.backward(gradient.item())
-            # Copies: torch adds to what it gets, or keeps it.
+            # Copies, because torch adds to the gradients it gets, or keeps them.
             gradients = [None if w.grad is None else torch.from_numpy(w.grad.copy()) for w in weights]
         return None, None, *gradients
 
 
 class _OnEngine(nn.Module):
-    """A module whose parameters lie in the engine's memory, and stay there."""
+    """A module whose parameters are in the engine's memory, and stay there."""
 
     def _apply(self, fn, recurse=True):
         for parameter in self.parameters():
@@ -212,7 +212,7 @@ class _Part(_OnEngine):
     """Weights of a part of the model, under the reference's names."""
 
     def forward(self, *_):
-        raise NotImplementedError("a part computes nothing alone. Call the model, or saltworks.Encoder")
+        raise NotImplementedError("a part needs its model. Call the model, or saltworks.Encoder")
 
 
 class _Frozen(_Part):
@@ -223,7 +223,7 @@ class _Frozen(_Part):
 
 
 class _Model(_OnEngine):
-    """What SALT and MAE share: parameters on the engine's memory. `_Engine` makes the engine's model of
+    """The base of SALT and MAE: parameters in the engine's memory. `_Engine` builds the engine's model from
     `_arguments`."""
 
     def __init__(self, engine, arguments, frozen=()):
@@ -241,13 +241,13 @@ class _Model(_OnEngine):
         self.train()
 
     def _settle(self, engine):
-        """Takes `engine` as this model's, whose weights its parameters are views of."""
+        """Sets this model's engine. The parameters are views of the engine's weights."""
         self._engine, self._lock = engine, threading.Lock()
         self._trained = engine.parameters()
         self._places = [(name, w.data.ctypes.data, w.requires_grad) for name, w in engine.named_parameters()]
 
     def _owner(self, name):
-        """The module that holds `name`, made where it is missing, and the last part of the name."""
+        """The module that holds `name`, created if it is missing, and the last part of the name."""
         *path, last = name.split(".")
         module = self
         for part in path:
@@ -263,7 +263,7 @@ class _Model(_OnEngine):
                 module.patch_embed = module.vit.patch_embed
 
     def _register_rest(self):
-        """What the reference keeps and never trains."""
+        """Registers the tensors that the reference keeps but never trains."""
         known = self.state_dict()
         for name, value in self._engine.state_dict().items():
             if name not in known:
@@ -271,7 +271,7 @@ class _Model(_OnEngine):
                 owner.register_buffer(last, torch.from_numpy(value))
 
     def _parameters_in_place(self):
-        """The trained parameters, in the engine's order; all must lie on its memory."""
+        """The trained parameters, in the engine's order. All must be in its memory."""
         trained, parameters = [], dict(self.named_parameters())
         for name, address, trains in self._places:
             parameter = parameters.get(name)
@@ -288,7 +288,7 @@ class _Model(_OnEngine):
         """The engine's output, and its loss in torch's graph."""
         parameters, images = self._parameters_in_place(), torch.as_tensor(images).detach()
         record = self.training and torch.is_grad_enabled()
-        # One turn: the mode is of this call.
+        # One thread at a time: the mode belongs to this call.
         with self._lock:
             self._engine.train(self.training)
             if not self.training:
@@ -298,7 +298,7 @@ class _Model(_OnEngine):
 
     @property
     def step(self):
-        """How many masks were drawn or given; set it after load_state_dict to go on with the next."""
+        """How many masks were drawn or given. Set it after load_state_dict to continue with the next."""
         return self._engine.step
 
     @step.setter
@@ -312,7 +312,7 @@ class _Model(_OnEngine):
         return copied
 
     def __getstate__(self):
-        """For copies and pickles: all but the engine, which `__setstate__` makes anew."""
+        """For copies and pickles: all except the engine, which `__setstate__` creates again."""
         made_anew = {"_engine", "_lock", "_trained", "_places"}
         return {k: v for k, v in self.__dict__.items() if k not in made_anew} | {"_step": self.step}
 
@@ -320,8 +320,8 @@ class _Model(_OnEngine):
         step = state.pop("_step")
         super().__setstate__(state)
         engine = self._Engine(**self._arguments)
-        # The parameters are copies by now, perhaps known to a copied optimizer: they stay the objects
-        # they are and move onto the new engine's memory.
+        # The parameters are copies now, and a copied optimizer may know them. The objects stay the same,
+        # and their data moves into the new engine's memory.
         for name, weight in engine.named_parameters():
             owner, last = self._owner(name)
             view, parameter = torch.from_numpy(weight.data), owner._parameters[last]
@@ -336,7 +336,7 @@ def _tensor(array):
 
 
 def _seed(seed):
-    """A given seed, or one that torch.manual_seed decides."""
+    """The given seed, or one from torch's generator, which torch.manual_seed sets."""
     return int(torch.randint(2**62, ())) if seed is None else seed
 
 
@@ -346,9 +346,9 @@ def _refuse_pretrained(pretrained):
 
 
 class SALT(_Model):
-    """Stage 2 of SALT. Arguments are the reference's; ``seed`` decides first weights and masks, further
-    keyword arguments change the encoder's sizes as timm's do (img_size, patch_size, embed_dim, ...), and
-    ``normalize`` is how uint8 images are read."""
+    """Stage 2 of SALT. Arguments are the reference's. ``seed`` sets the initial weights and the masks. More
+    keyword arguments change the encoder's sizes as in timm (img_size, patch_size, embed_dim, ...).
+    ``normalize`` sets how uint8 images are read."""
 
     _Engine = _saltworks.SALT
 
@@ -394,12 +394,12 @@ class SALT(_Model):
 
     @classmethod
     def from_checkpoint(cls, ckpt_path, encoder_name=None, **kwargs):
-        """The encoder in a file (stage 1's; of a SALT its student) teaches a new student of its sizes.
-        The file may be any that saltworks.encoder_weights reads; what is given may not contradict it."""
+        """The encoder in a file (of stage 1, or the student of a SALT) teaches a new student of its sizes.
+        The file may be any that saltworks.encoder_weights reads. Arguments must not contradict it."""
         return cls(**_saltworks.student_of_checkpoint(ckpt_path, encoder_name, **kwargs))
 
     def forward(self, images, context_idx=None, target_idx=None) -> SALTOutput:
-        """images [B, C, H, W] float32; ``context_idx`` [K] and ``target_idx`` [M] fix the masks."""
+        """images [B, C, H, W] float32. ``context_idx`` [K] and ``target_idx`` [M] fix the masks."""
         masks = dict(context_idx=context_idx, target_idx=target_idx) if self.training else {}
         output, loss = self._run(images, **masks)
         return SALTOutput(
@@ -413,8 +413,8 @@ class SALT(_Model):
 
 
 class MAE(_Model):
-    """Stage 1. Arguments are the reference's; ``masking`` may be any module that shows some patches as
-    the reference's do, the same number of every sample."""
+    """Stage 1. Arguments are the reference's. ``masking`` may be any module that shows some patches as the
+    reference's modules do. The number of patches must be the same for every sample."""
 
     _Engine = _saltworks.MAE
 

@@ -17,23 +17,23 @@ use serde_json::json;
 pub(super) struct Arguments {
     #[command(subcommand)]
     other: Option<Other>,
-    /// What a step is: a SALT step, an MAE step, or features of whole images.
+    /// What to time: a SALT step, an MAE step, or the features of whole images.
     #[arg(long, value_enum, default_value = "salt")]
     stage: What,
-    /// timm's name of the encoder.
+    /// The encoder's name in timm.
     #[arg(long, default_value = "vit_tiny_patch16_224")]
     model: String,
-    /// Images of a step.
+    /// Images per step.
     #[arg(long, default_value_t = 16)]
     batch: usize,
-    /// Steps to time, after four that are not.
+    /// Timed steps, after four untimed ones.
     #[arg(long, default_value_t = 5)]
     steps: usize,
-    /// Threads; 0 for one per core.
+    /// Threads. 0 means one per core.
     #[arg(long, default_value_t = 0)]
     threads: usize,
-    /// Settings of the step as a recipe has them, e.g. model.depth=6 or data.size=96; those of the
-    /// stage under the name `step`, e.g. step.predictor={width=64,depth=2,heads=4}.
+    /// Recipe settings of the step, e.g. model.depth=6 or data.size=96. The stage is named `step`,
+    /// e.g. step.predictor={width=64,depth=2,heads=4}.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Print one line of JSON instead.
@@ -44,7 +44,7 @@ pub(super) struct Arguments {
 /// What else can be timed.
 #[derive(clap::Subcommand)]
 enum Other {
-    /// Time the loading of images instead: images/s, and where the time of an image goes.
+    /// Time the loading of images instead: images/s, and the time of each part.
     Data(bench_data::Arguments),
 }
 
@@ -72,7 +72,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What is timed, as a recipe: one mask for a batch, optimizer and sizes as the reference's.
+/// The timed work as a recipe: one mask for each batch, and the reference's optimizer and sizes.
 fn recipe(arguments: &Arguments) -> Result<Recipe, Failure> {
     if arguments.batch == 0 || arguments.steps == 0 {
         return Err(input_error("--batch and --steps must be at least 1"));
@@ -95,13 +95,13 @@ fn recipe(arguments: &Arguments) -> Result<Recipe, Failure> {
     let stage = timed_stage(&recipe);
     if stage.steps.is_none() || stage.accumulate > 1 {
         return Err(input_error(
-            "bench counts whole steps: its length is --steps, its batch --batch",
+            "bench counts whole steps. Set its length with --steps and its batch with --batch",
         ));
     }
     Ok(recipe)
 }
 
-/// The stage `step`; a teacher's stands before it.
+/// The stage `step`. A teacher's stage may come before it.
 fn timed_stage(recipe: &Recipe) -> &Stage {
     // `recipe` makes one stage or two.
     recipe.stage.last().expect("a stage")
@@ -136,13 +136,13 @@ fn report(recipe: &Recipe, measured: &StepTimes, peak: f64, threads: usize, as_j
     let name = recipe.model.name();
     result(&format!("{name}, batch {batch}, {threads} threads"));
     let TokenCounts { context, target } = measured.tokens;
-    result(&format!("tokens of an image: {context:.0} context, {target:.0} target"));
+    result(&format!("tokens per image: {context:.0} context, {target:.0} target"));
     result(&format!("seconds per step: median {median:.4}, minimum {least:.4}"));
     result(&format!("images/s: {:.1}", batch as f64 / median));
     result(&format!(
         "{gflops:.1} GFLOP/s, {:.1} % of the measured multiply-add peak of {peak:.1}\n\
-         ({:.1} GFLOP a step: 2 per multiply-add of every matrix product made, forward and \
-         backward; scores made again in attention's backward pass are not counted)",
+         ({:.1} GFLOP per step: 2 per multiply-add of all matrix products, forward and backward; \
+         scores recomputed in attention's backward pass are not counted)",
         100.0 * gflops / peak,
         measured.flops() * 1e-9
     ));
@@ -161,7 +161,7 @@ fn report(recipe: &Recipe, measured: &StepTimes, peak: f64, threads: usize, as_j
     }
     let rest = OpCost { op: "everything else", seconds: [rest, 0.0], flops: [0.0; 2] };
     row(&rest, peak, &measured.seconds);
-    result("floor: its matrix products at the measured peak");
+    result("floor: the time of its matrix products at the measured peak");
 }
 
 fn row(cost: &OpCost, peak: f64, steps: &[f64]) {

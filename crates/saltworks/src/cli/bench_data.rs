@@ -14,21 +14,21 @@ use std::time::Instant;
 /// Options of `bench data`.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// What `data.path` may be: a folder of images, a list, shards, ...
+    /// Anything that `data.path` accepts: a folder of images, a list, shards, ...
     path: PathBuf,
-    /// Loader threads; 1 and then 2 if not given.
+    /// Loader threads (default: 1, then 2).
     #[arg(long)]
     threads: Option<usize>,
     /// Height and width of the crops.
     #[arg(long, default_value_t = 224)]
     size: usize,
-    /// Images of a batch.
+    /// Images per batch.
     #[arg(long, default_value_t = 64)]
     batch: usize,
-    /// Batches to time, after two that are not; an epoch if not given.
+    /// Timed batches, after two untimed ones (default: one epoch).
     #[arg(long)]
     batches: Option<u64>,
-    /// Settings of `[data]` as a recipe has them, e.g. data.augment.crop_scale=[0.08,1.0].
+    /// Recipe settings of `[data]`, e.g. data.augment.crop_scale=[0.08,1.0].
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Print one line of JSON instead.
@@ -36,10 +36,10 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// Batches before the clock counts: threads start, files are met for the first time.
+/// Batches before timing starts. In these, threads start and files are read for the first time.
 const UNTIMED: u64 = 2;
 
-/// Images whose parts are timed one by one.
+/// Images for which each part of loading is timed.
 const SPLIT_IMAGES: usize = 256;
 
 /// Runs the command.
@@ -113,7 +113,7 @@ fn time(source: Arc<dyn Source>, options: LoaderOptions, batches: u64) -> Result
     }))
 }
 
-/// Milliseconds that an image takes in one thread, part by part.
+/// Milliseconds per image in one thread, for each part of loading.
 fn split(source: &Arc<dyn Source>, options: &LoaderOptions) -> Result<Value, Failure> {
     let timed = data::time_parts(source.as_ref(), options, SPLIT_IMAGES).map_err(input_error)?;
     let ms = |seconds: f64| 1e3 * seconds;

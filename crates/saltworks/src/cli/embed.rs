@@ -21,11 +21,11 @@ pub(super) struct Arguments {
     /// The file to write: .npy (one kind of features), .safetensors or .parquet.
     #[arg(long)]
     out: PathBuf,
-    /// Features: mean of the patch tokens, class token, or both (default: mean in .npy, else all
-    /// there are).
+    /// Features: mean of the patch tokens, class token, or both (default: mean for .npy, else all
+    /// available).
     #[arg(long, value_delimiter = ',')]
     features: Vec<Pooling>,
-    /// Replace the file if it is there.
+    /// Replace an existing file.
     #[arg(long)]
     overwrite: bool,
 }
@@ -64,20 +64,20 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut written = form.files(&arguments.out).into_iter();
     if let Some(there) = written.find(|file| file.exists() && !arguments.overwrite) {
         return Err(input_error(format!(
-            "{} is there already. Choose another --out, or add --overwrite",
+            "{} exists already. Choose another --out, or add --overwrite",
             there.display()
         )));
     }
     if form == FeatureFile::Npy && arguments.features.len() > 1 {
         return Err(input_error(
-            "a .npy file holds one kind of features. Choose one, or --out FILE.safetensors",
+            "a .npy file holds one kind of features. Choose one, or use --out FILE.safetensors",
         ));
     }
     use_threads(arguments.subject.threads)?;
     let stop = Stop::listen().map_err(run_error)?;
     let subject = arguments.subject.open()?;
     if !subject.of_run && arguments.subject.data.is_none() {
-        return Err(input_error("which images? Add --data PATH"));
+        return Err(input_error("no images are given. Add --data PATH"));
     }
     let source = judge::open_all(&subject.recipe.data)?;
     note(&format!("embedding {}", source.describe()));
@@ -95,7 +95,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 impl Arguments {
-    /// Features of all images of a source, of the kinds that the user wants.
+    /// The requested kinds of features, for all images of a source.
     fn embed(
         &self,
         subject: &Subject,
@@ -133,7 +133,7 @@ impl Arguments {
     }
 }
 
-/// Refuses features that are no numbers: NaN stands for images that cannot be read alone.
+/// Refuses features that are not finite. NaN is reserved for images that cannot be read.
 fn refuse_infinite(pooled: &FeatureRows, source: &dyn Source) -> Result<(), Failure> {
     let Some(index) = pooled.rows.iter().position(|value| !value.is_finite()) else {
         return Ok(());

@@ -1,4 +1,4 @@
-//! `saltworks export`: weights as others read them.
+//! `saltworks export`: weights in the formats of other programs.
 
 use crate::console::{note, result};
 use crate::failure::{Failure, input_error, run_error};
@@ -21,37 +21,38 @@ use std::path::{Path, PathBuf};
 /// Options of `export`.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// A run's folder, a file of weights in any of these forms, or a folder of transformers' or of
-    /// a stage.
+    /// A run's folder, a stage's folder, a transformers folder, or a weights file in any of these
+    /// formats.
     source: PathBuf,
-    /// For whom.
+    /// The program that reads the export.
     #[arg(long)]
     to: Target,
-    /// The file to write, or for `hf` the folder.
+    /// The file to write. For `hf`, the folder.
     #[arg(long)]
     out: PathBuf,
-    /// Of a run: the stage (default: the last); of a file: encoder, student or teacher.
+    /// For a run: the stage (default: the last). For a file: encoder, student or teacher.
     #[arg(long)]
     part: Option<String>,
     /// The type of the values.
     #[arg(long, default_value = "f32")]
     dtype: ValueType,
-    /// Heads of the encoder, if the file does not say and timm has none of its width.
+    /// Heads of the encoder. Needed if the file does not state them and timm has no model of its
+    /// width.
     #[arg(long)]
     heads: Option<usize>,
-    /// Size of the images that the encoder is to see, as 224 or HEIGHTxWIDTH; its position table is
-    /// resized as timm does.
+    /// Image size for the encoder, as 224 or HEIGHTxWIDTH. The position table is resized as in
+    /// timm.
     #[arg(long)]
     size: Option<ImageSize>,
-    /// Write what is there, without comparing names and shapes with those of the encoder.
+    /// Write the tensors that are there, without comparing names and shapes with the encoder's.
     #[arg(long)]
     partial: bool,
-    /// Replace what lies at --out.
+    /// Replace an existing file or folder at --out.
     #[arg(long)]
     overwrite: bool,
 }
 
-/// Who reads the export.
+/// The program that reads the export.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Target {
     /// timm: the encoder in safetensors, for load_state_dict(..., strict=True).
@@ -91,17 +92,18 @@ impl From<ValueType> for Dtype {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let out = &arguments.out;
     if out.exists() && !arguments.overwrite {
-        let problem = "lies there already. Choose another --out, or replace it with --overwrite";
+        let problem = "exists already. Choose another --out, or replace it with --overwrite";
         return Err(input_error(format!("{} {problem}", out.display())));
     }
     if arguments.partial && matches!(arguments.to, Target::Onnx | Target::Hf) {
         return Err(input_error(
-            "--partial would leave a graph or a config.json that do not hold. Leave it out",
+            "--partial could write a wrong graph or config.json. Remove --partial",
         ));
     }
     if arguments.partial && arguments.size.is_some() {
         return Err(input_error(
-            "--partial writes what is there, --size other positions. Leave one out",
+            "--partial writes tensors as they are, but --size resizes positions. Remove one of the \
+             two",
         ));
     }
     let source = read(arguments)?;
@@ -110,14 +112,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         let (count, dialect) = (model.left_out.len(), model.dialect);
         let some = model.left_out.iter().take(4).cloned().collect::<Vec<_>>().join(", ");
         let more = if count > 4 { ", ..." } else { "" };
-        note(&format!("{dialect}; {count} tensors are not of its encoder: {some}{more}"));
+        note(&format!("{dialect}; {count} tensors do not belong to its encoder: {some}{more}"));
     }
     let whole = matches!(arguments.to, Target::StablePretraining | Target::Safetensors);
     match whole && arguments.size.is_none() {
         true => write_stage(arguments, &source)?,
         false => {
             if whole {
-                note("with --size the encoder alone: the rest is made for the former grid");
+                note("--size exports only the encoder: the other tensors fit the original grid");
             }
             let (spec, encoder) = encoder(arguments, model, part)?;
             write_encoder(arguments, &source, &spec, encoder)?;
@@ -133,14 +135,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 impl Target {
-    /// What is written, whatever the file is called.
+    /// The format that is written. The file's name does not change it.
     fn form(self) -> &'static str {
         match self {
             Self::Timm => "safetensors with timm's names",
-            Self::Torch => "a file of torch.save with timm's names",
-            Self::StablePretraining => "a file of torch.save with stable-pretraining's names",
-            Self::Hf => "a folder of transformers'",
-            Self::Facebook => "a file of torch.save with facebookresearch/mae's names",
+            Self::Torch => "a torch.save file with timm's names",
+            Self::StablePretraining => "a torch.save file with stable-pretraining's names",
+            Self::Hf => "a transformers folder",
+            Self::Facebook => "a torch.save file with facebookresearch/mae's names",
             Self::Safetensors => "safetensors with saltworks' names",
             Self::Onnx => "an ONNX graph",
         }
@@ -154,7 +156,7 @@ struct ExportSource {
     part: Option<String>,
     /// How a run normalised pixels.
     normalize: Option<Normalize>,
-    /// The sizes of a student's teacher, whose tensors are the model's `teacher.`.
+    /// The sizes of a student's teacher. Its tensors start with `teacher.` in the model.
     teacher: Option<VitSpec>,
 }
 
@@ -172,7 +174,7 @@ fn read(arguments: &Arguments) -> Result<ExportSource, Failure> {
     let mut model = ModelFile::open(&source.join(&stage.name).join(MODEL)).map_err(input_error)?;
     note_unfinished(&recipe, index, arguments.part.is_none(), model.metadata());
     let mut spec = None;
-    // Only stable-pretraining's SALT has a place for it.
+    // Only stable-pretraining's SALT stores the teacher.
     if let Some(name) = stage.teacher.as_ref().filter(|_| arguments.to == Target::StablePretraining)
     {
         let earlier = recipe.stage_before(index, name).is_some();
@@ -182,10 +184,12 @@ fn read(arguments: &Arguments) -> Result<ExportSource, Failure> {
                 model.tensors.extend(tensors);
                 spec = Some(of_teacher);
             }
-            Err(error) if arguments.partial => note(&format!("without its teacher: {error}")),
+            Err(error) if arguments.partial => {
+                note(&format!("exported without its teacher: {error}"))
+            }
             Err(error) => {
                 let advice =
-                    "stable-pretraining's SALT holds its teacher, too; --partial leaves it out";
+                    "stable-pretraining's SALT also holds its teacher. --partial leaves it out";
                 return Err(input_error(format!("{error}. {advice}")));
             }
         }
@@ -193,7 +197,7 @@ fn read(arguments: &Arguments) -> Result<ExportSource, Failure> {
     Ok(ExportSource { model, part: None, normalize: Some(recipe.data.normalize), teacher: spec })
 }
 
-/// The teacher that a stage was trained by, as it saw the student's images.
+/// The teacher of a stage, loaded for the student's images.
 fn teacher(path: &Path, student: &ModelFile) -> Result<(VitSpec, NamedTensors), String> {
     let words = |error: &dyn std::fmt::Display| error.to_string();
     let file = ModelFile::find(path).map_err(|e| words(&e))?;
@@ -201,7 +205,9 @@ fn teacher(path: &Path, student: &ModelFile) -> Result<(VitSpec, NamedTensors), 
         let bytes = fs::read(&file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
         if sha256(&bytes) != *trained_by {
             let path = file.display();
-            return Err(format!("{path} is not the file that taught this student. Restore it"));
+            return Err(format!(
+                "{path} is not the teacher that trained this student. Restore the original file"
+            ));
         }
     }
     let sizes = student.sizes(None, Hint::default()).map_err(|e| words(&e))?;
@@ -241,7 +247,7 @@ fn encoder(
     let Sizes { spec, guessed } = model.sizes(part, hint).map_err(input_error)?;
     if let Some(heads) = arguments.heads.filter(|heads| *heads != spec.heads) {
         return Err(input_error(format!(
-            "{} says {} heads, --heads says {heads}. Leave --heads out",
+            "{} has {} heads, but --heads is {heads}. Remove --heads",
             model.path().display(),
             spec.heads
         )));
@@ -261,7 +267,7 @@ fn encoder(
     Ok((loaded.encoder.spec().clone(), named))
 }
 
-/// The heads that the user names are those of the encoder's width.
+/// --heads applies to the encoder's width.
 fn hint(arguments: &Arguments, model: &ModelFile, part: Option<&str>) -> Result<Hint, Failure> {
     let width = model.width(part).map_err(input_error)?;
     Ok(Hint { heads: arguments.heads.map(|heads| (width, heads)), grid: None })
@@ -300,7 +306,7 @@ fn write_encoder(
         }
         Target::Onnx => {
             if !matches!(arguments.dtype, ValueType::F32) {
-                return Err(input_error("--to onnx writes f32. Leave --dtype out"));
+                return Err(input_error("--to onnx writes only f32. Remove --dtype"));
             }
             onnx::save(out, spec, &encoder, &metadata).map_err(|error| match error {
                 weights::Error::Write { .. } => run_error(error),
@@ -315,10 +321,10 @@ fn write_encoder(
     Ok(())
 }
 
-/// All that the file or stage holds.
+/// Writes all tensors of the file or stage.
 fn write_stage(arguments: &Arguments, source: &ExportSource) -> Result<(), Failure> {
     let (model, part) = (&source.model, source.part.as_deref());
-    // Names and shapes are held against a model's, and then all is written as it was read.
+    // Names and shapes are compared with a model's. Then all tensors are written as they were read.
     let (spec, _) = encoder(arguments, model, part)?;
     if part.is_none() && !arguments.partial {
         model.check_whole(hint(arguments, model, None)?).map_err(input_error)?;
@@ -342,7 +348,7 @@ fn write_whole_stage(
     let (out, dtype) = (arguments.out.as_path(), arguments.dtype.into());
     if arguments.to == Target::StablePretraining {
         let all = match arguments.partial {
-            // What is made besides is of sizes that were not compared with anything.
+            // Tensors are only renamed. Added ones would have sizes that were not checked.
             true => dialect::stable_pretraining_renamed(tensors).into_iter().collect(),
             false => dialect::stable_pretraining(tensors, spec.grid()),
         };
@@ -373,7 +379,7 @@ fn write_hugging_face(
     let path = folder.join("model.safetensors");
     weights::expect_range(&path, &tensors, dtype).map_err(run_error)?;
     fs::create_dir_all(folder).map_err(fail)?;
-    // New weights are never seen beside a config.json of others.
+    // New weights must never appear beside a config.json of other weights.
     for old in ["config.json", PREPROCESSOR].map(|name| folder.join(name)) {
         if old.exists() {
             fs::remove_file(old).map_err(fail)?;
@@ -392,17 +398,16 @@ fn write_hugging_face(
     Ok(())
 }
 
-/// How the encoder wants its pixels, as its file says or its run did.
+/// The encoder's pixel normalization: from its file, or else from its run.
 fn normalize(source: &ExportSource, spec: &VitSpec) -> Result<Option<Normalize>, Failure> {
     let stated = source.model.normalize(spec.channels).map_err(input_error)?;
     Ok(stated.or_else(|| source.normalize.clone()))
 }
 
-/// What a file says of itself: what it said before, the encoder's sizes and how it wants its
-/// pixels.
+/// A file's metadata: that of its source, the encoder's sizes and its pixel normalization.
 fn metadata(source: &ExportSource, spec: &VitSpec) -> Result<HashMap<String, String>, Failure> {
     let mut metadata = source.model.metadata().clone();
-    // Numbers, strings and booleans: JSON holds them all.
+    // Sizes are numbers, strings and booleans, which JSON can hold.
     let sizes = |spec: &VitSpec| serde_json::to_string(spec).expect("sizes as JSON");
     metadata.insert("format".to_owned(), "pt".to_owned());
     metadata.insert(MODEL_KEY.to_owned(), sizes(spec));
@@ -415,7 +420,7 @@ fn metadata(source: &ExportSource, spec: &VitSpec) -> Result<HashMap<String, Str
     Ok(metadata)
 }
 
-/// The call of timm that makes a model for these weights.
+/// The call of timm that creates a model for these weights.
 fn timm_call(spec: &VitSpec) -> String {
     let named = |size: &str| {
         let patch = if ["huge", "giant", "gigantic"].contains(&size) { 14 } else { 16 };
@@ -426,7 +431,7 @@ fn timm_call(spec: &VitSpec) -> String {
     let widths = |spec: &VitSpec| (spec.width, spec.depth, spec.heads, spec.hidden);
     let mut known = sizes.into_iter().filter_map(named);
     let fits = known.find(|(named, _)| widths(named) == widths(spec));
-    // timm has the first by its name.
+    // timm has a model of the first size.
     let (base, name) = fits.or_else(|| named("tiny")).expect("a name of timm");
     let mut call = format!("timm.create_model(\"{name}\"");
     let mut add = |differs: bool, text: String| {
@@ -443,13 +448,13 @@ fn timm_call(spec: &VitSpec) -> String {
     add(spec.depth != base.depth, format!("depth={}", spec.depth));
     add(spec.heads != base.heads, format!("num_heads={}", spec.heads));
     let ratio = |spec: &VitSpec| {
-        // timm multiplies and cuts: a quotient that was rounded down would lose one.
+        // timm multiplies and truncates, so a quotient that was rounded down would lose one.
         let ratio = spec.hidden as f64 / spec.width as f64;
         let cut = (spec.width as f64 * ratio) as usize;
         if cut < spec.hidden { ratio.next_up() } else { ratio }
     };
     add(ratio(spec) != ratio(&base), format!("mlp_ratio={}", ratio(spec)));
-    // Without a class token timm pools, and would norm after that.
+    // Without a class token timm pools, and by default applies the norm after pooling.
     let pooled = "class_token=False, global_pool=\"avg\", fc_norm=False";
     add(!spec.class_token, pooled.to_owned());
     add(spec.registers > 0, format!("reg_tokens={}", spec.registers));

@@ -1,4 +1,4 @@
-//! `saltworks inspect`: what a set of images, or a file of weights, holds.
+//! `saltworks inspect`: the contents of a set of images or of a weights file.
 
 use crate::console::{Count, printable, result};
 use crate::data::{self, Source, Survey, SurveyDepth};
@@ -12,14 +12,14 @@ use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-/// Classes that are listed.
+/// The largest number of classes that are listed.
 const MOST_CLASSES: usize = 20;
 
 /// Options of `inspect`.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// What `data.path` may be, a recipe (its sources), or weights: a run (its last stage), a
-    /// folder of transformers, or a file, safetensors or torch's.
+    /// Anything that `data.path` accepts, a recipe (its sources), or weights. Weights are a run
+    /// (its last stage), a transformers folder, or a safetensors or PyTorch file.
     path: PathBuf,
     /// Decode every image, not only its header.
     #[arg(long)]
@@ -38,7 +38,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         let recipe = recipe::load(Some(&arguments.path), &[]).map_err(input_error)?;
         judge::open_all(&recipe.data)?
     } else {
-        // Nothing is shown, so any background does.
+        // No pixels are shown, so any background works.
         data::open(&arguments.path, [0; 3]).map_err(input_error)?
     };
     let depth = if arguments.decode { SurveyDepth::Pixels } else { SurveyDepth::Headers };
@@ -60,11 +60,11 @@ fn spread(sorted: &[usize]) -> Option<[usize; 3]> {
     Some([*sorted.first()?, sorted[(sorted.len() - 1) / 2], *sorted.last()?])
 }
 
-/// Classes with their images, most first.
+/// Classes with their numbers of images, largest first.
 fn largest_classes<'a>(source: &'a dyn Source, survey: &Survey) -> Vec<(&'a str, usize)> {
     let names = source.classes().iter().map(String::as_str);
     let mut classes: Vec<_> = names.zip(survey.classes.iter().copied()).collect();
-    // Stable: classes of one size stay in their order.
+    // Stable sort: classes of equal size keep their order.
     classes.sort_by_key(|&(_, images)| std::cmp::Reverse(images));
     classes
 }
@@ -84,7 +84,7 @@ fn to_text(source: &dyn Source, survey: &Survey) -> String {
     let _ = writeln!(text, "images    {}", channels.collect::<Vec<_>>().join(", "));
     let _ = writeln!(text, "bytes     {}", survey.bytes);
     if !source.left_alone().is_empty() {
-        let _ = writeln!(text, "left alone: {}", source.left_alone());
+        let _ = writeln!(text, "not read: {}", source.left_alone());
     }
     let classes = largest_classes(source, survey);
     for (name, images) in classes.iter().take(MOST_CLASSES) {
@@ -128,7 +128,7 @@ fn to_json(source: &dyn Source, survey: &Survey) -> Value {
     })
 }
 
-/// The file of weights that a path is or holds.
+/// The weights file that a path names or contains.
 fn weights_of(path: &Path) -> Result<Option<PathBuf>, Failure> {
     if path.join(RECIPE).is_file() {
         let recipe = recipe::load_trained(&path.join(RECIPE), &[]).map_err(input_error)?;
@@ -139,7 +139,8 @@ fn weights_of(path: &Path) -> Result<Option<PathBuf>, Failure> {
     if is_onnx {
         let path = path.display();
         return Err(input_error(format!(
-            "{path} is an ONNX graph, which is not read. Inspect its source"
+            "{path} is an ONNX graph, which cannot be read. Inspect the weights it was exported \
+             from"
         )));
     }
     if path.is_dir() {
@@ -168,7 +169,9 @@ fn inspect_weights(path: &Path, as_json: bool) -> Result<(), Failure> {
     let values = tensors.iter().map(TensorEntry::values).fold(0, u64::saturating_add);
     let under = container.map_or(String::new(), |key| format!(" under {key}"));
     result(&format!("{}: {} tensors{under}, {values} values", path.display(), tensors.len()));
-    result(&dialect.map_or("names of no known model".to_owned(), |dialect| dialect.to_string()));
+    result(
+        &dialect.map_or("the names match no known model".to_owned(), |dialect| dialect.to_string()),
+    );
     encoders.iter().for_each(|encoder| result(encoder));
     let width = tensors.iter().map(|tensor| tensor.name.len()).max().unwrap_or(0);
     for tensor in &tensors {

@@ -1,4 +1,4 @@
-//! `saltworks log`: runs in the forms that other programs read.
+//! `saltworks log`: runs in the formats of other programs.
 
 use super::report::expect_run;
 use crate::console::result;
@@ -17,7 +17,7 @@ pub(super) struct Arguments {
     /// Folders of runs.
     #[arg(required = true)]
     runs: Vec<PathBuf>,
-    /// For which program.
+    /// The program that reads the files.
     #[arg(long, value_enum)]
     to: Program,
     /// Folder for the files (default: tensorboard/ or wandb/ in each run).
@@ -30,7 +30,7 @@ const EXAMPLES: &str = "Examples:
   saltworks log runs/a runs/b --to tensorboard --out boards && tensorboard --logdir boards
   saltworks log runs/a --to wandb && wandb sync runs/a/wandb/offline-run-*
 
-With `[log] tensorboard = true` or `wandb = true` in its recipe a run writes them itself.";
+A run writes these files itself if its recipe has `[log] tensorboard = true` or `wandb = true`.";
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Program {
@@ -54,7 +54,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Refuses what is no run, and what would meet files of another.
+/// Refuses folders without a run, and output that would mix with another run's files.
 fn check(run: &Path, arguments: &Arguments) -> Result<(), Failure> {
     expect_run(run)?;
     if arguments.out.is_none() && RunReader::new(run).is_training() {
@@ -67,13 +67,13 @@ fn check(run: &Path, arguments: &Arguments) -> Result<(), Failure> {
     if arguments.out.is_some() && arguments.runs.iter().filter(same).count() > 1 {
         let name = name(run).display().to_string();
         return Err(input_error(format!(
-            "two runs are called {name}. Leave --out away, or one of them"
+            "two runs are named {name}. Remove --out, or one of the runs"
         )));
     }
     Ok(())
 }
 
-/// The folder's own name, of `.` too.
+/// The folder's own name, also for `.`.
 fn name(run: &Path) -> OsString {
     let real = run.canonicalize().unwrap_or_else(|_| run.into());
     real.file_name().unwrap_or_default().to_owned()
@@ -88,7 +88,7 @@ fn tensorboard(run: &Path, arguments: &Arguments) -> io::Result<PathBuf> {
     let mut board = TensorBoard::new(run, &out, FileMode::Replace);
     board.finish()?;
     if board.is_empty() {
-        return Err(io::Error::other("it made no step yet"));
+        return Err(io::Error::other("it has no steps yet"));
     }
     Ok(out)
 }
@@ -96,5 +96,5 @@ fn tensorboard(run: &Path, arguments: &Arguments) -> io::Result<PathBuf> {
 fn wandb(run: &Path, arguments: &Arguments) -> io::Result<PathBuf> {
     let out = arguments.out.clone().unwrap_or_else(|| run.join(WANDB));
     let folder = Wandb::new(run, &out).finish(RunReader::new(run).is_finished())?;
-    folder.ok_or_else(|| io::Error::other("it made no step yet"))
+    folder.ok_or_else(|| io::Error::other("it has no steps yet"))
 }

@@ -39,7 +39,7 @@ const EXAMPLES: &str = "Examples:
   saltworks probe runs/first --kind knn,linear,attentive
   saltworks bench --stage salt --model vit_tiny_patch16_224 --batch 16 --steps 5
 
-Exit codes: 0 done; 1 the run failed; 2 something in the input to correct; 130 (Ctrl-C),
+Exit codes: 0 done; 1 the run failed; 2 the input must be corrected; 130 (Ctrl-C),
 143 (SIGTERM), 138 (SIGUSR1), 140 (SIGUSR2), 129 (SIGHUP; not under nohup): stopped by the signal
 after saving a checkpoint.";
 
@@ -51,8 +51,7 @@ enum Command {
     Plan(plan::Arguments),
     /// Time training steps on synthetic images.
     Bench(bench::Arguments),
-    /// Look at a set of images, or at a file of weights: kind, counts, classes, sizes, what is
-    /// broken.
+    /// Describe a set of images or a weights file: kind, counts, classes, sizes, unreadable images.
     Inspect(inspect::Arguments),
     /// Write the weights of a run, or of a file, for timm, PyTorch, stable-pretraining,
     /// transformers or ONNX.
@@ -69,7 +68,7 @@ enum Command {
     Probe(Box<probe::Arguments>),
     /// Write features of images for other programs: .npy, .safetensors or .parquet.
     Embed(embed::Arguments),
-    /// Find the sample and the layer that made a step not finite.
+    /// Find the sample and the layer that made a step non-finite.
     Replay(replay::Arguments),
 }
 
@@ -101,7 +100,7 @@ pub fn main() -> ExitCode {
         }
         Err(Failure::Interrupted { signal, text }) => {
             note(&text);
-            // As shells report a process that a signal ended.
+            // Shells report the same code for a process that a signal ended.
             ExitCode::from(128 + signal as u8)
         }
     }

@@ -15,13 +15,13 @@ use std::time::Duration;
 /// Options of `plan`.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// A recipe; the built-in quickstart (Fashion-MNIST) without one.
+    /// A recipe (default: the built-in quickstart on Fashion-MNIST).
     recipe: Option<PathBuf>,
-    /// Change a key of the recipe, as `pretrain` does; may be repeated.
+    /// Change a key of the recipe, as in `pretrain`. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Seconds of training that are timed for each stage, on the recipe's images; 0 for none:
-    /// nothing is built then, however large the models are.
+    /// Seconds of training to time for each stage, on the recipe's images. With 0 nothing is timed
+    /// and no model is built, however large it is.
     #[arg(long, default_value_t = 3.0, allow_negative_numbers = true)]
     seconds: f64,
     /// Print JSON instead.
@@ -53,7 +53,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Seconds of all steps of each stage.
+/// The total seconds of the steps of each stage.
 fn seconds<'a>(
     plans: &'a [StagePlan<'_>],
     timed: &'a [StageTime],
@@ -82,7 +82,7 @@ fn whole_json(plans: &[StagePlan<'_>], timed: &[StageTime]) -> Value {
     plan
 }
 
-/// A number with its thousands: `1.23 k`, `45.6 M`.
+/// A number with a unit prefix: `1.23 k`, `45.6 M`.
 fn short(value: f64) -> String {
     const UNITS: [&str; 8] = ["", "k", "M", "G", "T", "P", "E", "Z"];
     let mut scaled = value;
@@ -109,7 +109,7 @@ fn show(recipe: &Recipe, images: &ImageSets, plans: &[StagePlan<'_>], timed: &[S
             let rate = stage.stage.batch as f64 / seconds_per_step;
             let took = Duration::from_secs_f64(seconds_per_step * stage.schedule.steps as f64);
             result(&format!(
-                "  {:.3} s a step, {rate:.1} images/s, {:.1} % of it waiting for data: {}",
+                "  {:.3} s per step, {rate:.1} images/s, {:.1} % of the time waiting for data: {}",
                 seconds_per_step,
                 100.0 * data_wait_share,
                 time_text(took)
@@ -119,7 +119,7 @@ fn show(recipe: &Recipe, images: &ImageSets, plans: &[StagePlan<'_>], timed: &[S
     }
     let flops: f64 = plans.iter().map(|stage| stage.cost.flops() * stage.images() as f64).sum();
     let (flops, counted) = (spaced(flops), spaced(all_paper));
-    result(&format!("in all {flops}FLOP; as the paper counts {counted}FLOP:"));
+    result(&format!("in total {flops}FLOP; by the paper's count {counted}FLOP:"));
     plans.iter().for_each(|stage| result(&format!("  {}", split(stage, all_paper))));
     if !timed.is_empty() {
         let text = |seconds: f64| seconds_text(seconds);
@@ -134,11 +134,9 @@ fn show(recipe: &Recipe, images: &ImageSets, plans: &[StagePlan<'_>], timed: &[S
         let probed = images.held_out.as_ref().map_or(0, |held| held.len() + images.to_probe.len());
         let features: f64 = timed.iter().map(|timed| timed.feature_seconds * probed as f64).sum();
         result(&format!(
-            "time: about {}: {} of training, {} of online probes, and the features of all \
-             {probed} images \
-             after each stage {}. Features of raw pixels and of an untrained encoder, and fitting \
-             probes to all \
-             of them, come on top: not timed, and much of a short run",
+            "time: about {}: {} for training, {} for online probes, and {} for the features of all \
+             {probed} images after each stage. Not timed: features of raw pixels and of an \
+             untrained encoder, and fitting the probes. They take a large part of a short run",
             text(training + online + features),
             text(training),
             text(online),
@@ -149,9 +147,8 @@ fn show(recipe: &Recipe, images: &ImageSets, plans: &[StagePlan<'_>], timed: &[S
             let memory = memory as f64 * 1e-6;
             let features = probed as f64 * plans.iter().map(width).max().unwrap_or(0) as f64 * 8e-6;
             result(&format!(
-                "memory: {memory:.0} MB at its highest, measured over {what}; probes after stages \
-                 hold all \
-                 features, {features:.0} MB and several times that while they are fitted"
+                "memory: {memory:.0} MB at its peak, measured over {what}. Probes after a stage \
+                 hold all features: {features:.0} MB, and several times that while they are fitted"
             ));
         }
     }
@@ -173,18 +170,18 @@ fn spaced(value: f64) -> String {
     if text.ends_with(char::is_alphabetic) { text } else { format!("{text} ") }
 }
 
-/// What a stage takes of the whole, and what of it is the teacher's reading.
+/// A stage's share of the whole, and the share of its teacher's latents.
 fn split(stage: &StagePlan<'_>, all: f64) -> String {
     let whole = format!("{:<20} {:>5.1} %", stage.stage.name, 100.0 * paper(stage) / all);
     let Some(teacher) = &stage.cost.teacher else { return whole };
     let reading = teacher.paper_flops * stage.images() as f64;
-    format!("{whole}, of which its teacher's latents {:.1} %", 100.0 * reading / all)
+    format!("{whole}; its teacher's latents take {:.1} %", 100.0 * reading / all)
 }
 
 fn show_stage(plan: &StagePlan<'_>) {
     let (stage, cost) = (plan.stage, &plan.cost);
     let what = match (&stage.method, &stage.teacher) {
-        (MethodName::Salt, Some(teacher)) => format!("SALT, taught by {teacher}"),
+        (MethodName::Salt, Some(teacher)) => format!("SALT, teacher: {teacher}"),
         _ => "MAE".to_owned(),
     };
     let (steps, batch, images) = (plan.schedule.steps, stage.batch, plan.images());
@@ -209,9 +206,8 @@ fn show_stage(plan: &StagePlan<'_>) {
     if share > LARGE_TRUNK {
         let [_, (name, _), ..] = plan.networks()[..] else { return };
         result(&format!(
-            "  its {name} takes {:.0} % of the FLOPs: `{name} = {{ width = ..., depth = ..., \
-             heads = ... }}` in \
-             the stage makes it smaller",
+            "  its {name} takes {:.0} % of the FLOPs. To make it smaller, set `{name} = {{ width = \
+             ..., depth = ..., heads = ... }}` in the stage",
             100.0 * share
         ));
     }
@@ -226,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_told_with_three_digits() {
+    fn numbers_are_shown_with_three_digits() {
         let told = [0.0, 7.0, 999.0, 999.6, 12_345.0, 678_901.0, 2.5e21].map(short);
         assert_eq!(told, ["0", "7", "999", "1.00 k", "12.3 k", "679 k", "2.50 Z"]);
     }

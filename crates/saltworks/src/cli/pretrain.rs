@@ -13,24 +13,23 @@ use std::path::{Path, PathBuf};
 /// Options of `pretrain`.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// A recipe; the built-in quickstart (Fashion-MNIST) without one.
+    /// A recipe (default: the built-in quickstart on Fashion-MNIST).
     recipe: Option<PathBuf>,
-    /// Change a key of the recipe, e.g. teacher.lr=1e-3, data.size=32, seed=1; may be repeated.
+    /// Change a key of the recipe, e.g. teacher.lr=1e-3, data.size=32, seed=1. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Folder of the run. An unfinished run of the same recipe in it is resumed. Default: runs/NAME
     /// for a recipe NAME.toml, runs/quickstart without one.
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Resume the run in the folder, by its own recipe if none is given. A finished run shows its
-    /// results.
+    /// Resume the run in the folder, with its own recipe if none is given. For a finished run, its
+    /// results are shown.
     #[arg(long)]
     resume: bool,
-    /// Replace a run that is in the folder.
+    /// Replace an existing run in the folder.
     #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
-    /// Under Slurm: ask for another turn (`scontrol requeue`) when SIGTERM, SIGUSR1 or SIGUSR2 ends
-    /// this one.
+    /// Under Slurm: requeue the job (`scontrol requeue`) if SIGTERM, SIGUSR1 or SIGUSR2 stops it.
     #[arg(long)]
     requeue: bool,
 }
@@ -43,7 +42,7 @@ fn default_out(recipe: Option<&Path>) -> PathBuf {
 
 /// Runs the command.
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
-    // Before anything slow: a scheduler's signal must find its listener.
+    // This comes before anything slow, because a scheduler's signal must find a listener.
     let stop = Stop::listen().map_err(run_error)?;
     let Arguments { recipe, set, out, resume, overwrite, requeue } = arguments;
     let out = out.unwrap_or_else(|| default_out(recipe.as_deref()));

@@ -25,35 +25,36 @@ use std::sync::Arc;
 pub(crate) struct Arguments {
     #[command(flatten)]
     subject: SubjectArguments,
-    /// Images to test on, whose classes have the names of --data's; else some of --data are held
-    /// out.
+    /// Test images. Their classes are matched with --data's by name (default: some images of --data
+    /// are held out).
     #[arg(long, value_name = "PATH")]
     test: Option<PathBuf>,
-    /// How many images are held out (default: as the run; of --data a fifth).
+    /// Number of images to hold out (default: the run's; for --data a fifth).
     #[arg(long, value_name = "N", conflicts_with = "test")]
     holdout: Option<usize>,
-    /// Which probes, one or more with commas between.
+    /// Probes to fit, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "knn,linear")]
     kind: Vec<Kind>,
-    /// What kNN, linear and few-shot probes read (default: both).
+    /// Features for kNN, linear and few-shot probes (default: both).
     #[arg(long, value_delimiter = ',')]
     features: Vec<Pooling>,
-    /// kNN: neighbours that vote (default: as the run's probes, else 20).
+    /// kNN: neighbours that vote (default: the run's, else 20).
     #[arg(long)]
     k: Option<usize>,
-    /// kNN: T in a vote's weight (default: as the run's probes, else 0.07).
+    /// kNN: temperature T in a vote's weight (default: the run's, else 0.07).
     #[arg(long)]
     temperature: Option<f64>,
-    /// kNN: what is near, and what its vote weighs.
+    /// kNN: the distance, and the weight of a vote.
     #[arg(long, default_value = "cosine")]
     vote: VoteKind,
-    /// Attentive: its network.
+    /// Attentive: the network.
     #[arg(long, default_value = "vjepa1")]
     form: Form,
     /// Attentive: passes over the training images (default: 20).
     #[arg(long)]
     epochs: Option<usize>,
-    /// Attentive: images of a step (default: 64; of fewer than 3,840 images a sixtieth, 8 or more).
+    /// Attentive: images per step (default: 64; for fewer than 3,840 images a sixtieth, at least
+    /// 8).
     #[arg(long)]
     batch: Option<usize>,
     /// Attentive: learning rates of the grid (default: 1e-2,3e-3,1e-3,3e-4).
@@ -62,26 +63,25 @@ pub(crate) struct Arguments {
     /// Attentive: weight decays of the grid (default: 0.4,0.01).
     #[arg(long, value_delimiter = ',')]
     weight_decay: Vec<f64>,
-    /// Attentive: MiB that the tokens of all images may take; larger sets are encoded again each
-    /// epoch.
+    /// Attentive: MiB for the tokens of all images. Larger sets are encoded again each epoch.
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     token_memory: u64,
-    /// Few-shot: images of each class (default: those of 1,2,5,10 that every class has).
+    /// Few-shot: images per class (default: those of 1,2,5,10 that every class has).
     #[arg(long, value_delimiter = ',')]
     shots: Vec<usize>,
-    /// Few-shot: choices of images for each (default: 5).
+    /// Few-shot: random draws for each number of images (default: 5).
     #[arg(long)]
     draws: Option<usize>,
-    /// Keys the few-shot choices, and the attentive probe's first weights and order.
+    /// Seed of the few-shot draws, and of the attentive probe's initial weights and image order.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Print precision, recall and images of each class.
     #[arg(long)]
     per_class: bool,
-    /// Print how many images of each class were given each class.
+    /// Print the confusion table: how many images of each class were predicted as each class.
     #[arg(long)]
     confusion: bool,
-    /// Write everything as JSON to a file, or to stdout by `-`: intervals, classes, confusion,
+    /// Write all results as JSON to a file, or to stdout with `-`: intervals, classes, confusion,
     /// grid.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -120,9 +120,9 @@ enum Pooling {
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum VoteKind {
-    /// exp(cosine similarity / T), as DINO.
+    /// exp(cosine similarity / T), as in DINO.
     Cosine,
-    /// 1 / (distance + T), as stable-pretraining's OnlineKNN.
+    /// 1 / (distance + T), as in stable-pretraining's OnlineKNN.
     Euclidean,
 }
 
@@ -130,7 +130,7 @@ enum VoteKind {
 enum Form {
     /// A learned query, cross-attention, linear.
     Vjepa1,
-    /// Three self-attention blocks before it, as SALT and V-JEPA 2.
+    /// The same after three self-attention blocks, as in SALT and V-JEPA 2.
     Vjepa2,
 }
 
@@ -163,7 +163,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 impl Arguments {
-    /// Refuses settings before hours go into features.
+    /// Refuses wrong settings before features are computed, which may take hours.
     fn check(&self, subject: &Subject) -> Result<(), Failure> {
         self.knn(subject).check().map_err(input_error)?;
         self.attentive().check().map_err(input_error)?;
@@ -173,7 +173,7 @@ impl Arguments {
         }
     }
 
-    /// Refuses images on which probes would mean nothing.
+    /// Refuses images for which probes would be meaningless.
     fn check_sets(&self, sets: &Sets) -> Result<(), Failure> {
         let labels = |source: &Arc<dyn Source>| -> Vec<u32> {
             (0..source.len()).map(|i| source.label(i) as u32).collect()
@@ -182,7 +182,7 @@ impl Arguments {
         let known: BTreeSet<u32> = train.iter().copied().collect();
         if known.len() < 2 {
             return Err(input_error(format!(
-                "{}: all images have one class, expected two or more to tell apart",
+                "{}: all images have the same class, expected two or more classes",
                 sets.train.describe()
             )));
         }
@@ -191,9 +191,8 @@ impl Arguments {
             let checked = self.few_shot(&train).check(&train);
             checked.map_err(|error| match error {
                 eval::Error::Shots { shots, most, class } => input_error(format!(
-                    "--shots is {shots}, expected 1 to {most}, as many training images as class \
-                     {} has. \
-                     Lower --shots, or give the class more images",
+                    "--shots is {shots}, expected 1 to {most}, the number of training images of \
+                     class {}. Lower --shots, or add images to the class",
                     name(class)
                 )),
                 other => input_error(other),
@@ -207,15 +206,14 @@ impl Arguments {
         let (some, names) = (strange.len(), names.join(", "));
         if some == test.len() {
             return Err(input_error(format!(
-                "no class of the test images ({names}, ...) is one of the training images' ({}, \
-                 ...). \
-                 Give --data and --test folders of the same names",
+                "no class of the test images ({names}, ...) is a class of the training images ({}, \
+                 ...). Give --data and --test folders with the same names",
                 sets.train.classes().first().map_or("", String::as_str)
             )));
         }
         if some > 0 {
             note(&format!(
-                "{some} of {} test images are of classes without a training image ({names}): all \
+                "{some} of {} test images have classes without a training image ({names}). All \
                  probes get them wrong",
                 test.len()
             ));
@@ -223,7 +221,8 @@ impl Arguments {
         Ok(())
     }
 
-    /// The images: `--test`'s, or some of `--data`'s or of the run's held out.
+    /// The two sets. The test images are those of `--test`, or are held out from `--data` or the
+    /// run.
     fn sets(&self, subject: &Subject) -> Result<Sets, Failure> {
         let mut recipe = subject.recipe.clone();
         let data = &mut recipe.data;
@@ -235,9 +234,8 @@ impl Arguments {
             let both = [(&train, "--data"), (&test, "--test")];
             if let Some(SharedFile { file, .. }) = judge::shared_file(&both) {
                 return Err(input_error(format!(
-                    "{}: is among both the training and the --test images. Take it out of one of \
-                     them, \
-                     or leave --test out to hold some out",
+                    "{} is in both the training and the --test images. Remove it from one of them, \
+                     or remove --test to hold some images out",
                     file.display()
                 )));
             }
@@ -252,15 +250,15 @@ impl Arguments {
         let of_run = subject.of_run && self.subject.data.is_none();
         if !of_run && self.subject.data.is_none() {
             return Err(input_error(
-                "which images? Add --data PATH, images of two classes or more",
+                "no images are given. Add --data PATH, images of two classes or more",
             ));
         }
         let all = labelled(judge::open_all(data)?)?;
         if let Some(count) = self.holdout.filter(|count| count + 2 > all.len()) {
             let most = all.len().saturating_sub(2);
             return Err(input_error(format!(
-                "--holdout is {count}, expected 1 to {most}: two of the images are left to learn \
-                 from"
+                "--holdout is {count}, expected 1 to {most}: at least two images must be left to \
+                 train on"
             )));
         }
         if of_run {
@@ -273,7 +271,7 @@ impl Arguments {
                         ("data.holdout is 0".to_owned(), "Add --holdout N, or --data and --test")
                     }
                 };
-                input_error(format!("the run holds out nothing: {reason}. {advice}"))
+                input_error(format!("the run holds out no images: {reason}. {advice}"))
             };
             let test = images.held_out.ok_or_else(none)?;
             return Ok(Sets { train: images.to_probe, test });
@@ -291,13 +289,14 @@ impl Arguments {
         Ok(Sets { train: Arc::new(train), test: Arc::new(test) })
     }
 
-    /// Refuses test images that train.
+    /// Refuses test images that are also the training images.
     fn refuse_same(&self, data: &Data, test: &Path) -> Result<(), Failure> {
         let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let train = data.sources();
         match train.iter().find(|given| real(Path::new(&given.path)) == real(test)) {
             Some(given) => Err(input_error(format!(
-                "{}: is both the training and the --test images. Leave --test out to hold some out",
+                "{} is given as both the training and the --test images. Remove --test to hold \
+                 some out",
                 given.path
             ))),
             None => Ok(()),
@@ -305,7 +304,8 @@ impl Arguments {
     }
 }
 
-/// What a set is, and how many classes its images have: two sets that are united know all of both.
+/// A set's description with the number of classes of its own images. A united set lists the classes
+/// of both sets.
 fn described(source: &Arc<dyn Source>) -> String {
     let classes: BTreeSet<i32> = (0..source.len()).map(|i| source.label(i)).collect();
     let what = source.describe();
@@ -322,9 +322,8 @@ fn labelled(source: Arc<dyn Source>) -> Result<Arc<dyn Source>, Failure> {
     let what = source.describe();
     if with.is_empty() {
         return Err(input_error(format!(
-            "{what}: no image has a class, which probes need. Sort images into a folder for each \
-             class, or \
-             list them with labels"
+            "{what}: no image has a class, but probes need classes. Sort images into a folder for \
+             each class, or list them with labels"
         )));
     }
     if with.len() == source.len() {
@@ -342,7 +341,7 @@ struct PooledSets {
     test: Features,
 }
 
-/// The work itself.
+/// All that the probes need.
 struct Judge<'a> {
     arguments: &'a Arguments,
     subject: Subject,
@@ -395,7 +394,7 @@ impl Judge<'_> {
         })
     }
 
-    /// Features of both sets, of the kinds that the user wants.
+    /// The requested kinds of features, for both sets.
     fn features(&mut self) -> Result<Vec<PooledSets>, Failure> {
         let Self { subject, sets, stop, unreadable, .. } = self;
         let mut count = Count::new(sets.train.len() + sets.test.len());
@@ -461,7 +460,8 @@ impl Judge<'_> {
         let chosen = &probe.trials[probe.best];
         if let Some(words) = at_the_edge(&options.lrs, chosen.lr) {
             note(&format!(
-                "attentive: the best learning rate, {}, is the {words} of the grid: --lr widens it",
+                "attentive: the best learning rate, {}, is the {words} of the grid. Widen the grid \
+                 with --lr",
                 chosen.lr
             ));
         }
@@ -486,7 +486,7 @@ impl Judge<'_> {
     }
 }
 
-/// Which end of a grid a value is, if it is one of three or more.
+/// The end of a grid at which a value is, if the grid has three or more values.
 fn at_the_edge(grid: &[f64], value: f64) -> Option<&'static str> {
     let (least, most) = grid.iter().fold((f64::MAX, 0.0_f64), |(a, b), x| (a.min(*x), b.max(*x)));
     match value {
@@ -509,7 +509,7 @@ fn linear(pooled: &PooledSets, stop: eval::StopCheck<'_>) -> Result<ProbeResult,
         features: pooled.name,
         note: [
             format!("l2 {}", probe.l2),
-            if probe.chosen { String::new() } else { ", 1 / images: too few to choose on".into() },
+            if probe.chosen { String::new() } else { ", 1 / images: too few to choose it".into() },
             edge.map_or_else(String::new, |words| format!(", the {words} of the grid")),
             match probe.gap > FAR {
                 true => format!("; its loss is up to {:.0} % above the minimum", 100.0 * probe.gap),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 /// Options of `replay`.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// The folder that the run named when it stopped: RUN/replay/STAGE-STEP.
+    /// The folder that the run printed when it stopped: RUN/replay/STAGE-STEP.
     folder: PathBuf,
 }
 

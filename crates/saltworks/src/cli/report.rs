@@ -13,7 +13,7 @@ pub(super) struct Arguments {
     /// Folders of runs. Several are compared.
     #[arg(required = true)]
     runs: Vec<PathBuf>,
-    /// The file to write; report.html in the folder of a single run if not given.
+    /// The file to write (default: report.html in the folder of a single run).
     #[arg(long)]
     out: Option<PathBuf>,
 }
@@ -31,7 +31,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             return Err(input_error("several runs need --out, e.g. --out comparison.html"));
         }
     };
-    // The run first: that the report has no folder is for one that is not there no news.
+    // Runs are checked first: a missing run is reported before a missing folder of the report.
     arguments.runs.iter().try_for_each(|run| expect_run(run))?;
     expect_parent(&out)?;
     let runs = arguments.runs.iter().map(|run| read(run)).collect::<Result<Vec<_>, _>>()?;

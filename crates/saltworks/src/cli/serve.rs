@@ -9,28 +9,28 @@ use std::io;
 use std::net::{IpAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 
-/// Where a token may be given that lists of processes should not show.
+/// The variable for a token that must not appear in lists of processes.
 const TOKEN: &str = "SALTWORKS_TOKEN";
 
 /// Options of `serve`.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
-    /// Folder with runs in it, or in folders of it.
+    /// Folder that contains runs, directly or in its subfolders.
     #[arg(default_value = "runs")]
     folder: PathBuf,
-    /// The address to listen at: this machine's own, or e.g. 0.0.0.0 for others, who need a token
-    /// then.
+    /// The address to listen on. By default only this machine has access. 0.0.0.0 opens it to
+    /// others, who need a token.
     #[arg(long, default_value = "127.0.0.1")]
     host: String,
-    /// The port; 0 for any that is free.
+    /// The port. 0 means any free port.
     #[arg(long, default_value_t = 8384)]
     port: u16,
-    /// What readers must know, 8 letters or more; made up and printed where others than this
-    /// machine can ask and none is given. Also $SALTWORKS_TOKEN.
+    /// The token that readers need, 8 characters or more. Also $SALTWORKS_TOKEN. If none is given
+    /// and other machines have access, a token is generated and printed.
     #[arg(long)]
     token: Option<String>,
-    /// Follow links to folders elsewhere, too.
+    /// Also follow links to folders elsewhere.
     #[arg(long)]
     follow_links: bool,
 }
@@ -38,11 +38,11 @@ pub(super) struct Arguments {
 const EXAMPLES: &str = "Examples:
   saltworks serve runs                       http://127.0.0.1:8384 shows all runs under runs/
   saltworks serve . --port 0                 any free port
-  saltworks serve runs --host 0.0.0.0        for other machines, with a token; without encryption
-  ssh -L 8384:127.0.0.1:8384 host            reads a server that runs on another machine, encrypted
+  saltworks serve runs --host 0.0.0.0        for other machines, with a token but no encryption
+  ssh -L 8384:127.0.0.1:8384 host            encrypted access to a server on another machine
 
-Pages only read: nothing can be changed through them. Without a token all users of this machine may
-read them; on a machine shared with others add --token.";
+The pages are read-only. Without a token all users of this machine can read them. Add --token on a
+machine shared with others.";
 
 /// Runs the command until it is stopped.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -60,7 +60,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     let links = if arguments.follow_links { Links::All } else { Links::Inside };
     let library = Library::new(folder, links).map_err(|error| {
-        let what = "Give a folder with runs, as `--out` of `saltworks pretrain` made them";
+        let what = "Give a folder that contains runs of `saltworks pretrain`";
         input_error(format!("cannot read {}: {error}. {what}", folder.display()))
     })?;
     let count = library.len();
@@ -68,7 +68,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let server = Server::bind(host, *port, library, access);
     let server = server.map_err(|error| input_error(refused(&error, host, *port)))?;
     let address = server.address().map_err(run_error)?;
-    note(&format!("{count} runs under {}; Ctrl-C ends", folder.display()));
+    note(&format!("{count} runs under {}. Ctrl-C stops the server", folder.display()));
     let secret = token.map_or_else(String::new, |token| format!("?token={token}"));
     let name = match address.ip().is_unspecified() {
         true => format!("{}:{}", LockOwner::here().host, address.port()),
@@ -76,13 +76,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     result(&format!("http://{name}/{secret}"));
     if !is_loopback(host) {
-        note("other machines can ask; what they read is not encrypted");
+        note("other machines have access. The connection is not encrypted");
     }
     server.run();
     Ok(())
 }
 
-/// What needs no code in an address or a cookie.
+/// Whether a token needs no escaping in an address or a cookie.
 fn is_token(token: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     token.len() >= 8 && token.chars().all(plain)
@@ -96,9 +96,9 @@ fn is_loopback(host: &str) -> bool {
 
 fn refused(error: &io::Error, host: &str, port: u16) -> String {
     let advice = match error.kind() {
-        io::ErrorKind::AddrInUse => "Another program has that port: choose one with --port, or 0",
-        io::ErrorKind::PermissionDenied => "Ports below 1024 are the system's: choose another",
+        io::ErrorKind::AddrInUse => "Another program uses that port. Choose one with --port, or 0",
+        io::ErrorKind::PermissionDenied => "Ports below 1024 are reserved. Choose another",
         _ => "Choose an address of this machine with --host",
     };
-    format!("cannot listen at {host}:{port}: {error}. {advice}")
+    format!("cannot listen on {host}:{port}: {error}. {advice}")
 }

@@ -8,35 +8,36 @@ use std::path::PathBuf;
 /// An encoder, and how its images are prepared.
 #[derive(clap::Args)]
 pub(super) struct SubjectArguments {
-    /// A run's folder, a file of weights in any form that `export` reads, or a folder of
-    /// transformers'.
+    /// A run's folder, a weights file in any format that `export` reads, or a transformers folder.
     source: PathBuf,
-    /// Images: what `data.path` may be (a folder with a folder for each class, tar shards, a list,
-    /// parquet, .npy, IDX files, builtin:fashion-mnist). Of a run: its own, if not given.
+    /// Images: anything that `data.path` accepts (a folder with a folder for each class, tar
+    /// shards, a list, parquet, .npy, IDX files, builtin:fashion-mnist). Default for a run: its own
+    /// images.
     #[arg(long, value_name = "PATH")]
     pub(super) data: Option<PathBuf>,
-    /// Of a run: the stage (default: the last); of a file: encoder, student or teacher.
+    /// For a run: the stage (default: the last). For a file: encoder, student or teacher.
     #[arg(long, visible_alias = "part", value_name = "NAME")]
     stage: Option<String>,
     /// Size of the images in pixels, as 224 or HEIGHTxWIDTH (default: the encoder's own). The
-    /// position table is resized as timm does.
+    /// position table is resized as in timm.
     #[arg(long, value_name = "PIXELS")]
     size: Option<ImageSize>,
-    /// How pixels are brought near 0: imagenet, inception, clip, or '{mean = [0.5], std = [0.25]}'
-    /// (default: as the run or the file says; else imagenet, or inception for grey images).
+    /// Pixel normalization: imagenet, inception, clip, or '{mean = [0.5], std = [0.25]}' (default:
+    /// that of the run or the file; else imagenet, or inception for grey images).
     #[arg(long)]
     normalize: Option<String>,
-    /// The shorter side is resized to this times the size and the centre kept (default: as the run,
-    /// else 1).
+    /// The shorter side is resized to this factor times the size, and the centre is kept (default:
+    /// the run's, else 1).
     #[arg(long)]
     zoom: Option<f64>,
-    /// Heads of the encoder, if the file does not say and timm has none of its width.
+    /// Heads of the encoder. Needed if the file does not state them and timm has no model of its
+    /// width.
     #[arg(long)]
     heads: Option<usize>,
-    /// Threads that compute; 0 for one per core.
+    /// Compute threads. 0 means one per core.
     #[arg(long, default_value_t = 0)]
     pub(super) threads: usize,
-    /// Threads that decode images (default: as the run, else 1).
+    /// Threads that decode images (default: the run's, else 1).
     #[arg(long, value_name = "N")]
     data_threads: Option<usize>,
 }

@@ -15,22 +15,22 @@ use std::time::{Duration, Instant};
 pub(super) struct Arguments {
     /// A run's folder.
     run: PathBuf,
-    /// Show it once, as if the output were no terminal.
+    /// Show it once, as if the output were not a terminal.
     #[arg(long)]
     once: bool,
-    /// Seconds between two looks.
+    /// Seconds between updates.
     #[arg(long, default_value_t = 1.0)]
     every: f64,
-    /// The stage (default: the last that has begun).
+    /// The stage to show (default: the last that has started).
     #[arg(long)]
     stage: Option<String>,
 }
 
 /// Rows and columns without a terminal.
 const SIZE: (u16, u16) = (30, 100);
-/// Rows of a plot, at least: title, three of dots, axis, legend.
+/// The fewest rows of a plot: title, three rows of dots, axis, legend.
 const LEAST_ROWS: usize = 6;
-/// Columns from which two plots stand side by side.
+/// The fewest columns for two plots side by side.
 const WIDE: usize = 90;
 
 /// Shows the run until it is stopped by Ctrl-C.
@@ -65,7 +65,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The terminal's other page, for as long as it lives.
+/// The terminal's alternate screen, until this value is dropped.
 struct Screen<'a>(&'a Term);
 
 impl<'a> Screen<'a> {
@@ -75,7 +75,7 @@ impl<'a> Screen<'a> {
         Ok(Self(term))
     }
 
-    /// Writes over what is there, so that nothing flickers.
+    /// Overwrites the old text, so that nothing flickers.
     fn show(&self, lines: &[String]) -> std::io::Result<()> {
         let mut text = "\x1b[H".to_owned();
         for (number, line) in lines.iter().enumerate() {
@@ -91,13 +91,13 @@ impl<'a> Screen<'a> {
 
 impl Drop for Screen<'_> {
     fn drop(&mut self) {
-        // A terminal that has gone needs nothing.
+        // Errors are ignored: the terminal may be closed.
         let mut out = self.0;
         let _ = out.write_all(b"\x1b[?25h\x1b[?1049l");
     }
 }
 
-/// What is shown of a run.
+/// The lines that show a run.
 fn frame(
     run: &RunData,
     arguments: &Arguments,
@@ -110,7 +110,10 @@ fn frame(
         Some(name) => {
             Some(run.stages.iter().find(|stage| stage.name == *name).ok_or_else(|| {
                 let names: Vec<_> = run.stages.iter().map(|stage| stage.name.as_str()).collect();
-                input_error(format!("the run has no stage {name:?}, but {}", names.join(", ")))
+                input_error(format!(
+                    "the run has no stage {name:?}. Its stages are {}",
+                    names.join(", ")
+                ))
             })?)
         }
         None => run.stages.iter().rfind(begun),
@@ -125,7 +128,7 @@ fn frame(
     }
     lines.extend(run.problems.iter().map(|problem| clip(problem, columns)));
     let Some(stage) = stage else {
-        lines.push("no step was made yet".to_owned());
+        lines.push("no steps yet".to_owned());
         return Ok(lines);
     };
     lines.push(progress(stage, run.status == "training", columns));
@@ -138,7 +141,7 @@ fn frame(
             lines.extend(wrap(&format!("ALARM ({}) {when}: {}", alarm.kind, alarm.text), columns));
         }
     }
-    // Text goes before the plot if there is little room.
+    // If there is little room, text has priority over plots.
     let room = rows.saturating_sub(lines.len());
     let (loss, accuracy) = (losses(stage), accuracies(stage));
     if room >= LEAST_ROWS && columns >= WIDE {
@@ -213,11 +216,11 @@ fn progress(stage: &StageData, training: bool, columns: usize) -> String {
     clip(&format!("{}  {bar}  {}", stage.name, parts.join("  ")), columns)
 }
 
-/// What a run says, in lines that end between words.
+/// Text from a run, in lines that are broken between words.
 fn wrap(text: &str, columns: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in printable(text).split(' ') {
-        // There is one.
+        // `lines` is never empty.
         let line = lines.last_mut().expect("a line");
         let width = console::measure_text_width(line) + 1 + console::measure_text_width(word);
         match (line.is_empty(), width <= columns) {
@@ -229,7 +232,7 @@ fn wrap(text: &str, columns: usize) -> Vec<String> {
     lines.iter().map(|line| clip(line, columns)).collect()
 }
 
-/// One line of what a run says.
+/// Text from a run, cut to one line.
 fn clip(text: &str, columns: usize) -> String {
     console::truncate_str(&printable(text), columns, "…").into_owned()
 }

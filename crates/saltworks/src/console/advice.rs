@@ -3,29 +3,30 @@
 use crate::eval::wilson;
 use crate::run_files::{Alarm, OnlineProbe, ProbeRow};
 
-/// The share of time spent waiting for data that calls for advice.
+/// Advice is given if steps spend at least this share of their time waiting for data.
 const MOST_WAIT: f64 = 0.2;
 
 /// Spread and rank below which all images have nearly the same features. (guess: encoders that
 /// learn stay above 0.03 and 1.7 in all runs of LOG.md)
 const COLLAPSED_STD: f64 = 0.01;
 const COLLAPSED_RANK: f64 = 1.5;
-/// The share of its best RankMe below which a fall is reported. (guess: encoders that learn keep a
-/// fifth or more)
+/// A fall of RankMe below this share of its best value is reported. (guess: encoders that learn
+/// keep a fifth or more)
 const RANK_LEFT: f64 = 0.15;
-/// Images below which RankMe depends on their number more than on the encoder. (guess)
+/// With fewer images, RankMe depends more on their number than on the encoder. (guess)
 const RANK_IMAGES: usize = 64;
-/// Probes in a row that must not be better than the one before the first step. One alone is noise.
+/// Consecutive probes that must not be better than the one before the first step. A single one may
+/// be noise.
 const FLAT_PROBES: usize = 3;
-/// The share of a stage before which accuracy is not judged: it often falls at first.
+/// Accuracy is not judged before this share of a stage: it often falls at first.
 const FLAT_SHARE: f64 = 0.5;
 
 /// Advice if steps spend the share `wait` of their time waiting for data.
 pub(super) fn slow_data(wait: f64) -> Option<String> {
     (wait >= MOST_WAIT).then(|| {
         format!(
-            "steps wait {:.0} % of their time for data: more data.threads decode more at once, \
-             smaller images decode faster",
+            "steps wait {:.0} % of their time for data. More data.threads decode more images at \
+             once. Smaller images decode faster",
             100.0 * wait
         )
     })
@@ -50,7 +51,7 @@ pub fn alarms(probes: &[(u64, &OnlineProbe)], share: f64) -> Vec<Alarm> {
     all.into_iter().flatten().collect()
 }
 
-/// RankMe, if it is of enough images.
+/// RankMe, if it was measured on enough images.
 fn rank(probe: &OnlineProbe) -> Option<f64> {
     probe.rank_me.filter(|_| probe.test_images >= RANK_IMAGES)
 }
@@ -69,16 +70,16 @@ fn collapse(start: Option<&OnlineProbe>, last: &OnlineProbe) -> Option<String> {
     let sign = std.or_else(|| {
         let rank = below(rank, COLLAPSED_RANK)?;
         Some(format!(
-            "features of images differ in hardly more than one direction (RankMe {rank:.2}, below \
+            "features of images vary in hardly more than one direction (RankMe {rank:.2}, below \
              {COLLAPSED_RANK})"
         ))
     })?;
     Some(format!(
-        "{sign}. Lower lr, lengthen the warmup or set clip; of a SALT stage look at its teacher"
+        "{sign}. Lower lr, lengthen the warmup or set clip. For a SALT stage, check its teacher"
     ))
 }
 
-/// RankMe fell and no accuracy rose. It may fall in training that goes well, too.
+/// RankMe fell and no accuracy rose. RankMe may also fall in training that goes well.
 fn fallen_rank(probes: &[&OnlineProbe], last: &OnlineProbe) -> Option<String> {
     let higher = |best: &OnlineProbe, probe: &OnlineProbe| rank(probe) > rank(best);
     let best = probes
@@ -88,8 +89,8 @@ fn fallen_rank(probes: &[&OnlineProbe], last: &OnlineProbe) -> Option<String> {
     let (now, then) = (rank(last)?, rank(best)?);
     (now < RANK_LEFT * then && !is_better(last, best)).then(|| {
         format!(
-            "RankMe fell from {then:.1} to {now:.1}, and no probe is more accurate for it: \
-             features use ever fewer directions. A lower lr or less weight decay may keep them"
+            "RankMe fell from {then:.1} to {now:.1}, and no probe became more accurate. Features \
+             use fewer and fewer directions. A lower lr or less weight decay may help"
         )
     })
 }
@@ -108,8 +109,8 @@ fn flat(start: &OnlineProbe, since: &[&OnlineProbe], share: f64) -> Option<Strin
     (!recent.iter().any(|probe| is_better(probe, start))).then(|| {
         format!(
             "after {:.0} % of the stage no probe is more accurate than before the first step, for \
-             {FLAT_PROBES} probes in a row (kNN {:.1} %, was {:.1} %): the encoder has not learned \
-             what tells classes apart. Look at masks, lr and augmentation",
+             {FLAT_PROBES} probes in a row (kNN {:.1} %, was {:.1} %). The encoder has not learned \
+             to separate the classes. Check masks, lr and augmentation",
             100.0 * share,
             100.0 * now,
             100.0 * before
@@ -142,8 +143,8 @@ pub fn worse_than_random(rows: &[ProbeRow], stage: &str) -> Option<String> {
         };
         let compared: Vec<_> = pairs.iter().map(compared).collect();
         format!(
-            "{stage} is worse than an encoder that was never trained ({}): train it longer, or \
-             look at lr, masks and augmentation",
+            "{stage} is worse than an encoder that was never trained ({}). Train it longer, or \
+             check lr, masks and augmentation",
             compared.join(", ")
         )
     })
@@ -190,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn accuracy_is_called_flat_after_several_probes_none_of_which_is_better() {
+    fn accuracy_is_called_flat_after_several_probes_without_a_better_one() {
         let (start, same) = (probe(0.5, 20.0, 0.4), probe(0.5, 20.0, 0.4));
         let mut probes = vec![start, same.clone(), same.clone()];
         assert!(kinds(&probes, 0.9).is_empty(), "two probes may be noise");

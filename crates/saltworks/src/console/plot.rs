@@ -28,7 +28,7 @@ const MARKS: [char; 4] = ['●', '○', '×', '+'];
 const LABEL: usize = 8;
 
 impl Plot<'_> {
-    /// The lines of a plot of so many columns and rows. Title, axis and legend are among them.
+    /// The lines of a plot with this many columns and rows. Title, axis and legend are among them.
     /// `style` colours them.
     pub fn lines(&self, columns: usize, rows: usize, style: bool) -> Vec<String> {
         let styled = |style_of: Style, text: &str| match style {
@@ -93,7 +93,7 @@ struct Bounds {
 }
 
 impl Bounds {
-    /// `None` without a point.
+    /// `None` if there is no point.
     fn of(curves: &[PlotCurve<'_>]) -> Option<Self> {
         let points =
             || curves.iter().flat_map(|curve| &curve.points).filter(|point| is_finite(point));

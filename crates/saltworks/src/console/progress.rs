@@ -80,7 +80,7 @@ impl Progress {
         }
     }
 
-    /// Shows the result of work between two steps, which took so long.
+    /// Shows the result of work between two steps. The work took the time `took`.
     pub fn between(&mut self, text: &str, took: Duration) {
         self.probing += took;
         self.say(text);

@@ -14,7 +14,7 @@ pub fn note(text: &str) {
     let _ = writeln!(std::io::stderr(), "{}", escaped(text));
 }
 
-/// Prints styled lines to stdout. The caller makes text from outside [`printable`].
+/// Prints styled lines to stdout. The caller must make text from outside [`printable`].
 pub fn styled(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }

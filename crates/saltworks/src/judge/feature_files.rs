@@ -38,7 +38,7 @@ impl FeatureFile {
         }
     }
 
-    /// The files that are written. The one that the user named is last: if it is there, so are the
+    /// The files that are written. The file that the user named is last: if it exists, so do the
     /// others.
     pub(crate) fn files(self, path: &Path) -> Vec<PathBuf> {
         match self {
@@ -65,18 +65,18 @@ impl FeatureRows {
     }
 }
 
-/// Features and the images they are of.
+/// Features and their images.
 pub(crate) struct Embeddings<'a> {
     /// At least one kind.
     pub(crate) pooled: Vec<FeatureRows>,
     pub(crate) source: &'a dyn Source,
 }
 
-/// Rows of a row group: readers take one at a time into memory.
+/// Rows of a row group. Readers hold one group in memory at a time.
 const GROUP_ROWS: usize = 10_000;
 
 impl Embeddings<'_> {
-    /// Writes them whole; which files.
+    /// Writes whole files and returns their paths.
     pub(crate) fn write(&self, form: FeatureFile, path: &Path) -> Result<Vec<PathBuf>, String> {
         let fail = |path: &Path, error: &dyn std::fmt::Display| {
             format!("cannot write {}: {error}", path.display())
@@ -84,7 +84,7 @@ impl Embeddings<'_> {
         let mut written = vec![path.to_owned()];
         match form {
             FeatureFile::Npy => {
-                // No features stand beside labels of others, wherever this ends.
+                // Old files are removed first. Features never appear beside labels of other images.
                 for old in form.files(path).into_iter().rev().filter(|old| old.exists()) {
                     fs::remove_file(&old).map_err(|error| fail(&old, &error))?;
                 }
@@ -126,7 +126,7 @@ impl Embeddings<'_> {
         for (pooled, rows) in self.pooled.iter().zip(&rows) {
             tensors.push((pooled.name, view(Dtype::F32, vec![self.len(), pooled.dim], rows)?));
         }
-        // Strings: JSON holds them all.
+        // Names are strings, which JSON can hold.
         let classes = serde_json::to_string(self.source.classes()).expect("names as JSON");
         let metadata = HashMap::from([("classes".to_owned(), classes)]);
         let file = safetensors::serialize(tensors, Some(metadata)).map_err(io::Error::other)?;
@@ -147,7 +147,7 @@ impl Embeddings<'_> {
             );
         }
         let schema = Arc::new(parse_message_type(&(schema + "}"))?);
-        // Features hardly shrink; names and labels do.
+        // Compression hardly shrinks features, but it shrinks names and labels.
         let compression = Compression::ZSTD(ZstdLevel::default());
         let properties = WriterProperties::builder().set_compression(compression).build();
         let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties))?;
@@ -202,7 +202,7 @@ fn column<T: DataType>(
     column.close()
 }
 
-/// A number as files hold it.
+/// A number that files can hold.
 trait Number: Copy {
     fn add_to(self, bytes: &mut Vec<u8>);
 }

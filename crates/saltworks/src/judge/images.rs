@@ -1,4 +1,4 @@
-//! The images of a recipe: its sources opened, mixed, and split into those that train and those
+//! The images of a recipe. Its sources are opened, mixed, and split into training images and images
 //! held out for probes.
 
 use crate::console::note;
@@ -12,22 +12,22 @@ use std::sync::Arc;
 
 /// The images of a run.
 pub(crate) struct ImageSets {
-    /// Training images, each source as often as its weight says.
+    /// Training images. Each source is repeated by its weight.
     pub(crate) train: Arc<dyn Source>,
-    /// The same images once each, from which probes learn. Copies would vote twice, and would be on
-    /// both sides when a penalty is chosen.
+    /// The same images, each once, to fit probes on. Copies would vote twice, and would be on both
+    /// sides when a penalty is chosen.
     pub(crate) to_probe: Arc<dyn Source>,
-    /// Images to probe on. None without a holdout, or unless every image has a class and there are
-    /// two.
+    /// Held-out images for probes. None without a holdout. All images must have classes, and there
+    /// must be at least two classes.
     pub(crate) held_out: Option<Arc<dyn Source>>,
-    /// Why nothing is held out though the recipe asks for it.
+    /// Why nothing is held out although the recipe requests it.
     pub(crate) reason: Option<String>,
 }
 
 /// Opens the data and holds out what the probes need.
 pub(crate) fn open_images(recipe: &Recipe) -> Result<ImageSets, Failure> {
     if let Some(values) = recipe.adapted_values() {
-        note(&format!("of the built-in recipe: {values}; --set changes them"));
+        note(&format!("from the built-in recipe: {values}. --set changes them"));
     }
     let data = &recipe.data;
     let sources = open_sources(data)?;
@@ -36,7 +36,7 @@ pub(crate) fn open_images(recipe: &Recipe) -> Result<ImageSets, Failure> {
     let reason = why_unprobed(&sources, classes.len(), len);
     let holdout = data.held_out_of(len);
     if holdout == 0 || reason.is_some() {
-        // Nothing to probe: all images train.
+        // There is nothing to probe, so all images are used for training.
         let sources = sources.into_iter().map(|(source, given)| (source, given.weight));
         let [train, to_probe] = weighted_and_once(sources.collect(), classes)?;
         return Ok(ImageSets { train, to_probe, held_out: None, reason });
@@ -48,15 +48,14 @@ pub(crate) fn open_images(recipe: &Recipe) -> Result<ImageSets, Failure> {
         let (what, name) = (what.join("; "), recipe.origin.name());
         let problem = format!(
             "data.holdout is {holdout}, expected 0 to {most} of the images ({what}). Set \
-             data.holdout in \
-             {name} or add --set data.holdout={usual}, say"
+             data.holdout in {name} or add e.g. --set data.holdout={usual}"
         );
         return Err(input_error(recipe.origin.refuse(&["data.holdout"], problem)));
     }
     let (mut train, mut held_out) = (Vec::new(), Vec::new());
     let mut before = 0;
     for (source, given) in sources {
-        // Each source gives its share, before weights: what is held out never trains.
+        // Each source gives its share before weights apply. Held-out images are never trained on.
         let share = |images: usize| images * holdout / len;
         let count = share(before + source.len()) - share(before);
         let count = count.min(source.len() - 1);
@@ -75,7 +74,7 @@ pub(crate) fn open_images(recipe: &Recipe) -> Result<ImageSets, Failure> {
     Ok(ImageSets { train, to_probe, held_out, reason: None })
 }
 
-/// Why no image can be held out for probes, which need a class for each of them.
+/// Why no image can be held out. Probes need a class for each image.
 fn why_unprobed(sources: &[NamedSource], classes: usize, len: usize) -> Option<String> {
     let unlabelled =
         |source: &Arc<dyn Source>| (0..source.len()).filter(|&i| source.label(i) < 0).count();
@@ -90,16 +89,15 @@ fn why_unprobed(sources: &[NamedSource], classes: usize, len: usize) -> Option<S
                 Some(source.stamp(index).name)
             });
             Some(format!(
-                "{count} of {len} images have no class, the first is {}: give each one, as a \
-                 folder of \
-                 its class does, or take them out, and there will be probes",
+                "{count} of {len} images have no class. The first is {}. Give each image a class, \
+                 e.g. by a folder per class, or remove these images to get probes",
                 first.unwrap_or_default()
             ))
         }
     }
 }
 
-/// The sources as one by their weights, and once each.
+/// The sources as one by their weights, and as one with each image once.
 fn weighted_and_once(
     sources: Vec<(Arc<dyn Source>, f64)>,
     classes: Vec<String>,
@@ -127,9 +125,9 @@ fn open_sources(data: &Data) -> Result<Vec<NamedSource>, Failure> {
     let mut sources = Vec::new();
     for given in data.sources() {
         let path = Path::new(&given.path);
-        // An image of both would be trained on and held out.
+        // An image in both would be trained on and held out.
         if !paths.insert(path.canonicalize().unwrap_or_else(|_| path.into())) {
-            let problem = "data.source has it twice. Give it once, with a greater weight";
+            let problem = "data.source has it twice. Give it once, with a larger weight";
             return Err(input_error(format!("{}: {problem}", given.path)));
         }
         sources.push((data::open(path, data.background).map_err(input_error)?, given));
@@ -137,17 +135,16 @@ fn open_sources(data: &Data) -> Result<Vec<NamedSource>, Failure> {
     Ok(sources)
 }
 
-/// Refuses sources that read one file, also by a link: what one of them holds out would train by
-/// way of another.
+/// Refuses sources that share a file, also through a link. An image that one source holds out would
+/// be trained on through the other.
 fn refuse_shared_files(sources: &[NamedSource]) -> Result<(), Failure> {
     let named: Vec<_> =
         sources.iter().map(|(source, given)| (source, given.path.as_str())).collect();
     let Some(SharedFile { file, first, second }) = shared_file(&named) else { return Ok(()) };
     let file = file.display();
     Err(input_error(format!(
-        "{file}: is in the sources {first} and {second}, so that it could train where it is held \
-         out. \
-         Leave it to one of them, or hold out nothing by --set data.holdout=0"
+        "{file} is in the sources {first} and {second}, so it could be both trained on and held \
+         out. Remove it from one of them, or hold out nothing with --set data.holdout=0"
     )))
 }
 
@@ -158,13 +155,13 @@ pub(crate) struct SharedFile<'a> {
     pub(crate) second: &'a str,
 }
 
-/// A file that two of these sources read, also by a link.
+/// A file that two of these sources share, also through a link.
 pub(crate) fn shared_file<'a>(sources: &[(&Arc<dyn Source>, &'a str)]) -> Option<SharedFile<'a>> {
     let mut owners = HashMap::new();
-    // A source alone shares with none: no need to look at each of its files.
+    // A single source shares no file, so its files are not checked.
     for (index, (source, name)) in sources.iter().enumerate().filter(|_| sources.len() > 1) {
         for file in source.files() {
-            // What cannot be looked at is named when it is read.
+            // A file that cannot be checked is reported when it is read.
             let Ok(found) = file.metadata() else { continue };
             let owner = *owners.entry((found.dev(), found.ino())).or_insert(index);
             if owner != index {
@@ -186,7 +183,7 @@ fn which_held_out(path: &str, data: &Data, count: usize, len: usize) -> Holdout 
     Holdout::Share { fraction: count as f64 / len as f64, seed: data.holdout_seed }
 }
 
-/// The sources as one; one source alone with weight 1 stays what it is.
+/// The sources as one. A single source with weight 1 is returned unchanged.
 fn mix(
     mut sources: Vec<(Arc<dyn Source>, f64)>,
     classes: Vec<String>,
@@ -248,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn sources_that_share_a_file_are_refused_where_images_are_held_out() {
+    fn sources_that_share_a_file_are_refused_if_images_are_held_out() {
         let folder_of_all = tempfile::tempdir().unwrap();
         let a = folder(folder_of_all.path(), "a", 0..30);
         let above = DataSource { path: folder_of_all.path().display().to_string(), ..a.clone() };

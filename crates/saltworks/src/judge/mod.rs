@@ -1,4 +1,4 @@
-//! Frozen features of images and what probes make of them: what a run, `probe` and `embed` share.
+//! Frozen features of images and their probes. A run, `probe` and `embed` share this code.
 
 mod feature_files;
 mod images;
@@ -27,8 +27,8 @@ use std::sync::Arc;
 /// One batch's features of one kind: [B, D].
 pub(crate) type FeatureBatch = (Vec<f32>, usize);
 
-/// Values of an image whose pixels are probed, at most: 32 x 32 in colour, 55 x 55 in grey. A
-/// linear probe of the 150,528 values of 224 x 224 takes longer than many a training.
+/// The most values of an image whose pixels are probed: 32 x 32 in colour, 55 x 55 in grey. A
+/// linear probe of the 150,528 values of 224 x 224 takes longer than many training runs.
 const MOST_PIXEL_VALUES: usize = 3072;
 
 /// What turns images into features.
@@ -95,7 +95,7 @@ fn fit(
     })
 }
 
-/// Features of all images of a source; none if a signal stops it.
+/// Features of all images of a source. None if a signal stops it.
 pub(crate) fn features(
     recipe: &Recipe,
     source: &Arc<dyn Source>,
@@ -122,7 +122,7 @@ pub(crate) fn features(
 }
 
 /// A loader of all images of a source in order, resized to `size`. Images that cannot be read are
-/// black, to be left out.
+/// black. They are left out later.
 fn blank_loader(data: &Data, size: ImageSize, source: &Arc<dyn Source>) -> Result<Loader, Failure> {
     Loader::leaving_blank(source.clone(), data.feature_loader(size)).map_err(input_error)
 }
@@ -135,12 +135,12 @@ fn none_readable(source: &dyn Source, unreadable: &[Unreadable]) -> Failure {
     ))
 }
 
-/// Images that cannot be read and are named, at most. (guess)
+/// The most unreadable images that are named. (guess)
 const MOST_NAMED: usize = 5;
 
-/// Notes how many of so many images cannot be read, what becomes of them, and the first of them.
+/// Notes how many of `images` images cannot be read, what happens to them, and the first of them.
 pub(crate) fn note_unreadable(unreadable: &[Unreadable], images: usize, fate: &str) {
-    // Training and test images, features and tokens are read apart: each image is named once.
+    // Training and test images, features and tokens are read separately. Each image is named once.
     let mut problems: Vec<&str> = unreadable.iter().map(|one| one.problem.as_str()).collect();
     problems.sort_unstable();
     problems.dedup();
@@ -158,11 +158,11 @@ pub(crate) fn note_unreadable(unreadable: &[Unreadable], images: usize, fate: &s
     }
 }
 
-/// Features of the images that a loader gave, once each and in order.
+/// Features of a loader's images, each once and in order.
 pub(crate) struct SourceFeatures {
     /// Mean tokens (or pixels) first, then class tokens if there are any.
     pub(crate) kinds: Vec<Features>,
-    /// Images that could not be read, by their rows, which mean nothing.
+    /// Images that could not be read. Their rows have no meaning.
     pub(crate) replaced: Vec<Unreadable>,
 }
 
@@ -181,7 +181,7 @@ impl SourceFeatures {
     }
 }
 
-/// Computes the features of all images of a loader; none if a signal stops it.
+/// Computes the features of all images of a loader. None if a signal stops it.
 pub(crate) fn gather(
     mut loader: Loader,
     make: &mut dyn FnMut(&ImageBatch) -> Result<Vec<FeatureBatch>, Failure>,

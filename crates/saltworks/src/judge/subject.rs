@@ -10,28 +10,28 @@ use crate::weights::{Hint, LoadedEncoder, ModelFile};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// Which encoder, and how its images are prepared. What is not given is as the run or the file
-/// says.
+/// The choice of an encoder and of its image preparation. The run or the file sets what is not
+/// given.
 pub(crate) struct SubjectOptions {
-    /// A run's folder, a file of weights, or a folder of transformers'.
+    /// A run's folder, a weights file, or a transformers folder.
     pub(crate) source: PathBuf,
     /// Images in place of a run's own.
     pub(crate) data: Option<PathBuf>,
-    /// Of a run: the stage; of a file: encoder, student or teacher.
+    /// For a run: the stage. For a file: encoder, student or teacher.
     pub(crate) stage: Option<String>,
     /// Size of the images in pixels, to which the position table is resized.
     pub(crate) size: Option<ImageSize>,
-    /// How pixels are normalised, as `data.normalize` says it.
+    /// How pixels are normalised, in the form of `data.normalize`.
     pub(crate) normalize: Option<String>,
-    /// The shorter side is resized to this times the size.
+    /// The shorter side is resized to this factor times the size.
     pub(crate) zoom: Option<f64>,
-    /// Heads of the encoder, if the file does not say.
+    /// Heads of the encoder, if the file does not state them.
     pub(crate) heads: Option<usize>,
     /// Threads that decode images.
     pub(crate) data_threads: Option<usize>,
 }
 
-/// How far the stage came whose encoder a file holds.
+/// The training progress of the encoder in a file.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct StageProgress {
     pub(crate) stage: String,
@@ -43,15 +43,15 @@ pub(crate) struct StageProgress {
 
 /// An encoder and its data settings.
 pub(crate) struct Subject {
-    /// `data` and `probe` are read; the size and channels are the encoder's.
+    /// Only `data` and `probe` are used. The size and channels are the encoder's.
     pub(crate) recipe: Recipe,
     /// The encoder.
     pub(crate) extractor: Extractor,
-    /// Whether the recipe is a run's, whose own images may be probed.
+    /// Whether the recipe belongs to a run. Then the run's own images may be probed.
     pub(crate) of_run: bool,
     /// The file of the weights.
     pub(crate) path: PathBuf,
-    /// How far they are trained, if the file says so.
+    /// How far the weights are trained, if the file states it.
     pub(crate) trained: Option<StageProgress>,
 }
 
@@ -73,7 +73,7 @@ impl SubjectOptions {
         let data = &mut recipe.data;
         let [_, height, width] = encoder.spec().image;
         (data.size, data.channels) = (ImageSize { height, width }, Some(encoder.spec().channels));
-        // Judging leaves them out, however many there are; only training is to end.
+        // Unreadable images are left out, however many there are. Only training has a limit.
         data.max_unreadable = 1.0;
         data.eval_zoom = self.zoom.unwrap_or(data.eval_zoom);
         data.threads = self.data_threads.unwrap_or(data.threads);
@@ -112,7 +112,8 @@ impl SubjectOptions {
         Ok(loaded)
     }
 
-    /// The run's recipe, or the defaults for a file alone, whose pixels are as it `stated`.
+    /// The run's recipe, or the defaults for a single file, with the normalization that it
+    /// `stated`.
     fn recipe(
         &self,
         run: Option<&Path>,
@@ -126,9 +127,8 @@ impl SubjectOptions {
             let asked_for = recipe::load(None, &set).map_err(input_error)?.data.normalize;
             if asked_for != *stated {
                 note(&format!(
-                    "the file says that pixels have mean {:?} and deviation {:?}; --normalize \
-                     {given} \
-                     says otherwise, and is done",
+                    "the file states pixels with mean {:?} and deviation {:?}, but --normalize \
+                     {given} is used instead",
                     stated.mean, stated.std
                 ));
             }
@@ -140,7 +140,7 @@ impl SubjectOptions {
                 Some(format!("{{mean = {mean:?}, std = {std:?}}}"))
             }
             (None, None, None) => {
-                note(&format!("pixels are normalised as {preset}; --normalize says otherwise"));
+                note(&format!("pixels are normalised as {preset}. --normalize changes this"));
                 Some(preset.to_owned())
             }
         };
@@ -154,7 +154,7 @@ impl SubjectOptions {
     }
 }
 
-/// The index of the stage of this name, or of the last that has weights.
+/// The index of the stage with this name, or of the last stage with weights.
 pub(crate) fn stage_index(
     run: &Path,
     recipe: &Recipe,
@@ -187,7 +187,7 @@ fn run_of(source: &Path) -> Option<PathBuf> {
     }
     let ours = source.file_name().is_some_and(|name| name == MODEL || name == ENCODER);
     let (stage, run) = (source.parent()?, source.parent()?.parent()?);
-    // `encoder.safetensors` alone is a path in the folder itself.
+    // A bare `encoder.safetensors` is a path in the current folder.
     let run = if run.as_os_str().is_empty() { Path::new(".") } else { run };
     let stage = stage.file_name()?.to_str()?;
     let names = || Some(recipe::load_trained(&run.join(RECIPE), &[]).ok()?.stage);
@@ -207,7 +207,7 @@ fn training_of(model: &ModelFile) -> Option<StageProgress> {
 }
 
 impl Subject {
-    /// Which encoder it is.
+    /// A description of the encoder.
     fn describe(&self) -> String {
         let path = self.path.display();
         match &self.trained {

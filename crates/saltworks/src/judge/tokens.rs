@@ -35,7 +35,7 @@ struct StoredTokens {
 }
 
 impl<'a> FrozenTokens<'a> {
-    /// The images of a source; tokens are kept if they take `most_bytes` or less.
+    /// The images of a source. Tokens are kept if they take `most_bytes` or less.
     pub(crate) fn new(
         subject: &'a Subject,
         source: &Arc<dyn Source>,
@@ -49,8 +49,8 @@ impl<'a> FrozenTokens<'a> {
         if bytes > most_bytes {
             let mib = bytes >> 20;
             note(&format!(
-                "tokens of {} images would take {mib} MiB, so they are computed again each epoch; \
-                 --token-memory says how much they may",
+                "tokens of {} images would take {mib} MiB, so they are computed again each epoch. \
+                 --token-memory raises the limit",
                 tokens.labels.len()
             ));
             return Ok(tokens);
@@ -65,7 +65,7 @@ impl<'a> FrozenTokens<'a> {
         (spec.prefix() + spec.grid().len()) * spec.width
     }
 
-    /// Makes all tokens once.
+    /// Computes and stores all tokens.
     fn keep(&mut self) -> Result<(), Failure> {
         let mut values = Vec::with_capacity(self.labels.len() * self.image_values());
         let mut unreadable = Vec::with_capacity(self.labels.len());
@@ -85,7 +85,7 @@ impl<'a> FrozenTokens<'a> {
         Ok(())
     }
 
-    /// Calls `each` with the images in this order, as many as load at once.
+    /// Calls `each` with the images in this order, one loader batch at a time.
     fn encode(&mut self, order: &[usize], each: &mut Each<'_>) -> Result<(), Failure> {
         let part = Part::new(self.source.clone(), order.to_vec(), "in order");
         let data = &self.subject.recipe.data;
@@ -151,7 +151,7 @@ impl Tokens for FrozenTokens<'_> {
             }
             return Ok(());
         }
-        // As many images as load at once are not as many as a step wants.
+        // A loader batch and the batch of a step may differ in size.
         let (mut values, mut labels) = (Vec::new(), Vec::new());
         self.encode(order, &mut |tokens, read, unreadable| {
             let tokens = tokens.to_host();

@@ -61,8 +61,8 @@ pub(super) fn settings(run: &Path) -> io::Result<(Map<String, Value>, Recipe)> {
     }
 }
 
-/// A run's settings by name; those of a stage begin with its name, as `teacher.lr`. `None` if the
-/// recipe cannot be read.
+/// A run's settings by name. Those of a stage begin with its name, as in `teacher.lr`. `None` if
+/// the recipe cannot be read.
 pub fn run_settings(run: &Path) -> Option<BTreeMap<String, String>> {
     let (mut settings, recipe) = settings(run).ok()?;
     settings.remove("tags");
@@ -77,8 +77,8 @@ pub fn run_settings(run: &Path) -> Option<BTreeMap<String, String>> {
     Some(flat(&settings).into_iter().map(|(name, value)| (name, text(value))).collect())
 }
 
-/// Settings by names that begin with their section, as `data.size`. Lists are JSON texts; null is
-/// left out.
+/// Settings by names that begin with their section, as in `data.size`. Lists are JSON texts. Null
+/// is left out.
 pub(super) fn flat(settings: &Map<String, Value>) -> Vec<(String, Value)> {
     let of = |(name, value): (&String, &Value)| match value {
         Value::Object(within) => {

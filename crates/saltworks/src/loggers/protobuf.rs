@@ -75,7 +75,7 @@ pub(super) enum Field<'a> {
     Fixed,
 }
 
-/// The fields of a message with their numbers. `None` for bytes that are no message.
+/// The fields of a message with their numbers. `None` for bytes that are not a message.
 pub(super) fn fields(mut bytes: &[u8]) -> Option<Vec<(u32, Field<'_>)>> {
     let mut list = Vec::new();
     while !bytes.is_empty() {

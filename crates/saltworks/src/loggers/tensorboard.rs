@@ -1,5 +1,5 @@
-//! Event files of TensorBoard: a run's numbers, histograms, pictures and settings, one folder a
-//! stage. They are made from `metrics.jsonl` and `pictures/`.
+//! Event files of TensorBoard: a run's numbers, histograms, pictures and settings, one folder per
+//! stage. They are generated from `metrics.jsonl` and `pictures/`.
 
 mod wire;
 
@@ -16,7 +16,7 @@ use std::io::{self, BufReader, BufWriter, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use wire::{FileContents, LineId};
 
-/// Ends the names of the files that saltworks may remove.
+/// The suffix of the files that saltworks may remove.
 const MARK: &str = ".saltworks";
 
 /// The numbers by which stages are compared.
@@ -52,7 +52,7 @@ pub enum FileMode {
     /// They are appended to, so that a TensorBoard that is already open keeps working.
     ///
     /// Steps that a resumed run repeats have the same bits, so their events stay. Probes may fall
-    /// on other steps; from the first line that differs, readers are asked to forget the rest.
+    /// on other steps. From the first line that differs, readers are asked to forget the rest.
     Append,
 }
 
@@ -233,7 +233,7 @@ impl EventFile {
         self.picture_step = self.picture_step.filter(|step| *step < first.step);
         self.ended = false;
         match self.last_repeat.take() {
-            // It is of the same step, and so was forgotten with it.
+            // It has the same step, so readers forgot it, too.
             Some(repeat) if repeat.step >= first.step => self.write(&repeat),
             _ => Ok(()),
         }
@@ -249,7 +249,7 @@ impl EventFile {
         self.event(line.step, values.into_iter())
     }
 
-    /// Writes that the stage ended, and what probes after it found.
+    /// Writes that the stage ended, and the results of the probes after it.
     fn end(&mut self, row: Option<&ProbeRow>) -> io::Result<()> {
         self.forget_the_rest()?;
         if std::mem::replace(&mut self.ended, true) {
@@ -317,7 +317,7 @@ fn event_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        // A link is not followed: its target belongs to somebody else.
+        // A link is not followed: its target does not belong to saltworks.
         let is_file = entry.file_type()?.is_file();
         if is_file && name.starts_with("events.out.tfevents.") && name.ends_with(MARK) {
             files.push(entry.path());

@@ -1,6 +1,6 @@
-//! An offline run of Weights & Biases, which `wandb sync` sends later: one file of records.
-//! They lie in blocks as in LevelDB's log (github.com/google/leveldb, doc/log_format.md), after a
-//! head of its own. Messages: wandb/proto/wandb_internal.proto.
+//! An offline run of Weights & Biases, which `wandb sync` sends later: one file of records. The
+//! records are in blocks as in LevelDB's log (github.com/google/leveldb, doc/log_format.md), after
+//! a special head. Messages: wandb/proto/wandb_internal.proto.
 
 use super::protobuf::{Field, MessageWriter, fields};
 use super::{final_scalars, scalars, settings};
@@ -13,7 +13,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Read as _, Write};
 use std::path::{Path, PathBuf};
 
-/// Keeps the file of a run up to date, in a folder of its own in `out`. It is made from
+/// Keeps the file of a run up to date, in a folder of its own in `out`. It is generated from
 /// `metrics.jsonl`. A resumed run uses the folder of the process before it.
 ///
 /// Steps are counted through all stages. The name of a number begins with that of its stage.
@@ -119,7 +119,7 @@ impl OfflineRun {
         });
         fs::create_dir_all(folder.join("files"))?;
         let path = folder.join(format!("run-{id}.wandb"));
-        // Only a file of saltworks is replaced; any other file or link there is an error.
+        // Only a file of saltworks is replaced. Any other file or link there is an error.
         if is_ours(&path) {
             fs::remove_file(&path)?;
         }
@@ -133,7 +133,7 @@ impl OfflineRun {
     }
 }
 
-/// Begins the name of the program that wrote a file.
+/// The start of the producer's name in files of saltworks.
 const PRODUCER: &str = "saltworks ";
 
 /// Whether saltworks wrote a file, by its first record.
@@ -157,7 +157,7 @@ fn producer(begin: &[u8]) -> Option<&[u8]> {
     within(within(within(record, 21)?, 1)?, 1)
 }
 
-/// HeaderRecord. The oldest program that may read it is the one that wandb's own files name.
+/// HeaderRecord. The oldest program that may read it is the same as in wandb's own files.
 fn version(id: &str) -> MessageWriter {
     let producer = format!("{PRODUCER}{}", env!("CARGO_PKG_VERSION"));
     let version = MessageWriter::default().text(1, producer).text(2, "0.70.0");
@@ -269,7 +269,7 @@ fn date(unix_seconds: f64) -> String {
     format!("{year:04}{month:02}{day:02}_{hour:02}{minute:02}{second:02}")
 }
 
-/// Begins a file.
+/// The first bytes of a file.
 const MAGIC: &[u8] = b":W&B\xE1\xBE\0";
 /// Bytes of a block, and of the head of a piece in it.
 const BLOCK: usize = 32_768;

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 /// Neighbours of each image.
 pub const NEIGHBOURS: usize = 6;
-/// Most tokens for a table of attention, which takes a byte a pair for each image.
+/// The most tokens for a table of attention. It takes one byte per pair for each image.
 const MOST_TOKENS: usize = 1024;
 
 /// The images of a scene.

@@ -1,4 +1,4 @@
-//! report.html: one file that needs no other.
+//! report.html: one file that needs no other files.
 
 use super::RunData;
 use crate::base64;
@@ -21,8 +21,8 @@ pub const SCRIPTS: [&str; 5] = [
     include_str!("html/compare.js"),
 ];
 
-/// Writes the report of one run, or the comparison of several. While runs train it is written every
-/// `again`.
+/// Writes the report of one run, or the comparison of several. While runs train, it is written
+/// again every `again`.
 ///
 /// # Errors
 /// A file that cannot be written.
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_asks_for_nothing_from_elsewhere() {
+    fn a_page_loads_nothing_from_elsewhere() {
         let page = report(&[], Duration::ZERO);
         // SVG's namespace is no address, and `url(#..)` names a part of the page itself.
         let page = page.replace("http://www.w3.org/2000/svg", "").replace("url(#", "");

@@ -61,7 +61,7 @@ pub struct StageData {
     pub updated: Option<f64>,
     /// Time of its steps and probes, without pauses between processes.
     pub seconds: f64,
-    /// Mean images a second of its steps, without probes.
+    /// Mean images per second of its steps, without probes.
     pub images_per_second: Option<f64>,
     /// Its curves.
     pub series: Series,
@@ -319,7 +319,7 @@ impl StageData {
 const LEAST_POINTS: usize = 5;
 
 /// Lines through each loss and each accuracy, with and without the probe before the first step.
-/// That one is of a random encoder, and lies far from the others.
+/// That probe is of a random encoder, and is far from the others.
 fn fits(probes: &[ProbePoint]) -> Vec<LossFit> {
     type PointValue = fn(&ProbePoint) -> Option<f64>;
     let losses: [(&str, PointValue); 2] =

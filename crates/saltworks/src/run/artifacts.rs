@@ -1,4 +1,4 @@
-//! What a stage leaves: its weights in files.
+//! The output of a stage: its weights in files.
 
 use super::folder::write_error;
 use super::plan::StagePlan;
@@ -45,7 +45,7 @@ impl Run<'_> {
 }
 
 fn metadata(method: &dyn Method, plan: &StagePlan<'_>, step: u64) -> HashMap<String, String> {
-    // Numbers, strings and booleans: JSON holds them all.
+    // Sizes are numbers, strings and booleans, which JSON can hold.
     let sizes = serde_json::to_string(method.encoder().spec()).expect("sizes as JSON");
     [
         ("format", "pt"),

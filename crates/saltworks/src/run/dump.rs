@@ -27,9 +27,9 @@ pub(crate) struct FailedStep {
     pub(crate) problem: String,
     /// The teacher's file, for SALT.
     pub(crate) teacher: Option<PathBuf>,
-    /// Numbers of the batch's images in the training data.
+    /// Indices of the batch's images in the training data.
     pub(crate) images: Vec<u64>,
-    /// Their files, or their places in them.
+    /// Their files, or their positions in files.
     pub(crate) names: Vec<String>,
 }
 
@@ -52,7 +52,7 @@ pub(crate) fn dump(
     let parameters: Vec<_> = parameters.map(|(name, p)| (name, p.value())).collect();
     weights::save(&folder.join(MODEL), &parameters, &HashMap::new())?;
     write(RECIPE, &recipe_text(recipe))?;
-    // Numbers and strings: JSON holds them all.
+    // The values are numbers and strings, which JSON can hold.
     write(STEP, &(serde_json::to_string_pretty(step).expect("a step as JSON") + "\n"))
 }
 

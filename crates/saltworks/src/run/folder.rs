@@ -26,7 +26,7 @@ pub(crate) struct Folder {
     state: RunState,
     /// Whether the folder was made for this run.
     fresh: bool,
-    /// Whether the run began before.
+    /// Whether an earlier process began the run.
     resumed: bool,
     lock: Lock,
 }
@@ -125,7 +125,7 @@ impl Folder {
         if self.state.finished && !target.resume {
             let of = match differences.is_empty() {
                 true => "it is finished".to_owned(),
-                false => format!("it is finished, of another recipe: {}", differences.join("; ")),
+                false => format!("it is finished, with another recipe: {}", differences.join("; ")),
             };
             return Err(input_error(format!(
                 "{out} holds a run already, and {of}. Choose another folder with --out, or add \
@@ -134,17 +134,16 @@ impl Folder {
         }
         if !differences.is_empty() {
             return Err(input_error(format!(
-                "{out} holds a run already, of another recipe: {}. Choose another folder with \
-                 --out, \
-                 or add --overwrite; `saltworks pretrain --resume --out {out}` resumes it",
+                "{out} holds a run already, with another recipe: {}. Choose another folder with \
+                 --out, or add --overwrite; `saltworks pretrain --resume --out {out}` resumes it",
                 differences.join("; ")
             )));
         }
         if self.state.data != data {
             let began = &self.state.data;
             return Err(input_error(format!(
-                "the run in {out} began with {began}, now the data is {data}. Restore the data, or \
-                 choose another folder with --out"
+                "the run in {out} began with {began}, but now the data is {data}. Restore the \
+                 data, or choose another folder with --out"
             )));
         }
         let other = self.state.images.as_ref().map_or(vec![], |began| images.differences(began));
@@ -193,9 +192,8 @@ impl Folder {
         };
         problem.map_or(Ok(()), |problem| {
             Err(input_error(format!(
-                "{}: {problem}. The run cannot be resumed without what stage {} learned. Restore \
-                 the \
-                 file, or start again with --overwrite",
+                "{}: {problem}. The run cannot be resumed without the weights of stage {}. Restore \
+                 the file, or start again with --overwrite",
                 path.display(),
                 done.stage
             )))
@@ -227,7 +225,7 @@ impl Folder {
         self.state.done.last().map_or(0, |done| done.metrics_bytes)
     }
 
-    /// Notes that a stage is trained to its end, its weights written.
+    /// Records that a stage is trained to its end and its weights are written.
     pub(crate) fn set_done(
         &mut self,
         stage: &str,
@@ -245,7 +243,7 @@ impl Folder {
         let _ = self.write_state();
     }
 
-    /// Notes that all is done.
+    /// Records that the run is finished.
     pub(crate) fn set_finished(&mut self) -> Result<(), Failure> {
         self.state.finished = true;
         self.write_state()
@@ -262,13 +260,13 @@ impl Folder {
         json_text(&self.state)
     }
 
-    /// Refuses to write if the folder was removed or moved. What has its name now, if anything,
-    /// belongs to another run.
+    /// Refuses to write if the folder was removed or moved. A folder that has its name now belongs
+    /// to another run.
     pub(crate) fn check_lock(&self) -> Result<(), Failure> {
         self.check().map_err(run_error)
     }
 
-    /// Says that the folder was removed or moved, if it was.
+    /// Returns an error if the folder was removed or moved.
     pub(crate) fn check(&self) -> Result<(), String> {
         if self.lock.is_of(&self.path) {
             return Ok(());
@@ -293,7 +291,7 @@ impl Folder {
         })
     }
 
-    /// Writes what the stages will cost, unless the file says so already.
+    /// Writes the cost of the stages, unless the file already holds it.
     pub(crate) fn write_plan(&self, plan: &PlanFile) -> Result<(), Failure> {
         let path = self.path.join(PLAN);
         let text = json_text(plan);
@@ -337,17 +335,17 @@ impl Folder {
         self.path.join(stage).join(ENCODER)
     }
 
-    /// Its checkpoints.
+    /// The checkpoints of the run.
     pub(crate) fn checkpoints(&self, keep: Keep) -> Checkpoints {
         Checkpoints::new(&self.path, keep)
     }
 
-    /// Takes back what was made for a run that was refused, if the folder is new.
+    /// Removes the files of a run that was refused, if the folder is new.
     pub(crate) fn discard(&self) {
         if !self.fresh {
             return;
         }
-        // Best effort: the refusal is what counts. A folder that holds anything else stays.
+        // Errors are ignored: the refusal matters more. A folder that holds anything else is kept.
         for name in [RECIPE, STATE, ENVIRONMENT, METRICS, PROBES, UNREADABLE, REPORT, PLAN, LOCK] {
             let _ = fs::remove_file(self.path.join(name));
         }
@@ -355,8 +353,8 @@ impl Folder {
     }
 }
 
-/// Whether a run in the folder is to be replaced. Slurm runs the same command again when it
-/// requeues a job: then `--overwrite` must not cost the run.
+/// Whether to replace a run in the folder. Slurm repeats the same command if it requeues a job. In
+/// that case, `--overwrite` must not remove the run.
 fn replaces(target: &RunTarget) -> bool {
     let restarts = std::env::var("SLURM_RESTART_COUNT").ok();
     let restarted =
@@ -367,8 +365,9 @@ fn replaces(target: &RunTarget) -> bool {
     target.overwrite && !restarted
 }
 
-/// A recipe without what changes no bit: threads, tags, when checkpoints are written, what is
-/// probed and logged on the way, activation checkpointing, how many unreadable images end a run.
+/// A recipe without the settings that do not change the trained bits: threads, tags, when
+/// checkpoints are written, online probes, logs, activation checkpointing, and how many unreadable
+/// images end a run.
 pub(crate) fn deciding(recipe: &Recipe) -> Recipe {
     let mut recipe = recipe.clone();
     (recipe.threads, recipe.data.threads) = (0, 0);
@@ -390,15 +389,15 @@ pub(crate) fn keep(recipe: &Recipe) -> Keep {
     Keep { last: checkpoint.keep, best: checkpoint.keep_best }
 }
 
-/// A resolved recipe as its run keeps it.
+/// The text of a resolved recipe in the run's folder.
 pub(crate) fn recipe_text(recipe: &Recipe) -> String {
-    // A recipe holds only what TOML can.
+    // A recipe holds only values that TOML can hold.
     toml::to_string(recipe).expect("a recipe as TOML")
 }
 
-/// As files hold it.
+/// The text of a JSON file.
 fn json_text(value: &(impl Serialize + ?Sized)) -> String {
-    // Numbers and strings: JSON holds them all.
+    // The values are numbers and strings, which JSON can hold.
     serde_json::to_string_pretty(value).expect("JSON") + "\n"
 }
 
@@ -417,7 +416,7 @@ fn cannot_read(path: &Path, error: &io::Error) -> Failure {
 
 /// Refuses a run in the folder of its images.
 fn keep_out_of_data(recipe: &Recipe, out: &Path) -> Result<(), Failure> {
-    // The part of the path that exists decides the rest.
+    // Links are resolved in the part of the path that exists.
     let real = out.ancestors().find_map(|folder| {
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         fs::canonicalize(folder).ok()
@@ -429,8 +428,8 @@ fn keep_out_of_data(recipe: &Recipe, out: &Path) -> Result<(), Failure> {
         {
             let (out, data) = (out.display(), source.path);
             return Err(input_error(format!(
-                "the run's folder {out} lies in the data's folder {data}. Choose another one with \
-                 --out"
+                "the run's folder {out} is inside the data's folder {data}. Choose another one \
+                 with --out"
             )));
         }
     }
@@ -448,15 +447,15 @@ fn keep_teachers(recipe: &Recipe, out: &Path) -> Result<(), Failure> {
         {
             let out = out.display();
             return Err(input_error(format!(
-                "the teacher {file} lies in the folder of the run, {out}. Choose another --out"
+                "the teacher {file} is inside the folder of the run, {out}. Choose another --out"
             )));
         }
     }
     Ok(())
 }
 
-/// Refuses a folder without a run that holds files a run would write: they may be somebody else's.
-/// A leftover lock means that a run was killed before it wrote its recipe; its files can be
+/// Refuses a folder without a run if it holds files that a run would write: they may have another
+/// owner. A leftover lock means that a run was killed before it wrote its recipe. Its files can be
 /// replaced.
 fn keep_others(recipe: &Recipe, out: &Path) -> Result<(), Failure> {
     if out.join(RECIPE).exists() {
@@ -473,21 +472,20 @@ fn keep_others(recipe: &Recipe, out: &Path) -> Result<(), Failure> {
     match files.into_iter().find(|file| file.exists()) {
         None => Ok(()),
         Some(file) => Err(input_error(format!(
-            "{} lies where a run would write, and no {RECIPE} says that it is of one. Choose \
-             another \
-             folder with --out, or add --overwrite to replace it",
+            "{} is a file that a run would write, but no {RECIPE} shows that it belongs to a run. \
+             Choose another folder with --out, or add --overwrite to replace it",
             file.display()
         ))),
     }
 }
 
-/// Removes the files of an earlier run, and those that this one will write; nothing else.
+/// Removes only the files of an earlier run and those that this one will write.
 fn remove_run(recipe: &Recipe, out: &Path) -> io::Result<()> {
     let remove = |path: &Path| match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     };
-    // One that cannot be read names no stages.
+    // A recipe that cannot be read names no stages.
     let earlier = recipe::load(Some(&out.join(RECIPE)), &[]).ok();
     [RECIPE, STATE].iter().try_for_each(|name| remove(&out.join(name)))?;
     for stage in earlier.iter().chain([recipe]).flat_map(|recipe| &recipe.stage) {

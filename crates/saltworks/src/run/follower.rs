@@ -1,4 +1,4 @@
-//! What happens beside training: progress, the log and checkpoints, probes and their alarms.
+//! The work besides training: progress, the log and checkpoints, probes and their alarms.
 
 use super::folder::Folder;
 use super::online::{Online, ProbeOutcome};
@@ -68,11 +68,11 @@ impl<'a> Follower<'a> {
         self.progress.finish();
     }
 
-    /// Shows a step, then probes if that is due.
+    /// Shows a step, then probes if a probe is due.
     pub(crate) fn step(&mut self, event: StepEvent<'_, '_>) -> Result<(), Failure> {
         let StepEvent { report, unreadable, saver } = event;
         self.progress.step(&report);
-        // The list comes before a checkpoint: a resumed run does not meet these images again.
+        // The list is written before a checkpoint: a resumed run does not read these images again.
         self.unreadable.add(unreadable)?;
         if let Some(saver) = saver {
             self.probe(saver)?;
@@ -83,12 +83,12 @@ impl<'a> Follower<'a> {
         Ok(())
     }
 
-    /// Whether a probe is due that a signal prevented.
+    /// Whether a probe is still due because a signal prevented it.
     pub(crate) fn owes_probe(&self, step: u64) -> bool {
         self.online.as_ref().is_some_and(|online| online.is_due(step))
     }
 
-    /// Probes if that is due.
+    /// Probes if a probe is due.
     pub(crate) fn probe(&mut self, saver: &mut Saver<'_>) -> Result<(), Failure> {
         let step = saver.steps();
         let Some(online) = self.online.as_mut().filter(|online| online.is_due(step)) else {
@@ -117,7 +117,7 @@ impl<'a> Follower<'a> {
         saver.probe(probe, &found).map_err(run_error)
     }
 
-    /// Writes pictures. A failure stops no training.
+    /// Writes pictures. A failure does not stop training.
     fn show(&mut self, pictures: &Value) {
         let path = self.context.folder.pictures_path(&self.context.plan.stage.name);
         let parent = path.parent().map_or(Ok(()), fs::create_dir_all);
@@ -129,7 +129,7 @@ impl<'a> Follower<'a> {
     }
 }
 
-/// Alarms that the probes of a stage of so many steps raise.
+/// The alarms of the probes of a stage with `steps` steps.
 fn alarms_of(probes: &[(u64, OnlineProbe)], steps: u64) -> Vec<Alarm> {
     let share = probes.last().map_or(0.0, |(step, _)| *step as f64 / steps as f64);
     let probes: Vec<_> = probes.iter().map(|(step, probe)| (*step, probe)).collect();

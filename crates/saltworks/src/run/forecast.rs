@@ -12,13 +12,13 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-/// What the timed steps of a stage took.
+/// The times of a stage's steps, probes and features.
 pub(crate) struct StageTime {
     pub(crate) seconds_per_step: f64,
     pub(crate) data_wait_share: f64,
-    /// Of an online probe; 0 without them.
+    /// The time of an online probe, or 0 without online probes.
     pub(crate) probe_seconds: f64,
-    /// To make the features of an image, without loading it.
+    /// The time to compute the features of an image, without loading it.
     pub(crate) feature_seconds: f64,
 }
 
@@ -37,11 +37,10 @@ impl StageTime {
     }
 }
 
-/// Steps before the clock counts: buffers are taken from the system, and the first batches loaded.
+/// Steps before timing starts. In these, buffers are allocated and the first batches are loaded.
 const UNTIMED: u64 = 3;
 
-/// Makes steps of a stage for `length`, two at least, by the loop that trains, with untrained
-/// weights.
+/// Runs the training loop of a stage for `length`, at least two steps, with untrained weights.
 pub(crate) fn time_stage(
     recipe: &Recipe,
     images: &ImageSets,
@@ -52,7 +51,7 @@ pub(crate) fn time_stage(
     let method = plan.untrained_method()?;
     let method = method.as_ref();
     let mut optimizer = plan.optimizer(method);
-    // A stage shorter than what is timed is drawn out.
+    // A stage that is shorter than the timed steps is lengthened.
     let mut longer = plan.clone();
     longer.schedule.steps = plan.schedule.steps.max(1 << 20);
     let training = longer.training(method, &images.train, 0, BTreeSet::new())?;
@@ -123,7 +122,7 @@ mod tests {
         };
         // Steps 0, 300, 600, 900 and 1000, or 0, 500 and 1000: the last is one of them.
         assert_eq!([seconds(Some(300), 1000), seconds(Some(500), 1000)], [5.0, 3.0]);
-        // 5 % of 100 s are two and a half probes; of a long stage there are as many as curves need.
+        // 5 % of 100 s are two and a half probes. A long stage has as many as curves need.
         assert_eq!([seconds(None, 1000), seconds(None, 1_000_000)], [4.5, 21.0]);
     }
 }

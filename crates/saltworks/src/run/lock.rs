@@ -15,8 +15,8 @@ use std::time::SystemTime;
 /// Held until the process ends, however it ends.
 pub(crate) struct Lock {
     _beat: Heartbeat,
-    /// The folder itself, whatever its name stands for later. While it is open no other has its
-    /// number.
+    /// The folder itself, even if its name later refers to another one. While it is open, no other
+    /// folder has its inode number.
     folder: Option<File>,
 }
 
@@ -27,7 +27,7 @@ impl Lock {
         let file = File::options().create(true).write(true).truncate(false).open(&path);
         let file = file.map_err(|error| cannot_write(&path, &error))?;
         if is_free(file.try_lock(), folder) {
-            // Only the owner writes. The text says on which machine it runs; nothing depends on it.
+            // Only the owner writes. The text names its machine. Nothing depends on it.
             let _ = file
                 .set_len(0)
                 .and_then(|()| (&file).write_all(LockOwner::here().text().as_bytes()));
@@ -41,7 +41,7 @@ impl Lock {
         )))
     }
 
-    /// Whether `folder` still names the folder that was locked, and not one made in its place.
+    /// Whether `folder` still names the folder that was locked, and not a replacement.
     #[cfg(unix)]
     pub(crate) fn is_of(&self, folder: &Path) -> bool {
         use std::os::unix::fs::MetadataExt;
@@ -51,15 +51,16 @@ impl Lock {
             .is_none_or(|held| number(held.metadata()) == number(fs::metadata(folder)))
     }
 
-    /// Whether `folder` still names the folder that was locked: here one in use cannot be removed.
+    /// Whether `folder` still names the folder that was locked. Here, a folder in use cannot be
+    /// removed.
     #[cfg(not(unix))]
     pub(crate) fn is_of(&self, _: &Path) -> bool {
         true
     }
 }
 
-/// Touches the lock's file now and then, for machines that do not see this machine's locks. A step,
-/// or the probes after a stage, may take longer than a reader would wait for a line of the log.
+/// Touches the lock's file regularly, for machines that do not see this machine's locks. A step, or
+/// the probes after a stage, may take longer than a reader would wait for a line of the log.
 struct Heartbeat {
     /// Ends the thread when it is dropped.
     ends: Option<Sender<()>>,
@@ -71,7 +72,7 @@ impl Heartbeat {
         let (ends, ended) = channel::<()>();
         let beat = move || {
             while ended.recv_timeout(LockOwner::BEAT) == Err(RecvTimeoutError::Timeout) {
-                // If nothing can be written here, the files that matter report it.
+                // If this fails, the files that matter report the error.
                 let _ = file.set_modified(SystemTime::now());
             }
         };
@@ -82,20 +83,22 @@ impl Heartbeat {
 impl Drop for Heartbeat {
     fn drop(&mut self) {
         drop(self.ends.take());
-        // The lock is free when the thread has let go of its file.
+        // The lock is free when the thread has closed its file.
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
-/// What trying to lock a folder says. Some network file systems have no locks: better a run without
-/// than none.
+/// Whether a folder is free, by the result of locking it. Some network file systems have no locks.
+/// There, a run without a lock is better than none.
 fn is_free(tried: Result<(), TryLockError>, folder: &Path) -> bool {
     match tried {
         Ok(()) => true,
         Err(TryLockError::WouldBlock) => false,
         Err(TryLockError::Error(error)) => {
             let folder = folder.display();
-            note(&format!("{folder} cannot be locked ({error}): no other process may write there"));
+            note(&format!(
+                "{folder} cannot be locked ({error}). Make sure that no other process writes there"
+            ));
             true
         }
     }
@@ -105,7 +108,7 @@ fn is_free(tried: Result<(), TryLockError>, folder: &Path) -> bool {
 mod tests {
     use super::*;
 
-    /// Two ways in which systems say that there are no locks; std knows the second alone.
+    /// Systems report missing locks by two error codes. std knows only the second.
     #[cfg(target_os = "linux")]
     #[test]
     fn a_file_system_without_locks_takes_a_run() {

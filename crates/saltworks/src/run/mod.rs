@@ -1,4 +1,4 @@
-//! A run: recipe, data, stages, probes. What the command line and Python both call.
+//! A run: recipe, data, stages, probes. The command line and Python both call it.
 
 mod artifacts;
 mod dump;
@@ -35,11 +35,11 @@ pub struct RunTarget {
     pub out: PathBuf,
     /// Resume the run in the folder, or show the results of a finished one.
     pub resume: bool,
-    /// Replace a run that is in the folder.
+    /// Replace an existing run in the folder.
     pub overwrite: bool,
 }
 
-/// Called after each step with the name of its stage; may stop the run.
+/// Called after each step with the name of its stage. It may stop the run.
 pub type OnStep<'a> = &'a mut dyn FnMut(&str, &StepReport) -> ControlFlow<()>;
 
 /// Trains and probes the stages of a checked recipe, from the beginning or from the last

@@ -1,6 +1,6 @@
-//! Probes while a stage trains: on some training images and some held-out ones, always the same, so
-//! that what they find from step to step can be compared. They draw no random number that training
-//! draws and change nothing it reads: a run with them has the same bits as one without.
+//! Probes while a stage trains. They always use the same training and held-out images, so that
+//! results of different steps can be compared. They use none of training's random numbers and do
+//! not change its state. A run with probes has the same bits as one without.
 
 use super::plan::StagePlan;
 use crate::data::{Batch, Loader, LoaderOptions, Order, Part, Source};
@@ -21,20 +21,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Held-out images whose loss is taken. (guess: its noise is far below that of 64 training images)
+/// Held-out images on which the loss is measured. (guess: its noise is far below that of 64
+/// training images)
 const LOSS_IMAGES: usize = 256;
-/// Training images of which LiDAR sees views, and how many of each. The rank it can find is at most
-/// one less than the images; so it costs a quarter of what the probes' images cost.
+/// Training images for LiDAR, and the views of each. The rank that LiDAR can find is at most one
+/// less than the number of images. These images cost a quarter of what the probes' images cost.
 const LIDAR_IMAGES: usize = 64;
 const LIDAR_VIEWS: usize = 4;
-/// Keys the choice of images, masks and views: not the run's seed, so that runs can be compared.
+/// Seed of the choice of images, masks and views. It is not the run's, so that runs can be
+/// compared.
 const SEED: u64 = 0;
-/// Held-out images of which pictures are taken.
+/// Held-out images that are shown in pictures.
 const SHOWN_IMAGES: usize = 8;
-/// Images of the map, which takes time and memory by their square: 2,000 took 9 s (2026-11-26, two
+/// Images of the map. Its time and memory grow with their square: 2,000 took 9 s (2026-11-26, two
 /// cores of a Zen 4 EPYC), 10,000 would take minutes and 1.6 GB.
 const MAP_IMAGES: usize = 2000;
-/// Probes during a stage, at most, if their interval is not given.
+/// The most probes during a stage if their interval is not given.
 pub(crate) const MOST_PROBES: u64 = 20;
 
 /// The probes of one stage.
@@ -42,20 +44,20 @@ pub(crate) struct Online<'a> {
     recipe: &'a Recipe,
     stage: &'a Stage,
     steps: u64,
-    /// Training and the last probes report images that cannot be read; these probes do not.
+    /// Training and the last probes report images that cannot be read. These probes do not.
     data: Data,
     masking: &'a Masking,
     train: Arc<dyn Source>,
     test: Arc<dyn Source>,
     views: Arc<dyn Source>,
     view_options: LoaderOptions,
-    /// Whether `test` is held out. Then all images have classes, and accuracies can be known.
+    /// Whether `test` is held out. Then all images have classes, and accuracies can be measured.
     held_out: bool,
     interval: Interval,
 }
 
 impl<'a> Online<'a> {
-    /// Of one stage; none if the recipe wants none.
+    /// The probes of one stage. None if the recipe requests none.
     pub(crate) fn new(
         recipe: &'a Recipe,
         images: &ImageSets,
@@ -103,7 +105,7 @@ impl<'a> Online<'a> {
         self.interval.is_due(step)
     }
 
-    /// Says of which step the last probe was, in an earlier process.
+    /// Sets the step of the last probe, which an earlier process made.
     pub(crate) fn go_on_after(&mut self, step: u64) {
         self.interval.last = Some(step);
     }
@@ -203,7 +205,7 @@ impl<'a> Online<'a> {
             pixels: PixelScale { mean: normalize.mean, std: normalize.std },
         };
         let Some(mut taken) = scene.take()? else { return Ok(None) };
-        // Without a holdout both are the same images: none is its own neighbour.
+        // Without a holdout both sets are the same images. No image is its own neighbour.
         let own = |shown: usize| (!self.held_out).then_some(indices[shown]);
         let near = scene.neighbours(train, &own)?;
         let order: Vec<usize> = near.iter().flatten().map(|near: &Neighbour| near.index).collect();
@@ -218,7 +220,7 @@ impl<'a> Online<'a> {
         Ok(Some(taken))
     }
 
-    /// These images of a source in one batch; none if one of them cannot be read.
+    /// These images of a source in one batch. None if one of them cannot be read.
     fn some(&self, source: &Arc<dyn Source>, order: &[usize]) -> Result<Option<Batch>, Problem> {
         let part: Arc<dyn Source> = Arc::new(Part::new(source.clone(), order.to_vec(), "to show"));
         let options =
@@ -252,7 +254,7 @@ impl<'a> Online<'a> {
                 .transpose()?;
             Ok::<_, eval::Error>((knn, linear.map(|found| found.prediction.accuracy)))
         };
-        // Fits of so few rows keep no second thread busy: both kinds of tokens at once do.
+        // Fits of so few rows use only one thread, so both kinds of tokens are fitted at once.
         let cls = || (train.len() > 1).then(|| accuracies(1)).transpose();
         let (mean, cls) = rayon::join(|| accuracies(0), cls);
         let ((knn, linear), cls) = (mean?, cls?);
@@ -264,8 +266,8 @@ impl<'a> Online<'a> {
         Ok(())
     }
 
-    /// The method's loss on held-out images: a mean over all their targets, as in training, under
-    /// masks of their own.
+    /// The method's loss on held-out images, under fixed masks. It is a mean over all targets, as
+    /// in training.
     fn loss(&self, method: &dyn Method, stop: &Stop) -> Result<f64, Problem> {
         let images = self.test.len().min(LOSS_IMAGES);
         let some = Part::new(self.test.clone(), (0..images).collect(), "to probe");
@@ -289,21 +291,21 @@ impl<'a> Online<'a> {
     }
 }
 
-/// What a probe found, and pictures for people.
+/// The results of a probe, and its pictures.
 pub(crate) struct ProbeOutcome {
     pub(crate) probe: OnlineProbe,
     /// pictures/STAGE.json
     pub(crate) pictures: Option<Value>,
 }
 
-/// What a probe found, and the mean tokens it found it in.
+/// The results of a probe, and the mean tokens that it measured.
 struct Findings {
     probe: OnlineProbe,
     test: Option<Features>,
     train: Option<Features>,
 }
 
-/// The first image of each class, then others, `count` in all and ascending.
+/// The first image of each class, then others: `count` in total, in ascending order.
 fn one_of_each(labels: &[u32], count: usize) -> Vec<usize> {
     let mut seen = BTreeSet::new();
     let (mut first, others): (Vec<usize>, Vec<usize>) =
@@ -315,7 +317,7 @@ fn one_of_each(labels: &[u32], count: usize) -> Vec<usize> {
     first
 }
 
-/// Why a probe found nothing.
+/// Why a probe has no results.
 enum Problem {
     Stopped,
     Failure(Failure),
@@ -344,9 +346,9 @@ fn embedded(method: &dyn Method, loader: Loader, stop: &Stop) -> Result<Vec<Feat
     Ok(gathered.of_readable())
 }
 
-/// How exactly the linear probe is fitted. The penalty is chosen as after training: an encoder
-/// whose features have few large directions needs a weak one, and with one for all its accuracy
-/// seemed to fall (half of what it was, LOG.md).
+/// The precision of the linear probe's fit. The penalty is chosen as after training. An encoder
+/// whose features have few large directions needs a weak penalty. With one penalty for all
+/// encoders, its accuracy seemed to fall (half of what it was, LOG.md).
 fn linear_options() -> LinearOptions {
     LinearOptions { iterations: 100, tolerance: 1e-2, ..LinearOptions::default() }
 }
@@ -358,7 +360,7 @@ fn lidar(views: &Features) -> eval::Result<Option<f64>> {
     (images > 1).then(|| eval::lidar(views, options)).transpose()
 }
 
-/// The features, and the weights of each part of what is trained: `encoder.blocks.0`.
+/// Histograms of the features, and of the weights of each trained part: `encoder.blocks.0`.
 fn histograms(method: &dyn Method, features: &Features) -> BTreeMap<String, Histogram> {
     let mut parts: BTreeMap<String, Vec<f32>> = BTreeMap::new();
     method.visit("", &mut |name, parameter| {
@@ -376,7 +378,7 @@ struct Interval {
     every_steps: Option<u64>,
     share: f64,
     steps: u64,
-    /// The step of the last one.
+    /// The step of the last probe.
     last: Option<u64>,
     ended: Instant,
     took: Duration,
@@ -388,7 +390,7 @@ impl Interval {
         Self { every_steps, share, steps, last: None, ended: Instant::now(), took: Duration::ZERO }
     }
 
-    /// Before the first step, after the last, and between them as the recipe says.
+    /// A probe is due before the first step, after the last, and between them as the recipe sets.
     fn is_due(&self, step: u64) -> bool {
         let Some(last) = self.last else { return true };
         if step <= last {
@@ -399,7 +401,7 @@ impl Interval {
             None => {
                 let trained = self.ended.elapsed().as_secs_f64();
                 let apart = self.steps.div_ceil(MOST_PROBES);
-                // One just before the last would add nothing.
+                // A probe just before the last one would add nothing.
                 step - last >= apart
                     && self.steps - step >= apart / 2
                     && self.took.as_secs_f64() <= self.share * trained
@@ -422,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn probes_stand_before_the_first_step_after_the_last_and_between_them() {
+    fn probes_are_made_before_the_first_step_after_the_last_and_between_them() {
         let mut interval = interval(Some(300));
         let mut made = Vec::new();
         for step in 0..=1000 {

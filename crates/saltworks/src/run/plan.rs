@@ -1,6 +1,6 @@
-//! The plan of a run: everything that a stage needs, resolved and checked once, before hours go
-//! into the first one. It is the only step that can refuse a recipe. What needs no network is
-//! resolved in `recipe/plan.rs`.
+//! The plan of a run: everything that a stage needs, resolved and checked once, before the first
+//! stage trains for hours. It is the only step that can refuse a recipe. Settings that need no
+//! network are resolved in `recipe/plan.rs`.
 
 use super::sizes::{check_trunk, encoder_spec};
 use crate::console::note;
@@ -31,14 +31,14 @@ pub(crate) struct StagePlan<'a> {
     /// How training batches are loaded.
     pub(crate) loader: LoaderOptions,
     pub(crate) schedule: Schedule,
-    /// Keys the first weights, the order, augmentations, masks and stochastic depth.
+    /// Seed of the initial weights, the order, augmentations, masks and stochastic depth.
     pub(crate) seed: u64,
-    /// What an image costs, as the mean of some draws of its masks.
+    /// The cost of an image: a mean over some draws of its masks.
     pub(crate) cost: Cost,
 }
 
 impl<'a> StagePlan<'a> {
-    /// Resolves a stage for so many training images.
+    /// Resolves a stage for this many training images.
     pub(crate) fn new(
         recipe: &'a Recipe,
         stage_index: usize,
@@ -58,24 +58,24 @@ impl<'a> StagePlan<'a> {
         Ok(Self { stage_index, stage, spec, teacher, settings, loader, schedule, seed, cost })
     }
 
-    /// Images that the stage sees, each as often as it is seen.
+    /// Images in all steps. An image counts each time it is used.
     pub(crate) fn images(&self) -> u64 {
         self.schedule.steps * self.stage.batch as u64
     }
 
-    /// The encoder with its first weights.
+    /// The encoder with its initial weights.
     pub(crate) fn new_encoder(&self) -> Encoder {
         Encoder::new(&self.spec, self.seed)
     }
 
-    /// The method with its first weights, taught by the weights at `teacher`.
+    /// The method with its initial weights, and with the teacher in the file `teacher`.
     pub(crate) fn method(&self, teacher: Option<&Path>) -> Result<Box<dyn Method>, Failure> {
         let teacher = teacher.map(|path| Salt::load_teacher(path, &self.spec)).transpose();
         let teacher = teacher.map_err(input_error)?.map(|loaded| loaded.encoder);
         self.settings.build(self.new_encoder(), teacher, self.seed).map_err(input_error)
     }
 
-    /// The method with a teacher that learned nothing: for timing.
+    /// The method with an untrained teacher, for timing.
     pub(crate) fn untrained_method(&self) -> Result<Box<dyn Method>, Failure> {
         let teacher = self.teacher.as_ref().map(|spec| Encoder::new(spec, 1));
         self.settings.build(self.new_encoder(), teacher, self.seed).map_err(input_error)
@@ -93,8 +93,8 @@ impl<'a> StagePlan<'a> {
         Optimizer::new(method.parameters(), options)
     }
 
-    /// The stage as the training loop takes it, from step `first_step` on. Images in `unreadable`
-    /// are known to be.
+    /// The input of the training loop for this stage, from step `first_step` on. Images in
+    /// `unreadable` are known to be unreadable.
     pub(crate) fn training<'m>(
         &self,
         method: &'m dyn Method,
@@ -131,7 +131,7 @@ impl<'a> StagePlan<'a> {
     }
 }
 
-/// Resolves every stage against the data, and notes what is most likely a slip.
+/// Resolves every stage against the data, and notes likely mistakes.
 pub(crate) fn plan<'a>(
     recipe: &'a Recipe,
     images: &ImageSets,
@@ -147,15 +147,17 @@ pub(crate) fn plan<'a>(
     Ok(plans)
 }
 
-/// Learning rates above this diverge or leave nothing of what was learned. (guess)
+/// Learning rates above this diverge or destroy what was learned. (guess)
 const DOUBTFUL_LR: f64 = 1.0;
 
-/// What can be trained and is most likely not meant.
+/// Settings that can be trained but are most likely mistakes.
 fn doubts(recipe: &Recipe, images: &ImageSets) -> Vec<String> {
     let (k, train) = (recipe.probe.k, images.train.len());
     let mut doubts = Vec::new();
     if images.held_out.is_some() && k > train {
-        doubts.push(format!("probe.k is {k}, of {train} training images: all of them vote"));
+        doubts.push(format!(
+            "probe.k is {k}, but there are {train} training images: all of them vote"
+        ));
     }
     for Stage { name, lr, batch, .. } in &recipe.stage {
         if *lr > DOUBTFUL_LR {
@@ -164,9 +166,8 @@ fn doubts(recipe: &Recipe, images: &ImageSets) -> Vec<String> {
         if *batch > train {
             let times = *batch as f64 / train as f64;
             doubts.push(format!(
-                "{name}.batch is {batch}, of {train} training images: each step sees every image \
-                 {times:.1} \
-                 times"
+                "{name}.batch is {batch}, but there are {train} training images: each step sees \
+                 every image {times:.1} times"
             ));
         }
     }
@@ -193,7 +194,7 @@ fn refuse_data(recipe: &Recipe, error: data::Error) -> Failure {
     }
 }
 
-/// Refuses pixels that are to be normalised over one value.
+/// Refuses pixels that would be normalised over one value.
 fn check_targets(
     recipe: &Recipe,
     stage: &Stage,
@@ -212,9 +213,8 @@ fn check_targets(
     }
     let key = format!("{}.pixel_norm", stage.name);
     let problem = format!(
-        "{key} has one value of a patch to normalise over, expected two or more. Use a larger \
-         patch \
-         or pixel_norm = \"none\""
+        "{key} normalises over one value per patch, expected two or more. Use a larger patch or \
+         pixel_norm = \"none\""
     );
     Err(input_error(recipe.origin.refuse(&[&key], problem)))
 }
@@ -229,12 +229,12 @@ pub(crate) fn plan_file(plans: &[StagePlan<'_>]) -> PlanFile {
 }
 
 /// How FLOPs are counted.
-pub(crate) const COUNTED: &str = "matrix products, two FLOPs a multiply-add, forward and backward";
+pub(crate) const COUNTED: &str = "matrix products, two FLOPs per multiply-add, forward and \
+                                  backward";
 
 /// How the paper counts them.
-pub(crate) const PAPER: &str = "6ND where trained and 2ND where frozen, N parameters and D \
-                                tokens; attention's \
-     products left out (SALT, appendix on FLOPs)";
+pub(crate) const PAPER: &str = "6ND if trained and 2ND if frozen, N parameters and D tokens, \
+                                without attention's products (SALT, appendix on FLOPs)";
 
 fn stage_file(plan: &StagePlan<'_>) -> PlannedStage {
     let StagePlan { stage, schedule, cost, .. } = plan;
@@ -259,7 +259,7 @@ fn stage_file(plan: &StagePlan<'_>) -> PlannedStage {
     }
 }
 
-/// Samples whose masks are drawn to estimate what an image costs. (guess)
+/// Samples whose masks are drawn to estimate the cost of an image. (guess)
 const DRAWS: usize = 256;
 
 fn cost(

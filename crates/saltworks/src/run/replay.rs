@@ -1,4 +1,4 @@
-//! A step that was not finite, computed again and looked at value by value.
+//! Computes a non-finite step again and checks every value.
 
 use super::dump::FailedStep;
 use super::plan::StagePlan;
@@ -14,7 +14,7 @@ use engine::{Parameter, Pass, Tape, Tensor, Trouble};
 use std::fs;
 use std::path::Path;
 
-/// Finds the sample and the layer that made the step in `folder` not finite.
+/// Finds the sample and the layer that made the step in `folder` non-finite.
 pub(crate) fn replay(folder: &Path) -> Result<(), Failure> {
     let failed = read_step(folder)?;
     let recipe = recipe::load(Some(&folder.join(RECIPE)), &[]).map_err(input_error)?;
@@ -22,9 +22,11 @@ pub(crate) fn replay(folder: &Path) -> Result<(), Failure> {
     let Some(stage) = recipe.stage.get(failed.stage_index) else {
         let (found, path) = (failed.stage_index, folder.join(STEP));
         let path = path.display();
-        return Err(input_error(format!("{path}: place is {found}, the recipe has fewer stages")));
+        return Err(input_error(format!(
+            "{path}: place is {found}, but the recipe has fewer stages"
+        )));
     };
-    // Its length does not matter here, so any number of images will do.
+    // The stage's length does not matter here, so any number of images works.
     let plan = StagePlan::new(&recipe, failed.stage_index, failed.images.len())?;
     let method = method(folder, &plan, &failed)?;
     let images = images(folder, &recipe, &failed)?;
@@ -40,7 +42,7 @@ fn read_step(folder: &Path) -> Result<FailedStep, Failure> {
     let path = folder.join(STEP);
     let bytes = fs::read(&path).map_err(|error| {
         input_error(format!(
-            "{}: {error}. Give the folder that the run named when it stopped, \
+            "{}: {error}. Give the folder that the run printed when it stopped, \
              RUN/replay/STAGE-STEP",
             path.display()
         ))
@@ -77,10 +79,10 @@ fn images(folder: &Path, recipe: &Recipe, failed: &FailedStep) -> Result<Tensor,
     }
 }
 
-/// Samples that are reported, at most.
+/// The most samples that are reported.
 const MOST_REPORTED: usize = 8;
 
-/// What is replayed.
+/// The step that is replayed.
 struct ReplayedStep<'a> {
     recipe: &'a Recipe,
     plan: StagePlan<'a>,
@@ -91,7 +93,7 @@ struct ReplayedStep<'a> {
 
 impl ReplayedStep<'_> {
     /// The loss of some samples, the parameters whose gradients are not finite, and the first value
-    /// that is not.
+    /// that is not finite.
     fn watch(
         &self,
         samples: std::ops::Range<usize>,
@@ -127,7 +129,7 @@ impl ReplayedStep<'_> {
         let (loss, bad, trouble) = self.watch(0..self.images.rows())?;
         result(&format!("computed again: loss {loss}, {}", gradients(&bad)));
         let Some(trouble) = trouble else {
-            result("no value of it is infinite or NaN here: it was made by other arithmetic");
+            result("all values are finite here: the run used other arithmetic");
             return Ok(());
         };
         let what = match trouble.pass {
@@ -153,7 +155,7 @@ impl ReplayedStep<'_> {
         }
     }
 
-    /// Each sample alone: which of them are the cause, if it is any of them.
+    /// Computes each sample alone, to find out which samples are the cause, if any.
     fn report_samples(&self) -> Result<(), Failure> {
         let all = self.failed.images.len();
         let images = self.failed.images.iter().zip(&self.failed.names);
@@ -175,9 +177,8 @@ impl ReplayedStep<'_> {
         result(&format!("{} of {all} samples are finite alone", all - bad.len()));
         if 2 * bad.len() > all {
             result(
-                "It is not a few bad images: weights have grown too large. Lower lr, lengthen the \
-                 warmup or set \
-                 clip",
+                "The cause is not a few bad images: weights have grown too large. Lower lr, \
+                 lengthen the warmup or set clip",
             );
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! What is generated from a run's log while it trains: report.html, and files for other programs.
+//! Generates reports from a run's log while it trains: report.html, and files for other programs.
 
 use crate::console::note;
 use crate::loggers::{FileMode, TensorBoard, Wandb};
@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Time between two reports, at least.
+/// The least time between two reports.
 const LEAST: Duration = Duration::from_secs(10);
 /// Reports may take this share of the time, since training waits for them. They are written at
 /// least every `MOST`, so that readers see whether the run is alive.
@@ -23,15 +23,15 @@ pub(crate) struct Reporter {
     html: Option<RunReader>,
     tensorboard: Option<TensorBoard>,
     wandb: Option<Wandb>,
-    /// When the next ones are due, and how long that was to wait.
+    /// When the next reports are due, and the pause before them.
     due: Instant,
     pause: Duration,
-    /// Those that could not be written, each reported once.
+    /// Reports that could not be written. Each is noted once.
     failed: BTreeSet<&'static str>,
 }
 
 impl Reporter {
-    /// Of the run in a folder; none if the recipe wants none.
+    /// The reporter of the run in a folder. None if the recipe requests no reports.
     pub(crate) fn new(folder: &Path, log: &Log) -> Option<Self> {
         let Log { report, tensorboard, wandb, .. } = *log;
         let any = report || tensorboard || wandb;
@@ -60,8 +60,8 @@ impl Reporter {
         }
     }
 
-    /// Writes the reports now; `status` is what the run will be in a moment. A failure stops no
-    /// training: reports can be generated from the run's other files at any time.
+    /// Writes the reports now; `status` is the status that the run is about to have. A failure does
+    /// not stop training: reports can be generated from the run's other files at any time.
     pub(crate) fn write(&mut self, status: Option<&'static str>) {
         let begun = Instant::now();
         let all = [
@@ -75,7 +75,9 @@ impl Reporter {
             {
                 let path = self.folder.join(name);
                 let path = path.display();
-                note(&format!("cannot write {path}: {error}. `saltworks {verb}` makes it later"));
+                note(&format!(
+                    "cannot write {path}: {error}. `saltworks {verb}` can write it later"
+                ));
             }
         }
         self.pause = LEAST.max(begun.elapsed().div_f64(SHARE)).min(MOST);

@@ -49,7 +49,7 @@ impl Run<'_> {
         let checkpoints = self.folder.checkpoints(keep(self.recipe));
         let (found, damaged) = checkpoints.newest(&first.stage).map_err(run_error)?;
         for problem in &damaged {
-            note(&format!("{problem}. An earlier one is used, or the stage starts again"));
+            note(&format!("{problem}. An earlier checkpoint is used, or the stage starts again"));
         }
         let Some(checkpoint) = found else {
             if self.folder.resumed() {
@@ -86,14 +86,13 @@ impl Run<'_> {
         if found.machine != first.machine {
             let (there, here) = (&found.machine, &first.machine);
             note(&format!(
-                "the run was trained by {there}, this is {here}: sums may round differently"
+                "the run was trained by {there}, but this is {here}: sums may round differently"
             ));
         } else if found.recipe_sha256 != first.recipe_sha256 {
-            // Another version may write the same recipe otherwise.
+            // Another version may write the same recipe differently.
             return Err(input_error(format!(
-                "the checkpoint of stage {stage} is of another recipe than {} says now. Restore \
-                 that \
-                 file, or start again with --overwrite",
+                "the checkpoint of stage {stage} was written with another recipe than {} holds \
+                 now. Restore that file, or start again with --overwrite",
                 self.folder.path().join(RECIPE).display()
             )));
         }
@@ -106,9 +105,8 @@ impl Run<'_> {
             return Ok(());
         }
         Err(input_error(format!(
-            "a checkpoint of stage {} is of step {}, the stage has {steps}. Remove {}, or start \
-             again \
-             with --overwrite",
+            "a checkpoint of stage {} is of step {}, but the stage has {steps} steps. Remove {}, \
+             or start again with --overwrite",
             position.stage,
             position.step,
             self.folder.path().join(CHECKPOINT_FOLDER).display()

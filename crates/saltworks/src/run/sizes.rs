@@ -1,4 +1,4 @@
-//! The sizes of a stage's networks, and refusals that name the keys which say them.
+//! The sizes of a stage's networks, and errors that name the recipe's keys of the sizes.
 
 use crate::failure::{Failure, input_error};
 use crate::method::MethodSettings;
@@ -21,7 +21,7 @@ pub(super) fn check_trunk(
     trunk.check(name).map_err(|error| refuse(recipe, stage, &error))
 }
 
-/// The sizes of timm's name, changed where the recipe says others.
+/// The sizes of timm's model, changed as the recipe sets them.
 fn spec_of(model: &Model, size: ImageSize, channels: usize) -> Result<VitSpec, SpecError> {
     fn change<T: Copy>(value: &mut T, said: Option<T>) {
         *value = said.unwrap_or(*value);
@@ -45,11 +45,11 @@ fn spec_of(model: &Model, size: ImageSize, channels: usize) -> Result<VitSpec, S
     Ok(spec)
 }
 
-/// Names the keys that say the sizes, and where the recipe says them.
+/// An error that names the keys of the sizes, and where the recipe sets them.
 fn refuse(recipe: &Recipe, stage: &Stage, error: &SpecError) -> Failure {
     let (own, all) = (format!("{}.model", stage.name), "model".to_owned());
     let of_model = |key: &str| -> Vec<String> {
-        // A stage's own model is said in its part of the recipe.
+        // A stage's own model is set in its part of the recipe.
         let tables = stage.model.as_ref().map(|_| own.clone()).into_iter().chain([all.clone()]);
         let said = tables.map(|table| format!("{table}.{key}"));
         vec![said.into_iter().find(|key| recipe.origin.says(key)).unwrap_or(format!("model.{key}"))]
@@ -77,8 +77,7 @@ fn refuse(recipe: &Recipe, stage: &Stage, error: &SpecError) -> Failure {
     let no_data = match (error, recipe.origin.is_without_data()) {
         (SpecError::Small { .. } | SpecError::Left { .. }, true) => {
             ". The recipe has no data.path, so the images are the built-in Fashion-MNIST, 28 x 28 \
-             pixels: set \
-             data.path for your own"
+             pixels. Set data.path to use your own"
         }
         _ => "",
     };

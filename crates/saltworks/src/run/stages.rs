@@ -29,7 +29,7 @@ pub(crate) struct Run<'a> {
     on_step: OnStep<'a>,
     rows: Vec<ProbeRow>,
     unreadable: UnreadableImages,
-    /// None if the recipe wants no reports.
+    /// None if the recipe requests no reports.
     reporter: Option<Reporter>,
     /// Whether a step was made.
     trained: bool,
@@ -51,7 +51,7 @@ impl<'a> Run<'a> {
         Ok(Self { recipe, images, folder, stop, on_step, rows, unreadable, reporter, trained })
     }
 
-    /// Probes what needs no training, then trains and probes every stage.
+    /// Probes raw pixels, then trains and probes every stage.
     pub(crate) fn stages(&mut self, plans: &[StagePlan<'_>]) -> Result<(), Failure> {
         self.probe("raw pixels", &|| Ok(Extractor::Pixels))?;
         let ended = plans.iter().try_for_each(|plan| self.stage(plan, &plans[0].spec));
@@ -64,15 +64,15 @@ impl<'a> Run<'a> {
         ended
     }
 
-    /// Takes back a new folder in which nothing was trained, for a run that was refused.
+    /// Removes a new folder in which nothing was trained, after its run was refused.
     pub(crate) fn discard_if_nothing_was_done(&self) {
         if !self.trained && !self.folder.resumed() {
             self.folder.discard();
         }
     }
 
-    /// Trains a stage, saves its encoder and probes it. An untrained encoder of other sizes than
-    /// the `first` stage's is probed, too.
+    /// Trains a stage, saves its encoder and probes it. If the encoder's sizes differ from the
+    /// `first` stage's, an untrained one is probed, too.
     fn stage(&mut self, plan: &StagePlan<'_>, first: &VitSpec) -> Result<(), Failure> {
         let name = &plan.stage.name;
         let random = format!("random {}", if plan.stage_index == 0 { "encoder" } else { name });
@@ -80,7 +80,7 @@ impl<'a> Run<'a> {
             self.probe(&random, &|| Ok(Extractor::Encoder(plan.new_encoder())))?;
         }
         if self.folder.is_done(name) {
-            // A process that was killed right after the stage's end left them.
+            // A process that was killed right after the stage's end may have left checkpoints.
             self.folder.checkpoints(keep(self.recipe)).remove(name).map_err(run_error)?;
         } else {
             let method = plan.method(self.teacher_path(plan).as_deref())?;
@@ -114,7 +114,7 @@ impl<'a> Run<'a> {
         let folder = &self.folder;
         let (log, checkpoints) = (folder.metrics_path(), folder.checkpoints(keep(recipe)));
         let check_folder = Box::new(|| folder.check());
-        // Cuts the steps that are repeated off the log.
+        // This removes the steps that are repeated from the log.
         let saver = Saver::new(log, checkpoints, recipe.checkpoint, position, check_folder);
         let mut saver = saver.map_err(run_error)?;
         let context = StageContext { recipe, images, folder, stop, method, plan };
@@ -129,7 +129,7 @@ impl<'a> Run<'a> {
             if followed.is_err() { ControlFlow::Break(()) } else { (self.on_step)(name, &report) }
         });
         let made = saver.steps();
-        // A stage is complete with its last probe, which a resumed run makes first.
+        // A stage is complete after its last probe. A resumed run starts with that probe.
         let ended = match ended {
             Ok(StageEnd::Whole) if follower.owes_probe(made) => Ok(StageEnd::Stopped(steps)),
             ended => ended,
@@ -137,9 +137,10 @@ impl<'a> Run<'a> {
         let metrics_bytes = followed.and_then(|()| {
             match &ended {
                 Ok(StageEnd::Whole) => follower.finish(),
-                // A disk that is full will not take a checkpoint either.
+                // A full disk has no room for a checkpoint either.
                 Err(train::Error::Save(_)) => {}
-                // What was learned until a signal or an error is kept: it may have been hours.
+                // After a signal or an error, a checkpoint is saved: the training may have taken
+                // hours.
                 _ => saver.save(&optimizer).map_err(run_error)?,
             }
             saver.finish().map_err(run_error)
@@ -165,8 +166,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The failure of a run whose stage ended by this error. A step that was not finite is written
-    /// to files, for a replay.
+    /// The failure of a run whose stage ended by this error. A non-finite step is written to files
+    /// for a replay.
     fn train_failure(
         &self,
         error: train::Error,
@@ -189,7 +190,7 @@ impl<'a> Run<'a> {
         let failed = FailedStep { stage_index, step, problem, teacher, images, names };
         let folder = self.folder.replay_path(&stage.name, step + 1);
         let kept = match dump(&folder, &failed, self.recipe, method, batches) {
-            Ok(()) => format!("`saltworks replay {}` finds where", folder.display()),
+            Ok(()) => format!("`saltworks replay {}` finds the cause", folder.display()),
             Err(problem) => format!("it could not be written for a replay: {problem}"),
         };
         run_error(format!("stage {}, {error}. {kept}", stage.name))
@@ -248,7 +249,7 @@ impl<'a> Run<'a> {
 
     /// Makes the last report of this process.
     fn report(&mut self, status: &'static str) {
-        // What lies there now may be of another run.
+        // The folder may now belong to another run.
         if let Some(reporter) = self.reporter.as_mut().filter(|_| self.folder.check_lock().is_ok())
         {
             reporter.write(Some(status));
@@ -256,7 +257,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Says what trains and what is probed.
+/// Prints what is trained on and what is probed.
 pub(crate) fn announce(recipe: &Recipe, images: &ImageSets, folder: &Folder, threads: usize) {
     let trains = format!("training: {}", images.train.describe());
     let probes = match (&images.held_out, &images.reason) {
@@ -269,7 +270,7 @@ pub(crate) fn announce(recipe: &Recipe, images: &ImageSets, folder: &Folder, thr
     note(&format!("{trains}{probes}; {threads} threads"));
     let left_alone = images.train.left_alone();
     if !left_alone.is_empty() {
-        note(&format!("left alone: {left_alone}"));
+        note(&format!("not read: {left_alone}"));
     }
     if folder.resumed() {
         note(&format!("resuming the run in {}", folder.path().display()));

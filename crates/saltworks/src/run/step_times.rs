@@ -1,4 +1,4 @@
-//! Times of training steps on synthetic images, operation by operation.
+//! Times of training steps on synthetic images, for each operation.
 
 use super::plan::StagePlan;
 use crate::failure::{Failure, run_error};
@@ -19,16 +19,15 @@ pub(crate) enum TimedWork {
     Features,
 }
 
-/// Steps before the clock counts: in them buffers are taken from the system, and grow with the
-/// masks.
+/// Steps before timing starts. In these, buffers are allocated and grow with the masks.
 const UNTIMED: usize = 4;
 
-/// What the timed steps took.
+/// The times of the timed steps.
 pub(crate) struct StepTimes {
     pub(crate) seconds: Vec<f64>,
-    /// Of all timed steps.
+    /// The sums over all timed steps.
     pub(crate) costs: Vec<OpCost>,
-    /// TokenCounts of an image, as the mean of the timed steps.
+    /// Tokens of an image: a mean over the timed steps.
     pub(crate) tokens: TokenCounts,
 }
 
@@ -50,7 +49,7 @@ impl StepTimes {
     }
 }
 
-/// TokenCounts that the encoder sees and that are to be predicted.
+/// Tokens that the encoder sees, and tokens that are predicted.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct TokenCounts {
     pub(crate) context: f64,
@@ -99,7 +98,7 @@ fn training(
     })
 }
 
-/// Times steps; each gives the tokens of its batch.
+/// Times steps. Each step returns the token counts of its batch.
 fn timed(
     plan: &StagePlan<'_>,
     tape: impl Fn() -> Tape,

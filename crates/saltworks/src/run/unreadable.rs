@@ -9,24 +9,24 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
-/// So many are reported; the list has all.
+/// The most images that are reported. The list holds all of them.
 const MOST_REPORTED: usize = 10;
 
-/// What is wrong with each, by name.
+/// The problems of these images, each with the image's name.
 pub(crate) struct UnreadableImages {
     path: PathBuf,
     problems: BTreeSet<String>,
 }
 
 impl UnreadableImages {
-    /// Goes on with the list at `path`, if there is one.
+    /// Continues the list at `path`, if there is one.
     pub(crate) fn open(path: PathBuf) -> Self {
-        // Only a list for people: one that cannot be read is started again.
+        // Only people read this list. If it cannot be read, a new one is started.
         let text = fs::read_to_string(&path).unwrap_or_default();
         Self { path, problems: text.lines().map(str::to_owned).collect() }
     }
 
-    /// Adds those that are new.
+    /// Adds images that are not in the list yet.
     pub(crate) fn add(&mut self, images: &[Unreadable]) -> Result<(), Failure> {
         let before = self.problems.len();
         for image in images {
@@ -48,11 +48,11 @@ impl UnreadableImages {
         written.map_err(|error| run_error(write_error(&self.path, &error)))
     }
 
-    /// Says how many there were, if any.
+    /// Reports how many there were, if any.
     pub(crate) fn summarize(&self) {
         if !self.problems.is_empty() {
             let (count, path) = (self.problems.len(), self.path.display());
-            note(&format!("{count} images could not be read; others stood in for them: {path}"));
+            note(&format!("{count} images could not be read and were replaced by others: {path}"));
         }
     }
 }

@@ -24,7 +24,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// The environment of this process, which computes on so many threads.
+    /// The environment of this process, which computes on `threads` threads.
     pub fn here(threads: usize) -> Self {
         Self {
             saltworks: env!("CARGO_PKG_VERSION").into(),
@@ -33,7 +33,7 @@ impl Environment {
             cpu: cpu_name(),
             threads,
             started_unix_seconds: unix_seconds() as u64,
-            // `args` panics if a word is no Unicode.
+            // `args` panics if a word is not Unicode.
             command: std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect(),
         }
     }

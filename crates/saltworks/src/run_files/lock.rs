@@ -26,7 +26,7 @@ impl LockOwner {
     /// Time between two touches of the lock's file by the process that holds it.
     pub const BEAT: Duration = Duration::from_secs(20);
 
-    /// The owner that this process is.
+    /// This process as the owner.
     pub fn here() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
         let processes = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
@@ -48,8 +48,8 @@ impl LockOwner {
     }
 }
 
-/// Whether a process holds the lock of a run, as far as can be known. The system's list of locks
-/// decides if it holds the owner's; otherwise, the time when the lock was last touched.
+/// Whether a process holds the lock of a run, as far as can be known. If the system's list of locks
+/// covers the owner, it decides. Otherwise, the time of the last touch decides.
 ///
 /// Taking the lock to find out could keep it from a run that begins at that moment.
 pub fn is_training(run: &Path) -> bool {
@@ -103,7 +103,7 @@ mod tests {
         let (run, lock) = (folder.path(), folder.path().join(LOCK));
         assert!(!is_training(run));
         write_whole(&lock, LockOwner::here().text().as_bytes()).unwrap();
-        assert!(!is_training(run), "nobody holds it, though it is fresh");
+        assert!(!is_training(run), "no process holds it, though it is fresh");
         let file = File::open(&lock).unwrap();
         file.lock().unwrap();
         assert!(is_training(run));

@@ -1,5 +1,5 @@
-//! metrics.jsonl: one JSON object a step, and the lines of probes and alarms. Every other report is
-//! made from it.
+//! metrics.jsonl: one JSON object per step, and the lines of probes and alarms. Every other report
+//! is generated from it.
 
 use super::{Alarm, OnlineProbe, unix_seconds};
 use crate::files::open_regular;
@@ -63,7 +63,7 @@ impl MetricsLog {
 
     fn append(&mut self, line: &Value) -> io::Result<()> {
         writeln!(self.file, "{line}")?;
-        // Often enough for readers, and too seldom to cost time.
+        // This is often enough for readers, and too rare to cost time.
         if self.flushed.elapsed().as_secs() >= 1 {
             self.flush()?;
         }
@@ -190,7 +190,7 @@ fn parse(text: &[u8]) -> Option<Line> {
     Some(Line { stage: raw.stage, step: raw.step, unix_seconds, kind })
 }
 
-/// Bytes of a line, at most. saltworks writes no longer ones.
+/// The most bytes of a line. saltworks writes no longer lines.
 const MOST_LINE_BYTES: u64 = 1 << 20;
 
 /// What [`MetricsReader::read`] reports.

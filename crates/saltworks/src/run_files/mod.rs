@@ -1,4 +1,4 @@
-//! The names and formats of everything in a run's folder, for those who write and those who read.
+//! The names and formats of everything in a run's folder, for writers and readers.
 
 mod environment;
 mod lock;

@@ -9,7 +9,7 @@ pub const RECIPE: &str = "recipe.toml";
 pub const STATE: &str = "state.json";
 /// The program, the machine and the command.
 pub const ENVIRONMENT: &str = "environment.json";
-/// One line a step, and the results of probes.
+/// One line per step, and the results of probes.
 pub const METRICS: &str = "metrics.jsonl";
 /// The table of probes.
 pub const PROBES: &str = "probes.json";
@@ -19,7 +19,7 @@ pub const UNREADABLE: &str = "unreadable.txt";
 pub const REPORT: &str = "report.html";
 /// The cost of each stage.
 pub const PLAN: &str = "plan.json";
-/// The folder of pictures: one file a stage.
+/// The folder of pictures: one file per stage.
 pub const PICTURES: &str = "pictures";
 /// Event files of TensorBoard.
 pub const TENSORBOARD: &str = "tensorboard";

@@ -32,7 +32,7 @@ pub struct OnlineProbe {
     pub held_out: bool,
     /// Time that the probes took.
     pub seconds: f64,
-    /// Distributions of features and weights, if the recipe asks for them.
+    /// Distributions of features and weights, if the recipe requests them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub histograms: BTreeMap<String, Histogram>,
 }
@@ -59,7 +59,7 @@ impl Default for OnlineProbe {
 }
 
 impl OnlineProbe {
-    /// One line for people.
+    /// A summary in one line.
     pub fn text(&self) -> String {
         let percent = |name: &str, x: Option<f64>| x.map(|x| format!("{name} {:.1} %", 100.0 * x));
         let number = |name: &str, x: Option<f64>| x.map(|x| format!("{name} {x:.1}"));

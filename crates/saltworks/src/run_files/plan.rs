@@ -27,7 +27,7 @@ pub struct PlannedStage {
     pub steps: u64,
     /// Images in a step.
     pub batch: usize,
-    /// Images in all steps; an image counts each time it is used.
+    /// Images in all steps. An image counts each time it is used.
     pub images: u64,
     /// Parameters of each network, trained or frozen.
     pub parameters: BTreeMap<String, usize>,
@@ -35,6 +35,6 @@ pub struct PlannedStage {
     pub tokens_per_image: BTreeMap<String, f64>,
     /// FLOPs of a step for one image.
     pub flops_per_image: BTreeMap<String, f64>,
-    /// The same as the paper counts.
+    /// The same by the paper's count.
     pub paper_flops_per_image: BTreeMap<String, f64>,
 }

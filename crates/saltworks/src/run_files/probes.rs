@@ -9,14 +9,14 @@ pub struct ProbeRow {
     /// The source of the features.
     #[serde(rename = "features")]
     pub name: String,
-    /// Held-out images that were probed; 0 if an earlier version did not write it.
+    /// Held-out images that were probed. 0 if an earlier version did not write it.
     #[serde(default)]
     pub images: usize,
     /// kNN on mean-pooled features, or on the only features there are.
     pub knn_mean: f64,
     /// kNN on the class token, if there is one.
     pub knn_cls: Option<f64>,
-    /// Linear probe on mean-pooled features, if the recipe asks for it.
+    /// Linear probe on mean-pooled features, if the recipe requests it.
     pub linear_mean: Option<f64>,
     /// Linear probe on the class token.
     pub linear_cls: Option<f64>,

@@ -16,7 +16,7 @@ pub(crate) fn recipe_text(run: &Path) -> io::Result<String> {
     let path = run.join(RECIPE);
     let named = |problem: String| io::Error::other(format!("{}: {problem}", path.display()));
     let bytes = read_regular(&path, MOST_RECIPE_BYTES).map_err(|error| named(error.to_string()))?;
-    String::from_utf8(bytes).map_err(|_| named("the file is no UTF-8 text".into()))
+    String::from_utf8(bytes).map_err(|_| named("the file is not UTF-8 text".into()))
 }
 
 /// A run's recipe, [`redacted`].
@@ -25,12 +25,12 @@ pub(crate) fn recipe(run: &Path) -> io::Result<Recipe> {
     recipe::from_trained_text(RECIPE, &text).map_err(io::Error::other)
 }
 
-/// The contents of a file of JSON. The default if it is missing, too large, or of another form.
+/// The contents of a JSON file. The default if it is missing, too large, or has another form.
 pub(crate) fn json<T: DeserializeOwned + Default>(path: &Path) -> T {
     json_or(path, &mut Vec::new())
 }
 
-/// As [`json`], and adds what is wrong with an existing file to `problems`.
+/// Like [`json`]. It also adds what is wrong with an existing file to `problems`.
 pub(crate) fn json_or<T: DeserializeOwned + Default>(path: &Path, problems: &mut Vec<String>) -> T {
     let read = match read_regular(path, MOST_JSON_BYTES) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return T::default(),

@@ -1,11 +1,11 @@
-//! Who may read: readers on this machine, or those who know the token.
+//! Who may read: readers on this machine, or readers with the token.
 
 use super::http::Request;
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
 
-/// Begins the name of the cookie that holds the token.
+/// The start of the name of the cookie that holds the token.
 const COOKIE: &str = "saltworks-token";
 
 /// The rule by which requests are allowed.

@@ -1,4 +1,4 @@
-//! The part of HTTP/1.1 that a page for reading needs: GET and HEAD, one request a connection.
+//! The part of HTTP/1.1 that a page for reading needs: GET and HEAD, one request per connection.
 
 use std::io::{self, Read, Write};
 
@@ -18,8 +18,7 @@ pub(super) struct Request {
 impl Request {
     /// Reads a request's head. `None` if nothing was sent.
     ///
-    /// # Errors
-    /// Bytes that are no request, are too many, or end early.
+    /// # Errors Bytes that are not a request, are too many, or end early.
     pub(super) fn read(from: &mut impl Read) -> io::Result<Option<Self>> {
         let mut head = Vec::new();
         let mut chunk = [0; 2048];

@@ -144,7 +144,7 @@ pub(super) struct RunRow {
     pub r_squared: Option<f64>,
     /// Accuracy by kNN of each online probe. It is empty if no accuracy is known.
     pub trace: Vec<f64>,
-    /// Mean images a second of the stage's steps.
+    /// Mean images per second of the stage's steps.
     pub images_per_second: Option<f64>,
     /// Alarms of all stages that are not over.
     pub alarms: usize,
@@ -156,7 +156,7 @@ impl Library {
     /// The runs under `root`.
     ///
     /// # Errors
-    /// A root that is no folder or cannot be read.
+    /// A root that is not a folder or cannot be read.
     pub fn new(root: &Path, links: Links) -> io::Result<Self> {
         fs::read_dir(root)?;
         let (state, refresh_times) = (Mutex::default(), Mutex::default());

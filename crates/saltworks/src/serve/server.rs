@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The most readers, and the most connections without a request yet. The two are counted apart, so
-/// silent connections do not keep readers out.
+/// The most readers, and the most connections without a request yet. The two are counted
+/// separately, so silent connections do not keep readers out.
 const MOST_READERS: usize = 128;
 const MOST_WAITING: usize = 512;
 /// The time limit for a request, and for a reader to receive some of the answer.
@@ -57,7 +57,7 @@ impl Server {
         let (callers, readers) = (Arc::default(), Arc::default());
         for stream in self.listener.incoming() {
             let Ok(stream) = stream else {
-                // Too many files are open; some will be closed soon.
+                // Too many files are open. Some will be closed soon.
                 thread::sleep(Duration::from_millis(50));
                 continue;
             };

@@ -1,4 +1,4 @@
-//! What probes found, as tables for people and as JSON.
+//! The results of probes, as tables and as JSON.
 
 use crate::console::{note, result};
 use crate::eval::{ClassReport, FewShotResult, Report};
@@ -14,33 +14,33 @@ pub(super) struct ProbeResult {
     pub(super) kind: &'static str,
     /// Mean, class token or all tokens.
     pub(super) features: &'static str,
-    /// Its settings, for people.
+    /// Its settings as text.
     pub(super) note: String,
-    /// Its settings.
+    /// Its settings as JSON.
     pub(super) detail: Value,
     pub(super) report: Report,
 }
 
-/// Whether features have collapsed.
+/// Two measures of whether features have collapsed.
 pub(super) struct Spread {
     pub(super) features: &'static str,
     pub(super) rank_me: f64,
     pub(super) feature_std: f64,
 }
 
-/// All of them.
+/// The results of all probes.
 pub(super) struct Results {
     /// The file that was probed.
     pub(super) weights: PathBuf,
     pub(super) trained: Option<StageProgress>,
-    /// What the training images are.
+    /// A description of the training images.
     pub(super) train: String,
-    /// What the test images are.
+    /// A description of the test images.
     pub(super) test: String,
     /// Names of the classes 0, 1, ...
     pub(super) classes: Vec<String>,
     pub(super) found: Vec<ProbeResult>,
-    /// By features.
+    /// For each kind of features.
     pub(super) few_shot: Vec<(&'static str, FewShotResult)>,
     pub(super) spread: Vec<Spread>,
 }
@@ -122,7 +122,7 @@ impl Results {
         let names: Vec<String> =
             report.classes.iter().map(|class| self.name(class.class)).collect();
         let width = width_of(&names).max(5);
-        let mut text = format!("\n{kind}, {features}, class by class\n");
+        let mut text = format!("\n{kind}, {features}, per class\n");
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{:width$}  precision  recall  images", "class");
         for (name, ClassReport { count, precision, recall, .. }) in
@@ -137,14 +137,14 @@ impl Results {
     fn confusion_table(&self, found: &ProbeResult) -> String {
         let ProbeResult { kind, features, report, .. } = found;
         let Some(rows) = &report.confusion else {
-            return format!("\n{kind}, {features}: too many classes for a table of confusions\n");
+            return format!("\n{kind}, {features}: too many classes for a confusion table\n");
         };
         let names: Vec<String> =
             report.classes.iter().map(|class| self.name(class.class)).collect();
         let width = width_of(&names).max(5);
         let most = rows.iter().flatten().max().map_or(1, |most| most.to_string().len()).max(3);
         let mut text =
-            format!("\n{kind}, {features}: rows are the true class, columns the class given\n");
+            format!("\n{kind}, {features}: rows are the true class, columns the predicted class\n");
         let header = (0..names.len()).map(|column| format!(" {column:>most$}")).collect::<String>();
         // Writing to a string cannot fail.
         let _ = writeln!(text, "     {:width$}{header}", "class");

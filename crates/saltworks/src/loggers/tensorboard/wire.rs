@@ -178,8 +178,8 @@ pub(super) fn histogram(tag: &str, of: &Histogram) -> MessageWriter {
     value_of(tag).message(5, proto)
 }
 
-/// A Summary.Value of a PNG file, whose first chunk states its size (PNG, 11.2.1). `None` for
-/// bytes that are no PNG file.
+/// A Summary.Value of a PNG file, whose first chunk states its size (PNG, 11.2.1). `None` for bytes
+/// that are not a PNG file.
 pub(super) fn image(tag: &str, png: &[u8]) -> Option<MessageWriter> {
     let number = |at: usize| {
         let bytes = png.get(at..at + 4)?;

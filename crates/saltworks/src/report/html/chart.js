@@ -24,7 +24,7 @@ function marker(kind, x, y, fill, size = 4) {
 
 // Scales.
 
-/** The distance of round numbers of which about the wanted number fit between two. */
+/** The distance at which about `wanted` round numbers fit between two values. */
 function roundStep(low, high, wanted) {
   const raw = (high - low) / Math.max(1, wanted);
   if (!(raw > 0) || !Number.isFinite(raw)) return null;
@@ -32,7 +32,7 @@ function roundStep(low, high, wanted) {
   return [1, 2, 2.5, 5, 10].map((m) => m * power).reduce((best, step) => (off(step) < off(best) ? step : best));
 }
 
-/** Round numbers between two, and their distance. */
+/** Round numbers between two values, and their distance. */
 function ticks(low, high, wanted) {
   const step = roundStep(low, high, wanted);
   if (!step) return { list: [low], step: Math.abs(low) || 1 };

@@ -102,7 +102,7 @@ function guarded(node, draw) {
 
 function showView(node) {
   guarded(node, () => {
-    // After an error the view is made again from nothing.
+    // After an error the view is created again.
     if (!node.show) { node.replaceChildren(); node.failed = false; node.show = node.make(node); }
     node.show(node.spec);
   });

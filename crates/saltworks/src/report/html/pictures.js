@@ -75,7 +75,7 @@ function reconstructions(p) {
   }
   if (p.pca) rows.push(['patch PCA', (i) => picture(p.pca[i], gridOf(p)[0], 'first three components of patch tokens')]);
   // Each image is a column, so on a phone only the strip scrolls sideways.
-  const strip = el('div.strip', { tabindex: '0', role: 'group', 'aria-label': 'images, one a column', style: `grid-template-columns: 68px repeat(${p.images.length}, minmax(62px, 1fr))` });
+  const strip = el('div.strip', { tabindex: '0', role: 'group', 'aria-label': 'images, one per column', style: `grid-template-columns: 68px repeat(${p.images.length}, minmax(62px, 1fr))` });
   for (const [name, make] of rows) {
     strip.append(el('div.head.small', { style: 'align-self:center' }, name));
     p.images.forEach((_, i) => strip.append(make(i)));
@@ -151,7 +151,7 @@ function attentionPicture(p, i, head) {
       if (!by) return;
       event.preventDefault();
       ask(Math.max(0, Math.min(n - 1, (query ?? n >> 1) + by)));
-      say(`patch in row ${Math.floor(query / gw) + 1}, column ${(query % gw) + 1} asks`);
+      say(`patch in row ${Math.floor(query / gw) + 1}, column ${(query % gw) + 1} is the query`);
     });
   };
   const picture = canvas('attention ' + i, size, { png: p.images[i].png, key: [p.step, head, i], label: words, p, head }, paint, { setup });

@@ -49,7 +49,7 @@ const row = (run, name) => run.table.find((r) => r.features === name);
 
 // Header: name, state, progress.
 
-/** Time of the last update, if a file that should be written again was not. */
+/** Time of the last update, if the file should have been written again but was not. */
 function silentSince(run) {
   const quiet = Date.now() / 1000 - run.updated;
   return run.status === 'training' && !state.live && run.updated && quiet > Math.max(300, 4 * (state.again || 0)) ? run.updated : null;
@@ -85,7 +85,7 @@ function header(run) {
     seconds > 0 ? `trained ${duration(seconds)}` : null,
     run.updated ? 'last update ' + time(run.updated) : null,
   ].filter(Boolean);
-  const ended = silent ? `No word since ${time(silent)}. This file is written again while a run trains, so the run was stopped or killed, or the file is a copy.`
+  const ended = silent ? `No update since ${time(silent)}. This file is written again while a run trains, so the run was stopped or killed, or the file is a copy.`
     : run.status === 'stopped' ? (run.ended ? `${run.ended.why} (${time(run.ended.unix_seconds)})` : `It stopped${run.updated ? ` after ${time(run.updated)}` : ''}; no reason was written (killed?). \`saltworks pretrain --resume --out ${run.folder}\` resumes it.`) : null;
   return el('header', {}, el('div.top', {},
     state.live ? el('a.brand', { href: '/' }, '‹ all runs') : el('span.brand', {}, 'saltworks'),
@@ -142,7 +142,7 @@ function verdict(run) {
       sentences.push(`On ${final.images ? thousands(final.images) : 'the'} held-out images the ${stage.name}’s frozen features (mean token) reach ${judged(final, final.images,
         [[taught, taught?.images, 'its teacher’s'], [random, random?.images, 'a random encoder’s']])}.`, ...worseThanRandom(run, random));
       const better = pixels && ['knn_mean', 'linear_mean'].filter((key) => isNumber(final[key]) && pixels[key] > final[key]);
-      if (better?.length) sentences.push(`Raw pixels do better still: ${better.map((key) => percent(pixels[key])).join(' and ')}.`);
+      if (better?.length) sentences.push(`Raw pixels are even better: ${better.map((key) => percent(pixels[key])).join(' and ')}.`);
     } else if (last && isNumber(last.knn_mean)) {
       const teacher = teacherOf(run, stage)?.probes.at(-1), alike = teacher?.test_images === last.test_images && teacher?.train_images === last.train_images;
       sentences.push(`After step ${thousands(last.step)} the ${stage.name}’s features (mean token) reach ${judged(last, last.test_images,
@@ -160,7 +160,7 @@ function lossAsSign(stage) {
   const fit = stage.fits.find((f) => f.x === 'loss' && f.y === 'knn_mean' && !f.from_start);
   if (!fit || !heldOut(stage)) return null;
   const way = `${fit.slope > 0 ? 'falls' : 'rises'} as the loss falls`, which = 'online kNN accuracy of the mean token', how = `R² ${fit.r_squared.toFixed(2)}, ${fit.n} probes`;
-  if (fit.r_squared < 0.5) return `Its held-out loss says little of the ${which}, which ${way} (${how}).`;
+  if (fit.r_squared < 0.5) return `Its held-out loss says little about the ${which}, which ${way} (${how}).`;
   if (fit.slope > 0) return `Its held-out loss misleads: the ${which} ${way} (${how}).`;
   return `Its held-out loss explains ${percent(fit.r_squared, 0)} of the change in the ${which}, which ${way} (${how}).`;
 }
@@ -236,7 +236,7 @@ function curves(run, stage) {
   const none = last ? null : done || stage.step === stage.steps ? 'Online probes are off in this run (probe.online).' : 'nothing yet';
   const step = (title, key, name, y = {}) => lineChart({ title, x, y, link, series: [{ name, colour: 0, rough: true, points: stepPoints(stage, x, key) }] });
   const probe = (title, keys, y, note) => lineChart({ title, x, y, link, note, empty: none, series: keys.map(([key, name], i) => ({ name, colour: i, dash: dash(i), marker: markerOf(i), points: probePoints(stage, x, key) })) });
-  const few = last?.train_images ? `Of ${thousands(last.test_images)} held-out images, by ${thousands(last.train_images)} training images: lower than after training, when all are used${isNumber(spread(last)) ? `, and each ± ${(100 * spread(last)).toFixed(1)} points (95 %)` : ''}. Step 0 is untrained.` : null;
+  const few = last?.train_images ? `On ${thousands(last.test_images)} held-out images, with ${thousands(last.train_images)} training images: lower than after training, when all images are used${isNumber(spread(last)) ? `, and each ± ${(100 * spread(last)).toFixed(1)} points (95 %)` : ''}. Step 0 is untrained.` : null;
   // If a run diverged, a linear axis shows only its last step.
   const log = chosen.log ?? ranAway(s.loss), labelled = stage.probes.some((p) => METRICS.some(([key]) => isNumber(p[key])));
   const varies = s.weight_decay.some((v) => v !== s.weight_decay[0]);
@@ -249,7 +249,7 @@ function curves(run, stage) {
         { name: `${imagesOf(stage)}, fixed masks`, colour: 1, marker: 'square', points: probePoints(stage, x, 'loss') }] }),
       labelled || !last ? probe('Accuracy of frozen features', METRICS, { tick: tickPercent, exact: percent }, few)
         : el('section.card', {}, el('h3', {}, 'Accuracy of frozen features'), el('p.soft', {}, heldOut(stage) ? NO_CLASSES : 'Nothing is held out, so no accuracy is known. Either data.holdout is 0, or some images have no class, or all have the same.')),
-      probe('Rank of features', [['rank_me', 'RankMe'], ['lidar', 'LiDAR']], { min: 0 }, 'More is better, up to the width. A fall to 1 is a collapse. Below 1.5 it is an alarm.'),
+      probe('Rank of features', [['rank_me', 'RankMe'], ['lidar', 'LiDAR']], { min: 0 }, 'Higher is better, up to the width. A fall to 1 is a collapse. Below 1.5 it is an alarm.'),
       probe('Spread of features', [['feature_std', 'feature std']], { min: 0 }, '1 if features point everywhere, 0 if all images have the same. Below 0.01 it is an alarm.'),
       step('Learning rate', 'lr', 'learning rate', { min: 0 }),
       varies ? step('Weight decay', 'weight_decay', 'weight decay', { min: 0 }) : null,
@@ -278,7 +278,7 @@ function predicts(stage) {
     const f = stage.fits.find((o) => o.x === key && o.y === metric && o.from_start === start);
     const found = stage.probes.filter((p) => (start || p.step > 0) && isNumber(p[key]) && isNumber(p[metric]))
       .map((p) => ({ x: p[key], y: p[metric], text: `step ${thousands(p.step)}: loss ${number(p[key], 4)}, ${percent(p[metric])}` }));
-    const wrong = f && f.slope > 0 ? ' The wrong way: accuracy rises with the loss.' : '';
+    const wrong = f && f.slope > 0 ? ' Wrong direction: accuracy rises with the loss.' : '';
     return scatter({
       title: f ? `${name}: R² ${f.r_squared.toFixed(3)}` : name,
       note: f ? `${f.n} probes; least squares.${wrong}` : `${found.length} probes: a line is drawn through ${LEAST} or more.`,
@@ -291,7 +291,7 @@ function predicts(stage) {
       switcher('metric', METRICS.filter(has), metric, 'accuracy'),
       el('button', { 'aria-pressed': String(start), onclick: () => choose('start', !start) }, 'with step 0')),
     el('div.grid', {}, cards),
-    el('p.soft.small', {}, stage.method === 'salt' ? 'SALT finds R² of 0.95 to 0.98 for students of one frozen teacher (arXiv 2509.24317). ' : '', 'Step 0 precedes learning and lies far off, so it is left out by default.')];
+    el('p.soft.small', {}, stage.method === 'salt' ? 'SALT finds R² of 0.95 to 0.98 for students of one frozen teacher (arXiv 2509.24317). ' : '', 'Step 0 comes before learning and is far from the others, so it is left out by default.')];
 }
 
 function pictureSection(stage) {
@@ -316,7 +316,7 @@ function table(run) {
       el('thead', {}, el('tr', {}, el('th', {}, 'features'), columns.map(([, name, short]) => el('th', { title: name }, short)))),
       el('tbody', {}, run.table.map((r) => el('tr', {}, el('td', {}, r.features),
         columns.map(([key]) => el('td', { title: title(r, key) }, isNumber(r[key]) && best(r, key) ? el('b', {}, percent(r[key])) : percent(r[key])))))))),
-    n ? el('p.soft.small', {}, `95 % intervals are about ± ${(100 * spread({ knn_mean: run.table.at(-1).knn_mean, test_images: n })).toFixed(1)} points, from the choice of test images alone (Wilson). Bold: the best, by more than chance explains.`) : null);
+    n ? el('p.soft.small', {}, `95 % intervals are about ± ${(100 * spread({ knn_mean: run.table.at(-1).knn_mean, test_images: n })).toFixed(1)} points, from the choice of test images only (Wilson). Bold: the best, if chance does not explain its lead.`) : null);
 }
 
 function facts(run) {
@@ -331,7 +331,7 @@ function facts(run) {
 function about(run) {
   return [el('h2', {}, 'The run'), el('div.grid.loose', {}, table(run), facts(run)),
     el('section.card', { style: 'margin-top:14px' }, el('details', {}, el('summary', {}, 'Recipe'), el('pre', {}, run.recipe))),
-    el('footer', {}, 'Made by saltworks from metrics.jsonl, probes.json and pictures/ of the run’s folder.')];
+    el('footer', {}, 'Generated by saltworks from metrics.jsonl, probes.json and pictures/ of the run’s folder.')];
 }
 
 // While its run trains, a file loads itself again, unless it is hidden or the reader is busy.

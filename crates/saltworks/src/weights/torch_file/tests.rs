@@ -174,7 +174,10 @@ fn a_file_cut_anywhere_is_refused() {
     let path = folder.path().join("a.pt");
     write_whole(&path, &whole[..whole.len() / 2]).unwrap();
     let message = load(&path).unwrap_err().to_string();
-    assert!(message.contains("a.pt: is no whole zip archive. Save or fetch it again"), "{message}");
+    assert!(
+        message.contains("a.pt: is not a whole zip archive. Save or fetch it again"),
+        "{message}"
+    );
 }
 
 /// A golden file's bytes without checksums, so that damage reaches the readers behind.
