@@ -65,6 +65,8 @@ fn linear(peak: f64, size: LinearSize) {
         buffer
     });
     let [x, w, y, b] = &mut buffers;
+    let mut dy = Cpu.buffer(rows * output);
+    Cpu.upload(dy.view_mut(), &random(rows * output));
     let flops = 2.0 * (rows * input * output) as f64;
     let seconds = shortest(|| {
         let bias = Some(b.view());
@@ -79,14 +81,14 @@ fn linear(peak: f64, size: LinearSize) {
     let (mut slope, mut curved) = (Cpu.buffer(rows * input), Cpu.buffer(rows * input));
     let seconds = shortest(|| {
         let (slope, curved) = (slope.view_mut(), curved.view_mut());
-        Cpu.linear_grad_gelu(slope, curved, y.view(), w.view(), x.view(), size);
+        Cpu.linear_grad_gelu(slope, curved, dy.view(), w.view(), x.view(), size);
     });
     line(&format!("grad_gelu {rows}x{input}x{output}"), flops, seconds, peak);
     let seconds = shortest(|| {
-        Cpu.linear_grad_input(Write::Set(x.view_mut()), y.view(), w.view(), size);
+        Cpu.linear_grad_input(Write::Set(slope.view_mut()), dy.view(), w.view(), size);
     });
     line(&format!("grad_input {rows}x{input}x{output}"), flops, seconds, peak);
-    let seconds = shortest(|| Cpu.linear_grad_weight(w.view_mut(), y.view(), x.view(), size));
+    let seconds = shortest(|| Cpu.linear_grad_weight(w.view_mut(), dy.view(), x.view(), size));
     line(&format!("grad_weight {rows}x{input}x{output}"), flops, seconds, peak);
 }
 

@@ -11,8 +11,9 @@ pub use effects::{Blur, Effects, Jitter, Solarize};
 use std::ops::Range;
 
 use engine::random::Random;
-use fast_image_resize::images::{CroppedImage, Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
+use fast_image_resize::pixels::{InnerPixel, U8, U8x3};
+use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 use serde::{Deserialize, Serialize};
 
 use super::Clip;
@@ -216,26 +217,44 @@ impl Transform {
             Interpolation::Bilinear => FilterType::Bilinear,
             Interpolation::Bicubic => FilterType::CatmullRom,
         };
-        let kind = if clip.channels == 1 { PixelType::U8 } else { PixelType::U8x3 };
         let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
-        let [left, top, part_width, part_height] =
-            [columns.start, rows.start, columns.len(), rows.len()].map(|side| side as u32);
         let (frame_len, shown_len) = (clip.frame_len(), height * width * clip.channels);
         let mut data = vec![0; frames.len() * shown_len];
         for (frame, shown) in frames.clone().zip(data.chunks_exact_mut(shown_len)) {
             let frame = &clip.data[frame * frame_len..][..frame_len];
-            let source = ImageRef::new(clip.width as u32, clip.height as u32, frame, kind);
-            let target = Image::from_slice_u8(width as u32, height as u32, shown, kind);
-            // Both have the length that their size and kind require, and neither is empty.
-            let (source, mut target) =
-                (source.expect("bytes of a frame"), target.expect("bytes of a result"));
-            // A region lies inside its clip.
-            let part = CroppedImage::new(&source, left, top, part_width, part_height);
-            let resized = part.map(|part| resizer.resize(&part, &mut target, &options));
-            assert!(matches!(resized, Ok(Ok(()))), "{region:?} to {height} x {width}: {resized:?}");
+            let (from, to) = ([clip.height, clip.width], [height, width]);
+            if clip.channels == 1 {
+                resize_frame::<U8>((frame, from), (shown, to), region, resizer, &options);
+            } else {
+                resize_frame::<U8x3>((frame, from), (shown, to), region, resizer, &options);
+            }
         }
         Clip { frames: frames.len(), height, width, channels: clip.channels, data }
     }
+}
+
+/// Resizes the region of a frame. Each image is given with its height and width.
+///
+/// The pixel type is a parameter, because `Resizer::resize` compiles the code of all twelve.
+fn resize_frame<P: PixelTrait + InnerPixel>(
+    (frame, from): (&[u8], [usize; 2]),
+    (shown, to): (&mut [u8], [usize; 2]),
+    Region { rows, columns, .. }: &Region,
+    resizer: &mut Resizer,
+    options: &ResizeOptions,
+) {
+    let ([from_height, from_width], [height, width]) =
+        (from.map(|side| side as u32), to.map(|side| side as u32));
+    let [left, top, part_width, part_height] =
+        [columns.start, rows.start, columns.len(), rows.len()].map(|side| side as u32);
+    // Both have the length that their size and pixel type require, and neither is empty.
+    let source =
+        TypedImageRef::<P>::from_buffer(from_width, from_height, frame).expect("bytes of a frame");
+    let mut target = TypedImage::<P>::from_buffer(width, height, shown).expect("bytes of a result");
+    // A region lies inside its clip.
+    let part = TypedCroppedImage::from_ref(&source, left, top, part_width, part_height);
+    let resized = part.map(|part| resizer.resize_typed(&part, &mut target, options));
+    assert!(matches!(resized, Ok(Ok(()))), "{rows:?} {columns:?} to {to:?}: {resized:?}");
 }
 
 /// Rows and columns of a rectangle.
