@@ -4,7 +4,8 @@ use crate::Tensor;
 use crate::device::Device;
 use std::sync::{Mutex, PoisonError};
 
-/// A tensor without a gradient. The device that reads it gets a copy on first use.
+/// A tensor without a gradient. It moves to the device that reads it. Two devices that read it in
+/// turn would copy it each time.
 pub struct Constant(Mutex<Tensor>);
 
 impl Constant {
@@ -13,7 +14,7 @@ impl Constant {
         Self(Mutex::new(value.detach()))
     }
 
-    /// The value in the memory of `device`, where it stays.
+    /// The value in the memory of `device`.
     pub fn on(&self, device: &'static dyn Device) -> Tensor {
         // A panic elsewhere cannot leave a tensor half replaced.
         let mut value = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -32,6 +32,7 @@ pub mod cpu;
 pub mod device;
 mod error;
 mod host;
+mod images;
 mod index;
 pub mod init;
 #[cfg(any(test, feature = "check"))]

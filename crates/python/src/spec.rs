@@ -97,7 +97,7 @@ impl SizeArguments<'_, '_> {
         let sides = [spec.image[1] / patch[0].max(1), spec.image[2] / patch[1].max(1)];
         let grid =
             (self.says("img_size") || self.name.is_some()).then(|| Grid::image(sides[0], sides[1]));
-        Ok(Hint { heads, grid })
+        Ok(Hint { heads, grid, image: None })
     }
 
     /// The sizes `found`, with the requested drop path. ValueError if an argument contradicts them.

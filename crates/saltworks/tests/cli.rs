@@ -267,7 +267,8 @@ fn a_teacher_that_cannot_teach_is_refused_before_any_training() {
     place.trained("small", &[]);
     let file = place.path("small/teacher/encoder.safetensors");
     let given = format!("student.teacher={}", file.display());
-    let words = ["encoder.safetensors", "4 x 4 patches of 32 x 32 images", "64 x 64"];
+    let words =
+        ["encoder.safetensors", "4 x 4 patches of 8 x 8 pixels in 32 x 32 images", "64 x 64"];
     place.refused(&[&given, "data.size=64", "model.patch=16"], &words);
     let resized = place.trained("resized", &[&given, "data.size=64"]);
     assert!(stderr(&resized).contains("positions resized from 4 x 4 to 8 x 8 patches"));

@@ -16,7 +16,7 @@ fn golden(name: &str) -> PathBuf {
 }
 
 /// Two heads of 16: nothing but `config.json` tells of them.
-const HINT: Hint = Hint { heads: Some((32, 2)), grid: None };
+const HINT: Hint = Hint { heads: Some((32, 2)), grid: None, image: None };
 
 /// The encoder's tokens [B (P + N), D] of the golden images.
 fn tokens(encoder: &Encoder, features: &NamedTensors) -> Vec<f32> {

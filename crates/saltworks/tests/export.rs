@@ -197,3 +197,22 @@ fn images_that_are_not_square_are_trained_on_judged_and_exported() {
 fn patches_that_are_not_square_are_trained_judged_and_exported() {
     assert_not_square_works("[8, 4]", [8, 4]);
 }
+
+/// A torch file states no image size. One whose patches form no square is read with --size.
+#[test]
+fn a_torch_file_that_is_not_square_says_so_and_is_read_with_its_size() {
+    let place = Place::with_classes();
+    place.trained("run", &["data.size=[16,32]", "model.patch=4", "probe.online=false"]);
+    let written = exported(&place, "run", "torch", "a.pth", &[]);
+    assert!(stderr(&written).contains("does not state its image size, 16 x 32"));
+    let refused = &mut export(&place, "a.pth", "timm", "b.safetensors", &["--heads", "2"]);
+    assert_refused(refused, &["33 rows", "not a square of patches", "--size HEIGHTxWIDTH"]);
+    let size = ["--heads", "2", "--size", "16x32"];
+    let read = exported(&place, "a.pth", "timm", "b.safetensors", &size);
+    assert!(!stderr(&read).contains("resized"), "{}", stderr(&read));
+    let [original, back] = ["run/student/encoder.safetensors", "b.safetensors"]
+        .map(|name| saltworks::weights::load(&place.path(name)).unwrap().tensors);
+    for (name, tensor) in original {
+        assert_eq!(back[&name].to_host(), tensor.to_host(), "{name}");
+    }
+}

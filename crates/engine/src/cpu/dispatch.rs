@@ -5,6 +5,8 @@
 //! state otherwise. So all three give the same bits. A body can read `FUSED`: whether
 //! [`f32::mul_add`] is one instruction here and not a call.
 
+use std::sync::OnceLock;
+
 /// Instruction sets in the order of their width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Level {
@@ -34,8 +36,38 @@ pub fn instruction_set() -> &'static str {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
+/// The widest set that may be used, if the user limits it.
+static LIMIT: OnceLock<Level> = OnceLock::new();
+
+/// Lets kernels use no wider instruction set than `name`: "portable", "avx2" or "avx512". Two
+/// machines that use the same set give the same bits. Must be called before any kernel. Returns an
+/// error with the known names if there is none of this name here.
+pub fn limit_instruction_set(name: &str) -> Result<(), String> {
+    let sets = [
+        ("portable", Level::Portable),
+        #[cfg(target_arch = "x86_64")]
+        ("avx2", Level::Avx2),
+        #[cfg(target_arch = "x86_64")]
+        ("avx512", Level::Avx512),
+    ];
+    let names = sets.map(|(name, _)| name).join(", ");
+    let (_, level) = sets
+        .into_iter()
+        .find(|(known, _)| *known == name)
+        .ok_or_else(|| format!("{name:?} is no instruction set, expected one of: {names}"))?;
+    if level > supported() {
+        return Err(format!("this CPU has no {name}, only {:?}", supported()));
+    }
+    LIMIT.set(level).map_err(|_| "the instruction set is limited already".to_owned())
+}
+
+/// What this CPU can do, within the user's limit.
 fn detected() -> Level {
+    LIMIT.get().map_or_else(supported, |limit| supported().min(*limit))
+}
+
+#[cfg(target_arch = "x86_64")]
+fn supported() -> Level {
     // std queries the CPU once and caches the answer.
     let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
     let avx512 = is_x86_feature_detected!("avx512f")
@@ -50,7 +82,7 @@ fn detected() -> Level {
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn detected() -> Level {
+fn supported() -> Level {
     Level::Portable
 }
 

@@ -8,7 +8,7 @@ mod math;
 mod parallel;
 mod row;
 
-pub use dispatch::instruction_set;
+pub use dispatch::{instruction_set, limit_instruction_set};
 pub(crate) use gemm::peak_tile;
 
 use crate::device::*;

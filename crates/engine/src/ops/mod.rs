@@ -35,6 +35,7 @@ mod residual;
 mod tokens;
 
 pub use crate::device::{LossKind, PatchOrder, Row};
+pub use crate::images::Images;
 pub use attention::{attention, cross_attention};
 pub use head_norm::head_norm;
 pub use layer_norm::layer_norm;
@@ -42,6 +43,6 @@ pub use linear::{linear, linear_residual};
 pub use loss::{cross_entropy, loss};
 pub use mean_pool::mean_pool;
 pub use mlp::{Affine, mlp};
-pub use patchify::{Images, normalize_patches, patchify};
+pub use patchify::{normalize_patches, patchify};
 pub use residual::{add, residual};
 pub use tokens::{assemble, gather};

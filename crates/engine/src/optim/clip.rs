@@ -1,13 +1,13 @@
 //! The global gradient norm.
 
 use super::change_gradients;
-use crate::{Error, HOST, Parameter, Result, Tensor};
+use crate::{Error, Parameter, Result, Tensor};
 
 /// L2 norm over all gradients together, as torch.nn.utils.clip_grad_norm_ computes it. A gradient
 /// that is not finite is an error with the parameter's name. Waits for the device.
 pub fn grad_norm(parameters: &[(String, Parameter)]) -> Result<f32> {
     let grads: Vec<Tensor> = parameters.iter().filter_map(|(_, p)| p.grad()).collect();
-    let device = grads.first().map_or(HOST, Tensor::device);
+    let Some(device) = grads.first().map(Tensor::device) else { return Ok(0.0) };
     let mut norm = device.buffer(1);
     device.norm(norm.view_mut(), grads.iter().map(Tensor::view).collect());
     let norm = Tensor::new(device, norm, &[1]).item();

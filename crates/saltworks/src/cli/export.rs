@@ -270,7 +270,9 @@ fn encoder(
 /// --heads applies to the encoder's width.
 fn hint(arguments: &Arguments, model: &ModelFile, part: Option<&str>) -> Result<Hint, Failure> {
     let width = model.width(part).map_err(input_error)?;
-    Ok(Hint { heads: arguments.heads.map(|heads| (width, heads)), grid: None })
+    let heads = arguments.heads.map(|heads| (width, heads));
+    let image = arguments.size.map(|size| [1, size.height, size.width]);
+    Ok(Hint { heads, image, ..Hint::default() })
 }
 
 fn write_encoder(
@@ -289,6 +291,14 @@ fn write_encoder(
         }
         Target::Torch => {
             weights::save_torch(out, &list(encoder), None, &metadata, dtype).map_err(run_error)?;
+            let [_, height, width] = spec.image;
+            if height != width {
+                note(&format!(
+                    "{} does not state its image size, {height} x {width}. A program that reads \
+                     it must be told. Files of --to timm state it",
+                    out.display()
+                ));
+            }
             note(&timm_call(spec));
         }
         Target::Facebook => {

@@ -16,7 +16,7 @@ mod subject;
 mod watch;
 
 use crate::console::note;
-use crate::failure::Failure;
+use crate::failure::{Failure, input_error};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -74,20 +74,8 @@ enum Command {
 
 /// Parses the command line, runs the command and prints an error, once.
 pub fn main() -> ExitCode {
-    let result = match Arguments::parse().command {
-        Command::Pretrain(arguments) => pretrain::run(arguments),
-        Command::Plan(arguments) => plan::run(&arguments),
-        Command::Bench(arguments) => bench::run(&arguments),
-        Command::Export(arguments) => export::run(&arguments),
-        Command::Inspect(arguments) => inspect::run(&arguments),
-        Command::Report(arguments) => report::run(&arguments),
-        Command::Serve(arguments) => serve::run(&arguments),
-        Command::Watch(arguments) => watch::run(&arguments),
-        Command::Log(arguments) => log::run(&arguments),
-        Command::Probe(arguments) => probe::run(&arguments),
-        Command::Embed(arguments) => embed::run(&arguments),
-        Command::Replay(arguments) => replay::run(&arguments),
-    };
+    let command = Arguments::parse().command;
+    let result = limit_instructions().and_then(|()| run(command));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Input(error)) => {
@@ -103,5 +91,31 @@ pub fn main() -> ExitCode {
             // Shells report the same code for a process that a signal ended.
             ExitCode::from(128 + signal as u8)
         }
+    }
+}
+
+/// The variable that limits the instruction set, so that another CPU gives the same bits.
+const INSTRUCTIONS: &str = "SALTWORKS_INSTRUCTIONS";
+
+fn limit_instructions() -> Result<(), Failure> {
+    let Ok(name) = std::env::var(INSTRUCTIONS) else { return Ok(()) };
+    engine::cpu::limit_instruction_set(&name)
+        .map_err(|problem| input_error(format!("{INSTRUCTIONS}: {problem}")))
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Pretrain(arguments) => pretrain::run(arguments),
+        Command::Plan(arguments) => plan::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
+        Command::Export(arguments) => export::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Watch(arguments) => watch::run(&arguments),
+        Command::Log(arguments) => log::run(&arguments),
+        Command::Probe(arguments) => probe::run(&arguments),
+        Command::Embed(arguments) => embed::run(&arguments),
+        Command::Replay(arguments) => replay::run(&arguments),
     }
 }

@@ -93,8 +93,9 @@ impl SubjectOptions {
         // A run's file has one encoder.
         let part = self.stage.as_deref().filter(|_| run != Some(&self.source));
         let width = model.width(part).map_err(input_error)?;
-        let hint = Hint { heads: self.heads.map(|heads| (width, heads)), grid: None };
+        let heads = self.heads.map(|heads| (width, heads));
         let image = self.size.map(|size| [1, size.height, size.width]);
+        let hint = Hint { heads, image, ..Hint::default() };
         let loaded = model.load_encoder(part, hint, image).map_err(input_error)?;
         if let Some([from, to]) = loaded.resized {
             note(&format!("positions resized from {from} to {to} patches"));

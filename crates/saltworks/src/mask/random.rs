@@ -22,7 +22,7 @@ pub struct RandomMasking {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MaskSpread {
-    /// `tokens`: single tokens anywhere in space and time (MAE-ST).
+    /// Single tokens anywhere in space and time (MAE-ST).
     Tokens,
     /// The same patch of all frames (VideoMAE).
     Tubes,

@@ -69,7 +69,7 @@ impl Salt {
     ) -> std::result::Result<LoadedEncoder, TeacherError> {
         let file = weights::ModelFile::open(path)?;
         let heads = Some((student.width, student.heads));
-        let hint = Hint { heads, grid: Some(student.grid()) };
+        let hint = Hint { heads, image: Some(student.image), ..Hint::default() };
         let sizes = file.sizes(None, hint)?.spec;
         // Positions are resized to the student's images if the patches are the same.
         let seen = |spec: &VitSpec| (spec.patch, spec.channels);
@@ -82,8 +82,9 @@ impl Salt {
     /// Refuses a teacher whose image sizes or grid of patches differ from the student's.
     pub fn check_sizes(teacher: &VitSpec, student: &VitSpec) -> Result<()> {
         let sizes = |spec: &VitSpec| {
-            let ([_, h, w], c) = (spec.image, spec.channels);
-            format!("{} patches of {h} x {w} images with {c} channels", spec.grid())
+            let ([_, h, w], [_, ph, pw], c) = (spec.image, spec.patch, spec.channels);
+            let grid = spec.grid();
+            format!("{grid} patches of {ph} x {pw} pixels in {h} x {w} images with {c} channels")
         };
         if sizes(teacher) == sizes(student) {
             return Ok(());

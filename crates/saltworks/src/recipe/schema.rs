@@ -117,8 +117,8 @@ pub struct Data {
     pub max_unreadable: f64,
     /// Random changes of the training images.
     pub augment: Augment,
-    /// For probes, the shorter side of an image is resized to this times `size` (bicubic), and the
-    /// centre is kept. 1.143 is ImageNet's 256 to 224.
+    /// For probes, an image is resized until it just covers this times `size` (bicubic). Then its
+    /// centre is cropped to `size`. 1.143 is ImageNet's 256 to 224.
     pub eval_zoom: f64,
 }
 
@@ -277,7 +277,7 @@ pub struct Model {
     pub registers: Option<usize>,
     /// Whether there is a class token.
     pub class_token: Option<bool>,
-    /// Whether the class token and the registers have no position.
+    /// Whether the class token and the registers get no position embedding.
     pub no_embed_class: Option<bool>,
     /// Initial value of layer scale.
     pub layer_scale: Option<f32>,

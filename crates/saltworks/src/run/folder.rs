@@ -125,7 +125,7 @@ impl Folder {
         if self.state.finished && !target.resume {
             let of = match differences.is_empty() {
                 true => "it is finished".to_owned(),
-                false => format!("it is finished, with another recipe: {}", differences.join("; ")),
+                false => format!("it is finished, with another recipe: {}", some_of(&differences)),
             };
             return Err(input_error(format!(
                 "{out} holds a run already, and {of}. Choose another folder with --out, or add \
@@ -136,7 +136,7 @@ impl Folder {
             return Err(input_error(format!(
                 "{out} holds a run already, with another recipe: {}. Choose another folder with \
                  --out, or add --overwrite; `saltworks pretrain --resume --out {out}` resumes it",
-                differences.join("; ")
+                some_of(&differences)
             )));
         }
         if self.state.data != data {
@@ -350,6 +350,16 @@ impl Folder {
             let _ = fs::remove_file(self.path.join(name));
         }
         let _ = fs::remove_dir(&self.path);
+    }
+}
+
+/// The first differences of a list, and the number of the others.
+fn some_of(differences: &[String]) -> String {
+    const MOST: usize = 5; // (guess) what a reader compares at a glance
+    let first = &differences[..differences.len().min(MOST)];
+    match differences.len() - first.len() {
+        0 => first.join("; "),
+        more => format!("{}; and {more} more keys", first.join("; ")),
     }
 }
 

@@ -42,20 +42,12 @@ impl Lock {
     }
 
     /// Whether `folder` still names the folder that was locked, and not a replacement.
-    #[cfg(unix)]
     pub(crate) fn is_of(&self, folder: &Path) -> bool {
         use std::os::unix::fs::MetadataExt;
         let number = |it: io::Result<fs::Metadata>| it.ok().map(|it| (it.dev(), it.ino()));
         self.folder
             .as_ref()
             .is_none_or(|held| number(held.metadata()) == number(fs::metadata(folder)))
-    }
-
-    /// Whether `folder` still names the folder that was locked. Here, a folder in use cannot be
-    /// removed.
-    #[cfg(not(unix))]
-    pub(crate) fn is_of(&self, _: &Path) -> bool {
-        true
     }
 }
 

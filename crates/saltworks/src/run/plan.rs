@@ -1,6 +1,6 @@
 //! The plan of a run: everything that a stage needs, resolved and checked once, before the first
-//! stage trains for hours. It is the only step that can refuse a recipe. Settings that need no
-//! network are resolved in `recipe/plan.rs`.
+//! stage trains for hours. It refuses what cannot be trained. Settings that need no network are
+//! resolved in `recipe/plan.rs`.
 
 use super::sizes::{check_trunk, encoder_spec};
 use crate::console::note;

@@ -48,13 +48,15 @@ impl Run<'_> {
     ) -> Result<Position, Failure> {
         let checkpoints = self.folder.checkpoints(keep(self.recipe));
         let (found, damaged) = checkpoints.newest(&first.stage).map_err(run_error)?;
-        for problem in &damaged {
-            note(&format!("{problem}. An earlier checkpoint is used, or the stage starts again"));
-        }
+        let instead = match found {
+            Some(_) => "An earlier checkpoint is used",
+            None => "The stage starts again",
+        };
+        damaged.iter().for_each(|problem| note(&format!("{problem}. {instead}")));
         let Some(checkpoint) = found else {
             if self.folder.resumed() {
                 let stage = &first.stage;
-                note(&format!("{stage:>10}  starts at its first step: there is no checkpoint"));
+                note(&format!("{stage:>10}  starts: it has no checkpoint yet"));
             }
             return Ok(first);
         };
@@ -63,8 +65,7 @@ impl Run<'_> {
         checkpoint.restore(optimizer).map_err(|problem| {
             input_error(format!(
                 "{problem}. Remove it: the same command then resumes from an earlier one, or \
-                 starts \
-                 the stage again"
+                 starts the stage again"
             ))
         })?;
         note(&format!("{:>10}  resuming after step {}", first.stage, found.step));

@@ -64,6 +64,7 @@ fn refuse(recipe: &Recipe, stage: &Stage, error: &SpecError) -> Failure {
         SpecError::Small { .. } | SpecError::Left { .. } => {
             [vec!["data.size".to_owned()], of_model("patch")].concat()
         }
+        SpecError::Large { name: "model", size: "image size", .. } => vec!["data.size".to_owned()],
         SpecError::Zero { name: "model", size } | SpecError::Large { name: "model", size, .. } => {
             of_model(size)
         }

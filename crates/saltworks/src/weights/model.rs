@@ -335,8 +335,10 @@ fn not_taken(file: &File) -> Option<String> {
 pub struct Hint {
     /// A width, and the heads of an encoder of this width.
     pub heads: Option<(usize, usize)>,
-    /// The grid to assume for a position table with as many patches.
+    /// The grid that the position table was made for, if the user states it.
     pub grid: Option<Grid>,
+    /// The image [T, H, W] to assume if the file states none and its patches form no square.
+    pub image: Option<[usize; 3]>,
 }
 
 /// An encoder from a file.

@@ -134,25 +134,64 @@ fn grid(
         return Ok(PatchGrid { sides, no_embed_class: false, told: true });
     }
     let fits = |grid: &Grid| [0, prefix].contains(&rows.wrapping_sub(grid.len()));
+    let of_grid = |grid: Grid| PatchGrid {
+        sides: [grid.t, grid.h, grid.w],
+        no_embed_class: rows == grid.len() && prefix > 0,
+        told: false,
+    };
     if let Some(grid) = hint.grid.filter(fits) {
-        let no_embed_class = rows == grid.len() && prefix > 0;
-        return Ok(PatchGrid { sides: [grid.t, grid.h, grid.w], no_embed_class, told: false });
+        return Ok(of_grid(grid));
     }
-    let square =
-        |count: usize| Some(count.isqrt()).filter(|side| side * side == count && count > 0);
-    if pt == 1 {
-        let with = rows.checked_sub(prefix).and_then(square).map(|side| (side, false));
-        if let Some((side, no_embed_class)) = with.or_else(|| square(rows).map(|side| (side, true)))
-        {
-            return Ok(PatchGrid { sides: [1, side, side], no_embed_class, told: false });
+    // Tables usually have rows for the prefix. A wanted image is no evidence of the one in
+    // training, so a square comes first.
+    let wanted =
+        hint.image.map(|[t, h, w]| Grid { t: t / pt.max(1), h: h / ph.max(1), w: w / pw.max(1) });
+    for patches in [rows.wrapping_sub(prefix), rows] {
+        let side = patches.isqrt();
+        let square =
+            (pt == 1 && patches > 0 && side * side == patches).then_some(Grid::image(side, side));
+        let found = square.or(wanted.filter(|grid| grid.len() == patches));
+        if let Some(grid) = found.filter(fits) {
+            return Ok(of_grid(grid));
         }
     }
     Err(format!(
         "has a position table of {rows} rows, {prefix} of them before the patches: not a square of \
-         patches, so the image's size is not known. Use a file whose metadata state it"
+         patches, so the image's size is not known. Use a file whose metadata state it, or state \
+         it with --size HEIGHTxWIDTH"
     ))
 }
 
 fn size(value: &Value) -> Option<usize> {
     value.as_u64().map(|value| value as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Hint, grid};
+
+    /// The grid of a table of so many rows, one of them the class token's, with patches of 4 x 4,
+    /// if images of these sides are wanted. Whether the class token has no row.
+    fn sides(rows: usize, image: Option<[usize; 2]>) -> Result<([usize; 3], bool), String> {
+        let image = image.map(|[height, width]| [1, height, width]);
+        let found = grid(rows, 1, None, Hint { image, ..Hint::default() }, [1, 4, 4])?;
+        Ok((found.sides, found.no_embed_class))
+    }
+
+    #[test]
+    fn a_square_table_is_square_whatever_images_are_wanted() {
+        assert_eq!(sides(65, Some([16, 64])), Ok(([1, 8, 8], false)), "4 x 16 are 64, too");
+        assert_eq!(sides(65, Some([20, 52])), Ok(([1, 8, 8], false)), "5 x 13 are 65, too");
+        assert_eq!(sides(64, Some([16, 64])), Ok(([1, 8, 8], true)));
+        assert_eq!(sides(25, Some([16, 24])), Ok(([1, 4, 6], false)), "25 are a square, too");
+    }
+
+    #[test]
+    fn a_table_that_is_no_square_is_of_the_wanted_images_or_refused() {
+        assert_eq!(sides(97, Some([32, 48])), Ok(([1, 8, 12], false)));
+        assert_eq!(sides(96, Some([32, 48])), Ok(([1, 8, 12], true)));
+        for image in [None, Some([48, 48])] {
+            assert!(sides(97, image).unwrap_err().contains("--size"), "{image:?}");
+        }
+    }
 }

@@ -60,7 +60,7 @@ function compareVerdict(runs, names, stage) {
     // Among seeds of one recipe the best is chance, so the next is of another recipe if there is one.
     const others = known.filter((o) => seedless(runs[o.i]) !== seedless(runs[best.i])), next = others[0] || known[1];
     const apart = !(best.n > 0 && next.n > 0) || differ(best.r[key], best.n, next.r[key], next.n);
-    const chance = best.r[key] === next.r[key] ? 'as many' : apart ? `${gain(best.r[key] - next.r[key])} less` : 'which chance may explain';
+    const chance = best.r[key] === next.r[key] ? 'equal' : apart ? `${gain(best.r[key] - next.r[key])} less` : 'which chance may explain';
     return `${kind} ${names[best.i]}, ${percent(best.r[key])}${around(best.r[key], best.n)}, the next${others.length && others[0] !== known[1] ? ' of another recipe' : ''} ${names[next.i]}, ${percent(next.r[key])}, ${chance}`;
   }).filter(Boolean);
   if (!said.length) return `Fewer than two runs have a known accuracy of the ${stage}.`;

@@ -1,0 +1,89 @@
+//! A batch of clips in host memory, as bytes or as values.
+
+use crate::device::{Device, Pixels};
+use crate::shape::expect_count;
+use crate::{HOST, Result};
+use std::sync::Arc;
+
+/// A batch of clips [B, C, T, H, W]; an image has T = 1.
+#[derive(Clone)]
+pub struct Images {
+    shape: [usize; 5],
+    data: Data,
+    device: &'static dyn Device,
+}
+
+#[derive(Clone)]
+enum Data {
+    U8 { bytes: Arc<[u8]>, mean: Vec<f32>, std: Vec<f32> },
+    F32(Values),
+}
+
+/// Values that somebody owns.
+type Values = Arc<dyn AsRef<[f32]> + Send + Sync>;
+
+impl Images {
+    /// Bytes; a value v of channel c stands for (v/255 - mean_c)/std_c.
+    pub fn u8(
+        bytes: impl Into<Arc<[u8]>>,
+        shape: [usize; 5],
+        mean: Vec<f32>,
+        std: Vec<f32>,
+    ) -> Result<Self> {
+        let bytes = bytes.into();
+        expect_count("images", "the number of bytes", bytes.len(), shape.iter().product())?;
+        expect_count("images", "the channel means", mean.len(), shape[1])?;
+        expect_count("images", "the channel deviations", std.len(), shape[1])?;
+        Ok(Self { shape, data: Data::U8 { bytes, mean, std }, device: HOST })
+    }
+
+    /// Values normalised already.
+    pub fn f32(
+        values: impl AsRef<[f32]> + Send + Sync + 'static,
+        shape: [usize; 5],
+    ) -> Result<Self> {
+        let count = values.as_ref().len();
+        expect_count("images", "the number of values", count, shape.iter().product())?;
+        Ok(Self { shape, data: Data::F32(Arc::new(values)), device: HOST })
+    }
+
+    /// The same pixels, whose patches are cut on `device`.
+    pub fn to(&self, device: &'static dyn Device) -> Self {
+        Self { device, ..self.clone() }
+    }
+
+    /// Where its patches are cut.
+    pub(crate) fn device(&self) -> &'static dyn Device {
+        self.device
+    }
+
+    /// [B, C, T, H, W] in pixels.
+    pub fn shape(&self) -> [usize; 5] {
+        self.shape
+    }
+
+    /// The bytes, where it holds bytes and not values.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        match &self.data {
+            Data::U8 { bytes, .. } => Some(bytes),
+            Data::F32(_) => None,
+        }
+    }
+
+    /// B
+    pub fn samples(&self) -> usize {
+        self.shape[0]
+    }
+
+    /// Tokens (t, h, w) per sample under this patch size.
+    pub fn grid(&self, patch: [usize; 3]) -> [usize; 3] {
+        std::array::from_fn(|axis| self.shape[2 + axis] / patch[axis])
+    }
+
+    pub(crate) fn pixels(&self) -> Pixels<'_> {
+        match &self.data {
+            Data::U8 { bytes, mean, std } => Pixels::U8 { data: bytes, mean, std },
+            Data::F32(values) => Pixels::F32((**values).as_ref()),
+        }
+    }
+}
