@@ -55,8 +55,8 @@ impl ModelFile {
         FILES.iter().map(|name| path.join(name)).find(|file| file.exists()).ok_or_else(|| {
             let names = FILES.join(" or ");
             let problem = format!(
-                "is a folder without {names}, expected a file of weights, the folder of a run or \
-                 of its stage, or a folder of transformers"
+                "is a folder without {names}, expected a weights file, a stage's folder such as \
+                 RUN/teacher, or a transformers folder"
             );
             Error::model(path, problem)
         })

@@ -1,0 +1,109 @@
+"""Compares the engine's matrix products and attention with PyTorch's on this machine, in turn, and prints a table.
+
+python benches/kernels.py                # needs torch; builds the engine's benchmark first
+
+A round runs `cargo bench -p engine`, then the same shapes in PyTorch, with the same number of threads. Figures are
+GFLOP/s of the shortest of 12 runs, the best of all rounds. The share is that of the multiply-add peak, measured in
+each round. PyTorch's products are MKL's or oneDNN's. Any other load on the machine makes the figures worthless.
+"""
+
+import argparse
+import os
+import platform
+import re
+import subprocess
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PRODUCT = re.compile(r"^(linear|grad_input|grad_weight) (\d+)x(\d+)x(\d+)$")
+ATTENTION = re.compile(r"^(attention|attention backward) (\d+)x(\d+), (\d+) heads of (\d+)$")
+
+
+def cpu():
+    """The processor's name, family and model, and the vector instructions that decide the kernels."""
+    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    field = lambda name: (re.search(rf"^{name}\s*: (.*)$", text, re.M) or [None, "?"])[1]
+    sets = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f" {name}" in text]
+    return f"{field('model name')} (family {field('cpu family')}, model {field('model')}: {', '.join(sets)})"
+
+
+def engine(threads):
+    """Our rates by name, and the peak."""
+    env = os.environ | {"RAYON_NUM_THREADS": str(threads)}
+    done = subprocess.run(["cargo", "bench", "-p", "engine"], cwd=ROOT, env=env, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    peak = float(re.search(r"multiply-add peak (\d+)", done.stdout)[1])
+    lines = re.findall(r"^(.*?) +[\d.]+ ms +([\d.]+) GFLOP/s", done.stdout, re.M)
+    return {name: float(rate) for name, rate in lines}, peak
+
+
+def shortest(run, runs=12):
+    best = float("inf")
+    for _ in range(runs):
+        start = time.perf_counter()
+        run()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def product(torch, kind, rows, inputs, outputs):
+    x, w, dy = torch.randn(rows, inputs), torch.randn(outputs, inputs), torch.randn(rows, outputs)
+    bias, dw, dx = torch.randn(outputs), torch.zeros(outputs, inputs), torch.empty(rows, inputs)
+    y = torch.empty(rows, outputs)
+    runs = {
+        "linear": lambda: torch.addmm(bias, x, w.t(), out=y),
+        "grad_input": lambda: torch.mm(dy, w, out=dx),
+        "grad_weight": lambda: dw.addmm_(dy.t(), x),
+    }
+    return 2e-9 * rows * inputs * outputs / shortest(runs[kind])
+
+
+def attention(torch, kind, samples, tokens, heads, width):
+    qkv = torch.randn(3, samples, heads, tokens, width, requires_grad=True)
+    call = lambda: torch.nn.functional.scaled_dot_product_attention(*qkv.unbind())
+    flops = 2e-9 * samples * heads * tokens * tokens * width
+    if kind == "attention":
+        with torch.no_grad():
+            return 2 * flops / shortest(call)
+    y = call()
+    dy = torch.randn_like(y)
+    return 5 * flops / shortest(lambda: torch.autograd.grad(y, qkv, dy, retain_graph=True))
+
+
+def rate(torch, name):
+    if found := PRODUCT.match(name):
+        return product(torch, found[1], *map(int, found.groups()[1:]))
+    found = ATTENTION.match(name)
+    return attention(torch, found[1], *map(int, found.groups()[1:])) if found else None
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(options.threads)
+    ours, theirs, peak = {}, {}, 0.0
+    for _ in range(options.rounds):
+        rates, measured = engine(options.threads)
+        peak = max(peak, measured)
+        for name, value in rates.items():
+            ours[name] = max(ours.get(name, 0.0), value)
+            other = rate(torch, name)
+            if other is not None:
+                theirs[name] = max(theirs.get(name, 0.0), other)
+    print(f"{cpu()}, {options.threads} threads, {platform.system()}, torch {torch.__version__}")
+    print(f"multiply-add peak {peak:.0f} GFLOP/s\n")
+    print("| kernel | saltworks | of peak | PyTorch | times as fast |\n|---|---|---|---|---|")
+    for name, value in ours.items():
+        share = f"{100 * value / peak:.0f} %"
+        other = f"{theirs[name]:.0f} | {value / theirs[name]:.2f}" if name in theirs else "- | -"
+        print(f"| {name} | {value:.0f} | {share} | {other} |")
+
+
+if __name__ == "__main__":
+    main()
