@@ -14,8 +14,12 @@ impl Constant {
         Self(Mutex::new(value.detach()))
     }
 
-    /// The value in the memory of `device`.
-    pub fn on(&self, device: &'static dyn Device) -> Tensor {
+    /// The value in the memory of the device of `other`.
+    pub fn beside(&self, other: &Tensor) -> Tensor {
+        self.on(other.device())
+    }
+
+    fn on(&self, device: &'static dyn Device) -> Tensor {
         // A panic elsewhere cannot leave a tensor half replaced.
         let mut value = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if value.device().name() != device.name() {

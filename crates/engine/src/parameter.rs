@@ -167,8 +167,8 @@ impl Parameter {
 
     /// Locks all of these, each of which must be listed once. Returns them in the order given.
     ///
-    /// They are locked in the order of their addresses, so that no two threads that lock some of the
-    /// same parameters can wait for each other for ever.
+    /// They are locked in the order of their addresses, so that no two threads that lock some of
+    /// the same parameters can wait for each other for ever.
     pub(crate) fn lock_all<'a>(
         parameters: impl IntoIterator<Item = &'a Self>,
     ) -> Vec<MutexGuard<'a, State>> {

@@ -148,7 +148,7 @@ fn training_and_test_images_must_differ_and_their_classes_must_not() {
         place.image(&format!("alone/discs/{index}.png"), index);
     }
     let alone = ["--data", "alone", "--kind", "knn"];
-    assert_refused(&mut with(&place, "probe", "run", &alone), &["alone", "one class"]);
+    assert_refused(&mut with(&place, "probe", "run", &alone), &["alone", "the same class"]);
 }
 
 #[test]

@@ -4,8 +4,8 @@
 //!
 //!     SALTWORKS_WRITE_LOSSES=1 cargo test --release -p saltworks --test quickstart
 //!
-//! Instruction sets round differently, so each has a file of its own. The CPU is limited to each set
-//! that has one.
+//! Instruction sets round differently, so each has a file of its own. The CPU is limited to each
+//! set that has one.
 
 use saltworks::files::write_whole;
 use serde_json::Value;

@@ -34,7 +34,7 @@ mod patchify;
 mod residual;
 mod tokens;
 
-pub use crate::device::{LossKind, PatchOrder, Row};
+pub use crate::device::{LossKind, PatchNorm, PatchOrder, Row};
 pub use crate::images::Images;
 pub use attention::{attention, cross_attention};
 pub use head_norm::head_norm;

@@ -47,8 +47,8 @@ impl AdamW {
 
     /// Updates each parameter that has a gradient: (name, parameter, learning rate, weight decay).
     /// The moments are kept by name, so names must differ from one another, and each parameter must
-    /// be listed once. The parameters are locked meanwhile: no task of the same thread pool may read
-    /// them.
+    /// be listed once. The parameters are locked meanwhile: no task of the same thread pool may
+    /// read them.
     pub fn step<'a>(
         &mut self,
         updates: impl IntoIterator<Item = (&'a str, &'a Parameter, f32, f32)>,

@@ -8,8 +8,9 @@ use super::grid::Rectangle;
 use super::random::set_some;
 use super::{Error, Grid, Result, SampleMask, check_ratio};
 
-/// Squares around random centres, cut at the border, until ⌊H·W·ratio⌋ patches are masked. Single
-/// patches are then shown or masked at random to meet that number. Masks reach through all frames.
+/// Squares around random centres, cut at the border, until at least ⌊H·W·ratio⌋ patches are masked.
+/// Single patches are then shown or masked at random to meet exactly that number. Masks reach
+/// through all frames.
 ///
 /// stable-pretraining draws blocks for all samples until the last has enough, so that its samples
 /// depend on each other. Here each sample stops by itself.

@@ -14,13 +14,14 @@ use super::{Error, Grid, Result, SampleMask, check_range};
 use crate::range::Range;
 
 /// Target blocks that do not overlap, each of its own size. A block that does not fit in 100 tries
-/// is left out, as in stable-pretraining. Blocks reach through all frames of a clip.
+/// is left out. Both are as in stable-pretraining's I-JEPA. Blocks reach through all frames of a
+/// clip.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct IJepaMasking {
     /// The blocks to predict. Their aspect ratio here is width over height, drawn log-uniform.
     pub targets: BlockOptions,
-    /// Share of the tokens outside the targets that are the context.
+    /// The context is this share of the tokens outside the targets.
     pub context_scale: Range,
     /// Whether each sample has its own masks. If not, a batch shares one.
     pub per_sample: bool,

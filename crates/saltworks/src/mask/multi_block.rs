@@ -14,7 +14,7 @@ use crate::range::Range;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MultiBlockMasking {
-    /// The block from which the context is cut. Its `count` is 1.
+    /// The block from which the context is cut. Its `count` must be 1.
     pub context: BlockOptions,
     /// The blocks to predict. Those of one sample have the same size, as in stable-pretraining and
     /// I-JEPA.

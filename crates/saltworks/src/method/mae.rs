@@ -7,8 +7,7 @@ use crate::model::layers::join;
 use crate::model::{
     EncodedTokens, Encoder, Outputs, Patches, PixelDecoder, Positions, StepKey, TransformerSpec,
 };
-use engine::device::PatchNorm;
-use engine::ops::{self, Images, LossKind, PatchOrder};
+use engine::ops::{self, Images, LossKind, PatchNorm, PatchOrder};
 use engine::{Module, Parameter, Result, Tape, Tensor};
 
 impl PixelNorm {

@@ -110,7 +110,7 @@ impl Transformer {
         let count = masks.context.iter().map(Vec::len).sum();
         expect_count("predictor", "the number of context tokens", context.rows(), count)?;
         let context = self.context_proj.forward(tape, context)?; // [K, D]
-        let position = Some((&self.position.on(context.device()), &joint.patches[..]));
+        let position = Some((&self.position.beside(&context), &joint.patches[..]));
         ops::assemble(tape, &context, &[query], &joint.rows, position)
     }
 }

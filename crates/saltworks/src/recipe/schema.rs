@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Recipe {
-    /// Every random draw of the run depends on it.
+    /// Every random draw of the run depends on it, except the choice of held-out images.
     pub seed: u64,
     /// How many threads compute. 0 means one per core.
     pub threads: usize,
@@ -99,7 +99,8 @@ pub struct Data {
     /// Height and width of the model's images in pixels: a number for squares, or
     /// `[height, width]`. Images are resized to it.
     pub size: ImageSize,
-    /// 1 for grey, 3 for colour. If not set, it is 1 for the built-in images and 3 for all others.
+    /// 1 for grey, 3 for colour. If not set, it is 1 for the built-in images (as here) and 3 for
+    /// all others.
     pub channels: Option<usize>,
     /// How pixel values are normalised: a name or a table.
     pub normalize: Normalize,
@@ -107,7 +108,7 @@ pub struct Data {
     /// built-in data. Of other data they are drawn with `holdout_seed`. If not set, a fifth of the
     /// images is held out, at most 1,000.
     pub holdout: Option<usize>,
-    /// Decides which images are held out of data that is not built in. It is not the run's `seed`,
+    /// Decides which images are held out, if the data is not built in. It is not the run's `seed`,
     /// so that runs with other seeds hold out the same images.
     pub holdout_seed: u64,
     /// How many threads decode and augment images.
@@ -330,7 +331,8 @@ pub struct Probe {
     /// its last step.
     pub online: bool,
     /// Optimizer steps between two of these probes. If not set, there are as many probes as `share`
-    /// allows, at most twenty in between.
+    /// allows, at most twenty between the first and
+    /// the last.
     pub every_steps: Option<u64>,
     /// The time that a probe may take, as a share of the time trained since the last one. It counts
     /// only if `every_steps` is not set.
@@ -355,7 +357,8 @@ impl Default for Probe {
     }
 }
 
-/// When a run saves a checkpoint, from which it resumes to the same bits. A signal saves one too.
+/// When a run saves a checkpoint, from which it resumes to the same bits. A
+/// signal that stops the run saves one too.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Checkpointing {
@@ -376,7 +379,8 @@ impl Default for Checkpointing {
     }
 }
 
-/// What a run writes besides `metrics.jsonl`. These keys do not change a bit of what is trained.
+/// What a run writes besides `metrics.jsonl`. These keys do not change the trained
+/// weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {

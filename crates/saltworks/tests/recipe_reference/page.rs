@@ -11,8 +11,7 @@ A recipe is a TOML file. This page lists every key, with its type, its default a
 is generated from the program's source ([how](development.md#documentation)).
 
 Any key can be changed on the command line, by its path: `--set data.size=32`. Name a stage to
-change its keys: `--set teacher.lr=1e-3`. A key that is \"not set\" has no value unless you give
-one.
+change its keys: `--set teacher.lr=1e-3`. If a key is \"not set\", its meaning says what happens.
 ";
 
 /// Writes the page.

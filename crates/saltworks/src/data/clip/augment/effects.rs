@@ -22,8 +22,8 @@ pub struct Effects {
     pub solarize: Option<Solarize>,
 }
 
-/// `ColorJitter`: each of the four is changed by a factor from 1 - x to 1 + x, one after another,
-/// in random order. Hue is turned by -x to x of the circle instead.
+/// `ColorJitter`: for a value x, the first three are multiplied by a factor from 1 - x to 1 + x.
+/// Hue is turned by -x to x of the circle. The order of the four is random.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Jitter {
