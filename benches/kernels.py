@@ -9,23 +9,16 @@ each round. PyTorch's products are MKL's or oneDNN's. Any other load on the mach
 
 import argparse
 import os
-import platform
 import re
 import subprocess
 import time
 from pathlib import Path
 
+from vs_pytorch import cpu
+
 ROOT = Path(__file__).resolve().parent.parent
 PRODUCT = re.compile(r"^(linear|grad_input|grad_weight) (\d+)x(\d+)x(\d+)$")
 ATTENTION = re.compile(r"^(attention|attention backward) (\d+)x(\d+), (\d+) heads of (\d+)$")
-
-
-def cpu():
-    """The processor's name, family and model, and the vector instructions that decide the kernels."""
-    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    field = lambda name: (re.search(rf"^{name}\s*: (.*)$", text, re.M) or [None, "?"])[1]
-    sets = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f" {name}" in text]
-    return f"{field('model name')} (family {field('cpu family')}, model {field('model')}: {', '.join(sets)})"
 
 
 def engine(threads):
@@ -96,7 +89,7 @@ def main():
             other = rate(torch, name)
             if other is not None:
                 theirs[name] = max(theirs.get(name, 0.0), other)
-    print(f"{cpu()}, {options.threads} threads, {platform.system()}, torch {torch.__version__}")
+    print(f"{cpu()}, {options.threads} threads, torch {torch.__version__}")
     print(f"multiply-add peak {peak:.0f} GFLOP/s\n")
     print("| kernel | saltworks | of peak | PyTorch | times as fast |\n|---|---|---|---|---|")
     for name, value in ours.items():

@@ -4,20 +4,23 @@ cargo build --release && python benches/vs_pytorch.py                # every row
 cargo build --release && python benches/vs_pytorch.py salt-tiny      # one row; --help lists them
 
 Needs tests/golden/requirements.txt. In each round PyTorch as it is (eager), under torch.compile, and saltworks run one
-after another, each in its own process, so that a machine's moods meet all alike. Equal work: same sizes, multi-block
-masks drawn anew for every step and shared by the batch, AdamW on every trained parameter, float32, images in memory.
-The table gives the median (over rounds, of each round's median) and the minimum of seconds per step, PyTorch's better
-variant over ours (above 1: ours is faster), GFLOP/s and its share of the measured multiply-add peak, and peak memory.
-Any other load on the machine makes the figures worthless: stop it first.
+after another, so that a change of the machine's pace meets all alike. Each PyTorch variant has one process for all
+rounds of a row, which waits between them: it compiles once. Equal work: same sizes, multi-block masks drawn anew for
+every step and shared by the batch, AdamW on every trained parameter, float32, images in memory. The table gives the
+median (over rounds, of each round's median) and the minimum of seconds per step, PyTorch's better variant over ours
+(above 1: ours is faster), what 100 % of the multiply-add peak would give, GFLOP/s and its share of the measured peak,
+and peak memory. Any other load on the machine makes the figures worthless: stop it first.
 """
 
 import argparse
 import json
 import os
+import re
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -39,8 +42,8 @@ ROWS = {
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; all if none is given")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=10, help="about how long a process times its steps")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=8, help="about how long a process times its steps")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--variants", default="eager,compile", help="of PyTorch")
     parser.add_argument("--saltworks", default=ROOT / "target/release/saltworks", type=Path)
@@ -113,7 +116,7 @@ def build(row):
 
 
 def time_pytorch(row, options):
-    """Prints one line of JSON: what steps took."""
+    """Warms up, then times steps for each line of stdin and prints a line of JSON: what they took."""
     os.environ["OMP_NUM_THREADS"] = str(options.threads)  # before torch is imported
     import torch
 
@@ -124,32 +127,29 @@ def time_pytorch(row, options):
         forward = torch.compile(forward, dynamic=row["stage"] != "features")
     vit = next(part for part in model.modules() if hasattr(part, "patch_embed"))
     shape = (row["batch"], vit.patch_embed.proj.in_channels, *vit.patch_embed.img_size)
-    warmup = 6 if options.pytorch == "compile" else 4
-    seconds, context, target = [], [], []
-    done = -warmup
-    while done < 3 or sum(seconds) < options.seconds:
-        images = torch.randn(shape)
-        start = time.perf_counter()
-        out = step(forward, images)
-        elapsed = time.perf_counter() - start
-        done += 1
-        if done <= 0:
-            continue
-        seconds.append(elapsed)
-        if row["stage"] == "salt":
-            context.append(out.num_context), target.append(out.num_targets)
-        elif row["stage"] == "mae":
-            context.append(out.num_visible), target.append(out.num_masked)
-    result = {
-        "seconds_per_step_median": statistics.median(seconds),
-        "seconds_per_step_min": min(seconds),
-        "steps": len(seconds),
-        "context_tokens": statistics.mean(context) if context else None,
-        "target_tokens": statistics.mean(target) if target else None,
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "version": torch.__version__,
-    }
-    print(json.dumps(result), flush=True)
+    for _ in range(6 if options.pytorch == "compile" else 4):
+        step(forward, torch.randn(shape))
+    for _ in sys.stdin:
+        seconds, context, target = [], [], []
+        while len(seconds) < 3 or sum(seconds) < options.seconds:
+            images = torch.randn(shape)
+            start = time.perf_counter()
+            out = step(forward, images)
+            seconds.append(time.perf_counter() - start)
+            if row["stage"] == "salt":
+                context.append(out.num_context), target.append(out.num_targets)
+            elif row["stage"] == "mae":
+                context.append(out.num_visible), target.append(out.num_masked)
+        result = {
+            "seconds_per_step_median": statistics.median(seconds),
+            "seconds_per_step_min": min(seconds),
+            "steps": len(seconds),
+            "context_tokens": statistics.mean(context) if context else None,
+            "target_tokens": statistics.mean(target) if target else None,
+            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "version": torch.__version__,
+        }
+        print(json.dumps(result), flush=True)
 
 
 # ---------------------------------------------------------------------------------------------- rounds
@@ -163,9 +163,32 @@ def last_json(command):
     return json.loads(lines[-1])
 
 
-def pytorch_command(name, variant, options):
-    limits = ["--seconds", str(options.seconds), "--threads", str(options.threads)]
-    return [sys.executable, __file__, name, "--pytorch", variant, *limits, "--saltworks", str(options.saltworks)]
+class PyTorch:
+    """A process that times one variant of a row when it is asked to."""
+
+    def __init__(self, name, variant, options):
+        limits = ["--seconds", str(options.seconds), "--threads", str(options.threads)]
+        command = [sys.executable, __file__, name, "--pytorch", variant, *limits, "--saltworks", str(options.saltworks)]
+        self.what = f"{name} {variant}"
+        self.errors = tempfile.TemporaryFile("w+")
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.errors}
+        self.process = subprocess.Popen(command, cwd=ROOT, text=True, **pipes)
+
+    def time(self):
+        try:
+            self.process.stdin.write("\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it ended, which the missing line says below
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                return json.loads(line)
+        self.errors.seek(0)
+        sys.exit(f"vs_pytorch.py: {self.what} ended with {self.process.wait()}:\n{self.errors.read()[-4000:]}")
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait()
 
 
 def saltworks_command(row, steps, options):
@@ -187,10 +210,14 @@ def compare(name, options):
     row = ROWS[name]
     variants = options.variants.split(",")
     rounds = {variant: [] for variant in [*variants, "saltworks"]}
+    processes = {}
     steps = 3
     for number in range(options.rounds):
         for variant in variants:
-            rounds[variant].append(last_json(pytorch_command(name, variant, options)))
+            # Started here, not all at once: another variant's warm-up would disturb.
+            if variant not in processes:
+                processes[variant] = PyTorch(name, variant, options)
+            rounds[variant].append(processes[variant].time())
         ours = last_json(saltworks_command(row, steps, options))
         wanted = max(3, round(options.seconds / ours["seconds_per_step_median"]))
         if number == 0 and wanted > steps:
@@ -198,6 +225,8 @@ def compare(name, options):
             ours = last_json(saltworks_command(row, steps, options))
         rounds["saltworks"].append(ours)
         print(f"{name}: round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
+    for process in processes.values():
+        process.end()
     times = {
         variant: {
             "median": statistics.median(result["seconds_per_step_median"] for result in results),
@@ -219,6 +248,8 @@ def compare(name, options):
         "ratio_min": min(times[v]["min"] for v in variants) / times["saltworks"]["min"],
         "gflops": statistics.median(result["gflops"] for result in ours),
         "peak_fraction": statistics.median(result["peak_fraction"] for result in ours),
+        "ratio_at_peak": times[best]["median"] / times["saltworks"]["median"]
+        / statistics.median(result["peak_fraction"] for result in ours),
         "memory_mb": {variant: memory(results) / 1e6 for variant, results in rounds.items()},
         "memory_ratio": memory(ours) / min(memory(rounds[variant]) for variant in variants),
         "tokens": {
@@ -227,11 +258,25 @@ def compare(name, options):
     }
 
 
+def cpu():
+    """The processor's name, family and model, and the instructions that decide the kernels."""
+    path = Path("/proc/cpuinfo")
+    text = path.read_text() if path.exists() else ""
+
+    def field(name):
+        found = re.search(rf"^{name}\s*: (.*)$", text, re.M)
+        return found[1] if found else "?"
+
+    sets = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f" {name}" in text]
+    return f"{field('model name')} (family {field('cpu family')}, model {field('model')}: {', '.join(sets)})"
+
+
 def line(result):
     cells = [result["row"]]
     for times in result["times"].values():
         cells.append(f"{times['median']:.4g} ({times['min']:.4g})")
-    cells += [f"{result['ratio_median']:.2f} ({result['ratio_min']:.2f})", f"{result['gflops']:.0f}"]
+    cells += [f"{result['ratio_median']:.2f} ({result['ratio_min']:.2f})", f"{result['ratio_at_peak']:.2f}"]
+    cells.append(f"{result['gflops']:.0f}")
     cells += [f"{100 * result['peak_fraction']:.0f} %", f"{result['memory_ratio']:.2f}"]
     return "| " + " | ".join(cells) + " |"
 
@@ -240,14 +285,14 @@ def main():
     options = arguments()
     if options.pytorch:
         return time_pytorch(ROWS[options.rows[0]], options)
-    results = [compare(name, options) for name in options.rows or ROWS]
-    for result in results:
-        print(json.dumps(result))
+    print(f"{cpu()}, {options.threads} threads\n", flush=True)
     variants = [f"PyTorch {variant}" for variant in options.variants.split(",")]
-    print(f"\n| row | {' | '.join(variants)} | saltworks | times as fast | GFLOP/s | of peak | memory |")
-    print("|" + "---|" * (len(variants) + 6))
-    for result in results:
-        print(line(result))
+    print(f"| row | {' | '.join(variants)} | saltworks | times as fast | at 100 % of peak | GFLOP/s | of peak | memory |")
+    print("|" + "---|" * (len(variants) + 7), flush=True)
+    for name in options.rows or ROWS:
+        result = compare(name, options)
+        print(line(result), flush=True)
+        print(json.dumps(result), file=sys.stderr, flush=True)
     print("\nseconds per step: median (minimum); memory: ours over PyTorch's least, whole process")
 
 

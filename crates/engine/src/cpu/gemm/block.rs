@@ -10,22 +10,30 @@ pub(crate) struct Matrix<'a> {
     pub(super) start: usize,
     pub(super) row: usize,
     pub(super) column: usize,
+    /// Row i of a product's A begins at `i * tile` if i is the first row of a tile. It is `row`,
+    /// unless A is packed.
+    pub(super) tile: usize,
 }
 
 impl<'a> Matrix<'a> {
     /// Row-major, starting at `start`, with `row` values from one row to the next.
     pub(crate) fn new(data: &'a [f32], start: usize, row: usize) -> Self {
-        Self { data, start, row, column: 1 }
+        Self { data, start, row, column: 1, tile: row }
     }
 
     /// The transpose.
     pub(crate) fn t(self) -> Self {
-        Self { row: self.column, column: self.row, ..self }
+        Self { row: self.column, column: self.row, tile: self.column, ..self }
     }
 
     /// The part that starts at (i, j).
     pub(crate) fn at(self, i: usize, j: usize) -> Self {
         Self { start: self.start + i * self.row + j * self.column, ..self }
+    }
+
+    /// The part that begins at row i, the first of a tile.
+    fn at_tile(self, i: usize) -> Self {
+        Self { start: self.start + i * self.tile, ..self }
     }
 
     /// Copies rows of `columns` contiguous values, as many as fit in `to`.
@@ -227,7 +235,8 @@ pub(crate) unsafe fn multiply(
     hook: &impl TileHook,
 ) {
     let shape = Shape::here();
-    assert!(a.holds(m, k), "A outside its data");
+    let last = m.saturating_sub(1) / shape.rows * shape.rows;
+    assert!(a.at_tile(last).holds(m - last, k), "A outside its data");
     assert!(packed.len() >= k * shape.padded(n), "B is not packed for this product");
     assert!(m == 0 || n == 0 || (m - 1) * c.row + n <= c.len, "C outside its data");
     let mut start = 0;
@@ -244,7 +253,7 @@ pub(crate) unsafe fn multiply(
             let tile = Tile {
                 k,
                 // With k = 0 this may be outside A, and nothing is read.
-                a: a.data.as_ptr().wrapping_add(a.start + row * a.row),
+                a: a.data.as_ptr().wrapping_add(a.at_tile(row).start),
                 a_row: a.row,
                 a_column: a.column,
                 // SAFETY: the panels before this one are packed[..start].

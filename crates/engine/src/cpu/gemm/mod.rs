@@ -17,6 +17,7 @@ pub(crate) use block::{
     Matrix, NoHook, Owned, Span, Target, TileHook, array, by_width, multiply, prefetch,
 };
 pub(crate) use pack::{pack, packed_len};
+use pack::{pack_tiles, packed_tiles_len};
 pub(crate) use tile::peak_tile;
 
 use super::parallel::{for_tasks, with_scratch};
@@ -187,10 +188,20 @@ impl Product<'_> {
     fn block(&self, c: Target, task: Span, packed: &[f32], add: bool, hook: &impl TileHook) {
         let width = packed_len(1, task.columns);
         let crowded = self.a.column == 1 && self.a.row.is_multiple_of(SAME_SET);
+        // Else each k would be a new line and a new page: 1.05 to 1.37 times as fast for weight
+        // gradients (measured: 2026-11-29, Zen 3, in turn within one process).
+        let packs_a = self.a.row == 1 && self.a.column > 1;
         // One line more than a block, so that rows start in different sets.
         let copy_row = K_BLOCK.min(self.k) + 16;
+        let copied = if crowded {
+            task.rows * copy_row
+        } else if packs_a {
+            packed_tiles_len(task.rows, K_BLOCK.min(self.k))
+        } else {
+            0
+        };
         with_scratch(|scratch| {
-            let [copy] = scratch.parts([if crowded { task.rows * copy_row } else { 0 }]);
+            let [copy] = scratch.parts([copied]);
             // With k = 0 there is one empty block. C is zeroed or kept, and finished.
             let steps = self.k.div_ceil(K_BLOCK).max(1);
             for step in 0..steps {
@@ -199,6 +210,8 @@ impl Product<'_> {
                 let (mut a, b) = (self.a.at(task.row, first), &packed[first * width..]);
                 if crowded {
                     a = a.copied(copy, copy_row, count);
+                } else if packs_a {
+                    a = pack_tiles(copy, a, task.rows, count);
                 }
                 let size = [task.rows, task.columns, count];
                 let add = add || step > 0;

@@ -76,6 +76,56 @@ multiversion! {
     }
 }
 
+/// Number of values of [`pack_tiles`].
+pub(super) fn packed_tiles_len(m: usize, k: usize) -> usize {
+    m.next_multiple_of(Shape::here().rows) * k
+}
+
+/// Packs A [m, k], whose columns are contiguous, into panels as high as a tile: then a tile reads
+/// it sequentially, too. Each panel has k columns of its height, the last panel with fewer rows.
+pub(super) fn pack_tiles<'a>(
+    packed: &'a mut [f32],
+    a: Matrix<'_>,
+    m: usize,
+    k: usize,
+) -> Matrix<'a> {
+    assert!(a.row == 1 && a.holds(m, k), "columns of A must be contiguous, within its data");
+    let rows = Shape::here().rows;
+    let data = &a.data[a.start.min(a.data.len())..];
+    match rows {
+        4 => pack_columns_of_a::<4>(packed, data, a.column, m, k),
+        6 => pack_columns_of_a::<6>(packed, data, a.column, m, k),
+        _ => pack_columns_of_a::<12>(packed, data, a.column, m, k),
+    }
+    Matrix { data: packed, start: 0, row: 1, column: rows, tile: k }
+}
+
+#[inline(always)]
+fn pack_columns_of_a<const ROWS: usize>(
+    packed: &mut [f32],
+    from: &[f32],
+    column: usize,
+    m: usize,
+    k: usize,
+) {
+    // Some columns at a time, so that their lines stay in L1 for all tiles.
+    const COLUMNS: usize = 16;
+    for first in (0..k).step_by(COLUMNS) {
+        let count = COLUMNS.min(k - first);
+        for row in (0..m).step_by(ROWS) {
+            let to = &mut packed[row * k + first * ROWS..];
+            let columns = to.chunks_exact_mut(ROWS).take(count).enumerate();
+            let from = |c: usize| &from[(first + c) * column + row..];
+            // A copy of known length is a few moves.
+            if m - row >= ROWS {
+                columns.for_each(|(c, to)| to.copy_from_slice(&from(c)[..ROWS]));
+            } else {
+                columns.for_each(|(c, to)| to[..m - row].copy_from_slice(&from(c)[..m - row]));
+            }
+        }
+    }
+}
+
 /// For a transposed B, whose columns are contiguous. It is packed in squares of eight as far as
 /// they fit.
 fn pack_columns(panel: &mut [f32], b: Matrix<'_>, width: usize, columns: usize) {
@@ -141,6 +191,32 @@ unsafe fn transpose_square(from: *const f32, row: usize, to: *mut f32, to_row: u
         unsafe {
             _mm256_storeu_ps(to.add(i * to_row), first);
             _mm256_storeu_ps(to.add((i + 4) * to_row), second);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pack_columns_of_a;
+
+    /// The heights of all instruction sets, and numbers of rows and columns with rests.
+    #[test]
+    fn packed_tiles_hold_each_value_once_at_its_place() {
+        fn check<const ROWS: usize>(m: usize, k: usize) {
+            let column = m + 3;
+            let from: Vec<f32> = (0..k * column).map(|i| i as f32).collect();
+            let mut packed = vec![-1.0; m.next_multiple_of(ROWS) * k];
+            pack_columns_of_a::<ROWS>(&mut packed, &from, column, m, k);
+            for (row, c) in (0..m).flat_map(|row| (0..k).map(move |c| (row, c))) {
+                let tile = row / ROWS * ROWS;
+                let got = packed[tile * k + c * ROWS + row - tile];
+                assert_eq!(got, from[c * column + row], "row {row}, column {c} of {m} x {k}");
+            }
+        }
+        for (m, k) in [(1, 1), (12, 16), (13, 17), (96, 40), (95, 33), (5, 3)] {
+            check::<4>(m, k);
+            check::<6>(m, k);
+            check::<12>(m, k);
         }
     }
 }
