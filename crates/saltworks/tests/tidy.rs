@@ -9,12 +9,13 @@ const MAX_FILE_LINES: usize = 700;
 const MAX_FUNCTION_LINES: usize = 70;
 const MAX_COLUMNS: usize = 100;
 
-/// Type names that may be public twice in a crate, each with its reason.
+/// Type names that a crate may have twice, each with its reason.
 const SHARED_TYPE_NAMES: &[(&str, &str)] = &[
     ("Error", "each module has its own, and callers name it with the module"),
     ("Result", "the result of each module's Error"),
     ("Normalize", "recipe's is the key as written, data's has a number for each channel"),
     ("Position", "data's says where a loader stands, train's where a stage does"),
+    ("Arguments", "each verb of the command line has its own"),
 ];
 
 /// Participles that say nothing as the name of a type.
@@ -317,15 +318,15 @@ fn type_in(line: &str) -> Option<(&str, &str)> {
     Some((visibility, words.next()?)).filter(|_| is_type)
 }
 
-/// Type names that a crate makes public (`pub` or `pub(crate)`) in two files.
+/// Type names that a crate defines in two files. Associated types, which are indented, do not count.
 fn double_type_names(sources: &[Source]) -> Vec<String> {
     let mut known: BTreeMap<(&str, &str), &str> = BTreeMap::new();
     let mut complaints = Vec::new();
     for source in sources {
         let Some((crate_name, _)) = source.path.split_once("/src/") else { continue };
-        for (line, visibility, name) in types(source) {
-            let allowed = SHARED_TYPE_NAMES.iter().any(|(shared, _)| *shared == name);
-            if allowed || !["pub", "pub(crate)"].contains(&visibility) {
+        let own = source.code.lines().enumerate().filter(|(_, line)| !line.starts_with(' '));
+        for (line, name) in own.filter_map(|(i, line)| Some((i, type_in(line)?.1))) {
+            if SHARED_TYPE_NAMES.iter().any(|(shared, _)| *shared == name) {
                 continue;
             }
             if let Some(other) = known.insert((crate_name, name), &source.path) {

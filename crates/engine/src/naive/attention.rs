@@ -42,22 +42,22 @@ pub fn attention_backward<T: Real>(
 ) {
     match grad {
         AttentionGrad::Packed(grad) => {
-            set_or_add(grad, |qkv| set_gradients(Target::Packed(qkv), out, dout, lse, input));
+            set_or_add(grad, |qkv| set_gradients(Destination::Packed(qkv), out, dout, lse, input));
         }
         AttentionGrad::Split(dq, dkv) => {
-            set_gradients(Target::Split { dq, dkv }, out, dout, lse, input);
+            set_gradients(Destination::Split { dq, dkv }, out, dout, lse, input);
         }
     }
 }
 
 /// The outputs of the gradients.
-enum Target<'a, T> {
+enum Destination<'a, T> {
     Packed(&'a mut [T]),
     Split { dq: &'a mut [T], dkv: &'a mut [T] },
 }
 
 fn set_gradients<T: Real>(
-    mut grad: Target<'_, T>,
+    mut grad: Destination<'_, T>,
     out: &[T],
     dout: &[T],
     lse: &[T],
@@ -85,7 +85,7 @@ fn set_gradients<T: Real>(
     }
 }
 
-impl<T: Real> Target<'_, T> {
+impl<T: Real> Destination<'_, T> {
     fn clear(&mut self) {
         match self {
             Self::Packed(qkv) => qkv.fill(T::of(0.0)),

@@ -24,7 +24,7 @@ pub(super) struct Arguments {
     /// Features: mean of the patch tokens, class token, or both (default: mean for .npy, else all
     /// available).
     #[arg(long, value_delimiter = ',')]
-    features: Vec<Pooling>,
+    features: Vec<FeatureKind>,
     /// Replace an existing file.
     #[arg(long)]
     overwrite: bool,
@@ -41,15 +41,15 @@ file has the columns image, label, class, mean, cls. A .safetensors file has the
 [N, D], cls [N, D] and label [N] (int64, -1 without one).";
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Pooling {
+pub(super) enum FeatureKind {
     /// The mean of the patch tokens.
     Mean,
     /// The class token.
     Cls,
 }
 
-impl Pooling {
-    fn name(self) -> &'static str {
+impl FeatureKind {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Mean => "mean",
             Self::Cls => "cls",
@@ -114,9 +114,9 @@ impl Arguments {
         })?;
         count.finish();
         let alone = FeatureFile::of(&self.out) == Ok(FeatureFile::Npy) && self.features.is_empty();
-        let wanted = if alone { &[Pooling::Mean][..] } else { &self.features[..] };
+        let wanted = if alone { &[FeatureKind::Mean][..] } else { &self.features[..] };
         let SourceFeatures { kinds, replaced } = made;
-        let kinds = [Pooling::Mean, Pooling::Cls].into_iter().zip(kinds);
+        let kinds = [FeatureKind::Mean, FeatureKind::Cls].into_iter().zip(kinds);
         let kept = kinds.filter(|(kind, _)| wanted.is_empty() || wanted.contains(kind));
         let kept = kept.map(|(kind, features)| {
             let mut pooled =

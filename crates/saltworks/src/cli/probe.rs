@@ -2,6 +2,7 @@
 
 mod results;
 
+use super::embed::FeatureKind;
 use super::subject::SubjectArguments;
 use crate::console::{Count, Waiting, note};
 use crate::data::{self, Holdout, Mixed, Part, Source, Unreadable};
@@ -34,10 +35,10 @@ pub(crate) struct Arguments {
     holdout: Option<usize>,
     /// Probes to fit, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "knn,linear")]
-    kind: Vec<Kind>,
+    kind: Vec<ProbeKind>,
     /// Features for kNN, linear and few-shot probes (default: both).
     #[arg(long, value_delimiter = ',')]
-    features: Vec<Pooling>,
+    features: Vec<FeatureKind>,
     /// kNN: neighbours that vote (default: the run's, else 20).
     #[arg(long)]
     k: Option<usize>,
@@ -99,7 +100,7 @@ rate and weight decay. The best on a fifth of the training images is reported. T
 Intervals are Wilson's, 95 %.";
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Kind {
+enum ProbeKind {
     /// Votes of the nearest training images.
     Knn,
     /// Logistic regression.
@@ -108,14 +109,6 @@ enum Kind {
     Attentive,
     /// Logistic regression on a few images of each class.
     Fewshot,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Pooling {
-    /// The mean of the patch tokens.
-    Mean,
-    /// The class token.
-    Cls,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -186,7 +179,7 @@ impl Arguments {
                 sets.train.describe()
             )));
         }
-        if self.kind.contains(&Kind::Fewshot) {
+        if self.kind.contains(&ProbeKind::Fewshot) {
             let name = |class: u32| sets.train.classes()[class as usize].as_str();
             let checked = self.few_shot(&train).check(&train);
             checked.map_err(|error| match error {
@@ -353,7 +346,7 @@ struct Judge<'a> {
 impl Judge<'_> {
     fn results(&mut self) -> Result<Results, Failure> {
         let kinds = &self.arguments.kind;
-        let pooled = match kinds.iter().any(|kind| *kind != Kind::Attentive) {
+        let pooled = match kinds.iter().any(|kind| *kind != ProbeKind::Attentive) {
             true => self.features()?,
             false => Vec::new(),
         };
@@ -367,19 +360,19 @@ impl Judge<'_> {
             let name = pooled.name;
             let ranks = (eval::rank_me(&pooled.train)?, eval::feature_std(&pooled.train)?);
             spread.push(Spread { features: name, rank_me: ranks.0, feature_std: ranks.1 });
-            if kinds.contains(&Kind::Knn) {
+            if kinds.contains(&ProbeKind::Knn) {
                 found.push(self.knn(pooled, &stopped)?);
             }
-            if kinds.contains(&Kind::Linear) {
+            if kinds.contains(&ProbeKind::Linear) {
                 found.push(linear(pooled, &stopped)?);
             }
-            if kinds.contains(&Kind::Fewshot) {
+            if kinds.contains(&ProbeKind::Fewshot) {
                 let options = self.arguments.few_shot(&pooled.train.labels);
                 let few = eval::few_shot(&pooled.train, &pooled.test, &options, &stopped)?;
                 few_shot.extend(few.into_iter().map(|few| (name, few)));
             }
         }
-        if kinds.contains(&Kind::Attentive) {
+        if kinds.contains(&ProbeKind::Attentive) {
             found.push(self.attentive()?);
         }
         Ok(Results {
@@ -412,10 +405,10 @@ impl Judge<'_> {
         let (train, test) = (of(&sets.train)?.of_readable(), of(&sets.test)?.of_readable());
         count.finish();
         let wanted = &self.arguments.features;
-        let names = [(Pooling::Mean, "mean"), (Pooling::Cls, "cls")];
-        let both = names.into_iter().zip(train.into_iter().zip(test));
-        let kept = both.filter(|((pooling, _), _)| wanted.is_empty() || wanted.contains(pooling));
-        let kept = kept.map(|((_, name), (train, test))| PooledSets { name, train, test });
+        let kinds = [FeatureKind::Mean, FeatureKind::Cls];
+        let both = kinds.into_iter().zip(train.into_iter().zip(test));
+        let kept = both.filter(|(kind, _)| wanted.is_empty() || wanted.contains(kind));
+        let kept = kept.map(|(kind, (train, test))| PooledSets { name: kind.name(), train, test });
         let kept: Vec<PooledSets> = kept.collect();
         match kept.is_empty() {
             true => Err(input_error("the encoder has no class token. Choose --features mean")),

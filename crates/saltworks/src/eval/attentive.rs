@@ -204,7 +204,7 @@ pub fn attentive<T: Tokens>(
     let all: Vec<usize> = (0..test.labels().len()).collect();
     grid.kept = Some(best);
     let GridOutput { right, values, truth } = grid.right(test, &all, done, stopped)?;
-    let trial = |((probe, held_out), right): ((&Probe, _), usize)| Trial {
+    let trial = |((probe, held_out), right): ((&GridProbe, _), usize)| Trial {
         lr: probe.lr,
         weight_decay: probe.weight_decay,
         loss: probe.loss,
@@ -273,7 +273,7 @@ impl AttentiveOptions {
 }
 
 /// A probe and its optimizer.
-struct Probe {
+struct GridProbe {
     head: Head,
     parameters: Vec<(String, Parameter)>,
     adamw: AdamW,
@@ -283,7 +283,7 @@ struct Probe {
     loss: Option<f64>,
 }
 
-impl Probe {
+impl GridProbe {
     /// A step on a batch at `share` of the training, 0 to 1. NaN if the probe has diverged.
     fn step(
         &mut self,
@@ -316,7 +316,7 @@ impl Probe {
 /// The probes of a grid.
 struct ProbeGrid<'a> {
     options: &'a AttentiveOptions,
-    probes: Vec<Probe>,
+    probes: Vec<GridProbe>,
     classes: Vec<u32>,
     /// Images of a step.
     batch: usize,
@@ -345,7 +345,7 @@ impl<'a> ProbeGrid<'a> {
             let head = Head::new(options.form, sizes, classes.len(), options.seed);
             let (parameters, loss) = (head.parameters(), Some(0.0));
             // torch's default betas and eps of AdamW, as in V-JEPA.
-            Probe {
+            GridProbe {
                 head,
                 parameters,
                 adamw: AdamW::new((0.9, 0.999), 1e-8),

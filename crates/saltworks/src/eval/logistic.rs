@@ -53,7 +53,7 @@ impl Logistic {
     ) -> Minimum {
         let columns = self.columns(&train.labels);
         let shares = shares(&columns, self.classes.len());
-        let loss = Loss {
+        let loss = PenalisedLoss {
             classes: shares.len(),
             factor: gram.factor(l2, &shares),
             sums: class_sums(train, &columns, shares.len()),
@@ -104,7 +104,7 @@ fn class_sums(train: &Features, columns: &[usize], k: usize) -> Vec<f64> {
 }
 
 /// The loss of one data set and penalty, as a function of theta.
-struct Loss<'a> {
+struct PenalisedLoss<'a> {
     train: &'a Features,
     columns: Vec<usize>, // [B]
     shares: Vec<f64>,    // π, [K]
@@ -115,7 +115,7 @@ struct Loss<'a> {
     stopped: StopCheck<'a>,
 }
 
-impl Objective for Loss<'_> {
+impl Objective for PenalisedLoss<'_> {
     fn value_and_gradient(&self, theta: &[f64]) -> (f64, Vec<f64>) {
         let (k, dim, rows) = (self.classes, self.train.dim, self.train.len() as f64);
         let (w, b) = theta.split_at(dim * k);
@@ -193,7 +193,7 @@ fn mixture(shares: &[f64], excess: &[f64]) -> (f64, Vec<f64>) {
     (t, r.collect())
 }
 
-impl Loss<'_> {
+impl PenalisedLoss<'_> {
     fn means(&self, w: &[f64]) -> Means {
         let mut logits = vec![0.0; self.classes];
         for (w, sums) in w.chunks_exact(self.classes).zip(self.sums.chunks_exact(self.classes)) {
@@ -223,7 +223,7 @@ impl Means {
 
 /// The cross-entropy as a function of b for a fixed W.
 struct Bias<'a> {
-    loss: &'a Loss<'a>,
+    loss: &'a PenalisedLoss<'a>,
     means: Means,
     products: Vec<f32>, // x Wᵀ, [B, K]
 }
@@ -233,7 +233,7 @@ impl Objective for Bias<'_> {
         cross_entropy(&mut self.products.clone(), b, &self.loss.columns)
     }
 
-    /// As in [`Loss`], without the terms of W.
+    /// As in [`PenalisedLoss`], without the terms of W.
     fn above(&self, b: &[f64], value: f64, gradient: &[f64]) -> f64 {
         let (t, r) = mixture(&self.loss.shares, gradient);
         t * self.means.divergence(&r, b, value + dot(b, &self.loss.shares))

@@ -14,12 +14,12 @@ const PRESETS: [(&str, [f32; 3], [f32; 3]); 3] = [
 
 #[derive(serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Table {
+struct MeanStd {
     mean: Vec<f32>,
     std: Vec<f32>,
 }
 
-impl Default for Table {
+impl Default for MeanStd {
     fn default() -> Self {
         let Normalize { mean, std } = Normalize::default();
         Self { mean, std }
@@ -46,7 +46,7 @@ impl<'de> Visitor<'de> for NameOrTable {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Normalize, A::Error> {
-        let Table { mean, std } = Table::deserialize(MapAccessDeserializer::new(map))?;
+        let MeanStd { mean, std } = MeanStd::deserialize(MapAccessDeserializer::new(map))?;
         Ok(Normalize { mean, std })
     }
 }

@@ -258,7 +258,7 @@ fn resize_frame<P: PixelTrait + InnerPixel>(
 }
 
 /// Rows and columns of a rectangle.
-type Rectangle = (Range<usize>, Range<usize>);
+type PixelRectangle = (Range<usize>, Range<usize>);
 
 /// torchvision's `RandomResizedCrop.get_params`: ten tries at area and ratio, then the centre.
 fn random_area(
@@ -266,7 +266,7 @@ fn random_area(
     scale: Interval,
     ratio: Interval,
     random: &mut Random,
-) -> Rectangle {
+) -> PixelRectangle {
     let log_ratio = Interval::new(ratio.min.ln(), ratio.max.ln());
     for _ in 0..10 {
         let area = (height * width) as f64 * scale.at(random.uniform_f64());
@@ -284,7 +284,7 @@ fn random_area(
 }
 
 /// The largest centred part whose ratio is in the range. It has at least one pixel.
-fn central_area([height, width]: [usize; 2], ratio: Interval) -> Rectangle {
+fn central_area([height, width]: [usize; 2], ratio: Interval) -> PixelRectangle {
     let found = width as f64 / height as f64;
     let round = |side: f64, most: usize| (side.round_ties_even() as usize).clamp(1, most);
     let (part_height, part_width) = if found < ratio.min {

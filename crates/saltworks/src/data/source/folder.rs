@@ -13,7 +13,7 @@ impl ImageFiles {
     /// below the sub-folder `cats` has the class `cats`. A file directly inside the folder has no
     /// class.
     pub fn of_folder(root: &Path, background: Background) -> Result<Self> {
-        let mut listing = Listing::default();
+        let mut listing = FolderListing::default();
         let mut classes = Vec::new();
         let mut files = Vec::new();
         listing.is_new(root)?;
@@ -41,7 +41,7 @@ impl ImageFiles {
 
 /// What was found besides the images.
 #[derive(Default)]
-struct Listing {
+struct FolderListing {
     /// The number of files that are not images, by extension.
     others: BTreeMap<String, usize>,
     /// Folders that hold tar archives.
@@ -51,7 +51,7 @@ struct Listing {
     seen: BTreeSet<PathBuf>,
 }
 
-impl Listing {
+impl FolderListing {
     /// Adds the images below a folder, at any depth.
     fn walk(&mut self, folder: &Path, images: &mut Vec<PathBuf>) -> Result<()> {
         if self.is_new(folder)? {

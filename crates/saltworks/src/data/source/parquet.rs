@@ -24,7 +24,7 @@ use crate::data::{Background, Error, Info, RawSample, Result, Sample, Source, St
 
 mod features;
 
-use features::Features;
+use features::HubFeatures;
 
 /// Names of the column of images: plain bytes, or a struct with a field `bytes`. The first name
 /// found is used.
@@ -40,15 +40,15 @@ const MOST_CACHED_BYTES: usize = 512 << 20;
 /// Images in the order of their files and rows.
 pub struct Parquet {
     files: FileSet,
-    tables: Vec<Table>,
-    groups: Vec<Group>,
+    tables: Vec<OpenFile>,
+    groups: Vec<RowGroup>,
     labels: Vec<i32>,
     classes: Vec<String>,
     cache: PageCache,
     background: Background,
 }
 
-struct Table {
+struct OpenFile {
     reader: SerializedFileReader<At>,
     /// The leaf column of the images' bytes.
     images: usize,
@@ -56,16 +56,16 @@ struct Table {
     bytes: u64,
 }
 
-impl Table {
+impl OpenFile {
     /// Opens a file. Returns the table, the features in its metadata, and the labels of each row
     /// group.
-    fn open(path: &Path) -> Result<(Self, Features, Vec<GroupLabels>)> {
+    fn open(path: &Path) -> Result<(Self, HubFeatures, Vec<GroupLabels>)> {
         let fail = |error: ParquetError| broken(path, error);
         let object = Object::open(path)?;
         let bytes = object.len();
         let reader = SerializedFileReader::new(At(Arc::new(object))).map_err(fail)?;
         let metadata = reader.metadata();
-        let features = Features::find(metadata.file_metadata().key_value_metadata());
+        let features = HubFeatures::find(metadata.file_metadata().key_value_metadata());
         let schema = metadata.file_metadata().schema_descr();
         let images = image_column(schema, &features, path)?;
         let label = label_column(schema, &features);
@@ -95,7 +95,7 @@ impl Table {
 type GroupLabels = Vec<Option<String>>;
 
 /// A row group. Its pages are located when its first image is read.
-struct Group {
+struct RowGroup {
     file: usize,
     number: usize,
     /// The number of its first row, counted over all files.
@@ -110,9 +110,9 @@ type Page = Vec<Option<ByteArray>>;
 impl Parquet {
     /// Opens files of the same columns. `path` is the path that the user gave.
     pub fn open(path: &Path, files: &[PathBuf], background: Background) -> Result<Self> {
-        let opened = object::in_parallel(files, Table::open)?;
+        let opened = object::in_parallel(files, OpenFile::open)?;
         let (mut tables, mut groups, mut rows) = (Vec::new(), Vec::new(), 0);
-        let (mut labels, mut features) = (Labels::default(), Features::default());
+        let (mut labels, mut features) = (Labels::default(), HubFeatures::default());
         let mut names = Vec::new();
         for (table, found, of_groups) in opened {
             features = if features.is_empty() { found } else { features };
@@ -123,7 +123,7 @@ impl Parquet {
             }
             for (number, found) in of_groups.iter().enumerate() {
                 let file = tables.len();
-                groups.push(Group { file, number, first_row: rows, pages: OnceLock::new() });
+                groups.push(RowGroup { file, number, first_row: rows, pages: OnceLock::new() });
                 rows += found.len();
                 found.iter().for_each(|label| labels.push(label.as_deref()));
             }
@@ -256,7 +256,7 @@ fn check_embedded(metadata: &ParquetMetaData, images: usize, path: &Path) -> Res
 }
 
 /// The leaf column that holds the images' bytes.
-fn image_column(schema: &SchemaDescriptor, features: &Features, path: &Path) -> Result<usize> {
+fn image_column(schema: &SchemaDescriptor, features: &HubFeatures, path: &Path) -> Result<usize> {
     let is_bytes = |column: usize| {
         let leaf = schema.column(column);
         leaf.physical_type() == Type::BYTE_ARRAY && leaf.max_rep_level() == 0
@@ -279,7 +279,7 @@ fn image_column(schema: &SchemaDescriptor, features: &Features, path: &Path) -> 
     })
 }
 
-fn label_column(schema: &SchemaDescriptor, features: &Features) -> Option<usize> {
+fn label_column(schema: &SchemaDescriptor, features: &HubFeatures) -> Option<usize> {
     let at = |name: &str| {
         let columns = schema.columns().iter();
         let is_label = |column: &ColumnDescriptor| {
@@ -354,7 +354,7 @@ fn spread<T>(
 }
 
 /// The first row of each page of a group's images, from the page headers.
-fn pages(table: &Table, group: usize) -> std::result::Result<Vec<usize>, ParquetError> {
+fn pages(table: &OpenFile, group: usize) -> std::result::Result<Vec<usize>, ParquetError> {
     let mut reader = table.reader.get_row_group(group)?.get_column_page_reader(table.images)?;
     let (mut first, mut pages) = (0, Vec::new());
     while let Some(page) = reader.peek_next_page()? {
@@ -374,7 +374,7 @@ fn pages(table: &Table, group: usize) -> std::result::Result<Vec<usize>, Parquet
 
 /// The rows `first..end` of a group's images, or all from `first` on without an `end`.
 fn read_page(
-    table: &Table,
+    table: &OpenFile,
     group: usize,
     first: usize,
     end: Option<usize>,

@@ -45,14 +45,14 @@ struct Entry {
 
 /// The members of an archive with one key.
 #[derive(Default, Serialize, Deserialize)]
-struct Group {
+struct SampleGroup {
     image: Option<Member>,
     /// Members `KEY.MORE.EXTENSION`: for example masks of an image, or images.
     others: Vec<Member>,
     label: Option<String>,
 }
 
-impl Group {
+impl SampleGroup {
     /// Its images with their label.
     fn images(self) -> impl Iterator<Item = (Member, Option<String>)> {
         let others = if self.image.is_some() { Vec::new() } else { self.others };
@@ -70,7 +70,7 @@ impl Shards {
         let mut found = Vec::new();
         for (number, (file, groups)) in indexed.into_iter().enumerate() {
             open.push(Some(file).filter(|file| keep_open || file.is_remote()));
-            let images = groups.into_iter().flat_map(Group::images);
+            let images = groups.into_iter().flat_map(SampleGroup::images);
             found.extend(images.map(|(image, label)| (number as u32, image, label)));
         }
         if found.is_empty() {

@@ -183,18 +183,18 @@ impl<'a, R: ReadAt> Members<'a, R> {
     }
 }
 
-struct Record<'a> {
+struct PaxRecord<'a> {
     key: &'a [u8],
     value: &'a [u8],
     length: usize,
 }
 
-fn pax_record(bytes: &[u8]) -> Option<Record<'_>> {
+fn pax_record(bytes: &[u8]) -> Option<PaxRecord<'_>> {
     let space = bytes.iter().take(20).position(|&byte| byte == b' ')?;
     let length: usize = std::str::from_utf8(&bytes[..space]).ok()?.parse().ok()?;
     let record = bytes.get(space + 1..length)?.strip_suffix(b"\n")?;
     let equals = record.iter().position(|&byte| byte == b'=')?;
-    Some(Record { key: &record[..equals], value: &record[equals + 1..], length })
+    Some(PaxRecord { key: &record[..equals], value: &record[equals + 1..], length })
 }
 
 /// A number in octal digits, or in base 256 if the first bit is set (GNU).

@@ -8,14 +8,14 @@ use serde_json::Value;
 
 /// Names found under `info.features`.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Features {
+pub(super) struct HubFeatures {
     /// The first column of type `Image`.
     pub(super) image: Option<String>,
     /// The columns of type `ClassLabel` with their classes, by name.
     pub(super) labels: BTreeMap<String, Vec<String>>,
 }
 
-impl Features {
+impl HubFeatures {
     /// From the key `huggingface`, or from Arrow's schema in `ARROW:schema`. The schema is a
     /// flatbuffer in base64. It holds the JSON as one string, which is searched for.
     pub(super) fn find(metadata: Option<&Vec<KeyValue>>) -> Self {
@@ -70,13 +70,13 @@ mod tests {
         let json = r#"{"info": {"features": {"picture": {"_type": "Image"},
                       "kind": {"names": ["a", "b"], "_type": "ClassLabel"}}}}"#;
         let pair = |key: &str, value: &str| KeyValue::new(key.to_owned(), value.to_owned());
-        let plain = Features::find(Some(&vec![pair("huggingface", json)]));
+        let plain = HubFeatures::find(Some(&vec![pair("huggingface", json)]));
         assert_eq!(plain.image.as_deref(), Some("picture"));
         assert_eq!(plain.labels["kind"], ["a", "b"]);
         let within = [b"\x01\x02huggingface\0\0", json.as_bytes(), b"\0\0more"].concat();
-        assert_eq!(Features::from_json(&json_within(&within).unwrap()), plain);
-        assert!(Features::find(Some(&vec![pair("ARROW:schema", "Zm9v")])).is_empty());
-        assert!(Features::find(None).is_empty());
+        assert_eq!(HubFeatures::from_json(&json_within(&within).unwrap()), plain);
+        assert!(HubFeatures::find(Some(&vec![pair("ARROW:schema", "Zm9v")])).is_empty());
+        assert!(HubFeatures::find(None).is_empty());
     }
 
     #[test]
@@ -84,7 +84,7 @@ mod tests {
         let seed =
             br#"junk{"info": {"features": {"x": {"names": ["a"], "_type": "ClassLabel"}}}} junk"#;
         fuzz::mutate("features", seed, |bytes| {
-            json_within(bytes).map(|json| Features::from_json(&json));
+            json_within(bytes).map(|json| HubFeatures::from_json(&json));
             base64::decode(&String::from_utf8_lossy(bytes));
         });
     }

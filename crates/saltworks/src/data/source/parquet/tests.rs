@@ -105,7 +105,7 @@ fn the_column_of_labels_is_stated_in_the_metadata_or_has_a_known_name_and_kind()
         let schema = format!("message schema {{ required binary image; {columns} }}");
         let schema = SchemaDescriptor::new(Arc::new(parse_message_type(&schema).unwrap()));
         let labels = stated.iter().map(|name| ((*name).to_owned(), Vec::new())).collect();
-        label_column(&schema, &Features { labels, ..Features::default() })
+        label_column(&schema, &HubFeatures { labels, ..HubFeatures::default() })
     };
     assert_eq!(column("optional int64 target; optional int32 label;", &[]), Some(2));
     assert_eq!(column("optional double label; optional int32 target;", &[]), Some(2));

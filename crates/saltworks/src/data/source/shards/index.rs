@@ -12,7 +12,7 @@ use crate::data::store::tar::{Member, Members, ReadAt};
 use crate::data::{Error, Result};
 use crate::files;
 
-use super::Group;
+use super::SampleGroup;
 
 /// The most bytes of a member that holds a label.
 const MOST_LABEL_BYTES: u64 = 1 << 20;
@@ -22,7 +22,7 @@ const MOST_LABEL_BYTES: u64 = 1 << 20;
 const BLOCK_BYTES: u64 = 1 << 20;
 
 /// Opens an archive and finds its samples.
-pub(super) fn index(path: &Path) -> Result<(Object, Vec<Group>)> {
+pub(super) fn index(path: &Path) -> Result<(Object, Vec<SampleGroup>)> {
     let object = Object::open(path)?;
     let len = object.len();
     let Some(kept) = kept_at(path, &object) else {
@@ -34,7 +34,7 @@ pub(super) fn index(path: &Path) -> Result<(Object, Vec<Group>)> {
     if let Some(groups) = earlier.and_then(|text| serde_json::from_slice(&text).ok()) {
         return Ok((object, groups));
     }
-    let groups = groups(&Blocks::of(&object), path, len)?;
+    let groups = groups(&TarBlocks::of(&object), path, len)?;
     if let Ok(text) = serde_json::to_vec(&groups)
         && let Some(folder) = kept.parent()
     {
@@ -57,19 +57,19 @@ fn kept_at(path: &Path, object: &Object) -> Option<PathBuf> {
 }
 
 /// An object read in blocks. The last block is kept.
-struct Blocks<'a> {
+struct TarBlocks<'a> {
     object: &'a Object,
     /// Where the block begins, and its bytes.
     block: RefCell<(u64, Vec<u8>)>,
 }
 
-impl<'a> Blocks<'a> {
+impl<'a> TarBlocks<'a> {
     fn of(object: &'a Object) -> Self {
         Self { object, block: RefCell::default() }
     }
 }
 
-impl ReadAt for Blocks<'_> {
+impl ReadAt for TarBlocks<'_> {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let mut block = self.block.borrow_mut();
         let (begin, bytes) = &mut *block;
@@ -92,9 +92,9 @@ impl ReadAt for Blocks<'_> {
 }
 
 /// The samples of an archive in the order of their first members.
-pub(super) fn groups(file: &impl ReadAt, path: &Path, len: u64) -> Result<Vec<Group>> {
+pub(super) fn groups(file: &impl ReadAt, path: &Path, len: u64) -> Result<Vec<SampleGroup>> {
     let mut members = Members::new(file, path, len);
-    let mut groups: Vec<Group> = Vec::new();
+    let mut groups: Vec<SampleGroup> = Vec::new();
     let mut numbers: HashMap<String, usize> = HashMap::new();
     while let Some(mut member) = members.next_file()? {
         if let Some(plain) = member.name.strip_prefix("./") {
@@ -108,7 +108,7 @@ pub(super) fn groups(file: &impl ReadAt, path: &Path, len: u64) -> Result<Vec<Gr
         }
         let number = *numbers.entry(key.to_owned()).or_insert(groups.len());
         if number == groups.len() {
-            groups.push(Group::default());
+            groups.push(SampleGroup::default());
         }
         let group = &mut groups[number];
         if is_image && more.is_empty() {

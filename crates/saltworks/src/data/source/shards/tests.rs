@@ -149,7 +149,7 @@ fn no_archive_makes_the_index_panic() {
     fuzz::mutate("shards", &seed, |bytes| {
         let bytes = bytes.to_vec();
         if let Ok(groups) = groups(&bytes, Path::new("a.tar"), bytes.len() as u64) {
-            let images = groups.into_iter().flat_map(Group::images);
+            let images = groups.into_iter().flat_map(SampleGroup::images);
             let (entries, _) = label(images.map(|(image, label)| (0, image, label)).collect());
             assert!(entries.len() <= bytes.len() / 512);
         }
