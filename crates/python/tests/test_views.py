@@ -134,7 +134,7 @@ def test_a_backward_pass_through_changed_weights_is_refused():
     optimizer.step()
     with pytest.raises(ValueError, match="weights were changed after this forward pass"):
         second.backward()
-    with pytest.raises(ValueError, match="made already"):
+    with pytest.raises(ValueError, match="already computed"):
         first.backward()
     with pytest.raises(ValueError, match="nothing was recorded"):
         salt(images(), record=False).backward()
