@@ -22,13 +22,13 @@ const MOST_DIRECTORY_BYTES: u64 = 64 << 20;
 /// An open archive.
 pub(crate) struct Zip<R> {
     file: R,
-    members: Vec<Member>,
+    members: Vec<ZipMember>,
     /// Indices of `members`.
     by_name: HashMap<String, usize>,
 }
 
 #[derive(Clone, Debug)]
-struct Member {
+struct ZipMember {
     name: String,
     method: u16,
     crc: u32,
@@ -63,7 +63,7 @@ impl<R: Read + Seek> Zip<R> {
         self.members.iter().map(|member| member.name.as_str())
     }
 
-    fn member(&self, name: &str) -> Option<&Member> {
+    fn member(&self, name: &str) -> Option<&ZipMember> {
         Some(&self.members[*self.by_name.get(name)?])
     }
 
@@ -152,7 +152,7 @@ fn directory(file: &mut (impl Read + Seek)) -> Option<(Vec<u8>, u64)> {
 }
 
 /// The members of a central directory.
-fn members(mut directory: &[u8]) -> Option<Vec<Member>> {
+fn members(mut directory: &[u8]) -> Option<Vec<ZipMember>> {
     let mut members = Vec::new();
     while !directory.is_empty() {
         if !directory.starts_with(b"PK\x01\x02") {
@@ -167,7 +167,7 @@ fn members(mut directory: &[u8]) -> Option<Vec<Member>> {
             number => Some(number.into()),
         };
         let (size, packed, header) = (number(24)?, number(20)?, number(42)?);
-        members.push(Member {
+        members.push(ZipMember {
             name: String::from_utf8_lossy(directory.get(46..name_end)?).into_owned(),
             method: u16_at(directory, 10)?,
             crc: u32_at(directory, 16)?,
@@ -195,7 +195,7 @@ fn zip64(mut extra: &[u8]) -> impl Iterator<Item = u64> {
 }
 
 /// Sets the offset at which each member must have ended.
-fn set_ends(members: &mut [Member], directory: u64) -> Result<(), String> {
+fn set_ends(members: &mut [ZipMember], directory: u64) -> Result<(), String> {
     let mut order: Vec<usize> = (0..members.len()).collect();
     order.sort_by_key(|&index| members[index].header);
     let mut end = directory;
@@ -214,7 +214,7 @@ fn set_ends(members: &mut [Member], directory: u64) -> Result<(), String> {
 }
 
 /// A member's packed bytes. They follow its own header.
-fn packed<'f, R: Read + Seek>(file: &'f mut R, member: &Member) -> Option<Take<&'f mut R>> {
+fn packed<'f, R: Read + Seek>(file: &'f mut R, member: &ZipMember) -> Option<Take<&'f mut R>> {
     let header = bytes_at(file, member.header, 30)?;
     let [name, extra] = [26, 28].map(|at| u16_at(&header, at).map(u64::from));
     let begin = member.header + 30 + name? + extra?;

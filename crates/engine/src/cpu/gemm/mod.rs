@@ -113,12 +113,12 @@ struct Product<'a> {
 
 /// Rows and columns of C in a task.
 #[derive(Clone, Copy)]
-struct Task {
+struct TaskSize {
     rows: usize,
     columns: usize,
 }
 
-impl Task {
+impl TaskSize {
     /// Large tasks reuse cached panels. A small C has smaller tasks, so that all threads have work.
     /// The size depends only on the product, never on the number of threads.
     fn of(m: usize, n: usize) -> Self {
@@ -143,7 +143,7 @@ impl Product<'_> {
         if m == 0 || n == 0 {
             return;
         }
-        let size = Task::of(m, n);
+        let size = TaskSize::of(m, n);
         let group_len = packed_len(k, size.columns.min(n));
         let mut packed = HostBuffer::dirty(group_len * n.div_ceil(size.columns));
         self.pack_groups(packed.as_mut_slice(), group_len, size.columns);
