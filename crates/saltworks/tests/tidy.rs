@@ -298,24 +298,23 @@ fn wide_lines(source: &Source) -> Vec<String> {
     .collect()
 }
 
-/// The types that a file defines: line, visibility as written, and name.
-fn types(source: &Source) -> Vec<(usize, &str, &str)> {
+/// The types that a file defines: line and name.
+fn types(source: &Source) -> Vec<(usize, &str)> {
     let lines = source.code.lines().enumerate();
-    lines.filter_map(|(i, line)| type_in(line).map(|(seen_by, name)| (i, seen_by, name))).collect()
+    lines.filter_map(|(i, line)| type_in(line).map(|name| (i, name))).collect()
 }
 
-/// The type that a line begins to define: its visibility as written, and its name.
-fn type_in(line: &str) -> Option<(&str, &str)> {
+/// The name of the type that a line begins to define.
+fn type_in(line: &str) -> Option<&str> {
     let text = line.trim_start();
-    let visibility_len = match text.strip_prefix("pub") {
+    let visibility = match text.strip_prefix("pub") {
         Some(rest) if rest.starts_with('(') => text.find(')')? + 1,
         Some(rest) if rest.starts_with(' ') => 3,
         _ => 0,
     };
-    let (visibility, rest) = text.split_at(visibility_len);
-    let mut words = names(rest).skip_while(|word| *word == "unsafe");
+    let mut words = names(&text[visibility..]).skip_while(|word| *word == "unsafe");
     let is_type = ["struct", "enum", "trait", "type"].contains(&words.next()?);
-    Some((visibility, words.next()?)).filter(|_| is_type)
+    words.next().filter(|_| is_type)
 }
 
 /// Type names that a crate defines in two files. Associated types, which are indented, and those of
@@ -329,7 +328,7 @@ fn double_type_names(sources: &[Source]) -> Vec<String> {
             continue;
         }
         let own = source.code.lines().enumerate().filter(|(_, line)| !line.starts_with(' '));
-        for (line, name) in own.filter_map(|(i, line)| Some((i, type_in(line)?.1))) {
+        for (line, name) in own.filter_map(|(i, line)| Some((i, type_in(line)?))) {
             if SHARED_TYPE_NAMES.iter().any(|(shared, _)| *shared == name) {
                 continue;
             }
@@ -343,9 +342,9 @@ fn double_type_names(sources: &[Source]) -> Vec<String> {
 
 /// Types that are named by a participle alone.
 fn participles(source: &Source) -> Vec<String> {
-    let found = types(source).into_iter().filter(|(_, _, name)| PARTICIPLES.contains(name));
+    let found = types(source).into_iter().filter(|(_, name)| PARTICIPLES.contains(name));
     found
-        .map(|(i, _, name)| source.complain(i, &format!("{name} does not say what the type is")))
+        .map(|(i, name)| source.complain(i, &format!("{name} does not say what the type is")))
         .collect()
 }
 

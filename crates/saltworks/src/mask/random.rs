@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Grid, Result, SampleMask, check_ratio};
 
-/// ⌊N·ratio⌋ tokens are masked at random, each equally likely. The others are the context. So does
-/// stable-pretraining. MAE keeps ⌊N·(1 - ratio)⌋ instead: one more is masked if N·ratio is not
-/// whole.
+/// ⌊N·ratio⌋ tokens are masked at random, each equally likely. The others are the context.
+/// stable-pretraining masks as many. MAE keeps ⌊N·(1 - ratio)⌋ instead: it masks one more if
+/// N·ratio is not whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RandomMasking {
