@@ -55,7 +55,7 @@ fn instruction_sets() -> Vec<&'static str> {
 
 /// Other architectures have no committed losses, so nothing is compared there.
 #[test]
-#[cfg_attr(not(target_arch = "x86_64"), ignore = "no losses of this architecture are committed")]
+#[cfg_attr(not(target_arch = "x86_64"), ignore = "none of this architecture are committed")]
 fn the_first_losses_are_the_committed_ones() {
     let out = tempfile::tempdir().unwrap();
     let mut compared = 0;

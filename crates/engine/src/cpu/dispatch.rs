@@ -25,15 +25,30 @@ pub(crate) fn level() -> Level {
     detected()
 }
 
+/// All levels here, the narrowest first.
+const LEVELS: &[Level] = &[
+    Level::Portable,
+    #[cfg(target_arch = "x86_64")]
+    Level::Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Level::Avx512,
+];
+
+impl Level {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => "avx512",
+        }
+    }
+}
+
 /// The name of the instruction set that is used. It determines how sums are rounded.
 pub fn instruction_set() -> &'static str {
-    match level() {
-        Level::Portable => "portable",
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => "avx2",
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => "avx512",
-    }
+    level().name()
 }
 
 /// The widest set that may be used, if the user limits it.
@@ -43,22 +58,12 @@ static LIMIT: OnceLock<Level> = OnceLock::new();
 /// machines that use the same set give the same bits. Must be called before any kernel. Returns an
 /// error with the known names if there is none of this name here.
 pub fn limit_instruction_set(name: &str) -> Result<(), String> {
-    let sets = [
-        ("portable", Level::Portable),
-        #[cfg(target_arch = "x86_64")]
-        ("avx2", Level::Avx2),
-        #[cfg(target_arch = "x86_64")]
-        ("avx512", Level::Avx512),
-    ];
-    let names = sets.map(|(name, _)| name).join(", ");
-    let (_, level) = sets
-        .into_iter()
-        .find(|(known, _)| *known == name)
-        .ok_or_else(|| format!("{name:?} is no instruction set, expected one of: {names}"))?;
-    if level > supported() {
-        return Err(format!("this CPU has no {name}, only {:?}", supported()));
-    }
-    LIMIT.set(level).map_err(|_| "the instruction set is limited already".to_owned())
+    let known = LEVELS.iter().filter(|level| **level <= supported());
+    let level = known.clone().find(|level| level.name() == name).ok_or_else(|| {
+        let names: Vec<&str> = known.map(|level| level.name()).collect();
+        format!("{name:?} is no instruction set of this CPU, expected {}", names.join(" or "))
+    })?;
+    LIMIT.set(*level).map_err(|_| "the instruction set is limited already".to_owned())
 }
 
 /// What this CPU can do, within the user's limit.
@@ -142,11 +147,7 @@ pub(crate) mod cap {
 
     /// Runs `test` for every instruction set the CPU has, in a pool of one and of two threads.
     pub(crate) fn for_each(test: impl Fn(Level, usize) + Sync) {
-        let mut levels = vec![Level::Portable];
-        #[cfg(target_arch = "x86_64")]
-        levels.extend([Level::Avx2, Level::Avx512]);
-        levels.retain(|&level| level <= super::detected());
-        for level in levels {
+        for &level in super::LEVELS.iter().filter(|level| **level <= super::detected()) {
             for threads in [1, 2] {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 pool.broadcast(|_| CAP.set(Some(level)));

@@ -98,8 +98,8 @@ pub fn main() -> ExitCode {
 const INSTRUCTIONS: &str = "SALTWORKS_INSTRUCTIONS";
 
 fn limit_instructions() -> Result<(), Failure> {
-    let Ok(name) = std::env::var(INSTRUCTIONS) else { return Ok(()) };
-    engine::cpu::limit_instruction_set(&name)
+    let Some(name) = std::env::var_os(INSTRUCTIONS) else { return Ok(()) };
+    engine::cpu::limit_instruction_set(&name.to_string_lossy())
         .map_err(|problem| input_error(format!("{INSTRUCTIONS}: {problem}")))
 }
 
