@@ -1,8 +1,8 @@
 //! Matrix products of a linear layer, fused with the work after them.
 //!
 //! B is packed once by all threads. Then tasks of a fixed size (rows and columns of C) run. Each
-//! sums over k in one order, so the bits are the same for any number of threads. A is read in place,
-//! but each task packs a transposed A.
+//! sums over k in one order, so the bits are the same for any number of threads. A is read in
+//! place, but each task packs a transposed A.
 //!
 //! Blocking after Goto and van de Geijn (2008): a panel of B streams from L2 while a tile of C
 //! stays in registers.

@@ -1,8 +1,8 @@
 //! The innermost loop: a tile of C stays in registers during the loop over k.
 //!
 //! `C[m, n] (+)= A[m, k] B[k, n]` for up to [`Shape::rows`] rows and one panel of packed B. A is
-//! read in place with any strides. Each of its values is broadcast, so it needs no packing, but if its
-//! columns are contiguous: see `pack_tiles`.
+//! read in place with any strides. Each of its values is broadcast, so it needs no
+//! packing, unless its columns are contiguous: see `pack_tiles`.
 
 use crate::cpu::dispatch::{Level, level};
 
