@@ -17,8 +17,8 @@ from pathlib import Path
 from vs_pytorch import cpu
 
 ROOT = Path(__file__).resolve().parent.parent
-PRODUCT = re.compile(r"^(linear|grad_input|grad_weight) (\d+)x(\d+)x(\d+)$")
-ATTENTION = re.compile(r"^(attention|attention backward) (\d+)x(\d+), (\d+) heads of (\d+)$")
+PRODUCT = re.compile(r"^(linear|grad_input|grad_weight) (\d+)x(\d+)x(\d+) (f32|bf16)$")
+ATTENTION = re.compile(r"^(attention|attention backward) (\d+)x(\d+), (\d+) heads of (\d+) (f32|bf16)$")
 
 
 def engine(threads):
@@ -41,10 +41,10 @@ def shortest(run, runs=12):
     return best
 
 
-def product(torch, kind, rows, inputs, outputs):
-    x, w, dy = torch.randn(rows, inputs), torch.randn(outputs, inputs), torch.randn(rows, outputs)
-    bias, dw, dx = torch.randn(outputs), torch.zeros(outputs, inputs), torch.empty(rows, inputs)
-    y = torch.empty(rows, outputs)
+def product(torch, kind, rows, inputs, outputs, dtype):
+    new = lambda *shape: torch.randn(shape).to(dtype)
+    x, w, dy, bias = new(rows, inputs), new(outputs, inputs), new(rows, outputs), new(outputs)
+    dw, dx, y = new(outputs, inputs), new(rows, inputs), new(rows, outputs)
     runs = {
         "linear": lambda: torch.addmm(bias, x, w.t(), out=y),
         "grad_input": lambda: torch.mm(dy, w, out=dx),
@@ -53,8 +53,8 @@ def product(torch, kind, rows, inputs, outputs):
     return 2e-9 * rows * inputs * outputs / shortest(runs[kind])
 
 
-def attention(torch, kind, samples, tokens, heads, width):
-    qkv = torch.randn(3, samples, heads, tokens, width, requires_grad=True)
+def attention(torch, kind, samples, tokens, heads, width, dtype):
+    qkv = torch.randn(3, samples, heads, tokens, width).to(dtype).requires_grad_()
     call = lambda: torch.nn.functional.scaled_dot_product_attention(*qkv.unbind())
     flops = 2e-9 * samples * heads * tokens * tokens * width
     if kind == "attention":
@@ -66,10 +66,12 @@ def attention(torch, kind, samples, tokens, heads, width):
 
 
 def rate(torch, name):
-    if found := PRODUCT.match(name):
-        return product(torch, found[1], *map(int, found.groups()[1:]))
-    found = ATTENTION.match(name)
-    return attention(torch, found[1], *map(int, found.groups()[1:])) if found else None
+    for pattern, run in [(PRODUCT, product), (ATTENTION, attention)]:
+        if found := pattern.match(name):
+            kind, *sizes, dtype = found.groups()
+            dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[dtype]
+            return run(torch, kind, *map(int, sizes), dtype)
+    return None
 
 
 def main():

@@ -1,14 +1,15 @@
 //! Time of the matrix kernels against the machine's multiply-add peak.
 //!
-//! `cargo bench -p engine` prints, for each shape: milliseconds (minimum of several), GFLOP/s and
-//! the share of the peak measured in the same run.
+//! `cargo bench -p engine` prints, for each shape and type of activations: milliseconds (minimum of
+//! several), GFLOP/s and the share of the peak measured in the same run. "Saturated" rows have
+//! activations so large that GELU and its slope are 0 or 1: no kernel may be slower there.
 
 // A benchmark is for people to read.
 #![allow(clippy::print_stdout)]
 
 use engine::cpu::Cpu;
-use engine::device::{Device, Epilogue, LinearSize, Write};
-use engine::{Parameter, Segments, Tape, Tensor, fma_peak_gflops, ops};
+use engine::device::{Buffer, Device, Epilogue, Full, LinearSize, Write};
+use engine::{Dtype, Parameter, Segments, Tape, Tensor, fma_peak_gflops, ops};
 use std::time::Instant;
 
 fn main() -> engine::Result<()> {
@@ -26,12 +27,14 @@ fn main() -> engine::Result<()> {
         (332, 768, 3072),
         (332, 768, 768),
     ] {
-        linear(peak, LinearSize { rows, input, output });
+        for dtype in [Dtype::F32, Dtype::Bf16] {
+            linear(peak, LinearSize { rows, input, output }, dtype);
+        }
     }
-    for (samples, tokens, heads, head_dim) in
-        [(16, 176, 16, 24), (16, 197, 3, 64), (128, 49, 6, 16), (2, 1568, 12, 64)]
-    {
-        attention(peak, samples, tokens, heads, head_dim)?;
+    for shape in [[16, 176, 16, 24], [16, 197, 3, 64], [128, 49, 6, 16], [2, 1568, 12, 64]] {
+        for dtype in [Dtype::F32, Dtype::Bf16] {
+            attention(peak, shape, dtype)?;
+        }
     }
     Ok(())
 }
@@ -50,64 +53,75 @@ fn shortest(mut run: impl FnMut()) -> f64 {
 fn line(name: &str, flops: f64, seconds: f64, peak: f64) {
     let rate = flops / seconds * 1e-9;
     let share = 100.0 * rate / peak;
-    println!("{name:<44} {:8.3} ms {rate:7.1} GFLOP/s {share:5.1} % of peak", seconds * 1e3);
+    println!("{name:<50} {:8.3} ms {rate:7.1} GFLOP/s {share:5.1} % of peak", seconds * 1e3);
 }
 
 fn random(len: usize) -> Vec<f32> {
     (0..len).map(|i| ((i * 2_654_435_761) % 1000) as f32 * 1e-3 - 0.5).collect()
 }
 
-fn linear(peak: f64, size: LinearSize) {
+fn buffer(dtype: Dtype, len: usize, scale: f32) -> Buffer {
+    let mut buffer = Cpu.buffer(dtype, len);
+    let values: Vec<f32> = random(len).iter().map(|value| value * scale).collect();
+    Cpu.upload(buffer.view_mut(), &values);
+    buffer
+}
+
+fn linear(peak: f64, size: LinearSize, dtype: Dtype) {
     let LinearSize { rows, input, output } = size;
-    let mut buffers = [rows * input, output * input, rows * output, output].map(|len| {
-        let mut buffer = Cpu.buffer(len);
-        Cpu.upload(buffer.view_mut(), &random(len));
-        buffer
-    });
-    let [x, w, y, b] = &mut buffers;
-    let mut dy = Cpu.buffer(rows * output);
-    Cpu.upload(dy.view_mut(), &random(rows * output));
+    let (mut w, b) = (buffer(Dtype::F32, output * input, 1.0), buffer(Dtype::F32, output, 1.0));
+    let (x, dy) = (buffer(dtype, rows * input, 1.0), buffer(dtype, rows * output, 1.0));
+    let large = buffer(dtype, rows * input, 200.0);
+    let (mut y, mut ds, mut h) = (
+        buffer(dtype, rows * output, 1.0),
+        Cpu.buffer(dtype, rows * input),
+        Cpu.buffer(dtype, rows * input),
+    );
     let flops = 2.0 * (rows * input * output) as f64;
+    let name = |kernel: &str| format!("{kernel} {rows}x{input}x{output} {}", dtype.name());
+    let mut forward = |kernel: &str, x: &Buffer, gelu: bool| {
+        let seconds = shortest(|| {
+            let epilogue = if gelu { Epilogue::Gelu(None) } else { Epilogue::None };
+            let (w, b) = (Full(w.view()), Some(Full(b.view())));
+            Cpu.linear(y.view_mut(), x.view(), w, b, size, epilogue);
+        });
+        line(&name(kernel), flops, seconds, peak);
+    };
+    forward("linear", &x, false);
+    forward("linear_gelu", &x, true);
+    forward("linear_gelu saturated", &large, true);
+    for (kernel, s) in [("grad_gelu", &x), ("grad_gelu saturated", &large)] {
+        let seconds = shortest(|| {
+            let (ds, h) = (ds.view_mut(), h.view_mut());
+            Cpu.linear_grad_gelu(ds, h, dy.view(), Full(w.view()), s.view(), size);
+        });
+        line(&name(kernel), flops, seconds, peak);
+    }
     let seconds = shortest(|| {
-        let bias = Some(b.view());
-        Cpu.linear(y.view_mut(), x.view(), w.view(), bias, size, Epilogue::None);
+        let dx = Write::Set(ds.view_mut());
+        Cpu.linear_grad_input(dx, dy.view(), Full(w.view()), size);
     });
-    line(&format!("linear {rows}x{input}x{output}"), flops, seconds, peak);
-    let seconds = shortest(|| {
-        let bias = Some(b.view());
-        Cpu.linear(y.view_mut(), x.view(), w.view(), bias, size, Epilogue::Gelu(None));
-    });
-    line(&format!("linear_gelu {rows}x{input}x{output}"), flops, seconds, peak);
-    let (mut slope, mut curved) = (Cpu.buffer(rows * input), Cpu.buffer(rows * input));
-    let seconds = shortest(|| {
-        let (slope, curved) = (slope.view_mut(), curved.view_mut());
-        Cpu.linear_grad_gelu(slope, curved, dy.view(), w.view(), x.view(), size);
-    });
-    line(&format!("grad_gelu {rows}x{input}x{output}"), flops, seconds, peak);
-    let seconds = shortest(|| {
-        Cpu.linear_grad_input(Write::Set(slope.view_mut()), dy.view(), w.view(), size);
-    });
-    line(&format!("grad_input {rows}x{input}x{output}"), flops, seconds, peak);
-    let seconds = shortest(|| Cpu.linear_grad_weight(w.view_mut(), dy.view(), x.view(), size));
-    line(&format!("grad_weight {rows}x{input}x{output}"), flops, seconds, peak);
+    line(&name("grad_input"), flops, seconds, peak);
+    let seconds =
+        shortest(|| Cpu.linear_grad_weight(Full(w.view_mut()), dy.view(), x.view(), size));
+    line(&name("grad_weight"), flops, seconds, peak);
 }
 
 fn attention(
     peak: f64,
-    samples: usize,
-    tokens: usize,
-    heads: usize,
-    head_dim: usize,
+    [samples, tokens, heads, head_dim]: [usize; 4],
+    dtype: Dtype,
 ) -> engine::Result<()> {
     let (rows, width) = (samples * tokens, heads * head_dim);
     let segments = Segments::uniform(samples, tokens);
     let qkv = Parameter::new("qkv", Tensor::from_vec(random(rows * 3 * width), &[rows, 3 * width]));
-    let name = format!("{samples}x{tokens}, {heads} heads of {head_dim}");
+    let name = format!("{samples}x{tokens}, {heads} heads of {head_dim} {}", dtype.name());
     let product = 2.0 * (samples * heads * tokens * tokens * head_dim) as f64;
     let mut times = [f64::INFINITY; 2];
     for _ in 0..6 {
         let tape = Tape::new().timed();
-        let y = ops::attention(&tape, &qkv.tensor(), &segments, heads)?;
+        let qkv = ops::cast(&tape, &qkv.tensor(), dtype);
+        let y = ops::attention(&tape, &qkv, &segments, heads)?;
         let target = Tensor::zeros(y.shape());
         let loss = ops::loss(&tape, &y, &target, ops::LossKind::Mse, None)?;
         tape.backward(&loss)?;

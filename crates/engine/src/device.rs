@@ -4,39 +4,43 @@
 //! variant and implements [`Device`]. Operations, models and methods do not change.
 //!
 //! A kernel overwrites its output, or adds to it if its formula has `+=`. A kernel that changes all
-//! parameters takes them as one list: it is one launch on any device. Letters: B samples, R packed
+//! parameters takes them as one list: it is one launch on any device. A kernel with `<T>` works on
+//! activations of any [`Dtype`]: all its [`View`]s and [`ViewMut`]s have one type, and its
+//! [`Floats`] are f32. It computes in f32 and rounds what it writes. Weights are rounded to the
+//! type of the activations before they are multiplied. Other kernels take f32 alone. Letters: B samples, R packed
 //! rows, D width, I and O input and output width, A heads, E = D/A, C channels.
 
+use crate::dtype::{Dtype, Slice, SliceMut};
 use crate::index::{Index, Segments};
-use crate::pool::HostBuffer;
+use crate::pool::HostValues;
 use std::borrow::Cow;
 use std::ops::Range;
 
 /// Memory of one device.
 pub enum Buffer {
     /// Host memory.
-    Host(HostBuffer),
+    Host(HostValues),
     /// Memory of the naive device. The CPU's kernels refuse it.
     #[cfg(any(test, feature = "check"))]
-    Naive(HostBuffer),
+    Naive(HostValues),
 }
 
 impl Buffer {
     /// All of it, to read.
     pub fn view(&self) -> View<'_> {
         match self {
-            Self::Host(buffer) => View::Host(buffer.as_slice()),
+            Self::Host(values) => View::Host(values.slice()),
             #[cfg(any(test, feature = "check"))]
-            Self::Naive(buffer) => View::Naive(buffer.as_slice()),
+            Self::Naive(values) => View::Naive(values.slice()),
         }
     }
 
     /// All of it, to write.
     pub fn view_mut(&mut self) -> ViewMut<'_> {
         match self {
-            Self::Host(buffer) => ViewMut::Host(buffer.as_mut_slice()),
+            Self::Host(values) => ViewMut::Host(values.slice_mut()),
             #[cfg(any(test, feature = "check"))]
-            Self::Naive(buffer) => ViewMut::Naive(buffer.as_mut_slice()),
+            Self::Naive(values) => ViewMut::Naive(values.slice_mut()),
         }
     }
 }
@@ -45,18 +49,26 @@ impl Buffer {
 #[derive(Clone, Copy)]
 pub enum View<'a> {
     /// Host memory.
-    Host(&'a [f32]),
+    Host(Slice<'a>),
     /// Memory of the naive device.
     #[cfg(any(test, feature = "check"))]
-    Naive(&'a [f32]),
+    Naive(Slice<'a>),
 }
 
 impl View<'_> {
     pub(crate) fn range(self, range: Range<usize>) -> Self {
         match self {
-            Self::Host(slice) => Self::Host(&slice[range]),
+            Self::Host(slice) => Self::Host(slice.range(range)),
             #[cfg(any(test, feature = "check"))]
-            Self::Naive(slice) => Self::Naive(&slice[range]),
+            Self::Naive(slice) => Self::Naive(slice.range(range)),
+        }
+    }
+
+    pub(crate) fn dtype(&self) -> Dtype {
+        match self {
+            Self::Host(slice) => slice.dtype(),
+            #[cfg(any(test, feature = "check"))]
+            Self::Naive(slice) => slice.dtype(),
         }
     }
 }
@@ -64,27 +76,45 @@ impl View<'_> {
 /// Part of a buffer, to write.
 pub enum ViewMut<'a> {
     /// Host memory.
-    Host(&'a mut [f32]),
+    Host(SliceMut<'a>),
     /// Memory of the naive device.
     #[cfg(any(test, feature = "check"))]
-    Naive(&'a mut [f32]),
+    Naive(SliceMut<'a>),
 }
 
 impl ViewMut<'_> {
     pub(crate) fn range(self, range: Range<usize>) -> Self {
         match self {
-            Self::Host(slice) => Self::Host(&mut slice[range]),
+            Self::Host(slice) => Self::Host(slice.range(range)),
             #[cfg(any(test, feature = "check"))]
-            Self::Naive(slice) => Self::Naive(&mut slice[range]),
+            Self::Naive(slice) => Self::Naive(slice.range(range)),
+        }
+    }
+
+    pub(crate) fn dtype(&self) -> Dtype {
+        match self {
+            Self::Host(slice) => slice.dtype(),
+            #[cfg(any(test, feature = "check"))]
+            Self::Naive(slice) => slice.dtype(),
         }
     }
 }
+
+/// Values that are f32 whatever the type of the activations: parameters and their gradients,
+/// statistics, losses.
+pub struct Full<V>(pub V);
+
+/// [`Full`] values to read.
+pub type Floats<'a> = Full<View<'a>>;
+
+/// [`Full`] values to write.
+pub type FloatsMut<'a> = Full<ViewMut<'a>>;
 
 /// How a backward kernel writes the gradient of an input.
 pub enum Write<W> {
     /// Overwrite the buffer.
     Set(W),
-    /// Add to the buffer. The gradient is computed first, then added with one rounding.
+    /// Add to the buffer once the gradient is computed.
     Add(W),
 }
 
@@ -304,127 +334,131 @@ macro_rules! kernels {
     ($then:ident) => {
         $then! {
             /// y[R,O] = epilogue(x[R,I] w[O,I]ᵀ + b[O])
-            fn linear(
+            fn linear<T>(
                 y: ViewMut<'_>,
                 x: View<'_>,
-                w: View<'_>,
-                b: Option<View<'_>>,
+                w: Floats<'_>,
+                b: Option<Floats<'_>>,
                 size: LinearSize,
                 epilogue: Epilogue<View<'_>, ViewMut<'_>>,
             );
             /// dx[R,I] = dy[R,O] w[O,I]
-            fn linear_grad_input(
+            fn linear_grad_input<T>(
                 dx: Write<ViewMut<'_>>,
                 dy: View<'_>,
-                w: View<'_>,
+                w: Floats<'_>,
                 size: LinearSize,
             );
             /// ds[R,I] = (dy[R,O] w[O,I]) GELU'(s[R,I]); h[R,I] = GELU(s)
-            fn linear_grad_gelu(
+            fn linear_grad_gelu<T>(
                 ds: ViewMut<'_>,
                 h: ViewMut<'_>,
                 dy: View<'_>,
-                w: View<'_>,
+                w: Floats<'_>,
                 s: View<'_>,
                 size: LinearSize,
             );
             /// dw[O,I] += dy[R,O]ᵀ x[R,I]
-            fn linear_grad_weight(dw: ViewMut<'_>, dy: View<'_>, x: View<'_>, size: LinearSize);
+            fn linear_grad_weight<T>(dw: FloatsMut<'_>, dy: View<'_>, x: View<'_>, size: LinearSize);
             /// db[O] += Σ_r dy[R,O]
-            fn column_sum(db: ViewMut<'_>, dy: View<'_>, rows: usize, columns: usize);
+            fn column_sum<T>(db: FloatsMut<'_>, dy: View<'_>, rows: usize, columns: usize);
 
             /// y[Rq,D] = softmax(q kᵀ E^-½) v by sample and head;
             /// lse[Rq,A] = log Σ exp of the scores
-            fn attention(y: ViewMut<'_>, lse: ViewMut<'_>, input: AttentionInput<'_, View<'_>>);
+            fn attention<T>(y: ViewMut<'_>, lse: FloatsMut<'_>, input: AttentionInput<'_, View<'_>>);
             /// Gradients of q, k, v from y, dy and lse.
-            fn attention_backward(
+            fn attention_backward<T>(
                 grad: AttentionGrad<ViewMut<'_>>,
                 y: View<'_>,
                 dy: View<'_>,
-                lse: View<'_>,
+                lse: Floats<'_>,
                 input: AttentionInput<'_, View<'_>>,
             );
 
             /// y[R,D] = γ (x - μ)/√(σ² + ε) + β
-            fn layer_norm(
+            fn layer_norm<T>(
                 y: ViewMut<'_>,
-                saved: Moments<ViewMut<'_>>,
+                saved: Moments<FloatsMut<'_>>,
                 x: View<'_>,
-                affine: Option<(View<'_>, View<'_>)>,
+                affine: Option<(Floats<'_>, Floats<'_>)>,
                 width: usize,
                 eps: f32,
             );
             /// dx[R,D]; dγ[D] += ; dβ[D] +=
-            fn layer_norm_backward(
+            fn layer_norm_backward<T>(
                 dx: Write<ViewMut<'_>>,
-                d_affine: Option<(ViewMut<'_>, ViewMut<'_>)>,
+                d_affine: Option<(FloatsMut<'_>, FloatsMut<'_>)>,
                 dy: View<'_>,
                 x: View<'_>,
-                saved: Moments<View<'_>>,
-                gamma: Option<View<'_>>,
+                saved: Moments<Floats<'_>>,
+                gamma: Option<Floats<'_>>,
                 width: usize,
             );
             /// Layer norm over each head of the given columns.
-            fn head_norm(
+            fn head_norm<T>(
                 y: ViewMut<'_>,
-                saved: Moments<ViewMut<'_>>,
+                saved: Moments<FloatsMut<'_>>,
                 x: View<'_>,
-                affine: (View<'_>, View<'_>),
+                affine: (Floats<'_>, Floats<'_>),
                 columns: &HeadColumns,
                 eps: f32,
             );
             /// dx; dγ[E] += ; dβ[E] +=
-            fn head_norm_backward(
+            fn head_norm_backward<T>(
                 dx: Write<ViewMut<'_>>,
-                d_affine: (ViewMut<'_>, ViewMut<'_>),
+                d_affine: (FloatsMut<'_>, FloatsMut<'_>),
                 dy: View<'_>,
                 x: View<'_>,
-                saved: Moments<View<'_>>,
-                gamma: View<'_>,
+                saved: Moments<Floats<'_>>,
+                gamma: Floats<'_>,
                 columns: &HeadColumns,
             );
 
-            /// y = values, which are in host memory.
-            fn upload(y: ViewMut<'_>, values: &[f32]);
+            /// y = values, which are in host memory, rounded.
+            fn upload<T>(y: ViewMut<'_>, values: &[f32]);
             /// y = x
-            fn copy(y: ViewMut<'_>, x: View<'_>);
+            fn copy<T>(y: ViewMut<'_>, x: View<'_>);
+            /// y = x, in f32.
+            fn widen<T>(y: FloatsMut<'_>, x: View<'_>);
+            /// y = x, rounded.
+            fn round<T>(y: ViewMut<'_>, x: Floats<'_>);
             /// y = a, of each y.
-            fn fill(ys: Vec<ViewMut<'_>>, a: f32);
+            fn fill<T>(ys: Vec<ViewMut<'_>>, a: f32);
             /// y += x
-            fn add_assign(y: ViewMut<'_>, x: View<'_>);
+            fn add_assign<T>(y: ViewMut<'_>, x: View<'_>);
             /// y = a y, of each y.
             fn scale(ys: Vec<ViewMut<'_>>, a: f32);
             /// y[R,D] = skip + factor_r scale_d branch
-            fn residual(
+            fn residual<T>(
                 y: ViewMut<'_>,
                 skip: View<'_>,
                 branch: View<'_>,
-                scale: Option<View<'_>>,
+                scale: Option<Floats<'_>>,
                 factor: Option<&Index<f32>>,
                 width: usize,
             );
             /// dbranch[R,D]; dscale[D] +=
-            fn residual_backward(
+            fn residual_backward<T>(
                 d_branch: Write<ViewMut<'_>>,
-                d_scale: Option<ViewMut<'_>>,
+                d_scale: Option<FloatsMut<'_>>,
                 dy: View<'_>,
                 branch: View<'_>,
-                scale: Option<View<'_>>,
+                scale: Option<Floats<'_>>,
                 factor: Option<&Index<f32>>,
                 width: usize,
             );
 
             /// y[K,D] = x[index_k]
-            fn gather(y: ViewMut<'_>, x: View<'_>, index: &Index, width: usize);
+            fn gather<T>(y: ViewMut<'_>, x: View<'_>, index: &Index, width: usize);
             /// dx[index_k] += dy[K,D]
-            fn gather_backward(dx: ViewMut<'_>, dy: View<'_>, index: &Index, width: usize);
+            fn gather_backward<T>(dx: ViewMut<'_>, dy: View<'_>, index: &Index, width: usize);
             /// y[r] = x row or token row, + position[position_r]
-            fn assemble(
+            fn assemble<T>(
                 y: ViewMut<'_>,
                 x: View<'_>,
-                tokens: Vec<View<'_>>,
+                tokens: Vec<Floats<'_>>,
                 rows: &Index<Row>,
-                position: Option<(View<'_>, &Index<i32>)>,
+                position: Option<(Floats<'_>, &Index<i32>)>,
                 width: usize,
             );
 
@@ -446,20 +480,20 @@ macro_rules! kernels {
             );
 
             /// Σ_r w_r mean_d l(prediction - target), w_r = 1/R by default
-            fn loss(
-                y: ViewMut<'_>,
+            fn loss<T>(
+                y: FloatsMut<'_>,
                 prediction: View<'_>,
-                target: View<'_>,
+                target: Floats<'_>,
                 kind: LossKind,
                 weights: Option<&Index<f32>>,
                 width: usize,
             );
             /// dprediction[R,D] = g w_r l'(prediction - target)/D
-            fn loss_backward(
+            fn loss_backward<T>(
                 d_prediction: Write<ViewMut<'_>>,
-                g: View<'_>,
+                g: Floats<'_>,
                 prediction: View<'_>,
-                target: View<'_>,
+                target: Floats<'_>,
                 kind: LossKind,
                 weights: Option<&Index<f32>>,
                 width: usize,
@@ -476,7 +510,7 @@ macro_rules! kernels {
             );
 
             /// y[K, pt ph pw C]: the patches with the given indices b N + n
-            fn patchify(y: ViewMut<'_>, pixels: Pixels<'_>, layout: PatchLayout, patches: &Index);
+            fn patchify<T>(y: ViewMut<'_>, pixels: Pixels<'_>, layout: PatchLayout, patches: &Index);
             /// y[R, p C]: each row (or each channel of a row) normalised to mean 0, variance 1
             fn normalize_patches(y: ViewMut<'_>, x: View<'_>, width: usize, norm: PatchNorm);
 
@@ -490,14 +524,14 @@ macro_rules! kernels {
 pub(crate) use kernels;
 
 macro_rules! device {
-    ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?);)+) => {
+    ($($(#[$doc:meta])* fn $name:ident$(<$T:ident>)?($($arg:ident: $type:ty),* $(,)?);)+) => {
         /// Memory and kernels of a device.
         pub trait Device: Sync + std::panic::RefUnwindSafe {
             /// What messages call it, such as "cpu". No two devices share a name.
             fn name(&self) -> &'static str;
             /// Memory for `len` values with arbitrary content. It is returned within the step.
-            fn buffer(&self, len: usize) -> Buffer;
-            /// Zeros that live for many steps, such as gradients and moments.
+            fn buffer(&self, dtype: Dtype, len: usize) -> Buffer;
+            /// Zeros in f32 that live for many steps, such as gradients and moments.
             fn lasting_zeros(&self, len: usize) -> Buffer;
             /// The values in host memory: borrowed if they are there, else a copy.
             fn download<'a>(&self, x: View<'a>) -> Cow<'a, [f32]>;

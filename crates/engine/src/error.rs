@@ -1,5 +1,7 @@
 //! The errors of the engine.
 
+use crate::Dtype;
+
 /// Result of an engine call.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -17,6 +19,18 @@ pub enum Error {
         found: String,
         /// Shape or count expected.
         expected: String,
+    },
+    /// A tensor has another type than the operation needs.
+    #[error("{op}: {arg} is {}, expected {}", found.name(), expected.name())]
+    Dtype {
+        /// The operation.
+        op: &'static str,
+        /// The argument.
+        arg: &'static str,
+        /// Its type.
+        found: Dtype,
+        /// The type expected.
+        expected: Dtype,
     },
     /// An index points outside its table.
     #[error("{op}: index {index} at entry {entry} is outside the {rows} rows of {arg}")]

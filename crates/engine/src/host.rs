@@ -2,69 +2,94 @@
 //! [`Device`](crate::device::Device) are unwrapped here.
 
 use crate::device::{
-    AdamWOperands, AttentionGrad, AttentionInput, Epilogue, HeadColumns, HeadRows, LinearSize,
-    LossKind, Moments, PatchLayout, PatchNorm, Pixels, View, ViewMut, Write,
+    AdamWOperands, AttentionGrad, AttentionInput, Epilogue, Full, HeadColumns, HeadRows,
+    LinearSize, LossKind, Moments, PatchLayout, PatchNorm, Pixels, View, ViewMut, Write,
 };
+use crate::dtype::{Dtype, Element, Slice, SliceMut};
 use crate::index::{Index, Segments};
 
 /// One device's views as slices. A view of another device causes a panic, because an operation
 /// mixed two devices.
 pub(crate) trait HostMemory {
     /// The values to read.
-    fn read(view: View<'_>) -> &[f32];
+    fn read(view: View<'_>) -> Slice<'_>;
     /// The values to write.
-    fn write(view: ViewMut<'_>) -> &mut [f32];
+    fn write(view: ViewMut<'_>) -> SliceMut<'_>;
 }
 
-/// An argument of a kernel. `plain` unwraps its views of device `M` to slices.
-pub(crate) trait HostArg<M> {
+/// An argument of a kernel whose activations have type `T`. `plain` unwraps its views of device `M`
+/// to slices.
+pub(crate) trait HostArg<M, T> {
     type Plain;
     fn plain(self) -> Self::Plain;
-}
-
-impl<'a, M: HostMemory> HostArg<M> for View<'a> {
-    type Plain = &'a [f32];
-    fn plain(self) -> &'a [f32] {
-        M::read(self)
+    /// The type of the activations, if this argument holds any.
+    fn dtype(&self) -> Option<Dtype> {
+        None
     }
 }
 
-impl<'a, M: HostMemory> HostArg<M> for ViewMut<'a> {
-    type Plain = &'a mut [f32];
-    fn plain(self) -> &'a mut [f32] {
-        M::write(self)
+/// Operations check the types of their tensors before they call a kernel.
+const ONE_TYPE: &str = "all activations of a kernel have one type, all its other tensors are f32";
+
+impl<'a, M: HostMemory, T: Element> HostArg<M, T> for View<'a> {
+    type Plain = &'a [T];
+    fn plain(self) -> &'a [T] {
+        T::of(M::read(self)).expect(ONE_TYPE)
+    }
+    fn dtype(&self) -> Option<Dtype> {
+        Some(View::dtype(self))
     }
 }
 
-impl<M, A: HostArg<M>> HostArg<M> for Vec<A> {
+impl<'a, M: HostMemory, T: Element> HostArg<M, T> for ViewMut<'a> {
+    type Plain = &'a mut [T];
+    fn plain(self) -> &'a mut [T] {
+        T::of_mut(M::write(self)).expect(ONE_TYPE)
+    }
+    fn dtype(&self) -> Option<Dtype> {
+        Some(ViewMut::dtype(self))
+    }
+}
+
+impl<M, T, V: HostArg<M, f32>> HostArg<M, T> for Full<V> {
+    type Plain = V::Plain;
+    fn plain(self) -> Self::Plain {
+        self.0.plain()
+    }
+}
+
+impl<M, T, A: HostArg<M, T>> HostArg<M, T> for Vec<A> {
     type Plain = Vec<A::Plain>;
     fn plain(self) -> Self::Plain {
         self.into_iter().map(A::plain).collect()
     }
+    fn dtype(&self) -> Option<Dtype> {
+        self.first()?.dtype()
+    }
 }
 
-impl<M, V: HostArg<M>> HostArg<M> for Option<V> {
+impl<M, T, V: HostArg<M, T>> HostArg<M, T> for Option<V> {
     type Plain = Option<V::Plain>;
     fn plain(self) -> Self::Plain {
         self.map(V::plain)
     }
 }
 
-impl<M, A: HostArg<M>, B: HostArg<M>> HostArg<M> for (A, B) {
+impl<M, T, A: HostArg<M, T>, B: HostArg<M, T>> HostArg<M, T> for (A, B) {
     type Plain = (A::Plain, B::Plain);
     fn plain(self) -> Self::Plain {
         (self.0.plain(), self.1.plain())
     }
 }
 
-impl<M, V: HostArg<M>> HostArg<M> for Moments<V> {
+impl<M, T, V: HostArg<M, T>> HostArg<M, T> for Moments<V> {
     type Plain = Moments<V::Plain>;
     fn plain(self) -> Self::Plain {
         Moments { mean: self.mean.plain(), rstd: self.rstd.plain() }
     }
 }
 
-impl<M, V: HostArg<M>, W: HostArg<M>> HostArg<M> for AdamWOperands<V, W> {
+impl<M, T, V: HostArg<M, T>, W: HostArg<M, T>> HostArg<M, T> for AdamWOperands<V, W> {
     type Plain = AdamWOperands<V::Plain, W::Plain>;
     fn plain(self) -> Self::Plain {
         AdamWOperands {
@@ -77,7 +102,7 @@ impl<M, V: HostArg<M>, W: HostArg<M>> HostArg<M> for AdamWOperands<V, W> {
     }
 }
 
-impl<M, W: HostArg<M>> HostArg<M> for Write<W> {
+impl<M, T, W: HostArg<M, T>> HostArg<M, T> for Write<W> {
     type Plain = Write<W::Plain>;
     fn plain(self) -> Self::Plain {
         match self {
@@ -85,9 +110,14 @@ impl<M, W: HostArg<M>> HostArg<M> for Write<W> {
             Self::Add(view) => Write::Add(view.plain()),
         }
     }
+    fn dtype(&self) -> Option<Dtype> {
+        match self {
+            Self::Set(view) | Self::Add(view) => view.dtype(),
+        }
+    }
 }
 
-impl<M, V: HostArg<M>, W: HostArg<M>> HostArg<M> for Epilogue<V, W> {
+impl<M, T, V: HostArg<M, T>, W: HostArg<M, T>> HostArg<M, T> for Epilogue<V, W> {
     type Plain = Epilogue<V::Plain, W::Plain>;
     fn plain(self) -> Self::Plain {
         match self {
@@ -98,7 +128,7 @@ impl<M, V: HostArg<M>, W: HostArg<M>> HostArg<M> for Epilogue<V, W> {
     }
 }
 
-impl<M, W: HostArg<M>> HostArg<M> for AttentionGrad<W> {
+impl<M, T, W: HostArg<M, T>> HostArg<M, T> for AttentionGrad<W> {
     type Plain = AttentionGrad<W::Plain>;
     fn plain(self) -> Self::Plain {
         match self {
@@ -108,14 +138,14 @@ impl<M, W: HostArg<M>> HostArg<M> for AttentionGrad<W> {
     }
 }
 
-impl<M, V: HostArg<M>> HostArg<M> for HeadRows<V> {
+impl<M, T, V: HostArg<M, T>> HostArg<M, T> for HeadRows<V> {
     type Plain = HeadRows<V::Plain>;
     fn plain(self) -> Self::Plain {
         HeadRows { data: self.data.plain(), stride: self.stride, offset: self.offset }
     }
 }
 
-impl<'a, M, V: HostArg<M>> HostArg<M> for AttentionInput<'a, V> {
+impl<'a, M, T, V: HostArg<M, T>> HostArg<M, T> for AttentionInput<'a, V> {
     type Plain = AttentionInput<'a, V::Plain>;
     fn plain(self) -> Self::Plain {
         AttentionInput {
@@ -130,14 +160,14 @@ impl<'a, M, V: HostArg<M>> HostArg<M> for AttentionInput<'a, V> {
     }
 }
 
-impl<'a, M, T> HostArg<M> for &'a Index<T> {
-    type Plain = &'a [T];
-    fn plain(self) -> &'a [T] {
+impl<'a, M, T, I> HostArg<M, T> for &'a Index<I> {
+    type Plain = &'a [I];
+    fn plain(self) -> &'a [I] {
         self.as_slice()
     }
 }
 
-impl<'a, M> HostArg<M> for &'a Segments {
+impl<'a, M, T> HostArg<M, T> for &'a Segments {
     type Plain = &'a [usize];
     fn plain(self) -> &'a [usize] {
         self.offsets()
@@ -146,7 +176,7 @@ impl<'a, M> HostArg<M> for &'a Segments {
 
 macro_rules! hold_no_view {
     ($($type:ty),*) => {$(
-        impl<M> HostArg<M> for $type {
+        impl<M, T> HostArg<M, T> for $type {
             type Plain = Self;
             fn plain(self) -> Self {
                 self
@@ -166,12 +196,31 @@ hold_no_view!(
     &[f32]
 );
 
-/// Implements each kernel of a device by the function of the same name.
+/// Implements each kernel of a device by the function of the same name. A kernel with `<T>` takes
+/// the type of its activations from the first argument that holds any.
 macro_rules! by_functions {
-    ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?);)+) => {$(
+    ($($(#[$doc:meta])* fn $name:ident$(<$T:ident>)?($($arg:ident: $type:ty),* $(,)?);)+) => {$(
         fn $name(&self, $($arg: $type),*) {
-            $name($($crate::host::HostArg::<Self>::plain($arg)),*);
+            $crate::host::call!($name$(<$T>)?, Self, $($arg: $type),*);
         }
     )+};
 }
 pub(crate) use by_functions;
+
+/// Calls the function with its arguments as slices.
+macro_rules! call {
+    ($name:ident<T>, $device:ty, $($arg:ident: $type:ty),*) => {
+        let dtype = None$(.or_else(|| <$type as $crate::host::HostArg<$device, f32>>::dtype(&$arg)))*;
+        match dtype {
+            Some($crate::dtype::Dtype::Bf16) => {
+                type T = $crate::dtype::Bf16;
+                $name($(<$type as $crate::host::HostArg<$device, T>>::plain($arg)),*);
+            }
+            _ => $crate::host::call!($name, $device, $($arg: $type),*),
+        }
+    };
+    ($name:ident, $device:ty, $($arg:ident: $type:ty),*) => {
+        $name($(<$type as $crate::host::HostArg<$device, f32>>::plain($arg)),*)
+    };
+}
+pub(crate) use call;

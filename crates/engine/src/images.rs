@@ -2,7 +2,7 @@
 
 use crate::device::{Device, Pixels};
 use crate::shape::expect_count;
-use crate::{HOST, Result};
+use crate::{Dtype, HOST, Result};
 use std::sync::Arc;
 
 /// A batch of clips [B, C, T, H, W]; an image has T = 1.
@@ -11,6 +11,7 @@ pub struct Images {
     shape: [usize; 5],
     data: Data,
     device: &'static dyn Device,
+    dtype: Dtype,
 }
 
 #[derive(Clone)]
@@ -34,7 +35,7 @@ impl Images {
         expect_count("images", "the number of bytes", bytes.len(), shape.iter().product())?;
         expect_count("images", "the channel means", mean.len(), shape[1])?;
         expect_count("images", "the channel deviations", std.len(), shape[1])?;
-        Ok(Self { shape, data: Data::U8 { bytes, mean, std }, device: HOST })
+        Ok(Self { shape, data: Data::U8 { bytes, mean, std }, device: HOST, dtype: Dtype::F32 })
     }
 
     /// Values normalised already.
@@ -44,12 +45,22 @@ impl Images {
     ) -> Result<Self> {
         let count = values.as_ref().len();
         expect_count("images", "the number of values", count, shape.iter().product())?;
-        Ok(Self { shape, data: Data::F32(Arc::new(values)), device: HOST })
+        Ok(Self { shape, data: Data::F32(Arc::new(values)), device: HOST, dtype: Dtype::F32 })
     }
 
     /// The same pixels, whose patches are cut on `device`.
     pub fn to(&self, device: &'static dyn Device) -> Self {
         Self { device, ..self.clone() }
+    }
+
+    /// The same pixels, whose patches are stored as `dtype`: f32 by default.
+    pub fn with_dtype(&self, dtype: Dtype) -> Self {
+        Self { dtype, ..self.clone() }
+    }
+
+    /// How its patches are stored.
+    pub(crate) fn dtype(&self) -> Dtype {
+        self.dtype
     }
 
     /// Where its patches are cut.

@@ -24,12 +24,16 @@
 //!
 //! Token sequences are packed, never padded: rows `[R, D]`, and [`Segments`] that assign rows to
 //! samples. The bits of results are the same for any number of threads.
+//!
+//! The result of an operation has the [`Dtype`] of its activations, so what follows bf16 patches
+//! ([`ops::Images::with_dtype`]) is bf16. Parameters, their gradients and losses are f32.
 
 #[cfg(any(test, feature = "check"))]
 pub mod check;
 mod constant;
 pub mod cpu;
 pub mod device;
+mod dtype;
 mod error;
 mod host;
 mod images;
@@ -50,6 +54,7 @@ mod tensor;
 mod watch;
 
 pub use constant::Constant;
+pub use dtype::{Bf16, Dtype, Slice, SliceMut};
 pub use error::{Error, Result};
 pub use index::{Index, Segments};
 pub use parameter::{Frozen, Module, Parameter};

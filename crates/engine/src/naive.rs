@@ -1,6 +1,7 @@
 //! The naive device. Every kernel has plain loops with 64-bit sums and nothing fused, so that a
-//! reader can verify it. Kernels have the same names as in `cpu` and work on `f32` or `f64`. Fast
-//! kernels are compared with the `f32` version, and finite differences use the `f64` version.
+//! reader can verify it. Kernels have the same names as in `cpu`. They take activations of type `T`
+//! and all else of type `P`. Fast kernels are compared with the versions that the device uses: `T`
+//! is `f32` or `Bf16`, `P` is `f32`. Finite differences use the version where both are `f64`.
 //!
 //! Letters: B samples, R packed rows, K kept rows, D width, A heads, E head width, C channels.
 // Kernels take their arguments one by one. Loops use indices, as the formulas do.
@@ -25,14 +26,15 @@ pub use optim::{adamw, norm};
 pub use patches::{normalize_patches, patchify};
 pub use rows::{
     add_assign, copy, fill, head_norm, head_norm_backward, layer_norm, layer_norm_backward,
-    residual, residual_backward, scale, set_or_add, upload,
+    residual, residual_backward, round, scale, set_or_add, upload, widen,
 };
 pub use tokens::{assemble, gather, gather_backward, mean_pool, mean_pool_backward};
 
 use crate::device::*;
+use crate::dtype::{Bf16, Dtype, Element, Slice, SliceMut};
 use crate::host::{HostMemory, by_functions};
 use crate::index::{Index, Segments};
-use crate::pool::HostBuffer;
+use crate::pool::HostValues;
 use std::borrow::Cow;
 
 /// A second device for tests. Operations on it call no kernel of the CPU and borrow no memory of
@@ -40,14 +42,14 @@ use std::borrow::Cow;
 pub struct Naive;
 
 impl HostMemory for Naive {
-    fn read(view: View<'_>) -> &[f32] {
+    fn read(view: View<'_>) -> Slice<'_> {
         match view {
             View::Naive(values) => values,
             View::Host(_) => panic!("a kernel of the naive device got memory of the host"),
         }
     }
 
-    fn write(view: ViewMut<'_>) -> &mut [f32] {
+    fn write(view: ViewMut<'_>) -> SliceMut<'_> {
         match view {
             ViewMut::Naive(values) => values,
             ViewMut::Host(_) => panic!("a kernel of the naive device got memory of the host"),
@@ -61,24 +63,30 @@ impl Device for Naive {
     }
 
     /// All NaN, so that an unwritten value is visible.
-    fn buffer(&self, len: usize) -> Buffer {
-        let mut buffer = HostBuffer::dirty(len);
-        buffer.as_mut_slice().fill(f32::NAN);
+    fn buffer(&self, dtype: Dtype, len: usize) -> Buffer {
+        let mut buffer = HostValues::dirty(dtype, len);
+        match buffer.slice_mut() {
+            SliceMut::F32(values) => values.fill(f32::NAN),
+            SliceMut::Bf16(values) => values.fill(Element::round(f32::NAN)),
+        }
         Buffer::Naive(buffer)
     }
 
     fn lasting_zeros(&self, len: usize) -> Buffer {
-        Buffer::Naive(HostBuffer::lasting(len))
+        Buffer::Naive(HostValues::lasting(len))
     }
 
     fn download<'a>(&self, x: View<'a>) -> Cow<'a, [f32]> {
-        Cow::Owned(Self::read(x).to_vec())
+        Cow::Owned(match Self::read(x) {
+            Slice::F32(values) => values.to_vec(),
+            Slice::Bf16(values) => values.iter().map(|v| v.wide()).collect(),
+        })
     }
 
     kernels!(by_functions);
 }
 
-/// `f32` or `f64`. All arithmetic is in `f64`.
+/// `f32`, `f64` or [`Bf16`]. All arithmetic is in `f64`.
 pub trait Real: Copy {
     /// The value in 64 bits.
     fn f64(self) -> f64;
@@ -101,6 +109,15 @@ impl Real for f64 {
     }
     fn of(v: f64) -> Self {
         v
+    }
+}
+
+impl Real for Bf16 {
+    fn f64(self) -> f64 {
+        self.wide().into()
+    }
+    fn of(v: f64) -> Self {
+        Element::round(v as f32)
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::device::{Device, View, ViewMut};
 use crate::shape::expect_count;
 use crate::slot::{Home, Slot};
-use crate::{Result, Tensor};
+use crate::{Dtype, Result, Tensor};
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -86,9 +86,10 @@ impl MutableTensor {
 }
 
 impl Parameter {
-    /// A parameter called `name` (for messages) of this value.
+    /// A parameter called `name` (for messages) of this value, in f32.
     pub fn new(name: impl Into<String>, value: Tensor) -> Self {
-        let state = State { value: MutableTensor::new(value.with_slot(None)), grad: None };
+        let value = value.cast(Dtype::F32);
+        let state = State { value: MutableTensor::new(value), grad: None };
         let state = Mutex::new(state);
         Self { cell: Arc::new(Cell { name: name.into(), frozen: AtomicBool::new(false), state }) }
     }

@@ -4,6 +4,7 @@
 //! Token counts change at each step with the masks. So lengths are rounded up to size classes
 //! (sixteen per factor of two). A buffer is used for any length of its class or somewhat less.
 
+use crate::dtype::{Dtype, Slice, SliceMut};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -53,6 +54,44 @@ impl HostBuffer {
     /// The values, to write.
     pub fn as_mut_slice(&mut self) -> &mut [f32] {
         &mut bytemuck::cast_slice_mut(&mut self.lanes)[..self.len]
+    }
+}
+
+/// A buffer of values of any type.
+pub struct HostValues {
+    buffer: HostBuffer,
+    dtype: Dtype,
+    len: usize,
+}
+
+impl HostValues {
+    /// `len` values with arbitrary content.
+    pub(crate) fn dirty(dtype: Dtype, len: usize) -> Self {
+        let buffer = HostBuffer::dirty((len * dtype.size()).div_ceil(size_of::<f32>()));
+        Self { buffer, dtype, len }
+    }
+
+    /// As [`HostBuffer::lasting`].
+    pub(crate) fn lasting(len: usize) -> Self {
+        Self { buffer: HostBuffer::lasting(len), dtype: Dtype::F32, len }
+    }
+
+    /// The values.
+    pub(crate) fn slice(&self) -> Slice<'_> {
+        let stored = self.buffer.as_slice();
+        match self.dtype {
+            Dtype::F32 => Slice::F32(stored),
+            Dtype::Bf16 => Slice::Bf16(&bytemuck::cast_slice(stored)[..self.len]),
+        }
+    }
+
+    /// The values, to write.
+    pub(crate) fn slice_mut(&mut self) -> SliceMut<'_> {
+        let stored = self.buffer.as_mut_slice();
+        match self.dtype {
+            Dtype::F32 => SliceMut::F32(stored),
+            Dtype::Bf16 => SliceMut::Bf16(&mut bytemuck::cast_slice_mut(stored)[..self.len]),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
-//! Shapes, and the errors about them.
+//! Shapes and types of tensors, and the errors about them.
 
 use crate::index::Index;
-use crate::{Error, Result, Tensor};
+use crate::{Dtype, Error, Result, Tensor};
 
 /// Formats a shape as `[2816, 384]`.
 pub fn show(shape: &[usize]) -> String {
@@ -46,6 +46,17 @@ pub fn expect_multiple(
     }
     let expected = if part > 0 { format!("a multiple of {part}") } else { "a part above 0".into() };
     Err(Error::Shape { op, arg, found: size.to_string(), expected })
+}
+
+/// Returns an error unless `tensor` is stored as `expected`.
+pub(crate) fn expect_dtype(
+    op: &'static str,
+    arg: &'static str,
+    tensor: &Tensor,
+    expected: Dtype,
+) -> Result<()> {
+    let found = tensor.dtype();
+    if found == expected { Ok(()) } else { Err(Error::Dtype { op, arg, found, expected }) }
 }
 
 /// The two sizes of a matrix `[R, D]`.

@@ -6,7 +6,7 @@
 //! operation on untracked tensors (a frozen teacher, evaluation) adds no node.
 
 use crate::device::{ViewMut, Write};
-use crate::shape::expect_count;
+use crate::shape::{expect_count, expect_dtype};
 use crate::slot::{Home, Slot};
 use crate::watch::{Trouble, Watch};
 use crate::{Error, Parameter, Result, Tensor};
@@ -316,6 +316,7 @@ impl Gradients {
     /// gradient's buffer is kept.
     pub(crate) fn add(&mut self, tensor: &Tensor, gradient: Tensor) -> Result<()> {
         expect_count("gradient", "its size", gradient.len(), tensor.len())?;
+        expect_dtype("gradient", "it", &gradient, tensor.dtype())?;
         match self.first_of(tensor)? {
             Some(node) => self.of_node[node] = Some(gradient),
             None => {
@@ -337,7 +338,7 @@ impl Gradients {
             return self.accumulate(tensor, |sum| write(Write::Add(sum)));
         };
         let device = tensor.device();
-        let mut buffer = device.buffer(tensor.len());
+        let mut buffer = device.buffer(tensor.dtype(), tensor.len());
         write(Write::Set(buffer.view_mut()));
         self.of_node[node] = Some(Tensor::new(device, buffer, tensor.shape()));
         Ok(())
@@ -353,7 +354,7 @@ impl Gradients {
         if tensor.slot().is_some() {
             return self.write(tensor, write);
         }
-        write(Write::Set(tensor.device().buffer(tensor.len()).view_mut()));
+        write(Write::Set(tensor.device().buffer(tensor.dtype(), tensor.len()).view_mut()));
         Ok(())
     }
 
@@ -382,8 +383,8 @@ impl Gradients {
             Home::Node { recording, index } => self.node(*recording, *index)?,
         };
         let shape = &self.shapes[node];
-        let sum =
-            self.of_node[node].get_or_insert_with(|| Tensor::zeros_on(tensor.device(), shape));
+        let (device, dtype) = (tensor.device(), tensor.dtype());
+        let sum = self.of_node[node].get_or_insert_with(|| Tensor::zeros_on(device, dtype, shape));
         sum.make_unique();
         // After make_unique this is the only handle.
         let view = sum.view_mut().expect("a unique sum");

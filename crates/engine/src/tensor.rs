@@ -1,6 +1,7 @@
 //! A buffer of a device, its shape, and the owner of its gradient. There is no arithmetic here.
 
-use crate::device::{Buffer, Device, View, ViewMut};
+use crate::device::{Buffer, Device, Floats, FloatsMut, Full, View, ViewMut};
+use crate::dtype::Dtype;
 use crate::shape::{expect_count, show};
 use crate::slot::Slot;
 use crate::{Error, HOST, Result};
@@ -8,7 +9,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// A contiguous row-major f32 tensor. Cloning shares the buffer.
+/// A contiguous row-major tensor of [f32 or bf16](Dtype). Cloning shares the buffer.
 #[derive(Clone)]
 pub struct Tensor {
     device: &'static dyn Device,
@@ -24,7 +25,7 @@ impl Tensor {
         Self { device, buffer: Arc::new(buffer), offset: 0, shape: shape.to_vec(), slot: None }
     }
 
-    /// A tensor of host values, row-major, in host memory. Panics if the count does not fit the
+    /// A tensor of host values in f32, row-major, in host memory. Panics if the count does not fit the
     /// shape, because callers build both from the same numbers.
     pub fn from_vec(values: impl AsRef<[f32]>, shape: &[usize]) -> Self {
         Self::uploaded(HOST, values.as_ref(), shape)
@@ -33,19 +34,19 @@ impl Tensor {
     /// Host values, row-major, in the memory of `device`.
     pub(crate) fn uploaded(device: &'static dyn Device, values: &[f32], shape: &[usize]) -> Self {
         assert_eq!(values.len(), shape.iter().product::<usize>(), "values for {shape:?}");
-        let mut buffer = device.buffer(values.len());
+        let mut buffer = device.buffer(Dtype::F32, values.len());
         device.upload(buffer.view_mut(), values);
         Self::new(device, buffer, shape)
     }
 
     /// All zero, in host memory.
     pub fn zeros(shape: &[usize]) -> Self {
-        Self::zeros_on(HOST, shape)
+        Self::zeros_on(HOST, Dtype::F32, shape)
     }
 
     /// All zero, in the memory of `device`.
-    pub(crate) fn zeros_on(device: &'static dyn Device, shape: &[usize]) -> Self {
-        let mut buffer = device.buffer(shape.iter().product());
+    pub(crate) fn zeros_on(device: &'static dyn Device, dtype: Dtype, shape: &[usize]) -> Self {
+        let mut buffer = device.buffer(dtype, shape.iter().product());
         device.fill(vec![buffer.view_mut()], 0.0);
         Self::new(device, buffer, shape)
     }
@@ -64,7 +65,28 @@ impl Tensor {
 
     /// A copy of the values in the memory of `device`, without a gradient.
     pub fn to(&self, device: &'static dyn Device) -> Self {
-        Self::uploaded(device, &self.to_host(), &self.shape)
+        let mut buffer = device.buffer(self.dtype(), self.len());
+        device.upload(buffer.view_mut(), &self.to_host());
+        Self::new(device, buffer, &self.shape)
+    }
+
+    /// The values as another type, rounded if it is narrower, without a gradient. Shares the buffer
+    /// if the type is the same.
+    pub fn cast(&self, dtype: Dtype) -> Self {
+        if dtype == self.dtype() {
+            return self.detach();
+        }
+        let mut buffer = self.device.buffer(dtype, self.len());
+        match dtype {
+            Dtype::F32 => self.device.widen(Full(buffer.view_mut()), self.view()),
+            Dtype::Bf16 => self.device.round(buffer.view_mut(), self.floats()),
+        }
+        Self::new(self.device, buffer, &self.shape)
+    }
+
+    /// How its values are stored.
+    pub fn dtype(&self) -> Dtype {
+        self.buffer.view().dtype()
     }
 
     /// The device that holds its values.
@@ -97,7 +119,8 @@ impl Tensor {
         self.len() == 0
     }
 
-    /// The values in host memory: borrowed if they are there, else a copy. Waits for the device.
+    /// The values in host memory as f32: borrowed if they are there, else a copy. Waits for the
+    /// device.
     pub fn to_host(&self) -> Cow<'_, [f32]> {
         self.device.download(self.view())
     }
@@ -152,6 +175,16 @@ impl Tensor {
         self.buffer.view().range(self.offset..self.offset + self.len())
     }
 
+    /// The values of a tensor that an operation has found to be f32.
+    pub(crate) fn floats(&self) -> Floats<'_> {
+        Full(self.view())
+    }
+
+    /// The values of a new f32 tensor, to write. Panics if another handle to it exists.
+    pub(crate) fn new_floats(&mut self) -> FloatsMut<'_> {
+        Full(self.view_mut().expect("a new tensor"))
+    }
+
     /// The values to write, if no other handle to the buffer exists.
     pub(crate) fn view_mut(&mut self) -> Option<ViewMut<'_>> {
         let range = self.offset..self.offset + self.len();
@@ -161,7 +194,7 @@ impl Tensor {
     /// Copies the buffer if another handle to it exists.
     pub(crate) fn make_unique(&mut self) {
         if self.view_mut().is_none() {
-            let mut buffer = self.device.buffer(self.len());
+            let mut buffer = self.device.buffer(self.dtype(), self.len());
             self.device.copy(buffer.view_mut(), self.view());
             *self = Self::new(self.device, buffer, &self.shape);
         }
@@ -179,6 +212,6 @@ impl Tensor {
 
 impl std::fmt::Debug for Tensor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Tensor{}", show(&self.shape))
+        write!(f, "Tensor{} {}", show(&self.shape), self.dtype().name())
     }
 }

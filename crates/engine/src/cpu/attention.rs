@@ -15,15 +15,21 @@ mod tests;
 pub(crate) use backward::attention_backward;
 pub(crate) use forward::attention;
 
-use super::gemm::{Matrix, Span, packed_len, prefetch};
+use super::dispatch::multiversion;
+use super::gemm::{Matrix, Owned, Span, packed_len, prefetch};
 use super::parallel::{Scratch, for_tasks, with_scratch};
 use crate::device::{AttentionInput, HeadRows};
+use crate::dtype::Element;
 
-impl<'a> HeadRows<&'a [f32]> {
-    /// Head `head` of the rows starting at `row`, as a matrix [rows, E].
-    fn head(self, row: usize, head: usize, head_dim: usize) -> Matrix<'a> {
-        Matrix::new(self.data, row * self.stride + self.offset + head * head_dim, self.stride)
-    }
+/// Head `head` of the rows starting at `row`, as a matrix [rows, E].
+fn matrix_of<'a, T: Element>(
+    rows: HeadRows<&'a [T]>,
+    row: usize,
+    head: usize,
+    head_dim: usize,
+) -> Matrix<'a, T> {
+    let start = row * rows.stride + rows.offset + head * head_dim;
+    Matrix::new(rows.data, start, rows.stride)
 }
 
 /// One task: a sample's rows and a head.
@@ -38,51 +44,50 @@ struct Task {
     scale: f32,
 }
 
-impl AttentionInput<'_, &[f32]> {
-    /// Runs every task. `ask` is called with the task that is probably next, to prefetch its rows.
-    fn for_each(
-        &self,
-        ask: impl Fn(Task) + Send + Sync,
-        run: impl Fn(Task, &mut Scratch) + Send + Sync,
-    ) {
-        let samples = self.q_segments.len();
-        assert_eq!(samples, self.k_segments.len(), "samples of queries and of keys");
-        let tasks = samples * self.heads;
-        for_tasks(tasks, |task| {
-            if task + 1 < tasks {
-                ask(self.task(task + 1));
-            }
-            with_scratch(|scratch| run(self.task(task), scratch));
-        });
-    }
-
-    fn task(&self, index: usize) -> Task {
-        let (sample, head) = (index / self.heads, index % self.heads);
-        let (q, k) = (self.q_segments.range(sample), self.k_segments.range(sample));
+/// Runs the task of every sample and head. `ask` is called with the task that is probably next, to
+/// prefetch its rows.
+fn for_each_head<T: Element>(
+    input: &AttentionInput<'_, &[T]>,
+    ask: impl Fn(Task) + Send + Sync,
+    run: impl Fn(Task, &mut Scratch) + Send + Sync,
+) {
+    let (heads, head_dim) = (input.heads, input.head_dim);
+    let (of_queries, of_keys) = (input.q_segments, input.k_segments);
+    assert_eq!(of_queries.len(), of_keys.len(), "samples of queries and of keys");
+    let task = |index: usize| {
+        let (sample, head) = (index / heads, index % heads);
+        let (q, k) = (of_queries.range(sample), of_keys.range(sample));
         Task {
             q_start: q.start,
             q_rows: q.len(),
             k_start: k.start,
             k_rows: k.len(),
             head,
-            head_dim: self.head_dim,
-            scale: (self.head_dim as f32).sqrt().recip(),
+            head_dim,
+            scale: (head_dim as f32).sqrt().recip(),
         }
-    }
+    };
+    let tasks = of_queries.len() * heads;
+    for_tasks(tasks, |index| {
+        if index + 1 < tasks {
+            ask(task(index + 1));
+        }
+        with_scratch(|scratch| run(task(index), scratch));
+    });
 }
 
 impl Task {
     /// Prefetches this head of the queries.
-    fn prefetch_queries(self, rows: HeadRows<&[f32]>) {
+    fn prefetch_queries<T>(self, rows: HeadRows<&[T]>) {
         self.prefetch(rows, self.q_start, self.q_rows);
     }
 
     /// Prefetches this head of the keys or values.
-    fn prefetch_keys(self, rows: HeadRows<&[f32]>) {
+    fn prefetch_keys<T>(self, rows: HeadRows<&[T]>) {
         self.prefetch(rows, self.k_start, self.k_rows);
     }
 
-    fn prefetch(self, from: HeadRows<&[f32]>, row: usize, rows: usize) {
+    fn prefetch<T>(self, from: HeadRows<&[T]>, row: usize, rows: usize) {
         // Long samples stream from memory anyway, and would evict this task's rows.
         const MOST: usize = 512;
         let column = from.offset + self.head * self.head_dim;
@@ -108,5 +113,29 @@ impl Scores {
     fn of(queries: usize) -> Self {
         let columns = packed_len(1, queries);
         Self { columns, stride: columns.next_multiple_of(LANES) }
+    }
+}
+
+#[inline(always)]
+fn write<const WIDTH: usize, T: Element>(to: &mut Owned<T>, from: &[f32]) {
+    let columns = if WIDTH > 0 { WIDTH } else { to.columns() };
+    for r in 0..to.rows() {
+        for (to, from) in to.row(r)[..columns].iter_mut().zip(&from[r * columns..][..columns]) {
+            *to = T::round(*from);
+        }
+    }
+}
+
+multiversion! {
+    /// Copies compact rows to their places.
+    fn write_rows<T: Element>(to: &mut Owned<T>, from: &[f32]) {
+        match to.columns() {
+            8 => write::<8, T>(to, from),
+            16 => write::<16, T>(to, from),
+            24 => write::<24, T>(to, from),
+            32 => write::<32, T>(to, from),
+            64 => write::<64, T>(to, from),
+            _ => write::<0, T>(to, from),
+        }
     }
 }

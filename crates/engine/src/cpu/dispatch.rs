@@ -93,25 +93,25 @@ fn supported() -> Level {
 
 /// Compiles each function for every [`Level`] and calls the widest one that the CPU supports.
 macro_rules! multiversion {
-    ($($(#[$meta:meta])* $vis:vis fn $name:ident(
+    ($($(#[$meta:meta])* $vis:vis fn $name:ident$(<$($T:ident: $bound:ident),+>)?(
         $($arg:ident: $ty:ty),* $(,)?
     ) $(-> $ret:ty)? $body:block)+) => {$(
         $(#[$meta])*
         // Every version takes the same arguments.
         #[allow(clippy::too_many_arguments)]
-        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name$(<$($T: $bound),+>)?($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
             #[allow(clippy::extra_unused_type_parameters)] // most do not read it
-            fn body<const FUSED: bool>($($arg: $ty),*) $(-> $ret)? $body
+            fn body<const FUSED: bool $($(, $T: $bound)+)?>($($arg: $ty),*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-                fn avx512($($arg: $ty),*) $(-> $ret)? {
-                    body::<true>($($arg),*)
+                fn avx512$(<$($T: $bound),+>)?($($arg: $ty),*) $(-> $ret)? {
+                    body::<true $($(, $T)+)?>($($arg),*)
                 }
                 #[target_feature(enable = "avx2,fma")]
-                fn avx2($($arg: $ty),*) $(-> $ret)? {
-                    body::<true>($($arg),*)
+                fn avx2$(<$($T: $bound),+>)?($($arg: $ty),*) $(-> $ret)? {
+                    body::<true $($(, $T)+)?>($($arg),*)
                 }
                 match $crate::cpu::dispatch::level() {
                     $crate::cpu::dispatch::Level::Avx512 => {
@@ -125,7 +125,7 @@ macro_rules! multiversion {
                     $crate::cpu::dispatch::Level::Portable => {}
                 }
             }
-            body::<{ cfg!(target_arch = "aarch64") }>($($arg),*)
+            body::<{ cfg!(target_arch = "aarch64") } $($(, $T)+)?>($($arg),*)
         }
     )+};
 }

@@ -7,14 +7,17 @@ mod gemm;
 mod math;
 mod parallel;
 mod row;
+#[cfg(test)]
+mod tests;
 
 pub use dispatch::{instruction_set, limit_instruction_set};
 pub(crate) use gemm::peak_tile;
 
 use crate::device::*;
+use crate::dtype::{Dtype, Slice, SliceMut};
 use crate::host::{HostMemory, by_functions};
 use crate::index::{Index, Segments};
-use crate::pool::HostBuffer;
+use crate::pool::HostValues;
 use adamw::{adamw, norm};
 use attention::{attention, attention_backward};
 use gemm::{column_sum, linear, linear_grad_gelu, linear_grad_input, linear_grad_weight};
@@ -25,7 +28,7 @@ use std::borrow::Cow;
 pub struct Cpu;
 
 impl HostMemory for Cpu {
-    fn read(view: View<'_>) -> &[f32] {
+    fn read(view: View<'_>) -> Slice<'_> {
         match view {
             View::Host(values) => values,
             #[cfg(any(test, feature = "check"))]
@@ -33,7 +36,7 @@ impl HostMemory for Cpu {
         }
     }
 
-    fn write(view: ViewMut<'_>) -> &mut [f32] {
+    fn write(view: ViewMut<'_>) -> SliceMut<'_> {
         match view {
             ViewMut::Host(values) => values,
             #[cfg(any(test, feature = "check"))]
@@ -47,16 +50,23 @@ impl Device for Cpu {
         "cpu"
     }
 
-    fn buffer(&self, len: usize) -> Buffer {
-        Buffer::Host(HostBuffer::dirty(len))
+    fn buffer(&self, dtype: Dtype, len: usize) -> Buffer {
+        Buffer::Host(HostValues::dirty(dtype, len))
     }
 
     fn lasting_zeros(&self, len: usize) -> Buffer {
-        Buffer::Host(HostBuffer::lasting(len))
+        Buffer::Host(HostValues::lasting(len))
     }
 
     fn download<'a>(&self, x: View<'a>) -> Cow<'a, [f32]> {
-        Cow::Borrowed(Self::read(x))
+        match Self::read(x) {
+            Slice::F32(values) => Cow::Borrowed(values),
+            Slice::Bf16(values) => {
+                let mut wide = vec![0.0; values.len()];
+                widen(&mut wide, values);
+                Cow::Owned(wide)
+            }
+        }
     }
 
     kernels!(by_functions);

@@ -18,7 +18,7 @@ mod residual;
 pub(crate) mod testing;
 mod tokens;
 
-pub(crate) use elementwise::{add_assign, copy, fill, scale, set_or_add, upload};
+pub(crate) use elementwise::{add_assign, copy, fill, round, scale, set_or_add, upload, widen};
 pub(crate) use head_norm::{head_norm, head_norm_backward};
 pub(crate) use layer_norm::{layer_norm, layer_norm_backward};
 pub(crate) use loss::{cross_entropy, cross_entropy_backward, loss, loss_backward};

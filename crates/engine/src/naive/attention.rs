@@ -1,7 +1,7 @@
 //! Multi-head attention with explicit scores.
 
-use super::{Real, add, set_or_add};
-use crate::device::{AttentionGrad, AttentionInput, HeadRows};
+use super::{Real, set_or_add};
+use crate::device::{AttentionGrad, AttentionInput, HeadRows, Write};
 use std::ops::Range;
 
 impl<T: Real> HeadRows<&[T]> {
@@ -12,7 +12,7 @@ impl<T: Real> HeadRows<&[T]> {
 }
 
 /// out[Rq,D] = softmax(q kᵀ E^-½) v by sample and head; lse[Rq,A] = log Σ exp of the scores.
-pub fn attention<T: Real>(out: &mut [T], lse: &mut [T], input: AttentionInput<'_, &[T]>) {
+pub fn attention<T: Real, P: Real>(out: &mut [T], lse: &mut [P], input: AttentionInput<'_, &[T]>) {
     let AttentionInput { q, k, v, heads, head_dim: e, .. } = input;
     for (rows, keys) in samples(&input) {
         for r in rows {
@@ -20,7 +20,7 @@ pub fn attention<T: Real>(out: &mut [T], lse: &mut [T], input: AttentionInput<'_
                 let scores: Vec<f64> = keys.clone().map(|j| score(q, k, r, j, a, e)).collect();
                 let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let log_sum = max + scores.iter().map(|s| (s - max).exp()).sum::<f64>().ln();
-                lse[r * heads + a] = T::of(log_sum);
+                lse[r * heads + a] = P::of(log_sum);
                 for i in 0..e {
                     let values = keys.clone().map(|j| v.at(j, a, i, e));
                     let sum = scores.iter().zip(values).map(|(s, v)| (s - log_sum).exp() * v).sum();
@@ -33,11 +33,11 @@ pub fn attention<T: Real>(out: &mut [T], lse: &mut [T], input: AttentionInput<'_
 
 /// With p = softmax(s): dv = pᵀ dout; dp = dout vᵀ; ds = p (dp - Σ p dp); dq = ds k E^-½;
 /// dk = dsᵀ q E^-½. Σ p dp over keys is Σ out dout over E.
-pub fn attention_backward<T: Real>(
+pub fn attention_backward<T: Real, P: Real>(
     grad: AttentionGrad<&mut [T]>,
     out: &[T],
     dout: &[T],
-    lse: &[T],
+    lse: &[P],
     input: AttentionInput<'_, &[T]>,
 ) {
     match grad {
@@ -45,22 +45,26 @@ pub fn attention_backward<T: Real>(
             set_or_add(grad, |qkv| set_gradients(Destination::Packed(qkv), out, dout, lse, input));
         }
         AttentionGrad::Split(dq, dkv) => {
-            set_gradients(Destination::Split { dq, dkv }, out, dout, lse, input);
+            set_or_add(Write::Set(dq), |dq| {
+                set_or_add(Write::Set(dkv), |dkv| {
+                    set_gradients(Destination::Split { dq, dkv }, out, dout, lse, input);
+                });
+            });
         }
     }
 }
 
 /// The outputs of the gradients.
-enum Destination<'a, T> {
-    Packed(&'a mut [T]),
-    Split { dq: &'a mut [T], dkv: &'a mut [T] },
+enum Destination<'a> {
+    Packed(&'a mut [f64]),
+    Split { dq: &'a mut [f64], dkv: &'a mut [f64] },
 }
 
-fn set_gradients<T: Real>(
-    mut grad: Destination<'_, T>,
+fn set_gradients<T: Real, P: Real>(
+    mut grad: Destination<'_>,
     out: &[T],
     dout: &[T],
-    lse: &[T],
+    lse: &[P],
     input: AttentionInput<'_, &[T]>,
 ) {
     let AttentionInput { q, k, v, heads, head_dim: e, .. } = input;
@@ -77,40 +81,40 @@ fn set_gradients<T: Real>(
             let mean: f64 = (0..e).map(|i| dout[at + i].f64() * out[at + i].f64()).sum();
             let ds = p * (dp - mean) / (e as f64).sqrt();
             for i in 0..e {
-                add(grad.q(r, a * e + i, d), ds * k.at(j, a, i, e));
-                add(grad.k(j, a * e + i, d), ds * q.at(r, a, i, e));
-                add(grad.v(j, a * e + i, d), p * dout[at + i].f64());
+                *grad.q(r, a * e + i, d) += ds * k.at(j, a, i, e);
+                *grad.k(j, a * e + i, d) += ds * q.at(r, a, i, e);
+                *grad.v(j, a * e + i, d) += p * dout[at + i].f64();
             }
         }
     }
 }
 
-impl<T: Real> Destination<'_, T> {
+impl Destination<'_> {
     fn clear(&mut self) {
         match self {
-            Self::Packed(qkv) => qkv.fill(T::of(0.0)),
+            Self::Packed(qkv) => qkv.fill(0.0),
             Self::Split { dq, dkv } => {
-                dq.fill(T::of(0.0));
-                dkv.fill(T::of(0.0));
+                dq.fill(0.0);
+                dkv.fill(0.0);
             }
         }
     }
 
-    fn q(&mut self, r: usize, column: usize, d: usize) -> &mut T {
+    fn q(&mut self, r: usize, column: usize, d: usize) -> &mut f64 {
         match self {
             Self::Packed(qkv) => &mut qkv[r * 3 * d + column],
             Self::Split { dq, .. } => &mut dq[r * d + column],
         }
     }
 
-    fn k(&mut self, r: usize, column: usize, d: usize) -> &mut T {
+    fn k(&mut self, r: usize, column: usize, d: usize) -> &mut f64 {
         match self {
             Self::Packed(qkv) => &mut qkv[r * 3 * d + d + column],
             Self::Split { dkv, .. } => &mut dkv[r * 2 * d + column],
         }
     }
 
-    fn v(&mut self, r: usize, column: usize, d: usize) -> &mut T {
+    fn v(&mut self, r: usize, column: usize, d: usize) -> &mut f64 {
         match self {
             Self::Packed(qkv) => &mut qkv[r * 3 * d + 2 * d + column],
             Self::Split { dkv, .. } => &mut dkv[r * 2 * d + d + column],
@@ -139,7 +143,6 @@ fn samples<T>(input: &AttentionInput<'_, &[T]>) -> Vec<(Range<usize>, Range<usiz
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::Write;
     use crate::index::Segments;
     use crate::naive::testing::{assert_close, gradient, numbers, wide};
 

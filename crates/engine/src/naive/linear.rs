@@ -1,65 +1,79 @@
-//! Matrix products of a linear layer.
+//! Matrix products of a linear layer. Weights are rounded to the type of the activations.
 
 use super::{Real, add, gelu_grad, gelu_value, set_or_add};
 use crate::device::{Epilogue, LinearSize, Write};
 
 /// y[R,O] = epilogue(x[R,I] w[O,I]ᵀ + b[O])
-pub fn linear<T: Real>(
+pub fn linear<T: Real, P: Real>(
     y: &mut [T],
     x: &[T],
-    w: &[T],
-    b: Option<&[T]>,
+    w: &[P],
+    b: Option<&[P]>,
     size: LinearSize,
     mut epilogue: Epilogue<&[T], &mut [T]>,
 ) {
     let LinearSize { rows, input: i, output: o } = size;
     for at in 0..rows * o {
         let (row, column) = (at / o, at % o);
-        let products = (0..i).map(|k| x[row * i + k].f64() * w[column * i + k].f64());
+        let products = (0..i).map(|k| x[row * i + k].f64() * rounded::<T, P>(w[column * i + k]));
         let sum = products.sum::<f64>() + b.map_or(0.0, |b| b[column].f64());
         y[at] = T::of(match &mut epilogue {
             Epilogue::None => sum,
             Epilogue::Gelu(pre) => {
+                let s = T::of(sum);
                 if let Some(pre) = pre {
-                    pre[at] = T::of(sum);
+                    pre[at] = s;
                 }
-                gelu_value(sum)
+                gelu_value(s.f64())
             }
             Epilogue::Residual(residual) => sum + residual[at].f64(),
         });
     }
 }
 
+/// A weight as it is multiplied.
+fn rounded<T: Real, P: Real>(w: P) -> f64 {
+    T::of(w.f64()).f64()
+}
+
 /// dx[R,I] = dy[R,O] w[O,I]
-pub fn linear_grad_input<T: Real>(dx: Write<&mut [T]>, dy: &[T], w: &[T], size: LinearSize) {
+pub fn linear_grad_input<T: Real, P: Real>(
+    dx: Write<&mut [T]>,
+    dy: &[T],
+    w: &[P],
+    size: LinearSize,
+) {
+    set_or_add(dx, |dx| set_grad_input(dx, dy, w, size));
+}
+
+fn set_grad_input<T: Real, P: Real>(dx: &mut [f64], dy: &[T], w: &[P], size: LinearSize) {
     let LinearSize { rows, input: i, output: o } = size;
-    set_or_add(dx, |dx| {
-        for at in 0..rows * i {
-            let (row, k) = (at / i, at % i);
-            let products = (0..o).map(|c| dy[row * o + c].f64() * w[c * i + k].f64());
-            dx[at] = T::of(products.sum());
-        }
-    });
+    for at in 0..rows * i {
+        let (row, k) = (at / i, at % i);
+        let products = (0..o).map(|c| dy[row * o + c].f64() * rounded::<T, P>(w[c * i + k]));
+        dx[at] = products.sum();
+    }
 }
 
 /// ds[R,I] = (dy[R,O] w[O,I]) GELU'(s[R,I]); h[R,I] = GELU(s)
-pub fn linear_grad_gelu<T: Real>(
+pub fn linear_grad_gelu<T: Real, P: Real>(
     ds: &mut [T],
     h: &mut [T],
     dy: &[T],
-    w: &[T],
+    w: &[P],
     s: &[T],
     size: LinearSize,
 ) {
-    linear_grad_input(Write::Set(&mut *ds), dy, w, size);
+    let mut dh = vec![f64::NAN; s.len()];
+    set_grad_input(&mut dh, dy, w, size);
     for (at, s) in s.iter().enumerate() {
-        ds[at] = T::of(ds[at].f64() * gelu_grad(s.f64()));
+        ds[at] = T::of(dh[at] * gelu_grad(s.f64()));
         h[at] = T::of(gelu_value(s.f64()));
     }
 }
 
 /// dw[O,I] += dy[R,O]ᵀ x[R,I]
-pub fn linear_grad_weight<T: Real>(dw: &mut [T], dy: &[T], x: &[T], size: LinearSize) {
+pub fn linear_grad_weight<T: Real, P: Real>(dw: &mut [P], dy: &[T], x: &[T], size: LinearSize) {
     let LinearSize { rows: r, input: i, output: o } = size;
     for c in 0..o {
         for k in 0..i {
@@ -70,7 +84,7 @@ pub fn linear_grad_weight<T: Real>(dw: &mut [T], dy: &[T], x: &[T], size: Linear
 }
 
 /// db[O] += Σ_r dy[R,O]
-pub fn column_sum<T: Real>(db: &mut [T], dy: &[T], rows: usize, columns: usize) {
+pub fn column_sum<T: Real, P: Real>(db: &mut [P], dy: &[T], rows: usize, columns: usize) {
     for c in 0..columns {
         add(&mut db[c], (0..rows).map(|r| dy[r * columns + c].f64()).sum());
     }

@@ -24,12 +24,12 @@ fn slope(delta: f64, kind: LossKind) -> f64 {
 }
 
 /// y = Σ_r w_r mean_d l(prediction - target), w_r = 1/R by default.
-pub fn loss<T: Real>(
-    y: &mut [T],
+pub fn loss<T: Real, P: Real>(
+    y: &mut [P],
     prediction: &[T],
-    target: &[T],
+    target: &[P],
     kind: LossKind,
-    weights: Option<&[T]>,
+    weights: Option<&[P]>,
     d: usize,
 ) {
     let rows = prediction.len() / d;
@@ -38,17 +38,17 @@ pub fn loss<T: Real>(
         let weight = weights.map_or(1.0 / rows.max(1) as f64, |w| w[i / d].f64());
         sum += weight * value(prediction[i].f64() - target[i].f64(), kind) / d as f64;
     }
-    y[0] = T::of(sum);
+    y[0] = P::of(sum);
 }
 
 /// dprediction[R,D] = g w_r l'(prediction - target)/D
-pub fn loss_backward<T: Real>(
+pub fn loss_backward<T: Real, P: Real>(
     dprediction: Write<&mut [T]>,
-    g: &[T],
+    g: &[P],
     prediction: &[T],
-    target: &[T],
+    target: &[P],
     kind: LossKind,
-    weights: Option<&[T]>,
+    weights: Option<&[P]>,
     d: usize,
 ) {
     let rows = prediction.len() / d;
@@ -56,7 +56,7 @@ pub fn loss_backward<T: Real>(
         for i in 0..prediction.len() {
             let weight = weights.map_or(1.0 / rows.max(1) as f64, |w| w[i / d].f64());
             let slope = slope(prediction[i].f64() - target[i].f64(), kind);
-            dprediction[i] = T::of(g[0].f64() * weight * slope / d as f64);
+            dprediction[i] = g[0].f64() * weight * slope / d as f64;
         }
     });
 }
@@ -91,7 +91,7 @@ pub fn cross_entropy_backward<T: Real>(
             let mut slope = softmax(&logits[b * classes..][..classes]);
             slope[labels[b] as usize] -= 1.0;
             for c in 0..classes {
-                dlogits[b * classes + c] = T::of(g[0].f64() * slope[c] / labels.len() as f64);
+                dlogits[b * classes + c] = g[0].f64() * slope[c] / labels.len() as f64;
             }
         }
     });

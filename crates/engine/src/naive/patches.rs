@@ -4,7 +4,7 @@ use super::Real;
 use crate::device::{PatchLayout, PatchNorm, PatchOrder, Pixels};
 
 /// y[K, pt ph pw C]: the patches with the given indices b N + n.
-pub fn patchify(y: &mut [f32], pixels: Pixels<'_>, layout: PatchLayout, patches: &[u32]) {
+pub fn patchify<T: Real>(y: &mut [T], pixels: Pixels<'_>, layout: PatchLayout, patches: &[u32]) {
     let ([_, c, t, h, w], [pt, ph, pw]) = (layout.shape, layout.patch);
     let (gt, gh, gw) = (t / pt, h / ph, w / pw);
     let d = pt * ph * pw * c;
@@ -21,13 +21,13 @@ pub fn patchify(y: &mut [f32], pixels: Pixels<'_>, layout: PatchLayout, patches:
             let row = n / gw % gh * ph + pixel / pw % ph;
             let column = n % gw * pw + pixel % pw;
             let at = (((b * c + channel) * t + frame) * h + row) * w + column;
-            y[k * d + i] = match pixels {
-                Pixels::F32(data) => data[at],
+            y[k * d + i] = T::of(match pixels {
+                Pixels::F32(data) => data[at].f64(),
                 Pixels::U8 { data, mean, std } => {
                     let value = f64::from(data[at]) / 255.0;
-                    ((value - mean[channel].f64()) / std[channel].f64()) as f32
+                    (value - mean[channel].f64()) / std[channel].f64()
                 }
-            };
+            });
         }
     }
 }

@@ -3,14 +3,28 @@
 use super::{Real, add};
 use crate::device::{HeadColumns, Moments, Write};
 
-/// y = values
-pub fn upload(y: &mut [f32], values: &[f32]) {
-    copy(y, values);
+/// y = values, rounded.
+pub fn upload<T: Real>(y: &mut [T], values: &[f32]) {
+    round(y, values);
 }
 
 /// y = x
 pub fn copy<T: Real>(y: &mut [T], x: &[T]) {
     y.copy_from_slice(x);
+}
+
+/// y = x, in the wider type.
+pub fn widen<T: Real, P: Real>(y: &mut [P], x: &[T]) {
+    for i in 0..y.len() {
+        y[i] = P::of(x[i].f64());
+    }
+}
+
+/// y = x, rounded.
+pub fn round<T: Real, P: Real>(y: &mut [T], x: &[P]) {
+    for i in 0..y.len() {
+        y[i] = T::of(x[i].f64());
+    }
 }
 
 /// y = a
@@ -22,15 +36,15 @@ pub fn fill<T: Real>(ys: Vec<&mut [T]>, a: f32) {
     }
 }
 
-/// Applies `kernel`, which overwrites its output, as `write` requires.
-pub fn set_or_add<T: Real>(write: Write<&mut [T]>, kernel: impl FnOnce(&mut [T])) {
+/// Applies `kernel`, which overwrites its output, as `write` requires. The output has 64 bits and is
+/// rounded once, after the addition.
+pub fn set_or_add<T: Real>(write: Write<&mut [T]>, kernel: impl FnOnce(&mut [f64])) {
+    let (Write::Set(y) | Write::Add(y)) = &write;
+    let mut part = vec![f64::NAN; y.len()];
+    kernel(&mut part);
     match write {
-        Write::Set(y) => kernel(y),
-        Write::Add(y) => {
-            let mut part = vec![T::of(f64::NAN); y.len()];
-            kernel(&mut part);
-            add_assign(y, &part);
-        }
+        Write::Set(y) => round(y, &part),
+        Write::Add(y) => (0..y.len()).for_each(|i| add(&mut y[i], part[i])),
     }
 }
 
@@ -51,11 +65,11 @@ pub fn scale<T: Real>(ys: Vec<&mut [T]>, a: f32) {
 }
 
 /// y[R,D] = γ (x - μ)/√(σ² + ε) + β
-pub fn layer_norm<T: Real>(
+pub fn layer_norm<T: Real, P: Real>(
     y: &mut [T],
-    saved: Moments<&mut [T]>,
+    saved: Moments<&mut [P]>,
     x: &[T],
-    affine: Option<(&[T], &[T])>,
+    affine: Option<(&[P], &[P])>,
     d: usize,
     eps: f32,
 ) {
@@ -65,7 +79,7 @@ pub fn layer_norm<T: Real>(
         let mu = row.iter().map(|v| v.f64()).sum::<f64>() / d as f64;
         let variance = row.iter().map(|v| (v.f64() - mu).powi(2)).sum::<f64>() / d as f64;
         let factor = 1.0 / (variance + eps.f64()).sqrt();
-        (mean[r], rstd[r]) = (T::of(mu), T::of(factor));
+        (mean[r], rstd[r]) = (P::of(mu), P::of(factor));
         for i in 0..d {
             let normal = (row[i].f64() - mu) * factor;
             let value = affine.map_or(normal, |(g, b)| normal * g[i].f64() + b[i].f64());
@@ -75,31 +89,41 @@ pub fn layer_norm<T: Real>(
 }
 
 /// dx[R,D]; dγ[D] += ; dβ[D] +=
-pub fn layer_norm_backward<T: Real>(
+pub fn layer_norm_backward<T: Real, P: Real>(
     dx: Write<&mut [T]>,
-    mut d_affine: Option<(&mut [T], &mut [T])>,
+    d_affine: Option<(&mut [P], &mut [P])>,
     dy: &[T],
     x: &[T],
-    saved: Moments<&[T]>,
-    gamma: Option<&[T]>,
+    saved: Moments<&[P]>,
+    gamma: Option<&[P]>,
+    d: usize,
+) {
+    set_or_add(dx, |dx| set_layer_norm_gradient(dx, d_affine, dy, x, saved, gamma, d));
+}
+
+fn set_layer_norm_gradient<T: Real, P: Real>(
+    dx: &mut [f64],
+    d_affine: Option<(&mut [P], &mut [P])>,
+    dy: &[T],
+    x: &[T],
+    saved: Moments<&[P]>,
+    gamma: Option<&[P]>,
     d: usize,
 ) {
     let Moments { mean, rstd } = saved;
     let mut sums = vec![(0.0, 0.0); d];
-    set_or_add(dx, |dx| {
-        for r in 0..x.len() / d {
-            let normal = |i: usize| (x[r * d + i].f64() - mean[r].f64()) * rstd[r].f64();
-            let d_normal = |i: usize| dy[r * d + i].f64() * gamma.map_or(1.0, |g| g[i].f64());
-            let a = (0..d).map(d_normal).sum::<f64>() / d as f64;
-            let b = (0..d).map(|i| d_normal(i) * normal(i)).sum::<f64>() / d as f64;
-            for i in 0..d {
-                dx[r * d + i] = T::of((d_normal(i) - a - normal(i) * b) * rstd[r].f64());
-                sums[i].0 += dy[r * d + i].f64() * normal(i);
-                sums[i].1 += dy[r * d + i].f64();
-            }
+    for r in 0..x.len() / d {
+        let normal = |i: usize| (x[r * d + i].f64() - mean[r].f64()) * rstd[r].f64();
+        let d_normal = |i: usize| dy[r * d + i].f64() * gamma.map_or(1.0, |g| g[i].f64());
+        let a = (0..d).map(d_normal).sum::<f64>() / d as f64;
+        let b = (0..d).map(|i| d_normal(i) * normal(i)).sum::<f64>() / d as f64;
+        for i in 0..d {
+            dx[r * d + i] = (d_normal(i) - a - normal(i) * b) * rstd[r].f64();
+            sums[i].0 += dy[r * d + i].f64() * normal(i);
+            sums[i].1 += dy[r * d + i].f64();
         }
-    });
-    if let Some((d_gamma, d_beta)) = &mut d_affine {
+    }
+    if let Some((d_gamma, d_beta)) = d_affine {
         for i in 0..d {
             add(&mut d_gamma[i], sums[i].0);
             add(&mut d_beta[i], sums[i].1);
@@ -108,11 +132,11 @@ pub fn layer_norm_backward<T: Real>(
 }
 
 /// Layer norm of every head of the columns.
-pub fn head_norm<T: Real>(
+pub fn head_norm<T: Real, P: Real>(
     y: &mut [T],
-    saved: Moments<&mut [T]>,
+    saved: Moments<&mut [P]>,
     x: &[T],
-    affine: (&[T], &[T]),
+    affine: (&[P], &[P]),
     columns: &HeadColumns,
     eps: f32,
 ) {
@@ -126,24 +150,24 @@ pub fn head_norm<T: Real>(
 }
 
 /// dx[R,S]; dγ[E] += ; dβ[E] +=
-pub fn head_norm_backward<T: Real>(
+pub fn head_norm_backward<T: Real, P: Real>(
     dx: Write<&mut [T]>,
-    d_affine: (&mut [T], &mut [T]),
+    d_affine: (&mut [P], &mut [P]),
     dy: &[T],
     x: &[T],
-    saved: Moments<&[T]>,
-    gamma: &[T],
+    saved: Moments<&[P]>,
+    gamma: &[P],
     columns: &HeadColumns,
 ) {
     let (e, (dgamma, dbeta)) = (columns.head_dim, d_affine);
     set_or_add(dx, |dx| {
-        dx.copy_from_slice(dy);
+        widen(dx, dy);
         for (i, at) in heads(x.len(), columns).into_iter().enumerate() {
             let head = at..at + e;
             let saved = Moments { mean: &saved.mean[i..=i], rstd: &saved.rstd[i..=i] };
             let d_affine = Some((&mut *dgamma, &mut *dbeta));
-            let (dx, dy, x) = (Write::Set(&mut dx[head.clone()]), &dy[head.clone()], &x[head]);
-            layer_norm_backward(dx, d_affine, dy, x, saved, Some(gamma), e);
+            let (dx, dy, x) = (&mut dx[head.clone()], &dy[head.clone()], &x[head]);
+            set_layer_norm_gradient(dx, d_affine, dy, x, saved, Some(gamma), e);
         }
     });
 }
@@ -156,12 +180,12 @@ fn heads(len: usize, columns: &HeadColumns) -> Vec<usize> {
 }
 
 /// y[R,D] = skip + factor_r scale_d branch
-pub fn residual<T: Real>(
+pub fn residual<T: Real, P: Real>(
     y: &mut [T],
     skip: &[T],
     branch: &[T],
-    scale: Option<&[T]>,
-    factor: Option<&[T]>,
+    scale: Option<&[P]>,
+    factor: Option<&[P]>,
     d: usize,
 ) {
     for i in 0..y.len() {
@@ -172,13 +196,13 @@ pub fn residual<T: Real>(
 }
 
 /// dbranch[R,D]; dscale[D] +=
-pub fn residual_backward<T: Real>(
+pub fn residual_backward<T: Real, P: Real>(
     dbranch: Write<&mut [T]>,
-    dscale: Option<&mut [T]>,
+    dscale: Option<&mut [P]>,
     dy: &[T],
     branch: &[T],
-    scale: Option<&[T]>,
-    factor: Option<&[T]>,
+    scale: Option<&[P]>,
+    factor: Option<&[P]>,
     d: usize,
 ) {
     let mut sums = vec![0.0; d];
@@ -186,7 +210,7 @@ pub fn residual_backward<T: Real>(
         for i in 0..dy.len() {
             let s = scale.map_or(1.0, |s| s[i % d].f64());
             let f = factor.map_or(1.0, |f| f[i / d].f64());
-            dbranch[i] = T::of(f * s * dy[i].f64());
+            dbranch[i] = f * s * dy[i].f64();
             sums[i % d] += f * dy[i].f64() * branch[i].f64();
         }
     });

@@ -25,25 +25,25 @@ pub fn gather_backward<T: Real>(dx: &mut [T], dy: &[T], index: &[u32], d: usize)
 
 /// y[r] = x or token row, plus a position row if its index is not negative.
 #[expect(clippy::needless_pass_by_value, reason = "called like the CPU's kernel")]
-pub fn assemble<T: Real>(
+pub fn assemble<T: Real, P: Real>(
     y: &mut [T],
     x: &[T],
-    tokens: Vec<&[T]>,
+    tokens: Vec<&[P]>,
     rows: &[Row],
-    position: Option<(&[T], &[i32])>,
+    position: Option<(&[P], &[i32])>,
     d: usize,
 ) {
     let tokens = tokens.concat();
     for r in 0..rows.len() {
         for i in 0..d {
             let value = match rows[r] {
-                Row::X(row) => x[row as usize * d + i],
-                Row::Token(row) => tokens[row as usize * d + i],
+                Row::X(row) => x[row as usize * d + i].f64(),
+                Row::Token(row) => tokens[row as usize * d + i].f64(),
             };
             let position = position.filter(|(_, rows)| rows[r] >= 0);
             let position =
                 position.map_or(0.0, |(table, rows)| table[rows[r] as usize * d + i].f64());
-            y[r * d + i] = T::of(value.f64() + position);
+            y[r * d + i] = T::of(value + position);
         }
     }
 }
@@ -68,12 +68,12 @@ pub fn mean_pool_backward<T: Real>(
     d: usize,
 ) {
     set_or_add(dx, |dx| {
-        dx.fill(T::of(0.0));
+        dx.fill(0.0);
         for b in 0..offsets.len() - 1 {
             let rows = offsets[b] + skip..offsets[b + 1];
             for r in rows.clone() {
                 for i in 0..d {
-                    dx[r * d + i] = T::of(dy[b * d + i].f64() / rows.len() as f64);
+                    dx[r * d + i] = dy[b * d + i].f64() / rows.len() as f64;
                 }
             }
         }

@@ -1,11 +1,11 @@
 //! y = softmax(q kᵀ/√E) v by sample and head. Vaswani et al. 2017, eq. 1. Scores are never saved.
 //! The backward pass recomputes them from the saved log-sum-exp (Dao et al. 2022).
 
-use crate::device::{AttentionGrad, AttentionInput, Device, HeadRows, View};
+use crate::device::{AttentionGrad, AttentionInput, Device, Full, HeadRows, View};
 use crate::index::Segments;
-use crate::shape::{expect_count, expect_multiple, matrix};
+use crate::shape::{expect_count, expect_dtype, expect_multiple, matrix};
 use crate::tape::Gradients;
-use crate::{Result, Tape, Tensor};
+use crate::{Dtype, Result, Tape, Tensor};
 
 /// Which rows attend to which rows, and how rows are split into heads.
 #[derive(Clone)]
@@ -79,8 +79,9 @@ fn forward(
     let (rows, heads) = (input.q_segments.rows(), input.heads);
     let width = heads * input.head_dim;
     tape.run(op, || {
-        let (mut y, mut lse) = (device.buffer(rows * width), device.buffer(rows * heads));
-        device.attention(y.view_mut(), lse.view_mut(), input);
+        let mut y = device.buffer(input.q.data.dtype(), rows * width);
+        let mut lse = device.buffer(Dtype::F32, rows * heads);
+        device.attention(y.view_mut(), Full(lse.view_mut()), input);
         [Tensor::new(device, y, &[rows, width]), Tensor::new(device, lse, &[rows, heads])]
     })
 }
@@ -97,7 +98,7 @@ pub fn attention(tape: &Tape, qkv: &Tensor, segments: &Segments, heads: usize) -
         let (qkv, y) = (qkv.clone(), y.clone());
         move |gradients: &mut Gradients, dy: Tensor| {
             gradients.count(4 * plan.multiply_adds());
-            let (y, dy, lse) = (y.view(), dy.view(), lse.view());
+            let (y, dy, lse) = (y.view(), dy.view(), lse.floats());
             gradients.write(&qkv, |d_qkv| {
                 let grad = AttentionGrad::Packed(d_qkv);
                 qkv.device().attention_backward(grad, y, dy, lse, plan.packed(&qkv));
@@ -121,6 +122,7 @@ pub fn cross_attention(
     let (q_rows, width) = matrix(op, "q", q)?;
     let (k_rows, columns) = matrix(op, "kv", kv)?;
     expect_count(op, "the width of kv", columns, 2 * width)?;
+    expect_dtype(op, "kv", kv, q.dtype())?;
     let plan = Plan::new(op, [q_segments, kv_segments], [q_rows, k_rows], width, heads)?;
     tape.count(op, 2 * plan.multiply_adds());
     let [y, lse] = forward(op, tape, q.device(), plan.split(q, kv));
@@ -131,9 +133,9 @@ pub fn cross_attention(
             gradients.count(4 * plan.multiply_adds());
             // One kernel computes both. Either may have an earlier gradient, so they are added
             // afterwards.
-            let (mut dq, mut d_kv) = (device.buffer(q.len()), device.buffer(kv.len()));
+            let [mut dq, mut d_kv] = [&q, &kv].map(|x| device.buffer(x.dtype(), x.len()));
             let grad = AttentionGrad::Split(dq.view_mut(), d_kv.view_mut());
-            let (y, dy, lse) = (y.view(), dy.view(), lse.view());
+            let (y, dy, lse) = (y.view(), dy.view(), lse.floats());
             device.attention_backward(grad, y, dy, lse, plan.split(&q, &kv));
             gradients.add(&q, Tensor::new(device, dq, q.shape()))?;
             gradients.add(&kv, Tensor::new(device, d_kv, kv.shape()))

@@ -1,9 +1,9 @@
 //! y = x wᵀ + b, with an optional fused residual. torch.nn.Linear.
 
-use crate::device::{Epilogue, LinearSize, View, ViewMut};
-use crate::shape::{expect_shape, matrix};
+use crate::device::{Epilogue, Full, LinearSize, View, ViewMut};
+use crate::shape::{expect_dtype, expect_shape, matrix};
 use crate::tape::Gradients;
-use crate::{Result, Tape, Tensor};
+use crate::{Dtype, Result, Tape, Tensor};
 
 /// The parameters of a layer, kept for its backward pass.
 #[derive(Clone)]
@@ -23,8 +23,10 @@ impl Layer {
     ) -> Result<Self> {
         let (output, _) = matrix(op, "the weight", w)?;
         expect_shape(op, "the weight", w.shape(), &[output, input])?;
+        expect_dtype(op, "the weight", w, Dtype::F32)?;
         if let Some(b) = b {
             expect_shape(op, "the bias", b.shape(), &[output])?;
+            expect_dtype(op, "the bias", b, Dtype::F32)?;
         }
         Ok(Self { w: w.clone(), b: b.cloned(), size: LinearSize { rows, input, output } })
     }
@@ -48,9 +50,9 @@ impl Layer {
         tape.count(op, self.size.multiply_adds());
         let device = x.device();
         let y = tape.run(op, || {
-            let mut y = device.buffer(self.size.rows * self.size.output);
-            let b = self.b.as_ref().map(Tensor::view);
-            device.linear(y.view_mut(), x.view(), self.w.view(), b, self.size, epilogue);
+            let mut y = device.buffer(x.dtype(), self.size.rows * self.size.output);
+            let b = self.b.as_ref().map(Tensor::floats);
+            device.linear(y.view_mut(), x.view(), self.w.floats(), b, self.size, epilogue);
             y
         });
         Tensor::new(device, y, &self.shape())
@@ -68,10 +70,12 @@ impl Layer {
             gradients.count(size.multiply_adds());
         }
         gradients.accumulate(&self.w, |dw| {
-            device.linear_grad_weight(dw, dy.view(), x.view(), size);
+            device.linear_grad_weight(Full(dw), dy.view(), x.view(), size);
         })?;
         let Some(b) = &self.b else { return Ok(()) };
-        gradients.accumulate(b, |db| device.column_sum(db, dy.view(), size.rows, size.output))
+        gradients.accumulate(b, |db| {
+            device.column_sum(Full(db), dy.view(), size.rows, size.output);
+        })
     }
 
     /// dx = dy w, added to the gradient of x if x needs one.
@@ -86,7 +90,7 @@ impl Layer {
         }
         gradients.count(self.size.multiply_adds());
         gradients.write(x, |dx| {
-            dy.device().linear_grad_input(dx, dy.view(), self.w.view(), self.size);
+            dy.device().linear_grad_input(dx, dy.view(), self.w.floats(), self.size);
         })
     }
 
@@ -117,6 +121,7 @@ pub fn linear_residual(
 ) -> Result<Tensor> {
     let layer = Layer::new("linear_residual", matrix("linear_residual", "x", x)?, w, b)?;
     expect_shape("linear_residual", "the residual", residual.shape(), &layer.shape())?;
+    expect_dtype("linear_residual", "the residual", residual, x.dtype())?;
     let y = layer.forward("linear_residual", tape, x, Epilogue::Residual(residual.view()));
     let inputs: Vec<_> = layer.parameters().chain([x, residual]).collect();
     let backward = {

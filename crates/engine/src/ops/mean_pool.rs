@@ -3,11 +3,12 @@
 use crate::index::Segments;
 use crate::shape::{expect_count, matrix};
 use crate::tape::Gradients;
-use crate::{Error, Result, Tape, Tensor};
+use crate::{Dtype, Error, Result, Tape, Tensor};
 
 /// Mean over each sample's rows of x [R, D] without its first `skip` rows (class token, registers).
-/// y [B, D].
+/// y [B, D], in f32.
 pub fn mean_pool(tape: &Tape, x: &Tensor, segments: &Segments, skip: usize) -> Result<Tensor> {
+    let x = &super::cast(tape, x, Dtype::F32);
     let (rows, width) = matrix("mean_pool", "x", x)?;
     expect_count("mean_pool", "the rows of the segments", segments.rows(), rows)?;
     if let Some(length) = segments.lengths().find(|&length| length <= skip) {
@@ -20,7 +21,7 @@ pub fn mean_pool(tape: &Tape, x: &Tensor, segments: &Segments, skip: usize) -> R
     }
     let device = x.device();
     let y = tape.run("mean_pool", || {
-        let mut y = device.buffer(segments.len() * width);
+        let mut y = device.buffer(Dtype::F32, segments.len() * width);
         device.mean_pool(y.view_mut(), x.view(), segments, skip, width);
         y
     });

@@ -6,7 +6,7 @@
 
 use super::linear::Layer;
 use crate::device::Epilogue;
-use crate::shape::{expect_shape, matrix};
+use crate::shape::{expect_dtype, expect_shape, matrix};
 use crate::tape::Gradients;
 use crate::{Result, Tape, Tensor};
 
@@ -25,12 +25,13 @@ pub fn mlp(
     let fc2 = Layer::new("mlp", fc1.shape().into(), fc2.0, fc2.1)?;
     if let Some(residual) = residual {
         expect_shape("mlp", "the residual", residual.shape(), &fc2.shape())?;
+        expect_dtype("mlp", "the residual", residual, x.dtype())?;
     }
     let inputs: Vec<_> =
         fc1.parameters().chain(fc2.parameters()).chain([x]).chain(residual).collect();
     let mut s = tape.tracks(&inputs).then(|| {
         let device = x.device();
-        Tensor::new(device, device.buffer(fc1.size.rows * fc1.size.output), &fc1.shape())
+        Tensor::new(device, device.buffer(x.dtype(), fc1.size.rows * fc1.size.output), &fc1.shape())
     });
     let hidden = {
         // It was created on the line above, so no other handle exists.
@@ -63,8 +64,8 @@ fn through_gelu(
 ) -> (Tensor, Tensor) {
     let (device, size) = (dy.device(), fc2.size);
     gradients.count(size.multiply_adds());
-    let [mut hidden, mut ds] = [(); 2].map(|()| device.buffer(s.len()));
+    let [mut hidden, mut ds] = [(); 2].map(|()| device.buffer(s.dtype(), s.len()));
     let (ds_view, hidden_view) = (ds.view_mut(), hidden.view_mut());
-    device.linear_grad_gelu(ds_view, hidden_view, dy.view(), fc2.w.view(), s.view(), size);
+    device.linear_grad_gelu(ds_view, hidden_view, dy.view(), fc2.w.floats(), s.view(), size);
     (Tensor::new(device, hidden, s.shape()), Tensor::new(device, ds, s.shape()))
 }

@@ -12,6 +12,7 @@
 //! | [`assemble`] | y_r = x row or token row, + position row |
 //! | [`add`] | y = a + b |
 //! | [`residual`] | y = skip + keep_b γ branch |
+//! | [`cast`] | y = x in another type |
 //! | [`mean_pool`] | y_b = mean of the sample's rows |
 //! | [`loss`] | Σ_r w_r mean_d l(prediction - target), l = L1, smooth L1 or MSE |
 //! | [`cross_entropy`] | mean_b -log softmax(logits)[label] |
@@ -24,6 +25,7 @@
 //! pass, in that order. The name of a gradient is d + name.
 
 mod attention;
+mod cast;
 mod head_norm;
 mod layer_norm;
 mod linear;
@@ -37,6 +39,7 @@ mod tokens;
 pub use crate::device::{LossKind, PatchNorm, PatchOrder, Row};
 pub use crate::images::Images;
 pub use attention::{attention, cross_attention};
+pub use cast::cast;
 pub use head_norm::head_norm;
 pub use layer_norm::layer_norm;
 pub use linear::{linear, linear_residual};

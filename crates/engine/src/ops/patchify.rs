@@ -4,11 +4,11 @@
 use crate::device::{PatchLayout, PatchNorm, PatchOrder};
 use crate::images::Images;
 use crate::index::Index;
-use crate::shape::{check_index, expect_multiple, matrix};
-use crate::{Result, Tape, Tensor};
+use crate::shape::{check_index, expect_dtype, expect_multiple, matrix};
+use crate::{Dtype, Result, Tape, Tensor};
 
 /// The patches `patches` (b N + n, n time-major, in any order) of images [B, C, T, H, W];
-/// [K, pt ph pw C]. Pixels get no gradient.
+/// [K, pt ph pw C] in the type of [`Images::with_dtype`]. Pixels get no gradient.
 pub fn patchify(
     tape: &Tape,
     images: &Images,
@@ -26,7 +26,7 @@ pub fn patchify(
     let width = patch.iter().product::<usize>() * images.shape()[1];
     let y = tape.run("patchify", || {
         let device = images.device();
-        let mut y = device.buffer(patches.len() * width);
+        let mut y = device.buffer(images.dtype(), patches.len() * width);
         let layout = PatchLayout { shape: images.shape(), patch, order };
         device.patchify(y.view_mut(), images.pixels(), layout, &patches);
         y
@@ -39,9 +39,11 @@ pub fn patchify(
 pub fn normalize_patches(tape: &Tape, x: &Tensor, norm: PatchNorm) -> Result<Tensor> {
     let (_, width) = matrix("normalize_patches", "x", x)?;
     expect_multiple("normalize_patches", "the width of a patch", width, norm.channels)?;
+    // Targets are computed in f32 from pixels that were never rounded.
+    expect_dtype("normalize_patches", "x", x, Dtype::F32)?;
     let device = x.device();
     let y = tape.run("normalize_patches", || {
-        let mut y = device.buffer(x.len());
+        let mut y = device.buffer(Dtype::F32, x.len());
         device.normalize_patches(y.view_mut(), x.view(), width, norm);
         y
     });

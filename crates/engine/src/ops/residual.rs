@@ -2,9 +2,9 @@
 //! stochastic depth (Huang et al. 2016), both optional.
 
 use crate::index::{Index, Segments};
-use crate::shape::{expect_count, expect_shape, matrix};
+use crate::shape::{expect_count, expect_dtype, expect_shape, matrix};
 use crate::tape::Gradients;
-use crate::{Result, Tape, Tensor};
+use crate::{Dtype, Result, Tape, Tensor};
 
 /// y = a + b, both of shape [R, D].
 pub fn add(tape: &Tape, a: &Tensor, b: &Tensor) -> Result<Tensor> {
@@ -22,14 +22,16 @@ pub fn residual(
 ) -> Result<Tensor> {
     let (rows, width) = matrix("residual", "skip", skip)?;
     expect_shape("residual", "the branch", branch.shape(), skip.shape())?;
+    expect_dtype("residual", "the branch", branch, skip.dtype())?;
     if let Some(scale) = scale {
         expect_shape("residual", "the layer scale", scale.shape(), &[width])?;
+        expect_dtype("residual", "the layer scale", scale, Dtype::F32)?;
     }
     let factor = keep.map(|(segments, keep)| row_factors(segments, keep, rows)).transpose()?;
     let device = skip.device();
     let y = tape.run("residual", || {
-        let mut y = device.buffer(rows * width);
-        let (scale, factor) = (scale.map(Tensor::view), factor.as_ref());
+        let mut y = device.buffer(skip.dtype(), rows * width);
+        let (scale, factor) = (scale.map(Tensor::floats), factor.as_ref());
         device.residual(y.view_mut(), skip.view(), branch.view(), scale, factor, width);
         y
     });
@@ -42,10 +44,9 @@ pub fn residual(
             if scale.is_none() && factor.is_none() {
                 return gradients.add(&branch, dy);
             }
-            let mut d_scale = Tensor::zeros_on(device, &[width]);
-            // It was created on the line above, so no other handle exists.
-            let d_scale_view = scale.as_ref().map(|_| d_scale.view_mut().expect("a new gradient"));
-            let (scale_view, factor) = (scale.as_ref().map(Tensor::view), factor.as_ref());
+            let mut d_scale = Tensor::zeros_on(device, Dtype::F32, &[width]);
+            let d_scale_view = scale.as_ref().map(|_| d_scale.new_floats());
+            let (scale_view, factor) = (scale.as_ref().map(Tensor::floats), factor.as_ref());
             let (dy, b) = (dy.view(), branch.view());
             gradients.write_even_if_untracked(&branch, |d_branch| {
                 let d_scale = d_scale_view;

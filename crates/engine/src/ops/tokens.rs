@@ -2,9 +2,9 @@
 
 use crate::device::Row;
 use crate::index::Index;
-use crate::shape::{check_index, expect_count, expect_shape, matrix};
+use crate::shape::{check_index, expect_count, expect_dtype, expect_shape, matrix};
 use crate::tape::Gradients;
-use crate::{Error, Result, Tape, Tensor};
+use crate::{Dtype, Error, Result, Tape, Tensor};
 
 /// y_k = x[index_k]. x [R, D], K indices, which may repeat. y [K, D].
 pub fn gather(tape: &Tape, x: &Tensor, index: impl Into<Index>) -> Result<Tensor> {
@@ -13,7 +13,7 @@ pub fn gather(tape: &Tape, x: &Tensor, index: impl Into<Index>) -> Result<Tensor
     check_index("gather", "x", rows, &index)?;
     let (device, count) = (x.device(), index.len());
     let y = tape.run("gather", || {
-        let mut y = device.buffer(index.len() * width);
+        let mut y = device.buffer(x.dtype(), index.len() * width);
         device.gather(y.view_mut(), x.view(), &index, width);
         y
     });
@@ -45,9 +45,9 @@ pub fn assemble(
     let width = check(x, tokens, rows, position)?;
     let device = x.device();
     let y = tape.run("assemble", || {
-        let mut y = device.buffer(rows.len() * width);
-        let views: Vec<_> = tokens.iter().map(|table| table.view()).collect();
-        let position = position.map(|(table, rows)| (table.view(), rows));
+        let mut y = device.buffer(x.dtype(), rows.len() * width);
+        let views: Vec<_> = tokens.iter().map(|table| table.floats()).collect();
+        let position = position.map(|(table, rows)| (table.floats(), rows));
         device.assemble(y.view_mut(), x.view(), views, rows, position, width);
         y
     });
@@ -72,6 +72,7 @@ fn check(
     let mut token_rows = 0;
     for table in tokens {
         expect_shape("assemble", "a token table", table.shape(), &[table.rows(), width])?;
+        expect_dtype("assemble", "a token table", table, Dtype::F32)?;
         token_rows += table.rows();
     }
     for (entry, row) in rows.as_slice().iter().enumerate() {
@@ -86,6 +87,7 @@ fn check(
     }
     if let Some((table, position)) = position {
         expect_shape("assemble", "the position table", table.shape(), &[table.rows(), width])?;
+        expect_dtype("assemble", "the position table", table, Dtype::F32)?;
         expect_count("assemble", "the number of positions", position.len(), rows.len())?;
         check_index("assemble", "the position table", table.rows(), position)?;
     }
@@ -141,8 +143,9 @@ impl Sources {
             }
             let (to, from): (Vec<u32>, Vec<u32>) = copies.iter().copied().unzip();
             let (to, from) = (Index::from(to), Index::from(from));
-            let mut part = device.buffer(from.len() * width);
+            let mut part = device.buffer(dy.dtype(), from.len() * width);
             device.gather(part.view_mut(), dy.view(), &from, width);
+            let part = Tensor::new(device, part, &[from.len(), width]).cast(table.dtype());
             gradients.accumulate(table, |sum| {
                 device.gather_backward(sum, part.view(), &to, width);
             })?;

@@ -8,7 +8,7 @@ use crate::{Error, Parameter, Result, Tensor};
 pub fn grad_norm(parameters: &[(String, Parameter)]) -> Result<f32> {
     let grads: Vec<Tensor> = parameters.iter().filter_map(|(_, p)| p.grad()).collect();
     let Some(device) = grads.first().map(Tensor::device) else { return Ok(0.0) };
-    let mut norm = device.buffer(1);
+    let mut norm = device.buffer(crate::Dtype::F32, 1);
     device.norm(norm.view_mut(), grads.iter().map(Tensor::view).collect());
     let norm = Tensor::new(device, norm, &[1]).item();
     if !norm.is_finite() {

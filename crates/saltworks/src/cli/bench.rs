@@ -129,12 +129,14 @@ fn report(recipe: &Recipe, measured: &StepTimes, peak: f64, threads: usize, as_j
             "context_tokens": measured.tokens.context,
             "target_tokens": measured.tokens.target,
             "threads": threads,
+            "precision": recipe.precision.dtype().name(),
         });
         result(&line.to_string());
         return;
     }
     let name = recipe.model.name();
-    result(&format!("{name}, batch {batch}, {threads} threads"));
+    let precision = recipe.precision.dtype().name();
+    result(&format!("{name}, batch {batch}, {threads} threads, {precision}"));
     let TokenCounts { context, target } = measured.tokens;
     result(&format!("tokens per image: {context:.0} context, {target:.0} target"));
     result(&format!("seconds per step: median {median:.4}, minimum {least:.4}"));

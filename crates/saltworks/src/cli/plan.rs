@@ -8,6 +8,7 @@ use crate::run::forecast::{StageTime, time_stage};
 use crate::run::plan::{COUNTED, PAPER, StagePlan, plan, plan_file};
 use crate::run_files::peak_memory_bytes;
 use crate::train::Stop;
+use engine::Dtype;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -186,7 +187,12 @@ fn show_stage(plan: &StagePlan<'_>) {
     };
     let (steps, batch, images) = (plan.schedule.steps, stage.batch, plan.images());
     let steps_of = if steps == 1 { "step" } else { "steps" };
-    result(&format!("{} ({what}): {steps} {steps_of} of {batch}, {images} images", stage.name));
+    let dtype = match plan.dtype {
+        Dtype::F32 => String::new(),
+        narrow => format!(", in {}", narrow.name()),
+    };
+    let name = &stage.name;
+    result(&format!("{name} ({what}): {steps} {steps_of} of {batch}, {images} images{dtype}"));
     result(&format!(
         "  {:<10} {:>11} {:>13} {:>12} {:>20}",
         "", "parameters", "tokens/image", "FLOP/image", "paper's FLOP/image"

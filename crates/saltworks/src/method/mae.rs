@@ -8,7 +8,7 @@ use crate::model::{
     EncodedTokens, Encoder, Outputs, Patches, PixelDecoder, Positions, StepKey, TransformerSpec,
 };
 use engine::ops::{self, Images, LossKind, PatchNorm, PatchOrder};
-use engine::{Module, Parameter, Result, Tape, Tensor};
+use engine::{Dtype, Module, Parameter, Result, Tape, Tensor};
 
 impl PixelNorm {
     /// The normalisation as the engine computes it; none if pixels stay as they are.
@@ -135,7 +135,8 @@ impl Mae {
     fn targets(&self, tape: &Tape, images: &Images, masks: &Masks) -> Result<Tensor> {
         let (spec, pixel_norm) = (self.encoder.spec(), self.options.pixel_norm);
         let patches = masks.target_global();
-        let pixels = ops::patchify(tape, images, spec.patch, pixel_norm.order(), &patches)?;
+        let images = images.with_dtype(Dtype::F32); // targets are exact
+        let pixels = ops::patchify(tape, &images, spec.patch, pixel_norm.order(), &patches)?;
         match pixel_norm.patch_norm(spec.channels) {
             None => Ok(pixels),
             Some(norm) => ops::normalize_patches(tape, &pixels, norm),
@@ -177,7 +178,8 @@ impl Reconstructs for Mae {
         let predictions = self.step(&tape, images, masks, None)?.predictions;
         let spec = self.encoder.spec();
         let order = PatchOrder::ChannelsFirst;
-        let pixels = ops::patchify(&tape, images, spec.patch, order, masks.target_global())?;
+        let images = images.with_dtype(Dtype::F32);
+        let pixels = ops::patchify(&tape, &images, spec.patch, order, masks.target_global())?;
         let mut predicted = predictions.to_vec();
         let rows = predicted.chunks_exact_mut(spec.patch_len());
         for (row, pixels) in rows.zip(pixels.to_vec().chunks_exact(spec.patch_len())) {

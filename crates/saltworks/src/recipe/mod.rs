@@ -22,7 +22,7 @@ pub use origin::Origin;
 pub use plan::Schedule;
 pub use schema::{
     Augment, Checkpointing, Covered, Data, DataSource, DecoderSize, Duration, Log, Loss,
-    MethodName, Model, Normalize, PixelNorm, Probe, Recipe, Stage,
+    MethodName, Model, Normalize, PixelNorm, Precision, Probe, Recipe, Stage,
 };
 pub use sizes::{ImageSize, PatchSize};
 

@@ -1,8 +1,9 @@
 //! The numbers that follow from a recipe: lengths in steps, seeds, and how images are loaded. A
 //! stage's networks are resolved in `run/plan.rs`.
 
-use super::{Data, Duration, ImageSize, Loss, Model, Recipe, RecipeError, Stage};
+use super::{Data, Duration, ImageSize, Loss, Model, Precision, Recipe, RecipeError, Stage};
 use crate::data::{Crop, Effects, LoaderOptions, Normalize, Order, Transform};
+use engine::Dtype;
 use engine::ops::LossKind;
 
 /// A stage's length and warmup in steps.
@@ -17,6 +18,16 @@ pub struct Schedule {
 /// Pixels of a batch whose features are computed at once. They are few, so that the batch ends soon
 /// after a signal. (guess)
 const FEATURE_PIXELS: usize = 250 * 64 * 64;
+
+impl Precision {
+    /// The type of the activations.
+    pub fn dtype(self) -> Dtype {
+        match self {
+            Self::F32 => Dtype::F32,
+            Self::Bf16 => Dtype::Bf16,
+        }
+    }
+}
 
 impl Recipe {
     /// The seed of a stage, used for its weights, order, augmentations and masks.

@@ -15,6 +15,10 @@ pub struct Recipe {
     pub seed: u64,
     /// How many threads compute. 0 means one per core.
     pub threads: usize,
+    /// How activations and their gradients are stored, and what weights are rounded to before they
+    /// are multiplied. Parameters, their gradients, AdamW's moments, losses and all sums are f32 in
+    /// both. Probes compute in f32.
+    pub precision: Precision,
     /// Words by which you find the run among others.
     pub tags: Vec<String>,
     /// Which images are read, and how they are prepared.
@@ -496,6 +500,17 @@ impl Default for Stage {
             target_layer_norm: None,
         }
     }
+}
+
+/// How activations are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// 32-bit floating point.
+    #[default]
+    F32,
+    /// bfloat16: half the memory for activations, three significant digits instead of seven.
+    Bf16,
 }
 
 /// Which method trains a stage.

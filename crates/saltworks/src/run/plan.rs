@@ -13,6 +13,7 @@ use crate::model::{Encoder, VitSpec};
 use crate::recipe::{PixelNorm, Recipe, RecipeError, Schedule, Stage};
 use crate::run_files::{PlanFile, PlannedStage};
 use crate::train::{self, Curve, Optimizer, OptimizerOptions};
+use engine::Dtype;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -33,6 +34,8 @@ pub(crate) struct StagePlan<'a> {
     pub(crate) schedule: Schedule,
     /// Seed of the initial weights, the order, augmentations, masks and stochastic depth.
     pub(crate) seed: u64,
+    /// How activations are stored.
+    pub(crate) dtype: Dtype,
     /// The cost of an image: a mean over some draws of its masks.
     pub(crate) cost: Cost,
 }
@@ -55,7 +58,19 @@ impl<'a> StagePlan<'a> {
         let schedule = schedule.map_err(|error| input_error(recipe.origin.locate(error)))?;
         let (seed, loader) = (recipe.stage_seed(stage_index), recipe.training_loader(stage_index));
         let cost = cost(stage, seed, &settings, &spec, teacher.as_ref())?;
-        Ok(Self { stage_index, stage, spec, teacher, settings, loader, schedule, seed, cost })
+        let dtype = recipe.precision.dtype();
+        Ok(Self {
+            stage_index,
+            stage,
+            spec,
+            teacher,
+            settings,
+            loader,
+            schedule,
+            seed,
+            dtype,
+            cost,
+        })
     }
 
     /// Images in all steps. An image counts each time it is used.
@@ -115,6 +130,7 @@ impl<'a> StagePlan<'a> {
             batch: stage.batch,
             accumulate: stage.accumulate,
             activation_checkpointing: stage.activation_checkpointing,
+            dtype: self.dtype,
             first_step,
             steps,
             lr: Curve { start, peak, last, warmup_steps, steps },

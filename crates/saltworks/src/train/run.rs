@@ -6,7 +6,7 @@ use crate::mask::{Grid, Masking, Masks};
 use crate::method::Method;
 use crate::model::StepKey;
 use crate::train::StepReport;
-use engine::{Tape, Tensor};
+use engine::{Dtype, Tape, Tensor};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,8 @@ pub struct StageTraining<'a> {
     pub accumulate: usize,
     /// Whether blocks save only their inputs and are recomputed in the backward pass.
     pub activation_checkpointing: bool,
+    /// How activations are stored.
+    pub dtype: Dtype,
     /// Steps applied before: more than 0 if a run is resumed.
     pub first_step: u64,
     /// Total number of optimizer steps.
@@ -154,7 +156,7 @@ impl StageTraining<'_> {
         let loaded = self.loader.next_batch()?.expect("a batch");
         sums.waited += loaded.waited;
         sums.unreadable.extend_from_slice(&loaded.batch.unreadable);
-        let images = loaded.batch.images.clone();
+        let images = loaded.batch.images.with_dtype(self.dtype);
         sums.batches.push(loaded.batch);
         let samples = self.batch / self.accumulate;
         let first_sample = part * samples;

@@ -3,7 +3,7 @@
 //! Pᵀ = exp(k qᵀ/√E - lse), dPᵀ = v doutᵀ, δ = Σ out dout, dSᵀ = Pᵀ (dPᵀ - δ)/√E, then
 //! dq = dS k, dk = dSᵀ q, dv = Pᵀ dout. P and dS are finished in the tiles of their products.
 
-use super::{Scores, Task};
+use super::{Scores, Task, for_each_head, matrix_of, write_rows};
 use crate::cpu::dispatch::multiversion;
 use crate::cpu::gemm::{
     Matrix, NoHook, Owned, Span, Target, array, by_width, multiply, pack, packed_len,
@@ -12,6 +12,7 @@ use crate::cpu::math;
 use crate::cpu::parallel::Scratch;
 use crate::cpu::row::set_or_add;
 use crate::device::{AttentionGrad, AttentionInput, HeadRows};
+use crate::dtype::Element;
 use std::f32::consts::LOG2_E;
 
 /// Queries and keys of a block. Its P and dS fill 400 kB, which fits into L2.
@@ -20,20 +21,20 @@ const KEYS: usize = 256;
 
 /// Results of the forward pass and the gradient: out and dout [Rq, A E], lse [Rq, A].
 #[derive(Clone, Copy)]
-struct Saved<'a> {
-    out: &'a [f32],
-    dout: &'a [f32],
+struct Saved<'a, T> {
+    out: &'a [T],
+    dout: &'a [T],
     lse: &'a [f32],
     heads: usize,
 }
 
 /// The gradients of q, k and v from the gradient of out.
-pub(crate) fn attention_backward(
-    grad: AttentionGrad<&mut [f32]>,
-    out: &[f32],
-    dout: &[f32],
+pub(crate) fn attention_backward<T: Element>(
+    grad: AttentionGrad<&mut [T]>,
+    out: &[T],
+    dout: &[T],
     lse: &[f32],
-    input: AttentionInput<'_, &[f32]>,
+    input: AttentionInput<'_, &[T]>,
 ) {
     let saved = Saved { out, dout, lse, heads: input.heads };
     let width = input.heads * input.head_dim;
@@ -50,12 +51,12 @@ pub(crate) fn attention_backward(
 }
 
 /// Writes dq, and dk starting at column `k_column` of `dkv`, followed by dv.
-fn set_gradients(
-    dq: Target,
-    dkv: Target,
+fn set_gradients<T: Element>(
+    dq: Target<T>,
+    dkv: Target<T>,
     k_column: usize,
-    saved: Saved<'_>,
-    input: AttentionInput<'_, &[f32]>,
+    saved: Saved<'_, T>,
+    input: AttentionInput<'_, &[T]>,
 ) {
     let AttentionInput { q, k, v, heads, head_dim, .. } = input;
     let width = heads * head_dim;
@@ -66,7 +67,7 @@ fn set_gradients(
             .for_each(|rows| next.prefetch_queries(rows));
         [k, v].into_iter().for_each(|rows| next.prefetch_keys(rows));
     };
-    input.for_each(ask, |task, scratch| {
+    for_each_head(&input, ask, |task, scratch| {
         let column = task.head * task.head_dim;
         // SAFETY: these rows of this head belong only to this task; q, k and v are in different
         // columns or buffers.
@@ -105,9 +106,11 @@ struct QuerySide<'a> {
     /// lse log₂ e and δ of each column of scores.
     lse: &'a mut [f32],
     delta: &'a mut [f32],
+    /// Compact rows of dq, where they cannot be summed in place.
+    d_queries: &'a mut [f32],
 }
 
-fn cut(scratch: &mut Scratch, task: Task) -> (KeySide<'_>, QuerySide<'_>) {
+fn cut(scratch: &mut Scratch, task: Task, in_place: bool) -> (KeySide<'_>, QuerySide<'_>) {
     let Task { q_rows, k_rows, head_dim, .. } = task;
     let most = QUERIES.min(q_rows);
     let (rows, along, across) =
@@ -128,33 +131,43 @@ fn cut(scratch: &mut Scratch, task: Task) -> (KeySide<'_>, QuerySide<'_>) {
         block,
         stride,
         stride,
+        if in_place { 0 } else { most * head_dim },
     ]);
-    let [queries, queries_t, d_out, d_out_t, weights, d_scores, lse, delta] = rest;
+    let [queries, queries_t, d_out, d_out_t, weights, d_scores, lse, delta, d_queries] = rest;
     (
         KeySide { keys, packed, values, d_keys, d_values },
-        QuerySide { queries, queries_t, d_out, d_out_t, weights, d_scores, lse, delta },
+        QuerySide { queries, queries_t, d_out, d_out_t, weights, d_scores, lse, delta, d_queries },
     )
 }
 
 /// One head of one sample. The targets belong to this task.
-fn head(
+fn head<T: Element>(
     task: Task,
     scratch: &mut Scratch,
-    saved: Saved<'_>,
-    [q, k, v]: [HeadRows<&[f32]>; 3],
-    (dq, [mut dk, mut dv]): (Target, [Owned; 2]),
+    saved: Saved<'_, T>,
+    [q, k, v]: [HeadRows<&[T]>; 3],
+    (dq, [mut dk, mut dv]): (Target<T>, [Owned<T>; 2]),
 ) {
     let Task { q_rows, k_start, k_rows, head, head_dim, .. } = task;
-    let (mut key_side, mut query_side) = cut(scratch, task);
-    key_side.fill(k.head(k_start, head, head_dim), v.head(k_start, head, head_dim), task);
+    let (mut key_side, mut query_side) = cut(scratch, task, dq.floats().is_some());
+    key_side.fill(
+        matrix_of(k, k_start, head, head_dim),
+        matrix_of(v, k_start, head, head_dim),
+        task,
+    );
     for first in (0..q_rows).step_by(QUERIES) {
         let queries = QUERIES.min(q_rows - first);
         query_side.fill(q, saved, task, first..first + queries);
         // SAFETY: dq belongs to this task.
         let dq = unsafe { dq.at(first, 0) };
+        let sums = dq.floats().unwrap_or_else(|| Target::new(query_side.d_queries, head_dim));
         // Without keys there is one empty block, and dq becomes zero.
         for step in 0..k_rows.div_ceil(KEYS).max(1) {
-            block(task, &mut key_side, &mut query_side, [first, queries], step * KEYS, dq);
+            block(task, &mut key_side, &mut query_side, [first, queries], step * KEYS, sums);
+        }
+        if dq.floats().is_none() {
+            // SAFETY: dq belongs to this task.
+            write_rows(&mut unsafe { dq.own(queries, head_dim) }, query_side.d_queries);
         }
     }
     write_rows(&mut dk, key_side.d_keys);
@@ -162,7 +175,7 @@ fn head(
 }
 
 impl KeySide<'_> {
-    fn fill(&mut self, k: Matrix<'_>, v: Matrix<'_>, task: Task) {
+    fn fill<T: Element>(&mut self, k: Matrix<'_, T>, v: Matrix<'_, T>, task: Task) {
         let Task { q_rows, k_rows, head_dim, .. } = task;
         k.copy_to(self.keys, head_dim);
         v.copy_to(self.values, head_dim);
@@ -179,17 +192,17 @@ impl KeySide<'_> {
 
 impl QuerySide<'_> {
     /// Packs the given queries of the task.
-    fn fill(
+    fn fill<T: Element>(
         &mut self,
-        q: HeadRows<&[f32]>,
-        saved: Saved<'_>,
+        q: HeadRows<&[T]>,
+        saved: Saved<'_, T>,
         task: Task,
         range: std::ops::Range<usize>,
     ) {
         let Task { head, head_dim, .. } = task;
         let (row, count) = (task.q_start + range.start, range.len());
         let width = saved.heads * head_dim;
-        let q = q.head(row, head, head_dim);
+        let q = matrix_of(q, row, head, head_dim);
         let d_out = Matrix::new(saved.dout, row * width + head * head_dim, width);
         pack(self.queries, q, count, head_dim);
         pack(self.queries_t, q.t(), head_dim, count);
@@ -286,12 +299,12 @@ fn gradient<const WIDTH: usize>(tile: &mut Owned, p: &mut Owned, delta: &[f32], 
 
 /// Σ a b
 #[inline(always)]
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+fn dot<T: Element>(a: &[T], b: &[T]) -> f32 {
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
     let mut sums = [0.0f32; 8];
     for (a, b) in a.iter().zip(b) {
         for lane in 0..8 {
-            sums[lane] += a[lane] * b[lane];
+            sums[lane] += a[lane].wide() * b[lane].wide();
         }
     }
     for lane in 0..4 {
@@ -299,17 +312,9 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     }
     let mut sum = (sums[0] + sums[2]) + (sums[1] + sums[3]);
     for (a, b) in a_rest.iter().zip(b_rest) {
-        sum += a * b;
+        sum += a.wide() * b.wide();
     }
     sum
-}
-
-#[inline(always)]
-fn write<const WIDTH: usize>(to: &mut Owned, from: &[f32]) {
-    let columns = if WIDTH > 0 { WIDTH } else { to.columns() };
-    for r in 0..to.rows() {
-        to.row(r)[..columns].copy_from_slice(&from[r * columns..][..columns]);
-    }
 }
 
 multiversion! {
@@ -325,22 +330,10 @@ multiversion! {
     }
 
     /// Σ a b of each row. Rows have `lengths[1]` values and start `lengths[0]` values apart.
-    fn row_products(sums: &mut [f32], a: &[f32], b: &[f32], lengths: [usize; 2]) {
+    fn row_products<T: Element>(sums: &mut [f32], a: &[T], b: &[T], lengths: [usize; 2]) {
         for (r, sum) in sums.iter_mut().enumerate() {
             let row = r * lengths[0]..r * lengths[0] + lengths[1];
             *sum = dot(&a[row.clone()], &b[row]);
-        }
-    }
-
-    /// Copies compact rows to their places.
-    fn write_rows(to: &mut Owned, from: &[f32]) {
-        match to.columns() {
-            8 => write::<8>(to, from),
-            16 => write::<16>(to, from),
-            24 => write::<24>(to, from),
-            32 => write::<32>(to, from),
-            64 => write::<64>(to, from),
-            _ => write::<0>(to, from),
         }
     }
 }

@@ -1,18 +1,23 @@
 //! out = softmax(q kᵀ/√E) v, and log Σ exp of each row of scores.
 
-use super::{LANES, Scores, Task};
+use super::{LANES, Scores, Task, for_each_head, matrix_of, write_rows};
 use crate::cpu::dispatch::multiversion;
 use crate::cpu::gemm::{Matrix, NoHook, Owned, Span, Target, by_width, multiply, pack, packed_len};
 use crate::cpu::math;
 use crate::cpu::parallel::Scratch;
 use crate::device::{AttentionInput, HeadRows};
+use crate::dtype::Element;
 use std::f32::consts::LOG2_E;
 
 /// Queries of a block. With 196 keys its scores fill 25 kB, which fits into L1.
 const QUERIES: usize = 32;
 
 /// out [Rq, A E] and lse [Rq, A], with scale E^-½. A query without keys gets zeros.
-pub(crate) fn attention(out: &mut [f32], lse: &mut [f32], input: AttentionInput<'_, &[f32]>) {
+pub(crate) fn attention<T: Element>(
+    out: &mut [T],
+    lse: &mut [f32],
+    input: AttentionInput<'_, &[T]>,
+) {
     let AttentionInput { q, k, v, heads, head_dim, .. } = input;
     let (out, lse) = (Target::new(out, heads * head_dim), Target::new(lse, heads));
     let ask = |next: Task| {
@@ -20,7 +25,7 @@ pub(crate) fn attention(out: &mut [f32], lse: &mut [f32], input: AttentionInput<
         next.prefetch_keys(k);
         next.prefetch_keys(v);
     };
-    input.for_each(ask, |task, scratch| {
+    for_each_head(&input, ask, |task, scratch| {
         // SAFETY: these rows of this head belong only to this task.
         let out = unsafe { out.at(task.q_start, task.head * head_dim) };
         // SAFETY: as above.
@@ -30,11 +35,11 @@ pub(crate) fn attention(out: &mut [f32], lse: &mut [f32], input: AttentionInput<
 }
 
 /// One head of one sample. The targets belong to this task.
-fn head(
+fn head<T: Element>(
     task: Task,
     scratch: &mut Scratch,
-    [q, k, v]: [HeadRows<&[f32]>; 3],
-    targets: (Target, Owned),
+    [q, k, v]: [HeadRows<&[T]>; 3],
+    targets: (Target<T>, Owned),
 ) {
     let Task { q_start, q_rows, k_start, k_rows, head, head_dim, scale } = task;
     let (out, mut lse) = targets;
@@ -43,13 +48,14 @@ fn head(
         packed_len(k_rows, head_dim),
         packed_len(head_dim, QUERIES),
         k_rows * Scores::of(QUERIES).stride,
+        if out.floats().is_some() { 0 } else { QUERIES * head_dim },
     ];
-    let [keys, values, queries_t, scores] = scratch.parts(lengths);
-    k.head(k_start, head, head_dim).copy_to(keys, head_dim);
-    pack(values, v.head(k_start, head, head_dim), k_rows, head_dim);
+    let [keys, values, queries_t, scores, sums_of_values] = scratch.parts(lengths);
+    matrix_of(k, k_start, head, head_dim).copy_to(keys, head_dim);
+    pack(values, matrix_of(v, k_start, head, head_dim), k_rows, head_dim);
     for first in (0..q_rows).step_by(QUERIES) {
         let queries = QUERIES.min(q_rows - first);
-        pack(queries_t, q.head(q_start + first, head, head_dim).t(), head_dim, queries);
+        pack(queries_t, matrix_of(q, q_start + first, head, head_dim).t(), head_dim, queries);
         let Scores { columns, stride } = Scores::of(queries);
         let scores = &mut scores[..k_rows * stride];
         if columns < stride {
@@ -67,10 +73,17 @@ fn head(
         let divide = |tile: &mut Owned, span: Span| {
             scale_rows(tile, &sums.inverse[span.row..span.row + span.rows]);
         };
-        // SAFETY: `out` belongs to this task.
+        let size = [queries, head_dim, k_rows];
+        // SAFETY: `out` belongs to this task, and the scratch to this thread.
         unsafe {
             let out = out.at(first, 0);
-            multiply([queries, head_dim, k_rows], weights, values, out, false, &divide);
+            if let Some(out) = out.floats() {
+                multiply(size, weights, values, out, false, &divide);
+            } else {
+                let rows = Target::new(sums_of_values, head_dim);
+                multiply(size, weights, values, rows, false, &divide);
+                write_rows(&mut out.own(queries, head_dim), sums_of_values);
+            }
         }
     }
 }

@@ -2,11 +2,12 @@
 
 use super::pack::copy_rows;
 use super::tile::{Shape, Tile};
+use crate::dtype::{Dtype, Element};
 
 /// A matrix read by strides. Element (i, j) is at `start + i * row + j * column`.
 #[derive(Clone, Copy)]
-pub(crate) struct Matrix<'a> {
-    pub(super) data: &'a [f32],
+pub(crate) struct Matrix<'a, T = f32> {
+    pub(super) data: &'a [T],
     pub(super) start: usize,
     pub(super) row: usize,
     pub(super) column: usize,
@@ -15,9 +16,9 @@ pub(crate) struct Matrix<'a> {
     pub(super) tile: usize,
 }
 
-impl<'a> Matrix<'a> {
+impl<'a, T: Element> Matrix<'a, T> {
     /// Row-major, starting at `start`, with `row` values from one row to the next.
-    pub(crate) fn new(data: &'a [f32], start: usize, row: usize) -> Self {
+    pub(crate) fn new(data: &'a [T], start: usize, row: usize) -> Self {
         Self { data, start, row, column: 1, tile: row }
     }
 
@@ -32,7 +33,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// The part that begins at row i, the first of a tile.
-    fn at_tile(self, i: usize) -> Self {
+    pub(super) fn at_tile(self, i: usize) -> Self {
         Self { start: self.start + i * self.tile, ..self }
     }
 
@@ -48,6 +49,18 @@ impl<'a> Matrix<'a> {
         Matrix::new(to, 0, row)
     }
 
+    /// This matrix, if its values are f32.
+    pub(super) fn floats(self) -> Option<Matrix<'a>> {
+        let Self { data, start, row, column, tile } = self;
+        (T::DTYPE == Dtype::F32).then(|| Matrix {
+            data: bytemuck::cast_slice(data),
+            start,
+            row,
+            column,
+            tile,
+        })
+    }
+
     /// Whether element (rows - 1, columns - 1) is within the data.
     pub(super) fn holds(&self, rows: usize, columns: usize) -> bool {
         rows == 0
@@ -59,15 +72,15 @@ impl<'a> Matrix<'a> {
 /// The block of C that a thread writes: a pointer to its start, with `row` values from one row to
 /// the next.
 #[derive(Clone, Copy)]
-pub(crate) struct Target {
-    c: *mut f32,
+pub(crate) struct Target<T = f32> {
+    c: *mut T,
     row: usize,
     len: usize,
 }
 
-impl Target {
+impl<T: Element> Target<T> {
     /// C in `data`, with `row` values from one row to the next.
-    pub(crate) fn new(data: &mut [f32], row: usize) -> Self {
+    pub(crate) fn new(data: &mut [T], row: usize) -> Self {
         Self { c: data.as_mut_ptr(), row, len: data.len() }
     }
 
@@ -87,8 +100,14 @@ impl Target {
     ///
     /// # Safety
     /// No other code may use these values while the result lives.
-    pub(crate) unsafe fn own(self, rows: usize, columns: usize) -> Owned {
+    pub(crate) unsafe fn own(self, rows: usize, columns: usize) -> Owned<T> {
         Owned { target: self, rows, columns }
+    }
+
+    /// This part, if its values are f32. Then a product can write them in place.
+    pub(crate) fn floats(self) -> Option<Target> {
+        let Self { c, row, len } = self;
+        (T::DTYPE == Dtype::F32).then(|| Target { c: c.cast(), row, len })
     }
 
     /// Prefetches the lines of a tile.
@@ -101,7 +120,7 @@ impl Target {
     /// # Safety
     /// No other code may use these values meanwhile.
     #[inline(always)]
-    pub(crate) unsafe fn row_mut<'a>(self, i: usize, count: usize) -> &'a mut [f32] {
+    pub(crate) unsafe fn row_mut<'a>(self, i: usize, count: usize) -> &'a mut [T] {
         assert!(i * self.row + count <= self.len, "a row outside C");
         // SAFETY: within the allocation by the line above; exclusive by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.c.add(i * self.row), count) }
@@ -109,13 +128,13 @@ impl Target {
 }
 
 /// Rows of a [`Target`] with one exclusive user.
-pub(crate) struct Owned {
-    target: Target,
+pub(crate) struct Owned<T = f32> {
+    target: Target<T>,
     rows: usize,
     columns: usize,
 }
 
-impl Owned {
+impl<T: Element> Owned<T> {
     /// Number of rows.
     pub(crate) fn rows(&self) -> usize {
         self.rows
@@ -126,53 +145,55 @@ impl Owned {
         self.columns
     }
 
-    /// The first values of row i. They are returned by value, so that the compiler can rule out
-    /// overlaps.
+    /// The first values of row i, in f32. They are returned by value, so that the compiler can rule
+    /// out overlaps.
     #[inline(always)]
     pub(crate) fn array<const WIDTH: usize>(&mut self, i: usize) -> [f32; WIDTH] {
         array(self.row(i))
     }
 
-    /// Overwrites the first values of row i.
+    /// Overwrites the first values of row i, rounded.
     #[inline(always)]
     pub(crate) fn set<const WIDTH: usize>(&mut self, i: usize, values: [f32; WIDTH]) {
-        self.row(i)[..WIDTH].copy_from_slice(&values);
+        for (to, value) in self.row(i)[..WIDTH].iter_mut().zip(values) {
+            *to = T::round(value);
+        }
     }
 
     /// Row i.
     #[inline(always)]
-    pub(crate) fn row(&mut self, i: usize) -> &mut [f32] {
+    pub(crate) fn row(&mut self, i: usize) -> &mut [T] {
         // SAFETY: `Target::own`'s caller promised these rows, and &mut self lends one at a time.
         unsafe { self.target.row_mut(i, self.columns) }
     }
 }
 
-/// The first values of a slice.
+/// The first values of a slice, in f32.
 #[inline(always)]
-pub(crate) fn array<const WIDTH: usize>(values: &[f32]) -> [f32; WIDTH] {
+pub(crate) fn array<const WIDTH: usize>(values: &[impl Element]) -> [f32; WIDTH] {
     let mut array = [0.0; WIDTH];
-    array.copy_from_slice(&values[..WIDTH]);
+    Element::widen(&mut array, &values[..WIDTH]);
     array
 }
 
 /// Calls `f::<WIDTH>(args)` with the number of columns if it is the width of a panel, else with 0.
 /// Loops of known length become whole registers.
 macro_rules! by_width {
-    ($columns:expr, $f:ident($($arg:expr),*)) => {
+    ($columns:expr, $f:ident $(<$($T:ident),+>)?($($arg:expr),*)) => {
         match $columns {
-            32 => $f::<32>($($arg),*),
-            16 => $f::<16>($($arg),*),
-            8 => $f::<8>($($arg),*),
-            _ => $f::<0>($($arg),*),
+            32 => $f::<32 $($(, $T)+)?>($($arg),*),
+            16 => $f::<16 $($(, $T)+)?>($($arg),*),
+            8 => $f::<8 $($(, $T)+)?>($($arg),*),
+            _ => $f::<0 $($(, $T)+)?>($($arg),*),
         }
     };
 }
 pub(crate) use by_width;
 
 // SAFETY: a Target is an address; the callers of `at` promise disjoint parts.
-unsafe impl Send for Target {}
+unsafe impl<T> Send for Target<T> {}
 // SAFETY: as above.
-unsafe impl Sync for Target {}
+unsafe impl<T> Sync for Target<T> {}
 
 /// Part of C: its first row and column, and the numbers of rows and columns.
 #[derive(Clone, Copy)]
@@ -207,11 +228,11 @@ impl TileHook for NoHook {
 /// Prefetches the lines of a tile of `data`, which has `row` values from one row to the next.
 /// Otherwise the work after the sums would wait for them.
 #[inline(always)]
-pub(crate) fn prefetch(data: *const f32, row: usize, span: Span) {
+pub(crate) fn prefetch<T>(data: *const T, row: usize, span: Span) {
     let first = data.wrapping_add(span.row * row + span.column);
     #[cfg(target_arch = "x86_64")]
     for r in 0..span.rows {
-        for line in (0..span.columns).step_by(16) {
+        for line in (0..span.columns).step_by(64 / size_of::<T>()) {
             use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
             // SAFETY: a prefetch is a hint, and any address is allowed.
             unsafe { _mm_prefetch::<_MM_HINT_T1>(first.wrapping_add(r * row + line).cast()) };

@@ -1,22 +1,80 @@
-//! The work after a product, done for each tile of C while it is in L1.
+//! The work after a product, done for each tile of C while it is in L1: one pass over its sums.
 
-use super::{Owned, Span, Target, TileHook, array, by_width, prefetch};
+use super::{Owned, Span, Target, array, by_width, prefetch};
 use crate::cpu::dispatch::multiversion;
 use crate::cpu::math;
 use crate::device::Epilogue;
+use crate::dtype::{Bf16, Dtype, Element};
+
+/// Where the values of a tile go.
+pub(super) enum Place<C> {
+    /// They stay where their sums are.
+    Here,
+    /// They overwrite these.
+    Over(Owned<C>),
+    /// They are added to these.
+    Onto(Owned<C>),
+}
+
+impl<C: Element> Place<C> {
+    /// Stores the first values of row r.
+    #[inline(always)]
+    fn put<const WIDTH: usize>(&mut self, sums: &mut Owned, r: usize, mut values: [f32; WIDTH]) {
+        match self {
+            Self::Here => sums.set(r, values),
+            Self::Over(c) => c.set(r, values),
+            Self::Onto(c) => {
+                let old = c.array::<WIDTH>(r);
+                for i in 0..WIDTH {
+                    values[i] += old[i];
+                }
+                c.set(r, values);
+            }
+        }
+    }
+
+    /// Stores value i of row r.
+    #[inline(always)]
+    fn put_one(&mut self, sums: &mut Owned, r: usize, i: usize, value: f32) {
+        match self {
+            Self::Here => sums.row(r)[i] = value,
+            Self::Over(c) => c.row(r)[i] = C::round(value),
+            Self::Onto(c) => c.row(r)[i] = C::round(c.row(r)[i].wide() + value),
+        }
+    }
+}
+
+/// Work on the sums of a product whose C has values of type `C`.
+pub(super) trait TileWork<C>: Sync {
+    /// Called before the tile of C at `span` is computed, to prefetch what it reads.
+    fn before(&self, _span: Span) {}
+    /// Finishes the tile and stores it. It is called once per tile.
+    fn finish(&self, sums: &mut Owned, place: Place<C>, span: Span);
+}
+
+/// No work.
+pub(super) struct Plain;
+
+impl<C: Element> TileWork<C> for Plain {
+    fn finish(&self, sums: &mut Owned, place: Place<C>, _: Span) {
+        if !matches!(place, Place::Here) {
+            store(sums, place);
+        }
+    }
+}
 
 /// An epilogue, with its bias, that tasks can share.
-pub(super) struct Finish<'a> {
+pub(super) struct Finish<'a, T> {
     bias: Option<&'a [f32]>,
-    epilogue: Epilogue<&'a [f32], Target>,
+    epilogue: Epilogue<&'a [T], Target<T>>,
     width: usize,
 }
 
-impl<'a> Finish<'a> {
+impl<'a, T: Element> Finish<'a, T> {
     /// For a C with `rows` rows of `width` values.
     pub(super) fn new(
         bias: Option<&'a [f32]>,
-        epilogue: Epilogue<&'a [f32], &'a mut [f32]>,
+        epilogue: Epilogue<&'a [T], &'a mut [T]>,
         rows: usize,
         width: usize,
     ) -> Self {
@@ -36,7 +94,7 @@ impl<'a> Finish<'a> {
     }
 }
 
-impl TileHook for Finish<'_> {
+impl<T: Element> TileWork<T> for Finish<'_, T> {
     fn before(&self, span: Span) {
         match self.epilogue {
             Epilogue::Gelu(Some(pre)) => pre.prefetch(span),
@@ -45,140 +103,194 @@ impl TileHook for Finish<'_> {
         }
     }
 
-    /// Finishes the tile of C at `span`. It is called once per tile.
-    fn after(&self, tile: &mut Owned, span: Span) {
-        let columns = span.column..span.column + span.columns;
-        if let Some(bias) = self.bias {
-            add_rows(tile, &bias[columns], 0);
-        }
+    fn finish(&self, sums: &mut Owned, place: Place<T>, span: Span) {
+        let bias = self.bias.map(|bias| &bias[span.column..][..span.columns]);
         match self.epilogue {
-            Epilogue::None => {}
-            Epilogue::Gelu(pre) => {
-                if let Some(pre) = pre {
-                    // SAFETY: `pre` is split like C, and the caller owns this tile of C.
-                    let mut pre =
-                        unsafe { pre.at(span.row, span.column).own(span.rows, span.columns) };
-                    copy_to(&mut pre, tile);
-                }
-                gelu(tile);
-            }
+            Epilogue::None => add_rows(sums, place, bias, (&[], 0)),
             Epilogue::Residual(residual) => {
                 let rows = &residual[span.row * self.width + span.column..];
-                add_rows(tile, rows, self.width);
+                add_rows(sums, place, bias, (rows, self.width));
+            }
+            Epilogue::Gelu(pre) => {
+                // SAFETY: `pre` is split like C, and the caller owns this tile of C.
+                let pre = pre.map(|pre| unsafe {
+                    pre.at(span.row, span.column).own(span.rows, span.columns)
+                });
+                gelu(sums, place, bias, pre);
             }
         }
     }
 }
 
 /// C becomes C GELU'(s), and GELU(s) is stored in `h`.
-pub(super) struct GeluSlope<'a> {
-    h: Target,
-    s: &'a [f32],
+pub(super) struct GeluSlope<'a, T> {
+    h: Target<T>,
+    s: &'a [T],
     width: usize,
 }
 
-impl<'a> GeluSlope<'a> {
+impl<'a, T: Element> GeluSlope<'a, T> {
     /// For a C with `rows` rows of `width` values.
-    pub(super) fn new(h: &mut [f32], s: &'a [f32], rows: usize, width: usize) -> Self {
+    pub(super) fn new(h: &mut [T], s: &'a [T], rows: usize, width: usize) -> Self {
         assert_eq!([h.len(), s.len()], [rows * width; 2], "GELU's input and output");
         Self { h: Target::new(h, width), s, width }
     }
 }
 
-impl TileHook for GeluSlope<'_> {
+impl<T: Element> TileWork<T> for GeluSlope<'_, T> {
     fn before(&self, span: Span) {
         self.h.prefetch(span);
         prefetch(self.s.as_ptr(), self.width, span);
     }
 
-    fn after(&self, tile: &mut Owned, span: Span) {
+    fn finish(&self, sums: &mut Owned, place: Place<T>, span: Span) {
         // SAFETY: `h` is split like C, and the caller owns this tile of C.
-        let mut h = unsafe { self.h.at(span.row, span.column).own(span.rows, span.columns) };
-        gelu_slope(tile, &mut h, &self.s[span.row * self.width + span.column..], self.width);
-    }
-}
-
-/// y += x, row by row. Rows of x are `stride` apart.
-#[inline(always)]
-fn add<const WIDTH: usize>(tile: &mut Owned, x: &[f32], stride: usize) {
-    for r in 0..tile.rows() {
-        let x = &x[r * stride..];
-        let (mut y, x_row) = (tile.array::<WIDTH>(r), array::<WIDTH>(x));
-        for i in 0..WIDTH {
-            y[i] += x_row[i];
-        }
-        tile.set(r, y);
-        for (y, x) in tile.row(r)[WIDTH..].iter_mut().zip(&x[WIDTH..]) {
-            *y += x;
-        }
+        let h = unsafe { self.h.at(span.row, span.column).own(span.rows, span.columns) };
+        gelu_slope(sums, place, h, (&self.s[span.row * self.width + span.column..], self.width));
     }
 }
 
 #[inline(always)]
-fn copy<const WIDTH: usize>(to: &mut Owned, from: &mut Owned) {
-    for r in 0..from.rows() {
-        to.set(r, from.array::<WIDTH>(r));
-        to.row(r)[WIDTH..].copy_from_slice(&from.row(r)[WIDTH..]);
+fn store_rows<const WIDTH: usize, C: Element>(sums: &mut Owned, mut place: Place<C>) {
+    for r in 0..sums.rows() {
+        let values = sums.array::<WIDTH>(r);
+        place.put(sums, r, values);
+        for i in WIDTH..sums.columns() {
+            let value = sums.row(r)[i];
+            place.put_one(sums, r, i, value);
+        }
+    }
+}
+
+/// Adds the bias and rows of `x`, which are `stride` apart, unless there are none.
+#[inline(always)]
+fn sum_rows<const WIDTH: usize, T: Element>(
+    sums: &mut Owned,
+    mut place: Place<T>,
+    bias: Option<&[f32]>,
+    (x, stride): (&[T], usize),
+) {
+    let first = bias.map(array::<WIDTH>);
+    for r in 0..sums.rows() {
+        let mut values = sums.array::<WIDTH>(r);
+        if let Some(bias) = first {
+            for i in 0..WIDTH {
+                values[i] += bias[i];
+            }
+        }
+        if stride > 0 {
+            let x = array::<WIDTH>(&x[r * stride..]);
+            for i in 0..WIDTH {
+                values[i] += x[i];
+            }
+        }
+        place.put(sums, r, values);
+        for i in WIDTH..sums.columns() {
+            let mut value = sums.row(r)[i];
+            if let Some(bias) = bias {
+                value += bias[i];
+            }
+            if stride > 0 {
+                value += x[r * stride + i].wide();
+            }
+            place.put_one(sums, r, i, value);
+        }
+    }
+}
+
+/// What the backward pass knows of GELU's input: a value of type T.
+#[inline(always)]
+fn known<T: Element>(value: f32) -> f32 {
+    match T::DTYPE {
+        Dtype::F32 => value,
+        Dtype::Bf16 => Bf16::round(value).wide(),
     }
 }
 
 #[inline(always)]
-fn gelu_rows<const WIDTH: usize>(tile: &mut Owned, fused: bool) {
-    for r in 0..tile.rows() {
-        let mut y = tile.array::<WIDTH>(r);
-        for y in &mut y {
-            *y = math::gelu(*y, fused);
+fn gelu_rows<const WIDTH: usize, T: Element>(
+    sums: &mut Owned,
+    mut place: Place<T>,
+    bias: Option<&[f32]>,
+    mut pre: Option<Owned<T>>,
+    fused: bool,
+) {
+    let first = bias.map(array::<WIDTH>);
+    for r in 0..sums.rows() {
+        let mut values = sums.array::<WIDTH>(r);
+        if let Some(bias) = first {
+            for i in 0..WIDTH {
+                values[i] += bias[i];
+            }
         }
-        tile.set(r, y);
-        for y in &mut tile.row(r)[WIDTH..] {
-            *y = math::gelu(*y, fused);
+        if let Some(pre) = &mut pre {
+            pre.set(r, values);
+        }
+        for value in &mut values {
+            *value = math::gelu(known::<T>(*value), fused);
+        }
+        place.put(sums, r, values);
+        for i in WIDTH..sums.columns() {
+            let mut value = sums.row(r)[i];
+            if let Some(bias) = bias {
+                value += bias[i];
+            }
+            if let Some(pre) = &mut pre {
+                pre.row(r)[i] = T::round(value);
+            }
+            place.put_one(sums, r, i, math::gelu(known::<T>(value), fused));
         }
     }
 }
 
 /// y = y GELU'(s), h = GELU(s). Rows of s are `stride` apart.
 #[inline(always)]
-fn slope_rows<const WIDTH: usize>(
-    y: &mut Owned,
-    h: &mut Owned,
-    s: &[f32],
-    stride: usize,
+fn slope_rows<const WIDTH: usize, T: Element>(
+    sums: &mut Owned,
+    mut place: Place<T>,
+    mut h: Owned<T>,
+    (s, stride): (&[T], usize),
     fused: bool,
 ) {
-    for r in 0..y.rows() {
-        let s = &s[r * stride..][..y.columns()];
-        let (mut slopes, mut curved) = (y.array::<WIDTH>(r), array::<WIDTH>(s));
+    for r in 0..sums.rows() {
+        let s = &s[r * stride..][..sums.columns()];
+        let (mut slopes, mut curved) = (sums.array::<WIDTH>(r), array::<WIDTH>(s));
         for i in 0..WIDTH {
             let (value, slope) = math::gelu_and_grad(curved[i], fused);
             curved[i] = value;
             slopes[i] *= slope;
         }
-        y.set(r, slopes);
+        place.put(sums, r, slopes);
         h.set(r, curved);
-        let rest = y.row(r)[WIDTH..].iter_mut().zip(&mut h.row(r)[WIDTH..]).zip(&s[WIDTH..]);
-        for ((y, h), &s) in rest {
-            let (value, slope) = math::gelu_and_grad(s, fused);
-            *h = value;
-            *y *= slope;
+        for i in WIDTH..sums.columns() {
+            let (value, slope) = math::gelu_and_grad(s[i].wide(), fused);
+            h.row(r)[i] = T::round(value);
+            let value = sums.row(r)[i] * slope;
+            place.put_one(sums, r, i, value);
         }
     }
 }
 
 multiversion! {
-    fn gelu_slope(y: &mut Owned, h: &mut Owned, s: &[f32], stride: usize) {
-        by_width!(y.columns(), slope_rows(y, h, s, stride, FUSED));
+    fn store<C: Element>(sums: &mut Owned, place: Place<C>) {
+        by_width!(sums.columns(), store_rows<C>(sums, place));
     }
 
-    /// Adds the rows of `x`, which are `stride` apart.
-    fn add_rows(tile: &mut Owned, x: &[f32], stride: usize) {
-        by_width!(tile.columns(), add(tile, x, stride));
+    fn add_rows<T: Element>(
+        sums: &mut Owned, place: Place<T>, bias: Option<&[f32]>, x: (&[T], usize),
+    ) {
+        by_width!(sums.columns(), sum_rows<T>(sums, place, bias, x));
     }
 
-    fn copy_to(to: &mut Owned, from: &mut Owned) {
-        by_width!(from.columns(), copy(to, from));
+    fn gelu<T: Element>(
+        sums: &mut Owned, place: Place<T>, bias: Option<&[f32]>, pre: Option<Owned<T>>,
+    ) {
+        by_width!(sums.columns(), gelu_rows<T>(sums, place, bias, pre, FUSED));
     }
 
-    fn gelu(tile: &mut Owned) {
-        by_width!(tile.columns(), gelu_rows(tile, FUSED));
+    fn gelu_slope<T: Element>(
+        sums: &mut Owned, place: Place<T>, h: Owned<T>, s: (&[T], usize),
+    ) {
+        by_width!(sums.columns(), slope_rows<T>(sums, place, h, s, FUSED));
     }
 }

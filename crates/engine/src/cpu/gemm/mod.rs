@@ -18,14 +18,15 @@ pub(crate) use block::{
     Matrix, NoHook, Owned, Span, Target, TileHook, array, by_width, multiply, prefetch,
 };
 pub(crate) use pack::{pack, packed_len};
-use pack::{pack_tiles, packed_tiles_len};
+use pack::{pack_tiles, packed_tiles_len, round_to_bf16};
 pub(crate) use tile::peak_tile;
 
+use super::dispatch::multiversion;
 use super::parallel::{for_tasks, with_scratch};
-use super::row::set_or_add;
 use crate::device::{Epilogue, LinearSize, Write};
-use crate::pool::HostBuffer;
-use epilogue::{Finish, GeluSlope};
+use crate::dtype::{Dtype, Element};
+use crate::pool::{HostBuffer, LANE};
+use epilogue::{Finish, GeluSlope, Place, Plain, TileWork};
 use rayon::prelude::*;
 
 /// Number of products summed before C is written. A panel of B then fills a sixteenth of L2.
@@ -40,76 +41,97 @@ const TASK_COLUMNS: usize = 384;
 const SAME_SET: usize = 1024;
 
 /// y[R,O] = epilogue(x[R,I] w[O,I]ᵀ + b[O])
-pub(crate) fn linear(
-    y: &mut [f32],
-    x: &[f32],
+pub(crate) fn linear<T: Element>(
+    y: &mut [T],
+    x: &[T],
     w: &[f32],
     b: Option<&[f32]>,
     size: LinearSize,
-    epilogue: Epilogue<&[f32], &mut [f32]>,
+    epilogue: Epilogue<&[T], &mut [T]>,
 ) {
     let LinearSize { rows: r, input: i, output: o } = size;
     let finish = Finish::new(b, epilogue, r, o);
     let product =
         Product { m: r, n: o, k: i, a: Matrix::new(x, 0, i), b: Matrix::new(w, 0, i).t() };
-    product.run(y, false, &finish);
+    product.run(y, Store::Set, &finish);
 }
 
 /// dx[R,I] = dy[R,O] w[O,I]
-pub(crate) fn linear_grad_input(dx: Write<&mut [f32]>, dy: &[f32], w: &[f32], size: LinearSize) {
+pub(crate) fn linear_grad_input<T: Element>(
+    dx: Write<&mut [T]>,
+    dy: &[T],
+    w: &[f32],
+    size: LinearSize,
+) {
     let LinearSize { rows: r, input: i, output: o } = size;
     let product = Product { m: r, n: i, k: o, a: Matrix::new(dy, 0, o), b: Matrix::new(w, 0, i) };
     match dx {
-        // One block of k is summed in registers, then added with one rounding.
-        Write::Add(dx) if o <= K_BLOCK => product.run(dx, true, &NoHook),
-        dx => set_or_add(dx, |dx| product.run(dx, false, &NoHook)),
+        Write::Set(dx) => product.run(dx, Store::Set, &Plain),
+        Write::Add(dx) => product.run(dx, Store::Add, &Plain),
     }
 }
 
 /// ds[R,I] = (dy[R,O] w[O,I]) GELU'(s); h[R,I] = GELU(s)
-pub(crate) fn linear_grad_gelu(
-    ds: &mut [f32],
-    h: &mut [f32],
-    dy: &[f32],
+pub(crate) fn linear_grad_gelu<T: Element>(
+    ds: &mut [T],
+    h: &mut [T],
+    dy: &[T],
     w: &[f32],
-    s: &[f32],
+    s: &[T],
     size: LinearSize,
 ) {
     let LinearSize { rows: r, input: i, output: o } = size;
     let slope = GeluSlope::new(h, s, r, i);
     let product = Product { m: r, n: i, k: o, a: Matrix::new(dy, 0, o), b: Matrix::new(w, 0, i) };
-    product.run(ds, false, &slope);
+    product.run(ds, Store::Set, &slope);
 }
 
 /// dw[O,I] += dy[R,O]ᵀ x[R,I]
-pub(crate) fn linear_grad_weight(dw: &mut [f32], dy: &[f32], x: &[f32], size: LinearSize) {
+pub(crate) fn linear_grad_weight<T: Element>(dw: &mut [f32], dy: &[T], x: &[T], size: LinearSize) {
     let LinearSize { rows: r, input: i, output: o } = size;
     let product =
         Product { m: o, n: i, k: r, a: Matrix::new(dy, 0, o).t(), b: Matrix::new(x, 0, i) };
-    product.run(dw, true, &NoHook);
+    product.run(dw, Store::AddBlocks, &Plain);
 }
 
 /// db[O] += Σ_r dy[R,O]
-pub(crate) fn column_sum(db: &mut [f32], dy: &[f32], rows: usize, columns: usize) {
+pub(crate) fn column_sum<T: Element>(db: &mut [f32], dy: &[T], rows: usize, columns: usize) {
     debug_assert_eq!(dy.len(), rows * columns);
     // Each task owns some columns and adds the rows in order.
     db.par_chunks_mut(64).enumerate().for_each(|(task, db)| {
-        for row in dy.chunks_exact(columns) {
-            let row = &row[task * 64..task * 64 + db.len()];
-            for (sum, value) in db.iter_mut().zip(row) {
-                *sum += value;
-            }
-        }
+        add_rows(db, &dy[(task * 64).min(dy.len())..], columns);
     });
 }
 
+multiversion! {
+    /// Adds rows that are `stride` apart.
+    fn add_rows<T: Element>(sum: &mut [f32], rows: &[T], stride: usize) {
+        for row in rows.chunks(stride) {
+            for (sum, value) in sum.iter_mut().zip(row) {
+                *sum += value.wide();
+            }
+        }
+    }
+}
+
+/// What a product does to the values that C has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Store {
+    /// Overwrites them.
+    Set,
+    /// Adds its sums with one rounding.
+    Add,
+    /// Adds the sum of each block of k in turn. C is f32.
+    AddBlocks,
+}
+
 /// C[m, n] (+)= A[m, k] B[k, n]
-struct Product<'a> {
+struct Product<'a, A, B> {
     m: usize,
     n: usize,
     k: usize,
-    a: Matrix<'a>,
-    b: Matrix<'a>,
+    a: Matrix<'a, A>,
+    b: Matrix<'a, B>,
 }
 
 /// Rows and columns of C in a task.
@@ -136,9 +158,9 @@ impl TaskSize {
     }
 }
 
-impl Product<'_> {
-    /// Computes C and calls `hook` for each tile.
-    fn run(&self, c: &mut [f32], add: bool, hook: &(impl TileHook + Sync)) {
+impl<A: Element, B: Element> Product<'_, A, B> {
+    /// Computes C and does `work` for each tile.
+    fn run<C: Element>(&self, c: &mut [C], store: Store, work: &impl TileWork<C>) {
         let Self { m, n, k, .. } = *self;
         assert_eq!(c.len(), m * n, "C of a product");
         if m == 0 || n == 0 {
@@ -162,11 +184,12 @@ impl Product<'_> {
             };
             // SAFETY: tasks have disjoint rows or disjoint columns.
             let part = unsafe { c.at(row, column) };
-            self.block(part, span, &packed[group * group_len..], add, hook);
+            self.block(part, span, &packed[group * group_len..], store, work);
         });
     }
 
-    /// Packs the panels of B, ordered by group of columns, then by block of k.
+    /// Packs the panels of B, ordered by group of columns, then by block of k. Weights are rounded
+    /// to the type of the activations.
     fn pack_groups(&self, packed: &mut [f32], group_len: usize, group_columns: usize) {
         let Self { n, k, b, .. } = *self;
         let groups = packed.par_chunks_mut(group_len.max(1)).enumerate().with_max_len(1);
@@ -180,73 +203,137 @@ impl Product<'_> {
                 if first < k {
                     let count = K_BLOCK.min(k - first);
                     pack(packed, b.at(first, column), count, columns);
+                    if (A::DTYPE, B::DTYPE) == (Dtype::Bf16, Dtype::F32) {
+                        round_to_bf16(&mut packed[..count * width]);
+                    }
                 }
             });
         });
     }
 
     /// One task: its blocks of k in order.
-    fn block(&self, c: Target, task: Span, packed: &[f32], add: bool, hook: &impl TileHook) {
-        let width = packed_len(1, task.columns);
-        let crowded = self.a.column == 1 && self.a.row.is_multiple_of(SAME_SET);
-        // Else each k would be a new line and a new page: 1.05 to 1.37 times as fast for weight
-        // gradients (measured: 2026-11-29, Zen 3, in turn within one process).
-        let packs_a = self.a.row == 1 && self.a.column > 1;
+    fn block<C: Element>(
+        &self,
+        c: Target<C>,
+        task: Span,
+        packed: &[f32],
+        store: Store,
+        work: &impl TileWork<C>,
+    ) {
+        let k = K_BLOCK.min(self.k);
         // One line more than a block, so that rows start in different sets.
-        let copy_row = K_BLOCK.min(self.k) + 16;
-        let copied = if crowded {
-            task.rows * copy_row
-        } else if packs_a {
-            packed_tiles_len(task.rows, K_BLOCK.min(self.k))
-        } else {
-            0
+        let copy_row = k + LANE;
+        let copied = match self.copy_of_a() {
+            CopyOfA::No => 0,
+            CopyOfA::Rows => task.rows * copy_row,
+            CopyOfA::Tiles => packed_tiles_len(task.rows, k),
         };
-        with_scratch(|scratch| {
-            let [copy] = scratch.parts([copied]);
-            // With k = 0 there is one empty block. C is zeroed or kept, and finished.
-            let steps = self.k.div_ceil(K_BLOCK).max(1);
-            for step in 0..steps {
-                let first = step * K_BLOCK;
-                let count = K_BLOCK.min(self.k - first);
-                let (mut a, b) = (self.a.at(task.row, first), &packed[first * width..]);
-                if crowded {
-                    a = a.copied(copy, copy_row, count);
-                } else if packs_a {
-                    a = pack_tiles(copy, a, task.rows, count);
-                }
-                let size = [task.rows, task.columns, count];
-                let add = add || step > 0;
-                // SAFETY: the task owns this part.
-                unsafe {
-                    if step + 1 < steps {
-                        multiply(size, a, b, c, add, &NoHook);
-                    } else {
-                        multiply(size, a, b, c, add, &Offset { hook, task });
-                    }
-                }
+        with_scratch(|scratch| match c.floats() {
+            Some(sums) if store != Store::Add || self.k <= K_BLOCK => {
+                let [copy] = scratch.parts([copied]);
+                let hook = TaskHook::<C, _> { work, task, c: None, add: false };
+                self.blocks(sums, task, packed, store != Store::Set, (copy, copy_row), &hook);
+            }
+            _ => {
+                let [copy, sums] = scratch.parts([copied, task.rows * task.columns]);
+                let sums = Target::new(sums, task.columns);
+                let hook = TaskHook { work, task, c: Some(c), add: store != Store::Set };
+                self.blocks(sums, task, packed, false, (copy, copy_row), &hook);
             }
         });
     }
+
+    /// How a task copies its rows of A.
+    fn copy_of_a(&self) -> CopyOfA {
+        if self.a.row == 1 && self.a.column > 1 {
+            // Else each k would be a new line and a new page: 1.05 to 1.37 times as fast for weight
+            // gradients (measured: 2026-11-29, Zen 3, in turn within one process).
+            CopyOfA::Tiles
+        } else if A::DTYPE != Dtype::F32 || self.a.row.is_multiple_of(SAME_SET) {
+            CopyOfA::Rows
+        } else {
+            CopyOfA::No
+        }
+    }
+
+    /// The blocks of k of one task, in order.
+    fn blocks(
+        &self,
+        c: Target,
+        task: Span,
+        packed: &[f32],
+        add: bool,
+        (copy, copy_row): (&mut [f32], usize),
+        hook: &impl TileHook,
+    ) {
+        let width = packed_len(1, task.columns);
+        // With k = 0 there is one empty block. C is zeroed or kept, and finished.
+        let steps = self.k.div_ceil(K_BLOCK).max(1);
+        for step in 0..steps {
+            let first = step * K_BLOCK;
+            let count = K_BLOCK.min(self.k - first);
+            let (a, b) = (self.a.at(task.row, first), &packed[first * width..]);
+            let a = match self.copy_of_a() {
+                CopyOfA::No => a.floats().expect("other types are copied"),
+                CopyOfA::Rows => a.copied(copy, copy_row, count),
+                CopyOfA::Tiles => pack_tiles(copy, a, task.rows, count),
+            };
+            let size = [task.rows, task.columns, count];
+            let add = add || step > 0;
+            // SAFETY: the task owns this part.
+            unsafe {
+                if step + 1 < steps {
+                    multiply(size, a, b, c, add, &NoHook);
+                } else {
+                    multiply(size, a, b, c, add, hook);
+                }
+            }
+        }
+    }
 }
 
-/// The hook of a task. It converts a tile's span in the task to its span in C.
-struct Offset<'a, T> {
-    hook: &'a T,
+/// What a task copies before it multiplies.
+#[derive(Clone, Copy)]
+enum CopyOfA {
+    /// Nothing: A is read in place.
+    No,
+    /// Its rows of A.
+    Rows,
+    /// Its rows of A, by tiles.
+    Tiles,
+}
+
+/// The hook of a task's last block of k.
+struct TaskHook<'a, C, W> {
+    work: &'a W,
     task: Span,
+    /// The task's part of C, if its sums are elsewhere.
+    c: Option<Target<C>>,
+    /// Whether they are added to C.
+    add: bool,
 }
 
-impl<T> Offset<'_, T> {
+impl<C, W> TaskHook<'_, C, W> {
+    /// The span in C of a tile's span in the task.
     fn span(&self, tile: Span) -> Span {
         Span { row: self.task.row + tile.row, column: self.task.column + tile.column, ..tile }
     }
 }
 
-impl<T: TileHook> TileHook for Offset<'_, T> {
-    fn before(&self, span: Span) {
-        self.hook.before(self.span(span));
+impl<C: Element, W: TileWork<C>> TileHook for TaskHook<'_, C, W> {
+    fn before(&self, tile: Span) {
+        if let Some(c) = self.c {
+            c.prefetch(tile);
+        }
+        self.work.before(self.span(tile));
     }
 
-    fn after(&self, tile: &mut Owned, span: Span) {
-        self.hook.after(tile, self.span(span));
+    fn after(&self, sums: &mut Owned, tile: Span) {
+        let place = self.c.map_or(Place::Here, |c| {
+            // SAFETY: the task owns this part of C.
+            let c = unsafe { c.at(tile.row, tile.column).own(tile.rows, tile.columns) };
+            if self.add { Place::Onto(c) } else { Place::Over(c) }
+        });
+        self.work.finish(sums, place, self.span(tile));
     }
 }

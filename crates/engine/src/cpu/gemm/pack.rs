@@ -3,6 +3,7 @@
 use super::Matrix;
 use super::tile::Shape;
 use crate::cpu::dispatch::{Level, level, multiversion};
+use crate::dtype::{Bf16, Dtype, Element};
 use std::ops::Range;
 
 /// Number of values of `k` packed rows and `n` columns of B.
@@ -11,7 +12,7 @@ pub(crate) fn packed_len(k: usize, n: usize) -> usize {
 }
 
 /// Packs B [k, n] into panels. Each panel has k rows of its width, with zeros after column n.
-pub(crate) fn pack(packed: &mut [f32], b: Matrix<'_>, k: usize, n: usize) {
+pub(crate) fn pack<T: Element>(packed: &mut [f32], b: Matrix<'_, T>, k: usize, n: usize) {
     assert!(b.holds(k, n), "B outside its data");
     let shape = Shape::here();
     let mut rest = &mut packed[..k * shape.padded(n)];
@@ -34,44 +35,51 @@ pub(crate) fn pack(packed: &mut [f32], b: Matrix<'_>, k: usize, n: usize) {
 }
 
 /// For a B with contiguous rows.
-fn pack_rows(panel: &mut [f32], b: Matrix<'_>, width: usize, columns: usize) {
+fn pack_rows<T: Element>(panel: &mut [f32], b: Matrix<'_, T>, width: usize, columns: usize) {
     copy_rows(panel, width, &b.data[b.start.min(b.data.len())..], b.row, columns);
 }
 
 /// `WIDTH` is `columns` if that is a common number, else 0. A copy of known length is a few moves,
 /// not a call.
 #[inline(always)]
-fn copy<const WIDTH: usize>(
+fn copy<const WIDTH: usize, T: Element>(
     to: &mut [f32],
     to_row: usize,
-    from: &[f32],
+    from: &[T],
     from_row: usize,
     columns: usize,
 ) {
     let columns = if WIDTH > 0 { WIDTH } else { columns };
     for (r, to) in to.chunks_exact_mut(to_row).enumerate() {
-        to[..columns].copy_from_slice(&from[r * from_row..][..columns]);
+        T::widen(&mut to[..columns], &from[r * from_row..][..columns]);
     }
 }
 
 multiversion! {
+    /// Rounds values to bf16.
+    pub(super) fn round_to_bf16(values: &mut [f32]) {
+        for value in values {
+            *value = Bf16::round(*value).wide();
+        }
+    }
+
     /// Copies the first `columns` values of each row of `from` to the rows of `to`. The rows have
     /// `from_row` and `to_row` values.
-    pub(crate) fn copy_rows(
+    pub(crate) fn copy_rows<T: Element>(
         to: &mut [f32],
         to_row: usize,
-        from: &[f32],
+        from: &[T],
         from_row: usize,
         columns: usize,
     ) {
         match columns {
             0 => {}
-            8 => copy::<8>(to, to_row, from, from_row, columns),
-            16 => copy::<16>(to, to_row, from, from_row, columns),
-            24 => copy::<24>(to, to_row, from, from_row, columns),
-            32 => copy::<32>(to, to_row, from, from_row, columns),
-            64 => copy::<64>(to, to_row, from, from_row, columns),
-            _ => copy::<0>(to, to_row, from, from_row, columns),
+            8 => copy::<8, T>(to, to_row, from, from_row, columns),
+            16 => copy::<16, T>(to, to_row, from, from_row, columns),
+            24 => copy::<24, T>(to, to_row, from, from_row, columns),
+            32 => copy::<32, T>(to, to_row, from, from_row, columns),
+            64 => copy::<64, T>(to, to_row, from, from_row, columns),
+            _ => copy::<0, T>(to, to_row, from, from_row, columns),
         }
     }
 }
@@ -83,9 +91,9 @@ pub(super) fn packed_tiles_len(m: usize, k: usize) -> usize {
 
 /// Packs A [m, k], whose columns are contiguous, into panels as high as a tile: then a tile reads
 /// it sequentially, too. Each panel has k columns of its height, the last panel with fewer rows.
-pub(super) fn pack_tiles<'a>(
+pub(super) fn pack_tiles<'a, T: Element>(
     packed: &'a mut [f32],
-    a: Matrix<'_>,
+    a: Matrix<'_, T>,
     m: usize,
     k: usize,
 ) -> Matrix<'a> {
@@ -93,17 +101,33 @@ pub(super) fn pack_tiles<'a>(
     let rows = Shape::here().rows;
     let data = &a.data[a.start.min(a.data.len())..];
     match rows {
-        4 => pack_columns_of_a::<4>(packed, data, a.column, m, k),
-        6 => pack_columns_of_a::<6>(packed, data, a.column, m, k),
-        _ => pack_columns_of_a::<12>(packed, data, a.column, m, k),
+        4 => columns_by_4(packed, data, a.column, m, k),
+        6 => columns_by_6(packed, data, a.column, m, k),
+        _ => columns_by_12(packed, data, a.column, m, k),
     }
     Matrix { data: packed, start: 0, row: 1, column: rows, tile: k }
 }
 
+multiversion! {
+    fn columns_by_4<T: Element>(packed: &mut [f32], from: &[T], column: usize, m: usize, k: usize) {
+        pack_columns_of_a::<4, T>(packed, from, column, m, k);
+    }
+
+    fn columns_by_6<T: Element>(packed: &mut [f32], from: &[T], column: usize, m: usize, k: usize) {
+        pack_columns_of_a::<6, T>(packed, from, column, m, k);
+    }
+
+    fn columns_by_12<T: Element>(
+        packed: &mut [f32], from: &[T], column: usize, m: usize, k: usize,
+    ) {
+        pack_columns_of_a::<12, T>(packed, from, column, m, k);
+    }
+}
+
 #[inline(always)]
-fn pack_columns_of_a<const ROWS: usize>(
+fn pack_columns_of_a<const ROWS: usize, T: Element>(
     packed: &mut [f32],
-    from: &[f32],
+    from: &[T],
     column: usize,
     m: usize,
     k: usize,
@@ -118,9 +142,11 @@ fn pack_columns_of_a<const ROWS: usize>(
             let from = |c: usize| &from[(first + c) * column + row..];
             // A copy of known length is a few moves.
             if m - row >= ROWS {
-                columns.for_each(|(c, to)| to.copy_from_slice(&from(c)[..ROWS]));
+                for (c, to) in columns {
+                    T::widen(&mut to[..ROWS], &from(c)[..ROWS]);
+                }
             } else {
-                columns.for_each(|(c, to)| to[..m - row].copy_from_slice(&from(c)[..m - row]));
+                columns.for_each(|(c, to)| T::widen(&mut to[..m - row], &from(c)[..m - row]));
             }
         }
     }
@@ -128,7 +154,7 @@ fn pack_columns_of_a<const ROWS: usize>(
 
 /// For a transposed B, whose columns are contiguous. It is packed in squares of eight as far as
 /// they fit.
-fn pack_columns(panel: &mut [f32], b: Matrix<'_>, width: usize, columns: usize) {
+fn pack_columns<T: Element>(panel: &mut [f32], b: Matrix<'_, T>, width: usize, columns: usize) {
     assert_eq!(b.row, 1, "one of B's strides must be one");
     let k_count = panel.len() / width;
     let squares =
@@ -150,7 +176,7 @@ fn pack_columns(panel: &mut [f32], b: Matrix<'_>, width: usize, columns: usize) 
             for column in columns.clone() {
                 let from = b.start + column * b.column + first;
                 for (k, value) in b.data[from..from + count].iter().enumerate() {
-                    panel[(first + k) * width + column] = *value;
+                    panel[(first + k) * width + column] = value.wide();
                 }
             }
         }
@@ -166,13 +192,23 @@ fn pack_columns(panel: &mut [f32], b: Matrix<'_>, width: usize, columns: usize) 
 /// rows to write `to_row` apart.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-unsafe fn transpose_square(from: *const f32, row: usize, to: *mut f32, to_row: usize) {
+unsafe fn transpose_square<T: Element>(from: *const T, row: usize, to: *mut f32, to_row: usize) {
     use std::arch::x86_64::{
-        _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_shuffle_ps, _mm256_storeu_ps,
+        _mm_loadu_si128, _mm256_castsi256_ps, _mm256_cvtepu16_epi32, _mm256_loadu_ps,
+        _mm256_permute2f128_ps, _mm256_shuffle_ps, _mm256_slli_epi32, _mm256_storeu_ps,
         _mm256_unpackhi_ps, _mm256_unpacklo_ps,
     };
-    // SAFETY: rows 0 to 7 are valid by the caller's promise.
-    let r: [_; 8] = std::array::from_fn(|i| unsafe { _mm256_loadu_ps(from.add(i * row)) });
+    // SAFETY: rows 0 to 7 are valid by the caller's promise, and T is the type it says.
+    let r: [_; 8] = std::array::from_fn(|i| unsafe {
+        let from = from.add(i * row);
+        match T::DTYPE {
+            Dtype::F32 => _mm256_loadu_ps(from.cast()),
+            Dtype::Bf16 => {
+                let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(low))
+            }
+        }
+    });
     // First pairs of rows, then groups of four, each within halves of a register. Then the halves.
     let mut fours = [r[0]; 8];
     for i in 0..2 {
@@ -206,7 +242,7 @@ mod tests {
             let column = m + 3;
             let from: Vec<f32> = (0..k * column).map(|i| i as f32).collect();
             let mut packed = vec![-1.0; m.next_multiple_of(ROWS) * k];
-            pack_columns_of_a::<ROWS>(&mut packed, &from, column, m, k);
+            pack_columns_of_a::<ROWS, f32>(&mut packed, &from, column, m, k);
             for (row, c) in (0..m).flat_map(|row| (0..k).map(move |c| (row, c))) {
                 let tile = row / ROWS * ROWS;
                 let got = packed[tile * k + c * ROWS + row - tile];

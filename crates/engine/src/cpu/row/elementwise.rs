@@ -1,41 +1,61 @@
 //! Elementwise kernels.
 
-use super::lanes::each;
+use super::lanes::{add, each};
 use crate::cpu::dispatch::multiversion;
 use crate::cpu::parallel::{In, Out, for_each, for_rows, rows_per_task};
 use crate::device::Write;
-use crate::pool::HostBuffer;
+use crate::dtype::Element;
+use crate::pool::HostValues;
 
 /// y = values
-pub(crate) fn upload(y: &mut [f32], values: &[f32]) {
-    y.copy_from_slice(values);
+pub(crate) fn upload<T: Element>(y: &mut [T], values: &[f32]) {
+    round(y, values);
 }
 
 /// y = x
-pub(crate) fn copy(y: &mut [f32], x: &[f32]) {
+pub(crate) fn copy<T: Element>(y: &mut [T], x: &[T]) {
     y.copy_from_slice(x);
 }
 
+/// y = x, in f32.
+pub(crate) fn widen<T: Element>(y: &mut [f32], x: &[T]) {
+    convert(y, x);
+}
+
+/// y = x, rounded.
+pub(crate) fn round<T: Element>(y: &mut [T], x: &[f32]) {
+    convert(y, x);
+}
+
+fn convert<Y: Element, X: Element>(y: &mut [Y], x: &[X]) {
+    assert_eq!(y.len(), x.len(), "conversion: lengths");
+    for_rows(x.len(), rows_per_task(1), (Out(y, 1), In(x, 1)), |_, (y, x)| {
+        convert_values(y.0, x.0);
+    });
+}
+
 /// y = a, of each y.
-pub(crate) fn fill(ys: Vec<&mut [f32]>, a: f32) {
+pub(crate) fn fill<T: Element>(ys: Vec<&mut [T]>, a: f32) {
+    let a = T::round(a);
     for_each(ys, |y| for_rows(y.len(), rows_per_task(1), Out(y, 1), |_, y| y.0.fill(a)));
 }
 
 /// Applies `kernel`, which overwrites its output, as `write` requires. To add, the kernel gets its
 /// own buffer.
-pub(crate) fn set_or_add(write: Write<&mut [f32]>, kernel: impl FnOnce(&mut [f32])) {
+pub(crate) fn set_or_add<T: Element>(write: Write<&mut [T]>, kernel: impl FnOnce(&mut [T])) {
     match write {
         Write::Set(y) => kernel(y),
         Write::Add(y) => {
-            let mut part = HostBuffer::dirty(y.len());
-            kernel(part.as_mut_slice());
-            add_assign(y, part.as_slice());
+            const OWN: &str = "the type that was asked for";
+            let mut part = HostValues::dirty(T::DTYPE, y.len());
+            kernel(T::of_mut(part.slice_mut()).expect(OWN));
+            add_assign(y, T::of(part.slice()).expect(OWN));
         }
     }
 }
 
 /// y += x
-pub(crate) fn add_assign(y: &mut [f32], x: &[f32]) {
+pub(crate) fn add_assign<T: Element>(y: &mut [T], x: &[T]) {
     assert_eq!(y.len(), x.len(), "add_assign: lengths");
     for_rows(y.len(), rows_per_task(1), (Out(y, 1), In(x, 1)), |_, (y, x)| add_values(y.0, x.0));
 }
@@ -46,8 +66,12 @@ pub(crate) fn scale(ys: Vec<&mut [f32]>, a: f32) {
 }
 
 multiversion! {
-    fn add_values(y: &mut [f32], x: &[f32]) {
-        each(y, x, |y, x| *y += x);
+    fn add_values<T: Element>(y: &mut [T], x: &[T]) {
+        add(y, x);
+    }
+
+    fn convert_values<Y: Element, X: Element>(y: &mut [Y], x: &[X]) {
+        each(y, x, |x| x);
     }
 
     fn scale_values(y: &mut [f32], a: f32) {

@@ -7,13 +7,14 @@ use crate::cpu::parallel::{
     In, Out, Partial, for_rows, rows_per_partial, rows_per_task, with_zeros,
 };
 use crate::device::{HeadColumns, Moments, Write};
+use crate::dtype::Element;
 
 /// y[R,S] = x[R,S] with every head of E columns normalised, scaled by gamma[E] and shifted by
 /// beta[E] (affine). mean[R,A] and rstd[R,A] are kept for the backward pass.
-pub(crate) fn head_norm(
-    y: &mut [f32],
+pub(crate) fn head_norm<T: Element>(
+    y: &mut [T],
     saved: Moments<&mut [f32]>,
-    x: &[f32],
+    x: &[T],
     affine: (&[f32], &[f32]),
     columns: &HeadColumns,
     eps: f32,
@@ -28,11 +29,11 @@ pub(crate) fn head_norm(
 }
 
 /// dx[R,S] through every head. Other columns are copied from dy[R,S]. dgamma[E] +=; dbeta[E] +=.
-pub(crate) fn head_norm_backward(
-    dx: Write<&mut [f32]>,
+pub(crate) fn head_norm_backward<T: Element>(
+    dx: Write<&mut [T]>,
     d_affine: (&mut [f32], &mut [f32]),
-    dy: &[f32],
-    x: &[f32],
+    dy: &[T],
+    x: &[T],
     saved: Moments<&[f32]>,
     gamma: &[f32],
     columns: &HeadColumns,
@@ -40,11 +41,11 @@ pub(crate) fn head_norm_backward(
     set_or_add(dx, |dx| set_gradient(dx, d_affine, dy, x, saved, gamma, columns));
 }
 
-fn set_gradient(
-    dx: &mut [f32],
+fn set_gradient<T: Element>(
+    dx: &mut [T],
     (dgamma, dbeta): (&mut [f32], &mut [f32]),
-    dy: &[f32],
-    x: &[f32],
+    dy: &[T],
+    x: &[T],
     saved: Moments<&[f32]>,
     gamma: &[f32],
     columns: &HeadColumns,
@@ -65,8 +66,8 @@ fn set_gradient(
 }
 
 multiversion! {
-    fn forward_rows(
-        y: &mut [f32], mean: &mut [f32], rstd: &mut [f32], x: &[f32],
+    fn forward_rows<T: Element>(
+        y: &mut [T], mean: &mut [f32], rstd: &mut [f32], x: &[T],
         affine: (&[f32], &[f32]), columns: &HeadColumns, eps: f32,
     ) {
         let (s, a, e) = (columns.stride, heads(columns), columns.head_dim);
@@ -79,8 +80,8 @@ multiversion! {
         }
     }
 
-    fn backward_rows(
-        dx: &mut [f32], partial: &mut [f32], dy: &[f32], x: &[f32],
+    fn backward_rows<T: Element>(
+        dx: &mut [T], partial: &mut [f32], dy: &[T], x: &[T],
         mean: &[f32], rstd: &[f32], gamma: &[f32], columns: &HeadColumns,
     ) {
         let (s, a, e) = (columns.stride, heads(columns), columns.head_dim);
@@ -91,9 +92,9 @@ multiversion! {
                 let first = columns.columns.start + h * e;
                 let at = r * s + first;
                 let (dy, x) = (&dy[at..at + e], &x[at..at + e]);
-                let (mean, rstd) = (mean[r * a + h], rstd[r * a + h]);
-                let dx = &mut row[first..first + e];
-                norm_row_backward(dx, dgamma, dbeta, dy, x, mean, rstd, Some(gamma));
+                let saved = (mean[r * a + h], rstd[r * a + h]);
+                let (dx, d_affine) = (&mut row[first..first + e], (&mut *dgamma, &mut *dbeta));
+                norm_row_backward(dx, false, d_affine, dy, x, saved, Some(gamma));
             }
         }
     }
@@ -128,7 +129,7 @@ mod tests {
             let (s, a, e) = (columns.stride, heads(&columns), columns.head_dim);
             let (x, dy) = (numbers(1, rows * s), numbers(2, rows * s));
             let (g, b) = (numbers(3, e), numbers(4, e));
-            let twins = [row::head_norm, naive::head_norm::<f32>];
+            let twins = [row::head_norm, naive::head_norm::<f32, f32>];
             let [got, want] = twins.map(|head_norm| {
                 let (mut y, mut m, mut r) =
                     (vec![9.0; rows * s], vec![9.0; rows * a], vec![9.0; rows * a]);
@@ -145,7 +146,7 @@ mod tests {
             for (name, (got, want)) in ["y", "mean", "rstd"].iter().zip(got.iter().zip(&want)) {
                 assert_close(name, got, want, 2e-6); // f32 sums of 64 values
             }
-            let twins = [row::head_norm_backward, naive::head_norm_backward::<f32>];
+            let twins = [row::head_norm_backward, naive::head_norm_backward::<f32, f32>];
             let [got, want] = twins.map(|backward| {
                 let (mut dx, mut dg, mut db) = (vec![9.0; rows * s], vec![1.0; e], vec![2.0; e]);
                 let saved = Moments { mean: &want[1][..], rstd: &want[2][..] };

@@ -5,12 +5,13 @@ use super::set_or_add;
 use crate::cpu::dispatch::multiversion;
 use crate::cpu::parallel::{In, Out, for_rows, rows_per_task, sum_rows};
 use crate::device::{LossKind, Write};
+use crate::dtype::Element;
 
 /// y = Σ_r w_r mean_d l(prediction - target). prediction[R,D], target[R,D]; weights[R], by default
 /// 1/R each. Without rows y is 0.
-pub(crate) fn loss(
+pub(crate) fn loss<T: Element>(
     y: &mut [f32],
-    prediction: &[f32],
+    prediction: &[T],
     target: &[f32],
     kind: LossKind,
     weights: Option<&[f32]>,
@@ -27,10 +28,10 @@ pub(crate) fn loss(
 }
 
 /// dprediction[R,D] = g w_r l'(prediction - target)/D
-pub(crate) fn loss_backward(
-    dprediction: Write<&mut [f32]>,
+pub(crate) fn loss_backward<T: Element>(
+    dprediction: Write<&mut [T]>,
     g: &[f32],
-    prediction: &[f32],
+    prediction: &[T],
     target: &[f32],
     kind: LossKind,
     weights: Option<&[f32]>,
@@ -41,10 +42,10 @@ pub(crate) fn loss_backward(
     });
 }
 
-fn set_gradient(
-    dprediction: &mut [f32],
+fn set_gradient<T: Element>(
+    dprediction: &mut [T],
     g: f32,
-    prediction: &[f32],
+    prediction: &[T],
     target: &[f32],
     kind: LossKind,
     weights: Option<&[f32]>,
@@ -121,8 +122,8 @@ fn max_and_sum(logits: &[f32]) -> (f32, f64) {
 }
 
 multiversion! {
-    fn loss_rows(
-        prediction: &[f32], target: &[f32], kind: LossKind, weights: Option<&[f32]>, d: usize,
+    fn loss_rows<T: Element>(
+        prediction: &[T], target: &[f32], kind: LossKind, weights: Option<&[f32]>, d: usize,
     ) -> f64 {
         let mut sum = 0.0;
         let rows = prediction.chunks_exact(d).zip(target.chunks_exact(d));
@@ -132,21 +133,21 @@ multiversion! {
         sum
     }
 
-    fn slope_row(dp: &mut [f32], p: &[f32], t: &[f32], kind: LossKind, scale: f32) {
+    fn slope_row<T: Element>(dp: &mut [T], p: &[T], t: &[f32], kind: LossKind, scale: f32) {
         match kind {
-            LossKind::L1 => each2(dp, p, t, |dp, p, t| *dp = scale * sign(p - t)),
-            LossKind::Mse => each2(dp, p, t, |dp, p, t| *dp = scale * (2.0 * (p - t))),
-            LossKind::SmoothL1 { beta } => each2(dp, p, t, |dp, p, t| {
+            LossKind::L1 => each2(dp, p, t, |p, t| scale * sign(p - t)),
+            LossKind::Mse => each2(dp, p, t, |p, t| scale * (2.0 * (p - t))),
+            LossKind::SmoothL1 { beta } => each2(dp, p, t, |p, t| {
                 let delta = p - t;
                 let slope = if delta.abs() < beta { delta / beta } else { sign(delta) };
-                *dp = scale * slope;
+                scale * slope
             }),
         }
     }
 }
 
 #[inline(always)]
-fn loss_row(p: &[f32], t: &[f32], kind: LossKind) -> f64 {
+fn loss_row<T: Element>(p: &[T], t: &[f32], kind: LossKind) -> f64 {
     match kind {
         LossKind::L1 => sum2_f64(p, t, |p, t| f64::from((p - t).abs())),
         LossKind::Mse => sum2_f64(p, t, |p, t| {
@@ -192,13 +193,13 @@ mod tests {
             t[0] = p[0]; // δ = 0
             for kind in KINDS {
                 for w in [Some(&w[..]), None] {
-                    let [got, want] = [row::loss, naive::loss::<f32>].map(|loss| {
+                    let [got, want] = [row::loss, naive::loss::<f32, f32>].map(|loss| {
                         let mut y = [9.0];
                         loss(&mut y, &p, &t, kind, w, d);
                         y
                     });
                     assert_close("loss", &got, &want, 2e-7); // roundings of the sum and of δ
-                    let twins = [row::loss_backward, naive::loss_backward::<f32>];
+                    let twins = [row::loss_backward, naive::loss_backward::<f32, f32>];
                     let [got, want] = twins.map(|backward| {
                         let mut dp = vec![9.0; rows * d];
                         backward(Write::Set(&mut dp), &[3.0], &p, &t, kind, w, d);
@@ -242,7 +243,7 @@ mod tests {
 
     #[test]
     fn no_rows_have_no_loss() {
-        for loss in [row::loss, naive::loss::<f32>] {
+        for loss in [row::loss, naive::loss::<f32, f32>] {
             let mut y = [9.0];
             loss(&mut y, &[], &[], LossKind::L1, None, 3);
             assert_eq!(y, [0.0]);

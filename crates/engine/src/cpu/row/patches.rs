@@ -4,10 +4,16 @@ use super::lanes::{LANES, combine, each, sum};
 use crate::cpu::dispatch::multiversion;
 use crate::cpu::parallel::{In, Out, for_rows, rows_per_task};
 use crate::device::{PatchLayout, PatchNorm, PatchOrder, Pixels};
+use crate::dtype::Element;
 
 /// y[K, pt ph pw C]: the patches with the given indices b N + n. n = (t H' + h) W' + w in the grid
 /// T' x H' x W' of patches.
-pub(crate) fn patchify(y: &mut [f32], pixels: Pixels<'_>, layout: PatchLayout, patches: &[u32]) {
+pub(crate) fn patchify<T: Element>(
+    y: &mut [T],
+    pixels: Pixels<'_>,
+    layout: PatchLayout,
+    patches: &[u32],
+) {
     let d = layout.patch.iter().product::<usize>() * layout.shape[1];
     assert_eq!(y.len(), patches.len() * d, "patchify: y is [K, pt ph pw C]");
     let operands = (Out(y, d), In(patches, 1));
@@ -32,31 +38,35 @@ pub(crate) fn normalize_patches(y: &mut [f32], x: &[f32], d: usize, norm: PatchN
 }
 
 multiversion! {
-    fn cut_u8(
-        y: &mut [f32], data: &[u8], mean: &[f32], std: &[f32],
+    fn cut_u8<T: Element>(
+        y: &mut [T], data: &[u8], mean: &[f32], std: &[f32],
         layout: PatchLayout, patches: &[u32],
     ) {
         cut(y, layout, patches, |line, c, from| {
             let (mean, std) = (mean[c], std[c]);
             for (y, &v) in line.iter_mut().zip(&data[from..]) {
-                *y = (f32::from(v) / 255.0 - mean) / std;
+                *y = T::round((f32::from(v) / 255.0 - mean) / std);
             }
         });
     }
 
-    fn cut_f32(y: &mut [f32], data: &[f32], layout: PatchLayout, patches: &[u32]) {
-        cut(y, layout, patches, |line, _, from| line.copy_from_slice(&data[from..][..line.len()]));
+    fn cut_f32<T: Element>(y: &mut [T], data: &[f32], layout: PatchLayout, patches: &[u32]) {
+        cut(y, layout, patches, |line, _, from| {
+            for (y, &v) in line.iter_mut().zip(&data[from..]) {
+                *y = T::round(v);
+            }
+        });
     }
 }
 
 /// Writes each patch, one line of pw pixels at a time, with `read(line, channel, start of the
 /// line)`.
 #[inline(always)]
-fn cut(
-    y: &mut [f32],
+fn cut<T: Element>(
+    y: &mut [T],
     layout: PatchLayout,
     patches: &[u32],
-    read: impl Fn(&mut [f32], usize, usize),
+    read: impl Fn(&mut [T], usize, usize),
 ) {
     let ([_, c, t, h, w], [pt, ph, pw]) = (layout.shape, layout.patch);
     let grid = [t / pt, h / ph, w / pw];
@@ -84,15 +94,15 @@ fn cut(
 
 /// One channel of a line whose pixels are C values apart. Sixteen pixels are read at a time.
 #[inline(always)]
-fn interleave(
-    y: &mut [f32],
+fn interleave<T: Element>(
+    y: &mut [T],
     channel: usize,
     c: usize,
     from: usize,
-    read: &impl Fn(&mut [f32], usize, usize),
+    read: &impl Fn(&mut [T], usize, usize),
 ) {
     for (block, y) in y.chunks_mut(LANES * c).enumerate() {
-        let mut line = [0.0; LANES];
+        let mut line = [T::zeroed(); LANES];
         let line = &mut line[..y.len() / c];
         read(line, channel, from + block * LANES);
         for (y, &v) in y.chunks_exact_mut(c).zip(&*line) {
@@ -107,7 +117,7 @@ multiversion! {
             let mean = sum(x, |v| v) / d as f32;
             let squares = sum(x, |v| (v - mean) * (v - mean));
             let factor = factor(squares, d as f32, norm);
-            each(y, x, |y, v| *y = (v - mean) * factor);
+            each(y, x, |v| (v - mean) * factor);
         }
     }
 

@@ -8,12 +8,13 @@ use crate::cpu::parallel::{
     In, Out, Partial, for_rows, rows_per_partial, rows_per_task, with_zeros,
 };
 use crate::device::Write;
+use crate::dtype::Element;
 
 /// y[R,D] = skip[R,D] + factor[R] scale[D] branch[R,D]. A missing factor or scale is 1.
-pub(crate) fn residual(
-    y: &mut [f32],
-    skip: &[f32],
-    branch: &[f32],
+pub(crate) fn residual<T: Element>(
+    y: &mut [T],
+    skip: &[T],
+    branch: &[T],
     scale: Option<&[f32]>,
     factor: Option<&[f32]>,
     d: usize,
@@ -27,11 +28,11 @@ pub(crate) fn residual(
 }
 
 /// dbranch[R,D] = factor scale dy; dscale[D] += Σ_r factor dy branch. (dskip is dy itself.)
-pub(crate) fn residual_backward(
-    dbranch: Write<&mut [f32]>,
+pub(crate) fn residual_backward<T: Element>(
+    dbranch: Write<&mut [T]>,
     dscale: Option<&mut [f32]>,
-    dy: &[f32],
-    branch: &[f32],
+    dy: &[T],
+    branch: &[T],
     scale: Option<&[f32]>,
     factor: Option<&[f32]>,
     d: usize,
@@ -39,11 +40,11 @@ pub(crate) fn residual_backward(
     set_or_add(dbranch, |dbranch| set_gradient(dbranch, dscale, dy, branch, scale, factor, d));
 }
 
-fn set_gradient(
-    dbranch: &mut [f32],
+fn set_gradient<T: Element>(
+    dbranch: &mut [T],
     dscale: Option<&mut [f32]>,
-    dy: &[f32],
-    branch: &[f32],
+    dy: &[T],
+    branch: &[T],
     scale: Option<&[f32]>,
     factor: Option<&[f32]>,
     d: usize,
@@ -69,8 +70,8 @@ fn set_gradient(
 }
 
 multiversion! {
-    fn forward_rows(
-        y: &mut [f32], skip: &[f32], branch: &[f32],
+    fn forward_rows<T: Element>(
+        y: &mut [T], skip: &[T], branch: &[T],
         scale: Option<&[f32]>, factor: Option<&[f32]>, d: usize,
     ) {
         let rows = y.chunks_exact_mut(d).zip(skip.chunks_exact(d)).zip(branch.chunks_exact(d));
@@ -79,26 +80,29 @@ multiversion! {
             match scale {
                 Some(scale) => {
                     for (((y, skip), b), s) in y.iter_mut().zip(skip).zip(branch).zip(scale) {
-                        *y = skip + f * (s * b);
+                        *y = T::round(skip.wide() + f * (s * b.wide()));
                     }
                 }
-                None => each2(y, skip, branch, |y, skip, b| *y = skip + f * b),
+                None => each2(y, skip, branch, |skip, b| skip + f * b),
             }
         }
     }
 
-    fn backward_rows(
-        dbranch: &mut [f32], dscale: &mut [f32], dy: &[f32], branch: &[f32],
+    fn backward_rows<T: Element>(
+        dbranch: &mut [T], dscale: &mut [f32], dy: &[T], branch: &[T],
         scale: Option<&[f32]>, factor: Option<&[f32]>, d: usize,
     ) {
         for (r, (dbranch, dy)) in dbranch.chunks_exact_mut(d).zip(dy.chunks_exact(d)).enumerate() {
             let f = factor.map_or(1.0, |factor| factor[r]);
             match scale {
-                Some(scale) => each2(dbranch, dy, scale, |db, dy, s| *db = f * (dy * s)),
-                None => each(dbranch, dy, |db, dy| *db = f * dy),
+                Some(scale) => each2(dbranch, dy, scale, |dy, s| f * (dy * s)),
+                None => each(dbranch, dy, |dy| f * dy),
             }
             if !dscale.is_empty() {
-                each2(dscale, dy, &branch[r * d..][..d], |ds, dy, b| *ds += f * (dy * b));
+                let products = dy.iter().zip(&branch[r * d..][..d]);
+                for (ds, (dy, b)) in dscale.iter_mut().zip(products) {
+                    *ds += f * (dy.wide() * b.wide());
+                }
             }
         }
     }
@@ -118,13 +122,14 @@ mod tests {
             let (s, f) = (numbers(4, d), numbers(5, rows));
             for scale in [Some(&s[..]), None] {
                 for factor in [Some(&f[..]), None] {
-                    let [got, want] = [row::residual, naive::residual::<f32>].map(|residual| {
-                        let mut y = vec![9.0; rows * d];
-                        residual(&mut y, &skip, &branch, scale, factor, d);
-                        y
-                    });
+                    let [got, want] =
+                        [row::residual, naive::residual::<f32, f32>].map(|residual| {
+                            let mut y = vec![9.0; rows * d];
+                            residual(&mut y, &skip, &branch, scale, factor, d);
+                            y
+                        });
                     assert_close("y", &got, &want, 2e-7); // three roundings
-                    let twins = [row::residual_backward, naive::residual_backward::<f32>];
+                    let twins = [row::residual_backward, naive::residual_backward::<f32, f32>];
                     let [got, want] = twins.map(|backward| {
                         let (mut db, mut ds) = (vec![9.0; rows * d], vec![1.0; d]);
                         let dscale = scale.is_some().then_some(&mut ds[..]);

@@ -1,6 +1,6 @@
 //! Moves of rows: gather, assemble, and the mean of each sample's rows.
 
-use super::lanes::each;
+use super::lanes::{add, each, each2};
 use super::layer_norm::add_partials;
 use super::set_or_add;
 use crate::cpu::dispatch::multiversion;
@@ -8,9 +8,10 @@ use crate::cpu::parallel::{
     In, Out, Partial, for_rows, rows_per_partial, rows_per_task, with_zeros,
 };
 use crate::device::{Row, Write};
+use crate::dtype::{Dtype, Element};
 
 /// y[K,D] = x[index_k]; x[R,D]. Indices may repeat.
-pub(crate) fn gather(y: &mut [f32], x: &[f32], index: &[u32], d: usize) {
+pub(crate) fn gather<T: Element>(y: &mut [T], x: &[T], index: &[u32], d: usize) {
     assert_eq!(y.len(), index.len() * d, "gather: y is [K, D]");
     let operands = (Out(y, d), In(index, 1));
     for_rows(index.len(), rows_per_task(d), operands, |_, (y, index)| {
@@ -21,7 +22,7 @@ pub(crate) fn gather(y: &mut [f32], x: &[f32], index: &[u32], d: usize) {
 }
 
 /// dx[index_k] += dy[k]; dx[R,D], dy[K,D]. Every row of dx is summed in the order of k.
-pub(crate) fn gather_backward(dx: &mut [f32], dy: &[f32], index: &[u32], d: usize) {
+pub(crate) fn gather_backward<T: Element>(dx: &mut [T], dy: &[T], index: &[u32], d: usize) {
     assert_eq!(dy.len(), index.len() * d, "gather_backward: dy is [K, D]");
     let per_task = rows_per_partial(index.len(), d);
     // If many rows are added to a few rows (a mask token), each range of k has a partial sum. Else
@@ -30,28 +31,42 @@ pub(crate) fn gather_backward(dx: &mut [f32], dy: &[f32], index: &[u32], d: usiz
         return gather_backward_by_source(dx, dy, index, d, per_task);
     }
     let rows = dx.len() / d;
-    for_rows(rows, rows_per_partial(rows, d), Out(dx, d), |first, dx| {
-        scatter_rows(dx.0, dy, index, d, first);
+    for_rows(rows, rows_per_partial(rows, d), Out(dx, d), |first, dx| match T::DTYPE {
+        Dtype::F32 => scatter_rows(dx.0, dy, index, d, first),
+        // The sum is rounded once.
+        Dtype::Bf16 => with_zeros(dx.0.len(), |sum| {
+            scatter_rows(sum, dy, index, d, first);
+            add_row(dx.0, sum);
+        }),
     });
 }
 
-fn gather_backward_by_source(dx: &mut [f32], dy: &[f32], index: &[u32], d: usize, per_task: usize) {
+fn gather_backward_by_source<T: Element>(
+    dx: &mut [T],
+    dy: &[T],
+    index: &[u32],
+    d: usize,
+    per_task: usize,
+) {
     let width = dx.len();
-    with_zeros(index.len().div_ceil(per_task) * width, |partials| {
+    with_zeros((index.len().div_ceil(per_task) + 1) * width, |partials| {
+        let (sum, partials) = partials.split_at_mut(width);
         let operands = (Partial(partials, width, per_task), In(dy, d), In(index, 1));
         for_rows(index.len(), per_task, operands, |_, (partial, dy, index)| {
             scatter_rows(partial.0, dy.0, index.0, d, 0);
         });
-        add_partials(dx, partials, width, 0);
+        each(sum, dx, |dx| dx);
+        add_partials(sum, partials, width, 0);
+        each(dx, sum, |sum| sum);
     });
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "a kernel's views become a list of slices")]
 /// y[r] = x or token row `rows[r]`, plus row `positions[r]` of the position table if that is not
 /// negative. x[R,D]; each token table [P_i,D]; position = (table[N,D], positions[len of rows]).
-pub(crate) fn assemble(
-    y: &mut [f32],
-    x: &[f32],
+pub(crate) fn assemble<T: Element>(
+    y: &mut [T],
+    x: &[T],
     tokens: Vec<&[f32]>,
     rows: &[Row],
     position: Option<(&[f32], &[i32])>,
@@ -60,14 +75,12 @@ pub(crate) fn assemble(
     assert_eq!(y.len(), rows.len() * d, "assemble: y is [rows, D]");
     for_rows(rows.len(), rows_per_task(d), (Out(y, d), In(rows, 1)), |first, (y, rows)| {
         for (r, (y, &from)) in y.0.chunks_exact_mut(d).zip(rows.0).enumerate() {
-            y.copy_from_slice(match from {
-                Row::X(i) => row(x, i, d),
-                Row::Token(i) => token(&tokens, i as usize, d),
+            let place = position.and_then(|(table, positions)| {
+                Some(row(table, u32::try_from(positions[first + r]).ok()?, d))
             });
-            if let Some((table, positions)) = position
-                && let Ok(index) = u32::try_from(positions[first + r])
-            {
-                add_row(y, row(table, index, d));
+            match from {
+                Row::X(i) => assemble_row(y, row(x, i, d), place),
+                Row::Token(i) => assemble_row(y, token(&tokens, i as usize, d), place),
             }
         }
     });
@@ -117,7 +130,7 @@ fn set_mean_gradient(dx: &mut [f32], dy: &[f32], offsets: &[usize], skip: usize,
     });
 }
 
-fn row(table: &[f32], i: u32, d: usize) -> &[f32] {
+fn row<T>(table: &[T], i: u32, d: usize) -> &[T] {
     &table[i as usize * d..][..d]
 }
 
@@ -133,20 +146,28 @@ fn token<'a>(tokens: &[&'a [f32]], mut i: usize, d: usize) -> &'a [f32] {
 }
 
 multiversion! {
-    fn add_row(y: &mut [f32], x: &[f32]) {
-        each(y, x, |y, x| *y += x);
+    fn add_row<T: Element>(y: &mut [T], x: &[f32]) {
+        add(y, x);
+    }
+
+    fn assemble_row<T: Element, X: Element>(y: &mut [T], x: &[X], place: Option<&[f32]>) {
+        match place {
+            Some(place) => each2(y, x, place, |x, place| x + place),
+            None => each(y, x, |x| x),
+        }
     }
 
     fn scaled_row(y: &mut [f32], x: &[f32], a: f32) {
-        each(y, x, |y, x| *y = a * x);
+        each(y, x, |x| a * x);
     }
 
-    fn scatter_rows(dx: &mut [f32], dy: &[f32], index: &[u32], d: usize, first: usize) {
+    fn scatter_rows<S: Element, T: Element>(
+        dx: &mut [S], dy: &[T], index: &[u32], d: usize, first: usize) {
         let rows = first..first + dx.len() / d;
         for (&i, dy) in index.iter().zip(dy.chunks_exact(d)) {
             if rows.contains(&(i as usize)) {
                 let dx = &mut dx[(i as usize - first) * d..][..d];
-                each(dx, dy, |dx, dy| *dx += dy);
+                add(dx, dy);
             }
         }
     }
@@ -154,7 +175,7 @@ multiversion! {
     fn mean_rows(y: &mut [f32], x: &[f32]) {
         let d = y.len();
         for x in x.chunks_exact(d) {
-            each(y, x, |y, x| *y += x);
+            add(y, x);
         }
         let factor = 1.0 / (x.len() / d) as f32;
         for y in y {
@@ -233,7 +254,7 @@ mod tests {
                 from.map(|i| if i < 20 { Row::X(i) } else { Row::Token(i - 20) }).collect();
             let positions: Vec<i32> = indices(6, n, 31).into_iter().map(|i| i as i32 - 1).collect();
             for position in [Some((&table[..], &positions[..])), None] {
-                let [got, want] = [row::assemble, naive::assemble::<f32>].map(|assemble| {
+                let [got, want] = [row::assemble, naive::assemble::<f32, f32>].map(|assemble| {
                     let mut y = vec![9.0; n * d];
                     assemble(&mut y, &x, vec![&one, &two], &rows, position, d);
                     y
