@@ -48,7 +48,7 @@ fn lines(path: &Path) -> Vec<String> {
 
 /// The sets that this CPU has, the widest last.
 fn instruction_sets() -> Vec<&'static str> {
-    let all = ["portable", "avx2", "avx512"];
+    let all = ["portable", "avx2", "avx512", "avx512_bf16"];
     let own = all.iter().position(|set| *set == engine::cpu::instruction_set()).unwrap();
     all[..=own].to_vec()
 }

@@ -11,10 +11,16 @@ use std::sync::OnceLock;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Level {
     Portable,
+    /// Products of bf16 pairs by plain code, to test what surrounds them on any CPU.
+    #[cfg(test)]
+    PortablePairs,
     #[cfg(target_arch = "x86_64")]
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// AVX-512 that also multiplies pairs of bf16. It is the same for f32.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16,
 }
 
 /// The widest instruction set of this CPU.
@@ -28,20 +34,28 @@ pub(crate) fn level() -> Level {
 /// All levels here, the narrowest first.
 const LEVELS: &[Level] = &[
     Level::Portable,
+    #[cfg(test)]
+    Level::PortablePairs,
     #[cfg(target_arch = "x86_64")]
     Level::Avx2,
     #[cfg(target_arch = "x86_64")]
     Level::Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Level::Avx512Bf16,
 ];
 
 impl Level {
     fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
+            #[cfg(test)]
+            Self::PortablePairs => "portable pairs",
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => "avx512_bf16",
         }
     }
 }
@@ -54,7 +68,7 @@ pub fn instruction_set() -> &'static str {
 /// The widest set that may be used, if the user limits it.
 static LIMIT: OnceLock<Level> = OnceLock::new();
 
-/// Lets kernels use no wider instruction set than `name`: "portable", "avx2" or "avx512". Two
+/// Lets kernels use no wider instruction set than `name`, such as "portable" or "avx2". Two
 /// machines that use the same set give the same bits. Must be called before any kernel. Returns an
 /// error with the known names if there is none of this name here.
 pub fn limit_instruction_set(name: &str) -> Result<(), String> {
@@ -80,6 +94,7 @@ fn supported() -> Level {
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512bw");
     match (avx2, avx512) {
+        (true, true) if is_x86_feature_detected!("avx512bf16") => Level::Avx512Bf16,
         (true, true) => Level::Avx512,
         (true, false) => Level::Avx2,
         _ => Level::Portable,
@@ -114,15 +129,16 @@ macro_rules! multiversion {
                     body::<true $($(, $T)+)?>($($arg),*)
                 }
                 match $crate::cpu::dispatch::level() {
-                    $crate::cpu::dispatch::Level::Avx512 => {
-                        // SAFETY: `level` returns Avx512 only if the CPU has these features.
+                    $crate::cpu::dispatch::Level::Avx512
+                    | $crate::cpu::dispatch::Level::Avx512Bf16 => {
+                        // SAFETY: `level` returns these two only if the CPU has these features.
                         return unsafe { avx512($($arg),*) };
                     }
                     $crate::cpu::dispatch::Level::Avx2 => {
                         // SAFETY: `level` returns Avx2 only if the CPU has these features.
                         return unsafe { avx2($($arg),*) };
                     }
-                    $crate::cpu::dispatch::Level::Portable => {}
+                    _ => {}
                 }
             }
             body::<{ cfg!(target_arch = "aarch64") } $($(, $T)+)?>($($arg),*)

@@ -43,6 +43,27 @@ const CASES: &[Case] = &[
         bound: BOUND,
     },
     Case {
+        name: "linear with an odd end of its second block, and of its gradient's third",
+        activations: &[[1031, 515]],
+        parameters: &[&[9, 515], &[9]],
+        op: |tape, x, p| ops::linear(tape, &x[0], &p[0], Some(&p[1])),
+        bound: BOUND,
+    },
+    Case {
+        name: "linear whose rows share a set of L1",
+        activations: &[[14, 2048]],
+        parameters: &[&[5, 2048]],
+        op: |tape, x, p| ops::linear(tape, &x[0], &p[0], None),
+        bound: BOUND,
+    },
+    Case {
+        name: "linear of rows that start between two pairs",
+        activations: &[[40, 7]],
+        parameters: &[&[6, 7]],
+        op: |tape, x, p| ops::linear(tape, &x[0].narrow(1..40)?, &p[0], None),
+        bound: BOUND,
+    },
+    Case {
         name: "linear_residual, whose residual is its input",
         activations: &[[98, 40]],
         parameters: &[&[40, 40], &[40]],

@@ -61,6 +61,17 @@ impl<'a, T: Element> Matrix<'a, T> {
         })
     }
 
+    /// A matrix of bf16 whose rows are contiguous as one of pairs, each moved as an f32. None if a
+    /// pair would not start at a multiple of four bytes.
+    pub(super) fn pairs(self) -> Option<Matrix<'a>> {
+        let Self { data, start, row, column, tile } = self;
+        let even = T::DTYPE == Dtype::Bf16
+            && column == 1
+            && [start, row, tile].iter().all(|place| place.is_multiple_of(2));
+        let data = bytemuck::try_cast_slice(&data[..data.len() / 2 * 2]).ok()?;
+        even.then(|| Matrix { data, start: start / 2, row: row / 2, column: 1, tile: tile / 2 })
+    }
+
     /// Whether element (rows - 1, columns - 1) is within the data.
     pub(super) fn holds(&self, rows: usize, columns: usize) -> bool {
         rows == 0
@@ -248,6 +259,23 @@ pub(crate) fn prefetch<T>(data: *const T, row: usize, span: Span) {
 /// # Safety
 /// No other thread may use these m x n values of C meanwhile.
 pub(crate) unsafe fn multiply(
+    size: [usize; 3],
+    a: Matrix<'_>,
+    packed: &[f32],
+    c: Target,
+    add: bool,
+    hook: &impl TileHook,
+) {
+    // SAFETY: the caller's promise.
+    unsafe { multiply_tiles(Shape::here(), size, a, packed, c, add, hook) };
+}
+
+/// [`multiply`] with tiles of this shape, which is this CPU's. k counts pairs if the shape has them.
+///
+/// # Safety
+/// As [`multiply`].
+pub(super) unsafe fn multiply_tiles(
+    shape: Shape,
     [m, n, k]: [usize; 3],
     a: Matrix<'_>,
     packed: &[f32],
@@ -255,7 +283,6 @@ pub(crate) unsafe fn multiply(
     add: bool,
     hook: &impl TileHook,
 ) {
-    let shape = Shape::here();
     let last = m.saturating_sub(1) / shape.rows * shape.rows;
     assert!(a.at_tile(last).holds(m - last, k), "A outside its data");
     assert!(packed.len() >= k * shape.padded(n), "B is not packed for this product");
@@ -284,7 +311,6 @@ pub(crate) unsafe fn multiply(
                 c_row: c.row,
                 add,
             };
-            c.prefetch(span);
             hook.before(span);
             // SAFETY: A, the panels and C hold [m, k], [k, n] and [m, n] by the assertions above;
             // C is exclusive by the caller's promise; the shape is this CPU's.

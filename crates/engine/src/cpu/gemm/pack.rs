@@ -3,7 +3,7 @@
 use super::Matrix;
 use super::tile::Shape;
 use crate::cpu::dispatch::{Level, level, multiversion};
-use crate::dtype::{Bf16, Dtype, Element};
+use crate::dtype::{Bf16, Element};
 use std::ops::Range;
 
 /// Number of values of `k` packed rows and `n` columns of B.
@@ -27,7 +27,7 @@ pub(crate) fn pack<T: Element>(packed: &mut [f32], b: Matrix<'_, T>, k: usize, n
         if b.column == 1 {
             pack_rows(panel, b.at(0, first), width, columns);
         } else {
-            pack_columns(panel, b.at(0, first), width, columns);
+            pack_columns(panel, b.at(0, first), k, width, columns);
         }
         rest = after;
         first += width;
@@ -82,11 +82,6 @@ multiversion! {
             _ => copy::<0, T>(to, to_row, from, from_row, columns),
         }
     }
-}
-
-/// Number of values of [`pack_tiles`].
-pub(super) fn packed_tiles_len(m: usize, k: usize) -> usize {
-    m.next_multiple_of(Shape::here().rows) * k
 }
 
 /// Packs A [m, k], whose columns are contiguous, into panels as high as a tile: then a tile reads
@@ -154,9 +149,14 @@ fn pack_columns_of_a<const ROWS: usize, T: Element>(
 
 /// For a transposed B, whose columns are contiguous. It is packed in squares of eight as far as
 /// they fit.
-fn pack_columns<T: Element>(panel: &mut [f32], b: Matrix<'_, T>, width: usize, columns: usize) {
+fn pack_columns<T: Element>(
+    panel: &mut [f32],
+    b: Matrix<'_, T>,
+    k_count: usize,
+    width: usize,
+    columns: usize,
+) {
     assert_eq!(b.row, 1, "one of B's strides must be one");
-    let k_count = panel.len() / width;
     let squares =
         if level() > Level::Portable { [k_count / 8 * 8, columns / 8 * 8] } else { [0; 2] };
     #[cfg(target_arch = "x86_64")]
@@ -185,6 +185,128 @@ fn pack_columns<T: Element>(panel: &mut [f32], b: Matrix<'_, T>, width: usize, c
     scalar(squares[0]..k_count, 0..columns);
 }
 
+/// Packs B [k, n] as [`pack`] does, by pairs of rows: value c of a panel's row p is the pair
+/// (B[2p, c], B[2p + 1, c]), rounded to bf16. An odd last row has a zero beside it.
+pub(super) fn pack_pairs<T: Element>(packed: &mut [f32], b: Matrix<'_, T>, k: usize, n: usize) {
+    assert!(b.holds(k, n), "B outside its data");
+    let (shape, pairs) = (Shape::here(), k.div_ceil(2));
+    let mut rest = &mut packed[..pairs * shape.padded(n)];
+    let mut first = 0;
+    while first < n {
+        let width = shape.panel(n - first);
+        let (panel, after) = rest.split_at_mut(pairs * width);
+        let columns = (n - first).min(width);
+        if columns < width {
+            panel.fill(0.0);
+        }
+        let b = b.at(0, first);
+        if b.column == 1 {
+            for (pair, to) in panel.chunks_exact_mut(width).enumerate() {
+                let row = |k: usize| &b.data[b.start + k * b.row..][..columns];
+                let second = if 2 * pair + 1 < k { row(2 * pair + 1) } else { &[] };
+                interleave(bytemuck::cast_slice_mut(to), row(2 * pair), second);
+            }
+        } else {
+            pack_columns_of_pairs(panel, b, k, width, columns);
+        }
+        rest = after;
+        first += width;
+    }
+}
+
+/// For a transposed B, whose columns are contiguous: eight of them are rounded, then transposed.
+fn pack_columns_of_pairs<T: Element>(
+    panel: &mut [f32],
+    b: Matrix<'_, T>,
+    k: usize,
+    width: usize,
+    columns: usize,
+) {
+    const PAIRS: usize = 256;
+    let mut rounded = [0.0f32; 8 * PAIRS];
+    for first in (0..k).step_by(2 * PAIRS) {
+        let count = (k - first).min(2 * PAIRS);
+        let pairs = count.div_ceil(2);
+        for column in (0..columns).step_by(8) {
+            let some = (columns - column).min(8);
+            for (c, to) in rounded.chunks_exact_mut(PAIRS).take(some).enumerate() {
+                let from = &b.data[b.start + (column + c) * b.column + first..][..count];
+                let to = &mut bytemuck::cast_slice_mut::<f32, Bf16>(to)[..2 * pairs];
+                to[2 * pairs - 1] = Bf16::round(0.0);
+                convert(&mut to[..count], from);
+            }
+            let to = &mut panel[first / 2 * width + column..];
+            pack_columns(to, Matrix::new(&rounded, 0, PAIRS).t(), pairs, width, some);
+        }
+    }
+}
+
+/// Copies `columns` values of each of `rows` rows of A to rows that are `row` pairs apart.
+pub(super) fn copy_pairs<'a, T: Element>(
+    to: &'a mut [f32],
+    row: usize,
+    a: Matrix<'_, T>,
+    rows: usize,
+    columns: usize,
+) -> Matrix<'a> {
+    assert!(a.column == 1 && a.holds(rows, columns), "rows must be contiguous, within A's data");
+    let pairs = columns.div_ceil(2);
+    for (r, to) in to.chunks_exact_mut(row).take(rows).enumerate() {
+        let to = &mut bytemuck::cast_slice_mut::<f32, Bf16>(to)[..2 * pairs];
+        to[2 * pairs - usize::from(pairs > 0)..].fill(Bf16::round(0.0));
+        convert(&mut to[..columns], &a.data[a.start + r * a.row..][..columns]);
+    }
+    Matrix::new(to, 0, row)
+}
+
+/// Packs A [m, k] as [`pack_tiles`] does, by pairs of columns.
+pub(super) fn pack_tiles_of_pairs<'a, T: Element>(
+    packed: &'a mut [f32],
+    a: Matrix<'_, T>,
+    m: usize,
+    k: usize,
+) -> Matrix<'a> {
+    assert!(a.row == 1 && a.holds(m, k), "columns of A must be contiguous, within its data");
+    let (rows, pairs) = (Shape::here().rows, k.div_ceil(2));
+    // Some columns at a time, so that their lines stay in L1 for all tiles.
+    const PAIRS: usize = 8;
+    for first in (0..pairs).step_by(PAIRS) {
+        for row in (0..m).step_by(rows) {
+            let to = &mut packed[row * pairs + first * rows..];
+            let tiles = to.chunks_exact_mut(rows).take(PAIRS.min(pairs - first));
+            for (pair, to) in (first..).zip(tiles) {
+                let count = rows.min(m - row);
+                let column = |k: usize| &a.data[a.start + k * a.column + row..][..count];
+                let second = if 2 * pair + 1 < k { column(2 * pair + 1) } else { &[] };
+                interleave(bytemuck::cast_slice_mut(to), column(2 * pair), second);
+            }
+        }
+    }
+    Matrix { data: packed, start: 0, row: 1, column: rows, tile: pairs }
+}
+
+multiversion! {
+    /// to = x0 y0 x1 y1 ..., rounded. All of y may be missing, and is then zero.
+    fn interleave<T: Element>(to: &mut [Bf16], x: &[T], y: &[T]) {
+        let (to, _) = to.as_chunks_mut::<2>();
+        if y.is_empty() {
+            for (to, x) in to.iter_mut().zip(x) {
+                *to = [Bf16::round(x.wide()), Bf16::round(0.0)];
+            }
+        } else {
+            for ((to, x), y) in to.iter_mut().zip(x).zip(y) {
+                *to = [Bf16::round(x.wide()), Bf16::round(y.wide())];
+            }
+        }
+    }
+
+    fn convert<T: Element>(to: &mut [Bf16], from: &[T]) {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = Bf16::round(from.wide());
+        }
+    }
+}
+
 /// Writes eight rows of eight as columns.
 ///
 /// # Safety
@@ -193,6 +315,7 @@ fn pack_columns<T: Element>(panel: &mut [f32], b: Matrix<'_, T>, width: usize, c
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 unsafe fn transpose_square<T: Element>(from: *const T, row: usize, to: *mut f32, to_row: usize) {
+    use crate::dtype::Dtype;
     use std::arch::x86_64::{
         _mm_loadu_si128, _mm256_castsi256_ps, _mm256_cvtepu16_epi32, _mm256_loadu_ps,
         _mm256_permute2f128_ps, _mm256_shuffle_ps, _mm256_slli_epi32, _mm256_storeu_ps,

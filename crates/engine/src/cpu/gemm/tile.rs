@@ -16,6 +16,8 @@ pub(super) struct Shape {
     pub(super) columns: usize,
     /// Columns of the narrowest panel.
     least: usize,
+    /// Whether a value of A or B is a pair of bf16: two products are summed at once.
+    pub(super) pairs: bool,
     level: Level,
 }
 
@@ -48,13 +50,37 @@ impl Shape {
     pub(super) fn here() -> Self {
         let level = level();
         let (rows, columns, least) = match level {
+            // NEON has 32 registers of four lanes: 24 sums, four of B, one of A.
+            Level::Portable if cfg!(target_arch = "aarch64") => (6, 16, 4),
+            // SSE has 16 of them.
             Level::Portable => (4, 8, 4),
+            #[cfg(test)]
+            Level::PortablePairs => (4, 8, 4),
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => (6, 16, 8),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => (12, 32, 8),
+            Level::Avx512 | Level::Avx512Bf16 => (12, 32, 8),
         };
-        Self { rows, columns, least, level }
+        Self { rows, columns, least, pairs: false, level }
+    }
+
+    /// The tile for products of two matrices of bf16. It multiplies pairs if the CPU does, else the
+    /// same numbers as f32.
+    pub(super) fn of_bf16() -> Self {
+        let shape = Self::here();
+        let pairs = match shape.level {
+            #[cfg(test)]
+            Level::PortablePairs => true,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Bf16 => true,
+            _ => false,
+        };
+        Self { pairs, ..shape }
+    }
+
+    /// Values of A or B for `k` products.
+    pub(super) fn depth(self, k: usize) -> usize {
+        if self.pairs { k.div_ceil(2) } else { k }
     }
 
     /// Width of the next panel if `left` columns remain. As few lanes as possible are wasted, so 24
@@ -117,19 +143,48 @@ impl Shape {
                 }
             };
         }
+        if self.pairs {
+            match (self.level, width) {
+                #[cfg(target_arch = "x86_64")]
+                (Level::Avx512Bf16, 8) => {
+                    by_rows!(avx512_half_bf16, 1, 1 2 3 4 5 6 7 8 9 10 11 12);
+                }
+                #[cfg(target_arch = "x86_64")]
+                (Level::Avx512Bf16, 16) => by_rows!(avx512_bf16, 1, 1 2 3 4 5 6 7 8 9 10 11 12),
+                #[cfg(target_arch = "x86_64")]
+                (Level::Avx512Bf16, _) => by_rows!(avx512_bf16, 2, 1 2 3 4 5 6 7 8 9 10 11 12),
+                #[cfg(test)]
+                (Level::PortablePairs, 4) => by_rows!(portable_pairs, 1, 1 2 3 4),
+                #[cfg(test)]
+                (Level::PortablePairs, _) => by_rows!(portable_pairs, 2, 1 2 3 4),
+                (level, _) => unreachable!("{level:?} multiplies no pairs"),
+            }
+            return;
+        }
         match (self.level, width) {
-            (Level::Portable, 4) => by_rows!(portable, 1, 1 2 3 4),
-            (Level::Portable, _) => by_rows!(portable, 2, 1 2 3 4),
+            (Level::Portable, 4) => by_rows!(portable, 1, 1 2 3 4 5 6),
+            (Level::Portable, 8) => by_rows!(portable, 2, 1 2 3 4 5 6),
+            (Level::Portable, _) => by_rows!(portable, 4, 1 2 3 4 5 6),
+            #[cfg(test)]
+            (Level::PortablePairs, 4) => by_rows!(portable, 1, 1 2 3 4 5 6),
+            #[cfg(test)]
+            (Level::PortablePairs, _) => by_rows!(portable, 2, 1 2 3 4 5 6),
             #[cfg(target_arch = "x86_64")]
             (Level::Avx2, 8) => by_rows!(avx2, 1, 1 2 3 4 5 6),
             #[cfg(target_arch = "x86_64")]
             (Level::Avx2, _) => by_rows!(avx2, 2, 1 2 3 4 5 6),
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx512, 8) => by_rows!(avx512_half, 1, 1 2 3 4 5 6 7 8 9 10 11 12),
+            (Level::Avx512 | Level::Avx512Bf16, 8) => {
+                by_rows!(avx512_half, 1, 1 2 3 4 5 6 7 8 9 10 11 12)
+            }
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx512, 16) => by_rows!(avx512, 1, 1 2 3 4 5 6 7 8 9 10 11 12),
+            (Level::Avx512 | Level::Avx512Bf16, 16) => {
+                by_rows!(avx512, 1, 1 2 3 4 5 6 7 8 9 10 11 12)
+            }
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx512, _) => by_rows!(avx512, 2, 1 2 3 4 5 6 7 8 9 10 11 12),
+            (Level::Avx512 | Level::Avx512Bf16, _) => {
+                by_rows!(avx512, 2, 1 2 3 4 5 6 7 8 9 10 11 12)
+            }
         }
     }
 }
@@ -207,11 +262,34 @@ kernel!(
     |x: Four, y: Four| four(|i| x[i] + y[i])
 );
 
+/// Both bf16 numbers of a pair, the first in the lower half.
+#[cfg(test)]
+fn halves(pair: f32) -> [f32; 2] {
+    [pair.to_bits() << 16, pair.to_bits() & 0xFFFF_0000].map(f32::from_bits)
+}
+
+#[cfg(test)]
+kernel!(
+    portable_pairs,
+    ,
+    4,
+    [0.0f32; 4],
+    |p: *const f32| p.cast::<Four>().read_unaligned(),
+    |p: *mut f32, v: Four| p.cast::<Four>().write_unaligned(v),
+    |x: f32| [x; 4],
+    |x: Four, y: Four, z: Four| four(|i| {
+        let (x, y) = (halves(x[i]), halves(y[i]));
+        z[i] + (x[0] * y[0] + x[1] * y[1])
+    }),
+    |x: Four, y: Four| four(|i| x[i] + y[i])
+);
+
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{
-    _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps,
-    _mm256_storeu_ps, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_storeu_ps,
+    __m256, __m256bh, __m512, __m512bh, _mm256_add_ps, _mm256_dpbf16_ps, _mm256_fmadd_ps,
+    _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps, _mm512_add_ps,
+    _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_storeu_ps,
 };
 
 #[cfg(target_arch = "x86_64")]
@@ -252,6 +330,41 @@ kernel!(
     _mm512_set1_ps,
     _mm512_fmadd_ps,
     _mm512_add_ps
+);
+
+// A pair of bf16 is moved as one f32: loads, stores and broadcasts keep its bits.
+#[cfg(target_arch = "x86_64")]
+kernel!(
+    avx512_bf16,
+    "avx512f,avx512bf16",
+    16,
+    _mm512_setzero_ps(),
+    _mm512_loadu_ps,
+    _mm512_storeu_ps,
+    _mm512_set1_ps,
+    |a: __m512, b: __m512, sum: __m512| _mm512_dpbf16_ps(
+        sum,
+        std::mem::transmute::<__m512, __m512bh>(a),
+        std::mem::transmute::<__m512, __m512bh>(b),
+    ),
+    _mm512_add_ps
+);
+
+#[cfg(target_arch = "x86_64")]
+kernel!(
+    avx512_half_bf16,
+    "avx512f,avx512vl,avx512bf16",
+    8,
+    _mm256_setzero_ps(),
+    _mm256_loadu_ps,
+    _mm256_storeu_ps,
+    _mm256_set1_ps,
+    |a: __m256, b: __m256, sum: __m256| _mm256_dpbf16_ps(
+        sum,
+        std::mem::transmute::<__m256, __m256bh>(a),
+        std::mem::transmute::<__m256, __m256bh>(b),
+    ),
+    _mm256_add_ps
 );
 
 /// Computes a tile `rounds` times with operands that stay in L1. Returns the number of
