@@ -4,11 +4,14 @@
 //! variant and implements [`Device`]. Operations, models and methods do not change.
 //!
 //! A kernel overwrites its output, or adds to it if its formula has `+=`. A kernel that changes all
-//! parameters takes them as one list: it is one launch on any device. A kernel with `<T>` works on
-//! activations of any [`Dtype`]: all its [`View`]s and [`ViewMut`]s have one type, and its
-//! [`Floats`] are f32. It computes in f32 and rounds what it writes. Weights are rounded to the
-//! type of the activations before they are multiplied. Other kernels take f32 alone. Letters: B samples, R packed
-//! rows, D width, I and O input and output width, A heads, E = D/A, C channels.
+//! parameters takes them as one list: it is one launch on any device.
+//!
+//! A kernel with `<T>` works on activations of any [`Dtype`]: all its [`View`]s and [`ViewMut`]s
+//! have one type, and its [`Floats`] are f32. It computes in f32 and rounds what it writes. Weights
+//! are rounded to the type of the activations before they are multiplied. Other kernels take f32.
+//!
+//! Letters: B samples, R packed rows, D width, I and O input and output width, A heads, E = D/A, C
+//! channels.
 
 use crate::dtype::{Dtype, Slice, SliceMut};
 use crate::index::{Index, Segments};
@@ -359,13 +362,22 @@ macro_rules! kernels {
                 size: LinearSize,
             );
             /// dw[O,I] += dy[R,O]ᵀ x[R,I]
-            fn linear_grad_weight<T>(dw: FloatsMut<'_>, dy: View<'_>, x: View<'_>, size: LinearSize);
+            fn linear_grad_weight<T>(
+                dw: FloatsMut<'_>,
+                dy: View<'_>,
+                x: View<'_>,
+                size: LinearSize,
+            );
             /// db[O] += Σ_r dy[R,O]
             fn column_sum<T>(db: FloatsMut<'_>, dy: View<'_>, rows: usize, columns: usize);
 
             /// y[Rq,D] = softmax(q kᵀ E^-½) v by sample and head;
             /// lse[Rq,A] = log Σ exp of the scores
-            fn attention<T>(y: ViewMut<'_>, lse: FloatsMut<'_>, input: AttentionInput<'_, View<'_>>);
+            fn attention<T>(
+                y: ViewMut<'_>,
+                lse: FloatsMut<'_>,
+                input: AttentionInput<'_, View<'_>>,
+            );
             /// Gradients of q, k, v from y, dy and lse.
             fn attention_backward<T>(
                 grad: AttentionGrad<ViewMut<'_>>,
@@ -510,7 +522,12 @@ macro_rules! kernels {
             );
 
             /// y[K, pt ph pw C]: the patches with the given indices b N + n
-            fn patchify<T>(y: ViewMut<'_>, pixels: Pixels<'_>, layout: PatchLayout, patches: &Index);
+            fn patchify<T>(
+                y: ViewMut<'_>,
+                pixels: Pixels<'_>,
+                layout: PatchLayout,
+                patches: &Index,
+            );
             /// y[R, p C]: each row (or each channel of a row) normalised to mean 0, variance 1
             fn normalize_patches(y: ViewMut<'_>, x: View<'_>, width: usize, norm: PatchNorm);
 

@@ -88,7 +88,10 @@ impl MutableTensor {
 impl Parameter {
     /// A parameter called `name` (for messages) of this value, in f32.
     pub fn new(name: impl Into<String>, value: Tensor) -> Self {
-        let value = value.cast(Dtype::F32);
+        let value = match value.dtype() {
+            Dtype::F32 => value.with_slot(None),
+            Dtype::Bf16 => value.cast(Dtype::F32),
+        };
         let state = State { value: MutableTensor::new(value), grad: None };
         let state = Mutex::new(state);
         Self { cell: Arc::new(Cell { name: name.into(), frozen: AtomicBool::new(false), state }) }

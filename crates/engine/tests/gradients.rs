@@ -4,10 +4,10 @@
 //! Sizes are odd and small, so that every kernel meets its tail, and large once where a kernel
 //! works in blocks.
 
-use engine::check::{assert_gradients, normal};
+use engine::check::{assert_close, assert_gradients, normal, rel_l2};
 use engine::device::Device;
 use engine::ops::{self, LossKind, Row};
-use engine::{Result, Segments, Tape, Tensor, on_every_device};
+use engine::{Dtype, Parameter, Result, Segments, Tape, Tensor, on_every_device};
 
 type On = &'static dyn Device;
 
@@ -45,6 +45,27 @@ fn linear_without_bias(device: On) {
         let inputs = &linear_inputs(size)[..2];
         assert_gradients(device, "linear", inputs, |tape, t| ops::linear(tape, &t[0], &t[1], None));
     }
+}
+
+/// Rounding has no slope, so the gradient is compared with what it should be: that of the rounded
+/// values, rounded.
+fn cast(device: On) {
+    let x = Parameter::new("x", normal("x", &[3, 5]).to(device));
+    let tape = Tape::new();
+    let y = ops::cast(&tape, &x.tensor(), Dtype::Bf16);
+    assert_eq!((y.dtype(), tape.recorded()), (Dtype::Bf16, 1));
+    assert_eq!(ops::cast(&tape, &y, Dtype::Bf16).to_vec(), y.to_vec());
+    assert_eq!(tape.recorded(), 1, "no cast to the type that is there");
+    let target = normal("target", &[3, 5]).to(device);
+    let wide = ops::cast(&tape, &y, Dtype::F32);
+    let loss = ops::loss(&tape, &wide, &target, LossKind::Mse, None).unwrap();
+    tape.backward(&loss).unwrap();
+    let slopes = y.to_vec().into_iter().zip(target.to_vec()).map(|(y, t)| 2.0 * (y - t) / 15.0);
+    let want = Tensor::from_vec(slopes.collect::<Vec<_>>(), &[3, 5]).cast(Dtype::Bf16);
+    let got = x.grad().unwrap();
+    assert_eq!(got.dtype(), Dtype::F32);
+    let why = "one rounding to f32 may move a value over the half of a bf16";
+    assert_close("cast", &got.to_vec(), &want.to_vec(), rel_l2(1e-3), why);
 }
 
 fn mlp(device: On) {
@@ -457,6 +478,7 @@ fn block_of_a_transformer(device: On) {
 on_every_device!(
     linear,
     linear_without_bias,
+    cast,
     mlp,
     mlp_without_biases_or_residual,
     mlp_onto_its_own_input_with_one_weight_for_both_layers,

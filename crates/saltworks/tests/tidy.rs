@@ -404,8 +404,12 @@ fn untested_operations(source: &Source, tests: &str) -> Vec<String> {
 }
 
 /// Files of crates/engine/src, and the modules of the engine that each may name.
-const ENGINE_FLOORS: &[(&str, &[&str])] =
-    &[("pool.rs", &[]), ("index.rs", &[]), ("device.rs", &["index", "pool"])];
+const ENGINE_FLOORS: &[(&str, &[&str])] = &[
+    ("dtype.rs", &[]),
+    ("pool.rs", &["dtype"]),
+    ("index.rs", &[]),
+    ("device.rs", &["dtype", "index", "pool"]),
+];
 
 /// What lies below the border in the engine and names something above it.
 fn engine_strangers(source: &Source) -> Vec<String> {

@@ -13,7 +13,7 @@ use crate::judge::{Extractor, ImageSets, probe};
 use crate::method::Method;
 use crate::model::{Encoder, VitSpec};
 use crate::recipe::Recipe;
-use crate::run_files::{ProbeRow, RunEnd, unix_seconds};
+use crate::run_files::{ProbeRow, RunEnd, memory_nodes, unix_seconds};
 use crate::train::{self, Saver, StageEnd, Stop};
 use crate::weights;
 use engine::Module as _;
@@ -267,7 +267,14 @@ pub(crate) fn announce(recipe: &Recipe, images: &ImageSets, folder: &Folder, thr
         }
         (None, _) => String::new(),
     };
-    note(&format!("{trains}{probes}; {threads} threads"));
+    let precision = recipe.precision.dtype().name();
+    note(&format!("{trains}{probes}; {threads} threads, {precision}"));
+    if let Some(nodes @ 2..) = memory_nodes() {
+        note(&format!(
+            "these processors belong to {nodes} memory nodes (NUMA): a run on each node is faster \
+             than one on all. See docs/speed.md, Many cores"
+        ));
+    }
     let left_alone = images.train.left_alone();
     if !left_alone.is_empty() {
         note(&format!("not read: {left_alone}"));

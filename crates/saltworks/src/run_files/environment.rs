@@ -15,6 +15,10 @@ pub struct Environment {
     pub architecture: String,
     /// The processor's name, if the system reports it.
     pub cpu: Option<String>,
+    /// The instruction set that is used, such as `avx2`. It determines how sums are rounded.
+    pub instructions: String,
+    /// The memory nodes (NUMA) whose processors this process may use, if Linux reports them.
+    pub memory_nodes: Option<usize>,
     /// Threads that compute.
     pub threads: usize,
     /// When the run began.
@@ -31,6 +35,8 @@ impl Environment {
             os: std::env::consts::OS.into(),
             architecture: std::env::consts::ARCH.into(),
             cpu: cpu_name(),
+            instructions: engine::cpu::instruction_set().into(),
+            memory_nodes: memory_nodes(),
             threads,
             started_unix_seconds: unix_seconds() as u64,
             // `args` panics if a word is not Unicode.
@@ -46,6 +52,25 @@ fn cpu_name() -> Option<String> {
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
+/// The memory nodes (NUMA) whose processors this process may use, if Linux reports them.
+pub fn memory_nodes() -> Option<usize> {
+    let allowed = listed(&status_value("Cpus_allowed_list")?)?;
+    let nodes = std::fs::read_dir("/sys/devices/system/node").ok()?.filter_map(|entry| {
+        let cpus = std::fs::read_to_string(entry.ok()?.path().join("cpulist")).ok()?;
+        listed(&cpus)
+    });
+    Some(nodes.filter(|cpus| cpus.iter().any(|cpu| allowed.contains(cpu))).count())
+}
+
+/// The numbers of a list such as `0-3,8`.
+fn listed(text: &str) -> Option<Vec<usize>> {
+    let ranges = text.trim().split(',').filter(|range| !range.is_empty()).map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some(first.parse::<usize>().ok()?..=last.parse().ok()?)
+    });
+    Some(ranges.collect::<Option<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
 /// The peak memory of this process, if Linux reports it.
 pub fn peak_memory_bytes() -> Option<u64> {
     status_bytes("VmHWM")
@@ -57,8 +82,33 @@ pub fn resident_memory_bytes() -> Option<u64> {
 }
 
 fn status_bytes(key: &str) -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = text.lines().find(|line| line.starts_with(key))?;
-    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    let kib: u64 = status_value(key)?.split_whitespace().next()?.parse().ok()?;
     Some(kib * 1024)
+}
+
+/// What Linux says of this process under `key`.
+fn status_value(key: &str) -> Option<String> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+    Some(value.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{listed, memory_nodes, peak_memory_bytes};
+
+    #[test]
+    fn lists_of_processors_are_read_as_linux_writes_them() {
+        assert_eq!(listed("0-2,5\n"), Some(vec![0, 1, 2, 5]));
+        assert_eq!(listed("\n"), Some(vec![]));
+        assert_eq!(listed("0-x"), None);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn linux_reports_memory_and_its_nodes() {
+        assert!(peak_memory_bytes().is_some_and(|bytes| bytes > 1 << 20));
+        // Some containers hide the nodes. Where they are shown, there is one.
+        assert!(memory_nodes().is_none_or(|nodes| nodes > 0));
+    }
 }

@@ -69,7 +69,7 @@ impl<'a, T: Element> Matrix<'a, T> {
             && column == 1
             && [start, row, tile].iter().all(|place| place.is_multiple_of(2));
         let data = bytemuck::try_cast_slice(&data[..data.len() / 2 * 2]).ok()?;
-        even.then(|| Matrix { data, start: start / 2, row: row / 2, column: 1, tile: tile / 2 })
+        even.then_some(Matrix { data, start: start / 2, row: row / 2, column: 1, tile: tile / 2 })
     }
 
     /// Whether element (rows - 1, columns - 1) is within the data.
@@ -270,7 +270,7 @@ pub(crate) unsafe fn multiply(
     unsafe { multiply_tiles(Shape::here(), size, a, packed, c, add, hook) };
 }
 
-/// [`multiply`] with tiles of this shape, which is this CPU's. k counts pairs if the shape has them.
+/// [`multiply`] with tiles of this shape, which is this CPU's. k counts pairs where the shape does.
 ///
 /// # Safety
 /// As [`multiply`].

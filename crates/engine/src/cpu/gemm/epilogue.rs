@@ -262,8 +262,8 @@ fn slope_rows<const WIDTH: usize, T: Element>(
         }
         place.put(sums, r, slopes);
         h.set(r, curved);
-        for i in WIDTH..sums.columns() {
-            let (value, slope) = math::gelu_and_grad(s[i].wide(), fused);
+        for (i, s) in s.iter().enumerate().skip(WIDTH) {
+            let (value, slope) = math::gelu_and_grad(s.wide(), fused);
             h.row(r)[i] = T::round(value);
             let value = sums.row(r)[i] * slope;
             place.put_one(sums, r, i, value);

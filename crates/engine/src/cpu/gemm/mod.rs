@@ -37,9 +37,9 @@ const K_BLOCK: usize = 512;
 const TASK_ROWS: usize = 96;
 /// Columns of C in a task, a multiple of every panel's width.
 const TASK_COLUMNS: usize = 384;
-/// Rows whose distance is a multiple of these bytes share a set of L1, which has eight or twelve lines. A
-/// tile has twelve rows with AVX-512. Such rows are copied first. This costs nothing if tiles have
-/// fewer rows.
+/// Rows whose distance is a multiple of these bytes share a set of L1, which has eight or twelve
+/// lines. A tile has twelve rows with AVX-512. Such rows are copied first. This costs nothing if
+/// tiles have fewer rows.
 const SAME_SET: usize = 4096;
 
 /// y[R,O] = epilogue(x[R,I] w[O,I]ᵀ + b[O])

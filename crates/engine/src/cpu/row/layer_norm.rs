@@ -115,7 +115,7 @@ pub(super) fn norm_row<T: Element>(
     (mean, rstd)
 }
 
-/// Gradient of one row, set or added. d_affine = (dgamma, dbeta), both empty if they are not needed.
+/// Gradient of one row, set or added. d_affine = (dgamma, dbeta), both empty if not needed.
 /// saved = (mean, rstd).
 #[inline(always)]
 pub(super) fn norm_row_backward<T: Element>(
