@@ -210,7 +210,8 @@ pub(crate) use by_functions;
 /// Calls the function with its arguments as slices.
 macro_rules! call {
     ($name:ident<T>, $device:ty, $($arg:ident: $type:ty),*) => {
-        let dtype = None$(.or_else(|| <$type as $crate::host::HostArg<$device, f32>>::dtype(&$arg)))*;
+        let dtype =
+            None$(.or_else(|| <$type as $crate::host::HostArg<$device, f32>>::dtype(&$arg)))*;
         match dtype {
             Some($crate::dtype::Dtype::Bf16) => {
                 type T = $crate::dtype::Bf16;

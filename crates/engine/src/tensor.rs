@@ -25,8 +25,8 @@ impl Tensor {
         Self { device, buffer: Arc::new(buffer), offset: 0, shape: shape.to_vec(), slot: None }
     }
 
-    /// A tensor of host values in f32, row-major, in host memory. Panics if the count does not fit the
-    /// shape, because callers build both from the same numbers.
+    /// A tensor of host values in f32, row-major, in host memory. Panics if the count does not fit
+    /// the shape, because callers build both from the same numbers.
     pub fn from_vec(values: impl AsRef<[f32]>, shape: &[usize]) -> Self {
         Self::uploaded(HOST, values.as_ref(), shape)
     }

@@ -36,8 +36,8 @@ pub fn fill<T: Real>(ys: Vec<&mut [T]>, a: f32) {
     }
 }
 
-/// Applies `kernel`, which overwrites its output, as `write` requires. The output has 64 bits and is
-/// rounded once, after the addition.
+/// Applies `kernel`, which overwrites its output, as `write` requires. The output has 64 bits and
+/// is rounded once, after the addition.
 pub fn set_or_add<T: Real>(write: Write<&mut [T]>, kernel: impl FnOnce(&mut [f64])) {
     let (Write::Set(y) | Write::Add(y)) = &write;
     let mut part = vec![f64::NAN; y.len()];
