@@ -14,8 +14,8 @@ use std::time::Instant;
 
 fn main() -> engine::Result<()> {
     let threads = rayon::current_num_threads();
-    let peak = fma_peak_gflops(threads);
-    println!("{threads} threads, multiply-add peak {peak:.0} GFLOP/s");
+    let [peak, narrow] = [Dtype::F32, Dtype::Bf16].map(|dtype| fma_peak_gflops(threads, dtype));
+    println!("{threads} threads, multiply-add peak {peak:.0} GFLOP/s, of bf16 {narrow:.0}");
     for (rows, input, output) in [
         (2816, 384, 1152),
         (2816, 384, 1536),
@@ -28,6 +28,7 @@ fn main() -> engine::Result<()> {
         (332, 768, 768),
     ] {
         for dtype in [Dtype::F32, Dtype::Bf16] {
+            let peak = if dtype == Dtype::F32 { peak } else { narrow };
             linear(peak, LinearSize { rows, input, output }, dtype);
         }
     }

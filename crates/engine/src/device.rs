@@ -117,7 +117,7 @@ pub type FloatsMut<'a> = Full<ViewMut<'a>>;
 pub enum Write<W> {
     /// Overwrite the buffer.
     Set(W),
-    /// Add to the buffer once the gradient is computed.
+    /// Add to the buffer once the gradient is computed. In bf16 it may be rounded before that.
     Add(W),
 }
 

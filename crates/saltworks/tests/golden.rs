@@ -378,14 +378,19 @@ fn mae_gives_the_references_loss_outputs_and_gradients() {
     }
 }
 
-/// How far a step in bf16 may be from the reference in f64: loss, predictions and all gradients as
-/// relative L2 errors. torch's bf16 autocast is off by 1e-4 to 3e-3, 4e-3 to 7e-3 and 5e-3 to 3e-2
-/// (make_golden.py prints it); it keeps the sums of the residual branches in f32.
-const BF16: [f64; 3] = [5e-3, 1e-2, 3e-2];
+/// How far torch's bf16 autocast is from f64, by make_golden.py: loss, predictions and all
+/// gradients as relative L2 errors. There is no figure for VideoMAE; those are ours.
+const AUTOCAST: [(&str, [f64; 3]); 5] = [
+    ("mae_block_norm", [1.4e-4, 5.2e-3, 7.5e-3]),
+    ("mae_block_raw", [3.1e-3, 7.1e-3, 6.9e-3]),
+    ("salt_plain", [5.8e-4, 5.9e-3, 2.8e-2]),
+    ("salt_registers", [1.1e-4, 4.9e-3, 9.5e-3]),
+    ("videomae", [3.4e-5, 5.7e-3, 5.4e-3]),
+];
 
 #[test]
 fn a_step_in_bf16_is_as_near_to_the_reference_as_under_autocast() {
-    for name in ["mae_block_norm", "mae_block_raw", "salt_plain", "salt_registers", "videomae"] {
+    for (name, autocast) in AUTOCAST {
         let golden = Golden::read(name);
         let method: Box<dyn Method> = match name {
             "mae_block_norm" => Box::new(mae(&golden, PixelNorm::Joint)),
@@ -420,9 +425,10 @@ fn a_step_in_bf16_is_as_near_to_the_reference_as_under_autocast() {
         let close = |what: &str, got: &[f32], want: &[f32], bound: f64| {
             assert_close(&format!("{name}: {what}"), got, want, rel_l2(bound), why);
         };
-        close("loss", &step.loss.to_vec(), &loss, BF16[0]);
-        close("predictions", &step.predictions.to_vec(), &predictions.to_vec(), BF16[1]);
-        close("gradients", &got, &want, BF16[2]);
+        // Errors of the loss cancel by chance, here or there.
+        close("loss", &step.loss.to_vec(), &loss, 1.5 * autocast[0].max(5e-4));
+        close("predictions", &step.predictions.to_vec(), &predictions.to_vec(), 1.5 * autocast[1]);
+        close("gradients", &got, &want, 1.5 * autocast[2]);
     }
 }
 

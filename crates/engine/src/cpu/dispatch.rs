@@ -5,6 +5,7 @@
 //! state otherwise. So all three give the same bits. A body can read `FUSED`: whether
 //! [`f32::mul_add`] is one instruction here and not a call.
 
+use crate::Dtype;
 use std::sync::OnceLock;
 
 /// Instruction sets in the order of their width.
@@ -26,7 +27,7 @@ pub(crate) enum Level {
 /// The widest instruction set of this CPU.
 pub(crate) fn level() -> Level {
     #[cfg(test)]
-    return detected().min(cap::get());
+    return cap::get();
     #[cfg(not(test))]
     detected()
 }
@@ -60,9 +61,14 @@ impl Level {
     }
 }
 
-/// The name of the instruction set that is used. It determines how sums are rounded.
-pub fn instruction_set() -> &'static str {
-    level().name()
+/// The name of the instruction set that is used for activations of this type. It determines how
+/// sums are rounded.
+pub fn instruction_set(dtype: Dtype) -> &'static str {
+    match (level(), dtype) {
+        #[cfg(target_arch = "x86_64")]
+        (Level::Avx512Bf16, Dtype::F32) => Level::Avx512.name(),
+        (level, _) => level.name(),
+    }
 }
 
 /// The widest set that may be used, if the user limits it.
@@ -163,7 +169,8 @@ pub(crate) mod cap {
 
     /// Runs `test` for every instruction set the CPU has, in a pool of one and of two threads.
     pub(crate) fn for_each(test: impl Fn(Level, usize) + Sync) {
-        for &level in super::LEVELS.iter().filter(|level| **level <= super::detected()) {
+        let has = |level: Level| level <= super::detected() || level == Level::PortablePairs;
+        for &level in super::LEVELS.iter().filter(|level| has(**level)) {
             for threads in [1, 2] {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 pool.broadcast(|_| CAP.set(Some(level)));

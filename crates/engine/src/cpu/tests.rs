@@ -58,9 +58,30 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "linear of rows that start between two pairs",
-        activations: &[[40, 7]],
-        parameters: &[&[6, 7]],
-        op: |tape, x, p| ops::linear(tape, &x[0].narrow(1..40)?, &p[0], None),
+        activations: &[[9, 7]],
+        parameters: &[&[6, 14]],
+        op: |tape, x, p| ops::linear(tape, &x[0].narrow(1..9)?.reshape(&[4, 14])?, &p[0], None),
+        bound: BOUND,
+    },
+    Case {
+        name: "linear without rows",
+        activations: &[[0, 8]],
+        parameters: &[&[6, 8], &[6]],
+        op: |tape, x, p| ops::linear(tape, &x[0], &p[0], Some(&p[1])),
+        bound: BOUND,
+    },
+    Case {
+        name: "linear of no columns",
+        activations: &[[5, 0]],
+        parameters: &[&[3, 0], &[3]],
+        op: |tape, x, p| ops::linear(tape, &x[0], &p[0], Some(&p[1])),
+        bound: BOUND,
+    },
+    Case {
+        name: "attention of heads of 64",
+        activations: &[[50, 3 * 64]],
+        parameters: &[],
+        op: |tape, x, _| ops::attention(tape, &x[0], &Segments::new([50]), 1),
         bound: BOUND,
     },
     Case {
@@ -78,7 +99,7 @@ const CASES: &[Case] = &[
             let y = ops::linear(tape, &x[0], &p[0], None)?;
             ops::add(tape, &y, &ops::linear(tape, &x[0], &p[1], None)?)
         },
-        bound: BOUND_OF_SUMS,
+        bound: BOUND,
     },
     Case {
         name: "mlp",

@@ -21,7 +21,7 @@ pub fn loss(
         expect_count("loss", "the number of weights", weights.len(), rows)?;
     }
     let (device, weights) = (prediction.device(), weights.map(Index::from));
-    let target = target.cast(Dtype::F32);
+    let target = tape.run("loss", || target.cast(Dtype::F32));
     let value = tape.run("loss", || {
         let (mut value, weights) = (device.buffer(Dtype::F32, 1), weights.as_ref());
         let (prediction, target) = (prediction.view(), target.floats());

@@ -7,8 +7,7 @@ use crate::model::VitSpec;
 use crate::recipe::{self, Recipe, Stage};
 use crate::run::step_times::{StepTimes, TimedWork, TokenCounts, time_steps};
 use crate::run_files::peak_memory_bytes;
-use engine::OpCost;
-use engine::fma_peak_gflops;
+use engine::{Dtype, OpCost, fma_peak_gflops};
 use serde_json::json;
 
 /// Options of `bench`.
@@ -62,13 +61,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let threads = use_threads(arguments.threads)?;
     let recipe = recipe(arguments)?;
-    let peak = fma_peak_gflops(threads);
+    let dtype = match arguments.stage {
+        What::Salt | What::Mae => recipe.precision.dtype(),
+        What::Features => Dtype::F32,
+    };
+    let peak = fma_peak_gflops(threads, dtype);
     let what = match arguments.stage {
         What::Salt | What::Mae => TimedWork::Steps,
         What::Features => TimedWork::Features,
     };
     let measured = time_steps(&recipe, what)?;
-    report(&recipe, &measured, peak, threads, arguments.json);
+    report(&recipe, &measured, (peak, dtype.name()), threads, arguments.json);
     Ok(())
 }
 
@@ -107,7 +110,13 @@ fn timed_stage(recipe: &Recipe) -> &Stage {
     recipe.stage.last().expect("a stage")
 }
 
-fn report(recipe: &Recipe, measured: &StepTimes, peak: f64, threads: usize, as_json: bool) {
+fn report(
+    recipe: &Recipe,
+    measured: &StepTimes,
+    (peak, precision): (f64, &str),
+    threads: usize,
+    as_json: bool,
+) {
     let batch = timed_stage(recipe).batch;
     let mut sorted = measured.seconds.clone();
     sorted.sort_by(f64::total_cmp);
@@ -129,13 +138,12 @@ fn report(recipe: &Recipe, measured: &StepTimes, peak: f64, threads: usize, as_j
             "context_tokens": measured.tokens.context,
             "target_tokens": measured.tokens.target,
             "threads": threads,
-            "precision": recipe.precision.dtype().name(),
+            "precision": precision,
         });
         result(&line.to_string());
         return;
     }
     let name = recipe.model.name();
-    let precision = recipe.precision.dtype().name();
     result(&format!("{name}, batch {batch}, {threads} threads, {precision}"));
     let TokenCounts { context, target } = measured.tokens;
     result(&format!("tokens per image: {context:.0} context, {target:.0} target"));

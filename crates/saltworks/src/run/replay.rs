@@ -122,7 +122,8 @@ impl ReplayedStep<'_> {
         let shape = [0, 1, 2, 3, 4].map(|axis| images.dim(axis));
         let bytes: Vec<u8> = images.to_host().iter().map(|&value| value as u8).collect();
         let normalize = self.recipe.data.channel_normalize();
-        Images::u8(bytes, shape, normalize.mean, normalize.std).map_err(run_error)
+        let images = Images::u8(bytes, shape, normalize.mean, normalize.std).map_err(run_error)?;
+        Ok(images.with_dtype(self.recipe.precision.dtype()))
     }
 
     fn report_batch(&self) -> Result<(), Failure> {

@@ -6,6 +6,7 @@ use super::stages::Run;
 use crate::console::note;
 use crate::failure::{Failure, input_error, run_error};
 use crate::files::sha256;
+use crate::recipe::Precision;
 use crate::run_files::names::RECIPE;
 use crate::train::{CHECKPOINT_FOLDER, Optimizer, Position};
 use crate::weights;
@@ -31,7 +32,7 @@ impl Run<'_> {
             step: 0,
             loss: 0.0,
             metrics_bytes: self.folder.metrics_bytes(),
-            machine: machine(),
+            machine: machine(self.recipe.precision),
             recipe_sha256: sha256(recipe_text(&deciding(self.recipe).whole()).as_bytes()),
             teacher_sha256: teacher,
             updates: BTreeMap::new(),
@@ -116,7 +117,7 @@ impl Run<'_> {
 }
 
 /// The program and processor, which decide how sums round.
-fn machine() -> String {
-    let set = engine::cpu::instruction_set();
+fn machine(precision: Precision) -> String {
+    let set = engine::cpu::instruction_set(precision.dtype());
     format!("saltworks {} on {} ({set})", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH)
 }

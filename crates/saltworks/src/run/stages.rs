@@ -269,7 +269,7 @@ pub(crate) fn announce(recipe: &Recipe, images: &ImageSets, folder: &Folder, thr
     };
     let precision = recipe.precision.dtype().name();
     note(&format!("{trains}{probes}; {threads} threads, {precision}"));
-    if let Some(nodes @ 2..) = memory_nodes() {
+    if let Some(nodes @ 2..) = memory_nodes().filter(|_| threads > 1) {
         note(&format!(
             "these processors belong to {nodes} memory nodes (NUMA): a run on each node is faster \
              than one on all. See docs/speed.md, Many cores"

@@ -61,8 +61,8 @@ pub(crate) fn time_steps(recipe: &Recipe, what: TimedWork) -> Result<StepTimes, 
     let last = recipe.stage.len() - 1;
     let plan = StagePlan::new(recipe, last, recipe.stage[last].batch)?;
     let images = synthetic(&plan.spec, plan.stage.batch).map_err(run_error)?;
-    let images = images.with_dtype(plan.dtype);
     if what == TimedWork::Steps {
+        let images = images.with_dtype(plan.dtype);
         return training(&plan, plan.untrained_method()?.as_ref(), &images);
     }
     let encoder = plan.new_encoder();

@@ -15,7 +15,7 @@ pub struct Environment {
     pub architecture: String,
     /// The processor's name, if the system reports it.
     pub cpu: Option<String>,
-    /// The instruction set that is used, such as `avx2`. It determines how sums are rounded.
+    /// The widest instruction set that may be used, such as `avx2`.
     pub instructions: String,
     /// The memory nodes (NUMA) whose processors this process may use, if Linux reports them.
     pub memory_nodes: Option<usize>,
@@ -35,7 +35,7 @@ impl Environment {
             os: std::env::consts::OS.into(),
             architecture: std::env::consts::ARCH.into(),
             cpu: cpu_name(),
-            instructions: engine::cpu::instruction_set().into(),
+            instructions: engine::cpu::instruction_set(engine::Dtype::Bf16).into(),
             memory_nodes: memory_nodes(),
             threads,
             started_unix_seconds: unix_seconds() as u64,

@@ -5,6 +5,7 @@
 //! packing, unless its columns are contiguous: see `pack_tiles`.
 
 use crate::cpu::dispatch::{Level, level};
+use crate::dtype::Dtype;
 
 /// The tile sizes of the widest instruction set of this CPU.
 #[derive(Clone, Copy)]
@@ -369,9 +370,12 @@ kernel!(
 
 /// Computes a tile `rounds` times with operands that stay in L1. Returns the number of
 /// floating-point operations.
-pub(crate) fn peak_tile(rounds: usize) -> f64 {
+pub(crate) fn peak_tile(rounds: usize, dtype: Dtype) -> f64 {
     const K: usize = 64;
-    let shape = Shape::here();
+    let shape = match dtype {
+        Dtype::F32 => Shape::here(),
+        Dtype::Bf16 => Shape::of_bf16(),
+    };
     let (a, b) = ([1.0f32; K * MOST_ROWS], [1.0f32; K * MOST_COLUMNS]);
     let mut c = [0.0f32; MOST_ROWS * MOST_COLUMNS];
     for _ in 0..rounds {
@@ -389,5 +393,6 @@ pub(crate) fn peak_tile(rounds: usize) -> f64 {
         unsafe { shape.run(tile, shape.rows, shape.columns, shape.columns) };
     }
     std::hint::black_box(c);
-    2.0 * (K * shape.rows * shape.columns * rounds) as f64
+    let products = if shape.pairs { 2 * K } else { K };
+    2.0 * (products * shape.rows * shape.columns * rounds) as f64
 }
