@@ -320,7 +320,10 @@ fn another_recipe_or_other_data_does_not_go_on_with_a_run() {
         ["holds a run already, with another recipe", "teacher.lr is 0.002 there and 0.0001"];
     assert_refused(&mut place.pretrain("run", &other), &words);
     let other = [LONG, &["precision=bf16"]].concat();
-    assert_refused(&mut place.pretrain("run", &other), &["precision is", "bf16"]);
+    assert_refused(
+        &mut place.pretrain("run", &other),
+        &["precision is \"f32\" there and \"bf16\""],
+    );
     place.image("photos/discs/12.png", 12);
     assert_refused(&mut place.pretrain("run", LONG), &["began with", "24 images", "25 images"]);
     fs::remove_file(place.path("photos/discs/12.png")).unwrap();

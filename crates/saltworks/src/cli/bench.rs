@@ -1,7 +1,7 @@
 //! `saltworks bench`: times steps on synthetic images.
 
 use super::bench_data;
-use crate::console::result;
+use crate::console::{note, result};
 use crate::failure::{Failure, input_error, use_threads};
 use crate::model::VitSpec;
 use crate::recipe::{self, Recipe, Stage};
@@ -59,11 +59,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(Other::Data(data)) = &arguments.other {
         return bench_data::run(data);
     }
-    let threads = use_threads(arguments.threads)?;
     let recipe = recipe(arguments)?;
+    let threads =
+        use_threads(if arguments.threads > 0 { arguments.threads } else { recipe.threads })?;
     let dtype = match arguments.stage {
         What::Salt | What::Mae => recipe.precision.dtype(),
-        What::Features => Dtype::F32,
+        What::Features => {
+            if recipe.precision.dtype() != Dtype::F32 {
+                note("features are computed in f32, whatever `precision` is");
+            }
+            Dtype::F32
+        }
     };
     let peak = fma_peak_gflops(threads, dtype);
     let what = match arguments.stage {

@@ -18,8 +18,6 @@ pub struct Recipe {
     /// How activations and their gradients are stored, and what weights are rounded to before they
     /// are multiplied. Parameters, their gradients, AdamW's moments, losses, and sums within an
     /// operation are f32 in both. Probes compute in f32.
-    // Without its default, so that runs of earlier versions have the same recipe.
-    #[serde(skip_serializing_if = "Precision::is_default")]
     pub precision: Precision,
     /// Words by which you find the run among others.
     pub tags: Vec<String>,
@@ -513,12 +511,6 @@ pub enum Precision {
     F32,
     /// bfloat16: half the memory for activations, two to three significant digits instead of seven.
     Bf16,
-}
-
-impl Precision {
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
 }
 
 /// Which method trains a stage.

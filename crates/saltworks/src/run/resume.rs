@@ -6,7 +6,7 @@ use super::stages::Run;
 use crate::console::note;
 use crate::failure::{Failure, input_error, run_error};
 use crate::files::sha256;
-use crate::recipe::Precision;
+use crate::recipe::{Precision, Recipe};
 use crate::run_files::names::RECIPE;
 use crate::train::{CHECKPOINT_FOLDER, Optimizer, Position};
 use crate::weights;
@@ -33,7 +33,7 @@ impl Run<'_> {
             loss: 0.0,
             metrics_bytes: self.folder.metrics_bytes(),
             machine: machine(self.recipe.precision),
-            recipe_sha256: sha256(recipe_text(&deciding(self.recipe).whole()).as_bytes()),
+            recipe_sha256: recipe_sha256(self.recipe),
             teacher_sha256: teacher,
             updates: BTreeMap::new(),
             unreadable: BTreeSet::new(),
@@ -114,6 +114,13 @@ impl Run<'_> {
             self.folder.path().join(CHECKPOINT_FOLDER).display()
         )))
     }
+}
+
+/// The checksum of what decides the weights. The default of a key that is newer than the first runs
+/// is left out, so that those can be resumed.
+fn recipe_sha256(recipe: &Recipe) -> String {
+    let text = recipe_text(&deciding(recipe).whole());
+    sha256(text.replacen("precision = \"f32\"\n", "", 1).as_bytes())
 }
 
 /// The program and processor, which decide how sums round.

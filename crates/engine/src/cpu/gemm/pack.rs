@@ -14,21 +14,34 @@ pub(crate) fn packed_len(k: usize, n: usize) -> usize {
 /// Packs B [k, n] into panels. Each panel has k rows of its width, with zeros after column n.
 pub(crate) fn pack<T: Element>(packed: &mut [f32], b: Matrix<'_, T>, k: usize, n: usize) {
     assert!(b.holds(k, n), "B outside its data");
-    let shape = Shape::here();
-    let mut rest = &mut packed[..k * shape.padded(n)];
-    let mut first = 0;
-    while first < n {
-        let width = shape.panel(n - first);
-        let (panel, after) = rest.split_at_mut(k * width);
-        let columns = (n - first).min(width);
-        if columns < width {
-            panel.fill(0.0);
-        }
+    for_panels(packed, k, n, |panel, first, [width, columns]| {
         if b.column == 1 {
             pack_rows(panel, b.at(0, first), width, columns);
         } else {
             pack_columns(panel, b.at(0, first), k, width, columns);
         }
+    });
+}
+
+/// Calls `fill(panel, its first column, [its width, its columns])` for the panels of `n` columns and
+/// `rows` packed rows. What lies after the last column is zero.
+fn for_panels(
+    packed: &mut [f32],
+    rows: usize,
+    n: usize,
+    fill: impl Fn(&mut [f32], usize, [usize; 2]),
+) {
+    let shape = Shape::here();
+    let mut rest = &mut packed[..rows * shape.padded(n)];
+    let mut first = 0;
+    while first < n {
+        let width = shape.panel(n - first);
+        let (panel, after) = rest.split_at_mut(rows * width);
+        let columns = (n - first).min(width);
+        if columns < width {
+            panel.fill(0.0);
+        }
+        fill(panel, first, [width, columns]);
         rest = after;
         first += width;
     }
@@ -192,29 +205,17 @@ fn pack_columns<T: Element>(
 /// (B[2p, c], B[2p + 1, c]), rounded to bf16. An odd last row has a zero beside it.
 pub(super) fn pack_pairs<T: Element>(packed: &mut [f32], b: Matrix<'_, T>, k: usize, n: usize) {
     assert!(b.holds(k, n), "B outside its data");
-    let (shape, pairs) = (Shape::here(), k.div_ceil(2));
-    let mut rest = &mut packed[..pairs * shape.padded(n)];
-    let mut first = 0;
-    while first < n {
-        let width = shape.panel(n - first);
-        let (panel, after) = rest.split_at_mut(pairs * width);
-        let columns = (n - first).min(width);
-        if columns < width {
-            panel.fill(0.0);
-        }
+    for_panels(packed, k.div_ceil(2), n, |panel, first, [width, columns]| {
         let b = b.at(0, first);
-        if b.column == 1 {
-            for (pair, to) in panel.chunks_exact_mut(width).enumerate() {
-                let row = |k: usize| &b.data[b.start + k * b.row..][..columns];
-                let second = if 2 * pair + 1 < k { row(2 * pair + 1) } else { &[] };
-                interleave(bytemuck::cast_slice_mut(to), row(2 * pair), second);
-            }
-        } else {
-            pack_columns_of_pairs(panel, b, k, width, columns);
+        if b.column != 1 {
+            return pack_columns_of_pairs(panel, b, k, width, columns);
         }
-        rest = after;
-        first += width;
-    }
+        for (pair, to) in panel.chunks_exact_mut(width).enumerate() {
+            let row = |k: usize| &b.data[b.start + k * b.row..][..columns];
+            let second = if 2 * pair + 1 < k { row(2 * pair + 1) } else { &[] };
+            interleave(bytemuck::cast_slice_mut(to), row(2 * pair), second);
+        }
+    });
 }
 
 /// For a transposed B, whose columns are contiguous: eight of them are rounded, then transposed.
