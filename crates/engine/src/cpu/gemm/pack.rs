@@ -23,8 +23,8 @@ pub(crate) fn pack<T: Element>(packed: &mut [f32], b: Matrix<'_, T>, k: usize, n
     });
 }
 
-/// Calls `fill(panel, its first column, [its width, its columns])` for the panels of `n` columns and
-/// `rows` packed rows. What lies after the last column is zero.
+/// Calls `fill(panel, its first column, [its width, its columns])` for each panel of `n` columns
+/// and `rows` packed rows. What lies after the last column is zero.
 fn for_panels(
     packed: &mut [f32],
     rows: usize,
