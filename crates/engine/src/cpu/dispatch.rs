@@ -32,6 +32,14 @@ pub(crate) fn level() -> Level {
     detected()
 }
 
+/// Whether AVX2 may be used.
+pub(crate) fn has_avx2() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return level() >= Level::Avx2;
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 /// All levels here, the narrowest first.
 const LEVELS: &[Level] = &[
     Level::Portable,

@@ -165,6 +165,13 @@ fn explain(message: &str, stages: &[String]) -> String {
         // The first word is the unknown one.
         let word = words.next().unwrap_or_default();
         let known: Vec<&str> = words.collect();
+        if unknown_key && !known.contains(&ours(word)) && knows::<Recipe>(ours(word)) {
+            let key = ours(word);
+            return format!(
+                "unknown key `{word}` in this table. `{key}` belongs before the first table of the \
+                 recipe, or in --set {key}=..."
+            );
+        }
         let places = if known.contains(&ours(word)) { Vec::new() } else { elsewhere(word, stages) };
         let meant = match known.iter().find(|known| **known == ours(word)) {
             Some(known) => Some((*known).to_owned()),
@@ -183,6 +190,9 @@ fn explain(message: &str, stages: &[String]) -> String {
                 masks = { kind = \"random\", ratio = 0.75 }"
             .to_owned();
     }
+    if message == "invalid type: unit variant, expected string only" {
+        return "expected a text in quotes. docs/recipe.md lists the words for each key".to_owned();
+    }
     let whole = ["usize", "u64", "u32", "u8"].map(|name| (name, "a whole number, 0 or more"));
     let names = whole.into_iter().chain([("f64", "a number"), ("f32", "a number")]);
     names.fold(message.to_owned(), |message, (name, words)| {
@@ -190,13 +200,15 @@ fn explain(message: &str, stages: &[String]) -> String {
     })
 }
 
+/// Whether a table has this key.
+fn knows<'de, T: Deserialize<'de>>(key: &str) -> bool {
+    // The error is about the type of the value only if the key is known.
+    let table = Table::from_iter([(key.to_owned(), Value::Boolean(false))]);
+    T::deserialize(table).err().is_none_or(|e| !e.message().starts_with("unknown field"))
+}
+
 /// The tables that have a key which this table lacks: each stage for `lr`, `data` for `size`.
 fn elsewhere(key: &str, stages: &[String]) -> Vec<String> {
-    fn knows<'de, T: Deserialize<'de>>(key: &str) -> bool {
-        // The error is about the type of the value only if the key is known.
-        let table = Table::from_iter([(key.to_owned(), Value::Boolean(false))]);
-        T::deserialize(table).err().is_none_or(|e| !e.message().starts_with("unknown field"))
-    }
     let key = ours(key);
     let sections = [
         ("data", knows::<Data>(key)),
@@ -566,6 +578,8 @@ mod tests {
         assert!(message.contains("expected a whole number"), "{message}");
         let message = error("[[stage]]\nname = \"a\"\nlr = true\n", &[]);
         assert!(message.contains("expected a number"), "{message}");
+        let message = error("[[stage]]\nname = \"a\"\n", &["precision=16"]);
+        assert!(message.contains("precision=16: expected a text in quotes"), "{message}");
     }
 
     #[test]
@@ -581,6 +595,10 @@ mod tests {
         ] {
             let message = message(set);
             assert!(message.contains(&format!("Did you mean {meant}")), "{message}");
+        }
+        let late = "[[stage]]\nname = \"t\"\nsteps = 1\nprecision = \"bf16\"\n";
+        for message in [message("teacher.precision=bf16"), error(late, &[])] {
+            assert!(message.contains("`precision` belongs before the first table"), "{message}");
         }
         let text = "[[stage]]\nname = \"t\"\nsteps = 1\n";
         let message = error(text, &["t.masks.ratio=0.5"]);

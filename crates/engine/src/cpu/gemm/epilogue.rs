@@ -260,8 +260,8 @@ fn slope_rows<const WIDTH: usize, T: Element>(
             curved[i] = value;
             slopes[i] *= slope;
         }
-        place.put(sums, r, slopes);
         h.set(r, curved);
+        place.put(sums, r, slopes);
         for (i, s) in s.iter().enumerate().skip(WIDTH) {
             let (value, slope) = math::gelu_and_grad(s.wide(), fused);
             h.row(r)[i] = T::round(value);

@@ -2,7 +2,7 @@
 //!
 //! B is packed once by all threads. Then tasks of a fixed size (rows and columns of C) run. Each
 //! sums over k in one order, so the bits are the same for any number of threads. A is read in
-//! place, but each task packs a transposed A.
+//! place, but each task copies an A that is transposed, or that has another type than its tiles.
 //!
 //! Blocking after Goto and van de Geijn (2008): a panel of B streams from L2 while a tile of C
 //! stays in registers.
@@ -160,7 +160,7 @@ impl TaskSize {
     }
 }
 
-impl<A: Element, B: Element> Product<'_, A, B> {
+impl<'a, A: Element, B: Element> Product<'a, A, B> {
     /// Computes C and does `work` for each tile.
     fn run<C: Element>(&self, c: &mut [C], store: Store, work: &impl TileWork<C>) {
         let Self { m, n, k, .. } = *self;
@@ -236,7 +236,7 @@ impl<A: Element, B: Element> Product<'_, A, B> {
         // One line more than a block, so that rows start in different sets.
         let copy_row = shape.depth(k) + LANE;
         let copied = match self.copy_of_a() {
-            CopyOfA::No => 0,
+            CopyOfA::No(_) => 0,
             CopyOfA::Rows => task.rows * copy_row,
             CopyOfA::Tiles => task.rows.next_multiple_of(shape.rows) * shape.depth(k),
         };
@@ -256,26 +256,19 @@ impl<A: Element, B: Element> Product<'_, A, B> {
     }
 
     /// How a task copies its rows of A.
-    fn copy_of_a(&self) -> CopyOfA {
+    fn copy_of_a(&self) -> CopyOfA<'a> {
         if self.a.row == 1 && self.a.column > 1 {
             // Else each k would be a new line and a new page: 1.05 to 1.37 times as fast for weight
             // gradients (measured: 2026-11-29, Zen 3, in turn within one process).
-            CopyOfA::Tiles
-        } else if (self.a.row * size_of::<A>()).is_multiple_of(SAME_SET) || !self.reads_a() {
-            CopyOfA::Rows
-        } else {
-            CopyOfA::No
+            return CopyOfA::Tiles;
         }
-    }
-
-    /// Whether tiles can read A in place.
-    fn reads_a(&self) -> bool {
-        match A::DTYPE {
-            Dtype::F32 => true,
-            Dtype::Bf16 => {
-                self.shape().pairs && self.k.is_multiple_of(2) && self.a.pairs().is_some()
-            }
-        }
+        let in_place = match self.shape().pairs {
+            true if self.k.is_multiple_of(2) => self.a.pairs(),
+            true => None,
+            false => self.a.floats(),
+        };
+        let crowded = (self.a.row * size_of::<A>()).is_multiple_of(SAME_SET);
+        in_place.filter(|_| !crowded).map_or(CopyOfA::Rows, CopyOfA::No)
     }
 
     /// The blocks of k of one task, in order.
@@ -296,7 +289,7 @@ impl<A: Element, B: Element> Product<'_, A, B> {
             let count = K_BLOCK.min(self.k - first);
             let (a, b) = (self.a.at(task.row, first), &packed[shape.depth(first) * width..]);
             let a = match (self.copy_of_a(), shape.pairs) {
-                (CopyOfA::No, _) => a.floats().or(a.pairs()).expect("what reads_a promises"),
+                (CopyOfA::No(a), _) => a.at(task.row, shape.depth(first)),
                 (CopyOfA::Rows, false) => a.copied(copy, copy_row, count),
                 (CopyOfA::Rows, true) => copy_pairs(copy, copy_row, a, task.rows, count),
                 (CopyOfA::Tiles, false) => pack_tiles(copy, a, task.rows, count),
@@ -318,9 +311,9 @@ impl<A: Element, B: Element> Product<'_, A, B> {
 
 /// What a task copies before it multiplies.
 #[derive(Clone, Copy)]
-enum CopyOfA {
-    /// Nothing: A is read in place.
-    No,
+enum CopyOfA<'a> {
+    /// Nothing: tiles read this in place.
+    No(Matrix<'a>),
     /// Its rows of A.
     Rows,
     /// Its rows of A, by tiles.

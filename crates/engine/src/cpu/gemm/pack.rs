@@ -2,7 +2,7 @@
 
 use super::Matrix;
 use super::tile::Shape;
-use crate::cpu::dispatch::{Level, level, multiversion};
+use crate::cpu::dispatch::{has_avx2, multiversion};
 use crate::dtype::{Bf16, Element};
 use std::ops::Range;
 
@@ -170,17 +170,13 @@ fn pack_columns<T: Element>(
     columns: usize,
 ) {
     assert_eq!(b.row, 1, "one of B's strides must be one");
-    let squares = match level() {
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 | Level::Avx512 | Level::Avx512Bf16 => [k_count / 8 * 8, columns / 8 * 8],
-        _ => [0; 2],
-    };
+    let squares = if has_avx2() { [k_count / 8 * 8, columns / 8 * 8] } else { [0; 2] };
     #[cfg(target_arch = "x86_64")]
     for k in (0..squares[0]).step_by(8) {
         for column in (0..squares[1]).step_by(8) {
             let from = &b.data[b.start + column * b.column + k..][..7 * b.column + 8];
             let to = &mut panel[k * width + column..][..7 * width + 8];
-            // SAFETY: the levels that have squares have AVX2; both slices hold eight rows of eight.
+            // SAFETY: there are squares only with AVX2; both slices hold eight rows of eight.
             unsafe { transpose_square(from.as_ptr(), b.column, to.as_mut_ptr(), width) };
         }
     }

@@ -110,7 +110,7 @@ impl Shape {
     ///
     /// # Safety
     /// A, the panel and C must be readable, and C writable, at all places that the strides reach.
-    /// This shape must come from [`Shape::here`] on this CPU.
+    /// This shape must come from [`Shape::here`] or [`Shape::of_bf16`] on this CPU.
     pub(super) unsafe fn run(self, tile: Tile, rows: usize, columns: usize, width: usize) {
         if columns == width {
             // SAFETY: the caller's promise.
@@ -144,48 +144,43 @@ impl Shape {
                 }
             };
         }
-        if self.pairs {
-            match (self.level, width) {
-                #[cfg(target_arch = "x86_64")]
-                (Level::Avx512Bf16, 8) => {
-                    by_rows!(avx512_half_bf16, 1, 1 2 3 4 5 6 7 8 9 10 11 12);
-                }
-                #[cfg(target_arch = "x86_64")]
-                (Level::Avx512Bf16, 16) => by_rows!(avx512_bf16, 1, 1 2 3 4 5 6 7 8 9 10 11 12),
-                #[cfg(target_arch = "x86_64")]
-                (Level::Avx512Bf16, _) => by_rows!(avx512_bf16, 2, 1 2 3 4 5 6 7 8 9 10 11 12),
-                #[cfg(test)]
-                (Level::PortablePairs, 4) => by_rows!(portable_pairs, 1, 1 2 3 4),
-                #[cfg(test)]
-                (Level::PortablePairs, _) => by_rows!(portable_pairs, 2, 1 2 3 4),
-                (level, _) => unreachable!("{level:?} multiplies no pairs"),
-            }
-            return;
-        }
-        match (self.level, width) {
-            (Level::Portable, 4) => by_rows!(portable, 1, 1 2 3 4 5 6),
-            (Level::Portable, 8) => by_rows!(portable, 2, 1 2 3 4 5 6),
-            (Level::Portable, _) => by_rows!(portable, 4, 1 2 3 4 5 6),
+        match (self.level, self.pairs, width) {
+            (Level::Portable, false, 4) => by_rows!(portable, 1, 1 2 3 4 5 6),
+            (Level::Portable, false, 8) => by_rows!(portable, 2, 1 2 3 4 5 6),
+            (Level::Portable, false, _) => by_rows!(portable, 4, 1 2 3 4 5 6),
             #[cfg(test)]
-            (Level::PortablePairs, 4) => by_rows!(portable, 1, 1 2 3 4 5 6),
+            (Level::PortablePairs, false, 4) => by_rows!(portable, 1, 1 2 3 4),
             #[cfg(test)]
-            (Level::PortablePairs, _) => by_rows!(portable, 2, 1 2 3 4 5 6),
+            (Level::PortablePairs, false, _) => by_rows!(portable, 2, 1 2 3 4),
+            #[cfg(test)]
+            (Level::PortablePairs, true, 4) => by_rows!(portable_pairs, 1, 1 2 3 4),
+            #[cfg(test)]
+            (Level::PortablePairs, true, _) => by_rows!(portable_pairs, 2, 1 2 3 4),
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx2, 8) => by_rows!(avx2, 1, 1 2 3 4 5 6),
+            (Level::Avx2, false, 8) => by_rows!(avx2, 1, 1 2 3 4 5 6),
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx2, _) => by_rows!(avx2, 2, 1 2 3 4 5 6),
+            (Level::Avx2, false, _) => by_rows!(avx2, 2, 1 2 3 4 5 6),
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx512 | Level::Avx512Bf16, 8) => {
-                by_rows!(avx512_half, 1, 1 2 3 4 5 6 7 8 9 10 11 12)
+            (Level::Avx512 | Level::Avx512Bf16, false, 8) => {
+                by_rows!(avx512_half, 1, 1 2 3 4 5 6 7 8 9 10 11 12);
             }
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx512 | Level::Avx512Bf16, 16) => {
-                by_rows!(avx512, 1, 1 2 3 4 5 6 7 8 9 10 11 12)
+            (Level::Avx512 | Level::Avx512Bf16, false, 16) => {
+                by_rows!(avx512, 1, 1 2 3 4 5 6 7 8 9 10 11 12);
             }
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx512 | Level::Avx512Bf16, _) => {
-                by_rows!(avx512, 2, 1 2 3 4 5 6 7 8 9 10 11 12)
+            (Level::Avx512 | Level::Avx512Bf16, false, _) => {
+                by_rows!(avx512, 2, 1 2 3 4 5 6 7 8 9 10 11 12);
             }
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx512Bf16, true, 8) => {
+                by_rows!(avx512_half_bf16, 1, 1 2 3 4 5 6 7 8 9 10 11 12);
+            }
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx512Bf16, true, 16) => by_rows!(avx512_bf16, 1, 1 2 3 4 5 6 7 8 9 10 11 12),
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx512Bf16, true, _) => by_rows!(avx512_bf16, 2, 1 2 3 4 5 6 7 8 9 10 11 12),
+            (level, true, _) => unreachable!("{level:?} multiplies no pairs"),
         }
     }
 }

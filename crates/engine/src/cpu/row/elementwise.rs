@@ -5,7 +5,7 @@ use crate::cpu::dispatch::multiversion;
 use crate::cpu::parallel::{In, Out, for_each, for_rows, rows_per_task};
 use crate::device::Write;
 use crate::dtype::Element;
-use crate::pool::HostValues;
+use crate::pool::HostBuffer;
 
 /// y = values
 pub(crate) fn upload<T: Element>(y: &mut [T], values: &[f32]) {
@@ -46,10 +46,11 @@ pub(crate) fn set_or_add<T: Element>(write: Write<&mut [T]>, kernel: impl FnOnce
     match write {
         Write::Set(y) => kernel(y),
         Write::Add(y) => {
-            const OWN: &str = "the type that was asked for";
-            let mut part = HostValues::dirty(T::DTYPE, y.len());
-            kernel(T::of_mut(part.slice_mut()).expect(OWN));
-            add_assign(y, T::of(part.slice()).expect(OWN));
+            let mut part =
+                HostBuffer::dirty((y.len() * T::DTYPE.size()).div_ceil(size_of::<f32>()));
+            let part = &mut bytemuck::cast_slice_mut(part.as_mut_slice())[..y.len()];
+            kernel(part);
+            add_assign(y, part);
         }
     }
 }
