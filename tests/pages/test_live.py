@@ -1,5 +1,6 @@
 """The pages of `saltworks serve`, while a run trains."""
 
+import fcntl
 import re
 import shutil
 import subprocess
@@ -55,7 +56,7 @@ def test_news_take_neither_focus_nor_pointer_away(look, training, serve):
     seen.page.keyboard.press("Enter")
     waits_for_news(seen, step_shown(seen))
     assert seen.page.evaluate("document.activeElement.innerText") == "log"
-    assert "before its first step" in seen.text(".verdict") or "After step" in seen.text(".verdict")
+    assert "student" in seen.text(".verdict")
 
 
 def test_a_slow_click_opens_a_run(look, training, serve):
@@ -176,7 +177,32 @@ def test_a_table_says_which_accuracy_and_how_it_went(look, trained, serve):
     for width in [1400, 390]:
         seen = look(serve(trained.parent), width)
         row = seen.page.locator("tbody tr").first
-        shown = seen.text("thead") if width > 600 else row.locator("td.is-final_knn").get_attribute("data-name")
-        assert "kNN, mean token" in shown
+        shown = seen.text("thead") if width > 600 else row.locator("td.is-knn").get_attribute("data-name")
+        assert "kNN mean" in shown
         label = row.locator("td.is-trace svg").get_attribute("aria-label")
-        assert re.fullmatch(r"online kNN, mean token: from [\d.]+\u202f% to [\d.]+\u202f% in \d+ probes, at most [\d.]+\u202f%", label), label
+        assert re.fullmatch(r"online kNN mean: from [\d.]+\u202f% to [\d.]+\u202f% in \d+ probes, at most [\d.]+\u202f%", label), label
+        assert "1 run" == seen.text("h1")
+        seen.page.click("summary:has-text('What the columns mean')")
+        assert "effective rank" in seen.text(".words")
+
+
+def test_an_unknown_run_is_a_page_with_a_way_back(look, trained, serve):
+    address = serve(trained.parent)
+    seen = look(address + "run?id=nope", fine=False)
+    assert "no such page or run" in seen.text("h1")
+    seen.page.click("a:has-text('Show all runs')")
+    seen.page.wait_for_selector("table")
+
+
+def test_a_run_that_trains_nothing_yet_says_what_it_does(look, trained, serve, tmp_path):
+    run = Run(shutil.copytree(trained, tmp_path / "served" / "one"))
+    for name in ["metrics.jsonl", "pictures/teacher.json", "pictures/student.json"]:
+        (run.folder / name).unlink()
+    (run.folder / "probes.json").unlink()
+    run.stopped()
+    with open(run.folder / ".lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        address = serve(tmp_path / "served")
+        assert "probing the teacher before training" in look(address).text("tbody")
+        assert "Nothing is trained yet: probing the teacher before training." in look(address + "run?id=one").text(".verdict")
+        assert "missing" not in look(address + "run?id=one").text("header")

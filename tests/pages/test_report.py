@@ -26,14 +26,15 @@ def test_a_report_is_one_file_with_all_its_parts(look, run, width, dark):
     assert seen.page.evaluate(pictures)
 
 
-def test_the_first_sentence_is_of_the_table(look, run):
-    rows = {row["features"]: row for row in run.json("probes.json")}
-    said = look(run.report()).text(".verdict")
-    for key in ["knn_mean", "linear_mean"]:
-        assert percent(rows[STUDENT][key]) in said
-    raw, student = rows["raw pixels"], rows[STUDENT]
-    assert ("Raw pixels are even better" in said) == any(raw[k] > student[k] for k in ["knn_mean", "linear_mean"])
-    assert "1\u202f000 held-out images" in said
+def test_the_verdict_comes_first_and_its_table_has_all_accuracies(look, run):
+    seen = look(run.report())
+    said = seen.text(".verdict")
+    assert said.startswith("The student is ") and "than a random encoder: " in said
+    table = seen.page.locator("table.data").first.inner_text()
+    for row in run.json("probes.json"):
+        for key in ["knn_mean", "linear_mean", "knn_cls", "linear_cls"]:
+            assert row[key] is None or percent(row[key]) in table
+    assert "1\u202f000" in table and "95 % interval" in seen.text("main section")
 
 
 def test_during_training_online_probes_are_compared_with_online_probes(look, run):
@@ -42,16 +43,22 @@ def test_during_training_online_probes_are_compared_with_online_probes(look, run
     first, last = probes[0]["knn_mean"], probes[-1]["knn_mean"]
     seen = look(run.report())
     said = seen.text(".verdict")
-    assert percent(last) in said and "online, on 200 held-out images" in said
-    assert "a random encoder’s" not in said, "that one is of all images"
-    n = 200
-    apart = 1.96 * ((first * (1 - first) + last * (1 - last)) / n) ** 0.5
-    if abs(last - first) > apart:
-        word = "more" if last > first else "less"
-        assert f"{abs(100 * (last - first)):.1f} points {word} than before its first step" in said
-    else:
-        assert f"cannot be distinguished from before its first step ({percent(first)})" in said
-    assert "online, 200 images" in seen.text(".tiles")
+    assert said.startswith("After step 120, on 200 held-out images, the student is "), said
+    assert "before training" in said and "random encoder" not in said, "that one is of all images"
+    table = seen.page.locator("table.data").first
+    for name, share in [("student, before training", first), ("student, step 120", last)]:
+        cells = table.locator(f'tr:has-text("{name}") td').all_inner_texts()
+        assert "200 images" in cells[0] and percent(share) in cells[1], cells
+    assert "Compare only rows of as many images" in seen.text()
+
+
+def test_an_untrained_encoder_makes_no_headline(look, run):
+    run.unfinished()
+    run.write_log([line for line in run.log() if line["stage"] == "teacher" or line["step"] <= 5])
+    seen = look(run.report())
+    assert seen.text(".verdict") == "The student is not probed yet."
+    assert "student, step" not in seen.page.locator("table.data").first.inner_text()
+    assert "The teacher is " in seen.text("main")
 
 
 def with_probes(run, pairs):
@@ -70,13 +77,13 @@ def with_probes(run, pairs):
 def test_a_loss_that_rises_with_accuracy_is_not_praised(look, run):
     with_probes(run, [(0.1 * i, 0.1 * i) for i in range(1, 8)])
     seen = look(run.report())
-    assert "loss misleads" in seen.text(".verdict")
+    assert "loss misleads" in seen.text(".sign")
     assert "Wrong direction" in seen.text()
 
 
 def test_the_loss_is_compared_with_an_accuracy_with_a_name(look, run):
     with_probes(run, [(0.8 - 0.1 * i, 0.1 * i) for i in range(1, 8)])
-    said = look(run.report()).text(".verdict")
+    said = look(run.report()).text(".sign")
     assert "the online kNN accuracy of the mean token, which rises as the loss falls (R² 1.00, 7 probes)" in said
 
 
@@ -92,22 +99,25 @@ def with_table(run, images=1000, **shares):
 
 def test_a_student_is_compared_with_its_teacher_and_a_random_encoder(look, run):
     with_table(run, random=0.5, teacher=0.6, student=0.3)
-    said = look(run.report()).text(".verdict")
-    assert "30.0\u202f% by kNN (27–33), 30.0 points less than its teacher’s (60.0\u202f%)" in said
-    assert "The student is worse than a random encoder: 30.0\u202f% against 50.0\u202f% by kNN" in said
-    assert "The teacher is worse" not in said
+    seen = look(run.report())
+    said = seen.text(".verdict").replace("\u202f", " ")
+    assert said.startswith("The student is worse than a random encoder: kNN 30.0 % against 50.0 %. Train longer")
+    assert "It is worse than its teacher: kNN 30.0\u202f% against 60.0\u202f%." in seen.text(".details")
+    assert "The teacher is better than a random encoder" in seen.text("main")
     with_table(run, random=0.3, teacher=0.6, student=0.61)
-    said = look(run.report()).text(".verdict")
-    assert "which cannot be distinguished from its teacher’s (60.0\u202f%) and 31.0 points more than a random encoder’s" in said
-    assert "worse" not in said
+    seen = look(run.report())
+    said = seen.text(".verdict").replace("\u202f", " ")
+    assert said == "The student is better than a random encoder: kNN 61.0 % against 30.0 %."
+    assert "It equals its teacher within chance: kNN 61.0\u202f% against 60.0\u202f%." in seen.text(".details")
 
 
-def test_bold_is_what_chance_does_not_explain(look, run):
+def test_the_table_marks_what_chance_does_not_explain(look, run):
     with_table(run, 300, random=0.2, teacher=0.317, student=0.333)
-    assert look(run.report()).page.locator("table.data b").count() == 0
-    with_table(run, 300, random=0.2, teacher=0.317, student=0.633)
-    bold = look(run.report()).page.locator("table.data b")
-    assert bold.all_inner_texts() == ["63.3\u202f%"]
+    marks = look(run.report()).page.locator("table.data [title*='beyond chance']")
+    assert [mark.get_attribute("title").split(" ")[0] for mark in marks.all()] == ["lower"]
+    with_table(run, 300, random=0.2, teacher=0.633, student=0.333)
+    marks = look(run.report()).page.locator("table.data [title*='beyond chance']")
+    assert [mark.get_attribute("title").split(" ")[0] for mark in marks.all()] == ["lower", "higher"]
 
 
 def test_what_salt_finds_is_said_of_students_alone(look, run):
@@ -136,7 +146,7 @@ def test_a_run_that_stopped_without_a_reason_says_how_to_resume_it(look, run):
 def test_few_probes_draw_no_line(look, run):
     with_probes(run, [(0.5, 0.3), (0.4, 0.4), (0.3, 0.5), (0.2, 0.6)])
     seen = look(run.report())
-    assert "R²" not in seen.text(".verdict")
+    assert seen.page.locator(".sign").count() == 0
     assert "4 probes: a line is drawn through 5 or more" in seen.text()
 
 
@@ -215,7 +225,7 @@ def test_numbers_at_the_ends_of_the_world_are_drawn(look, run):
         drawn = seen.page.evaluate("[...document.querySelectorAll('svg.chart')].map((chart) => chart.outerHTML).join()")
         assert "NaN" not in drawn and "Infinity" not in drawn
         seen.page.click('button:has-text("log")')
-    assert "NaN" not in seen.text() and "odd" in seen.text(".alarm") and "kNN" in seen.text(".verdict")
+    assert "NaN" not in seen.text() and "odd" in seen.text(".alarm") and "student" in seen.text(".verdict")
 
 
 def test_attention_of_absurd_sizes_hangs_nothing(look, run):
@@ -326,6 +336,33 @@ def test_values_by_touch_until_the_next_tap_elsewhere(look, run):
     assert seen.page.locator(".tip").count() == 0
 
 
+@pytest.mark.parametrize("how", ["pointer", "tap", "keys"])
+def test_terms_explain_themselves(look, run, how):
+    seen = look(run.report(), 390 if how == "tap" else 1400, has_touch=how == "tap", is_mobile=how == "tap")
+    term = seen.page.locator(".term:has-text('RankMe')").first
+    term.scroll_into_view_if_needed()
+    seen.page.wait_for_timeout(200)
+    {"pointer": term.hover, "tap": term.tap, "keys": term.focus}[how]()
+    assert "effective rank" in seen.text(".tip")
+    if how == "keys":
+        seen.page.keyboard.press("Escape")
+    elif how == "tap":
+        seen.page.locator("p").last.tap()
+    else:
+        seen.page.mouse.move(2, 2)
+    assert seen.page.locator(".tip").count() == 0
+
+
+def test_a_single_probe_draws_no_curve_and_its_pictures_say_when(look, run):
+    run.unfinished()
+    run.write_log([line for line in run.log() if line["stage"] == "teacher" or line["step"] <= 5])
+    run.write("pictures/student.json", {**run.json("pictures/student.json"), "step": 0})
+    seen = look(run.report())
+    assert "What the student sees before training" in seen.text("main")
+    assert "untrained student" in seen.text("main")
+    assert "Rank of features" not in seen.text("main") and "from the second probe on" in seen.text("main")
+
+
 def test_values_by_keys_are_said(look, run):
     seen = look(run.report())
     seen.chart("Loss").focus()
@@ -395,7 +432,7 @@ def test_values_can_be_taken_along(look, run):
         seen.page.locator('[data-view$="Accuracy of frozen features"] button:has-text("csv")').click()
     text = started.value.path().read_text().splitlines()
     probes = [line for line in run.log() if line["stage"] == STUDENT and "probe" in line]
-    assert text[0].startswith('"step","kNN, mean token"') and len(text) == len(probes) + 1
+    assert text[0].startswith('"step","kNN mean"') and len(text) == len(probes) + 1
     last = text[-1].split(",")
     assert (int(last[0]), float(last[1])) == (120, probes[-1]["probe"]["knn_mean"])
 
@@ -419,7 +456,7 @@ def test_many_runs_are_told_apart_and_seeds_are_one(look, run, tmp_path):
     assert "data.source 2.path" in seen.text(".alarm"), "accuracies of other images"
     assert text.index("What differs in the recipes") < text.index("Curves of the student")
     seen.page.click('button:has-text("seeds as one")')
-    lines = seen.chart("Accuracy: kNN, mean token").locator("polyline").all()
+    lines = seen.chart("Accuracy: kNN mean").locator("polyline").all()
     looks = {(line.get_attribute("stroke"), line.get_attribute("stroke-dasharray")) for line in lines}
     assert len(lines) == 9 and len(looks) == 9, "no two alike"
 
@@ -444,7 +481,7 @@ def test_a_comparison_begins_with_the_best_and_how_sure_that_is(look, run, tmp_p
         with_table(copy, student=share)
     saltworks("report", *[copy.folder for copy in runs], "--out", page)
     seen = look(page)
-    assert "by kNN constructor, 71.0\u202f% (68–74), the next b, 70.0\u202f%, which chance may explain" in seen.text(".verdict")
+    assert "by kNN constructor, 71.0\u202f%, 95 % interval 68.1 to 73.7, the next b, 70.0\u202f%, which chance may explain" in seen.text(".verdict")
     assert "Other data" not in seen.text()
     keys = seen.page.locator("table.named").first.locator("tbody td:first-child").all_inner_texts()
     assert keys == ["teacher.steps", "student.steps"]

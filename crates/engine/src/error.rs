@@ -56,6 +56,9 @@ pub enum Error {
         /// Its value.
         value: f32,
     },
+    /// The tape's work is no longer wanted.
+    #[error("stopped before the result was computed")]
+    Stopped,
     /// Backward was called on a loss that depends on no parameter.
     #[error(
         "backward: the loss depends on no trainable parameter. Compute it on a recording tape \

@@ -36,7 +36,11 @@ pub struct Tape {
     timed: bool,
     costs: RefCell<Vec<OpCost>>,
     watch: Option<RefCell<Watch>>,
+    stopped: Option<StopCheck>,
 }
+
+/// Whether the work is no longer wanted.
+type StopCheck = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// Cost of all operations of one name, forward and backward.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -83,6 +87,20 @@ impl Tape {
             timed: false,
             costs: RefCell::default(),
             watch: None,
+            stopped: None,
+        }
+    }
+
+    /// Ends with [`Error::Stopped`] soon after `stopped` returns true: before the next
+    /// [checkpoint](Tape::checkpoint), or the next operation of the backward pass.
+    pub fn stopping(self, stopped: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self { stopped: Some(Arc::new(stopped)), ..self }
+    }
+
+    fn check_stopped(&self) -> Result<()> {
+        match &self.stopped {
+            Some(stopped) if stopped() => Err(Error::Stopped),
+            _ => Ok(()),
         }
     }
 
@@ -183,6 +201,7 @@ impl Tape {
         x: &Tensor,
         forward: impl Fn(&Self, &Tensor) -> Result<Tensor> + Send + 'static,
     ) -> Result<Tensor> {
+        self.check_stopped()?;
         if !self.checkpointing || !self.tracks(&[x]) {
             return forward(self, x);
         }
@@ -238,6 +257,7 @@ impl Tape {
         let mut gradients = Gradients::new(&nodes, self.number.replace(next_number()));
         gradients.add(y, dy)?;
         for (index, node) in nodes.into_iter().enumerate().rev() {
+            self.check_stopped()?;
             let Some(gradient) = gradients.of_node[index].take() else { continue };
             if let Some(watch) = &self.watch {
                 watch.borrow_mut().gradient(node.op, &gradient, node.near.as_ref());

@@ -480,3 +480,31 @@ fn set_value_refuses_another_count_and_keeps_handles_apart() {
     assert_eq!(before.to_vec(), [0.0; 4], "a value handed out does not change");
     assert_eq!(p.value().to_vec(), [1.0; 4]);
 }
+
+/// A block or a node that has begun is computed to its end, and no gradient is applied.
+#[test]
+fn a_stopping_tape_ends_before_its_next_block_and_in_the_backward_pass() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let w = Parameter::new("w", normal("w", &[4, 4]));
+    let ends_at = |allowed: usize| {
+        let left = Arc::new(AtomicUsize::new(allowed));
+        let tape = Tape::new().stopping(move || {
+            left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+                .is_err()
+        });
+        let block = || {
+            let w = w.share();
+            move |tape: &Tape, x: &Tensor| ops::linear(tape, x, &w.tensor(), None)
+        };
+        let x = normal("x", &[3, 4]);
+        let x = tape.checkpoint(&x, block())?;
+        let x = tape.checkpoint(&x, block())?;
+        let loss = ops::loss(&tape, &x, &normal("t", &[3, 4]), LossKind::Mse, None)?;
+        tape.backward(&loss)
+    };
+    for allowed in 0..5 {
+        assert!(matches!(ends_at(allowed), Err(Error::Stopped)), "after {allowed}");
+    }
+    assert!(ends_at(5).is_ok(), "two blocks, and three nodes of the backward pass");
+}

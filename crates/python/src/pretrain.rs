@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyMapping};
 use saltworks::failure::Failure;
 use saltworks::recipe::{self, Recipe};
-use saltworks::run::{self, RunTarget};
+use saltworks::run::{self, RunTarget, recipe_for};
 use saltworks::train::{StepReport, Stop};
 use std::error::Error;
 use std::ops::ControlFlow;
@@ -30,10 +30,11 @@ type StepMessage = (String, StepReport, Sender<bool>);
 
 /// Trains and probes all stages of a recipe, like `saltworks pretrain`. The keys are in
 /// crates/saltworks/src/recipe/schema.rs (`threads` is RAYON_NUM_THREADS here). `recipe` is a
-/// dictionary of these keys, a TOML file or its text. None means the quickstart, or with `resume`
-/// the run's own recipe. `set` holds "key=value" changes. With `resume`, an unfinished run in `out`
-/// is resumed. `callback(step)` gets a dictionary of numbers after every step. If it raises, or on
-/// KeyboardInterrupt, the run ends after a checkpoint. Returns {"out", "encoders", "probes"}.
+/// dictionary of these keys, a TOML file or its text, or the path of images, for which a recipe is
+/// chosen. None means the quickstart, or with `resume` the run's own recipe. `set` holds changes,
+/// "key=value". With `resume`, an unfinished run in `out` is resumed. `callback(step)` gets a
+/// dictionary of numbers after every step. If it raises, or on KeyboardInterrupt, the run ends
+/// after a checkpoint. Returns {"out", "encoders", "probes"}.
 #[pyfunction]
 #[pyo3(signature = (recipe=None, *, out="runs/quickstart".into(), callback=None, set=None,
     resume=false, overwrite=false))]
@@ -92,7 +93,10 @@ fn recipe_of(
     own: Option<PathBuf>,
     set: &[String],
 ) -> PyResult<Recipe> {
-    let Some(given) = given else { return recipe::load(own.as_deref(), set).map_err(asked) };
+    let chosen = |path: Option<&Path>| {
+        recipe_for(path, None, set, None).map(|chosen| chosen.recipe).map_err(failed)
+    };
+    let Some(given) = given else { return chosen(own.as_deref()) };
     if given.cast::<PyMapping>().is_ok() {
         let plain = py.import("saltworks._recipe")?;
         let text: String = plain.call_method1("as_json", (given,))?.extract()?;
@@ -105,7 +109,7 @@ fn recipe_of(
         Ok(text) if text.contains('\n') => {
             recipe::from_text("the recipe given", &text, set).map_err(asked)
         }
-        _ => recipe::load(Some(&given.extract::<PathBuf>()?), set).map_err(asked),
+        _ => chosen(Some(&given.extract::<PathBuf>()?)),
     }
 }
 
@@ -151,11 +155,15 @@ fn run(
         Some(told) if !goes_on(told, stage, report) => ControlFlow::Break(()),
         _ => ControlFlow::Continue(()),
     });
-    done.map_err(|failure| match failure {
+    done.map_err(failed)
+}
+
+fn failed(failure: Failure) -> PyErr {
+    match failure {
         Failure::Input(error) => in_our_words(&*error, PyValueError::new_err),
         Failure::Run(error) => in_our_words(&*error, PyRuntimeError::new_err),
         Failure::Interrupted { text, .. } => PyKeyboardInterrupt::new_err(our_words(&text)),
-    })
+    }
 }
 
 /// Reports a step and waits for the answer. The callback may need this thread to compute, so this

@@ -89,6 +89,38 @@ fn how_pixels_were_normalised_goes_with_the_weights() {
     );
 }
 
+/// timm and torch choose their reader by the suffix.
+#[test]
+fn the_suffix_decides_what_is_written_and_a_suffix_that_does_not_fit_is_refused() {
+    let place = Place::with_classes();
+    place.trained("run", &["probe.online=false"]);
+    exported(&place, "run", "timm", "a.safetensors", &[]);
+    let written = exported(&place, "run", "timm", "a.PTH", &[]);
+    assert!(String::from_utf8_lossy(&written.stdout).contains("a torch.save file"));
+    exported(&place, "run", "torch", "b.bin", &[]);
+    // An archive starts with PK, a safetensors file with the length of its header.
+    assert_eq!(["a.PTH", "b.bin"].map(|name| place.bytes(name).starts_with(b"PK")), [true; 2]);
+    assert_eq!(place.bytes("a.PTH"), place.bytes("b.bin"));
+    let [one, other] = ["a.safetensors", "a.PTH"]
+        .map(|name| saltworks::weights::load(&place.path(name)).unwrap().tensors);
+    for (name, tensor) in one {
+        assert_eq!(other[&name].to_host(), tensor.to_host(), "{name}");
+    }
+    let torch = "writes .pt, .pth, .ckpt, .bin. Change --out";
+    let cases: [(&str, &str, &[&str]); 6] = [
+        ("torch", "c.safetensors", &["ends in .safetensors", torch, "--to timm or safetensors"]),
+        ("facebook", "c.onnx", &[torch, "or choose --to onnx"]),
+        ("safetensors", "c.pth", &["writes .safetensors. Change --out", "--to timm or torch"]),
+        ("timm", "c", &["has no suffix", "writes .safetensors, .pt, .pth, .ckpt, .bin"]),
+        ("onnx", "c.weights", &["ends in .weights", "writes .onnx. Change --out"]),
+        ("hf", "c.safetensors", &["--to hf writes a folder"]),
+    ];
+    for (to, out, words) in cases {
+        assert_refused(&mut export(&place, "run", to, out, &[]), words);
+        assert!(!place.path(out).exists());
+    }
+}
+
 #[test]
 fn what_does_not_fit_is_listed_and_partial_writes_what_is_there() {
     let place = Place::with_classes();
@@ -102,20 +134,24 @@ fn what_does_not_fit_is_listed_and_partial_writes_what_is_there() {
     tensors.remove("student.blocks.0.attn.qkv.weight");
     tensors.insert("predictor.extra".to_owned(), engine::Tensor::zeros(&[2]));
     save("cut.safetensors", &tensors);
-    for to in ["safetensors", "stable-pretraining", "timm"] {
+    let targets = [
+        ("safetensors", "a.safetensors"),
+        ("stable-pretraining", "a.ckpt"),
+        ("timm", "b.safetensors"),
+    ];
+    for (to, out) in targets {
         let words = "missing blocks.0.attn.qkv.weight";
-        assert_refused(&mut export(&place, "cut.safetensors", to, "out", &[]), &[words]);
-        exported(&place, "cut.safetensors", to, "out", &["--partial", "--overwrite"]);
-        std::fs::remove_file(place.path("out")).unwrap();
+        assert_refused(&mut export(&place, "cut.safetensors", to, out, &[]), &[words]);
+        exported(&place, "cut.safetensors", to, out, &["--partial"]);
     }
     tensors = file.tensors.clone();
     tensors.insert("predictor.extra".to_owned(), engine::Tensor::zeros(&[2]));
     save("more.safetensors", &tensors);
-    let whole = &mut export(&place, "more.safetensors", "safetensors", "out", &[]);
+    let whole = &mut export(&place, "more.safetensors", "safetensors", "c.safetensors", &[]);
     assert_refused(whole, &["unexpected predictor.extra"]);
     let given = ["--partial", "--size", "64"];
-    assert_refused(&mut export(&place, "run", "timm", "out", &given), &["Remove one of the two"]);
-    let other = &mut export(&place, "run", "timm", "out", &["--heads", "4"]);
+    assert_refused(&mut export(&place, "run", "timm", "c.pth", &given), &["Remove one of the two"]);
+    let other = &mut export(&place, "run", "timm", "c.pth", &["--heads", "4"]);
     assert_refused(other, &["has 2 heads"]);
 }
 

@@ -49,6 +49,53 @@ fn damage_behind_a_header_shows_when_pixels_are_decoded() {
     assert!(stdout(&output).contains("unreadable:"), "{}", stdout(&output));
 }
 
+/// The header of a PNG states its size. Nothing else of it is true.
+fn claiming(width: u32, height: u32) -> Vec<u8> {
+    let mut png = std::io::Cursor::new(Vec::new());
+    image::GrayImage::new(1, 1).write_to(&mut png, image::ImageFormat::Png).unwrap();
+    let mut png = png.into_inner();
+    png[16..20].copy_from_slice(&width.to_be_bytes());
+    png[20..24].copy_from_slice(&height.to_be_bytes());
+    let mut crc = u32::MAX;
+    for byte in &png[12..29] {
+        crc ^= u32::from(*byte);
+        (0..8).for_each(|_| crc = (crc >> 1) ^ (0xEDB8_8320 & 0_u32.wrapping_sub(crc & 1)));
+    }
+    png[29..33].copy_from_slice(&(!crc).to_be_bytes());
+    png
+}
+
+#[test]
+fn images_that_are_too_large_are_known_by_their_headers() {
+    let place = Place::with_classes();
+    let write = |name: &str, bytes: &[u8]| {
+        saltworks::files::write_whole(&place.path(name), bytes).unwrap();
+    };
+    write("photos/discs/huge.png", &claiming(65_536, 65_536));
+    let output = inspect(&place, "photos", &[]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let words = "huge.png: needs more than 1024 MiB of memory to decode. Resize it once";
+    assert!(stdout(&output).contains(words), "{}", stdout(&output));
+    assert!(stderr(&output).contains("1 of 25 images need too much memory"), "{}", stderr(&output));
+
+    // Before a run begins, too. It leaves the image out.
+    let set = ["data.max_unreadable=0.1", "data.holdout=0", "probe.online=false"];
+    let printed = stderr(&place.trained("run", &set));
+    for words in ["1 of 25 images need too much memory", "huge.png", "left out: "] {
+        assert!(printed.contains(words), "{words:?} is not in:\n{printed}");
+    }
+
+    // Larger than a model needs, but not too large.
+    for index in 0..12 {
+        write(&format!("photos/discs/{index}.png"), &claiming(16_000, 16_000));
+    }
+    std::fs::remove_file(place.path("photos/discs/huge.png")).unwrap();
+    let output = inspect(&place, "photos", &[]);
+    let words = "images have 128.0 megapixels on average, 2551 times 224 x 224";
+    assert!(stderr(&output).contains(words), "{}", stderr(&output));
+    assert!(stdout(&output).contains("pixels    128.00 million per image"), "{}", stdout(&output));
+}
+
 #[test]
 fn what_is_no_source_ends_with_2() {
     let place = Place::empty();
@@ -131,7 +178,7 @@ fn names_do_not_steer_the_terminal() {
         .arg("export")
         .arg(&path)
         .args(["--to", "timm", "--out"])
-        .arg(place.path("b"))
+        .arg(place.path("b.safetensors"))
         .output()
         .unwrap();
     assert!(!stderr(&output).contains('\u{1b}'), "{}", stderr(&output));

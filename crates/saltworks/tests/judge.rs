@@ -419,3 +419,75 @@ fn existing_files_and_unwritable_ones_are_refused() {
     let both = ["--out", "f.npy", "--features", "mean,cls"];
     assert_refused(&mut with(&place, "embed", "run", &both), &[".safetensors"]);
 }
+
+#[test]
+fn patch_tokens_are_those_whose_mean_is_the_mean() {
+    let place = Place::with_classes();
+    place.trained("run", &[]);
+    place.cut("photos/stripes/0.jpg");
+    for (features, out) in [("mean", "m.npy"), ("patches", "p.npy"), ("patches", "p.safetensors")] {
+        let more = ["--data", "photos", "--features", features, "--out", out];
+        succeeded(with(&place, "embed", "run", &more));
+    }
+    let (_, mean) = npy(&place.bytes("m.npy"));
+    let (header, patches) = npy(&place.bytes("p.npy"));
+    assert!(header.contains("'shape': (24,16,32,)"), "images of 32, patches of 8: {header}");
+    for (image, tokens) in patches.chunks_exact(16 * 32).enumerate() {
+        for column in 0..32 {
+            let sum: f32 = tokens.iter().skip(column).step_by(32).sum();
+            let (found, wanted) = (sum / 16.0, mean[image * 32 + column]);
+            match image {
+                12 => assert!(found.is_nan() && wanted.is_nan(), "the image that is cut"),
+                _ => assert!((found - wanted).abs() < 1e-5, "{image}: {found} for {wanted}"),
+            }
+        }
+    }
+    let bytes = place.bytes("p.safetensors");
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let same: Vec<u8> = patches.iter().flat_map(|x| x.to_le_bytes()).collect();
+    assert_eq!(tensors.tensor("patches").unwrap().data(), same);
+    assert_eq!(tensors.tensor("patches").unwrap().shape(), [24, 16, 32]);
+    let labels: Vec<u8> = (0..24_i64).flat_map(|i| (i / 12).to_le_bytes()).collect();
+    assert_eq!(tensors.tensor("label").unwrap().data(), labels);
+    assert_eq!(place.bytes("p.labels.npy")[128..], labels);
+
+    for (features, out, words) in [
+        ("patches", "p.parquet", "holds no patch tokens. Use .npy or .safetensors"),
+        ("patches,cls", "q.safetensors", "--features patches is written alone"),
+    ] {
+        let more = ["--features", features, "--out", out];
+        assert_refused(&mut with(&place, "embed", "run", &more), &[words]);
+    }
+    let more = ["--features", "patches"];
+    assert_refused(&mut with(&place, "probe", "run", &more), &["--kind attentive"]);
+}
+
+/// As DINOv2's linear evaluation reads them.
+#[test]
+fn features_of_the_last_layers_stand_side_by_side() {
+    let place = Place::with_classes();
+    place.trained("run", &[]);
+    let embedded = |layers: &str, features: &str| {
+        let out = format!("{features}{layers}.npy");
+        let more = ["--layers", layers, "--features", features, "--out", &out];
+        succeeded(with(&place, "embed", "run", &more));
+        npy(&place.bytes(&out))
+    };
+    for (features, shape, rows) in
+        [("mean", "(24,64,)", 24), ("cls", "(24,64,)", 24), ("patches", "(24,16,64,)", 24 * 16)]
+    {
+        let ((_, one), (header, two)) = (embedded("1", features), embedded("2", features));
+        assert!(header.contains(shape), "{header}");
+        let last: Vec<f32> = two.chunks_exact(64).flat_map(|row| &row[32..]).copied().collect();
+        assert_eq!((last.len(), last == one), (rows * 32, true), "the last layer comes last");
+        let first: Vec<f32> = two.chunks_exact(64).flat_map(|row| &row[..32]).copied().collect();
+        assert_ne!(first, one);
+    }
+    let more = ["--layers", "2", "--kind", "knn,linear", "--json", "a.json"];
+    succeeded(with(&place, "probe", "run", &more));
+    assert_eq!(json(&place, "a.json")["layers"], 2);
+    let words = ["--layers is 3, expected 1 to 2, the number of the encoder's blocks"];
+    assert_refused(&mut with(&place, "probe", "run", &["--layers", "3"]), &words);
+    let more = ["--layers", "2", "--kind", "attentive"];
+    assert_refused(&mut with(&place, "probe", "run", &more), &["tokens of the last block"]);
+}

@@ -189,10 +189,14 @@ fn runs_are_served_and_nothing_else() {
         "/api/pictures?id=sweep/a&stage=../../../secret",
         &format!("/api/pictures?id=sweep/a&stage={}", absolute.display()),
         "/run",
+        "/run?id=nope",
     ] {
         let answer = server.get(path);
         assert!(answer.starts_with("HTTP/1.1 404") && !answer.contains("hunter2"), "{path}");
     }
+    let lost = server.get("/run?id=nope");
+    assert!(lost.contains("text/html") && lost.contains("href: '/'"), "a way back: {lost:.300}");
+    assert!(server.get("/run?id=nope&id=sweep/a").starts_with("HTTP/1.1 200"));
     assert!(server.get("/api/pictures?id=sweep/a&stage=student").contains("\"step\":3"));
     let report = saltworks().arg("report").arg(place.path("sweep/a")).output().unwrap();
     assert!(report.status.success(), "{}", stderr(&report));

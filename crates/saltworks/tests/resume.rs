@@ -159,9 +159,7 @@ fn a_signal_in_any_phase_loses_nothing() {
     set.extend(["data.path=builtin:fashion-mnist", "data.channels=1", "data.holdout=1000"]);
     set.extend(["data.size=28", "model.patch=7", "probe.linear=false"]);
     place.trained("whole", &set);
-    let mut phases = vec!["training: ", "raw pixels  probing", "random encoder  probing"];
-    phases.extend(["teacher  probing", "student  probing"]);
-    for phase in phases {
+    for phase in ["training: ", "teacher  after step 25", "probes  computing features"] {
         let mut child = start(place.pretrain(phase, &set));
         let notes = BufReader::new(child.stderr.take().unwrap());
         let met = notes.lines().map_while(Result::ok).any(|line| line.contains(phase));
@@ -169,6 +167,8 @@ fn a_signal_in_any_phase_loses_nothing() {
         kill(&child, "-TERM");
         let status = child.wait().unwrap();
         assert_eq!(status.code(), Some(143), "{phase}");
+        let state = String::from_utf8(place.bytes(&format!("{phase}/state.json"))).unwrap();
+        assert!(state.contains("\"signal\": 15"), "{phase}: {state}");
         place.trained(phase, &set);
         place.assert_same_run("whole", phase);
     }
@@ -492,15 +492,15 @@ fn what_a_kill_at_the_end_of_a_stage_left_is_removed() {
     let left = [manifest.with_extension("safetensors"), manifest];
     let contents = left.each_ref().map(|path| fs::read(path).unwrap());
     place.trained("run", LONG);
-    assert!(!place.path("run/checkpoints").exists());
-    fs::create_dir(place.path("run/checkpoints")).unwrap();
+    let kept = || fs::read_dir(place.path("run/checkpoints")).unwrap().count();
+    assert_eq!(kept(), 2, "the student's last checkpoint and its manifest");
     for (path, content) in left.iter().zip(&contents) {
         saltworks::files::write_whole(path, content).unwrap();
     }
     let mut resume = place::saltworks();
     resume.args(["pretrain", "--resume", "--out"]).arg(place.path("run"));
     assert!(resume.status().unwrap().success());
-    assert!(!place.path("run/checkpoints").exists());
+    assert_eq!(kept(), 2);
 }
 
 #[test]
@@ -513,7 +513,9 @@ fn a_changed_recipe_of_a_run_and_an_unreadable_folder_are_named() {
         resume
     };
     let recipe = fs::read_to_string(place.path("run/recipe.toml")).unwrap();
-    place.text("run/recipe.toml", &recipe.replacen("lr = 0.002", "lr = 0.001", 1));
+    let other = recipe.replacen("weight_decay = 0.05", "weight_decay = 0.04", 1);
+    assert_ne!(other, recipe);
+    place.text("run/recipe.toml", &other);
     assert_refused(
         &mut resume(),
         &["written with another recipe than", "run/recipe.toml", "--overwrite"],
@@ -557,4 +559,28 @@ fn unreadable_images_count_from_the_beginning_of_the_stage() {
     // More may be allowed where the run stands.
     let more = [&set[..], &["data.max_unreadable=1"]].concat();
     assert_eq!(going_on_after(&stderr(&place.trained("run", &more))), steps);
+}
+
+/// With a constant learning rate, a run that was made longer is the run that was that long.
+#[test]
+fn a_finished_run_is_made_longer() {
+    let place = Place::with_classes();
+    let constant = ["lr=1e-3", "start_lr=1e-3", "final_lr=1e-3", "warmup={steps=0}"];
+    let constant: Vec<_> = constant.iter().map(|set| format!("student.{set}")).collect();
+    let set: Vec<_> = constant.iter().map(String::as_str).collect();
+    place.trained("run", &set);
+    let longer = [&set[..], &["student.steps=7"]].concat();
+    let words = ["student.steps is 3 there and 7 here"];
+    assert_refused(&mut place.pretrain("run", &longer), &words);
+    let mut resume = place::saltworks();
+    resume.args(["pretrain", "--resume", "--set", "student.steps=7", "--out"]);
+    let output = resume.arg(place.path("run")).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    place.trained("whole", &longer);
+    place.assert_same_run("run", "whole");
+    fs::remove_dir_all(place.path("run/checkpoints")).unwrap();
+    let mut again = place::saltworks();
+    again.args(["pretrain", "--resume", "--set", "student.steps=9", "--out"]);
+    let words = ["student cannot be made longer", "student.init="];
+    assert_refused(again.arg(place.path("run")), &words);
 }

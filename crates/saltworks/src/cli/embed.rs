@@ -6,7 +6,8 @@ use crate::data::{Source, Unreadable};
 use crate::eval;
 use crate::failure::{Failure, expect_parent, input_error, run_error, use_threads};
 use crate::judge::{
-    self, Embeddings, FeatureFile, FeatureRows, SourceFeatures, Subject, features, note_unreadable,
+    self, Embeddings, FeatureFile, FeatureRows, PatchTokens, SourceFeatures, Subject, features,
+    note_unreadable,
 };
 use crate::train::Stop;
 use std::path::PathBuf;
@@ -22,7 +23,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     out: PathBuf,
     /// Features: mean of the patch tokens, class token, or both (default: mean for .npy, else all
-    /// available).
+    /// available). Or all patch tokens.
     #[arg(long, value_delimiter = ',')]
     features: Vec<FeatureKind>,
     /// Replace an existing file.
@@ -34,11 +35,13 @@ const EXAMPLES: &str = "Examples:
   saltworks embed runs/first --out features.parquet                all images of the run's data
   saltworks embed runs/first --data photos --out photos.npy   # and photos.labels.npy
   saltworks embed vit.safetensors --data photos --features mean,cls --out f.safetensors
+  saltworks embed vit.safetensors --data photos --features patches --out patches.npy
 
 Row i is image i in the order of `saltworks inspect`: paths are sorted, lists keep their order.
 Rows of images that cannot be read are NaN. A .npy file holds [images, width] in float32. A .parquet
 file has the columns image, label, class, mean, cls. A .safetensors file has the tensors mean
-[N, D], cls [N, D] and label [N] (int64, -1 without one).";
+[N, D], cls [N, D] and label [N] (int64, -1 without one). Patch tokens are [images, patches, width],
+patches row by row. They are written while they are computed, and need little memory.";
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum FeatureKind {
@@ -46,6 +49,8 @@ pub(super) enum FeatureKind {
     Mean,
     /// The class token.
     Cls,
+    /// All patch tokens. Only for `embed`, alone, to .npy or .safetensors.
+    Patches,
 }
 
 impl FeatureKind {
@@ -53,6 +58,7 @@ impl FeatureKind {
         match self {
             Self::Mean => "mean",
             Self::Cls => "cls",
+            Self::Patches => "patches",
         }
     }
 }
@@ -73,6 +79,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             "a .npy file holds one kind of features. Choose one, or use --out FILE.safetensors",
         ));
     }
+    let patches = arguments.features.contains(&FeatureKind::Patches);
+    if patches && arguments.features.len() > 1 {
+        return Err(input_error(
+            "--features patches is written alone. Write mean and cls to another file",
+        ));
+    }
     use_threads(arguments.subject.threads)?;
     let stop = Stop::listen().map_err(run_error)?;
     let subject = arguments.subject.open()?;
@@ -82,19 +94,59 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let source = judge::open_all(&subject.recipe.data)?;
     note(&format!("embedding {}", source.describe()));
     let mut unreadable = Vec::new();
-    let pooled = arguments.embed(&subject, &source, &stop, &mut unreadable)?;
-    let count = pooled[0].rows.len() / pooled[0].dim;
-    let kinds: Vec<String> =
-        pooled.iter().map(|pooled| format!("{} [{count}, {}]", pooled.name, pooled.dim)).collect();
-    let embeddings = Embeddings { pooled, source: source.as_ref() };
-    let written = embeddings.write(form, &arguments.out).map_err(run_error)?;
+    let written = match patches {
+        true => arguments.write_patches(form, &subject, &source, &stop, &mut unreadable),
+        false => arguments.write_pooled(form, &subject, &source, &stop, &mut unreadable),
+    };
+    let (files, what) = written.map_err(|failure| match failure {
+        // `eval` does not know which signal it was.
+        Failure::Interrupted { text, .. } => {
+            Failure::Interrupted { signal: stop.signal().unwrap_or(0), text }
+        }
+        other => other,
+    })?;
     note_unreadable(&unreadable, source.len(), "their rows are NaN");
-    let files: Vec<String> = written.iter().map(|path| path.display().to_string()).collect();
-    result(&format!("{}: {}", files.join(", "), kinds.join(", ")));
+    let files: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
+    result(&format!("{}: {what}", files.join(", ")));
     Ok(())
 }
 
+/// The files, and what they hold as text for people.
+type WrittenFiles = (Vec<PathBuf>, String);
+
 impl Arguments {
+    fn write_patches(
+        &self,
+        form: FeatureFile,
+        subject: &Subject,
+        source: &Arc<dyn Source>,
+        stop: &Stop,
+        unreadable: &mut Vec<Unreadable>,
+    ) -> Result<WrittenFiles, Failure> {
+        let tokens = PatchTokens { subject, source, stop };
+        let shape = tokens.shape();
+        let mib = shape.iter().product::<usize>() >> 18;
+        note(&format!("patch tokens {shape:?} in float32 take {mib} MiB on disk"));
+        Ok((tokens.write(form, &self.out, unreadable)?, format!("patches {shape:?}")))
+    }
+
+    fn write_pooled(
+        &self,
+        form: FeatureFile,
+        subject: &Subject,
+        source: &Arc<dyn Source>,
+        stop: &Stop,
+        unreadable: &mut Vec<Unreadable>,
+    ) -> Result<WrittenFiles, Failure> {
+        let pooled = self.embed(subject, source, stop, unreadable)?;
+        let count = source.len();
+        let kinds =
+            pooled.iter().map(|pooled| format!("{} [{count}, {}]", pooled.name, pooled.dim));
+        let what = kinds.collect::<Vec<_>>().join(", ");
+        let embeddings = Embeddings { pooled, source: source.as_ref() };
+        Ok((embeddings.write(form, &self.out).map_err(run_error)?, what))
+    }
+
     /// The requested kinds of features, for all images of a source.
     fn embed(
         &self,
@@ -106,12 +158,7 @@ impl Arguments {
         let mut count = Count::new(source.len());
         let Subject { recipe, extractor, .. } = subject;
         let made = features(recipe, source, extractor, stop, unreadable, &mut count)?;
-        let made = made.ok_or_else(|| match Failure::from(eval::Error::Stopped) {
-            Failure::Interrupted { text, .. } => {
-                Failure::Interrupted { signal: stop.signal().unwrap_or(0), text }
-            }
-            other => other,
-        })?;
+        let made = made.ok_or_else(|| Failure::from(eval::Error::Stopped))?;
         count.finish();
         let alone = FeatureFile::of(&self.out) == Ok(FeatureFile::Npy) && self.features.is_empty();
         let wanted = if alone { &[FeatureKind::Mean][..] } else { &self.features[..] };

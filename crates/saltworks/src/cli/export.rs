@@ -13,6 +13,7 @@ use crate::weights::{
     self, Dtype, Hint, MODEL_KEY, ModelFile, NamedTensors, PREPROCESSOR, Sizes, TEACHER_KEY,
     dialect, onnx, pixel_metadata, processor,
 };
+use clap::ValueEnum as _;
 use engine::Module as _;
 use std::collections::HashMap;
 use std::fs;
@@ -27,7 +28,7 @@ pub(super) struct Arguments {
     /// The program that reads the export.
     #[arg(long)]
     to: Target,
-    /// The file to write. For `hf`, the folder.
+    /// The file to write. Its suffix is one that --to writes. For `hf`, the folder.
     #[arg(long)]
     out: PathBuf,
     /// For a run: the stage (default: the last). For a file: encoder, student or teacher.
@@ -55,20 +56,34 @@ pub(super) struct Arguments {
 /// The program that reads the export.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Target {
-    /// timm: the encoder in safetensors, for load_state_dict(..., strict=True).
+    /// timm: the encoder, for load_state_dict(..., strict=True). Writes .safetensors, or a torch
+    /// file (.pt, .pth, .ckpt, .bin).
     Timm,
-    /// PyTorch: the encoder under timm's names, for torch.load(..., weights_only=True).
+    /// PyTorch: the encoder under timm's names, for torch.load(..., weights_only=True). Writes .pt,
+    /// .pth, .ckpt, .bin.
     Torch,
-    /// stable-pretraining: the whole stage, for SALT.from_checkpoint and load_state_dict.
+    /// stable-pretraining: the whole stage, for SALT.from_checkpoint and load_state_dict. Writes
+    /// .pt, .pth, .ckpt, .bin.
     StablePretraining,
     /// transformers: the encoder as a folder, for ViTModel.from_pretrained.
     Hf,
-    /// facebookresearch/mae: the encoder under `model`, for its models_vit.py.
+    /// facebookresearch/mae: the encoder under `model`, for its models_vit.py. Writes .pt, .pth,
+    /// .ckpt, .bin.
     Facebook,
-    /// saltworks: the whole stage in safetensors.
+    /// saltworks: the whole stage. Writes .safetensors.
     Safetensors,
     /// ONNX, opset 17: the encoder; images [B, C, H, W] to tokens, their mean, and the class token.
+    /// Writes .onnx.
     Onnx,
+}
+
+/// What holds the tensors on disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Container {
+    Safetensors,
+    Torch,
+    Onnx,
+    Folder,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -95,6 +110,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         let problem = "exists already. Choose another --out, or replace it with --overwrite";
         return Err(input_error(format!("{} {problem}", out.display())));
     }
+    let container = container(arguments.to, out)?;
     if arguments.partial && matches!(arguments.to, Target::Onnx | Target::Hf) {
         return Err(input_error(
             "--partial could write a wrong graph or config.json. Remove --partial",
@@ -122,7 +138,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
                 note("--size exports only the encoder: the other tensors fit the original grid");
             }
             let (spec, encoder) = encoder(arguments, model, part)?;
-            write_encoder(arguments, &source, &spec, encoder)?;
+            write_encoder(arguments, container, &source, &spec, encoder)?;
         }
     }
     let dtype = match arguments.dtype {
@@ -130,23 +146,86 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         ValueType::F16 => "f16",
         ValueType::Bf16 => "bf16",
     };
-    result(&format!("{}: {}, {dtype}", out.display(), arguments.to.form()));
+    result(&format!("{}: {}, {dtype}", out.display(), arguments.to.form(container)));
     Ok(())
 }
 
 impl Target {
-    /// The format that is written. The file's name does not change it.
-    fn form(self) -> &'static str {
+    /// What can hold the export.
+    fn containers(self) -> &'static [Container] {
         match self {
-            Self::Timm => "safetensors with timm's names",
-            Self::Torch => "a torch.save file with timm's names",
-            Self::StablePretraining => "a torch.save file with stable-pretraining's names",
-            Self::Hf => "a transformers folder",
-            Self::Facebook => "a torch.save file with facebookresearch/mae's names",
-            Self::Safetensors => "safetensors with saltworks' names",
-            Self::Onnx => "an ONNX graph",
+            Self::Timm => &[Container::Safetensors, Container::Torch],
+            Self::Torch | Self::StablePretraining | Self::Facebook => &[Container::Torch],
+            Self::Hf => &[Container::Folder],
+            Self::Safetensors => &[Container::Safetensors],
+            Self::Onnx => &[Container::Onnx],
         }
     }
+
+    /// The format that is written.
+    fn form(self, container: Container) -> &'static str {
+        match (self, container) {
+            (Self::Timm, Container::Safetensors) => "safetensors with timm's names",
+            (Self::Timm | Self::Torch, _) => "a torch.save file with timm's names",
+            (Self::StablePretraining, _) => "a torch.save file with stable-pretraining's names",
+            (Self::Hf, _) => "a transformers folder",
+            (Self::Facebook, _) => "a torch.save file with facebookresearch/mae's names",
+            (Self::Safetensors, _) => "safetensors with saltworks' names",
+            (Self::Onnx, _) => "an ONNX graph",
+        }
+    }
+}
+
+impl Container {
+    const ALL: [Self; 4] = [Self::Safetensors, Self::Torch, Self::Onnx, Self::Folder];
+
+    fn suffixes(self) -> &'static [&'static str] {
+        match self {
+            Self::Safetensors => &["safetensors"],
+            Self::Torch => &["pt", "pth", "ckpt", "bin"],
+            Self::Onnx => &["onnx"],
+            Self::Folder => &[],
+        }
+    }
+}
+
+/// The container that the suffix of --out names. Programs choose their reader by the suffix, so a
+/// name that promises another format is refused.
+fn container(to: Target, out: &Path) -> Result<Container, Failure> {
+    let suffix = out.extension().map(|given| given.to_string_lossy().to_lowercase());
+    let is_named =
+        |kind: &Container| suffix.as_deref().is_some_and(|given| kind.suffixes().contains(&given));
+    let named = Container::ALL.into_iter().find(is_named);
+    if to == Target::Hf && named.is_none() {
+        return Ok(Container::Folder);
+    }
+    if let Some(named) = named.filter(|named| to.containers().contains(named)) {
+        return Ok(named);
+    }
+    let found = match suffix {
+        Some(given) => format!("ends in .{given}"),
+        None => "has no suffix".to_owned(),
+    };
+    let wanted = to.containers().iter().flat_map(|kind| kind.suffixes());
+    let wanted = wanted.map(|suffix| format!(".{suffix}")).collect::<Vec<_>>().join(", ");
+    let wanted = if to == Target::Hf { "a folder".to_owned() } else { wanted };
+    let fits = |other: &Target| named.is_some_and(|named| other.containers().contains(&named));
+    let others: Vec<_> = Target::value_variants().iter().copied().filter(fits).map(name).collect();
+    let or_to = match others.is_empty() {
+        true => String::new(),
+        false => format!(", or choose --to {}", others.join(" or ")),
+    };
+    Err(input_error(format!(
+        "--out {} {found}, but --to {} writes {wanted}. Change --out{or_to}",
+        out.display(),
+        name(to)
+    )))
+}
+
+/// The target as it is given to --to.
+fn name(target: Target) -> String {
+    // No variant is skipped.
+    target.to_possible_value().expect("a name").get_name().to_owned()
 }
 
 /// What is exported.
@@ -277,6 +356,7 @@ fn hint(arguments: &Arguments, model: &ModelFile, part: Option<&str>) -> Result<
 
 fn write_encoder(
     arguments: &Arguments,
+    container: Container,
     source: &ExportSource,
     spec: &VitSpec,
     encoder: NamedTensors,
@@ -285,17 +365,17 @@ fn write_encoder(
     let metadata = metadata(source, spec)?;
     let list = |named: NamedTensors| named.into_iter().collect::<Vec<_>>();
     match arguments.to {
-        Target::Timm => {
+        Target::Timm | Target::Torch if container == Container::Safetensors => {
             weights::save_as(out, &list(encoder), &metadata, dtype).map_err(run_error)?;
             note(&timm_call(spec));
         }
-        Target::Torch => {
+        Target::Timm | Target::Torch => {
             weights::save_torch(out, &list(encoder), None, &metadata, dtype).map_err(run_error)?;
             let [_, height, width] = spec.image;
             if height != width {
                 note(&format!(
                     "{} does not state its image size, {height} x {width}. A program that reads \
-                     it must be told. Files of --to timm state it",
+                     it must be told. A .safetensors file of --to timm states it",
                     out.display()
                 ));
             }

@@ -1,11 +1,11 @@
 //! `saltworks inspect`: the contents of a set of images or of a weights file.
 
-use crate::console::{Count, printable, result};
+use crate::console::{Count, note, printable, result};
 use crate::data::{self, Source, Survey, SurveyDepth};
 use crate::failure::{Failure, input_error, run_error};
 use crate::judge;
 use crate::judge::stage_index;
-use crate::recipe;
+use crate::recipe::{self, Data, ImageSize};
 use crate::run_files::names::{MODEL, RECIPE};
 use crate::weights::{Listing, ModelFile, TensorEntry, is_weights};
 use serde_json::{Value, json};
@@ -34,12 +34,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(file) = weights_of(&arguments.path)? {
         return inspect_weights(&file, arguments.json);
     }
-    let source = if arguments.path.extension().is_some_and(|extension| extension == "toml") {
+    let (source, data) = if arguments.path.extension().is_some_and(|extension| extension == "toml")
+    {
         let recipe = recipe::load(Some(&arguments.path), &[]).map_err(input_error)?;
-        judge::open_all(&recipe.data)?
+        (judge::open_all(&recipe.data)?, recipe.data)
     } else {
-        // No pixels are shown, so any background works.
-        data::open(&arguments.path, [0; 3]).map_err(input_error)?
+        // No pixels are shown, so any background works. 224 is the usual size of a model's images.
+        let data = Data { size: ImageSize::square(224), ..Data::default() };
+        (data::open(&arguments.path, data.background.0).map_err(input_error)?, data)
     };
     let depth = if arguments.decode { SurveyDepth::Pixels } else { SurveyDepth::Headers };
     let mut count = Count::new(source.len());
@@ -49,6 +51,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         true => result(&to_json(&*source, &survey).to_string()),
         false => result(to_text(&*source, &survey).trim_end()),
     }
+    let notes = judge::size_notes(&survey, source.len(), data.size, data.threads);
+    notes.iter().for_each(|words| note(words));
     match survey.unreadable {
         0 => Ok(()),
         n => Err(run_error(format!("{n} of {} images cannot be read", source.len()))),
@@ -58,6 +62,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 /// Smallest, median and largest.
 fn spread(sorted: &[usize]) -> Option<[usize; 3]> {
     Some([*sorted.first()?, sorted[(sorted.len() - 1) / 2], *sorted.last()?])
+}
+
+fn mean_pixels(survey: &Survey) -> f64 {
+    survey.pixels as f64 / survey.heights.len().max(1) as f64
 }
 
 /// Classes with their numbers of images, largest first.
@@ -82,6 +90,7 @@ fn to_text(source: &dyn Source, survey: &Survey) -> String {
         _ => format!("{images} colour"),
     });
     let _ = writeln!(text, "images    {}", channels.collect::<Vec<_>>().join(", "));
+    let _ = writeln!(text, "pixels    {:.2} million per image", mean_pixels(survey) / 1e6);
     let _ = writeln!(text, "bytes     {}", survey.bytes);
     if !source.left_alone().is_empty() {
         let _ = writeln!(text, "not read: {}", source.left_alone());
@@ -120,11 +129,16 @@ fn to_json(source: &dyn Source, survey: &Survey) -> Value {
         "channels": channels
             .map(|(n, images)| (n.to_string(), *images))
             .collect::<std::collections::BTreeMap<_, _>>(),
+        "mean_pixels": mean_pixels(survey),
         "bytes": survey.bytes,
         "left_alone": source.left_alone(),
         "classes": classes.iter().map(class).collect::<Vec<_>>(),
         "unlabelled": survey.unlabelled,
-        "unreadable": {"count": survey.unreadable, "first": survey.problems},
+        "unreadable": {
+            "count": survey.unreadable,
+            "too_large": survey.too_large,
+            "first": survey.problems,
+        },
     })
 }
 

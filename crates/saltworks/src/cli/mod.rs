@@ -9,6 +9,8 @@ mod log;
 mod plan;
 mod pretrain;
 mod probe;
+mod recipe;
+mod recipe_arguments;
 mod replay;
 mod report;
 mod serve;
@@ -31,10 +33,12 @@ struct Arguments {
 
 const EXAMPLES: &str = "Examples:
   saltworks pretrain                                  the quickstart: both stages, then probes
-  saltworks pretrain recipe.toml --out runs/first     your own recipe
-  saltworks pretrain --set data.path=photos --set data.size=64 --set model.patch=8
-  saltworks plan recipe.toml                          what it will cost
-  saltworks inspect photos                            what data.path=photos would read
+  saltworks pretrain photos --minutes 20              your own images, in runs/photos
+  saltworks pretrain photos --teacher vit_base.safetensors
+  saltworks recipe photos > photos.toml               the recipe that it uses, to be changed
+  saltworks pretrain photos.toml --out runs/first     your own recipe
+  saltworks plan photos.toml                          what it will cost
+  saltworks inspect photos                            what it would read
   saltworks export runs/first --to timm --out vit.safetensors
   saltworks probe runs/first --kind knn,linear,attentive
   saltworks bench --stage salt --model vit_tiny_patch16_224 --batch 16 --steps 5
@@ -45,8 +49,10 @@ after saving a checkpoint.";
 
 #[derive(Subcommand)]
 enum Command {
-    /// Train the stages of a recipe, or the built-in quickstart, and probe what they learned.
-    Pretrain(pretrain::Arguments),
+    /// Train on images, or the stages of a recipe, and probe what was learned.
+    Pretrain(Box<pretrain::Arguments>),
+    /// Print a whole recipe, each key with its meaning: the one that images get, or a given one.
+    Recipe(recipe::Arguments),
     /// Show what a recipe will cost before it runs: parameters, FLOPs, time, memory.
     Plan(plan::Arguments),
     /// Time training steps on synthetic images.
@@ -105,7 +111,8 @@ fn limit_instructions() -> Result<(), Failure> {
 
 fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Pretrain(arguments) => pretrain::run(arguments),
+        Command::Pretrain(arguments) => pretrain::run(*arguments),
+        Command::Recipe(arguments) => recipe::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),

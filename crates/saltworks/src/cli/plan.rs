@@ -1,26 +1,25 @@
 //! `saltworks plan`: shows what a recipe will cost, before it runs.
 
+use super::recipe_arguments::RecipeArguments;
 use crate::console::{note, result, seconds_text, time_text};
 use crate::failure::{Failure, input_error, run_error, use_threads};
 use crate::judge::{ImageSets, open_images};
-use crate::recipe::{self, MethodName, Recipe};
+use crate::recipe::{MethodName, Recipe};
+use crate::run::final_probes::{encoders_of, most_images};
 use crate::run::forecast::{StageTime, time_stage};
+use crate::run::lengths;
 use crate::run::plan::{COUNTED, PAPER, StagePlan, plan, plan_file};
 use crate::run_files::peak_memory_bytes;
 use crate::train::Stop;
 use engine::Dtype;
 use serde_json::{Value, json};
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// Options of `plan`.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// A recipe (default: the built-in quickstart on Fashion-MNIST).
-    recipe: Option<PathBuf>,
-    /// Change a key of the recipe, as in `pretrain`. May be repeated.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    #[command(flatten)]
+    recipe: RecipeArguments,
     /// Seconds of training to time for each stage, on the recipe's images. With 0 nothing is timed
     /// and no model is built, however large it is.
     #[arg(long, default_value_t = 3.0, allow_negative_numbers = true)]
@@ -32,13 +31,23 @@ pub(super) struct Arguments {
 
 /// Runs the command.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let Arguments { recipe: path, set, seconds, json } = arguments;
+    let Arguments { recipe, seconds, json } = arguments;
     let length = Duration::try_from_secs_f64(*seconds)
         .map_err(|_| input_error(format!("--seconds is {seconds}, expected 0 or more")))?;
     let stop = Stop::listen().map_err(run_error)?;
-    let recipe = recipe::load(path.as_deref(), set).map_err(input_error)?;
+    let recipe = recipe.recipe()?.recipe;
     let threads = use_threads(recipe.threads)?;
     let images = open_images(&recipe)?;
+    let recipe = match lengths::in_minutes(&recipe) {
+        true if length.is_zero() => {
+            return Err(input_error(
+                "--seconds is 0, but a length in minutes has to be timed. Leave out --seconds, or \
+                 set steps or epochs for each stage",
+            ));
+        }
+        true => lengths::in_steps(&recipe, None, &images, &stop)?,
+        false => recipe,
+    };
     let plans = plan(&recipe, &images)?;
     let mut timed = Vec::new();
     for plan in plans.iter().filter(|_| !length.is_zero()) {
@@ -132,17 +141,18 @@ fn show(recipe: &Recipe, images: &ImageSets, plans: &[StagePlan<'_>], timed: &[S
             true => plans.iter().zip(timed).map(online).sum(),
             false => 0.0,
         };
-        let probed = images.held_out.as_ref().map_or(0, |held| held.len() + images.to_probe.len());
-        let features: f64 = timed.iter().map(|timed| timed.feature_seconds * probed as f64).sum();
+        let after = probes_after(recipe, images, plans, timed);
         result(&format!(
-            "time: about {}: {} for training, {} for online probes, and {} for the features of all \
-             {probed} images after each stage. Not timed: features of raw pixels and of an \
-             untrained encoder, and fitting the probes. They take a large part of a short run",
-            text(training + online + features),
+            "time: about {}: {} for training, {} for probes while stages train, and {} for the \
+             features of {} images after training. Fits of probes come on top: seconds, or minutes \
+             if there are many classes",
+            text(training + online + after.seconds),
             text(training),
             text(online),
-            text(features)
+            text(after.seconds),
+            after.images
         ));
+        let probed = after.images;
         if let Some(memory) = peak_memory_bytes() {
             let what = if recipe.probe.online { "steps and online probes" } else { "steps" };
             let memory = memory as f64 * 1e-6;
@@ -154,6 +164,30 @@ fn show(recipe: &Recipe, images: &ImageSets, plans: &[StagePlan<'_>], timed: &[S
         }
     }
     result(&format!("FLOP: {COUNTED}.\nThe paper's: {PAPER}."));
+}
+
+/// The probes after training.
+struct ProbesAfter {
+    images: usize,
+    seconds: f64,
+}
+
+fn probes_after(
+    recipe: &Recipe,
+    images: &ImageSets,
+    plans: &[StagePlan<'_>],
+    timed: &[StageTime],
+) -> ProbesAfter {
+    let held_out = images.held_out.as_ref().map_or(0, |held_out| held_out.len());
+    let all = if held_out == 0 { 0 } else { held_out + images.to_probe.len() };
+    let images = all.min(most_images(recipe, plans));
+    let load = timed.iter().map(|timed| timed.load_seconds).fold(0.0, f64::max);
+    let features: f64 = plans
+        .iter()
+        .zip(timed)
+        .map(|(plan, timed)| encoders_of(plan, plans) as f64 * timed.feature_seconds)
+        .sum();
+    ProbesAfter { images, seconds: images as f64 * (load + features) }
 }
 
 /// D of a stage's encoder.

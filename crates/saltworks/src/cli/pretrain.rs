@@ -2,24 +2,20 @@
 
 mod requeue;
 
-use crate::failure::{Failure, input_error, run_error};
-use crate::recipe;
+use super::recipe_arguments::RecipeArguments;
+use crate::failure::{Failure, run_error};
 use crate::run::{RunTarget, pretrain, recipe_of};
 use crate::train::Stop;
-use std::ffi::OsStr;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Options of `pretrain`.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// A recipe (default: the built-in quickstart on Fashion-MNIST).
-    recipe: Option<PathBuf>,
-    /// Change a key of the recipe, e.g. teacher.lr=1e-3, data.size=32, seed=1. May be repeated.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    #[command(flatten)]
+    recipe: RecipeArguments,
     /// Folder of the run. An unfinished run of the same recipe in it is resumed. Default: runs/NAME
-    /// for a recipe NAME.toml, runs/quickstart without one.
+    /// for a recipe NAME.toml or images in NAME, runs/quickstart without either.
     #[arg(long)]
     out: Option<PathBuf>,
     /// Resume the run in the folder, with its own recipe if none is given. For a finished run, its
@@ -34,23 +30,17 @@ pub(super) struct Arguments {
     requeue: bool,
 }
 
-/// The folder of a run if --out is not given.
-fn default_out(recipe: Option<&Path>) -> PathBuf {
-    let name = recipe.and_then(Path::file_stem).unwrap_or_else(|| OsStr::new("quickstart"));
-    Path::new("runs").join(name)
-}
-
 /// Runs the command.
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     // This comes before anything slow, because a scheduler's signal must find a listener.
     let stop = Stop::listen().map_err(run_error)?;
-    let Arguments { recipe, set, out, resume, overwrite, requeue } = arguments;
-    let out = out.unwrap_or_else(|| default_out(recipe.as_deref()));
-    let path = match recipe {
-        None if resume => Some(recipe_of(&out)?),
-        given => given,
+    let Arguments { recipe, out, resume, overwrite, requeue } = arguments;
+    let out = out.unwrap_or_else(|| recipe.default_out());
+    let chosen = match resume && !recipe.names_recipe() {
+        true => recipe.recipe_of_run(&recipe_of(&out)?),
+        false => recipe.recipe_in(&out),
     };
-    let recipe = recipe::load(path.as_deref(), &set).map_err(input_error)?;
+    let recipe = chosen?.recipe;
     let target = RunTarget { out, resume, overwrite };
     let done = pretrain(&recipe, &target, &stop, &mut |_, _| ControlFlow::Continue(()));
     match done {

@@ -160,6 +160,17 @@ impl Arguments {
     fn check(&self, subject: &Subject) -> Result<(), Failure> {
         self.knn(subject).check().map_err(input_error)?;
         self.attentive().check().map_err(input_error)?;
+        if self.features.contains(&FeatureKind::Patches) {
+            return Err(input_error(
+                "--features patches is no choice of probe. --kind attentive reads all tokens",
+            ));
+        }
+        if self.subject.layers > 1 && self.kind.contains(&ProbeKind::Attentive) {
+            return Err(input_error(
+                "an attentive probe reads the tokens of the last block. Remove --layers, or choose \
+                 other probes with --kind",
+            ));
+        }
         match self.json.as_deref().filter(|path| *path != Path::new("-")) {
             Some(path) => expect_parent(path),
             None => Ok(()),
@@ -219,7 +230,7 @@ impl Arguments {
     fn sets(&self, subject: &Subject) -> Result<Sets, Failure> {
         let mut recipe = subject.recipe.clone();
         let data = &mut recipe.data;
-        let background = data.background;
+        let background = data.background.0;
         if let Some(path) = &self.test {
             self.refuse_same(data, path)?;
             let test = data::open(path, background).map_err(input_error)?;
@@ -378,6 +389,7 @@ impl Judge<'_> {
         Ok(Results {
             weights: self.subject.path.clone(),
             trained: self.subject.trained.clone(),
+            layers: self.arguments.subject.layers,
             train: self.sets.train.describe(),
             test: self.sets.test.describe(),
             classes: self.sets.train.classes().to_vec(),
@@ -496,14 +508,19 @@ const FAR: f64 = 0.01;
 fn linear(pooled: &PooledSets, stop: eval::StopCheck<'_>) -> Result<ProbeResult, Failure> {
     let options = LinearOptions::default();
     let probe = eval::linear(&pooled.train, &pooled.test, &options, stop)?;
-    let edge = at_the_edge(&options.l2, probe.l2).filter(|_| probe.chosen);
+    let [weakest, strongest] = eval::L2_BOUNDS;
+    let bound = match probe.l2 {
+        l2 if l2 <= weakest => ", the weakest that is tried",
+        l2 if l2 >= strongest => ", the strongest that is tried",
+        _ => "",
+    };
     Ok(ProbeResult {
         kind: "linear",
         features: pooled.name,
         note: [
             format!("l2 {}", probe.l2),
             if probe.chosen { String::new() } else { ", 1 / images: too few to choose it".into() },
-            edge.map_or_else(String::new, |words| format!(", the {words} of the grid")),
+            bound.to_owned(),
             match probe.gap > FAR {
                 true => format!("; its loss is up to {:.0} % above the minimum", 100.0 * probe.gap),
                 false => String::new(),

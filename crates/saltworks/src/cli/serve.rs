@@ -68,7 +68,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let server = Server::bind(host, *port, library, access);
     let server = server.map_err(|error| input_error(refused(&error, host, *port)))?;
     let address = server.address().map_err(run_error)?;
-    note(&format!("{count} runs under {}. Ctrl-C stops the server", folder.display()));
+    let runs = if count == 1 { "run" } else { "runs" };
+    note(&format!("{count} {runs} under {}. Ctrl-C stops the server", folder.display()));
     let secret = token.map_or_else(String::new, |token| format!("?token={token}"));
     let name = match address.ip().is_unspecified() {
         true => format!("{}:{}", LockOwner::here().host, address.port()),

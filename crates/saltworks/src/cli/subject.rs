@@ -34,6 +34,10 @@ pub(super) struct SubjectArguments {
     /// width.
     #[arg(long)]
     heads: Option<usize>,
+    /// Join the features of the last N blocks side by side, as DINOv2's linear evaluation does.
+    /// Each goes through the final norm.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(super) layers: usize,
     /// Compute threads. 0 means one per core.
     #[arg(long, default_value_t = 0)]
     pub(super) threads: usize,
@@ -45,8 +49,18 @@ pub(super) struct SubjectArguments {
 impl SubjectArguments {
     /// Reads the recipe and the weights.
     pub(super) fn open(&self) -> Result<Subject, Failure> {
-        let Self { source, data, stage, size, normalize, zoom, heads, threads: _, data_threads } =
-            self;
+        let Self {
+            source,
+            data,
+            stage,
+            size,
+            normalize,
+            zoom,
+            heads,
+            layers,
+            threads: _,
+            data_threads,
+        } = self;
         let options = SubjectOptions {
             source: source.clone(),
             data: data.clone(),
@@ -56,6 +70,7 @@ impl SubjectArguments {
             zoom: *zoom,
             heads: *heads,
             data_threads: *data_threads,
+            layers: *layers,
         };
         options.open()
     }

@@ -1,6 +1,6 @@
 //! `saltworks watch`: a run's curves in a terminal.
 
-use crate::console::{Plot, PlotCurve, printable, seconds_text, styled};
+use crate::console::{Plot, PlotCurve, printable, styled};
 use crate::failure::{Failure, input_error, run_error};
 use crate::report::{RunData, RunReader, StageData};
 use crate::train::Stop;
@@ -105,7 +105,6 @@ fn frame(
     style: bool,
 ) -> Result<Vec<String>, Failure> {
     let (rows, columns) = (usize::from(rows).max(1), usize::from(columns).max(20));
-    let begun = |stage: &&StageData| stage.step > 0 || !stage.probes.is_empty();
     let stage = match &arguments.stage {
         Some(name) => {
             Some(run.stages.iter().find(|stage| stage.name == *name).ok_or_else(|| {
@@ -116,7 +115,7 @@ fn frame(
                 ))
             })?)
         }
-        None => run.stages.iter().rfind(begun),
+        None => run.stages.iter().rfind(|stage| stage.has_begun()),
     };
     let bold = |text: &str| match style {
         true => Style::new().bold().force_styling(true).apply_to(text).to_string(),
@@ -127,13 +126,16 @@ fn frame(
         lines.extend(wrap(&ended.why, columns));
     }
     lines.extend(run.problems.iter().map(|problem| clip(problem, columns)));
+    lines.extend(run.doing.as_deref().map(|doing| clip(doing, columns)));
     let Some(stage) = stage else {
-        lines.push("no steps yet".to_owned());
+        if run.doing.is_none() {
+            lines.push("no steps yet".to_owned());
+        }
         return Ok(lines);
     };
-    lines.push(progress(stage, run.status == "training", columns));
+    lines.push(progress(stage, run.left.as_deref(), columns));
     if let Some(point) = stage.probes.last() {
-        lines.push(clip(&format!("after step {}: {}", point.step, point.probe.text()), columns));
+        lines.push(clip(&point.probe.line(point.step), columns));
     }
     for other in &run.stages {
         for alarm in other.alarms.iter().filter(|alarm| alarm.over.is_none()) {
@@ -200,7 +202,7 @@ fn accuracies(stage: &StageData) -> Plot<'_> {
 }
 
 /// A stage's name, a bar, steps, rate and time left.
-fn progress(stage: &StageData, training: bool, columns: usize) -> String {
+fn progress(stage: &StageData, left: Option<&str>, columns: usize) -> String {
     let mut parts = vec![match stage.steps {
         Some(all) => format!("step {} of {all}", stage.step),
         None => format!("step {}", stage.step),
@@ -208,9 +210,7 @@ fn progress(stage: &StageData, training: bool, columns: usize) -> String {
     parts.extend(stage.series.loss.last().map(|loss| format!("loss {loss:.4}")));
     parts.extend(stage.images_per_second.map(|rate| format!("{rate:.0} images/s")));
     let (all, made) = (stage.steps.unwrap_or(0) as f64, stage.step as f64);
-    if training && made > 0.0 && made < all {
-        parts.push(format!("{} left", seconds_text(stage.seconds * (all - made) / made)));
-    }
+    parts.extend(left.map(str::to_owned));
     let filled = if all > 0.0 { (20.0 * made / all).round().min(20.0) as usize } else { 0 };
     let bar = format!("{}{}", "━".repeat(filled), "─".repeat(20 - filled));
     clip(&format!("{}  {bar}  {}", stage.name, parts.join("  ")), columns)

@@ -1,7 +1,6 @@
 //! Signs that training goes wrong, and what to do about each.
 
-use crate::eval::wilson;
-use crate::run_files::{Alarm, OnlineProbe, ProbeRow};
+use crate::run_files::{Alarm, OnlineProbe};
 
 /// Advice is given if steps spend at least this share of their time waiting for data.
 const MOST_WAIT: f64 = 0.2;
@@ -118,38 +117,6 @@ fn flat(start: &OnlineProbe, since: &[&OnlineProbe], share: f64) -> Option<Strin
     })
 }
 
-/// Advice if the encoder of a stage is worse than one that was never trained, by all probes and
-/// beyond chance.
-pub fn worse_than_random(rows: &[ProbeRow], stage: &str) -> Option<String> {
-    let row = |name: &str| rows.iter().find(|row| row.name == name);
-    // A random encoder of the same size, if there is one.
-    let random = row(&format!("random {stage}")).or_else(|| row("random encoder"))?;
-    let trained = row(stage)?;
-    let pairs = [
-        ("kNN", Some(trained.knn_mean), Some(random.knn_mean)),
-        ("linear", trained.linear_mean, random.linear_mean),
-    ];
-    let pairs: Vec<_> =
-        pairs.into_iter().filter_map(|(name, now, then)| Some((name, now?, then?))).collect();
-    let images = trained.images;
-    let interval = |share: f64| wilson((share * images as f64).round() as usize, images);
-    let apart = |now: f64, then: f64| interval(now)[1] < interval(then)[0];
-    let worse = images > 0
-        && pairs.iter().all(|(_, now, then)| now < then)
-        && pairs.iter().any(|(_, now, then)| apart(*now, *then));
-    worse.then(|| {
-        let compared = |(name, now, then): &(&str, f64, f64)| {
-            format!("{name} {:.1} % against {:.1} %", 100.0 * now, 100.0 * then)
-        };
-        let compared: Vec<_> = pairs.iter().map(compared).collect();
-        format!(
-            "{stage} is worse than an encoder that was never trained ({}). Train it longer, or \
-             check lr, masks and augmentation",
-            compared.join(", ")
-        )
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,27 +192,5 @@ mod tests {
         let text = |last: &OnlineProbe| alarms(&[(0, &start), (9, last)], 0.1)[0].text.clone();
         assert!(text(&probe(0.5, 1.27, 0.02)).contains("(RankMe 1.27, below 1.5)"));
         assert!(text(&probe(0.5, 20.0, 0.002)).contains("(feature std 0.0020, below 0.01)"));
-    }
-
-    #[test]
-    fn an_encoder_worse_than_an_untrained_one_is_reported_unless_it_may_be_chance() {
-        let row = |name: &str, knn: f64, linear: Option<f64>| ProbeRow {
-            name: name.into(),
-            images: 300,
-            knn_mean: knn,
-            knn_cls: None,
-            linear_mean: linear,
-            linear_cls: None,
-        };
-        let advice = |knn: f64, linear: Option<f64>| {
-            let rows = [row("random encoder", 0.427, Some(0.837)), row("student", knn, linear)];
-            worse_than_random(&rows, "student")
-        };
-        let text = advice(0.166, Some(0.614)).unwrap();
-        assert!(text.contains("kNN 16.6 % against 42.7 %, linear 61.4 %"), "{text}");
-        assert!(advice(0.166, None).is_some());
-        assert!(advice(0.166, Some(0.9)).is_none(), "the linear probe is better");
-        assert!(advice(0.41, Some(0.83)).is_none(), "may be chance");
-        assert!(worse_than_random(&[row("student", 0.1, None)], "student").is_none());
     }
 }

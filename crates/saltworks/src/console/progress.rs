@@ -1,7 +1,7 @@
 //! Progress of a stage: a bar on a terminal, plain lines elsewhere.
 
 use super::advice::slow_data;
-use super::{note, seconds_text, time_text};
+use super::{RunPace, StagePace, note, time_text};
 use crate::train::StepReport;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
@@ -14,6 +14,8 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 pub struct Progress {
     stage: String,
     steps: u64,
+    /// The pace of the run. It knows this stage, too.
+    pace: RunPace,
     /// Steps made before the run was resumed.
     first_step: u64,
     bar: Option<ProgressBar>,
@@ -32,12 +34,12 @@ pub struct Progress {
 const ADVISE_AFTER: Duration = Duration::from_secs(30);
 
 impl Progress {
-    /// Begins a stage of `steps` steps. An earlier process made the first `first_step` of them.
-    pub fn new(stage: &str, steps: u64, first_step: u64) -> Self {
+    /// Begins a stage of `steps` steps, in a run of this pace so far. An earlier process made the
+    /// first `first_step` of them.
+    pub fn new(stage: &str, steps: u64, first_step: u64, pace: RunPace) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(steps).with_position(first_step);
-            bar.reset_eta();
-            let style = "{prefix:>10} {bar:30} {pos}/{len}  {msg}  {eta} left";
+            let style = "{prefix:>10} {bar:30} {pos}/{len}  {msg}";
             // A fixed template of known keys.
             bar.set_style(ProgressStyle::with_template(style).expect("a valid template"));
             bar.set_prefix(stage.to_owned());
@@ -47,6 +49,7 @@ impl Progress {
         Self {
             stage: stage.to_owned(),
             steps,
+            pace,
             first_step,
             bar,
             begun: now,
@@ -66,28 +69,40 @@ impl Progress {
         self.loss = Some(self.loss.map_or(loss, |mean| mean + 0.05 * (loss - mean)));
         self.images += report.images;
         self.waited += report.waited;
+        self.change_pace(|pace| {
+            pace.step = report.step;
+            pace.step_seconds += report.time.as_secs_f64();
+        });
         self.advise();
+        let left = || self.pace.left().map_or_else(String::new, |left| format!("  {left}"));
         if let Some(bar) = &self.bar {
             bar.set_position(report.step);
-            bar.set_message(self.message());
+            bar.set_message(self.message() + &left());
         } else if self.line.elapsed() >= LINE_EVERY {
             self.line = Instant::now();
             let (step, steps) = (report.step, self.steps);
-            let elapsed = self.begun.elapsed().as_secs_f64();
-            let left = elapsed / (step - self.first_step) as f64 * (steps - step) as f64;
-            let left = seconds_text(left);
-            self.print(&format!("step {step}/{steps}  {}  {left} left", self.message()));
+            self.print(&format!("step {step}/{steps}  {}{}", self.message(), left()));
         }
     }
 
-    /// Shows the result of work between two steps. The work took the time `took`.
-    pub fn between(&mut self, text: &str, took: Duration) {
+    fn change_pace(&mut self, change: impl FnOnce(&mut StagePace)) {
+        if let Some(pace) = self.pace.stages.iter_mut().find(|stage| stage.name == self.stage) {
+            change(pace);
+        }
+    }
+
+    /// Shows the result of a probe between two steps. The probe took the time `took`.
+    pub fn probed(&mut self, text: &str, took: Duration) {
         self.probing += took;
+        self.change_pace(|pace| {
+            pace.probes += 1;
+            pace.probe_seconds += took.as_secs_f64();
+        });
         self.say(text);
     }
 
     /// Shows a line above the bar.
-    fn say(&self, text: &str) {
+    pub fn say(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| self.print(text)),
             None => self.print(text),

@@ -47,6 +47,16 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// An image that needs too much memory.
+    #[error(
+        "{name}: needs more than {most_mib} MiB of memory to decode. Resize it once, or remove it"
+    )]
+    TooLarge {
+        /// The image's file.
+        name: String,
+        /// The most that an image may take.
+        most_mib: u64,
+    },
     /// A file that is not what its name or header says.
     #[error("{}: {problem}", .path.display())]
     File {

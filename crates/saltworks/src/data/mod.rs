@@ -21,5 +21,5 @@ pub use loader::{
 };
 pub use source::{
     Holdout, Idx, ImageFiles, Info, Mixed, Npy, Parquet, Part, Sample, Shards, Source, builtin,
-    hold_out, open, unite,
+    hold_out, open, unite, validation_folder,
 };

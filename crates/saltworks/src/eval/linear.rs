@@ -9,7 +9,8 @@ use super::{Error, Features, Prediction, Result, Scores, StopCheck};
 /// How a linear probe is fitted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LinearOptions {
-    /// Penalties to choose from: the loss is mean cross-entropy + (l2 / 2) |W|².
+    /// Penalties to choose from: the loss is mean cross-entropy + (l2 / 2) |W|². If the best is the
+    /// weakest or the strongest of them, powers of ten beyond it are tried while accuracy rises.
     pub l2: Vec<f64>,
     /// Largest number of L-BFGS steps for each penalty.
     pub iterations: usize,
@@ -90,8 +91,8 @@ impl LinearOptions {
         Ok(())
     }
 
-    /// The penalty with the best accuracy on held-out training rows. Of equal penalties the
-    /// strongest is chosen. Its fitted model is the start of the last fit.
+    /// The penalty with the best accuracy on held-out training rows. Of equal penalties of the grid
+    /// the strongest is chosen. Its fitted model is the start of the last fit.
     fn choose(
         &self,
         train: &Features,
@@ -109,23 +110,76 @@ impl LinearOptions {
         if held_out.is_empty() {
             return Ok((1.0 / train.len() as f64, false, model));
         }
-        let (fit, held_out) = (train.select(&fit), train.select(&held_out));
         // A hundred times looser than the last fit, because accuracies settle much earlier.
         let stop = StopRule { gap: 100.0 * self.tolerance, iterations: self.iterations, stopped };
-        let mut best: Option<(f64, f64, Logistic)> = None;
-        for l2 in grid {
-            model.fit(&fit, gram, l2, stop);
-            let scores = model.scores(&held_out, stopped);
-            if stopped() {
-                return Err(Error::Stopped);
-            }
-            let accuracy = scores.prediction(&held_out.labels).accuracy;
-            if best.as_ref().is_none_or(|(highest, ..)| accuracy > *highest) {
-                best = Some((accuracy, l2, model.clone()));
+        let (fit, held_out) = (train.select(&fit), train.select(&held_out));
+        let mut choice = Choice { fit, held_out, gram, stop, best: None };
+        for &l2 in &grid {
+            choice.try_penalty(&mut model, l2)?;
+        }
+        choice.go_beyond(&grid, model)?;
+        let (_, l2, model) = choice.into_best();
+        Ok((l2, true, model))
+    }
+}
+
+/// Penalties beyond a grid, from strong to weak. Weaker ones change no probabilities that f32 can
+/// hold on features of any use, and stronger ones leave only the shares of the classes. (guess)
+const BEYOND: [f64; 12] = [1e3, 1e2, 1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8];
+
+/// The weakest and the strongest penalty that is tried beyond a grid.
+pub const L2_BOUNDS: [f64; 2] = [BEYOND[BEYOND.len() - 1], BEYOND[0]];
+
+/// The search for a penalty.
+struct Choice<'a> {
+    fit: Features,
+    held_out: Features,
+    gram: &'a Gram,
+    stop: StopRule<'a>,
+    /// The best accuracy so far, with its penalty and the model fitted with it.
+    best: Option<(f64, f64, Logistic)>,
+}
+
+impl Choice<'_> {
+    /// Moves `model` to the minimum for a penalty. Returns whether it is better than all before.
+    fn try_penalty(&mut self, model: &mut Logistic, l2: f64) -> Result<bool> {
+        model.fit(&self.fit, self.gram, l2, self.stop);
+        let scores = model.scores(&self.held_out, self.stop.stopped);
+        if (self.stop.stopped)() {
+            return Err(Error::Stopped);
+        }
+        let accuracy = scores.prediction(&self.held_out.labels).accuracy;
+        let is_best = self.best.as_ref().is_none_or(|(highest, ..)| accuracy > *highest);
+        if is_best {
+            self.best = Some((accuracy, l2, model.clone()));
+        }
+        Ok(is_best)
+    }
+
+    /// If the best penalty is an end of the grid, tries powers of ten beyond it while they are
+    /// better. The grid is ordered from strong to weak, and `model` is fitted with its last.
+    fn go_beyond(&mut self, grid: &[f64], mut model: Logistic) -> Result<()> {
+        let (strongest, weakest) = (grid[0], grid[grid.len() - 1]);
+        let Some((_, best, fitted)) = &self.best else { return Ok(()) };
+        let beyond: Vec<f64> = if *best == weakest {
+            BEYOND.into_iter().filter(|l2| *l2 < weakest).collect()
+        } else if *best == strongest {
+            model = fitted.clone();
+            BEYOND.into_iter().rev().filter(|l2| *l2 > strongest).collect()
+        } else {
+            Vec::new()
+        };
+        for l2 in beyond {
+            if !self.try_penalty(&mut model, l2)? {
+                break;
             }
         }
+        Ok(())
+    }
+
+    fn into_best(self) -> (f64, f64, Logistic) {
         // `check` refuses an empty grid.
-        Ok(best.map(|(_, l2, model)| (l2, true, model)).expect("a penalty was tried"))
+        self.best.expect("a penalty was tried")
     }
 }
 

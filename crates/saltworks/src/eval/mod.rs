@@ -32,7 +32,7 @@ pub use features::{Features, Standardizer};
 pub use few_shot::{FewShotOptions, FewShotResult, few_shot};
 pub use knn::{KnnOptions, Vote, knn, knn_scores};
 pub use lidar::{LidarOptions, lidar};
-pub use linear::{LinearOptions, LinearResult, linear};
+pub use linear::{L2_BOUNDS, LinearOptions, LinearResult, linear};
 pub use pca::{Pca, pca};
 pub use rank_me::rank_me;
 pub use scores::{ClassReport, MOST_CONFUSED, Report, Scores, wilson};

@@ -78,23 +78,10 @@ const GROUP_ROWS: usize = 10_000;
 impl Embeddings<'_> {
     /// Writes whole files and returns their paths.
     pub(crate) fn write(&self, form: FeatureFile, path: &Path) -> Result<Vec<PathBuf>, String> {
-        let fail = |path: &Path, error: &dyn std::fmt::Display| {
-            format!("cannot write {}: {error}", path.display())
-        };
         let mut written = vec![path.to_owned()];
         match form {
             FeatureFile::Npy => {
-                // Old files are removed first. Features never appear beside labels of other images.
-                for old in form.files(path).into_iter().rev().filter(|old| old.exists()) {
-                    fs::remove_file(&old).map_err(|error| fail(&old, &error))?;
-                }
-                if !self.source.classes().is_empty() {
-                    let beside = form.files(path).swap_remove(0);
-                    let labels = self.labels();
-                    let shape = [labels.len()];
-                    write_npy(&beside, "<i8", &shape, &labels).map_err(|e| fail(&beside, &e))?;
-                    written.push(beside);
-                }
+                written.extend(write_labels(path, self.source)?);
                 let FeatureRows { dim, rows, .. } = &self.pooled[0];
                 let shape = [rows.len() / dim, *dim];
                 write_npy(path, "<f4", &shape, rows).map_err(|error| fail(path, &error))?;
@@ -114,12 +101,8 @@ impl Embeddings<'_> {
         self.source.len()
     }
 
-    fn labels(&self) -> Vec<i64> {
-        (0..self.len()).map(|image| i64::from(self.source.label(image))).collect()
-    }
-
     fn write_safetensors(&self, path: &Path) -> io::Result<()> {
-        let labels = bytes(&self.labels());
+        let labels = bytes(&labels(self.source));
         let rows: Vec<Vec<u8>> = self.pooled.iter().map(|pooled| bytes(&pooled.rows)).collect();
         let view = |kind, shape, data| TensorView::new(kind, shape, data).map_err(io::Error::other);
         let mut tensors = vec![("label", view(Dtype::I64, vec![self.len()], &labels)?)];
@@ -189,6 +172,30 @@ impl Embeddings<'_> {
     }
 }
 
+fn fail(path: &Path, error: &dyn std::fmt::Display) -> String {
+    format!("cannot write {}: {error}", path.display())
+}
+
+/// The class of each image [N], -1 without one.
+pub(super) fn labels(source: &dyn Source) -> Vec<i64> {
+    (0..source.len()).map(|image| i64::from(source.label(image))).collect()
+}
+
+/// Makes way for a .npy file, and writes the labels beside it if there are any. Old files are
+/// removed first. Features never appear beside labels of other images.
+pub(super) fn write_labels(path: &Path, source: &dyn Source) -> Result<Option<PathBuf>, String> {
+    let mut files = FeatureFile::Npy.files(path);
+    for old in files.iter().rev().filter(|old| old.exists()) {
+        fs::remove_file(old).map_err(|error| fail(old, &error))?;
+    }
+    if source.classes().is_empty() {
+        return Ok(None);
+    }
+    let (beside, labels) = (files.swap_remove(0), labels(source));
+    write_npy(&beside, "<i8", &[labels.len()], &labels).map_err(|error| fail(&beside, &error))?;
+    Ok(Some(beside))
+}
+
 /// Writes the next column of a row group.
 fn column<T: DataType>(
     group: &mut SerializedRowGroupWriter<'_, Vec<u8>>,
@@ -203,7 +210,7 @@ fn column<T: DataType>(
 }
 
 /// A number that files can hold.
-trait Number: Copy {
+pub(super) trait Number: Copy {
     fn add_to(self, bytes: &mut Vec<u8>);
 }
 
@@ -219,20 +226,25 @@ impl Number for i64 {
     }
 }
 
-fn bytes(values: &[impl Number]) -> Vec<u8> {
+pub(super) fn bytes(values: &[impl Number]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(size_of_val(values));
     values.iter().for_each(|value| value.add_to(&mut bytes));
     bytes
 }
 
-/// NumPy's format, version 1.0 (numpy/lib/format.py): a header that ends on a multiple of 64 bytes.
 fn write_npy(path: &Path, kind: &str, shape: &[usize], values: &[impl Number]) -> io::Result<()> {
+    let mut file = npy_header(kind, shape);
+    file.extend(bytes(values));
+    write_whole(path, &file)
+}
+
+/// NumPy's format, version 1.0 (numpy/lib/format.py): a header that ends on a multiple of 64 bytes.
+pub(super) fn npy_header(kind: &str, shape: &[usize]) -> Vec<u8> {
     let shape: String = shape.iter().map(|size| format!("{size},")).collect();
     let header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({shape}), }}");
     let length = (10 + header.len() + 1).next_multiple_of(64) - 10;
     let mut file = b"\x93NUMPY\x01\x00".to_vec();
     file.extend((length as u16).to_le_bytes());
     file.extend(format!("{header:<width$}\n", width = length - 1).into_bytes());
-    file.extend(bytes(values));
-    write_whole(path, &file)
+    file
 }

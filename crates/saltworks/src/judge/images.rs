@@ -10,6 +10,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Test images, and their path.
+pub(crate) type TestSet = (String, Arc<dyn Source>);
+
 /// The images of a run.
 pub(crate) struct ImageSets {
     /// Training images. Each source is repeated by its weight.
@@ -20,26 +23,45 @@ pub(crate) struct ImageSets {
     /// Held-out images for probes. None without a holdout. All images must have classes, and there
     /// must be at least two classes.
     pub(crate) held_out: Option<Arc<dyn Source>>,
+    /// More images for the probes after training, by their paths.
+    pub(crate) more_tests: Vec<TestSet>,
+    /// Whether the probes use a folder beside the training images.
+    pub(crate) is_beside: bool,
     /// Why nothing is held out although the recipe requests it.
     pub(crate) reason: Option<String>,
 }
 
 /// Opens the data and holds out what the probes need.
 pub(crate) fn open_images(recipe: &Recipe) -> Result<ImageSets, Failure> {
-    if let Some(values) = recipe.adapted_values() {
-        note(&format!("from the built-in recipe: {values}. --set changes them"));
-    }
     let data = &recipe.data;
     let sources = open_sources(data)?;
-    let classes = data::unite(sources.iter().map(|(source, _)| source));
+    let tests = open_tests(recipe)?;
+    refuse_tests_in_training(&sources, &tests)?;
+    note_unknown_classes(&sources, &tests);
+    let all = sources.iter().map(|(source, _)| source);
+    let classes = data::unite(all.chain(tests.iter().map(|(_, source)| source)));
     let len: usize = sources.iter().map(|(source, _)| source.len()).sum();
     let reason = why_unprobed(&sources, classes.len(), len);
-    let holdout = data.held_out_of(len);
+    let holdout = match data.holdout {
+        None if !tests.is_empty() => 0,
+        _ => data.held_out_of(len),
+    };
     if holdout == 0 || reason.is_some() {
-        // There is nothing to probe, so all images are used for training.
+        // All images are used for training.
         let sources = sources.into_iter().map(|(source, given)| (source, given.weight));
-        let [train, to_probe] = weighted_and_once(sources.collect(), classes)?;
-        return Ok(ImageSets { train, to_probe, held_out: None, reason });
+        let [train, to_probe] = weighted_and_once(sources.collect(), classes.clone())?;
+        let mut tests = if reason.is_some() { Vec::new() } else { labelled(tests, &classes)? };
+        let is_beside = recipe.probe.test.is_empty();
+        let first = (!tests.is_empty()).then(|| tests.remove(0).1);
+        let is_beside = is_beside && first.is_some();
+        return Ok(ImageSets {
+            train,
+            to_probe,
+            held_out: first,
+            more_tests: tests,
+            is_beside,
+            reason,
+        });
     }
     refuse_shared_files(&sources)?;
     if holdout + 2 > len {
@@ -70,8 +92,46 @@ pub(crate) fn open_images(recipe: &Recipe) -> Result<ImageSets, Failure> {
         held_out.push((Arc::new(held) as Arc<dyn Source>, 1.0));
     }
     let [train, to_probe] = weighted_and_once(train, classes.clone())?;
-    let held_out = if held_out.is_empty() { None } else { Some(mix(held_out, classes)?) };
-    Ok(ImageSets { train, to_probe, held_out, reason: None })
+    let held_out = if held_out.is_empty() { None } else { Some(mix(held_out, classes.clone())?) };
+    let more_tests = labelled(tests, &classes)?;
+    Ok(ImageSets { train, to_probe, held_out, more_tests, is_beside: false, reason: None })
+}
+
+/// The images of `probe.test`, or the folder `val` beside the folder `train` of the images.
+fn open_tests(recipe: &Recipe) -> Result<Vec<TestSet>, Failure> {
+    let data = &recipe.data;
+    let mut paths = recipe.probe.test.clone();
+    if let (true, [one]) = (paths.is_empty() && data.holdout.is_none(), &data.sources()[..])
+        && let Some(folder) = data::validation_folder(Path::new(&one.path))
+    {
+        note(&format!(
+            "probing on {}, which is beside the training images. probe.test names others, and \
+             data.holdout holds images out instead",
+            folder.display()
+        ));
+        paths.push(folder.display().to_string());
+    }
+    let open = |path: String| {
+        let source = data::open(Path::new(&path), data.background.0)
+            .map_err(|error| input_error(format!("probe.test: {error}")))?;
+        Ok((path, source))
+    };
+    paths.into_iter().map(open).collect()
+}
+
+/// Test images with the numbers of these classes. Each must have a class.
+fn labelled(tests: Vec<TestSet>, classes: &[String]) -> Result<Vec<TestSet>, Failure> {
+    let number = |(path, source): TestSet| {
+        if let Some(index) = (0..source.len()).find(|&index| source.label(index) < 0) {
+            return Err(input_error(format!(
+                "{path}: {} has no class, expected one for each image of probe.test. Give each a \
+                 class, e.g. by a folder per class, or set data.holdout to hold images out instead",
+                source.stamp(index).name
+            )));
+        }
+        Ok((path, mix(vec![(source, 1.0)], classes.to_vec())?))
+    };
+    tests.into_iter().map(number).collect()
 }
 
 /// Why no image can be held out. Probes need a class for each image.
@@ -130,9 +190,53 @@ fn open_sources(data: &Data) -> Result<Vec<NamedSource>, Failure> {
             let problem = "data.source has it twice. Give it once, with a larger weight";
             return Err(input_error(format!("{}: {problem}", given.path)));
         }
-        sources.push((data::open(path, data.background).map_err(input_error)?, given));
+        sources.push((data::open(path, data.background.0).map_err(input_error)?, given));
     }
     Ok(sources)
+}
+
+/// Notes test images whose class no training image has: no probe can find it.
+fn note_unknown_classes(sources: &[NamedSource], tests: &[TestSet]) {
+    let known: BTreeSet<&str> =
+        sources.iter().flat_map(|(source, _)| source.classes()).map(String::as_str).collect();
+    for (path, test) in tests {
+        let is_unknown = |index: &usize| {
+            let class = usize::try_from(test.label(*index)).ok();
+            class.is_some_and(|class| !known.contains(test.classes()[class].as_str()))
+        };
+        let unknown = (0..test.len()).filter(is_unknown).count();
+        if unknown > 0 {
+            note(&format!(
+                "{path}: {unknown} of {} images are of classes that no training image has. No probe \
+                 can be right on them",
+                test.len()
+            ));
+        }
+    }
+}
+
+/// Refuses test images that are training images, also through a link.
+fn refuse_tests_in_training(sources: &[NamedSource], tests: &[TestSet]) -> Result<(), Failure> {
+    for (path, test) in tests {
+        for (source, given) in sources {
+            let both = [(source, given.path.as_str()), (test, path.as_str())];
+            // Sources without files, such as built-in ones and objects in stores.
+            if given.path == *path || source.describe() == test.describe() {
+                return Err(input_error(format!(
+                    "{path} is both what is trained on and a part of probe.test. Remove it there, \
+                     or hold images out with data.holdout"
+                )));
+            }
+            if let Some(SharedFile { file, first, .. }) = shared_file(&both) {
+                return Err(input_error(format!(
+                    "{} is in the images to train on, {first}, and in {path} of probe.test. \
+                     Remove it from one of them",
+                    file.display()
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Refuses sources that share a file, also through a link. An image that one source holds out would

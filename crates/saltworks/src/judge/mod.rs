@@ -2,97 +2,51 @@
 
 mod feature_files;
 mod images;
+mod large_images;
+mod patch_files;
+mod pixels;
+mod probes;
 mod subject;
 mod tokens;
 
 pub(crate) use feature_files::{Embeddings, FeatureFile, FeatureRows};
 pub(crate) use images::{ImageSets, SharedFile, open_all, open_images, shared_file};
+pub(crate) use large_images::{size_doubts, size_notes};
+pub(crate) use patch_files::PatchTokens;
+pub(crate) use probes::{Judged, probe};
 pub(crate) use subject::{StageProgress, Subject, SubjectOptions, stage_index};
 pub(crate) use tokens::FrozenTokens;
 
-use crate::console::{Count, Waiting, note};
+use crate::console::{Count, note};
 use crate::data::{Loader, Source, Unreadable};
-use crate::eval::{self, Features, KnnOptions, LinearOptions, knn, linear};
+use crate::eval::Features;
 use crate::failure::{Failure, input_error, loading, run_error};
 use crate::method::embed;
 use crate::model::Encoder;
 use crate::recipe::{Data, ImageSize, Recipe};
-use crate::run_files::ProbeRow;
 use crate::train::Stop;
-use engine::Tape;
-use engine::ops::{Images as ImageBatch, PatchOrder, patchify};
+use engine::ops::Images as ImageBatch;
+use engine::{Tape, Tensor};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// One batch's features of one kind: [B, D].
 pub(crate) type FeatureBatch = (Vec<f32>, usize);
 
-/// The most values of an image whose pixels are probed: 32 x 32 in colour, 55 x 55 in grey. A
-/// linear probe of the 150,528 values of 224 x 224 takes longer than many training runs.
-const MOST_PIXEL_VALUES: usize = 3072;
-
 /// What turns images into features.
 pub(crate) enum Extractor {
-    /// The normalised pixels themselves, of images shrunk to [`MOST_PIXEL_VALUES`].
+    /// The normalised pixels themselves, of images that are shrunk if they are large.
     Pixels,
-    /// An encoder's class token and mean patch token.
-    Encoder(Encoder),
+    /// An encoder's class token and mean patch token, those of the last `layers` blocks side by
+    /// side.
+    Encoder { encoder: Box<Encoder>, layers: usize },
 }
 
-/// Probes one kind of features. Returns none if nothing labelled is held out, or if a signal stops
-/// it. Images that cannot be read are added to `unreadable`.
-pub(crate) fn probe(
-    name: &str,
-    recipe: &Recipe,
-    images: &ImageSets,
-    extractor: &Extractor,
-    stop: &Stop,
-    unreadable: &mut Vec<Unreadable>,
-) -> Result<Option<ProbeRow>, Failure> {
-    let Some(held_out) = &images.held_out else { return Ok(None) };
-    let mut count = Count::new(images.to_probe.len() + held_out.len());
-    let mut of = |source| features(recipe, source, extractor, stop, unreadable, &mut count);
-    let [train, test] = [&images.to_probe, held_out].map(&mut of);
-    count.finish();
-    let (Some(train), Some(test)) = (train?, test?) else { return Ok(None) };
-    match fit(name, recipe, &train.of_readable(), &test.of_readable(), stop) {
-        Ok(row) => Ok(Some(row)),
-        Err(eval::Error::Stopped) => Ok(None),
-        Err(error) => Err(run_error(error)),
+impl Extractor {
+    /// Features of an encoder's last block.
+    pub(crate) fn of(encoder: Encoder) -> Self {
+        Self::Encoder { encoder: Box::new(encoder), layers: 1 }
     }
-}
-
-/// Fits the probes to the features of each kind.
-fn fit(
-    name: &str,
-    recipe: &Recipe,
-    train: &[Features],
-    test: &[Features],
-    stop: &Stop,
-) -> eval::Result<ProbeRow> {
-    let (rows, dim) = (train[0].len(), train[0].dim);
-    let waiting = Waiting::new(format!("{name:>10}  fitting probes to {rows} rows of {dim}"));
-    let stopped = || {
-        waiting.tick();
-        stop.signal().is_some()
-    };
-    let options = KnnOptions { k: recipe.probe.k, temperature: recipe.probe.temperature };
-    let knn_of =
-        |kind: usize| knn(&train[kind], &test[kind], options, &stopped).map(|p| p.accuracy);
-    let linear_of = |kind: usize| {
-        linear(&train[kind], &test[kind], &LinearOptions::default(), &stopped)
-            .map(|l| l.prediction.accuracy)
-    };
-    let cls = (train.len() > 1).then_some(1);
-    let wanted = |kind: usize| recipe.probe.linear.then_some(kind);
-    Ok(ProbeRow {
-        name: name.to_owned(),
-        images: test[0].len(),
-        knn_mean: knn_of(0)?,
-        knn_cls: cls.map(knn_of).transpose()?,
-        linear_mean: wanted(0).map(linear_of).transpose()?,
-        linear_cls: cls.and_then(wanted).map(linear_of).transpose()?,
-    })
 }
 
 /// Features of all images of a source. None if a signal stops it.
@@ -104,11 +58,7 @@ pub(crate) fn features(
     unreadable: &mut Vec<Unreadable>,
     count: &mut Count,
 ) -> Result<Option<SourceFeatures>, Failure> {
-    let size = match extractor {
-        Extractor::Pixels => recipe.data.size.at_most(MOST_PIXEL_VALUES / recipe.data.channels()),
-        Extractor::Encoder(_) => recipe.data.size,
-    };
-    let loader = blank_loader(&recipe.data, size, source)?;
+    let loader = blank_loader(&recipe.data, recipe.data.size, source)?;
     let mut make = |images: &ImageBatch| {
         count.add(images.samples());
         extract(images, extractor).map_err(run_error)
@@ -216,15 +166,39 @@ pub(crate) fn embedded(
     Ok(kinds.map(|rows| (rows.to_vec(), rows.dim(1))).collect())
 }
 
+/// The same of the last `layers` blocks, side by side.
+fn embedded_layers(
+    encoder: &Encoder,
+    layers: usize,
+    images: &ImageBatch,
+) -> engine::Result<Vec<FeatureBatch>> {
+    let (tape, encoded) = (Tape::inference(), encoder.last_layers(images, layers)?);
+    let means =
+        encoded.iter().map(|layer| layer.mean(&tape)).collect::<engine::Result<Vec<_>>>()?;
+    let with_cls = encoded.iter().filter(|layer| layer.class_token);
+    let cls = with_cls.map(|layer| layer.row(&tape, 0)).collect::<engine::Result<Vec<_>>>()?;
+    let kinds = [means, cls].into_iter().filter(|layers| !layers.is_empty());
+    Ok(kinds.map(|layers| side_by_side(&layers)).collect())
+}
+
+/// [R, D] of each layer -> [R, L D], and L D.
+fn side_by_side(layers: &[Tensor]) -> FeatureBatch {
+    let width = layers.iter().map(|layer| layer.dim(1)).sum();
+    let values: Vec<Vec<f32>> = layers.iter().map(Tensor::to_vec).collect();
+    let rows = layers.first().map_or(0, Tensor::rows);
+    let mut joined = Vec::with_capacity(rows * width);
+    for row in 0..rows {
+        for (layer, values) in layers.iter().zip(&values) {
+            joined.extend_from_slice(&values[row * layer.dim(1)..(row + 1) * layer.dim(1)]);
+        }
+    }
+    (joined, width)
+}
+
 fn extract(images: &ImageBatch, extractor: &Extractor) -> engine::Result<Vec<FeatureBatch>> {
     match extractor {
-        Extractor::Pixels => {
-            let [b, _, t, h, w] = images.shape();
-            let whole: Vec<u32> = (0..b as u32).collect();
-            let order = PatchOrder::ChannelsFirst;
-            let pixels = patchify(&Tape::inference(), images, [t, h, w], order, &whole)?;
-            Ok(vec![(pixels.to_vec(), pixels.dim(1))])
-        }
-        Extractor::Encoder(encoder) => embedded(encoder, images),
+        Extractor::Pixels => Ok(vec![pixels::of(images)?]),
+        Extractor::Encoder { encoder, layers: 1 } => embedded(encoder, images),
+        Extractor::Encoder { encoder, layers } => embedded_layers(encoder, *layers, images),
     }
 }

@@ -29,6 +29,8 @@ pub(crate) struct SubjectOptions {
     pub(crate) heads: Option<usize>,
     /// Threads that decode images.
     pub(crate) data_threads: Option<usize>,
+    /// From how many of the last blocks features are taken.
+    pub(crate) layers: usize,
 }
 
 /// The training progress of the encoder in a file.
@@ -69,6 +71,7 @@ impl SubjectOptions {
         };
         let model = model.map_err(input_error)?;
         let LoadedEncoder { encoder, normalize, .. } = self.encoder(&model, run.as_deref())?;
+        self.check_layers(encoder.spec().depth)?;
         let mut recipe = self.recipe(run.as_deref(), encoder.spec().channels, normalize)?;
         let data = &mut recipe.data;
         let [_, height, width] = encoder.spec().image;
@@ -83,10 +86,20 @@ impl SubjectOptions {
         }
         let (path, trained) = (model.path().to_owned(), training_of(&model));
         let of_run = run.is_some();
-        let subject =
-            Subject { recipe, extractor: Extractor::Encoder(encoder), of_run, path, trained };
+        let extractor = Extractor::Encoder { encoder: Box::new(encoder), layers: self.layers };
+        let subject = Subject { recipe, extractor, of_run, path, trained };
         note(&format!("encoder: {}", subject.describe()));
         Ok(subject)
+    }
+
+    fn check_layers(&self, depth: usize) -> Result<(), Failure> {
+        if (1..=depth).contains(&self.layers) {
+            return Ok(());
+        }
+        let layers = self.layers;
+        Err(input_error(format!(
+            "--layers is {layers}, expected 1 to {depth}, the number of the encoder's blocks"
+        )))
     }
 
     fn encoder(&self, model: &ModelFile, run: Option<&Path>) -> Result<LoadedEncoder, Failure> {
@@ -225,10 +238,10 @@ impl Subject {
         }
     }
 
-    /// The encoder.
-    pub(crate) fn encoder(&self) -> &Encoder {
+    /// The encoder, and from how many of its last blocks features are taken.
+    pub(crate) fn encoder(&self) -> (&Encoder, usize) {
         match &self.extractor {
-            Extractor::Encoder(encoder) => encoder,
+            Extractor::Encoder { encoder, layers } => (encoder, *layers),
             Extractor::Pixels => unreachable!("`SubjectOptions::open` makes an encoder"),
         }
     }

@@ -61,7 +61,7 @@ impl<'a> FrozenTokens<'a> {
 
     /// N D of an image.
     fn image_values(&self) -> usize {
-        let spec = self.subject.encoder().spec();
+        let spec = self.subject.encoder().0.spec();
         (spec.prefix() + spec.grid().len()) * spec.width
     }
 
@@ -102,7 +102,7 @@ impl<'a> FrozenTokens<'a> {
                 (first..first + batch.labels.len()).map(|index| bad.contains(&index)).collect();
             first += batch.labels.len();
             self.unreadable.extend(batch.unreadable);
-            let (tape, encoder) = (Tape::inference(), self.subject.encoder());
+            let (tape, (encoder, _)) = (Tape::inference(), self.subject.encoder());
             let encoded = encoder.forward(&tape, &batch.images, Patches::All, Outputs::All, None);
             let labels: Vec<u32> = batch.labels.iter().map(|&label| label as u32).collect();
             each(&encoded.map_err(run_error)?.tokens, &labels, &unreadable)?;
@@ -119,11 +119,11 @@ impl Tokens for FrozenTokens<'_> {
     }
 
     fn width(&self) -> usize {
-        self.subject.encoder().spec().width
+        self.subject.encoder().0.spec().width
     }
 
     fn heads(&self) -> usize {
-        self.subject.encoder().spec().heads
+        self.subject.encoder().0.spec().heads
     }
 
     fn read(

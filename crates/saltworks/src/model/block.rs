@@ -260,6 +260,24 @@ impl Blocks {
         last.attention(tape, &x, segments).map(Some)
     }
 
+    /// x [R, D] -> the outputs of the last `count` blocks, [R, D] each, in their order.
+    pub(crate) fn last_outputs(
+        &self,
+        tape: &Tape,
+        mut x: Tensor,
+        segments: &Segments,
+        count: usize,
+    ) -> Result<Vec<Tensor>> {
+        let mut outputs = Vec::new();
+        for (index, block) in self.0.iter().enumerate() {
+            x = block.forward(tape, &x, segments, None)?;
+            if index + count >= self.0.len() {
+                outputs.push(x.clone());
+            }
+        }
+        Ok(outputs)
+    }
+
     /// x [R, D] -> [R, D], or only the rows of `queries` [K, D].
     pub(crate) fn forward(
         &self,

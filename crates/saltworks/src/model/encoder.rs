@@ -158,6 +158,26 @@ impl Encoder {
         Ok(EncodedTokens { tokens, segments, prefix, class_token })
     }
 
+    /// All tokens after each of the last `layers` blocks, and after the final norm. This is
+    /// DINOv2's `get_intermediate_layers`, whose features its linear evaluation concatenates.
+    pub fn last_layers(&self, images: &Images, layers: usize) -> Result<Vec<EncodedTokens>> {
+        let tape = Tape::inference();
+        let x = self.embed(&tape, images, &self.all_patches(images.samples()))?;
+        let prefix = self.spec.prefix();
+        let segments = Segments::uniform(images.samples(), prefix + self.grid().len());
+        let outputs = self.blocks.last_outputs(&tape, x, &segments, layers)?.into_iter();
+        let encoded = outputs.map(|x| {
+            let (segments, class_token) = (segments.clone(), self.cls_token.is_some());
+            Ok(EncodedTokens {
+                tokens: self.norm.forward(&tape, &x)?,
+                segments,
+                prefix,
+                class_token,
+            })
+        });
+        encoded.collect()
+    }
+
     /// Attention weights of whole images in the last block: for each image [A, P + N, P + N],
     /// prefix first. Rows sum to 1. None if there are no blocks. This is timm's `attn` before its
     /// dropout.

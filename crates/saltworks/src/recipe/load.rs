@@ -1,10 +1,9 @@
 //! Parses text to a [`Recipe`]. Errors name the line, the key and the nearest known key.
 
+use super::check::{check, refuse, teachers};
+use super::set::{in_order, set, stage_names, with_whole_keys};
 use super::suggest::{nearest, ours};
-use super::{
-    Checkpointing, Data, Duration, Log, Loss, MethodName, Model, Origin, Probe, Recipe,
-    RecipeError, Stage,
-};
+use super::{Checkpointing, Data, Log, Model, Origin, Probe, Recipe, RecipeError, Stage};
 use serde::Deserialize;
 use std::path::Path;
 use toml::{Table, Value};
@@ -19,11 +18,6 @@ pub type Overrides = [String];
 /// checked without data.
 pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Recipe, RecipeError> {
     match path {
-        None if overrides.iter().any(|given| names_images(given)) => {
-            let mut recipe = from_text(BUILT_IN, &adapted_quickstart(), overrides)?;
-            recipe.origin.is_adapted = true;
-            Ok(recipe)
-        }
         None => from_text(BUILT_IN, QUICKSTART, overrides),
         Some(path) => {
             let (origin, text) = read(path)?;
@@ -32,27 +26,42 @@ pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Recipe, Recipe
     }
 }
 
+/// Like [`load`], but with the weights in the file `teacher` as the teacher of every SALT stage.
+/// Stages that trained those teachers are left out.
+pub fn load_for_teacher(
+    path: Option<&Path>,
+    teacher: &Path,
+    overrides: &Overrides,
+) -> Result<Recipe, RecipeError> {
+    let (origin, text) = match path {
+        Some(path) => read(path)?,
+        None => (BUILT_IN.to_owned(), QUICKSTART.to_owned()),
+    };
+    let mut table: Table = text.parse().map_err(|error| text_error(&origin, &text, &error))?;
+    let stages = table.get_mut("stage").and_then(Value::as_array_mut);
+    let mut replaced = Vec::new();
+    for stage in stages.into_iter().flatten().filter_map(Value::as_table_mut) {
+        if let Some(named) = stage.get_mut("teacher") {
+            let file = Value::String(teacher.display().to_string());
+            replaced.push(std::mem::replace(named, file));
+        }
+    }
+    if replaced.is_empty() {
+        return Err(RecipeError::Refused {
+            location: origin,
+            problem: "no stage has a teacher, so --teacher has no place. Leave it out, or add a \
+                      stage with method = \"salt\""
+                .to_owned(),
+        });
+    }
+    if let Some(stages) = table.get_mut("stage").and_then(Value::as_array_mut) {
+        stages.retain(|stage| stage.get("name").is_none_or(|name| !replaced.contains(name)));
+    }
+    from_text(&origin, &table.to_string(), overrides)
+}
+
 /// The name of [`QUICKSTART`] in messages.
 const BUILT_IN: &str = "the built-in recipe";
-
-/// Whether a `--set` chooses images other than the built-in ones.
-fn names_images(given: &str) -> bool {
-    let (key, value) = given.split_once('=').unwrap_or((given, ""));
-    match key.trim() {
-        "data.path" => !value.trim().trim_start_matches('"').starts_with("builtin:"),
-        key => key == "data.source",
-    }
-}
-
-/// The quickstart for other images. Of its keys in `data` it keeps only `size`.
-fn adapted_quickstart() -> String {
-    // It is valid TOML: a test reads it.
-    let mut table: Table = QUICKSTART.parse().expect("the quickstart as TOML");
-    if let Some(data) = table.get_mut("data").and_then(Value::as_table_mut) {
-        data.retain(|key, _| key == "size");
-    }
-    table.to_string()
-}
 
 /// Like [`load`], for a run that was trained. Files that only training needs may be missing.
 pub fn load_trained(path: &Path, overrides: &Overrides) -> Result<Recipe, RecipeError> {
@@ -99,23 +108,25 @@ fn missing(path: &Path, error: &std::io::Error) -> Option<String> {
             let meant = meant.strip_prefix(".").unwrap_or(meant);
             format!(". Did you mean {}?", meant.display())
         }
-        None => ". Give the file of a recipe, or none for the built-in one".to_owned(),
+        None => ". Give the file of a recipe, a path of images, or nothing for the built-in recipe"
+            .to_owned(),
     })
 }
 
 /// Like [`load`], from a text. `origin` is its name in messages.
 pub fn from_text(origin: &str, text: &str, overrides: &Overrides) -> Result<Recipe, RecipeError> {
     let mut recipe = checked(origin, text, overrides)?;
-    find_teachers(&mut recipe).map_err(|error| recipe.origin.locate(error))?;
+    find_weights(&mut recipe).map_err(|error| recipe.origin.locate(error))?;
     Ok(recipe)
 }
 
 fn checked(origin: &str, text: &str, overrides: &Overrides) -> Result<Recipe, RecipeError> {
     let mut recipe = parse(origin, text)?;
+    let overrides = &with_whole_keys(overrides)[..];
     if !overrides.is_empty() {
         // `parse` has accepted the text, so it is a table.
         let mut table: Table = text.parse().map_err(|error| text_error(origin, text, &error))?;
-        for given in overrides {
+        for given in in_order(overrides) {
             set(&mut table, given)?;
             recipe = Recipe::deserialize(table.clone()).map_err(|error| {
                 let problem = explain(error.message(), &stage_names(&table));
@@ -222,312 +233,40 @@ fn elsewhere(key: &str, stages: &[String]) -> Vec<String> {
     sections.chain(stages).map(|table| format!("{table}.{key}")).collect()
 }
 
-/// The sections of a recipe besides its stages.
-const SECTIONS: [&str; 5] = ["data", "model", "probe", "checkpoint", "log"];
-
-/// The folders in a run's folder besides those of the stages.
-const FOLDERS: [&str; 5] = ["checkpoints", "replay", "pictures", "tensorboard", "wandb"];
-
-/// Applies `key=value`. The key is a path from the top, or from a stage by its name.
-fn set(table: &mut Table, given: &str) -> Result<(), RecipeError> {
-    let fail = |problem: String| RecipeError::Set { given: given.to_owned(), problem };
-    let (path, text) = given
-        .split_once('=')
-        .ok_or_else(|| fail("expected key=value, e.g. teacher.lr=1e-3 or data.size=32".into()))?;
-    let value = parse_value(text.trim());
-    let mut keys: Vec<&str> = path.trim().split('.').collect();
-    // `split` always yields at least one part.
-    let last = keys.pop().expect("a key");
-    let known: Vec<String> = stage_names(table);
-    let mut here = table;
-    for (depth, key) in keys.iter().enumerate() {
-        here = match (depth, known.iter().position(|name| name == key)) {
-            (0, Some(index)) => stage_table(here, index),
-            _ => here.entry(*key).or_insert_with(|| Value::Table(Table::new())).as_table_mut(),
-        }
-        .ok_or_else(|| fail(format!("{key} holds no keys")))?;
-    }
-    const LENGTHS: [&str; 3] = ["epochs", "steps", "samples"];
-    if LENGTHS.contains(&last) {
-        LENGTHS.iter().for_each(|length| drop(here.remove(*length)));
-    }
-    if last == "kind" {
-        here.clear(); // another kind has other keys
-    }
-    here.insert(last.to_owned(), value);
-    let section = keys.first().filter(|key| keys.len() == 1 && !known.iter().any(|k| k == *key));
-    if let Some(section) = section.filter(|key| !SECTIONS.contains(key)) {
-        let names = known.iter().map(String::as_str).chain(SECTIONS);
-        let hint = nearest(section, names.clone())
-            .map_or_else(String::new, |meant| format!(" Did you mean {meant:?}?"));
-        let list = names.collect::<Vec<_>>().join(", ");
-        return Err(fail(format!(
-            "no stage or section {section:?}, expected one of {list}.{hint}"
-        )));
-    }
-    Ok(())
-}
-
-/// The value as TOML, or as a string if it is not TOML.
-fn parse_value(text: &str) -> Value {
-    let line = format!("value = {text}");
-    let parsed = line.parse::<Table>().ok().and_then(|mut table| table.remove("value"));
-    parsed.unwrap_or_else(|| Value::String(text.to_owned()))
-}
-
-fn stage_names(table: &Table) -> Vec<String> {
-    let stages = table.get("stage").and_then(Value::as_array);
-    let names = stages.into_iter().flatten().map(|stage| stage.get("name"));
-    names.map(|name| name.and_then(Value::as_str).unwrap_or("").to_owned()).collect()
-}
-
-fn stage_table(table: &mut Table, index: usize) -> Option<&mut Table> {
-    table.get_mut("stage")?.as_array_mut()?.get_mut(index)?.as_table_mut()
-}
-
-/// The most images of a step.
-const MOST_BATCH: usize = 65_536;
-
-/// Refuses values that are wrong for any data.
-fn check(recipe: &Recipe) -> Result<(), RecipeError> {
-    let value = |key: &str, found: String, expected: &str| {
-        Err(RecipeError::Value { key: key.to_owned(), found, expected: expected.to_owned() })
-    };
-    if recipe.stage.is_empty() {
-        return value("stage", "missing".into(), "at least one [[stage]]");
-    }
-    let data = &recipe.data;
-    check_sources(data)?;
-    if data.size.sides().contains(&0) {
-        return value("data.size", data.size.to_string(), "at least one pixel each way");
-    }
-    if data.threads == 0 {
-        return value("data.threads", "0".into(), "at least 1");
-    }
-    let channels = data.channels();
-    if ![1, 3].contains(&channels) {
-        return value("data.channels", channels.to_string(), "1 (grey) or 3 (colour)");
-    }
-    for (key, numbers) in [("mean", &data.normalize.mean), ("std", &data.normalize.std)] {
-        if ![1, channels].contains(&numbers.len()) {
-            let expected = match channels {
-                1 => {
-                    "one number, as data.channels is 1. For colour images set data.channels=3. For \
-                      grey images set data.normalize=inception, or one number"
-                        .to_owned()
-                }
-                channels => format!("1 or {channels} numbers"),
-            };
-            return value(&format!("data.normalize.{key}"), format!("{numbers:?}"), &expected);
-        }
-    }
-    // Pixels are at most 1 before this. Next to far larger numbers they vanish in f32.
-    if !data.normalize.mean.iter().all(|mean| mean.abs() <= 1e3) {
-        let found = format!("{:?}", data.normalize.mean);
-        return value("data.normalize.mean", found, "numbers from -1000 to 1000");
-    }
-    if !data.normalize.std.iter().all(|std| (1e-6..=1e3).contains(std)) {
-        let found = format!("{:?}", data.normalize.std);
-        return value("data.normalize.std", found, "numbers from 1e-6 to 1000");
-    }
-    check_probe(&recipe.probe)?;
-    if !(0.0..=1.0).contains(&data.max_unreadable) {
-        return value("data.max_unreadable", data.max_unreadable.to_string(), "a share of 0 to 1");
-    }
-    if !(1.0..=16.0).contains(&data.eval_zoom) {
-        return value("data.eval_zoom", data.eval_zoom.to_string(), "1 to 16");
-    }
-    let checkpoint = recipe.checkpoint;
-    if checkpoint.keep == 0 {
-        return value("checkpoint.keep", "0".into(), "at least 1");
-    }
-    if !(0.0..=1e6).contains(&checkpoint.every_minutes) {
-        let found = checkpoint.every_minutes.to_string();
-        return value("checkpoint.every_minutes", found, "0 to 1e6; 0 for none by time");
-    }
-    for (index, stage) in recipe.stage.iter().enumerate() {
-        check_stage(stage, &recipe.stage[..index])?;
-    }
-    Ok(())
-}
-
-fn check_probe(probe: &Probe) -> Result<(), RecipeError> {
-    let value = |key: &str, found: String, expected: &str| {
-        Err(RecipeError::Value { key: key.to_owned(), found, expected: expected.to_owned() })
-    };
-    if probe.k == 0 || !(1e-6..=1e6).contains(&probe.temperature) {
-        let found = format!("k {}, temperature {}", probe.k, probe.temperature);
-        return value("probe", found, "k at least 1 and a temperature from 1e-6 to 1e6");
-    }
-    if probe.every_steps == Some(0) {
-        let expected = "1 or more, or not set. For no probes in training set probe.online=false";
-        return value("probe.every_steps", "0".into(), expected);
-    }
-    if !(1e-4..=1.0).contains(&probe.share) {
-        return value("probe.share", probe.share.to_string(), "a share of 0.0001 to 1");
-    }
-    // With fewer images probes mean nothing, and RankMe and LiDAR need some.
-    if probe.images < 16 {
-        return value("probe.images", probe.images.to_string(), "16 or more");
-    }
-    Ok(())
-}
-
-fn check_sources(data: &Data) -> Result<(), RecipeError> {
-    let value = |key: &str, found: String, expected: &str| {
-        Err(RecipeError::Value { key: key.to_owned(), found, expected: expected.to_owned() })
-    };
-    if let (Some(path), false) = (&data.path, data.source.is_empty()) {
-        let found = format!("{path:?} beside {} [[data.source]]", data.source.len());
-        return value("data.path", found, "a path or sources, not both");
-    }
-    if data.path.as_deref() == Some("") {
-        return value("data.path", "empty".into(), "where the images are");
-    }
-    for source in &data.source {
-        if source.path.is_empty() {
-            return value("path of a [[data.source]]", "missing".into(), "where its images are");
-        }
-        if !(source.weight > 0.0 && source.weight <= 1e6) {
-            let key = format!("weight of data.source {:?}", source.path);
-            return value(&key, source.weight.to_string(), "above 0, up to 1000000");
-        }
-    }
-    Ok(())
-}
-
-fn refuse(stage: &Stage, key: &str, found: String, expected: &str) -> Result<(), RecipeError> {
-    let key = match stage.name.as_str() {
-        _ if key == "name" => "name of a [[stage]]".to_owned(),
-        name => format!("{name}.{key}"),
-    };
-    Err(RecipeError::Value { key, found, expected: expected.to_owned() })
-}
-
-/// The most letters of a stage's name.
-const MOST_NAME: usize = 100;
-
-/// Whether a stage may have this name, which is a part of paths.
-pub fn is_stage_name(name: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
-    (1..=MOST_NAME).contains(&name.len()) && name.chars().all(plain)
-}
-
-fn check_stage(stage: &Stage, earlier: &[Stage]) -> Result<(), RecipeError> {
-    let name = &stage.name;
-    let value = |key: &str, found: String, expected: &str| refuse(stage, key, found, expected);
-    if !is_stage_name(name) {
-        let expected = format!("1 to {MOST_NAME} letters, digits, - and _: it names a folder");
-        return value("name", format!("{name:?}"), &expected);
-    }
-    if SECTIONS.contains(&name.as_str()) {
-        return value("name", format!("{name:?}"), "a name that is not a section of the recipe");
-    }
-    if FOLDERS.contains(&name.as_str()) {
-        return value("name", format!("{name:?}"), "a name that no other folder of a run has");
-    }
-    if earlier.iter().any(|other| other.name == *name) {
-        return value("name", format!("{name:?} twice"), "a name of its own");
-    }
-    if !(1..=MOST_BATCH).contains(&stage.batch) {
-        return value("batch", stage.batch.to_string(), &format!("1 to {MOST_BATCH}"));
-    }
-    if stage.accumulate == 0 || !stage.batch.is_multiple_of(stage.accumulate) {
-        let expected = format!("a number that divides the batch of {}", stage.batch);
-        return value("accumulate", stage.accumulate.to_string(), &expected);
-    }
-    check_numbers(stage)?;
-    check_teacher(stage, earlier)
-}
-
-fn check_numbers(stage: &Stage) -> Result<(), RecipeError> {
-    let value = |key: &str, found: String, expected: &str| refuse(stage, key, found, expected);
-    let lengths = [
-        ("epochs", stage.epochs),
-        ("steps", stage.steps.map(|steps| steps as f64)),
-        ("samples", stage.samples.map(|samples| samples as f64)),
-    ];
-    for (key, length) in lengths {
-        if let Some(length) = length.filter(|length| !(*length > 0.0 && length.is_finite())) {
-            return value(key, length.to_string(), "a number above 0");
-        }
-    }
-    for (key, rate) in [
-        ("lr", stage.lr),
-        ("start_lr", stage.start_lr),
-        ("final_lr", stage.final_lr),
-        ("weight_decay", stage.weight_decay),
-        ("final_weight_decay", stage.final_weight_decay()),
-        ("clip", f64::from(stage.clip)),
-    ] {
-        if !(0.0..1e3).contains(&rate) {
-            return value(key, rate.to_string(), "at least 0 and below 1000");
-        }
-    }
-    if !(stage.eps > 0.0 && stage.eps < 1.0) {
-        return value("eps", stage.eps.to_string(), "above 0 and below 1");
-    }
-    if let Some(Loss::SmoothL1(beta)) = stage.loss
-        && !(0.0..1e6).contains(&beta)
-    {
-        return value("loss", format!("smooth_l1 of {beta}"), "0 or more");
-    }
-    let warmup = match stage.warmup {
-        Duration::Epochs(length) | Duration::Percent(length) => length,
-        Duration::Steps(length) | Duration::Samples(length) => length as f64,
-    };
-    if !(warmup >= 0.0 && warmup.is_finite()) {
-        return value("warmup", warmup.to_string(), "0 or more");
-    }
-    if !stage.betas.iter().all(|beta| (0.0..1.0).contains(beta)) {
-        return value("betas", format!("{:?}", stage.betas), "two numbers from 0 to below 1");
-    }
-    Ok(())
-}
-
-fn check_teacher(stage: &Stage, earlier: &[Stage]) -> Result<(), RecipeError> {
-    match (stage.method, &stage.teacher) {
-        (MethodName::Mae, Some(teacher)) => {
-            refuse(stage, "teacher", format!("{teacher:?}"), "none for mae")
-        }
-        (MethodName::Salt, None) => refuse(stage, "teacher", "missing".into(), &teachers(earlier)),
-        _ => Ok(()),
-    }
-}
-
-/// What may be a teacher.
-fn teachers(earlier: &[Stage]) -> String {
-    let weights = "a file of weights, or a folder with one";
-    let stages: Vec<&str> = earlier.iter().map(|stage| stage.name.as_str()).collect();
-    match stages.as_slice() {
-        [] => weights.to_owned(),
-        stages => format!("an earlier stage ({}), {weights}", stages.join(", ")),
-    }
-}
-
-/// Checks that teachers that are files exist. Their paths become absolute, so that a run's recipe
-/// finds them from any folder.
-fn find_teachers(recipe: &mut Recipe) -> Result<(), RecipeError> {
+/// Checks that teachers and first weights that are files exist. Their paths become absolute, so
+/// that a run's recipe finds them from any folder.
+fn find_weights(recipe: &mut Recipe) -> Result<(), RecipeError> {
     for index in 0..recipe.stage.len() {
         let (earlier, rest) = recipe.stage.split_at_mut(index);
         let stage = &mut rest[0];
-        let Some(teacher) = &stage.teacher else { continue };
-        if earlier.iter().any(|stage| stage.name == *teacher) {
-            continue;
-        }
-        if !Path::new(teacher).exists() {
-            let names = earlier.iter().map(|stage| stage.name.as_str());
-            let meant = nearest(teacher, names)
-                .map_or_else(String::new, |meant| format!(". Did you mean {meant:?}?"));
-            let expected = teachers(earlier) + &meant;
-            return refuse(stage, "teacher", format!("{teacher:?}"), &expected);
-        }
-        // This fails only if the current folder is gone. Then its files are gone, too.
-        if let Ok(whole) = std::path::absolute(teacher) {
-            stage.teacher = Some(whole.display().to_string());
-        }
+        let [teacher, init] = [("teacher", &stage.teacher), ("init", &stage.init)]
+            .map(|(key, named)| find(stage, key, named.as_deref(), earlier));
+        (stage.teacher, stage.init) = (teacher?, init?);
     }
     Ok(())
+}
+
+/// The weights that a key names: an earlier stage, or the whole path of a file.
+fn find(
+    stage: &Stage,
+    key: &str,
+    named: Option<&str>,
+    earlier: &[Stage],
+) -> Result<Option<String>, RecipeError> {
+    let Some(named) = named else { return Ok(None) };
+    if earlier.iter().any(|stage| stage.name == *named) {
+        return Ok(Some(named.to_owned()));
+    }
+    if !Path::new(named).exists() {
+        let names = earlier.iter().map(|stage| stage.name.as_str());
+        let meant = nearest(named, names)
+            .map_or_else(String::new, |meant| format!(". Did you mean {meant:?}?"));
+        let expected = teachers(earlier) + &meant;
+        refuse(stage, key, format!("{named:?}"), &expected)?;
+    }
+    // This fails only if the current folder is gone. Then its files are gone, too.
+    let whole = std::path::absolute(named).unwrap_or_else(|_| named.into());
+    Ok(Some(whole.display().to_string()))
 }
 
 #[cfg(test)]

@@ -4,18 +4,26 @@
 //! them, with errors that name the line. `plan` turns them into steps, seeds and settings of
 //! loaders.
 
+mod check;
+mod choose;
+mod color;
 mod difference;
 mod load;
 mod normalize;
 mod origin;
 mod plan;
+mod probing;
 mod schema;
+mod set;
 mod sizes;
 mod suggest;
 
+pub use check::is_stage_name;
+pub use choose::{ChoiceInput, ChosenValue, ImageFacts, KnownModel, choose, given, is_chosen};
+pub use color::Color;
 pub use difference::differences;
 pub use load::{
-    Overrides, QUICKSTART, from_json, from_text, from_trained_text, is_stage_name, load,
+    Overrides, QUICKSTART, from_json, from_text, from_trained_text, load, load_for_teacher,
     load_trained,
 };
 pub use origin::Origin;

@@ -13,8 +13,8 @@ pub struct Origin {
     text: String,
     /// `--set key=value` as given.
     set: Vec<String>,
-    /// Whether it is the built-in recipe, used for images other than its own.
-    pub(super) is_adapted: bool,
+    /// Whether it was chosen for its images.
+    pub(super) is_chosen: bool,
     /// Whether it names no images, so that the built-in ones are used.
     pub(super) is_without_data: bool,
 }
@@ -41,6 +41,11 @@ impl Origin {
         self.is_set(key) || self.find(key).is_some_and(|(_, whole)| whole)
     }
 
+    /// Whether the recipe was chosen for its images.
+    pub fn is_chosen(&self) -> bool {
+        self.is_chosen
+    }
+
     /// Whether no images are named, so that the built-in ones are used.
     pub fn is_without_data(&self) -> bool {
         self.is_without_data
@@ -61,7 +66,7 @@ impl Origin {
     }
 
     /// Whether a `--set` sets a key, a table that holds it, or a key in it.
-    pub(super) fn is_set(&self, key: &str) -> bool {
+    pub fn is_set(&self, key: &str) -> bool {
         self.set.iter().any(|given| says(given, key))
     }
 

@@ -1,11 +1,11 @@
 //! The keys of a recipe as a user writes them. A key's doc comment is its documentation, from which
 //! docs/recipe.md is generated. Its default is set here and nowhere else.
 
-use super::{ImageSize, Origin, PatchSize};
+use super::{Color, ImageSize, Origin, PatchSize};
 use crate::data::{Blur, Interpolation, Jitter, Solarize};
 use crate::mask::{Masking, MultiBlockMasking};
 use crate::range::Range;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// These keys come before the first table.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -15,6 +15,11 @@ pub struct Recipe {
     pub seed: u64,
     /// How many threads compute. 0 means one per core.
     pub threads: usize,
+    /// How long the whole run is to take. The lengths of the stages are multiplied by one factor,
+    /// so that training and probes take this long. The factor follows from steps that are timed
+    /// before the run. The run's own recipe holds the lengths in steps instead, so that the run can
+    /// be resumed and repeated to the same bits.
+    pub minutes: Option<f64>,
     /// How activations and their gradients are stored, and what weights are rounded to before they
     /// are multiplied. Parameters, their gradients, AdamW's moments, losses, and sums within an
     /// operation are f32 in both. Probes compute in f32.
@@ -42,28 +47,6 @@ impl Recipe {
     /// The stage with this name among those before `stage_index`: a teacher comes from these.
     pub fn stage_before(&self, stage_index: usize, name: &str) -> Option<&Stage> {
         self.stage[..stage_index].iter().find(|stage| stage.name == name)
-    }
-
-    /// The sizes and lengths of the built-in recipe that no `--set` changes, in words. None unless
-    /// it trains on images other than its own.
-    pub fn adapted_values(&self) -> Option<String> {
-        let Model { patch, width, depth, heads, .. } = self.model;
-        let sizes = [
-            ("data.size", Some(self.data.size.to_string())),
-            ("model.patch", patch.map(|patch| patch.to_string())),
-            ("model.width", width.map(|width| width.to_string())),
-            ("model.depth", depth.map(|depth| depth.to_string())),
-            ("model.heads", heads.map(|heads| heads.to_string())),
-        ];
-        let sizes = sizes.map(|(key, value)| Some((key.to_owned(), value?)));
-        let lengths = self.stage.iter().map(|stage| {
-            let epochs = stage.epochs?;
-            Some((format!("{}.epochs", stage.name), epochs.to_string()))
-        });
-        let all = sizes.into_iter().chain(lengths).flatten();
-        let adapted = all.filter(|(key, _)| !self.origin.is_set(key));
-        let adapted: Vec<_> = adapted.map(|(key, value)| format!("{key} {value}")).collect();
-        (self.origin.is_adapted && !adapted.is_empty()).then(|| adapted.join(", "))
     }
 
     /// Fills in defaults that do not depend on the data, and drops keys that no stage reads.
@@ -98,8 +81,9 @@ pub struct Data {
     /// Several sources instead of one path.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub source: Vec<DataSource>,
-    /// The colour that transparent parts of images show: red, green and blue, 0 to 255.
-    pub background: [u8; 3],
+    /// The colour that transparent parts of images show: red, green and blue, 0 to 255, a name or
+    /// hexadecimal digits. `"white"` and `"#ffffff"` are the same as `[255, 255, 255]`.
+    pub background: Color,
     /// Height and width of the model's images in pixels: a number for squares, or
     /// `[height, width]`. Images are resized to it.
     pub size: ImageSize,
@@ -132,7 +116,7 @@ impl Default for Data {
         Self {
             path: None,
             source: Vec::new(),
-            background: [0; 3],
+            background: Color::default(),
             size: ImageSize::square(28),
             channels: None,
             normalize: Normalize::default(),
@@ -159,10 +143,14 @@ impl Data {
         self.channels = Some(self.channels());
     }
 
+    /// Whether all images are part of the program.
+    pub fn is_built_in(&self) -> bool {
+        self.sources().iter().all(|source| source.path.starts_with("builtin:"))
+    }
+
     /// The channels, 1 or 3.
     pub fn channels(&self) -> usize {
-        let built_in = self.sources().iter().all(|source| source.path.starts_with("builtin:"));
-        self.channels.unwrap_or(if built_in { 1 } else { 3 })
+        self.channels.unwrap_or(if self.is_built_in() { 1 } else { 3 })
     }
 
     /// How many of `images` are held out.
@@ -325,6 +313,12 @@ impl Model {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Probe {
+    /// Images on which encoders are judged: a path as in `data.path`, or a list of them. Then
+    /// nothing is held out of the training images, unless `data.holdout` is set. Probes while a
+    /// stage trains use the first one. If not set, a folder `val` beside the folder `train` of the
+    /// images is used, or held-out images.
+    #[serde(deserialize_with = "one_or_many", skip_serializing_if = "Vec::is_empty")]
+    pub test: Vec<String>,
     /// How many neighbours vote in kNN.
     pub k: usize,
     /// Temperature of kNN's votes.
@@ -335,20 +329,25 @@ pub struct Probe {
     /// its last step.
     pub online: bool,
     /// Optimizer steps between two of these probes. If not set, there are as many probes as `share`
-    /// allows, at most twenty between the first and
-    /// the last.
+    /// allows, at most twenty between the first and the last. A probe at 5, 25, 50 and 75 % of the
+    /// stage may take more: a tenth of the time trained so far.
     pub every_steps: Option<u64>,
     /// The time that a probe may take, as a share of the time trained since the last one. It counts
     /// only if `every_steps` is not set.
     pub share: f64,
     /// How many training images, and how many held-out images, these probes use at most.
     pub images: usize,
+    /// How many images the probes after training use at most: held-out images, up to half of them,
+    /// and training images. If not set, it is 11,000, or fewer if their features would take more
+    /// than a fifth of the training's FLOPs, but not fewer than twice `images`.
+    pub most_images: Option<usize>,
 }
 
 impl Default for Probe {
     /// The kNN temperature of DINO, and the k of stable-pretraining's OnlineKNN examples.
     fn default() -> Self {
         Self {
+            test: Vec::new(),
             k: 20,
             temperature: 0.07,
             linear: true,
@@ -357,8 +356,23 @@ impl Default for Probe {
             // Together with the first and the last probe of a stage, this stays under 5 %.
             share: 0.03,
             images: 500,
+            most_images: None,
         }
     }
+}
+
+/// Reads a text or a list of texts.
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a path in quotes, or a list of paths")]
+    enum Written {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match Written::deserialize(deserializer)? {
+        Written::One(one) => vec![one],
+        Written::Many(many) => many,
+    })
 }
 
 /// When a run saves a checkpoint, from which it resumes to the same bits. A
@@ -374,12 +388,15 @@ pub struct Checkpointing {
     pub keep: usize,
     /// Whether to keep the checkpoint with the lowest training loss, too.
     pub keep_best: bool,
+    /// Whether to keep the last checkpoint of the last stage after its end, so that the stage can
+    /// be made longer.
+    pub keep_end: bool,
 }
 
 impl Default for Checkpointing {
     /// Two are kept, so that one remains if the other is damaged on disk.
     fn default() -> Self {
-        Self { every_minutes: 5.0, every_steps: 0, keep: 2, keep_best: true }
+        Self { every_minutes: 5.0, every_steps: 0, keep: 2, keep_best: true, keep_end: true }
     }
 }
 
@@ -415,14 +432,22 @@ pub struct Stage {
     /// SALT: its teacher, required. Give the name of an earlier stage, a file of weights, or a
     /// folder with one. The weights may come from other programs.
     pub teacher: Option<String>,
+    /// Weights with which its encoder starts: the name of an earlier stage, a file of weights, or a
+    /// folder with one. Their sizes must be those of the encoder, except the size of the images. If
+    /// not set, they are drawn at random.
+    pub init: Option<String>,
     /// Changes the recipe's encoder for this stage.
     pub model: Option<Model>,
-    /// Length in passes over the images. Give exactly one of `epochs`, `steps` and `samples`.
+    /// Length in passes over the images. Give exactly one of `epochs`, `steps`, `samples` and
+    /// `minutes`.
     pub epochs: Option<f64>,
     /// Length in optimizer steps.
     pub steps: Option<u64>,
     /// Length in images.
     pub samples: Option<u64>,
+    /// Length in minutes, with the probes while the stage trains. It becomes a number of steps, as
+    /// for the run's `minutes`.
+    pub minutes: Option<f64>,
     /// Images per optimizer step.
     pub batch: usize,
     /// Number of parts in which a batch is computed, one after another, to save memory.
@@ -435,8 +460,11 @@ pub struct Stage {
     pub lr: f64,
     /// Learning rate at which the warmup begins.
     pub start_lr: f64,
-    /// Learning rate at the last step. A cosine leads to it.
+    /// Learning rate at the last step. A cosine leads to it, or a straight line in the `cooldown`.
     pub final_lr: f64,
+    /// Length of the last part, in which the learning rate falls in a straight line, after a
+    /// constant (warmup-stable-decay). If not set, it falls by a cosine from the warmup on.
+    pub cooldown: Option<Duration>,
     /// Length of the linear warmup.
     pub warmup: Duration,
     /// Decoupled weight decay at the first step.
@@ -474,16 +502,19 @@ impl Default for Stage {
             name: String::new(),
             method: MethodName::Mae,
             teacher: None,
+            init: None,
             model: None,
             epochs: None,
             steps: None,
             samples: None,
+            minutes: None,
             batch: 128,
             accumulate: 1,
             activation_checkpointing: false,
             lr: 6.25e-4,
             start_lr: 0.0,
             final_lr: 1e-6,
+            cooldown: None,
             warmup: Duration::Percent(10.0),
             weight_decay: 0.04,
             final_weight_decay: None,

@@ -1,7 +1,7 @@
 //! Finds the known word that is nearest to an unknown one.
 
 /// Names of our keys in other programs.
-const SYNONYMS: [(&str, &str); 31] = [
+const SYNONYMS: [(&str, &str); 34] = [
     ("learning_rate", "lr"),
     ("base_lr", "lr"),
     ("min_lr", "final_lr"),
@@ -32,6 +32,9 @@ const SYNONYMS: [(&str, &str); 31] = [
     ("dim", "width"),
     ("num_heads", "heads"),
     ("num_layers", "depth"),
+    ("time", "minutes"),
+    ("hours", "minutes"),
+    ("max_time", "minutes"),
     ("layers", "depth"),
 ];
 

@@ -1,7 +1,7 @@
 //! Everything that a report shows of a run, read from its folder while the run grows.
 
 use super::{Fit, Series, fit};
-use crate::console::alarms;
+use crate::console::{JudgedStage, RunPace, StagePace, StageVerdict, alarms, verdicts};
 use crate::recipe::{self, Recipe};
 use crate::run_files::names::{ENVIRONMENT, METRICS, PLAN, PROBES, RECIPE, STATE, pictures_of};
 use crate::run_files::{
@@ -40,6 +40,12 @@ pub struct RunData {
     pub stages: Vec<StageData>,
     /// probes.json
     pub table: Vec<ProbeRow>,
+    /// The verdict on each stage that has begun.
+    pub verdicts: Vec<StageVerdict>,
+    /// The time left, in words, if a process trains the run and the time can be known.
+    pub left: Option<String>,
+    /// What a process does between stages, if one trains the run: `probing raw pixels`.
+    pub doing: Option<String>,
     /// When the last line was written.
     pub updated: Option<f64>,
     /// Files that could not be read or understood, and what is missing from the report.
@@ -169,8 +175,7 @@ impl RunReader {
         let recipe = recipe::from_trained_text(RECIPE, &text);
         let recipe = recipe.map_err(|error| problems.push(format!("{error}"))).ok();
         self.read_log()?;
-        problems.extend(self.log_problem());
-        let plan = self.json(PLAN, &mut problems);
+        let plan: PlanFile = self.json(PLAN, &mut problems);
         self.order(recipe.as_ref(), &plan);
         for stage in &mut self.stages {
             let path = pictures_of(&self.folder, &stage.name);
@@ -187,27 +192,118 @@ impl RunReader {
             stage.fits = fits(&stage.probes);
         }
         let mut state: RunState = self.json(STATE, &mut problems);
-        let table = self.json(PROBES, &mut problems);
+        let table: Vec<ProbeRow> = self.json(PROBES, &mut problems);
+        let verdicts = self.verdicts(recipe.as_ref(), &table);
         let mut environment: Environment = self.json(ENVIRONMENT, &mut problems);
         let texts = environment.command.iter_mut().chain(&mut problems);
         let texts = texts.chain(state.ended.as_mut().map(|ended| &mut ended.why));
         texts.for_each(|text| *text = reading::redacted(text));
+        let status = self.status(&state);
+        problems.extend(self.log_problem(status));
+        let pace = recipe.as_ref().filter(|_| status == "training");
+        let doing = pace.and_then(|recipe| self.doing(recipe, &table));
+        // Between stages nothing is known of the next one.
+        let pace = pace.filter(|_| doing.is_none());
+        let left = pace.and_then(|recipe| self.pace_of(recipe, &plan).left());
         let name = fs::canonicalize(&self.folder).unwrap_or_else(|_| self.folder.clone());
         let updated = self.stages.iter().filter_map(|stage| stage.updated).reduce(f64::max);
         Ok(RunData {
             name: name.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned()),
             folder: self.folder.display().to_string(),
             tags: recipe.map_or_else(Vec::new, |recipe| recipe.tags),
-            status: self.status(&state),
+            status,
             ended: state.ended,
             recipe: reading::redacted(&text),
             environment,
             plan,
             stages: self.stages.clone(),
             table,
+            verdicts,
+            left,
+            doing,
             updated,
             problems,
         })
+    }
+
+    /// The pace of the run so far, for the estimate of the time left.
+    ///
+    /// # Errors
+    /// A log that cannot be read.
+    pub fn pace(&mut self, recipe: &Recipe) -> io::Result<RunPace> {
+        let plan = self.json(PLAN, &mut Vec::new());
+        self.read_log()?;
+        self.order(Some(recipe), &plan);
+        Ok(self.pace_of(recipe, &plan))
+    }
+
+    fn pace_of(&self, recipe: &Recipe, plan: &PlanFile) -> RunPace {
+        let stage = |stage: &StageData| {
+            let planned = plan.stages.iter().find(|planned| planned.name == stage.name);
+            let flops = planned.and_then(|planned| {
+                Some(planned.flops_per_image.get("total")? * planned.batch as f64)
+            });
+            let probe_seconds = stage.probes.iter().map(|point| point.probe.seconds).sum();
+            StagePace {
+                name: stage.name.clone(),
+                steps: stage.steps.unwrap_or(stage.step),
+                step: stage.step,
+                step_seconds: stage.stepped.0,
+                probes: stage.probes.len() as u64,
+                probe_seconds,
+                step_flops: flops.unwrap_or(0.0),
+            }
+        };
+        RunPace { stages: self.stages.iter().map(stage).collect(), probe: recipe.probe.clone() }
+    }
+
+    /// What the process of a run does while no stage trains, as its files show. Else none.
+    fn doing(&self, recipe: &Recipe, table: &[ProbeRow]) -> Option<String> {
+        let begun = self.stages.iter().rposition(StageData::has_begun);
+        let Some(now) = begun.map(|index| &self.stages[index]) else {
+            let first = self.stages.first().map_or("run", |stage| &stage.name);
+            let probes = recipe.probe.online && !self.stages.is_empty();
+            return Some(match probes {
+                true => format!("probing the {first} before training"),
+                false => format!("starting the {first}"),
+            });
+        };
+        if now.step == 0 || Some(now.step) != now.steps {
+            return None;
+        }
+        if let Some(next) = self.stages.get(begun? + 1) {
+            return Some(format!("starting the {}", next.name));
+        }
+        // The file appears before the first of these probes. Images without classes have none.
+        let probed = |name: &str| table.iter().any(|row| row.name == name);
+        let probing = self.folder.join(PROBES).exists() && !probed(&now.name);
+        Some(if probing { "probing all encoders, and raw pixels" } else { "ending" }.to_owned())
+    }
+
+    /// The verdicts on the stages of the run in a folder, for its end in a terminal. Empty if the
+    /// folder cannot be read.
+    pub fn verdict_lines(folder: &Path) -> Vec<String> {
+        let run = Self::without_pictures(folder).read();
+        let verdicts = run.map_or_else(|_| Vec::new(), |run| run.verdicts);
+        let lines = |StageVerdict { text, details, .. }: StageVerdict| {
+            let details = details.into_iter().map(|text| format!("  {text}"));
+            std::iter::once(text).chain(details).collect::<Vec<_>>()
+        };
+        verdicts.into_iter().flat_map(lines).collect()
+    }
+
+    fn verdicts(&self, recipe: Option<&Recipe>, table: &[ProbeRow]) -> Vec<StageVerdict> {
+        let teacher = |name: &str| {
+            let recipe = recipe?;
+            let index = recipe.stage.iter().position(|stage| stage.name == name)?;
+            let teacher = recipe.stage[index].teacher.as_deref()?;
+            recipe.stage_before(index, teacher).map(|teacher| teacher.name.as_str())
+        };
+        let stages = self.stages.iter().filter(|stage| stage.has_begun()).map(|stage| {
+            let probes = stage.probes.iter().map(|point| (point.step, &point.probe)).collect();
+            JudgedStage { name: &stage.name, teacher: teacher(&stage.name), probes }
+        });
+        verdicts(&stages.collect::<Vec<_>>(), table)
     }
 
     fn json<T: DeserializeOwned + Default>(&self, name: &str, problems: &mut Vec<String>) -> T {
@@ -215,9 +311,11 @@ impl RunReader {
     }
 
     /// What is wrong with the part of the log that was read.
-    fn log_problem(&self) -> Option<String> {
+    fn log_problem(&self, status: &str) -> Option<String> {
         if !self.folder.join(METRICS).exists() {
-            return Some(format!("{METRICS} is missing: there are no curves"));
+            // A run that has just begun has no log yet.
+            let missing = || format!("{METRICS} is missing: there are no curves");
+            return (status != "training").then(missing);
         }
         let lines = self.log.foreign_lines();
         (lines > 0).then(|| {
@@ -271,6 +369,11 @@ impl RunReader {
 }
 
 impl StageData {
+    /// Whether a step or a probe was made.
+    pub fn has_begun(&self) -> bool {
+        self.step > 0 || !self.probes.is_empty()
+    }
+
     fn add(&mut self, line: Line, since: &mut HashMap<String, (f64, u64)>) {
         let Line { step, unix_seconds, kind, .. } = line;
         self.updated = unix_seconds.or(self.updated);

@@ -2,6 +2,7 @@
 
 use super::RunTarget;
 use super::lock::Lock;
+use super::resume::recipe_sha256;
 use crate::console::note;
 use crate::data::Fingerprint;
 use crate::failure::{Failure, input_error, run_error};
@@ -51,6 +52,7 @@ impl Folder {
         recipe: &Recipe,
         images: &ImageSets,
         threads: usize,
+        lengths: Option<String>,
     ) -> Result<Self, Failure> {
         let out = &target.out;
         keep_out_of_data(recipe, out)?;
@@ -74,15 +76,19 @@ impl Folder {
         let mut folder =
             Self { path: out.clone(), state: RunState::default(), fresh, resumed: false, lock };
         let holds_run = out.join(RECIPE).exists();
+        if target.overwrite && !replaces(target) {
+            note("--overwrite is ignored: this is a requeued Slurm job, and its run is resumed");
+        }
         if holds_run && !replaces(target) {
-            folder.go_on(target, recipe, (&data, &images))?;
+            folder.go_on(target, recipe, (&data, &images), lengths.as_deref())?;
             return Ok(folder);
         }
-        keep_teachers(recipe, out)?;
+        keep_weights(recipe, out)?;
         if target.overwrite {
             remove_run(recipe, out).map_err(|error| cannot_write(out, &error))?;
         }
         (folder.state.data, folder.state.images) = (data, Some(images));
+        folder.state.lengths = lengths;
         folder.begin(recipe, threads).inspect_err(|_| folder.discard())?;
         Ok(folder)
     }
@@ -104,24 +110,16 @@ impl Folder {
         target: &RunTarget,
         recipe: &Recipe,
         (data, images): (&str, &Fingerprint),
+        lengths: Option<&str>,
     ) -> Result<(), Failure> {
-        let out = self.path.display();
-        let state = self.path.join(STATE);
-        let bytes = fs::read(&state).map_err(|error| {
-            input_error(format!(
-                "{}: cannot be read ({error}), so the run in {out} cannot be resumed. Choose \
-                 another \
-                 folder with --out, or add --overwrite",
-                state.display()
-            ))
-        })?;
-        self.state = serde_json::from_slice(&bytes).map_err(|error| {
-            input_error(format!(
-                "{} is damaged: {error}. Choose another folder with --out, or add --overwrite",
-                state.display()
-            ))
-        })?;
-        let differences = self.differences(recipe)?;
+        let path = self.path.clone();
+        let out = path.display();
+        let state = path.join(STATE);
+        self.read_state(&state)?;
+        self.check_lengths(lengths)?;
+        let earlier = self.earlier_recipe()?;
+        let longer = target.resume && is_longer(&earlier, recipe);
+        let differences = if longer { Vec::new() } else { differences(&earlier, recipe) };
         if self.state.finished && !target.resume {
             let of = match differences.is_empty() {
                 true => "it is finished".to_owned(),
@@ -159,16 +157,86 @@ impl Folder {
             files::remove_temporaries(&folder).map_err(|error| cannot_write(&folder, &error))?;
         }
         self.state.done.iter().try_for_each(|done| self.check_encoder(done))?;
+        if longer {
+            self.make_longer(&earlier, recipe)?;
+        }
         match self.state.ended.take() {
             Some(_) => self.write_state(),
             None => Ok(()),
         }
     }
 
-    /// The keys of the recipe that differ from the run's.
-    fn differences(&self, recipe: &Recipe) -> Result<Vec<String>, Failure> {
-        let earlier = recipe::load(Some(&self.path.join(RECIPE)), &[]).map_err(input_error)?;
-        Ok(recipe::differences(&deciding(&earlier), &deciding(recipe)))
+    fn read_state(&mut self, state: &Path) -> Result<(), Failure> {
+        let out = self.path.display();
+        let bytes = fs::read(state).map_err(|error| {
+            input_error(format!(
+                "{}: cannot be read ({error}), so the run in {out} cannot be resumed. Choose \
+                 another \
+                 folder with --out, or add --overwrite",
+                state.display()
+            ))
+        })?;
+        self.state = serde_json::from_slice(&bytes).map_err(|error| {
+            input_error(format!(
+                "{} is damaged: {error}. Choose another folder with --out, or add --overwrite",
+                state.display()
+            ))
+        })?;
+        Ok(())
+    }
+
+    /// Refuses other lengths in minutes than the run began with. Its steps were timed for those.
+    fn check_lengths(&self, lengths: Option<&str>) -> Result<(), Failure> {
+        match (lengths, &self.state.lengths) {
+            (Some(now), Some(began)) if now != began => {
+                let out = self.path.display();
+                Err(input_error(format!(
+                    "{out} holds a run already, which began with other lengths: {began}, but now \
+                     {now}. Choose another folder with --out, or add --overwrite; `saltworks \
+                     pretrain --resume --out {out}` resumes it, and with --set STAGE.steps=N makes \
+                     its last stage longer"
+                )))
+            }
+            (Some(now), None) => {
+                let out = self.path.display();
+                Err(input_error(format!(
+                    "{out} holds a run already, whose lengths are in steps or epochs, but now {now}. \
+                     A length in minutes can only be given to a new run"
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The recipe of the run in the folder.
+    fn earlier_recipe(&self) -> Result<Recipe, Failure> {
+        recipe::load(Some(&self.path.join(RECIPE)), &[]).map_err(input_error)
+    }
+
+    /// Replaces the recipe by one whose last stage is longer, and takes back that the stage and its
+    /// probes are done. A process that is killed here does the same again.
+    fn make_longer(&mut self, earlier: &Recipe, recipe: &Recipe) -> Result<(), Failure> {
+        let Some(last) = recipe.stage.last().map(|stage| stage.name.clone()) else { return Ok(()) };
+        let kept = Checkpoints::files_of(&self.path, &last).unwrap_or_default();
+        let weights = self.encoder_path(&last);
+        if kept.is_empty() && weights.exists() {
+            return Err(input_error(format!(
+                "stage {last} cannot be made longer: there is no checkpoint of it in {}/. A run \
+                 keeps one if checkpoint.keep_end is true. Begin a new run with --set \
+                 {last}.init={}",
+                self.path.join(CHECKPOINT_FOLDER).display(),
+                weights.display()
+            )));
+        }
+        self.state.shorter_recipes.push(recipe_sha256(earlier));
+        self.state.finished = false;
+        self.state.done.retain(|done| done.stage != last);
+        self.write_state()?;
+        // How many images are probed depends on the length, and rows are compared.
+        self.write_rows(&[])?;
+        let path = self.path.join(RECIPE);
+        let written = write_whole(&path, recipe_text(recipe).as_bytes());
+        written.map_err(|error| run_error(write_error(&path, &error)))
     }
 
     /// The folders that a run writes to.
@@ -213,6 +281,11 @@ impl Folder {
     /// Whether everything is done, probes too.
     pub(crate) fn is_finished(&self) -> bool {
         self.state.finished
+    }
+
+    /// The checksums of the recipe each time before the last stage was made longer.
+    pub(crate) fn shorter_recipes(&self) -> &[String] {
+        &self.state.shorter_recipes
     }
 
     /// Whether a stage is trained to its end.
@@ -346,6 +419,7 @@ impl Folder {
             return;
         }
         // Errors are ignored: the refusal matters more. A folder that holds anything else is kept.
+        let _ = fs::remove_dir_all(self.path.join(PICTURES));
         for name in [RECIPE, STATE, ENVIRONMENT, METRICS, PROBES, UNREADABLE, REPORT, PLAN, LOCK] {
             let _ = fs::remove_file(self.path.join(name));
         }
@@ -365,13 +439,9 @@ fn some_of(differences: &[String]) -> String {
 
 /// Whether to replace a run in the folder. Slurm repeats the same command if it requeues a job. In
 /// that case, `--overwrite` must not remove the run.
-fn replaces(target: &RunTarget) -> bool {
+pub(super) fn replaces(target: &RunTarget) -> bool {
     let restarts = std::env::var("SLURM_RESTART_COUNT").ok();
-    let restarted =
-        restarts.and_then(|count| count.parse().ok()).is_some_and(|count: u64| count > 0);
-    if target.overwrite && restarted {
-        note("--overwrite is ignored: this is a requeued Slurm job, and its run is resumed");
-    }
+    let restarted = restarts.and_then(|count| count.parse().ok()).is_some_and(|n: u64| n > 0);
     target.overwrite && !restarted
 }
 
@@ -385,12 +455,35 @@ pub(crate) fn deciding(recipe: &Recipe) -> Recipe {
     recipe.tags.clear();
     recipe.checkpoint = Checkpointing::default();
     recipe.log = Log::default();
-    let Probe { k, temperature, linear, .. } = recipe.probe;
-    recipe.probe = Probe { k, temperature, linear, ..Probe::default() };
+    let Probe { test, k, temperature, linear, .. } = recipe.probe;
+    recipe.probe = Probe { test, k, temperature, linear, ..Probe::default() };
     for stage in &mut recipe.stage {
         stage.activation_checkpointing = false;
     }
     recipe
+}
+
+/// The keys that differ and that decide the weights.
+fn differences(earlier: &Recipe, recipe: &Recipe) -> Vec<String> {
+    recipe::differences(&deciding(earlier), &deciding(recipe))
+}
+
+/// Whether a recipe is the earlier one with more steps in its last stage.
+fn is_longer(earlier: &Recipe, recipe: &Recipe) -> bool {
+    let mut shorter = recipe.clone();
+    let (Some(then), Some(now)) = (earlier.stage.last(), shorter.stage.last_mut()) else {
+        return false;
+    };
+    let longer = [(then.epochs, now.epochs), (steps(then.steps), steps(now.steps))]
+        .into_iter()
+        .chain([(steps(then.samples), steps(now.samples))])
+        .any(|(then, now)| then.zip(now).is_some_and(|(then, now)| now > then));
+    (now.epochs, now.steps, now.samples) = (then.epochs, then.steps, then.samples);
+    longer && deciding(&shorter) == deciding(earlier)
+}
+
+fn steps(count: Option<u64>) -> Option<f64> {
+    count.map(|count| count as f64)
 }
 
 /// Which checkpoints are kept.
@@ -446,19 +539,21 @@ fn keep_out_of_data(recipe: &Recipe, out: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Refuses a teacher's file that overwriting the folder would remove.
-fn keep_teachers(recipe: &Recipe, out: &Path) -> Result<(), Failure> {
+/// Refuses a file of weights that overwriting the folder would remove.
+fn keep_weights(recipe: &Recipe, out: &Path) -> Result<(), Failure> {
     let real = |path: &Path| fs::canonicalize(path).ok();
     let Some(folder) = real(out) else { return Ok(()) };
+    let inside = |file: &str| real(Path::new(file)).is_some_and(|file| file.starts_with(&folder));
     for (index, stage) in recipe.stage.iter().enumerate() {
-        let file = stage.teacher.as_ref().filter(|name| recipe.stage_before(index, name).is_none());
-        if let Some(file) =
-            file.filter(|file| real(Path::new(file)).is_some_and(|f| f.starts_with(&folder)))
-        {
-            let out = out.display();
-            return Err(input_error(format!(
-                "the teacher {file} is inside the folder of the run, {out}. Choose another --out"
-            )));
+        for (key, file) in [("teacher", &stage.teacher), ("init", &stage.init)] {
+            let file = file.as_ref().filter(|name| recipe.stage_before(index, name).is_none());
+            if let Some(file) = file.filter(|file| inside(file)) {
+                let (name, out) = (&stage.name, out.display());
+                return Err(input_error(format!(
+                    "{name}.{key}: {file} is inside the folder of the run, {out}. Choose another \
+                     --out"
+                )));
+            }
         }
     }
     Ok(())

@@ -11,6 +11,7 @@ use crate::files::write_whole;
 use crate::judge::ImageSets;
 use crate::method::Method;
 use crate::recipe::Recipe;
+use crate::report::RunReader;
 use crate::run_files::{Alarm, LineKind, LogEvent, MetricsReader, OnlineProbe};
 use crate::train::{Saver, StepEvent, Stop};
 use serde_json::Value;
@@ -53,7 +54,8 @@ impl<'a> Follower<'a> {
     ) -> Result<Self, Failure> {
         let StageContext { recipe, images, folder, plan, .. } = context;
         let (name, steps) = (&plan.stage.name, plan.schedule.steps);
-        let progress = Progress::new(name, steps, step);
+        let pace = RunReader::without_pictures(folder.path()).pace(recipe).map_err(run_error)?;
+        let progress = Progress::new(name, steps, step, pace);
         let probes = earlier_probes(&folder.metrics_path(), name)?;
         let mut online = Online::new(recipe, images, plan);
         if let (Some(online), Some((step, _))) = (&mut online, probes.last()) {
@@ -102,15 +104,14 @@ impl<'a> Follower<'a> {
             self.show(&pictures);
         }
         let took = Duration::from_secs_f64(probe.seconds);
-        self.progress.between(&format!("after step {step}: {}", probe.text()), took);
+        self.progress.probed(&probe.line(step), took);
         self.probes.push((step, probe));
         let mut found = alarms_of(&self.probes, self.context.plan.schedule.steps);
         let kinds = found.iter().map(|alarm| alarm.kind.clone()).collect();
         let reported = std::mem::replace(&mut self.reported, kinds);
         found.retain(|alarm| !reported.contains(&alarm.kind));
         for alarm in &found {
-            self.progress
-                .between(&format!("ALARM ({}): {}", alarm.kind, alarm.text), Duration::ZERO);
+            self.progress.say(&format!("ALARM ({}): {}", alarm.kind, alarm.text));
         }
         // Pushed above.
         let (_, probe) = self.probes.last().expect("a probe");
@@ -123,8 +124,7 @@ impl<'a> Follower<'a> {
         let parent = path.parent().map_or(Ok(()), fs::create_dir_all);
         let text = pictures.to_string();
         if let Err(error) = parent.and_then(|()| write_whole(&path, text.as_bytes())) {
-            let problem = format!("cannot write {}: {error}", path.display());
-            self.progress.between(&problem, Duration::ZERO);
+            self.progress.say(&format!("cannot write {}: {error}", path.display()));
         }
     }
 }

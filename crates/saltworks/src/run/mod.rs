@@ -1,10 +1,14 @@
 //! A run: recipe, data, stages, probes. The command line and Python both call it.
 
 mod artifacts;
+mod choose;
+mod doubts;
 mod dump;
+pub(crate) mod final_probes;
 mod folder;
 mod follower;
 pub(crate) mod forecast;
+pub(crate) mod lengths;
 mod lock;
 mod online;
 pub(crate) mod plan;
@@ -17,6 +21,7 @@ pub(crate) mod step_times;
 mod unreadable;
 
 pub(crate) use artifacts::TEACHER_SHA256;
+pub use choose::{ChosenRecipe, NamedInput, recipe_for};
 pub(crate) use folder::recipe_of;
 pub(crate) use replay::replay;
 
@@ -52,8 +57,13 @@ pub fn pretrain(
 ) -> Result<(), Failure> {
     let threads = use_threads(recipe.threads)?;
     let images = open_images(recipe)?;
+    let lengths = lengths::in_words(recipe);
+    let timed = lengths.is_some();
+    let timed =
+        timed.then(|| lengths::in_steps(recipe, Some(target), &images, stop)).transpose()?;
+    let recipe = timed.as_ref().unwrap_or(recipe);
     let plans = plan::plan(recipe, &images)?;
-    let folder = Folder::open(target, recipe, &images, threads)?;
+    let folder = Folder::open(target, recipe, &images, threads, lengths)?;
     folder.write_plan(&plan::plan_file(&plans))?;
     announce(recipe, &images, &folder, threads);
     let mut run = Run::new(recipe, &images, folder, stop, on_step)?;

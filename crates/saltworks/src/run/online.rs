@@ -36,8 +36,6 @@ const SHOWN_IMAGES: usize = 8;
 /// Images of the map. Its time and memory grow with their square: 2,000 took 9 s (2026-11-26, two
 /// cores of a Zen 4 EPYC), 10,000 would take minutes and 1.6 GB.
 const MAP_IMAGES: usize = 2000;
-/// The most probes during a stage if their interval is not given.
-pub(crate) const MOST_PROBES: u64 = 20;
 
 /// The probes of one stage.
 pub(crate) struct Online<'a> {
@@ -382,12 +380,15 @@ struct Interval {
     last: Option<u64>,
     ended: Instant,
     took: Duration,
+    /// Time between probes, up to the last one.
+    trained: Duration,
 }
 
 impl Interval {
     fn new(probe: &Probe, steps: u64) -> Self {
         let Probe { every_steps, share, .. } = *probe;
-        Self { every_steps, share, steps, last: None, ended: Instant::now(), took: Duration::ZERO }
+        let (took, trained) = (Duration::ZERO, Duration::ZERO);
+        Self { every_steps, share, steps, last: None, ended: Instant::now(), took, trained }
     }
 
     /// A probe is due before the first step, after the last, and between them as the recipe sets.
@@ -399,18 +400,27 @@ impl Interval {
         let between = match self.every_steps {
             Some(every) => step.is_multiple_of(every),
             None => {
-                let trained = self.ended.elapsed().as_secs_f64();
-                let apart = self.steps.div_ceil(MOST_PROBES);
+                let apart = self.steps.div_ceil(Probe::MOST);
+                let far_enough =
+                    step - last >= apart || Probe::is_share_reached(self.steps, last, step);
                 // A probe just before the last one would add nothing.
-                step - last >= apart
-                    && self.steps - step >= apart / 2
-                    && self.took.as_secs_f64() <= self.share * trained
+                far_enough && self.steps - step >= apart / 2 && self.is_cheap(last, step)
             }
         };
         between || step == self.steps
     }
 
+    /// Whether a probe takes little of the time trained since the last one. At some shares of the
+    /// stage it may take more.
+    fn is_cheap(&self, last: u64, step: u64) -> bool {
+        let (took, since) = (self.took.as_secs_f64(), self.ended.elapsed());
+        let most = Probe::MOST_DUE_SHARE * (self.trained + since).as_secs_f64();
+        took <= self.share * since.as_secs_f64()
+            || (took <= most && Probe::is_share_reached(self.steps, last, step))
+    }
+
     fn probed(&mut self, step: u64, took: Duration) {
+        self.trained += self.ended.elapsed().saturating_sub(took);
         (self.last, self.took, self.ended) = (Some(step), took, Instant::now());
     }
 }
@@ -436,14 +446,33 @@ mod tests {
         assert_eq!(made, [0, 300, 600, 900, 1000]);
     }
 
+    /// As if training had gone on for so many seconds since the last probe.
+    fn train(interval: &mut Interval, seconds: u64) {
+        interval.ended = Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
+    }
+
     #[test]
     fn probes_wait_until_training_took_long_enough_for_their_share() {
         let mut interval = interval(None);
         interval.probed(0, Duration::from_secs(3));
         assert!(!interval.is_due(500));
-        interval.ended = Instant::now().checked_sub(Duration::from_secs(101)).unwrap();
+        train(&mut interval, 101);
         assert!(interval.is_due(50) && !interval.is_due(49), "twenty at most");
         assert!(!interval.is_due(990), "the last step's is near");
         assert!(interval.is_due(1000));
+    }
+
+    #[test]
+    fn probes_at_fixed_shares_of_a_stage_wait_until_a_tenth_of_the_time_trained_pays_for_them() {
+        let mut interval = interval(None);
+        interval.probed(0, Duration::from_secs(3));
+        train(&mut interval, 29);
+        assert!(!interval.is_due(50) && !interval.is_due(60));
+        train(&mut interval, 31);
+        assert!(interval.is_due(60), "it waited");
+        train(&mut interval, 34);
+        interval.probed(60, Duration::from_secs(3));
+        train(&mut interval, 10);
+        assert!(!interval.is_due(249) && interval.is_due(250), "all the time trained counts");
     }
 }

@@ -2,6 +2,7 @@
 //! stage trains for hours. It refuses what cannot be trained. Settings that need no network are
 //! resolved in `recipe/plan.rs`.
 
+use super::doubts::doubts;
 use super::sizes::{check_trunk, encoder_spec};
 use crate::console::note;
 use crate::data::{self, Loader, LoaderOptions, Source};
@@ -13,6 +14,7 @@ use crate::model::{Encoder, VitSpec};
 use crate::recipe::{PixelNorm, Recipe, RecipeError, Schedule, Stage};
 use crate::run_files::{PlanFile, PlannedStage};
 use crate::train::{self, Curve, Optimizer, OptimizerOptions};
+use crate::weights::{Hint, ModelFile};
 use engine::Dtype;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -54,6 +56,7 @@ impl<'a> StagePlan<'a> {
         check_masks(recipe, stage, &spec)?;
         let teacher = check_teacher(recipe, stage_index, &spec)?;
         check_targets(recipe, stage, &settings, &spec)?;
+        check_init(recipe, stage_index, &spec)?;
         let schedule = stage.resolve(images);
         let schedule = schedule.map_err(|error| input_error(recipe.origin.locate(error)))?;
         let (seed, loader) = (recipe.stage_seed(stage_index), recipe.training_loader(stage_index));
@@ -83,11 +86,18 @@ impl<'a> StagePlan<'a> {
         Encoder::new(&self.spec, self.seed)
     }
 
-    /// The method with its initial weights, and with the teacher in the file `teacher`.
-    pub(crate) fn method(&self, teacher: Option<&Path>) -> Result<Box<dyn Method>, Failure> {
+    /// The method with its first weights, those of the encoder from the file `init`, and with the
+    /// teacher in the file `teacher`.
+    pub(crate) fn method(
+        &self,
+        teacher: Option<&Path>,
+        init: Option<&Path>,
+    ) -> Result<Box<dyn Method>, Failure> {
         let teacher = teacher.map(|path| Salt::load_teacher(path, &self.spec)).transpose();
         let teacher = teacher.map_err(input_error)?.map(|loaded| loaded.encoder);
-        self.settings.build(self.new_encoder(), teacher, self.seed).map_err(input_error)
+        let encoder = init.map(|path| first_encoder(path, &self.spec)).transpose()?;
+        let encoder = encoder.unwrap_or_else(|| self.new_encoder());
+        self.settings.build(encoder, teacher, self.seed).map_err(input_error)
     }
 
     /// The method with an untrained teacher, for timing.
@@ -117,7 +127,7 @@ impl<'a> StagePlan<'a> {
         first_step: u64,
         unreadable: BTreeSet<usize>,
     ) -> Result<train::StageTraining<'m>, Failure> {
-        let Self { stage, schedule: Schedule { steps, warmup_steps }, .. } = *self;
+        let Self { stage, schedule: Schedule { steps, warmup_steps, cooldown_steps }, .. } = *self;
         let first_sample = first_step * stage.batch as u64;
         let options = LoaderOptions { first_sample, ..self.loader.clone() };
         let loader = Loader::new(images.clone(), options).map_err(input_error)?;
@@ -133,7 +143,7 @@ impl<'a> StagePlan<'a> {
             dtype: self.dtype,
             first_step,
             steps,
-            lr: Curve { start, peak, last, warmup_steps, steps },
+            lr: Curve { start, peak, last, warmup_steps, steps, cooldown_steps },
             weight_decay: Curve::cosine(stage.weight_decay, stage.final_weight_decay(), steps),
             seed: self.seed,
         })
@@ -161,33 +171,6 @@ pub(crate) fn plan<'a>(
     let plans = (0..recipe.stage.len()).map(resolve).collect::<Result<_, Failure>>()?;
     doubts(recipe, images).iter().for_each(|doubt| note(doubt));
     Ok(plans)
-}
-
-/// Learning rates above this diverge or destroy what was learned. (guess)
-const DOUBTFUL_LR: f64 = 1.0;
-
-/// Settings that can be trained but are most likely mistakes.
-fn doubts(recipe: &Recipe, images: &ImageSets) -> Vec<String> {
-    let (k, train) = (recipe.probe.k, images.train.len());
-    let mut doubts = Vec::new();
-    if images.held_out.is_some() && k > train {
-        doubts.push(format!(
-            "probe.k is {k}, but there are {train} training images: all of them vote"
-        ));
-    }
-    for Stage { name, lr, batch, .. } in &recipe.stage {
-        if *lr > DOUBTFUL_LR {
-            doubts.push(format!("{name}.lr is {lr}: usual values for AdamW are 1e-4 to 5e-3"));
-        }
-        if *batch > train {
-            let times = *batch as f64 / train as f64;
-            doubts.push(format!(
-                "{name}.batch is {batch}, but there are {train} training images: each step sees \
-                 every image {times:.1} times"
-            ));
-        }
-    }
-    doubts
 }
 
 fn check_masks(recipe: &Recipe, stage: &Stage, spec: &VitSpec) -> Result<(), Failure> {
@@ -296,6 +279,64 @@ fn cost(
     let (_, trunk) = settings.trunk();
     let networks = Networks { encoder, trunk, teacher, activation_checkpointing };
     Ok(Cost::new(&networks, &settings.masks(masks)))
+}
+
+/// The encoder in a file, with positions for the images of `spec`. Refuses other sizes.
+fn first_encoder(path: &Path, spec: &VitSpec) -> Result<Encoder, Failure> {
+    let file = ModelFile::open(path).map_err(input_error)?;
+    let heads = Some((spec.width, spec.heads));
+    let hint = Hint { heads, image: Some(spec.image), ..Hint::default() };
+    let loaded = file.load_encoder(None, hint, Some(spec.image)).map_err(input_error)?;
+    let path = path.display();
+    if let Some([from, to]) = loaded.resized {
+        note(&format!("{path}: positions resized from {from} to {to} patches"));
+    }
+    loaded.notes.iter().for_each(|words| note(&format!("{path}: {words}")));
+    let found = loaded.encoder.spec();
+    if !has_weights_of(found, spec) {
+        return Err(input_error(format!(
+            "{path}: its encoder has {}, expected {} for this stage. Set [model] to its sizes, or \
+             choose another init",
+            sizes_in_words(found),
+            sizes_in_words(spec)
+        )));
+    }
+    Ok(loaded.encoder)
+}
+
+/// Whether both encoders have the same tensors and compute the same function of them. Stochastic
+/// depth only matters while training.
+fn has_weights_of(found: &VitSpec, spec: &VitSpec) -> bool {
+    VitSpec { drop_path: 0.0, image: spec.image, ..found.clone() }
+        == VitSpec { drop_path: 0.0, ..spec.clone() }
+}
+
+fn sizes_in_words(spec: &VitSpec) -> String {
+    let VitSpec { patch: [_, h, w], channels, width, depth, heads, .. } = spec;
+    format!(
+        "width {width}, depth {depth}, {heads} heads, {channels} channels, patches of {h} x {w}"
+    )
+}
+
+/// Checks that a stage's encoder can start from the weights that `init` names.
+fn check_init(recipe: &Recipe, stage_index: usize, spec: &VitSpec) -> Result<(), Failure> {
+    let stage = &recipe.stage[stage_index];
+    let Some(init) = &stage.init else { return Ok(()) };
+    let Some(earlier) = recipe.stage_before(stage_index, init) else {
+        return first_encoder(Path::new(init), spec).map(drop);
+    };
+    let found = encoder_spec(recipe, earlier)?;
+    if has_weights_of(&found, spec) {
+        return Ok(());
+    }
+    let key = format!("{}.init", stage.name);
+    let problem = format!(
+        "{key} is {init:?}, whose encoder has {}, expected {}. Remove the stage's own model, or \
+         choose another init",
+        sizes_in_words(&found),
+        sizes_in_words(spec)
+    );
+    Err(input_error(recipe.origin.refuse(&[&key], problem)))
 }
 
 /// Checks that a stage's teacher can teach it. Returns the teacher's sizes.

@@ -57,7 +57,7 @@ fn method(
     plan: &StagePlan<'_>,
     failed: &FailedStep,
 ) -> Result<Box<dyn Method>, Failure> {
-    let method = plan.method(failed.teacher.as_deref())?;
+    let method = plan.method(failed.teacher.as_deref(), None)?;
     let path = folder.join(MODEL);
     let file = weights::load(&path).map_err(input_error)?;
     weights::assign(&path, &file.tensors, &method.parameters()).map_err(input_error)?;

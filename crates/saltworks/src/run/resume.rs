@@ -90,7 +90,9 @@ impl Run<'_> {
             note(&format!(
                 "the run was trained by {there}, but this is {here}: sums may round differently"
             ));
-        } else if found.recipe_sha256 != first.recipe_sha256 {
+        } else if found.recipe_sha256 != first.recipe_sha256
+            && !self.folder.shorter_recipes().contains(&found.recipe_sha256)
+        {
             // Another version may write the same recipe differently.
             return Err(input_error(format!(
                 "the checkpoint of stage {stage} was written with another recipe than {} holds \
@@ -116,11 +118,14 @@ impl Run<'_> {
     }
 }
 
-/// The checksum of what decides the weights. The default of a key that is newer than the first runs
-/// is left out, so that those can be resumed.
-fn recipe_sha256(recipe: &Recipe) -> String {
+/// Keys that are newer than the first runs, with their defaults.
+const NEWER: [&str; 2] = ["precision = \"f32\"\n", "keep_end = true\n"];
+
+/// The checksum of what decides the weights. Newer keys with their defaults are left out, so that
+/// the first runs can be resumed.
+pub(super) fn recipe_sha256(recipe: &Recipe) -> String {
     let text = recipe_text(&deciding(recipe).whole());
-    sha256(text.replacen("precision = \"f32\"\n", "", 1).as_bytes())
+    sha256(NEWER.iter().fold(text, |text, line| text.replacen(line, "", 1)).as_bytes())
 }
 
 /// The program and processor, which decide how sums round.

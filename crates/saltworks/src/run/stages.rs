@@ -7,30 +7,28 @@ use super::follower::{Follower, StageContext};
 use super::plan::StagePlan;
 use super::reporter::Reporter;
 use super::unreadable::UnreadableImages;
-use crate::console::{note, probe_table, result, worse_than_random};
+use crate::console::{note, probe_table, result};
 use crate::failure::{Failure, interrupted, loading, run_error};
-use crate::judge::{Extractor, ImageSets, probe};
+use crate::judge::ImageSets;
 use crate::method::Method;
-use crate::model::{Encoder, VitSpec};
 use crate::recipe::Recipe;
+use crate::report::RunReader;
 use crate::run_files::{ProbeRow, RunEnd, memory_nodes, unix_seconds};
 use crate::train::{self, Saver, StageEnd, Stop};
-use crate::weights;
-use engine::Module as _;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 /// A run and its folder.
 pub(crate) struct Run<'a> {
     pub(super) recipe: &'a Recipe,
-    images: &'a ImageSets,
+    pub(super) images: &'a ImageSets,
     pub(super) folder: Folder,
-    stop: &'a Stop,
+    pub(super) stop: &'a Stop,
     on_step: OnStep<'a>,
-    rows: Vec<ProbeRow>,
-    unreadable: UnreadableImages,
+    pub(super) rows: Vec<ProbeRow>,
+    pub(super) unreadable: UnreadableImages,
     /// None if the recipe requests no reports.
-    reporter: Option<Reporter>,
+    pub(super) reporter: Option<Reporter>,
     /// Whether a step was made.
     trained: bool,
 }
@@ -51,15 +49,15 @@ impl<'a> Run<'a> {
         Ok(Self { recipe, images, folder, stop, on_step, rows, unreadable, reporter, trained })
     }
 
-    /// Probes raw pixels, then trains and probes every stage.
+    /// Trains every stage, then probes their encoders.
     pub(crate) fn stages(&mut self, plans: &[StagePlan<'_>]) -> Result<(), Failure> {
-        self.probe("raw pixels", &|| Ok(Extractor::Pixels))?;
-        let ended = plans.iter().try_for_each(|plan| self.stage(plan, &plans[0].spec));
-        if let Err(failure) = &ended
-            && (self.trained || self.folder.resumed())
-        {
+        let trained = plans.iter().try_for_each(|plan| self.stage(plan));
+        let ended = trained.and_then(|()| self.probe(plans));
+        if let Err(failure) = &ended {
             self.folder.set_ended(end(failure));
-            self.report("stopped");
+            if self.trained || self.folder.resumed() {
+                self.report("stopped");
+            }
         }
         ended
     }
@@ -71,35 +69,42 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Trains a stage, saves its encoder and probes it. If the encoder's sizes differ from the
-    /// `first` stage's, an untrained one is probed, too.
-    fn stage(&mut self, plan: &StagePlan<'_>, first: &VitSpec) -> Result<(), Failure> {
+    /// Trains a stage and saves its encoder, unless that is done.
+    fn stage(&mut self, plan: &StagePlan<'_>) -> Result<(), Failure> {
         let name = &plan.stage.name;
-        let random = format!("random {}", if plan.stage_index == 0 { "encoder" } else { name });
-        if plan.stage_index == 0 || plan.spec != *first {
-            self.probe(&random, &|| Ok(Extractor::Encoder(plan.new_encoder())))?;
-        }
         if self.folder.is_done(name) {
             // A process that was killed right after the stage's end may have left checkpoints.
-            self.folder.checkpoints(keep(self.recipe)).remove(name).map_err(run_error)?;
-        } else {
-            let method = plan.method(self.teacher_path(plan).as_deref())?;
-            self.train(method.as_ref(), plan)?;
+            return self.clean_checkpoints(plan);
         }
-        let path = self.folder.encoder_path(name);
-        self.probe(name, &|| {
-            let encoder = Encoder::new(&plan.spec, 0);
-            let file = weights::load(&path).map_err(run_error)?;
-            weights::assign(&path, &file.tensors, &encoder.parameters()).map_err(run_error)?;
-            Ok(Extractor::Encoder(encoder))
-        })
+        let init = plan.stage.init.as_deref().map(|name| self.weights_path(plan, name));
+        let method = plan.method(self.teacher_path(plan).as_deref(), init.as_deref())?;
+        self.train(method.as_ref(), plan)
     }
 
-    /// The weights of a stage's teacher: an earlier stage's, or the file named.
+    /// Whether a stage's last checkpoint stays, so that the stage can be made longer.
+    fn keeps_end(&self, plan: &StagePlan<'_>) -> bool {
+        self.recipe.checkpoint.keep_end && plan.stage_index + 1 == self.recipe.stage.len()
+    }
+
+    /// Removes the checkpoints of a stage that ended, but the last one if it stays.
+    fn clean_checkpoints(&self, plan: &StagePlan<'_>) -> Result<(), Failure> {
+        let (name, checkpoints) = (&plan.stage.name, self.folder.checkpoints(keep(self.recipe)));
+        let cleaned = match self.keeps_end(plan) {
+            true => checkpoints.keep_newest(name),
+            false => checkpoints.remove(name),
+        };
+        cleaned.map_err(run_error)
+    }
+
+    /// The file of a stage's teacher.
     pub(super) fn teacher_path(&self, plan: &StagePlan<'_>) -> Option<PathBuf> {
-        let name = plan.stage.teacher.as_deref()?;
+        plan.stage.teacher.as_deref().map(|name| self.weights_path(plan, name))
+    }
+
+    /// The weights that a stage names: an earlier stage's, or the file named.
+    fn weights_path(&self, plan: &StagePlan<'_>, name: &str) -> PathBuf {
         let earlier = self.recipe.stage_before(plan.stage_index, name).is_some();
-        Some(if earlier { self.folder.encoder_path(name) } else { PathBuf::from(name) })
+        if earlier { self.folder.encoder_path(name) } else { PathBuf::from(name) }
     }
 
     fn train(&mut self, method: &dyn Method, plan: &StagePlan<'_>) -> Result<(), Failure> {
@@ -108,6 +113,7 @@ impl<'a> Run<'a> {
         let teacher_sha256 = position.teacher_sha256.clone();
         let (name, steps) = (&plan.stage.name, plan.schedule.steps);
         self.check_length(&position, steps)?;
+        let keeps_end = self.keeps_end(plan);
         let Self { recipe, images, stop, .. } = *self;
         let unreadable = position.unreadable.clone();
         let training = plan.training(method, &images.train, position.step, unreadable)?;
@@ -136,7 +142,12 @@ impl<'a> Run<'a> {
         };
         let metrics_bytes = followed.and_then(|()| {
             match &ended {
-                Ok(StageEnd::Whole) => follower.finish(),
+                Ok(StageEnd::Whole) => {
+                    follower.finish();
+                    if keeps_end {
+                        saver.save(&optimizer).map_err(run_error)?;
+                    }
+                }
                 // A full disk has no room for a checkpoint either.
                 Err(train::Error::Save(_)) => {}
                 // After a signal or an error, a checkpoint is saved: the training may have taken
@@ -156,7 +167,7 @@ impl<'a> Run<'a> {
                 // A stage has at least one step.
                 let encoder = saved.expect("a step")?;
                 self.folder.set_done(name, metrics_bytes, encoder)?;
-                self.folder.checkpoints(keep(self.recipe)).remove(name).map_err(run_error)
+                self.clean_checkpoints(plan)
             }
             StageEnd::Stopped(step) => Err(interrupted(
                 self.stop,
@@ -196,32 +207,6 @@ impl<'a> Run<'a> {
         run_error(format!("stage {}, {error}. {kept}", stage.name))
     }
 
-    /// Probes features that were not probed before.
-    fn probe(
-        &mut self,
-        name: &str,
-        extractor: &dyn Fn() -> Result<Extractor, Failure>,
-    ) -> Result<(), Failure> {
-        if self.images.held_out.is_some() && !self.rows.iter().any(|row| row.name == name) {
-            note(&format!("{name:>10}  probing"));
-            let mut met = Vec::new();
-            let made = probe(name, self.recipe, self.images, &extractor()?, self.stop, &mut met);
-            self.unreadable.add(&met)?;
-            self.rows.extend(made?);
-            self.folder.write_rows(&self.rows)?;
-            if let Some(reporter) = &mut self.reporter {
-                reporter.write(None);
-            }
-        }
-        match self.stop.signal() {
-            None => Ok(()),
-            Some(_) => {
-                let when = format!("after probing {name}");
-                Err(interrupted(self.stop, &when, self.folder.path()))
-            }
-        }
-    }
-
     /// Shows the table of probes.
     pub(crate) fn finish(&mut self) -> Result<(), Failure> {
         if !self.folder.is_finished() {
@@ -233,9 +218,7 @@ impl<'a> Run<'a> {
             note(&format!("no probes: {why}"));
         } else {
             result(&format!("\n{}", probe_table(&self.rows)));
-            let stages = self.recipe.stage.iter();
-            let worse = stages.filter_map(|stage| worse_than_random(&self.rows, &stage.name));
-            worse.for_each(|warning| note(&format!("WARNING: {warning}")));
+            RunReader::verdict_lines(self.folder.path()).iter().for_each(|line| result(line));
         }
         self.unreadable.summarize();
         let places = self.recipe.stage.iter().map(|stage| self.folder.encoder_path(&stage.name));
@@ -276,7 +259,9 @@ pub(crate) fn announce(recipe: &Recipe, images: &ImageSets, folder: &Folder, thr
         ));
     }
     let left_alone = images.train.left_alone();
-    if !left_alone.is_empty() {
+    // A single folder of that kind holds the images that are probed.
+    let is_probed = images.is_beside && left_alone.starts_with("the folder ");
+    if !left_alone.is_empty() && !is_probed {
         note(&format!("not read: {left_alone}"));
     }
     if folder.resumed() {

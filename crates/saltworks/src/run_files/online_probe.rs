@@ -59,6 +59,15 @@ impl Default for OnlineProbe {
 }
 
 impl OnlineProbe {
+    /// When it was made, on how many images, and a summary in one line.
+    pub fn line(&self, step: u64) -> String {
+        let when = match step {
+            0 => "before training".to_owned(),
+            step => format!("after step {step}"),
+        };
+        format!("{when}, on {} images: {}", self.test_images, self.text())
+    }
+
     /// A summary in one line.
     pub fn text(&self) -> String {
         let percent = |name: &str, x: Option<f64>| x.map(|x| format!("{name} {:.1} %", 100.0 * x));
@@ -142,5 +151,8 @@ mod tests {
         };
         let text = probe.text();
         assert_eq!(text, "kNN 61.0 %, RankMe 20.0, held-out loss 0.5000");
+        let probe = OnlineProbe { test_images: 500, ..probe };
+        assert_eq!(probe.line(0), format!("before training, on 500 images: {text}"));
+        assert_eq!(probe.line(9), format!("after step 9, on 500 images: {text}"));
     }
 }

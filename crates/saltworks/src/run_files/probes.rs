@@ -9,6 +9,9 @@ pub struct ProbeRow {
     /// The source of the features.
     #[serde(rename = "features")]
     pub name: String,
+    /// Training images that the probes were fitted on. 0 if an earlier version did not write it.
+    #[serde(default)]
+    pub train_images: usize,
     /// Held-out images that were probed. 0 if an earlier version did not write it.
     #[serde(default)]
     pub images: usize,

@@ -12,6 +12,12 @@ pub struct RunState {
     pub data: String,
     /// The fingerprint of its images.
     pub images: Option<Fingerprint>,
+    /// The lengths that the user gave, if some were in minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lengths: Option<String>,
+    /// The checksums of the recipe each time before its last stage was made longer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shorter_recipes: Vec<String>,
     /// The stages that ended, in order.
     pub done: Vec<StageDone>,
     /// Whether all stages and probes are done.

@@ -7,17 +7,17 @@ const COLUMNS = [
   { key: 'id', name: 'run', sort: (r) => r.id.toLowerCase() },
   { key: 'status', name: 'state', sort: (r) => ['training', 'stopped', 'unreadable', 'finished'].indexOf(r.status) },
   { key: 'share', name: 'progress', sort: (r) => r.share ?? -1 },
-  { key: 'final_knn', name: 'kNN, mean token', title: 'after training, with all images', sort: (r) => r.final_knn ?? -1, down: true },
-  { key: 'final_linear', name: 'linear, mean token', title: 'after training, with all images', sort: (r) => r.final_linear ?? -1, down: true },
-  { key: 'knn', name: 'online kNN, mean', title: 'the last probe during training, with some images, mean token', sort: (r) => r.knn ?? -1, down: true },
-  { key: 'linear', name: 'online linear, mean', title: 'the last probe during training, with some images, mean token', sort: (r) => r.linear ?? -1, down: true },
-  { key: 'trace', name: 'online kNN over training', title: 'mean token, probe by probe; empty if images have no classes', sort: (r) => r.trace.length },
+  { key: 'knn', name: 'kNN mean', sort: (r) => accuracy(r, 'knn') ?? -1, down: true },
+  { key: 'linear', name: 'linear mean', sort: (r) => accuracy(r, 'linear') ?? -1, down: true },
+  { key: 'trace', name: 'kNN mean over training', sort: (r) => r.trace.length },
   { key: 'held_out_loss', name: 'held-out loss', sort: (r) => r.held_out_loss ?? Infinity },
-  { key: 'r_squared', name: 'R²', title: 'of held-out loss and online kNN; with a minus if accuracy rises with the loss', sort: (r) => r.r_squared ?? -2, down: true },
   { key: 'rank_me', name: 'RankMe', sort: (r) => r.rank_me ?? -1, down: true },
   { key: 'images_per_second', name: 'images/s', sort: (r) => r.images_per_second ?? -1, down: true },
   { key: 'updated', name: 'updated', sort: (r) => r.updated ?? 0, down: true },
 ];
+
+/** An accuracy after training or, before that is known, of the last online probe. */
+const accuracy = (r, key) => r['final_' + key] ?? r[key];
 
 const filter = { words: '', status: null, tags: new Set(), picked: new Set(), all: false };
 /** The most rows shown at first. */
@@ -61,7 +61,7 @@ function spark(values) {
   const ends = span(values);
   if (values.length < 2 || !ends) return '–';
   const spare = Math.max(0, LEAST_SPAN - (ends[1] - ends[0])) / 2, least = ends[0] - spare, most = ends[1] + spare;
-  const words = `online kNN, mean token: from ${percent(values[0])} to ${percent(values.at(-1))} in ${values.length} probes, at most ${percent(ends[1])}`;
+  const words = `online kNN mean: from ${percent(values[0])} to ${percent(values.at(-1))} in ${counted(values.length, 'probe')}, at most ${percent(ends[1])}`;
   const x = (i) => 2 + (86 * i) / (values.length - 1), y = (v) => 20 - (16 * (v - least)) / (most - least);
   const line = svg('polyline', { points: values.map((v, i) => `${x(i).toFixed(1)},${y(v).toFixed(1)}`).join(' '), fill: 'none', stroke: 'var(--c0)', 'stroke-width': 2, 'stroke-linejoin': 'round' });
   const end = svg('circle', { cx: x(values.length - 1), cy: y(values.at(-1)), r: 2.5, fill: 'var(--c0)' });
@@ -75,27 +75,26 @@ function cell(r, key) {
     case 'id': return [
       el('label.pick', {}, el('input', { type: 'checkbox', 'aria-label': `compare ${r.id}`, checked: filter.picked.has(r.id), onchange: (e) => { e.target.checked ? filter.picked.add(r.id) : filter.picked.delete(r.id); draw(); } })),
       el('span', {}, el('a', { href: address([r.id]) }, r.id), r.tags.map((t) => [' ', el('span.tag', {}, t)]),
-        r.alarms ? [' ', el('b.warned', { title: 'signs that something goes wrong' }, r.alarms === 1 ? '1 alarm' : `${r.alarms} alarms`)] : null,
+        r.alarms ? [' ', el('b.warned', { title: 'signs that something goes wrong' }, counted(r.alarms, 'alarm'))] : null,
         r.problem ? el('div.soft.small.why', {}, clamped(r.problem, 48)) : null)];
     case 'status': return el('span', { title: r.problem }, statusPill(r.status));
-    case 'share': return el('div.far', {}, el('div.soft.small', {}, r.stage ? `${r.stage} ${thousands(r.step)}${r.steps ? ' / ' + thousands(r.steps) : ''}` : '–'),
+    case 'share': return el('div.far', {}, el('div.soft.small', {}, r.doing || (r.stage ? `${r.stage} ${thousands(r.step)}${r.steps ? ' / ' + thousands(r.steps) : ''}` : '–')),
       isNumber(r.share) ? el('div.progress', { style: 'margin:2px 0 0' }, el('div', { style: 'flex:1' }, el('i', { style: `width:${100 * Math.min(1, r.share)}%` }))) : null);
-    case 'knn': case 'linear': case 'final_knn': case 'final_linear': return percent(r[key]);
+    case 'knn': case 'linear': return [percent(accuracy(r, key)), isNumber(r[key]) && !isNumber(r['final_' + key]) ? el('div.soft.small', { title: 'the last probe while training, on some of the images' }, 'online') : null];
     case 'trace': return spark(r.trace);
     case 'held_out_loss': return aligned(r[key], 4);
     case 'rank_me': return aligned(r[key], 1);
     case 'images_per_second': return isNumber(r[key]) ? thousands(r[key]) : '–';
-    case 'r_squared': return isNumber(r[key]) ? r[key].toFixed(2).replace('-', '−') : '–';
     case 'updated': return ago(r[key]);
     default: return key.startsWith('set ') ? el('span.value', { title: settingOf(r, key.slice(4)) }, settingOf(r, key.slice(4)) ?? '–') : number(r[key]);
   }
 }
 
-const missing = (r, key) => (key === 'trace' ? r.trace.length < 2 : key.startsWith('set ') ? settingOf(r, key.slice(4)) == null : !['id', 'status', 'share'].includes(key) && !isNumber(r[key]));
+const missing = (r, key) => (key === 'trace' ? r.trace.length < 2 : key.startsWith('set ') ? settingOf(r, key.slice(4)) == null : !['id', 'status', 'share'].includes(key) && !isNumber(['knn', 'linear'].includes(key) ? accuracy(r, key) : r[key]));
 
 function heading(c) {
   const on = (chosen.sort || 'updated') === c.key, down = !!c.down !== !!chosen.back;
-  return el('th', { title: c.title || c.name, class: c.key.startsWith('set ') ? 'is-set' : null, 'aria-sort': on ? (down ? 'descending' : 'ascending') : null },
+  return el('th', { title: meaning(c.name) || c.name, class: c.key.startsWith('set ') ? 'is-set' : null, 'aria-sort': on ? (down ? 'descending' : 'ascending') : null },
     el('button', { onclick: () => { chosen.back = on && !chosen.back; choose('sort', c.key); } }, c.key.startsWith('set ') ? breakable(c.name) : c.name, on ? (down ? ' ↓' : ' ↑') : ''));
 }
 
@@ -123,11 +122,13 @@ function draw() {
   const body = some.map((r) => el('tr', { 'data-key': r.id }, all.map((c) => el('td', { 'data-name': c.name, class: (c.key.startsWith('set ') ? 'is-set' : 'is-' + c.key) + (missing(r, c.key) ? ' none' : '') }, cell(r, c.key)))));
   const empty = rows.length ? 'No run fits the filter.' : 'No runs here yet. Begin one with `saltworks pretrain --out FOLDER`, in a folder below this one.';
   show(document.getElementById('page'), [
-    el('header', {}, el('div.top', {}, el('span.brand', {}, 'saltworks'), el('h1', {}, rows.length === 1 ? '1 run' : `${rows.length} runs`), themeButton())),
+    el('header', {}, el('div.top', {}, el('span.brand', {}, 'saltworks'), el('h1', {}, counted(rows.length, 'run')), themeButton())),
     el('main', {}, tools(), el('section.card.runs', {}, found.length
       ? el('div.scroll', {}, el('table.data.pinned', {}, el('thead', {}, el('tr', {}, all.map(heading))), el('tbody', {}, body)))
       : el('p.soft', {}, empty),
     found.length > some.length ? el('p', {}, el('button', { onclick: () => { filter.all = true; draw(); } }, `show ${found.length - some.length} more`)) : null),
+    el('details.small.soft.words', {}, el('summary', {}, 'What the columns mean'), ['kNN mean', 'linear mean', 'held-out loss', 'RankMe'].map((word) => el('p', {}, el('b', {}, word), ': ', meaning(word))),
+      el('p', {}, 'An accuracy is that after training. Before it is known, it is marked “online”: the last probe while training, on some of the images.')),
     el('footer', {}, 'Updates itself while runs train.'))]);
 }
 

@@ -118,6 +118,8 @@ pub(super) struct RunRow {
     pub status: &'static str,
     /// Why it cannot be read, or why its last process ended.
     pub problem: Option<String>,
+    /// What its process does between stages.
+    pub doing: Option<String>,
     /// The last stage that has begun.
     pub stage: Option<String>,
     /// Steps made of that stage.
@@ -140,8 +142,6 @@ pub(super) struct RunRow {
     pub linear: Option<f64>,
     /// RankMe of the last online probe.
     pub rank_me: Option<f64>,
-    /// R² of held-out loss and accuracy by kNN. It is negative if accuracy rises with the loss.
-    pub r_squared: Option<f64>,
     /// Accuracy by kNN of each online probe. It is empty if no accuracy is known.
     pub trace: Vec<f64>,
     /// Mean images per second of the stage's steps.
@@ -212,6 +212,12 @@ impl Library {
         let keys: Vec<String> = all.iter().filter(differs).map(|key| (*key).clone()).collect();
         values.values_mut().for_each(|settings| settings.retain(|key, _| keys.contains(key)));
         Settings { keys, values }
+    }
+
+    /// Whether there is a run with this id.
+    pub(super) fn holds(&self, id: &str) -> bool {
+        self.refresh();
+        self.known(id).is_some()
     }
 
     /// The data of a run's report, under its id. `None` if there is no such run. In place of
@@ -391,6 +397,7 @@ impl RunRow {
             id,
             tags: data.tags.clone(),
             status: data.status,
+            doing: data.doing.clone(),
             problem: data.problems.first().cloned().or_else(|| why_ended(data)),
             share: all.filter(|all| *all > 0).map(|all| made as f64 / all as f64),
             alarms: stages
@@ -401,7 +408,7 @@ impl RunRow {
             updated: data.updated,
             ..Self::default()
         };
-        let last = stages.iter().rfind(|stage| stage.step > 0 || !stage.probes.is_empty());
+        let last = stages.iter().rfind(|stage| stage.has_begun());
         let Some(stage) = last else { return row };
         let table = data.table.iter().find(|found| found.name == stage.name);
         let (knn, linear) = (table.map(|row| row.knn_mean), table.and_then(|row| row.linear_mean));
@@ -409,9 +416,9 @@ impl RunRow {
     }
 
     fn of_stage(self, stage: &StageData) -> Self {
-        let probe = stage.probes.last().map(|point| &point.probe);
-        let fit =
-            stage.fits.iter().find(|f| (f.x, f.y, f.from_start) == ("loss", "knn_mean", false));
+        // The probe before the first step is of an untrained encoder.
+        let last = stage.probes.last().filter(|point| point.step > 0);
+        let probe = last.map(|point| &point.probe);
         Self {
             stage: Some(stage.name.clone()),
             step: stage.step,
@@ -421,7 +428,6 @@ impl RunRow {
             knn: probe.and_then(|probe| probe.knn_mean),
             linear: probe.and_then(|probe| probe.linear_mean),
             rank_me: probe.and_then(|probe| probe.rank_me),
-            r_squared: fit.map(|fit| -fit.fit.slope.signum() * fit.fit.r_squared),
             trace: stage.probes.iter().filter_map(|point| point.probe.knn_mean).collect(),
             images_per_second: stage.images_per_second,
             ..self

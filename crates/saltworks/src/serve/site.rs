@@ -12,6 +12,7 @@ const JSON: &str = "application/json";
 const INDEX: &str = include_str!("index.js");
 const NEWS: &str = include_str!("news.js");
 const LIVE: &str = include_str!("live.js");
+const MISSING: &str = include_str!("missing.js");
 /// The most runs that a page compares.
 const MOST_COMPARED: usize = 12;
 
@@ -47,7 +48,7 @@ impl Site {
             ("GET" | "HEAD", verdict) => match self.found(request) {
                 Some(_) if verdict == Verdict::SetCookie => self.set_cookie(request),
                 Some(answer) => return answer,
-                None => Response::text("404 Not Found", "There is no such page or run."),
+                None => missing(&request.path),
             },
             _ => Response::text("405 Method Not Allowed", "Only GET and HEAD are answered."),
         })
@@ -68,8 +69,10 @@ impl Site {
             "/" => page(&json!(self.library.rows(None)), INDEX),
             "/run" => {
                 let ids = ids();
-                let known = (1..=MOST_COMPARED).contains(&ids.len());
-                known.then(|| page(&json!({"live": true, "runs": [], "ids": ids}), LIVE))?
+                let few = (1..=MOST_COMPARED).contains(&ids.len());
+                let known = ids.iter().any(|id| self.library.holds(id));
+                (few && known)
+                    .then(|| page(&json!({"live": true, "runs": [], "ids": ids}), LIVE))?
             }
             "/api/runs" => {
                 let version = request.query("since").and_then(|since| since.parse().ok());
@@ -91,6 +94,15 @@ impl Site {
             "/favicon.ico" => Response::ok("image/x-icon", ""),
             _ => return None,
         }))
+    }
+}
+
+/// The answer for an address without a page: a page for people, a line for programs.
+fn missing(path: &str) -> Response {
+    let status = "404 Not Found";
+    match path.starts_with("/api/") {
+        true => Response::text(status, "There is no such run."),
+        false => Response { status, ..page(&json!({}), MISSING) },
     }
 }
 

@@ -191,6 +191,12 @@ impl Checkpoints {
         Ok((None, damaged))
     }
 
+    /// Removes the checkpoints of a finished stage but the newest.
+    pub fn keep_newest(&self, stage: &str) -> Result<(), CheckpointError> {
+        let newest = Keep { last: 1, best: false };
+        Self { keep: newest, ..self.clone() }.prune(stage, u64::MAX)
+    }
+
     /// Removes the checkpoints of a finished stage.
     pub fn remove(&self, stage: &str) -> Result<(), CheckpointError> {
         let manifests = self.manifests(stage).map_err(|error| cannot_write(&self.folder, error))?;

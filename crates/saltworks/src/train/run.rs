@@ -79,7 +79,13 @@ pub fn run<'s>(
         let masks = stage.method.masks(masks);
         let mut sums = Sums::default();
         for part in 0..stage.accumulate {
-            stage.gradients(step, part, &masks, &mut sums)?;
+            match stage.gradients(step, part, &masks, stop, &mut sums) {
+                // Nothing was applied: the step is made again when the run is resumed.
+                Err(Error::Engine { source: engine::Error::Stopped, .. }) => {
+                    return Ok(StageEnd::Stopped(step));
+                }
+                done => done?,
+            }
         }
         let loss = sums.loss();
         if !loss.is_finite() {
@@ -150,6 +156,7 @@ impl StageTraining<'_> {
         step: u64,
         part: usize,
         masks: &Masks,
+        stop: &Stop,
         sums: &mut Sums,
     ) -> Result<(), Error> {
         // The training order never ends.
@@ -165,7 +172,10 @@ impl StageTraining<'_> {
         let share = masks.target_count() as f32 / all_targets;
         let key = StepKey { seed: self.seed, step, first_sample };
         let in_step = |source| Error::Engine { step: step + 1, source };
-        let tape = Tape::new().checkpointing(self.activation_checkpointing);
+        let stop = stop.clone();
+        let tape = Tape::new()
+            .checkpointing(self.activation_checkpointing)
+            .stopping(move || stop.signal().is_some());
         let result = self.method.step(&tape, &images, &masks, Some(key)).map_err(in_step)?;
         tape.backward_scaled(&result.loss, share).map_err(in_step)?;
         sums.losses.push((result.loss, share));

@@ -12,6 +12,9 @@ is generated from the program's source ([how](development.md#documentation)).
 
 Any key can be changed on the command line, by its path: `--set data.size=32`. Name a stage to
 change its keys: `--set teacher.lr=1e-3`. If a key is \"not set\", its meaning says what happens.
+
+Without a recipe, values are [chosen for your images](data.md#a-recipe-for-your-images).
+`saltworks recipe photos` prints them, each with its meaning.
 ";
 
 /// Writes the page.
@@ -184,12 +187,13 @@ impl<'a> Page<'a> {
             "f64" | "f32" => Kind::Plain("number".to_owned()),
             "bool" => Kind::Plain("true or false".to_owned()),
             "String" | "PathBuf" => Kind::Plain("text".to_owned()),
-            // Both are read by functions of their own (recipe/sizes.rs).
+            // These are read by functions of their own (recipe/sizes.rs, recipe/color.rs).
             "ImageSize" => Kind::Plain("whole number or [height, width]".to_owned()),
             "PatchSize" => {
                 let words = "whole number, [height, width] or [frames, height, width]";
                 Kind::Plain(words.to_owned())
             }
+            "Color" => Kind::Plain("[red, green, blue], name or \"#rrggbb\"".to_owned()),
             _ => {
                 self.find(of, file).map_or_else(|| Kind::Plain(of.to_owned()), |t| self.of_type(t))
             }

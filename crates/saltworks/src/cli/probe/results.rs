@@ -33,6 +33,8 @@ pub(super) struct Results {
     /// The file that was probed.
     pub(super) weights: PathBuf,
     pub(super) trained: Option<StageProgress>,
+    /// From how many of the last blocks features were taken.
+    pub(super) layers: usize,
     /// A description of the training images.
     pub(super) train: String,
     /// A description of the test images.
@@ -173,6 +175,7 @@ impl Results {
         json!({
             "weights": self.weights,
             "trained": self.trained,
+            "layers": self.layers,
             "train": self.train,
             "test": self.test,
             "classes": self.classes,

@@ -36,7 +36,7 @@ pub(in crate::data) fn guarded<T>(name: &str, decode: impl FnOnce() -> Result<T>
 }
 
 /// The size in the header, after the orientation is applied. The pixels are not decoded. A JPEG
-/// that is cut off is still refused.
+/// that is cut off is still refused, and so is an image that needs too much memory.
 pub(in crate::data) fn info(bytes: &[u8], name: &str, background: Background) -> Result<Info> {
     guarded(name, || info_of(bytes, name, background))
 }
@@ -46,15 +46,18 @@ fn info_of(bytes: &[u8], name: &str, background: Background) -> Result<Info> {
     if format == ImageFormat::Jpeg {
         check_jpeg(bytes, name)?;
     }
-    let mut decoder = decoder(bytes, format).map_err(|error| fail(name, problem(&error)))?;
+    let mut decoder = decoder(bytes, format).map_err(|error| refused(name, &error))?;
+    if !fits_memory(decoder.total_bytes() as usize) {
+        return Err(too_large(name));
+    }
     let (width, height) = decoder.dimensions();
     let turned = decoder.orientation().is_ok_and(turns);
     let (width, height) = if turned { (height, width) } else { (width, height) };
     let colour = decoder.color_type();
     let grey = is_grey(colour) && (!colour.has_alpha() || is_grey_background(background));
     let channels = if grey { 1 } else { 3 };
-    let bytes = bytes.len() as u64;
-    Ok(Info { height: height as usize, width: width as usize, channels, bytes })
+    let (height, width) = (height as usize, width as usize);
+    Ok(Info { height, width, channels, bytes: bytes.len() as u64, alpha: colour.has_alpha() })
 }
 
 fn turns(orientation: image::metadata::Orientation) -> bool {
@@ -109,7 +112,7 @@ fn decode_other(
     name: &str,
     background: Background,
 ) -> Result<Clip> {
-    let image = decode_image(bytes, format).map_err(|error| fail(name, problem(&error)))?;
+    let image = decode_image(bytes, format).map_err(|error| refused(name, &error))?;
     if image.width() == 0 || image.height() == 0 {
         return Err(fail(name, "holds no pixels".to_owned()));
     }
@@ -142,13 +145,15 @@ pub(in crate::data) fn fits_memory(bytes: usize) -> bool {
     bytes as u64 <= MOST_DECODE_BYTES
 }
 
-fn problem(error: &image::ImageError) -> String {
+fn refused(name: &str, error: &image::ImageError) -> Error {
     match error {
-        image::ImageError::Limits(_) => {
-            format!("needs more than {} MiB of memory to decode", MOST_DECODE_BYTES >> 20)
-        }
-        other => format!("cannot be decoded ({other})"),
+        image::ImageError::Limits(_) => too_large(name),
+        other => fail(name, format!("cannot be decoded ({other})")),
     }
+}
+
+fn too_large(name: &str) -> Error {
+    Error::TooLarge { name: name.to_owned(), most_mib: MOST_DECODE_BYTES >> 20 }
 }
 
 fn is_grey(colour: ColorType) -> bool {
@@ -314,6 +319,8 @@ mod tests {
         png[29..33].copy_from_slice(&checksum.to_be_bytes());
         let message = decode(&png, "huge.png").unwrap_err().to_string();
         assert!(message.contains("needs more than 1024 MiB"), "{message}");
+        // Its header is enough to know.
+        assert_eq!(info(&png, "huge.png", [0; 3]).unwrap_err().to_string(), message);
     }
 
     #[test]

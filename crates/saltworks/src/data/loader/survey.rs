@@ -1,14 +1,21 @@
 //! What a source holds, image by image.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
 use crate::data::store::object::at_once;
-use crate::data::{Info, Source};
+use crate::data::{Error, Info, Result, Source};
 
 /// The most unreadable images that are named if only headers are read.
 const MOST_NAMED: usize = 10;
+
+/// The most images that are named as too large.
+const MOST_TOO_LARGE: usize = 3;
+
+/// The distance of images that are surveyed together if not all are. (guess)
+const STRIDE: usize = 16;
 
 /// Images surveyed between two calls of `progress`.
 const CHUNK: usize = 1024;
@@ -29,13 +36,23 @@ pub struct Survey {
     pub heights: Vec<usize>,
     /// Widths in pixels, sorted.
     pub widths: Vec<usize>,
+    /// Widths in thousandths of the height, sorted.
+    pub aspects: Vec<usize>,
+    /// How many images are stored with transparency.
+    pub transparent: usize,
     /// Images for each number of channels.
     pub channels: BTreeMap<usize, usize>,
+    /// Pixels of all readable images.
+    pub pixels: u64,
     /// Bytes of all readable images as stored.
     pub bytes: u64,
     /// How many images cannot be read.
     pub unreadable: usize,
-    /// The problems of the first of them, or of all if all pixels were read.
+    /// How many of those need too much memory to decode.
+    pub too_large: usize,
+    /// The first of them.
+    pub names_too_large: Vec<String>,
+    /// The problems of the first unreadable ones, or of all if all pixels were read.
     pub problems: Vec<String>,
     /// Images of each class.
     pub classes: Vec<usize>,
@@ -64,33 +81,74 @@ impl Survey {
                 None => survey.unlabelled += 1,
             }
         }
-        survey.heights.sort_unstable();
-        survey.widths.sort_unstable();
+        survey.sort();
         survey
     }
 
-    fn add(&mut self, found: Result<Info, String>, named: usize) {
+    /// Surveys the headers of at most `most` images, spread evenly, until the time is over. Counts
+    /// no classes.
+    pub fn of_some(source: &dyn Source, most: usize, time: Duration) -> Self {
+        let (begun, count) = (Instant::now(), source.len().min(most));
+        let mut survey = Self::default();
+        // In strides, so that images of all parts are read if the time does not suffice for all.
+        for first in 0..STRIDE.min(count) {
+            let picked: Vec<usize> = (first..count).step_by(STRIDE).collect();
+            let look = |at: usize| {
+                let index = at * source.len() / count;
+                (begun.elapsed() < time).then(|| info(source, index, SurveyDepth::Headers))
+            };
+            let found: Vec<_> =
+                at_once(source.requests(), || picked.into_par_iter().filter_map(look).collect());
+            found.into_iter().for_each(|found| survey.add(found, MOST_NAMED));
+        }
+        survey.sort();
+        survey
+    }
+
+    /// Whether nearly all images have the same shape: nine of ten, within 5 %.
+    pub fn has_one_shape(&self) -> bool {
+        let Some(median) = self.aspects.get(self.aspects.len() / 2) else { return false };
+        let near = |aspect: &&usize| aspect.abs_diff(*median) <= median / 20;
+        10 * self.aspects.iter().filter(near).count() >= 9 * self.aspects.len()
+    }
+
+    fn sort(&mut self) {
+        [&mut self.heights, &mut self.widths, &mut self.aspects]
+            .into_iter()
+            .for_each(|list| list.sort_unstable());
+    }
+
+    fn add(&mut self, found: Result<Info>, named: usize) {
         match found {
-            Ok(Info { height, width, channels, bytes }) => {
+            Ok(Info { height, width, channels, bytes, alpha }) => {
+                self.transparent += usize::from(alpha);
+                self.aspects.push(1000 * width / height.max(1));
                 self.heights.push(height);
                 self.widths.push(width);
                 *self.channels.entry(channels).or_default() += 1;
+                self.pixels += (height * width) as u64;
                 self.bytes += bytes;
             }
-            Err(problem) => {
+            Err(error) => {
                 self.unreadable += 1;
                 if self.problems.len() < named {
-                    self.problems.push(problem);
+                    self.problems.push(error.to_string());
+                }
+                if let Error::TooLarge { name, .. } = error {
+                    self.too_large += 1;
+                    if self.names_too_large.len() < MOST_TOO_LARGE {
+                        self.names_too_large.push(name);
+                    }
                 }
             }
         }
     }
 }
 
-fn info(source: &dyn Source, index: usize, depth: SurveyDepth) -> Result<Info, String> {
-    let info = source.info(index).map_err(|error| error.to_string())?;
+fn info(source: &dyn Source, index: usize, depth: SurveyDepth) -> Result<Info> {
+    let info = source.info(index)?;
     if depth == SurveyDepth::Pixels {
-        source.read(index).map_err(|error| error.to_string())?;
+        source.read(index)?;
     }
     Ok(info)
 }

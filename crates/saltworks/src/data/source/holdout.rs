@@ -5,7 +5,7 @@ use std::sync::Arc;
 use engine::random::Random;
 use serde::{Deserialize, Serialize};
 
-use crate::data::{Error, RawSample, Result, Sample, Source, Stamp};
+use crate::data::{Error, Info, RawSample, Result, Sample, Source, Stamp};
 
 /// Which images are held out.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -77,6 +77,10 @@ impl Source for Part {
 
     fn raw(&self, index: usize) -> Result<RawSample> {
         self.source.raw(self.indices[index])
+    }
+
+    fn info(&self, index: usize) -> Result<Info> {
+        self.source.info(self.indices[index])
     }
 
     fn stamp(&self, index: usize) -> Stamp {

@@ -157,6 +157,19 @@ fn training_folder(path: &Path, files: &[PathBuf]) -> Result<Option<(PathBuf, St
     Ok(Some((train.clone(), left_alone)))
 }
 
+/// The folder of validation images beside the folder of training images that [`open`] reads. None
+/// if `path` does not hold such folders. Test images are taken if nothing else is there.
+pub fn validation_folder(path: &Path) -> Option<PathBuf> {
+    const NAMES: [&str; 6] = ["val", "valid", "validation", "dev", "test", "testing"];
+    let files = if path.is_dir() { files_in(path).ok()? } else { return None };
+    let (train, _) = training_folder(path, &files).ok()??;
+    let folders = folders_in(train.parent()?).ok()?;
+    let is_called = |folder: &&PathBuf, name: &str| {
+        folder.file_name().is_some_and(|own| own.to_string_lossy().to_lowercase() == name)
+    };
+    NAMES.iter().find_map(|name| folders.iter().find(|folder| is_called(folder, name)).cloned())
+}
+
 /// The parquet files at any depth, sorted. Links to folders are not followed.
 fn parquet_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     files.extend(files_in(folder)?.into_iter().filter(|file| is_parquet(file)));

@@ -17,7 +17,7 @@ mod shards;
 pub use holdout::{Holdout, Part, hold_out};
 pub use idx::Idx;
 pub use image_file::ImageFiles;
-pub use kind::open;
+pub use kind::{open, validation_folder};
 pub use mixed::{Mixed, unite};
 pub use npy::Npy;
 pub use parquet::Parquet;
@@ -47,7 +47,7 @@ pub trait Source: Send + Sync {
     /// Size and storage of the image `index`, without decoding it if its format allows.
     fn info(&self, index: usize) -> Result<Info> {
         let Clip { height, width, channels, data, .. } = self.read(index)?.clip;
-        Ok(Info { height, width, channels, bytes: data.len() as u64 })
+        Ok(Info { height, width, channels, bytes: data.len() as u64, alpha: false })
     }
 
     /// Name and length of the image `index`. Does not read the image.
@@ -91,6 +91,8 @@ pub struct Info {
     pub channels: usize,
     /// Bytes it takes as stored.
     pub bytes: u64,
+    /// Whether it is stored with transparency.
+    pub alpha: bool,
 }
 
 /// One image or clip, its class and its name.

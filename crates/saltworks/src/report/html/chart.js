@@ -168,13 +168,13 @@ function makeLineChart(node) {
     state.spec = spec;
     const shown = spec.series.filter((s) => s.points.length && !hidden(s.name)), any = spec.series.some((s) => s.points.length);
     const zoomed = spec.link && chosen.range?.[spec.link];
-    const head = el('div.row.spread', {}, el('h3', {}, spec.title), el('div.row.tools', {}, spec.extra || null,
+    const head = el('div.row.spread', {}, el('h3', {}, explained(spec.title)), el('div.row.tools', {}, spec.extra || null,
       zoomed ? el('button', { onclick: () => zoom(spec.link, null) }, 'whole') : null,
       any ? el('button', { title: 'values as CSV', 'aria-label': `${spec.title}: values as CSV`, onclick: () => download(`${spec.title}.csv`, csv(spec)) }, 'csv') : null));
     const below = any ? [el('div.legend', {}, spec.series.filter((s) => s.points.length).map((s) =>
       el('button.key', { 'aria-pressed': String(!hidden(s.name)), title: 'show or hide', onclick: () => toggleSeries(s.name) }, swatch(s), el('span', {}, s.name, ' ', el('b', { title: 'last value' }, lastOf(spec, s))))))]
       : [el('p.soft', {}, spec.empty || 'nothing yet')];
-    const notes = [spec.note, outside(spec, shown)].filter(Boolean).map((text) => el('p.soft.small', {}, text));
+    const notes = [spec.note, outside(spec, shown)].filter(Boolean).map((text) => el('p.soft.small', {}, explained(text)));
     if (!node.firstChild) node.append(el('section.card', {}, head, box, el('div.below')));
     const card = node.firstChild;
     morph(card.firstChild, head);
@@ -364,7 +364,7 @@ function makeScatter(node) {
   return (spec) => {
     state.spec = spec;
     const count = spec.groups.reduce((sum, g) => sum + g.points.length, 0);
-    const head = el('div.row.spread', {}, el('h3', {}, spec.title));
+    const head = el('div.row.spread', {}, el('h3', {}, explained(spec.title)));
     const keys = spec.keys && spec.groups.length > 1 ? el('div.legend', {}, spec.groups.slice(0, 40).map((g) =>
       el('button.key', { 'aria-pressed': String(!hidden(spec.keys + g.name)), title: 'show or hide', onclick: () => toggleSeries(spec.keys + g.name) },
         svg('svg', { width: 14, height: 14, 'aria-hidden': 'true' }, marker(g.marker, 7, 7, g.fill || colour(g.colour), 4)), g.name))) : null;
@@ -373,7 +373,7 @@ function makeScatter(node) {
     morph(card.firstChild, head);
     box.hidden = !count;
     box.setAttribute('aria-label', `${spec.title}: ${count} points. Arrow keys read them.`);
-    morphChildren(card.lastChild, [count ? null : el('p.soft', {}, spec.empty || 'nothing yet'), keys, spec.note ? el('p.soft.small', {}, spec.note) : null].filter(Boolean));
+    morphChildren(card.lastChild, [count ? null : el('p.soft', {}, spec.empty || 'nothing yet'), keys, spec.note ? el('p.soft.small', {}, explained(spec.note)) : null].filter(Boolean));
     if (width) paintScatter(state, width);
   };
 }

@@ -140,7 +140,7 @@ function groupName(of, group) {
 function compareTables(runs, names) {
   const columns = METRICS.filter(([key]) => runs.some((r) => r.table.some((t) => isNumber(t[key])) || r.stages.some((s) => isNumber(s.probes.at(-1)?.[key]))));
   const groups = groupsOf(runs);
-  const head = (first) => el('thead', {}, el('tr', {}, first.map((h, i) => el(i === 1 ? 'th.text' : 'th', {}, h)), columns.map(([, name, short]) => el('th', { title: name }, short))));
+  const head = (first) => el('thead', {}, el('tr', {}, first.map((h, i) => el(i === 1 ? 'th.text' : 'th', {}, h)), columns.map(([, name]) => el('th', {}, term(name)))));
   const cells = (r) => columns.map(([key]) => el('td', {}, percent(r?.[key])));
   const finals = runs.flatMap((run, i) => run.table.map((r) => el('tr', {}, el('td', {}, breakable(names[i])), el('td.text.short', {}, r.features), el('td', {}, r.images ? thousands(r.images) : '–'), cells(r))));
   const online = runs.flatMap((run, i) => run.stages.filter((s) => s.probes.length && heldOut(s) && !row(run, s.name)).map((s) => {

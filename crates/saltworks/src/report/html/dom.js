@@ -172,6 +172,8 @@ function number(x, digits = 3) {
   return String(Number(x.toPrecision(digits)));
 }
 const exactly = (x) => number(x, 6);
+/** `1 probe`, `2 probes`. */
+const counted = (n, one) => `${thousands(n)} ${one}${n === 1 ? '' : 's'}`;
 /** A number with the same digits behind the point as the others in its column. */
 const aligned = (x, digits) => (isNumber(x) && Math.abs(x) < 1000 ? x.toFixed(digits) : number(x, digits));
 function duration(seconds) {
@@ -197,9 +199,11 @@ function wilson(share, n) {
   const z = 1.959963984540054, w = (z * z) / n, root = z * Math.sqrt((share * (1 - share)) / n + w / (4 * n));
   return [-1, 1].map((sign) => Math.min(1, Math.max(0, (share + w / 2 + sign * root) / (1 + w))));
 }
-/** Whether two shares, of n and m images, differ by more than chance explains (95 %). */
+/** Whether two shares, of n and m images, differ by more than chance explains: their intervals do
+ * not overlap, as in `console/verdict.rs`. */
 function differ(a, n, b, m) {
-  return Math.abs(a - b) > 1.96 * Math.sqrt((a * (1 - a)) / n + (b * (1 - b)) / m);
+  const [one, other] = [wilson(a, n), wilson(b, m)];
+  return !!one && !!other && (one[0] > other[1] || one[1] < other[0]);
 }
 
 /** A row of buttons; one is pressed. */
@@ -216,15 +220,17 @@ function download(name, text) {
 }
 
 let tip = null;
-function showTip(x, y, content, owner) {
+/** Shows a note beside a point, or below it. */
+function showTip(x, y, content, owner, below = false) {
   hideTip();
   tip = el('div.tip', {}, content);
   tip.owner = owner;
   document.body.append(tip);
   const box = tip.getBoundingClientRect();
-  const left = x + 16 + box.width > innerWidth ? x - box.width - 12 : x + 16;
+  const beside = x + 16 + box.width > innerWidth ? x - box.width - 12 : x + 16;
+  const left = below ? Math.min(x, innerWidth - box.width - 4) : beside, top = below ? y : y - box.height / 2;
   tip.style.left = Math.max(4, left) + 'px';
-  tip.style.top = Math.max(4, Math.min(y - box.height / 2, innerHeight - box.height - 4)) + 'px';
+  tip.style.top = Math.max(4, Math.min(top, innerHeight - box.height - 4)) + 'px';
 }
 function hideTip(owner) {
   if (tip && (!owner || tip.owner === owner)) { tip.remove(); tip = null; }
@@ -235,6 +241,36 @@ addEventListener('scroll', () => {
   hideTip();
   if (owner && owner.box === document.activeElement) owner.again();
 }, { passive: true });
+
+// Words of the field, and what they mean: shown at a pointer, at a tap and with the focus.
+const TERMS = {
+  'kNN mean': 'Accuracy by nearest neighbours: an image gets the class of the training images with the nearest features. Nothing is trained. Features: the mean of the patch tokens.',
+  'kNN CLS': 'The same accuracy by nearest neighbours. Features: the class token (CLS).',
+  'linear mean': 'Accuracy of a linear classifier that is trained on frozen features. Features: the mean of the patch tokens.',
+  'linear CLS': 'The same accuracy of a linear classifier. Features: the class token (CLS).',
+  'RankMe': 'How many directions the features use (their effective rank): 1 to the width of the model.',
+  'LiDAR': 'How many directions distinguish images while augmented views of one image stay together.',
+  'feature std': 'Spread of the features over images: 1 if they point everywhere, 0 if all images have the same.',
+  'fixed masks': 'Each probe hides the same patches of the same images, so its losses can be compared.',
+  'held-out loss': 'The loss of the stage on images that it does not train on, under the same masks at each probe.',
+  'R²': 'The share of the changes in accuracy that a straight line through the loss explains: 0 to 1.',
+};
+const ANY_TERM = new RegExp(`(${Object.keys(TERMS).join('|')})`, 'i');
+const meaning = (word) => Object.entries(TERMS).find(([term]) => term.toLowerCase() === word.toLowerCase())?.[1];
+
+/** A text whose terms explain themselves. */
+const explained = (text) => text.split(ANY_TERM).filter(Boolean).map((words) => (meaning(words) ? term(words) : words));
+
+function term(word) {
+  const open = (event) => {
+    const node = event.currentTarget, box = node.getBoundingClientRect();
+    const owner = { box: node, again: () => open({ currentTarget: node }) };
+    showTip(box.left, box.bottom + 8, meaning(word), owner, true);
+  };
+  const close = (event) => { if (tip?.owner.box === event.currentTarget) hideTip(); };
+  return el('button.term', { type: 'button', 'aria-label': `${word}: ${meaning(word)}`, onpointerenter: open, onpointerleave: (event) => { if (event.pointerType === 'mouse') close(event); }, onfocus: open, onclick: open, onblur: close, onkeydown: (event) => { if (event.key === 'Escape') hideTip(); } }, word);
+}
+addEventListener('pointerdown', (event) => { if (tip?.owner.box?.matches('.term') && !tip.owner.box.contains(event.target)) hideTip(); });
 
 /** Announces a text to screen readers. */
 function say(text) {

@@ -1,9 +1,7 @@
 // The report of one run, and the comparison of several.
 
-const METRICS = [
-  ['knn_mean', 'kNN, mean token', 'kNN mean'], ['knn_cls', 'kNN, class token', 'kNN class'],
-  ['linear_mean', 'linear, mean token', 'linear mean'], ['linear_cls', 'linear, class token', 'linear class'],
-];
+/** The accuracies and their names, as in the terminal. */
+const METRICS = [['knn_mean', 'kNN mean'], ['knn_cls', 'kNN CLS'], ['linear_mean', 'linear mean'], ['linear_cls', 'linear CLS']];
 const metricName = (key) => METRICS.find(([k]) => k === key)[1];
 
 /**
@@ -55,20 +53,6 @@ function silentSince(run) {
   return run.status === 'training' && !state.live && run.updated && quiet > Math.max(300, 4 * (state.again || 0)) ? run.updated : null;
 }
 
-function remaining(run) {
-  let left = 0;
-  for (const s of run.stages) {
-    if (!s.steps) return null;
-    const todo = s.steps - s.step;
-    if (!todo) continue;
-    // A stage that has not begun is assumed to be as fast as the last one that has.
-    const like = s.step > 0 ? s : run.stages.filter((o) => o.step > 0).at(-1);
-    if (!like || !(like.seconds > 0)) return null;
-    left += (todo * like.seconds) / like.step;
-  }
-  return left;
-}
-
 function header(run) {
   const total = run.stages.reduce((sum, s) => sum + (s.steps || s.step || 0), 0) || 1;
   const bars = run.stages.map((s) => {
@@ -77,10 +61,11 @@ function header(run) {
       el('i', { style: `width:${Math.min(100, (100 * s.step) / all)}%` }));
   });
   const now = lastBegun(run) || run.stages[0], silent = silentSince(run), training = run.status === 'training' && !silent;
-  const left = training ? remaining(run) : null, seconds = run.stages.reduce((sum, s) => sum + s.seconds, 0);
+  const seconds = run.stages.reduce((sum, s) => sum + s.seconds, 0);
   const facts = [
+    training && run.doing ? el('b', {}, run.doing) : null,
     now && run.status !== 'finished' ? `stage ${now.name}, step ${thousands(now.step)} of ${now.steps ? thousands(now.steps) : '?'}` : null,
-    isNumber(left) ? duration(left) + ' left' : null,
+    training ? run.left : null,
     now && isNumber(now.images_per_second) ? `${thousands(now.images_per_second)} images/s, mean of the ${now.name}` : null,
     seconds > 0 ? `trained ${duration(seconds)}` : null,
     run.updated ? 'last update ' + time(run.updated) : null,
@@ -90,69 +75,62 @@ function header(run) {
   return el('header', {}, el('div.top', {},
     state.live ? el('a.brand', { href: '/' }, '‹ all runs') : el('span.brand', {}, 'saltworks'),
     el('h1', {}, run.name), statusPill(silent ? 'silent' : run.status), run.tags.map((t) => el('span.tag', {}, t)), themeButton()),
-  el('div.wide', {}, el('div.progress', { role: 'img', 'aria-label': `progress: ${facts[0] || run.status}` }, bars),
-    el('p.soft.small', { style: 'margin:2px 0 0' }, facts.join(' · ')), [...list(run.problems), ended].filter(Boolean).map((text) => el('div.small.ended', {}, clamped(text)))));
+  el('div.wide', {}, el('div.progress', { role: 'img', 'aria-label': `progress: ${run.left || run.doing || run.status}` }, bars),
+    el('p.soft.small', { style: 'margin:2px 0 0' }, facts.flatMap((fact, i) => (i ? [' · ', fact] : [fact]))), [...list(run.problems), ended].filter(Boolean).map((text) => el('div.small.ended', {}, clamped(text)))));
 }
 
 const statusPill = (status) => el(`span.pill.${status}`, {}, el('i'), status);
 
-// Is it learning: sentences and tiles.
+// The verdict in a sentence, what fell, alarms, and the accuracies behind it.
 
 const gain = (x) => `${Math.abs(100 * x).toFixed(1)} points`;
-const around = (share, n) => { const range = wilson(share, n); return range ? ` (${(100 * range[0]).toFixed(0)}–${(100 * range[1]).toFixed(0)})` : ''; };
+const around = (share, n) => { const range = wilson(share, n); return range ? `, 95 % interval ${(100 * range[0]).toFixed(1)} to ${(100 * range[1]).toFixed(1)}` : ''; };
 
 const KINDS = [['knn_mean', 'by kNN'], ['linear_mean', 'by a linear probe']];
 
-/** Compares `a` of n images with `b` of m, in words. What chance may explain is no difference. */
-function against(a, n, b, m, than) {
-  if (n > 0 && m > 0 && !differ(a, n, b, m)) return `which cannot be distinguished from ${than} (${percent(b)})`;
-  return `${gain(a - b)} ${a > b ? 'more' : 'less'} than ${than} (${percent(b)})`;
-}
-
-/** Compares the numbers of a row with those of other rows: [[row, its images, its name]]. */
-function judged(now, n, others) {
-  const kinds = KINDS.filter(([key]) => isNumber(now[key]));
-  return kinds.map(([key, name]) => {
-    const compared = others.filter(([other]) => isNumber(other?.[key])).map(([other, m, than]) => against(now[key], n, other[key], m, than));
-    return [`${percent(now[key])} ${name}${around(now[key], n)}`, compared.join(' and ')].filter(Boolean).join(', ');
-  }).join('; ');
-}
-
-/** The stage whose encoder is the teacher of this one, if it is of this run. */
-function teacherOf(run, stage) {
-  const name = keys(run.recipe).get(`${stage.name}.teacher`)?.replaceAll('"', '');
-  return stage.method === 'salt' && name ? run.stages.find((s) => s.name === name) : null;
-}
-
-/** Sentences about stages that are worse than a random encoder. */
-function worseThanRandom(run, random) {
-  const worse = (r) => KINDS.filter(([key]) => random && isNumber(r?.[key]) && isNumber(random[key]) && r[key] < random[key] && differ(r[key], r.images, random[key], random.images));
-  return run.stages.map((s) => [s.name, row(run, s.name)]).filter(([, r]) => worse(r).length)
-    .map(([name, r]) => `The ${name} is worse than a random encoder: ${worse(r).map(([key, kind]) => `${percent(r[key])} against ${percent(random[key])} ${kind}`).join(', ')}.`);
-}
+/** Numbers and their unit stay on one line. */
+const whole = (text) => text.replace(/(\d) %/g, '$1\u202f%');
 
 function verdict(run) {
-  const stage = lastBegun(run), sentences = [];
-  if (!stage) sentences.push('No steps yet.');
-  else {
-    const final = row(run, stage.name), random = run.table.find((r) => r.features.startsWith('random')), pixels = row(run, 'raw pixels');
-    const first = stage.probes[0]?.step === 0 ? stage.probes[0] : null, last = stage.probes.at(-1);
-    if (final) {
-      const teacher = teacherOf(run, stage), taught = teacher && row(run, teacher.name);
-      sentences.push(`On ${final.images ? thousands(final.images) : 'the'} held-out images the ${stage.name}’s frozen features (mean token) reach ${judged(final, final.images,
-        [[taught, taught?.images, 'its teacher’s'], [random, random?.images, 'a random encoder’s']])}.`, ...worseThanRandom(run, random));
-      const better = pixels && ['knn_mean', 'linear_mean'].filter((key) => isNumber(final[key]) && pixels[key] > final[key]);
-      if (better?.length) sentences.push(`Raw pixels are even better: ${better.map((key) => percent(pixels[key])).join(' and ')}.`);
-    } else if (last && isNumber(last.knn_mean)) {
-      const teacher = teacherOf(run, stage)?.probes.at(-1), alike = teacher?.test_images === last.test_images && teacher?.train_images === last.train_images;
-      sentences.push(`After step ${thousands(last.step)} the ${stage.name}’s features (mean token) reach ${judged(last, last.test_images,
-        [[alike ? teacher : null, teacher?.test_images, 'its teacher’s last'], [last.step ? first : null, first?.test_images, 'before its first step']])}; online, on ${thousands(last.test_images)} held-out images.`, ...worseThanRandom(run, random));
-    } else if (last) {
-      sentences.push(`${heldOut(stage) ? 'The images have no classes' : 'Nothing is held out'}, so no accuracy is known. RankMe ${number(last.rank_me)}, feature std ${number(last.feature_std)}, loss on ${imagesOf(stage)} ${number(last.loss)}.`);
-    } else sentences.push('No probe yet.');
-    sentences.push(lossAsSign(stage));
-  }
-  return [alarmList(run), el('p.verdict', {}, sentences.filter(Boolean).join(' ')), tiles(run, stage)];
+  const now = run.verdicts.at(-1), earlier = run.verdicts.slice(0, -1);
+  const details = (v) => v.details.map((text) => el(/ fell /.test(text) ? 'p.fallen' : 'p', {}, whole(text)));
+  return [
+    el('p.verdict', {}, now ? whole(now.text) : nothingYet(run)), el('div.details', {}, now ? details(now) : null),
+    earlier.map((v) => el('details.soft.earlier', {}, el('summary', {}, whole(v.text)), details(v))), alarmList(run), table(run)];
+}
+
+/** What is known of a run in which no stage has begun. */
+const nothingYet = (run) => (run.status === 'training' && run.doing ? `Nothing is trained yet: ${run.doing}.` : 'No steps yet.');
+
+/** The rows of the table: accuracies after training and, of a stage that trains, online ones. */
+function accuracyRows(run) {
+  const stage = lastBegun(run), rows = run.table.map((r) => ({ ...r, name: r.features, final: true, judged: stage?.name === r.features }));
+  const last = stage?.probes.at(-1), first = stage?.probes[0];
+  if (!last || row(run, stage.name) || !isNumber(last.knn_mean)) return rows;
+  const online = (p, when) => ({ ...p, name: `${stage.name}, ${when}`, images: p.test_images, judged: p === last && p.step > 0 });
+  if (first.step === 0) rows.push(online(first, 'before training'));
+  if (last.step > 0) rows.push(online(last, `step ${thousands(last.step)}`));
+  return rows;
+}
+
+function table(run) {
+  const rows = accuracyRows(run), columns = METRICS.filter(([key]) => rows.some((r) => isNumber(r[key]))), judged = rows.find((r) => r.judged);
+  if (!rows.length) return null;
+  const interval = (r, key) => { const i = wilson(r[key], r.images); return i && el('div.soft.small', {}, `${(100 * i[0]).toFixed(1)} to ${(100 * i[1]).toFixed(1)}`); };
+  // Only accuracies of the same images are compared.
+  const mark = (r, key) => {
+    if (!judged || r === judged || !!r.final !== !!judged.final || !isNumber(r[key]) || !isNumber(judged[key]) || !differ(r[key], r.images, judged[key], judged.images)) return null;
+    const higher = r[key] > judged[key];
+    return el(higher ? 'span.higher' : 'span.soft', { title: `${higher ? 'higher' : 'lower'} than ${judged.name}, beyond chance` }, higher ? '▲ ' : '▼ ');
+  };
+  const cell = (r, key) => el('td', {}, mark(r, key), isNumber(r[key]) && r.judged ? el('b', {}, percent(r[key])) : percent(r[key]), interval(r, key));
+  const notes = ['Below each accuracy: its 95 % interval, from the choice of test images only.', judged ? `▲ higher and ▼ lower than ${judged.name}: the intervals do not overlap.` : '',
+    rows.some((r) => r.final) && rows.some((r) => !r.final) ? 'While a stage trains, probes use fewer images and score lower. Compare only rows of as many images.' : ''];
+  return el('section.card', {}, el('h3', {}, 'Accuracy of frozen features on held-out images'),
+    el('div.scroll', {}, el('table.data.pinned', {},
+      el('thead', {}, el('tr', {}, el('th', {}, 'features'), columns.map(([, name]) => el('th', {}, term(name))))),
+      el('tbody', {}, rows.map((r) => el(r.judged ? 'tr.judged' : 'tr', {}, el('td', {}, r.name, r.images ? el('div.soft.small', {}, counted(r.images, 'image')) : null), columns.map(([key]) => cell(r, key))))))),
+    el('p.soft.small', {}, notes.filter(Boolean).join(' ')));
 }
 
 /** How well the loss shows the accuracy, if there are enough probes. */
@@ -172,23 +150,6 @@ function alarmList(run) {
   return [now.map((a) => el('div.alarm', { role: 'alert' }, line(a))),
     over.length ? el('details.small.over', {}, el('summary', {}, over.length === 1 ? '1 alarm that is over' : `${over.length} alarms that are over`),
       over.map((a) => el('p.soft', {}, line(a), ` Over at step ${thousands(a.over)}.`))) : null];
-}
-
-function tiles(run, stage) {
-  const tile = (name, r, n, note, lead) => {
-    const range = wilson(r.knn_mean, n), key = isNumber(r.knn_mean);
-    return el('div.card.tile' + (lead ? '.lead' : ''), {}, el('div.soft.small', {}, name),
-      el('div.value', {}, key ? (100 * r.knn_mean).toFixed(1) : '–', el('span.unit', {}, ' % kNN')),
-      el('div.soft.small', {}, [range ? `95 %: ${(100 * range[0]).toFixed(1)}–${(100 * range[1]).toFixed(1)}` : '', isNumber(r.linear_mean) ? `${percent(r.linear_mean)} linear` : ''].filter(Boolean).join(' · ')),
-      note ? el('div.soft.small', {}, note) : null);
-  };
-  const last = stage && !row(run, stage.name) ? stage.probes.at(-1) : null;
-  const all = run.table.map((r) => tile(r.features, r, r.images, null, stage && r.features === stage.name));
-  if (last && isNumber(last.knn_mean)) {
-    if (stage.probes[0].step === 0 && last.step > 0) all.push(tile(`${stage.name}, before step 1`, stage.probes[0], last.test_images, `online, ${last.test_images} images`));
-    all.push(tile(`${stage.name}, step ${thousands(last.step)}`, last, last.test_images, `online, ${last.test_images} images`, true));
-  }
-  return all.length ? el('div.tiles', {}, all) : null;
 }
 
 // Curves of one stage.
@@ -230,13 +191,17 @@ function curveTools(extra) {
 }
 
 function curves(run, stage) {
-  if (!stage) return [el('h2', {}, 'Curves'), el('p.soft', {}, 'No steps yet.')];
+  if (!stage) return [];
   const s = stage.series, x = axis(run, stage), link = `${run.name} ${stage.name} ${x.label}`, last = stage.probes.at(-1);
   const begun = run.stages.filter(hasBegun), done = run.status === 'finished';
-  const none = last ? null : done || stage.step === stage.steps ? 'Online probes are off in this run (probe.online).' : 'nothing yet';
+  const waits = stage.probes.length > 1 ? null : last ? 'Accuracy, rank and spread are drawn from the second probe on.' : done || stage.step === stage.steps ? 'Online probes are off in this run (probe.online).' : 'Not probed yet.';
   const step = (title, key, name, y = {}) => lineChart({ title, x, y, link, series: [{ name, colour: 0, rough: true, points: stepPoints(stage, x, key) }] });
-  const probe = (title, keys, y, note) => lineChart({ title, x, y, link, note, empty: none, series: keys.map(([key, name], i) => ({ name, colour: i, dash: dash(i), marker: markerOf(i), points: probePoints(stage, x, key) })) });
-  const few = last?.train_images ? `On ${thousands(last.test_images)} held-out images, with ${thousands(last.train_images)} training images: lower than after training, when all images are used${isNumber(spread(last)) ? `, and each ± ${(100 * spread(last)).toFixed(1)} points (95 %)` : ''}. Step 0 is untrained.` : null;
+  // A single probe draws no curve.
+  const probe = (title, keys, y, note) => {
+    const series = keys.map(([key, name], i) => ({ name, colour: i, dash: dash(i), marker: markerOf(i), points: probePoints(stage, x, key) }));
+    return series.some((one) => one.points.length > 1) ? lineChart({ title, x, y, link, note, series }) : null;
+  };
+  const few = last?.train_images ? `On ${thousands(last.test_images)} held-out images, with ${thousands(last.train_images)} training images: lower than after training, when all images are used${isNumber(spread(last)) ? `, and each with a 95 % interval of ± ${(100 * spread(last)).toFixed(1)} points` : ''}. Step 0 is before training.` : null;
   // If a run diverged, a linear axis shows only its last step.
   const log = chosen.log ?? ranAway(s.loss), labelled = stage.probes.some((p) => METRICS.some(([key]) => isNumber(p[key])));
   const varies = s.weight_decay.some((v) => v !== s.weight_decay[0]);
@@ -244,18 +209,19 @@ function curves(run, stage) {
     el('div.row.spread.section', {}, el('h2', {}, `Curves of the ${stage.name}`),
       curveTools(begun.length > 1 ? switcher('stage', begun.map((b) => [b.name, b.name]), stage.name, 'stage') : null)),
     el('div.grid', {},
-      lineChart({ title: 'Loss', x, y: { log }, link, extra: logButton(log), series: [
+      lineChart({ title: 'Loss', x, y: { log }, link, extra: logButton(log), note: last ? `The loss on ${imagesOf(stage)} is measured under fixed masks.` : null, series: [
         { name: s.width > 1 ? `training, mean of ${s.width} steps and range` : 'training', colour: 0, rough: true, points: stepPoints(stage, x, 'loss'), band: s.width > 1 ? s.step.map((v, i) => [x.of(v), s.loss_min[i], s.loss_max[i]]) : null },
-        { name: `${imagesOf(stage)}, fixed masks`, colour: 1, marker: 'square', points: probePoints(stage, x, 'loss') }] }),
+        { name: imagesOf(stage), colour: 1, marker: 'square', points: probePoints(stage, x, 'loss') }] }),
       labelled || !last ? probe('Accuracy of frozen features', METRICS, { tick: tickPercent, exact: percent }, few)
         : el('section.card', {}, el('h3', {}, 'Accuracy of frozen features'), el('p.soft', {}, heldOut(stage) ? NO_CLASSES : 'Nothing is held out, so no accuracy is known. Either data.holdout is 0, or some images have no class, or all have the same.')),
-      probe('Rank of features', [['rank_me', 'RankMe'], ['lidar', 'LiDAR']], { min: 0 }, 'Higher is better, up to the width. A fall to 1 is a collapse. Below 1.5 it is an alarm.'),
-      probe('Spread of features', [['feature_std', 'feature std']], { min: 0 }, '1 if features point everywhere, 0 if all images have the same. Below 0.01 it is an alarm.'),
+      probe('Rank of features', [['rank_me', 'RankMe'], ['lidar', 'LiDAR']], { min: 0 }, 'RankMe and LiDAR: higher is better, up to the width. A fall to 1 is a collapse. RankMe below 1.5 is an alarm.'),
+      probe('Spread of features', [['feature_std', 'feature std']], { min: 0 }, 'A feature std below 0.01 is an alarm.'),
       step('Learning rate', 'lr', 'learning rate', { min: 0 }),
       varies ? step('Weight decay', 'weight_decay', 'weight decay', { min: 0 }) : null,
       step('Gradient norm', 'grad_norm', 'L2 norm before clipping', { min: 0 }),
       step('Throughput', 'images_per_second', 'images/s', { min: 0 }),
-      step('Waiting for data', 'data_wait_share', 'share of a step', { min: 0, tick: tickPercent, exact: percent }))];
+      step('Waiting for data', 'data_wait_share', 'share of a step', { min: 0, tick: tickPercent, exact: percent })),
+    waits ? el('p.soft.small', {}, waits) : null];
 }
 
 /** Half the 95 % interval of an online accuracy, near its middle. */
@@ -274,6 +240,8 @@ function predicts(stage) {
   const metric = (METRICS.find((m) => m[0] === chosen.metric && has(m)) || METRICS.find(has))?.[0];
   if (!metric) return [];
   const start = !!chosen.start;
+  // With a single point, nothing can be predicted yet.
+  if (stage.probes.filter((p) => p.step > 0 && isNumber(p[metric])).length < 2) return [];
   const cards = [['loss', 'Held-out loss'], ['train_loss', 'Training loss since the last probe']].map(([key, name]) => {
     const f = stage.fits.find((o) => o.x === key && o.y === metric && o.from_start === start);
     const found = stage.probes.filter((p) => (start || p.step > 0) && isNumber(p[key]) && isNumber(p[metric]))
@@ -281,12 +249,13 @@ function predicts(stage) {
     const wrong = f && f.slope > 0 ? ' Wrong direction: accuracy rises with the loss.' : '';
     return scatter({
       title: f ? `${name}: R² ${f.r_squared.toFixed(3)}` : name,
-      note: f ? `${f.n} probes; least squares.${wrong}` : `${found.length} probes: a line is drawn through ${LEAST} or more.`,
+      note: f ? `${f.n} probes; least squares.${wrong}` : `${counted(found.length, 'probe')}: a line is drawn through ${LEAST} or more.`,
       groups: [{ name: metric, colour: 0, points: found, fit: f }], x: { label: name.toLowerCase() }, y: { tick: tickPercent }, height: 280,
     });
   });
   return [
     el('h2', {}, 'Does the loss predict accuracy?'),
+    lossAsSign(stage) ? el('p.sign', {}, lossAsSign(stage)) : null,
     el('div.row.spread', { style: 'margin-bottom:10px' },
       switcher('metric', METRICS.filter(has), metric, 'accuracy'),
       el('button', { 'aria-pressed': String(start), onclick: () => choose('start', !start) }, 'with step 0')),
@@ -296,28 +265,12 @@ function predicts(stage) {
 
 function pictureSection(stage) {
   if (!stage || !stage.pictures) return [];
-  return [el('h2', {}, `What the ${stage.name} sees, step ${thousands(stage.pictures.step)}`), pictures(stage.pictures)];
+  const step = stage.pictures.step, when = step ? `after step ${thousands(step)}` : 'before training';
+  const note = step ? null : el('p.soft', {}, `These pictures are of the untrained ${stage.name}. The next probe draws them again.`);
+  return [el('h2', {}, `What the ${stage.name} sees ${when}`), note, pictures(stage.pictures)];
 }
 
-// Table, recipe, machine.
-
-function table(run) {
-  if (!run.table.length) return null;
-  const columns = METRICS.filter(([key]) => run.table.some((r) => isNumber(r[key])));
-  // The best is bold only if chance does not explain it.
-  const best = (r, key) => {
-    const others = run.table.filter((o) => o !== r && isNumber(o[key]));
-    return others.length > 0 && others.every((o) => r[key] > o[key] && differ(r[key], r.images, o[key], o.images));
-  };
-  const n = run.table[0].images, range = (r, key) => wilson(r[key], r.images);
-  const title = (r, key) => { const i = range(r, key); return i ? `95 % interval ${percent(i[0])} to ${percent(i[1])}` : null; };
-  return el('section.card', {}, el('h3', {}, `Probes after training: frozen features, ${n ? thousands(n) + ' ' : ''}held-out images`),
-    el('div.scroll', {}, el('table.data.pinned', {},
-      el('thead', {}, el('tr', {}, el('th', {}, 'features'), columns.map(([, name, short]) => el('th', { title: name }, short)))),
-      el('tbody', {}, run.table.map((r) => el('tr', {}, el('td', {}, r.features),
-        columns.map(([key]) => el('td', { title: title(r, key) }, isNumber(r[key]) && best(r, key) ? el('b', {}, percent(r[key])) : percent(r[key])))))))),
-    n ? el('p.soft.small', {}, `95 % intervals are about ± ${(100 * spread({ knn_mean: run.table.at(-1).knn_mean, test_images: n })).toFixed(1)} points, from the choice of test images only (Wilson). Bold: the best, if chance does not explain its lead.`) : null);
-}
+// Recipe and machine.
 
 function facts(run) {
   const e = run.environment, planned = run.plan.stages;
@@ -329,7 +282,7 @@ function facts(run) {
 }
 
 function about(run) {
-  return [el('h2', {}, 'The run'), el('div.grid.loose', {}, table(run), facts(run)),
+  return [el('h2', {}, 'The run'), facts(run),
     el('section.card', { style: 'margin-top:14px' }, el('details', {}, el('summary', {}, 'Recipe'), el('pre', {}, run.recipe))),
     el('footer', {}, 'Generated by saltworks from metrics.jsonl, probes.json and pictures/ of the run’s folder.')];
 }

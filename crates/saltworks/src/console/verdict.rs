@@ -1,0 +1,488 @@
+//! The verdict on each stage's encoder: how its frozen features compare with those of others.
+//! Accuracies differ if their 95 % intervals do not overlap. Anything less may be chance.
+
+use crate::eval::wilson;
+use crate::run_files::{OnlineProbe, ProbeRow};
+use serde::Serialize;
+use std::cmp::Ordering;
+
+/// RankMe below this share of its best value has fallen. (guess: its noise is far smaller)
+const RANK_FALLEN: f64 = 0.75;
+
+/// A stage that has begun, and what its online probes found.
+pub struct JudgedStage<'a> {
+    /// Its name in the recipe.
+    pub name: &'a str,
+    /// The stage of the run whose encoder is its teacher.
+    pub teacher: Option<&'a str>,
+    /// Its online probes, each with the steps made before it.
+    pub probes: Vec<(u64, &'a OnlineProbe)>,
+}
+
+/// The verdict on a stage's encoder.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StageVerdict {
+    /// The stage's name.
+    pub stage: String,
+    /// How its mean token compares with that of an untrained encoder, if that is known.
+    pub outcome: Option<Outcome>,
+    /// The verdict in a sentence, and what to do.
+    pub text: String,
+    /// Sentences on the class token, the teacher, raw pixels, and on what fell in training.
+    pub details: Vec<String>,
+}
+
+/// How an encoder compares with another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// By at least one probe, and worse by none.
+    Better,
+    /// Chance may explain each difference.
+    Same,
+    /// Better by one probe and worse by another.
+    Mixed,
+    /// By at least one probe, and better by none.
+    Worse,
+}
+
+/// The verdicts on stages. `rows` are the probes made after training.
+pub fn verdicts(stages: &[JudgedStage<'_>], rows: &[ProbeRow]) -> Vec<StageVerdict> {
+    let row = |name: &str| rows.iter().find(|row| row.name == name);
+    let judge = |stage: &JudgedStage<'_>| {
+        let mut verdict = match (row(stage.name), stage.probes.last()) {
+            (Some(trained), _) => of_trained(stage, &Accuracies::of_row(trained), rows),
+            (None, Some((1.., _))) => of_training(stage, stages),
+            _ => StageVerdict::without_outcome(
+                stage,
+                format!("The {} is not probed yet.", stage.name),
+            ),
+        };
+        verdict.details.extend(fallen(&stage.probes));
+        verdict
+    };
+    stages.iter().map(judge).collect()
+}
+
+impl StageVerdict {
+    fn without_outcome(stage: &JudgedStage<'_>, text: String) -> Self {
+        Self { stage: stage.name.to_owned(), outcome: None, text, details: Vec::new() }
+    }
+
+    /// Compares an encoder with an untrained one by mean tokens. Its class token is part of the
+    /// details if it compares in another way.
+    fn new(
+        stage: &JudgedStage<'_>,
+        subject: &str,
+        than: &str,
+        now: &Accuracies,
+        untrained: Option<&Accuracies>,
+    ) -> Self {
+        let compared = untrained.map(|untrained| now.against(untrained));
+        let Some([mean, class]) = compared else {
+            return Self::without_outcome(stage, now.sentence(subject));
+        };
+        let outcome = mean.outcome();
+        let text = outcome.map_or_else(
+            || now.sentence(subject),
+            |outcome| match outcome {
+                Outcome::Mixed => format!("{subject} is {}.", mean.mixed(than)),
+                Outcome::Better => format!("{subject} is better than {than}: {}.", mean.text()),
+                Outcome::Same => format!("{subject} is no better than {than}: {}.", mean.text()),
+                Outcome::Worse => format!("{subject} is worse than {than}: {}.", mean.text()),
+            },
+        );
+        let other = class.outcome().filter(|class| Some(*class) != outcome);
+        let other = other.map(|outcome| match outcome {
+            Outcome::Mixed => format!("Its class token is {}.", class.mixed(than)),
+            Outcome::Better => format!("Its class token is better: {}.", class.text()),
+            Outcome::Same => format!("Its class token is no better: {}.", class.text()),
+            Outcome::Worse => format!("Its class token is worse: {}.", class.text()),
+        });
+        Self { outcome, details: other.into_iter().collect(), ..Self::without_outcome(stage, text) }
+    }
+}
+
+/// The verdict on a trained encoder, from all images.
+fn of_trained(stage: &JudgedStage<'_>, trained: &Accuracies, rows: &[ProbeRow]) -> StageVerdict {
+    let row = |name: &str| rows.iter().find(|row| row.name == name).map(Accuracies::of_row);
+    let subject = format!("The {}", stage.name);
+    // A random encoder of the same size, if there is one.
+    let random = row(&format!("random {}", stage.name)).or_else(|| row("random encoder"));
+    let mut verdict =
+        StageVerdict::new(stage, &subject, "a random encoder", trained, random.as_ref());
+    verdict.text += match verdict.outcome {
+        Some(Outcome::Same) => " Train longer.",
+        Some(Outcome::Worse) => " Train longer, or check lr, masks and augmentation.",
+        _ => "",
+    };
+    let teacher = stage.teacher.and_then(row);
+    verdict.details.extend(teacher.and_then(|teacher| against_teacher(trained, &teacher)));
+    let pixels = row("raw pixels");
+    verdict.details.extend(pixels.and_then(|pixels| pixels_are_better(trained, &pixels)));
+    verdict
+}
+
+/// The verdict while a stage trains, from online probes. These always use the same images.
+fn of_training(stage: &JudgedStage<'_>, stages: &[JudgedStage<'_>]) -> StageVerdict {
+    // The caller has found a probe.
+    let (step, last) = *stage.probes.last().expect("a probe");
+    let Some(now) = Accuracies::of_online(last) else {
+        return StageVerdict::without_outcome(stage, without_accuracy(stage.name, step, last));
+    };
+    let subject =
+        format!("After step {step}, on {} held-out images, the {}", last.test_images, stage.name);
+    let start = stage.probes.first().filter(|(step, _)| *step == 0);
+    let start = start.and_then(|(_, start)| Accuracies::of_online(start));
+    let mut verdict = StageVerdict::new(stage, &subject, "before training", &now, start.as_ref());
+    let teacher = stages.iter().find(|other| Some(other.name) == stage.teacher);
+    let teacher = teacher.and_then(|teacher| teacher.probes.last()).map(|(_, probe)| *probe);
+    let images = |probe: &OnlineProbe| (probe.train_images, probe.test_images);
+    let teacher = teacher.filter(|teacher| images(teacher) == images(last));
+    let teacher = teacher.and_then(Accuracies::of_online);
+    verdict.details.extend(teacher.and_then(|teacher| against_teacher(&now, &teacher)));
+    verdict
+}
+
+/// What is known without accuracies.
+fn without_accuracy(name: &str, step: u64, last: &OnlineProbe) -> String {
+    let why = if last.held_out { "the images have no classes" } else { "nothing is held out" };
+    format!(
+        "No accuracy is known, because {why}. After step {step} of the {name}: {}.",
+        last.text()
+    )
+}
+
+fn against_teacher(student: &Accuracies, teacher: &Accuracies) -> Option<String> {
+    let [mean, _] = student.against(teacher);
+    Some(match mean.outcome()? {
+        Outcome::Mixed => format!("It is {}.", mean.mixed("its teacher")),
+        Outcome::Better => format!("It is better than its teacher: {}.", mean.text()),
+        Outcome::Same => format!("It equals its teacher within chance: {}.", mean.text()),
+        Outcome::Worse => format!("It is worse than its teacher: {}.", mean.text()),
+    })
+}
+
+fn pixels_are_better(trained: &Accuracies, pixels: &Accuracies) -> Option<String> {
+    let [mean, _] = pixels.against(trained);
+    let higher = mean.all(Ordering::Greater).map(AccuracyPair::text);
+    let higher = higher.collect::<Vec<_>>().join(", ");
+    (!higher.is_empty()).then(|| format!("Raw pixels still score higher: {higher}."))
+}
+
+/// What fell since the best probe before the last one, in a sentence.
+fn fallen(probes: &[(u64, &OnlineProbe)]) -> Option<String> {
+    let (&(_, last), before) = probes.split_last()?;
+    let best = |get: fn(&OnlineProbe) -> Option<f64>| {
+        let known = before.iter().filter_map(|(_, probe)| get(probe)).reduce(f64::max)?;
+        Some((known, get(last)?))
+    };
+    let rank = best(|probe| probe.rank_me).filter(|(then, now)| *now < RANK_FALLEN * then);
+    let rank = rank.map(|(then, now)| format!("RankMe fell from {then:.1} to {now:.1}"));
+    let images = last.test_images;
+    let accuracy = |name: &str, get: fn(&OnlineProbe) -> Option<f64>| {
+        let (then, now) = best(get)?;
+        let fell = apart((now, images), (then, images)) == Ordering::Less;
+        fell.then(|| format!("{name} fell from {} to {}", percent(then), percent(now)))
+    };
+    let parts = [
+        rank,
+        accuracy("kNN", |probe| probe.knn_mean),
+        accuracy("linear", |probe| probe.linear_mean),
+        accuracy("kNN of the class token", |probe| probe.knn_cls),
+        accuracy("linear of the class token", |probe| probe.linear_cls),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| format!("While it trained, {}.", parts.join(", ")))
+}
+
+/// Accuracies of one encoder by kNN and by a linear probe.
+struct Accuracies {
+    images: usize,
+    mean: [Option<f64>; 2],
+    class: [Option<f64>; 2],
+}
+
+impl Accuracies {
+    fn of_row(row: &ProbeRow) -> Self {
+        Self {
+            images: row.images,
+            mean: [Some(row.knn_mean), row.linear_mean],
+            class: [row.knn_cls, row.linear_cls],
+        }
+    }
+
+    /// None without an accuracy.
+    fn of_online(probe: &OnlineProbe) -> Option<Self> {
+        probe.knn_mean.map(|knn| Self {
+            images: probe.test_images,
+            mean: [Some(knn), probe.linear_mean],
+            class: [probe.knn_cls, probe.linear_cls],
+        })
+    }
+
+    /// The mean tokens of both, and the class tokens of both.
+    fn against(&self, other: &Self) -> [Comparison; 2] {
+        [(self.mean, other.mean), (self.class, other.class)].map(|(these, those)| {
+            let names = ["kNN", "linear"].into_iter();
+            let pair = |(name, (this, that)): (_, (Option<f64>, Option<f64>))| {
+                let (this, that) = (this?, that?);
+                let order = apart((this, self.images), (that, other.images));
+                Some(AccuracyPair { name, this, that, order })
+            };
+            Comparison(names.zip(these.into_iter().zip(those)).filter_map(pair).collect())
+        })
+    }
+
+    /// Its accuracies, without a comparison.
+    fn sentence(&self, subject: &str) -> String {
+        let known = ["kNN", "linear"].into_iter().zip(self.mean);
+        let known = known.filter_map(|(name, share)| Some(format!("{name} {}", percent(share?))));
+        format!("{subject} reaches {}.", known.collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// One kind of token of two encoders.
+struct Comparison(Vec<AccuracyPair>);
+
+/// An accuracy of two encoders. The order is `Equal` if chance may explain the difference.
+struct AccuracyPair {
+    name: &'static str,
+    this: f64,
+    that: f64,
+    order: Ordering,
+}
+
+impl AccuracyPair {
+    fn text(&self) -> String {
+        format!("{} {} against {}", self.name, percent(self.this), percent(self.that))
+    }
+}
+
+impl Comparison {
+    /// None if the encoders have no accuracy in common.
+    fn outcome(&self) -> Option<Outcome> {
+        let any = |order| self.all(order).next().is_some();
+        Some(match (any(Ordering::Greater), any(Ordering::Less)) {
+            _ if self.0.is_empty() => return None,
+            (true, true) => Outcome::Mixed,
+            (true, false) => Outcome::Better,
+            (false, true) => Outcome::Worse,
+            (false, false) => Outcome::Same,
+        })
+    }
+
+    fn all(&self, order: Ordering) -> impl Iterator<Item = &AccuracyPair> {
+        self.0.iter().filter(move |pair| pair.order == order)
+    }
+
+    /// The differences that chance does not explain. Without any, the first one.
+    fn text(&self) -> String {
+        let apart = self.0.iter().filter(|pair| pair.order != Ordering::Equal);
+        let apart: Vec<_> = apart.map(AccuracyPair::text).collect();
+        if apart.is_empty() {
+            return self.0.first().map_or_else(String::new, AccuracyPair::text);
+        }
+        apart.join(", ")
+    }
+
+    fn mixed(&self, than: &str) -> String {
+        let text = |order| self.all(order).map(AccuracyPair::text).collect::<Vec<_>>().join(", ");
+        format!(
+            "better than {than} by one probe ({}), but worse by another ({})",
+            text(Ordering::Greater),
+            text(Ordering::Less)
+        )
+    }
+}
+
+/// Compares two shares of so many images. They are equal if their 95 % intervals overlap.
+fn apart((this, images): (f64, usize), (that, other_images): (f64, usize)) -> Ordering {
+    if images == 0 || other_images == 0 {
+        return Ordering::Equal;
+    }
+    let interval = |share: f64, n: usize| wilson((share * n as f64).round() as usize, n);
+    let ([low, high], [other_low, other_high]) =
+        (interval(this, images), interval(that, other_images));
+    match () {
+        () if low > other_high => Ordering::Greater,
+        () if high < other_low => Ordering::Less,
+        () => Ordering::Equal,
+    }
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(name: &str, mean: [f64; 2], class: Option<[f64; 2]>) -> ProbeRow {
+        ProbeRow {
+            name: name.into(),
+            train_images: 900,
+            images: 300,
+            knn_mean: mean[0],
+            linear_mean: Some(mean[1]),
+            knn_cls: class.map(|class| class[0]),
+            linear_cls: class.map(|class| class[1]),
+        }
+    }
+
+    fn student<'a>(probes: &[(u64, &'a OnlineProbe)]) -> JudgedStage<'a> {
+        JudgedStage { name: "student", teacher: Some("teacher"), probes: probes.to_vec() }
+    }
+
+    /// The verdict on a student with these accuracies, beside these other rows.
+    fn of(mean: [f64; 2], class: Option<[f64; 2]>, others: &[ProbeRow]) -> StageVerdict {
+        let mut rows = others.to_vec();
+        rows.push(row("student", mean, class));
+        verdicts(&[student(&[])], &rows).remove(0)
+    }
+
+    #[test]
+    fn a_trained_encoder_is_better_no_better_or_worse_than_a_random_one() {
+        let random = [row("random encoder", [0.6, 0.7], None)];
+        let better = of([0.8, 0.75], None, &random);
+        assert_eq!(
+            (better.outcome, better.text.as_str()),
+            (
+                Some(Outcome::Better),
+                "The student is better than a random encoder: kNN 80.0 % against 60.0 %."
+            )
+        );
+        let same = of([0.58, 0.72], None, &random);
+        assert_eq!(
+            same.text,
+            "The student is no better than a random encoder: kNN 58.0 % against 60.0 %. Train \
+             longer."
+        );
+        let worse = of([0.3, 0.4], None, &random);
+        assert_eq!(
+            worse.text,
+            "The student is worse than a random encoder: kNN 30.0 % against 60.0 %, linear 40.0 % \
+             against 70.0 %. Train longer, or check lr, masks and augmentation."
+        );
+        let mixed = of([0.8, 0.4], None, &random);
+        assert_eq!(
+            (mixed.outcome, mixed.text.as_str()),
+            (
+                Some(Outcome::Mixed),
+                "The student is better than a random encoder by one probe (kNN 80.0 % against \
+                 60.0 %), but worse by another (linear 40.0 % against 70.0 %)."
+            )
+        );
+    }
+
+    #[test]
+    fn a_class_token_that_is_worse_is_reported() {
+        let random = [row("random encoder", [0.92, 0.9], Some([0.887, 0.88]))];
+        let said = of([0.877, 0.9], Some([0.743, 0.86]), &random);
+        assert_eq!(
+            said.text,
+            "The student is no better than a random encoder: kNN 87.7 % against 92.0 %. Train \
+             longer."
+        );
+        assert_eq!(said.details, ["Its class token is worse: kNN 74.3 % against 88.7 %."]);
+        assert!(of([0.877, 0.9], Some([0.9, 0.9]), &random).details.is_empty());
+    }
+
+    #[test]
+    fn a_random_encoder_of_the_same_size_comes_first() {
+        let random =
+            [row("random encoder", [0.2, 0.2], None), row("random student", [0.7, 0.7], None)];
+        assert_eq!(of([0.4, 0.4], None, &random).outcome, Some(Outcome::Worse));
+    }
+
+    #[test]
+    fn a_student_is_compared_with_its_teacher() {
+        let said = |teacher: f64| {
+            let others =
+                [row("random encoder", [0.2, 0.2], None), row("teacher", [teacher, 0.8], None)];
+            of([0.7, 0.8], None, &others).details.remove(0)
+        };
+        assert_eq!(said(0.5), "It is better than its teacher: kNN 70.0 % against 50.0 %.");
+        assert_eq!(said(0.69), "It equals its teacher within chance: kNN 70.0 % against 69.0 %.");
+        assert_eq!(said(0.9), "It is worse than its teacher: kNN 70.0 % against 90.0 %.");
+    }
+
+    #[test]
+    fn raw_pixels_that_are_better_are_reported() {
+        let others = |pixels: f64| {
+            [row("raw pixels", [pixels, 0.7], None), row("random encoder", [0.2, 0.2], None)]
+        };
+        let said = of([0.7, 0.7], None, &others(0.9)).details;
+        assert_eq!(said, ["Raw pixels still score higher: kNN 90.0 % against 70.0 %."]);
+        assert!(of([0.7, 0.7], None, &others(0.72)).details.is_empty(), "may be chance");
+    }
+
+    fn online(knn: f64, class: f64, rank: f64) -> OnlineProbe {
+        OnlineProbe {
+            knn_mean: Some(knn),
+            knn_cls: Some(class),
+            rank_me: Some(rank),
+            test_images: 500,
+            ..OnlineProbe::default()
+        }
+    }
+
+    #[test]
+    fn an_untrained_encoder_gets_no_verdict() {
+        let start = online(0.5, 0.5, 20.0);
+        let said = verdicts(&[student(&[]), student(&[(0, &start)])], &[]);
+        for verdict in said {
+            assert_eq!(verdict.text, "The student is not probed yet.");
+            assert!(verdict.outcome.is_none() && verdict.details.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_stage_that_trains_is_compared_with_itself_before_training() {
+        let (start, last) = (online(0.45, 0.4, 20.0), online(0.62, 0.42, 21.0));
+        let taught = online(0.8, 0.7, 20.0);
+        let teacher = JudgedStage { name: "teacher", teacher: None, probes: vec![(60, &taught)] };
+        let said = verdicts(&[teacher, student(&[(0, &start), (30, &last)])], &[]);
+        assert_eq!(
+            said[1].text,
+            "After step 30, on 500 held-out images, the student is better than before training: \
+             kNN 62.0 % against 45.0 %."
+        );
+        assert_eq!(
+            said[1].details,
+            [
+                "Its class token is no better: kNN 42.0 % against 40.0 %.",
+                "It is worse than its teacher: kNN 62.0 % against 80.0 %."
+            ]
+        );
+        assert_eq!(said[1].outcome, Some(Outcome::Better));
+        let alone = verdicts(&[student(&[(30, &last)])], &[]).remove(0).text;
+        assert_eq!(alone, "After step 30, on 500 held-out images, the student reaches kNN 62.0 %.");
+    }
+
+    #[test]
+    fn what_fell_while_a_stage_trained_is_reported() {
+        let probes = [online(0.45, 0.83, 10.0), online(0.6, 0.8, 9.0), online(0.6, 0.66, 4.7)];
+        let probes: Vec<_> = (0..).zip(&probes).collect();
+        let details =
+            |probes: &[(u64, &OnlineProbe)]| verdicts(&[student(probes)], &[]).remove(0).details;
+        assert_eq!(
+            details(&probes).pop().unwrap(),
+            "While it trained, RankMe fell from 10.0 to 4.7, kNN of the class token fell from \
+             83.0 % to 66.0 %."
+        );
+        assert!(details(&probes[..2]).iter().all(|text| !text.contains("fell")));
+    }
+
+    #[test]
+    fn without_classes_ranks_and_losses_are_reported() {
+        let start = OnlineProbe { rank_me: Some(9.5), held_out: false, ..OnlineProbe::default() };
+        let text = verdicts(&[student(&[(0, &start), (8, &start)])], &[]).remove(0).text;
+        assert_eq!(
+            text,
+            "No accuracy is known, because nothing is held out. After step 8 of the student: \
+             RankMe 9.5."
+        );
+    }
+}
