@@ -317,7 +317,7 @@ fn another_recipe_or_other_data_does_not_go_on_with_a_run() {
     let before = fs::read(place.path("run/metrics.jsonl")).unwrap();
     let other = [LONG, &["teacher.lr=1e-4"]].concat();
     let words =
-        ["holds a run already, with another recipe", "teacher.lr is 0.002 there and 0.0001"];
+        ["holds a run already, with another recipe", "teacher.lr is 0.0015 there and 0.0001"];
     assert_refused(&mut place.pretrain("run", &other), &words);
     let other = [LONG, &["precision=bf16"]].concat();
     assert_refused(

@@ -54,8 +54,7 @@ impl RecipeArguments {
         recipe_for(Some(recipe), None, &[&changes, self.set.as_slice()].concat(), None)
     }
 
-    /// Like [`Self::recipe`]. A choice that depends on threads is that of the run in `out`, if there
-    /// is one.
+    /// Like [`Self::recipe`]. A choice that depends on threads is that of the run in `out`, if any.
     pub(super) fn recipe_in(&self, out: &Path) -> Result<ChosenRecipe, Failure> {
         let minutes = self.minutes.map(|minutes| format!("minutes={}", toml::Value::from(minutes)));
         let changes: Vec<_> = self.named().chain(minutes).collect();

@@ -207,8 +207,8 @@ fn note_unknown_classes(sources: &[NamedSource], tests: &[TestSet]) {
         let unknown = (0..test.len()).filter(is_unknown).count();
         if unknown > 0 {
             note(&format!(
-                "{path}: {unknown} of {} images are of classes that no training image has. No probe \
-                 can be right on them",
+                "{path}: {unknown} of {} images are of classes that no training image has. No \
+                 probe can be right on them",
                 test.len()
             ));
         }

@@ -24,8 +24,8 @@ pub(crate) struct Judged {
 const SEED: u64 = 0;
 
 /// Probes features on at most `most` images: first held-out ones, up to half of them, then training
-/// images. Returns all results, or none if nothing labelled is held out or a signal stops it. Images
-/// that cannot be read are added to `unreadable`.
+/// images. Returns all results, or none if nothing labelled is held out or a signal stops it.
+/// Images that cannot be read are added to `unreadable`.
 pub(crate) fn probe(
     all: &[Judged],
     recipe: &Recipe,

@@ -130,13 +130,7 @@ impl Folder {
                  --overwrite; `saltworks pretrain --resume --out {out}` shows its results"
             )));
         }
-        if !differences.is_empty() {
-            return Err(input_error(format!(
-                "{out} holds a run already, with another recipe: {}. Choose another folder with \
-                 --out, or add --overwrite; `saltworks pretrain --resume --out {out}` resumes it",
-                some_of(&differences)
-            )));
-        }
+        // A chosen recipe follows from the images, so these are compared first.
         if self.state.data != data {
             let began = &self.state.data;
             return Err(input_error(format!(
@@ -150,6 +144,13 @@ impl Folder {
                 "the run in {out} began with other images: the same number, but other {}. Restore \
                  the data, or choose another folder with --out",
                 other.join(", ")
+            )));
+        }
+        if !differences.is_empty() {
+            return Err(input_error(format!(
+                "{out} holds a run already, with another recipe: {}. Choose another folder with \
+                 --out, or add --overwrite; `saltworks pretrain --resume --out {out}` resumes it",
+                some_of(&differences)
             )));
         }
         self.resumed = true;
@@ -200,8 +201,8 @@ impl Folder {
             (Some(now), None) => {
                 let out = self.path.display();
                 Err(input_error(format!(
-                    "{out} holds a run already, whose lengths are in steps or epochs, but now {now}. \
-                     A length in minutes can only be given to a new run"
+                    "{out} holds a run already, whose lengths are in steps or epochs, but now \
+                     {now}. A length in minutes can only be given to a new run"
                 )))
             }
             _ => Ok(()),
