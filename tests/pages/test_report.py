@@ -34,7 +34,8 @@ def test_the_verdict_comes_first_and_its_table_has_all_accuracies(look, run):
     for row in run.json("probes.json"):
         for key in ["knn_mean", "linear_mean", "knn_cls", "linear_cls"]:
             assert row[key] is None or percent(row[key]) in table
-    assert "1\u202f000" in table and "95 % interval" in seen.text("main section")
+    images = f"{run.json('probes.json')[0]['images']:,} images".replace(",", "\u202f")
+    assert images in table and "95 % interval" in seen.text("main section")
 
 
 def test_during_training_online_probes_are_compared_with_online_probes(look, run):
