@@ -201,7 +201,7 @@ function curves(run, stage) {
     const series = keys.map(([key, name], i) => ({ name, colour: i, dash: dash(i), marker: markerOf(i), points: probePoints(stage, x, key) }));
     return series.some((one) => one.points.length > 1) ? lineChart({ title, x, y, link, note, series }) : null;
   };
-  const few = last?.train_images ? `On ${thousands(last.test_images)} held-out images, with ${thousands(last.train_images)} training images: lower than after training, when all images are used${isNumber(spread(last)) ? `, and each with a 95 % interval of ± ${(100 * spread(last)).toFixed(1)} points` : ''}. Step 0 is before training.` : null;
+  const few = last?.train_images ? `On ${thousands(last.test_images)} held-out images, with ${thousands(last.train_images)} training images: lower than after training, when more images are used${isNumber(spread(last)) ? `, and each with a 95 % interval of ± ${(100 * spread(last)).toFixed(1)} points` : ''}. Step 0 is before training.` : null;
   // If a run diverged, a linear axis shows only its last step.
   const log = chosen.log ?? ranAway(s.loss), labelled = stage.probes.some((p) => METRICS.some(([key]) => isNumber(p[key])));
   const varies = s.weight_decay.some((v) => v !== s.weight_decay[0]);
