@@ -148,6 +148,56 @@ fn a_folder_of_validation_images_is_probed_on_and_more_test_images_get_rows_of_t
     );
 }
 
+/// Nobody asked for that folder, so images without classes in it are no reason to stop.
+#[test]
+fn validation_images_without_classes_are_passed_over() {
+    let place = Place::empty();
+    for index in 0..12 {
+        place.image(&format!("data/train/discs/{index}.png"), index);
+        place.image(&format!("data/train/stripes/{index}.jpg"), index);
+        place.image(&format!("data/test/{index}.png"), index + 12);
+    }
+    let notes = stderr(&short(&mut verb(&place, "pretrain", &["data", "--out", "run"])));
+    assert!(notes.contains("data/test is not used for probes: not all of its images"), "{notes}");
+    assert!(notes.contains("(4 held out)"), "{notes}");
+    assert!(notes.contains("features of 20 of 20 training images and 4 of 4 others"), "{notes}");
+}
+
+#[test]
+fn a_choice_keeps_the_threads_that_its_run_began_with() {
+    let place = Place::with_classes();
+    let run = || {
+        let mut command = verb(&place, "pretrain", &["photos"]);
+        command.args(["--set", "teacher.steps=2", "--set", "student.steps=2"]);
+        command
+    };
+    assert!(run().output().unwrap().status.success());
+    let began = String::from_utf8(place.bytes("runs/photos/environment.json")).unwrap();
+    let state = String::from_utf8(place.bytes("runs/photos/state.json")).unwrap();
+    let unfinished = state.replace("\"finished\": true", "\"finished\": false");
+    place.text("runs/photos/state.json", &unfinished);
+    let threads: Value = serde_json::from_str(&began).unwrap();
+    let threads = format!("\"threads\": {}", threads["threads"]);
+    let many = began.replace(&threads, "\"threads\": 4096");
+    assert_ne!(many, began);
+    place.text("runs/photos/environment.json", &many);
+    assert_refused(&mut run(), &["with another recipe", "model.width"]);
+    place.text("runs/photos/environment.json", &began);
+    assert!(run().output().unwrap().status.success());
+}
+
+#[test]
+fn a_cooldown_holds_the_learning_rate_until_it_falls_in_a_line() {
+    let place = Place::with_classes();
+    let set = ["student.steps=8", "student.warmup={steps=2}", "student.cooldown={steps=4}"];
+    place.trained("run", &[&set[..], &["student.lr=4e-3", "student.final_lr=0"]].concat());
+    let lines = place.metrics("run");
+    let student = lines.iter().filter(|line| line["stage"] == "student");
+    let rates: Vec<f64> = student.map(|line| 1e3 * line["lr"].as_f64().unwrap()).collect();
+    let wanted = [2.0, 4.0, 4.0, 4.0, 3.0, 2.0, 1.0, 0.0];
+    assert!(rates.iter().zip(wanted).all(|(got, want)| (got - want).abs() < 1e-6), "{rates:?}");
+}
+
 #[test]
 fn a_stage_starts_from_the_weights_that_init_names() {
     let place = Place::with_classes();
@@ -187,6 +237,8 @@ fn a_trained_encoder_teaches_without_a_first_stage() {
     let recipe = recipe(&place, "student");
     assert_eq!((recipe.stage.len(), recipe.model.patch.unwrap().height), (1, 8));
     assert!(!place.path("student/teacher").exists());
+    let mut other = verb(&place, "pretrain", &["--resume", "--out", "run", "--teacher", teacher]);
+    assert_refused(&mut other, &["holds a run already, with another recipe", "student.teacher"]);
     assert!(fs::metadata(place.path("student/student/encoder.safetensors")).is_ok());
 }
 

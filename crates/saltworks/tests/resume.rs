@@ -584,3 +584,28 @@ fn a_finished_run_is_made_longer() {
     let words = ["student cannot be made longer", "student.init="];
     assert_refused(again.arg(place.path("run")), &words);
 }
+
+/// The checkpoint from which it goes on is older than both changes of the length.
+#[test]
+fn a_run_killed_while_it_is_made_longer_can_be_made_longer_again() {
+    let place = Place::with_classes();
+    let constant = ["lr=1e-3", "start_lr=1e-3", "final_lr=1e-3", "warmup={steps=0}"];
+    let constant: Vec<_> = constant.iter().map(|set| format!("student.{set}")).collect();
+    let set: Vec<_> = constant.iter().map(String::as_str).collect();
+    place.trained("run", &set);
+    let longer = |steps: usize| {
+        let mut resume = place::saltworks();
+        resume.args(["pretrain", "--resume", "--set", &format!("student.steps={steps}"), "--out"]);
+        resume.arg(place.path("run"));
+        resume
+    };
+    let mut child = start(longer(400));
+    let state = || String::from_utf8(place.bytes("run/state.json")).unwrap();
+    wait_until("change of the length", || state().contains("shorter_recipes"));
+    child.kill().unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(9), "it ended before it was killed");
+    let output = longer(401).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    place.trained("whole", &[&set[..], &["student.steps=401"]].concat());
+    place.assert_same_run("run", "whole");
+}

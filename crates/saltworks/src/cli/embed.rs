@@ -94,9 +94,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let source = judge::open_all(&subject.recipe.data)?;
     note(&format!("embedding {}", source.describe()));
     let mut unreadable = Vec::new();
+    let job = EmbedJob { arguments, form, subject: &subject, source: &source, stop: &stop };
     let written = match patches {
-        true => arguments.write_patches(form, &subject, &source, &stop, &mut unreadable),
-        false => arguments.write_pooled(form, &subject, &source, &stop, &mut unreadable),
+        true => job.write_patches(&mut unreadable),
+        false => job.write_pooled(&mut unreadable),
     };
     let (files, what) = written.map_err(|failure| match failure {
         // `eval` does not know which signal it was.
@@ -114,54 +115,47 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 /// The files, and what they hold as text for people.
 type WrittenFiles = (Vec<PathBuf>, String);
 
-impl Arguments {
-    fn write_patches(
-        &self,
-        form: FeatureFile,
-        subject: &Subject,
-        source: &Arc<dyn Source>,
-        stop: &Stop,
-        unreadable: &mut Vec<Unreadable>,
-    ) -> Result<WrittenFiles, Failure> {
+/// The features of one source on their way to files.
+struct EmbedJob<'a> {
+    arguments: &'a Arguments,
+    form: FeatureFile,
+    subject: &'a Subject,
+    source: &'a Arc<dyn Source>,
+    stop: &'a Stop,
+}
+
+impl EmbedJob<'_> {
+    fn write_patches(&self, unreadable: &mut Vec<Unreadable>) -> Result<WrittenFiles, Failure> {
+        let Self { subject, source, stop, .. } = *self;
         let tokens = PatchTokens { subject, source, stop };
         let shape = tokens.shape();
         let mib = shape.iter().product::<usize>() >> 18;
         note(&format!("patch tokens {shape:?} in float32 take {mib} MiB on disk"));
-        Ok((tokens.write(form, &self.out, unreadable)?, format!("patches {shape:?}")))
+        let files = tokens.write(self.form, &self.arguments.out, unreadable)?;
+        Ok((files, format!("patches {shape:?}")))
     }
 
-    fn write_pooled(
-        &self,
-        form: FeatureFile,
-        subject: &Subject,
-        source: &Arc<dyn Source>,
-        stop: &Stop,
-        unreadable: &mut Vec<Unreadable>,
-    ) -> Result<WrittenFiles, Failure> {
-        let pooled = self.embed(subject, source, stop, unreadable)?;
-        let count = source.len();
+    fn write_pooled(&self, unreadable: &mut Vec<Unreadable>) -> Result<WrittenFiles, Failure> {
+        let pooled = self.pooled(unreadable)?;
+        let count = self.source.len();
         let kinds =
             pooled.iter().map(|pooled| format!("{} [{count}, {}]", pooled.name, pooled.dim));
         let what = kinds.collect::<Vec<_>>().join(", ");
-        let embeddings = Embeddings { pooled, source: source.as_ref() };
-        Ok((embeddings.write(form, &self.out).map_err(run_error)?, what))
+        let embeddings = Embeddings { pooled, source: self.source.as_ref() };
+        Ok((embeddings.write(self.form, &self.arguments.out).map_err(run_error)?, what))
     }
 
-    /// The requested kinds of features, for all images of a source.
-    fn embed(
-        &self,
-        subject: &Subject,
-        source: &Arc<dyn Source>,
-        stop: &Stop,
-        unreadable: &mut Vec<Unreadable>,
-    ) -> Result<Vec<FeatureRows>, Failure> {
+    /// The requested kinds of features, for all images of the source.
+    fn pooled(&self, unreadable: &mut Vec<Unreadable>) -> Result<Vec<FeatureRows>, Failure> {
+        let Self { subject, source, stop, .. } = *self;
         let mut count = Count::new(source.len());
         let Subject { recipe, extractor, .. } = subject;
         let made = features(recipe, source, extractor, stop, unreadable, &mut count)?;
         let made = made.ok_or_else(|| Failure::from(eval::Error::Stopped))?;
         count.finish();
-        let alone = FeatureFile::of(&self.out) == Ok(FeatureFile::Npy) && self.features.is_empty();
-        let wanted = if alone { &[FeatureKind::Mean][..] } else { &self.features[..] };
+        let asked_for = &self.arguments.features[..];
+        let alone = self.form == FeatureFile::Npy && asked_for.is_empty();
+        let wanted = if alone { &[FeatureKind::Mean][..] } else { asked_for };
         let SourceFeatures { kinds, replaced } = made;
         let kinds = [FeatureKind::Mean, FeatureKind::Cls].into_iter().zip(kinds);
         let kept = kinds.filter(|(kind, _)| wanted.is_empty() || wanted.contains(kind));

@@ -38,16 +38,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let recipe = recipe.recipe()?.recipe;
     let threads = use_threads(recipe.threads)?;
     let images = open_images(&recipe)?;
-    let recipe = match lengths::in_minutes(&recipe) {
-        true if length.is_zero() => {
-            return Err(input_error(
-                "--seconds is 0, but a length in minutes has to be timed. Leave out --seconds, or \
-                 set steps or epochs for each stage",
-            ));
-        }
-        true => lengths::in_steps(&recipe, None, &images, &stop)?,
-        false => recipe,
-    };
+    if length.is_zero() && lengths::in_minutes(&recipe) {
+        return Err(input_error(
+            "--seconds is 0, but a length in minutes has to be timed. Leave out --seconds, or set \
+             steps or epochs for each stage",
+        ));
+    }
+    let recipe = lengths::in_steps(&recipe, None, &images, &stop)?;
     let plans = plan(&recipe, &images)?;
     let mut timed = Vec::new();
     for plan in plans.iter().filter(|_| !length.is_zero()) {

@@ -38,6 +38,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     let out = out.unwrap_or_else(|| recipe.default_out());
     let chosen = match resume && !recipe.names_recipe() {
         true => recipe.recipe_of_run(&recipe_of(&out)?),
+        false if overwrite => recipe.recipe(),
         false => recipe.recipe_in(&out),
     };
     let recipe = chosen?.recipe;

@@ -2,7 +2,7 @@
 
 use crate::console::note;
 use crate::failure::Failure;
-use crate::recipe::ChosenValue;
+use crate::recipe::{ChosenValue, Data, Recipe, given};
 use crate::run::{ChosenRecipe, NamedInput, recipe_for};
 use crate::run_files::Environment;
 use crate::run_files::names::ENVIRONMENT;
@@ -38,7 +38,7 @@ pub(super) struct RecipeArguments {
 impl RecipeArguments {
     /// The recipe that is given or chosen.
     pub(super) fn recipe(&self) -> Result<ChosenRecipe, Failure> {
-        self.recipe_in(Path::new(""))
+        self.chosen_for(None)
     }
 
     /// The recipe of the run in a folder, changed by the options.
@@ -51,16 +51,19 @@ impl RecipeArguments {
             _ => None,
         };
         let changes: Vec<_> = images.into_iter().chain(self.named()).collect();
-        recipe_for(Some(recipe), None, &[&changes, self.set.as_slice()].concat(), None)
+        let set = [&changes, self.set.as_slice()].concat();
+        recipe_for(Some(recipe), self.teacher.as_deref(), &set, None)
     }
 
-    /// Like [`Self::recipe`]. A choice that depends on threads is that of the run in `out`, if any.
+    /// Like [`Self::recipe`], for the folder of a run. If it holds one, the choice depends on that
+    /// run's number of threads.
     pub(super) fn recipe_in(&self, out: &Path) -> Result<ChosenRecipe, Failure> {
-        let minutes = self.minutes.map(|minutes| format!("minutes={}", toml::Value::from(minutes)));
-        let changes: Vec<_> = self.named().chain(minutes).collect();
-        let set = [&changes, self.set.as_slice()].concat();
-        let threads = threads_of(out);
-        let chosen = recipe_for(self.what.as_deref(), self.teacher.as_deref(), &set, threads)?;
+        self.chosen_for(threads_of(out))
+    }
+
+    fn chosen_for(&self, threads: Option<usize>) -> Result<ChosenRecipe, Failure> {
+        let (what, set) = (self.what.as_deref(), self.changes());
+        let chosen = recipe_for(what, self.teacher.as_deref(), &set, threads)?;
         show(&chosen.choices);
         Ok(chosen)
     }
@@ -77,17 +80,23 @@ impl RecipeArguments {
                 path.file_stem().unwrap_or_default().to_string_lossy().into()
             }
             Some(NamedInput::Images(images)) => name_of(images),
-            None => {
-                let set = |given: &'_ String| {
-                    let (key, value) = given.split_once('=')?;
-                    let is_path = ["data", "data.path"].contains(&key.trim());
-                    is_path.then(|| value.trim().trim_matches(['"', '\'']).to_owned())
-                };
-                let images = self.data.clone().or_else(|| self.set.iter().rev().find_map(set));
-                images.as_deref().map_or_else(String::new, name_of)
-            }
+            // A wrong --set is refused when the recipe is read.
+            None => match given(&self.changes()) {
+                Ok(Recipe { data: Data { path: Some(path), .. }, origin, .. })
+                    if !origin.is_without_data() =>
+                {
+                    name_of(&path)
+                }
+                _ => String::new(),
+            },
         };
         Path::new("runs").join(if name.is_empty() { "quickstart" } else { &name })
+    }
+
+    /// The options as changes of keys. What `--set` gives comes last.
+    fn changes(&self) -> Vec<String> {
+        let minutes = self.minutes.map(|minutes| format!("minutes={}", toml::Value::from(minutes)));
+        self.named().chain(minutes).chain(self.set.iter().cloned()).collect()
     }
 
     /// The images and the model that options name, as changes of keys.
@@ -125,10 +134,13 @@ fn show(choices: &[ChosenValue]) {
     }
     note("chosen for these images (--set changes a value, `saltworks recipe` prints all of them):");
     let (said, others): (Vec<_>, Vec<_>) = choices.iter().partition(|one| !one.why.is_empty());
-    said.iter()
-        .for_each(|ChosenValue { key, value, why }| note(&format!("  {key} = {value}  ({why})")));
+    for ChosenValue { key, value, why } in said {
+        note(&format!("  {key} = {value}  ({why})"));
+    }
     let others: Vec<_> = others.iter().map(|one| format!("{} = {}", one.key, one.value)).collect();
-    note(&format!("  {}", others.join(", ")));
+    if !others.is_empty() {
+        note(&format!("  {}", others.join(", ")));
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! Accuracies differ if their 95 % intervals do not overlap. Anything less may be chance.
 
 use crate::eval::wilson;
-use crate::run_files::{OnlineProbe, ProbeRow};
+use crate::run_files::{OnlineProbe, ProbeRow, random_row};
 use serde::Serialize;
 use std::cmp::Ordering;
 
@@ -108,7 +108,7 @@ fn of_trained(stage: &JudgedStage<'_>, trained: &Accuracies, rows: &[ProbeRow]) 
     let row = |name: &str| rows.iter().find(|row| row.name == name).map(Accuracies::of_row);
     let subject = format!("The {}", stage.name);
     // A random encoder of the same size, if there is one.
-    let random = row(&format!("random {}", stage.name)).or_else(|| row("random encoder"));
+    let random = row(&random_row(stage.name)).or_else(|| row("random encoder"));
     let mut verdict =
         StageVerdict::new(stage, &subject, "a random encoder", trained, random.as_ref());
     verdict.text += match verdict.outcome {

@@ -50,18 +50,12 @@ pub(crate) fn open_images(recipe: &Recipe) -> Result<ImageSets, Failure> {
         // All images are used for training.
         let sources = sources.into_iter().map(|(source, given)| (source, given.weight));
         let [train, to_probe] = weighted_and_once(sources.collect(), classes.clone())?;
-        let mut tests = if reason.is_some() { Vec::new() } else { labelled(tests, &classes)? };
-        let is_beside = recipe.probe.test.is_empty();
-        let first = (!tests.is_empty()).then(|| tests.remove(0).1);
-        let is_beside = is_beside && first.is_some();
-        return Ok(ImageSets {
-            train,
-            to_probe,
-            held_out: first,
-            more_tests: tests,
-            is_beside,
-            reason,
-        });
+        let tests = if reason.is_some() { Vec::new() } else { labelled(tests, &classes)? };
+        let mut tests = tests.into_iter();
+        let held_out = tests.next().map(|(_, source)| source);
+        let is_beside = held_out.is_some() && recipe.probe.test.is_empty();
+        let more_tests = tests.collect();
+        return Ok(ImageSets { train, to_probe, held_out, more_tests, is_beside, reason });
     }
     refuse_shared_files(&sources)?;
     if holdout + 2 > len {
@@ -99,24 +93,42 @@ pub(crate) fn open_images(recipe: &Recipe) -> Result<ImageSets, Failure> {
 
 /// The images of `probe.test`, or the folder `val` beside the folder `train` of the images.
 fn open_tests(recipe: &Recipe) -> Result<Vec<TestSet>, Failure> {
-    let data = &recipe.data;
-    let mut paths = recipe.probe.test.clone();
-    if let (true, [one]) = (paths.is_empty() && data.holdout.is_none(), &data.sources()[..])
-        && let Some(folder) = data::validation_folder(Path::new(&one.path))
-    {
-        note(&format!(
-            "probing on {}, which is beside the training images. probe.test names others, and \
-             data.holdout holds images out instead",
-            folder.display()
-        ));
-        paths.push(folder.display().to_string());
+    if recipe.probe.test.is_empty() {
+        return Ok(tests_beside(&recipe.data).into_iter().collect());
     }
-    let open = |path: String| {
-        let source = data::open(Path::new(&path), data.background.0)
+    let open = |path: &String| {
+        let source = data::open(Path::new(path), recipe.data.background.0)
             .map_err(|error| input_error(format!("probe.test: {error}")))?;
-        Ok((path, source))
+        Ok((path.clone(), source))
     };
-    paths.into_iter().map(open).collect()
+    recipe.probe.test.iter().map(open).collect()
+}
+
+/// The validation images beside the training images, if each has a class. Nobody asked for them, so
+/// others are not an error.
+fn tests_beside(data: &Data) -> Option<TestSet> {
+    let sources = data.sources();
+    let [one] = &sources[..] else { return None };
+    let folder =
+        data::validation_folder(Path::new(&one.path)).filter(|_| data.holdout.is_none())?;
+    let (name, opened) = (folder.display(), data::open(&folder, data.background.0));
+    let unused = |why: &str| {
+        note(&format!("{name} is not used for probes: {why}. Images are held out instead"));
+    };
+    match opened {
+        Err(error) => unused(&error.to_string()),
+        Ok(source) if (0..source.len()).any(|index| source.label(index) < 0) => {
+            unused("not all of its images have a class");
+        }
+        Ok(source) => {
+            note(&format!(
+                "probing on {name}, which is beside the training images. probe.test names others, \
+                 and data.holdout holds images out instead"
+            ));
+            return Some((name.to_string(), source));
+        }
+    }
+    None
 }
 
 /// Test images with the numbers of these classes. Each must have a class.

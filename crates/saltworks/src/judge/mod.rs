@@ -13,7 +13,7 @@ pub(crate) use feature_files::{Embeddings, FeatureFile, FeatureRows};
 pub(crate) use images::{ImageSets, SharedFile, open_all, open_images, shared_file};
 pub(crate) use large_images::{size_doubts, size_notes};
 pub(crate) use patch_files::PatchTokens;
-pub(crate) use probes::{Judged, probe};
+pub(crate) use probes::{NamedExtractor, probe};
 pub(crate) use subject::{StageProgress, Subject, SubjectOptions, stage_index};
 pub(crate) use tokens::FrozenTokens;
 

@@ -2,7 +2,7 @@
 //! are decoded once.
 
 use super::{Extractor, FeatureBatch, ImageSets, blank_loader, extract, gather, none_readable};
-use crate::console::{Count, Waiting};
+use crate::console::{Count, Waiting, note};
 use crate::data::{Part, Source, Unreadable};
 use crate::eval::{self, Features, KnnOptions, LinearOptions, knn, linear};
 use crate::failure::{Failure, run_error};
@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use std::sync::Arc;
 
 /// What is probed, and its name in the table.
-pub(crate) struct Judged {
+pub(crate) struct NamedExtractor {
     pub(crate) name: String,
     pub(crate) extractor: Extractor,
 }
@@ -27,7 +27,7 @@ const SEED: u64 = 0;
 /// images. Returns all results, or none if nothing labelled is held out or a signal stops it.
 /// Images that cannot be read are added to `unreadable`.
 pub(crate) fn probe(
-    all: &[Judged],
+    all: &[NamedExtractor],
     recipe: &Recipe,
     (images, most): (&ImageSets, usize),
     stop: &Stop,
@@ -40,6 +40,14 @@ pub(crate) fn probe(
     let more = more.map(|(path, source)| (format!(" on {path}"), some(source, most / 2)));
     let tests: Vec<_> = std::iter::once(first).chain(more).collect();
     let tested: usize = tests.iter().map(|(_, source)| source.len()).sum();
+    let (few, all_train) = (train.len(), images.to_probe.len());
+    let all_tests: usize = images.more_tests.iter().map(|(_, source)| source.len()).sum();
+    note(&format!(
+        "{:>10}  computing features of {few} of {all_train} training images and {tested} of {} \
+         others. probe.most_images changes this",
+        "probes",
+        held_out.len() + all_tests
+    ));
     let mut count = Count::new(train.len() + tested);
     let mut of = |source| features(all, recipe, source, stop, unreadable, &mut count);
     let Some(train) = of(&train)? else { return Ok(Vec::new()) };
@@ -77,7 +85,7 @@ fn some(source: &Arc<dyn Source>, count: usize) -> Arc<dyn Source> {
 /// The features of all images that can be read, by what is probed: mean tokens (or pixels), and
 /// class tokens if there are any. None if a signal stops it.
 fn features(
-    all: &[Judged],
+    all: &[NamedExtractor],
     recipe: &Recipe,
     source: &Arc<dyn Source>,
     stop: &Stop,
@@ -104,7 +112,7 @@ fn features(
 
 /// How precisely the linear probe is fitted. Pixels are many and alike, so that a fit takes longer
 /// than that of any encoder, and they are only compared with.
-fn linear_options(judged: &Judged) -> LinearOptions {
+fn linear_options(judged: &NamedExtractor) -> LinearOptions {
     match judged.extractor {
         Extractor::Pixels => {
             LinearOptions { iterations: 200, tolerance: 1e-3, ..LinearOptions::default() }

@@ -170,10 +170,6 @@ fn check_stage(stage: &Stage, earlier: &[Stage]) -> Result<(), RecipeError> {
         let expected = format!("1 to {MOST_NAME} letters, digits, - and _: it names a folder");
         return value("name", format!("{name:?}"), &expected);
     }
-    if name == "encoder" {
-        let expected = "another name: the table of probes has a random encoder";
-        return value("name", format!("{name:?}"), expected);
-    }
     if SECTIONS.contains(&name.as_str()) {
         return value("name", format!("{name:?}"), "a name that is not a section of the recipe");
     }
@@ -207,10 +203,9 @@ fn check_numbers(stage: &Stage) -> Result<(), RecipeError> {
             return value(key, length.to_string(), "a number above 0");
         }
     }
-    if let Some((key, _)) = lengths[..3].iter().find(|(_, length)| length.is_some())
-        && stage.minutes.is_some()
-    {
-        return value(key, "given beside minutes".into(), "one length for a stage");
+    // A recipe without a length is refused when its stage is planned.
+    if lengths.iter().filter(|(_, length)| length.is_some()).count() > 1 {
+        return Err(stage.not_one_length());
     }
     if let Some(minutes) = stage.minutes.filter(|minutes| *minutes > MOST_MINUTES) {
         return value("minutes", format!("{minutes:?}"), "a number above 0, up to a million");

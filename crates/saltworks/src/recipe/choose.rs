@@ -1,9 +1,8 @@
 //! Chooses a recipe for images, from what is known of them and from the time. Each rule states its
-//! reason here; LOG.md has the measurements. What a user gives with `--set` is kept, and the other
-//! values follow from it.
+//! reason here. What a user gives with `--set` is kept, and the other values follow from it.
 
 use super::load::from_text;
-use super::set::LENGTHS;
+use super::set::{LENGTHS, with_whole_keys};
 use super::{ImageSize, Overrides, PatchSize, Recipe, RecipeError};
 use std::fmt::{Display, Write as _};
 
@@ -20,7 +19,7 @@ pub struct ImageFacts {
     pub same_shape: bool,
     /// 1 if all are grey, else 3.
     pub channels: usize,
-    /// The share of the images that have transparent parts.
+    /// The share of the images that are stored with transparency.
     pub transparent: f64,
     /// Mean of each channel, 0 to 1.
     pub mean: Vec<f32>,
@@ -69,7 +68,8 @@ pub struct ChosenValue {
 /// enough to wait for)
 const MINUTES: f64 = 20.0;
 
-/// A model that a time suffices for.
+/// A model that a time suffices for. (guess: the quickstart's model at the lower end, ViT-base at
+/// 224 pixels at the upper one; only the first was run on images of a user)
 struct Tier {
     /// The most minutes times threads.
     effort: f64,
@@ -94,20 +94,21 @@ const TIERS: [Tier; 6] = [
 /// The fewest and the most patches along a side: 36 to 196 tokens.
 const PATCHES: [usize; 2] = [6, 14];
 
-/// The share of the time for the probes after training.
-const PROBES: f64 = 0.1;
+/// The share of a run's time that is kept for the probes after training, which are bounded by the
+/// training's FLOPs. (guess)
+pub const PROBES_SHARE: f64 = 0.1;
 /// The teacher's share of the time that is left. The paper finds short teachers best (SALT, section
-/// 3: compute allocation).
+/// 3: compute allocation). The number is a guess.
 const TEACHER: f64 = 0.25;
 
 /// Whether no recipe is given, but something that the built-in recipe does not fit: other images,
 /// or another model.
 pub fn is_chosen(set: &Overrides) -> bool {
-    set.iter().any(|given| {
+    with_whole_keys(set).iter().any(|given| {
         let (key, value) = given.split_once('=').unwrap_or((given, ""));
         match key.trim() {
-            "data" | "data.path" => !value.trim().trim_start_matches('"').starts_with("builtin:"),
-            key => ["data.source", "model", "model.name"].contains(&key),
+            "data.path" => !value.trim().trim_start_matches('"').starts_with("builtin:"),
+            key => ["data.source", "model.name"].contains(&key),
         }
     })
 }
@@ -214,7 +215,11 @@ impl Choices<'_> {
         let tokens = (size.height / patch) * (size.width / patch);
         let median = format!("images are {} x {} in the median", facts.height, facts.width);
         self.add("data.size", &size, format!("{median}; {tokens} patches of {patch} x {patch}"));
-        let colour = if facts.channels == 1 { "all are grey" } else { "there are colours" };
+        let colour = if facts.channels == 1 {
+            "the decoded images are grey"
+        } else {
+            "the decoded images have colours"
+        };
         self.add("data.channels", &facts.channels, colour);
         let channels = if self.recipe.origin.is_set("data.channels") {
             self.recipe.data.channels()
@@ -222,8 +227,8 @@ impl Choices<'_> {
             facts.channels
         };
         if facts.transparent > 0.0 {
-            let share = (100.0 * facts.transparent).ceil();
-            let why = format!("{share} % have transparent parts, which show it");
+            let share = 100.0 * facts.transparent;
+            let why = format!("shown by transparent parts; {share:.1} % are stored with them");
             self.add("data.background", &"[255, 255, 255]", why);
         }
         let each = |values: &[f32]| {
@@ -233,8 +238,9 @@ impl Choices<'_> {
             format!("[{}]", all.join(", "))
         };
         let normalize = format!("{{ mean = {}, std = {} }}", each(&facts.mean), each(&facts.std));
-        self.add("data.normalize", &normalize, "measured on some of them");
-        // Small images are often centred, so little can be cut off.
+        self.add("data.normalize", &normalize, "measured on the decoded images");
+        // Small images are often centred, so little can be cut off: 0.6 is the quickstart's, 0.35
+        // a guess.
         let least = if size.height.max(size.width) <= 32 { 0.6 } else { 0.35 };
         let augment = format!("{{ crop_scale = [{least}, 1.0], flip = 0.5 }}");
         self.add("data.augment", &augment, "");
@@ -292,7 +298,7 @@ impl Choices<'_> {
         given: &ChoiceInput<'_>,
         (minutes, width): (f64, usize),
     ) {
-        let training = minutes * (1.0 - PROBES);
+        let training = minutes * (1.0 - PROBES_SHARE);
         let teacher = match &given.teacher {
             Some((path, _)) => toml::Value::from(path.as_str()).to_string(),
             None => {
@@ -329,8 +335,7 @@ impl Choices<'_> {
         // A step of more than half of the images would repeat itself.
         let batch = if facts.images > 50_000 { 128 } else { 64.min(facts.images / 2).max(1) };
         add("batch", batch.to_string(), "");
-        // 2e-3 was best for a width of 96 and a batch of 64. Wider models need less, larger batches
-        // allow more.
+        // The quickstart's rate, chosen for a width of 96 and a batch of 64. The roots are a guess.
         let lr = 2e-3 * (96.0 / width.max(1) as f64).sqrt() * (batch as f64 / 64.0).sqrt();
         add("lr", format!("{lr:.1e}"), "");
         add("weight_decay", "0.05".into(), "");

@@ -19,7 +19,9 @@ mod sizes;
 mod suggest;
 
 pub use check::is_stage_name;
-pub use choose::{ChoiceInput, ChosenValue, ImageFacts, KnownModel, choose, given, is_chosen};
+pub use choose::{
+    ChoiceInput, ChosenValue, ImageFacts, KnownModel, PROBES_SHARE, choose, given, is_chosen,
+};
 pub use color::Color;
 pub use difference::differences;
 pub use load::{

@@ -119,19 +119,27 @@ impl Stage {
             self.steps.map(Duration::Steps),
             self.samples.map(Duration::Samples),
         ];
-        let count = lengths.iter().flatten().count() + usize::from(self.minutes.is_some());
-        let (1, Some(length)) = (count, lengths.into_iter().flatten().next()) else {
-            // A length in minutes is replaced by steps before a stage is planned.
-            return Err(RecipeError::Value {
-                key: self.name.clone(),
-                found: format!("given {count} of epochs, steps, samples and minutes"),
-                expected: "exactly one of them".into(),
-            });
+        let mut given = lengths.into_iter().flatten();
+        // A length in minutes is replaced by steps before a stage is planned.
+        let (Some(length), None, None) = (given.next(), given.next(), self.minutes) else {
+            return Err(self.not_one_length());
         };
         let steps = self.steps_of(length, images, 0).max(1);
         let warmup_steps = self.steps_of(self.warmup, images, steps).min(steps);
         let cooldown = |length| self.steps_of(length, images, steps).min(steps - warmup_steps);
         Ok(Schedule { steps, warmup_steps, cooldown_steps: self.cooldown.map(cooldown) })
+    }
+
+    /// The error if a stage has no length, or several.
+    pub(super) fn not_one_length(&self) -> RecipeError {
+        let Self { epochs, steps, samples, minutes, .. } = self;
+        let given = [epochs.is_some(), steps.is_some(), samples.is_some(), minutes.is_some()];
+        let count = given.into_iter().filter(|given| *given).count();
+        RecipeError::Value {
+            key: self.name.clone(),
+            found: format!("given {count} of epochs, steps, samples and minutes"),
+            expected: "exactly one of them".into(),
+        }
     }
 
     fn steps_of(&self, length: Duration, images: usize, stage_steps: u64) -> u64 {

@@ -163,7 +163,7 @@ pub(super) fn facts(source: &Arc<dyn Source>) -> Result<ImageFacts, Failure> {
     })
 }
 
-/// PixelSums over the pixels of a channel, 0 to 1.
+/// Sums over the pixels of a channel, 0 to 1.
 #[derive(Clone, Copy, Default)]
 struct PixelSums {
     count: f64,

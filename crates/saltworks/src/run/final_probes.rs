@@ -2,11 +2,11 @@
 
 use super::plan::StagePlan;
 use super::stages::Run;
-use crate::console::note;
 use crate::failure::{Failure, interrupted, run_error};
-use crate::judge::{Extractor, Judged, probe};
+use crate::judge::{Extractor, NamedExtractor, probe};
 use crate::model::{Encoder, VitSpec};
 use crate::recipe::Recipe;
+use crate::run_files::random_row;
 use crate::weights;
 use engine::Module as _;
 
@@ -26,7 +26,6 @@ impl Run<'_> {
             let most = most_images(self.recipe, plans);
             // Readers see by the file that probes are being made.
             self.folder.write_rows(&self.rows)?;
-            note(&format!("{:>10}  computing features", "probes"));
             self.probe_all(&all?, most)?;
         }
         match self.stop.signal() {
@@ -39,7 +38,7 @@ impl Run<'_> {
         self.rows.iter().any(|row| row.name == name)
     }
 
-    fn probe_all(&mut self, all: &[Judged], most: usize) -> Result<(), Failure> {
+    fn probe_all(&mut self, all: &[NamedExtractor], most: usize) -> Result<(), Failure> {
         let Self { recipe, images, stop, .. } = self;
         let mut met = Vec::new();
         let made = probe(all, recipe, (images, most), stop, &mut met);
@@ -54,7 +53,7 @@ impl Run<'_> {
     }
 
     /// The features of this name.
-    fn judged(&self, name: String, plans: &[StagePlan<'_>]) -> Result<Judged, Failure> {
+    fn judged(&self, name: String, plans: &[StagePlan<'_>]) -> Result<NamedExtractor, Failure> {
         let trained = plans.iter().find(|plan| plan.stage.name == name);
         let untrained = plans.iter().find(|plan| random_name(plan) == name);
         let extractor = match (trained, untrained) {
@@ -68,7 +67,7 @@ impl Run<'_> {
             (None, Some(plan)) => Extractor::of(plan.new_encoder()),
             (None, None) => Extractor::Pixels,
         };
-        Ok(Judged { name, extractor })
+        Ok(NamedExtractor { name, extractor })
     }
 }
 
@@ -99,7 +98,10 @@ fn names(plans: &[StagePlan<'_>]) -> Vec<String> {
 
 /// The name of a stage's encoder before it was trained.
 fn random_name(plan: &StagePlan<'_>) -> String {
-    format!("random {}", if plan.stage_index == 0 { "encoder" } else { &plan.stage.name })
+    match plan.stage_index {
+        0 => "random encoder".to_owned(),
+        _ => random_row(&plan.stage.name),
+    }
 }
 
 /// Whether the stage's encoder has other sizes than the first stage's, or is the first.

@@ -8,17 +8,13 @@ use super::plan::StagePlan;
 use crate::console::{note, seconds_text};
 use crate::failure::{Failure, input_error};
 use crate::judge::ImageSets;
-use crate::recipe::{self, Recipe, Stage};
+use crate::recipe::{self, PROBES_SHARE, Recipe, Stage};
 use crate::run_files::names::RECIPE;
 use crate::train::Stop;
 use std::time::Duration;
 
 /// How long the steps of a stage are timed. (guess)
 const TIMED: Duration = Duration::from_millis(1500);
-
-/// The share of a run's `minutes` that is kept for the probes after training. They are bounded by a
-/// share of the training's FLOPs (`final_probes.rs`).
-pub(crate) const PROBES: f64 = 0.1;
 
 /// The time of a stage that its first and its last probe may take. (guess)
 const STAGE_PROBES: f64 = 0.04;
@@ -45,13 +41,16 @@ pub(crate) fn in_words(recipe: &Recipe) -> Option<String> {
 }
 
 /// The recipe with all lengths in steps: those of the run in the target's folder, or those that the
-/// time suffices for.
+/// time suffices for. The same recipe if no length is in minutes.
 pub(crate) fn in_steps(
     recipe: &Recipe,
     target: Option<&RunTarget>,
     images: &ImageSets,
     stop: &Stop,
 ) -> Result<Recipe, Failure> {
+    if !in_minutes(recipe) {
+        return Ok(recipe.clone());
+    }
     let earlier = target.filter(|target| !replaces(target)).map(|target| target.out.join(RECIPE));
     match earlier.filter(|path| path.is_file()) {
         Some(path) => {
@@ -101,7 +100,7 @@ fn timed(recipe: &Recipe, images: &ImageSets, stop: &Stop) -> Result<Recipe, Fai
     }
     if let Some(minutes) = recipe.minutes {
         let whole: f64 = steps.iter().zip(&seconds).map(|(steps, each)| *steps as f64 * each).sum();
-        let factor = 60.0 * minutes * (1.0 - PROBES) / whole;
+        let factor = 60.0 * minutes * (1.0 - PROBES_SHARE) / whole;
         steps.iter_mut().for_each(|steps| *steps = (*steps as f64 * factor) as u64);
     }
     steps.iter_mut().for_each(|steps| *steps = (*steps).max(1));

@@ -58,10 +58,7 @@ pub fn pretrain(
     let threads = use_threads(recipe.threads)?;
     let images = open_images(recipe)?;
     let lengths = lengths::in_words(recipe);
-    let timed = lengths.is_some();
-    let timed =
-        timed.then(|| lengths::in_steps(recipe, Some(target), &images, stop)).transpose()?;
-    let recipe = timed.as_ref().unwrap_or(recipe);
+    let recipe = &lengths::in_steps(recipe, Some(target), &images, stop)?;
     let plans = plan::plan(recipe, &images)?;
     let folder = Folder::open(target, recipe, &images, threads, lengths)?;
     folder.write_plan(&plan::plan_file(&plans))?;

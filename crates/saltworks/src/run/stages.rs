@@ -259,10 +259,10 @@ pub(crate) fn announce(recipe: &Recipe, images: &ImageSets, folder: &Folder, thr
         ));
     }
     let left_alone = images.train.left_alone();
-    // A single folder of that kind holds the images that are probed.
-    let is_probed = images.is_beside && left_alone.starts_with("the folder ");
-    if !left_alone.is_empty() && !is_probed {
-        note(&format!("not read: {left_alone}"));
+    if !left_alone.is_empty() {
+        // The probes read some of it.
+        let not = if images.is_beside { "not trained on" } else { "not read" };
+        note(&format!("{not}: {left_alone}"));
     }
     if folder.resumed() {
         note(&format!("resuming the run in {}", folder.path().display()));

@@ -2,6 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The row of an untrained encoder with the sizes of a later stage's. `random encoder` is the first
+/// stage's.
+pub fn random_row(stage: &str) -> String {
+    match stage {
+        "encoder" => "random encoder of its stage".to_owned(),
+        stage => format!("random {stage}"),
+    }
+}
+
 /// Accuracies of one kind of features, from 0 to 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
