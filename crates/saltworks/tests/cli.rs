@@ -349,6 +349,9 @@ fn both_stages_train_on_a_folder_and_leave_a_whole_run() {
     for name in ["knn_mean", "knn_cls", "linear_mean", "linear_cls"] {
         let accuracy = probes[3][name].as_f64().unwrap();
         assert!((0.0..=1.0).contains(&accuracy), "{name}: {accuracy}");
+        // One byte tells which of the eight held-out images are right.
+        let right = u8::from_str_radix(probes[3]["right"][name].as_str().unwrap(), 16).unwrap();
+        assert_eq!(f64::from(right.count_ones()) / 8.0, accuracy, "{name}");
     }
     for stage in ["teacher", "student"] {
         let file = format!("run/{stage}/encoder.safetensors");

@@ -34,12 +34,12 @@ fn recipe(place: &Place, run: &str) -> saltworks::recipe::Recipe {
 fn a_path_of_images_is_enough_and_what_was_chosen_is_said_and_kept() {
     let place = Place::with_classes();
     let notes = stderr(&short(&mut verb(&place, "pretrain", &["photos"])));
-    for words in ["chosen for these images", "data.size = [35, 40]", "40 in the median", "colours"]
+    for words in ["chosen for these images", "data.size = [36, 42]", "40 in the median", "colours"]
     {
         assert!(notes.contains(words), "{words:?} is not in:\n{notes}");
     }
     let made = recipe(&place, "runs/photos");
-    assert_eq!((made.data.size.sides(), made.model.patch.unwrap().height), ([35, 40], 5));
+    assert_eq!((made.data.size.sides(), made.model.patch.unwrap().height), ([36, 42], 6));
     assert!(made.data.normalize.mean.iter().all(|mean| (0.05..0.95).contains(mean)));
     let rows: Vec<Value> = serde_json::from_slice(&place.bytes("runs/photos/probes.json")).unwrap();
     let names: Vec<_> = rows.iter().map(|row| row["features"].as_str().unwrap()).collect();

@@ -19,5 +19,5 @@ pub use show::{note, printable, result, styled};
 pub use table::probe_table;
 pub use time::{seconds_text, time_text};
 pub use time_left::{RunPace, StagePace};
-pub use verdict::{JudgedStage, Outcome, StageVerdict, verdicts};
+pub use verdict::{Difference, JudgedStage, Outcome, StageVerdict, verdicts};
 pub use waiting::Waiting;

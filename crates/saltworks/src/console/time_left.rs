@@ -36,8 +36,8 @@ pub struct RunPace {
 }
 
 impl RunPace {
-    /// The time left of the stage that trains and of the run, in words. The final probes are not
-    /// part of it. None before it can be known, and after the last step of a stage.
+    /// The time left of the stage that trains and of all training, in words. The final probes come
+    /// after it. None before it can be known, and after the last step of a stage.
     pub fn left(&self) -> Option<String> {
         let index = self.stages.iter().rposition(|stage| stage.step > 0)?;
         let now = &self.stages[index];
@@ -49,8 +49,12 @@ impl RunPace {
         let later = &self.stages[index + 1..];
         let run = later.iter().map(|stage| self.seconds_left(stage, now)).sum::<f64>() + stage;
         Some(match later {
-            [] => format!("run: {} left", seconds_text(stage)),
-            _ => format!("stage: {} left, run: {} left", seconds_text(stage), seconds_text(run)),
+            [] => format!("training: {} left", seconds_text(stage)),
+            _ => format!(
+                "stage: {} left, all training: {} left",
+                seconds_text(stage),
+                seconds_text(run)
+            ),
         })
     }
 
@@ -91,23 +95,23 @@ mod tests {
     fn a_probe_before_the_first_step_is_no_step() {
         // 90 steps of a second, and two probes of 10 s.
         let alone = left(&[stage(10, 10.0, 1)]).unwrap();
-        assert_eq!(alone, "run: 1 min 50 s left");
+        assert_eq!(alone, "training: 1 min 50 s left");
     }
 
     #[test]
     fn the_stage_and_the_run_are_told_apart() {
         // The second stage adds 100 s and three probes.
         let both = left(&[stage(10, 10.0, 1), stage(0, 0.0, 0)]).unwrap();
-        assert_eq!(both, "stage: 1 min 50 s left, run: 4 min left");
+        assert_eq!(both, "stage: 1 min 50 s left, all training: 4 min left");
         let second = left(&[stage(100, 300.0, 3), stage(50, 50.0, 2)]).unwrap();
-        assert_eq!(second, "run: 1 min left");
+        assert_eq!(second, "training: 1 min left");
     }
 
     #[test]
     fn a_stage_of_more_work_takes_longer() {
         let with = |stage: StagePace, step_flops: f64| StagePace { step_flops, ..stage };
         let both = left(&[with(stage(10, 10.0, 1), 1e9), with(stage(0, 0.0, 0), 2e9)]).unwrap();
-        assert_eq!(both, "stage: 1 min 50 s left, run: 5 min 40 s left");
+        assert_eq!(both, "stage: 1 min 50 s left, all training: 5 min 40 s left");
     }
 
     #[test]

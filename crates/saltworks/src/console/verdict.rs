@@ -1,11 +1,15 @@
 //! The verdict on each stage's encoder: how its frozen features compare with those of others.
-//! Accuracies differ if their 95 % intervals do not overlap. Anything less may be chance.
+//! Accuracies are compared image by image ([`RightImages::compare`]). Smaller differences may be
+//! chance.
 
-use crate::eval::wilson;
-use crate::run_files::{OnlineProbe, ProbeRow, random_row};
+use crate::eval::{RightImages, wilson};
+use crate::run_files::{OnlineProbe, ProbeRow, Right, random_row};
 use serde::Serialize;
 use std::cmp::Ordering;
 
+/// Differences with a smaller p-value are not put down to chance. It is below the usual 5 %,
+/// because several probes of an encoder are compared.
+const SIGNIFICANT: f64 = 0.01;
 /// RankMe below this share of its best value has fallen. (guess: its noise is far smaller)
 const RANK_FALLEN: f64 = 0.75;
 
@@ -30,6 +34,19 @@ pub struct StageVerdict {
     pub text: String,
     /// Sentences on the class token, the teacher, raw pixels, and on what fell in training.
     pub details: Vec<String>,
+    /// Accuracies of others on the same images that chance hardly explains.
+    pub differences: Vec<Difference>,
+}
+
+/// An accuracy that differs from the one of a stage's encoder.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Difference {
+    /// The row of the table of probes, or `before training` for the stage's first online probe.
+    pub features: String,
+    /// The name of the accuracy in that row.
+    pub metric: &'static str,
+    /// Whether it is higher than the stage's.
+    pub higher: bool,
 }
 
 /// How an encoder compares with another.
@@ -51,7 +68,7 @@ pub fn verdicts(stages: &[JudgedStage<'_>], rows: &[ProbeRow]) -> Vec<StageVerdi
     let row = |name: &str| rows.iter().find(|row| row.name == name);
     let judge = |stage: &JudgedStage<'_>| {
         let mut verdict = match (row(stage.name), stage.probes.last()) {
-            (Some(trained), _) => of_trained(stage, &Accuracies::of_row(trained), rows),
+            (Some(trained), _) => of_trained((stage, stages), &Accuracies::of_row(trained), rows),
             (None, Some((1.., _))) => of_training(stage, stages),
             _ => StageVerdict::without_outcome(
                 stage,
@@ -66,7 +83,13 @@ pub fn verdicts(stages: &[JudgedStage<'_>], rows: &[ProbeRow]) -> Vec<StageVerdi
 
 impl StageVerdict {
     fn without_outcome(stage: &JudgedStage<'_>, text: String) -> Self {
-        Self { stage: stage.name.to_owned(), outcome: None, text, details: Vec::new() }
+        Self {
+            stage: stage.name.to_owned(),
+            outcome: None,
+            text,
+            details: Vec::new(),
+            differences: Vec::new(),
+        }
     }
 
     /// Compares an encoder with an untrained one by mean tokens. Its class token is part of the
@@ -75,8 +98,8 @@ impl StageVerdict {
         stage: &JudgedStage<'_>,
         subject: &str,
         than: &str,
-        now: &Accuracies,
-        untrained: Option<&Accuracies>,
+        now: &Accuracies<'_>,
+        untrained: Option<&Accuracies<'_>>,
     ) -> Self {
         let compared = untrained.map(|untrained| now.against(untrained));
         let Some([mean, class]) = compared else {
@@ -104,7 +127,11 @@ impl StageVerdict {
 }
 
 /// The verdict on a trained encoder, from all images.
-fn of_trained(stage: &JudgedStage<'_>, trained: &Accuracies, rows: &[ProbeRow]) -> StageVerdict {
+fn of_trained(
+    (stage, stages): (&JudgedStage<'_>, &[JudgedStage<'_>]),
+    trained: &Accuracies<'_>,
+    rows: &[ProbeRow],
+) -> StageVerdict {
     let row = |name: &str| rows.iter().find(|row| row.name == name).map(Accuracies::of_row);
     let subject = format!("The {}", stage.name);
     // A random encoder of the same size, if there is one.
@@ -120,6 +147,14 @@ fn of_trained(stage: &JudgedStage<'_>, trained: &Accuracies, rows: &[ProbeRow]) 
     verdict.details.extend(teacher.and_then(|teacher| against_teacher(trained, &teacher)));
     let pixels = row("raw pixels");
     verdict.details.extend(pixels.and_then(|pixels| pixels_are_better(trained, &pixels)));
+    // Rows of further test sets have other names.
+    let of_stage = |stage: &JudgedStage<'_>| [stage.name.to_owned(), random_row(stage.name)];
+    let mut same: Vec<String> = stages.iter().flat_map(of_stage).collect();
+    same.extend(["raw pixels".to_owned(), "random encoder".to_owned()]);
+    let others = rows.iter().filter(|row| row.name != stage.name && same.contains(&row.name));
+    let differences =
+        others.flat_map(|row| trained.differences(&row.name, &Accuracies::of_row(row)));
+    verdict.differences = differences.collect();
     verdict
 }
 
@@ -141,6 +176,8 @@ fn of_training(stage: &JudgedStage<'_>, stages: &[JudgedStage<'_>]) -> StageVerd
     let teacher = teacher.filter(|teacher| images(teacher) == images(last));
     let teacher = teacher.and_then(Accuracies::of_online);
     verdict.details.extend(teacher.and_then(|teacher| against_teacher(&now, &teacher)));
+    let start = start.iter().flat_map(|start| now.differences("before training", start));
+    verdict.differences = start.collect();
     verdict
 }
 
@@ -153,7 +190,7 @@ fn without_accuracy(name: &str, step: u64, last: &OnlineProbe) -> String {
     )
 }
 
-fn against_teacher(student: &Accuracies, teacher: &Accuracies) -> Option<String> {
+fn against_teacher(student: &Accuracies<'_>, teacher: &Accuracies<'_>) -> Option<String> {
     let [mean, _] = student.against(teacher);
     Some(match mean.outcome()? {
         Outcome::Mixed => format!("It is {}.", mean.mixed("its teacher")),
@@ -163,7 +200,7 @@ fn against_teacher(student: &Accuracies, teacher: &Accuracies) -> Option<String>
     })
 }
 
-fn pixels_are_better(trained: &Accuracies, pixels: &Accuracies) -> Option<String> {
+fn pixels_are_better(trained: &Accuracies<'_>, pixels: &Accuracies<'_>) -> Option<String> {
     let [mean, _] = pixels.against(trained);
     let higher = mean.all(Ordering::Greater).map(AccuracyPair::text);
     let higher = higher.collect::<Vec<_>>().join(", ");
@@ -173,71 +210,93 @@ fn pixels_are_better(trained: &Accuracies, pixels: &Accuracies) -> Option<String
 /// What fell since the best probe before the last one, in a sentence.
 fn fallen(probes: &[(u64, &OnlineProbe)]) -> Option<String> {
     let (&(_, last), before) = probes.split_last()?;
-    let best = |get: fn(&OnlineProbe) -> Option<f64>| {
-        let known = before.iter().filter_map(|(_, probe)| get(probe)).reduce(f64::max)?;
-        Some((known, get(last)?))
-    };
-    let rank = best(|probe| probe.rank_me).filter(|(then, now)| *now < RANK_FALLEN * then);
+    let ranks = before.iter().filter_map(|(_, probe)| probe.rank_me).reduce(f64::max);
+    let rank = ranks.zip(last.rank_me).filter(|(then, now)| *now < RANK_FALLEN * then);
     let rank = rank.map(|(then, now)| format!("RankMe fell from {then:.1} to {now:.1}"));
-    let images = last.test_images;
-    let accuracy = |name: &str, get: fn(&OnlineProbe) -> Option<f64>| {
-        let (then, now) = best(get)?;
-        let fell = apart((now, images), (then, images)) == Ordering::Less;
-        fell.then(|| format!("{name} fell from {} to {}", percent(then), percent(now)))
-    };
-    let parts = [
-        rank,
-        accuracy("kNN", |probe| probe.knn_mean),
-        accuracy("linear", |probe| probe.linear_mean),
-        accuracy("kNN of the class token", |probe| probe.knn_cls),
-        accuracy("linear of the class token", |probe| probe.linear_cls),
-    ];
-    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    let now = Accuracies::of_online(last);
+    let before: Vec<_> =
+        before.iter().filter_map(|(_, probe)| Accuracies::of_online(probe)).collect();
+    // The best of many probes is partly chance.
+    let level = SIGNIFICANT / before.len().max(1) as f64;
+    let names = ["kNN", "linear", "kNN of the class token", "linear of the class token"];
+    let fell = names.into_iter().enumerate().filter_map(|(metric, name)| {
+        let now = now.as_ref()?.0[metric]?;
+        let earlier = before.iter().filter_map(|before| before.0[metric]);
+        let best = earlier.max_by(|a, b| a.share.total_cmp(&b.share))?;
+        let fell = now.compare(best, level) == Ordering::Less;
+        fell.then(|| format!("{name} fell from {} to {}", percent(best.share), percent(now.share)))
+    });
+    let parts: Vec<String> = rank.into_iter().chain(fell).collect();
     (!parts.is_empty()).then(|| format!("While it trained, {}.", parts.join(", ")))
 }
 
 /// Accuracies of one encoder by kNN and by a linear probe.
-struct Accuracies {
+/// In the order of [`METRICS`].
+struct Accuracies<'a>([Option<Accuracy<'a>>; 4]);
+
+/// The accuracy of a probe, and which test images it classifies right if that is known.
+#[derive(Clone, Copy)]
+struct Accuracy<'a> {
+    share: f64,
     images: usize,
-    mean: [Option<f64>; 2],
-    class: [Option<f64>; 2],
+    right: Option<&'a RightImages>,
 }
 
-impl Accuracies {
-    fn of_row(row: &ProbeRow) -> Self {
-        Self {
-            images: row.images,
-            mean: [Some(row.knn_mean), row.linear_mean],
-            class: [row.knn_cls, row.linear_cls],
-        }
+/// The names of accuracies: mean tokens by kNN and by a linear probe, then class tokens.
+const METRICS: [&str; 4] = ["knn_mean", "linear_mean", "knn_cls", "linear_cls"];
+
+impl<'a> Accuracies<'a> {
+    fn of_row(row: &'a ProbeRow) -> Self {
+        let ProbeRow { knn_mean, knn_cls, linear_mean, linear_cls, .. } = *row;
+        Self::new([Some(knn_mean), linear_mean, knn_cls, linear_cls], row.images, &row.right)
     }
 
     /// None without an accuracy.
-    fn of_online(probe: &OnlineProbe) -> Option<Self> {
-        probe.knn_mean.map(|knn| Self {
-            images: probe.test_images,
-            mean: [Some(knn), probe.linear_mean],
-            class: [probe.knn_cls, probe.linear_cls],
-        })
+    fn of_online(probe: &'a OnlineProbe) -> Option<Self> {
+        let OnlineProbe { knn_mean, knn_cls, linear_mean, linear_cls, .. } = *probe;
+        let shares = [knn_mean, linear_mean, knn_cls, linear_cls];
+        knn_mean.map(|_| Self::new(shares, probe.test_images, &probe.right))
+    }
+
+    /// `shares` are in the order of [`METRICS`].
+    fn new(shares: [Option<f64>; 4], images: usize, right: &'a Right) -> Self {
+        let rights = [&right.knn_mean, &right.linear_mean, &right.knn_cls, &right.linear_cls];
+        let mut metric = 0..;
+        Self(shares.map(|share| {
+            let right = metric.next().and_then(|metric: usize| rights[metric].as_ref());
+            share.map(|share| Accuracy { share, images, right })
+        }))
     }
 
     /// The mean tokens of both, and the class tokens of both.
     fn against(&self, other: &Self) -> [Comparison; 2] {
-        [(self.mean, other.mean), (self.class, other.class)].map(|(these, those)| {
-            let names = ["kNN", "linear"].into_iter();
-            let pair = |(name, (this, that)): (_, (Option<f64>, Option<f64>))| {
-                let (this, that) = (this?, that?);
-                let order = apart((this, self.images), (that, other.images));
-                Some(AccuracyPair { name, this, that, order })
-            };
-            Comparison(names.zip(these.into_iter().zip(those)).filter_map(pair).collect())
+        let pair = |(metric, name): (usize, &'static str)| {
+            let (this, that) = (self.0[metric]?, other.0[metric]?);
+            let order = this.compare(that, SIGNIFICANT);
+            Some(AccuracyPair { name, this: this.share, that: that.share, order })
+        };
+        [0, 2].map(|first| {
+            let pairs = [(first, "kNN"), (first + 1, "linear")];
+            Comparison(pairs.into_iter().filter_map(pair).collect())
         })
+    }
+
+    /// The accuracies of `features` that differ from these by more than chance explains.
+    fn differences(&self, features: &str, other: &Self) -> Vec<Difference> {
+        let difference = |(index, metric): (usize, _)| {
+            let order = other.0[index]?.compare(self.0[index]?, SIGNIFICANT);
+            let features = features.to_owned();
+            let higher = order == Ordering::Greater;
+            (order != Ordering::Equal).then_some(Difference { features, metric, higher })
+        };
+        METRICS.into_iter().enumerate().filter_map(difference).collect()
     }
 
     /// Its accuracies, without a comparison.
     fn sentence(&self, subject: &str) -> String {
-        let known = ["kNN", "linear"].into_iter().zip(self.mean);
-        let known = known.filter_map(|(name, share)| Some(format!("{name} {}", percent(share?))));
+        let known = ["kNN", "linear"].into_iter().zip(self.0);
+        let known =
+            known.filter_map(|(name, known)| Some(format!("{name} {}", percent(known?.share))));
         format!("{subject} reaches {}.", known.collect::<Vec<_>>().join(", "))
     }
 }
@@ -296,18 +355,28 @@ impl Comparison {
     }
 }
 
-/// Compares two shares of so many images. They are equal if their 95 % intervals overlap.
-fn apart((this, images): (f64, usize), (that, other_images): (f64, usize)) -> Ordering {
-    if images == 0 || other_images == 0 {
-        return Ordering::Equal;
+impl Accuracy<'_> {
+    /// Compares image by image if it is known which ones are right, at this level of significance.
+    /// If not, the accuracies are equal if their 95 % intervals overlap.
+    fn compare(self, other: Accuracy<'_>, level: f64) -> Ordering {
+        let known = self.right.zip(other.right).filter(|_| self.images == other.images);
+        let paired = known.and_then(|(these, those)| these.compare(those, level));
+        paired.unwrap_or_else(|| {
+            if self.images == 0 || other.images == 0 {
+                return Ordering::Equal;
+            }
+            let [low, high] = self.interval();
+            let [other_low, other_high] = other.interval();
+            match () {
+                () if low > other_high => Ordering::Greater,
+                () if high < other_low => Ordering::Less,
+                () => Ordering::Equal,
+            }
+        })
     }
-    let interval = |share: f64, n: usize| wilson((share * n as f64).round() as usize, n);
-    let ([low, high], [other_low, other_high]) =
-        (interval(this, images), interval(that, other_images));
-    match () {
-        () if low > other_high => Ordering::Greater,
-        () if high < other_low => Ordering::Less,
-        () => Ordering::Equal,
+
+    fn interval(self) -> [f64; 2] {
+        wilson((self.share * self.images as f64).round() as usize, self.images)
     }
 }
 
@@ -318,6 +387,7 @@ fn percent(share: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::eval::Prediction;
 
     fn row(name: &str, mean: [f64; 2], class: Option<[f64; 2]>) -> ProbeRow {
         ProbeRow {
@@ -328,7 +398,16 @@ mod tests {
             linear_mean: Some(mean[1]),
             knn_cls: class.map(|class| class[0]),
             linear_cls: class.map(|class| class[1]),
+            right: Right::default(),
         }
+    }
+
+    /// Which of 300 images are right: those below `right`, and `swapped` others in place of as many.
+    fn right(right: usize, swapped: usize) -> Option<RightImages> {
+        let is_right = |image| image >= swapped && image < right + swapped;
+        let labels = (0..300).map(|image| u32::from(is_right(image))).collect();
+        let truth = [1; 300];
+        Some(RightImages::new(&Prediction::new(labels, &truth), &truth))
     }
 
     fn student<'a>(probes: &[(u64, &'a OnlineProbe)]) -> JudgedStage<'a> {
@@ -373,6 +452,36 @@ mod tests {
                 "The student is better than a random encoder by one probe (kNN 80.0 % against \
                  60.0 %), but worse by another (linear 40.0 % against 70.0 %)."
             )
+        );
+    }
+
+    /// Images tell apart what intervals alone do not, and the other way round.
+    #[test]
+    fn accuracies_are_compared_image_by_image() {
+        let said = |swapped: usize| {
+            let row = |name: &str, share: f64, known: Option<RightImages>| ProbeRow {
+                right: Right { knn_mean: known, ..Right::default() },
+                ..row(name, [share, 0.7], None)
+            };
+            let random = row("random encoder", 0.60, right(180, 0));
+            let student = row("student", 0.65, right(195, swapped));
+            verdicts(&[self::student(&[])], &[random, student]).remove(0)
+        };
+        let better = said(0);
+        assert_eq!(better.outcome, Some(Outcome::Better), "{}", better.text);
+        let random =
+            Difference { features: "random encoder".into(), metric: "knn_mean", higher: false };
+        assert_eq!(better.differences, [random]);
+        assert_eq!(said(60).outcome, Some(Outcome::Same));
+        assert!(said(60).differences.is_empty());
+        // Another test set has as many images, but others.
+        let far = ProbeRow { name: "random encoder on far".into(), ..row("", [0.1, 0.1], None) };
+        let near = row("student", [0.65, 0.7], None);
+        assert!(verdicts(&[student(&[])], &[far, near]).remove(0).differences.is_empty());
+        assert_eq!(
+            of([0.65, 0.7], None, &[row("random encoder", [0.6, 0.7], None)]).outcome,
+            Some(Outcome::Same),
+            "without images"
         );
     }
 
@@ -457,6 +566,11 @@ mod tests {
             ]
         );
         assert_eq!(said[1].outcome, Some(Outcome::Better));
+        let features = "before training".to_owned();
+        assert_eq!(
+            said[1].differences,
+            [Difference { features, metric: "knn_mean", higher: false }]
+        );
         let alone = verdicts(&[student(&[(30, &last)])], &[]).remove(0).text;
         assert_eq!(alone, "After step 30, on 500 held-out images, the student reaches kNN 62.0 %.");
     }

@@ -4,10 +4,12 @@
 use super::{Extractor, FeatureBatch, ImageSets, blank_loader, extract, gather, none_readable};
 use crate::console::{Count, Waiting, note};
 use crate::data::{Part, Source, Unreadable};
-use crate::eval::{self, Features, KnnOptions, LinearOptions, knn, linear};
+use crate::eval::{
+    self, Features, KnnOptions, LinearOptions, Prediction, RightImages, knn, linear,
+};
 use crate::failure::{Failure, run_error};
 use crate::recipe::Recipe;
-use crate::run_files::ProbeRow;
+use crate::run_files::{ProbeRow, Right};
 use crate::train::Stop;
 use engine::ops::Images as ImageBatch;
 use engine::random::Random;
@@ -136,20 +138,33 @@ fn fit(
         stop.signal().is_some()
     };
     let neighbours = KnnOptions { k: recipe.probe.k, temperature: recipe.probe.temperature };
+    let found = |prediction: &Prediction| {
+        (prediction.accuracy, RightImages::new(prediction, &test[0].labels))
+    };
     let knn_of =
-        |kind: usize| knn(&train[kind], &test[kind], neighbours, &stopped).map(|p| p.accuracy);
+        |kind: usize| knn(&train[kind], &test[kind], neighbours, &stopped).map(|p| found(&p));
     let linear_of = |kind: usize| {
-        linear(&train[kind], &test[kind], options, &stopped).map(|l| l.prediction.accuracy)
+        linear(&train[kind], &test[kind], options, &stopped).map(|l| found(&l.prediction))
     };
     let cls = (train.len() > 1).then_some(1);
     let wanted = |kind: usize| recipe.probe.linear.then_some(kind);
+    let (knn_mean, right_knn_mean) = knn_of(0)?;
+    let (knn_cls, right_knn_cls) = cls.map(knn_of).transpose()?.unzip();
+    let (linear_mean, right_linear_mean) = wanted(0).map(linear_of).transpose()?.unzip();
+    let (linear_cls, right_linear_cls) = cls.and_then(wanted).map(linear_of).transpose()?.unzip();
     Ok(ProbeRow {
         name: name.to_owned(),
         train_images: rows,
         images: test[0].len(),
-        knn_mean: knn_of(0)?,
-        knn_cls: cls.map(knn_of).transpose()?,
-        linear_mean: wanted(0).map(linear_of).transpose()?,
-        linear_cls: cls.and_then(wanted).map(linear_of).transpose()?,
+        knn_mean,
+        knn_cls,
+        linear_mean,
+        linear_cls,
+        right: Right {
+            knn_mean: Some(right_knn_mean),
+            knn_cls: right_knn_cls,
+            linear_mean: right_linear_mean,
+            linear_cls: right_linear_cls,
+        },
     })
 }

@@ -40,7 +40,8 @@ pub enum SpecError {
     /// The name is unknown.
     #[error(
         "model {0:?} is unknown. Names are vit_SIZE_patchP_IMAGE with SIZE tiny, small, base, \
-         large, huge, giant or gigantic, e.g. vit_tiny_patch16_224"
+         large, huge, giant or gigantic, and IMAGE a multiple of P, e.g. vit_tiny_patch16_224{hint}",
+        hint = hint(.0)
     )]
     Name(String),
     /// The width cannot be split into the heads.
@@ -117,6 +118,17 @@ pub enum SpecError {
 /// The axis of time.
 const LENGTH: &str = "length";
 
+/// What to do about a name that timm knows, but that names weights, too.
+fn hint(name: &str) -> String {
+    match name.split_once('.') {
+        Some((model, weights)) if VitSpec::from_name(model).is_ok() => format!(
+            ". {weights:?} names weights, which are not downloaded. Name {model:?}, and give a \
+             file of weights with --teacher FILE or a stage's `init`"
+        ),
+        _ => String::new(),
+    }
+}
+
 /// The unit of an axis.
 fn unit(axis: &str) -> &'static str {
     if axis == LENGTH { "frames" } else { "pixels" }
@@ -177,7 +189,11 @@ impl VitSpec {
             qk_norm: false,
             drop_path: 0.0,
         };
-        spec.check()?;
+        // The user named a model, not its patches.
+        spec.check().map_err(|error| match error {
+            SpecError::Left { .. } | SpecError::Small { .. } => unknown(),
+            other => other,
+        })?;
         Ok(spec)
     }
 
@@ -269,7 +285,15 @@ mod tests {
 
     #[test]
     fn an_unknown_name_is_refused() {
-        for name in ["vit_mini_patch16_224", "resnet50", "vit_tiny_patch16", "vit_tiny_patchx_1"] {
+        for name in [
+            "vit_mini_patch16_224",
+            "resnet50",
+            "vit_tiny_patch16",
+            "vit_tiny_patchx_1",
+            "vit_tiny_patch16_244",
+            "vit_tiny_patch16_8",
+            "vit_tiny_patch16_224.augreg_in21k",
+        ] {
             assert_eq!(VitSpec::from_name(name), Err(SpecError::Name(name.to_owned())));
         }
         assert!(VitSpec::from_name("vit_tiny_patch0_224").is_err());

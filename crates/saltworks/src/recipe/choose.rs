@@ -3,7 +3,7 @@
 
 use super::load::from_text;
 use super::set::{LENGTHS, with_whole_keys};
-use super::{ImageSize, Overrides, PatchSize, Recipe, RecipeError};
+use super::{ImageSize, Normalize, Overrides, PatchSize, Recipe, RecipeError};
 use std::fmt::{Display, Write as _};
 
 /// What is known of the images.
@@ -38,6 +38,19 @@ pub struct KnownModel {
     pub width: usize,
 }
 
+/// A teacher from a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KnownTeacher {
+    /// The file.
+    pub path: String,
+    /// Its sizes.
+    pub model: KnownModel,
+    /// C
+    pub channels: usize,
+    /// The normalisation it was trained with, if the file states it.
+    pub normalize: Option<Normalize>,
+}
+
 /// What the user gives besides the images.
 #[derive(Clone, Debug)]
 pub struct ChoiceInput<'a> {
@@ -45,8 +58,8 @@ pub struct ChoiceInput<'a> {
     pub images: String,
     /// The model that is named.
     pub model: Option<KnownModel>,
-    /// The file of a teacher, and its model.
-    pub teacher: Option<(String, KnownModel)>,
+    /// The teacher, if it is not trained.
+    pub teacher: Option<KnownTeacher>,
     /// How many threads train.
     pub threads: usize,
     /// `--set key=value`
@@ -68,8 +81,9 @@ pub struct ChosenValue {
 /// enough to wait for)
 const MINUTES: f64 = 20.0;
 
-/// A model that a time suffices for. (guess: the quickstart's model at the lower end, ViT-base at
-/// 224 pixels at the upper one; only the first was run on images of a user)
+/// A model that a time suffices for. The first two were tuned on images of users (LOG.md, "What a
+/// short time suffices for"): with fewer tokens there are more steps, which count more. The others
+/// are guesses, up to ViT-base at 224 pixels.
 struct Tier {
     /// The most minutes times threads.
     effort: f64,
@@ -78,17 +92,19 @@ struct Tier {
     /// The largest side of an image in pixels.
     side: usize,
     /// Patches along a side.
-    patches: usize,
+    patches: f64,
+    /// Images in a step.
+    batch: usize,
 }
 
 #[rustfmt::skip]
 const TIERS: [Tier; 6] = [
-    Tier { effort: 15.0, width: 96, depth: 6, side: 48, patches: 8 },
-    Tier { effort: 90.0, width: 128, depth: 6, side: 64, patches: 8 },
-    Tier { effort: 400.0, width: 192, depth: 6, side: 96, patches: 8 },
-    Tier { effort: 4_000.0, width: 192, depth: 12, side: 128, patches: 8 },
-    Tier { effort: 40_000.0, width: 384, depth: 12, side: 160, patches: 10 },
-    Tier { effort: f64::INFINITY, width: 768, depth: 12, side: 224, patches: 14 },
+    Tier { effort: 15.0, width: 96, depth: 6, side: 48, patches: 6.5, batch: 32 },
+    Tier { effort: 90.0, width: 128, depth: 6, side: 48, patches: 6.5, batch: 32 },
+    Tier { effort: 400.0, width: 192, depth: 6, side: 96, patches: 8.0, batch: 64 },
+    Tier { effort: 4_000.0, width: 192, depth: 12, side: 128, patches: 8.0, batch: 64 },
+    Tier { effort: 40_000.0, width: 384, depth: 12, side: 160, patches: 10.0, batch: 64 },
+    Tier { effort: f64::INFINITY, width: 768, depth: 12, side: 224, patches: 14.0, batch: 64 },
 ];
 
 /// The fewest and the most patches along a side: 36 to 196 tokens.
@@ -170,7 +186,7 @@ fn choices(facts: &ImageFacts, given: &ChoiceInput<'_>) -> Result<Vec<ChosenValu
     let mut all = Choices { recipe: &recipe, list: Vec::new() };
     all.data(facts, given, tier);
     let width = all.model(given, tier);
-    all.stages(facts, given, (minutes, width));
+    all.stages(facts, given, (minutes, tier, width));
     Ok(all.list)
 }
 
@@ -215,35 +231,51 @@ impl Choices<'_> {
         let tokens = (size.height / patch) * (size.width / patch);
         let median = format!("images are {} x {} in the median", facts.height, facts.width);
         self.add("data.size", &size, format!("{median}; {tokens} patches of {patch} x {patch}"));
-        let colour = if facts.channels == 1 {
-            "the decoded images are grey"
-        } else {
-            "the decoded images have colours"
+        let teacher = given.teacher.as_ref();
+        let (fitting, why) = match (teacher, facts.channels) {
+            (Some(teacher), _) => (teacher.channels, "the teacher's"),
+            (None, 1) => (1, "the decoded images are grey"),
+            (None, channels) => (channels, "the decoded images have colours"),
         };
-        self.add("data.channels", &facts.channels, colour);
+        self.add("data.channels", &fitting, why);
         let channels = if self.recipe.origin.is_set("data.channels") {
             self.recipe.data.channels()
         } else {
-            facts.channels
+            fitting
         };
         if facts.transparent > 0.0 {
             let share = 100.0 * facts.transparent;
             let why = format!("shown by transparent parts; {share:.1} % are stored with them");
             self.add("data.background", &"[255, 255, 255]", why);
         }
-        let each = |values: &[f32]| {
+        let all = |values: &[f32], digits: &dyn Fn(f32) -> String| {
             let grey = values.iter().sum::<f32>() / values.len() as f32;
             let all = if channels == 1 { vec![grey] } else { values.to_vec() };
-            let all: Vec<_> = all.iter().map(|value| format!("{value:.3}")).collect();
-            format!("[{}]", all.join(", "))
+            format!("[{}]", all.into_iter().map(digits).collect::<Vec<_>>().join(", "))
         };
-        let normalize = format!("{{ mean = {}, std = {} }}", each(&facts.mean), each(&facts.std));
-        self.add("data.normalize", &normalize, "measured on the decoded images");
+        let of = |mean: &[f32], std: &[f32], digits: &dyn Fn(f32) -> String| {
+            format!("{{ mean = {}, std = {} }}", all(mean, digits), all(std, digits))
+        };
+        let measured = of(&facts.mean, &facts.std, &|value| format!("{value:.3}"));
+        let (normalize, why) = match teacher.map(|teacher| &teacher.normalize) {
+            Some(Some(Normalize { mean, std })) => {
+                (of(mean, std, &|value| format!("{value:?}")), "the teacher's")
+            }
+            Some(None) => {
+                let why = "measured on the decoded images: the teacher's file does not state what \
+                           it was trained with";
+                (measured, why)
+            }
+            None => (measured, "measured on the decoded images"),
+        };
+        self.add("data.normalize", &normalize, why);
         // Small images are often centred, so little can be cut off: 0.6 is the quickstart's, 0.35
         // a guess.
         let least = if size.height.max(size.width) <= 32 { 0.6 } else { 0.35 };
-        let augment = format!("{{ crop_scale = [{least}, 1.0], flip = 0.5 }}");
-        self.add("data.augment", &augment, "");
+        // Left and right often differ in grey images: digits, letters, scans.
+        let (flip, why) = if facts.channels == 1 { (0.0, "grey: no flips") } else { (0.5, "") };
+        let augment = format!("{{ crop_scale = [{least}, 1.0], flip = {flip:.1} }}");
+        self.add("data.augment", &augment, why);
         if given.model.is_none() || given.teacher.is_some() {
             self.add("model.patch", &patch, "");
         }
@@ -257,13 +289,13 @@ impl Choices<'_> {
         tier: &Tier,
     ) -> (ImageSize, usize) {
         let Recipe { data, model, origin, .. } = self.recipe;
-        let known = given.teacher.as_ref().map(|(_, model)| *model).or(given.model);
+        let known = given.teacher.as_ref().map(|teacher| teacher.model).or(given.model);
         let whole = |PatchSize { height, width, .. }: PatchSize| least_common(height, width);
         let patch = model.patch.map(whole).or(known.map(|known| known.patch));
         if origin.is_set("data.size") {
             let ImageSize { height, width } = data.size;
             // Large images are usually read in patches of 16.
-            let patches = tier.patches.max((height.min(width) / 16).min(PATCHES[1]));
+            let patches = tier.patches.max((height.min(width) / 16).min(PATCHES[1]) as f64);
             let fitting = patch.unwrap_or_else(|| patch_of([height, width], patches));
             return (data.size, fitting);
         }
@@ -296,28 +328,24 @@ impl Choices<'_> {
         &mut self,
         facts: &ImageFacts,
         given: &ChoiceInput<'_>,
-        (minutes, width): (f64, usize),
+        (minutes, tier, width): (f64, &Tier, usize),
     ) {
+        // A step of more than half of the images would repeat itself.
+        let batch = tier.batch.min(facts.images / 2).max(1);
         let training = minutes * (1.0 - PROBES_SHARE);
         let teacher = match &given.teacher {
-            Some((path, _)) => toml::Value::from(path.as_str()).to_string(),
+            Some(teacher) => toml::Value::from(teacher.path.as_str()).to_string(),
             None => {
-                self.stage("teacher", "mae", facts, (TEACHER * training, width));
+                self.stage("teacher", "mae", (TEACHER * training, batch, width));
                 "\"teacher\"".to_owned()
             }
         };
         let left = if given.teacher.is_some() { training } else { (1.0 - TEACHER) * training };
-        self.stage("student", "salt", facts, (left, width));
+        self.stage("student", "salt", (left, batch, width));
         self.add("student.teacher", &teacher, "");
     }
 
-    fn stage(
-        &mut self,
-        name: &str,
-        method: &str,
-        facts: &ImageFacts,
-        (minutes, width): (f64, usize),
-    ) {
+    fn stage(&mut self, name: &str, method: &str, (minutes, batch, width): (f64, usize, usize)) {
         let mut add = |key: &str, value: String, why: &str| {
             self.list.push(ChosenValue {
                 key: format!("{name}.{key}"),
@@ -332,8 +360,6 @@ impl Choices<'_> {
             toml::Value::from(minutes).to_string(),
             "becomes a number of steps when the run begins",
         );
-        // A step of more than half of the images would repeat itself.
-        let batch = if facts.images > 50_000 { 128 } else { 64.min(facts.images / 2).max(1) };
         add("batch", batch.to_string(), "");
         // The quickstart's rate, chosen for a width of 96 and a batch of 64. The roots are a guess.
         let lr = 2e-3 * (96.0 / width.max(1) as f64).sqrt() * (batch as f64 / 64.0).sqrt();
@@ -359,9 +385,9 @@ fn least_common(a: usize, b: usize) -> usize {
 }
 
 /// The divisor of all sides that gives about `patches` patches along the mean side.
-fn patch_of(sides: [usize; 2], patches: usize) -> usize {
+fn patch_of(sides: [usize; 2], patches: f64) -> usize {
     let mean = ((sides[0] * sides[1]) as f64).sqrt();
-    let off = |patch: usize| (mean / patch as f64 / patches as f64).ln().abs();
+    let off = |patch: usize| (mean / patch as f64 / patches).ln().abs();
     let fits = |patch: &usize| sides.iter().all(|side| side.is_multiple_of(*patch));
     let all = (1..=sides[0].min(sides[1])).filter(fits);
     // 1 divides everything.
@@ -383,7 +409,7 @@ fn of_patches(shape: [usize; 2], most: usize, patch: usize) -> ImageSize {
 
 /// A size near that of the images, at most `most` pixels in the mean, and a patch that divides it
 /// into about `patches` patches along the mean side.
-fn fitted(shape: [usize; 2], most: usize, patches: usize) -> (ImageSize, usize) {
+fn fitted(shape: [usize; 2], most: usize, patches: f64) -> (ImageSize, usize) {
     let mean = ((shape[0] * shape[1]) as f64).sqrt();
     let side = mean.min(most as f64);
     let least = (side / PATCHES[1] as f64).ceil().max(1.0) as usize;
@@ -391,9 +417,11 @@ fn fitted(shape: [usize; 2], most: usize, patches: usize) -> (ImageSize, usize) 
     let off = |patch: usize| {
         let size = of_patches(shape, most, patch);
         let whole = ((size.height * size.width) as f64).sqrt();
-        let tokens = whole / patch as f64 / patches as f64;
-        // An image that keeps its pixels is worth more than the best number of patches.
-        4.0 * (whole - side).abs() / side + tokens.ln().abs()
+        let tokens = whole / patch as f64 / patches;
+        // An image that keeps its pixels is worth more than the best number of patches. An enlarged
+        // one loses nothing. (the factors are guesses)
+        let resized = if whole > side { 2.0 } else { 4.0 };
+        resized * (whole - side).abs() / side + tokens.ln().abs()
     };
     // `least` is one of them.
     let patch = (least..=largest).min_by(|a, b| off(*a).total_cmp(&off(*b))).unwrap_or(least);
@@ -444,10 +472,10 @@ mod tests {
     fn images_that_are_small_keep_their_size_and_large_ones_are_shrunk_to_few_patches() {
         for (height, width, same_shape, size, patch) in [
             (28, 28, true, [28, 28], 4),
-            (20, 20, true, [20, 20], 2),
-            (64, 64, true, [64, 64], 8),
-            (1080, 1920, false, [64, 64], 8),
-            (48, 96, true, [48, 88], 8),
+            (20, 20, true, [21, 21], 3),
+            (64, 64, true, [48, 48], 8),
+            (1080, 1920, false, [48, 48], 8),
+            (48, 96, true, [35, 70], 7),
             (7, 7, true, [7, 7], 1),
         ] {
             let facts = facts(height, width, same_shape);
@@ -478,11 +506,47 @@ mod tests {
     fn a_teacher_from_elsewhere_decides_the_patches_and_no_teacher_is_trained() {
         let known = KnownModel { patch: 16, size: 224, width: 768 };
         let mut given = given(&[], None);
-        given.teacher = Some((env!("CARGO_MANIFEST_DIR").to_owned(), known));
-        let recipe = chosen(&facts(300, 400, false), &given);
+        given.teacher = Some(KnownTeacher {
+            path: env!("CARGO_MANIFEST_DIR").to_owned(),
+            model: known,
+            channels: 3,
+            normalize: Some(Normalize { mean: vec![0.481_454_66], std: vec![0.25] }),
+        });
+        let grey = ImageFacts { channels: 1, ..facts(300, 400, false) };
+        let recipe = chosen(&grey, &given);
+        // A teacher that was trained on colours sees them as it did then.
+        assert_eq!(recipe.data.channels(), 3);
+        let stated = Normalize { mean: vec![0.481_454_66], std: vec![0.25] };
+        assert_eq!(recipe.data.normalize, stated);
+        given.teacher.iter_mut().for_each(|teacher| teacher.normalize = None);
+        let measured = choose(&grey, &given).unwrap().1;
+        let normalize = measured.iter().find(|chosen| chosen.key == "data.normalize").unwrap();
+        assert!(normalize.why.contains("does not state"), "{}", normalize.why);
         assert_eq!(recipe.stage.len(), 1);
         assert_eq!(recipe.model.patch.unwrap().height, 16);
         assert_eq!(recipe.data.size.sides(), [128, 128]);
+    }
+
+    #[test]
+    fn grey_images_are_not_flipped() {
+        let flip = |channels: usize| {
+            let facts = ImageFacts { channels, ..facts(28, 28, true) };
+            chosen(&facts, &given(&[], None)).data.augment.flip
+        };
+        assert_eq!((flip(1), flip(3)), (0.0, 0.5));
+    }
+
+    #[test]
+    fn a_step_of_a_short_run_is_small() {
+        let batch = |minutes: &str, images: usize| {
+            let set = [format!("minutes={minutes}")];
+            let facts = ImageFacts { images, ..facts(300, 400, false) };
+            let stages = chosen(&facts, &given(&set, None)).stage;
+            stages.iter().map(|stage| stage.batch).collect::<Vec<_>>()
+        };
+        assert_eq!(batch("10", 1200), [32, 32]);
+        assert_eq!(batch("100", 1200), [64, 64]);
+        assert_eq!(batch("10", 20), [10, 10], "half of the images");
     }
 
     #[test]

@@ -20,7 +20,8 @@ mod suggest;
 
 pub use check::is_stage_name;
 pub use choose::{
-    ChoiceInput, ChosenValue, ImageFacts, KnownModel, PROBES_SHARE, choose, given, is_chosen,
+    ChoiceInput, ChosenValue, ImageFacts, KnownModel, KnownTeacher, PROBES_SHARE, choose, given,
+    is_chosen,
 };
 pub use color::Color;
 pub use difference::differences;

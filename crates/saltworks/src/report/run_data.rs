@@ -6,7 +6,7 @@ use crate::recipe::{self, Recipe};
 use crate::run_files::names::{ENVIRONMENT, METRICS, PLAN, PROBES, RECIPE, STATE, pictures_of};
 use crate::run_files::{
     Alarm, Environment, Line, LineKind, LogEvent, MetricsReader, OnlineProbe, PlanFile, ProbeRow,
-    RunEnd, RunState, is_training, reading,
+    Right, RunEnd, RunState, is_training, reading,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -192,8 +192,13 @@ impl RunReader {
             stage.fits = fits(&stage.probes);
         }
         let mut state: RunState = self.json(STATE, &mut problems);
-        let table: Vec<ProbeRow> = self.json(PROBES, &mut problems);
+        let mut table: Vec<ProbeRow> = self.json(PROBES, &mut problems);
         let verdicts = self.verdicts(recipe.as_ref(), &table);
+        // Which images are right is part of the verdicts. Pages need no more of it.
+        table.iter_mut().for_each(|row| row.right = Right::default());
+        let mut stages = self.stages.clone();
+        let probes = stages.iter_mut().flat_map(|stage| &mut stage.probes);
+        probes.for_each(|point| point.probe.right = Right::default());
         let mut environment: Environment = self.json(ENVIRONMENT, &mut problems);
         let texts = environment.command.iter_mut().chain(&mut problems);
         let texts = texts.chain(state.ended.as_mut().map(|ended| &mut ended.why));
@@ -216,7 +221,7 @@ impl RunReader {
             recipe: reading::redacted(&text),
             environment,
             plan,
-            stages: self.stages.clone(),
+            stages,
             table,
             verdicts,
             left,

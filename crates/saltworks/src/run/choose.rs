@@ -5,8 +5,8 @@ use crate::failure::{Failure, input_error};
 use crate::judge::open_all;
 use crate::model::VitSpec;
 use crate::recipe::{
-    self, ChoiceInput, ChosenValue, Color, ImageFacts, KnownModel, Overrides, Recipe, choose,
-    given, is_chosen,
+    self, ChoiceInput, ChosenValue, Color, ImageFacts, KnownModel, KnownTeacher, Normalize,
+    Overrides, Recipe, choose, given, is_chosen,
 };
 use crate::run_files::names::RECIPE;
 use crate::weights::{Hint, ModelFile};
@@ -117,10 +117,23 @@ fn named_model(name: &str) -> Result<KnownModel, Failure> {
     VitSpec::from_name(name).map(|spec| known(&spec)).map_err(input_error)
 }
 
-fn teacher_of(path: &Path) -> Result<(String, KnownModel), Failure> {
+fn teacher_of(path: &Path) -> Result<KnownTeacher, Failure> {
     let file = ModelFile::open(path).map_err(input_error)?;
-    let sizes = file.sizes(None, Hint::default()).map_err(input_error)?;
-    Ok((path.display().to_string(), known(&sizes.spec)))
+    let spec = file.sizes(None, Hint::default()).map_err(input_error)?.spec;
+    if ![1, 3].contains(&spec.channels) {
+        return Err(input_error(format!(
+            "{} is a teacher of {} channels, expected 1 or 3. Images are read as grey or as colour",
+            path.display(),
+            spec.channels
+        )));
+    }
+    let normalize = file.normalize(spec.channels).map_err(input_error)?;
+    Ok(KnownTeacher {
+        path: path.display().to_string(),
+        model: known(&spec),
+        channels: spec.channels,
+        normalize: normalize.map(|known| Normalize { mean: known.mean, std: known.std }),
+    })
 }
 
 fn known(spec: &VitSpec) -> KnownModel {

@@ -4,7 +4,9 @@
 
 use super::plan::StagePlan;
 use crate::data::{Batch, Loader, LoaderOptions, Order, Part, Source};
-use crate::eval::{self, Features, KnnOptions, LidarOptions, LinearOptions};
+use crate::eval::{
+    self, Features, KnnOptions, LidarOptions, LinearOptions, Prediction, RightImages,
+};
 use crate::failure::{Failure, input_error, loading, run_error};
 use crate::judge::{self, ImageSets};
 use crate::mask::Masking;
@@ -246,19 +248,25 @@ impl<'a> Online<'a> {
         let classes = train[0].labels.iter().min() != train[0].labels.iter().max();
         let accuracies = |kind: usize| {
             let (train, test) = (&train[kind], &test[kind]);
-            let knn = eval::knn(train, test, KnnOptions { k, temperature }, &stopped)?.accuracy;
+            let knn = eval::knn(train, test, KnnOptions { k, temperature }, &stopped)?;
             let linear = (linear && classes)
                 .then(|| eval::linear(train, test, &linear_options(), &stopped))
                 .transpose()?;
-            Ok::<_, eval::Error>((knn, linear.map(|found| found.prediction.accuracy)))
+            let found = |prediction: &Prediction| {
+                (prediction.accuracy, RightImages::new(prediction, &test.labels))
+            };
+            let linear = linear.map(|linear| found(&linear.prediction));
+            Ok::<_, eval::Error>((found(&knn), linear.unzip()))
         };
         // Fits of so few rows use only one thread, so both kinds of tokens are fitted at once.
         let cls = || (train.len() > 1).then(|| accuracies(1)).transpose();
         let (mean, cls) = rayon::join(|| accuracies(0), cls);
-        let ((knn, linear), cls) = (mean?, cls?);
+        let (((knn, right_knn), (linear, right_linear)), cls) = (mean?, cls?);
         (probe.knn_mean, probe.linear_mean) = (Some(knn), linear);
-        if let Some((knn, linear)) = cls {
+        (probe.right.knn_mean, probe.right.linear_mean) = (Some(right_knn), right_linear);
+        if let Some(((knn, right_knn), (linear, right_linear))) = cls {
             (probe.knn_cls, probe.linear_cls) = (Some(knn), linear);
+            (probe.right.knn_cls, probe.right.linear_cls) = (Some(right_knn), right_linear);
         }
         probe.train_images = train[0].len();
         Ok(())

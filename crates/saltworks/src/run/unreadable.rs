@@ -52,7 +52,11 @@ impl UnreadableImages {
     pub(crate) fn summarize(&self) {
         if !self.problems.is_empty() {
             let (count, path) = (self.problems.len(), self.path.display());
-            note(&format!("{count} images could not be read and were replaced by others: {path}"));
+            let what = match count {
+                1 => "1 image could not be read and was replaced by another".to_owned(),
+                _ => format!("{count} images could not be read and were replaced by others"),
+            };
+            note(&format!("{what}: {path}"));
         }
     }
 }

@@ -16,6 +16,6 @@ pub use lock::{LockOwner, is_training};
 pub use metrics::{Line, LineKind, LogEvent, MetricsLog, MetricsReader, StepLine};
 pub use online_probe::{Alarm, Histogram, OnlineProbe};
 pub use plan::{PlanFile, PlannedStage};
-pub use probes::{ProbeRow, random_row};
+pub use probes::{ProbeRow, Right, random_row};
 pub use state::{RunEnd, RunState, StageDone};
 pub use time::unix_seconds;

@@ -1,5 +1,6 @@
 //! The probe lines and alarm lines of metrics.jsonl.
 
+use super::Right;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -18,6 +19,8 @@ pub struct OnlineProbe {
     pub linear_mean: Option<f64>,
     /// The same on class tokens.
     pub linear_cls: Option<f64>,
+    /// Which test images each probe classifies right.
+    pub right: Right,
     /// RankMe of the test images' mean tokens, about 1 to D.
     pub rank_me: Option<f64>,
     /// LiDAR of mean tokens of some training images under augmentation.
@@ -46,6 +49,7 @@ impl Default for OnlineProbe {
             knn_cls: None,
             linear_mean: None,
             linear_cls: None,
+            right: Right::default(),
             rank_me: None,
             lidar: None,
             feature_std: None,

@@ -1,5 +1,6 @@
 //! probes.json: the accuracy of frozen features after each stage.
 
+use crate::eval::RightImages;
 use serde::{Deserialize, Serialize};
 
 /// The row of an untrained encoder with the sizes of a later stage's. `random encoder` is the first
@@ -32,4 +33,25 @@ pub struct ProbeRow {
     pub linear_mean: Option<f64>,
     /// Linear probe on the class token.
     pub linear_cls: Option<f64>,
+    /// Which held-out images each probe classifies right. Empty if an earlier version wrote it.
+    #[serde(default)]
+    pub right: Right,
+}
+
+/// Which test images each probe classifies right, by the names of the accuracies.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Right {
+    /// By [`ProbeRow::knn_mean`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub knn_mean: Option<RightImages>,
+    /// By [`ProbeRow::knn_cls`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub knn_cls: Option<RightImages>,
+    /// By [`ProbeRow::linear_mean`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub linear_mean: Option<RightImages>,
+    /// By [`ProbeRow::linear_cls`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub linear_cls: Option<RightImages>,
 }

@@ -199,8 +199,7 @@ function wilson(share, n) {
   const z = 1.959963984540054, w = (z * z) / n, root = z * Math.sqrt((share * (1 - share)) / n + w / (4 * n));
   return [-1, 1].map((sign) => Math.min(1, Math.max(0, (share + w / 2 + sign * root) / (1 + w))));
 }
-/** Whether two shares, of n and m images, differ by more than chance explains: their intervals do
- * not overlap, as in `console/verdict.rs`. */
+/** Whether two shares, of n and m images, surely differ: their intervals do not overlap. */
 function differ(a, n, b, m) {
   const [one, other] = [wilson(a, n), wilson(b, m)];
   return !!one && !!other && (one[0] > other[1] || one[1] < other[0]);

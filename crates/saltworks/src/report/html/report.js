@@ -108,7 +108,7 @@ function accuracyRows(run) {
   const last = stage?.probes.at(-1), first = stage?.probes[0];
   if (!last || row(run, stage.name) || !isNumber(last.knn_mean)) return rows;
   const online = (p, when) => ({ ...p, name: `${stage.name}, ${when}`, images: p.test_images, judged: p === last && p.step > 0 });
-  if (first.step === 0) rows.push(online(first, 'before training'));
+  if (first.step === 0) rows.push({ ...online(first, 'before training'), features: 'before training' });
   if (last.step > 0) rows.push(online(last, `step ${thousands(last.step)}`));
   return rows;
 }
@@ -117,14 +117,14 @@ function table(run) {
   const rows = accuracyRows(run), columns = METRICS.filter(([key]) => rows.some((r) => isNumber(r[key]))), judged = rows.find((r) => r.judged);
   if (!rows.length) return null;
   const interval = (r, key) => { const i = wilson(r[key], r.images); return i && el('div.soft.small', {}, `${(100 * i[0]).toFixed(1)} to ${(100 * i[1]).toFixed(1)}`); };
-  // Only accuracies of the same images are compared.
+  const differences = judged ? run.verdicts.at(-1)?.differences ?? [] : [];
   const mark = (r, key) => {
-    if (!judged || r === judged || !!r.final !== !!judged.final || !isNumber(r[key]) || !isNumber(judged[key]) || !differ(r[key], r.images, judged[key], judged.images)) return null;
-    const higher = r[key] > judged[key];
+    const found = differences.find((d) => d.features === r.features && d.metric === key), higher = found?.higher;
+    if (!found) return null;
     return el(higher ? 'span.higher' : 'span.soft', { title: `${higher ? 'higher' : 'lower'} than ${judged.name}, beyond chance` }, higher ? '▲ ' : '▼ ');
   };
   const cell = (r, key) => el('td', {}, mark(r, key), isNumber(r[key]) && r.judged ? el('b', {}, percent(r[key])) : percent(r[key]), interval(r, key));
-  const notes = ['Below each accuracy: its 95 % interval, from the choice of test images only.', judged ? `▲ higher and ▼ lower than ${judged.name}: the intervals do not overlap.` : '',
+  const notes = ['Below each accuracy: its 95 % interval, from the choice of test images only.', judged ? `▲ higher and ▼ lower than ${judged.name}: chance hardly explains the difference. Features are compared image by image if that is known, else by intervals.` : '',
     rows.some((r) => r.final) && rows.some((r) => !r.final) ? 'While a stage trains, probes use fewer images and score lower. Compare only rows of as many images.' : ''];
   return el('section.card', {}, el('h3', {}, 'Accuracy of frozen features on held-out images'),
     el('div.scroll', {}, el('table.data.pinned', {},
