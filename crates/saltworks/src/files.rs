@@ -1,10 +1,12 @@
 //! Files that appear whole or not at all.
 
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read as _, Write};
-use std::path::Path;
+use std::path::{Component, Path};
 
 /// Identifies the content of a file as it was written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,35 +32,73 @@ impl Record {
     }
 }
 
-/// Opens a regular file. Links are not followed, since they could lead anywhere. Pipes and devices
-/// are refused, since they might never answer.
+/// Opens the regular file at `name` below `folder`. No link is followed on the way from `folder` to
+/// the file, since it could lead anywhere. Pipes and devices are refused, since they might never
+/// answer.
 ///
 /// # Errors
-/// The path is not a regular file, or the system refuses it.
-pub fn open_regular(path: &Path) -> io::Result<File> {
-    let refused = || io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
-    let mut options = File::options();
-    options.read(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::custom_flags(
-        &mut options,
-        libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC,
-    );
-    if !fs::symlink_metadata(path)?.is_file() {
-        return Err(refused());
+/// A name that leaves the folder, a part of it that is a link, or a file that is not regular, as
+/// [`InvalidInput`](io::ErrorKind::InvalidInput). What the system refuses.
+pub fn open_regular_in(folder: &Path, name: &Path) -> io::Result<File> {
+    let refused = |problem| io::Error::new(io::ErrorKind::InvalidInput, problem);
+    let part = |part| match part {
+        Component::Normal(part) => Ok(part),
+        _ => Err(refused("its name leads out of its folder")),
+    };
+    let parts = name.components().map(part).collect::<io::Result<Vec<_>>>()?;
+    let Some((file, folders)) = parts.split_last() else {
+        return Err(refused("it is not a regular file"));
+    };
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let mut at = rustix::fs::open(folder, flags | OFlags::DIRECTORY, Mode::empty())?;
+    for part in folders {
+        let inside = flags | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        at =
+            rustix::fs::openat(&at, *part, inside, Mode::empty()).map_err(|error| match error {
+                // A link is no folder, if it is not followed.
+                Errno::LOOP | Errno::NOTDIR => refused("a part of its path is not a folder"),
+                error => error.into(),
+            })?;
     }
-    let file = options.open(path)?;
+    let stat = rustix::fs::statat(&at, *file, AtFlags::SYMLINK_NOFOLLOW)?;
+    if !FileType::from_raw_mode(stat.st_mode).is_file() {
+        return Err(refused("it is not a regular file"));
+    }
+    let plain = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = File::from(rustix::fs::openat(&at, *file, plain, Mode::empty())?);
     // It may have been replaced in between.
-    if file.metadata()?.is_file() { Ok(file) } else { Err(refused()) }
+    if file.metadata()?.is_file() { Ok(file) } else { Err(refused("it is not a regular file")) }
 }
 
-/// Reads a regular file of at most `most` bytes.
+/// [`open_regular_in`] for the file's own folder, to which links are followed.
+///
+/// # Errors
+/// As [`open_regular_in`].
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let name = path.file_name().map(Path::new).unwrap_or(Path::new(""));
+    open_regular_in(folder.unwrap_or(Path::new(".")), name)
+}
+
+/// Reads the file at `name` below `folder` as [`open_regular_in`], of at most `most` bytes.
+///
+/// # Errors
+/// As [`open_regular_in`], and a file that is larger.
+pub fn read_regular_in(folder: &Path, name: &Path, most: u64) -> io::Result<Vec<u8>> {
+    read_most(open_regular_in(folder, name)?, most)
+}
+
+/// Reads a file as [`open_regular`], of at most `most` bytes.
 ///
 /// # Errors
 /// As [`open_regular`], and a file that is larger.
 pub fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    read_most(open_regular(path)?, most)
+}
+
+fn read_most(file: File, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    open_regular(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    file.take(most + 1).read_to_end(&mut bytes)?;
     match bytes.len() as u64 > most {
         true => Err(io::Error::new(
             io::ErrorKind::InvalidData,
@@ -218,6 +258,30 @@ mod tests {
         }
         let missing = read_regular(&path("missing"), 5).unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn no_part_of_a_path_below_a_folder_may_be_a_link() {
+        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir_all(path("a/b")).unwrap();
+        write_whole(&path("a/b/file"), b"12345").unwrap();
+        write_whole(&elsewhere.path().join("file"), b"secret").unwrap();
+        std::os::unix::fs::symlink(elsewhere.path(), path("out")).unwrap();
+        std::os::unix::fs::symlink(path("a/b"), path("a/in")).unwrap();
+        let read = |name: &str| read_regular_in(folder.path(), Path::new(name), 9);
+        assert_eq!(read("a/b/file").unwrap(), b"12345");
+        let up = format!("../{}/file", elsewhere.path().file_name().unwrap().to_string_lossy());
+        let absolute = elsewhere.path().join("file").display().to_string();
+        for name in ["out/file", "a/in/file", "a/b", "a/../a/b/file", &up, &absolute, ""] {
+            let error = read(name).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{name}: {error}");
+        }
+        for missing in ["c/file", "a/b/c"] {
+            assert_eq!(read(missing).unwrap_err().kind(), io::ErrorKind::NotFound, "{missing}");
+        }
+        // The folder itself may be reached by a link: its user named it.
+        assert_eq!(read_regular_in(&path("out"), Path::new("file"), 9).unwrap(), b"secret");
     }
 
     #[test]

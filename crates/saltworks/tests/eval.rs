@@ -122,7 +122,8 @@ fn lidar_is_the_one_of_stable_pretraining() {
     let cases = [("views", 100, 4), ("views", 12, 4), ("few", 100, 10)];
     for ((name, images, views), wanted) in cases.into_iter().zip(golden.numbers("lidar")) {
         let options = LidarOptions { images, views, ..Default::default() };
-        assert_near(name, eval::lidar(&golden.unlabelled(name), options).unwrap(), wanted);
+        let lidar = eval::lidar(&golden.unlabelled(name), options).unwrap().unwrap();
+        assert_near(name, lidar, wanted);
     }
 }
 
@@ -268,6 +269,14 @@ fn ranks_of_nothing_and_of_too_little_are_told() {
     assert!(message.starts_with("10 rows are 1 image(s) of 10 views"), "{message}");
     let one = LidarOptions { views: 1, ..Default::default() };
     assert!(matches!(eval::lidar(&zeros, one), Err(Error::Setting { setting: "views", .. })));
+    let two = LidarOptions { views: 2, ..Default::default() };
+    let constant = Features { rows: [0.1, -3.0, 7.5, 0.3].repeat(10), ..zeros.clone() };
+    for equal in [&zeros, &constant] {
+        assert_eq!(eval::lidar(equal, two).unwrap(), None, "its formula would give the best, 4");
+    }
+    let mut nearly = constant;
+    nearly.rows[0] += 0.01;
+    assert!(eval::lidar(&nearly, two).unwrap().is_some());
     let mut broken = zeros;
     broken.rows[7] = f32::NAN;
     assert!(matches!(eval::rank_me(&broken), Err(Error::NotFinite { row: 1, column: 3, .. })));
@@ -590,7 +599,7 @@ fn any_number_of_threads_gives_the_same_bits() {
         let knn = knn(&train, &test, KnnOptions::default()).unwrap();
         let linear = linear(&train, &test, &LinearOptions::default()).unwrap();
         let rank_me = eval::rank_me(&train).unwrap().to_bits();
-        let lidar = eval::lidar(&train, LidarOptions::default()).unwrap().to_bits();
+        let lidar = eval::lidar(&train, LidarOptions::default()).unwrap().unwrap().to_bits();
         (knn, linear.loss.to_bits(), linear, rank_me, lidar)
     };
     let alone = on_threads(1, run);

@@ -9,6 +9,9 @@ const MOST_WAIT: f64 = 0.2;
 /// learn stay above 0.03 and 1.7 in all runs of LOG.md)
 const COLLAPSED_STD: f64 = 0.01;
 const COLLAPSED_RANK: f64 = 1.5;
+/// Spread below which features are constant up to rounding. No encoder that sees its images begins
+/// so. (guess)
+const CONSTANT_STD: f64 = 1e-5;
 /// A fall of RankMe below this share of its best value is reported. (guess: encoders that learn
 /// keep a fifth or more)
 const RANK_LEFT: f64 = 0.15;
@@ -55,8 +58,16 @@ fn rank(probe: &OnlineProbe) -> Option<f64> {
     probe.rank_me.filter(|_| probe.test_images >= RANK_IMAGES)
 }
 
-/// Features are nearly the same for all images, and were not so at the start.
+/// Features are the same for all images, or nearly so if they were not at the start.
 fn collapse(start: Option<&OnlineProbe>, last: &OnlineProbe) -> Option<String> {
+    if last.feature_std.is_some_and(|std| std < CONSTANT_STD) {
+        return Some(
+            "all images have the same features. The encoder sees nothing of them: check \
+             data.normalize, the images, and the weights that a stage begins with. If it began \
+             well, lower lr, lengthen the warmup or set clip"
+                .to_owned(),
+        );
+    }
     let below = |get: fn(&OnlineProbe) -> Option<f64>, bound: f64| {
         let first = start.and_then(get);
         get(last).filter(|value| *value < bound && first.is_none_or(|first| *value < first))
@@ -175,6 +186,12 @@ mod tests {
     fn an_encoder_that_begins_narrow_is_not_called_collapsed() {
         let narrow = probe(0.5, 1.2, 0.005);
         assert!(kinds(&[narrow.clone(), probe(0.6, 1.3, 0.006)], 0.9).is_empty());
+    }
+
+    #[test]
+    fn features_that_are_constant_from_the_first_step_are_a_collapse() {
+        let constant = probe(0.1, 1.0, 0.0);
+        assert_eq!(kinds(&[constant.clone(), constant], 0.1), ["collapse"]);
     }
 
     #[test]

@@ -31,17 +31,21 @@ impl Default for LidarOptions {
 /// Rows of `features` are views: the first q of one image, the next q of another. Rows of an
 /// incomplete image and rows after n images are skipped. Labels are not read.
 ///
-/// The result lies between 1 and min(n - 1, D). If all rows are equal it is D, so read it together
-/// with [`feature_std`](super::feature_std).
+/// The result lies between 1 and min(n - 1, D). It is None if all rows are equal up to rounding:
+/// nothing varies, so no direction separates the images. (The formula would give D, its best.)
 ///
 /// # Errors
 /// Features that are empty, ragged or not finite, fewer than two images, and fewer than two views.
-pub fn lidar(features: &Features, options: LidarOptions) -> Result<f64> {
+pub fn lidar(features: &Features, options: LidarOptions) -> Result<Option<f64>> {
     features.check("features")?;
     let LidarOptions { views, delta, epsilon, .. } = options;
     let dim = features.dim;
     let images = options.images(features.len())?;
     let (means, residuals) = centered(features, images, views);
+    let used = &features.rows[..images * views * dim];
+    if is_constant(used, &means, &residuals, views) {
+        return Ok(None);
+    }
     let mut within = gram(&residuals, dim);
     within.iter_mut().for_each(|value| *value /= (images * (views - 1)) as f64);
     for d in 0..dim {
@@ -53,7 +57,18 @@ pub fn lidar(features: &Features, options: LidarOptions) -> Result<f64> {
     // The other directions have an eigenvalue of 0.
     let values: Vec<f64> = values.chain(std::iter::repeat(epsilon)).take(dim).collect();
     let sum: f64 = values.iter().sum();
-    Ok(values.iter().map(|value| value / sum).map(|p| -p * p.ln()).sum::<f64>().exp())
+    Ok(Some(values.iter().map(|value| value / sum).map(|p| -p * p.ln()).sum::<f64>().exp()))
+}
+
+/// Variation below this share of the rows' squares is rounding: f32 rounds to 6e-8, and 6e-8
+/// squared is 4e-15.
+const ROUNDING: f64 = 1e-12;
+
+/// Whether all rows are equal up to rounding. `means` and `residuals` are theirs, from [`centered`].
+fn is_constant(rows: &[f32], means: &[f64], residuals: &[f64], views: usize) -> bool {
+    let squares = |values: &[f64]| values.iter().map(|x| x * x).sum::<f64>();
+    let whole: f64 = rows.iter().map(|&x| f64::from(x).powi(2)).sum();
+    squares(means) * views as f64 + squares(residuals) <= ROUNDING * whole
 }
 
 impl LidarOptions {

@@ -98,7 +98,7 @@ impl TensorBoard {
         })?;
         result?;
         for (stage, events) in stages {
-            events.pictures(&pictures_of(&folders.run, stage))?;
+            events.pictures(&folders.run, stage)?;
             events.file.flush()?;
         }
         Ok(())
@@ -110,8 +110,8 @@ impl TensorBoard {
     /// As [`TensorBoard::update`].
     pub fn finish(&mut self) -> io::Result<()> {
         self.update()?;
-        let table: Vec<ProbeRow> = reading::json(&self.folders.run.join(PROBES));
-        let state: RunState = reading::json(&self.folders.run.join(STATE));
+        let table: Vec<ProbeRow> = reading::json(&self.folders.run, PROBES);
+        let state: RunState = reading::json(&self.folders.run, STATE);
         for (stage, events) in &mut self.stages {
             if state.done.iter().any(|done| done.stage == *stage) {
                 events.end(table.iter().find(|row| row.name == *stage))?;
@@ -262,8 +262,8 @@ impl EventFile {
     }
 
     /// Adds pictures that are newer than those in the file.
-    fn pictures(&mut self, path: &Path) -> io::Result<()> {
-        let pictures = reading::json::<Value>(path);
+    fn pictures(&mut self, run: &Path, stage: &str) -> io::Result<()> {
+        let pictures = reading::json::<Value>(run, pictures_of(stage));
         let step = pictures["step"].as_u64();
         if step.is_none() || step == self.picture_step {
             return Ok(());

@@ -91,7 +91,7 @@ impl Wandb {
         if let Some(row) = history.row.take() {
             log.record(row_record(&row))?;
         }
-        let table: Vec<ProbeRow> = reading::json(&self.run.join(PROBES));
+        let table: Vec<ProbeRow> = reading::json(&self.run, PROBES);
         for row in &table {
             let scalars = final_scalars(row).into_iter();
             history.last.extend(

@@ -178,12 +178,13 @@ impl RunReader {
         let plan: PlanFile = self.json(PLAN, &mut problems);
         self.order(recipe.as_ref(), &plan);
         for stage in &mut self.stages {
-            let path = pictures_of(&self.folder, &stage.name);
+            let name = pictures_of(&stage.name);
             let cached = self.pictures.entry(stage.name.clone()).or_default();
-            let changed = fs::metadata(&path).and_then(|file| file.modified()).ok();
+            let changed = fs::metadata(self.folder.join(&name)).and_then(|file| file.modified());
+            let changed = changed.ok();
             if changed != cached.0 {
                 *cached = match self.with_pictures {
-                    true => (changed, reading::json_or(&path, &mut problems)),
+                    true => (changed, reading::json_or(&self.folder, &name, &mut problems)),
                     false => (changed, version(changed)),
                 };
             }
@@ -312,7 +313,7 @@ impl RunReader {
     }
 
     fn json<T: DeserializeOwned + Default>(&self, name: &str, problems: &mut Vec<String>) -> T {
-        reading::json_or(&self.folder.join(name), problems)
+        reading::json_or(&self.folder, name, problems)
     }
 
     /// What is wrong with the part of the log that was read.

@@ -359,11 +359,11 @@ fn linear_options() -> LinearOptions {
     LinearOptions { iterations: 100, tolerance: 1e-2, ..LinearOptions::default() }
 }
 
-/// None if there are fewer than two images.
+/// None if there are fewer than two images, or if all features are equal.
 fn lidar(views: &Features) -> eval::Result<Option<f64>> {
     let images = views.len() / LIDAR_VIEWS;
     let options = LidarOptions { images, views: LIDAR_VIEWS, ..LidarOptions::default() };
-    (images > 1).then(|| eval::lidar(views, options)).transpose()
+    if images > 1 { eval::lidar(views, options) } else { Ok(None) }
 }
 
 /// Histograms of the features, and of the weights of each trained part: `encoder.blocks.0`.

@@ -71,7 +71,7 @@ fn is_listed(lock: &Path) -> Option<bool> {
     let (file, locks) = (fs::metadata(lock).ok()?, fs::read_to_string("/proc/locks").ok()?);
     // 1: FLOCK  ADVISORY  WRITE 708 fe:00:1325 0 EOF
     // The device is in hexadecimal digits; the number of the file follows.
-    let (major, minor) = (libc::major(file.dev()), libc::minor(file.dev()));
+    let (major, minor) = (rustix::fs::major(file.dev()), rustix::fs::minor(file.dev()));
     let (number, wanted) =
         (format!(":{}", file.ino()), format!("{major:02x}:{minor:02x}:{}", file.ino()));
     // Btrfs lists another device than `stat` returns. There, the number and recent touches decide.

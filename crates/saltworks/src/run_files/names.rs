@@ -38,7 +38,7 @@ pub const STEP_IMAGES: &str = "images.safetensors";
 /// In the folder of a failed step: what failed.
 pub const STEP: &str = "step.json";
 
-/// The file of a stage's pictures.
-pub fn pictures_of(run: &Path, stage: &str) -> PathBuf {
-    run.join(PICTURES).join(format!("{stage}.json"))
+/// The file of a stage's pictures, below the run's folder.
+pub fn pictures_of(stage: &str) -> PathBuf {
+    Path::new(PICTURES).join(format!("{stage}.json"))
 }

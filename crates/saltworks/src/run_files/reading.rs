@@ -1,7 +1,7 @@
 //! Reads files of a run's folder that may be missing, damaged or changed by somebody else.
 
 use super::names::RECIPE;
-use crate::files::read_regular;
+use crate::files::read_regular_in;
 use crate::recipe::{self, Recipe};
 use serde::de::DeserializeOwned;
 use std::io;
@@ -15,7 +15,8 @@ const MOST_JSON_BYTES: u64 = 64 << 20;
 pub(crate) fn recipe_text(run: &Path) -> io::Result<String> {
     let path = run.join(RECIPE);
     let named = |problem: String| io::Error::other(format!("{}: {problem}", path.display()));
-    let bytes = read_regular(&path, MOST_RECIPE_BYTES).map_err(|error| named(error.to_string()))?;
+    let bytes = read_regular_in(run, Path::new(RECIPE), MOST_RECIPE_BYTES);
+    let bytes = bytes.map_err(|error| named(error.to_string()))?;
     String::from_utf8(bytes).map_err(|_| named("the file is not UTF-8 text".into()))
 }
 
@@ -25,21 +26,25 @@ pub(crate) fn recipe(run: &Path) -> io::Result<Recipe> {
     recipe::from_trained_text(RECIPE, &text).map_err(io::Error::other)
 }
 
-/// The contents of a JSON file. The default if it is missing, too large, or has another form.
-pub(crate) fn json<T: DeserializeOwned + Default>(path: &Path) -> T {
-    json_or(path, &mut Vec::new())
+/// The contents of a run's JSON file. The default if it is missing, too large, or has another form.
+pub(crate) fn json<T: DeserializeOwned + Default>(run: &Path, name: impl AsRef<Path>) -> T {
+    json_or(run, name, &mut Vec::new())
 }
 
 /// Like [`json`]. It also adds what is wrong with an existing file to `problems`.
-pub(crate) fn json_or<T: DeserializeOwned + Default>(path: &Path, problems: &mut Vec<String>) -> T {
-    let read = match read_regular(path, MOST_JSON_BYTES) {
+pub(crate) fn json_or<T: DeserializeOwned + Default>(
+    run: &Path,
+    name: impl AsRef<Path>,
+    problems: &mut Vec<String>,
+) -> T {
+    let name = name.as_ref();
+    let read = match read_regular_in(run, name, MOST_JSON_BYTES) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return T::default(),
         bytes => bytes.map_err(|error| error.to_string()),
     };
     let read = read.and_then(|bytes| serde_json::from_slice(&bytes).map_err(|e| e.to_string()));
     read.unwrap_or_else(|problem| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        problems.push(format!("{name} is left out: {problem}"));
+        problems.push(format!("{} is left out: {problem}", name.display()));
         T::default()
     })
 }

@@ -1,6 +1,6 @@
 //! The runs under a folder. They appear, grow and disappear.
 
-use crate::files::read_regular;
+use crate::files::read_regular_in;
 use crate::loggers::run_settings;
 use crate::report::{RunData, RunReader, StageData};
 use crate::run_files::names::{METRICS, PICTURES, PLAN, PROBES, RECIPE, STATE, pictures_of};
@@ -235,8 +235,7 @@ impl Library {
         // Only the names of the run's stages are accepted, so no other file can be requested.
         let data = lock(&run.reading).reader.read().ok()?;
         let stage = data.stages.iter().find(|known| known.name == stage)?;
-        let path = pictures_of(&run.folder, &stage.name);
-        read_regular(&path, MOST_PICTURE_BYTES).ok()
+        read_regular_in(&run.folder, &pictures_of(&stage.name), MOST_PICTURE_BYTES).ok()
     }
 
     /// A number that grows when one of these runs changes. If none is named, it grows with all
@@ -482,6 +481,7 @@ fn runs_under(root: &Path, links: Links) -> BTreeMap<String, PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run_files::names::ENVIRONMENT;
 
     fn run(root: &Path, id: &str, log: &str) {
         let folder = root.join(id);
@@ -612,6 +612,54 @@ mod tests {
         assert_eq!(library.pictures("one", "teacher"), Some(b"{}".to_vec()));
         for (id, stage) in [("one", "secret"), ("one", "../secret"), ("../one", "teacher")] {
             assert_eq!(library.pictures(id, stage), None, "{id} {stage}");
+        }
+    }
+
+    /// Who may write a run must not make the server's user show other files.
+    #[test]
+    fn no_file_of_a_run_is_read_through_a_link() {
+        let (root, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let step = |stage: &str| format!("{{\"stage\":\"{stage}\",\"step\":1,\"loss\":0.5}}\n");
+        let log = [step("teacher"), step("../../../secret")].concat();
+        let secret = |name: &str, text: &str| {
+            let path = elsewhere.path().join(name);
+            crate::files::write_whole(&path, text.as_bytes()).unwrap();
+            path
+        };
+        let table = "[{\"features\":\"s3cret\",\"knn_mean\":0.5}]";
+        let state = "{\"ended\":{\"why\":\"s3cret\"},\"version\":\"s3cret\"}";
+        let files = [
+            (RECIPE, "tags = [\"s3cret\"]"),
+            (METRICS, &step("s3cret")),
+            (PROBES, table),
+            (STATE, state),
+            (PLAN, "{\"flops\":\"s3cret\"}"),
+            (ENVIRONMENT, "{\"cpu\":\"s3cret\",\"command\":[\"s3cret\"]}"),
+            (PICTURES, "{\"step\":1,\"note\":\"s3cret\"}"),
+        ];
+        secret("secret.json", "s3cret");
+        for (id, (name, text)) in ["a", "b", "c", "d", "e", "f", "g"].into_iter().zip(files) {
+            run(root.path(), id, &log);
+            let (folder, link) = (root.path().join(id), root.path().join(id).join(name));
+            let _ = fs::remove_file(&link);
+            let target = match name {
+                PICTURES => {
+                    secret("teacher.json", text);
+                    elsewhere.path().to_owned()
+                }
+                name => secret(name, text),
+            };
+            std::os::unix::fs::symlink(target, &link).unwrap();
+            let shown =
+                RunReader::new(&folder).read().map(|run| serde_json::to_string(&run).unwrap());
+            let shown = shown.unwrap_or_else(|error| error.to_string());
+            assert!(!shown.contains("s3cret"), "{name}: {shown}");
+            let library = Library::new(root.path(), Links::Inside).unwrap();
+            let shown = serde_json::to_string(&library.rows(None)).unwrap();
+            assert!(!shown.contains("s3cret"), "{name}: {shown}");
+            for stage in ["teacher", "../../../secret"] {
+                assert_eq!(library.pictures(id, stage), None, "{name} {stage}");
+            }
         }
     }
 }
