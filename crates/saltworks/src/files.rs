@@ -108,6 +108,24 @@ fn read_most(file: File, most: u64) -> io::Result<Vec<u8>> {
     }
 }
 
+/// Opens a regular file to read and write it, or creates it. Its content stays. Like
+/// [`open_regular`], it follows no link: somebody else may have put it there to have another file
+/// overwritten.
+///
+/// # Errors
+/// As [`open_regular`].
+pub fn open_or_create(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let mode = Mode::from_raw_mode(0o666);
+    let refused = || io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
+    let file = rustix::fs::open(path, flags | OFlags::CLOEXEC, mode);
+    let file = File::from(file.map_err(|error| match error {
+        Errno::LOOP | Errno::NXIO | Errno::ISDIR => refused(),
+        error => error.into(),
+    })?);
+    if file.metadata()?.is_file() { Ok(file) } else { Err(refused()) }
+}
+
 /// Writes `bytes` to a temporary file beside `path`, makes it durable, and renames it into place.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_whole_with(path, |file| file.write_all(bytes)).map(drop)
@@ -146,12 +164,24 @@ pub fn remove_temporaries(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Creates a file. What has its name is removed first: a leftover of a killed process, or a link,
+/// which would be followed otherwise.
+fn new_file(path: &Path) -> io::Result<File> {
+    match File::create_new(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(path)?;
+            File::create_new(path)
+        }
+        made => made,
+    }
+}
+
 fn write_durable(
     path: &Path,
     name: String,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<Record> {
-    let file = Hashed { file: File::create(path)?, bytes: 0, hash: Sha256::new() };
+    let file = Hashed { file: new_file(path)?, bytes: 0, hash: Sha256::new() };
     let mut file = BufWriter::with_capacity(1 << 16, file);
     write(&mut file)?;
     let Hashed { file, bytes, hash } = file.into_inner().map_err(io::IntoInnerError::into_error)?;
@@ -258,6 +288,28 @@ mod tests {
         }
         let missing = read_regular(&path("missing"), 5).unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn links_that_are_planted_are_not_written_through() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        write_whole(&path("mine"), b"mine").unwrap();
+        let temporary = format!("a.json.{}{TEMPORARY}", std::process::id());
+        for link in [temporary.as_str(), "a.json", "log"] {
+            std::os::unix::fs::symlink(path("mine"), path(link)).unwrap();
+        }
+        write_whole(&path("a.json"), b"new").unwrap();
+        assert!(!fs::symlink_metadata(path("a.json")).unwrap().is_symlink());
+        assert_eq!(fs::read(path("a.json")).unwrap(), b"new");
+        for refused in ["log", "."] {
+            let error = open_or_create(&path(refused)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{refused}: {error}");
+        }
+        open_or_create(&path("other")).unwrap().write_all(b"12").unwrap();
+        open_or_create(&path("other")).unwrap().write_all(b"3").unwrap();
+        assert_eq!(fs::read(path("other")).unwrap(), b"32");
+        assert_eq!(fs::read(path("mine")).unwrap(), b"mine");
     }
 
     #[test]

@@ -484,6 +484,26 @@ fn files_that_no_run_made_are_kept() {
     assert_eq!(place.bytes("models/bert/model.safetensors"), b"mine");
 }
 
+/// A lock in a folder does not make the files beside it those of a run, and is no way to others.
+#[test]
+fn a_lock_that_saltworks_did_not_write_shows_no_run() {
+    let place = Place::with_classes();
+    let log = place.text("foreign/metrics.jsonl", "mine");
+    place.text("foreign/.lock", "");
+    assert_refused(&mut place.pretrain("foreign", &[]), &[log.to_str().unwrap(), "--overwrite"]);
+    assert_eq!(place.bytes("foreign/metrics.jsonl"), b"mine");
+    let mine = place.text("mine.txt", "mine");
+    for name in [".lock", "metrics.jsonl"] {
+        let out = format!("link{name}");
+        fs::create_dir(place.path(&out)).unwrap();
+        std::os::unix::fs::symlink(&mine, place.path(&out).join(name)).unwrap();
+        let mut pretrain = place.pretrain(&out, &[]);
+        let output = pretrain.arg("--overwrite").output().unwrap();
+        assert_eq!(place.bytes("mine.txt"), b"mine", "{}", stderr(&output));
+        assert_eq!(output.status.success(), name != ".lock", "{}", stderr(&output));
+    }
+}
+
 #[test]
 fn what_a_kill_at_the_end_of_a_stage_left_is_removed() {
     let place = Place::with_classes();

@@ -14,7 +14,7 @@ use crate::run_files::names::{
     ENCODER, ENVIRONMENT, LOCK, METRICS, MODEL, PICTURES, PLAN, PROBES, RECIPE, REPLAY, REPORT,
     STATE, STEP, TENSORBOARD, UNREADABLE, WANDB,
 };
-use crate::run_files::{Environment, PlanFile, ProbeRow, RunEnd, RunState, StageDone};
+use crate::run_files::{Environment, LockOwner, PlanFile, ProbeRow, RunEnd, RunState, StageDone};
 use crate::train::{CHECKPOINT_FOLDER, Checkpoints, Keep};
 use serde::Serialize;
 use std::fs;
@@ -561,14 +561,14 @@ fn keep_weights(recipe: &Recipe, out: &Path) -> Result<(), Failure> {
 }
 
 /// Refuses a folder without a run if it holds files that a run would write: they may have another
-/// owner. A leftover lock means that a run was killed before it wrote its recipe. Its files can be
-/// replaced.
+/// owner. A leftover lock of saltworks means that a run was killed before it wrote its recipe. Its
+/// files can be replaced.
 fn keep_others(recipe: &Recipe, out: &Path) -> Result<(), Failure> {
     if out.join(RECIPE).exists() {
         return Ok(());
     }
     let mut files: Vec<_> = [PROBES, UNREADABLE, REPORT, PLAN].map(|name| out.join(name)).into();
-    if !out.join(LOCK).exists() {
+    if !LockOwner::wrote(&out.join(LOCK)) {
         files.extend([STATE, ENVIRONMENT, METRICS].map(|name| out.join(name)));
     }
     for stage in &recipe.stage {

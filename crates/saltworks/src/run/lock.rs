@@ -3,6 +3,7 @@
 use super::folder::cannot_write;
 use crate::console::note;
 use crate::failure::{Failure, input_error};
+use crate::files::open_or_create;
 use crate::run_files::LockOwner;
 use crate::run_files::names::LOCK;
 use std::fs::{self, File, TryLockError};
@@ -24,8 +25,7 @@ impl Lock {
     /// Locks a folder that exists.
     pub(crate) fn take(folder: &Path) -> Result<Self, Failure> {
         let path = folder.join(LOCK);
-        let file = File::options().create(true).write(true).truncate(false).open(&path);
-        let file = file.map_err(|error| cannot_write(&path, &error))?;
+        let file = open_or_create(&path).map_err(|error| cannot_write(&path, &error))?;
         if is_free(file.try_lock(), folder) {
             // Only the owner writes. The text names its machine. Nothing depends on it.
             let _ = file

@@ -42,6 +42,11 @@ impl LockOwner {
         serde_json::to_string(self).expect("JSON") + "\n"
     }
 
+    /// Whether saltworks wrote this lock file.
+    pub fn wrote(lock: &Path) -> bool {
+        read_regular(lock, 4096).is_ok_and(|found| found == Self::of(lock).text().as_bytes())
+    }
+
     fn of(lock: &Path) -> Self {
         let bytes = read_regular(lock, 4096).unwrap_or_default();
         serde_json::from_slice(&bytes).unwrap_or_default()

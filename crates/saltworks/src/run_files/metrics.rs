@@ -2,7 +2,7 @@
 //! is generated from it.
 
 use super::{Alarm, OnlineProbe, unix_seconds};
-use crate::files::open_regular;
+use crate::files::{open_or_create, open_regular};
 use crate::recipe;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -21,8 +21,7 @@ impl MetricsLog {
     /// Opens the log at `path`, or a new one, to append after its first `bytes` bytes. What follows
     /// them is cut off: the run repeats those steps.
     pub fn open(path: &Path, bytes: u64) -> io::Result<Self> {
-        let mut file =
-            File::options().create(true).read(true).write(true).truncate(false).open(path)?;
+        let mut file = open_or_create(path)?;
         let bytes = whole_lines(&mut file, bytes)?;
         file.set_len(bytes)?;
         file.seek(SeekFrom::Start(bytes))?;
