@@ -5,6 +5,7 @@ mod place;
 
 use engine::random::Random;
 use place::{Place, assert_refused, stderr};
+use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
@@ -536,11 +537,23 @@ fn a_changed_recipe_of_a_run_and_an_unreadable_folder_are_named() {
     let other = recipe.replacen("weight_decay = 0.05", "weight_decay = 0.04", 1);
     assert_ne!(other, recipe);
     place.text("run/recipe.toml", &other);
+    let words = ["run/recipe.toml is not the recipe that the run began with", "--overwrite"];
+    assert_refused(&mut resume(), &words);
+    // A run of an earlier version has no checksum in state.json, but in its checkpoints.
+    let state = place.bytes("run/state.json");
+    let mut earlier: Value = serde_json::from_slice(&state).unwrap();
+    assert!(earlier.as_object_mut().unwrap().remove("recipe").is_some());
+    place.text("run/state.json", &earlier.to_string());
     assert_refused(
         &mut resume(),
         &["written with another recipe than", "run/recipe.toml", "--overwrite"],
     );
+    place.text("run/state.json", std::str::from_utf8(&state).unwrap());
+    // As between two stages, and as on another processor: no checkpoint compares the recipe.
+    move_folder(&place.path("run/checkpoints"), &place.path("checkpoints"));
+    assert_refused(&mut resume(), &words);
     place.text("run/recipe.toml", &recipe);
+    move_folder(&place.path("checkpoints"), &place.path("run/checkpoints"));
     fs::remove_dir_all(place.path("run/checkpoints")).unwrap();
     place.text("run/checkpoints", "");
     let output = resume().output().unwrap();

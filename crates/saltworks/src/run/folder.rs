@@ -2,7 +2,7 @@
 
 use super::RunTarget;
 use super::lock::Lock;
-use super::resume::recipe_sha256;
+use super::resume::{recipe_sha256, stamp, unchanged_recipe};
 use crate::console::note;
 use crate::data::Fingerprint;
 use crate::failure::{Failure, input_error, run_error};
@@ -89,6 +89,7 @@ impl Folder {
         }
         (folder.state.data, folder.state.images) = (data, Some(images));
         folder.state.lengths = lengths;
+        folder.state.recipe = Some(stamp(recipe));
         folder.begin(recipe, threads).inspect_err(|_| folder.discard())?;
         Ok(folder)
     }
@@ -211,7 +212,7 @@ impl Folder {
 
     /// The recipe of the run in the folder.
     fn earlier_recipe(&self) -> Result<Recipe, Failure> {
-        recipe::load(Some(&self.path.join(RECIPE)), &[]).map_err(input_error)
+        unchanged_recipe(&self.path.join(RECIPE), &self.state)
     }
 
     /// Replaces the recipe by one whose last stage is longer, and takes back that the stage and its
@@ -230,6 +231,7 @@ impl Folder {
             )));
         }
         self.state.shorter_recipes.push(recipe_sha256(earlier));
+        self.state.recipe = Some(stamp(recipe));
         self.state.finished = false;
         self.state.done.retain(|done| done.stage != last);
         self.write_state()?;

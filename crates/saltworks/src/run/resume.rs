@@ -6,12 +6,14 @@ use super::stages::Run;
 use crate::console::note;
 use crate::failure::{Failure, input_error, run_error};
 use crate::files::sha256;
-use crate::recipe::{Precision, Recipe};
+use crate::recipe::{self, Precision, Recipe};
 use crate::run_files::names::RECIPE;
+use crate::run_files::{RecipeStamp, RunState};
 use crate::train::{CHECKPOINT_FOLDER, Optimizer, Position};
 use crate::weights;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
 
 impl Run<'_> {
     /// The position of a stage that has made no step.
@@ -116,6 +118,39 @@ impl Run<'_> {
             self.folder.path().join(CHECKPOINT_FOLDER).display()
         )))
     }
+}
+
+/// The checksums of a recipe that a run writes.
+pub(super) fn stamp(recipe: &Recipe) -> RecipeStamp {
+    RecipeStamp {
+        file_sha256: sha256(recipe_text(recipe).as_bytes()),
+        deciding_sha256: recipe_sha256(recipe),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// The recipe of the run that wrote `state`.
+///
+/// # Errors
+/// A recipe that was changed since in what decides the weights. The stages of a run would be
+/// trained with different recipes.
+pub(super) fn unchanged_recipe(path: &Path, state: &RunState) -> Result<Recipe, Failure> {
+    let recipe = recipe::load(Some(path), &[]).map_err(input_error)?;
+    let Some(written) = &state.recipe else { return Ok(recipe) };
+    let same_file = fs::read(path).is_ok_and(|bytes| sha256(&bytes) == written.file_sha256);
+    let now = stamp(&recipe);
+    let same_weights =
+        now.version == written.version && now.deciding_sha256 == written.deciding_sha256;
+    // A process may be killed after it wrote the state of a longer run, before the recipe.
+    let shorter = state.shorter_recipes.contains(&now.deciding_sha256);
+    if same_file || same_weights || shorter {
+        return Ok(recipe);
+    }
+    Err(input_error(format!(
+        "{} is not the recipe that the run began with: it was changed. Restore it, or start again \
+         with --overwrite",
+        path.display()
+    )))
 }
 
 /// Keys that are newer than the first runs, with their defaults.

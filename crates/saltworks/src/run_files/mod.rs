@@ -17,5 +17,5 @@ pub use metrics::{Line, LineKind, LogEvent, MetricsLog, MetricsReader, StepLine}
 pub use online_probe::{Alarm, Histogram, OnlineProbe};
 pub use plan::{PlanFile, PlannedStage};
 pub use probes::{ProbeRow, Right, random_row};
-pub use state::{RunEnd, RunState, StageDone};
+pub use state::{RecipeStamp, RunEnd, RunState, StageDone};
 pub use time::unix_seconds;

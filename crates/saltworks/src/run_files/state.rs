@@ -18,6 +18,9 @@ pub struct RunState {
     /// The checksums of the recipe each time before its last stage was made longer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shorter_recipes: Vec<String>,
+    /// The recipe that the run wrote. `None` if an earlier version did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<RecipeStamp>,
     /// The stages that ended, in order.
     pub done: Vec<StageDone>,
     /// Whether all stages and probes are done.
@@ -25,6 +28,18 @@ pub struct RunState {
     /// Why the last process ended too early. `None` while one trains, and after one was killed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<RunEnd>,
+}
+
+/// Checksums of the recipe of a run, SHA-256.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecipeStamp {
+    /// Of the file recipe.toml.
+    pub file_sha256: String,
+    /// Of what decides the weights.
+    pub deciding_sha256: String,
+    /// The version that wrote both. Another one may write the same recipe differently.
+    pub version: String,
 }
 
 /// A stage that ended.
