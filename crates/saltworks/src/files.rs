@@ -70,6 +70,36 @@ pub fn open_regular_in(folder: &Path, name: &Path) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(refused("it is not a regular file")) }
 }
 
+/// Opens a file to read it. Links are followed: its user named it. Pipes, devices and sockets are
+/// refused, since they might never answer.
+///
+/// # Errors
+/// A path that is none of a file, and what the system refuses.
+pub fn open_file(path: &Path) -> io::Result<File> {
+    // Opening a pipe waits for a writer otherwise.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let kind = file.metadata()?.file_type();
+    // Reading a folder fails by itself.
+    match kind.is_file() || kind.is_dir() {
+        true => Ok(file),
+        false => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is a pipe, a device or a socket, expected a file",
+        )),
+    }
+}
+
+/// Reads a file as [`open_file`].
+///
+/// # Errors
+/// As [`open_file`].
+pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_file(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// [`open_regular_in`] for the file's own folder, to which links are followed.
 ///
 /// # Errors
@@ -96,7 +126,11 @@ pub fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     read_most(open_regular(path)?, most)
 }
 
-fn read_most(file: File, most: u64) -> io::Result<Vec<u8>> {
+/// Reads an open file of at most `most` bytes.
+///
+/// # Errors
+/// A file that is larger, and what the system refuses.
+pub fn read_most(file: File, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(most + 1).read_to_end(&mut bytes)?;
     match bytes.len() as u64 > most {
@@ -288,6 +322,23 @@ mod tests {
         }
         let missing = read_regular(&path("missing"), 5).unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_writes_to_is_refused_without_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        write_whole(&path("file"), b"12345").unwrap();
+        std::os::unix::fs::symlink(path("file"), path("link")).unwrap();
+        assert_eq!(read_file(&path("link")).unwrap(), b"12345");
+        let made = std::process::Command::new("mkfifo").arg(path("pipe")).status();
+        assert!(made.unwrap().success());
+        std::os::unix::fs::symlink(path("pipe"), path("to a pipe")).unwrap();
+        for name in ["pipe", "to a pipe", "/dev/zero"] {
+            let error = read_file(&path(name)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{name}: {error}");
+        }
+        assert!(read_file(folder.path()).is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@ mod place;
 
 use place::{Place, saltworks, stderr};
 use serde_json::Value;
-use std::process::Output;
+use std::process::{Command, Output};
 
 fn inspect(place: &Place, name: &str, more: &[&str]) -> Output {
     saltworks().arg("inspect").arg(place.path(name)).args(more).output().unwrap()
@@ -182,4 +182,25 @@ fn names_do_not_steer_the_terminal() {
         .output()
         .unwrap();
     assert!(!stderr(&output).contains('\u{1b}'), "{}", stderr(&output));
+}
+
+/// Opening a pipe waits for a writer, which may never come.
+#[test]
+fn pipes_are_refused_without_waiting() {
+    let place = Place::with_classes();
+    for name in
+        ["a.tar", "a.npy", "a.npz", "a.parquet", "a.toml", "a.csv", "a.png", "a.safetensors"]
+    {
+        let pipe = place.path(name);
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let verb = if name == "a.toml" { "pretrain" } else { "inspect" };
+        let program = saltworks();
+        let mut timed = Command::new("timeout");
+        timed.arg("60").arg(program.get_program()).arg(verb).arg(&pipe);
+        let output = timed.output().unwrap();
+        let notes = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{name}: {notes}");
+        assert!(notes.contains(name), "{name}: {notes}");
+        std::fs::remove_file(pipe).unwrap();
+    }
 }

@@ -268,6 +268,11 @@ fn other_machines_need_the_token() {
     let cookie = entered.split("Set-Cookie: ").nth(1).unwrap().split(';').next().unwrap();
     let answer = server.ask(&format!("GET /api/runs HTTP/1.1\r\nHost: other\r\nCookie: {cookie}"));
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("\"rows\":[]}"), "{answer}");
+    // A token of the user's may be secret.
+    let own = Server::start(&place, &["--token", "of-the-user-1"]);
+    assert!(!own.printed.contains("of-the-user-1"), "{}", own.printed);
+    assert!(own.get("/").starts_with("HTTP/1.1 403"));
+    assert!(own.get("/?token=of-the-user-1").starts_with("HTTP/1.1 303"));
     let mut short = saltworks();
     short.arg("serve").arg(place.path(".")).args(["--token", "abc"]);
     assert_refused(&mut short, &["token", "8 or more"]);

@@ -26,8 +26,8 @@ pub(super) struct Arguments {
     /// The port. 0 means any free port.
     #[arg(long, default_value_t = 8384)]
     port: u16,
-    /// The token that readers need, 8 characters or more. Also $SALTWORKS_TOKEN. If none is given
-    /// and other machines have access, a token is generated and printed.
+    /// The token that readers need, 8 characters or more. Also $SALTWORKS_TOKEN. It is not printed.
+    /// If none is given and other machines have access, a token is generated and printed.
     #[arg(long)]
     token: Option<String>,
     /// Also follow links to folders elsewhere.
@@ -54,6 +54,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             "the token has {found} characters, expected {expected}. Choose another, or leave it out"
         )));
     }
+    // A token of the user's may be secret, and what is printed may be kept in a log.
+    let is_printed = given.is_none();
     let token = match given {
         None if !is_loopback(host) => Some(Access::new_token().map_err(run_error)?),
         given => given,
@@ -70,7 +72,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let address = server.address().map_err(run_error)?;
     let runs = if count == 1 { "run" } else { "runs" };
     note(&format!("{count} {runs} under {}. Ctrl-C stops the server", folder.display()));
-    let secret = token.map_or_else(String::new, |token| format!("?token={token}"));
+    let secret = match token {
+        Some(token) if is_printed => format!("?token={token}"),
+        Some(_) => {
+            note("add ?token= and your token to the address");
+            String::new()
+        }
+        None => String::new(),
+    };
     let name = match address.ip().is_unspecified() {
         true => format!("{}:{}", LockOwner::here().host, address.port()),
         false => address.to_string(),

@@ -4,6 +4,7 @@ use super::check::{check, refuse, teachers};
 use super::set::{in_order, set, stage_names, with_whole_keys};
 use super::suggest::{nearest, ours};
 use super::{Checkpointing, Data, Log, Model, Origin, Probe, Recipe, RecipeError, Stage};
+use crate::files::{open_file, read_most};
 use serde::Deserialize;
 use std::path::Path;
 use toml::{Table, Value};
@@ -74,12 +75,17 @@ pub fn from_trained_text(origin: &str, text: &str) -> Result<Recipe, RecipeError
     checked(origin, text, &[])
 }
 
+/// The largest recipe. A larger file is something else.
+const MOST_BYTES: u64 = 4 << 20;
+/// The longest part of a line that is shown in a message.
+const MOST_SHOWN: usize = 200;
+
 /// The name and the text of a recipe, or of the recipe in a run's folder.
 fn read(path: &Path) -> Result<(String, String), RecipeError> {
     let inside = path.join("recipe.toml");
     let path = if inside.is_file() { &inside } else { path };
     let name = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|source| {
+    let bytes = open_file(path).and_then(|file| read_most(file, MOST_BYTES)).map_err(|source| {
         let advice = missing(path, &source).unwrap_or_default();
         RecipeError::Read { path: name.clone(), source, advice }
     })?;
@@ -162,7 +168,9 @@ fn text_error(origin: &str, text: &str, error: &toml::de::Error) -> RecipeError 
     let stages = text.parse::<Table>().map_or_else(|_| Vec::new(), |table| stage_names(&table));
     let mut problem = explain(error.message(), &stages);
     if !content.is_empty() {
-        problem = format!("{problem}\n    {content}");
+        let shown: String = content.chars().take(MOST_SHOWN).collect();
+        let cut = if shown.len() < content.len() { " ..." } else { "" };
+        problem = format!("{problem}\n    {shown}{cut}");
     }
     RecipeError::Text { origin: origin.to_owned(), line: line + 1, problem }
 }
@@ -297,6 +305,20 @@ mod tests {
         let message = |keys| from_json(&keys, &[]).unwrap_err().to_string();
         assert!(message(serde_json::json!({ "sead": 1 })).contains("Did you mean `seed`"));
         assert!(message(serde_json::json!({ "seed": null })).contains("recipe given"));
+    }
+
+    #[test]
+    fn a_long_line_is_cut_and_a_file_that_is_no_recipe_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("long.toml");
+        let message = |text: &str| {
+            crate::files::write_whole(&path, text.as_bytes()).unwrap();
+            load(Some(&path), &[]).unwrap_err().to_string()
+        };
+        let long = message(&format!("seed = {}", "é".repeat(3000)));
+        assert!(long.contains("é ...") && long.len() < 1000, "{long}");
+        let whole = message(&" ".repeat(MOST_BYTES as usize + 1));
+        assert!(whole.contains("larger than 4194304 bytes"), "{whole}");
     }
 
     #[test]

@@ -389,7 +389,7 @@ fn is_finite(tensor: &Tensor) -> bool {
 }
 
 fn read_manifest(path: &Path) -> Result<Manifest, CheckpointError> {
-    let bytes = fs::read(path).map_err(|error| damaged(path, error.to_string()))?;
+    let bytes = files::read_file(path).map_err(|error| damaged(path, error.to_string()))?;
     serde_json::from_slice(&bytes).map_err(|error| damaged(path, error.to_string()))
 }
 
@@ -404,7 +404,7 @@ fn read(path: &Path, manifest: &Manifest) -> Result<Checkpoint, CheckpointError>
         let expected = manifest.content.bytes;
         return Err(problem(format!("holds {bytes} bytes, expected {expected}")));
     }
-    let bytes = fs::read(&path).map_err(|error| problem(error.to_string()))?;
+    let bytes = files::read_file(&path).map_err(|error| problem(error.to_string()))?;
     if let Some(found) = manifest.content.problem(&bytes) {
         return Err(problem(found));
     }

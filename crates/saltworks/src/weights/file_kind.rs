@@ -1,7 +1,7 @@
 //! The kind of a file, by its first bytes.
 
 use super::{Error, torch_file};
-use std::fs::File;
+use crate::files::open_file;
 use std::io::Read as _;
 use std::path::Path;
 
@@ -34,7 +34,7 @@ pub(super) enum FileKind {
 impl FileKind {
     /// Reads the first bytes of a file.
     pub(super) fn of(path: &Path) -> Result<Self, Error> {
-        let file = File::open(path).map_err(|source| Error::read(path, source))?;
+        let file = open_file(path).map_err(|source| Error::read(path, source))?;
         let mut start = Vec::new();
         let read = file.take(START_BYTES).read_to_end(&mut start);
         read.map_err(|source| Error::read(path, source))?;

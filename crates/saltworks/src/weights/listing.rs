@@ -5,10 +5,10 @@ use super::file_kind::{self, FileKind, MOST_HEADER_BYTES};
 use super::model::{PARTS, json_beside, our_name};
 use super::shapes::Shapes;
 use super::{Error, Hint, MODEL_KEY, Sizes, TEACHER_KEY, sizes, torch_file};
+use crate::files::open_file;
 use crate::model::VitSpec;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -98,7 +98,7 @@ impl Listing {
     fn read_safetensors(path: &Path) -> Result<Self, Error> {
         let read = |source| Error::read(path, source);
         let fail = |problem: String| Error::format(path, problem);
-        let mut file = File::open(path).map_err(read)?;
+        let mut file = open_file(path).map_err(read)?;
         let len = file.metadata().map_err(read)?.len();
         let mut length = [0; 8];
         file.read_exact(&mut length).map_err(|_| fail(format!("it has {len} bytes")))?;

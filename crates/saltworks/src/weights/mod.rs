@@ -24,6 +24,7 @@ pub use safetensors_file::{parse, save, save_as};
 pub use sizes::Sizes;
 pub use torch_file::save_torch;
 
+use crate::files::read_file;
 use engine::{Parameter, Tensor};
 use file_kind::FileKind;
 use shapes::Shapes;
@@ -68,7 +69,7 @@ pub fn load(path: &Path) -> Result<File, Error> {
         FileKind::Refused(problem) => Err(Error::torch(path, problem)),
         FileKind::Unknown => Err(file_kind::unknown(path)),
         FileKind::Safetensors => {
-            let bytes = std::fs::read(path).map_err(|source| Error::read(path, source))?;
+            let bytes = read_file(path).map_err(|source| Error::read(path, source))?;
             parse(path, &bytes)
         }
     }

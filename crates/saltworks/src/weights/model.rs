@@ -3,12 +3,14 @@
 use super::dialect::{Destination, Dialect, find, hugging_face_differs};
 use super::shapes::{self, Shapes};
 use super::{Error, File, NamedTensors, PREPROCESSOR, Sizes, assign, fit, load, pixels, sizes};
+use crate::files::read_file;
 use crate::mask::Grid;
 use crate::model::{Encoder, VitSpec, position};
 use crate::recipe::Normalize;
 use engine::{Module as _, Tensor};
 use serde_json::Value;
 use std::collections::HashMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The key of a file's metadata that holds the encoder's [`VitSpec`] as JSON.
@@ -360,7 +362,9 @@ pub(super) fn json_beside(file: &Path, name: &str) -> Result<Option<Value>, Erro
     if !path.exists() {
         return Ok(None);
     }
-    let text = std::fs::read_to_string(&path).map_err(|error| Error::read(&path, error))?;
+    let read =
+        read_file(&path).and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
+    let text = read.map_err(|error| Error::read(&path, error))?;
     let parsed = serde_json::from_str(&text).map(Some);
     parsed.map_err(|error| {
         Error::model(&path, format!("is not JSON: {error}. Save the model again, or remove it"))

@@ -19,6 +19,7 @@ pub use write::save_torch;
 
 use super::listing::{Listing, TensorEntry};
 use super::{Error, File};
+use crate::files::open_file;
 use crate::zip::Zip;
 use contents::Contents;
 use engine::Tensor;
@@ -48,12 +49,12 @@ pub(super) fn list(path: &Path) -> Result<Listing, Error> {
 
 /// Whether a file is a zip archive of torch.
 pub(super) fn is_torch(path: &Path) -> bool {
-    let file = std::fs::File::open(path).ok().and_then(|file| Zip::open(file).ok());
+    let file = open_file(path).ok().and_then(|file| Zip::open(file).ok());
     file.is_some_and(|zip| zip.names().any(|name| name.ends_with(PICKLE)))
 }
 
 fn open(path: &Path) -> Result<Archive<std::fs::File>, Error> {
-    let file = std::fs::File::open(path).map_err(|source| Error::read(path, source))?;
+    let file = open_file(path).map_err(|source| Error::read(path, source))?;
     let bytes = file.metadata().map_err(|source| Error::read(path, source))?.len();
     Archive::open(file, bytes).map_err(|problem| Error::torch(path, problem))
 }

@@ -1,13 +1,13 @@
 //! IDX files, the format of MNIST (LeCun, yann.lecun.com/exdb/mnist): a big-endian header, then
 //! bytes. They are plain or gzipped.
 
-use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 
 use crate::data::{Clip, Error, Result, Sample, Source, Stamp};
+use crate::files::open_file;
 
 /// The most bytes of one IDX file after unpacking. The file is held in memory, and a few megabytes
 /// of gzip can unpack to gigabytes.
@@ -30,7 +30,7 @@ impl Idx {
     /// Opens a file of images and, if it is beside it, the file of their labels. The names are
     /// those of MNIST: `t10k-images-idx3-ubyte.gz` and `t10k-labels-idx1-ubyte.gz`.
     pub fn open(images: &Path) -> Result<Self> {
-        let open = |path: &Path| File::open(path).map(BufReader::new);
+        let open = |path: &Path| open_file(path).map(BufReader::new);
         let image_file = open(images).map_err(|error| Error::read(images, error))?;
         let mut labels = label_files_of(images).into_iter();
         match labels.find(|labels| labels.exists()) {
@@ -236,7 +236,7 @@ mod tests {
     fn a_pair_on_disk_opens_by_its_images_or_its_folder() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, bytes: &[u8]| {
-            File::create(folder.path().join(name)).unwrap().write_all(bytes).unwrap();
+            std::fs::File::create(folder.path().join(name)).unwrap().write_all(bytes).unwrap();
         };
         write("t10k-images-idx3-ubyte.gz", &gzip(&idx(&[2, 1, 1], &[7, 8])));
         let images = folder.path().join("t10k-images-idx3-ubyte.gz");
@@ -259,7 +259,7 @@ mod tests {
     fn labels_may_be_packed_if_the_images_are_not() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, bytes: &[u8]| {
-            File::create(folder.path().join(name)).unwrap().write_all(bytes).unwrap();
+            std::fs::File::create(folder.path().join(name)).unwrap().write_all(bytes).unwrap();
         };
         write("train-images-idx3-ubyte", &idx(&[2, 1, 1], &[7, 8]));
         write("train-labels-idx1-ubyte.gz", &gzip(&idx(&[2], &[1, 0])));

@@ -1,11 +1,11 @@
 //! Images that are each in a file of their own.
 
-use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use crate::data::clip::decode::info;
 use crate::data::{Background, Error, Info, RawSample, Result, Sample, Source, Stamp, StoredAs};
+use crate::files::open_file;
 
 /// Extensions that are read, in upper or lower case.
 pub(in crate::data) const EXTENSIONS: [&str; 7] =
@@ -121,7 +121,7 @@ fn expect_file(path: &Path) -> Result<()> {
 
 /// Reads a whole file of at most `most` bytes. A longer file is an error with this `advice`.
 pub(in crate::data) fn read_at_most(path: &Path, most: u64, advice: &str) -> Result<Vec<u8>> {
-    let file = File::open(path).map_err(|error| Error::read(path, error))?;
+    let file = open_file(path).map_err(|error| Error::read(path, error))?;
     let mut bytes = Vec::new();
     // The file's stated size is not used: a device states none and has no end.
     let read = file.take(most + 1).read_to_end(&mut bytes);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::data::source::labels::Labels;
 use crate::data::{Clip, Error, Result, Sample, Source, Stamp};
+use crate::files::open_file;
 use crate::zip::Zip;
 
 /// Names of the images in a `.npz`. The first name found is used.
@@ -59,7 +60,7 @@ impl Layout {
 impl Npy {
     /// Opens a `.npy` of images.
     pub fn open(path: &Path) -> Result<Self> {
-        let mut file = File::open(path).map_err(|error| Error::read(path, error))?;
+        let mut file = open_file(path).map_err(|error| Error::read(path, error))?;
         let found = file.metadata().map_err(|error| Error::read(path, error))?.len();
         let (header, offset) = Header::read(&mut file, path)?;
         let layout = header.images(path)?;
@@ -74,7 +75,7 @@ impl Npy {
 
     /// Reads a `.npz` of images and, if there are any, their labels.
     pub fn open_archive(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|error| Error::read(path, error))?;
+        let file = open_file(path).map_err(|error| Error::read(path, error))?;
         let mut zip = Zip::open(file).map_err(|problem| Error::file(path, problem))?;
         let member = |names: &[&str]| {
             let file = |name: &&str| format!("{name}.npy");

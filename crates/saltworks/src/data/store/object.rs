@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use crate::data::store::tar::ReadAt;
 use crate::data::{Error, Result};
+use crate::files::open_file;
 
 #[cfg(feature = "remote")]
 use crate::data::{
@@ -47,7 +48,7 @@ impl Object {
         }
         check_reachable(path)?;
         let read = |error| Error::read(path, error);
-        let file = File::open(path).map_err(read)?;
+        let file = open_file(path).map_err(read)?;
         let len = file.metadata().map_err(read)?.len();
         Ok(Self { file: ObjectFile::Disk(file), len })
     }
