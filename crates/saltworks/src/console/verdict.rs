@@ -402,7 +402,7 @@ mod tests {
         }
     }
 
-    /// Which of 300 images are right: those below `right`, and `swapped` others in place of as many.
+    /// Which of 300 images are right: `right` of them, from number `swapped` on.
     fn right(right: usize, swapped: usize) -> Option<RightImages> {
         let is_right = |image| image >= swapped && image < right + swapped;
         let labels = (0..300).map(|image| u32::from(is_right(image))).collect();

@@ -64,7 +64,7 @@ pub fn lidar(features: &Features, options: LidarOptions) -> Result<Option<f64>> 
 /// squared is 4e-15.
 const ROUNDING: f64 = 1e-12;
 
-/// Whether all rows are equal up to rounding. `means` and `residuals` are theirs, from [`centered`].
+/// Whether all rows are equal up to rounding. `means` and `residuals` are those of [`centered`].
 fn is_constant(rows: &[f32], means: &[f64], residuals: &[f64], views: usize) -> bool {
     let squares = |values: &[f64]| values.iter().map(|x| x * x).sum::<f64>();
     let whole: f64 = rows.iter().map(|&x| f64::from(x).powi(2)).sum();

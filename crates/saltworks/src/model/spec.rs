@@ -40,7 +40,8 @@ pub enum SpecError {
     /// The name is unknown.
     #[error(
         "model {0:?} is unknown. Names are vit_SIZE_patchP_IMAGE with SIZE tiny, small, base, \
-         large, huge, giant or gigantic, and IMAGE a multiple of P, e.g. vit_tiny_patch16_224{hint}",
+         large, huge, giant or gigantic, and IMAGE a multiple of P, e.g. \
+         vit_tiny_patch16_224{hint}",
         hint = hint(.0)
     )]
     Name(String),
