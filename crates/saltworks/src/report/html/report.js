@@ -124,7 +124,7 @@ function table(run) {
     return el(higher ? 'span.higher' : 'span.soft', { title: `${higher ? 'higher' : 'lower'} than ${judged.name}, beyond chance` }, higher ? '▲ ' : '▼ ');
   };
   const cell = (r, key) => el('td', {}, mark(r, key), isNumber(r[key]) && r.judged ? el('b', {}, percent(r[key])) : percent(r[key]), interval(r, key));
-  const notes = ['Below each accuracy: its 95 % interval, from the choice of test images only.', judged ? `▲ higher and ▼ lower than ${judged.name}: chance hardly explains the difference. Features are compared image by image if that is known, else by intervals.` : '',
+  const notes = ['Below each accuracy: its 95 % interval, from the choice of test images only.', judged ? `▲ higher and ▼ lower than ${judged.name}, beyond chance.` : '',
     rows.some((r) => r.final) && rows.some((r) => !r.final) ? 'While a stage trains, probes use fewer images and score lower. Compare only rows of as many images.' : ''];
   return el('section.card', {}, el('h3', {}, 'Accuracy of frozen features on held-out images'),
     el('div.scroll', {}, el('table.data.pinned', {},
