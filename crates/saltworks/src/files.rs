@@ -1,11 +1,13 @@
 //! Files that appear whole or not at all.
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::io::{Errno, retry_on_intr};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read as _, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path};
 
 /// Identifies the content of a file as it was written.
@@ -49,25 +51,38 @@ pub fn open_regular_in(folder: &Path, name: &Path) -> io::Result<File> {
     let Some((file, folders)) = parts.split_last() else {
         return Err(refused("it is not a regular file"));
     };
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let mut at = rustix::fs::open(folder, flags | OFlags::DIRECTORY, Mode::empty())?;
+    let mut at = open_at(CWD, folder, FOLDER)?;
     for part in folders {
-        let inside = flags | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-        at =
-            rustix::fs::openat(&at, *part, inside, Mode::empty()).map_err(|error| match error {
-                // A link is no folder, if it is not followed.
-                Errno::LOOP | Errno::NOTDIR => refused("a part of its path is not a folder"),
-                error => error.into(),
-            })?;
+        at = open_at(&at, *part, FOLDER | OFlags::NOFOLLOW).map_err(|error| match error {
+            // A link is no folder, if it is not followed.
+            Errno::LOOP | Errno::NOTDIR => refused("a part of its path is not a folder"),
+            error => error.into(),
+        })?;
     }
     let stat = rustix::fs::statat(&at, *file, AtFlags::SYMLINK_NOFOLLOW)?;
     if !FileType::from_raw_mode(stat.st_mode).is_file() {
         return Err(refused("it is not a regular file"));
     }
-    let plain = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = File::from(rustix::fs::openat(&at, *file, plain, Mode::empty())?);
+    let plain = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = File::from(open_at(&at, *file, plain)?);
     // It may have been replaced in between.
     if file.metadata()?.is_file() { Ok(file) } else { Err(refused("it is not a regular file")) }
+}
+
+/// How a folder is opened on the way to a file. It need not be readable.
+#[cfg(target_os = "linux")]
+const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::PATH);
+#[cfg(not(target_os = "linux"))]
+const FOLDER: OFlags = OFlags::DIRECTORY;
+
+/// Opens a file below an open folder. Some file systems answer with an interruption by a signal.
+fn open_at(
+    at: impl AsFd,
+    name: impl AsRef<OsStr>,
+    flags: OFlags,
+) -> std::result::Result<OwnedFd, Errno> {
+    let (name, mode) = (name.as_ref(), Mode::from_raw_mode(0o666));
+    retry_on_intr(|| rustix::fs::openat(&at, name, flags | OFlags::CLOEXEC, mode))
 }
 
 /// Opens a file to read it. Links are followed: its user named it. Pipes, devices and sockets are
@@ -77,8 +92,7 @@ pub fn open_regular_in(folder: &Path, name: &Path) -> io::Result<File> {
 /// A path that is none of a file, and what the system refuses.
 pub fn open_file(path: &Path) -> io::Result<File> {
     // Opening a pipe waits for a writer otherwise.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let file = File::from(open_at(CWD, path, OFlags::RDONLY | OFlags::NONBLOCK)?);
     let kind = file.metadata()?.file_type();
     // Reading a folder fails by itself.
     match kind.is_file() || kind.is_dir() {
@@ -149,10 +163,21 @@ pub fn read_most(file: File, most: u64) -> io::Result<Vec<u8>> {
 /// # Errors
 /// As [`open_regular`].
 pub fn open_or_create(path: &Path) -> io::Result<File> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let mode = Mode::from_raw_mode(0o666);
+    open_to_write(path, OFlags::CREATE)
+}
+
+/// [`open_or_create`] for a file that exists.
+///
+/// # Errors
+/// As [`open_regular`].
+pub fn open_existing(path: &Path) -> io::Result<File> {
+    open_to_write(path, OFlags::empty())
+}
+
+fn open_to_write(path: &Path, more: OFlags) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | more;
     let refused = || io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
-    let file = rustix::fs::open(path, flags | OFlags::CLOEXEC, mode);
+    let file = open_at(CWD, path, flags);
     let file = File::from(file.map_err(|error| match error {
         Errno::LOOP | Errno::NXIO | Errno::ISDIR => refused(),
         error => error.into(),

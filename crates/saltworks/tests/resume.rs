@@ -561,6 +561,27 @@ fn a_changed_recipe_of_a_run_and_an_unreadable_folder_are_named() {
     assert!(stderr(&output).contains("run/checkpoints: Not a directory"), "{}", stderr(&output));
 }
 
+/// What decides no weight may be changed.
+#[test]
+fn a_recipe_with_other_tags_is_the_same_run_and_gets_new_checksums() {
+    let place = Place::with_classes();
+    stopped(&place, "run", "-TERM", 3);
+    let stamp = || {
+        let state: Value = serde_json::from_slice(&place.bytes("run/state.json")).unwrap();
+        state["recipe"].clone()
+    };
+    let (began, recipe) = (stamp(), place.bytes("run/recipe.toml"));
+    let recipe = String::from_utf8(recipe).unwrap();
+    let tagged = recipe.replacen("tags = []", "tags = [\"a\"]", 1);
+    assert_ne!(tagged, recipe);
+    place.text("run/recipe.toml", &tagged);
+    let mut resume = place::saltworks();
+    resume.args(["pretrain", "--resume", "--out"]).arg(place.path("run"));
+    assert!(resume.status().unwrap().success());
+    assert_eq!(stamp()["deciding_sha256"], began["deciding_sha256"]);
+    assert_ne!(stamp()["file_sha256"], began["file_sha256"]);
+}
+
 #[test]
 fn a_state_that_cannot_be_written_is_a_failed_run() {
     let place = Place::with_classes();

@@ -2,11 +2,11 @@
 
 use crate::console::note;
 use crate::failure::Failure;
+use crate::files::read_regular;
 use crate::recipe::{ChosenValue, Data, Recipe, given};
 use crate::run::{ChosenRecipe, NamedInput, recipe_for};
 use crate::run_files::Environment;
 use crate::run_files::names::ENVIRONMENT;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What to train.
@@ -113,7 +113,7 @@ fn text(key: &str, value: &str) -> String {
 
 /// How many threads the run in a folder began with.
 fn threads_of(run: &Path) -> Option<usize> {
-    let text = fs::read(run.join(ENVIRONMENT)).ok()?;
+    let text = read_regular(&run.join(ENVIRONMENT), 1 << 20).ok()?;
     let began: Environment = serde_json::from_slice(&text).ok()?;
     (began.threads > 0).then_some(began.threads)
 }

@@ -60,7 +60,8 @@ fn rank(probe: &OnlineProbe) -> Option<f64> {
 
 /// Features are the same for all images, or nearly so if they were not at the start.
 fn collapse(start: Option<&OnlineProbe>, last: &OnlineProbe) -> Option<String> {
-    if last.feature_std.is_some_and(|std| std < CONSTANT_STD) {
+    let constant = last.feature_std.is_some_and(|std| std < CONSTANT_STD);
+    if constant && last.test_images > 1 {
         return Some(
             "all images have the same features. The encoder sees nothing of them: check \
              data.normalize, the images, and the weights that a stage begins with. If it began \
@@ -191,7 +192,9 @@ mod tests {
     #[test]
     fn features_that_are_constant_from_the_first_step_are_a_collapse() {
         let constant = probe(0.1, 1.0, 0.0);
-        assert_eq!(kinds(&[constant.clone(), constant], 0.1), ["collapse"]);
+        assert_eq!(kinds(&[constant.clone(), constant.clone()], 0.1), ["collapse"]);
+        let one = OnlineProbe { test_images: 1, ..constant };
+        assert!(kinds(&[one.clone(), one], 0.1).is_empty(), "one image has no spread");
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod wire;
 use super::protobuf::MessageWriter;
 use super::{final_scalars, flat, scalars, settings};
 use crate::base64;
-use crate::files::{open_or_create, open_regular};
+use crate::files::{open_existing, open_regular};
 use crate::run_files::names::{METRICS, PROBES, STATE, pictures_of};
 use crate::run_files::{Line, LineKind, LogEvent, MetricsReader, ProbeRow, RunState, reading};
 use serde_json::{Map, Value};
@@ -188,7 +188,7 @@ impl EventFile {
         if !contents.settings {
             return Ok(None);
         }
-        let mut file = open_or_create(&path)?;
+        let mut file = open_existing(&path)?;
         file.set_len(contents.bytes)?;
         file.seek(SeekFrom::End(0))?;
         Ok(Some(Self::new(file, time, contents)))

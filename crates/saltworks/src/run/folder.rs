@@ -6,7 +6,7 @@ use super::resume::{recipe_sha256, stamp, unchanged_recipe};
 use crate::console::note;
 use crate::data::Fingerprint;
 use crate::failure::{Failure, input_error, run_error};
-use crate::files::{self, Record, write_whole};
+use crate::files::{self, Record, read_regular, write_whole};
 use crate::judge::ImageSets;
 use crate::loggers::{remove_events, remove_wandb};
 use crate::recipe::{self, Checkpointing, Log, Probe, Recipe};
@@ -20,6 +20,9 @@ use serde::Serialize;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+
+/// The largest file of JSON that is read.
+const MOST_JSON_BYTES: u64 = 64 << 20;
 
 /// The folder of a run, locked against other processes.
 pub(crate) struct Folder {
@@ -89,7 +92,7 @@ impl Folder {
         }
         (folder.state.data, folder.state.images) = (data, Some(images));
         folder.state.lengths = lengths;
-        folder.state.recipe = Some(stamp(recipe));
+        folder.state.recipe = Some(stamp(recipe_text(recipe).as_bytes(), recipe));
         folder.begin(recipe, threads).inspect_err(|_| folder.discard())?;
         Ok(folder)
     }
@@ -155,6 +158,7 @@ impl Folder {
             )));
         }
         self.resumed = true;
+        let stamped = self.stamp_recipe(&earlier)?;
         for folder in self.folders().map_err(|error| cannot_read(&self.path, &error))? {
             files::remove_temporaries(&folder).map_err(|error| cannot_write(&folder, &error))?;
         }
@@ -164,13 +168,14 @@ impl Folder {
         }
         match self.state.ended.take() {
             Some(_) => self.write_state(),
+            None if stamped => self.write_state(),
             None => Ok(()),
         }
     }
 
     fn read_state(&mut self, state: &Path) -> Result<(), Failure> {
         let out = self.path.display();
-        let bytes = fs::read(state).map_err(|error| {
+        let bytes = read_regular(state, MOST_JSON_BYTES).map_err(|error| {
             input_error(format!(
                 "{}: cannot be read ({error}), so the run in {out} cannot be resumed. Choose \
                  another \
@@ -215,6 +220,21 @@ impl Folder {
         unchanged_recipe(&self.path.join(RECIPE), &self.state)
     }
 
+    /// Notes the checksums of the run's recipe anew, after harmless changes of the file. Returns
+    /// whether they are new. In a run of an earlier version only checkpoints know what the recipe
+    /// was.
+    fn stamp_recipe(&mut self, earlier: &Recipe) -> Result<bool, Failure> {
+        if self.state.recipe.is_none() {
+            return Ok(false);
+        }
+        let path = self.path.join(RECIPE);
+        let text = files::read_file(&path).map_err(|error| cannot_read(&path, &error))?;
+        let now = Some(stamp(&text, earlier));
+        let is_new = self.state.recipe != now;
+        self.state.recipe = now;
+        Ok(is_new)
+    }
+
     /// Replaces the recipe by one whose last stage is longer, and takes back that the stage and its
     /// probes are done. A process that is killed here does the same again.
     fn make_longer(&mut self, earlier: &Recipe, recipe: &Recipe) -> Result<(), Failure> {
@@ -231,7 +251,7 @@ impl Folder {
             )));
         }
         self.state.shorter_recipes.push(recipe_sha256(earlier));
-        self.state.recipe = Some(stamp(recipe));
+        self.state.recipe = Some(stamp(recipe_text(recipe).as_bytes(), recipe));
         self.state.finished = false;
         self.state.done.retain(|done| done.stage != last);
         self.write_state()?;
@@ -257,7 +277,7 @@ impl Folder {
 
     fn check_encoder(&self, done: &StageDone) -> Result<(), Failure> {
         let path = self.encoder_path(&done.stage);
-        let problem = match fs::read(&path) {
+        let problem = match files::read_file(&path) {
             Ok(bytes) => done.encoder.problem(&bytes),
             Err(error) => Some(error.to_string()),
         };
@@ -358,7 +378,7 @@ impl Folder {
     /// The probes made so far.
     pub(crate) fn rows(&self) -> Result<Vec<ProbeRow>, Failure> {
         let path = self.path.join(PROBES);
-        let bytes = match fs::read(&path) {
+        let bytes = match read_regular(&path, MOST_JSON_BYTES) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             bytes => bytes.map_err(|error| cannot_read(&path, &error))?,
         };
@@ -371,7 +391,7 @@ impl Folder {
     pub(crate) fn write_plan(&self, plan: &PlanFile) -> Result<(), Failure> {
         let path = self.path.join(PLAN);
         let text = json_text(plan);
-        if fs::read(&path).is_ok_and(|found| found == text.as_bytes()) {
+        if read_regular(&path, MOST_JSON_BYTES).is_ok_and(|found| found == text.as_bytes()) {
             return Ok(());
         }
         let written = write_whole(&path, text.as_bytes());
@@ -606,9 +626,12 @@ fn remove_run(recipe: &Recipe, out: &Path) -> io::Result<()> {
         remove(&out.join(PICTURES).join(format!("{}.json", stage.name)))?;
         Checkpoints::files_of(out, &stage.name)?.iter().try_for_each(|file| remove(file))?;
     }
-    for entry in fs::read_dir(out.join(REPLAY)).into_iter().flatten() {
+    // What a link leads to is not the run's.
+    let replay = out.join(REPLAY);
+    let own = !fs::symlink_metadata(&replay).is_ok_and(|replay| replay.is_symlink());
+    for entry in fs::read_dir(&replay).into_iter().flatten() {
         let path = entry?.path();
-        if path.join(STEP).is_file() {
+        if own && path.join(STEP).is_file() {
             fs::remove_dir_all(path)?;
         }
     }

@@ -4,6 +4,7 @@ use super::dump::FailedStep;
 use super::plan::StagePlan;
 use crate::console::result;
 use crate::failure::{Failure, input_error, run_error, use_threads};
+use crate::files::read_file;
 use crate::method::Method;
 use crate::model::StepKey;
 use crate::recipe::{self, Recipe};
@@ -11,7 +12,6 @@ use crate::run_files::names::{MODEL, RECIPE, STEP, STEP_IMAGES};
 use crate::weights;
 use engine::ops::Images;
 use engine::{Parameter, Pass, Tape, Tensor, Trouble};
-use std::fs;
 use std::path::Path;
 
 /// Finds the sample and the layer that made the step in `folder` non-finite.
@@ -40,7 +40,7 @@ pub(crate) fn replay(folder: &Path) -> Result<(), Failure> {
 
 fn read_step(folder: &Path) -> Result<FailedStep, Failure> {
     let path = folder.join(STEP);
-    let bytes = fs::read(&path).map_err(|error| {
+    let bytes = read_file(&path).map_err(|error| {
         input_error(format!(
             "{}: {error}. Give the folder that the run printed when it stopped, \
              RUN/replay/STAGE-STEP",

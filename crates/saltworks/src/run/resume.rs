@@ -5,7 +5,7 @@ use super::plan::StagePlan;
 use super::stages::Run;
 use crate::console::note;
 use crate::failure::{Failure, input_error, run_error};
-use crate::files::sha256;
+use crate::files::{read_file, sha256};
 use crate::recipe::{self, Precision, Recipe};
 use crate::run_files::names::RECIPE;
 use crate::run_files::{RecipeStamp, RunState};
@@ -120,10 +120,10 @@ impl Run<'_> {
     }
 }
 
-/// The checksums of a recipe that a run writes.
-pub(super) fn stamp(recipe: &Recipe) -> RecipeStamp {
+/// The checksums of a run's recipe, whose file holds `text`.
+pub(super) fn stamp(text: &[u8], recipe: &Recipe) -> RecipeStamp {
     RecipeStamp {
-        file_sha256: sha256(recipe_text(recipe).as_bytes()),
+        file_sha256: sha256(text),
         deciding_sha256: recipe_sha256(recipe),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }
@@ -137,12 +137,13 @@ pub(super) fn stamp(recipe: &Recipe) -> RecipeStamp {
 pub(super) fn unchanged_recipe(path: &Path, state: &RunState) -> Result<Recipe, Failure> {
     let recipe = recipe::load(Some(path), &[]).map_err(input_error)?;
     let Some(written) = &state.recipe else { return Ok(recipe) };
-    let same_file = fs::read(path).is_ok_and(|bytes| sha256(&bytes) == written.file_sha256);
-    let now = stamp(&recipe);
+    let text = read_file(path).unwrap_or_default();
+    let now = stamp(&text, &recipe);
+    let same_file = now.file_sha256 == written.file_sha256;
     let same_weights =
         now.version == written.version && now.deciding_sha256 == written.deciding_sha256;
     // A process may be killed after it wrote the state of a longer run, before the recipe.
-    let shorter = state.shorter_recipes.contains(&now.deciding_sha256);
+    let shorter = state.shorter_recipes.last() == Some(&now.deciding_sha256);
     if same_file || same_weights || shorter {
         return Ok(recipe);
     }

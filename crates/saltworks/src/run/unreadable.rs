@@ -4,13 +4,15 @@ use super::folder::write_error;
 use crate::console::note;
 use crate::data::Unreadable;
 use crate::failure::{Failure, run_error};
-use crate::files::write_whole;
+use crate::files::{read_regular, write_whole};
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::PathBuf;
 
 /// The most images that are reported. The list holds all of them.
 const MOST_REPORTED: usize = 10;
+
+/// The largest list that is read.
+const MOST_BYTES: u64 = 64 << 20;
 
 /// The problems of these images, each with the image's name.
 pub(crate) struct UnreadableImages {
@@ -22,8 +24,9 @@ impl UnreadableImages {
     /// Continues the list at `path`, if there is one.
     pub(crate) fn open(path: PathBuf) -> Self {
         // Only people read this list. If it cannot be read, a new one is started.
-        let text = fs::read_to_string(&path).unwrap_or_default();
-        Self { path, problems: text.lines().map(str::to_owned).collect() }
+        let text = read_regular(&path, MOST_BYTES).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        Self { problems: text.lines().map(str::to_owned).collect(), path }
     }
 
     /// Adds images that are not in the list yet.
