@@ -59,9 +59,9 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/first"))
     parser.add_argument("--saltworks", default="target/release/saltworks", help="the program")
-    own, _, further = (lambda words: (words[: words.index("--")], None, words[words.index("--") + 1 :])
-                       if "--" in words else (words, None, []))(sys.argv[1:])
-    arguments = parser.parse_args(own)
+    words = sys.argv[1:]
+    end = words.index("--") if "--" in words else len(words)
+    arguments, further = parser.parse_args(words[:end]), words[end + 1 :]
     print("| images | features | kNN mean | kNN CLS | linear mean | linear CLS |")
     print("|---|---|---|---|---|---|")
     for seed in arguments.seeds:

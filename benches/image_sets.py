@@ -136,8 +136,11 @@ def digits() -> None:
 def fashion() -> None:
     """The test set of Fashion-MNIST: 10,000 images of 28 x 28 pixels."""
     files = package("dataset-fashion-mnist")
-    read = lambda name, skip: np.frombuffer(
-        gzip.open(next(files.rglob(f"{name}*.gz"))).read(), np.uint8, offset=skip)
+
+    def read(name: str, skip: int) -> np.ndarray:
+        path = next(files.rglob(f"{name}*.gz"))
+        return np.frombuffer(gzip.open(path).read(), np.uint8, offset=skip)
+
     images = read("t10k-images", 16).reshape(-1, 28, 28)
     for i, (image, label) in enumerate(zip(images, read("t10k-labels", 8))):
         Image.fromarray(image).save(folder("fashion", FASHION[label]) / f"{i:05}.png")

@@ -76,11 +76,7 @@ const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::PATH);
 const FOLDER: OFlags = OFlags::DIRECTORY;
 
 /// Opens a file below an open folder. Some file systems answer with an interruption by a signal.
-fn open_at(
-    at: impl AsFd,
-    name: impl AsRef<OsStr>,
-    flags: OFlags,
-) -> std::result::Result<OwnedFd, Errno> {
+fn open_at(at: impl AsFd, name: impl AsRef<OsStr>, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     let (name, mode) = (name.as_ref(), Mode::from_raw_mode(0o666));
     retry_on_intr(|| rustix::fs::openat(&at, name, flags | OFlags::CLOEXEC, mode))
 }
@@ -89,7 +85,7 @@ fn open_at(
 /// refused, since they might never answer.
 ///
 /// # Errors
-/// A path that is none of a file, and what the system refuses.
+/// A path that is neither a file nor a folder, and what the system refuses.
 pub fn open_file(path: &Path) -> io::Result<File> {
     // Opening a pipe waits for a writer otherwise.
     let file = File::from(open_at(CWD, path, OFlags::RDONLY | OFlags::NONBLOCK)?);

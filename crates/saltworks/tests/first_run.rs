@@ -236,10 +236,27 @@ fn a_trained_encoder_teaches_without_a_first_stage() {
     assert!(output.status.success(), "{}", stderr(&output));
     let recipe = recipe(&place, "student");
     assert_eq!((recipe.stage.len(), recipe.model.patch.unwrap().height), (1, 8));
+    // Its file states how it saw images, which is not what would be measured on these.
+    assert_eq!(recipe.data.normalize, self::recipe(&place, "run").data.normalize);
+    assert!(stderr(&output).contains("(the teacher's)"), "{}", stderr(&output));
     assert!(!place.path("student/teacher").exists());
     let mut other = verb(&place, "pretrain", &["--resume", "--out", "run", "--teacher", teacher]);
     assert_refused(&mut other, &["holds a run already, with another recipe", "student.teacher"]);
     assert!(fs::metadata(place.path("student/student/encoder.safetensors")).is_ok());
+}
+
+#[test]
+fn a_teacher_of_other_channels_than_images_have_is_refused_by_name() {
+    let place = Place::with_classes();
+    place.trained("run", &[]);
+    let file = saltworks::weights::load(&place.path("run/teacher/encoder.safetensors")).unwrap();
+    let mut metadata = file.metadata;
+    let spec = metadata.get_mut(saltworks::weights::MODEL_KEY).unwrap();
+    *spec = spec.replace("\"channels\":3", "\"channels\":4");
+    let list: Vec<_> = file.tensors.into_iter().collect();
+    saltworks::weights::save(&place.path("four.safetensors"), &list, &metadata).unwrap();
+    let mut pretrain = verb(&place, "pretrain", &["photos", "--teacher", "four.safetensors"]);
+    assert_refused(&mut pretrain, &["four.safetensors is a teacher of 4 channels", "1 or 3"]);
 }
 
 fn short_student(command: &mut Command) -> Output {

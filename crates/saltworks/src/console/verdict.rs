@@ -261,10 +261,8 @@ impl<'a> Accuracies<'a> {
     /// `shares` are in the order of [`METRICS`].
     fn new(shares: [Option<f64>; 4], images: usize, right: &'a Right) -> Self {
         let rights = [&right.knn_mean, &right.linear_mean, &right.knn_cls, &right.linear_cls];
-        let mut metric = 0..;
-        Self(shares.map(|share| {
-            let right = metric.next().and_then(|metric: usize| rights[metric].as_ref());
-            share.map(|share| Accuracy { share, images, right })
+        Self(std::array::from_fn(|metric| {
+            shares[metric].map(|share| Accuracy { share, images, right: rights[metric].as_ref() })
         }))
     }
 

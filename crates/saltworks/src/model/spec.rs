@@ -297,6 +297,9 @@ mod tests {
         ] {
             assert_eq!(VitSpec::from_name(name), Err(SpecError::Name(name.to_owned())));
         }
+        let text = |name: &str| SpecError::Name(name.to_owned()).to_string();
+        assert!(text("vit_tiny_patch16_224.augreg_in21k").contains("not downloaded"));
+        assert!(!text("resnet50.a1_in1k").contains("not downloaded"), "no model of ours");
         assert!(VitSpec::from_name("vit_tiny_patch0_224").is_err());
     }
 

@@ -81,9 +81,9 @@ pub struct ChosenValue {
 /// enough to wait for)
 const MINUTES: f64 = 20.0;
 
-/// A model that a time suffices for. The first two were tuned on images of users (LOG.md, "What a
-/// short time suffices for"): with fewer tokens there are more steps, which count more. The others
-/// are guesses, up to ViT-base at 224 pixels.
+/// A model that a time suffices for. In the first two, sides and patches follow from measurements
+/// on digits and emoji (LOG.md, "What a short time suffices for"): fewer tokens give more steps,
+/// which count more. All else is a guess, up to ViT-base at 224 pixels.
 struct Tier {
     /// The most minutes times threads.
     effort: f64,
