@@ -11,7 +11,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Held until the process ends, however it ends.
 pub(crate) struct Lock {
@@ -24,6 +24,10 @@ pub(crate) struct Lock {
 impl Lock {
     /// Locks a folder that exists.
     pub(crate) fn take(folder: &Path) -> Result<Self, Failure> {
+        Self::take_with_beat(folder, LockOwner::BEAT)
+    }
+
+    fn take_with_beat(folder: &Path, beat: Duration) -> Result<Self, Failure> {
         let path = folder.join(LOCK);
         let file = open_or_create(&path).map_err(|error| cannot_write(&path, &error))?;
         if is_free(file.try_lock(), folder) {
@@ -32,7 +36,7 @@ impl Lock {
                 .set_len(0)
                 .and_then(|()| (&file).write_all(LockOwner::here().text().as_bytes()));
             let folder = File::open(folder).ok();
-            return Ok(Self { _beat: Heartbeat::of(file), folder });
+            return Ok(Self { _beat: Heartbeat::of(file, beat), folder });
         }
         Err(input_error(format!(
             "{} is in use: another saltworks process writes its run there. Wait for it, or choose \
@@ -60,10 +64,10 @@ struct Heartbeat {
 }
 
 impl Heartbeat {
-    fn of(file: File) -> Self {
+    fn of(file: File, every: Duration) -> Self {
         let (ends, ended) = channel::<()>();
         let beat = move || {
-            while ended.recv_timeout(LockOwner::BEAT) == Err(RecvTimeoutError::Timeout) {
+            while ended.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
                 // If this fails, the files that matter report the error.
                 let _ = file.set_modified(SystemTime::now());
             }
@@ -99,6 +103,30 @@ fn is_free(tried: Result<(), TryLockError>, folder: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Instant;
+
+    /// On other machines the run would be shown as stopped.
+    #[test]
+    fn a_lock_is_touched_while_it_is_held_and_no_longer() {
+        let folder = tempfile::tempdir().unwrap();
+        let beat = Duration::from_millis(10);
+        let lock = Lock::take_with_beat(folder.path(), beat).unwrap_or_else(|_| panic!("free"));
+        let file = File::options().append(true).open(folder.path().join(LOCK)).unwrap();
+        let long_ago = SystemTime::now() - Duration::from_secs(1000);
+        let touched = || file.metadata().unwrap().modified().unwrap() > long_ago;
+        let begun = Instant::now();
+        for _ in 0..2 {
+            file.set_modified(long_ago).unwrap();
+            while !touched() {
+                assert!(begun.elapsed() < Duration::from_secs(20), "it is not touched");
+                thread::sleep(beat);
+            }
+        }
+        drop(lock);
+        file.set_modified(long_ago).unwrap();
+        thread::sleep(10 * beat);
+        assert!(!touched(), "its process has given it back");
+    }
 
     /// Systems report missing locks by two error codes. std knows only the second.
     #[cfg(target_os = "linux")]

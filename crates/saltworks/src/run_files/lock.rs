@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 /// A lock that was touched so recently is held. The time is several beats: the clocks of two
 /// machines differ, and a busy network loses some.
 const FRESH: Duration = Duration::from_secs(120);
+const _: () = assert!(FRESH.as_secs() >= 5 * LockOwner::BEAT.as_secs());
 
 /// The machine and namespace of the process that holds a run's lock. They are written into the
 /// lock's file.
@@ -92,8 +93,9 @@ fn is_listed(_: &Path) -> Option<bool> {
 
 fn is_fresh(lock: &Path) -> bool {
     let touched = fs::metadata(lock).and_then(|lock| lock.modified());
-    // The clock of another machine may run ahead.
-    touched.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < FRESH) || at > SystemTime::now())
+    // The clock of another machine may run ahead, but a time far ahead would be fresh for ever.
+    let age = |at: SystemTime| at.elapsed().unwrap_or_else(|ahead| ahead.duration());
+    touched.is_ok_and(|at| age(at) < FRESH)
 }
 
 #[cfg(test)]
@@ -117,11 +119,17 @@ mod tests {
         let elsewhere = LockOwner { host: "another machine".into(), ..LockOwner::here() };
         write_whole(&lock, elsewhere.text().as_bytes()).unwrap();
         assert!(is_training(run), "its locks are not seen here, and it is fresh");
-        let (now, long) = (SystemTime::now(), Duration::from_secs(1000));
+        let (now, seconds) = (SystemTime::now(), Duration::from_secs);
         let file = File::options().append(true).open(&lock).unwrap();
-        for (touched, training) in [(now - long, false), (now + long, true)] {
+        for (touched, training) in [
+            (now - seconds(60), true),
+            (now - seconds(1000), false),
+            // A clock that runs ahead, and a date of 2040.
+            (now + seconds(60), true),
+            (now + seconds(14 * 365 * 86_400), false),
+        ] {
             file.set_modified(touched).unwrap();
-            assert_eq!(is_training(run), training);
+            assert_eq!(is_training(run), training, "{touched:?}");
         }
     }
 }
