@@ -6,6 +6,7 @@ use crate::eval::{RightImages, wilson};
 use crate::run_files::{OnlineProbe, ProbeRow, Right, random_row};
 use serde::Serialize;
 use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
 
 /// Differences with a smaller p-value are not put down to chance. It is below the usual 5 %,
 /// because several probes of an encoder are compared.
@@ -65,11 +66,11 @@ pub enum Outcome {
 
 /// The verdicts on stages. `rows` are the probes made after training.
 pub fn verdicts(stages: &[JudgedStage<'_>], rows: &[ProbeRow]) -> Vec<StageVerdict> {
-    let row = |name: &str| rows.iter().find(|row| row.name == name);
+    let others = Others::new(stages, rows);
     let judge = |stage: &JudgedStage<'_>| {
-        let mut verdict = match (row(stage.name), stage.probes.last()) {
-            (Some(trained), _) => of_trained((stage, stages), &Accuracies::of_row(trained), rows),
-            (None, Some((1.., _))) => of_training(stage, stages),
+        let mut verdict = match (others.rows.get(stage.name), stage.probes.last()) {
+            (Some(trained), _) => of_trained(stage, &others, &Accuracies::of_row(trained)),
+            (None, Some((1.., _))) => of_training(stage, &others),
             _ => StageVerdict::without_outcome(
                 stage,
                 format!("The {} is not probed yet.", stage.name),
@@ -79,6 +80,32 @@ pub fn verdicts(stages: &[JudgedStage<'_>], rows: &[ProbeRow]) -> Vec<StageVerdi
         verdict
     };
     stages.iter().map(judge).collect()
+}
+
+/// What a stage is compared with, by names.
+struct Others<'a> {
+    stages: HashMap<&'a str, &'a JudgedStage<'a>>,
+    rows: HashMap<&'a str, &'a ProbeRow>,
+    /// Rows of the stages' images. Those of further test sets have other names.
+    same_images: Vec<&'a ProbeRow>,
+}
+
+/// The most rows of which each is compared with each other. (guess: a run has under ten)
+const MOST_COMPARED: usize = 1000;
+
+impl<'a> Others<'a> {
+    fn new(stages: &'a [JudgedStage<'a>], rows: &'a [ProbeRow]) -> Self {
+        let of_stage = |stage: &JudgedStage<'_>| [stage.name.to_owned(), random_row(stage.name)];
+        let mut same: HashSet<String> = stages.iter().flat_map(of_stage).collect();
+        same.extend(["raw pixels".to_owned(), "random encoder".to_owned()]);
+        // The first of a name counts.
+        let by_name = rows.iter().rev().map(|row| (row.name.as_str(), row));
+        Self {
+            stages: stages.iter().map(|stage| (stage.name, stage)).collect(),
+            rows: by_name.collect(),
+            same_images: rows.iter().filter(|row| same.contains(&row.name)).collect(),
+        }
+    }
 }
 
 impl StageVerdict {
@@ -128,11 +155,11 @@ impl StageVerdict {
 
 /// The verdict on a trained encoder, from all images.
 fn of_trained(
-    (stage, stages): (&JudgedStage<'_>, &[JudgedStage<'_>]),
+    stage: &JudgedStage<'_>,
+    others: &Others<'_>,
     trained: &Accuracies<'_>,
-    rows: &[ProbeRow],
 ) -> StageVerdict {
-    let row = |name: &str| rows.iter().find(|row| row.name == name).map(Accuracies::of_row);
+    let row = |name: &str| others.rows.get(name).map(|row| Accuracies::of_row(row));
     let subject = format!("The {}", stage.name);
     // A random encoder of the same size, if there is one.
     let random = row(&random_row(stage.name)).or_else(|| row("random encoder"));
@@ -147,19 +174,20 @@ fn of_trained(
     verdict.details.extend(teacher.and_then(|teacher| against_teacher(trained, &teacher)));
     let pixels = row("raw pixels");
     verdict.details.extend(pixels.and_then(|pixels| pixels_are_better(trained, &pixels)));
-    // Rows of further test sets have other names.
-    let of_stage = |stage: &JudgedStage<'_>| [stage.name.to_owned(), random_row(stage.name)];
-    let mut same: Vec<String> = stages.iter().flat_map(of_stage).collect();
-    same.extend(["raw pixels".to_owned(), "random encoder".to_owned()]);
-    let others = rows.iter().filter(|row| row.name != stage.name && same.contains(&row.name));
-    let differences =
-        others.flat_map(|row| trained.differences(&row.name, &Accuracies::of_row(row)));
+    let rows = &others.same_images;
+    if rows.len() > MOST_COMPARED {
+        let text = format!("It is not compared with each of {} rows of probes.", rows.len());
+        verdict.details.push(text);
+        return verdict;
+    }
+    let rows = rows.iter().filter(|row| row.name != stage.name);
+    let differences = rows.flat_map(|row| trained.differences(&row.name, &Accuracies::of_row(row)));
     verdict.differences = differences.collect();
     verdict
 }
 
 /// The verdict while a stage trains, from online probes. These always use the same images.
-fn of_training(stage: &JudgedStage<'_>, stages: &[JudgedStage<'_>]) -> StageVerdict {
+fn of_training(stage: &JudgedStage<'_>, others: &Others<'_>) -> StageVerdict {
     // The caller has found a probe.
     let (step, last) = *stage.probes.last().expect("a probe");
     let Some(now) = Accuracies::of_online(last) else {
@@ -170,7 +198,7 @@ fn of_training(stage: &JudgedStage<'_>, stages: &[JudgedStage<'_>]) -> StageVerd
     let start = stage.probes.first().filter(|(step, _)| *step == 0);
     let start = start.and_then(|(_, start)| Accuracies::of_online(start));
     let mut verdict = StageVerdict::new(stage, &subject, "before training", &now, start.as_ref());
-    let teacher = stages.iter().find(|other| Some(other.name) == stage.teacher);
+    let teacher = stage.teacher.and_then(|teacher| others.stages.get(teacher));
     let teacher = teacher.and_then(|teacher| teacher.probes.last()).map(|(_, probe)| *probe);
     let images = |probe: &OnlineProbe| (probe.train_images, probe.test_images);
     let teacher = teacher.filter(|teacher| images(teacher) == images(last));

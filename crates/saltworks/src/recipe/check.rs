@@ -2,6 +2,7 @@
 
 use super::set::SECTIONS;
 use super::{Data, Duration, Loss, MethodName, Probe, Recipe, RecipeError, Stage};
+use std::collections::HashSet;
 
 /// The folders in a run's folder besides those of the stages.
 const FOLDERS: [&str; 5] = ["checkpoints", "replay", "pictures", "tensorboard", "wandb"];
@@ -66,7 +67,11 @@ pub(super) fn check(recipe: &Recipe) -> Result<(), RecipeError> {
         let found = checkpoint.every_minutes.to_string();
         return value("checkpoint.every_minutes", found, "0 to 1e6; 0 for none by time");
     }
+    let mut names = HashSet::new();
     for (index, stage) in recipe.stage.iter().enumerate() {
+        if !names.insert(&stage.name) {
+            return refuse(stage, "name", format!("{:?} twice", stage.name), "a name of its own");
+        }
         check_stage(stage, &recipe.stage[..index])?;
     }
     check_minutes(recipe)
@@ -175,9 +180,6 @@ fn check_stage(stage: &Stage, earlier: &[Stage]) -> Result<(), RecipeError> {
     }
     if FOLDERS.contains(&name.as_str()) {
         return value("name", format!("{name:?}"), "a name that no other folder of a run has");
-    }
-    if earlier.iter().any(|other| other.name == *name) {
-        return value("name", format!("{name:?} twice"), "a name of its own");
     }
     if !(1..=MOST_BATCH).contains(&stage.batch) {
         return value("batch", stage.batch.to_string(), &format!("1 to {MOST_BATCH}"));

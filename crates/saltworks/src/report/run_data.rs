@@ -5,8 +5,8 @@ use crate::console::{JudgedStage, RunPace, StagePace, StageVerdict, alarms, verd
 use crate::recipe::{self, Recipe};
 use crate::run_files::names::{ENVIRONMENT, METRICS, PLAN, PROBES, RECIPE, STATE, pictures_of};
 use crate::run_files::{
-    Alarm, Environment, Line, LineKind, LogEvent, MetricsReader, OnlineProbe, PlanFile, ProbeRow,
-    Right, RunEnd, RunState, is_training, reading,
+    Alarm, Environment, Line, LineKind, LogEvent, MetricsReader, OnlineProbe, PlanFile,
+    PlannedStage, ProbeRow, Right, RunEnd, RunState, is_training, reading,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -128,6 +128,8 @@ pub struct RunReader {
     folder: PathBuf,
     log: MetricsReader,
     stages: Vec<StageData>,
+    /// The place of each stage among them. A damaged log may name tens of thousands.
+    places: HashMap<String, usize>,
     /// Loss and steps since a stage's last probe.
     since: HashMap<String, (f64, u64)>,
     /// Pictures and when their file was written.
@@ -142,6 +144,7 @@ impl RunReader {
             folder: folder.into(),
             log: MetricsReader::new(&folder.join(METRICS)),
             stages: Vec::new(),
+            places: HashMap::new(),
             since: HashMap::new(),
             pictures: HashMap::new(),
             with_pictures: true,
@@ -244,9 +247,9 @@ impl RunReader {
     }
 
     fn pace_of(&self, recipe: &Recipe, plan: &PlanFile) -> RunPace {
+        let planned = planned_stages(plan);
         let stage = |stage: &StageData| {
-            let planned = plan.stages.iter().find(|planned| planned.name == stage.name);
-            let flops = planned.and_then(|planned| {
+            let flops = planned.get(stage.name.as_str()).and_then(|planned| {
                 Some(planned.flops_per_image.get("total")? * planned.batch as f64)
             });
             let probe_seconds = stage.probes.iter().map(|point| point.probe.seconds).sum();
@@ -299,11 +302,16 @@ impl RunReader {
     }
 
     fn verdicts(&self, recipe: Option<&Recipe>, table: &[ProbeRow]) -> Vec<StageVerdict> {
+        let of_recipe = recipe.map_or(&[][..], |recipe| &recipe.stage);
+        let indices: HashMap<&str, usize> = of_recipe
+            .iter()
+            .enumerate()
+            .map(|(index, stage)| (stage.name.as_str(), index))
+            .collect();
         let teacher = |name: &str| {
-            let recipe = recipe?;
-            let index = recipe.stage.iter().position(|stage| stage.name == name)?;
-            let teacher = recipe.stage[index].teacher.as_deref()?;
-            recipe.stage_before(index, teacher).map(|teacher| teacher.name.as_str())
+            let index = *indices.get(name)?;
+            let (teacher, place) = indices.get_key_value(of_recipe[index].teacher.as_deref()?)?;
+            (*place < index).then_some(*teacher)
         };
         let stages = self.stages.iter().filter(|stage| stage.has_begun()).map(|stage| {
             let probes = stage.probes.iter().map(|point| (point.step, &point.probe)).collect();
@@ -341,15 +349,17 @@ impl RunReader {
     }
 
     fn read_log(&mut self) -> io::Result<()> {
-        let (stages, since) = (&mut self.stages, &mut self.since);
+        let (stages, places, since) = (&mut self.stages, &mut self.places, &mut self.since);
         self.log.read(&mut |event| match event {
             LogEvent::Restart => {
                 stages.clear();
+                places.clear();
                 since.clear();
             }
             LogEvent::Line(line) => {
-                let known = stages.iter().position(|stage| stage.name == line.stage);
+                let known = places.get(&line.stage).copied();
                 let index = known.unwrap_or_else(|| {
+                    places.insert(line.stage.clone(), stages.len());
                     stages.push(StageData { name: line.stage.clone(), ..StageData::default() });
                     stages.len() - 1
                 });
@@ -361,17 +371,27 @@ impl RunReader {
 
     /// Puts the stages into the order of the recipe, and adds those that have not begun.
     fn order(&mut self, recipe: Option<&Recipe>, plan: &PlanFile) {
-        let known = recipe.map_or(&[][..], |recipe| &recipe.stage);
-        for (index, stage) in known.iter().enumerate() {
-            let found = self.stages.iter().position(|found| found.name == stage.name);
-            let mut data = found.map_or_else(StageData::default, |found| self.stages.remove(found));
-            data.name.clone_from(&stage.name);
-            data.method = stage.method.word().into();
-            let planned = plan.stages.iter().find(|planned| planned.name == stage.name);
-            data.steps = planned.map(|planned| planned.steps).or(stage.steps);
-            self.stages.insert(index, data);
+        let planned = planned_stages(plan);
+        let mut found: Vec<Option<StageData>> = self.stages.drain(..).map(Some).collect();
+        for stage in recipe.map_or(&[][..], |recipe| &recipe.stage) {
+            let known = self.places.get(&stage.name).and_then(|&place| found[place].take());
+            let planned = planned.get(stage.name.as_str()).map(|planned| planned.steps);
+            self.stages.push(StageData {
+                name: stage.name.clone(),
+                method: stage.method.word().into(),
+                steps: planned.or(stage.steps),
+                ..known.unwrap_or_default()
+            });
         }
+        self.stages.extend(found.into_iter().flatten());
+        let names = self.stages.iter().map(|stage| stage.name.clone());
+        self.places = names.zip(0..).collect();
     }
+}
+
+/// The stages of a plan by their names. The first of a name counts.
+fn planned_stages(plan: &PlanFile) -> HashMap<&str, &PlannedStage> {
+    plan.stages.iter().rev().map(|stage| (stage.name.as_str(), stage)).collect()
 }
 
 impl StageData {
