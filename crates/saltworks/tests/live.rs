@@ -120,6 +120,14 @@ impl Server {
         Self { process, address, printed }
     }
 
+    /// Waits for the first reading of the runs.
+    fn wait_for_runs(&self) {
+        let begun = Instant::now();
+        while !self.json("/api/runs")["reading"].is_null() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "the runs are still being read");
+        }
+    }
+
     fn ask(&self, head: &str) -> String {
         let mut stream = self.send(head);
         let mut answer = String::new();
@@ -167,6 +175,7 @@ fn runs_are_served_and_nothing_else() {
         writeln!(log, "{line}").unwrap();
     }
     let server = Server::start(&place, &[]);
+    server.wait_for_runs();
     let rows = server.json("/api/runs")["rows"].clone();
     assert_eq!(rows.as_array().unwrap().len(), 1);
     assert_eq!((&rows[0]["id"], &rows[0]["status"]), (&"sweep/a".into(), &"finished".into()));
@@ -265,7 +274,9 @@ fn other_machines_need_the_token() {
     assert!(server.get("/").starts_with("HTTP/1.1 403"));
     let entered = server.get(&format!("/api/runs?token={token}"));
     assert!(entered.starts_with("HTTP/1.1 303") && entered.contains("Location: /api/runs\r\n"));
-    let cookie = entered.split("Set-Cookie: ").nth(1).unwrap().split(';').next().unwrap();
+    let cookie = entered.split("Set-Cookie: ").nth(1).unwrap().split("\r\n").next().unwrap();
+    let (cookie, flags) = cookie.split_once("; ").unwrap();
+    assert_eq!(flags, "HttpOnly; SameSite=Strict; Path=/");
     let answer = server.ask(&format!("GET /api/runs HTTP/1.1\r\nHost: other\r\nCookie: {cookie}"));
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("\"rows\":[]}"), "{answer}");
     // A token of the user's may be secret.
@@ -289,4 +300,34 @@ fn a_folder_or_port_that_cannot_be_served_is_refused() {
     let mut missing = saltworks();
     missing.arg("serve").arg(place.path("nothing"));
     assert_refused(&mut missing, &["nothing", "pretrain"]);
+}
+
+/// Each took a copy of all pictures.
+#[cfg(target_os = "linux")]
+#[test]
+fn slow_readers_take_little_memory_and_ctrl_c_waits_for_none() {
+    let place = Place::empty();
+    place.text("run/recipe.toml", "[[stage]]\nname = \"teacher\"\nmethod = \"mae\"\nsteps = 4\n");
+    place.text("run/metrics.jsonl", "{\"stage\":\"teacher\",\"step\":1,\"loss\":0.5}\n");
+    place.text("run/pictures/teacher.json", "");
+    let pictures = fs::File::options().write(true).open(place.path("run/pictures/teacher.json"));
+    pictures.unwrap().set_len(64 << 20).unwrap();
+    let mut server = Server::start(&place, &[]);
+    server.wait_for_runs();
+    let ask = "GET /api/pictures?id=run&stage=teacher HTTP/1.1\r\nHost: localhost";
+    let slow: Vec<TcpStream> = (0..64).map(|_| server.send(ask)).collect();
+    for mut stream in &slow {
+        // Its answer has begun.
+        stream.read_exact(&mut [0; 1024]).unwrap();
+    }
+    let status = fs::read_to_string(format!("/proc/{}/status", server.process.id())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(peak < 200 << 10, "{peak} kB");
+    let begun = Instant::now();
+    let id = server.process.id().to_string();
+    let stop = std::process::Command::new("kill").args(["-INT", &id]).status();
+    assert!(stop.unwrap().success());
+    server.process.wait().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
 }

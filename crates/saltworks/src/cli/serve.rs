@@ -65,13 +65,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         let what = "Give a folder that contains runs of `saltworks pretrain`";
         input_error(format!("cannot read {}: {error}. {what}", folder.display()))
     })?;
-    let count = library.len();
     let access = token.as_deref().map_or_else(Access::local, Access::token);
     let server = Server::bind(host, *port, library, access);
     let server = server.map_err(|error| input_error(refused(&error, host, *port)))?;
     let address = server.address().map_err(run_error)?;
-    let runs = if count == 1 { "run" } else { "runs" };
-    note(&format!("{count} {runs} under {}. Ctrl-C stops the server", folder.display()));
     let secret = match token {
         Some(token) if is_printed => format!("?token={token}"),
         Some(_) => {
@@ -88,8 +85,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if !is_loopback(host) {
         note("other machines have access. The connection is not encrypted");
     }
-    server.run();
-    Ok(())
+    note("Ctrl-C stops the server");
+    let folder = folder.clone();
+    let when_read = move |count| {
+        let runs = if count == 1 { "run" } else { "runs" };
+        note(&format!("{count} {runs} under {}", folder.display()));
+    };
+    server.run(when_read).map_err(run_error)
 }
 
 /// Whether a token needs no escaping in an address or a cookie.

@@ -1,12 +1,13 @@
 //! Who may read: readers on this machine, or readers with the token.
 
-use super::http::Request;
+use super::request::Request;
+use hyper::header::{AUTHORIZATION, COOKIE, HOST};
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
 
 /// The start of the name of the cookie that holds the token.
-const COOKIE: &str = "saltworks-token";
+const COOKIE_NAME: &str = "saltworks-token";
 
 /// The rule by which requests are allowed.
 #[derive(Clone, Debug)]
@@ -64,16 +65,17 @@ impl Access {
 
     pub(super) fn verdict(&self, request: &Request) -> Verdict {
         let Some(token) = &self.token else {
-            return match request.header("host").is_some_and(|host| self.is_this_machine(host)) {
+            return match request.header(HOST).is_some_and(|host| self.is_this_machine(&host)) {
                 true => Verdict::Allowed,
                 false => Verdict::Refused(
                     "This page is for its own machine only. Open http://localhost with the port.",
                 ),
             };
         };
-        let bearer = request.header("authorization").and_then(|text| text.strip_prefix("Bearer "));
-        let cookies = request.header("cookie").unwrap_or_default().split("; ");
-        let mut cookies = cookies.filter_map(|cookie| cookie.split_once('='));
+        let authorization = request.header(AUTHORIZATION).unwrap_or_default();
+        let bearer = authorization.strip_prefix("Bearer ");
+        let cookies = request.header(COOKIE).unwrap_or_default();
+        let mut cookies = cookies.split("; ").filter_map(|cookie| cookie.split_once('='));
         let wanted = self.cookie_name();
         if bearer.is_some_and(|given| same(given, token))
             || cookies.any(|(name, given)| name == wanted && same(given, token))
@@ -96,7 +98,7 @@ impl Access {
     }
 
     fn cookie_name(&self) -> String {
-        format!("{COOKIE}-{}", self.port)
+        format!("{COOKIE_NAME}-{}", self.port)
     }
 
     fn is_this_machine(&self, host: &str) -> bool {
@@ -117,11 +119,19 @@ fn same(given: &str, token: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::request::tests::request;
     use super::*;
 
     fn verdict_of(access: &Access, head: &str) -> Verdict {
-        let text = format!("{head}\r\n\r\n");
-        access.verdict(&Request::parse(text.as_bytes()).unwrap().unwrap())
+        access.verdict(&request(head))
+    }
+
+    /// A script must not read the token, and no other site may send it.
+    #[test]
+    fn the_cookie_is_for_no_script_and_no_other_site() {
+        let access = Access::token("s3cret").at("box", "127.0.0.1:8384".parse().unwrap());
+        let wanted = "saltworks-token-8384=s3cret; HttpOnly; SameSite=Strict; Path=/";
+        assert_eq!(access.cookie(), wanted);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 // The table of all runs.
 
 const given = JSON.parse(document.getElementById('data').textContent);
-let rows = given.rows, { version, epoch } = given, settings = { keys: [], values: {} };
+let rows = given.rows, { version, epoch, reading, limited } = given, settings = { keys: [], values: {} };
 
 const COLUMNS = [
   { key: 'id', name: 'run', sort: (r) => r.id.toLowerCase() },
@@ -120,10 +120,12 @@ function draw() {
   const training = rows.filter((r) => r.status === 'training').length;
   document.title = (training ? `${training} training · ` : '') + 'saltworks';
   const body = some.map((r) => el('tr', { 'data-key': r.id }, all.map((c) => el('td', { 'data-name': c.name, class: (c.key.startsWith('set ') ? 'is-set' : 'is-' + c.key) + (missing(r, c.key) ? ' none' : '') }, cell(r, c.key)))));
-  const empty = rows.length ? 'No run fits the filter.' : 'No runs here yet. Begin one with `saltworks pretrain --out FOLDER`, in a folder below this one.';
+  const empty = reading ? 'The runs are being read.' : rows.length ? 'No run fits the filter.' : 'No runs here yet. Begin one with `saltworks pretrain --out FOLDER`, in a folder below this one.';
   show(document.getElementById('page'), [
     el('header', {}, el('div.top', {}, el('span.brand', {}, 'saltworks'), el('h1', {}, counted(rows.length, 'run')), themeButton())),
-    el('main', {}, tools(), el('section.card.runs', {}, found.length
+    el('main', {}, reading ? el('p', { role: 'status' }, readingWords(reading)) : null,
+      limited ? el('p', { role: 'status' }, 'There are more folders than are searched for runs. Serve a folder further down to see all.') : null,
+      tools(), el('section.card.runs', {}, found.length
       ? el('div.scroll', {}, el('table.data.pinned', {}, el('thead', {}, el('tr', {}, all.map(heading))), el('tbody', {}, body)))
       : el('p.soft', {}, empty),
     found.length > some.length ? el('p', {}, el('button', { onclick: () => { filter.all = true; draw(); } }, `show ${found.length - some.length} more`)) : null),
@@ -137,8 +139,8 @@ async function refresh() {
   const news = await fetched(`/api/runs?since=${version}&epoch=${encodeURIComponent(epoch)}`);
   const changed = new Map(news.rows.map((r) => [r.id, r])), before = new Map(rows.map((r) => [r.id, r]));
   rows = news.ids.map((id) => changed.get(id) || before.get(id)).filter(Boolean);
-  ({ version, epoch } = news);
-  if (news.ids.length !== before.size || news.ids.some((id) => !before.has(id)) || !settings.asked) {
+  ({ version, epoch, reading, limited } = news);
+  if (!reading && (news.ids.length !== before.size || news.ids.some((id) => !before.has(id)) || !settings.asked)) {
     settings = { asked: true, ...(await fetched('/api/settings')) };
   }
   draw();

@@ -1,28 +1,27 @@
 //! The runs under a folder. They appear, grow and disappear.
 
-use crate::files::read_regular_in;
+use super::row::RunRow;
+use super::search::runs_under;
+use crate::files::open_regular_in;
 use crate::loggers::run_settings;
-use crate::report::{RunData, RunReader, StageData};
+use crate::report::{RunData, RunReader};
 use crate::run_files::names::{METRICS, PICTURES, PLAN, PROBES, RECIPE, STATE, pictures_of};
 use serde::Serialize;
 use serde_json::{Number, Value};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Files that change while a run trains.
 const FILES: [&str; 6] = [RECIPE, METRICS, STATE, PROBES, PLAN, PICTURES];
-/// The depth and the number of folders that are searched: the root may be a home folder.
-const MOST_DEPTH: usize = 5;
-const MOST_FOLDERS: usize = 20_000;
 /// Time between two checks of the files of known runs, and between two searches for new runs.
 const CHECK_EVERY: Duration = Duration::from_millis(900);
 const SEARCH_EVERY: Duration = Duration::from_secs(5);
-/// The largest file of pictures that is sent.
-const MOST_PICTURE_BYTES: u64 = 256 << 20;
+/// Time that a request waits for the first reading, so that a page of few runs is whole at once.
+const WAIT_FOR_FIRST: Duration = Duration::from_secs(1);
 
 /// Which links to folders are followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +34,10 @@ pub enum Links {
 
 /// All runs under a folder.
 ///
-/// Each request refreshes the list unless another request is already doing so. No lock that others
-/// need is held while files are read, so a disk that does not answer delays only its own readers.
+/// [`read_all`](Self::read_all) reads them first; until it ends, the table is of those read so far.
+/// Then each request refreshes the list unless another request is already doing so. No lock that
+/// others need is held while files are read, so a disk that does not answer delays only its own
+/// readers.
 pub struct Library {
     root: PathBuf,
     links: Links,
@@ -45,6 +46,9 @@ pub struct Library {
     epoch: String,
     state: Mutex<LibraryState>,
     refresh_times: Mutex<RefreshTimes>,
+    /// How far the first reading is. `None` when it has ended.
+    first: Mutex<Option<ReadProgress>>,
+    first_ended: Condvar,
 }
 
 /// The runs found so far.
@@ -54,6 +58,19 @@ struct LibraryState {
     runs: BTreeMap<String, Arc<KnownRun>>,
     /// Grows with each change.
     version: u64,
+    /// Whether there are more folders than are searched.
+    limited: bool,
+}
+
+/// How far the first reading of the runs is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct ReadProgress {
+    /// Folders that were searched for runs.
+    folders: usize,
+    /// Runs that were found.
+    found: usize,
+    /// Runs that were read.
+    read: usize,
 }
 
 /// The table of runs, as pages receive it.
@@ -61,6 +78,11 @@ struct LibraryState {
 pub(super) struct RunTable {
     epoch: String,
     pub(super) version: u64,
+    /// How far the first reading is, until it ends.
+    reading: Option<ReadProgress>,
+    /// Whether there are more folders than are searched.
+    limited: bool,
+    /// The runs that were read. Each has a row.
     ids: Vec<String>,
     pub(super) rows: Vec<RunRow>,
 }
@@ -107,51 +129,6 @@ struct FilesStamp {
     training: bool,
 }
 
-/// A run in the table of runs.
-#[derive(Clone, Debug, Default, Serialize)]
-pub(super) struct RunRow {
-    /// The path of its folder below the root.
-    pub id: String,
-    /// The tags of its recipe.
-    pub tags: Vec<String>,
-    /// The status of [`RunData`], or `unreadable`.
-    pub status: &'static str,
-    /// Why it cannot be read, or why its last process ended.
-    pub problem: Option<String>,
-    /// What its process does between stages.
-    pub doing: Option<String>,
-    /// The last stage that has begun.
-    pub stage: Option<String>,
-    /// Steps made of that stage.
-    pub step: u64,
-    /// All steps of that stage.
-    pub steps: Option<u64>,
-    /// The share of steps made, if the number of all steps is known.
-    pub share: Option<f64>,
-    /// Its last training loss.
-    pub loss: Option<f64>,
-    /// Accuracy by kNN after the stage's training, with all images.
-    pub final_knn: Option<f64>,
-    /// The same by a linear probe.
-    pub final_linear: Option<f64>,
-    /// The loss of the last online probe, if it is of held-out images.
-    pub held_out_loss: Option<f64>,
-    /// Accuracy by kNN of the last online probe.
-    pub knn: Option<f64>,
-    /// The same by a linear probe.
-    pub linear: Option<f64>,
-    /// RankMe of the last online probe.
-    pub rank_me: Option<f64>,
-    /// Accuracy by kNN of each online probe. It is empty if no accuracy is known.
-    pub trace: Vec<f64>,
-    /// Mean images per second of the stage's steps.
-    pub images_per_second: Option<f64>,
-    /// Alarms of all stages that are not over.
-    pub alarms: usize,
-    /// When the last line was written.
-    pub updated: Option<f64>,
-}
-
 impl Library {
     /// The runs under `root`.
     ///
@@ -159,10 +136,27 @@ impl Library {
     /// A root that is not a folder or cannot be read.
     pub fn new(root: &Path, links: Links) -> io::Result<Self> {
         fs::read_dir(root)?;
-        let (state, refresh_times) = (Mutex::default(), Mutex::default());
-        let library = Self { root: root.into(), links, epoch: epoch(), state, refresh_times };
-        library.refresh();
-        Ok(library)
+        Ok(Self {
+            root: root.into(),
+            links,
+            epoch: epoch(),
+            state: Mutex::default(),
+            refresh_times: Mutex::default(),
+            first: Mutex::new(Some(ReadProgress::default())),
+            first_ended: Condvar::new(),
+        })
+    }
+
+    /// Reads all runs for the first time, while requests are answered.
+    pub(super) fn read_all(&self) {
+        // Also if a thread panics, which must not leave pages waiting.
+        let _end = FirstReading(self);
+        self.read_what_is_old(&mut lock(&self.refresh_times));
+    }
+
+    /// How far the first reading is. `None` when it has ended.
+    pub(super) fn reading(&self) -> Option<ReadProgress> {
+        *lock(&self.first)
     }
 
     /// The number of runs.
@@ -179,18 +173,25 @@ impl Library {
     /// that epoch is of another process, all rows.
     pub(super) fn rows(&self, since: Option<(&str, u64)>) -> RunTable {
         self.refresh();
-        let (version, runs) = {
+        // Before the rows, so that a table without it has them all.
+        let reading = self.reading();
+        let (version, limited, runs) = {
             let state = lock(&self.state);
-            (state.version, state.runs.clone())
+            (state.version, state.limited, state.runs.clone())
         };
         let known = since.filter(|(epoch, since)| *epoch == self.epoch && *since <= version);
         let since = known.map_or(0, |(_, since)| since);
-        let changed = |run: &Arc<KnownRun>| {
+        let (mut ids, mut rows) = (Vec::new(), Vec::new());
+        for (id, run) in runs {
             let latest = lock(&run.latest);
-            (latest.version > since || since == 0).then(|| latest.row.clone())
-        };
-        let rows = runs.values().filter_map(changed).collect();
-        RunTable { epoch: self.epoch.clone(), version, ids: runs.into_keys().collect(), rows }
+            if latest.version > 0 {
+                ids.push(id);
+            }
+            if latest.version > since {
+                rows.push(latest.row.clone());
+            }
+        }
+        RunTable { epoch: self.epoch.clone(), version, reading, limited, ids, rows }
     }
 
     /// The settings in which the recipes differ, as the texts that are shown. Values with the same
@@ -209,9 +210,9 @@ impl Library {
             let first = found.next();
             found.any(|other| Some(other) != first)
         };
-        let keys: Vec<String> = all.iter().filter(differs).map(|key| (*key).clone()).collect();
+        let keys: BTreeSet<String> = all.iter().filter(differs).map(|&key| key.clone()).collect();
         values.values_mut().for_each(|settings| settings.retain(|key, _| keys.contains(key)));
-        Settings { keys, values }
+        Settings { keys: keys.into_iter().collect(), values }
     }
 
     /// Whether there is a run with this id.
@@ -229,13 +230,15 @@ impl Library {
         Some(data.map(|data| RunData { name: id.to_owned(), ..data }))
     }
 
-    /// The file of pictures of a run's stage.
-    pub(super) fn pictures(&self, id: &str, stage: &str) -> Option<Vec<u8>> {
+    /// The open file of pictures of a run's stage, and its length.
+    pub(super) fn pictures(&self, id: &str, stage: &str) -> Option<(File, u64)> {
         let run = self.known(id)?;
         // Only the names of the run's stages are accepted, so no other file can be requested.
         let data = lock(&run.reading).reader.read().ok()?;
         let stage = data.stages.iter().find(|known| known.name == stage)?;
-        read_regular_in(&run.folder, &pictures_of(&stage.name), MOST_PICTURE_BYTES).ok()
+        let file = open_regular_in(&run.folder, pictures_of(&stage.name).as_ref()).ok()?;
+        let length = file.metadata().ok()?.len();
+        Some((file, length))
     }
 
     /// A number that grows when one of these runs changes. If none is named, it grows with all
@@ -252,9 +255,12 @@ impl Library {
 
     /// Whether one of these runs trains, or any run if none is named.
     pub(super) fn is_training(&self, ids: &[String]) -> bool {
-        let runs = lock(&self.state).runs.clone();
-        let meant = runs.iter().filter(|(id, _)| ids.is_empty() || ids.contains(id));
-        meant.map(|(_, run)| lock(&run.latest)).any(|latest| latest.row.status == "training")
+        let trains = |run: &Arc<KnownRun>| lock(&run.latest).row.status == "training";
+        let state = lock(&self.state);
+        match ids {
+            [] => state.runs.values().any(trains),
+            ids => ids.iter().filter_map(|id| state.runs.get(id)).any(trains),
+        }
     }
 
     fn known(&self, id: &str) -> Option<Arc<KnownRun>> {
@@ -265,13 +271,25 @@ impl Library {
         lock(&self.state).runs.values().cloned().collect()
     }
 
-    /// Searches for runs and checks them if it is time, unless another thread does so.
+    /// Searches for runs and checks them if it is time, unless another thread does so. During the
+    /// first reading, it waits for a moment.
     fn refresh(&self) {
-        let mut times = match self.refresh_times.try_lock() {
-            Ok(times) => times,
-            Err(TryLockError::Poisoned(times)) => times.into_inner(),
-            Err(TryLockError::WouldBlock) => return,
-        };
+        let first = lock(&self.first);
+        if first.is_some() {
+            let wait =
+                self.first_ended.wait_timeout_while(first, WAIT_FOR_FIRST, |first| first.is_some());
+            drop(wait.unwrap_or_else(PoisonError::into_inner));
+            return;
+        }
+        drop(first);
+        match self.refresh_times.try_lock() {
+            Ok(mut times) => self.read_what_is_old(&mut times),
+            Err(TryLockError::Poisoned(times)) => self.read_what_is_old(&mut times.into_inner()),
+            Err(TryLockError::WouldBlock) => {}
+        }
+    }
+
+    fn read_what_is_old(&self, times: &mut RefreshTimes) {
         let is_old = |at: Option<Instant>, age: Duration| at.is_none_or(|at| at.elapsed() >= age);
         if is_old(times.last_search, SEARCH_EVERY) {
             self.search();
@@ -283,14 +301,25 @@ impl Library {
         }
     }
 
+    /// Notes how far the first reading is, while it lasts.
+    fn note_progress(&self, note: impl FnOnce(&mut ReadProgress)) {
+        if let Some(progress) = lock(&self.first).as_mut() {
+            note(progress);
+        }
+    }
+
     /// Finds new runs, and forgets those that disappeared.
     fn search(&self) {
-        let found = runs_under(&self.root, self.links);
+        let found = runs_under(&self.root, self.links, |folders, found| {
+            self.note_progress(|first| (first.folders, first.found) = (folders, found));
+        });
+        self.note_progress(|first| first.found = found.runs.len());
         let mut state = lock(&self.state);
-        let before = state.runs.len();
-        state.runs.retain(|id, _| found.contains_key(id));
-        let mut changed = state.runs.len() != before;
-        for (id, folder) in found {
+        let before = (state.runs.len(), state.limited);
+        state.runs.retain(|id, _| found.runs.contains_key(id));
+        state.limited = found.limited;
+        let mut changed = (state.runs.len(), state.limited) != before;
+        for (id, folder) in found.runs {
             state.runs.entry(id).or_insert_with_key(|id| {
                 changed = true;
                 Arc::new(KnownRun::new(id, folder))
@@ -309,7 +338,20 @@ impl Library {
                 state.version += 1;
                 *lock(&run.latest) = VersionedRow { row, version: state.version };
             }
+            self.note_progress(|first| first.read += 1);
         }
+    }
+}
+
+/// Ends the first reading when it is dropped.
+struct FirstReading<'a>(&'a Library);
+
+impl Drop for FirstReading<'_> {
+    fn drop(&mut self) {
+        // Pages that show how far it is learn that it has ended.
+        lock(&self.0.state).version += 1;
+        *lock(&self.0.first) = None;
+        self.0.first_ended.notify_all();
     }
 }
 
@@ -387,103 +429,26 @@ impl FilesStamp {
     }
 }
 
-impl RunRow {
-    fn new(id: String, data: &RunData) -> Self {
-        let stages = &data.stages;
-        let all: Option<u64> = stages.iter().map(|stage| stage.steps).sum();
-        let made: u64 = stages.iter().map(|stage| stage.step).sum();
-        let row = Self {
-            id,
-            tags: data.tags.clone(),
-            status: data.status,
-            doing: data.doing.clone(),
-            problem: data.problems.first().cloned().or_else(|| why_ended(data)),
-            share: all.filter(|all| *all > 0).map(|all| made as f64 / all as f64),
-            alarms: stages
-                .iter()
-                .flat_map(|stage| &stage.alarms)
-                .filter(|a| a.over.is_none())
-                .count(),
-            updated: data.updated,
-            ..Self::default()
-        };
-        let last = stages.iter().rfind(|stage| stage.has_begun());
-        let Some(stage) = last else { return row };
-        let table = data.table.iter().find(|found| found.name == stage.name);
-        let (knn, linear) = (table.map(|row| row.knn_mean), table.and_then(|row| row.linear_mean));
-        Self { final_knn: knn, final_linear: linear, ..row.of_stage(stage) }
-    }
-
-    fn of_stage(self, stage: &StageData) -> Self {
-        // The probe before the first step is of an untrained encoder.
-        let last = stage.probes.last().filter(|point| point.step > 0);
-        let probe = last.map(|point| &point.probe);
-        Self {
-            stage: Some(stage.name.clone()),
-            step: stage.step,
-            steps: stage.steps,
-            loss: stage.series.loss.last().copied(),
-            held_out_loss: probe.filter(|probe| probe.held_out).and_then(|probe| probe.loss),
-            knn: probe.and_then(|probe| probe.knn_mean),
-            linear: probe.and_then(|probe| probe.linear_mean),
-            rank_me: probe.and_then(|probe| probe.rank_me),
-            trace: stage.probes.iter().filter_map(|point| point.probe.knn_mean).collect(),
-            images_per_second: stage.images_per_second,
-            ..self
-        }
-    }
-}
-
-/// Why a run stopped. A process that was killed wrote no reason.
-fn why_ended(data: &RunData) -> Option<String> {
-    let folder = &data.folder;
-    let killed = || {
-        format!(
-            "no reason was written (killed?); \
-             `saltworks pretrain --resume --out {folder}` resumes it"
-        )
-    };
-    let written = data.ended.as_ref().map(|ended| ended.why.clone());
-    written.or_else(|| (data.status == "stopped").then(killed))
-}
-
-/// Folders of runs under a root, by their paths below it. The folders of a run are not searched.
-fn runs_under(root: &Path, links: Links) -> BTreeMap<String, PathBuf> {
-    let mut found = BTreeMap::new();
-    let real_root = fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
-    let inside = |real: &PathBuf| links == Links::All || real.starts_with(&real_root);
-    let mut searched = HashSet::new();
-    let mut next = vec![(root.to_path_buf(), 0)];
-    while let Some((folder, depth)) = next.pop() {
-        // A link may lead to a folder above it.
-        let real = fs::canonicalize(&folder).ok().filter(inside);
-        let fresh = real.is_some_and(|real| searched.insert(real));
-        if !fresh || searched.len() > MOST_FOLDERS {
-            continue;
-        }
-        if folder.join(RECIPE).is_file() {
-            let below = folder.strip_prefix(root).unwrap_or(&folder).to_string_lossy();
-            let id = if below.is_empty() { ".".to_owned() } else { below.into_owned() };
-            found.insert(id, folder);
-            continue;
-        }
-        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
-        let visible =
-            entries.filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."));
-        let folders = visible.map(|entry| entry.path()).filter(|path| path.is_dir());
-        if depth < MOST_DEPTH {
-            next.extend(folders.map(|path| (path, depth + 1)));
-        }
-    }
-    found
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use super::super::row::why_ended;
     use super::*;
     use crate::run_files::names::ENVIRONMENT;
 
-    fn run(root: &Path, id: &str, log: &str) {
+    fn library_of(root: &Path) -> Library {
+        let library = Library::new(root, Links::Inside).unwrap();
+        library.read_all();
+        library
+    }
+
+    fn pictures_in(library: &Library, id: &str, stage: &str) -> Option<String> {
+        let (file, length) = library.pictures(id, stage)?;
+        let text = io::read_to_string(file).unwrap();
+        assert_eq!(text.len() as u64, length);
+        Some(text)
+    }
+
+    pub(in super::super) fn run(root: &Path, id: &str, log: &str) {
         let folder = root.join(id);
         fs::create_dir_all(&folder).unwrap();
         let recipe = "tags = [\"a\"]\n[[stage]]\nname = \"teacher\"\nmethod = \"mae\"\nsteps = 4\n";
@@ -492,29 +457,10 @@ mod tests {
     }
 
     #[test]
-    fn runs_are_found_at_any_depth_and_their_own_folders_are_not_searched() {
-        let root = tempfile::tempdir().unwrap();
-        for id in ["one", "sweep/two", "sweep/two/inner", ".hidden/three", "a/b/c/d/e/f/deep"] {
-            run(root.path(), id, "");
-        }
-        std::os::unix::fs::symlink(root.path(), root.path().join("sweep/up")).unwrap();
-        let under = |links| runs_under(root.path(), links).into_keys().collect::<Vec<_>>();
-        assert_eq!(under(Links::Inside), ["one", "sweep/two"]);
-        let elsewhere = tempfile::tempdir().unwrap();
-        run(elsewhere.path(), "far", "");
-        let link = root.path().join("linked");
-        std::os::unix::fs::symlink(elsewhere.path(), link).unwrap();
-        assert_eq!(under(Links::Inside), ["one", "sweep/two"]);
-        assert_eq!(under(Links::All), ["linked/far", "one", "sweep/two"]);
-        let found = runs_under(&root.path().join("one"), Links::Inside);
-        assert_eq!(found.keys().collect::<Vec<_>>(), ["."]);
-    }
-
-    #[test]
     fn the_version_of_a_run_grows_only_when_it_changes() {
         let root = tempfile::tempdir().unwrap();
         run(root.path(), "one", "");
-        let library = Library::new(root.path(), Links::Inside).unwrap();
+        let library = library_of(root.path());
         let check = || {
             library.search();
             library.check();
@@ -541,13 +487,13 @@ mod tests {
     fn a_page_with_the_version_of_another_process_gets_all_rows() {
         let root = tempfile::tempdir().unwrap();
         run(root.path(), "one", "");
-        let library = Library::new(root.path(), Links::Inside).unwrap();
+        let library = library_of(root.path());
         let RunTable { epoch, version, .. } = library.rows(None);
         let count = |epoch: &str, since| library.rows(Some((epoch, since))).rows.len();
         assert_eq!(count(&epoch, version), 0, "nothing changed");
         assert_eq!(count("before", version), 1);
         assert_eq!(count(&epoch, version + 16), 1, "not a version of this process");
-        let again = Library::new(root.path(), Links::Inside).unwrap();
+        let again = library_of(root.path());
         assert_ne!(again.epoch, epoch);
     }
 
@@ -570,7 +516,7 @@ mod tests {
     fn a_run_that_stopped_without_a_reason_says_how_to_resume_it() {
         let root = tempfile::tempdir().unwrap();
         run(root.path(), "one", "");
-        let library = Library::new(root.path(), Links::Inside).unwrap();
+        let library = library_of(root.path());
         let problem = library.run("one").unwrap().map(|data| why_ended(&data)).unwrap().unwrap();
         let folder = root.path().join("one");
         let remedy = format!("`saltworks pretrain --resume --out {}` resumes it", folder.display());
@@ -585,7 +531,7 @@ mod tests {
         let pipe = root.path().join("two").join(METRICS);
         fs::remove_file(&pipe).unwrap();
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        let library = Library::new(root.path(), Links::Inside).unwrap();
+        let library = library_of(root.path());
         let states: Vec<_> = library.rows(None).rows.iter().map(|row| row.status).collect();
         assert_eq!(states, ["stopped", "unreadable"]);
         // As if a disk did not answer a reader.
@@ -608,10 +554,10 @@ mod tests {
             crate::files::write_whole(&path, text.as_bytes()).unwrap();
         }
         crate::files::write_whole(&root.path().join("one/secret.json"), b"x").unwrap();
-        let library = Library::new(root.path(), Links::Inside).unwrap();
-        assert_eq!(library.pictures("one", "teacher"), Some(b"{}".to_vec()));
+        let library = library_of(root.path());
+        assert_eq!(pictures_in(&library, "one", "teacher").as_deref(), Some("{}"));
         for (id, stage) in [("one", "secret"), ("one", "../secret"), ("../one", "teacher")] {
-            assert_eq!(library.pictures(id, stage), None, "{id} {stage}");
+            assert_eq!(pictures_in(&library, id, stage), None, "{id} {stage}");
         }
     }
 
@@ -654,12 +600,79 @@ mod tests {
                 RunReader::new(&folder).read().map(|run| serde_json::to_string(&run).unwrap());
             let shown = shown.unwrap_or_else(|error| error.to_string());
             assert!(!shown.contains("s3cret"), "{name}: {shown}");
-            let library = Library::new(root.path(), Links::Inside).unwrap();
+            let library = library_of(root.path());
             let shown = serde_json::to_string(&library.rows(None)).unwrap();
             assert!(!shown.contains("s3cret"), "{name}: {shown}");
             for stage in ["teacher", "../../../secret"] {
-                assert_eq!(library.pictures(id, stage), None, "{name} {stage}");
+                assert_eq!(pictures_in(&library, id, stage), None, "{name} {stage}");
             }
         }
+    }
+
+    #[test]
+    fn a_table_of_many_runs_is_there_before_they_are_read() {
+        let root = tempfile::tempdir().unwrap();
+        run(root.path(), "one", "");
+        let library = Library::new(root.path(), Links::Inside).unwrap();
+        let begun = Instant::now();
+        let table = library.rows(None);
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        assert!(table.ids.is_empty() && table.rows.is_empty());
+        assert_eq!(table.reading, Some(ReadProgress::default()));
+        library.search();
+        let found = ReadProgress { folders: 2, found: 1, read: 0 };
+        assert_eq!(library.rows(None).reading, Some(found));
+        assert!(library.known("one").is_some() && library.rows(None).ids.is_empty());
+        library.read_all();
+        let table = library.rows(Some((&table.epoch, table.version)));
+        assert_eq!((table.ids, table.rows.len(), table.reading), (vec!["one".into()], 1, None));
+    }
+
+    /// Each key of one recipe was compared with each of the other.
+    #[test]
+    fn settings_of_recipes_with_many_stages_are_there_soon() {
+        let root = tempfile::tempdir().unwrap();
+        for (id, count) in [("one", 1), ("two", 4000)] {
+            run(root.path(), id, "");
+            let stage = |n| format!("[[stage]]\nname = \"s{n}\"\nmethod = \"mae\"\nsteps = 4\n");
+            let recipe: String = (0..count).map(stage).collect();
+            let path = root.path().join(id).join(RECIPE);
+            crate::files::write_whole(&path, recipe.as_bytes()).unwrap();
+        }
+        let library = library_of(root.path());
+        let begun = Instant::now();
+        let settings = library.settings();
+        assert!(settings.keys.contains(&"s3999.steps".to_owned()), "{:?}", settings.keys.last());
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    }
+
+    /// Each line of the log, and each stage of the recipe, was compared with all stages.
+    #[test]
+    fn a_run_with_tens_of_thousands_of_stages_is_read_soon() {
+        const STAGES: usize = 60_000;
+        let root = tempfile::tempdir().unwrap();
+        let line = |n| format!("{{\"stage\":\"s{n}\",\"step\":1,\"loss\":0.5}}\n");
+        run(root.path(), "one", &(0..STAGES).map(line).collect::<String>());
+        let path = |name: &str| root.path().join("one").join(name);
+        let stage = |n| format!("[[stage]]\nname=\"s{n}\"\nmethod=\"mae\"\nsteps=2\n");
+        let recipe: String = (0..STAGES).rev().map(stage).collect();
+        crate::files::write_whole(&path(RECIPE), recipe.as_bytes()).unwrap();
+        let planned = |n| format!("{{\"name\":\"s{n}\",\"steps\":3}}");
+        let planned: Vec<String> = (0..STAGES).map(planned).collect();
+        let plan = format!("{{\"stages\":[{}]}}", planned.join(","));
+        crate::files::write_whole(&path(PLAN), plan.as_bytes()).unwrap();
+        let row = |n| format!("{{\"features\":\"s{n}\",\"images\":100,\"knn_mean\":0.5}}");
+        let rows: Vec<String> = (0..STAGES).map(row).collect();
+        let table = format!("[{}]", rows.join(","));
+        crate::files::write_whole(&path(PROBES), table.as_bytes()).unwrap();
+        let begun = Instant::now();
+        let library = library_of(root.path());
+        let data = library.run("one").unwrap().unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+        assert_eq!(data.problems, Vec::<String>::new());
+        // In the order of the recipe, each with its line and its plan.
+        assert_eq!((data.stages.len(), data.stages[0].name.as_str()), (STAGES, "s59999"));
+        assert!(data.stages.iter().all(|stage| (stage.step, stage.steps) == (1, Some(3))));
+        assert_eq!((data.table.len(), data.verdicts.len()), (STAGES, STAGES));
     }
 }

@@ -2,8 +2,11 @@
 //! machine or, with a token, on others.
 
 mod access;
-mod http;
+mod answer;
 mod library;
+mod request;
+mod row;
+mod search;
 mod server;
 mod site;
 

@@ -6,6 +6,11 @@ function problem(text) {
   if (text) document.body.prepend(el('div.alarm', { id: 'problem', role: 'status', style: 'margin:10px 20px' }, text));
 }
 
+/** How far the first reading of the runs is, in words. */
+const readingWords = ({ folders, found, read }) => (read
+  ? `${thousands(read)} of ${counted(found, 'run')} are read so far.`
+  : `${counted(folders, 'folder')} searched so far, ${counted(found, 'run')} found.`);
+
 async function fetched(path) {
   const answer = await fetch(path);
   if (!answer.ok) throw new Error((await answer.text()).trim());

@@ -1,9 +1,12 @@
 //! The pages and data under each address.
 
 use super::access::{Access, Verdict};
-use super::http::{Request, Response};
+use super::answer::{Answer, Content, HeldBodies};
 use super::library::Library;
+use super::request::Request;
 use crate::report::html;
+use hyper::header::{LOCATION, REFRESH, RETRY_AFTER, SET_COOKIE};
+use hyper::{Method, StatusCode};
 use serde::Serialize;
 use serde_json::json;
 
@@ -18,101 +21,158 @@ const MOST_COMPARED: usize = 12;
 
 /// The pages and their data.
 pub(super) struct Site {
-    library: Library,
+    pub(super) library: Library,
     access: Access,
+    bodies: HeldBodies,
 }
 
-/// The answer to a request.
-pub(super) enum Answer {
-    Page(Response),
-    /// Changes of these runs, or of all if none is named.
-    Events(Vec<String>),
+/// A change that a stream of events reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct News {
+    pub(super) version: u64,
+    /// Whether more is to come soon.
+    pub(super) lasts: bool,
 }
 
 impl Site {
     pub(super) fn new(library: Library, access: Access) -> Self {
-        Self { library, access }
+        Self { library, access, bodies: HeldBodies::default() }
     }
 
-    pub(super) fn version(&self, ids: &[String]) -> u64 {
-        self.library.version(ids)
-    }
-
-    pub(super) fn is_training(&self, ids: &[String]) -> bool {
-        self.library.is_training(ids)
+    /// What changed of these runs, or of all if none is named, since a version.
+    pub(super) fn news(&self, ids: &[String], sent: Option<u64>) -> Option<News> {
+        let version = self.library.version(ids);
+        let lasts = || self.library.is_training(ids) || self.library.reading().is_some();
+        (sent != Some(version)).then(|| News { version, lasts: lasts() })
     }
 
     pub(super) fn answer(&self, request: &Request) -> Answer {
-        Answer::Page(match (request.method.as_str(), self.access.verdict(request)) {
-            (_, Verdict::Refused(why)) => Response::text("403 Forbidden", why),
-            ("GET" | "HEAD", verdict) => match self.found(request) {
+        match (&request.method, self.access.verdict(request)) {
+            (_, Verdict::Refused(why)) => Answer::text(StatusCode::FORBIDDEN, why),
+            (&Method::GET | &Method::HEAD, verdict) => match self.found(request) {
                 Some(_) if verdict == Verdict::SetCookie => self.set_cookie(request),
-                Some(answer) => return answer,
-                None => missing(&request.path),
+                Some(answer) => answer,
+                None => self.missing(&request.path),
             },
-            _ => Response::text("405 Method Not Allowed", "Only GET and HEAD are answered."),
-        })
+            _ => {
+                let text = "Only GET and HEAD are answered.";
+                Answer::text(StatusCode::METHOD_NOT_ALLOWED, text)
+            }
+        }
     }
 
     /// Redirects to the same address without the token, and sets the cookie.
-    fn set_cookie(&self, request: &Request) -> Response {
-        let mut response = Response::text("303 See Other", "Welcome.");
-        response.headers.push(("Set-Cookie", self.access.cookie()));
-        response.headers.push(("Location", request.without_token()));
-        response
+    fn set_cookie(&self, request: &Request) -> Answer {
+        let mut answer = Answer::text(StatusCode::SEE_OTHER, "Welcome.");
+        answer.headers.push((SET_COOKIE, self.access.cookie()));
+        answer.headers.push((LOCATION, request.without_token()));
+        answer
     }
 
     fn found(&self, request: &Request) -> Option<Answer> {
         let id = || request.query("id");
         let ids = || request.queries("id").map(str::to_owned).collect::<Vec<_>>();
-        Some(Answer::Page(match request.path.as_str() {
-            "/" => page(&json!(self.library.rows(None)), INDEX),
+        Some(match request.path.as_str() {
+            "/" => self.page(&json!(self.library.rows(None)), INDEX),
             "/run" => {
                 let ids = ids();
                 let few = (1..=MOST_COMPARED).contains(&ids.len());
                 let known = ids.iter().any(|id| self.library.holds(id));
-                (few && known)
-                    .then(|| page(&json!({"live": true, "runs": [], "ids": ids}), LIVE))?
+                let data = || json!({"live": true, "runs": [], "ids": ids});
+                (few && known).then(|| self.page(&data(), LIVE))?
             }
             "/api/runs" => {
                 let version = request.query("since").and_then(|since| since.parse().ok());
-                as_json(&self.library.rows(request.query("epoch").zip(version)))
+                self.json(&self.library.rows(request.query("epoch").zip(version)))
             }
-            "/api/settings" => as_json(&self.library.settings()),
+            "/api/settings" => self.json(&self.library.settings()),
             "/api/run" => match self.library.run(id()?)? {
-                Ok(run) => as_json(&run),
+                Ok(run) => self.json(&run),
                 Err(error) => {
                     let text = format!("The run cannot be read: {error}.");
-                    Response::text("500 Internal Server Error", &text)
+                    Answer::text(StatusCode::INTERNAL_SERVER_ERROR, &text)
                 }
             },
             "/api/pictures" => {
-                Response::ok(JSON, self.library.pictures(id()?, request.query("stage")?)?)
+                let (file, length) = self.library.pictures(id()?, request.query("stage")?)?;
+                Answer::ok(JSON, Content::File(file, length))
             }
-            "/events" => return Some(Answer::Events(ids())),
+            "/events" => Answer::ok("text/event-stream", Content::Events(ids())),
             // Browsers request it; without an answer they report an error.
-            "/favicon.ico" => Response::ok("image/x-icon", ""),
+            "/favicon.ico" => self.held("image/x-icon", Vec::new()),
             _ => return None,
-        }))
+        })
+    }
+
+    /// The answer for an address without a page: a page for people, a line for programs. During the
+    /// first reading, the run may still be found.
+    fn missing(&self, path: &str) -> Answer {
+        let reading = self.library.reading();
+        let status = match reading {
+            Some(_) => StatusCode::SERVICE_UNAVAILABLE,
+            None => StatusCode::NOT_FOUND,
+        };
+        let mut answer = match (path.starts_with("/api/"), reading) {
+            (true, None) => Answer::text(status, "There is no such run."),
+            (true, Some(_)) => {
+                Answer::text(status, "The runs are still being read. Ask again in a moment.")
+            }
+            (false, _) => Answer { status, ..self.page(&json!({ "reading": reading }), MISSING) },
+        };
+        if reading.is_some() {
+            answer.headers.extend([(RETRY_AFTER, "2".to_owned()), (REFRESH, "2".to_owned())]);
+        }
+        answer
+    }
+
+    fn page(&self, data: &serde_json::Value, script: &str) -> Answer {
+        let mut scripts = html::SCRIPTS.to_vec();
+        scripts.extend([NEWS, script]);
+        self.held(HTML, html::page(&data.to_string(), &scripts.concat()).into_bytes())
+    }
+
+    fn json(&self, value: &impl Serialize) -> Answer {
+        // Numbers and strings always become JSON.
+        self.held(JSON, serde_json::to_vec(value).expect("a run as JSON"))
+    }
+
+    fn held(&self, kind: &'static str, body: Vec<u8>) -> Answer {
+        let held = self.bodies.hold(body).map(Content::Bytes);
+        held.map_or_else(Answer::busy, |content| Answer::ok(kind, content))
     }
 }
 
-/// The answer for an address without a page: a page for people, a line for programs.
-fn missing(path: &str) -> Response {
-    let status = "404 Not Found";
-    match path.starts_with("/api/") {
-        true => Response::text(status, "There is no such run."),
-        false => Response { status, ..page(&json!({}), MISSING) },
+#[cfg(test)]
+mod tests {
+    use super::super::Links;
+    use super::super::library::tests::run;
+    use super::super::request::tests::request;
+    use super::*;
+
+    #[test]
+    fn while_the_runs_are_read_pages_say_so_and_load_again() {
+        let root = tempfile::tempdir().unwrap();
+        run(root.path(), "one", "");
+        let site = Site::new(Library::new(root.path(), Links::Inside).unwrap(), Access::local());
+        let answer = |path: &str| {
+            let answer = site.answer(&request(&format!("GET {path} HTTP/1.1\r\nHost: localhost")));
+            let Content::Bytes(body) = answer.content else { panic!("{path}: no bytes") };
+            let again = answer.headers.contains(&(REFRESH, "2".to_owned()));
+            (answer.status.as_u16(), again, String::from_utf8(body.to_vec()).unwrap())
+        };
+        let (status, _, index) = answer("/");
+        assert!(status == 200 && index.contains("\"reading\":{\"folders\":0"), "{status}");
+        for path in ["/run?id=one", "/api/run?id=one"] {
+            let (status, again, body) = answer(path);
+            assert!(
+                status == 503 && again && body.contains("still being read"),
+                "{path}: {status}"
+            );
+        }
+        site.library.read_all();
+        assert_eq!((answer("/run?id=one").0, answer("/api/run?id=one").0), (200, 200));
+        let (status, again, _) = answer("/run?id=two");
+        assert!(status == 404 && !again);
+        assert!(answer("/").2.contains("\"reading\":null"));
     }
-}
-
-fn page(data: &serde_json::Value, script: &str) -> Response {
-    let mut scripts = html::SCRIPTS.to_vec();
-    scripts.extend([NEWS, script]);
-    Response::ok(HTML, html::page(&data.to_string(), &scripts.concat()))
-}
-
-fn as_json(value: &impl Serialize) -> Response {
-    // Numbers and strings always become JSON.
-    Response::ok(JSON, serde_json::to_vec(value).expect("a run as JSON"))
 }
