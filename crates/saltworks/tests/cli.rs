@@ -30,7 +30,7 @@ const NONE_BROKEN: &str = "data.max_unreadable=0.0";
 fn a_truncated_jpeg_is_named() {
     let place = Place::with_classes();
     place.cut("photos/stripes/7.jpg");
-    let words = ["1 of", "photos/stripes/7.jpg: JPEG is cut off after", "Replace or remove"];
+    let words = ["1 of", "photos/stripes/7.jpg: JPEG is cut off after", "cut_images = \"keep\""];
     place.refused(&[NONE_BROKEN], &words);
 }
 
@@ -213,7 +213,8 @@ fn sizes_that_do_not_fit_say_what_would() {
     place.refused(&["model.patch=7"], &["28 or 35"]);
     place.refused(&["model.patch=0"], &["patch"]);
     place.refused(&["model.name=resnet50"], &["resnet50", "vit_"]);
-    place.refused(&["data.channels=2"], &["data.channels is 2", "1 (grey) or 3 (colour)"]);
+    place.refused(&["data.channels=300"], &["data.channels is 300", "1 (grey), 3 (colour) or"]);
+    place.refused(&["data.channels=2"], &["has 3 bands, and data.channels is 2"]);
     place.refused(&["data.holdout=24"], &["data.holdout is 24", "0 to 22", "24 images"]);
 }
 

@@ -204,3 +204,43 @@ fn pipes_are_refused_without_waiting() {
         std::fs::remove_file(pipe).unwrap();
     }
 }
+
+#[test]
+fn what_is_left_alone_is_reported() {
+    let place = Place::with_classes();
+    place.image("photos/test/0.jpg", 99);
+    place.text("photos/discs/notes.docx", "x");
+    let text = stdout(&inspect(&place, "photos", &[]));
+    for words in [
+        "test (1 images), named as validation or test images",
+        "not read: files of other kinds: 1 .docx",
+    ] {
+        assert!(text.contains(words), "{words} is not in {text}");
+    }
+    let found: Value =
+        serde_json::from_str(&stdout(&inspect(&place, "photos", &["--json"]))).unwrap();
+    assert_eq!((found["left_alone"].as_array().unwrap().len(), &found["images"]), (2, &24.into()));
+    // A run says so before it begins.
+    let notes = stderr(&place.trained("run", &["data.holdout=0", "probe.online=false"]));
+    assert!(notes.contains("named as validation"), "{notes}");
+}
+
+#[test]
+fn images_stored_twice_are_reported_and_held_out_together() {
+    let place = Place::with_classes();
+    for index in 0..12 {
+        let copy = place.bytes(&format!("photos/discs/{index}.png"));
+        let name = place.path(&format!("photos/stripes/copy of {index}.png"));
+        saltworks::files::write_whole(&name, &copy).unwrap();
+    }
+    let text = stdout(&inspect(&place, "photos", &[]));
+    assert!(text.contains("copies    24 images (12 different ones), such as "), "{text}");
+    let found: Value =
+        serde_json::from_str(&stdout(&inspect(&place, "photos", &["--json"]))).unwrap();
+    assert_eq!((&found["copies"]["images"], &found["images"]), (&24.into(), &36.into()));
+    // A run says so before it begins.
+    let notes = stderr(&place.trained("run", &["data.holdout=9"]));
+    for words in [" different ones), such as ", "Copies are held out together"] {
+        assert!(notes.contains(words), "{words} is not in {notes}");
+    }
+}

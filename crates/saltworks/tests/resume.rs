@@ -328,9 +328,12 @@ fn another_recipe_or_other_data_does_not_go_on_with_a_run() {
     place.image("photos/discs/12.png", 12);
     assert_refused(&mut place.pretrain("run", LONG), &["began with", "24 images", "25 images"]);
     fs::remove_file(place.path("photos/discs/12.png")).unwrap();
-    // As many images, one of them another.
+    // As many images, one of them another, which is no copy of a third.
     let disc = place.bytes("photos/discs/3.png");
     place.image("photos/discs/3.png", 11);
+    let mut longer = place.bytes("photos/discs/3.png");
+    longer.push(0);
+    saltworks::files::write_whole(&place.path("photos/discs/3.png"), &longer).unwrap();
     let words = ["began with other images: the same number, but other lengths"];
     assert_refused(&mut place.pretrain("run", LONG), &words);
     saltworks::files::write_whole(&place.path("photos/discs/3.png"), &disc).unwrap();

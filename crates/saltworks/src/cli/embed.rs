@@ -93,6 +93,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let source = judge::open_all(&subject.recipe.data)?;
     note(&format!("embedding {}", source.describe()));
+    judge::note_reading(&*source, "not read");
     let mut unreadable = Vec::new();
     let job = EmbedJob { arguments, form, subject: &subject, source: &source, stop: &stop };
     let written = match patches {

@@ -1,16 +1,17 @@
 //! `saltworks inspect`: the contents of a set of images or of a weights file.
 
 use crate::console::{Count, note, printable, result};
-use crate::data::{self, Source, Survey, SurveyDepth};
+use crate::data::{self, Copies, Source, Survey, SurveyDepth};
 use crate::failure::{Failure, input_error, run_error};
 use crate::judge;
 use crate::judge::stage_index;
-use crate::recipe::{self, Data, ImageSize};
+use crate::recipe::{self, Data, Depth, ImageSize};
 use crate::run_files::names::{MODEL, RECIPE};
 use crate::weights::{Listing, ModelFile, TensorEntry, is_weights};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The largest number of classes that are listed.
 const MOST_CLASSES: usize = 20;
@@ -29,6 +30,9 @@ pub(super) struct Arguments {
     json: bool,
 }
 
+/// Images whose headers are read first, to find those of more than eight bits. (guess)
+const HEADERS: usize = 500;
+
 /// Runs the command.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(file) = weights_of(&arguments.path)? {
@@ -40,16 +44,27 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         (judge::open_all(&recipe.data)?, recipe.data)
     } else {
         // No pixels are shown, so any background works. 224 is the usual size of a model's images.
-        let data = Data { size: ImageSize::square(224), ..Data::default() };
-        (data::open(&arguments.path, data.background.0).map_err(input_error)?, data)
+        let mut data = Data { size: ImageSize::square(224), ..Data::default() };
+        let mut source = data::open(&arguments.path, data.decoding()).map_err(input_error)?;
+        if arguments.decode {
+            // As `pretrain` without a recipe chooses it.
+            let survey = Survey::of_some(&*source, HEADERS, Duration::MAX);
+            let values = survey.stored_values(&*source, HEADERS);
+            data.depth = values.as_ref().and_then(Depth::fitting);
+            if data.depth.is_some() {
+                source = data::open(&arguments.path, data.decoding()).map_err(input_error)?;
+            }
+        }
+        (source, data)
     };
     let depth = if arguments.decode { SurveyDepth::Pixels } else { SurveyDepth::Headers };
     let mut count = Count::new(source.len());
     let survey = Survey::of(&*source, depth, |done| count.done(done));
     count.finish();
+    let copies = data::copies_among(&*source);
     match arguments.json {
-        true => result(&to_json(&*source, &survey).to_string()),
-        false => result(to_text(&*source, &survey).trim_end()),
+        true => result(&to_json(&*source, &survey, copies.as_ref()).to_string()),
+        false => result(to_text(&*source, &survey, copies.as_ref()).trim_end()),
     }
     let notes = judge::size_notes(&survey, source.len(), data.size, data.threads);
     notes.iter().for_each(|words| note(words));
@@ -77,7 +92,7 @@ fn largest_classes<'a>(source: &'a dyn Source, survey: &Survey) -> Vec<(&'a str,
     classes
 }
 
-fn to_text(source: &dyn Source, survey: &Survey) -> String {
+fn to_text(source: &dyn Source, survey: &Survey, copies: Option<&Copies>) -> String {
     let mut text = format!("{}\n", source.describe());
     // Writing to a string cannot fail.
     for (name, sorted) in [("width", &survey.widths), ("height", &survey.heights)] {
@@ -87,14 +102,27 @@ fn to_text(source: &dyn Source, survey: &Survey) -> String {
     }
     let channels = survey.channels.iter().map(|(channels, images)| match channels {
         1 => format!("{images} grey"),
-        _ => format!("{images} colour"),
+        3 => format!("{images} colour"),
+        bands => format!("{images} of {bands} bands"),
     });
     let _ = writeln!(text, "images    {}", channels.collect::<Vec<_>>().join(", "));
     let _ = writeln!(text, "pixels    {:.2} million per image", mean_pixels(survey) / 1e6);
     let _ = writeln!(text, "bytes     {}", survey.bytes);
-    if !source.left_alone().is_empty() {
-        let _ = writeln!(text, "not read: {}", source.left_alone());
+    if let Some(values) = &survey.values {
+        let fitting = Depth::fitting(values);
+        let shown = fitting.map_or(String::new(), |fitting| format!(". Fits data.depth={fitting}"));
+        let (deep, found) = (survey.deep.len(), values.describe());
+        let _ = writeln!(text, "depth     {deep} of more than 8 bits: {found}{shown}");
     }
+    if let Some(Copies { images, different, example: Some([one, other]), .. }) = copies {
+        let _ = writeln!(
+            text,
+            "copies    {images} images ({different} different ones), such as {one} and {other}"
+        );
+    }
+    let notes = source.notes();
+    notes.remarks.iter().for_each(|words| text.push_str(&format!("{words}\n")));
+    notes.left_alone.iter().for_each(|what| text.push_str(&format!("not read: {what}\n")));
     let classes = largest_classes(source, survey);
     for (name, images) in classes.iter().take(MOST_CLASSES) {
         let _ = writeln!(text, "class     {images:>8}  {name}");
@@ -114,13 +142,14 @@ fn to_text(source: &dyn Source, survey: &Survey) -> String {
     text
 }
 
-fn to_json(source: &dyn Source, survey: &Survey) -> Value {
+fn to_json(source: &dyn Source, survey: &Survey, copies: Option<&Copies>) -> Value {
     let sides = |sorted: &[usize]| {
         spread(sorted).map(|[min, median, max]| json!({"min": min, "median": median, "max": max}))
     };
     let classes = largest_classes(source, survey);
     let class = |(name, images): &(&str, usize)| json!({"name": name, "images": images});
     let channels = survey.channels.iter();
+    let notes = source.notes();
     json!({
         "source": source.describe(),
         "images": source.len(),
@@ -131,7 +160,23 @@ fn to_json(source: &dyn Source, survey: &Survey) -> Value {
             .collect::<std::collections::BTreeMap<_, _>>(),
         "mean_pixels": mean_pixels(survey),
         "bytes": survey.bytes,
-        "left_alone": source.left_alone(),
+        "deep": survey.values.map(|values| json!({
+            "images": survey.deep.len(),
+            "kind": values.kind.to_string(),
+            "min": values.range.min,
+            "max": values.range.max,
+            "max_of_darkest": values.darkest,
+            "some_not_finite": values.some_not_finite,
+            "depth": Depth::fitting(&values),
+        })),
+        "cut": survey.cut,
+        "left_alone": notes.left_alone,
+        "remarks": notes.remarks,
+        "copies": copies.map(|copies| json!({
+            "images": copies.images,
+            "different": copies.different,
+            "example": copies.example,
+        })),
         "classes": classes.iter().map(class).collect::<Vec<_>>(),
         "unlabelled": survey.unlabelled,
         "unreadable": {

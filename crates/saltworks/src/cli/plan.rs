@@ -3,7 +3,7 @@
 use super::recipe_arguments::RecipeArguments;
 use crate::console::{note, result, seconds_text, time_text};
 use crate::failure::{Failure, input_error, run_error, use_threads};
-use crate::judge::{ImageSets, open_images};
+use crate::judge::{ImageSets, note_reading, open_images};
 use crate::recipe::{MethodName, Recipe};
 use crate::run::final_probes::{encoders_of, most_images};
 use crate::run::forecast::{StageTime, time_stage};
@@ -55,6 +55,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         result(&whole_json(&plans, &timed).to_string());
     } else {
         note(&format!("training: {}; {threads} threads", images.train.describe()));
+        note_reading(&*images.train, "not trained on");
         show(&recipe, &images, &plans, &timed);
     }
     Ok(())

@@ -142,6 +142,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let sets = arguments.sets(&subject)?;
     arguments.check_sets(&sets)?;
     note(&format!("training: {}; testing: {}", described(&sets.train), described(&sets.test)));
+    judge::note_reading(&*sets.train, "not trained on");
     let mut judge = Judge { arguments, subject, sets, stop, unreadable: Vec::new() };
     let results = judge.results().map_err(|failure| match failure {
         // `eval` does not know which signal it was.
@@ -230,10 +231,9 @@ impl Arguments {
     fn sets(&self, subject: &Subject) -> Result<Sets, Failure> {
         let mut recipe = subject.recipe.clone();
         let data = &mut recipe.data;
-        let background = data.background.0;
         if let Some(path) = &self.test {
             self.refuse_same(data, path)?;
-            let test = data::open(path, background).map_err(input_error)?;
+            let test = data::open(path, judge::test_options(data)).map_err(input_error)?;
             let train = judge::open_all(data)?;
             let both = [(&train, "--data"), (&test, "--test")];
             if let Some(SharedFile { file, .. }) = judge::shared_file(&both) {
@@ -243,6 +243,7 @@ impl Arguments {
                     file.display()
                 )));
             }
+            judge::note_tests_that_train(&[&*train], &path.display().to_string(), &*test);
             let classes = data::unite([&train, &test]);
             let renumber = |source: Arc<dyn Source>| {
                 let mixed =
@@ -289,7 +290,9 @@ impl Arguments {
                 seed: data.holdout_seed,
             },
         };
-        let (train, test) = data::hold_out(&all, holdout).map_err(input_error)?;
+        let mut split = data::hold_out(&all, holdout).map_err(input_error)?;
+        judge::copies_text(&split).iter().for_each(|text| note(text));
+        let (train, test) = split.parts.remove(0);
         Ok(Sets { train: Arc::new(train), test: Arc::new(test) })
     }
 

@@ -88,10 +88,13 @@ struct Others<'a> {
     rows: HashMap<&'a str, &'a ProbeRow>,
     /// Rows of the stages' images. Those of further test sets have other names.
     same_images: Vec<&'a ProbeRow>,
+    /// Whether each of these rows is compared with each other one.
+    all_pairs: bool,
 }
 
-/// The most rows of which each is compared with each other. (guess: a run has under ten)
-const MOST_COMPARED: usize = 1000;
+/// The most images of which all pairs of rows compare the outcomes, which takes about a second.
+/// (guess: a run has under ten rows, of at most 11,000 images)
+const MOST_COMPARED: usize = 20_000_000;
 
 impl<'a> Others<'a> {
     fn new(stages: &'a [JudgedStage<'a>], rows: &'a [ProbeRow]) -> Self {
@@ -100,10 +103,15 @@ impl<'a> Others<'a> {
         same.extend(["raw pixels".to_owned(), "random encoder".to_owned()]);
         // The first of a name counts.
         let by_name = rows.iter().rev().map(|row| (row.name.as_str(), row));
+        let same_images: Vec<_> = rows.iter().filter(|row| same.contains(&row.name)).collect();
+        // A row without images takes time, too.
+        let images = same_images.iter().map(|row| row.images.max(20)).max().unwrap_or(0);
+        let compared = images.saturating_mul(same_images.len()).saturating_mul(same_images.len());
         Self {
             stages: stages.iter().map(|stage| (stage.name, stage)).collect(),
             rows: by_name.collect(),
-            same_images: rows.iter().filter(|row| same.contains(&row.name)).collect(),
+            same_images,
+            all_pairs: compared <= MOST_COMPARED,
         }
     }
 }
@@ -175,7 +183,7 @@ fn of_trained(
     let pixels = row("raw pixels");
     verdict.details.extend(pixels.and_then(|pixels| pixels_are_better(trained, &pixels)));
     let rows = &others.same_images;
-    if rows.len() > MOST_COMPARED {
+    if !others.all_pairs {
         let text = format!("It is not compared with each of {} rows of probes.", rows.len());
         verdict.details.push(text);
         return verdict;

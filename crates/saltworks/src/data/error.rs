@@ -3,6 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::NumberKind;
+use crate::range::Range;
+
 /// The result of functions of the data room.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -28,8 +31,8 @@ pub enum Error {
     },
     /// A folder without images.
     #[error(
-        "{}: 0 images: looked for .png .jpg .jpeg .webp .bmp .tif .tiff in it and its sub-folders, \
-         found {found}. {advice}", .path.display()
+        "{}: 0 images: looked for .{} in it and its sub-folders, found {found}. {advice}",
+        .path.display(), super::source::EXTENSIONS.join(" .")
     )]
     NoImages {
         /// The folder.
@@ -46,6 +49,44 @@ pub enum Error {
         name: String,
         /// What is wrong with it.
         problem: String,
+    },
+    /// A JPEG without its end.
+    #[error(
+        "{name}: JPEG is cut off after {bytes} bytes, before its end marker. Fetch it again, \
+         remove it, or keep such images with data.cut_images = \"keep\": their missing parts are \
+         grey"
+    )]
+    CutJpeg {
+        /// The image's file.
+        name: String,
+        /// Its length.
+        bytes: usize,
+    },
+    /// Numbers for which no range is known.
+    #[error(
+        "{name}: holds {kind} from {} to {}, and nothing says which of them are black and white. \
+         Set data.depth = [black, white], such as {found}", .found.min, .found.max
+    )]
+    Depth {
+        /// The image.
+        name: String,
+        /// How its numbers are stored.
+        kind: NumberKind,
+        /// The least and the greatest of them.
+        found: Range,
+    },
+    /// Bands that are neither grey nor colours, and not what the model reads.
+    #[error(
+        "{name}: has {found} bands, and data.channels is {wanted}. Set data.channels = {found}, \
+         or write the image with {wanted} of its bands"
+    )]
+    Bands {
+        /// The image.
+        name: String,
+        /// Its bands.
+        found: usize,
+        /// The model's channels.
+        wanted: usize,
     },
     /// An image that needs too much memory.
     #[error(

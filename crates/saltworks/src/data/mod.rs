@@ -6,13 +6,14 @@
 
 mod clip;
 mod error;
+mod guard;
 mod loader;
 mod source;
 mod store;
 
 pub use clip::{
-    Background, Blur, Clip, Crop, Effects, Interpolation, Jitter, Normalize, RawSample, Solarize,
-    StoredAs, Transform, decode,
+    Background, Blur, Clip, Crop, Decoding, Effects, Interpolation, Jitter, MOST_CHANNELS,
+    Normalize, NumberKind, Numbers, RawSample, Solarize, StoredAs, StoredValues, Transform, decode,
 };
 pub use error::{Error, Result};
 pub use loader::{
@@ -20,6 +21,7 @@ pub use loader::{
     SurveyDepth, TimedBatch, Unreadable, time_parts,
 };
 pub use source::{
-    Holdout, Idx, ImageFiles, Info, Mixed, Npy, Parquet, Part, Sample, Shards, Source, builtin,
-    hold_out, open, unite, validation_folder,
+    Copies, Holdout, Idx, ImageFiles, Info, Mixed, Notes, Npy, OpenOptions, Parquet, Part, Sample,
+    Shards, Source, Split, builtin, copies_among, copies_between, hold_out, hold_out_of, open,
+    unite, validation_folder,
 };

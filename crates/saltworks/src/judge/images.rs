@@ -2,7 +2,7 @@
 //! held out for probes.
 
 use crate::console::note;
-use crate::data::{self, Holdout, Mixed, Source, hold_out};
+use crate::data::{self, Copies, Holdout, Mixed, Notes, OpenOptions, Source, Split, hold_out_of};
 use crate::failure::{Failure, input_error};
 use crate::recipe::{Data, DataSource, Recipe};
 use std::collections::{BTreeSet, HashMap};
@@ -35,7 +35,7 @@ pub(crate) struct ImageSets {
 pub(crate) fn open_images(recipe: &Recipe) -> Result<ImageSets, Failure> {
     let data = &recipe.data;
     let sources = open_sources(data)?;
-    let tests = open_tests(recipe)?;
+    let tests = open_tests(recipe, &sources)?;
     refuse_tests_in_training(&sources, &tests)?;
     note_unknown_classes(&sources, &tests);
     let all = sources.iter().map(|(source, _)| source);
@@ -46,11 +46,14 @@ pub(crate) fn open_images(recipe: &Recipe) -> Result<ImageSets, Failure> {
         None if !tests.is_empty() => 0,
         _ => data.held_out_of(len),
     };
+    let train: Vec<&dyn Source> = sources.iter().map(|(source, _)| &**source).collect();
+    tests.iter().for_each(|(path, test)| note_tests_that_train(&train, path, &**test));
     if holdout == 0 || reason.is_some() {
         // All images are used for training.
         let sources = sources.into_iter().map(|(source, given)| (source, given.weight));
         let [train, to_probe] = weighted_and_once(sources.collect(), classes.clone())?;
         let tests = if reason.is_some() { Vec::new() } else { labelled(tests, &classes)? };
+        tests.iter().for_each(|(path, test)| note_missing_classes(path, &**test, &*to_probe));
         let mut tests = tests.into_iter();
         let held_out = tests.next().map(|(_, source)| source);
         let is_beside = held_out.is_some() && recipe.probe.test.is_empty();
@@ -68,50 +71,98 @@ pub(crate) fn open_images(recipe: &Recipe) -> Result<ImageSets, Failure> {
         );
         return Err(input_error(recipe.origin.refuse(&["data.holdout"], problem)));
     }
-    let (mut train, mut held_out) = (Vec::new(), Vec::new());
-    let mut before = 0;
-    for (source, given) in sources {
-        // Each source gives its share before weights apply. Held-out images are never trained on.
+    let (train, held_out) = split(sources, data, holdout)?;
+    let [train, to_probe] = weighted_and_once(train, classes.clone())?;
+    let held_out = if held_out.is_empty() { None } else { Some(mix(held_out, classes.clone())?) };
+    if let Some(source) = &held_out {
+        note_missing_classes("the held-out images", &**source, &*to_probe);
+    }
+    let more_tests = labelled(tests, &classes)?;
+    more_tests.iter().for_each(|(path, test)| note_missing_classes(path, &**test, &*to_probe));
+    Ok(ImageSets { train, to_probe, held_out, more_tests, is_beside: false, reason: None })
+}
+
+/// Sources with their weights.
+type WeightedSources = Vec<(Arc<dyn Source>, f64)>;
+
+/// Training and held-out images. Each source gives its share of the `holdout` images before weights
+/// apply. Held-out images and their copies are never trained on.
+fn split(
+    sources: Vec<NamedSource>,
+    data: &Data,
+    holdout: usize,
+) -> Result<(WeightedSources, WeightedSources), Failure> {
+    let len: usize = sources.iter().map(|(source, _)| source.len()).sum();
+    let (mut parts, mut before) = (Vec::new(), 0);
+    for (source, given) in &sources {
         let share = |images: usize| images * holdout / len;
         let count = share(before + source.len()) - share(before);
         let count = count.min(source.len() - 1);
         before += source.len();
-        if count == 0 {
+        let which = which_held_out(&given.path, data, count, source.len());
+        parts.push((source.clone(), Some(which).filter(|_| count > 0)));
+    }
+    let found = hold_out_of(&parts).map_err(input_error)?;
+    copies_text(&found).iter().for_each(|text| note(text));
+    let (mut train, mut held_out): (WeightedSources, WeightedSources) = (Vec::new(), Vec::new());
+    for ((source, given), (part, held)) in sources.into_iter().zip(found.parts) {
+        if held.is_empty() {
             train.push((source, given.weight));
             continue;
         }
-        let which = which_held_out(&given.path, data, count, source.len());
-        let (part, held) = hold_out(&source, which).map_err(input_error)?;
         train.push((Arc::new(part), given.weight));
-        held_out.push((Arc::new(held) as Arc<dyn Source>, 1.0));
+        held_out.push((Arc::new(held), 1.0));
     }
-    let [train, to_probe] = weighted_and_once(train, classes.clone())?;
-    let held_out = if held_out.is_empty() { None } else { Some(mix(held_out, classes.clone())?) };
-    let more_tests = labelled(tests, &classes)?;
-    Ok(ImageSets { train, to_probe, held_out, more_tests, is_beside: false, reason: None })
+    Ok((train, held_out))
+}
+
+/// What to say of images that have the bytes of others, when some are held out.
+pub(crate) fn copies_text(split: &Split) -> Option<String> {
+    let Copies { images, different, example, unread } = &split.copies;
+    if *unread > 0 {
+        return Some(format!(
+            "copies of held-out images are not looked for: {unread} images have the lengths of \
+             such images, too many to compare. `saltworks inspect` compares them all"
+        ));
+    }
+    let [one, other] = example.as_ref()?;
+    let fate = match split.on_both_sides {
+        true => "Some are held out and others train. Remove them: probes are too good with them",
+        false => "Copies are held out together, or train together",
+    };
+    Some(format!(
+        "{images} images are copies ({different} different ones), such as {one} and {other}. {fate}"
+    ))
 }
 
 /// The images of `probe.test`, or the folder `val` beside the folder `train` of the images.
-fn open_tests(recipe: &Recipe) -> Result<Vec<TestSet>, Failure> {
+fn open_tests(recipe: &Recipe, sources: &[NamedSource]) -> Result<Vec<TestSet>, Failure> {
     if recipe.probe.test.is_empty() {
-        return Ok(tests_beside(&recipe.data).into_iter().collect());
+        return Ok(tests_beside(&recipe.data, sources).into_iter().collect());
     }
+    let options = test_options(&recipe.data);
     let open = |path: &String| {
-        let source = data::open(Path::new(path), recipe.data.background.0)
+        let source = data::open(Path::new(path), options.clone())
             .map_err(|error| input_error(format!("probe.test: {error}")))?;
         Ok((path.clone(), source))
     };
     recipe.probe.test.iter().map(open).collect()
 }
 
+/// How test images are read: as the training images, if those are of one source.
+pub(crate) fn test_options(data: &Data) -> OpenOptions {
+    let mut columns = data.sources().into_iter().map(|source| source.column);
+    let column = columns.next().flatten().filter(|_| columns.next().is_none());
+    OpenOptions { decoding: data.decoding(), column }
+}
+
 /// The validation images beside the training images, if each has a class. Nobody asked for them, so
 /// others are not an error.
-fn tests_beside(data: &Data) -> Option<TestSet> {
-    let sources = data.sources();
-    let [one] = &sources[..] else { return None };
-    let folder =
-        data::validation_folder(Path::new(&one.path)).filter(|_| data.holdout.is_none())?;
-    let (name, opened) = (folder.display(), data::open(&folder, data.background.0));
+fn tests_beside(data: &Data, sources: &[NamedSource]) -> Option<TestSet> {
+    let [(source, given)] = sources else { return None };
+    let folder = data::validation_folder(Path::new(&given.path), &**source);
+    let folder = folder.filter(|_| data.holdout.is_none())?;
+    let (name, opened) = (folder.display(), data::open(&folder, test_options(data)));
     let unused = |why: &str| {
         note(&format!("{name} is not used for probes: {why}. Images are held out instead"));
     };
@@ -202,7 +253,16 @@ fn open_sources(data: &Data) -> Result<Vec<NamedSource>, Failure> {
             let problem = "data.source has it twice. Give it once, with a larger weight";
             return Err(input_error(format!("{}: {problem}", given.path)));
         }
-        sources.push((data::open(path, data.background.0).map_err(input_error)?, given));
+        let options = OpenOptions { decoding: data.decoding(), column: given.column.clone() };
+        let source = data::open(path, options).map_err(input_error)?;
+        if let (Some(column), None) = (&given.column, source.column()) {
+            return Err(input_error(format!(
+                "{}: the recipe names its column {column:?}, but it has no columns, expected \
+                 parquet files. Remove the key `column`",
+                given.path
+            )));
+        }
+        sources.push((source, given));
     }
     Ok(sources)
 }
@@ -225,6 +285,47 @@ fn note_unknown_classes(sources: &[NamedSource], tests: &[TestSet]) {
             ));
         }
     }
+}
+
+/// Notes classes of the training images that no test image has. Both have the same classes.
+fn note_missing_classes(what: &str, test: &dyn Source, train: &dyn Source) {
+    let classes = |source: &dyn Source| -> BTreeSet<i32> {
+        (0..source.len()).map(|index| source.label(index)).filter(|class| *class >= 0).collect()
+    };
+    let (known, tested) = (classes(train), classes(test));
+    let missing: Vec<&i32> = known.difference(&tested).collect();
+    if let Some(&&first) = missing.first() {
+        let (count, first) = (missing.len(), &train.classes()[first as usize]);
+        note(&format!(
+            "{what}: no image of {count} of the {} classes that are trained on, such as {first}. \
+             Probes do not judge these",
+            known.len()
+        ));
+    }
+}
+
+/// Notes test images at `path` that have the bytes of training images.
+pub(crate) fn note_tests_that_train(train: &[&dyn Source], path: &str, test: &dyn Source) {
+    let Copies { images, example, unread, .. } = data::copies_between(train, test);
+    if unread > 0 {
+        note(&format!(
+            "{path}: copies of training images are not looked for: {unread} images have equal \
+             lengths, too many to compare"
+        ));
+    }
+    if let Some([train, test]) = example {
+        note(&format!(
+            "{path}: {images} images are training images, too, such as {test}, a copy of {train}. \
+             Remove them: probes are too good with them"
+        ));
+    }
+}
+
+/// Notes how a source is read, and what of it is `not`: not read, or not trained on.
+pub(crate) fn note_reading(source: &dyn Source, not: &str) {
+    let Notes { left_alone, remarks } = source.notes();
+    remarks.iter().for_each(|words| note(words));
+    left_alone.iter().for_each(|what| note(&format!("{not}: {what}")));
 }
 
 /// Refuses test images that are training images, also through a link.
@@ -322,7 +423,8 @@ mod tests {
             let image = image::GrayImage::from_pixel(2, 2, image::Luma([value]));
             image.save(class.join(format!("{value:03}.png"))).unwrap();
         }
-        DataSource { path: root.join(name).display().to_string(), weight: 2.0 }
+        let path = root.join(name).display().to_string();
+        DataSource { path, weight: 2.0, ..DataSource::default() }
     }
 
     fn values(source: &Arc<dyn Source>) -> BTreeSet<u8> {
@@ -333,6 +435,17 @@ mod tests {
         let normalize = Normalize::default();
         let data = Data { source, holdout: Some(8), normalize, ..Data::default() };
         open_images(&Recipe { data, ..Recipe::default() })
+    }
+
+    #[test]
+    fn a_column_is_refused_if_the_images_are_in_no_table() {
+        let root = tempfile::tempdir().unwrap();
+        let path = folder(root.path(), "a", 0..3).path;
+        let data = Data { path: Some(path), column: Some("jpg".to_owned()), ..Data::default() };
+        let Err(Failure::Input(error)) = open_all(&data) else { panic!("refused") };
+        let message = error.to_string();
+        assert!(message.contains("the recipe names its column \"jpg\", but it has no columns"));
+        assert_eq!(test_options(&data).column.as_deref(), Some("jpg"));
     }
 
     #[test]

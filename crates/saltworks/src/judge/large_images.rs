@@ -48,6 +48,15 @@ pub(crate) fn size_notes(
             survey.too_large
         ));
     }
+    if survey.cut > 0 {
+        let names = survey.names_cut.join(", ");
+        let more = if survey.cut > survey.names_cut.len() { ", ..." } else { "" };
+        notes.push(format!(
+            "{} of {read} images whose headers were read are JPEGs that are cut off: \
+             {names}{more}. They are kept, and what is missing is grey",
+            survey.cut
+        ));
+    }
     let pixels = survey.pixels as f64 / known.max(1) as f64;
     let times = pixels / (size.height * size.width) as f64;
     let seconds = pixels / PIXELS_PER_SECOND;

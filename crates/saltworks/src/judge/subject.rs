@@ -82,6 +82,7 @@ impl SubjectOptions {
         data.threads = self.data_threads.unwrap_or(data.threads);
         if let Some(path) = &self.data {
             data.source.clear();
+            data.column = None;
             data.path = Some(path.display().to_string());
         }
         let (path, trained) = (model.path().to_owned(), training_of(&model));
@@ -135,7 +136,7 @@ impl SubjectOptions {
         stated: Option<Normalize>,
     ) -> Result<Recipe, Failure> {
         let path = run.map(|run| run.join(RECIPE));
-        let preset = if channels == 1 { "inception" } else { "imagenet" };
+        let preset = if channels == 3 { "imagenet" } else { "inception" };
         if let (Some(given), Some(stated)) = (&self.normalize, &stated) {
             let set = [format!("data.normalize={given}"), format!("data.channels={channels}")];
             let asked_for = recipe::load(None, &set).map_err(input_error)?.data.normalize;

@@ -13,8 +13,13 @@ pub struct PixelScale {
     pub std: Vec<f32>,
 }
 
+/// The channels of pictures: those of grey and colour, and the first three of more bands.
+pub(super) fn shown_channels(channels: usize) -> usize {
+    if channels < 3 { 1 } else { 3 }
+}
+
 impl PixelScale {
-    /// Images [B, C, 1, H, W] as bytes [H, W, C] each.
+    /// Images [B, C, 1, H, W] as bytes [H, W, S] each, S being the shown channels.
     pub(super) fn images(&self, images: &Images) -> Result<Vec<Vec<u8>>> {
         let [count, channels, _, height, width] = images.shape();
         let whole: Vec<u32> = (0..count as u32).collect();
@@ -25,27 +30,28 @@ impl PixelScale {
         Ok(each.map(|image| self.patch(image)).collect())
     }
 
-    /// Normalised values [C, p] as bytes [p, C].
+    /// Normalised values [C, p] as bytes [p, S].
     pub(super) fn patch(&self, values: &[f32]) -> Vec<u8> {
-        let channels = self.mean.len();
-        let area = values.len() / channels;
+        let shown = shown_channels(self.mean.len());
+        let area = values.len() / self.mean.len();
         let byte = |at: usize| {
-            let channel = at % channels;
-            let value = values[channel * area + at / channels];
+            let channel = at % shown;
+            let value = values[channel * area + at / shown];
             let share = value * self.std[channel] + self.mean[channel];
             (255.0 * share.clamp(0.0, 1.0)).round() as u8
         };
-        (0..values.len()).map(byte).collect()
+        (0..area * shown).map(byte).collect()
     }
 }
 
-/// An image [H, W, C] in which some patches, [ph, pw, C] each, are replaced.
+/// An image [H, W, S] in which some patches, [ph, pw, S] each, are replaced.
 pub(super) fn patched<'a>(
     image: &[u8],
     spec: &VitSpec,
     patch: impl Fn(u32) -> Option<&'a [u8]>,
 ) -> Vec<u8> {
-    let ([_, _, width], [_, ph, pw], channels) = (spec.image, spec.patch, spec.channels);
+    let ([_, _, width], [_, ph, pw]) = (spec.image, spec.patch);
+    let channels = shown_channels(spec.channels);
     let mut out = image.to_vec();
     let grid = spec.grid();
     for number in 0..grid.len() {

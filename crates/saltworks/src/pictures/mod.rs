@@ -12,7 +12,7 @@ use crate::eval::{self, Features, TsneOptions, pca, tsne};
 use crate::mask::Masks;
 use crate::method::{Method, embed};
 use crate::model::{Outputs, Patches};
-use draw::{components, patched};
+use draw::{components, patched, shown_channels};
 use engine::Tape;
 use engine::ops::Images;
 use png::png;
@@ -119,7 +119,8 @@ impl Scene<'_> {
             let target = &self.masks.target[i];
             let predicted: Vec<Vec<u8>> =
                 rows.by_ref().take(target.len()).map(|row| self.pixels.patch(row)).collect();
-            let grey = vec![128; spec.patch_len()];
+            let shown = shown_channels(spec.channels);
+            let grey = vec![128; spec.patch_len() / spec.channels * shown];
             let context = &self.masks.context[i];
             let masked = patched(original, spec, |patch| {
                 (!context.contains(&patch)).then_some(grey.as_slice())

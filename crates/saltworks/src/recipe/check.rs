@@ -2,6 +2,7 @@
 
 use super::set::SECTIONS;
 use super::{Data, Duration, Loss, MethodName, Probe, Recipe, RecipeError, Stage};
+use crate::data::MOST_CHANNELS;
 use std::collections::HashSet;
 
 /// The folders in a run's folder besides those of the stages.
@@ -27,8 +28,9 @@ pub(super) fn check(recipe: &Recipe) -> Result<(), RecipeError> {
         return value("data.threads", "0".into(), "at least 1");
     }
     let channels = data.channels();
-    if ![1, 3].contains(&channels) {
-        return value("data.channels", channels.to_string(), "1 (grey) or 3 (colour)");
+    if !(1..=MOST_CHANNELS).contains(&channels) {
+        let expected = format!("1 (grey), 3 (colour) or a number of bands up to {MOST_CHANNELS}");
+        return value("data.channels", channels.to_string(), &expected);
     }
     for (key, numbers) in [("mean", &data.normalize.mean), ("std", &data.normalize.std)] {
         if ![1, channels].contains(&numbers.len()) {
@@ -130,6 +132,10 @@ fn check_sources(data: &Data) -> Result<(), RecipeError> {
     if let (Some(path), false) = (&data.path, data.source.is_empty()) {
         let found = format!("{path:?} beside {} [[data.source]]", data.source.len());
         return value("data.path", found, "a path or sources, not both");
+    }
+    if let (Some(column), false) = (&data.column, data.source.is_empty()) {
+        let found = format!("{column:?} beside {} [[data.source]]", data.source.len());
+        return value("data.column", found, "a column in each [[data.source]] that needs one");
     }
     if data.path.as_deref() == Some("") {
         return value("data.path", "empty".into(), "where the images are");

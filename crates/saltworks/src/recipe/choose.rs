@@ -3,7 +3,8 @@
 
 use super::load::from_text;
 use super::set::{LENGTHS, with_whole_keys};
-use super::{ImageSize, Normalize, Overrides, PatchSize, Recipe, RecipeError};
+use super::{Depth, ImageSize, Normalize, Overrides, PatchSize, Recipe, RecipeError};
+use crate::data::StoredValues;
 use std::fmt::{Display, Write as _};
 
 /// What is known of the images.
@@ -17,8 +18,10 @@ pub struct ImageFacts {
     pub width: usize,
     /// Whether nearly all have the same shape.
     pub same_shape: bool,
-    /// 1 if all are grey, else 3.
+    /// 1 if all are grey, 3 if some have colours, or the number of their bands.
     pub channels: usize,
+    /// The numbers of images of more than eight bits.
+    pub values: Option<StoredValues>,
     /// The share of the images that are stored with transparency.
     pub transparent: f64,
     /// Mean of each channel, 0 to 1.
@@ -235,7 +238,8 @@ impl Choices<'_> {
         let (fitting, why) = match (teacher, facts.channels) {
             (Some(teacher), _) => (teacher.channels, "the teacher's"),
             (None, 1) => (1, "the decoded images are grey"),
-            (None, channels) => (channels, "the decoded images have colours"),
+            (None, 3) => (3, "the decoded images have colours"),
+            (None, bands) => (bands, "the bands of the decoded images"),
         };
         self.add("data.channels", &fitting, why);
         let channels = if self.recipe.origin.is_set("data.channels") {
@@ -243,6 +247,12 @@ impl Choices<'_> {
         } else {
             fitting
         };
+        if let Some((values, depth)) =
+            facts.values.as_ref().and_then(|values| Some((values, Depth::fitting(values)?)))
+        {
+            let why = format!("{} were found", values.describe());
+            self.add("data.depth", &depth, why);
+        }
         if facts.transparent > 0.0 {
             let share = 100.0 * facts.transparent;
             let why = format!("shown by transparent parts; {share:.1} % are stored with them");
@@ -250,7 +260,7 @@ impl Choices<'_> {
         }
         let all = |values: &[f32], digits: &dyn Fn(f32) -> String| {
             let grey = values.iter().sum::<f32>() / values.len() as f32;
-            let all = if channels == 1 { vec![grey] } else { values.to_vec() };
+            let all = if channels == values.len() { values.to_vec() } else { vec![grey] };
             format!("[{}]", all.into_iter().map(digits).collect::<Vec<_>>().join(", "))
         };
         let of = |mean: &[f32], std: &[f32], digits: &dyn Fn(f32) -> String| {
@@ -431,8 +441,12 @@ fn fitted(shape: [usize; 2], most: usize, patches: f64) -> (ImageSize, usize) {
 /// The recipe as text, each value with its reason.
 fn text_of(choices: &[ChosenValue], facts: &ImageFacts, given: &ChoiceInput<'_>) -> String {
     let ImageFacts { images, channels, .. } = facts;
-    let colour = if *channels == 1 { "grey" } else { "colour" };
-    let mut text = format!("# Chosen for {}: {images} {colour} images.\n", given.images);
+    let colour = match channels {
+        1 => "grey images".to_owned(),
+        3 => "colour images".to_owned(),
+        bands => format!("images of {bands} bands"),
+    };
+    let mut text = format!("# Chosen for {}: {images} {colour}.\n", given.images);
     let mut table = "";
     for ChosenValue { key, value, why } in choices {
         // Every key is in a table.
@@ -457,7 +471,8 @@ mod tests {
     fn facts(height: usize, width: usize, same_shape: bool) -> ImageFacts {
         let (mean, std) = (vec![0.5; 3], vec![0.25; 3]);
         let (images, channels, transparent) = (1200, 3, 0.0);
-        ImageFacts { images, height, width, same_shape, channels, transparent, mean, std }
+        let values = None;
+        ImageFacts { images, height, width, same_shape, channels, values, transparent, mean, std }
     }
 
     fn given<'a>(set: &'a Overrides, model: Option<KnownModel>) -> ChoiceInput<'a> {

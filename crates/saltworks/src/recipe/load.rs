@@ -378,6 +378,8 @@ mod tests {
         assert_eq!(weights, [1.0, 2.0]);
         assert_eq!(parse("itself", &toml::to_string(&recipe).unwrap()).unwrap(), recipe);
         assert!(error(text, &["data.path=c"]).contains("beside 2 [[data.source]]"));
+        let message = error(text, &["data.column=jpg"]);
+        assert!(message.contains("a column in each [[data.source]]"), "{message}");
         assert!(error(&text.replace("weight = 2", "weight = -1"), &[]).contains("above 0"));
         assert!(error(&text.replace("path = \"b\"\n", ""), &[]).contains("missing"));
     }

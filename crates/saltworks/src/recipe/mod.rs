@@ -7,6 +7,7 @@
 mod check;
 mod choose;
 mod color;
+mod depth;
 mod difference;
 mod load;
 mod normalize;
@@ -17,6 +18,7 @@ mod schema;
 mod set;
 mod sizes;
 mod suggest;
+mod values;
 
 pub use check::is_stage_name;
 pub use choose::{
@@ -24,6 +26,7 @@ pub use choose::{
     is_chosen,
 };
 pub use color::Color;
+pub use depth::Depth;
 pub use difference::differences;
 pub use load::{
     Overrides, QUICKSTART, from_json, from_text, from_trained_text, load, load_for_teacher,
@@ -32,10 +35,11 @@ pub use load::{
 pub use origin::Origin;
 pub use plan::Schedule;
 pub use schema::{
-    Augment, Checkpointing, Covered, Data, DataSource, DecoderSize, Duration, Log, Loss,
-    MethodName, Model, Normalize, PixelNorm, Precision, Probe, Recipe, Stage,
+    Augment, Checkpointing, Data, DataSource, Log, Model, Normalize, Precision, Probe, Recipe,
+    Stage,
 };
 pub use sizes::{ImageSize, PatchSize};
+pub use values::{Covered, CutImages, DecoderSize, Duration, Loss, MethodName, PixelNorm};
 
 /// A recipe that cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -1,8 +1,9 @@
 //! The keys of a recipe as a user writes them. A key's doc comment is its documentation, from which
 //! docs/recipe.md is generated. Its default is set here and nowhere else.
 
-use super::{Color, ImageSize, Origin, PatchSize};
-use crate::data::{Blur, Interpolation, Jitter, Solarize};
+use super::values::{Covered, CutImages, DecoderSize, Duration, Loss, MethodName, PixelNorm};
+use super::{Color, Depth, ImageSize, Origin, PatchSize};
+use crate::data::{Blur, Decoding, Interpolation, Jitter, Solarize};
 use crate::mask::{Masking, MultiBlockMasking};
 use crate::range::Range;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -78,17 +79,30 @@ pub struct Data {
     /// Where the images are: a folder, tar shards, a list, parquet, NumPy or IDX files, or
     /// `builtin:fashion-mnist`. docs/data.md has the table. Give this or `source`, not both.
     pub path: Option<String>,
+    /// The column of parquet files that the images are in: bytes, or a struct with bytes. If not
+    /// set, it is found by its name and type. docs/data.md has the rule.
+    pub column: Option<String>,
     /// Several sources instead of one path.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub source: Vec<DataSource>,
     /// The colour that transparent parts of images show: red, green and blue, 0 to 255, a name or
     /// hexadecimal digits. `"white"` and `"#ffffff"` are the same as `[255, 255, 255]`.
     pub background: Color,
+    /// The values that become black and white, for images of more than eight bits: a number of
+    /// bits, such as `12`, or `[black, white]`, such as `[0, 4095]`. Values outside are cut. If not
+    /// set, all values of 16 unsigned bits are shown, and other kinds of numbers are refused.
+    /// Images of eight bits stay as they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub depth: Option<Depth>,
+    /// What happens to JPEGs that are cut off: `"refuse"` makes them unreadable, `"keep"` decodes
+    /// them as far as they go. Their missing part is grey.
+    #[serde(skip_serializing_if = "CutImages::is_usual")]
+    pub cut_images: CutImages,
     /// Height and width of the model's images in pixels: a number for squares, or
     /// `[height, width]`. Images are resized to it.
     pub size: ImageSize,
-    /// 1 for grey, 3 for colour. If not set, it is 1 for the built-in images (as here) and 3 for
-    /// all others.
+    /// 1 for grey, 3 for colour, or the number of bands of the images. If not set, it is 1 for the
+    /// built-in images (as here) and 3 for all others. Grey and colour are converted to each other.
     pub channels: Option<usize>,
     /// How pixel values are normalised: a name or a table.
     pub normalize: Normalize,
@@ -115,8 +129,11 @@ impl Default for Data {
     fn default() -> Self {
         Self {
             path: None,
+            column: None,
             source: Vec::new(),
             background: Color::default(),
+            depth: None,
+            cut_images: CutImages::default(),
             size: ImageSize::square(28),
             channels: None,
             normalize: Normalize::default(),
@@ -148,9 +165,18 @@ impl Data {
         self.sources().iter().all(|source| source.path.starts_with("builtin:"))
     }
 
-    /// The channels, 1 or 3.
+    /// The channels.
     pub fn channels(&self) -> usize {
         self.channels.unwrap_or(if self.is_built_in() { 1 } else { 3 })
+    }
+
+    /// How the files of images become pixels.
+    pub fn decoding(&self) -> Decoding {
+        Decoding {
+            background: self.background.0,
+            depth: self.depth.map(|depth| depth.0),
+            keep_cut: self.cut_images == CutImages::Keep,
+        }
     }
 
     /// How many of `images` are held out.
@@ -163,7 +189,8 @@ impl Data {
         match (&self.path, self.source.as_slice()) {
             (path, []) => {
                 let path = path.clone().unwrap_or_else(|| BUILTIN.to_owned());
-                vec![DataSource { path, ..DataSource::default() }]
+                let column = self.column.clone();
+                vec![DataSource { path, column, ..DataSource::default() }]
             }
             (_, sources) => sources.to_vec(),
         }
@@ -179,12 +206,14 @@ pub struct DataSource {
     /// How often an epoch shows each image of this source. With 2, it shows each image twice. With
     /// 0.5, it shows half of them, always the same.
     pub weight: f64,
+    /// The column that its images are in, as in `data.column`.
+    pub column: Option<String>,
 }
 
 impl Default for DataSource {
     /// Each image once.
     fn default() -> Self {
-        Self { path: String::new(), weight: 1.0 }
+        Self { path: String::new(), weight: 1.0, column: None }
     }
 }
 
@@ -542,86 +571,6 @@ pub enum Precision {
     F32,
     /// bfloat16: half the memory for activations, two to three significant digits instead of seven.
     Bf16,
-}
-
-/// Which method trains a stage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum MethodName {
-    /// Pixel reconstruction.
-    Mae,
-    /// Prediction of a frozen teacher's latents.
-    Salt,
-}
-
-impl MethodName {
-    /// The method's name in recipes.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Mae => "mae",
-            Self::Salt => "salt",
-        }
-    }
-}
-
-/// A length of training.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Duration {
-    /// In optimizer steps.
-    Steps(u64),
-    /// In passes over the training images.
-    Epochs(f64),
-    /// In images.
-    Samples(u64),
-    /// In per cent of the stage.
-    Percent(f64),
-}
-
-/// A loss.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Loss {
-    /// |δ|
-    L1,
-    /// Quadratic below this number, linear above.
-    SmoothL1(f32),
-    /// δ²
-    Mse,
-}
-
-/// The size of a decoder or a predictor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DecoderSize {
-    /// Width of a token, D.
-    pub width: usize,
-    /// Number of blocks, L.
-    pub depth: usize,
-    /// Number of attention heads, A.
-    pub heads: usize,
-}
-
-/// Which patches MAE reconstructs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Covered {
-    /// All patches that are not context, as in stable-pretraining.
-    AllMasked,
-    /// Only the targets of the masks.
-    Targets,
-}
-
-/// How MAE's pixels are normalised.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PixelNorm {
-    /// Not at all.
-    None,
-    /// Over each patch, as in MAE and stable-pretraining.
-    Joint,
-    /// Over each channel of each patch, as in VideoMAE.
-    PerChannel,
 }
 
 impl Stage {

@@ -5,7 +5,7 @@ use crate::failure::{Failure, input_error};
 use crate::judge::open_all;
 use crate::model::VitSpec;
 use crate::recipe::{
-    self, ChoiceInput, ChosenValue, Color, ImageFacts, KnownModel, KnownTeacher, Normalize,
+    self, ChoiceInput, ChosenValue, Color, Depth, ImageFacts, KnownModel, KnownTeacher, Normalize,
     Overrides, Recipe, choose, given, is_chosen,
 };
 use crate::run_files::names::RECIPE;
@@ -90,7 +90,13 @@ fn chosen_recipe(
     }
     let source = open_all(&asked.data)?;
     let images = asked.data.sources().iter().map(|source| source.path.clone()).collect::<Vec<_>>();
-    let facts = facts(&source)?;
+    let mut facts = facts_of(&source)?;
+    let fitting = facts.values.as_ref().and_then(Depth::fitting);
+    if fitting.is_some() && !asked.origin.says("data.depth") {
+        // The pixels are looked at again as they will be shown.
+        asked.data.depth = fitting;
+        facts = facts_of(&open_all(&asked.data)?)?;
+    }
     let given = ChoiceInput {
         images: images.join(", "),
         model: asked.model.name.as_deref().map(named_model).transpose()?,
@@ -120,13 +126,6 @@ fn named_model(name: &str) -> Result<KnownModel, Failure> {
 fn teacher_of(path: &Path) -> Result<KnownTeacher, Failure> {
     let file = ModelFile::open(path).map_err(input_error)?;
     let spec = file.sizes(None, Hint::default()).map_err(input_error)?.spec;
-    if ![1, 3].contains(&spec.channels) {
-        return Err(input_error(format!(
-            "{} is a teacher of {} channels, expected 1 or 3. Images are read as grey or as colour",
-            path.display(),
-            spec.channels
-        )));
-    }
     let normalize = file.normalize(spec.channels).map_err(input_error)?;
     Ok(KnownTeacher {
         path: path.display().to_string(),
@@ -154,7 +153,7 @@ const LARGE: usize = 8;
 const LEAST_STD: f64 = 0.01;
 
 /// Looks at some of the images.
-pub(super) fn facts(source: &Arc<dyn Source>) -> Result<ImageFacts, Failure> {
+pub(super) fn facts_of(source: &Arc<dyn Source>) -> Result<ImageFacts, Failure> {
     // Without a limit of time: a resumed run must choose the same.
     let survey = Survey::of_some(source.as_ref(), HEADERS, Duration::MAX);
     let median = |sorted: &[usize]| sorted.get(sorted.len() / 2).copied();
@@ -169,7 +168,8 @@ pub(super) fn facts(source: &Arc<dyn Source>) -> Result<ImageFacts, Failure> {
         height,
         width,
         same_shape: survey.has_one_shape(),
-        channels: if pixels.coloured { 3 } else { 1 },
+        channels: pixels.shown(),
+        values: survey.stored_values(source.as_ref(), DECODED),
         transparent: survey.transparent as f64 / survey.heights.len() as f64,
         mean: pixels.each(|sums| sums.mean() as f32),
         std: pixels.each(|sums| sums.variance().sqrt().max(LEAST_STD) as f32),
@@ -197,7 +197,8 @@ impl PixelSums {
 /// What some decoded images hold.
 #[derive(Default)]
 struct Pixels {
-    channels: [PixelSums; 3],
+    /// One for each band. Grey counts as three equal colours.
+    channels: Vec<PixelSums>,
     coloured: bool,
 }
 
@@ -213,7 +214,7 @@ impl Pixels {
                 found.read(source, at);
             }
         }
-        if found.channels[0].count == 0.0 {
+        if found.channels.is_empty() {
             (0..count.min(LARGE)).for_each(|nth| found.read(source, nth * source.len() / count));
         }
         found
@@ -226,13 +227,22 @@ impl Pixels {
     }
 
     fn add(&mut self, clip: &Clip) {
+        let bands = if clip.channels == 1 { 3 } else { clip.channels };
+        if self.channels.is_empty() {
+            self.channels.resize(bands, PixelSums::default());
+        }
+        if self.channels.len() != bands {
+            // The run refuses images of other bands by name.
+            return;
+        }
         // Each image counts once, however large it is.
         let weight = 1.0 / (clip.data.len() / clip.channels) as f64;
         for pixel in clip.data.chunks_exact(clip.channels) {
-            let colours: [u8; 3] = std::array::from_fn(|channel| pixel[channel % clip.channels]);
-            self.coloured |= colours.iter().any(|value| value.abs_diff(colours[0]) > GREY);
-            for (sums, value) in self.channels.iter_mut().zip(colours) {
-                let value = f64::from(value) / 255.0;
+            if clip.channels == 3 {
+                self.coloured |= pixel.iter().any(|value| value.abs_diff(pixel[0]) > GREY);
+            }
+            for (channel, sums) in self.channels.iter_mut().enumerate() {
+                let value = f64::from(pixel[channel % clip.channels]) / 255.0;
                 sums.count += weight;
                 sums.sum += weight * value;
                 sums.squares += weight * value * value;
@@ -240,10 +250,19 @@ impl Pixels {
         }
     }
 
+    /// The channels with which the images are read.
+    fn shown(&self) -> usize {
+        match self.channels.len() {
+            0 => 1,
+            3 if !self.coloured => 1,
+            bands => bands,
+        }
+    }
+
     /// A number for each channel that the images have.
     fn each(&self, of: impl Fn(PixelSums) -> f32) -> Vec<f32> {
-        let channels = if self.coloured { 3 } else { 1 };
-        self.channels[..channels].iter().map(|sums| of(*sums)).collect()
+        let sums = |channel: usize| self.channels.get(channel).copied().unwrap_or_default();
+        (0..self.shown()).map(|channel| of(sums(channel))).collect()
     }
 }
 

@@ -1,8 +1,9 @@
 //! Settings that can be trained but are most likely mistakes.
 
-use super::choose::facts;
+use super::choose::facts_of;
+use crate::data::StoredValues;
 use crate::judge::{ImageSets, size_doubts};
-use crate::recipe::{Data, ImageFacts, Recipe, Stage};
+use crate::recipe::{Data, Depth, ImageFacts, Recipe, Stage};
 
 /// Learning rates above this diverge or destroy what was learned. (guess)
 const DOUBTFUL_LR: f64 = 1.0;
@@ -40,7 +41,7 @@ pub(super) fn doubts(recipe: &Recipe, images: &ImageSets) -> Vec<String> {
     let near = images.to_probe.requests() == 1;
     if near && !recipe.origin.is_chosen() && !recipe.data.is_built_in() {
         // Images that cannot be read are reported when they are met.
-        let facts = facts(&images.to_probe).ok();
+        let facts = facts_of(&images.to_probe).ok();
         doubts.extend(facts.iter().flat_map(|facts| data_doubts(&recipe.data, facts)));
     }
     doubts
@@ -76,8 +77,13 @@ fn data_doubts(data: &Data, facts: &ImageFacts) -> Vec<String> {
              trains faster"
                 .to_owned(),
         ),
+        (given, found) if given != found && ![1, 3].contains(&found) => doubts.push(format!(
+            "data.channels is {given}, but images have {found} bands: they cannot be read. Set \
+             data.channels={found}"
+        )),
         _ => {}
     }
+    doubts.extend(facts.values.iter().flat_map(|values| depth_doubts(data, values)));
     let normalize = data.channel_normalize();
     let found = facts.mean.iter().zip(&facts.std).cycle();
     let off = normalize.mean.iter().zip(&normalize.std).zip(found).any(|(given, found)| {
@@ -95,9 +101,37 @@ fn data_doubts(data: &Data, facts: &ImageFacts) -> Vec<String> {
     doubts
 }
 
+/// Values of images of more than eight bits that are not shown as they should be.
+fn depth_doubts(data: &Data, values: &StoredValues) -> Vec<String> {
+    let (range, found) = (values.range, values.describe());
+    let mut doubts = Vec::new();
+    match (data.depth, Depth::fitting(values)) {
+        (None, Some(fitting)) => doubts.push(format!(
+            "images hold {found}, and data.depth is not set, so they are nearly black or cannot be \
+             read. Set data.depth={fitting}"
+        )),
+        (Some(Depth(shown)), _) if range.min < shown.min || range.max > shown.max => {
+            doubts.push(format!(
+                "images hold {found}: what lies outside data.depth = {shown} is cut"
+            ));
+        }
+        _ => {}
+    }
+    if values.some_not_finite {
+        doubts.push(
+            "some values of images are NaN or as if not measured (beyond 1e30): they become black \
+             or white"
+                .to_owned(),
+        );
+    }
+    doubts
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::NumberKind;
+    use crate::range::Range;
     use crate::recipe::Normalize;
 
     #[test]
@@ -108,6 +142,7 @@ mod tests {
             width: 64,
             same_shape: true,
             channels: 3,
+            values: None,
             transparent: 0.0,
             mean: vec![0.8, 0.79, 0.77],
             std: vec![0.3, 0.3, 0.3],
@@ -121,5 +156,23 @@ mod tests {
         assert!(fashion[0].starts_with("data.channels is 1"), "{fashion:?}");
         assert!(fashion[1].contains("mean [0.2863]"), "{fashion:?}");
         assert!(data_doubts(&data(3, 0.75, 0.25), &facts).is_empty());
+        let bands = ImageFacts { channels: 12, mean: vec![0.8; 12], std: vec![0.3; 12], ..facts };
+        let told = data_doubts(&data(3, 0.8, 0.3), &bands);
+        assert!(told[0].ends_with("Set data.channels=12"), "{told:?}");
+    }
+
+    #[test]
+    fn values_that_are_shown_black_or_cut_are_reported() {
+        let kind = NumberKind::U16;
+        let (range, darkest) = (Range::new(0.0, 4095.0), 900.0);
+        let values = StoredValues { kind, range, darkest, some_not_finite: true };
+        let told = |depth| depth_doubts(&Data { depth, ..Data::default() }, &values);
+        let [dark, not_finite] = &told(None)[..] else { panic!("two") };
+        assert!(dark.ends_with("Set data.depth=[0.0, 4095.0]"), "{dark}");
+        assert!(dark.contains("from 0 to 4095 (to 900 in the darkest image)"), "{dark}");
+        assert!(not_finite.contains("NaN"), "{not_finite}");
+        assert_eq!(told(Some(Depth::of_bits(12))).len(), 1);
+        let cut = &told(Some(Depth::of_bits(10)))[0];
+        assert!(cut.ends_with("outside data.depth = [0, 1023] is cut"), "{cut}");
     }
 }

@@ -9,7 +9,7 @@ use super::reporter::Reporter;
 use super::unreadable::UnreadableImages;
 use crate::console::{note, probe_table, result};
 use crate::failure::{Failure, interrupted, loading, run_error};
-use crate::judge::ImageSets;
+use crate::judge::{ImageSets, note_reading};
 use crate::method::Method;
 use crate::recipe::Recipe;
 use crate::report::RunReader;
@@ -258,12 +258,9 @@ pub(crate) fn announce(recipe: &Recipe, images: &ImageSets, folder: &Folder, thr
              than one on all. See docs/speed.md, Many cores"
         ));
     }
-    let left_alone = images.train.left_alone();
-    if !left_alone.is_empty() {
-        // The probes read some of it.
-        let not = if images.is_beside { "not trained on" } else { "not read" };
-        note(&format!("{not}: {left_alone}"));
-    }
+    // The probes read some of it.
+    let not = if images.is_beside { "not trained on" } else { "not read" };
+    note_reading(&*images.train, not);
     if folder.resumed() {
         note(&format!("resuming the run in {}", folder.path().display()));
     }

@@ -5,11 +5,14 @@ use crate::files::read_regular;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// A lock that was touched so recently is held. The time is several beats: the clocks of two
 /// machines differ, and a busy network loses some.
 const FRESH: Duration = Duration::from_secs(120);
+/// How far the clock of another machine may run ahead. (guess) To call a run stopped that trains is
+/// worse than to call one trained that stopped an hour ago.
+const MOST_AHEAD: Duration = Duration::from_secs(3600);
 const _: () = assert!(FRESH.as_secs() >= 5 * LockOwner::BEAT.as_secs());
 
 /// The machine and namespace of the process that holds a run's lock. They are written into the
@@ -94,8 +97,10 @@ fn is_listed(_: &Path) -> Option<bool> {
 fn is_fresh(lock: &Path) -> bool {
     let touched = fs::metadata(lock).and_then(|lock| lock.modified());
     // The clock of another machine may run ahead, but a time far ahead would be fresh for ever.
-    let age = |at: SystemTime| at.elapsed().unwrap_or_else(|ahead| ahead.duration());
-    touched.is_ok_and(|at| age(at) < FRESH)
+    touched.is_ok_and(|at| match at.elapsed() {
+        Ok(age) => age < FRESH,
+        Err(ahead) => ahead.duration() < MOST_AHEAD,
+    })
 }
 
 #[cfg(test)]
@@ -103,6 +108,7 @@ mod tests {
     use super::*;
     use crate::files::write_whole;
     use std::fs::File;
+    use std::time::SystemTime;
 
     #[test]
     fn a_run_trains_while_its_lock_is_held_and_elsewhere_while_it_is_touched() {
@@ -126,6 +132,8 @@ mod tests {
             (now - seconds(1000), false),
             // A clock that runs ahead, and a date of 2040.
             (now + seconds(60), true),
+            (now + seconds(1000), true),
+            (now + seconds(7200), false),
             (now + seconds(14 * 365 * 86_400), false),
         ] {
             file.set_modified(touched).unwrap();

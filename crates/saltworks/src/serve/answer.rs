@@ -23,8 +23,10 @@ const SECURITY: [(HeaderName, &str); 5] = [
 ];
 /// The most bytes that are handed to a socket at once.
 const PIECE: usize = 64 << 10;
-/// The most bytes of all bodies that are being sent. (guess: the table of 100,000 runs)
+/// The most bytes of all bodies that are being sent, those that are small not counted. (guess)
 const MOST_HELD: usize = 256 << 20;
+/// A body of so few bytes is sent in any case. All connections together hold 64 MiB of them.
+const MOST_SMALL: usize = 128 << 10;
 
 /// An answer to a request.
 #[derive(Debug)]
@@ -103,8 +105,8 @@ impl HeldBodies {
             return Some(Arc::clone(same));
         }
         let bytes: usize = others.iter().map(|other| other.len()).sum();
-        // A body that is larger than all room is sent alone.
-        if bytes > 0 && bytes + body.len() > MOST_HELD {
+        // A body that is larger than all room is sent alone, and a small one always.
+        if bytes > 0 && body.len() > MOST_SMALL && bytes + body.len() > MOST_HELD {
             return None;
         }
         let body = Arc::new(body);
@@ -210,6 +212,9 @@ mod tests {
         drop(other);
         assert!(bodies.hold(vec![9; 100 << 20]).is_some(), "one was sent");
         drop((first, second));
-        assert!(bodies.hold(vec![1; MOST_HELD + 1]).is_some(), "alone");
+        let alone = bodies.hold(vec![1; MOST_HELD + 1]);
+        assert!(alone.is_some());
+        assert!(bodies.hold(vec![2; MOST_SMALL]).is_some(), "small, beside any other");
+        assert!(bodies.hold(vec![2; MOST_SMALL + 1]).is_none());
     }
 }

@@ -26,10 +26,11 @@ pub(super) struct Site {
     bodies: HeldBodies,
 }
 
-/// A change that a stream of events reports.
+/// What a stream of events reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct News {
-    pub(super) version: u64,
+    /// The new version, if anything changed.
+    pub(super) version: Option<u64>,
     /// Whether more is to come soon.
     pub(super) lasts: bool,
 }
@@ -40,10 +41,13 @@ impl Site {
     }
 
     /// What changed of these runs, or of all if none is named, since a version.
-    pub(super) fn news(&self, ids: &[String], sent: Option<u64>) -> Option<News> {
-        let version = self.library.version(ids);
-        let lasts = || self.library.is_training(ids) || self.library.reading().is_some();
-        (sent != Some(version)).then(|| News { version, lasts: lasts() })
+    pub(super) fn news(&self, ids: &[String], sent: Option<u64>) -> News {
+        let version = Some(self.library.version(ids)).filter(|version| sent != Some(*version));
+        // All runs together change when the last of them ends. To ask each one would take long.
+        let lasts = (version.is_none() && ids.is_empty())
+            || self.library.is_training(ids)
+            || self.library.reading().is_some();
+        News { version, lasts }
     }
 
     pub(super) fn answer(&self, request: &Request) -> Answer {
@@ -77,9 +81,10 @@ impl Site {
             "/run" => {
                 let ids = ids();
                 let few = (1..=MOST_COMPARED).contains(&ids.len());
-                let known = ids.iter().any(|id| self.library.holds(id));
+                // Each of them may wait for a reading of the runs.
+                let known = || ids.iter().any(|id| self.library.holds(id));
                 let data = || json!({"live": true, "runs": [], "ids": ids});
-                (few && known).then(|| self.page(&data(), LIVE))?
+                (few && known()).then(|| self.page(&data(), LIVE))?
             }
             "/api/runs" => {
                 let version = request.query("since").and_then(|since| since.parse().ok());

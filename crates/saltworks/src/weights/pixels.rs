@@ -9,7 +9,7 @@ use std::path::Path;
 /// The key of a file's metadata that holds the [`Normalize`] of training as JSON.
 pub const NORMALIZE_KEY: &str = "normalize";
 
-/// The key of a file's metadata that holds the order of channels: `RGB`, or `grey`.
+/// The key of a file's metadata that holds the order of channels: `RGB`, `grey` or `bands`.
 pub const CHANNELS_KEY: &str = "channels";
 
 /// The file of transformers' image processors beside a model.
@@ -19,7 +19,11 @@ pub const PREPROCESSOR: &str = "preprocessor_config.json";
 pub fn pixel_metadata(normalize: &Normalize, channels: usize) -> [(String, String); 2] {
     // JSON can hold all of these numbers.
     let numbers = serde_json::to_string(normalize).expect("numbers as JSON");
-    let order = if channels == 1 { "grey" } else { "RGB" };
+    let order = match channels {
+        1 => "grey",
+        3 => "RGB",
+        _ => "bands",
+    };
     [(NORMALIZE_KEY, numbers), (CHANNELS_KEY, order.to_owned())]
         .map(|(key, value)| (key.to_owned(), value))
 }

@@ -193,6 +193,7 @@ impl<'a> Page<'a> {
                 let words = "whole number, [height, width] or [frames, height, width]";
                 Kind::Plain(words.to_owned())
             }
+            "Depth" => Kind::Plain("whole number or [black, white]".to_owned()),
             "Color" => Kind::Plain("[red, green, blue], name or \"#rrggbb\"".to_owned()),
             _ => {
                 self.find(of, file).map_or_else(|| Kind::Plain(of.to_owned()), |t| self.of_type(t))

@@ -223,13 +223,34 @@ impl Transform {
         for (frame, shown) in frames.clone().zip(data.chunks_exact_mut(shown_len)) {
             let frame = &clip.data[frame * frame_len..][..frame_len];
             let (from, to) = ([clip.height, clip.width], [height, width]);
-            if clip.channels == 1 {
-                resize_frame::<U8>((frame, from), (shown, to), region, resizer, &options);
-            } else {
-                resize_frame::<U8x3>((frame, from), (shown, to), region, resizer, &options);
+            match clip.channels {
+                1 => resize_frame::<U8>((frame, from), (shown, to), region, resizer, &options),
+                3 => resize_frame::<U8x3>((frame, from), (shown, to), region, resizer, &options),
+                bands => {
+                    resize_bands(bands, (frame, from), (shown, to), region, resizer, &options);
+                }
             }
         }
         Clip { frames: frames.len(), height, width, channels: clip.channels, data }
+    }
+}
+
+/// Resizes the region of a frame of any number of bands, one after the other.
+fn resize_bands(
+    bands: usize,
+    (frame, from): (&[u8], [usize; 2]),
+    (shown, to): (&mut [u8], [usize; 2]),
+    region: &Region,
+    resizer: &mut Resizer,
+    options: &ResizeOptions,
+) {
+    let (mut plane, mut resized) = (Vec::new(), vec![0; shown.len() / bands]);
+    for band in 0..bands {
+        plane.clear();
+        plane.extend(frame.chunks_exact(bands).map(|pixel| pixel[band]));
+        resize_frame::<U8>((&plane, from), (&mut resized, to), region, resizer, options);
+        let pixels = shown.chunks_exact_mut(bands).zip(&resized);
+        pixels.for_each(|(pixel, value)| pixel[band] = *value);
     }
 }
 

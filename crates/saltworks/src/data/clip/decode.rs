@@ -1,63 +1,140 @@
-//! Decodes image files to pixels: PNG, JPEG, WebP, BMP and TIFF.
+//! Decodes image files to pixels: PNG, JPEG, WebP, BMP, TIFF and PNM.
 
 use std::io::Cursor;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
-use crate::data::{Clip, Error, Info, Result};
+use super::decoding::{Background, Decoding};
+use super::numbers::{self, Numbers, StoredValues};
+use super::tiff_bands::TiffBands;
+use crate::data::{Clip, Error, Info, Result, guard};
 
 /// The most memory that one image may take while it is decoded. 100 megapixels of 16-bit RGB need
 /// 600 MB.
 const MOST_DECODE_BYTES: u64 = 1 << 30;
 
-/// What transparent pixels show: red, green, blue.
-pub type Background = [u8; 3];
-
-/// Decodes an image. Its content decides the format; `name` is for messages. Sixteen bits become
-/// eight, and an EXIF orientation is applied. Transparent pixels are laid over `background`.
-/// torchvision's `convert("RGB")` shows the colour that they hide instead.
-pub fn decode(bytes: &[u8], name: &str, background: Background) -> Result<Clip> {
+/// Decodes an image. Its content decides the format; `name` is for messages. More than eight bits
+/// become eight, and an EXIF orientation is applied. Transparent pixels are laid over the
+/// background. torchvision's `convert("RGB")` shows the colour that they hide instead.
+pub fn decode(bytes: &[u8], name: &str, decoding: impl Into<Decoding>) -> Result<Clip> {
+    let decoding = decoding.into();
     guarded(name, || match format(bytes, name)? {
-        ImageFormat::Jpeg => decode_jpeg(bytes, name),
-        format => decode_other(bytes, format, name, background),
+        ImageFormat::Jpeg => {
+            check_jpeg(bytes, name, decoding)?;
+            let decoder = decoder(bytes, ImageFormat::Jpeg);
+            let (width, height) = decoder.map_err(|error| refused(name, &error))?.dimensions();
+            check_blocks(bytes.len(), [height as usize, width as usize], name, decoding)?;
+            decode_other(bytes, ImageFormat::Jpeg, name, decoding)
+        }
+        ImageFormat::Tiff => match TiffBands::read(bytes) {
+            Some(tiff) => decode_bands(&tiff, bytes, name, decoding),
+            None => decode_other(bytes, ImageFormat::Tiff, name, decoding),
+        },
+        format => decode_other(bytes, format, name, decoding),
     })
+}
+
+/// The numbers of an image of more than eight bits. None for other images.
+pub(super) fn stored_values(bytes: &[u8], name: &str) -> Result<Option<StoredValues>> {
+    guarded(name, || match format(bytes, name)? {
+        format @ (ImageFormat::Png | ImageFormat::Tiff) => {
+            let tiff = (format == ImageFormat::Tiff).then(|| TiffBands::read(bytes)).flatten();
+            if let Some(tiff) = tiff {
+                return Ok(numbers_of(&tiff, bytes, name)?.stored_values());
+            }
+            Ok(numbers::values_of(&decode_image(bytes, format, name)?))
+        }
+        _ => Ok(None),
+    })
+}
+
+fn numbers_of(tiff: &TiffBands, bytes: &[u8], name: &str) -> Result<Numbers> {
+    if !fits_memory(tiff.decoded_bytes()) {
+        return Err(too_large(name));
+    }
+    tiff.decode(bytes, name, MOST_DECODE_BYTES as usize)
+}
+
+fn decode_bands(tiff: &TiffBands, bytes: &[u8], name: &str, decoding: Decoding) -> Result<Clip> {
+    let TiffBands { height, width, bands, is_grey_alpha, orientation, .. } = *tiff;
+    let numbers = numbers_of(tiff, bytes, name)?;
+    let data = numbers.to_bytes(decoding.depth, name)?;
+    if data.is_empty() {
+        return Err(fail(name, "holds no pixels".to_owned()));
+    }
+    let clip = match is_grey_alpha {
+        true => {
+            // Transparency has its own range.
+            let alpha = numbers.to_bytes(None, name)?;
+            let background = decoding.background;
+            let shown = if is_grey_background(background) { 1 } else { 3 };
+            let pixels = data.chunks_exact(2).zip(alpha.chunks_exact(2));
+            let mix = |(pixel, alpha): (&[u8], &[u8])| {
+                background.map(|behind| over(pixel[0], alpha[1], behind)).into_iter().take(shown)
+            };
+            Clip::image(height, width, shown, pixels.flat_map(mix).collect())
+        }
+        false => Clip::image(height, width, bands, data),
+    };
+    Ok(clip.oriented(orientation))
 }
 
 /// Runs a library's decoder. A damaged file may make it panic. Then the image `name` is unreadable,
 /// and the run continues.
-pub(in crate::data) fn guarded<T>(name: &str, decode: impl FnOnce() -> Result<T>) -> Result<T> {
-    // Nothing that the decoder changed is used after its panic.
-    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-        Err(fail(name, format!("made its decoder panic ({text})")))
-    })
+fn guarded<T>(name: &str, decode: impl FnOnce() -> Result<T>) -> Result<T> {
+    guard::guarded(|panic| fail(name, format!("made its decoder panic ({panic})")), decode)
 }
 
 /// The size in the header, after the orientation is applied. The pixels are not decoded. A JPEG
 /// that is cut off is still refused, and so is an image that needs too much memory.
-pub(in crate::data) fn info(bytes: &[u8], name: &str, background: Background) -> Result<Info> {
-    guarded(name, || info_of(bytes, name, background))
+pub(in crate::data) fn info(bytes: &[u8], name: &str, decoding: Decoding) -> Result<Info> {
+    guarded(name, || info_of(bytes, name, decoding))
 }
 
-fn info_of(bytes: &[u8], name: &str, background: Background) -> Result<Info> {
+fn info_of(bytes: &[u8], name: &str, decoding: Decoding) -> Result<Info> {
     let format = format(bytes, name)?;
-    if format == ImageFormat::Jpeg {
-        check_jpeg(bytes, name)?;
+    let is_cut = format == ImageFormat::Jpeg && is_cut_jpeg(bytes);
+    if is_cut {
+        check_jpeg(bytes, name, decoding)?;
     }
+    let tiff = (format == ImageFormat::Tiff).then(|| TiffBands::read(bytes)).flatten();
+    if let Some(tiff) = tiff {
+        if !fits_memory(tiff.decoded_bytes()) {
+            return Err(too_large(name));
+        }
+        let TiffBands { height, width, bands, is_grey_alpha: alpha, is_deep, .. } = tiff;
+        let channels = match alpha {
+            true if is_grey_background(decoding.background) => 1,
+            true => 3,
+            false => bands,
+        };
+        let sides = [height, width];
+        let [height, width] = if tiff.orientation >= 5 { [width, height] } else { sides };
+        let bytes = bytes.len() as u64;
+        return Ok(Info { height, width, channels, bytes, alpha, is_deep, is_cut: false });
+    }
+    check_claims(bytes, format, name)?;
     let mut decoder = decoder(bytes, format).map_err(|error| refused(name, &error))?;
     if !fits_memory(decoder.total_bytes() as usize) {
         return Err(too_large(name));
     }
     let (width, height) = decoder.dimensions();
+    if format == ImageFormat::Jpeg {
+        check_blocks(bytes.len(), [height as usize, width as usize], name, decoding)?;
+    }
     let turned = decoder.orientation().is_ok_and(turns);
     let (width, height) = if turned { (height, width) } else { (width, height) };
     let colour = decoder.color_type();
-    let grey = is_grey(colour) && (!colour.has_alpha() || is_grey_background(background));
-    let channels = if grey { 1 } else { 3 };
-    let (height, width) = (height as usize, width as usize);
-    Ok(Info { height, width, channels, bytes: bytes.len() as u64, alpha: colour.has_alpha() })
+    let grey = is_grey(colour) && (!colour.has_alpha() || is_grey_background(decoding.background));
+    Ok(Info {
+        height: height as usize,
+        width: width as usize,
+        channels: if grey { 1 } else { 3 },
+        bytes: bytes.len() as u64,
+        alpha: colour.has_alpha(),
+        is_deep: format != ImageFormat::Pnm && colour.bytes_per_pixel() > colour.channel_count(),
+        is_cut,
+    })
 }
 
 fn turns(orientation: image::metadata::Orientation) -> bool {
@@ -71,8 +148,8 @@ fn fail(name: &str, problem: String) -> Error {
 
 /// The format of an image, if it is supported. Other formats are refused by name.
 fn format(bytes: &[u8], name: &str) -> Result<ImageFormat> {
-    use ImageFormat::{Bmp, Jpeg, Png, Tiff, WebP};
-    const EXPECTED: &str = "expected PNG, JPEG, WebP, BMP or TIFF";
+    use ImageFormat::{Bmp, Jpeg, Png, Pnm, Tiff, WebP};
+    const EXPECTED: &str = "expected PNG, JPEG, WebP, BMP, TIFF or PNM";
     if bytes.is_empty() {
         return Err(fail(name, format!("is empty, {EXPECTED}")));
     }
@@ -81,7 +158,7 @@ fn format(bytes: &[u8], name: &str) -> Result<ImageFormat> {
         return Ok(Jpeg);
     }
     match image::guess_format(bytes) {
-        Ok(format @ (Png | WebP | Bmp | Tiff)) => Ok(format),
+        Ok(format @ (Png | WebP | Bmp | Tiff | Pnm)) => Ok(format),
         Ok(format) => {
             let found = format!("{format:?}").to_uppercase();
             Err(fail(name, format!("holds a {found} image, {EXPECTED}")))
@@ -90,33 +167,26 @@ fn format(bytes: &[u8], name: &str) -> Result<ImageFormat> {
     }
 }
 
-fn decode_jpeg(bytes: &[u8], name: &str) -> Result<Clip> {
-    check_jpeg(bytes, name)?;
-    // A JPEG has no transparency.
-    decode_other(bytes, ImageFormat::Jpeg, name, Background::default())
-}
-
-/// Refuses a JPEG that is cut off.
-pub(in crate::data) fn check_jpeg(bytes: &[u8], name: &str) -> Result<()> {
-    if !has_end_of_image(bytes.get(2..).unwrap_or_default()) {
-        let found = bytes.len();
-        let problem = format!("JPEG is cut off after {found} bytes, before its end marker");
-        return Err(fail(name, problem));
+/// Refuses a JPEG that is cut off, unless such are kept.
+pub(in crate::data) fn check_jpeg(bytes: &[u8], name: &str, decoding: Decoding) -> Result<()> {
+    if !decoding.keep_cut && is_cut_jpeg(bytes) {
+        return Err(Error::CutJpeg { name: name.to_owned(), bytes: bytes.len() });
     }
     Ok(())
 }
 
-fn decode_other(
-    bytes: &[u8],
-    format: ImageFormat,
-    name: &str,
-    background: Background,
-) -> Result<Clip> {
-    let image = decode_image(bytes, format).map_err(|error| refused(name, &error))?;
+fn is_cut_jpeg(bytes: &[u8]) -> bool {
+    !has_end_of_image(bytes.get(2..).unwrap_or_default())
+}
+
+fn decode_other(bytes: &[u8], format: ImageFormat, name: &str, decoding: Decoding) -> Result<Clip> {
+    let image = decode_image(bytes, format, name)?;
     if image.width() == 0 || image.height() == 0 {
         return Err(fail(name, "holds no pixels".to_owned()));
     }
-    Ok(pixels(image, background))
+    // PNM states its greatest value, and is read by it.
+    let depth = decoding.depth.filter(|_| format != ImageFormat::Pnm);
+    Ok(pixels(numbers::with_depth(image, depth), decoding.background))
 }
 
 fn decoder(bytes: &[u8], format: ImageFormat) -> image::ImageResult<impl ImageDecoder> {
@@ -127,17 +197,65 @@ fn decoder(bytes: &[u8], format: ImageFormat) -> image::ImageResult<impl ImageDe
     reader.into_decoder()
 }
 
-fn decode_image(bytes: &[u8], format: ImageFormat) -> image::ImageResult<DynamicImage> {
-    let mut decoder = decoder(bytes, format)?;
-    let orientation = decoder.orientation()?;
+fn decode_image(bytes: &[u8], format: ImageFormat, name: &str) -> Result<DynamicImage> {
+    check_claims(bytes, format, name)?;
+    let refused = |error| refused(name, &error);
+    let mut decoder = decoder(bytes, format).map_err(refused)?;
+    let orientation = decoder.orientation().map_err(refused)?;
     // The limit does not count the output itself.
     if !fits_memory(decoder.total_bytes() as usize) {
-        let kind = image::error::LimitErrorKind::InsufficientMemory;
-        return Err(image::ImageError::Limits(image::error::LimitError::from_kind(kind)));
+        return Err(too_large(name));
     }
-    let mut image = DynamicImage::from_decoder(decoder)?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(refused)?;
     image.apply_orientation(orientation);
     Ok(image)
+}
+
+/// Refuses a WebP with a part that ends behind the file. The decoder would ask for as much memory
+/// as the part claims to have, up to 4 GiB (RFC 9649, section 2.3: a name and a length of four
+/// bytes each, then the part, padded to an even length).
+fn check_claims(bytes: &[u8], format: ImageFormat, name: &str) -> Result<()> {
+    let mut rest = match (format, bytes) {
+        // "RIFF", the length of what follows, then "WEBP". Bytes behind that are no part of it.
+        (ImageFormat::WebP, [_, _, _, _, n0, n1, n2, n3, ..]) => {
+            let whole = 8 + u32::from_le_bytes([*n0, *n1, *n2, *n3]) as usize;
+            bytes.get(12..bytes.len().min(whole)).unwrap_or_default()
+        }
+        _ => return Ok(()),
+    };
+    while let [a, b, c, d, n0, n1, n2, n3, after @ ..] = rest {
+        let part = String::from_utf8_lossy(&[*a, *b, *c, *d]).trim_end().to_owned();
+        let claimed = u32::from_le_bytes([*n0, *n1, *n2, *n3]) as usize;
+        let Some(next) = after.get(claimed..) else {
+            let left = after.len();
+            let problem = format!(
+                "is cut off or damaged: its part {part:?} claims {claimed} bytes, and {left} are \
+                 left"
+            );
+            return Err(fail(name, problem));
+        };
+        rest = next.get(claimed % 2..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// Refuses a JPEG with fewer bytes than its blocks of 8 x 8 pixels need, one bit each: every code
+/// has at least one bit, and a block has at least one code (ITU T.81, F.1.2 and G.1.2). What is
+/// missing would be grey, and would take long.
+pub(in crate::data) fn check_blocks(
+    bytes: usize,
+    [height, width]: [usize; 2],
+    name: &str,
+    decoding: Decoding,
+) -> Result<()> {
+    let blocks = height.div_ceil(8) * width.div_ceil(8);
+    if !decoding.keep_cut && blocks.div_ceil(8) > bytes {
+        let problem = format!(
+            "claims to be {height} x {width} pixels, which need more than its {bytes} bytes"
+        );
+        return Err(fail(name, problem));
+    }
+    Ok(())
 }
 
 /// Whether an image of `bytes` bytes may be decoded.
@@ -269,7 +387,7 @@ mod tests {
     #[test]
     fn what_is_no_image_is_refused() {
         let message = |bytes: &[u8]| decode(bytes, "a.png").unwrap_err().to_string();
-        let expected = "expected PNG, JPEG, WebP, BMP or TIFF. Replace or remove the file";
+        let expected = "expected PNG, JPEG, WebP, BMP, TIFF or PNM. Replace or remove the file";
         assert_eq!(message(b"GIF89a and more"), format!("a.png: holds a GIF image, {expected}"));
         assert_eq!(
             message(b"hello"),
@@ -281,13 +399,31 @@ mod tests {
     #[test]
     fn formats_without_loss_give_the_same_pixels_and_all_state_their_sizes() {
         let png = decode(&encoded(ImageFormat::Png), "a.png").unwrap();
-        for format in [ImageFormat::WebP, ImageFormat::Bmp, ImageFormat::Tiff] {
+        for format in [ImageFormat::WebP, ImageFormat::Bmp, ImageFormat::Tiff, ImageFormat::Pnm] {
             assert_eq!(decode(&encoded(format), "a").unwrap(), png, "{format:?}");
         }
         for format in [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP, ImageFormat::Tiff] {
-            let info = info(&encoded(format), "a", [0; 3]).unwrap();
+            let info = info(&encoded(format), "a", Decoding::default()).unwrap();
             assert_eq!((info.height, info.width, info.channels), (30, 40, 3), "{format:?}");
         }
+    }
+
+    #[test]
+    fn pnm_is_read_in_all_its_depths() {
+        let data = |bytes: &[u8]| {
+            let clip = decode(bytes, "a.pnm").unwrap();
+            (clip.channels, clip.data)
+        };
+        assert_eq!(data(b"P1 2 1 1 0"), (1, vec![0, 255]));
+        assert_eq!(data(b"P2 2 1 100 50 100"), (1, vec![128, 255]));
+        assert_eq!(data(b"P5 2 1 255 \x07\xff"), (1, vec![7, 255]));
+        assert_eq!(data(b"P5 1 1 4095 \x08\x00"), (1, vec![128]), "12 bits");
+        let depth = Decoding { depth: Some([0.0, 4095.0].into()), ..Decoding::default() };
+        let stated = crate::data::decode(b"P5 1 1 4095 \x08\x00", "a.pgm", depth).unwrap();
+        assert_eq!(stated.data, [128], "a PNM states its own depth");
+        assert_eq!(data(b"P6 1 1 255 \x01\x02\x03"), (3, vec![1, 2, 3]));
+        let message = decode(b"P6 2 1 255 \x01\x02\x03", "a.ppm").unwrap_err().to_string();
+        assert!(message.starts_with("a.ppm: cannot be decoded"), "{message}");
     }
 
     #[test]
@@ -307,7 +443,7 @@ mod tests {
         let grey = png(DynamicImage::ImageLumaA8(grey));
         assert_eq!(data(&grey, [7; 3]), [7]);
         assert_eq!(data(&grey, [7, 8, 9]), [7, 8, 9]);
-        assert_eq!(info(&grey, "a", [7, 8, 9]).unwrap().channels, 3);
+        assert_eq!(info(&grey, "a", [7, 8, 9].into()).unwrap().channels, 3);
     }
 
     #[test]
@@ -320,7 +456,54 @@ mod tests {
         let message = decode(&png, "huge.png").unwrap_err().to_string();
         assert!(message.contains("needs more than 1024 MiB"), "{message}");
         // Its header is enough to know.
-        assert_eq!(info(&png, "huge.png", [0; 3]).unwrap_err().to_string(), message);
+        assert_eq!(info(&png, "huge.png", Decoding::default()).unwrap_err().to_string(), message);
+    }
+
+    #[test]
+    fn a_webp_whose_exif_claims_more_than_the_file_takes_no_memory() {
+        let mut webp = encoded(ImageFormat::WebP);
+        let part = |name: &[u8; 4], length: u32| [&name[..], &length.to_le_bytes()].concat();
+        // An extended file: flags (EXIF is 8), three reserved bytes, width and height less one.
+        let extended = [part(b"VP8X", 10), vec![8, 0, 0, 0, 39, 0, 0, 29, 0, 0]].concat();
+        webp.splice(12..12, extended);
+        webp.extend(part(b"EXIF", 4));
+        webp.extend([0; 4]);
+        let riff = (webp.len() as u32 - 8).to_le_bytes();
+        webp[4..8].copy_from_slice(&riff);
+        decode(&webp, "whole.webp").unwrap();
+        let behind = [&webp[..], b"a comment behind the file"].concat();
+        assert_eq!(decode(&behind, "a.webp").unwrap(), decode(&webp, "a.webp").unwrap());
+        let claim = webp.len() - 8;
+        webp[claim..claim + 4].copy_from_slice(&0xFFFF_FF00_u32.to_le_bytes());
+        webp[4..8].copy_from_slice(&0xFFFF_FFFE_u32.to_le_bytes());
+        let message = decode(&webp, "a.webp").unwrap_err().to_string();
+        assert!(message.contains("\"EXIF\" claims 4294967040 bytes, and 4 are left"), "{message}");
+        assert_eq!(info(&webp, "a.webp", Decoding::default()).unwrap_err().to_string(), message);
+    }
+
+    #[test]
+    fn a_jpeg_that_claims_more_pixels_than_its_bytes_can_hold_is_refused_at_once() {
+        let mut jpeg = encoded(ImageFormat::Jpeg);
+        let frame = jpeg.windows(2).position(|mark| mark == [0xFF, 0xC0]).unwrap();
+        // Marker, length, precision, then height and width.
+        jpeg[frame + 5..frame + 9].copy_from_slice(&[0x46, 0x50, 0x46, 0x50]);
+        let message = decode(&jpeg, "a.jpg").unwrap_err().to_string();
+        assert!(message.contains("claims to be 18000 x 18000 pixels"), "{message}");
+        assert_eq!(info(&jpeg, "a.jpg", Decoding::default()).unwrap_err().to_string(), message);
+    }
+
+    #[test]
+    fn a_cut_jpeg_is_kept_where_asked_and_said_to_be_cut() {
+        let whole = encoded(ImageFormat::Jpeg);
+        let keep = Decoding { keep_cut: true, ..Decoding::default() };
+        let unended = &whole[..whole.len() - 2];
+        let kept = crate::data::decode(unended, "a.jpg", keep).unwrap();
+        assert_eq!(kept, decode(&whole, "a.jpg").unwrap());
+        assert!(info(unended, "a.jpg", keep).unwrap().is_cut);
+        assert!(!info(&whole, "a.jpg", keep).unwrap().is_cut);
+        assert!(crate::data::decode(&whole[..whole.len() - 40], "a.jpg", keep).is_ok());
+        let message = decode(unended, "a.jpg").unwrap_err().to_string();
+        assert!(message.contains("data.cut_images = \"keep\""), "{message}");
     }
 
     #[test]

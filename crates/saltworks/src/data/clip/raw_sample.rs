@@ -1,9 +1,11 @@
 //! A sample before it is decoded.
 
-use crate::data::clip::decode::{check_jpeg, decode, fits_memory};
+use crate::data::clip::decode::{check_blocks, check_jpeg, decode, fits_memory, stored_values};
 use crate::data::clip::jpeg::JpegHeader;
 use crate::data::clip::region::{Extent, Region};
-use crate::data::{Background, Clip, Error, Result, Sample};
+use crate::data::clip::tiff_bands::interleaved;
+use crate::data::{Clip, Decoding, Error, Numbers, Result, Sample, StoredValues};
+use crate::range::Range;
 
 /// One image or clip before it is decoded.
 #[derive(Clone, Debug)]
@@ -25,8 +27,19 @@ pub enum StoredAs {
     File {
         /// All of them.
         bytes: Vec<u8>,
-        /// What transparent pixels show.
-        background: Background,
+        /// How they become pixels.
+        decoding: Decoding,
+    },
+    /// As numbers of any kind.
+    Array {
+        /// H·W·C numbers.
+        numbers: Numbers,
+        /// H, W, C
+        shape: [usize; 3],
+        /// Whether they are stored as [C, H, W], not as [H, W, C].
+        channels_first: bool,
+        /// See [`Decoding::depth`].
+        depth: Option<Range>,
     },
 }
 
@@ -41,9 +54,23 @@ impl RawSample {
     pub(in crate::data) fn decode(self) -> Result<Sample> {
         let clip = match self.stored_as {
             StoredAs::Clip(clip) => clip,
-            StoredAs::File { bytes, background } => decode(&bytes, &self.name, background)?,
+            StoredAs::File { bytes, decoding } => decode(&bytes, &self.name, decoding)?,
+            StoredAs::Array { numbers, shape: [height, width, bands], channels_first, depth } => {
+                let data = numbers.to_bytes(depth, &self.name)?;
+                let data = if channels_first { interleaved(&data, bands, 1) } else { data };
+                Clip::image(height, width, bands, data)
+            }
         };
         Ok(Sample { clip, label: self.label, name: self.name })
+    }
+
+    /// The numbers of an image of more than eight bits. None for other images.
+    pub(in crate::data) fn stored_values(&self) -> Result<Option<StoredValues>> {
+        match &self.stored_as {
+            StoredAs::Clip(_) => Ok(None),
+            StoredAs::File { bytes, .. } => stored_values(bytes, &self.name),
+            StoredAs::Array { numbers, .. } => Ok(numbers.stored_values()),
+        }
     }
 
     /// Decodes the part that `choose` returns for the clip's size. Rows below the part may be
@@ -52,11 +79,13 @@ impl RawSample {
         mut self,
         choose: impl FnOnce(Extent) -> Region,
     ) -> Result<(Clip, Region)> {
-        if let StoredAs::File { bytes, .. } = &mut self.stored_as
+        if let StoredAs::File { bytes, decoding } = &mut self.stored_as
             && let Some(header) =
                 JpegHeader::read(bytes).filter(|header| fits_memory(header.decoded_bytes()))
         {
-            check_jpeg(bytes, &self.name)?;
+            check_jpeg(bytes, &self.name, *decoding)?;
+            let size = [header.height, header.width];
+            check_blocks(bytes.len(), size, &self.name, *decoding)?;
             let extent = Extent { frames: 1, height: header.height, width: header.width };
             let region = choose(extent);
             if let Some(image) = header.decode(bytes, region.rows.end) {

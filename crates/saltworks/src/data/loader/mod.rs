@@ -17,7 +17,7 @@ use engine::ops::Images;
 use engine::random::Random;
 use fast_image_resize::Resizer;
 
-use crate::data::{Clip, Error, Normalize, RawSample, Result, Source, Transform};
+use crate::data::{Clip, Error, MOST_CHANNELS, Normalize, RawSample, Result, Source, Transform};
 
 /// B images, with their labels and numbers.
 #[derive(Clone)]
@@ -73,7 +73,7 @@ pub struct LoaderOptions {
     pub augment_seed: u64,
     /// Crop, flip and size.
     pub transform: Transform,
-    /// C, 1 or 3. Images of the other kind are converted.
+    /// C. Grey and colour are converted to each other.
     pub channels: usize,
     /// [C] means and deviations, which are part of each batch.
     pub normalize: Normalize,
@@ -91,9 +91,11 @@ impl LoaderOptions {
                 return Err(Error::setting(name, &found, "1 to 65536"));
             }
         }
-        if ![1, 3].contains(&self.channels) {
-            return Err(Error::setting("channels", &self.channels, "1 (grey) or 3 (colour)"));
+        if !(1..=MOST_CHANNELS).contains(&self.channels) {
+            let expected = format!("1 (grey), 3 (colour), or up to {MOST_CHANNELS} bands");
+            return Err(Error::setting("channels", &self.channels, expected));
         }
+        self.transform.effects.check_channels(self.channels)?;
         let Normalize { mean, std } = &self.normalize;
         for (name, values) in [("normalize.mean", mean), ("normalize.std", std)] {
             if values.len() != self.channels {
@@ -164,9 +166,10 @@ pub fn time_parts(
         let raw = source.raw(image * source.len() / count)?;
         let read = start.elapsed();
         let choose = |extent| options.transform.region(extent, &mut random);
+        let name = raw.name.clone();
         let (clip, region) = raw.decode_part(choose)?;
         let decoded = start.elapsed();
-        let clip = clip.with_channels(options.channels);
+        let clip = clip.with_channels(options.channels, &name)?;
         options.transform.show(&clip, &region, &mut random, &mut resizer).write_planes(&mut planes);
         let mean = |time: Duration| time.as_secs_f64() / count as f64;
         times.read += mean(read);
@@ -408,10 +411,10 @@ impl Shared {
         resizer: &mut Resizer,
     ) -> Result<(Clip, i32)> {
         let LoaderOptions { transform, channels, .. } = &self.options;
-        let label = raw.label;
+        let (label, name) = (raw.label, raw.name.clone());
         let choose = |extent| transform.region(extent, &mut random);
         let (clip, region) = raw.decode_part(choose)?;
-        let clip = clip.with_channels(*channels);
+        let clip = clip.with_channels(*channels, &name)?;
         Ok((transform.show(&clip, &region, &mut random, resizer), label))
     }
 

@@ -6,13 +6,17 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 
 use crate::data::store::object::at_once;
-use crate::data::{Error, Info, Result, Source};
+use crate::data::{Error, Info, Result, Source, StoredValues};
 
 /// The most unreadable images that are named if only headers are read.
 const MOST_NAMED: usize = 10;
 
 /// The most images that are named as too large.
 const MOST_TOO_LARGE: usize = 3;
+
+/// The most images whose numbers are read if only headers are read, and the most named cut JPEGs.
+const MOST_DEEP: usize = 16;
+const MOST_CUT: usize = 3;
 
 /// The distance of images that are surveyed together if not all are. (guess)
 const STRIDE: usize = 16;
@@ -30,7 +34,7 @@ pub enum SurveyDepth {
 }
 
 /// What a survey found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Survey {
     /// Heights in pixels, sorted.
     pub heights: Vec<usize>,
@@ -46,6 +50,14 @@ pub struct Survey {
     pub pixels: u64,
     /// Bytes of all readable images as stored.
     pub bytes: u64,
+    /// The images of more than eight bits.
+    pub deep: Vec<usize>,
+    /// The numbers of those that were read.
+    pub values: Option<StoredValues>,
+    /// How many JPEGs without an end are kept.
+    pub cut: usize,
+    /// The first of them.
+    pub names_cut: Vec<String>,
     /// How many images cannot be read.
     pub unreadable: usize,
     /// How many of those need too much memory to decode.
@@ -68,10 +80,12 @@ impl Survey {
             let chunk = first..(first + CHUNK).min(source.len());
             let done = chunk.end;
             let found: Vec<_> = at_once(source.requests(), || {
-                chunk.into_par_iter().map(|at| info(source, at, depth)).collect()
+                chunk.clone().into_par_iter().map(|at| info(source, at, depth)).collect()
             });
             let named = if depth == SurveyDepth::Pixels { usize::MAX } else { MOST_NAMED };
-            found.into_iter().for_each(|found| survey.add(found, named));
+            for (at, found) in chunk.zip(found) {
+                survey.add(source, at, found, named);
+            }
             progress(done);
         }
         for index in 0..source.len() {
@@ -81,8 +95,23 @@ impl Survey {
                 None => survey.unlabelled += 1,
             }
         }
+        let most = if depth == SurveyDepth::Pixels { usize::MAX } else { MOST_DEEP };
+        survey.values = survey.stored_values(source, most);
         survey.sort();
         survey
+    }
+
+    /// The numbers of at most `most` of the images of more than eight bits, spread evenly.
+    pub fn stored_values(&self, source: &dyn Source, most: usize) -> Option<StoredValues> {
+        let count = self.deep.len().min(most);
+        let of = |nth: usize| {
+            let index = self.deep[nth * self.deep.len() / count];
+            // What cannot be read is reported elsewhere.
+            source.raw(index).and_then(|raw| raw.stored_values()).ok().flatten()
+        };
+        at_once(source.requests(), || {
+            (0..count).into_par_iter().filter_map(of).reduce_with(StoredValues::with)
+        })
     }
 
     /// Surveys the headers of at most `most` images, spread evenly, until the time is over. Counts
@@ -95,11 +124,14 @@ impl Survey {
             let picked: Vec<usize> = (first..count).step_by(STRIDE).collect();
             let look = |at: usize| {
                 let index = at * source.len() / count;
-                (begun.elapsed() < time).then(|| info(source, index, SurveyDepth::Headers))
+                let look = || (index, info(source, index, SurveyDepth::Headers));
+                (begun.elapsed() < time).then(look)
             };
             let found: Vec<_> =
                 at_once(source.requests(), || picked.into_par_iter().filter_map(look).collect());
-            found.into_iter().for_each(|found| survey.add(found, MOST_NAMED));
+            for (index, found) in found {
+                survey.add(source, index, found, MOST_NAMED);
+            }
         }
         survey.sort();
         survey
@@ -118,9 +150,18 @@ impl Survey {
             .for_each(|list| list.sort_unstable());
     }
 
-    fn add(&mut self, found: Result<Info>, named: usize) {
+    fn add(&mut self, source: &dyn Source, index: usize, found: Result<Info>, named: usize) {
         match found {
-            Ok(Info { height, width, channels, bytes, alpha }) => {
+            Ok(Info { height, width, channels, bytes, alpha, is_deep, is_cut }) => {
+                if is_deep {
+                    self.deep.push(index);
+                }
+                if is_cut {
+                    self.cut += 1;
+                    if self.names_cut.len() < MOST_CUT {
+                        self.names_cut.push(source.stamp(index).name);
+                    }
+                }
                 self.transparent += usize::from(alpha);
                 self.aspects.push(1000 * width / height.max(1));
                 self.heights.push(height);

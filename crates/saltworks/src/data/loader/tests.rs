@@ -207,7 +207,7 @@ fn a_panic_of_a_thread_reaches_the_reader() {
 fn settings_out_of_range_are_named() {
     let message = |options| Loader::new(fashion(), options).err().unwrap().to_string();
     assert!(message(LoaderOptions { batch: 0, ..options() }).contains("batch is 0"));
-    assert!(message(LoaderOptions { channels: 4, ..options() }).contains("channels is 4"));
+    assert!(message(LoaderOptions { channels: 300, ..options() }).contains("channels is 300"));
     let colour = LoaderOptions { channels: 3, ..options() };
     assert!(message(colour).contains("expected 3 values, one per channel"));
     assert!(open(Path::new("missing"), [0; 3]).is_err());

@@ -1,73 +1,190 @@
 //! Folders of image files. The sub-folders directly inside are the classes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::data::source::image_file::{self, ImageFiles, extension};
 use crate::data::source::kind::is_tar;
-use crate::data::{Background, Error, Result};
+use crate::data::source::labels::{Classes, Labels};
+use crate::data::source::layout::{self, Purpose};
+use crate::data::source::list::ImageList;
+use crate::data::source::{Notes, several};
+use crate::data::{Decoding, Error, Result};
+
+/// Kinds of files that are named with their numbers. (guess)
+const MOST_KINDS: usize = 12;
+
+/// Formats of images that are not read.
+const UNREAD: [&str; 14] = [
+    "gif", "heic", "heif", "avif", "jxl", "jp2", "j2k", "svg", "psd", "exr", "tga", "ico", "dng",
+    "cr2",
+];
+
+/// Files in which Hugging Face's ImageFolder keeps labels.
+const METADATA: [&str; 2] = ["metadata.csv", "metadata.jsonl"];
+
+/// What to do with Arrow files.
+pub(in crate::data) const ARROW_ADVICE: &str = concat!(
+    "Arrow files come from `save_to_disk` of Hugging Face's datasets. Write parquet, ",
+    "as in `datasets.load_from_disk(FOLDER).to_parquet(\"train.parquet\")`"
+);
 
 impl ImageFiles {
     /// The images of a folder and its sub-folders in the order of their paths. A file at any depth
     /// below the sub-folder `cats` has the class `cats`. A file directly inside the folder has no
-    /// class.
-    pub fn of_folder(root: &Path, background: Background) -> Result<Self> {
+    /// class. Folders that are named as test images or masks are left alone, unless no image would
+    /// be left. If all images are below a folder `train`, that is the folder.
+    pub fn of_folder(root: &Path, decoding: Decoding) -> Result<Self> {
         let mut listing = FolderListing::default();
-        let mut classes = Vec::new();
-        let mut files = Vec::new();
-        listing.is_new(root)?;
-        let (mut loose, folders) = listing.entries(root)?;
-        loose.sort();
-        files.extend(loose.into_iter().map(|path| (path, -1)));
-        for folder in folders {
-            let mut found = Vec::new();
-            listing.walk(&folder, &mut found)?;
-            if found.is_empty() {
-                continue;
-            }
-            found.sort();
-            let class = classes.len() as i32;
-            files.extend(found.into_iter().map(|path| (path, class)));
-            classes.push(folder.file_name().unwrap_or_default().to_string_lossy().into_owned());
+        listing.walk(root, None)?;
+        // Last, so that links in them take no images away from the training images.
+        for (folder, named) in std::mem::take(&mut listing.later) {
+            listing.walk(&folder, Some(&named))?;
         }
-        if files.is_empty() {
+        // Those deeper down come last, and count.
+        listing.metadata.sort_by_key(|file| (file.components().count(), file.clone()));
+        let mut notes = Notes::default();
+        listing.keep_some(&mut notes);
+        if listing.images.is_empty() {
             return Err(listing.no_images(root));
         }
-        let left_alone = listing.others();
-        Ok(Self { path: root.into(), kind: "", files, classes, background, left_alone })
+        let base = base(root, &listing.images);
+        let (files, classes) = by_folder(&base, std::mem::take(&mut listing.images));
+        notes.left_alone.extend(listing.left_alone(&base, &classes));
+        let mut all = Self { path: base, kind: "", files, classes, decoding, notes };
+        listing.metadata.iter().for_each(|file| all.take_labels(file));
+        Ok(all)
+    }
+
+    /// Takes the labels of a list of images beside them, if it has some.
+    fn take_labels(&mut self, file: &Path) {
+        let folder = file.parent().unwrap_or(Path::new(""));
+        // A list of the images in a folder that is left alone.
+        if !self.files.iter().any(|(image, _)| image.starts_with(folder)) {
+            return;
+        }
+        let name = file.display();
+        let mut leave = |why: String| self.notes.left_alone.push(format!("{name}: {why}"));
+        let list = match ImageList::read(file) {
+            Ok(list) if list.has_labels => list,
+            Ok(list) => return leave(format!("it has no labels, only {}", list.columns())),
+            Err(error) => return leave(format!("not used for labels ({error})")),
+        };
+        self.notes.append(list.notes.clone());
+        let mut leave = |why: String| self.notes.left_alone.push(format!("{name}: {why}"));
+        let missing = list.files.iter().filter(|(file, _)| !file.exists()).count();
+        if missing > 0 {
+            leave(format!("{missing} of its {} files do not exist", list.files.len()));
+        }
+        let given: HashMap<&Path, Option<&str>> =
+            list.files.iter().map(|(file, label)| (file.as_path(), label.as_deref())).collect();
+        if !self.files.iter().any(|(image, _)| given.contains_key(image.as_path())) {
+            return leave("it names none of the images".to_owned());
+        }
+        let mut labels = Labels::default();
+        let mut without = 0;
+        for (image, class) in &self.files {
+            let label = given.get(image.as_path()).copied();
+            without += usize::from(label.flatten().is_none() && image.starts_with(folder));
+            // Images of other folders keep the class that they have.
+            let class = usize::try_from(*class).ok().map(|class| self.classes[class].as_str());
+            labels.push(if image.starts_with(folder) { label.flatten() } else { class });
+        }
+        let Classes { of: numbers, names: classes, .. } = labels.finish();
+        self.files.iter_mut().zip(numbers).for_each(|((_, class), number)| *class = number);
+        self.classes = classes;
+        let lacking = match without {
+            0 => String::new(),
+            n => format!(", which has none for {n} of the images"),
+        };
+        self.notes.remarks.push(format!("labels are those of {name}{lacking}"));
     }
 }
 
-/// What was found besides the images.
+/// What was found in a folder and its sub-folders.
 #[derive(Default)]
 struct FolderListing {
+    /// The images to train on.
+    images: Vec<PathBuf>,
+    /// Images that are left alone, by the reason and the folder that is named so.
+    left_alone: BTreeMap<Named, Vec<PathBuf>>,
+    /// Folders that are left alone by their names and are still to be walked.
+    later: Vec<(PathBuf, Named)>,
     /// The number of files that are not images, by extension.
     others: BTreeMap<String, usize>,
+    /// Masks beside their images.
+    masks: CountedPaths,
+    /// Hidden files and folders.
+    hidden: CountedPaths,
     /// Folders that hold tar archives.
     archives: BTreeSet<PathBuf>,
+    /// Lists of labels beside images.
+    metadata: Vec<PathBuf>,
+    /// The folders walked, in the order of their paths.
+    folders: Vec<PathBuf>,
+    /// Links to folders that were walked before.
+    links: CountedPaths,
     /// Real paths of the folders walked. A link to one of them is not followed. Otherwise its
     /// images would count twice: in training and in the held-out part.
     seen: BTreeSet<PathBuf>,
 }
 
+/// How many paths of a kind were found, and the first of them.
+#[derive(Default)]
+struct CountedPaths {
+    count: usize,
+    first: Option<PathBuf>,
+}
+
+impl CountedPaths {
+    fn add(&mut self, path: PathBuf) {
+        self.count += 1;
+        if self.first.as_ref().is_none_or(|first| path < *first) {
+            self.first = Some(path);
+        }
+    }
+}
+
+/// The folder whose name says why its images are left alone.
+type Named = (Purpose, PathBuf);
+
 impl FolderListing {
     /// Adds the images below a folder, at any depth.
-    fn walk(&mut self, folder: &Path, images: &mut Vec<PathBuf>) -> Result<()> {
-        if self.is_new(folder)? {
-            let (files, folders) = self.entries(folder)?;
-            images.extend(files);
-            for folder in folders {
-                self.walk(&folder, images)?;
+    fn walk(&mut self, folder: &Path, named: Option<&Named>) -> Result<()> {
+        let real = fs::canonicalize(folder).map_err(|error| Error::read(folder, error))?;
+        if !self.seen.insert(real) {
+            self.links.add(folder.to_owned());
+            return Ok(());
+        }
+        self.folders.push(folder.to_owned());
+        let (files, folders) = self.entries(folder)?;
+        let mut files = self.without_masks(files);
+        files.sort();
+        let names: Vec<String> = folders.iter().map(|folder| name_of(folder)).collect();
+        let images_beside = !files.is_empty();
+        match named {
+            Some((Purpose::Masks | Purpose::Clutter, _)) if files.is_empty() => {}
+            Some(named) => self.left_alone.entry(named.clone()).or_default().extend(files),
+            None => self.images.extend(files),
+        }
+        for (folder, name) in folders.into_iter().zip(&names) {
+            // Masks of test images are masks still: the test images may be the only ones.
+            let own = match (named, layout::purpose(name, &names, images_beside)) {
+                (None | Some((Purpose::Test, _)), Some(found))
+                    if Some(found) != named.map(|n| n.0) =>
+                {
+                    Some((found, folder.clone()))
+                }
+                _ => named.cloned(),
+            };
+            match own {
+                Some(own) if named.is_none() => self.later.push((folder, own)),
+                own => self.walk(&folder, own.as_ref())?,
             }
         }
         Ok(())
-    }
-
-    /// Records a folder. True if it is new.
-    fn is_new(&mut self, folder: &Path) -> Result<bool> {
-        let real = fs::canonicalize(folder).map_err(|error| Error::read(folder, error))?;
-        Ok(self.seen.insert(real))
     }
 
     /// The images and the sorted sub-folders directly inside a folder, without hidden ones.
@@ -76,163 +193,230 @@ impl FolderListing {
         for entry in fs::read_dir(folder).map_err(|error| Error::read(folder, error))? {
             let entry = entry.map_err(|error| Error::read(folder, error))?;
             let path = entry.path();
-            if entry.file_name().to_string_lossy().starts_with('.') {
+            let name = entry.file_name().to_string_lossy().to_lowercase();
+            if name.starts_with('.') {
+                self.hidden.add(path);
                 continue;
             }
-            let extension = extension(&path);
-            // Follows links. An entry that is neither a file nor a folder (a pipe, a broken link)
-            // is counted with the others.
-            let kind = fs::metadata(&path).map(|metadata| metadata.file_type());
-            if kind.as_ref().is_ok_and(fs::FileType::is_dir) {
+            // Links are followed. An entry that is neither a file nor a folder (a pipe, a broken
+            // link) is counted with the others.
+            let kind = match entry.file_type() {
+                Ok(kind) if !kind.is_symlink() => Ok(kind),
+                _ => fs::metadata(&path).map(|metadata| metadata.file_type()),
+            };
+            let is_file = kind.as_ref().is_ok_and(fs::FileType::is_file);
+            if kind.is_ok_and(|kind| kind.is_dir()) {
                 folders.push(path);
-            } else if kind.is_ok_and(|kind| kind.is_file()) && image_file::is_image(&path) {
+            } else if is_file && image_file::is_image(&path) {
                 files.push(path);
+            } else if is_file && METADATA.contains(&name.as_str()) {
+                self.metadata.push(path);
             } else {
                 if is_tar(&path) {
                     self.archives.insert(folder.to_owned());
                 }
-                *self.others.entry(extension).or_default() += 1;
+                *self.others.entry(extension(&path)).or_default() += 1;
             }
         }
         folders.sort();
         Ok((files, folders))
     }
 
-    /// The files that are not images, by extension, the most frequent first.
-    fn others(&self) -> String {
-        let mut counts: Vec<_> = self.others.iter().collect();
-        counts.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
-        let count = |(extension, count): &(&String, &usize)| match extension.as_str() {
-            "" => format!("{count} without extension"),
-            extension => format!("{count} .{extension}"),
+    /// The images of a folder without masks such as `1_mask.png` beside `1.png`.
+    fn without_masks(&mut self, files: Vec<PathBuf>) -> Vec<PathBuf> {
+        let stem =
+            |file: &Path| file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        // `1_mask.png`, `1_mask_2.png` and `1_masks.png`, but not `face_masked.png`.
+        let image = |file: &Path| {
+            let (stem, ends) = (stem(file), |rest: &str| rest.is_empty() || rest.starts_with('_'));
+            let (name, rest) = stem.split_once("_mask")?;
+            ends(rest.strip_prefix('s').unwrap_or(rest)).then(|| name.to_owned())
         };
-        let found: Vec<_> = counts.iter().take(5).map(count).collect();
-        found.join(", ")
+        if !files.iter().any(|file| image(file).is_some()) {
+            return files;
+        }
+        let stems: BTreeSet<String> = files.iter().map(|file| stem(file)).collect();
+        let is_mask = |file: &PathBuf| image(file).is_some_and(|image| stems.contains(&image));
+        let (masks, images): (Vec<_>, Vec<_>) = files.into_iter().partition(is_mask);
+        masks.into_iter().for_each(|mask| self.masks.add(mask));
+        images
+    }
+
+    /// Takes images that would be left alone if there are no others: test images rather than
+    /// clutter and masks.
+    fn keep_some(&mut self, notes: &mut Notes) {
+        for purpose in [Purpose::Test, Purpose::Clutter, Purpose::Masks] {
+            if self.images.is_empty() {
+                let is_of = |(found, _): &Named| *found == purpose;
+                let mut kept = Vec::new();
+                for (_, images) in self.left_alone.iter_mut().filter(|(named, _)| is_of(named)) {
+                    kept.append(images);
+                }
+                if !kept.is_empty() {
+                    self.left_alone.retain(|named, _| !is_of(named));
+                    let what = described(purpose);
+                    notes.remarks.push(format!("all images are in folders named as {what}"));
+                }
+                self.images = kept;
+            }
+        }
+    }
+
+    /// What is left alone, as text for people.
+    fn left_alone(&self, base: &Path, classes: &[String]) -> Vec<String> {
+        let mut all = self.named();
+        let empty = self.empty_folders(base, classes);
+        if !empty.is_empty() {
+            let folders = if empty.len() == 1 { "folder" } else { "folders" };
+            all.push(format!("{} {folders} without images: {}", empty.len(), several(&empty)));
+        }
+        let (unread, others): (Vec<_>, Vec<_>) =
+            self.others.iter().partition(|(kind, _)| UNREAD.contains(&kind.as_str()));
+        if !unread.is_empty() {
+            all.push(format!("{}: convert them to PNG or JPEG to read them", kinds(&unread)));
+        }
+        if !others.is_empty() {
+            all.push(format!("files of other kinds: {}", kinds(&others)));
+        }
+        for (what, found) in [
+            ("masks beside their images", &self.masks),
+            ("links to folders that are read anyway", &self.links),
+            ("hidden files and folders", &self.hidden),
+        ] {
+            if let Some(first) = &found.first {
+                all.push(format!("{what}: {}, such as {}", found.count, first.display()));
+            }
+        }
+        all
+    }
+
+    /// The folders that are left alone by their names, as text for people.
+    fn named(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        for purpose in [Purpose::Test, Purpose::Masks, Purpose::Clutter] {
+            let of: Vec<_> =
+                self.left_alone.iter().filter(|((found, _), _)| *found == purpose).collect();
+            let Some(((_, first), _)) = of.first() else { continue };
+            let images: usize = of.iter().map(|(_, images)| images.len()).sum();
+            let names: Vec<_> = of.iter().map(|((_, folder), _)| folder.display()).collect();
+            let (what, names) = (described(purpose), several(&names));
+            let folders = if of.len() == 1 { "folder" } else { "folders" };
+            let (first, it) = (first.display(), if of.len() == 1 { "it" } else { "them" });
+            all.push(format!(
+                "the {folders} {names} ({images} images), named as {what}. To train on {it}, \
+                 rename {it} or give a path such as {first}"
+            ));
+        }
+        all
+    }
+
+    /// Names of the folders directly inside the base that hold no image at all.
+    fn empty_folders(&self, base: &Path, classes: &[String]) -> Vec<String> {
+        let with_images: BTreeSet<&str> = classes.iter().map(String::as_str).collect();
+        let is_left_alone =
+            |folder: &Path| self.left_alone.keys().any(|(_, named)| named.starts_with(folder));
+        let below = self.folders.iter().filter(|folder| folder.parent() == Some(base));
+        let names = below.filter(|folder| !is_left_alone(folder)).map(|folder| name_of(folder));
+        names.filter(|name| !with_images.contains(name.as_str())).collect()
     }
 
     fn no_images(&self, root: &Path) -> Error {
-        let is_training = |folder: &&PathBuf| {
-            folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with("train"))
-        };
+        let is_training = |folder: &&PathBuf| name_of(folder).starts_with("train");
         let archives = self.archives.iter().find(is_training).or(self.archives.first());
         let advice = match archives {
             Some(folder) => format!("For the archives set data.path={}", folder.display()),
-            None if self.others.contains_key("arrow") => {
-                "Arrow files come from `save_to_disk` of Hugging Face's datasets. Write parquet, \
-                 as in `datasets.load_from_disk(FOLDER).to_parquet(\"train.parquet\")`"
-                    .to_owned()
-            }
+            None if self.others.contains_key("arrow") => ARROW_ADVICE.to_owned(),
             None if self.others.is_empty() => {
                 "Set data.path to the folder of the images".to_owned()
             }
             None => "Convert them to PNG, JPEG or WebP, or choose another folder".to_owned(),
         };
-        let found = Some(self.others()).filter(|found| !found.is_empty());
-        let found = found.unwrap_or_else(|| "no file".to_owned());
+        let mut others = self.others.clone();
+        for file in &self.metadata {
+            *others.entry(extension(file)).or_default() += 1;
+        }
+        let found = match others.is_empty() {
+            true => "no file".to_owned(),
+            false => kinds(&others.iter().collect::<Vec<_>>()),
+        };
         Error::NoImages { path: root.into(), found, advice }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::data::Source;
-
-    const BLACK: Background = [0; 3];
-
-    fn image(path: &Path, value: u8) {
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        image::GrayImage::from_pixel(4, 4, image::Luma([value])).save(path).unwrap();
-    }
-
-    fn touch(path: &Path) {
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::File::create(path).unwrap();
-    }
-
-    #[test]
-    fn sub_folders_are_classes_in_sorted_order() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path();
-        for (name, value) in
-            [("dogs/b.PNG", 2), ("dogs/a.jpeg", 1), ("cats/deep/er/c.JPG", 3), (".hidden/x.png", 9)]
-        {
-            image(&root.join(name), value);
-        }
-        touch(&root.join("empty/notes.txt"));
-        let source = ImageFiles::of_folder(root, BLACK).unwrap();
-        assert_eq!(source.classes(), ["cats", "dogs"]);
-        let labels: Vec<_> = (0..source.len()).map(|index| source.label(index)).collect();
-        assert_eq!(labels, [0, 1, 1]);
-        let sample = source.read(2).unwrap();
-        assert!(sample.name.ends_with("dogs/b.PNG"), "{}", sample.name);
-        assert_eq!((sample.clip.data[0], sample.clip.channels), (2, 1));
-        assert!(source.describe().ends_with("3 images, 2 classes"));
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn no_image_counts_twice_through_links_and_a_pipe_is_no_image() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path();
-        image(&root.join("cats/1.png"), 1);
-        image(&root.join("dogs/2.png"), 2);
-        for (to, link) in [("cats", "more"), (".", "all"), ("../dogs", "cats/pups")] {
-            std::os::unix::fs::symlink(to, root.join(link)).unwrap();
-        }
-        let pipe = std::process::Command::new("mkfifo").arg(root.join("dogs/3.png")).status();
-        assert!(pipe.unwrap().success());
-        assert_eq!(ImageFiles::of_folder(root, BLACK).unwrap().len(), 2);
-    }
-
-    #[test]
-    fn a_flat_folder_has_no_labels() {
-        let folder = tempfile::tempdir().unwrap();
-        image(&folder.path().join("2.png"), 2);
-        image(&folder.path().join("1.png"), 1);
-        let source = ImageFiles::of_folder(folder.path(), BLACK).unwrap();
-        assert_eq!((source.label(0), source.classes().len(), source.len()), (-1, 0, 2));
-        assert_eq!(source.read(0).unwrap().clip.data[0], 1);
-    }
-
-    #[test]
-    fn a_folder_without_images_says_what_it_holds() {
-        let folder = tempfile::tempdir().unwrap();
-        let message = || ImageFiles::of_folder(folder.path(), BLACK).unwrap_err().to_string();
-        assert!(
-            message().contains("0 images: looked for .png .jpg .jpeg .webp .bmp .tif .tiff"),
-            "{}",
-            message()
-        );
-        assert!(message().contains("found no file"), "{}", message());
-        (0..3).for_each(|index| touch(&folder.path().join(format!("a/{index}.GIF"))));
-        touch(&folder.path().join("README"));
-        assert!(message().contains("found 3 .gif, 1 without extension"), "{}", message());
-        ["x/val/1.tar", "x/train/2.tar"].iter().for_each(|name| touch(&folder.path().join(name)));
-        assert!(message().contains("For the archives set data.path="), "{}", message());
-        assert!(message().ends_with("/x/train"), "{}", message());
-    }
-
-    #[test]
-    fn a_cut_file_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("cats/1.jpg");
-        image(&path, 7);
-        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
-        file.set_len(file.metadata().unwrap().len() / 2).unwrap();
-        let source = ImageFiles::of_folder(folder.path(), BLACK).unwrap();
-        let message = source.read(0).unwrap_err().to_string();
-        assert!(message.contains("cats/1.jpg: JPEG is cut off after"), "{message}");
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn a_link_back_is_not_followed() {
-        let folder = tempfile::tempdir().unwrap();
-        image(&folder.path().join("cats/1.png"), 7);
-        std::os::unix::fs::symlink("..", folder.path().join("cats/again")).unwrap();
-        std::os::unix::fs::symlink(".", folder.path().join("cats/self")).unwrap();
-        let source = ImageFiles::of_folder(folder.path(), BLACK).unwrap();
-        assert!(source.len() <= 2, "{}", source.len());
+fn described(purpose: Purpose) -> &'static str {
+    match purpose {
+        Purpose::Test => "validation or test images",
+        Purpose::Masks => "masks",
+        Purpose::Clutter => "Caltech's clutter, which is no class",
     }
 }
+
+/// Kinds of files with their numbers, the most frequent first.
+fn kinds(others: &[(&String, &usize)]) -> String {
+    let mut counts = others.to_vec();
+    counts.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+    let count = |(extension, count): &(&String, &usize)| match extension.as_str() {
+        "" => format!("{count} without extension"),
+        extension => format!("{count} .{extension}"),
+    };
+    let found: Vec<_> = counts.iter().take(MOST_KINDS).map(count).collect();
+    let more = match counts.len().saturating_sub(MOST_KINDS) {
+        0 => String::new(),
+        n => {
+            let files: usize = counts.iter().skip(MOST_KINDS).map(|(_, count)| **count).sum();
+            format!(" and {n} more kinds ({files} files)")
+        }
+    };
+    found.join(", ") + &more
+}
+
+fn name_of(folder: &Path) -> String {
+    folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The folder whose sub-folders are the classes: the deepest one named as a part of a data set that
+/// holds all images. Without one it is the root.
+fn base(root: &Path, images: &[PathBuf]) -> PathBuf {
+    let folders = |image: &PathBuf| -> Vec<OsString> {
+        let below = image.parent().and_then(|folder| folder.strip_prefix(root).ok());
+        let names = below.into_iter().flat_map(Path::components);
+        names.map(|name| name.as_os_str().to_owned()).collect()
+    };
+    let Some(mut common) = images.first().map(folders) else { return root.into() };
+    for image in images {
+        if common.is_empty() {
+            break;
+        }
+        let names =
+            image.strip_prefix(root).unwrap_or(image).components().map(Component::as_os_str);
+        let same = names.zip(&common).take_while(|(name, common)| name == common).count();
+        common.truncate(same);
+    }
+    let is_part = |name: &OsString| layout::is_part(&name.to_string_lossy());
+    let depth = common.iter().rposition(is_part).map_or(0, |at| at + 1);
+    root.join(common[..depth].iter().collect::<PathBuf>())
+}
+
+/// Images in order, with their classes: those directly in the folder, then folder by folder.
+fn by_folder(base: &Path, images: Vec<PathBuf>) -> (Vec<(PathBuf, i32)>, Vec<String>) {
+    let mut folders: BTreeMap<Option<OsString>, Vec<PathBuf>> = BTreeMap::new();
+    for image in images {
+        let below = image.strip_prefix(base).unwrap_or(&image);
+        let mut names = below.components();
+        let first = names.next().filter(|_| names.next().is_some());
+        folders.entry(first.map(|name| name.as_os_str().to_owned())).or_default().push(image);
+    }
+    let (mut files, mut classes) = (Vec::new(), Vec::new());
+    for (folder, mut images) in folders {
+        images.sort();
+        let class = folder.map_or(-1, |folder| {
+            classes.push(folder.to_string_lossy().into_owned());
+            classes.len() as i32 - 1
+        });
+        files.extend(images.into_iter().map(|image| (image, class)));
+    }
+    (files, classes)
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,12 +4,13 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use crate::data::clip::decode::info;
-use crate::data::{Background, Error, Info, RawSample, Result, Sample, Source, Stamp, StoredAs};
+use crate::data::source::Notes;
+use crate::data::{Decoding, Error, Info, RawSample, Result, Sample, Source, Stamp, StoredAs};
 use crate::files::open_file;
 
 /// Extensions that are read, in upper or lower case.
-pub(in crate::data) const EXTENSIONS: [&str; 7] =
-    ["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff"];
+pub(in crate::data) const EXTENSIONS: [&str; 13] =
+    ["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "jfif", "jpe", "ppm", "pgm", "pbm", "pnm"];
 
 /// The most bytes that one image may have.
 pub(in crate::data) const MOST_BYTES: u64 = 1 << 30;
@@ -33,9 +34,8 @@ pub struct ImageFiles {
     /// The files with their classes, -1 without one.
     pub(in crate::data) files: Vec<(PathBuf, i32)>,
     pub(in crate::data) classes: Vec<String>,
-    pub(in crate::data) background: Background,
-    /// What else was found, as text for people.
-    pub(in crate::data) left_alone: String,
+    pub(in crate::data) decoding: Decoding,
+    pub(in crate::data) notes: Notes,
 }
 
 impl ImageFiles {
@@ -69,13 +69,13 @@ impl Source for ImageFiles {
 
     fn raw(&self, index: usize) -> Result<RawSample> {
         let (path, label) = &self.files[index];
-        let stored_as = StoredAs::File { bytes: self.bytes(index)?, background: self.background };
+        let stored_as = StoredAs::File { bytes: self.bytes(index)?, decoding: self.decoding };
         Ok(RawSample { stored_as, label: *label, name: path.display().to_string() })
     }
 
     fn info(&self, index: usize) -> Result<Info> {
         let path = &self.files[index].0;
-        info(&self.bytes(index)?, &path.display().to_string(), self.background)
+        info(&self.bytes(index)?, &path.display().to_string(), self.decoding)
     }
 
     fn stamp(&self, index: usize) -> Stamp {
@@ -102,8 +102,12 @@ impl Source for ImageFiles {
         self.files.iter().map(|(path, _)| path.as_path()).collect()
     }
 
-    fn left_alone(&self) -> String {
-        self.left_alone.clone()
+    fn stored_bytes(&self, index: usize) -> Option<u64> {
+        self.files[index].0.metadata().ok().map(|metadata| metadata.len())
+    }
+
+    fn notes(&self) -> Notes {
+        self.notes.clone()
     }
 }
 

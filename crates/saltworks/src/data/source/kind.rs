@@ -1,25 +1,48 @@
 //! The kind of source at a path. It is detected from the path, never declared.
 
-use super::{Idx, ImageFiles, Npy, Parquet, Shards, Source, builtin, idx, image_file};
+use super::folder::ARROW_ADVICE;
+use super::{Idx, ImageFiles, Npy, Parquet, Shards, Source, builtin, idx, image_file, layout};
 use crate::data::store::{braces, object};
-use crate::data::{Background, Error, Result};
+use crate::data::{Background, Decoding, Error, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// How images are read, whatever their kind.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OpenOptions {
+    /// How images become pixels.
+    pub decoding: Decoding,
+    /// The column of a table that the images are in. If not set, it is found by its name and type.
+    pub column: Option<String>,
+}
+
+impl From<Background> for OpenOptions {
+    fn from(background: Background) -> Self {
+        Decoding::from(background).into()
+    }
+}
+
+impl From<Decoding> for OpenOptions {
+    fn from(decoding: Decoding) -> Self {
+        Self { decoding, column: None }
+    }
+}
+
 /// Opens the source at `path`. Its kind is detected from the path, by the table in docs/data.md.
-/// Transparent images show `background`.
-pub fn open(path: &Path, background: Background) -> Result<Arc<dyn Source>> {
+/// A background stands for options that set nothing else.
+pub fn open(path: &Path, options: impl Into<OpenOptions>) -> Result<Arc<dyn Source>> {
+    let options = &options.into();
     if let Some(name) = path.to_str().and_then(|path| path.strip_prefix("builtin:")) {
         return builtin(name);
     }
     if let Some(url) = object::url(path) {
-        return open_url(path, url, background);
+        return open_url(path, url, options);
     }
     match std::fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => open_folder(path, background, String::new()),
-        Ok(_) => open_file(path, background),
+        Ok(metadata) if metadata.is_dir() => open_folder(path, options),
+        Ok(_) => open_file(path, options),
         Err(error) => match path.to_str().filter(|text| text.contains('{')) {
-            Some(text) => open_range(path, text, background),
+            Some(text) => open_range(path, text, options),
             None => Err(Error::read(path, error)),
         },
     }
@@ -33,24 +56,22 @@ fn builtin(name: &str) -> Result<Arc<dyn Source>> {
 }
 
 /// Opens archives or parquet files in a store by their names, or a folder that the store lists.
-fn open_url(path: &Path, url: &str, background: Background) -> Result<Arc<dyn Source>> {
+fn open_url(path: &Path, url: &str, options: &OpenOptions) -> Result<Arc<dyn Source>> {
     object::check_reachable(path)?;
     if is_tar(path) {
-        return open_range(path, url, background);
+        return open_range(path, url, options);
     }
     if is_parquet(path) {
         let files = braces::expand(url).map_err(|problem| Error::file(path, problem))?;
         let files: Vec<_> = files.into_iter().map(PathBuf::from).collect();
-        return Ok(Arc::new(Parquet::open(path, &files, background)?));
+        return Ok(Arc::new(Parquet::open(path, &files, options)?));
     }
     let (archives, tables) = object::find(path)?;
     match (archives.is_empty(), tables.is_empty()) {
         (false, _) => {
-            Ok(Arc::new(Shards::open(path, &training_files(path, archives), background)?))
+            Ok(Arc::new(Shards::open(path, &training_files(path, archives), options.decoding)?))
         }
-        (true, false) => {
-            Ok(Arc::new(Parquet::open(path, &training_files(path, tables), background)?))
-        }
+        (true, false) => Ok(Arc::new(Parquet::open(path, &training_files(path, tables), options)?)),
         (true, true) => {
             let problem = "0 .tar or .parquet objects under it. Only these are read from stores. \
                            Check the URL, or pack the images";
@@ -59,44 +80,55 @@ fn open_url(path: &Path, url: &str, background: Background) -> Result<Arc<dyn So
     }
 }
 
-fn open_range(path: &Path, text: &str, background: Background) -> Result<Arc<dyn Source>> {
+fn open_range(path: &Path, text: &str, options: &OpenOptions) -> Result<Arc<dyn Source>> {
     let files = braces::expand(text).map_err(|problem| Error::file(path, problem))?;
     let files: Vec<_> = files.into_iter().map(PathBuf::from).collect();
-    Ok(Arc::new(Shards::open(path, &files, background)?))
+    Ok(Arc::new(Shards::open(path, &files, options.decoding)?))
 }
 
-fn open_file(path: &Path, background: Background) -> Result<Arc<dyn Source>> {
+fn open_file(path: &Path, options: &OpenOptions) -> Result<Arc<dyn Source>> {
     if idx::is_image_file(path) {
         return Ok(Arc::new(Idx::open(path)?));
     }
     if is_tar(path) {
-        return Ok(Arc::new(Shards::open(path, &[path.into()], background)?));
+        return Ok(Arc::new(Shards::open(path, &[path.into()], options.decoding)?));
     }
     match image_file::extension(path).as_str() {
-        "csv" | "tsv" | "txt" => return Ok(Arc::new(ImageFiles::of_list(path, background)?)),
-        "npy" => return Ok(Arc::new(Npy::open(path)?)),
-        "npz" => return Ok(Arc::new(Npy::open_archive(path)?)),
-        "parquet" => return Ok(Arc::new(Parquet::open(path, &[path.into()], background)?)),
+        "csv" | "tsv" | "txt" | "jsonl" => {
+            return Ok(Arc::new(ImageFiles::of_list(path, options.decoding)?));
+        }
+        "npy" => return Ok(Arc::new(Npy::open(path, options.decoding)?)),
+        "npz" => return Ok(Arc::new(Npy::open_archive(path, options.decoding)?)),
+        "parquet" => return Ok(Arc::new(Parquet::open(path, &[path.into()], options)?)),
+        "arrow" => {
+            let problem = format!("is an Arrow file, which is not read. {ARROW_ADVICE}");
+            return Err(Error::file(path, problem));
+        }
         _ => {}
     }
     let problem = "is a file of an unsupported kind, expected .tar, .csv, .tsv, .txt, \
-                   .parquet, .npy, .npz or an IDX file named *-idx3-ubyte or *-idx3-ubyte.gz. \
-                   For image files set data.path to their folder";
+                   .jsonl, .parquet, .npy, .npz or an IDX file named *-idx3-ubyte or \
+                   *-idx3-ubyte.gz. For image files set data.path to their folder";
     Err(Error::file(path, problem))
 }
 
-/// Opens a folder. `left_alone` describes what is beside it and is not read.
-fn open_folder(path: &Path, background: Background, left_alone: String) -> Result<Arc<dyn Source>> {
-    let files = files_in(path)?;
-    if let Some((train, others)) = training_folder(path, &files)? {
-        return open_folder(&train, background, others);
+fn open_folder(path: &Path, options: &OpenOptions) -> Result<Arc<dyn Source>> {
+    let train = training_folder(path)?;
+    match open_packed(train.as_deref().unwrap_or(path), options)? {
+        Some(packed) => Ok(packed),
+        None => Ok(Arc::new(ImageFiles::of_folder(path, options.decoding)?)),
     }
+}
+
+/// Opens the files of a folder that each hold many images. None if it has none.
+fn open_packed(path: &Path, options: &OpenOptions) -> Result<Option<Arc<dyn Source>>> {
+    let files = files_in(path)?;
     let of_kind = |is_kind: fn(&Path) -> bool| -> Vec<PathBuf> {
         training_files(path, files.iter().filter(|file| is_kind(file)).cloned().collect())
     };
     match of_kind(idx::is_image_file).as_slice() {
         [] => {}
-        [images] => return Ok(Arc::new(Idx::open(images)?)),
+        [images] => return Ok(Some(Arc::new(Idx::open(images)?))),
         [first, second, ..] => {
             let name = |file: &Path| file.file_name().unwrap_or_default().display().to_string();
             let problem = format!(
@@ -110,64 +142,66 @@ fn open_folder(path: &Path, background: Background, left_alone: String) -> Resul
     }
     let archives = of_kind(|file| image_file::extension(file) == "tar");
     if !archives.is_empty() {
-        if ImageFiles::of_folder(path, background).is_ok() {
+        if ImageFiles::of_folder(path, options.decoding).is_ok() {
             // Often the archive that the images were unpacked from.
             let problem = "holds both .tar archives and images. Move one of them away, or set \
                            data.path to the archives, as in FOLDER/{a,b}.tar";
             return Err(Error::file(path, problem));
         }
-        return Ok(Arc::new(Shards::open(path, &archives, background)?));
+        return Ok(Some(Arc::new(Shards::open(path, &archives, options.decoding)?)));
     }
     let mut tables = Vec::new();
     parquet_files(path, &mut tables)?;
-    if !tables.is_empty() {
-        return Ok(Arc::new(Parquet::open(path, &training_files(path, tables), background)?));
-    }
-    let mut images = ImageFiles::of_folder(path, background)?;
-    let parts = [left_alone, std::mem::take(&mut images.left_alone)];
-    images.left_alone =
-        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
-    Ok(Arc::new(images))
-}
-
-/// The folder of training images, and the names of the other folders. None unless all folders
-/// directly inside `path` are named as parts of a data set. Such names make no sense as classes.
-fn training_folder(path: &Path, files: &[PathBuf]) -> Result<Option<(PathBuf, String)>> {
-    const PARTS: [&str; 8] =
-        ["train", "training", "val", "valid", "validation", "test", "testing", "dev"];
-    let folders = folders_in(path)?;
-    let name =
-        |folder: &PathBuf| folder.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-    let is_training = |folder: &&PathBuf| name(folder).starts_with("train");
-    let all_are_parts = folders.iter().all(|folder| PARTS.contains(&name(folder).as_str()));
-    let is_data = |file: &PathBuf| {
-        image_file::is_image(file) || is_tar(file) || is_parquet(file) || idx::is_image_file(file)
-    };
-    if !all_are_parts || files.iter().any(is_data) {
+    if tables.is_empty() {
         return Ok(None);
     }
-    let mut trainings = folders.iter().filter(is_training);
-    let (Some(train), None) = (trainings.next(), trainings.next()) else { return Ok(None) };
-    let others: Vec<_> = folders.iter().filter(|folder| *folder != train).map(name).collect();
-    let left_alone = match others.as_slice() {
-        [] => String::new(),
-        [one] => format!("the folder {one}"),
-        several => format!("the folders {}", several.join(", ")),
-    };
-    Ok(Some((train.clone(), left_alone)))
+    Ok(Some(Arc::new(Parquet::open(path, &training_files(path, tables), options)?)))
 }
 
-/// The folder of validation images beside the folder of training images that [`open`] reads. None
-/// if `path` does not hold such folders. Test images are taken if nothing else is there.
-pub fn validation_folder(path: &Path) -> Option<PathBuf> {
-    const NAMES: [&str; 6] = ["val", "valid", "validation", "dev", "test", "testing"];
-    let files = if path.is_dir() { files_in(path).ok()? } else { return None };
-    let (train, _) = training_folder(path, &files).ok()??;
+/// The folder of training archives. None unless all folders directly inside `path` are named as
+/// parts of a data set, and no archive is beside them.
+fn training_folder(path: &Path) -> Result<Option<PathBuf>> {
+    let is_packed = |file: &PathBuf| is_tar(file) || is_parquet(file) || idx::is_image_file(file);
+    if files_in(path)?.iter().any(is_packed) {
+        return Ok(None);
+    }
+    let folders = folders_in(path)?;
+    let names: Vec<String> = folders.iter().map(|folder| name(folder)).collect();
+    let is_training = |at: &usize| layout::is_training(&names[*at], &names);
+    let trainings: Vec<usize> = (0..names.len()).filter(is_training).collect();
+    let is_test = |name: &String| layout::test_rank(name, &names).is_some();
+    let tests = names.iter().filter(|name| is_test(name)).count();
+    match trainings.as_slice() {
+        [one] if tests + 1 == names.len() => Ok(Some(folders[*one].clone())),
+        _ => Ok(None),
+    }
+}
+
+/// The folder of validation images beside the folder of training images that `source` reads of
+/// `path`. None if there are no such folders. Test images are taken if nothing else is there.
+pub fn validation_folder(path: &Path, source: &dyn Source) -> Option<PathBuf> {
+    let files = source.files();
+    let is_shared = |folder: &&Path| files.iter().all(|file| file.starts_with(folder));
+    let above = files.first()?.ancestors().skip(1).take_while(|folder| *folder != path);
+    let inside = above.filter(|folder| folder.starts_with(path)).filter(is_shared);
+    inside.filter_map(test_folder_beside).last()
+}
+
+/// The best folder of test images beside a folder of training images.
+fn test_folder_beside(train: &Path) -> Option<PathBuf> {
     let folders = folders_in(train.parent()?).ok()?;
-    let is_called = |folder: &&PathBuf, name: &str| {
-        folder.file_name().is_some_and(|own| own.to_string_lossy().to_lowercase() == name)
-    };
-    NAMES.iter().find_map(|name| folders.iter().find(|folder| is_called(folder, name)).cloned())
+    let names: Vec<String> = folders.iter().map(|folder| name(folder)).collect();
+    if !layout::is_training(&name(train), &names) {
+        return None;
+    }
+    let ranked = folders.into_iter().zip(&names);
+    let ranked = ranked
+        .filter_map(|(folder, name)| layout::test_rank(name, &names).map(|rank| (rank, folder)));
+    ranked.min().map(|(_, folder)| folder)
+}
+
+fn name(folder: &Path) -> String {
+    folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// The parquet files at any depth, sorted. Links to folders are not followed.
@@ -263,6 +297,11 @@ mod tests {
                 .to_string()
                 .contains("is a file of an unsupported kind")
         );
+        let file = folder.path().join("data-00000-of-00001.arrow");
+        std::fs::File::create(&file).unwrap();
+        let message = open(&file, [0; 3]).err().unwrap().to_string();
+        assert!(message.contains("is an Arrow file, which is not read"), "{message}");
+        assert!(message.contains("to_parquet"), "{message}");
     }
 
     /// Six batches of a source: pixels, labels and numbers of the images.
@@ -328,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn the_training_images_are_taken_if_all_folders_are_parts_of_a_set() {
+    fn the_training_images_are_taken_if_folders_are_parts_of_a_set() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
         for name in ["train/cats/1.png", "train/dogs/2.png", "val/cats/3.png"] {
@@ -343,11 +382,15 @@ mod tests {
             source.describe()
         );
         assert_eq!(source.classes(), ["cats", "dogs"]);
-        assert_eq!(source.left_alone(), "the folder val, 1 .gif");
-        // If there is any other folder beside them, all folders are classes.
+        let left_alone = source.notes().left_alone.join("\n");
+        for words in ["/val (1 images), named as validation or test images", "1 .gif"] {
+            assert!(left_alone.contains(words), "{words} is not in {left_alone}");
+        }
+        assert_eq!(validation_folder(path, &*source), Some(path.join("val")));
+        // Other folders beside them are classes, but the folder `val` is none.
         std::fs::create_dir(path.join("bees")).unwrap();
         image::GrayImage::new(1, 1).save(path.join("bees/5.png")).unwrap();
-        assert_eq!(open(path, [0; 3]).unwrap().classes(), ["bees", "train", "val"]);
+        assert_eq!(open(path, [0; 3]).unwrap().classes(), ["bees", "train"]);
     }
 
     #[test]

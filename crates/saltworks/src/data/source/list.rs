@@ -1,18 +1,59 @@
-//! Lists of image files with optional labels: CSV (RFC 4180), TSV, or one path per line.
+//! Lists of image files with optional labels: CSV, TSV, JSON Lines, or one path per line.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
-use crate::data::source::image_file::{ImageFiles, extension, is_image, read_at_most};
-use crate::data::source::labels::Labels;
-use crate::data::{Background, Error, Result};
+use crate::data::source::image_file::{ImageFiles, extension, read_at_most};
+use crate::data::source::labels::{Classes, Labels};
+use crate::data::source::{Notes, several};
+use crate::data::{Decoding, Error, Result};
 
-/// Names of the column of paths, in upper or lower case.
-const PATH_NAMES: [&str; 7] =
-    ["path", "file", "filename", "image", "image_path", "file_path", "filepath"];
+mod csv;
+mod jsonl;
 
-/// Names of the column of labels, in upper or lower case.
-const LABEL_NAMES: [&str; 4] = ["label", "class", "target", "category"];
+/// Names of the column of paths. Case, blanks, `_` and `-` do not count.
+const PATH_NAMES: ColumnNames = ColumnNames {
+    usual: &["path", "file", "file_name", "file_path", "image", "image_path"],
+    other: &[
+        "fname",
+        "image_file",
+        "image_id",
+        "image_name",
+        "img",
+        "img_path",
+        "img_file",
+        "img_id",
+        "img_name",
+    ],
+};
+
+/// Names of the column of labels, in the same way.
+const LABEL_NAMES: ColumnNames = ColumnNames {
+    usual: &["label", "class", "target", "category"],
+    other: &["label_id", "label_name", "class_id", "class_name", "category_id", "category_name"],
+};
+
+/// Names that a column may have.
+struct ColumnNames {
+    usual: &'static [&'static str],
+    /// These count if no column has a usual name: `image_id` may be a number beside `filename`.
+    other: &'static [&'static str],
+}
+
+impl ColumnNames {
+    /// The first column with a usual name, or with another one of these.
+    fn find<'a>(&self, mut columns: impl Iterator<Item = &'a str> + Clone) -> Option<usize> {
+        let has =
+            |names: &[&str], column: &str| names.iter().any(|name| plain(name) == plain(column));
+        let usual = columns.clone().position(|column| has(self.usual, column));
+        usual.or_else(|| columns.position(|column| has(self.other, column)))
+    }
+
+    fn join(&self, separator: &str) -> String {
+        [self.usual, self.other].concat().join(separator)
+    }
+}
 
 /// The most bytes of a list: ten million lines of 400 bytes.
 const MOST_BYTES: u64 = 4 << 30;
@@ -20,204 +61,224 @@ const MOST_BYTES: u64 = 4 << 30;
 impl ImageFiles {
     /// The images of a list in its order. Fields are separated by commas in a `.csv`, otherwise by
     /// tabs. Relative paths start at the list's folder.
-    pub fn of_list(path: &Path, background: Background) -> Result<Self> {
-        let bytes = read_at_most(path, MOST_BYTES, "Split it")?;
-        let comma = extension(path) == "csv";
-        let separator = if comma { b',' } else { b'\t' };
-        let (names, labels) = parse(&bytes, separator, path)?;
-        let (labels, classes) = labels.finish();
-        let folder = path.parent().unwrap_or(Path::new(""));
-        let files: Vec<_> = names.iter().map(|name| folder.join(name)).zip(labels).collect();
+    pub fn of_list(path: &Path, decoding: Decoding) -> Result<Self> {
+        let list = ImageList::read(path)?;
         // A wrong folder would make every image unreadable, so it is reported at once.
-        if let Some((first, _)) = files.first().filter(|(first, _)| !first.exists()) {
-            let problem = match names.get(1).is_some_and(|second| is_header(&names[0], second)) {
-                true => unknown_header(&bytes),
-                false => format!(
-                    "its first image, {}, does not exist. {}",
-                    first.display(),
-                    other_separator(&names[0], comma).unwrap_or_else(|| {
-                        "Paths start at the list's folder, or with a /".to_owned()
-                    })
-                ),
-            };
+        if let Some((first, _)) = list.files.first().filter(|(first, _)| !first.exists()) {
+            let problem = format!(
+                "its first image, {}, does not exist. Paths start at the list's folder, or with \
+                 a /",
+                first.display(),
+            );
             return Err(Error::file(path, problem));
         }
-        let (path, kind, left_alone) = (path.into(), "a list of ", String::new());
-        Ok(Self { path, kind, files, classes, background, left_alone })
+        let mut labels = Labels::default();
+        list.files.iter().for_each(|(_, label)| labels.push(label.as_deref()));
+        let Classes { of: numbers, names: classes, .. } = labels.finish();
+        let files = list.files.into_iter().map(|(file, _)| file).zip(numbers).collect();
+        let (path, kind, notes) = (path.into(), "a list of ", list.notes);
+        Ok(Self { path, kind, files, classes, decoding, notes })
     }
 }
 
-/// Whether a first field names a column: it is not an image's file, but the second is.
-fn is_header(first: &str, second: &str) -> bool {
-    !is_image(Path::new(first)) && is_image(Path::new(second))
+/// The files of a list in its order, each once.
+#[derive(Debug)]
+pub(super) struct ImageList {
+    /// Files with their labels as written.
+    pub(super) files: Vec<(PathBuf, Option<String>)>,
+    /// Whether any has a label.
+    pub(super) has_labels: bool,
+    /// The names of all columns. Empty without a header.
+    columns: Vec<String>,
+    pub(super) notes: Notes,
 }
 
-fn unknown_header(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
+impl ImageList {
+    /// Reads a list.
+    pub(super) fn read(path: &Path) -> Result<Self> {
+        Self::parse(&read_at_most(path, MOST_BYTES, "Split it")?, path)
+    }
+
+    fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
+        let fail =
+            |fault: Fault| Error::file(path, format!("line {}: {}", fault.line, fault.problem));
+        let text = decoded(bytes).map_err(fail)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let table = match extension(path).as_str() {
+            "jsonl" => jsonl::rows(&text),
+            "csv" => csv::rows(&text, ',', folder),
+            _ => csv::rows(&text, '\t', folder),
+        };
+        let table = table.map_err(fail)?;
+        if table.rows.is_empty() {
+            return Err(Error::file(path, "lists 0 images, expected a path on each line"));
+        }
+        table.once(folder).map_err(fail)
+    }
+
+    /// The names of its columns, for people.
+    pub(super) fn columns(&self) -> String {
+        match self.columns.as_slice() {
+            [] => "paths".to_owned(),
+            columns => columns.join(", "),
+        }
+    }
+}
+
+/// What is wrong with a line.
+#[derive(Debug)]
+struct Fault {
+    line: usize,
+    problem: String,
+}
+
+/// A line of a list.
+struct ListRow {
+    line: usize,
+    path: String,
+    label: Option<String>,
+}
+
+/// The lines of a list as written.
+#[derive(Default)]
+struct ListTable {
+    rows: Vec<ListRow>,
+    columns: Vec<String>,
+    /// Which columns are read.
+    used: Vec<usize>,
+    remarks: Vec<String>,
+}
+
+impl ListTable {
+    /// The files, each once. `a.png` and `./a.png` are one file. As two images, one could train
+    /// while the other is held out.
+    fn once(self, folder: &Path) -> std::result::Result<ImageList, Fault> {
+        let keys = ListFolder::new(folder);
+        let (mut files, mut notes) = (Vec::new(), Notes::default());
+        let mut seen: HashMap<PathBuf, (usize, usize)> = HashMap::new();
+        let (mut repeated, mut example, mut respelt) = (0, String::new(), 0);
+        for ListRow { line, path, label } in self.rows {
+            let (spelt, as_written) = spelt(folder, &path);
+            respelt += usize::from(!as_written);
+            let key = keys.key(Path::new(&*spelt));
+            let label =
+                label.map(|label| label.trim().to_owned()).filter(|label| !label.is_empty());
+            if let Some(&(first, at)) = seen.get(&key) {
+                let earlier: &(PathBuf, Option<String>) = &files[at];
+                if earlier.1 != label {
+                    let text = |label: &Option<String>| label.clone().unwrap_or("none".to_owned());
+                    let (now, then) = (text(&label), text(&earlier.1));
+                    let problem = format!(
+                        "{path} is in line {first}, too, with another label: {then} there, {now} \
+                         here. Remove one"
+                    );
+                    return Err(Fault { line, problem });
+                }
+                if repeated == 0 {
+                    example = format!("line {line} ({path}, also in line {first})");
+                }
+                repeated += 1;
+                continue;
+            }
+            seen.insert(key, (line, files.len()));
+            files.push((folder.join(&*spelt), label));
+        }
+        if repeated > 0 {
+            notes.left_alone.push(format!("{repeated} lines that repeat an image: {example}"));
+        }
+        let unread = self.columns.iter().enumerate().filter(|(at, _)| !self.used.contains(at));
+        // The index that pandas writes has no name.
+        let is_index = |name: &str| name.trim().is_empty() || name.starts_with("Unnamed:");
+        let unread: Vec<_> = unread.map(|(_, name)| name).filter(|name| !is_index(name)).collect();
+        if !unread.is_empty() {
+            notes.left_alone.push(format!("the columns {}", several(&unread)));
+        }
+        notes.remarks = self.remarks;
+        if respelt > 0 {
+            notes.remarks.push(format!(
+                "{respelt} paths are read with / for \\, and without blanks around them"
+            ));
+        }
+        let has_labels = files.iter().any(|(_, label)| label.is_some());
+        Ok(ImageList { files, has_labels, columns: self.columns, notes })
+    }
+}
+
+/// The text of a list: UTF-8, or UTF-16 with a mark, as Excel writes it.
+fn decoded(bytes: &[u8]) -> std::result::Result<String, Fault> {
+    let wide = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
+        let units = bytes.chunks_exact(2).map(|pair| unit([pair[0], pair[1]]));
+        let text: std::result::Result<String, _> = char::decode_utf16(units).collect();
+        let problem = "is not UTF-16, although its first bytes say so. Save the list as UTF-8";
+        text.map_err(|_| Fault { line: 1, problem: problem.to_owned() })
+    };
+    match bytes {
+        [0xFF, 0xFE, rest @ ..] => return wide(rest, u16::from_le_bytes),
+        [0xFE, 0xFF, rest @ ..] => return wide(rest, u16::from_be_bytes),
+        _ => {}
+    }
+    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let line = bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
+        Fault { line, problem: "is not UTF-8. Save the list as UTF-8".to_owned() }
+    })?;
+    Ok(text.to_owned())
+}
+
+/// A name of a column without what does not count.
+fn plain(name: &str) -> String {
+    name.trim().to_lowercase().replace(['_', '-', ' '], "")
+}
+
+/// What is wrong with columns of these names.
+fn no_path_column(found: &[String]) -> String {
     format!(
-        "line 1, {:?}, names no column of paths, expected {}, and for labels {}. Rename the \
-         columns",
-        text.trim_start_matches('\u{feff}').lines().next().unwrap_or_default(),
+        "{:?} names no column of paths and is no image, expected a column {}, and for labels {}. \
+         Rename the columns",
+        found.join(","),
         PATH_NAMES.join(", "),
         LABEL_NAMES.join(", ")
     )
 }
 
-/// Advice for a path that holds a separator of another format.
-fn other_separator(path: &str, comma: bool) -> Option<String> {
-    let names = [(';', "semicolons"), ('\t', "tabs"), (',', "commas"), (' ', "blanks")];
-    let (_, found) = names.into_iter().find(|(separator, _)| path.contains(*separator))?;
-    let (expected, kind) = if comma { ("commas", ".csv") } else { ("tabs", ".tsv and .txt") };
-    Some(format!(
-        "Its fields seem to be separated by {found}, expected {expected} in a {kind}. \
-         Otherwise check that paths start at the list's folder, or with a /"
-    ))
+/// A path as its file is called, and whether that is as written. Lists from Windows have
+/// backslashes.
+fn spelt<'a>(folder: &Path, path: &'a str) -> (Cow<'a, str>, bool) {
+    let plain = path.trim().replace('\\', "/");
+    if plain == path || folder.join(path).exists() || !folder.join(&plain).exists() {
+        return (path.into(), true);
+    }
+    (plain.into(), false)
 }
 
-/// The columns of a record's fields.
-#[derive(Clone, Copy)]
-struct Columns {
-    path: usize,
-    label: Option<usize>,
-    fields: usize,
+/// The folder of a list, to tell whether two paths are of one file.
+struct ListFolder {
+    /// From the root, as it was given.
+    given: PathBuf,
+    /// From the root, without links.
+    real: PathBuf,
 }
 
-/// Paths and labels of a list.
-fn parse(bytes: &[u8], separator: u8, path: &Path) -> Result<(Vec<String>, Labels)> {
-    let fail = |line: usize, problem: String| Error::file(path, format!("line {line}: {problem}"));
-    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
-    let text = std::str::from_utf8(bytes).map_err(|error| {
-        let line = bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
-        fail(line, "is not UTF-8. Save the list as UTF-8".to_owned())
-    })?;
-    let mut records = Records { rest: text, separator, line: 1 };
-    let (mut columns, mut names, mut labels) = (None, Vec::new(), Labels::default());
-    let mut lines: HashMap<PathBuf, usize> = HashMap::new();
-    while let Some((line, record)) = records.next_record().map_err(|(at, found)| fail(at, found))? {
-        let known = match columns {
-            Some(columns) => columns,
-            None => {
-                let (found, is_header) = columns_of(&record).map_err(|found| fail(line, found))?;
-                columns = Some(found);
-                if is_header {
-                    continue;
-                }
-                found
-            }
-        };
-        let Columns { path, label, fields } = known;
-        if record.len() != fields || record[path].is_empty() {
-            let found = record.len();
-            let found =
-                if found == fields { "no path".to_owned() } else { format!("{found} fields") };
-            return Err(fail(line, format!("has {found}, expected {fields} fields with a path")));
-        }
-        // `a.png` and `./a.png` are one file. As two images, one could train while the other is
-        // held out.
-        let file = Path::new(&record[path])
-            .components()
-            .filter(|part| *part != Component::CurDir)
-            .collect();
-        if let Some(first) = lines.insert(file, line) {
-            let problem = format!("{} is in line {first}, too. Remove one", record[path]);
-            return Err(fail(line, problem));
-        }
-        labels.push(label.map(|label| record[label].as_str()));
-        names.push(record[path].clone());
-    }
-    match names.is_empty() {
-        true => Err(Error::file(path, "lists 0 images, expected a path on each line")),
-        false => Ok((names, labels)),
-    }
-}
-
-/// The columns of a first record, and whether it is a header.
-fn columns_of(record: &[String]) -> std::result::Result<(Columns, bool), String> {
-    let column = |names: &[&str]| {
-        record.iter().position(|field| names.contains(&field.trim().to_lowercase().as_str()))
-    };
-    let fields = record.len();
-    match (column(&PATH_NAMES), fields) {
-        (Some(path), _) => Ok((Columns { path, label: column(&LABEL_NAMES), fields }, true)),
-        (None, 1) => Ok((Columns { path: 0, label: None, fields }, false)),
-        (None, 2) => Ok((Columns { path: 0, label: Some(1), fields }, false)),
-        (None, _) => Err(format!(
-            "has {fields} fields and no header, expected a path and a label, or a header that \
-             names columns path and label"
-        )),
-    }
-}
-
-/// Splits a text into records. A field in quotes may hold separators, line ends and "" for a quote.
-struct Records<'a> {
-    rest: &'a str,
-    separator: u8,
-    line: usize,
-}
-
-impl Records<'_> {
-    /// The next record that is not an empty line, and the line it begins in.
-    #[expect(clippy::type_complexity, reason = "a line with its fields, or with its error")]
-    fn next_record(
-        &mut self,
-    ) -> std::result::Result<Option<(usize, Vec<String>)>, (usize, String)> {
-        loop {
-            if self.rest.is_empty() {
-                return Ok(None);
-            }
-            let line = self.line;
-            let mut record = Vec::new();
-            while self.field(&mut record)? {}
-            if record != [""] {
-                return Ok(Some((line, record)));
-            }
-        }
+impl ListFolder {
+    fn new(folder: &Path) -> Self {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        let given = std::path::absolute(folder).unwrap_or_else(|_| folder.into());
+        let real = folder.canonicalize().unwrap_or_else(|_| given.clone());
+        Self { given, real }
     }
 
-    /// Adds a field. True if the record has more.
-    fn field(&mut self, record: &mut Vec<String>) -> std::result::Result<bool, (usize, String)> {
-        let field = match self.rest.strip_prefix('"') {
-            Some(quoted) => self.quoted(quoted)?,
-            None => {
-                let is_end = |byte: u8| byte == self.separator || byte == b'\n';
-                let end = self.rest.bytes().position(is_end).unwrap_or(self.rest.len());
-                let (field, rest) = self.rest.split_at(end);
-                self.rest = rest;
-                let last = !rest.starts_with(self.separator as char);
-                if last { field.strip_suffix('\r').unwrap_or(field) } else { field }.to_owned()
-            }
-        };
-        record.push(field);
-        if let Some(rest) = self.rest.strip_prefix(self.separator as char) {
-            self.rest = rest;
-            return Ok(true);
+    /// A path that is the same for all spellings of a file's path. Links are followed only where
+    /// `..` needs it.
+    fn key(&self, path: &Path) -> PathBuf {
+        let file = self.real.join(path.strip_prefix(&self.given).unwrap_or(path));
+        let file: PathBuf = file.components().filter(|part| *part != Component::CurDir).collect();
+        if !file.components().any(|part| part == Component::ParentDir) {
+            return file;
         }
-        let rest = self.rest.strip_prefix('\r').unwrap_or(self.rest);
-        match rest.strip_prefix('\n') {
-            Some(rest) => self.rest = rest,
-            None if rest.is_empty() => self.rest = rest,
-            None => return Err((self.line, "has text after a closing quote".to_owned())),
-        }
-        self.line += 1;
-        Ok(false)
-    }
-
-    fn quoted(&mut self, quoted: &str) -> std::result::Result<String, (usize, String)> {
-        let first_line = self.line;
-        let (mut field, mut from) = (String::new(), 0);
-        loop {
-            let Some(quote) = quoted[from..].find('"').map(|at| from + at) else {
-                return Err((first_line, "has a quote that is not closed".to_owned()));
-            };
-            field.push_str(&quoted[from..quote]);
-            if !quoted[quote + 1..].starts_with('"') {
-                self.line += field.matches('\n').count();
-                let rest = self.rest.len() - (quoted.len() - quote - 1);
-                self.rest = &self.rest[rest..];
-                return Ok(field);
-            }
-            field.push('"');
-            from = quote + 2;
+        let real = file.parent().and_then(|folder| folder.canonicalize().ok());
+        match (real, file.file_name()) {
+            (Some(folder), Some(name)) => folder.join(name),
+            _ => file,
         }
     }
 }

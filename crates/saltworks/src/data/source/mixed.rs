@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::data::source::Notes;
 use crate::data::{Error, Info, RawSample, Result, Sample, Source, Stamp};
 
 /// Sources one after another. The image of a number depends only on the lengths and weights of the
@@ -103,9 +104,15 @@ impl Source for Mixed {
         self.parts.iter().map(|part| part.source.requests()).max().unwrap_or(1)
     }
 
-    fn left_alone(&self) -> String {
-        let parts = self.parts.iter().map(|part| part.source.left_alone());
-        parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
+    fn stored_bytes(&self, index: usize) -> Option<u64> {
+        let (part, image) = self.find(index);
+        part.source.stored_bytes(image)
+    }
+
+    fn notes(&self) -> Notes {
+        let mut all = Notes::default();
+        self.parts.iter().for_each(|part| all.append(part.source.notes()));
+        all
     }
 
     fn describe(&self) -> String {

@@ -1,6 +1,7 @@
 //! Sources of images: one trait, and a file for each kind of source.
 
 pub mod builtin;
+mod copies;
 mod file_set;
 mod folder;
 mod holdout;
@@ -8,16 +9,19 @@ mod idx;
 mod image_file;
 pub(in crate::data) mod kind;
 mod labels;
+mod layout;
 mod list;
 mod mixed;
 mod npy;
 mod parquet;
 mod shards;
 
-pub use holdout::{Holdout, Part, hold_out};
+pub use copies::{Copies, copies_among, copies_between};
+pub use holdout::{Holdout, Part, Split, hold_out, hold_out_of};
 pub use idx::Idx;
+pub(in crate::data) use image_file::EXTENSIONS;
 pub use image_file::ImageFiles;
-pub use kind::{open, validation_folder};
+pub use kind::{OpenOptions, open, validation_folder};
 pub use mixed::{Mixed, unite};
 pub use npy::Npy;
 pub use parquet::Parquet;
@@ -47,7 +51,8 @@ pub trait Source: Send + Sync {
     /// Size and storage of the image `index`, without decoding it if its format allows.
     fn info(&self, index: usize) -> Result<Info> {
         let Clip { height, width, channels, data, .. } = self.read(index)?.clip;
-        Ok(Info { height, width, channels, bytes: data.len() as u64, alpha: false })
+        let bytes = data.len() as u64;
+        Ok(Info { height, width, channels, bytes, alpha: false, is_deep: false, is_cut: false })
     }
 
     /// Name and length of the image `index`. Does not read the image.
@@ -74,9 +79,37 @@ pub trait Source: Send + Sync {
         Vec::new()
     }
 
-    /// A description for people of what is at the path but is not read. Empty if there is nothing.
-    fn left_alone(&self) -> String {
-        String::new()
+    /// Bytes of the image `index` as stored, without reading it. None if it is not stored as an
+    /// image file of its own.
+    fn stored_bytes(&self, _index: usize) -> Option<u64> {
+        None
+    }
+
+    /// The column that the images are in. None if they are in no table.
+    fn column(&self) -> Option<&str> {
+        None
+    }
+
+    /// What people should know besides the description.
+    fn notes(&self) -> Notes {
+        Notes::default()
+    }
+}
+
+/// What people should know of a source besides its description.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// What is at the path but is not read.
+    pub left_alone: Vec<String>,
+    /// How it is read, if that is not obvious.
+    pub remarks: Vec<String>,
+}
+
+impl Notes {
+    /// Adds those of another source.
+    pub(in crate::data) fn append(&mut self, mut other: Self) {
+        self.left_alone.append(&mut other.left_alone);
+        self.remarks.append(&mut other.remarks);
     }
 }
 
@@ -87,12 +120,16 @@ pub struct Info {
     pub height: usize,
     /// W
     pub width: usize,
-    /// C, 1 or 3 as decoded.
+    /// C as decoded.
     pub channels: usize,
     /// Bytes it takes as stored.
     pub bytes: u64,
     /// Whether it is stored with transparency.
     pub alpha: bool,
+    /// Whether its numbers are no unsigned bytes, so that `data.depth` counts.
+    pub is_deep: bool,
+    /// Whether it is a JPEG without its end, which is kept.
+    pub is_cut: bool,
 }
 
 /// One image or clip, its class and its name.
@@ -112,5 +149,17 @@ pub(in crate::data) fn classes(classes: &[String]) -> String {
         0 => "no labels".to_owned(),
         1 => "1 class".to_owned(),
         n => format!("{n} classes"),
+    }
+}
+
+/// The most names that are listed. (guess)
+const MOST_NAMES: usize = 5;
+
+/// Names for people, and how many more there are.
+pub(in crate::data) fn several(names: &[impl std::fmt::Display]) -> String {
+    let some: Vec<_> = names.iter().take(MOST_NAMES).map(ToString::to_string).collect();
+    match names.len().saturating_sub(MOST_NAMES) {
+        0 => some.join(", "),
+        n => format!("{} and {n} more", some.join(", ")),
     }
 }

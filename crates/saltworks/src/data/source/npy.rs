@@ -1,12 +1,15 @@
-//! NumPy arrays of bytes: `.npy` read by position, `.npz` read whole (numpy/lib/format.py).
+//! NumPy arrays of images: `.npy` read by position, `.npz` read whole (numpy/lib/format.py).
 
 use std::fs::File;
 use std::io::{Cursor, Read};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::data::source::labels::Labels;
-use crate::data::{Clip, Error, Result, Sample, Source, Stamp};
+use crate::data::source::labels::{Classes, Labels};
+use crate::data::{
+    Decoding, Error, Info, MOST_CHANNELS, NumberKind, Numbers, RawSample, Result, Sample, Source,
+    Stamp, StoredAs,
+};
 use crate::files::open_file;
 use crate::zip::Zip;
 
@@ -22,10 +25,11 @@ const MOST_BYTES: u64 = 4 << 30;
 /// The most bytes of an array's header. NumPy itself refuses more than 10,000 by default.
 const MOST_HEADER_BYTES: usize = 65_536;
 
-/// Images [N, H, W], [N, H, W, C] or [N, C, H, W] of bytes, with C = 1 or 3.
+/// Images [N, H, W], [N, H, W, C] or [N, C, H, W] of numbers.
 pub struct Npy {
     path: PathBuf,
     bytes: Bytes,
+    decoding: Decoding,
     layout: Layout,
     labels: Vec<i32>,
     classes: Vec<String>,
@@ -35,8 +39,8 @@ pub struct Npy {
 enum Bytes {
     /// In a file from an offset on.
     File(File, u64),
-    /// In memory.
-    Memory(Vec<u8>),
+    /// In memory, from an offset on.
+    Memory(Vec<u8>, usize),
 }
 
 /// The layout of the images in an array.
@@ -48,18 +52,20 @@ struct Layout {
     channels: usize,
     /// [N, C, H, W]
     channels_first: bool,
+    kind: NumberKind,
+    big_endian: bool,
 }
 
 impl Layout {
     /// Bytes of an image.
     fn size(&self) -> usize {
-        self.height * self.width * self.channels
+        self.height * self.width * self.channels * self.kind.size()
     }
 }
 
 impl Npy {
     /// Opens a `.npy` of images.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub fn open(path: &Path, decoding: Decoding) -> Result<Self> {
         let mut file = open_file(path).map_err(|error| Error::read(path, error))?;
         let found = file.metadata().map_err(|error| Error::read(path, error))?.len();
         let (header, offset) = Header::read(&mut file, path)?;
@@ -70,11 +76,12 @@ impl Npy {
             return Err(Error::file(path, format!("{problem}. Write or fetch it again")));
         }
         let bytes = Bytes::File(file, offset as u64);
-        Ok(Self { path: path.into(), bytes, layout, labels: Vec::new(), classes: Vec::new() })
+        let (labels, classes) = (Vec::new(), Vec::new());
+        Ok(Self { path: path.into(), bytes, decoding, layout, labels, classes })
     }
 
     /// Reads a `.npz` of images and, if there are any, their labels.
-    pub fn open_archive(path: &Path) -> Result<Self> {
+    pub fn open_archive(path: &Path, decoding: Decoding) -> Result<Self> {
         let file = open_file(path).map_err(|error| Error::read(path, error))?;
         let mut zip = Zip::open(file).map_err(|problem| Error::file(path, problem))?;
         let member = |names: &[&str]| {
@@ -94,7 +101,7 @@ impl Npy {
         let labels = member(&LABEL_NAMES);
         let mut read =
             |name: &str| zip.read(name, MOST_BYTES).map_err(|problem| Error::file(path, problem));
-        let (layout, bytes) = whole_images(&read(&images)?, &path.join(&images))?;
+        let (layout, bytes) = whole_images(read(&images)?, &path.join(&images))?;
         let (labels, classes) = match labels {
             None => (Vec::new(), Vec::new()),
             Some(labels) => {
@@ -102,7 +109,7 @@ impl Npy {
                 whole_labels(&read(&labels)?, layout.len, &labels_path)?
             }
         };
-        Ok(Self { path: path.into(), bytes: Bytes::Memory(bytes), layout, labels, classes })
+        Ok(Self { path: path.into(), bytes, decoding, layout, labels, classes })
     }
 }
 
@@ -112,22 +119,35 @@ impl Source for Npy {
     }
 
     fn read(&self, index: usize) -> Result<Sample> {
-        let Layout { height, width, channels, channels_first, .. } = self.layout;
+        self.raw(index)?.decode()
+    }
+
+    fn raw(&self, index: usize) -> Result<RawSample> {
+        let Layout { height, width, channels, channels_first, kind, big_endian, .. } = self.layout;
         let size = self.layout.size();
-        let mut data = vec![0; size];
+        let mut bytes = vec![0; size];
         match &self.bytes {
-            Bytes::Memory(bytes) => data.copy_from_slice(&bytes[index * size..(index + 1) * size]),
+            Bytes::Memory(all, offset) => {
+                bytes.copy_from_slice(&all[offset + index * size..][..size]);
+            }
             Bytes::File(file, offset) => {
-                let read = file.read_exact_at(&mut data, offset + index as u64 * size as u64);
+                let read = file.read_exact_at(&mut bytes, offset + index as u64 * size as u64);
                 read.map_err(|error| Error::read(&self.path, error))?;
             }
         }
-        if channels_first && channels == 3 {
-            data = interleaved(&data, height * width);
-        }
-        let name = self.stamp(index).name;
-        let clip = Clip::image(height, width, channels, data);
-        Ok(Sample { clip, label: self.label(index), name })
+        let stored_as = StoredAs::Array {
+            numbers: Numbers { kind, big_endian, bytes },
+            shape: [height, width, channels],
+            channels_first,
+            depth: self.decoding.depth,
+        };
+        Ok(RawSample { stored_as, label: self.label(index), name: self.stamp(index).name })
+    }
+
+    fn info(&self, _: usize) -> Result<Info> {
+        let Layout { height, width, channels, kind, .. } = self.layout;
+        let (bytes, is_deep) = (self.layout.size() as u64, kind != NumberKind::U8);
+        Ok(Info { height, width, channels, bytes, alpha: false, is_deep, is_cut: false })
     }
 
     fn stamp(&self, index: usize) -> Stamp {
@@ -154,21 +174,16 @@ impl Source for Npy {
     }
 }
 
-/// [3, H·W] -> [H·W, 3]
-fn interleaved(planes: &[u8], pixels: usize) -> Vec<u8> {
-    (0..pixels).flat_map(|at| [0, 1, 2].map(|channel| planes[channel * pixels + at])).collect()
-}
-
 /// An array's images and their bytes.
-fn whole_images(bytes: &[u8], path: &Path) -> Result<(Layout, Vec<u8>)> {
-    let (header, offset) = Header::read(&mut Cursor::new(bytes), path)?;
+fn whole_images(bytes: Vec<u8>, path: &Path) -> Result<(Layout, Bytes)> {
+    let (header, offset) = Header::read(&mut Cursor::new(&bytes), path)?;
     let layout = header.images(path)?;
     let (found, wanted) = (bytes.len() - offset, layout.len * layout.size());
     if found != wanted {
         let problem = format!("has {found} bytes, expected {wanted} for {:?}", header.shape);
         return Err(Error::file(path, problem));
     }
-    Ok((layout, bytes[offset..].to_vec()))
+    Ok((layout, Bytes::Memory(bytes, offset)))
 }
 
 /// An array's labels as classes, and their names.
@@ -203,7 +218,8 @@ fn whole_labels(bytes: &[u8], images: usize, path: &Path) -> Result<(Vec<i32>, V
     };
     let mut labels = Labels::default();
     bytes[offset..].chunks_exact(size).for_each(|at| labels.push(Some(&number(at).to_string())));
-    Ok(labels.finish())
+    let Classes { of, names, .. } = labels.finish();
+    Ok((of, names))
 }
 
 /// The content of an array's header.
@@ -274,34 +290,26 @@ impl Header {
     /// The layout of its images.
     fn images(&self, path: &Path) -> Result<Layout> {
         let fail = |problem: String| Err(Error::file(path, problem));
-        if self.kind != "|u1" {
+        let Some((kind, big_endian)) = number_kind(&self.kind) else {
             return fail(format!(
-                "holds numbers of kind {:?}, expected bytes (uint8). Scale the images to 0 to 255 \
-                 and save images.astype(\"uint8\")",
+                "holds numbers of kind {:?}, expected whole numbers or floating-point numbers. \
+                 Save images.astype(\"uint8\"), or another kind of number",
                 self.kind
             ));
-        }
+        };
         let shape = &self.shape;
         if self.fortran_order {
             return fail("is in Fortran order. Save numpy.ascontiguousarray(images)".to_owned());
         }
-        let is_colour = |side: usize| side == 1 || side == 3;
-        let (len, height, width, channels, channels_first) = match shape[..] {
-            [n, h, w] => (n, h, w, 1, false),
-            [n, first, h, w] if is_colour(first) && !is_colour(w) => (n, h, w, first, true),
-            [n, h, w, last] if is_colour(last) && !is_colour(h) => (n, h, w, last, false),
-            [_, first, _, last] if is_colour(first) && is_colour(last) => {
-                return fail(format!(
-                    "has the shape {shape:?}: channels may come first or last. Save [N, H, W] of \
-                     grey images, or larger images"
-                ));
-            }
-            _ => {
-                let expected = "[N, H, W], [N, H, W, C] or [N, C, H, W] with 1 or 3 channels";
-                return fail(format!("has the shape {shape:?}, expected {expected}"));
-            }
+        let Some(([len, height, width, channels], channels_first)) = axes(shape) else {
+            return fail(format!(
+                "has the shape {shape:?}, expected [N, H, W], [N, H, W, C] or [N, C, H, W]. C is 1 \
+                 or 3, else the side that differs if the two others are equal, else the smaller \
+                 one of the first and the last side. It is at most {MOST_CHANNELS}. Save grey \
+                 images as [N, H, W]"
+            ));
         };
-        let sides = [len, height, width, channels];
+        let sides = [len, height, width, channels, kind.size()];
         let bytes = sides.iter().try_fold(1_usize, |product, &side| product.checked_mul(side));
         // Half of what can be addressed, so that an offset can be added.
         if bytes.is_none_or(|bytes| bytes == 0 || bytes > usize::MAX / 2) {
@@ -309,7 +317,53 @@ impl Header {
                 "has the shape {shape:?}, expected at least one image with pixels"
             ));
         }
-        Ok(Layout { len, height, width, channels, channels_first })
+        Ok(Layout { len, height, width, channels, channels_first, kind, big_endian })
+    }
+}
+
+/// [N, H, W, C] of a shape, and whether the channels come first. None if it cannot be told.
+fn axes(shape: &[usize]) -> Option<([usize; 4], bool)> {
+    let [n, first, middle, last] = match *shape {
+        [n, h, w] => return Some(([n, h, w, 1], false)),
+        [n, first, middle, last] => [n, first, middle, last],
+        _ => return None,
+    };
+    let is_colour = |side: usize| side == 1 || side == 3;
+    let channels_first = match (is_colour(first), is_colour(last)) {
+        (true, true) => return None,
+        // Images are often square: the third side is that of the channels.
+        (false, false) if first == middle && middle != last => false,
+        (false, false) if middle == last && first != middle => true,
+        (false, false) if first == last => return None,
+        (false, false) => first < last,
+        (first_is, _) => first_is,
+    };
+    let (h, w, c) = if channels_first { (middle, last, first) } else { (first, middle, last) };
+    (c <= MOST_CHANNELS).then_some(([n, h, w, c], channels_first))
+}
+
+/// A `descr` of numbers, and whether it is big-endian.
+fn number_kind(descr: &str) -> Option<(NumberKind, bool)> {
+    let (order, kind) = descr.split_at_checked(1)?;
+    let kind = match kind {
+        "u1" => NumberKind::U8,
+        "i1" => NumberKind::I8,
+        "u2" => NumberKind::U16,
+        "i2" => NumberKind::I16,
+        "u4" => NumberKind::U32,
+        "i4" => NumberKind::I32,
+        "u8" => NumberKind::U64,
+        "i8" => NumberKind::I64,
+        "f2" => NumberKind::F16,
+        "f4" => NumberKind::F32,
+        "f8" => NumberKind::F64,
+        _ => return None,
+    };
+    match order {
+        "<" => Some((kind, false)),
+        ">" => Some((kind, true)),
+        "|" if kind.size() == 1 => Some((kind, false)),
+        _ => None,
     }
 }
 

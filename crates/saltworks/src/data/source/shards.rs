@@ -7,14 +7,21 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::data::clip::decode::info;
+use crate::data::source::Notes;
 use crate::data::source::file_set::FileSet;
 use crate::data::source::image_file::{EXTENSIONS, MOST_BYTES};
-use crate::data::source::labels::Labels;
+use crate::data::source::labels::{Classes, Labels, StatedLabel};
 use crate::data::store::object::{self, Object};
 use crate::data::store::tar::{Member, ReadAt as _};
-use crate::data::{Background, Error, Info, RawSample, Result, Sample, Source, Stamp, StoredAs};
+use crate::data::{Decoding, Error, Info, RawSample, Result, Sample, Source, Stamp, StoredAs};
 
 mod index;
+mod labels;
+mod not_read;
+
+use index::TarIndex;
+use labels::SampleLabel;
+use not_read::NotRead;
 
 /// The most shards whose files stay open. If there are more, a shard is opened for each image.
 /// Systems allow a process 1,024 open files by default.
@@ -26,15 +33,19 @@ const MOST_OPEN: usize = 256;
 /// A sample consists of the members with one key: their path up to the first dot of the file name.
 /// Its image is its first member `KEY.EXTENSION` with an image's extension. If there is none, each
 /// of its members `KEY.MORE.EXTENSION` is an image of its own, as in archives of plain files named
-/// `cat.0.jpg`. Its label is the number in `KEY.cls`, or `label` or `cls` in `KEY.json`. If no
-/// sample has a label, the first folder in which the names differ is the class.
+/// `cat.0.jpg`. Links inside an archive are followed. If a name comes twice, the last member
+/// counts. The label is in `KEY.cls`, or is `label` or `cls` in `KEY.json`. An image
+/// `KEY.MORE.EXTENSION` may have its own in `KEY.MORE.cls` or `KEY.MORE.json`. If no sample has a
+/// class, the first folder in which the names differ is the class. A sample whose label is damaged
+/// is left out, unless it has a good one, too.
 pub struct Shards {
     files: FileSet,
     /// Files that stay open: all if there are few, and always objects in a store.
     open: Vec<Option<Object>>,
     entries: Vec<Entry>,
     classes: Vec<String>,
-    background: Background,
+    decoding: Decoding,
+    left_alone: Vec<String>,
 }
 
 struct Entry {
@@ -47,48 +58,101 @@ struct Entry {
 #[derive(Default, Serialize, Deserialize)]
 struct SampleGroup {
     image: Option<Member>,
-    /// Members `KEY.MORE.EXTENSION`: for example masks of an image, or images.
-    others: Vec<Member>,
-    label: Option<String>,
+    /// Members `KEY.MORE.EXTENSION`, with MORE: for example masks of an image, or images.
+    others: Vec<(String, Member)>,
+    /// The labels by MORE, which is empty for that of the whole group.
+    labels: BTreeMap<String, SampleLabel>,
 }
 
 impl SampleGroup {
-    /// Its images with their label.
-    fn images(self) -> impl Iterator<Item = (Member, Option<String>)> {
-        let others = if self.image.is_some() { Vec::new() } else { self.others };
-        let images = self.image.into_iter().chain(others);
-        images.map(move |image| (image, self.label.clone()))
+    /// Counts images that stand beside the sample's image, such as masks.
+    fn count_beside(&self, not_read: &mut NotRead) {
+        if self.image.is_some() {
+            self.others.iter().for_each(|(_, image)| not_read.beside.add(&image.name));
+        }
     }
+
+    /// Adds a label, unless it has a better one, and returns the label that is not used then.
+    fn add_label(&mut self, more: &str, label: SampleLabel) -> Option<SampleLabel> {
+        let earlier = self.labels.get(more);
+        if earlier.is_none_or(|earlier| earlier.rank() <= label.rank()) {
+            self.labels.insert(more.to_owned(), label)
+        } else {
+            Some(label)
+        }
+    }
+
+    /// Its images with their label.
+    fn images(self) -> impl Iterator<Item = (Member, Option<SampleLabel>)> {
+        let others = if self.image.is_some() { Vec::new() } else { self.others };
+        let images = self.image.into_iter().map(|image| (String::new(), image)).chain(others);
+        images.map(move |(more, image)| {
+            let label = self.labels.get(&more).or_else(|| self.labels.get(""));
+            (image, label.cloned())
+        })
+    }
+}
+
+/// The number of an archive, an image in it, and its label.
+type FoundImage = (u32, Member, Option<StatedLabel>);
+
+/// The images of archives, and the problems of the samples that are left out.
+fn images(archives: Vec<Vec<SampleGroup>>) -> (Vec<FoundImage>, Vec<(u32, String)>) {
+    let of_archive = |(number, groups): (u32, Vec<SampleGroup>)| {
+        let images = groups.into_iter().flat_map(SampleGroup::images);
+        images.map(move |(image, label)| (number, image, label))
+    };
+    let all: Vec<_> = (0..).zip(archives).flat_map(of_archive).collect();
+    let numbers = all.iter().any(|(_, _, label)| matches!(label, Some(SampleLabel::Number(_))));
+    let (mut found, mut damaged) = (Vec::new(), Vec::new());
+    for (archive, image, label) in all {
+        match label.map(|label| label.stated(numbers)).transpose() {
+            Ok(label) => found.push((archive, image, label)),
+            Err(problem) => damaged.push((archive, problem)),
+        }
+    }
+    (found, damaged)
 }
 
 impl Shards {
     /// Indexes the archives `files`. `path` is the path that the user gave.
-    pub fn open(path: &Path, files: &[PathBuf], background: Background) -> Result<Self> {
+    pub fn open(path: &Path, files: &[PathBuf], decoding: Decoding) -> Result<Self> {
         let keep_open = files.len() <= MOST_OPEN;
         let indexed = object::in_parallel(files, index::index)?;
-        let mut open = Vec::new();
-        let mut found = Vec::new();
-        for (number, (file, groups)) in indexed.into_iter().enumerate() {
+        let (mut open, mut archives) = (Vec::new(), Vec::new());
+        let mut not_read = NotRead::default();
+        for (file, TarIndex { groups, not_read: more }) in indexed {
+            not_read.merge(more);
+            groups.iter().for_each(|group| group.count_beside(&mut not_read));
             open.push(Some(file).filter(|file| keep_open || file.is_remote()));
-            let images = groups.into_iter().flat_map(SampleGroup::images);
-            found.extend(images.map(|(image, label)| (number as u32, image, label)));
+            archives.push(groups);
         }
+        let (mut found, damaged) = images(archives);
+        let damaged: Vec<_> = damaged
+            .iter()
+            .map(|(archive, problem)| format!("{}: {problem}", files[*archive as usize].display()))
+            .collect();
         if found.is_empty() {
-            let problem = format!(
-                "0 images in {} archives: looked for members .{}. Set data.path to archives of \
-                 images",
-                files.len(),
-                EXTENSIONS.join(" .")
-            );
+            let problem = match damaged.first() {
+                Some(first) => format!("0 images whose label can be read. The first: {first}"),
+                None => format!(
+                    "0 images in {} archives: looked for members .{}. Set data.path to archives \
+                     of images",
+                    files.len(),
+                    EXTENSIONS.join(" .")
+                ),
+            };
             return Err(Error::file(path, problem));
         }
         let names: Vec<&str> = found.iter().map(|(_, image, _)| image.name.as_str()).collect();
         let root = common_folder(&names);
         // A stable sort: images of one name keep the order of their shards.
         found.sort_by(|(_, a, _), (_, b, _)| in_folder_order(&a.name[root..], &b.name[root..]));
-        let (entries, classes) = label(found);
+        let (entries, Classes { names: classes, unused, .. }) = label(found);
+        let parts = [labels::left_out(&damaged), unused].into_iter().chain(not_read.told());
+        let left_alone = parts.filter(|part| !part.is_empty()).collect();
         let files = FileSet::new(path, files, "tar archive");
-        Ok(Self { files, open, entries, classes, background })
+        Ok(Self { files, open, entries, classes, decoding, left_alone })
     }
 
     fn name(&self, index: usize) -> String {
@@ -125,17 +189,21 @@ impl Source for Shards {
 
     fn raw(&self, index: usize) -> Result<RawSample> {
         let (bytes, name) = self.bytes(index)?;
-        let stored_as = StoredAs::File { bytes, background: self.background };
+        let stored_as = StoredAs::File { bytes, decoding: self.decoding };
         Ok(RawSample { stored_as, label: self.label(index), name })
     }
 
     fn info(&self, index: usize) -> Result<Info> {
         let (bytes, name) = self.bytes(index)?;
-        info(&bytes, &name, self.background)
+        info(&bytes, &name, self.decoding)
     }
 
     fn stamp(&self, index: usize) -> Stamp {
         Stamp { name: self.name(index), bytes: self.entries[index].image.size }
+    }
+
+    fn stored_bytes(&self, index: usize) -> Option<u64> {
+        Some(self.entries[index].image.size)
     }
 
     fn label(&self, index: usize) -> i32 {
@@ -151,11 +219,15 @@ impl Source for Shards {
     }
 
     fn describe(&self) -> String {
-        self.files.describe(self.len(), &self.classes)
+        self.files.describe(&format!("{} images", self.len()), &self.classes)
     }
 
     fn files(&self) -> Vec<&Path> {
         self.files.files()
+    }
+
+    fn notes(&self) -> Notes {
+        Notes { left_alone: self.left_alone.clone(), ..Notes::default() }
     }
 }
 
@@ -166,19 +238,20 @@ fn in_folder_order(a: &str, b: &str) -> std::cmp::Ordering {
     is_deep(a).cmp(&is_deep(b)).then_with(|| Path::new(a).cmp(Path::new(b)))
 }
 
-/// Labels as written, or the folders of the images.
-fn label(found: Vec<(u32, Member, Option<String>)>) -> (Vec<Entry>, Vec<String>) {
-    let written = found.iter().any(|(_, _, label)| label.is_some());
-    let (labels, classes) = if written {
-        let mut labels = Labels::default();
-        found.iter().for_each(|(_, _, label)| labels.push(label.as_deref()));
-        labels.finish()
-    } else {
+/// Labels as written, or the folders of the images if none names a class.
+fn label(found: Vec<FoundImage>) -> (Vec<Entry>, Classes) {
+    let is_class = |label: &Option<StatedLabel>| matches!(label, Some(StatedLabel::Class(_)));
+    let written = found.iter().any(|(_, _, label)| is_class(label));
+    let mut labels = Labels::default();
+    found.iter().for_each(|(_, _, label)| labels.push_stated(label.as_ref()));
+    let mut classes = labels.finish();
+    if !written {
         let names: Vec<&str> = found.iter().map(|(_, image, _)| image.name.as_str()).collect();
-        folders(&names)
-    };
-    let entry = |((shard, image, _), label)| Entry { shard, label, image };
-    (found.into_iter().zip(labels).map(entry).collect(), classes)
+        (classes.of, classes.names) = folders(&names);
+    }
+    let images = found.into_iter().zip(&classes.of);
+    let entry = |((shard, image, _), &label)| Entry { shard, label, image };
+    (images.map(entry).collect(), classes)
 }
 
 /// The first folder in which the names differ is the class. A file beside such folders has none.

@@ -25,6 +25,30 @@ pub(in crate::data) struct Member {
     pub(in crate::data) size: u64,
 }
 
+/// A name in an archive for the bytes of another member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::data) struct Link {
+    /// Its path in the archive.
+    pub(in crate::data) name: String,
+    /// The path in the archive that it stands for, as far as it can be told.
+    pub(in crate::data) target: String,
+}
+
+/// What an archive holds at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::data) enum ArchiveEnd {
+    /// An end marker, then nothing but zeros.
+    Marked,
+    /// No end marker. The last member is whole.
+    Unmarked,
+    /// An end marker, then further bytes from this offset on. GNU tar reads them with `-i` alone.
+    Continued(u64),
+}
+
+/// The most bytes behind an end marker that are searched for further members. GNU tar pads archives
+/// to 10 KiB.
+const MOST_PADDING_BYTES: u64 = 1 << 20;
+
 /// Something that can be read at any offset.
 pub(in crate::data) trait ReadAt {
     /// Fills `buffer` with the bytes from `offset` on.
@@ -38,28 +62,43 @@ pub(in crate::data) struct Members<'a, R> {
     len: u64,
     /// Offset of the next header.
     at: u64,
+    /// The links that were found so far.
+    links: Vec<Link>,
+    /// Known after the last member.
+    end: ArchiveEnd,
 }
 
 /// What pax and GNU headers state about the member that follows.
-#[derive(Default)]
+#[derive(Default, PartialEq)]
 struct Extra {
     name: Option<String>,
+    target: Option<String>,
     size: Option<u64>,
 }
 
 impl<'a, R: ReadAt> Members<'a, R> {
     /// The members of the archive in `file`. `path` is for messages.
     pub(in crate::data) fn new(file: &'a R, path: &'a Path, len: u64) -> Self {
-        Self { file, path, len, at: 0 }
+        Self { file, path, len, at: 0, links: Vec::new(), end: ArchiveEnd::Marked }
     }
 
-    /// The next plain file. None after the end marker.
+    /// The links and the end of the archive, after its last member.
+    pub(in crate::data) fn finish(self) -> (Vec<Link>, ArchiveEnd) {
+        (self.links, self.end)
+    }
+
+    /// The next plain file. None after the end marker, or after the last member without one.
     pub(in crate::data) fn next_file(&mut self) -> Result<Option<Member>> {
         let mut extra = Extra::default();
         loop {
+            if self.at == self.len && self.at > 0 && extra == Extra::default() {
+                self.end = ArchiveEnd::Unmarked;
+                return Ok(None);
+            }
             let header = self.header()?;
             if header.iter().all(|&byte| byte == 0) {
                 // A single block of zeros is also the end, as for GNU tar.
+                self.end = self.after_the_end()?;
                 return Ok(None);
             }
             let mut size = self.parse_header(&header)?;
@@ -74,6 +113,10 @@ impl<'a, R: ReadAt> Members<'a, R> {
             match kind {
                 b'x' => self.pax(offset, size, &mut extra)?,
                 b'L' => extra.name = Some(text(&self.extra(offset, size)?)),
+                b'K' => extra.target = Some(text(&self.extra(offset, size)?)),
+                b'1' | b'2' => {
+                    self.links.push(link(&header, std::mem::take(&mut extra)));
+                }
                 b'S' => return Err(self.fail(offset, "holds a sparse file. Pack without --sparse")),
                 0 | b'0' | b'7' => {
                     let name = extra.name.take().unwrap_or_else(|| name_of(&header));
@@ -83,7 +126,7 @@ impl<'a, R: ReadAt> Members<'a, R> {
                     }
                     extra = Extra::default();
                 }
-                b'g' | b'K' => {}
+                b'g' => {}
                 _ => extra = Extra::default(),
             }
         }
@@ -94,7 +137,7 @@ impl<'a, R: ReadAt> Members<'a, R> {
         if self.len - self.at < BLOCK as u64 {
             let problem = match self.at {
                 0 => "is shorter than a tar header. Set data.path to a tar archive",
-                _ => "is cut off: the archive's end marker is missing. Fetch or pack it again",
+                _ => "is cut off inside a header. Fetch or pack it again",
             };
             return Err(self.fail(self.at, problem));
         }
@@ -102,6 +145,22 @@ impl<'a, R: ReadAt> Members<'a, R> {
         read.map_err(|error| Error::read(self.path, error))?;
         self.at += BLOCK as u64;
         Ok(header)
+    }
+
+    /// Looks for bytes behind the end marker that are not zero.
+    fn after_the_end(&self) -> Result<ArchiveEnd> {
+        let mut at = self.at;
+        let mut bytes = [0; 16 * BLOCK];
+        while at < self.len.min(self.at + MOST_PADDING_BYTES) {
+            let length = (self.len - at).min(bytes.len() as u64) as usize;
+            let read = self.file.read_at(&mut bytes[..length], at);
+            read.map_err(|error| Error::read(self.path, error))?;
+            if let Some(found) = bytes[..length].iter().position(|&byte| byte != 0) {
+                return Ok(ArchiveEnd::Continued(at + found as u64));
+            }
+            at += length as u64;
+        }
+        Ok(ArchiveEnd::Marked)
     }
 
     /// The size that a header states, if its checksum is right.
@@ -163,6 +222,7 @@ impl<'a, R: ReadAt> Members<'a, R> {
                 .ok_or_else(|| self.fail(offset, "has damaged pax records. Pack it again"))?;
             match record.key {
                 b"path" => extra.name = Some(text(record.value)),
+                b"linkpath" => extra.target = Some(text(record.value)),
                 b"size" => {
                     let size = std::str::from_utf8(record.value).ok().and_then(|v| v.parse().ok());
                     let fail = || self.fail(offset, "has a pax size that is not a number");
@@ -231,10 +291,45 @@ fn name_of(header: &[u8; BLOCK]) -> String {
     }
 }
 
-/// The text up to the first zero byte. Invalid UTF-8 is replaced.
+/// A hard link names its target from the archive's root, a symbolic link from its own folder.
+fn link(header: &[u8; BLOCK], extra: Extra) -> Link {
+    let name = extra.name.unwrap_or_else(|| name_of(header));
+    let target = extra.target.unwrap_or_else(|| text(&header[157..257]));
+    let is_symbolic = header[156] == b'2';
+    let target = match name.rsplit_once('/') {
+        Some((folder, _)) if is_symbolic && !target.starts_with('/') => {
+            plain_path(&format!("{folder}/{target}"))
+        }
+        _ => plain_path(&target),
+    };
+    Link { name, target }
+}
+
+/// The path without `.` and `..`, as far as these stay in the archive.
+pub(in crate::data) fn plain_path(path: &str) -> String {
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "." | "" if !(part.is_empty() && parts.is_empty()) => {}
+            ".." if parts.last().is_some_and(|&last| last != "..") => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
+/// The text up to the first zero byte. A byte that is not UTF-8 is written as `\xNN`, so that
+/// different names stay different.
 fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
+    let mut text = String::new();
+    for chunk in bytes[..end].utf8_chunks() {
+        text.push_str(chunk.valid());
+        chunk.invalid().iter().for_each(|byte| text.push_str(&format!("\\x{byte:02X}")));
+    }
+    text
 }
 
 /// The program that compressed a file, by its first bytes.

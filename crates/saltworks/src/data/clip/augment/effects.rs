@@ -117,6 +117,21 @@ impl Effects {
         Ok(())
     }
 
+    /// Checks whether images of this number of channels can be changed so.
+    pub(in crate::data) fn check_channels(&self, channels: usize) -> Result<()> {
+        let expected = || format!("none for images of {channels} bands: it changes colours");
+        if [1, 3].contains(&channels) {
+            return Ok(());
+        }
+        if self.jitter.is_some() {
+            return Err(Error::setting("augment.jitter", &"set", expected()));
+        }
+        if self.greyscale > 0.0 {
+            return Err(Error::setting("augment.greyscale", &self.greyscale, expected()));
+        }
+        Ok(())
+    }
+
     /// Changes all frames of a clip in the same way. A change that is off draws no random number.
     pub(super) fn apply(&self, clip: &mut Clip, random: &mut Random) {
         let happens =

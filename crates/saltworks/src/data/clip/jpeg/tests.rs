@@ -20,7 +20,7 @@ const PROGRESSIVE: &[u8] = include_bytes!("../../../../../../tests/golden/jpeg_p
 const TURNED: &[u8] = include_bytes!("../../../../../../tests/golden/jpeg_turned.jpg");
 
 fn stored(bytes: &[u8]) -> RawSample {
-    let stored_as = StoredAs::File { bytes: bytes.to_vec(), background: [0; 3] };
+    let stored_as = StoredAs::File { bytes: bytes.to_vec(), decoding: [0; 3].into() };
     RawSample { stored_as, label: 3, name: "a.jpg".to_owned() }
 }
 

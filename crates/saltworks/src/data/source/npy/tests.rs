@@ -40,15 +40,58 @@ fn unusable_arrays_are_refused_with_advice() {
             opened("a.npy", &npy(kind, order, shape, &[0; 27])).err().unwrap().to_string();
         assert!(message.contains(advice), "{message}");
     };
-    refused("<f4", "False", "(1, 3, 3)", "astype(\"uint8\")");
+    refused("|b1", "False", "(3, 3, 3)", "astype(\"uint8\")");
+    refused("<c8", "False", "(1, 3, 3)", "kind \"<c8\", expected whole numbers");
     refused("|u1", "True", "(3, 3, 3)", "ascontiguousarray");
-    refused("|u1", "False", "(3, 3, 1, 3)", "channels may come first or last");
+    refused("|u1", "False", "(3, 3, 1, 3)", "has the shape [3, 3, 1, 3], expected [N, H, W]");
+    refused("|u1", "False", "(1, 5, 9, 5)", "the smaller one of the first and the last side");
     refused("|u1", "False", "(3, 9)", "expected [N, H, W]");
     refused("|u1", "False", "(3, 3, 4)", "expected 164 for [3, 3, 4]");
     refused("|u1", "False", "(0, 3, 3)", "at least one image");
     refused("|u1", "False", "(99999999999, 99999999999, 3)", "at least one image");
     refused("|u1", "Maybe", "(3, 3, 3)", "numpy.save");
     assert!(opened("a.npy", b"\x93NUMPY").err().unwrap().to_string().contains("ends inside"));
+}
+
+#[test]
+fn twelve_bands_are_read_in_either_order() {
+    let bytes: Vec<u8> = (0..12 * 16).collect();
+    let first = opened("a.npy", &npy("|u1", "False", "(1, 12, 1, 16)", &bytes)).unwrap();
+    let clip = first.read(0).unwrap().clip;
+    assert_eq!((clip.height, clip.width, clip.channels), (1, 16, 12));
+    assert_eq!(clip.data[..13], [0, 16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 1]);
+    let last = opened("a.npy", &npy("|u1", "False", "(1, 16, 1, 12)", &clip.data)).unwrap();
+    assert_eq!(last.read(0).unwrap().clip.data, clip.data);
+    // Hyperspectral patches, and the same with channels first.
+    let shape = |shape: &str| {
+        let file = npy("|u1", "False", shape, &[7; 5 * 5 * 20]);
+        let clip = opened("a.npy", &file).unwrap().read(0).unwrap().clip;
+        [clip.height, clip.width, clip.channels]
+    };
+    assert_eq!((shape("(1, 5, 5, 20)"), shape("(1, 20, 5, 5)")), ([5, 5, 20], [5, 5, 20]));
+    assert_eq!((last.info(0).unwrap().channels, last.info(0).unwrap().is_deep), (12, false));
+}
+
+#[test]
+fn deep_arrays_are_read_with_a_stated_range() {
+    let numbers = [0_u16, 2048, 4095, 65_535];
+    let bytes: Vec<u8> = numbers.iter().flat_map(|value| value.to_be_bytes()).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.npy");
+    let write = |bytes: &[u8]| {
+        std::io::Write::write_all(&mut File::create(&path).unwrap(), bytes).unwrap();
+    };
+    let shown = |range: Option<[f64; 2]>| {
+        let decoding = Decoding { depth: range.map(Into::into), ..Decoding::default() };
+        open(&path, decoding).unwrap().read(0).map(|sample| sample.clip.data)
+    };
+    write(&npy(">u2", "False", "(1, 2, 2)", &bytes));
+    assert_eq!(shown(Some([0.0, 4095.0])).unwrap(), [0, 128, 255, 255]);
+    assert_eq!(shown(None).unwrap(), [0, 8, 16, 255]);
+    let floats: Vec<u8> = [-1_f32, 0.0, 1.0, 3.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+    write(&npy("<f4", "False", "(1, 2, 2)", &floats));
+    assert_eq!(shown(Some([-1.0, 1.0])).unwrap(), [0, 128, 255, 255]);
+    assert!(shown(None).unwrap_err().to_string().contains("data.depth = [black, white]"));
 }
 
 #[test]
@@ -75,8 +118,9 @@ fn an_archive_holds_images_and_labels() {
 fn no_header_makes_the_reader_panic() {
     let seed = npy("|u1", "False", "(2, 1, 2)", &[1, 2, 3, 4]);
     fuzz::mutate("npy", &seed, |bytes| {
-        if let Ok((layout, images)) = whole_images(bytes, Path::new("a.npy")) {
-            assert_eq!(layout.len * layout.size(), images.len());
+        if let Ok((layout, images)) = whole_images(bytes.to_vec(), Path::new("a.npy")) {
+            assert!(matches!(images, Bytes::Memory(all, offset)
+                if layout.len * layout.size() == all.len() - offset));
         }
         let _ = whole_labels(bytes, 2, Path::new("a.npy"));
     });

@@ -9,8 +9,8 @@ use serde_json::Value;
 /// Names found under `info.features`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct HubFeatures {
-    /// The first column of type `Image`.
-    pub(super) image: Option<String>,
+    /// The columns of type `Image`, sorted by name.
+    pub(super) images: Vec<String>,
     /// The columns of type `ClassLabel` with their classes, by name.
     pub(super) labels: BTreeMap<String, Vec<String>>,
 }
@@ -28,29 +28,30 @@ impl HubFeatures {
         json.map_or_else(Self::default, |json| Self::from_json(&json))
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
     fn from_json(json: &Value) -> Self {
         let Some(features) = json.pointer("/info/features").and_then(Value::as_object) else {
             return Self::default();
         };
-        let of_type = |wanted: &'static str| {
-            let is_wanted =
-                move |value: &Value| value.get("_type").is_some_and(|kind| kind == wanted);
-            features.iter().filter(move |(_, value)| is_wanted(value))
-        };
+        let is_type =
+            |value: &Value, wanted: &str| value.get("_type").is_some_and(|kind| kind == wanted);
         let text = |name: &Value| name.as_str().unwrap_or_default().to_owned();
         let classes = |value: &Value| {
             let names = value.get("names").and_then(Value::as_array);
             names.into_iter().flatten().map(text).collect()
         };
+        let images = features.iter().filter(|(_, value)| is_type(value, "Image"));
+        let labels = features.iter().map(|(name, value)| (name, element(value)));
+        let labels = labels.filter(|(_, value)| is_type(value, "ClassLabel"));
         Self {
-            image: of_type("Image").map(|(name, _)| name.clone()).next(),
-            labels: of_type("ClassLabel").map(|(name, v)| (name.clone(), classes(v))).collect(),
+            images: images.map(|(name, _)| name.clone()).collect(),
+            labels: labels.map(|(name, value)| (name.clone(), classes(value))).collect(),
         }
     }
+}
+
+/// The feature of a list's elements, or of the column itself.
+fn element(feature: &Value) -> &Value {
+    feature.get("feature").or_else(|| feature.get(0)).unwrap_or(feature)
 }
 
 /// The first JSON object in some bytes that begins with `{"info"`.
@@ -71,12 +72,13 @@ mod tests {
                       "kind": {"names": ["a", "b"], "_type": "ClassLabel"}}}}"#;
         let pair = |key: &str, value: &str| KeyValue::new(key.to_owned(), value.to_owned());
         let plain = HubFeatures::find(Some(&vec![pair("huggingface", json)]));
-        assert_eq!(plain.image.as_deref(), Some("picture"));
+        assert_eq!(plain.images, ["picture"]);
         assert_eq!(plain.labels["kind"], ["a", "b"]);
         let within = [b"\x01\x02huggingface\0\0", json.as_bytes(), b"\0\0more"].concat();
         assert_eq!(HubFeatures::from_json(&json_within(&within).unwrap()), plain);
-        assert!(HubFeatures::find(Some(&vec![pair("ARROW:schema", "Zm9v")])).is_empty());
-        assert!(HubFeatures::find(None).is_empty());
+        let nothing = HubFeatures::default();
+        assert_eq!(HubFeatures::find(Some(&vec![pair("ARROW:schema", "Zm9v")])), nothing);
+        assert_eq!(HubFeatures::find(None), nothing);
     }
 
     #[test]

@@ -1,10 +1,11 @@
-use super::index::groups;
+use super::index::index_of;
 use super::*;
 use crate::data::open;
-use crate::data::store::tar::tests::{archive, member};
+use crate::data::store::tar::tests::{archive, linked, member, signed_again};
 use crate::fuzz;
 use rayon::prelude::*;
 use std::fs::File;
+use std::sync::Arc;
 
 /// A PNG of one grey pixel.
 pub(in crate::data) fn pixel(value: u8) -> Vec<u8> {
@@ -52,6 +53,97 @@ fn members_with_one_key_are_a_sample_in_the_order_of_names() {
     assert!(source.describe().ends_with("3 images in a tar archive, 4 classes"));
     assert_eq!(source.info(0).unwrap().channels, 1);
     assert!(source.read(1).unwrap().name.ends_with("a.tar: b.png"));
+    assert_eq!(
+        told(&*source),
+        "2 images beside their samples' (first c.jpg), 1 hidden file (._c.png), 1 without extension"
+    );
+}
+
+/// What is not read.
+fn told(source: &dyn Source) -> String {
+    source.notes().left_alone.join(", ")
+}
+
+/// A link of this kind.
+fn link(name: &str, kind: u8, target: &str) -> Vec<u8> {
+    linked(&member(name, kind, b""), target)
+}
+
+fn of_bytes(bytes: &[u8]) -> Arc<dyn Source> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.tar");
+    write(&path, bytes);
+    open(&path, [0; 3]).unwrap()
+}
+
+#[test]
+fn names_that_are_no_utf8_stay_apart() {
+    let mut members = [file("a?.png", &pixel(1)), file("a?.png", &pixel(2))];
+    members[0][1] = 0xE9;
+    members[1][1] = 0xE8;
+    let members = members.map(|bytes| signed_again(&bytes));
+    let source = of_bytes(&archive(&members));
+    assert_eq!(all(&*source), [(2, -1), (1, -1)]);
+    assert!(source.stamp(1).name.ends_with("a\\xE9.png"), "{}", source.stamp(1).name);
+    assert_eq!(told(&*source), "");
+}
+
+#[test]
+fn a_doubled_image_among_several_of_one_key_is_the_last_one() {
+    let source = of_bytes(&archive(&[
+        file("cat.0.png", &pixel(1)),
+        file("cat.1.png", &pixel(2)),
+        file("cat.0.png", &pixel(3)),
+    ]));
+    assert_eq!(all(&*source), [(3, -1), (2, -1)]);
+    assert!(told(&*source).starts_with("1 image that a later member of its name replaces"));
+}
+
+#[test]
+fn links_are_followed_inside_the_archive_and_reported_if_they_lead_out() {
+    let source = of_bytes(&archive(&[
+        link("cats/0.png", b'2', "../blobs/abc"),
+        file("cats/1.png", &pixel(1)),
+        file("blobs/abc", &pixel(7)),
+        link("dogs/2.png", b'1', "cats/1.png"),
+        link("dogs/3.png", b'2', "2.png"),
+        link("dogs/4.png", b'2', "/etc/secret.png"),
+        link("dogs/5.png", b'2', "5.png"),
+    ]));
+    assert_eq!(all(&*source), [(7, 0), (1, 0), (1, 1), (1, 1)]);
+    assert_eq!(
+        told(&*source),
+        "2 links to no file in their archives (first dogs/4.png -> /etc/secret.png), \
+         1 without extension"
+    );
+}
+
+#[test]
+fn of_two_members_with_one_name_the_last_is_read_as_when_unpacked() {
+    let source = of_bytes(&archive(&[file("a.png", &pixel(1)), file("./a.png", &pixel(2))]));
+    assert_eq!(all(&*source), [(2, -1)]);
+    let expected = "1 image that a later member of its name replaces (a.png)";
+    assert_eq!(told(&*source), expected);
+}
+
+#[test]
+fn an_archive_without_an_end_marker_is_read_and_reported() {
+    let source = of_bytes(&[file("a.png", &pixel(1)), file("b.png", &pixel(2))].concat());
+    assert_eq!(all(&*source), [(1, -1), (2, -1)]);
+    let found = told(&*source);
+    assert!(found.starts_with("1 end of an archive, which has no end marker"), "{found}");
+}
+
+#[test]
+fn members_behind_an_end_marker_are_reported() {
+    let (one, two) = (archive(&[file("a.png", &pixel(1))]), archive(&[file("b.png", &pixel(2))]));
+    let source = of_bytes(&[one.clone(), two].concat());
+    assert_eq!(all(&*source), [(1, -1)]);
+    let found = told(&*source);
+    assert!(found.contains("behind its end marker"), "{found}");
+    assert!(found.contains(&format!("a.tar at byte {}", one.len())), "{found}");
+    let padded = of_bytes(&[one, vec![0; 10_240]].concat());
+    assert_eq!(told(&*padded), "");
 }
 
 #[test]
@@ -111,6 +203,94 @@ fn a_packed_folder_keeps_the_order_of_the_folder() {
     }
 }
 
+/// The first byte and the label of each image of an archive, its classes, and what is reported.
+fn of_archive(members: &[Vec<u8>]) -> (Vec<(u8, i32)>, String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.tar");
+    write(&path, &archive(members));
+    let source = open(&path, [0; 3]).unwrap();
+    (all(&*source), source.classes().join(" "), told(&*source))
+}
+
+#[test]
+fn one_damaged_label_leaves_out_one_sample_and_is_reported() {
+    let good = [file("a.json", br#"{"label": 1}"#), file("a.png", &pixel(1))];
+    let other = [file("c.json", br#"{"label": 0}"#), file("c.png", &pixel(3))];
+    let damaged = [file("b.png", &pixel(2)), file("b.json", b"{\"label\": ")];
+    let (images, classes, left_alone) = of_archive(&[good, damaged, other].concat());
+    assert_eq!((images, classes.as_str()), (vec![(1, 1), (3, 0)], "0 1"));
+    assert!(left_alone.starts_with("1 sample with a damaged label ("), "{left_alone}");
+    assert!(left_alone.contains("a.tar: b.json: is not JSON"), "{left_alone}");
+    let (images, _, left_alone) = of_archive(&[
+        file("a.cls", b"1"),
+        file("a.png", &pixel(1)),
+        file("b.cls", b"cat"),
+        file("b.png", &pixel(2)),
+        file("c.cls", b""),
+        file("c.png", &pixel(3)),
+    ]);
+    assert_eq!(images, [(1, 1)]);
+    assert!(left_alone.starts_with("2 samples with a damaged label"), "{left_alone}");
+    assert!(left_alone.contains("b.cls: holds \"cat\", expected a number"), "{left_alone}");
+    assert!(left_alone.contains("c.cls: is empty"), "{left_alone}");
+    // A sample with another label needs none of the damaged one.
+    let members = [file("a.cls", b"1"), file("a.png", &pixel(1)), file("a.json", b"no JSON")];
+    let backwards = [2, 1, 0].map(|at| members[at].clone());
+    for members in [members, backwards] {
+        let (images, _, left_alone) = of_archive(&members);
+        assert_eq!(images, [(1, 1)]);
+        let words = "1 damaged label beside a good one of its sample (a.json: is not JSON";
+        assert!(left_alone.starts_with(words), "{left_alone}");
+    }
+}
+
+#[test]
+fn names_in_cls_members_are_classes() {
+    let (images, classes, left_alone) = of_archive(&[
+        file("a.cls", b"dog\n"),
+        file("a.png", &pixel(1)),
+        file("b.cls", b"cat"),
+        file("b.png", &pixel(2)),
+    ]);
+    assert_eq!((images, classes.as_str()), (vec![(1, 1), (2, 0)], "cat dog"));
+    assert_eq!(left_alone, "");
+}
+
+#[test]
+fn a_label_belongs_to_the_image_with_the_same_dots_in_its_name() {
+    let (images, classes, _) = of_archive(&[
+        file("v1/22.05.png", &pixel(1)),
+        file("v1/22.05.cls", b"1"),
+        file("v1/22.06.png", &pixel(2)),
+        file("v1/22.06.json", br#"{"label": 2}"#),
+        file("v1/23.a.png", &pixel(3)),
+        file("v1/23.cls", b"0"),
+    ]);
+    assert_eq!((images, classes.as_str()), (vec![(1, 1), (2, 2), (3, 0)], "0 1 2"));
+}
+
+#[test]
+fn labels_in_json_that_are_no_classes_are_reported() {
+    let (images, classes, left_alone) = of_archive(&[
+        file("a.json", br#"{"label": [0, 3]}"#),
+        file("a.png", &pixel(1)),
+        file("b.json", br#"{"label": "dog"}"#),
+        file("b.png", &pixel(2)),
+    ]);
+    assert_eq!((images, classes.as_str()), (vec![(1, -1), (2, -1)], ""));
+    assert!(left_alone.contains("1 of 2 are lists of several (multi-label)"), "{left_alone}");
+    let (images, classes, left_alone) = of_archive(&[
+        file("a.json", br#"{"label": [true]}"#),
+        file("a.png", &pixel(1)),
+        file("b.json", br#"{"label": false}"#),
+        file("b.png", &pixel(2)),
+        file("c.json", br#"{"label": null}"#),
+        file("c.png", &pixel(3)),
+    ]);
+    assert_eq!((images, classes.as_str()), (vec![(1, 1), (2, 0), (3, -1)], "false true"));
+    assert_eq!(left_alone, "");
+}
+
 #[test]
 fn wrong_labels_and_archives_without_images_are_refused_by_name() {
     let refused = |members: &[Vec<u8>]| {
@@ -119,9 +299,8 @@ fn wrong_labels_and_archives_without_images_are_refused_by_name() {
         write(&path, &archive(members));
         open(&path, [0; 3]).err().unwrap().to_string()
     };
-    let message = refused(&[file("a.cls", b"cat"), file("a.png", &pixel(1))]);
-    assert!(message.contains("a.cls: holds \"cat\", expected the number"), "{message}");
     let message = refused(&[file("a.json", b"{"), file("a.png", &pixel(1))]);
+    assert!(message.contains("0 images whose label can be read"), "{message}");
     assert!(message.contains("a.json: is not JSON"), "{message}");
     let message = refused(&[file("a.txt", b"words")]);
     assert!(message.contains("0 images in 1 archives"), "{message}");
@@ -148,9 +327,8 @@ fn no_archive_makes_the_index_panic() {
     ]);
     fuzz::mutate("shards", &seed, |bytes| {
         let bytes = bytes.to_vec();
-        if let Ok(groups) = groups(&bytes, Path::new("a.tar"), bytes.len() as u64) {
-            let images = groups.into_iter().flat_map(SampleGroup::images);
-            let (entries, _) = label(images.map(|(image, label)| (0, image, label)).collect());
+        if let Ok(index) = index_of(&bytes, Path::new("a.tar"), bytes.len() as u64) {
+            let (entries, _) = label(images(vec![index.groups]).0);
             assert!(entries.len() <= bytes.len() / 512);
         }
     });

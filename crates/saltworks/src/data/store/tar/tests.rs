@@ -29,6 +29,20 @@ fn signed(mut header: [u8; BLOCK]) -> [u8; BLOCK] {
     header
 }
 
+/// The member with the checksum of its changed header.
+pub(in crate::data) fn signed_again(member: &[u8]) -> Vec<u8> {
+    let (header, rest) = member.split_at(BLOCK);
+    // split_at gave BLOCK bytes.
+    [&signed(header.try_into().unwrap())[..], rest].concat()
+}
+
+/// The member as a link to this path.
+pub(in crate::data) fn linked(member: &[u8], target: &str) -> Vec<u8> {
+    let mut member = member.to_vec();
+    member[157..157 + target.len()].copy_from_slice(target.as_bytes());
+    signed_again(&member)
+}
+
 /// An archive of these members, with its end marker.
 pub(in crate::data) fn archive(members: &[Vec<u8>]) -> Vec<u8> {
     [members.concat(), vec![0; 2 * BLOCK]].concat()
@@ -89,12 +103,34 @@ fn names_come_from_every_kind_of_header() {
 }
 
 #[test]
+fn links_name_their_target_from_the_root_or_from_their_folder() {
+    let long = "x".repeat(120) + ".png";
+    let all = archive(&[
+        linked(&member("a/b/hard.png", b'1', b""), "a/c.png"),
+        linked(&member("a/b/soft.png", b'2', b""), "../c.png"),
+        member("././@LongLink", b'K', long.as_bytes()),
+        linked(&member("a/long.png", b'2', b""), "cut"),
+        linked(&member("up.png", b'2', b""), "../../up.png"),
+    ]);
+    let mut members = Members::new(&all, Path::new("a.tar"), all.len() as u64);
+    assert_eq!(members.next_file().unwrap(), None);
+    let (links, end) = members.finish();
+    let targets: Vec<_> = links.iter().map(|link| link.target.as_str()).collect();
+    assert_eq!(targets, ["a/c.png", "a/c.png", &format!("a/{long}"), "../../up.png"]);
+    assert_eq!(end, ArchiveEnd::Marked);
+}
+
+#[test]
 fn an_archive_cut_anywhere_is_refused() {
     let whole = archive(&[member("a.png", b'0', &[1; 700]), member("b.png", b'0', b"b")]);
     let before_the_end = whole.len() - 2 * BLOCK;
-    for kept in (1..before_the_end).step_by(97).chain([before_the_end, before_the_end + 511]) {
+    let first = member("a.png", b'0', &[1; 700]).len();
+    for kept in (1..before_the_end).step_by(97).chain([before_the_end + 511]) {
         let message = refusal(&whole[..kept].to_vec());
         assert!(message.contains("cut off") || kept < BLOCK, "{kept}: {message}");
+    }
+    for (kept, members) in [(first, 1), (before_the_end, 2), (before_the_end + BLOCK, 2)] {
+        assert_eq!(list(&whole[..kept].to_vec()).unwrap().len(), members);
     }
     assert!(refusal(&Vec::new()).contains("shorter than a tar header"));
 }

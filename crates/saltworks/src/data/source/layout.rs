@@ -1,0 +1,225 @@
+//! What the names of folders say about the images in them: parts of a data set, and masks.
+
+/// Names of training images.
+const TRAINING: [&str; 3] = ["train", "training", "trainval"];
+
+/// Names of other images than training images, the best for probes first, and whether they say so
+/// also without training images beside them. Otherwise they are usual names.
+const TESTS: [(&str, bool); 12] = [
+    ("val", true),
+    // Also a class beside `invalid`.
+    ("valid", false),
+    ("validation", true),
+    ("dev", false),
+    ("eval", true),
+    ("evaluation", true),
+    ("test", true),
+    ("tests", true),
+    ("testing", true),
+    ("holdout", false),
+    ("query", false),
+    ("pred", false),
+];
+
+/// Words that say nothing about the part of a data set.
+const IMAGES: [&str; 15] = [
+    "image",
+    "images",
+    "img",
+    "imgs",
+    "jpegimages",
+    "pngimages",
+    "leftimg8bit",
+    "photo",
+    "photos",
+    "picture",
+    "pictures",
+    "set",
+    "data",
+    "dataset",
+    "split",
+];
+
+/// Words for masks besides those that begin or end as one.
+const MASKS: [&str; 8] =
+    ["annotation", "annotations", "label", "labels", "gt", "gtfine", "gtcoarse", "groundtruth"];
+
+/// Why images of a folder are left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Purpose {
+    /// The name says that they are to validate or test.
+    Test,
+    /// The name says that they are masks of the images beside them.
+    Masks,
+    /// Caltech's folder of everything else, which is no class. torchvision leaves it out, too.
+    Clutter,
+}
+
+/// The part of a data set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SetPart {
+    Training,
+    /// With its place in the order of preference.
+    Test {
+        rank: usize,
+        alone: bool,
+    },
+}
+
+/// A folder's name in words.
+struct FolderName {
+    part: Option<SetPart>,
+    masks: bool,
+    /// Whether a word says that it holds images.
+    images: bool,
+    /// All other words.
+    rest: Vec<String>,
+}
+
+impl FolderName {
+    fn of(name: &str) -> Self {
+        let mut found = Self { part: None, masks: false, images: false, rest: Vec::new() };
+        let lower = name.to_lowercase().replace("ground_truth", "groundtruth");
+        for word in lower.split(|letter: char| !letter.is_alphanumeric()) {
+            // `val2017`, and `testset`.
+            let word = word.trim_end_matches(|letter: char| letter.is_ascii_digit());
+            let short = word.strip_suffix("set").unwrap_or(word);
+            if word.is_empty() {
+                continue;
+            }
+            match part(short) {
+                Some(part) if found.part.is_none() => found.part = Some(part),
+                _ if is_mask(word) => found.masks = true,
+                _ if IMAGES.contains(&word) => found.images = true,
+                _ => found.rest.push(word.to_owned()),
+            }
+        }
+        found
+    }
+
+    /// Whether both are parts of one data set: `seg_train` and `seg_test`.
+    fn belongs_to(&self, other: &Self) -> bool {
+        self.rest == other.rest && self.masks == other.masks
+    }
+}
+
+fn part(word: &str) -> Option<SetPart> {
+    if TRAINING.contains(&word) {
+        return Some(SetPart::Training);
+    }
+    let rank = TESTS.iter().position(|(name, _)| *name == word)?;
+    Some(SetPart::Test { rank, alone: TESTS[rank].1 })
+}
+
+fn is_mask(word: &str) -> bool {
+    let is_plural = word.ends_with("mask") || word.ends_with("masks");
+    is_plural
+        || word.starts_with("segmentation")
+        || word.starts_with("trimap")
+        || MASKS.contains(&word)
+}
+
+/// Whether a folder among these (it may be one of them) is named as the training images of a set.
+pub(super) fn is_training(name: &str, among: &[String]) -> bool {
+    let own = FolderName::of(name);
+    let is_test = |other: &FolderName| matches!(other.part, Some(SetPart::Test { .. }));
+    own.part == Some(SetPart::Training)
+        && !own.masks
+        && (own.rest.is_empty() || has_partner(&own, among, is_test))
+}
+
+/// The place in the order of preference of a folder among these that is named as the validation or
+/// test images of a set. None if it is not.
+pub(super) fn test_rank(name: &str, among: &[String]) -> Option<usize> {
+    let own = FolderName::of(name);
+    let Some(SetPart::Test { rank, alone }) = own.part else { return None };
+    let is_training = |other: &FolderName| other.part == Some(SetPart::Training);
+    ((alone && own.rest.is_empty()) || has_partner(&own, among, is_training)).then_some(rank)
+}
+
+fn has_partner(
+    own: &FolderName,
+    among: &[String],
+    is_partner: impl Fn(&FolderName) -> bool,
+) -> bool {
+    among
+        .iter()
+        .map(|other| FolderName::of(other))
+        .any(|other| own.belongs_to(&other) && is_partner(&other))
+}
+
+/// Whether a folder is named as training or test images, whatever stands beside it.
+pub(super) fn is_part(name: &str) -> bool {
+    FolderName::of(name).part.is_some()
+}
+
+/// Why a folder among these is left alone. `images_beside` says whether images are directly beside
+/// it.
+pub(super) fn purpose(name: &str, among: &[String], images_beside: bool) -> Option<Purpose> {
+    if is_masks(name, among, images_beside) {
+        return Some(Purpose::Masks);
+    }
+    if name == "BACKGROUND_Google" && among.len() > 1 {
+        return Some(Purpose::Clutter);
+    }
+    test_rank(name, among).map(|_| Purpose::Test)
+}
+
+/// `SegmentationClass` beside `JPEGImages`, `masks` beside `images` or `train`, and `train_masks`
+/// beside `train`. A class `mask` beside other classes is none.
+fn is_masks(name: &str, among: &[String], images_beside: bool) -> bool {
+    let own = FolderName::of(name);
+    let is_of_images = |other: FolderName| {
+        let whole = own.part.is_none() && own.rest.is_empty();
+        !other.masks
+            && other.rest == own.rest
+            && (other.part == own.part || whole)
+            && (other.images || other.part.is_some())
+    };
+    own.masks
+        && (among.iter().map(|other| FolderName::of(other)).any(is_of_images)
+            || (images_beside && own.rest.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn purposes<const N: usize>(names: [&str; N]) -> [Option<Purpose>; N] {
+        let among = names.map(str::to_owned);
+        names.map(|name| purpose(name, &among, false))
+    }
+
+    const TEST: Option<Purpose> = Some(Purpose::Test);
+    const MASK: Option<Purpose> = Some(Purpose::Masks);
+
+    #[test]
+    fn parts_of_sets_are_known_by_the_names_that_people_give_them() {
+        assert_eq!(purposes(["train", "val", "test"]), [None, TEST, TEST]);
+        assert_eq!(purposes(["Train", "Validation"]), [None, TEST]);
+        assert_eq!(purposes(["train2017", "val2017", "annotations"]), [None, TEST, MASK]);
+        assert_eq!(purposes(["trainset", "test_set", "Valid Images"]), [None, TEST, TEST]);
+        assert_eq!(purposes(["seg_train", "seg_test", "seg_pred"]), [None, TEST, TEST]);
+        assert_eq!(purposes(["ILSVRC2012_img_train", "ILSVRC2012_img_val"]), [None, TEST]);
+        assert_eq!(purposes(["cats", "dogs", "TEST"]), [None, None, TEST]);
+    }
+
+    #[test]
+    fn usual_words_are_classes() {
+        assert_eq!(purposes(["test_tube", "flask", "dev"]), [None; 3]);
+        assert_eq!(purposes(["bus", "car", "train"]), [None; 3]);
+        assert_eq!(purposes(["mask", "no_mask"]), [None; 2]);
+        assert_eq!(purposes(["labels", "stamps"]), [None; 2]);
+    }
+
+    #[test]
+    fn masks_are_known_by_the_images_beside_them() {
+        let voc = ["Annotations", "ImageSets", "JPEGImages", "SegmentationClass"];
+        assert_eq!(purposes(voc)[1..], [None, None, MASK]);
+        assert_eq!(purposes(["images", "masks"]), [None, MASK]);
+        assert_eq!(purposes(["train", "train_masks", "test"]), [None, MASK, TEST]);
+        assert_eq!(purposes(["leftImg8bit", "gtFine"]), [None, MASK]);
+        assert_eq!(purposes(["ground_truth", "test", "train"]), [MASK, TEST, None]);
+        assert_eq!(purposes(["PNGImages", "PedMasks"]), [None, MASK]);
+    }
+}
