@@ -64,9 +64,12 @@ def look(browser):
         return seen
 
     yield opened
+    # A server that ends before its page cuts the stream of events, which the browser reports.
+    cut = "ERR_INCOMPLETE_CHUNKED_ENCODING"
     for seen in looks:
         if seen.fine and not seen.page.is_closed():
-            assert not seen.errors, seen.errors
+            errors = [error for error in seen.errors if cut not in error]
+            assert not errors, errors
             assert seen.page.evaluate("document.documentElement.scrollWidth") <= seen.width
     for context in contexts:
         context.close()
