@@ -214,7 +214,8 @@ fn test_images_that_train_and_classes_without_test_images_are_reported() {
     }
     let notes = stderr(&short(&mut verb(&place, "pretrain", &["data", "--out", "run"])));
     for words in [
-        "data/val: 4 images are training images, too, such as data/val/discs/10.png, a copy of",
+        "data/val: 4 of 16 images that were compared are training images, too, such as \
+         data/val/discs/10.png, a copy of data/train/discs/10.png",
         "data/val: no image of 1 of the 3 classes that are trained on, such as more",
     ] {
         assert!(notes.contains(words), "{words} is not in {notes}");

@@ -49,6 +49,35 @@ fn damage_behind_a_header_shows_when_pixels_are_decoded() {
     assert!(stdout(&output).contains("unreadable:"), "{}", stdout(&output));
 }
 
+#[test]
+fn images_that_a_recipe_cannot_read_are_named_and_end_with_1() {
+    let place = Place::with_classes();
+    let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 4, 4), }";
+    let mut floats = b"\x93NUMPY\x01\0\x76\0".to_vec();
+    floats.extend(format!("{header:<117}\n").bytes());
+    floats.extend((0..32).flat_map(|value| (value as f32 / 31.0).to_le_bytes()));
+    std::io::Write::write_all(
+        &mut std::fs::File::create(place.path("floats.npy")).unwrap(),
+        &floats,
+    )
+    .unwrap();
+    let ended = |images: &str, set: &str| {
+        let path = toml::Value::from(place.path(images).to_str().unwrap());
+        let stage = "[[stage]]\nname = \"teacher\"\nmethod = \"mae\"\nsteps = 1\n";
+        place.text("recipe.toml", &format!("[data]\npath = {path}\n{set}\n{stage}"));
+        let output = inspect(&place, "recipe.toml", &[]);
+        (output.status.code(), stderr(&output))
+    };
+    let normalize = "normalize = { mean = [0.5], std = [0.5] }";
+    let (code, text) = ended("photos", &format!("channels = 4\n{normalize}"));
+    let words = "24 images have 3 bands, and data.channels is 4: they cannot be read";
+    assert!(code == Some(1) && text.contains(words), "{text}");
+    let (code, text) = ended("floats.npy", "");
+    assert!(code == Some(1) && text.contains("Set data.depth=[0.0, 1.0]"), "{text}");
+    let (code, text) = ended("floats.npy", "depth = [0, 1]");
+    assert_eq!(code, Some(0), "{text}");
+}
+
 /// The header of a PNG states its size. Nothing else of it is true.
 fn claiming(width: u32, height: u32) -> Vec<u8> {
     let mut png = std::io::Cursor::new(Vec::new());

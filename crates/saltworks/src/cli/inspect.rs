@@ -38,8 +38,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(file) = weights_of(&arguments.path)? {
         return inspect_weights(&file, arguments.json);
     }
-    let (source, data) = if arguments.path.extension().is_some_and(|extension| extension == "toml")
-    {
+    let of_recipe = arguments.path.extension().is_some_and(|extension| extension == "toml");
+    let (source, data) = if of_recipe {
         let recipe = recipe::load(Some(&arguments.path), &[]).map_err(input_error)?;
         (judge::open_all(&recipe.data)?, recipe.data)
     } else {
@@ -68,10 +68,33 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let notes = judge::size_notes(&survey, source.len(), data.size, data.threads);
     notes.iter().for_each(|words| note(words));
+    let unfit = of_recipe.then(|| unfit(&survey, &data)).flatten();
     match survey.unreadable {
-        0 => Ok(()),
+        0 => unfit.map_or(Ok(()), |problem| Err(run_error(problem))),
         n => Err(run_error(format!("{n} of {} images cannot be read", source.len()))),
     }
+}
+
+/// Why a run of this recipe could not read some images that are whole.
+fn unfit(survey: &Survey, data: &Data) -> Option<String> {
+    let wanted = data.channels();
+    let colours = [1, 3];
+    let fits =
+        |found: usize| found == wanted || (colours.contains(&found) && colours.contains(&wanted));
+    if let Some((found, images)) = survey.channels.iter().find(|(found, _)| !fits(**found)) {
+        return Some(format!(
+            "{images} images have {found} bands, and data.channels is {wanted}: they cannot be read. \
+             Set data.channels={found}, or remove them"
+        ));
+    }
+    let values = survey.values.as_ref().filter(|_| data.depth.is_none())?;
+    let fitting = Depth::fitting(values).filter(|_| values.kind.usual_range().is_none())?;
+    Some(format!(
+        "{} images hold {}, and nothing says which of them are black and white: they cannot be \
+         read. Set data.depth={fitting}",
+        survey.deep.len(),
+        values.describe()
+    ))
 }
 
 /// Smallest, median and largest.

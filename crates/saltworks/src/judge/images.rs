@@ -118,7 +118,7 @@ fn split(
 
 /// What to say of images that have the bytes of others, when some are held out.
 pub(crate) fn copies_text(split: &Split) -> Option<String> {
-    let Copies { images, different, example, unread } = &split.copies;
+    let Copies { images, different, example, unread, .. } = &split.copies;
     if *unread > 0 {
         return Some(format!(
             "copies of held-out images are not looked for: {unread} images have the lengths of \
@@ -306,7 +306,7 @@ fn note_missing_classes(what: &str, test: &dyn Source, train: &dyn Source) {
 
 /// Notes test images at `path` that have the bytes of training images.
 pub(crate) fn note_tests_that_train(train: &[&dyn Source], path: &str, test: &dyn Source) {
-    let Copies { images, example, unread, .. } = data::copies_between(train, test);
+    let Copies { images, example, compared, unread, .. } = data::copies_between(train, test);
     if unread > 0 {
         note(&format!(
             "{path}: copies of training images are not looked for: {unread} images have equal \
@@ -315,8 +315,8 @@ pub(crate) fn note_tests_that_train(train: &[&dyn Source], path: &str, test: &dy
     }
     if let Some([train, test]) = example {
         note(&format!(
-            "{path}: {images} images are training images, too, such as {test}, a copy of {train}. \
-             Remove them: probes are too good with them"
+            "{path}: {images} of {compared} images that were compared are training images, too, \
+             such as {test}, a copy of {train}. Remove them: probes are too good with them"
         ));
     }
 }

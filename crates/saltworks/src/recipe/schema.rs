@@ -96,7 +96,7 @@ pub struct Data {
     pub depth: Option<Depth>,
     /// What happens to JPEGs that are cut off: `"refuse"` makes them unreadable, `"keep"` decodes
     /// them as far as they go. Their missing part is grey.
-    #[serde(skip_serializing_if = "CutImages::is_usual")]
+    #[serde(skip_serializing_if = "CutImages::is_earlier")]
     pub cut_images: CutImages,
     /// Height and width of the model's images in pixels: a number for squares, or
     /// `[height, width]`. Images are resized to it.
@@ -133,7 +133,7 @@ impl Default for Data {
             source: Vec::new(),
             background: Color::default(),
             depth: None,
-            cut_images: CutImages::default(),
+            cut_images: CutImages::Refuse,
             size: ImageSize::square(28),
             channels: None,
             normalize: Normalize::default(),

@@ -83,19 +83,19 @@ pub enum PixelNorm {
 }
 
 /// What happens to JPEGs that are cut off.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CutImages {
     /// They are unreadable.
-    #[default]
     Refuse,
     /// They are decoded as far as they go.
     Keep,
 }
 
 impl CutImages {
-    /// Whether it is the default, which a recipe need not state.
-    pub(super) fn is_usual(&self) -> bool {
+    /// Whether it is the only way of earlier versions. A recipe that does not state it keeps its
+    /// checksum.
+    pub(super) fn is_earlier(&self) -> bool {
         *self == Self::Refuse
     }
 }

@@ -21,9 +21,6 @@ pub fn decode(bytes: &[u8], name: &str, decoding: impl Into<Decoding>) -> Result
     guarded(name, || match format(bytes, name)? {
         ImageFormat::Jpeg => {
             check_jpeg(bytes, name, decoding)?;
-            let decoder = decoder(bytes, ImageFormat::Jpeg);
-            let (width, height) = decoder.map_err(|error| refused(name, &error))?.dimensions();
-            check_blocks(bytes.len(), [height as usize, width as usize], name, decoding)?;
             decode_other(bytes, ImageFormat::Jpeg, name, decoding)
         }
         ImageFormat::Tiff => match TiffBands::read(bytes) {
@@ -42,7 +39,7 @@ pub(super) fn stored_values(bytes: &[u8], name: &str) -> Result<Option<StoredVal
             if let Some(tiff) = tiff {
                 return Ok(numbers_of(&tiff, bytes, name)?.stored_values());
             }
-            Ok(numbers::values_of(&decode_image(bytes, format, name)?))
+            Ok(numbers::values_of(&decode_image(bytes, format, name, Decoding::default())?))
         }
         _ => Ok(None),
     })
@@ -180,7 +177,7 @@ fn is_cut_jpeg(bytes: &[u8]) -> bool {
 }
 
 fn decode_other(bytes: &[u8], format: ImageFormat, name: &str, decoding: Decoding) -> Result<Clip> {
-    let image = decode_image(bytes, format, name)?;
+    let image = decode_image(bytes, format, name, decoding)?;
     if image.width() == 0 || image.height() == 0 {
         return Err(fail(name, "holds no pixels".to_owned()));
     }
@@ -197,10 +194,19 @@ fn decoder(bytes: &[u8], format: ImageFormat) -> image::ImageResult<impl ImageDe
     reader.into_decoder()
 }
 
-fn decode_image(bytes: &[u8], format: ImageFormat, name: &str) -> Result<DynamicImage> {
+fn decode_image(
+    bytes: &[u8],
+    format: ImageFormat,
+    name: &str,
+    decoding: Decoding,
+) -> Result<DynamicImage> {
     check_claims(bytes, format, name)?;
     let refused = |error| refused(name, &error);
     let mut decoder = decoder(bytes, format).map_err(refused)?;
+    if format == ImageFormat::Jpeg {
+        let (width, height) = decoder.dimensions();
+        check_blocks(bytes.len(), [height as usize, width as usize], name, decoding)?;
+    }
     let orientation = decoder.orientation().map_err(refused)?;
     // The limit does not count the output itself.
     if !fits_memory(decoder.total_bytes() as usize) {

@@ -23,6 +23,8 @@ pub struct Copies {
     pub different: usize,
     /// The names of two that are equal.
     pub example: Option<[String; 2]>,
+    /// How many images were compared with all others.
+    pub compared: usize,
     /// How many images have the length of another one and were not read, because they are too many.
     pub unread: usize,
 }
@@ -97,7 +99,8 @@ impl<'a> ImageLengths<'a> {
     fn copies(&self, groups: &[Vec<Place>]) -> Copies {
         let example = groups.iter().min().map(|group| [group[0], group[1]].map(|at| self.name(at)));
         let images = groups.iter().map(Vec::len).sum();
-        Copies { images, different: groups.len(), example, unread: 0 }
+        let compared = self.sorted.len();
+        Copies { images, different: groups.len(), example, compared, unread: 0 }
     }
 }
 
@@ -127,7 +130,7 @@ pub fn copies_between(train: &[&dyn Source], test: &dyn Source) -> Copies {
                 [group.first(), group.last()]
                     .map(|at| at.map_or(String::new(), |&at| lengths.name(at)))
             });
-            Copies { images, different: groups.len(), example, unread: 0 }
+            Copies { images, different: groups.len(), example, compared: count, unread: 0 }
         }
     }
 }

@@ -32,13 +32,13 @@ impl FileSet {
         object::requests(&self.path)
     }
 
-    /// See [`crate::data::Source::describe`]. `images` are those of the files, for people.
-    pub(super) fn describe(&self, images: &str, classes: &[String]) -> String {
+    /// See [`crate::data::Source::describe`].
+    pub(super) fn describe(&self, images: usize, classes: &[String]) -> String {
         let (path, kind) = (self.path.display(), self.kind);
         let files = match self.files.len() {
             1 => format!("a {kind}"),
             n => format!("{n} {kind}s"),
         };
-        format!("{path}: {images} in {files}, {}", super::classes(classes))
+        format!("{path}: {images} images in {files}, {}", super::classes(classes))
     }
 }

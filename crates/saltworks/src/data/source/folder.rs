@@ -10,11 +10,8 @@ use crate::data::source::kind::is_tar;
 use crate::data::source::labels::{Classes, Labels};
 use crate::data::source::layout::{self, Purpose};
 use crate::data::source::list::ImageList;
-use crate::data::source::{Notes, several};
+use crate::data::source::{Notes, kinds_of_files, several};
 use crate::data::{Decoding, Error, Result};
-
-/// Kinds of files that are named with their numbers. (guess)
-const MOST_KINDS: usize = 12;
 
 /// Formats of images that are not read.
 const UNREAD: [&str; 14] = [
@@ -126,6 +123,8 @@ struct FolderListing {
     folders: Vec<PathBuf>,
     /// Links to folders that were walked before.
     links: CountedPaths,
+    /// Links whose target is gone.
+    broken: CountedPaths,
     /// Real paths of the folders walked. A link to one of them is not followed. Otherwise its
     /// images would count twice: in training and in the held-out part.
     seen: BTreeSet<PathBuf>,
@@ -198,12 +197,13 @@ impl FolderListing {
                 self.hidden.add(path);
                 continue;
             }
-            // Links are followed. An entry that is neither a file nor a folder (a pipe, a broken
-            // link) is counted with the others.
+            // Links are followed. An entry that is neither a file nor a folder, such as a pipe, is
+            // counted with the others.
             let kind = match entry.file_type() {
                 Ok(kind) if !kind.is_symlink() => Ok(kind),
                 _ => fs::metadata(&path).map(|metadata| metadata.file_type()),
             };
+            let is_broken = kind.is_err();
             let is_file = kind.as_ref().is_ok_and(fs::FileType::is_file);
             if kind.is_ok_and(|kind| kind.is_dir()) {
                 folders.push(path);
@@ -211,6 +211,8 @@ impl FolderListing {
                 files.push(path);
             } else if is_file && METADATA.contains(&name.as_str()) {
                 self.metadata.push(path);
+            } else if is_broken {
+                self.broken.add(path);
             } else {
                 if is_tar(&path) {
                     self.archives.insert(folder.to_owned());
@@ -273,15 +275,17 @@ impl FolderListing {
         let (unread, others): (Vec<_>, Vec<_>) =
             self.others.iter().partition(|(kind, _)| UNREAD.contains(&kind.as_str()));
         if !unread.is_empty() {
-            all.push(format!("{}: convert them to PNG or JPEG to read them", kinds(&unread)));
+            let unread = kinds_of_files(unread);
+            all.push(format!("{unread}: convert them to PNG or JPEG to read them"));
         }
         if !others.is_empty() {
-            all.push(format!("files of other kinds: {}", kinds(&others)));
+            all.push(format!("files of other kinds: {}", kinds_of_files(others)));
         }
         for (what, found) in [
             ("masks beside their images", &self.masks),
             ("links to folders that are read anyway", &self.links),
             ("hidden files and folders", &self.hidden),
+            ("links to nothing", &self.broken),
         ] {
             if let Some(first) = &found.first {
                 all.push(format!("{what}: {}, such as {}", found.count, first.display()));
@@ -337,7 +341,7 @@ impl FolderListing {
         }
         let found = match others.is_empty() {
             true => "no file".to_owned(),
-            false => kinds(&others.iter().collect::<Vec<_>>()),
+            false => kinds_of_files(others.iter().collect()),
         };
         Error::NoImages { path: root.into(), found, advice }
     }
@@ -349,25 +353,6 @@ fn described(purpose: Purpose) -> &'static str {
         Purpose::Masks => "masks",
         Purpose::Clutter => "Caltech's clutter, which is no class",
     }
-}
-
-/// Kinds of files with their numbers, the most frequent first.
-fn kinds(others: &[(&String, &usize)]) -> String {
-    let mut counts = others.to_vec();
-    counts.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
-    let count = |(extension, count): &(&String, &usize)| match extension.as_str() {
-        "" => format!("{count} without extension"),
-        extension => format!("{count} .{extension}"),
-    };
-    let found: Vec<_> = counts.iter().take(MOST_KINDS).map(count).collect();
-    let more = match counts.len().saturating_sub(MOST_KINDS) {
-        0 => String::new(),
-        n => {
-            let files: usize = counts.iter().skip(MOST_KINDS).map(|(_, count)| **count).sum();
-            format!(" and {n} more kinds ({files} files)")
-        }
-    };
-    found.join(", ") + &more
 }
 
 fn name_of(folder: &Path) -> String {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 
-use crate::data::{Clip, Error, Result, Sample, Source, Stamp};
+use crate::data::{Clip, Error, Notes, Result, Sample, Source, Stamp};
 use crate::files::open_file;
 
 /// The most bytes of one IDX file after unpacking. The file is held in memory, and a few megabytes
@@ -24,6 +24,7 @@ pub struct Idx {
     height: usize,
     width: usize,
     classes: Vec<String>,
+    left_alone: Vec<String>,
 }
 
 impl Idx {
@@ -69,7 +70,14 @@ impl Idx {
         };
         let most = labels.iter().max().map_or(0, |&label| usize::from(label) + 1);
         let classes = (0..most).map(|class| class.to_string()).collect();
-        Ok(Self { path: images_path.into(), images, labels, height, width, classes })
+        let (path, left_alone) = (images_path.into(), Vec::new());
+        Ok(Self { path, images, labels, height, width, classes, left_alone })
+    }
+
+    /// The same, with what is beside it and not read, for people.
+    #[must_use]
+    pub(super) fn leaving(self, left_alone: Vec<String>) -> Self {
+        Self { left_alone, ..self }
     }
 
     /// The same images with names for the classes 0, 1, ...
@@ -105,6 +113,10 @@ impl Source for Idx {
 
     fn classes(&self) -> &[String] {
         &self.classes
+    }
+
+    fn notes(&self) -> Notes {
+        Notes { left_alone: self.left_alone.clone(), ..Notes::default() }
     }
 
     fn describe(&self) -> String {

@@ -1,7 +1,9 @@
 //! The kind of source at a path. It is detected from the path, never declared.
 
 use super::folder::ARROW_ADVICE;
-use super::{Idx, ImageFiles, Npy, Parquet, Shards, Source, builtin, idx, image_file, layout};
+use super::{
+    Idx, ImageFiles, Npy, Parquet, Shards, Source, builtin, idx, image_file, layout, several,
+};
 use crate::data::store::{braces, object};
 use crate::data::{Background, Decoding, Error, Result};
 use std::path::{Path, PathBuf};
@@ -68,10 +70,8 @@ fn open_url(path: &Path, url: &str, options: &OpenOptions) -> Result<Arc<dyn Sou
     }
     let (archives, tables) = object::find(path)?;
     match (archives.is_empty(), tables.is_empty()) {
-        (false, _) => {
-            Ok(Arc::new(Shards::open(path, &training_files(path, archives), options.decoding)?))
-        }
-        (true, false) => Ok(Arc::new(Parquet::open(path, &training_files(path, tables), options)?)),
+        (false, _) => Ok(Arc::new(open_shards(path, archives, options)?)),
+        (true, false) => Ok(Arc::new(open_tables(path, tables, options)?)),
         (true, true) => {
             let problem = "0 .tar or .parquet objects under it. Only these are read from stores. \
                            Check the URL, or pack the images";
@@ -124,13 +124,21 @@ fn open_folder(path: &Path, options: &OpenOptions) -> Result<Arc<dyn Source>> {
 fn open_packed(path: &Path, options: &OpenOptions) -> Result<Option<Arc<dyn Source>>> {
     let files = files_in(path)?;
     let of_kind = |is_kind: fn(&Path) -> bool| -> Vec<PathBuf> {
-        training_files(path, files.iter().filter(|file| is_kind(file)).cloned().collect())
+        files.iter().filter(|file| is_kind(file)).cloned().collect()
     };
-    match of_kind(idx::is_image_file).as_slice() {
+    let images_beside = |packed: &str| {
+        // Without images there is nothing to tell.
+        let images = ImageFiles::of_folder(path, options.decoding).ok()?.len();
+        Some(format!("{images} images beside the {packed}: give a path to their folder"))
+    };
+    let (arrays, mut left_alone) = training_files(path, of_kind(idx::is_image_file));
+    match arrays.as_slice() {
         [] => {}
-        [images] => return Ok(Some(Arc::new(Idx::open(images)?))),
+        [images] => {
+            left_alone.extend(images_beside("IDX file"));
+            return Ok(Some(Arc::new(Idx::open(images)?.leaving(left_alone))));
+        }
         [first, second, ..] => {
-            let name = |file: &Path| file.file_name().unwrap_or_default().display().to_string();
             let problem = format!(
                 "holds several IDX files of images ({}, {}), expected one. Set data.path to one of \
                  the files",
@@ -148,14 +156,27 @@ fn open_packed(path: &Path, options: &OpenOptions) -> Result<Option<Arc<dyn Sour
                            data.path to the archives, as in FOLDER/{a,b}.tar";
             return Err(Error::file(path, problem));
         }
-        return Ok(Some(Arc::new(Shards::open(path, &archives, options.decoding)?)));
+        return Ok(Some(Arc::new(open_shards(path, archives, options)?)));
     }
     let mut tables = Vec::new();
     parquet_files(path, &mut tables)?;
     if tables.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Arc::new(Parquet::open(path, &training_files(path, tables), options)?)))
+    let tables = open_tables(path, tables, options)?;
+    Ok(Some(Arc::new(tables.leaving(images_beside("parquet files").into_iter().collect()))))
+}
+
+/// Opens the archives that are named as training files.
+fn open_shards(path: &Path, archives: Vec<PathBuf>, options: &OpenOptions) -> Result<Shards> {
+    let (archives, left_alone) = training_files(path, archives);
+    Ok(Shards::open(path, &archives, options.decoding)?.leaving(left_alone))
+}
+
+/// Opens the parquet files that are named as training files.
+fn open_tables(path: &Path, tables: Vec<PathBuf>, options: &OpenOptions) -> Result<Parquet> {
+    let (tables, left_alone) = training_files(path, tables);
+    Ok(Parquet::open(path, &tables, options)?.leaving(left_alone))
 }
 
 /// The folder of training archives. None unless all folders directly inside `path` are named as
@@ -200,8 +221,8 @@ fn test_folder_beside(train: &Path) -> Option<PathBuf> {
     ranked.min().map(|(_, folder)| folder)
 }
 
-fn name(folder: &Path) -> String {
-    folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// The parquet files at any depth, sorted. Links to folders are not followed.
@@ -230,16 +251,19 @@ pub(in crate::data) fn is_parquet(path: &Path) -> bool {
 }
 
 /// Only the files named `train...` or below a folder of such a name, if there are any. Others are
-/// named `t10k-...`, `test-...` or `val-...`.
-fn training_files(root: &Path, files: Vec<PathBuf>) -> Vec<PathBuf> {
+/// named `t10k-...`, `test-...` or `val-...`. Those are left alone, as the text for people says.
+fn training_files(root: &Path, files: Vec<PathBuf>) -> (Vec<PathBuf>, Vec<String>) {
     let is_training = |file: &PathBuf| {
         let names = file.strip_prefix(root).unwrap_or(file);
         names.iter().any(|name| name.to_string_lossy().to_lowercase().starts_with("train"))
     };
-    match files.iter().any(is_training) {
-        true => files.into_iter().filter(is_training).collect(),
-        false => files,
+    if !files.iter().any(is_training) {
+        return (files, Vec::new());
     }
+    let (training, others): (Vec<_>, Vec<_>) = files.into_iter().partition(is_training);
+    let names: Vec<_> = others.iter().map(|file| name(file)).collect();
+    let text = format!("{} files beside those named train: {}", others.len(), several(&names));
+    (training, if others.is_empty() { Vec::new() } else { vec![text] })
 }
 
 /// The files directly inside a folder, sorted, without hidden ones.

@@ -152,6 +152,27 @@ pub(in crate::data) fn classes(classes: &[String]) -> String {
     }
 }
 
+/// Kinds of files that are named with their numbers. (guess)
+const MOST_KINDS: usize = 12;
+
+/// Files by their extensions with their numbers, the most frequent first, for people.
+pub(in crate::data) fn kinds_of_files(mut counts: Vec<(&String, &usize)>) -> String {
+    counts.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+    let count = |(extension, count): &(&String, &usize)| match extension.as_str() {
+        "" => format!("{count} without extension"),
+        extension => format!("{count} .{extension}"),
+    };
+    let found: Vec<_> = counts.iter().take(MOST_KINDS).map(count).collect();
+    let more = match counts.len().saturating_sub(MOST_KINDS) {
+        0 => String::new(),
+        n => {
+            let files: usize = counts.iter().skip(MOST_KINDS).map(|(_, count)| **count).sum();
+            format!(" and {n} more kinds ({files} files)")
+        }
+    };
+    found.join(", ") + &more
+}
+
 /// The most names that are listed. (guess)
 const MOST_NAMES: usize = 5;
 

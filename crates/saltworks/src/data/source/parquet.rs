@@ -154,6 +154,13 @@ impl Parquet {
         Ok(Self { files, tables, groups, classes, column, notes, cache, decoding })
     }
 
+    /// The same, with more that is not read, for people.
+    #[must_use]
+    pub(super) fn leaving(mut self, more: Vec<String>) -> Self {
+        self.notes.left_alone.extend(more);
+        self
+    }
+
     /// The row group of an image.
     fn group(&self, index: usize) -> usize {
         self.groups.partition_point(|group| group.first_row <= index) - 1
@@ -241,7 +248,7 @@ impl Source for Parquet {
 
     fn describe(&self) -> String {
         // A run compares this with what it began with, so it says no more than earlier versions.
-        self.files.describe(&format!("{} images", self.len()), self.classes())
+        self.files.describe(self.len(), self.classes())
     }
 
     fn files(&self) -> Vec<&Path> {

@@ -96,22 +96,40 @@ impl SampleGroup {
 /// The number of an archive, an image in it, and its label.
 type FoundImage = (u32, Member, Option<StatedLabel>);
 
-/// The images of archives, and the problems of the samples that are left out.
-fn images(archives: Vec<Vec<SampleGroup>>) -> (Vec<FoundImage>, Vec<(u32, String)>) {
+/// The images of archives, and the problems of damaged labels.
+struct FoundImages {
+    found: Vec<FoundImage>,
+    damaged: Vec<(u32, String)>,
+    /// Whether the samples of damaged labels are left out.
+    are_left_out: bool,
+}
+
+/// Takes the images of archives with their labels.
+fn images(archives: Vec<Vec<SampleGroup>>) -> FoundImages {
     let of_archive = |(number, groups): (u32, Vec<SampleGroup>)| {
         let images = groups.into_iter().flat_map(SampleGroup::images);
         images.map(move |(image, label)| (number, image, label))
     };
     let all: Vec<_> = (0..).zip(archives).flat_map(of_archive).collect();
     let numbers = all.iter().any(|(_, _, label)| matches!(label, Some(SampleLabel::Number(_))));
+    // If all other images have no label, the damaged files most likely hold something else, such
+    // as captions.
+    let is_label = |label: &SampleLabel| !matches!(label, SampleLabel::Damaged(_));
+    let labelled = all.iter().any(|(_, _, label)| label.as_ref().is_some_and(is_label));
+    let are_left_out = labelled || all.iter().all(|(_, _, label)| label.is_some());
     let (mut found, mut damaged) = (Vec::new(), Vec::new());
     for (archive, image, label) in all {
         match label.map(|label| label.stated(numbers)).transpose() {
             Ok(label) => found.push((archive, image, label)),
-            Err(problem) => damaged.push((archive, problem)),
+            Err(problem) => {
+                damaged.push((archive, problem));
+                if !are_left_out {
+                    found.push((archive, image, None));
+                }
+            }
         }
     }
-    (found, damaged)
+    FoundImages { found, damaged, are_left_out }
 }
 
 impl Shards {
@@ -127,7 +145,7 @@ impl Shards {
             open.push(Some(file).filter(|file| keep_open || file.is_remote()));
             archives.push(groups);
         }
-        let (mut found, damaged) = images(archives);
+        let FoundImages { mut found, damaged, are_left_out } = images(archives);
         let damaged: Vec<_> = damaged
             .iter()
             .map(|(archive, problem)| format!("{}: {problem}", files[*archive as usize].display()))
@@ -149,10 +167,18 @@ impl Shards {
         // A stable sort: images of one name keep the order of their shards.
         found.sort_by(|(_, a, _), (_, b, _)| in_folder_order(&a.name[root..], &b.name[root..]));
         let (entries, Classes { names: classes, unused, .. }) = label(found);
-        let parts = [labels::left_out(&damaged), unused].into_iter().chain(not_read.told());
+        let parts =
+            [labels::damaged(&damaged, are_left_out), unused].into_iter().chain(not_read.told());
         let left_alone = parts.filter(|part| !part.is_empty()).collect();
         let files = FileSet::new(path, files, "tar archive");
         Ok(Self { files, open, entries, classes, decoding, left_alone })
+    }
+
+    /// The same, with more that is not read, for people.
+    #[must_use]
+    pub(super) fn leaving(mut self, more: Vec<String>) -> Self {
+        self.left_alone.extend(more);
+        self
     }
 
     fn name(&self, index: usize) -> String {
@@ -219,7 +245,7 @@ impl Source for Shards {
     }
 
     fn describe(&self) -> String {
-        self.files.describe(&format!("{} images", self.len()), &self.classes)
+        self.files.describe(self.len(), &self.classes)
     }
 
     fn files(&self) -> Vec<&Path> {

@@ -35,6 +35,18 @@ fn sub_folders_are_classes_in_sorted_order() {
 
 #[cfg(unix)]
 #[test]
+fn a_link_to_an_image_that_is_gone_is_reported_as_such() {
+    let folder = tempfile::tempdir().unwrap();
+    image(&folder.path().join("cats/1.png"), 1);
+    std::os::unix::fs::symlink("gone.png", folder.path().join("cats/2.png")).unwrap();
+    let source = ImageFiles::of_folder(folder.path(), BLACK).unwrap();
+    let left_alone = source.notes().left_alone;
+    assert_eq!((source.len(), left_alone.len()), (1, 1), "{left_alone:?}");
+    assert!(left_alone[0].starts_with("links to nothing: 1, such as "), "{left_alone:?}");
+}
+
+#[cfg(unix)]
+#[test]
 fn no_image_counts_twice_through_links_and_a_pipe_is_no_image() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();

@@ -74,8 +74,9 @@ impl SampleLabel {
     }
 }
 
-/// How many samples are left out, and the first of them, for people.
-pub(super) fn left_out(damaged: &[String]) -> String {
+/// How many labels are damaged, the first of them, and whether their samples are left out, for
+/// people.
+pub(super) fn damaged(damaged: &[String], are_left_out: bool) -> String {
     if damaged.is_empty() {
         return String::new();
     }
@@ -86,5 +87,8 @@ pub(super) fn left_out(damaged: &[String]) -> String {
     };
     let samples =
         if damaged.len() == 1 { "1 sample" } else { &format!("{} samples", damaged.len()) };
-    format!("{samples} with a damaged label ({first}{more})")
+    match are_left_out {
+        true => format!("{samples} with a damaged label ({first}{more})"),
+        false => format!("the damaged labels of {samples}, whose images are read ({first}{more})"),
+    }
 }

@@ -4,10 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::source::image_file;
-
-/// The most kinds of files that are named.
-const MOST_KINDS: usize = 5;
+use crate::data::source::{image_file, kinds_of_files};
 
 /// How many, and the first of them.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,16 +110,8 @@ impl NotRead {
             "rests of archives, behind their end markers. If archives were joined, join them with \
              `tar -A`",
         );
-        let mut kinds: Vec<_> = self.kinds.0.iter().collect();
-        kinds.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
-        parts.extend(kinds.iter().take(MOST_KINDS).map(
-            |(extension, count)| match extension.as_str() {
-                "" => format!("{count} without extension"),
-                extension => format!("{count} .{extension}"),
-            },
-        ));
-        if kinds.len() > MOST_KINDS {
-            parts.push(format!("{} more kinds", kinds.len() - MOST_KINDS));
+        if !self.kinds.0.is_empty() {
+            parts.push(kinds_of_files(self.kinds.0.iter().collect()));
         }
         parts
     }

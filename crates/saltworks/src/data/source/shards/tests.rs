@@ -77,6 +77,40 @@ fn of_bytes(bytes: &[u8]) -> Arc<dyn Source> {
 }
 
 #[test]
+fn damaged_json_drops_no_image_where_no_image_has_a_label() {
+    let source = of_bytes(&archive(&[
+        file("a.png", &pixel(1)),
+        file("a.json", br#"{"caption": "x", "score": NaN}"#),
+        file("b.png", &pixel(2)),
+        file("b.json", br#"{"caption": "y", "score": 0.5}"#),
+    ]));
+    assert_eq!(all(&*source), [(1, -1), (2, -1)]);
+    let told = told(&*source);
+    assert!(told.starts_with("the damaged labels of 1 sample, whose images are read ("), "{told}");
+}
+
+#[test]
+fn archives_and_arrays_that_are_skipped_by_their_names_are_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, value) in [("train-0.tar", 1), ("val-0.tar", 2), ("val-1.tar", 3)] {
+        write(&folder.path().join(name), &archive(&[file("x.png", &pixel(value))]));
+    }
+    let source = open(folder.path(), [0; 3]).unwrap();
+    assert_eq!(all(&*source), [(1, -1)]);
+    assert_eq!(told(&*source), "2 files beside those named train: val-0.tar, val-1.tar");
+    let folder = tempfile::tempdir().unwrap();
+    let array = [&[0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1][..], &[7]].concat();
+    write(&folder.path().join("train-images-idx3-ubyte"), &array);
+    write(&folder.path().join("t10k-images-idx3-ubyte"), &array);
+    write(&folder.path().join("more.png"), &pixel(9));
+    assert_eq!(
+        told(&*open(folder.path(), [0; 3]).unwrap()),
+        "1 files beside those named train: t10k-images-idx3-ubyte, 1 images beside the IDX file: \
+         give a path to their folder"
+    );
+}
+
+#[test]
 fn names_that_are_no_utf8_stay_apart() {
     let mut members = [file("a?.png", &pixel(1)), file("a?.png", &pixel(2))];
     members[0][1] = 0xE9;
@@ -328,7 +362,7 @@ fn no_archive_makes_the_index_panic() {
     fuzz::mutate("shards", &seed, |bytes| {
         let bytes = bytes.to_vec();
         if let Ok(index) = index_of(&bytes, Path::new("a.tar"), bytes.len() as u64) {
-            let (entries, _) = label(images(vec![index.groups]).0);
+            let (entries, _) = label(images(vec![index.groups]).found);
             assert!(entries.len() <= bytes.len() / 512);
         }
     });
