@@ -7,16 +7,25 @@ use engine::random::Random;
 /// Inputs of one test if the environment does not say how many.
 const INPUTS: u64 = 20_000;
 
-/// Calls `check` with texts made from `seed` by small changes, and with random bytes, the same in
-/// each run. A panic names the input's number.
+/// The number of inputs that the environment asks for, or this one.
+pub(crate) fn inputs(default: u64) -> u64 {
+    let asked = std::env::var("SALTWORKS_FUZZ").ok().and_then(|count| count.parse().ok());
+    asked.unwrap_or(default)
+}
+
+/// Calls `check` with inputs of `purpose`. A panic names the input's number.
 pub(crate) fn mutate(purpose: &'static str, seed: &[u8], mut check: impl FnMut(&[u8])) {
-    let inputs = std::env::var("SALTWORKS_FUZZ").ok().and_then(|count| count.parse().ok());
-    for number in 0..inputs.unwrap_or(INPUTS) {
-        let mut random = Random::new(0, purpose, number);
-        let input = if number % 8 == 0 { noise(&mut random) } else { changed(seed, &mut random) };
+    for number in 0..inputs(INPUTS) {
+        let input = input(purpose, seed, number);
         let checked = catch_unwind(AssertUnwindSafe(|| check(&input)));
         assert!(checked.is_ok(), "input {number} of {purpose}");
     }
+}
+
+/// `seed` with small changes, or random bytes. They are the same in each run.
+pub(crate) fn input(purpose: &'static str, seed: &[u8], number: u64) -> Vec<u8> {
+    let mut random = Random::new(0, purpose, number);
+    if number.is_multiple_of(8) { noise(&mut random) } else { changed(seed, &mut random) }
 }
 
 fn noise(random: &mut Random) -> Vec<u8> {
