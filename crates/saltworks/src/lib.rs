@@ -1,5 +1,4 @@
 //! saltworks pretrains vision transformers with SALT. The modules follow the flow of the data.
-mod base64;
 pub mod cli;
 pub mod console;
 pub mod data;

@@ -5,10 +5,10 @@ mod wire;
 
 use super::protobuf::MessageWriter;
 use super::{final_scalars, flat, scalars, settings};
-use crate::base64;
 use crate::files::{open_existing, open_regular};
 use crate::run_files::names::{METRICS, PROBES, STATE, pictures_of};
 use crate::run_files::{Line, LineKind, LogEvent, MetricsReader, ProbeRow, RunState, reading};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
@@ -270,7 +270,8 @@ impl EventFile {
         }
         self.picture_step = step;
         let images = tagged_images(&pictures).into_iter();
-        let values = images.filter_map(|(tag, png)| wire::image(&tag, &base64::decode(&png?)));
+        let values =
+            images.filter_map(|(tag, png)| wire::image(&tag, &BASE64_STANDARD.decode(png?).ok()?));
         self.event(step.unwrap_or_default(), values)
     }
 

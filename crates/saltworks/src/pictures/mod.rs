@@ -7,11 +7,11 @@ mod png;
 
 pub use draw::PixelScale;
 
-use crate::base64;
 use crate::eval::{self, Features, TsneOptions, pca, tsne};
 use crate::mask::Masks;
 use crate::method::{Method, embed};
 use crate::model::{Outputs, Patches};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use draw::{components, patched, shown_channels};
 use engine::Tape;
 use engine::ops::Images;
@@ -170,7 +170,7 @@ impl Scene<'_> {
         };
         let cls = |table: &Vec<f32>| {
             let heads = (0..heads).flat_map(|head| scaled(&look(table, head, 0)));
-            base64::encode(&heads.collect::<Vec<_>>())
+            BASE64_STANDARD.encode(heads.collect::<Vec<_>>())
         };
         let patches = |table: &Vec<f32>| {
             let mean = |query: usize| {
@@ -181,7 +181,7 @@ impl Scene<'_> {
                 }
                 scaled(&sum)
             };
-            base64::encode(&(0..count).flat_map(mean).collect::<Vec<_>>())
+            BASE64_STANDARD.encode((0..count).flat_map(mean).collect::<Vec<_>>())
         };
         let mut all = json!({
             "heads": heads, "patches": tables.iter().map(patches).collect::<Vec<_>>(),

@@ -1,6 +1,6 @@
 //! Pixels as text for a page.
 
-use crate::base64;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder as _};
 
@@ -16,5 +16,5 @@ pub(super) fn png(pixels: &[u8], width: usize, height: usize) -> String {
     // Writing to memory cannot fail, and the size is that of the image.
     let written = encoder.write_image(pixels, width as u32, height as u32, kind);
     debug_assert!(written.is_ok(), "{written:?}");
-    base64::encode(&file)
+    BASE64_STANDARD.encode(&file)
 }

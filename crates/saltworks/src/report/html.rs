@@ -1,8 +1,8 @@
 //! report.html: one file that needs no other files.
 
 use super::RunData;
-use crate::base64;
 use crate::files::write_whole;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use std::io;
@@ -39,7 +39,8 @@ pub fn report(runs: &[RunData], again: Duration) -> String {
 /// A page with this style, with data as JSON text, and with a script. No other style or script is
 /// executed in it (Content Security Policy, level 3, hash sources).
 pub fn page(data: &str, script: &str) -> String {
-    let hash = |text: &str| format!("sha256-{}", base64::encode(&Sha256::digest(text.as_bytes())));
+    let hash =
+        |text: &str| format!("sha256-{}", BASE64_STANDARD.encode(Sha256::digest(text.as_bytes())));
     // The data comes last, so that no mark in it is replaced.
     PAGE.replacen("/*STYLE HASH*/", &hash(STYLE), 1)
         .replacen("/*SCRIPT HASH*/", &hash(script), 1)

@@ -1,7 +1,8 @@
 //! Ranges in a path, in the syntax of bash and WebDataset: `shard-{000000..000009}.tar`.
 
-/// The most paths that a range may name.
+/// The most paths that a range may name, and about how many bytes they may have together.
 const MOST_PATHS: u64 = 100_000;
+const MOST_BYTES: usize = 256 << 20;
 
 /// The paths named by a text with `{first..last}` and `{a,b}`, in order. A text without braces is
 /// returned as it is. Numbers keep the width of a `first` with leading zeros.
@@ -12,8 +13,13 @@ pub(in crate::data) fn expand(text: &str) -> Result<Vec<String>, String> {
         let (inside, after) =
             after.split_once('}').ok_or_else(|| format!("has a {{ without a }} at {rest:?}"))?;
         let parts = parts(inside)?;
-        if paths.len() as u64 * parts.len() as u64 > MOST_PATHS {
+        let count = paths.len() * parts.len();
+        if count as u64 > MOST_PATHS {
             return Err(format!("names more than {MOST_PATHS} files"));
+        }
+        // No path is longer than the text.
+        if count * text.len() > MOST_BYTES {
+            return Err(format!("names {count} files in {} letters", text.len()));
         }
         let longer = |path: &String| -> Vec<String> {
             parts.iter().map(|part| format!("{path}{before}{part}")).collect()
@@ -66,6 +72,9 @@ mod tests {
         for text in ["{1..", "{a..b}", "{3..1}", "{..}", "{0..99999999}", "{0..999}{0..9999}"] {
             assert!(expand(text).is_err(), "{text}");
         }
+        // 40,001 paths of 80 KB.
+        let long = format!("{{{}}}{}", "a,".repeat(40_000), "b".repeat(80_000));
+        assert!(expand(&long).is_err());
     }
 
     #[test]
