@@ -202,6 +202,12 @@ fn a_config_of_another_model_is_refused_and_its_pixels_are_read() {
         let message = ModelFile::open(folder.path()).unwrap_err().to_string();
         assert!(message.contains(&format!("its config.json has {key}")), "{message}");
     }
+    // The default of transformers is read, and the difference is reported.
+    let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
+    config["layer_norm_eps"] = serde_json::json!(1e-12);
+    write("config.json", &config.to_string());
+    let notes = ModelFile::open(folder.path()).unwrap().notes.join("");
+    assert!(notes.contains("add 1e-12 to the variance, ours add 1e-6"), "{notes}");
     write("config.json", &text);
     assert_eq!(ModelFile::open(folder.path()).unwrap().normalize(3).unwrap(), None);
     let processor = r#"{"image_mean": [0.4, 0.5, 0.6], "image_std": [0.1, 0.2, 0.3]}"#;

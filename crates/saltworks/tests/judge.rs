@@ -144,6 +144,8 @@ fn training_and_test_images_must_differ_and_their_classes_must_not() {
     place.image("some/dogs/1.jpg", 1);
     let printed = stderr(&succeeded(with(&place, "probe", "run", &test("some"))));
     assert!(printed.contains("1 of 2 test images") && printed.contains("dogs"), "{printed}");
+    let words = "--test: no image of 1 of the 2 classes that are trained on, such as stripes";
+    assert!(printed.contains(words), "{printed}");
     for index in 0..20 {
         place.image(&format!("alone/discs/{index}.png"), index);
     }

@@ -109,8 +109,13 @@ struct Server {
 
 impl Server {
     fn start(place: &Place, more: &[&str]) -> Self {
+        Self::with_token(place, more, None)
+    }
+
+    fn with_token(place: &Place, more: &[&str], token: Option<&str>) -> Self {
         let mut command = saltworks();
         command.arg("serve").arg(place.path(".")).args(["--port", "0"]).args(more);
+        command.envs(token.map(|token| ("SALTWORKS_TOKEN", token)));
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut printed = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut printed).unwrap();
@@ -280,10 +285,14 @@ fn other_machines_need_the_token() {
     let answer = server.ask(&format!("GET /api/runs HTTP/1.1\r\nHost: other\r\nCookie: {cookie}"));
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("\"rows\":[]}"), "{answer}");
     // A token of the user's may be secret.
-    let own = Server::start(&place, &["--token", "of-the-user-1"]);
-    assert!(!own.printed.contains("of-the-user-1"), "{}", own.printed);
-    assert!(own.get("/").starts_with("HTTP/1.1 403"));
-    assert!(own.get("/?token=of-the-user-1").starts_with("HTTP/1.1 303"));
+    for own in [
+        Server::start(&place, &["--token", "of-the-user-1"]),
+        Server::with_token(&place, &[], Some("of-the-user-1")),
+    ] {
+        assert!(!own.printed.contains("of-the-user-1"), "{}", own.printed);
+        assert!(own.get("/").starts_with("HTTP/1.1 403"));
+        assert!(own.get("/?token=of-the-user-1").starts_with("HTTP/1.1 303"));
+    }
     let mut short = saltworks();
     short.arg("serve").arg(place.path(".")).args(["--token", "abc"]);
     assert_refused(&mut short, &["token", "8 or more"]);

@@ -92,4 +92,8 @@ fn a_plan_times_each_stage_and_leaves_nothing() {
     assert_refused(refused.args(["plan", "nothing.toml"]), &["nothing.toml"]);
     let mut refused = saltworks();
     assert_refused(refused.args(["plan", "--seconds", "-1"]), &["seconds"]);
+    // Lengths in minutes are timed.
+    let mut refused = saltworks();
+    refused.arg("plan").arg(place.path("photos")).args(["--seconds", "0"]);
+    assert_refused(&mut refused, &["--seconds is 0", "set steps or epochs for each stage"]);
 }

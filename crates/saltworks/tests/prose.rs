@@ -231,6 +231,47 @@ fn assert_plain(complaints: &[String]) {
     assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
 }
 
+/// The anchor of a heading, as GitHub makes it.
+fn anchor(heading: &str) -> String {
+    let letters = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = letters.chars().filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter));
+    kept.map(|letter| if letter == ' ' { '-' } else { letter }).collect()
+}
+
+/// Links of a page to a file or a heading that does not exist.
+fn broken_links(page: &Page) -> Vec<String> {
+    let mut complaints = Vec::new();
+    let folder = root().join(Path::new(&page.path).parent().unwrap());
+    for link in page.text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        if link.contains("://") {
+            continue;
+        }
+        let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+        let text = match file {
+            "" => Ok(page.text.clone()),
+            file if !folder.join(file).exists() => Err(()),
+            _ if heading.is_empty() => continue,
+            file => std::fs::read_to_string(folder.join(file)).map_err(|_| ()),
+        };
+        let is_there = |text: String| {
+            heading.is_empty()
+                || text.lines().any(|line| line.starts_with('#') && anchor(line) == heading)
+        };
+        if !text.is_ok_and(is_there) {
+            complaints.push(format!("{}: the link {link} leads nowhere", page.path));
+        }
+    }
+    complaints
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let others = ["ARCHITECTURE.md", "STYLE.md", "LOG.md", "CHANGELOG.md"];
+    let others = others.into_iter().chain(["crates/python/README.md"]).map(Page::read);
+    let complaints = pages().into_iter().chain(others).flat_map(|page| broken_links(&page));
+    assert_plain(&complaints.collect::<Vec<_>>());
+}
+
 #[test]
 #[expect(clippy::print_stdout, reason = "it is what --nocapture shows")]
 fn sentences_are_short() {
@@ -307,6 +348,11 @@ fn each_rule_finds_what_it_forbids() {
     assert_eq!(banned("x", "Whoever reads").len(), 1);
     assert!(banned("x", "Runs are resumed.").is_empty());
     assert!(banned("x", &prose_of(&page("Not `whoever`, but \"if you\"."))).is_empty());
+    let links = page("[a](README.md#is-it-learning) [b](docs) [c](#d-e)\n## D: `e`\n");
+    assert!(broken_links(&links).is_empty(), "{:?}", broken_links(&links));
+    for link in ["nothing.md", "#nothing", "README.md#nothing"] {
+        assert_eq!(broken_links(&page(&format!("[a]({link})"))).len(), 1, "{link}");
+    }
     assert_eq!(header("# one\n# two\n\n# three\n"), " one\n two");
 }
 

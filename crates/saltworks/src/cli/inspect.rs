@@ -83,8 +83,8 @@ fn unfit(survey: &Survey, data: &Data) -> Option<String> {
         |found: usize| found == wanted || (colours.contains(&found) && colours.contains(&wanted));
     if let Some((found, images)) = survey.channels.iter().find(|(found, _)| !fits(**found)) {
         return Some(format!(
-            "{images} images have {found} bands, and data.channels is {wanted}: they cannot be read. \
-             Set data.channels={found}, or remove them"
+            "{images} images have {found} bands, and data.channels is {wanted}: they cannot be \
+             read. Set data.channels={found}, or remove them"
         ));
     }
     let values = survey.values.as_ref().filter(|_| data.depth.is_none())?;

@@ -126,3 +126,53 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Replay(arguments) => replay::run(&arguments),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::{Path, PathBuf};
+
+    /// The arguments of a line of a page that calls the program, as a shell splits them. Without
+    /// comments, redirections and further commands.
+    fn words(line: &str) -> Option<Vec<String>> {
+        let (before, call) = line.split_at(line.find("saltworks ")?);
+        let is_before = |word: &str| word == "exec" || word.split_once('=').is_some();
+        if !before.split_whitespace().all(is_before) {
+            return None;
+        }
+        let (mut words, mut quoted) = (vec![String::new()], false);
+        for letter in call.chars() {
+            match letter {
+                '\'' => quoted = !quoted,
+                '#' | '|' | '>' | '&' if !quoted => break,
+                ' ' if !quoted => words.push(String::new()),
+                _ => words.last_mut()?.push(letter),
+            }
+        }
+        words.retain(|word| !word.is_empty() && word != "...");
+        Some(words)
+    }
+
+    #[test]
+    fn the_commands_of_the_pages_can_be_given() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let docs = std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+        let is_page = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "md");
+        let mut commands = 0;
+        for page in docs.filter(is_page).chain([root.join("README.md")]) {
+            let name = page.display();
+            let text = std::fs::read_to_string(&page).unwrap();
+            let calls = text.lines().filter(|line| line.starts_with("    "));
+            for words in calls.filter_map(words) {
+                if let Err(error) = Arguments::try_parse_from(&words) {
+                    panic!("{name}: {words:?}: {error}");
+                }
+                commands += 1;
+            }
+        }
+        assert!(commands > 30, "{commands} commands were found");
+        assert!(
+            Arguments::try_parse_from(words("    saltworks plan a --minute 3").unwrap()).is_err()
+        );
+    }
+}

@@ -223,6 +223,9 @@ impl Arguments {
                 test.len()
             ));
         }
+        if self.test.is_some() {
+            judge::note_missing_classes("--test", &*sets.test, &*sets.train);
+        }
         Ok(())
     }
 

@@ -41,8 +41,8 @@ const EXAMPLES: &str = "Examples:
   saltworks serve runs --host 0.0.0.0        for other machines, with a token but no encryption
   ssh -L 8384:127.0.0.1:8384 host            encrypted access to a server on another machine
 
-The pages are read-only. Without a token all users of this machine can read them. Add --token on a
-machine shared with others.";
+The pages are read-only. Without a token all users of this machine can read them. If others use it,
+set $SALTWORKS_TOKEN: --token shows in lists of processes.";
 
 /// Runs the command until it is stopped.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {

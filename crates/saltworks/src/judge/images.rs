@@ -288,7 +288,7 @@ fn note_unknown_classes(sources: &[NamedSource], tests: &[TestSet]) {
 }
 
 /// Notes classes of the training images that no test image has. Both have the same classes.
-fn note_missing_classes(what: &str, test: &dyn Source, train: &dyn Source) {
+pub(crate) fn note_missing_classes(what: &str, test: &dyn Source, train: &dyn Source) {
     let classes = |source: &dyn Source| -> BTreeSet<i32> {
         (0..source.len()).map(|index| source.label(index)).filter(|class| *class >= 0).collect()
     };

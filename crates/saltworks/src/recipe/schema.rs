@@ -95,7 +95,7 @@ pub struct Data {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub depth: Option<Depth>,
     /// What happens to JPEGs that are cut off: `"refuse"` makes them unreadable, `"keep"` decodes
-    /// them as far as they go. Their missing part is grey.
+    /// them as far as they go. Their missing part is grey. If not set, they are refused.
     #[serde(skip_serializing_if = "CutImages::is_earlier")]
     pub cut_images: CutImages,
     /// Height and width of the model's images in pixels: a number for squares, or

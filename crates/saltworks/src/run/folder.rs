@@ -648,3 +648,27 @@ fn remove_run(recipe: &Recipe, out: &Path) -> io::Result<()> {
     let files = [ENVIRONMENT, METRICS, PROBES, UNREADABLE, REPORT, PLAN];
     files.iter().try_for_each(|name| remove(&out.join(name)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_more_of_the_unit_of_the_recipe_is_longer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("recipe.toml");
+        let of = |length: &str| {
+            let text = format!("[[stage]]\nname = \"a\"\nmethod = \"mae\"\n{length}\n");
+            write_whole(&path, text.as_bytes()).unwrap();
+            recipe::load(Some(&path), &[]).unwrap()
+        };
+        for unit in ["epochs", "steps", "samples"] {
+            let [shorter, longer] = [2, 3].map(|count| of(&format!("{unit} = {count}")));
+            assert!(is_longer(&shorter, &longer), "{unit}");
+            assert!(!is_longer(&longer, &shorter), "{unit}");
+            assert!(!is_longer(&shorter, &shorter), "{unit}");
+        }
+        assert!(!is_longer(&of("epochs = 2"), &of("steps = 3000")));
+        assert!(!is_longer(&of("epochs = 2"), &of("epochs = 3\nbatch = 7")));
+    }
+}

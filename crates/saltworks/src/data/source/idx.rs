@@ -142,7 +142,7 @@ pub(in crate::data) fn is_image_file(path: &Path) -> bool {
 }
 
 /// Where the labels may be: first packed as the images are, then the other way.
-fn label_files_of(images: &Path) -> [PathBuf; 2] {
+pub(super) fn label_files_of(images: &Path) -> [PathBuf; 2] {
     let name = images.file_name().unwrap_or_default().to_string_lossy();
     let name = name.replace("images", "labels").replace("idx3", "idx1");
     let other = match name.strip_suffix(".gz") {

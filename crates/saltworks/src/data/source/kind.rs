@@ -1,5 +1,6 @@
 //! The kind of source at a path. It is detected from the path, never declared.
 
+use super::beside::FilesBeside;
 use super::folder::ARROW_ADVICE;
 use super::{
     Idx, ImageFiles, Npy, Parquet, Shards, Source, builtin, idx, image_file, layout, several,
@@ -114,28 +115,35 @@ fn open_file(path: &Path, options: &OpenOptions) -> Result<Arc<dyn Source>> {
 
 fn open_folder(path: &Path, options: &OpenOptions) -> Result<Arc<dyn Source>> {
     let train = training_folder(path)?;
-    match open_packed(train.as_deref().unwrap_or(path), options)? {
+    match open_packed(path, train.as_deref().unwrap_or(path), options)? {
         Some(packed) => Ok(packed),
         None => Ok(Arc::new(ImageFiles::of_folder(path, options.decoding)?)),
     }
 }
 
-/// Opens the files of a folder that each hold many images. None if it has none.
-fn open_packed(path: &Path, options: &OpenOptions) -> Result<Option<Arc<dyn Source>>> {
+/// Opens the files of the folder `path` that each hold many images. None if it has none. The user
+/// gave the folder `given`.
+fn open_packed(
+    given: &Path,
+    path: &Path,
+    options: &OpenOptions,
+) -> Result<Option<Arc<dyn Source>>> {
     let files = files_in(path)?;
     let of_kind = |is_kind: fn(&Path) -> bool| -> Vec<PathBuf> {
         files.iter().filter(|file| is_kind(file)).cloned().collect()
     };
-    let images_beside = |packed: &str| {
-        // Without images there is nothing to tell.
-        let images = ImageFiles::of_folder(path, options.decoding).ok()?.len();
-        Some(format!("{images} images beside the {packed}: give a path to their folder"))
+    let beside = |packed: &str, known: &[PathBuf]| {
+        let known = known.iter().cloned().collect();
+        FilesBeside { given, read: path, known }.told(packed)
     };
-    let (arrays, mut left_alone) = training_files(path, of_kind(idx::is_image_file));
+    let all_arrays = of_kind(idx::is_image_file);
+    let (arrays, mut left_alone) = training_files(path, all_arrays.clone());
     match arrays.as_slice() {
         [] => {}
         [images] => {
-            left_alone.extend(images_beside("IDX file"));
+            let labels = all_arrays.iter().flat_map(|file| idx::label_files_of(file));
+            let known: Vec<_> = labels.chain(all_arrays.clone()).collect();
+            left_alone.extend(beside("IDX file", &known)?);
             return Ok(Some(Arc::new(Idx::open(images)?.leaving(left_alone))));
         }
         [first, second, ..] => {
@@ -156,15 +164,16 @@ fn open_packed(path: &Path, options: &OpenOptions) -> Result<Option<Arc<dyn Sour
                            data.path to the archives, as in FOLDER/{a,b}.tar";
             return Err(Error::file(path, problem));
         }
-        return Ok(Some(Arc::new(open_shards(path, archives, options)?)));
+        let beside = beside("archives", &archives)?;
+        return Ok(Some(Arc::new(open_shards(path, archives, options)?.leaving(beside))));
     }
     let mut tables = Vec::new();
     parquet_files(path, &mut tables)?;
     if tables.is_empty() {
         return Ok(None);
     }
-    let tables = open_tables(path, tables, options)?;
-    Ok(Some(Arc::new(tables.leaving(images_beside("parquet files").into_iter().collect()))))
+    let beside = beside("parquet files", &tables)?;
+    Ok(Some(Arc::new(open_tables(path, tables, options)?.leaving(beside))))
 }
 
 /// Opens the archives that are named as training files.
@@ -232,7 +241,7 @@ fn parquet_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 }
 
 /// The folders directly inside a folder, sorted, without hidden ones and links.
-fn folders_in(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn folders_in(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(folder).map_err(|error| Error::read(folder, error))?;
     let mut folders = Vec::new();
     for entry in entries {
@@ -267,7 +276,7 @@ fn training_files(root: &Path, files: Vec<PathBuf>) -> (Vec<PathBuf>, Vec<String
 }
 
 /// The files directly inside a folder, sorted, without hidden ones.
-fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(folder).map_err(|error| Error::read(folder, error))?;
     let mut files = Vec::new();
     for entry in entries {

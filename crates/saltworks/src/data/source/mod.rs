@@ -1,5 +1,6 @@
 //! Sources of images: one trait, and a file for each kind of source.
 
+mod beside;
 pub mod builtin;
 mod copies;
 mod file_set;

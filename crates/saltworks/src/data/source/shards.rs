@@ -111,7 +111,12 @@ fn images(archives: Vec<Vec<SampleGroup>>) -> FoundImages {
         images.map(move |(image, label)| (number, image, label))
     };
     let all: Vec<_> = (0..).zip(archives).flat_map(of_archive).collect();
-    let numbers = all.iter().any(|(_, _, label)| matches!(label, Some(SampleLabel::Number(_))));
+    let count = |is: fn(&SampleLabel) -> bool| {
+        all.iter().filter_map(|(_, _, label)| label.as_ref()).filter(|label| is(label)).count()
+    };
+    // Among digits and letters, letters are no damage.
+    let numbers = count(|label| matches!(label, SampleLabel::Number(_)))
+        >= count(|label| matches!(label, SampleLabel::Name { .. }));
     // If all other images have no label, the damaged files most likely hold something else, such
     // as captions.
     let is_label = |label: &SampleLabel| !matches!(label, SampleLabel::Damaged(_));

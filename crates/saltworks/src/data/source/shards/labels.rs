@@ -15,7 +15,7 @@ pub(super) enum SampleLabel {
     Stated(StatedLabel),
     /// A whole number in a `.cls`.
     Number(String),
-    /// A text in a `.cls`. It names a class if no `.cls` holds a number.
+    /// A text in a `.cls`. It names a class unless as many `.cls` hold a number.
     Name {
         /// The member.
         member: String,
@@ -51,13 +51,14 @@ impl SampleLabel {
         StatedLabel::of_json(label).map(Self::Stated)
     }
 
-    /// The label, or what is wrong with it. `numbers` says whether any `.cls` holds a number.
+    /// The label, or what is wrong with it. `numbers` says whether half of the `.cls` or more
+    /// hold a number.
     pub(super) fn stated(self, numbers: bool) -> Result<StatedLabel, String> {
         match self {
             Self::Stated(label) => Ok(label),
             Self::Name { member, text } if numbers => {
                 let start: String = text.chars().take(20).collect();
-                Err(format!("{member}: holds {start:?}, expected a number as in other .cls"))
+                Err(format!("{member}: holds {start:?}, expected a number as in most .cls"))
             }
             Self::Number(text) | Self::Name { text, .. } => Ok(StatedLabel::Class(text)),
             Self::Damaged(problem) => Err(problem),

@@ -111,6 +111,32 @@ fn archives_and_arrays_that_are_skipped_by_their_names_are_reported() {
 }
 
 #[test]
+fn folders_and_files_beside_the_archives_that_are_read_are_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, value) in [("train", 1), ("val", 2)] {
+        std::fs::create_dir(folder.path().join(name)).unwrap();
+        let archive = archive(&[file("x.png", &pixel(value))]);
+        write(&folder.path().join(name).join("0.tar"), &archive);
+    }
+    for name in ["README.md", "train/words.txt", "val/1.png"] {
+        write(&folder.path().join(name), &pixel(9));
+    }
+    let source = open(folder.path(), [0; 3]).unwrap();
+    assert_eq!(all(&*source), [(1, -1)]);
+    let val = folder.path().join("val");
+    assert_eq!(
+        source.notes().left_alone,
+        [
+            format!(
+                "the folder {} (1 images, 1 .tar), named as validation or test images",
+                val.display()
+            ),
+            "files of other kinds: 1 .md, 1 .txt".to_owned(),
+        ]
+    );
+}
+
+#[test]
 fn names_that_are_no_utf8_stay_apart() {
     let mut members = [file("a?.png", &pixel(1)), file("a?.png", &pixel(2))];
     members[0][1] = 0xE9;
@@ -265,7 +291,10 @@ fn one_damaged_label_leaves_out_one_sample_and_is_reported() {
     ]);
     assert_eq!(images, [(1, 1)]);
     assert!(left_alone.starts_with("2 samples with a damaged label"), "{left_alone}");
-    assert!(left_alone.contains("b.cls: holds \"cat\", expected a number"), "{left_alone}");
+    assert!(
+        left_alone.contains("b.cls: holds \"cat\", expected a number as in most"),
+        "{left_alone}"
+    );
     assert!(left_alone.contains("c.cls: is empty"), "{left_alone}");
     // A sample with another label needs none of the damaged one.
     let members = [file("a.cls", b"1"), file("a.png", &pixel(1)), file("a.json", b"no JSON")];
@@ -287,6 +316,14 @@ fn names_in_cls_members_are_classes() {
         file("b.png", &pixel(2)),
     ]);
     assert_eq!((images, classes.as_str()), (vec![(1, 1), (2, 0)], "cat dog"));
+    assert_eq!(left_alone, "");
+    // Letters among digits are no damage, unless they are few.
+    let labelled = |at: u8, label: &[u8]| {
+        [file(&format!("{at}.cls"), label), file(&format!("{at}.png"), &pixel(at))]
+    };
+    let characters = [labelled(1, b"7"), labelled(2, b"a"), labelled(3, b"b")].concat();
+    let (images, classes, left_alone) = of_archive(&characters);
+    assert_eq!((images, classes.as_str()), (vec![(1, 0), (2, 1), (3, 2)], "7 a b"));
     assert_eq!(left_alone, "");
 }
 
