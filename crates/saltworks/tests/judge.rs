@@ -125,6 +125,36 @@ fn an_unreadable_image_is_not_replaced_by_another() {
     }
 }
 
+/// Eight images of 16 x 16 floats from -1 to 1, of two shades.
+fn floats() -> Vec<u8> {
+    let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (8, 16, 16), }";
+    let mut bytes = b"\x93NUMPY\x01\0\x76\0".to_vec();
+    bytes.extend(format!("{header:<117}\n").bytes());
+    let shade = |at: usize| [-0.9_f32, 0.9][at / 256 % 2];
+    bytes.extend((0..8 * 256).flat_map(|at| shade(at).to_le_bytes()));
+    bytes
+}
+
+#[test]
+fn weights_read_deep_images_if_the_depth_is_given() {
+    let place = Place::with_classes();
+    place.trained("run", &[]);
+    write_whole(&place.path("floats.npy"), &floats()).unwrap();
+    let weights = "run/student/encoder.safetensors";
+    let more = ["--data", "floats.npy", "--out", "features.npy", "--heads", "2"];
+    let words = ["data.depth = [black, white]", "--depth of probe and embed"];
+    assert_refused(&mut with(&place, "embed", weights, &more), &words);
+    let more = [&more[..], &["--depth", "[-1, 1]"]].concat();
+    succeeded(with(&place, "embed", weights, &more));
+    let bytes = place.bytes("features.npy");
+    let features = &bytes[bytes.len() - 8 * 32 * 4..];
+    let row = |at: usize| &features[at * 128..(at + 1) * 128];
+    assert!(row(0) == row(2) && row(1) == row(3), "images of one shade");
+    assert!(row(0) != row(1), "both shades are the same");
+    let column = ["--out", "x.npy", "--column", "image"];
+    assert_refused(&mut with(&place, "embed", "run", &column), &["--column", "--data"]);
+}
+
 #[test]
 fn training_and_test_images_must_differ_and_their_classes_must_not() {
     let place = Place::with_classes();

@@ -26,6 +26,13 @@ pub(super) struct SubjectArguments {
     /// that of the run or the file; else imagenet, or inception for grey images).
     #[arg(long)]
     normalize: Option<String>,
+    /// For images of more than eight bits: a number of bits, or '[black, white]' (default: the
+    /// run's). As `data.depth` of a recipe.
+    #[arg(long, allow_hyphen_values = true)]
+    depth: Option<String>,
+    /// The column of images in --data, if it is a table (default: found by its name and type).
+    #[arg(long, value_name = "NAME")]
+    column: Option<String>,
     /// The shorter side is resized to this factor times the size, and the centre is kept (default:
     /// the run's, else 1).
     #[arg(long)]
@@ -55,6 +62,8 @@ impl SubjectArguments {
             stage,
             size,
             normalize,
+            depth,
+            column,
             zoom,
             heads,
             layers,
@@ -67,6 +76,8 @@ impl SubjectArguments {
             stage: stage.clone(),
             size: *size,
             normalize: normalize.clone(),
+            depth: depth.clone(),
+            column: column.clone(),
             zoom: *zoom,
             heads: *heads,
             data_threads: *data_threads,

@@ -65,7 +65,8 @@ pub enum Error {
     /// Numbers for which no range is known.
     #[error(
         "{name}: holds {kind} from {} to {}, and nothing says which of them are black and white. \
-         Set data.depth = [black, white], such as {found}", .found.min, .found.max
+         Set data.depth = [black, white], such as {found} (--depth of probe and embed)",
+        .found.min, .found.max
     )]
     Depth {
         /// The image.

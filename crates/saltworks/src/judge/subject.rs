@@ -23,6 +23,10 @@ pub(crate) struct SubjectOptions {
     pub(crate) size: Option<ImageSize>,
     /// How pixels are normalised, in the form of `data.normalize`.
     pub(crate) normalize: Option<String>,
+    /// The values that become black and white, in the form of `data.depth`.
+    pub(crate) depth: Option<String>,
+    /// The column of images in `data`.
+    pub(crate) column: Option<String>,
     /// The shorter side is resized to this factor times the size.
     pub(crate) zoom: Option<f64>,
     /// Heads of the encoder, if the file does not state them.
@@ -82,8 +86,10 @@ impl SubjectOptions {
         data.threads = self.data_threads.unwrap_or(data.threads);
         if let Some(path) = &self.data {
             data.source.clear();
-            data.column = None;
+            data.column = self.column.clone();
             data.path = Some(path.display().to_string());
+        } else if self.column.is_some() {
+            return Err(input_error("--column names a column of --data, which is not given"));
         }
         let (path, trained) = (model.path().to_owned(), training_of(&model));
         let of_run = run.is_some();
@@ -161,6 +167,7 @@ impl SubjectOptions {
         };
         let mut set: Vec<_> =
             normalize.map(|given| format!("data.normalize={given}")).into_iter().collect();
+        set.extend(self.depth.as_ref().map(|given| format!("data.depth={given}")));
         let Some(path) = path else {
             set.push(format!("data.channels={channels}"));
             return recipe::load(None, &set).map_err(input_error);

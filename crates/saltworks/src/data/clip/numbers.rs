@@ -310,7 +310,8 @@ mod tests {
         assert_eq!(
             message,
             "a.tif: holds 32-bit floating-point numbers from -1 to 3, and nothing says which of \
-             them are black and white. Set data.depth = [black, white], such as [-1, 3]"
+             them are black and white. Set data.depth = [black, white], such as [-1, 3] \
+             (--depth of probe and embed)"
         );
         assert_eq!(numbers.to_bytes(Some(Range::new(-1.0, 4.0)), "a").unwrap(), [0, 0, 204]);
         let found = numbers.stored_values().unwrap();
