@@ -69,10 +69,30 @@ fn kills_wanted() -> usize {
     std::env::var("SALTWORKS_KILLS").map_or(50, |count| count.parse().expect("a number of kills"))
 }
 
+/// Names of files below a run's folder, without the times and numbers in those for other programs.
+fn files_of(run: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut folders = vec![run.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            let name = path.strip_prefix(run).unwrap().to_str().unwrap().to_owned();
+            let numbered = ["tfevents", "offline-run"].iter().find_map(|part| name.find(part));
+            names.push(numbered.map_or(name.clone(), |end| name[..end].to_owned()));
+            if path.is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+    names.sort();
+    names
+}
+
 #[test]
-fn a_run_killed_at_random_moments_ends_with_the_same_bits() {
+fn a_run_killed_at_random_moments_ends_with_the_same_bits_and_files() {
     let place = Place::with_classes();
-    place.trained("whole", LONG);
+    let more = ["log.tensorboard=true", "log.wandb=true", "probe.every_steps=8"];
+    let set = &[LONG, &more].concat();
+    place.trained("whole", set);
     let mut random = Random::new(1, "kills", 0);
     let (mut kills, mut inside_a_checkpoint) = (0, 0);
     for attempt in 0.. {
@@ -82,7 +102,7 @@ fn a_run_killed_at_random_moments_ends_with_the_same_bits() {
         let mut patience = Duration::ZERO;
         loop {
             let before = steps_logged(&run);
-            let mut child = start(place.pretrain(&out, LONG));
+            let mut child = start(place.pretrain(&out, set));
             // From before the first line of main to some steps after the start.
             std::thread::sleep(patience + Duration::from_micros(random.below(250_000) as u64));
             // It may have ended.
@@ -95,10 +115,12 @@ fn a_run_killed_at_random_moments_ends_with_the_same_bits() {
             assert_eq!(output.status.signal(), Some(9), "{}", stderr(&output));
             kills += 1;
             let further = steps_logged(&run) > before;
-            patience = if further { Duration::ZERO } else { patience + Duration::from_millis(50) };
+            let more = 2 * patience + Duration::from_millis(25);
+            patience = if further { Duration::ZERO } else { more };
             inside_a_checkpoint += usize::from(holds_half_a_checkpoint(&run));
         }
         place.assert_same_run("whole", &out);
+        assert_eq!(files_of(&run), files_of(&place.path("whole")));
         if kills >= kills_wanted() {
             break;
         }

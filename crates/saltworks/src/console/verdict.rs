@@ -633,4 +633,20 @@ mod tests {
              RankMe 9.5."
         );
     }
+
+    /// Of 300 images, 8 are right only at the best probe and none only at the last one: p = 2 / 2^8
+    /// = 0.0078. That is below 0.01, but not below 0.01 / 2.
+    #[test]
+    fn the_best_of_more_probes_has_to_be_further_above_the_last_one() {
+        let online = |count: usize| OnlineProbe {
+            knn_mean: Some(count as f64 / 300.0),
+            test_images: 300,
+            right: Right { knn_mean: right(count, 0), ..Right::default() },
+            ..OnlineProbe::default()
+        };
+        let (best, other, last) = (online(188), online(184), online(180));
+        let wanted = "While it trained, kNN fell from 62.7 % to 60.0 %.";
+        assert_eq!(fallen(&[(10, &best), (20, &last)]).as_deref(), Some(wanted));
+        assert_eq!(fallen(&[(10, &best), (15, &other), (20, &last)]), None);
+    }
 }

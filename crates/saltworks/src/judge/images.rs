@@ -494,4 +494,16 @@ mod tests {
         let data = Data { source: vec![a, above], holdout: Some(0), normalize, ..Data::default() };
         assert!(open_images(&Recipe { data, ..Recipe::default() }).is_ok());
     }
+
+    #[test]
+    fn the_shares_of_several_sources_add_up_to_the_holdout() {
+        let root = tempfile::tempdir().unwrap();
+        let source = |n: u8| folder(root.path(), &format!("s{n}"), 40 * n..40 * n + 7);
+        let found = images((0..3).map(source).collect()).ok().unwrap();
+        let held_out = values(&found.held_out.unwrap());
+        assert_eq!(held_out.len(), 8);
+        // 8 of 21 images are two and two thirds of seven.
+        let of = [0, 1, 2].map(|n| held_out.iter().filter(|value| **value / 40 == n).count());
+        assert!(of.iter().all(|count| [2, 3].contains(count)), "{of:?}");
+    }
 }

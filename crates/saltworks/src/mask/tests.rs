@@ -1,4 +1,5 @@
 use super::*;
+use std::collections::BTreeSet;
 
 fn maskings(per_sample: bool) -> [Masking; 5] {
     let multi_block = MultiBlockMasking { per_sample, ..MultiBlockMasking::default() };
@@ -45,6 +46,16 @@ fn the_same_seed_and_step_give_the_same_masks_and_others_do_not() {
         assert_eq!(masks(1, 5), masks(1, 5));
         assert_ne!(masks(1, 5), masks(2, 5));
         assert_ne!(masks(1, 5), masks(1, 6));
+    }
+}
+
+/// Each step has 2^20 random streams, so 2^12 steps have 2^32.
+#[test]
+fn masks_do_not_come_again_after_2_to_the_32_streams() {
+    let grid = Grid::image(14, 14);
+    for masking in maskings(true) {
+        let masks = |step| masking.sample(grid, 2, 1, step).unwrap();
+        assert!([1 << 12, 1 << 20, 1 << 32].iter().all(|&step| masks(step) != masks(0)));
     }
 }
 
@@ -255,4 +266,23 @@ fn equal_blocks_have_one_size_and_fill_a_rectangle() {
     }
     let none = [(Range::new(0.0, 0.1), Range::new(1.0, 1.0))];
     assert!(block_masks(grid, &none, 0).is_err());
+}
+
+#[test]
+fn blocks_of_a_high_aspect_ratio_are_tall_and_lie_anywhere_on_the_grid() {
+    let grid = Grid::image(14, 14);
+    // 0.16 · 196 = 31.4. √(31 · 1.5) = 6.8 rows, and √(31 / 1.5) = 4.5 columns.
+    let block = (Range::new(0.16, 0.16), Range::new(1.5, 1.5));
+    let (mut tops, mut lefts) = (BTreeSet::new(), BTreeSet::new());
+    for seed in 0..300 {
+        let plane = &block_masks(grid, &[block], seed).unwrap()[0];
+        let lines = |place: &dyn Fn(usize) -> usize| -> BTreeSet<usize> {
+            (0..196).filter(|&at| plane[at]).map(place).collect()
+        };
+        let (rows, columns) = (lines(&|at| at / 14), lines(&|at| at % 14));
+        assert_eq!((rows.len(), columns.len()), (7, 5));
+        tops.extend(rows.first().copied());
+        lefts.extend(columns.first().copied());
+    }
+    assert!(tops.into_iter().eq(0..=14 - 7) && lefts.into_iter().eq(0..=14 - 5));
 }

@@ -313,3 +313,51 @@ impl Module for Blocks {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn spec(drop_path: f32) -> BlockSpec {
+        BlockSpec {
+            width: 4,
+            hidden: 8,
+            heads: 2,
+            eps: 1e-6,
+            layer_scale: None,
+            qk_norm: false,
+            drop_path,
+            start: Start::TruncNormal,
+        }
+    }
+
+    /// timm's `torch.linspace(0, 0.3, depth)`.
+    #[test]
+    fn the_rate_of_stochastic_depth_grows_from_0_to_the_whole_rate() {
+        let rates = |depth| -> Vec<f32> {
+            let blocks = Blocks::new(spec(0.3), depth, &mut Random::new(0, "test", 0));
+            blocks.0.iter().map(|block| block.spec.drop_path).collect()
+        };
+        let (found, wanted) = (rates(4), [0.0, 0.1, 0.2, 0.3]);
+        let near = found.iter().zip(wanted).all(|(found, wanted)| (found - wanted).abs() < 1e-6);
+        assert!(near && found.len() == 4, "{found:?}");
+        assert_eq!(rates(1), [0.0]);
+    }
+
+    #[test]
+    fn no_two_branches_drop_the_same_samples() {
+        let key = StepKey { seed: 1, step: 3, first_sample: 0 };
+        let mut random = Random::new(0, "test", 0);
+        let mut drawn = HashSet::new();
+        for index in 0..12 {
+            let block = Block::new(spec(0.5), index, &mut random);
+            for which in 0..2 {
+                let keep = block.keep(key, 64, which).unwrap();
+                drawn.insert(keep.iter().map(|factor| *factor == 0.0).collect::<Vec<_>>());
+            }
+        }
+        // Two of 24 draws of 64 coins are equal with a probability of 276 in 2^64.
+        assert_eq!(drawn.len(), 24);
+    }
+}

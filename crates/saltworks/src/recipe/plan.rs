@@ -164,3 +164,33 @@ impl From<Loss> for LossKind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::data::{Blur, Effects, Interpolation, Jitter, Solarize, Transform};
+    use crate::range::Range;
+    use crate::recipe;
+
+    #[test]
+    fn every_key_of_augment_reaches_the_loader() {
+        let set = [
+            "data.channels=3",
+            "data.augment.flip=0.25",
+            "data.augment.interpolation=\"bicubic\"",
+            "data.augment.jitter={hue=0.1, chance=0.5}",
+            "data.augment.greyscale=0.125",
+            "data.augment.blur={kernel=5, sigma=[0.5, 1.5], chance=0.75}",
+            "data.augment.solarize={threshold=99, chance=0.3}",
+        ];
+        let recipe = recipe::load(None, &set.map(str::to_owned)).unwrap();
+        let Transform { flip, interpolation, effects, .. } = recipe.training_loader(0).transform;
+        assert_eq!((flip, interpolation), (0.25, Interpolation::Bicubic));
+        let wanted = Effects {
+            jitter: Some(Jitter { hue: 0.1, chance: 0.5, ..Jitter::default() }),
+            greyscale: 0.125,
+            blur: Some(Blur { kernel: 5, sigma: Range::new(0.5, 1.5), chance: 0.75 }),
+            solarize: Some(Solarize { threshold: 99, chance: 0.3 }),
+        };
+        assert_eq!(effects, wanted);
+    }
+}

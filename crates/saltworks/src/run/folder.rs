@@ -671,4 +671,15 @@ mod tests {
         assert!(!is_longer(&of("epochs = 2"), &of("steps = 3000")));
         assert!(!is_longer(&of("epochs = 2"), &of("epochs = 3\nbatch = 7")));
     }
+
+    #[test]
+    fn the_best_checkpoint_is_kept_unless_the_recipe_says_no() {
+        let kept = |set: &[&str]| {
+            let set: Vec<String> = set.iter().map(ToString::to_string).collect();
+            keep(&recipe::load(None, &set).unwrap())
+        };
+        assert_eq!(kept(&[]), Keep { last: 2, best: true });
+        let set = ["checkpoint.keep=5", "checkpoint.keep_best=false"];
+        assert_eq!(kept(&set), Keep { last: 5, best: false });
+    }
 }

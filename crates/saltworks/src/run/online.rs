@@ -436,6 +436,12 @@ impl Interval {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::judge::open_images;
+    use crate::mask::Masks;
+    use crate::method::Step;
+    use crate::model::{Encoder, StepKey};
+    use crate::recipe;
+    use engine::{Module, Parameter, Tensor};
 
     fn interval(every_steps: Option<u64>) -> Interval {
         Interval::new(&Probe { every_steps, ..Probe::default() }, 1000)
@@ -482,5 +488,46 @@ mod tests {
         interval.probed(60, Duration::from_secs(3));
         train(&mut interval, 10);
         assert!(!interval.is_due(249) && interval.is_due(250), "all the time trained counts");
+    }
+
+    /// A method whose loss is the number of images in the batch, and whose targets are as many.
+    struct BatchLength(Box<dyn Method>);
+
+    impl Module for BatchLength {
+        fn visit(&self, prefix: &str, f: &mut dyn FnMut(&str, &Parameter)) {
+            self.0.visit(prefix, f);
+        }
+    }
+
+    impl Method for BatchLength {
+        fn step(
+            &self,
+            tape: &Tape,
+            images: &ImageBatch,
+            masks: &Masks,
+            key: Option<StepKey>,
+        ) -> engine::Result<Step> {
+            let target_count = images.samples();
+            let loss = Tensor::from_vec([target_count as f32], &[1]);
+            Ok(Step { loss, target_count, ..self.0.step(tape, images, masks, key)? })
+        }
+
+        fn encoder(&self) -> &Encoder {
+            self.0.encoder()
+        }
+    }
+
+    #[test]
+    fn the_held_out_loss_is_a_mean_over_targets_not_over_batches() {
+        let sizes = ["width=8", "depth=1", "heads=1", "patch=32"].map(|key| format!("model.{key}"));
+        let set = [&sizes[..], &["data.size=64".to_owned()]].concat();
+        let recipe = recipe::load(None, &set).unwrap();
+        let images = open_images(&recipe).ok().unwrap();
+        let plan = StagePlan::new(&recipe, 0, images.train.len()).ok().unwrap();
+        let method = BatchLength(plan.method(None, None).ok().unwrap());
+        let online = Online::new(&recipe, &images, &plan).unwrap();
+        // 256 images of 64 x 64 are batches of 100, 100 and 56.
+        let wanted = (100.0 * 100.0 + 100.0 * 100.0 + 56.0 * 56.0) / 256.0;
+        assert_eq!(online.loss(&method, &Stop::default()).ok(), Some(wanted));
     }
 }

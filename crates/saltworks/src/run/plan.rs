@@ -364,3 +364,28 @@ fn check_teacher(
         other => input_error(format!("teacher {teacher}: {other}")),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::open_images;
+    use crate::recipe;
+
+    #[test]
+    fn a_resumed_stage_reads_on_where_it_stopped_also_if_its_batches_have_parts() {
+        let set = ["teacher.batch=8", "teacher.accumulate=4"].map(str::to_owned);
+        let recipe = recipe::load(None, &set).unwrap();
+        let images = open_images(&recipe).ok().unwrap();
+        let plan = StagePlan::new(&recipe, 0, images.train.len()).ok().unwrap();
+        let method = plan.method(None, None).ok().unwrap();
+        let read = |first_step, parts: usize| -> Vec<Vec<u64>> {
+            let training = plan.training(&*method, &images.train, first_step, BTreeSet::new());
+            let mut loader = training.ok().unwrap().loader;
+            (0..parts).map(|_| loader.next_batch().unwrap().unwrap().batch.indices).collect()
+        };
+        // Three steps of four parts, of two images each.
+        let whole = read(0, 12);
+        assert_eq!(whole[11].len(), 2);
+        assert_eq!(read(2, 4), whole[8..]);
+    }
+}

@@ -180,4 +180,17 @@ mod tests {
         assert!(status == 404 && !again);
         assert!(answer("/").2.contains("\"reading\":null"));
     }
+
+    #[test]
+    fn an_address_with_the_token_leads_to_the_same_run_without_it() {
+        let root = tempfile::tempdir().unwrap();
+        run(root.path(), "one", "");
+        let library = Library::new(root.path(), Links::Inside).unwrap();
+        library.read_all();
+        let site = Site::new(library, Access::token("s3cret"));
+        let answer = site.answer(&request("GET /run?id=one&token=s3cret HTTP/1.1\r\nHost: box"));
+        assert_eq!(answer.status, StatusCode::SEE_OTHER);
+        let leads = answer.headers.iter().find(|(name, _)| *name == LOCATION);
+        assert_eq!(leads.map(|(_, address)| address.as_str()), Some("/run?id=one"));
+    }
 }

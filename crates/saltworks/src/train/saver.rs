@@ -144,3 +144,73 @@ impl<'a> Saver<'a> {
         SaveError::Log { path: self.log_path.display().to_string(), source }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::{Keep, OptimizerOptions};
+    use engine::{Parameter, Tensor};
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::path::Path;
+
+    fn optimizer() -> Optimizer {
+        let weight = Parameter::new("w", Tensor::from_vec([0.5, -1.0], &[2]));
+        let (betas, eps, clip, decay_all) = ((0.9, 0.95), 1e-8, None, true);
+        let options = OptimizerOptions { betas, eps, clip, decay_all };
+        Optimizer::new(vec![("w".to_owned(), weight)], options)
+    }
+
+    fn report(step: u64, loss: f32) -> StepReport {
+        StepReport {
+            step,
+            loss,
+            lr: 0.1,
+            weight_decay: 0.0,
+            grad_norm: 1.0,
+            images: 8,
+            context_tokens: 8,
+            target_tokens: 8,
+            time: Duration::from_secs(1),
+            waited: Duration::ZERO,
+        }
+    }
+
+    /// Makes a step of each loss after step `done`, with a checkpoint every two steps. Returns step
+    /// and loss of the newest checkpoint after each.
+    fn newest(run: &Path, done: u64, losses: &[f32]) -> Vec<Option<(u64, f64)>> {
+        let position = Position {
+            stage: "a".into(),
+            step: done,
+            loss: 0.0,
+            metrics_bytes: 0,
+            machine: String::new(),
+            recipe_sha256: String::new(),
+            teacher_sha256: String::new(),
+            updates: BTreeMap::new(),
+            unreadable: BTreeSet::new(),
+        };
+        let every =
+            Checkpointing { every_minutes: 0.0, every_steps: 2, ..Checkpointing::default() };
+        let checkpoints = Checkpoints::new(run, Keep { last: 2, best: true });
+        let (log, check): (_, FolderCheck<'_>) = (run.join("metrics.jsonl"), Box::new(|| Ok(())));
+        let mut saver = Saver::new(log, checkpoints.clone(), every, position, check).unwrap();
+        let optimizer = optimizer();
+        let step = |(step, loss): (u64, &f32)| {
+            saver.step(&report(step, *loss), &[]).unwrap();
+            saver.save_if_due(&optimizer).unwrap();
+            let (found, _) = checkpoints.newest("a").unwrap();
+            found.map(|found| (found.position.step, found.position.loss))
+        };
+        (done + 1..).zip(losses).map(step).collect()
+    }
+
+    #[test]
+    fn a_checkpoint_has_its_step_and_the_mean_loss_since_the_one_before() {
+        let run = tempfile::tempdir().unwrap();
+        let [first, second] = [Some((2, 3.0)), Some((4, 4.0))];
+        let found = newest(run.path(), 0, &[4.0, 2.0, 1.0, 7.0, 9.0]);
+        assert_eq!(found, [None, first, first, second, second]);
+        // A resumed run counts from its checkpoint.
+        assert_eq!(newest(run.path(), 4, &[5.0, 6.0]), [second, Some((6, 5.5))]);
+    }
+}

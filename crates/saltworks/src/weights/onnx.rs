@@ -259,3 +259,43 @@ impl Writer<'_> {
         Ok(self.graph.floats(name, tensor.shape(), &tensor.to_host()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use engine::Module as _;
+
+    /// The numbers of a graph, in their order: field 9 of a TensorProto is its bytes, and these are
+    /// four of a number. The weights are all 0.
+    fn numbers(file: &[u8]) -> Vec<f32> {
+        let number = |bytes: &[u8]| match *bytes {
+            [0x4A, 4, a, b, c, d] => Some(f32::from_le_bytes([a, b, c, d])),
+            _ => None,
+        };
+        file.windows(6).filter_map(number).collect()
+    }
+
+    /// Scores are q·k/√E (Vaswani et al. 2017, eq. 1), and GELU is x (1 + erf(x/√2))/2.
+    #[test]
+    fn scores_are_divided_by_the_root_of_the_width_of_a_head() {
+        let spec = VitSpec {
+            image: [1, 8, 8],
+            patch: [1, 4, 4],
+            channels: 1,
+            width: 32,
+            depth: 1,
+            heads: 2,
+            hidden: 8,
+            ..VitSpec::from_name("vit_tiny_patch16_224").unwrap()
+        };
+        let parameters = crate::model::Encoder::new(&spec, 0).parameters().into_iter();
+        let zeros = |(name, parameter): (String, engine::Parameter)| {
+            (name, Tensor::zeros(&parameter.shape()))
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.onnx");
+        save(&path, &spec, &parameters.map(zeros).collect(), &HashMap::new()).unwrap();
+        let found = numbers(&std::fs::read(path).unwrap());
+        assert_eq!(found, [0.25, std::f32::consts::FRAC_1_SQRT_2, 1.0, 0.5]);
+    }
+}

@@ -125,4 +125,22 @@ mod tests {
         let none = normalize(Path::new("f"), &[].into(), None, 3);
         assert_eq!(none.unwrap(), None);
     }
+
+    /// As in transformers, what a processor does not state it does.
+    #[test]
+    fn a_processor_that_states_only_mean_and_deviation_rescales_and_normalises() {
+        let read =
+            |processor: Value| normalize(Path::new("f"), &[].into(), Some(&processor), 3).unwrap();
+        let (mean, std) = (vec![0.5, 0.25, 0.125], vec![0.5; 3]);
+        let stated = json!({"image_mean": mean, "image_std": std});
+        assert_eq!(read(stated.clone()), Some(Normalize { mean, std }));
+        let with = |key: &str, value: bool| {
+            let mut changed = stated.clone();
+            changed[key] = value.into();
+            changed
+        };
+        assert_eq!(read(with("do_rescale", false)), None, "pixels from 0 to 255");
+        let same = Normalize { mean: vec![0.0], std: vec![1.0] };
+        assert_eq!(read(with("do_normalize", false)), Some(same));
+    }
 }

@@ -382,6 +382,16 @@ mod tests {
     }
 
     #[test]
+    fn restart_markers_belong_to_the_coded_data() {
+        for marker in 0xD0..=0xD7 {
+            // The start of a scan of no length, coded data, and the end.
+            let jpeg = [0xFF, 0xDA, 0, 2, 7, 0xFF, marker, 0x40, 7, 0xFF, 0xD9];
+            assert!(has_end_of_image(&jpeg), "{marker:x}");
+            assert!(!has_end_of_image(&jpeg[..9]), "{marker:x}");
+        }
+    }
+
+    #[test]
     fn a_png_cut_anywhere_is_refused_by_name() {
         let whole = encoded(ImageFormat::Png);
         for kept in [0, 4, 30, whole.len() / 2] {
@@ -531,15 +541,21 @@ mod tests {
 
     #[test]
     fn exif_orientation_is_applied() {
-        let mut jpeg = encoded(ImageFormat::Jpeg);
-        // APP1 with one entry: tag 0x0112 (orientation), type short, count 1, value 6 (turn right).
-        let exif = [
-            0xFF, 0xE1, 0, 34, b'E', b'x', b'i', b'f', 0, 0, b'M', b'M', 0, 42, 0, 0, 0, 8, 0, 1,
-            0x01, 0x12, 0, 3, 0, 0, 0, 1, 0, 6, 0, 0, 0, 0, 0, 0,
-        ];
-        jpeg.splice(2..2, exif);
-        let pixels = decode(&jpeg, "turned.jpg").unwrap();
-        assert_eq!((pixels.height, pixels.width), (40, 30));
+        for value in 1..=8 {
+            let mut jpeg = encoded(ImageFormat::Jpeg);
+            // APP1 with one entry: tag 0x0112 (orientation), type short, count 1.
+            let exif = [
+                0xFF, 0xE1, 0, 34, b'E', b'x', b'i', b'f', 0, 0, b'M', b'M', 0, 42, 0, 0, 0, 8, 0,
+                1, 0x01, 0x12, 0, 3, 0, 0, 0, 1, 0, value, 0, 0, 0, 0, 0, 0,
+            ];
+            jpeg.splice(2..2, exif);
+            let pixels = decode(&jpeg, "turned.jpg").unwrap();
+            let info = info(&jpeg, "turned.jpg", Decoding::default()).unwrap();
+            // From 5 on, rows are shown as columns (EXIF 2.3, 4.6.4 A).
+            let sides = if value < 5 { (30, 40) } else { (40, 30) };
+            assert_eq!((pixels.height, pixels.width), sides, "{value}");
+            assert_eq!((info.height, info.width), sides, "{value}");
+        }
     }
 
     /// CRC-32 of PNG (ISO 3309), bit by bit.

@@ -212,4 +212,17 @@ mod tests {
         assert_eq!((copies.images, copies.different), (1, 1));
         assert!(one.ends_with("train.tar: x/9.png") && other.ends_with("val/1.png"), "{one}");
     }
+
+    #[test]
+    fn test_images_that_are_copies_of_each_other_are_no_training_images() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        for (name, bytes) in [("train/1.png", "else"), ("val/1.png", "same"), ("val/2.png", "same")]
+        {
+            write(&root.join(name), bytes.as_bytes());
+        }
+        let [train, test] = ["train", "val"].map(|name| open(&root.join(name), [0; 3]).unwrap());
+        let copies = copies_between(&[&*train], &*test);
+        assert_eq!((copies.images, copies.example, copies.compared), (0, None, 2));
+    }
 }

@@ -209,6 +209,7 @@ mod tests {
         assert_eq!(purposes(["test_tube", "flask", "dev"]), [None; 3]);
         assert_eq!(purposes(["bus", "car", "train"]), [None; 3]);
         assert_eq!(purposes(["mask", "no_mask"]), [None; 2]);
+        assert_eq!(purposes(["invalid", "valid"]), [None; 2]);
         assert_eq!(purposes(["labels", "stamps"]), [None; 2]);
     }
 

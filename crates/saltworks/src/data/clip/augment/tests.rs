@@ -105,6 +105,20 @@ fn a_padded_crop_moves_the_image_by_up_to_the_padding() {
 }
 
 #[test]
+fn a_padded_crop_begins_in_every_row_and_column_of_the_border() {
+    // One bright pixel in the middle, which a border of 1 moves to any of nine places.
+    let image = Clip::image(3, 3, 1, vec![0, 0, 0, 0, 9, 0, 0, 0, 0]);
+    let transform = transform([3, 3], Crop::Random { padding: 1 });
+    let place = |index| {
+        let mut random = Random::new(0, "test", index);
+        let shown = transform.apply(&image, &mut random, &mut Resizer::new()).data;
+        shown.iter().position(|&value| value == 9).unwrap()
+    };
+    let places: std::collections::BTreeSet<usize> = (0..200).map(place).collect();
+    assert!(places.iter().copied().eq(0..9), "{places:?}");
+}
+
+#[test]
 fn half_of_the_images_are_mirrored() {
     let image = Clip::image(1, 2, 1, vec![1, 2]);
     let transform = Transform { flip: 0.5, ..Transform::center([1, 2]) };
@@ -113,6 +127,22 @@ fn half_of_the_images_are_mirrored() {
         transform.apply(&image, &mut random, &mut Resizer::new()).data == [2, 1]
     });
     assert!((421..580).contains(&mirrored.count()));
+}
+
+#[test]
+fn nine_of_ten_images_are_mirrored_at_a_chance_of_nine_tenths() {
+    let image = Clip::image(1, 2, 1, vec![1, 2]);
+    let mirrored = |flip| {
+        let transform = Transform { flip, ..Transform::center([1, 2]) };
+        let is_mirrored = |index: &u64| {
+            let mut random = Random::new(0, "test", *index);
+            transform.apply(&image, &mut random, &mut Resizer::new()).data == [2, 1]
+        };
+        (0..1000).filter(is_mirrored).count()
+    };
+    assert_eq!((mirrored(0.0), mirrored(1.0)), (0, 1000));
+    // Five standard deviations: √(1000 · 0.9 · 0.1) = 9.5.
+    assert!(mirrored(0.9).abs_diff(900) < 48);
 }
 
 #[test]

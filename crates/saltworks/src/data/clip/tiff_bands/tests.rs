@@ -14,6 +14,8 @@ struct Stated {
     extra: Option<u16>,
     /// One band after the other.
     planar: bool,
+    /// Which sides of the image the first row and column are. None if the file does not say.
+    orientation: Option<u16>,
 }
 
 const BYTES: Stated = Stated {
@@ -23,11 +25,12 @@ const BYTES: Stated = Stated {
     format: UNSIGNED,
     extra: Some(0),
     planar: false,
+    orientation: None,
 };
 
 /// A little-endian file of 3 x 2 pixels, uncompressed (TIFF 6.0, section 2).
 fn tiff(stated: Stated, numbers: &[u8]) -> Vec<u8> {
-    let Stated { photometric, bands, bits, format, extra, planar } = stated;
+    let Stated { photometric, bands, bits, format, extra, planar, orientation } = stated;
     let base = if photometric == RGB { 3 } else { 1 };
     let extras = extra.map_or(Vec::new(), |first| {
         let mut kinds = vec![0_u32; usize::from(bands - base)];
@@ -43,6 +46,7 @@ fn tiff(stated: Stated, numbers: &[u8]) -> Vec<u8> {
         (259, vec![1]),
         (262, vec![photometric.into()]),
         (273, Vec::new()),
+        (274, orientation.into_iter().map(u32::from).collect()),
         (277, vec![bands.into()]),
         (278, vec![2]),
         (279, vec![strip; strips.into()]),
@@ -95,6 +99,20 @@ fn twelve_bands_are_all_read_not_the_first_three() {
         assert_eq!(clip.data, numbers);
         let info = info(&file, "a.tif", Decoding::default()).unwrap();
         assert_eq!((info.height, info.width, info.channels, info.is_deep), (2, 3, 12, false));
+    }
+}
+
+#[test]
+fn an_orientation_turns_the_sides_that_are_stated_and_those_that_are_decoded() {
+    for orientation in 1..=8 {
+        let stated = Stated { orientation: Some(orientation), ..BYTES };
+        let file = tiff(stated, &(0..72).collect::<Vec<u8>>());
+        // From 5 on, rows are shown as columns (TIFF 6.0, section 8).
+        let sides = if orientation < 5 { (2, 3) } else { (3, 2) };
+        let clip = decode(&file, "a.tif", [0; 3]).unwrap();
+        assert_eq!((clip.height, clip.width), sides, "{orientation}");
+        let info = info(&file, "a.tif", Decoding::default()).unwrap();
+        assert_eq!((info.height, info.width), sides, "{orientation}");
     }
 }
 

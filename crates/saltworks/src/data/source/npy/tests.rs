@@ -33,6 +33,22 @@ fn every_layout_gives_the_same_pixels() {
     assert!(grey.describe().ends_with("a.npy: 3 images of 2 x 4 x 1, no labels"));
 }
 
+/// Versions 2 and 3 have four bytes for the header's length (numpy/lib/format.py).
+#[test]
+fn all_versions_of_headers_are_read() {
+    let bytes: Vec<u8> = (0..24).collect();
+    let first = npy("|u1", "False", "(1, 2, 4, 3)", &bytes);
+    for version in [2, 3] {
+        let length = [&first[8..10], &[0; 2]].concat();
+        let array = [b"\x93NUMPY", &[version, 0][..], &length, &first[10..]].concat();
+        let source = opened("a.npy", &array).unwrap();
+        assert_eq!(source.read(0).unwrap().clip.data, bytes, "version {version}");
+    }
+    let next = [&first[..6], &[4], &first[7..]].concat();
+    let message = opened("a.npy", &next).err().unwrap().to_string();
+    assert!(message.contains("a NumPy array of format 4, expected 1 to 3"), "{message}");
+}
+
 #[test]
 fn unusable_arrays_are_refused_with_advice() {
     let refused = |kind: &str, order: &str, shape: &str, advice: &str| {

@@ -102,6 +102,23 @@ fn names_come_from_every_kind_of_header() {
     assert_eq!(bytes(4), [7; 513]);
 }
 
+/// A size that octal digits cannot hold is in the pax header alone (POSIX.1-2017, pax, "size").
+#[test]
+fn a_size_in_a_pax_header_is_that_of_the_member_behind_it() {
+    let mut bytes = b"three".to_vec();
+    bytes.resize(BLOCK, 0);
+    let all = archive(&[
+        member("PaxHeader", b'x', b"10 size=5\n"),
+        member("a.png", b'0', b""),
+        bytes,
+        member("b.png", b'0', b"b"),
+    ]);
+    let found = list(&all).unwrap();
+    let bytes = found.iter().map(|member| &all[member.offset as usize..][..member.size as usize]);
+    assert_eq!(bytes.collect::<Vec<_>>(), [&b"three"[..], b"b"]);
+    assert_eq!([found[0].name.as_str(), &found[1].name], ["a.png", "b.png"]);
+}
+
 #[test]
 fn links_name_their_target_from_the_root_or_from_their_folder() {
     let long = "x".repeat(120) + ".png";
