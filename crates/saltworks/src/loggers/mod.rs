@@ -1,7 +1,6 @@
 //! The log of a run for other programs. They share the log as numbers with names, and the recipe
 //! as settings.
 
-mod protobuf;
 mod tensorboard;
 mod wandb;
 

@@ -1,14 +1,15 @@
 //! Event files of TensorBoard: a run's numbers, histograms, pictures and settings, one folder per
 //! stage. They are generated from `metrics.jsonl` and `pictures/`.
 
+mod messages;
 mod wire;
 
-use super::protobuf::MessageWriter;
 use super::{final_scalars, flat, scalars, settings};
 use crate::files::{open_existing, open_regular};
 use crate::run_files::names::{METRICS, PROBES, STATE, pictures_of};
 use crate::run_files::{Line, LineKind, LogEvent, MetricsReader, ProbeRow, RunState, reading};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use messages::{Event, SummaryValue};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
@@ -176,7 +177,7 @@ impl EventFile {
         let path = folder.join(format!("events.out.tfevents.{seconds:010}.{process}{MARK}"));
         let file = File::options().create_new(true).write(true).open(path)?;
         let mut events = Self::new(file, time, FileContents::default());
-        events.record(wire::file_version(time))?;
+        events.record(&wire::file_version(time))?;
         events.settings(&folders.run, &line.stage)?;
         Ok(events)
     }
@@ -200,13 +201,13 @@ impl EventFile {
         Self { file, time, step: 0, repeats, last_repeat: None, picture_step, ended }
     }
 
-    fn record(&mut self, message: MessageWriter) -> io::Result<()> {
-        wire::write_record(&mut self.file, message)
+    fn record(&mut self, event: &Event) -> io::Result<()> {
+        wire::write_record(&mut self.file, event)
     }
 
     /// Writes an event with these values.
-    fn event(&mut self, step: u64, values: impl Iterator<Item = MessageWriter>) -> io::Result<()> {
-        self.record(wire::event(self.time, step, values))
+    fn event(&mut self, step: u64, values: impl Iterator<Item = SummaryValue>) -> io::Result<()> {
+        self.record(&wire::event(self.time, step, values))
     }
 
     fn line(&mut self, line: &Line) -> io::Result<()> {
@@ -229,7 +230,7 @@ impl EventFile {
     fn forget_the_rest(&mut self) -> io::Result<()> {
         let Some(first) = self.repeats.pop_front() else { return Ok(()) };
         self.repeats.clear();
-        self.record(wire::restart(self.time, first.step))?;
+        self.record(&wire::restart(self.time, first.step))?;
         self.picture_step = self.picture_step.filter(|step| *step < first.step);
         self.ended = false;
         match self.last_repeat.take() {
@@ -271,7 +272,7 @@ impl EventFile {
         self.picture_step = step;
         let images = tagged_images(&pictures).into_iter();
         let values =
-            images.filter_map(|(tag, png)| wire::image(&tag, &BASE64_STANDARD.decode(png?).ok()?));
+            images.filter_map(|(tag, png)| wire::image(tag, BASE64_STANDARD.decode(png?).ok()?));
         self.event(step.unwrap_or_default(), values)
     }
 

@@ -1,12 +1,18 @@
 //! An offline run of Weights & Biases, which `wandb sync` sends later: one file of records. The
 //! records are in blocks as in LevelDB's log (github.com/google/leveldb, doc/log_format.md), after
-//! a special head. Messages: wandb/proto/wandb_internal.proto.
+//! a special head.
 
-use super::protobuf::{Field, MessageWriter, fields};
+mod messages;
+
 use super::{final_scalars, scalars, settings};
 use crate::files::{open_regular, sha256};
 use crate::run_files::names::{METRICS, PROBES};
 use crate::run_files::{Line, LineKind, LogEvent, MetricsReader, ProbeRow, reading};
+use messages::{
+    ConfigRecord, HeaderRecord, HistoryItem, HistoryRecord, HistoryStep, RecordInfo, RecordType,
+    RunExitRecord, RunRecord, SummaryRecord, Timestamp, ValueItem, VersionInfo, WandbRecord,
+};
+use prost::Message as _;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -73,7 +79,7 @@ impl Wandb {
         let Some(OfflineRun { log, history, .. }) = &mut self.open else { return Ok(()) };
         for line in &lines {
             if let Some(row) = history.add(line) {
-                log.record(row_record(&row))?;
+                log.record(row_record(row))?;
             }
         }
         log.record(history.summary())?;
@@ -89,7 +95,7 @@ impl Wandb {
         self.update()?;
         let Some(OfflineRun { log, history, folder }) = &mut self.open else { return Ok(None) };
         if let Some(row) = history.row.take() {
-            log.record(row_record(&row))?;
+            log.record(row_record(row))?;
         }
         let table: Vec<ProbeRow> = reading::json(&self.run, PROBES);
         for row in &table {
@@ -100,7 +106,7 @@ impl Wandb {
         }
         log.record(history.summary())?;
         if finished {
-            log.record(MessageWriter::default().message(18, MessageWriter::default()))?;
+            log.record(RecordType::Exit(RunExitRecord {}))?;
         }
         log.file.flush()?;
         Ok(Some(folder.clone()))
@@ -127,8 +133,8 @@ impl OfflineRun {
             io::Error::new(error.kind(), format!("{}: {error}", path.display()))
         })?;
         let mut log = RecordLog::begin(BufWriter::new(file))?;
-        log.record(MessageWriter::default().message(21, version(&id)))?;
-        log.record(MessageWriter::default().message(17, head(run, &real, &id, began)?))?;
+        log.record(header(&id))?;
+        log.record(RecordType::Run(run_record(run, &real, &id, began)?))?;
         Ok(Self { folder, log, history: History { began, ..History::default() } })
     }
 }
@@ -140,58 +146,58 @@ const PRODUCER: &str = "saltworks ";
 fn is_ours(path: &Path) -> bool {
     let mut begin = Vec::new();
     let read = open_regular(path).and_then(|file| file.take(512).read_to_end(&mut begin));
-    read.is_ok() && producer(&begin).is_some_and(|name| name.starts_with(PRODUCER.as_bytes()))
+    read.is_ok() && producer(&begin).is_some_and(|name| name.starts_with(PRODUCER))
 }
 
-/// The program that wrote a file, from its first bytes: Record.header, its VersionInfo.producer.
-fn producer(begin: &[u8]) -> Option<&[u8]> {
+/// The program that wrote a file, from its first bytes.
+fn producer(begin: &[u8]) -> Option<String> {
     let piece = begin.strip_prefix(MAGIC)?;
     let length = u16::from_le_bytes([*piece.get(4)?, *piece.get(5)?]);
     let record = piece.get(HEAD..HEAD + usize::from(length))?;
-    let within = |message, wanted| {
-        fields(message)?.into_iter().find_map(|field| match field {
-            (number, Field::Bytes(bytes)) if number == wanted => Some(bytes),
-            _ => None,
-        })
-    };
-    within(within(within(record, 21)?, 1)?, 1)
+    match WandbRecord::decode(record).ok()?.record_type? {
+        RecordType::Header(header) => Some(header.version_info?.producer),
+        _ => None,
+    }
 }
 
-/// HeaderRecord. The oldest program that may read it is the same as in wandb's own files.
-fn version(id: &str) -> MessageWriter {
+/// The first record. The oldest program that may read it is the same as in wandb's own files.
+fn header(id: &str) -> RecordType {
     let producer = format!("{PRODUCER}{}", env!("CARGO_PKG_VERSION"));
-    let version = MessageWriter::default().text(1, producer).text(2, "0.70.0");
-    let info = MessageWriter::default().text(1, id);
-    MessageWriter::default().message(1, version).message(200, info)
+    let version = VersionInfo { producer, min_consumer: "0.70.0".to_owned() };
+    let info = Some(RecordInfo { stream_id: id.to_owned() });
+    RecordType::Header(HeaderRecord { version_info: Some(version), info })
 }
 
-/// RunRecord
-fn head(run: &Path, real: &Path, id: &str, began: f64) -> io::Result<MessageWriter> {
+fn run_record(run: &Path, real: &Path, id: &str, began: f64) -> io::Result<RunRecord> {
     let (settings, recipe) = settings(run)?;
-    let config = items(&Value::Object(settings), 1);
     let name = real.file_name().unwrap_or_default().to_string_lossy();
-    let start =
-        MessageWriter::default().integer(1, began as u64).integer(2, (began.fract() * 1e9) as u64);
-    let head = MessageWriter::default().text(1, id).text(3, "saltworks").message(4, config);
-    let head = head.text(8, name.as_bytes()).message(17, start);
-    Ok(recipe.tags.iter().fold(head, |head, tag| head.text(10, tag)))
+    let start = Timestamp { seconds: began as u64, nanos: (began.fract() * 1e9) as u32 };
+    Ok(RunRecord {
+        run_id: id.to_owned(),
+        project: "saltworks".to_owned(),
+        config: Some(ConfigRecord { update: settings.into_iter().map(item).collect() }),
+        display_name: name.into_owned(),
+        tags: recipe.tags,
+        start_time: Some(start),
+    })
 }
 
-/// The members of an object as items, each with its name and its value as JSON.
-fn items(object: &Value, name_field: u32) -> MessageWriter {
-    let members = object.as_object().into_iter().flatten();
-    members.fold(MessageWriter::default(), |all, (name, value)| {
-        all.message(1, MessageWriter::default().text(name_field, name).text(16, value.to_string()))
-    })
+/// A name with its value as JSON.
+fn item((key, value): (String, Value)) -> ValueItem {
+    ValueItem { key, value_json: value.to_string() }
 }
 
 /// A row of the history: its step and its numbers by name.
 type HistoryRow = (u64, BTreeMap<String, Value>);
 
 /// The record of a row. Names may hold dots and slashes, so each is a path of one part.
-fn row_record((step, row): &HistoryRow) -> MessageWriter {
-    let (items, step) = (items(&json!(row), 2), MessageWriter::default().integer(1, *step));
-    MessageWriter::default().message(2, items.message(2, step))
+fn row_record((step, row): HistoryRow) -> RecordType {
+    let item = |(name, value): (String, Value)| HistoryItem {
+        nested_key: vec![name],
+        value_json: value.to_string(),
+    };
+    let item = row.into_iter().map(item).collect();
+    RecordType::History(HistoryRecord { item, step: Some(HistoryStep { num: step }) })
 }
 
 /// Collects all lines of a step into one row.
@@ -246,10 +252,10 @@ impl History {
         whole
     }
 
-    /// SummaryRecord: the last value of each number.
-    fn summary(&self) -> MessageWriter {
-        let last = Value::Object(self.last.clone().into_iter().collect());
-        MessageWriter::default().message(3, items(&last, 1))
+    /// The record of the last value of each number.
+    fn summary(&self) -> RecordType {
+        let last: BTreeMap<String, Value> = self.last.clone().into_iter().collect();
+        RecordType::Summary(SummaryRecord { update: last.into_iter().map(item).collect() })
     }
 }
 
@@ -290,10 +296,10 @@ impl<W: Write> RecordLog<W> {
     }
 
     /// Appends a record and gives it its number.
-    fn record(&mut self, message: MessageWriter) -> io::Result<()> {
+    fn record(&mut self, content: RecordType) -> io::Result<()> {
         self.records += 1;
-        let data = MessageWriter::default().integer(1, self.records).bytes();
-        let data = [data, message.bytes()].concat();
+        let record = WandbRecord { num: self.records, record_type: Some(content) };
+        let data = record.encode_to_vec();
         let mut rest = data.as_slice();
         let mut first = true;
         while first || !rest.is_empty() {
@@ -386,11 +392,11 @@ mod tests {
             folder.join(format!("run-{name}.wandb"))
         };
         let mut log = RecordLog::begin(File::create(file("ours")).unwrap()).unwrap();
-        log.record(MessageWriter::default().message(21, version("ours"))).unwrap();
-        let theirs =
-            MessageWriter::default().message(1, MessageWriter::default().text(1, "0.31.0"));
+        log.record(header("ours")).unwrap();
+        let version = VersionInfo { producer: "0.31.0".to_owned(), min_consumer: String::new() };
+        let theirs = HeaderRecord { version_info: Some(version), info: None };
         let mut log = RecordLog::begin(File::create(file("theirs")).unwrap()).unwrap();
-        log.record(MessageWriter::default().message(21, theirs)).unwrap();
+        log.record(RecordType::Header(theirs)).unwrap();
         write_whole(&file("none"), b"precious").unwrap();
         #[cfg(unix)]
         {
@@ -409,29 +415,52 @@ mod tests {
     fn records_of_any_length_lie_in_whole_blocks() {
         let mut file = Vec::new();
         let mut log = RecordLog::begin(&mut file).unwrap();
-        let lengths = [0, 1, BLOCK - 40, 2 * BLOCK, 3 * BLOCK + 5, 20, BLOCK];
-        for length in lengths {
-            log.record(MessageWriter::default().text(19, vec![b'x'; length])).unwrap();
+        let key = |length: usize| "x".repeat(length);
+        // Some end so near the end of a block that no head fits behind them.
+        let near = BLOCK - 60..BLOCK;
+        let lengths: Vec<_> =
+            [0, 1, 2 * BLOCK, 3 * BLOCK + 5, 20].into_iter().chain(near).collect();
+        for &length in &lengths {
+            let last = HashMap::from([(key(length), Value::Null)]);
+            log.record(History { last, ..History::default() }.summary()).unwrap();
         }
         // A reader written for this test: it joins pieces until the last one.
-        let (mut at, mut found, mut joined) = (HEAD, Vec::new(), 0);
+        let (mut at, mut found, mut joined) = (HEAD, Vec::new(), Vec::new());
         while at + HEAD <= file.len() {
             if BLOCK - at % BLOCK < HEAD {
                 at += BLOCK - at % BLOCK;
             }
             let length = usize::from(u16::from_le_bytes([file[at + 4], file[at + 5]]));
             assert!(at % BLOCK + HEAD + length <= BLOCK);
+            joined.extend(&file[at + HEAD..at + HEAD + length]);
             let kind = file[at + 6];
-            joined += length;
             if kind == 1 || kind == 4 {
-                found.push(joined);
-                joined = 0;
+                found.push(WandbRecord::decode(joined.as_slice()).unwrap());
+                joined.clear();
             }
             at += HEAD + length;
         }
         assert_eq!(found.len(), lengths.len());
-        assert!(
-            found.iter().zip(lengths).all(|(found, length)| (length..length + 10).contains(found))
+        for ((record, length), num) in found.into_iter().zip(lengths).zip(1..) {
+            let Some(RecordType::Summary(summary)) = record.record_type else { panic!("{length}") };
+            assert_eq!((record.num, &summary.update[0].key), (num, &key(length)));
+        }
+    }
+
+    /// Field by field, from wandb_internal.proto. Zeros are written.
+    #[test]
+    fn records_have_the_bytes_of_earlier_versions() {
+        let record = |content| WandbRecord { num: 1, record_type: Some(content) }.encode_to_vec();
+        let row = (0, BTreeMap::from([("a/b".to_owned(), json!(1))]));
+        let item = b"\x12\x03a/b\x82\x01\x011";
+        assert_eq!(
+            record(row_record(row)),
+            [&[8, 1, 0x12, 15, 0x0A, 9][..], item, &[0x12, 2, 8, 0]].concat()
         );
+        let ended = record(RecordType::Exit(RunExitRecord {}));
+        assert_eq!(ended, [8, 1, 0x92, 1, 0]);
+        let header = record(header("id"));
+        assert!(header.starts_with(b"\x08\x01\xAA\x01"));
+        assert!(header.ends_with(b"\x12\x060.70.0\xC2\x0C\x04\x0A\x02id"));
     }
 }

@@ -5,7 +5,7 @@
 //! class token.
 
 mod graph;
-mod proto;
+mod messages;
 
 use super::{Error, NamedTensors};
 use crate::files::write_whole;
@@ -13,7 +13,8 @@ use crate::model::VitSpec;
 use engine::Tensor;
 use graph::Attribute::{Float, Int, Ints};
 use graph::{Axis, Graph};
-use proto::ProtoMessage;
+use messages::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto};
+use prost::Message as _;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -52,26 +53,27 @@ pub fn save(
         let advice = "Set the model's sizes to those of the file, or choose another file";
         fail(format!("missing {name}"), advice)
     })?;
-    let model = model(&writer.graph.finish("encoder"), metadata);
-    let written = write_whole(path, model.as_bytes());
+    let model = model(writer.graph.finish("encoder"), metadata);
+    let written = write_whole(path, &model.encode_to_vec());
     written.map_err(|source| Error::Write { path: path.display().to_string(), source })
 }
 
-/// The ModelProto around a graph.
-fn model(graph: &ProtoMessage, metadata: &HashMap<String, String>) -> ProtoMessage {
+/// The model around a graph.
+fn model(graph: GraphProto, metadata: &HashMap<String, String>) -> ModelProto {
     let mut sorted: Vec<_> = metadata.iter().collect();
     sorted.sort();
-    let pair =
-        |(key, value): &(&String, &String)| ProtoMessage::default().text(1, key).text(2, value);
-    let pairs: Vec<_> = sorted.iter().map(pair).collect();
-    let opset = ProtoMessage::default().text(1, "").int(2, OPSET);
-    ProtoMessage::default()
-        .int(1, IR_VERSION)
-        .text(2, "saltworks")
-        .text(3, env!("CARGO_PKG_VERSION"))
-        .message(7, graph)
-        .message(8, &opset)
-        .messages(14, &pairs)
+    let pair = |(key, value): (&String, &String)| StringStringEntryProto {
+        key: key.clone(),
+        value: value.clone(),
+    };
+    ModelProto {
+        ir_version: IR_VERSION,
+        producer_name: "saltworks".to_owned(),
+        producer_version: env!("CARGO_PKG_VERSION").to_owned(),
+        graph: Some(graph),
+        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
+        metadata_props: sorted.into_iter().map(pair).collect(),
+    }
 }
 
 struct Writer<'a> {

@@ -1,19 +1,22 @@
-//! The bytes of an event file: records with checksums, and the messages in them.
-//! Formats: tensorflow/core/lib/io/record_writer.h, tensorflow/core/util/event.proto,
-//! tensorflow/core/framework/summary.proto and tensorboard/plugins/hparams/plugin_data.proto.
+//! The bytes of an event file: records with checksums (tensorflow/core/lib/io/record_writer.h), and
+//! the messages in them.
 
-use super::super::protobuf::{Field, MessageWriter, fields};
+use super::messages::{
+    Event, EventHead, Experiment, HParamEntry, HParamInfo, HParamValue, HParamsPluginData,
+    HistogramProto, MetricInfo, MetricName, PluginData, SessionEndInfo, SessionLog,
+    SessionStartInfo, Summary, SummaryImage, SummaryMetadata, SummaryValue, ValueHead,
+};
 use crate::run_files::{Histogram, Line, LineKind};
+use bytes::Bytes;
+use prost::Message as _;
 use serde_json::Value;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 
-/// Event.session_log
-const SESSION_LOG: u32 = 7;
 /// Tags of hparams.
-const EXPERIMENT: &[u8] = b"_hparams_/experiment";
-const START: &[u8] = b"_hparams_/session_start_info";
-const END: &[u8] = b"_hparams_/session_end_info";
+const EXPERIMENT: &str = "_hparams_/experiment";
+const START: &str = "_hparams_/session_start_info";
+const END: &str = "_hparams_/session_end_info";
 /// Largest record that is read. Pictures are the largest that saltworks writes.
 const MOST_RECORD_BYTES: u64 = 64 << 20;
 /// Bytes of a record beside its data: the length and two checksums.
@@ -58,47 +61,37 @@ impl FileContents {
         let mut contents = Self::default();
         while let Some(data) = next_record(&mut file) {
             contents.bytes += data.len() as u64 + FRAME_BYTES;
-            contents.count(&data);
+            contents.count(data);
         }
         contents
     }
 
-    fn count(&mut self, data: &[u8]) {
-        let Some(event) = fields(data) else { return };
-        let step = event.iter().find_map(|field| match field {
-            (2, Field::Integer(step)) => Some(*step),
-            _ => None,
-        });
-        let step = step.unwrap_or_default();
-        if event.iter().any(|(field, _)| *field == SESSION_LOG) {
+    fn count(&mut self, data: Vec<u8>) {
+        let Ok(event) = EventHead::decode(Bytes::from(data)) else { return };
+        let step = event.step;
+        if event.session_log.is_some() {
             self.lines.retain(|line| line.step < step);
             self.picture_step = self.picture_step.filter(|pictures| *pictures < step);
             self.ended = false;
         }
-        match first_tag(&event).unwrap_or_default() {
-            b"loss" => self.lines.push_back(LineId { step, is_probe: false }),
-            tag if tag.starts_with(b"probe/") => {
-                self.lines.push_back(LineId { step, is_probe: true });
-            }
-            tag if tag.starts_with(b"original/") => self.picture_step = Some(step),
+        match first_tag(&event.summary).unwrap_or_default().as_str() {
+            "loss" => self.lines.push_back(LineId { step, is_probe: false }),
             START => self.settings = true,
             END => self.ended = true,
+            tag if tag.starts_with("probe/") => {
+                self.lines.push_back(LineId { step, is_probe: true });
+            }
+            tag if tag.starts_with("original/") => self.picture_step = Some(step),
             _ => {}
         }
     }
 }
 
-/// The tag of an event's first value: Event.summary, the first Summary.Value, its tag.
-fn first_tag<'a>(event: &[(u32, Field<'a>)]) -> Option<&'a [u8]> {
-    let within = |message: &[(u32, Field<'a>)], wanted: u32| {
-        message.iter().find_map(|field| match field {
-            (number, Field::Bytes(bytes)) if *number == wanted => Some(*bytes),
-            _ => None,
-        })
-    };
-    let summary = fields(within(event, 5)?)?;
-    let value = fields(within(&summary, 1)?)?;
-    within(&value, 1)
+/// The tag of the first value of a Summary.
+fn first_tag(summary: &[u8]) -> Option<String> {
+    // Key of field 1, with a length. The other values are not read.
+    let value = summary.strip_prefix(b"\x0A")?;
+    ValueHead::decode_length_delimited(value).ok().map(|value| value.tag)
 }
 
 /// The data of the next record, if it is whole and its checksums agree.
@@ -117,8 +110,8 @@ fn next_record(file: &mut impl Read) -> Option<Vec<u8>> {
 }
 
 /// Writes one record: length, data, and a checksum of each.
-pub(super) fn write_record(file: &mut impl Write, message: MessageWriter) -> io::Result<()> {
-    let data = message.bytes();
+pub(super) fn write_record(file: &mut impl Write, event: &Event) -> io::Result<()> {
+    let data = event.encode_to_vec();
     let length = (data.len() as u64).to_le_bytes();
     file.write_all(&length)?;
     file.write_all(&masked(&length).to_le_bytes())?;
@@ -127,39 +120,31 @@ pub(super) fn write_record(file: &mut impl Write, message: MessageWriter) -> io:
 }
 
 /// The event that begins a file.
-pub(super) fn file_version(time: f64) -> MessageWriter {
-    MessageWriter::default().double(1, time).text(3, "brain.Event:2")
+pub(super) fn file_version(time: f64) -> Event {
+    let file_version = Some("brain.Event:2".to_owned());
+    Event { wall_time: time, file_version, ..Event::default() }
 }
 
 /// An event with these values.
-pub(super) fn event(
-    time: f64,
-    step: u64,
-    values: impl Iterator<Item = MessageWriter>,
-) -> MessageWriter {
-    let summary = values.fold(MessageWriter::default(), |all, value| all.message(1, value));
-    MessageWriter::default().double(1, time).integer(2, step).message(5, summary)
+pub(super) fn event(time: f64, step: u64, values: impl Iterator<Item = SummaryValue>) -> Event {
+    let summary = Some(Summary { value: values.collect() });
+    Event { wall_time: time, step: Some(step), summary, ..Event::default() }
 }
 
-/// An event that voids those of `step` and later ones: SessionLog.status = START.
-pub(super) fn restart(time: f64, step: u64) -> MessageWriter {
-    let start = MessageWriter::default().integer(1, 1);
-    MessageWriter::default().double(1, time).integer(2, step).message(SESSION_LOG, start)
+/// An event that voids those of `step` and later ones.
+pub(super) fn restart(time: f64, step: u64) -> Event {
+    let session_log = Some(SessionLog { status: 1 });
+    Event { wall_time: time, step: Some(step), session_log, ..Event::default() }
 }
 
-/// A Summary.Value of this tag.
-pub(super) fn value_of(tag: impl AsRef<[u8]>) -> MessageWriter {
-    MessageWriter::default().text(1, tag)
+/// A value of one number.
+pub(super) fn number((tag, value): (String, f64)) -> SummaryValue {
+    SummaryValue { tag, simple_value: Some(value as f32), ..SummaryValue::default() }
 }
 
-/// A Summary.Value of one number.
-pub(super) fn number((tag, value): (String, f64)) -> MessageWriter {
-    value_of(&tag).float(2, value as f32)
-}
-
-/// A Summary.Value of a histogram: a HistogramProto. The values themselves are not kept, so sums
-/// are those of the bins' centres.
-pub(super) fn histogram(tag: &str, of: &Histogram) -> MessageWriter {
+/// A value of a histogram. The values themselves are not kept, so sums are those of the bins'
+/// centres.
+pub(super) fn histogram(tag: &str, of: &Histogram) -> SummaryValue {
     let bounds = |index: usize| f64::from(of.edges.get(index).copied().unwrap_or_default());
     let count = |bin: usize| of.counts[bin] as f64;
     let bins = 0..of.counts.len();
@@ -167,75 +152,83 @@ pub(super) fn histogram(tag: &str, of: &Histogram) -> MessageWriter {
         let centre = |bin: usize| 0.5 * (bounds(bin) + bounds(bin + 1));
         bins.clone().map(|bin| count(bin) * centre(bin).powi(power)).sum()
     };
-    let proto = MessageWriter::default()
-        .double(1, bounds(0))
-        .double(2, bounds(of.counts.len()))
-        .double(3, bins.clone().map(count).sum())
-        .double(4, sum(1))
-        .double(5, sum(2))
-        .doubles(6, bins.clone().map(|bin| bounds(bin + 1)))
-        .doubles(7, bins.clone().map(count));
-    value_of(tag).message(5, proto)
+    let histo = HistogramProto {
+        min: bounds(0),
+        max: bounds(of.counts.len()),
+        num: bins.clone().map(count).sum(),
+        sum: sum(1),
+        sum_squares: sum(2),
+        bucket_limit: bins.clone().map(|bin| bounds(bin + 1)).collect(),
+        bucket: bins.clone().map(count).collect(),
+    };
+    SummaryValue { tag: tag.to_owned(), histo: Some(histo), ..SummaryValue::default() }
 }
 
-/// A Summary.Value of a PNG file, whose first chunk states its size (PNG, 11.2.1). `None` for bytes
-/// that are not a PNG file.
-pub(super) fn image(tag: &str, png: &[u8]) -> Option<MessageWriter> {
-    let number = |at: usize| {
-        let bytes = png.get(at..at + 4)?;
-        Some(u64::from(u32::from_be_bytes(bytes.try_into().ok()?)))
-    };
+/// A value of a PNG file, whose first chunk states its size (PNG, 11.2.1). `None` for bytes that
+/// are not a PNG file.
+pub(super) fn image(tag: String, png: Vec<u8>) -> Option<SummaryValue> {
+    let number = |at: usize| Some(u32::from_be_bytes(png.get(at..at + 4)?.try_into().ok()?));
     let (width, height) = (number(16)?, number(20)?);
     let grey = png.get(25)? & 2 == 0;
-    let channels = if grey { 1 } else { 3 };
-    let image = MessageWriter::default().integer(1, height).integer(2, width);
-    Some(value_of(tag).message(4, image.integer(3, channels).text(4, png)))
+    let colorspace = if grey { 1 } else { 3 };
+    let image = SummaryImage { height, width, colorspace, encoded_image_string: png };
+    Some(SummaryValue { tag, image: Some(image), ..SummaryValue::default() })
 }
 
 /// hparams: the settings that vary, and the numbers by which runs are compared.
-pub(super) fn experiment(settings: &[(String, Value)], metrics: &[&str]) -> MessageWriter {
-    let mut experiment = MessageWriter::default();
-    for (name, value) in settings {
-        // STRING, BOOL, FLOAT64
-        let kind = if value.is_string() { 1 } else { 3 - u64::from(value.is_boolean()) };
-        let setting = MessageWriter::default().text(1, name).integer(3, kind);
-        experiment = experiment.message(4, setting);
-    }
-    for metric in metrics {
-        let tag = MessageWriter::default().text(2, metric);
-        experiment = experiment.message(5, MessageWriter::default().message(1, tag));
-    }
-    hparams(EXPERIMENT, 2, experiment)
+pub(super) fn experiment(settings: &[(String, Value)], metrics: &[&str]) -> SummaryValue {
+    let info = |(name, value): &(String, Value)| {
+        let data_type = match value {
+            Value::String(_) => 1,
+            Value::Bool(_) => 2,
+            _ => 3, // FLOAT64
+        };
+        HParamInfo { name: name.clone(), data_type }
+    };
+    let metric = |tag: &&str| MetricInfo { name: Some(MetricName { tag: (*tag).to_owned() }) };
+    let experiment = Experiment {
+        hparam_infos: settings.iter().map(info).collect(),
+        metric_infos: metrics.iter().map(metric).collect(),
+    };
+    let data = HParamsPluginData { experiment: Some(experiment), ..HParamsPluginData::default() };
+    hparams(EXPERIMENT, &data)
 }
 
 /// hparams: the settings of one stage, whose training began at `time`.
-pub(super) fn session_start(settings: &[(String, Value)], stage: &str, time: f64) -> MessageWriter {
-    let session = settings.iter().fold(MessageWriter::default(), |session, (name, value)| {
-        session.message(1, MessageWriter::default().text(1, name).message(2, json_value(value)))
+pub(super) fn session_start(settings: &[(String, Value)], stage: &str, time: f64) -> SummaryValue {
+    let entry = |(name, value): &(String, Value)| HParamEntry {
+        key: name.clone(),
+        value: Some(hparam_value(value)),
+    };
+    let session_start_info = Some(SessionStartInfo {
+        hparams: settings.iter().map(entry).collect(),
+        group_name: stage.to_owned(),
+        start_time_secs: time,
     });
-    hparams(START, 3, session.text(4, stage).double(5, time))
+    hparams(START, &HParamsPluginData { session_start_info, ..HParamsPluginData::default() })
 }
 
 /// hparams: the stage ended at `time`.
-pub(super) fn session_end(time: f64) -> MessageWriter {
-    hparams(END, 4, MessageWriter::default().integer(1, 1).double(2, time))
+pub(super) fn session_end(time: f64) -> SummaryValue {
+    let session_end_info = Some(SessionEndInfo { status: 1, end_time_secs: time });
+    hparams(END, &HParamsPluginData { session_end_info, ..HParamsPluginData::default() })
 }
 
-fn hparams(tag: &[u8], field: u32, content: MessageWriter) -> MessageWriter {
-    let content = MessageWriter::default().message(field, content);
-    let plugin = MessageWriter::default().text(1, "hparams").text(2, content.bytes());
-    value_of(tag).message(9, MessageWriter::default().message(1, plugin))
+fn hparams(tag: &str, data: &HParamsPluginData) -> SummaryValue {
+    let plugin = PluginData { plugin_name: "hparams".to_owned(), content: data.encode_to_vec() };
+    let metadata = Some(SummaryMetadata { plugin_data: Some(plugin) });
+    SummaryValue { tag: tag.to_owned(), metadata, ..SummaryValue::default() }
 }
 
-/// google.protobuf.Value
-fn json_value(value: &Value) -> MessageWriter {
-    let message = MessageWriter::default();
+fn hparam_value(value: &Value) -> HParamValue {
+    let mut message = HParamValue::default();
     match value {
-        Value::Bool(yes) => message.integer(4, u64::from(*yes)),
-        Value::Number(number) => message.double(2, number.as_f64().unwrap_or(f64::NAN)),
-        Value::String(text) => message.text(3, text),
-        other => message.text(3, other.to_string()),
+        Value::Bool(yes) => message.bool_value = Some(*yes),
+        Value::Number(number) => message.number_value = Some(number.as_f64().unwrap_or(f64::NAN)),
+        Value::String(text) => message.string_value = Some(text.clone()),
+        other => message.string_value = Some(other.to_string()),
     }
+    message
 }
 
 /// The checksum of TFRecord. It is rotated and shifted so that data may itself hold checksums.
@@ -275,8 +268,47 @@ mod tests {
         assert_eq!(crc32c(b"123456789"), 0xE306_9283);
     }
 
+    /// Field by field, from the .proto files. Zeros are written.
+    #[test]
+    fn events_have_the_bytes_of_earlier_versions() {
+        let mut file = Vec::new();
+        let values = [number(("loss".to_owned(), 0.0))].into_iter();
+        write_record(&mut file, &event(1.0, 0, values)).unwrap();
+        let value = [&[0x0A, 4][..], b"loss", &[0x15, 0, 0, 0, 0]].concat();
+        let one = [0x09, 0, 0, 0, 0, 0, 0, 0xF0, 0x3F];
+        let data = [&one[..], &[0x10, 0, 0x2A, 13, 0x0A, 11], &value].concat();
+        assert_eq!(file[12..12 + data.len()], data);
+        assert_eq!(restart(1.0, 300).encode_to_vec()[9..], [0x10, 0xAC, 2, 0x3A, 2, 8, 1]);
+    }
+
+    #[test]
+    fn an_event_that_cannot_be_decoded_is_passed_over() {
+        let mut file = Vec::new();
+        let step = |step: u64| event(0.0, step, [number(("loss".to_owned(), 0.5))].into_iter());
+        write_record(&mut file, &step(1)).unwrap();
+        // Nothing, a field that is cut, a length of 2^63, a tag that is no text, empty values.
+        let hostile: [&[u8]; 5] = [
+            b"",
+            b"\x09\0",
+            b"\x2A\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\x7F",
+            b"\x2A\x05\x0A\x03\x0A\x01\xFF",
+            b"\x2A\x04\x0A\0\x0A\0",
+        ];
+        for data in hostile {
+            let length = (data.len() as u64).to_le_bytes();
+            let sums = [masked(&length), masked(data)].map(u32::to_le_bytes);
+            file.extend([&length[..], &sums[0], data, &sums[1]].concat());
+        }
+        write_record(&mut file, &step(2)).unwrap();
+        let contents = FileContents::read(file.as_slice());
+        let lines = [1, 2].map(|step| LineId { step, is_probe: false }).into();
+        let bytes = file.len() as u64;
+        assert_eq!(contents, FileContents { bytes, lines, ..FileContents::default() });
+    }
+
     #[test]
     fn nothing_that_is_no_png_is_an_image() {
-        assert!(image("a", b"").is_none() && image("a", &[0; 25]).is_none());
+        let of = |bytes: &[u8]| image("a".to_owned(), bytes.to_vec());
+        assert!(of(b"").is_none() && of(&[0; 25]).is_none());
     }
 }
