@@ -223,6 +223,18 @@ fn test_images_that_train_and_classes_without_test_images_are_reported() {
 }
 
 #[test]
+fn threads_that_are_set_compute_also_without_a_recipe() {
+    let place = Place::with_classes();
+    let set = ["threads=1", "teacher.steps=1", "student.steps=1"];
+    let set = set.iter().flat_map(|set| ["--set", set]).collect::<Vec<_>>();
+    let mut command = verb(&place, "pretrain", &[&["photos", "--out", "run"], &set[..]].concat());
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let environment: Value = serde_json::from_slice(&place.bytes("run/environment.json")).unwrap();
+    assert_eq!(environment["threads"], 1);
+}
+
+#[test]
 fn a_choice_keeps_the_threads_that_its_run_began_with() {
     let place = Place::with_classes();
     let run = || {

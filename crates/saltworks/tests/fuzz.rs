@@ -8,6 +8,7 @@
 mod fuzz;
 mod place;
 
+use engine::random::Random;
 use image::{DynamicImage, ImageFormat};
 use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use parquet::file::writer::SerializedFileWriter;
@@ -32,28 +33,31 @@ const ENDS: usize = 6 << 10;
 /// Images that one command reads.
 const TOGETHER: u64 = 50;
 
-/// Stands for the damaged file's path, and for its folder.
+/// Stands for the damaged file's name, and for that of its folder.
 const FILE: &str = "FILE";
 const FOLDER: &str = "FOLDER";
 
-/// Runs the program within bounds. It must end by itself, with one of its own exit codes.
-fn run(arguments: &[String]) -> Result<(), String> {
+/// Runs the program within bounds, in a folder. It must end by itself, with one of its own exit
+/// codes. Returns the code.
+fn run(folder: &Path, arguments: &[String]) -> Result<i32, String> {
     let script = format!("ulimit -v {MOST_KIB}; exec timeout -k 1 {MOST_SECONDS} \"$@\"");
     let output = Command::new("sh")
         .args(["-c", &script, "sh", env!("CARGO_BIN_EXE_saltworks")])
         .args(arguments)
+        .current_dir(folder)
         // Else each thread reserves 64 MiB of addresses.
         .env("MALLOC_ARENA_MAX", "2")
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
+    let is_plain = !said.contains("panicked") && said.len() < MOST_SAID;
     match output.status.code() {
-        Some(0..=2) if !said.contains("panicked") && said.len() < MOST_SAID => Ok(()),
+        Some(code @ 0..=2) if is_plain && !said.contains("exists already") => Ok(code),
         _ => Err(format!("{}, after {arguments:?}: {said:.2000}", output.status)),
     }
 }
 
-/// A folder, and the commands that read the damaged file in it, in turn.
+/// A folder, and the commands that read a damaged file in it.
 struct Trials<'a> {
     place: &'a Place,
     format: &'static str,
@@ -65,33 +69,46 @@ impl Trials<'_> {
     fn of_file(&self, name: &str) {
         let path = self.place.path(name);
         let seed = fs::read(&path).unwrap();
-        self.of_bytes(&path, |number| damaged(self.format, &seed, number));
+        self.of_bytes(name, &seed, |number| damaged(self.format, &seed, number));
         write_whole(&path, &seed).unwrap();
     }
 
-    fn of_bytes(&self, path: &Path, input: impl Fn(u64) -> Vec<u8>) {
+    /// Gives inputs under this name. The whole file must be read by all commands.
+    fn of_bytes(&self, name: &str, whole: &[u8], input: impl Fn(u64) -> Vec<u8>) {
+        let path = self.place.path(name);
+        write_whole(&path, whole).unwrap();
+        self.assert_whole(name);
         for number in 0..fuzz::inputs(INPUTS) {
-            let bytes = input(number);
-            fs::remove_file(path).ok();
-            write_whole(path, &bytes).unwrap();
-            self.check(path, number);
+            fs::remove_file(&path).unwrap();
+            write_whole(&path, &input(number)).unwrap();
+            self.check(name, number);
         }
     }
 
-    fn check(&self, path: &Path, number: u64) {
-        let folder = path.parent().unwrap().display().to_string();
-        let command = self.commands[number as usize % self.commands.len()];
-        let arguments: Vec<String> = command
-            .iter()
-            .map(|word| word.replace(FILE, &path.display().to_string()).replace(FOLDER, &folder))
-            .collect();
-        if let Err(problem) = run(&arguments) {
-            let kept = Path::new(env!("CARGO_TARGET_TMPDIR"));
-            let kept = kept.join(format!("{}-{number}", self.format));
-            fs::copy(path, &kept).unwrap();
-            panic!("input {number} of {}, {}: {problem}", self.format, kept.display());
+    /// Each command succeeds, also the second time.
+    fn assert_whole(&self, name: &str) {
+        for command in self.commands.iter().chain(self.commands) {
+            let arguments = arguments(command, name);
+            let (whole, format) = (Ok(0), self.format);
+            assert_eq!(run(&self.place.path(""), &arguments), whole, "{format}: {arguments:?}");
         }
     }
+
+    fn check(&self, name: &str, number: u64) {
+        let mut random = Random::new(0, "command", number);
+        let command = self.commands[random.below(self.commands.len())];
+        if let Err(problem) = run(&self.place.path(""), &arguments(command, name)) {
+            let kept = Path::new(env!("CARGO_TARGET_TMPDIR"));
+            let kept = kept.join(format!("{}-{number}", self.format));
+            fs::copy(self.place.path(name), &kept).unwrap();
+            panic!("input {number} of {}, {name}, {}: {problem}", self.format, kept.display());
+        }
+    }
+}
+
+fn arguments(command: &[&str], name: &str) -> Vec<String> {
+    let folder = name.split('/').next().unwrap();
+    command.iter().map(|word| word.replace(FILE, name).replace(FOLDER, folder)).collect()
 }
 
 /// The file with changes at one of its ends.
@@ -99,7 +116,7 @@ fn damaged(format: &'static str, seed: &[u8], number: u64) -> Vec<u8> {
     if seed.len() <= 2 * ENDS {
         return fuzz::input(format, seed, number);
     }
-    if number % 2 == 1 {
+    if Random::new(0, "end", number).below(2) == 0 {
         let (head, rest) = seed.split_at(ENDS);
         [&fuzz::input(format, head, number), rest].concat()
     } else {
@@ -153,25 +170,37 @@ fn images() {
     ];
     for (format, seed) in trials {
         let place = Place::empty();
-        let folder = place.path("photos");
-        fs::create_dir(&folder).unwrap();
-        let commands = &[&["inspect", FILE, "--decode"][..]];
+        fs::create_dir(place.path("photos")).unwrap();
+        let commands = &[&["inspect", FOLDER, "--decode"][..]];
         let trials = Trials { place: &place, format, commands };
+        let name = |number: u64| format!("photos/{}.{format}", number % TOGETHER);
+        write_whole(&place.path(&name(0)), &seed).unwrap();
+        trials.assert_whole(&name(0));
         for first in (0..fuzz::inputs(INPUTS)).step_by(TOGETHER as usize) {
             for number in first..first + TOGETHER {
-                let name = folder.join(format!("{}.{format}", number - first));
-                fs::remove_file(&name).ok();
-                write_whole(&name, &fuzz::input(format, &seed, number)).unwrap();
+                let path = place.path(&name(number));
+                fs::remove_file(&path).ok();
+                write_whole(&path, &fuzz::input(format, &seed, number)).unwrap();
             }
-            let arguments = ["inspect", &folder.display().to_string(), "--decode"];
-            if run(&arguments.map(str::to_owned)).is_err() {
-                // Which of them is it?
+            if let Err(problem) = run(&place.path(""), &arguments(commands[0], &name(0))) {
+                let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format);
+                fs::create_dir_all(&kept).unwrap();
                 for number in first..first + TOGETHER {
-                    trials.check(&folder.join(format!("{}.{format}", number - first)), number);
+                    let path = place.path(&name(number));
+                    fs::copy(&path, kept.join(path.file_name().unwrap())).unwrap();
                 }
-                panic!("inputs {first} to {} of {format} together", first + TOGETHER);
+                panic!("input {first} of {format} or one after it, {}: {problem}", kept.display());
             }
         }
+    }
+}
+
+/// Writes the checksums of a tar archive's headers.
+fn sign(archive: &mut [u8]) {
+    for header in archive.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar") {
+        header[148..156].fill(b' ');
+        let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     }
 }
 
@@ -191,7 +220,7 @@ fn tar_archives() {
     let png = bytes_of(&color(), ImageFormat::Png);
     let mut long = member("././@LongLink", b"a/very/long/name/3.png\0");
     long[156] = b'L';
-    let mut pax = member("pax", b"24 path=another/4.png\n\n");
+    let mut pax = member("pax", b"22 path=another/4.png\n");
     pax[156] = b'x';
     let seed = [
         member("a/1.png", &png),
@@ -205,26 +234,24 @@ fn tar_archives() {
         vec![0; 1024],
     ]
     .concat();
+    let mut seed = seed;
+    sign(&mut seed);
     let trials = Trials { place: &place, format: "tar", commands: INSPECT };
-    trials.of_bytes(&place.path("a.tar"), |number| {
+    trials.of_bytes("a.tar", &seed, |number| {
         let mut bytes = fuzz::input("tar", &seed, number);
         // A wrong checksum ends the reading at once, so most have theirs made right.
-        if number % 4 > 0 {
-            for header in bytes.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar") {
-                header[148..156].fill(b' ');
-                let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
-                header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-            }
+        if Random::new(0, "sign", number).below(4) > 0 {
+            sign(&mut bytes);
         }
         bytes
     });
 }
 
-/// An array of three images of 4 x 4 bytes, as NumPy writes it.
-fn npy() -> Vec<u8> {
-    let header = "{'descr': '|u1', 'fortran_order': False, 'shape': (3, 4, 4), }";
+/// An array of bytes, as NumPy writes it.
+fn npy(shape: &str, bytes: usize) -> Vec<u8> {
+    let header = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}");
     let header = format!("{header:<117}\n");
-    [b"\x93NUMPY\x01\0\x76\0", header.as_bytes(), &[7; 48]].concat()
+    [b"\x93NUMPY\x01\0\x76\0", header.as_bytes(), &vec![1; bytes]].concat()
 }
 
 /// A zip archive of stored members.
@@ -258,19 +285,18 @@ fn zip(members: &[(&str, &[u8])]) -> Vec<u8> {
 #[test]
 fn arrays() {
     let place = Place::empty();
-    let labels = [&npy()[..], b"x"].concat();
+    let (images, labels) = (npy("(3, 4, 4)", 48), npy("(3,)", 3));
     let idx = [&[0, 0, 8, 3, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0, 4][..], &[9; 48]].concat();
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
     packed.write_all(&idx).unwrap();
     let trials: [(&'static str, Vec<u8>); 4] = [
-        ("a.npy", npy()),
-        ("a.npz", zip(&[("images.npy", &npy()), ("labels.npy", &labels)])),
+        ("a.npz", zip(&[("images.npy", &images), ("labels.npy", &labels)])),
+        ("a.npy", images),
         ("a-idx3-ubyte", idx),
         ("a-idx3-ubyte.gz", packed.finish().unwrap()),
     ];
     for (name, seed) in trials {
         write_whole(&place.path(name), &seed).unwrap();
-        assert_eq!(run(&["inspect".into(), place.path(name).display().to_string()]), Ok(()));
         Trials { place: &place, format: name, commands: INSPECT }.of_file(name);
         fs::remove_file(place.path(name)).unwrap();
     }
@@ -318,18 +344,20 @@ fn recipes() {
     let place = Place::with_classes();
     let output = saltworks().arg("recipe").output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    let photos = format!("path = \"{}\"", place.path("photos").display());
-    place.text("long.toml", &text.replace("path = \"builtin:fashion-mnist\"", &photos));
+    let text = text.replace("path = \"builtin:fashion-mnist\"", "path = \"photos\"");
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with("holdout = "));
+    place.text("long.toml", &lines.collect::<Vec<_>>().join("\n"));
     place.text(
         "short.toml",
-        &format!(
-            "model = {{ patch = 8 }}\ndata = {{ {photos}, size = 32 }}\n[[stage]]\nname = \"a\"\n\
-             method = \"mae\"\nepochs = 2\ndecoder = {{ width = 32, depth = 1, heads = 2 }}\n\
-             [[stage]]\nname = \"b\"\nmethod = \"salt\"\nteacher = \"a\"\nepochs = 2\n"
-        ),
+        "model = { patch = 8 }\ndata = { path = \"photos\", size = 32, holdout = 8 }\n[[stage]]\n\
+         name = \"a\"\nmethod = \"mae\"\nepochs = 2\n\
+         decoder = { width = 32, depth = 1, heads = 2 }\n\
+         [[stage]]\nname = \"b\"\nmethod = \"salt\"\nteacher = \"a\"\nepochs = 2\n",
     );
     for name in ["long.toml", "short.toml"] {
-        let commands: &[&[&str]] = &[&["plan", FILE], &["inspect", FILE], &["recipe", FILE]];
+        // What a recipe asks for may be more than fits, so nothing is timed.
+        let plan: &[&str] = &["plan", FILE, "--seconds", "0"];
+        let commands = &[plan, &["inspect", FILE], &["recipe", FILE]];
         Trials { place: &place, format: name, commands }.of_file(name);
     }
 }
@@ -354,11 +382,7 @@ fn weights() {
     export("stable-pretraining", "spt/a.ckpt");
     export("facebook", "facebook/a.pth");
     export("hf", "hf");
-    let out = place.path("out").display().to_string();
-    let data = place.path("photos").display().to_string();
-    let out = |name: &str| format!("{out}/{name}");
     fs::create_dir(place.path("out")).unwrap();
-    let (timm, whole, onnx) = (out("a.pt"), out("a.safetensors"), out("a.onnx"));
     for (name, from) in [
         ("timm/a.safetensors", FILE),
         ("spt/a.ckpt", FILE),
@@ -366,15 +390,18 @@ fn weights() {
         ("hf/config.json", FOLDER),
         ("hf/model.safetensors", FOLDER),
     ] {
+        let export = |to: &'static str, out: &'static str| {
+            ["export", from, "--to", to, "--out", out, "--overwrite", "--heads", "2"]
+        };
+        let sized = [&export("timm", "out/b.pt")[..], &["--size", "64"]].concat();
         let commands: &[&[&str]] = &[
             &["inspect", from],
-            &["export", from, "--to", "timm", "--out", &timm],
-            &["export", from, "--to", "safetensors", "--out", &whole, "--heads", "2"],
             &["inspect", from, "--json"],
-            &["export", from, "--to", "onnx", "--out", &onnx],
-            &["inspect", from],
-            &["export", from, "--to", "timm", "--out", &timm, "--size", "64"],
-            &["probe", from, "--data", &data],
+            &export("timm", "out/a.pt"),
+            &export("safetensors", "out/a.safetensors"),
+            &export("onnx", "out/a.onnx"),
+            &sized,
+            &["probe", from, "--data", "photos", "--heads", "2"],
         ];
         let format = name.rsplit('/').next().unwrap();
         Trials { place: &place, format, commands }.of_file(name);
@@ -393,28 +420,25 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 #[test]
 fn folders_of_runs() {
     let place = with_run();
-    let run_folder = place.path("run");
-    let [run_name, board, wandb, page] =
-        ["run", "board", "wandb", "page.html"].map(|name| place.path(name).display().to_string());
-    let exported = place.path("exported.safetensors").display().to_string();
     let commands: &[&[&str]] = &[
-        &["report", &run_name, "--out", &page],
-        &["log", &run_name, "--to", "tensorboard", "--out", &board],
-        &["log", &run_name, "--to", "wandb", "--out", &wandb],
-        &["export", &run_name, "--to", "timm", "--out", &exported],
-        &["report", &run_name, &run_name, "--out", &page],
-        &["inspect", &run_name],
-        &["probe", &run_name],
+        &["report", "run", "--out", "page.html"],
+        &["log", "run", "--to", "tensorboard", "--out", "board"],
+        &["log", "run", "--to", "wandb", "--out", "wandb"],
+        &["export", "run", "--to", "timm", "--out", "a.safetensors", "--overwrite"],
+        &["report", "run", "run", "--out", "page.html"],
+        &["inspect", "run"],
+        &["probe", "run"],
     ];
     let trials = Trials { place: &place, format: "run", commands };
-    let files = files(&run_folder);
+    trials.assert_whole("run");
+    let files = files(&place.path("run"));
     assert!(files.iter().any(|file| file.ends_with("metrics.jsonl")), "{files:?}");
-    // Each file meets each command.
     for number in 0..fuzz::inputs(INPUTS) {
-        let path = &files[number as usize / commands.len() % files.len()];
+        let path = &files[Random::new(0, "file", number).below(files.len())];
         let whole = fs::read(path).unwrap();
         write_whole(path, &damaged("run", &whole, number)).unwrap();
-        trials.check(path, number);
+        let name = path.strip_prefix(place.path("")).unwrap();
+        trials.check(name.to_str().unwrap(), number);
         write_whole(path, &whole).unwrap();
     }
 }

@@ -130,7 +130,7 @@ fn floats() -> Vec<u8> {
     let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (8, 16, 16), }";
     let mut bytes = b"\x93NUMPY\x01\0\x76\0".to_vec();
     bytes.extend(format!("{header:<117}\n").bytes());
-    let shade = |at: usize| [-0.9_f32, 0.9][at / 256 % 2];
+    let shade = |at: usize| [-0.75_f32, 0.75][at / 256 % 2];
     bytes.extend((0..8 * 256).flat_map(|at| shade(at).to_le_bytes()));
     bytes
 }
@@ -146,6 +146,12 @@ fn weights_read_deep_images_if_the_depth_is_given() {
     assert_refused(&mut with(&place, "embed", weights, &more), &words);
     let more = [&more[..], &["--depth", "[-1, 1]"]].concat();
     succeeded(with(&place, "embed", weights, &more));
+    let cut = [&more[..7], &["[-0.5, 0.5]", "--overwrite"]].concat();
+    let told = stderr(&succeeded(with(&place, "embed", weights, &cut)));
+    for words in ["floats.npy: images hold", "what lies outside --depth = [-0.5, 0.5] is cut"] {
+        assert!(told.contains(words), "{told}");
+    }
+    succeeded(with(&place, "embed", weights, &[&more[..], &["--overwrite"]].concat()));
     let bytes = place.bytes("features.npy");
     let features = &bytes[bytes.len() - 8 * 32 * 4..];
     let row = |at: usize| &features[at * 128..(at + 1) * 128];

@@ -94,6 +94,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let source = judge::open_all(&subject.recipe.data)?;
     note(&format!("embedding {}", source.describe()));
     judge::note_reading(&*source, "not read");
+    if let Some(path) = &arguments.subject.data {
+        let depth = subject.recipe.data.depth;
+        judge::note_depth(&path.display().to_string(), &*source, depth);
+    }
     let mut unreadable = Vec::new();
     let job = EmbedJob { arguments, form, subject: &subject, source: &source, stop: &stop };
     let written = match patches {

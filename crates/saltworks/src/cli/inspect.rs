@@ -135,7 +135,11 @@ fn to_text(source: &dyn Source, survey: &Survey, copies: Option<&Copies>) -> Str
         let fitting = Depth::fitting(values);
         let shown = fitting.map_or(String::new(), |fitting| format!(". Fits data.depth={fitting}"));
         let (deep, found) = (survey.deep.len(), values.describe());
-        let _ = writeln!(text, "depth     {deep} of more than 8 bits: {found}{shown}");
+        let of = match survey.images_of_values {
+            images if images < deep => format!("{images} of them hold "),
+            _ => String::new(),
+        };
+        let _ = writeln!(text, "depth     {deep} of more than 8 bits: {of}{found}{shown}");
     }
     if let Some(Copies { images, different, example: Some([one, other]), .. }) = copies {
         let _ = writeln!(

@@ -143,6 +143,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     arguments.check_sets(&sets)?;
     note(&format!("training: {}; testing: {}", described(&sets.train), described(&sets.test)));
     judge::note_reading(&*sets.train, "not trained on");
+    let given = [(&arguments.subject.data, &sets.train), (&arguments.test, &sets.test)];
+    for (path, source) in given.iter().filter_map(|(path, source)| Some((path.as_ref()?, source))) {
+        judge::note_depth(&path.display().to_string(), &***source, subject.recipe.data.depth);
+    }
     let mut judge = Judge { arguments, subject, sets, stop, unreadable: Vec::new() };
     let results = judge.results().map_err(|failure| match failure {
         // `eval` does not know which signal it was.

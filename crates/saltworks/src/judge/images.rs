@@ -2,13 +2,16 @@
 //! held out for probes.
 
 use crate::console::note;
-use crate::data::{self, Copies, Holdout, Mixed, Notes, OpenOptions, Source, Split, hold_out_of};
+use crate::data::{
+    self, Copies, Holdout, Mixed, Notes, OpenOptions, Source, Split, Survey, hold_out_of,
+};
 use crate::failure::{Failure, input_error};
-use crate::recipe::{Data, DataSource, Recipe};
+use crate::recipe::{Data, DataSource, Depth, Recipe};
 use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Test images, and their path.
 pub(crate) type TestSet = (String, Arc<dyn Source>);
@@ -319,6 +322,18 @@ pub(crate) fn note_tests_that_train(train: &[&dyn Source], path: &str, test: &dy
              such as {test}, a copy of {train}. Remove them: probes are too good with them"
         ));
     }
+}
+
+/// Images whose numbers are looked at before others are judged, and the time for it. (guess)
+const MOST_DEEP: usize = 16;
+const DEEP_TIME: Duration = Duration::from_secs(2);
+
+/// Notes numbers of images at `path` that are not shown as they should be with this depth.
+pub(crate) fn note_depth(path: &str, source: &dyn Source, depth: Option<Depth>) {
+    let survey = Survey::of_some(source, MOST_DEEP, DEEP_TIME);
+    let values = survey.stored_values(source, MOST_DEEP);
+    let doubts = values.iter().flat_map(|values| Depth::doubts(depth, values, "--depth"));
+    doubts.for_each(|doubt| note(&format!("{path}: {doubt}")));
 }
 
 /// Notes how a source is read, and what of it is `not`: not read, or not trained on.

@@ -11,6 +11,32 @@ use std::fmt;
 pub struct Depth(pub Range);
 
 impl Depth {
+    /// Values of images that are not shown as they should be, if this depth is `given`. The user
+    /// sets it as `key`.
+    pub(crate) fn doubts(given: Option<Self>, values: &StoredValues, key: &str) -> Vec<String> {
+        let (range, found) = (values.range, values.describe());
+        let mut doubts = Vec::new();
+        match (given, Self::fitting(values)) {
+            (None, Some(fitting)) => doubts.push(format!(
+                "images hold {found}, and {key} is not set, so they are nearly black or cannot be \
+                 read. Set {key}={fitting}"
+            )),
+            (Some(Self(shown)), _) if range.min < shown.min || range.max > shown.max => {
+                doubts
+                    .push(format!("images hold {found}: what lies outside {key} = {shown} is cut"));
+            }
+            _ => {}
+        }
+        if values.some_not_finite {
+            doubts.push(
+                "some values of images are NaN or as if not measured (beyond 1e30): they become \
+                 black or white"
+                    .to_owned(),
+            );
+        }
+        doubts
+    }
+
     /// All numbers of this many unsigned bits.
     pub fn of_bits(bits: u32) -> Self {
         Self(Range::new(0.0, 2_f64.powi(bits as i32) - 1.0))

@@ -1,7 +1,7 @@
 //! The recipe of a run: the one that is given, or one that is chosen for its images.
 
 use crate::data::{Clip, Info, Source, Survey};
-use crate::failure::{Failure, input_error};
+use crate::failure::{Failure, input_error, use_threads};
 use crate::judge::open_all;
 use crate::model::VitSpec;
 use crate::recipe::{
@@ -85,6 +85,8 @@ fn chosen_recipe(
     began: Option<usize>,
 ) -> Result<ChosenRecipe, Failure> {
     let mut asked = given(set).map_err(input_error)?;
+    // Before images are looked at: the first use of threads decides their number.
+    use_threads(asked.threads)?;
     if !asked.origin.says("data.background") {
         asked.data.background = PAPER;
     }

@@ -1,7 +1,6 @@
 //! Settings that can be trained but are most likely mistakes.
 
 use super::choose::facts_of;
-use crate::data::StoredValues;
 use crate::judge::{ImageSets, size_doubts};
 use crate::recipe::{Data, Depth, ImageFacts, Recipe, Stage};
 
@@ -83,7 +82,9 @@ fn data_doubts(data: &Data, facts: &ImageFacts) -> Vec<String> {
         )),
         _ => {}
     }
-    doubts.extend(facts.values.iter().flat_map(|values| depth_doubts(data, values)));
+    doubts.extend(
+        facts.values.iter().flat_map(|values| Depth::doubts(data.depth, values, "data.depth")),
+    );
     let normalize = data.channel_normalize();
     let found = facts.mean.iter().zip(&facts.std).cycle();
     let off = normalize.mean.iter().zip(&normalize.std).zip(found).any(|(given, found)| {
@@ -101,36 +102,10 @@ fn data_doubts(data: &Data, facts: &ImageFacts) -> Vec<String> {
     doubts
 }
 
-/// Values of images of more than eight bits that are not shown as they should be.
-fn depth_doubts(data: &Data, values: &StoredValues) -> Vec<String> {
-    let (range, found) = (values.range, values.describe());
-    let mut doubts = Vec::new();
-    match (data.depth, Depth::fitting(values)) {
-        (None, Some(fitting)) => doubts.push(format!(
-            "images hold {found}, and data.depth is not set, so they are nearly black or cannot be \
-             read. Set data.depth={fitting}"
-        )),
-        (Some(Depth(shown)), _) if range.min < shown.min || range.max > shown.max => {
-            doubts.push(format!(
-                "images hold {found}: what lies outside data.depth = {shown} is cut"
-            ));
-        }
-        _ => {}
-    }
-    if values.some_not_finite {
-        doubts.push(
-            "some values of images are NaN or as if not measured (beyond 1e30): they become black \
-             or white"
-                .to_owned(),
-        );
-    }
-    doubts
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::NumberKind;
+    use crate::data::{NumberKind, StoredValues};
     use crate::range::Range;
     use crate::recipe::Normalize;
 
@@ -166,7 +141,7 @@ mod tests {
         let kind = NumberKind::U16;
         let (range, darkest) = (Range::new(0.0, 4095.0), 900.0);
         let values = StoredValues { kind, range, darkest, some_not_finite: true };
-        let told = |depth| depth_doubts(&Data { depth, ..Data::default() }, &values);
+        let told = |depth| Depth::doubts(depth, &values, "data.depth");
         let [dark, not_finite] = &told(None)[..] else { panic!("two") };
         assert!(dark.ends_with("Set data.depth=[0.0, 4095.0]"), "{dark}");
         assert!(dark.contains("from 0 to 4095 (to 900 in the darkest image)"), "{dark}");

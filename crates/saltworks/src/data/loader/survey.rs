@@ -54,6 +54,8 @@ pub struct Survey {
     pub deep: Vec<usize>,
     /// The numbers of those that were read.
     pub values: Option<StoredValues>,
+    /// How many those are.
+    pub images_of_values: usize,
     /// How many JPEGs without an end are kept.
     pub cut: usize,
     /// The first of them.
@@ -97,6 +99,7 @@ impl Survey {
         }
         let most = if depth == SurveyDepth::Pixels { usize::MAX } else { MOST_DEEP };
         survey.values = survey.stored_values(source, most);
+        survey.images_of_values = survey.deep.len().min(most);
         survey.sort();
         survey
     }

@@ -1,8 +1,7 @@
 //! What is beside files that each hold many images.
 
-use super::kind::{files_in, folders_in};
-use super::{image_file, kinds_of_files};
-use crate::data::Result;
+use super::kind::folders_in;
+use super::{image_file, kinds_of_files, several};
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -19,21 +18,24 @@ pub(super) struct FilesBeside<'a> {
 impl FilesBeside<'_> {
     /// The files beside those, which are called `packed`, and the folders beside `read`, for
     /// people. Links to folders are not followed.
-    pub(super) fn told(&self, packed: &str) -> Result<Vec<String>> {
+    pub(super) fn told(&self, packed: &str) -> Vec<String> {
         let mut told = Vec::new();
         let mut found = FoundFiles::default();
-        found.walk(self.read, &self.known)?;
+        found.look(self.read, &self.known, true);
         if self.read != self.given {
-            for folder in folders_in(self.given)?.iter().filter(|folder| *folder != self.read) {
-                let mut inside = FoundFiles::default();
-                inside.walk(folder, &self.known)?;
-                let files = inside.all();
-                told.push(format!(
-                    "the folder {} ({files}), named as validation or test images",
-                    folder.display()
-                ));
+            found.look(self.given, &self.known, false);
+            // If the folder cannot be read, nothing else can.
+            for folder in folders_in(self.given).unwrap_or_default() {
+                if folder != self.read {
+                    let mut inside = FoundFiles::default();
+                    inside.look(&folder, &self.known, true);
+                    let (folder, files) = (folder.display(), inside.all());
+                    told.push(format!(
+                        "the folder {folder} ({files}), named as validation or test images"
+                    ));
+                    found.closed.append(&mut inside.closed);
+                }
             }
-            found.add(files_in(self.given)?, &self.known);
         }
         if found.images > 0 {
             let images = found.images;
@@ -42,7 +44,19 @@ impl FilesBeside<'_> {
         if !found.others.is_empty() {
             told.push(format!("files of other kinds: {}", found.kinds()));
         }
-        Ok(told)
+        for (what, count) in [
+            ("hidden files and folders", found.hidden),
+            ("links to folders", found.links),
+            ("links to nothing", found.broken),
+        ] {
+            if count > 0 {
+                told.push(format!("{what}: {count}"));
+            }
+        }
+        if !found.closed.is_empty() {
+            told.push(format!("folders that cannot be opened: {}", several(&found.closed)));
+        }
+        told
     }
 }
 
@@ -52,21 +66,42 @@ struct FoundFiles {
     images: usize,
     /// By extension.
     others: BTreeMap<String, usize>,
+    hidden: usize,
+    links: usize,
+    broken: usize,
+    /// Folders that cannot be opened.
+    closed: Vec<String>,
 }
 
 impl FoundFiles {
-    /// Adds the files below a folder, at any depth.
-    fn walk(&mut self, folder: &Path, known: &HashSet<PathBuf>) -> Result<()> {
-        self.add(files_in(folder)?, known);
-        folders_in(folder)?.iter().try_for_each(|folder| self.walk(folder, known))
+    /// Adds the files in a folder, at any depth if it is looked at `deep`.
+    fn look(&mut self, folder: &Path, known: &HashSet<PathBuf>, deep: bool) {
+        let Ok(entries) = std::fs::read_dir(folder) else {
+            self.closed.push(folder.display().to_string());
+            return;
+        };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            if entry.file_name().to_string_lossy().starts_with('.') {
+                self.hidden += 1;
+            } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                if deep {
+                    self.look(&path, known, deep);
+                }
+            } else if path.is_dir() {
+                self.links += 1;
+            } else if !path.exists() {
+                self.broken += 1;
+            } else if !known.contains(&path) {
+                self.add(&path);
+            }
+        }
     }
 
-    fn add(&mut self, files: Vec<PathBuf>, known: &HashSet<PathBuf>) {
-        for file in files.into_iter().filter(|file| !known.contains(file)) {
-            match image_file::is_image(&file) {
-                true => self.images += 1,
-                false => *self.others.entry(image_file::extension(&file)).or_default() += 1,
-            }
+    fn add(&mut self, file: &Path) {
+        match image_file::is_image(file) {
+            true => self.images += 1,
+            false => *self.others.entry(image_file::extension(file)).or_default() += 1,
         }
     }
 

@@ -143,7 +143,7 @@ fn open_packed(
         [images] => {
             let labels = all_arrays.iter().flat_map(|file| idx::label_files_of(file));
             let known: Vec<_> = labels.chain(all_arrays.clone()).collect();
-            left_alone.extend(beside("IDX file", &known)?);
+            left_alone.extend(beside("IDX file", &known));
             return Ok(Some(Arc::new(Idx::open(images)?.leaving(left_alone))));
         }
         [first, second, ..] => {
@@ -164,7 +164,7 @@ fn open_packed(
                            data.path to the archives, as in FOLDER/{a,b}.tar";
             return Err(Error::file(path, problem));
         }
-        let beside = beside("archives", &archives)?;
+        let beside = beside("archives", &archives);
         return Ok(Some(Arc::new(open_shards(path, archives, options)?.leaving(beside))));
     }
     let mut tables = Vec::new();
@@ -172,7 +172,7 @@ fn open_packed(
     if tables.is_empty() {
         return Ok(None);
     }
-    let beside = beside("parquet files", &tables)?;
+    let beside = beside("parquet files", &tables);
     Ok(Some(Arc::new(open_tables(path, tables, options)?.leaving(beside))))
 }
 
@@ -276,7 +276,7 @@ fn training_files(root: &Path, files: Vec<PathBuf>) -> (Vec<PathBuf>, Vec<String
 }
 
 /// The files directly inside a folder, sorted, without hidden ones.
-pub(super) fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
+fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(folder).map_err(|error| Error::read(folder, error))?;
     let mut files = Vec::new();
     for entry in entries {

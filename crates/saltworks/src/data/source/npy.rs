@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::data::source::labels::{Classes, Labels};
+use crate::data::source::{Notes, several};
 use crate::data::{
     Decoding, Error, Info, MOST_CHANNELS, NumberKind, Numbers, RawSample, Result, Sample, Source,
     Stamp, StoredAs,
@@ -33,6 +34,8 @@ pub struct Npy {
     layout: Layout,
     labels: Vec<i32>,
     classes: Vec<String>,
+    /// Names of other arrays in the archive.
+    others: Vec<String>,
 }
 
 /// Where an array's bytes are.
@@ -76,8 +79,8 @@ impl Npy {
             return Err(Error::file(path, format!("{problem}. Write or fetch it again")));
         }
         let bytes = Bytes::File(file, offset as u64);
-        let (labels, classes) = (Vec::new(), Vec::new());
-        Ok(Self { path: path.into(), bytes, decoding, layout, labels, classes })
+        let (labels, classes, others) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { path: path.into(), bytes, decoding, layout, labels, classes, others })
     }
 
     /// Reads a `.npz` of images and, if there are any, their labels.
@@ -99,6 +102,8 @@ impl Npy {
             Error::file(path, problem)
         })?;
         let labels = member(&LABEL_NAMES);
+        let is_other = |name: &&str| *name != images && Some(*name) != labels.as_deref();
+        let others = zip.names().filter(is_other).map(str::to_owned).collect();
         let mut read =
             |name: &str| zip.read(name, MOST_BYTES).map_err(|problem| Error::file(path, problem));
         let (layout, bytes) = whole_images(read(&images)?, &path.join(&images))?;
@@ -109,7 +114,7 @@ impl Npy {
                 whole_labels(&read(&labels)?, layout.len, &labels_path)?
             }
         };
-        Ok(Self { path: path.into(), bytes, decoding, layout, labels, classes })
+        Ok(Self { path: path.into(), bytes, decoding, layout, labels, classes, others })
     }
 }
 
@@ -171,6 +176,12 @@ impl Source for Npy {
 
     fn files(&self) -> Vec<&Path> {
         vec![&self.path]
+    }
+
+    fn notes(&self) -> Notes {
+        let names = several(&self.others);
+        let told = (!self.others.is_empty()).then(|| format!("other arrays: {names}"));
+        Notes { left_alone: told.into_iter().collect(), ..Notes::default() }
     }
 }
 

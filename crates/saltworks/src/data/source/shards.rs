@@ -27,6 +27,9 @@ use not_read::NotRead;
 /// Systems allow a process 1,024 open files by default.
 const MOST_OPEN: usize = 256;
 
+/// So few texts among `.cls` with numbers are damage. (guess)
+const FEW_TEXTS: usize = 10;
+
 /// Images in tar archives, sorted by name as in a folder of the unpacked files. Their order in the
 /// archives does not matter.
 ///
@@ -114,9 +117,10 @@ fn images(archives: Vec<Vec<SampleGroup>>) -> FoundImages {
     let count = |is: fn(&SampleLabel) -> bool| {
         all.iter().filter_map(|(_, _, label)| label.as_ref()).filter(|label| is(label)).count()
     };
-    // Among digits and letters, letters are no damage.
-    let numbers = count(|label| matches!(label, SampleLabel::Number(_)))
-        >= count(|label| matches!(label, SampleLabel::Name { .. }));
+    let numbers = count(|label| matches!(label, SampleLabel::Number(_)));
+    let texts = count(|label| matches!(label, SampleLabel::Name { .. }));
+    // More are classes, as of digits and letters.
+    let is_damage = numbers >= texts && (texts < FEW_TEXTS || numbers >= 10 * texts);
     // If all other images have no label, the damaged files most likely hold something else, such
     // as captions.
     let is_label = |label: &SampleLabel| !matches!(label, SampleLabel::Damaged(_));
@@ -124,7 +128,7 @@ fn images(archives: Vec<Vec<SampleGroup>>) -> FoundImages {
     let are_left_out = labelled || all.iter().all(|(_, _, label)| label.is_some());
     let (mut found, mut damaged) = (Vec::new(), Vec::new());
     for (archive, image, label) in all {
-        match label.map(|label| label.stated(numbers)).transpose() {
+        match label.map(|label| label.stated(is_damage)).transpose() {
             Ok(label) => found.push((archive, image, label)),
             Err(problem) => {
                 damaged.push((archive, problem));

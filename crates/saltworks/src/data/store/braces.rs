@@ -17,9 +17,10 @@ pub(in crate::data) fn expand(text: &str) -> Result<Vec<String>, String> {
         if count as u64 > MOST_PATHS {
             return Err(format!("names more than {MOST_PATHS} files"));
         }
-        // No path is longer than the text.
-        if count * text.len() > MOST_BYTES {
-            return Err(format!("names {count} files in {} letters", text.len()));
+        let longest = |texts: &[String]| texts.iter().map(String::len).max().unwrap_or(0);
+        let length = longest(&paths) + before.len() + longest(&parts) + after.len();
+        if count * length > MOST_BYTES {
+            return Err(format!("names {count} files in paths of up to {length} letters"));
         }
         let longer = |path: &String| -> Vec<String> {
             parts.iter().map(|part| format!("{path}{before}{part}")).collect()
@@ -72,6 +73,9 @@ mod tests {
         for text in ["{1..", "{a..b}", "{3..1}", "{..}", "{0..99999999}", "{0..999}{0..9999}"] {
             assert!(expand(text).is_err(), "{text}");
         }
+        // A long list of long names is a usual one.
+        let names: Vec<_> = (0..3000).map(|at| format!("{at:035}.tar")).collect();
+        assert_eq!(expand(&format!("a/{{{}}}", names.join(","))).unwrap().len(), 3000);
         // 40,001 paths of 80 KB.
         let long = format!("{{{}}}{}", "a,".repeat(40_000), "b".repeat(80_000));
         assert!(expand(&long).is_err());

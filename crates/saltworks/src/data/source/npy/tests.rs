@@ -121,7 +121,12 @@ fn an_archive_holds_images_and_labels() {
         (source.read(1).unwrap().clip.data, source.label(0), source.label(1)),
         (vec![3, 4], 5, -1)
     );
+    assert_eq!(source.notes().left_alone, [""; 0]);
     assert_eq!(with(&labels("|u1", &[0, 200])).unwrap().label(1), 200);
+    // As Keras' sets have them.
+    let members = ["x_train.npy", "x_test.npy", "y_test.npy"].map(|name| (name, &*images));
+    let parts = opened("a.npz", &archive(&members)).unwrap();
+    assert_eq!(parts.notes().left_alone, ["other arrays: x_test.npy, y_test.npy"]);
     let message = with(&labels("<f8", &long)).err().unwrap().to_string();
     assert!(message.contains("a.npz/y.npy: holds labels \"<f8\" [2], expected whole"), "{message}");
     let message = with(&npy("|u1", "False", "(3,)", &[1; 3])).err().unwrap().to_string();

@@ -15,7 +15,7 @@ pub(super) enum SampleLabel {
     Stated(StatedLabel),
     /// A whole number in a `.cls`.
     Number(String),
-    /// A text in a `.cls`. It names a class unless as many `.cls` hold a number.
+    /// A text in a `.cls`. It names a class unless there are few beside numbers.
     Name {
         /// The member.
         member: String,
@@ -51,12 +51,12 @@ impl SampleLabel {
         StatedLabel::of_json(label).map(Self::Stated)
     }
 
-    /// The label, or what is wrong with it. `numbers` says whether half of the `.cls` or more
-    /// hold a number.
-    pub(super) fn stated(self, numbers: bool) -> Result<StatedLabel, String> {
+    /// The label, or what is wrong with it. `text_is_damage` says whether a text in a
+    /// `.cls` is no class.
+    pub(super) fn stated(self, text_is_damage: bool) -> Result<StatedLabel, String> {
         match self {
             Self::Stated(label) => Ok(label),
-            Self::Name { member, text } if numbers => {
+            Self::Name { member, text } if text_is_damage => {
                 let start: String = text.chars().take(20).collect();
                 Err(format!("{member}: holds {start:?}, expected a number as in most .cls"))
             }

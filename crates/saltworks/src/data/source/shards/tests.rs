@@ -118,7 +118,7 @@ fn folders_and_files_beside_the_archives_that_are_read_are_reported() {
         let archive = archive(&[file("x.png", &pixel(value))]);
         write(&folder.path().join(name).join("0.tar"), &archive);
     }
-    for name in ["README.md", "train/words.txt", "val/1.png"] {
+    for name in ["README.md", "train/words.txt", "val/1.png", "train/._0.tar"] {
         write(&folder.path().join(name), &pixel(9));
     }
     let source = open(folder.path(), [0; 3]).unwrap();
@@ -132,6 +132,7 @@ fn folders_and_files_beside_the_archives_that_are_read_are_reported() {
                 val.display()
             ),
             "files of other kinds: 1 .md, 1 .txt".to_owned(),
+            "hidden files and folders: 1".to_owned(),
         ]
     );
 }
@@ -325,6 +326,14 @@ fn names_in_cls_members_are_classes() {
     let (images, classes, left_alone) = of_archive(&characters);
     assert_eq!((images, classes.as_str()), (vec![(1, 0), (2, 1), (3, 2)], "7 a b"));
     assert_eq!(left_alone, "");
+    let some = |digits: u8, letters: u8| -> Vec<Vec<u8>> {
+        let digits = (0..digits).flat_map(|at| labelled(at, b"7"));
+        digits.chain((100..100 + letters).flat_map(|at| labelled(at, b"a"))).collect()
+    };
+    for (digits, letters, kept) in [(99, 10, 109), (100, 10, 100), (11, 9, 11), (8, 9, 17)] {
+        let (images, ..) = of_archive(&some(digits, letters));
+        assert_eq!(images.len(), kept, "{digits} and {letters}");
+    }
 }
 
 #[test]
