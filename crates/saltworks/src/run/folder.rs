@@ -159,9 +159,8 @@ impl Folder {
         }
         self.resumed = true;
         let stamped = self.stamp_recipe(&earlier)?;
-        for folder in self.folders().map_err(|error| cannot_read(&self.path, &error))? {
-            files::remove_temporaries(&folder).map_err(|error| cannot_write(&folder, &error))?;
-        }
+        remove_unfinished(&self.path, recipe)
+            .map_err(|(folder, error)| cannot_write(&folder, &error))?;
         self.state.done.iter().try_for_each(|done| self.check_encoder(done))?;
         if longer {
             self.make_longer(&earlier, recipe)?;
@@ -260,19 +259,6 @@ impl Folder {
         let path = self.path.join(RECIPE);
         let written = write_whole(&path, recipe_text(recipe).as_bytes());
         written.map_err(|error| run_error(write_error(&path, &error)))
-    }
-
-    /// The folders that a run writes to.
-    fn folders(&self) -> io::Result<Vec<PathBuf>> {
-        let mut folders = vec![self.path.clone()];
-        for entry in fs::read_dir(&self.path)? {
-            let path = entry?.path();
-            let ours = path.join(ENCODER).exists() || path.ends_with(CHECKPOINT_FOLDER);
-            if ours && path.is_dir() {
-                folders.push(path);
-            }
-        }
-        Ok(folders)
     }
 
     fn check_encoder(&self, done: &StageDone) -> Result<(), Failure> {
@@ -607,6 +593,20 @@ fn keep_others(recipe: &Recipe, out: &Path) -> Result<(), Failure> {
     }
 }
 
+/// Removes the unfinished files that killed processes left in the folders that a run writes to. A
+/// link to a folder is none of them. An error comes with its folder.
+fn remove_unfinished(run: &Path, recipe: &Recipe) -> Result<(), (PathBuf, io::Error)> {
+    let stages = recipe.stage.iter().map(|stage| stage.name.as_str());
+    let folders = ["", CHECKPOINT_FOLDER, PICTURES, REPLAY].into_iter().chain(stages);
+    let folders = folders
+        .map(|name| run.join(name))
+        .filter(|folder| fs::symlink_metadata(folder).is_ok_and(|metadata| metadata.is_dir()));
+    for folder in folders {
+        files::remove_temporaries(&folder).map_err(|error| (folder, error))?;
+    }
+    Ok(())
+}
+
 /// Removes only the files of an earlier run and those that this one will write.
 fn remove_run(recipe: &Recipe, out: &Path) -> io::Result<()> {
     let remove = |path: &Path| match fs::remove_file(path) {
@@ -616,6 +616,9 @@ fn remove_run(recipe: &Recipe, out: &Path) -> io::Result<()> {
     // A recipe that cannot be read names no stages.
     let earlier = recipe::load(Some(&out.join(RECIPE)), &[]).ok();
     [RECIPE, STATE].iter().try_for_each(|name| remove(&out.join(name)))?;
+    for recipe in earlier.iter().chain([recipe]) {
+        remove_unfinished(out, recipe).map_err(|(_, error)| error)?;
+    }
     for stage in earlier.iter().chain([recipe]).flat_map(|recipe| &recipe.stage) {
         let folder = out.join(&stage.name);
         if folder.is_dir() {
@@ -636,9 +639,6 @@ fn remove_run(recipe: &Recipe, out: &Path) -> io::Result<()> {
         }
     }
     let checkpoints = out.join(CHECKPOINT_FOLDER);
-    if checkpoints.is_dir() {
-        files::remove_temporaries(&checkpoints)?;
-    }
     remove_events(&out.join(TENSORBOARD))?;
     remove_wandb(&out.join(WANDB))?;
     for folder in [checkpoints, out.join(REPLAY), out.join(PICTURES)] {
