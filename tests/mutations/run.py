@@ -28,7 +28,7 @@ import tomllib
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-TIMEOUT = 15 * 60  # seconds for one command, with its build
+TIMEOUT = 15 * 60  # seconds for the tests of one command, built before
 WANTED = 0.95
 PROFILE = {
     "CARGO_PROFILE_DEV_OPT_LEVEL": "1",

@@ -189,6 +189,7 @@ fn to_json(source: &dyn Source, survey: &Survey, copies: Option<&Copies>) -> Val
         "bytes": survey.bytes,
         "deep": survey.values.map(|values| json!({
             "images": survey.deep.len(),
+            "looked_at": survey.images_of_values,
             "kind": values.kind.to_string(),
             "min": values.range.min,
             "max": values.range.max,

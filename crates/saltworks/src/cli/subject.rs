@@ -30,7 +30,8 @@ pub(super) struct SubjectArguments {
     /// run's). As `data.depth` of a recipe.
     #[arg(long, allow_hyphen_values = true)]
     depth: Option<String>,
-    /// The column of images in --data, if it is a table (default: found by its name and type).
+    /// The column of images in --data and --test, if they are tables (default: found by its name
+    /// and type).
     #[arg(long, value_name = "NAME")]
     column: Option<String>,
     /// The shorter side is resized to this factor times the size, and the centre is kept (default:

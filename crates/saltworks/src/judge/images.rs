@@ -260,8 +260,8 @@ fn open_sources(data: &Data) -> Result<Vec<NamedSource>, Failure> {
         let source = data::open(path, options).map_err(input_error)?;
         if let (Some(column), None) = (&given.column, source.column()) {
             return Err(input_error(format!(
-                "{}: the recipe names its column {column:?}, but it has no columns, expected \
-                 parquet files. Remove the key `column`",
+                "{}: `column` is {column:?}, but it has no columns, expected parquet files. \
+                 Remove that key (--column of probe and embed)",
                 given.path
             )));
         }
@@ -459,7 +459,7 @@ mod tests {
         let data = Data { path: Some(path), column: Some("jpg".to_owned()), ..Data::default() };
         let Err(Failure::Input(error)) = open_all(&data) else { panic!("refused") };
         let message = error.to_string();
-        assert!(message.contains("the recipe names its column \"jpg\", but it has no columns"));
+        assert!(message.contains("`column` is \"jpg\", but it has no columns"));
         assert_eq!(test_options(&data).column.as_deref(), Some("jpg"));
     }
 

@@ -89,7 +89,10 @@ impl SubjectOptions {
             data.column = self.column.clone();
             data.path = Some(path.display().to_string());
         } else if self.column.is_some() {
-            return Err(input_error("--column names a column of --data, which is not given"));
+            return Err(input_error(
+                "--column names a column of --data, which is not given. Add --data, or leave out \
+                 --column",
+            ));
         }
         let (path, trained) = (model.path().to_owned(), training_of(&model));
         let of_run = run.is_some();

@@ -85,8 +85,9 @@ fn chosen_recipe(
     began: Option<usize>,
 ) -> Result<ChosenRecipe, Failure> {
     let mut asked = given(set).map_err(input_error)?;
-    // Before images are looked at: the first use of threads decides their number.
-    use_threads(asked.threads)?;
+    // Before images are looked at: the first use of threads decides their number. A recipe for a
+    // larger machine may be printed here, and too many are refused where they train.
+    let _ = use_threads(asked.threads);
     if !asked.origin.says("data.background") {
         asked.data.background = PAPER;
     }

@@ -38,8 +38,8 @@ impl FilesBeside<'_> {
             }
         }
         if found.images > 0 {
-            let images = found.images;
-            told.push(format!("{images} images beside the {packed}: give a path to their folder"));
+            let images = images(found.images);
+            told.push(format!("{images} beside the {packed}: to read them, move them elsewhere"));
         }
         if !found.others.is_empty() {
             told.push(format!("files of other kinds: {}", found.kinds()));
@@ -82,15 +82,17 @@ impl FoundFiles {
         };
         for entry in entries.flatten() {
             let path = entry.path();
+            let kind = entry.file_type();
+            let is_link = kind.as_ref().is_ok_and(|kind| kind.is_symlink());
             if entry.file_name().to_string_lossy().starts_with('.') {
                 self.hidden += 1;
-            } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            } else if kind.is_ok_and(|kind| kind.is_dir()) {
                 if deep {
                     self.look(&path, known, deep);
                 }
-            } else if path.is_dir() {
+            } else if is_link && path.is_dir() {
                 self.links += 1;
-            } else if !path.exists() {
+            } else if is_link && !path.exists() {
                 self.broken += 1;
             } else if !known.contains(&path) {
                 self.add(&path);
@@ -114,8 +116,12 @@ impl FoundFiles {
         match (self.images, self.others.is_empty()) {
             (0, true) => "no files".to_owned(),
             (0, false) => self.kinds(),
-            (images, true) => format!("{images} images"),
-            (images, false) => format!("{images} images, {}", self.kinds()),
+            (count, true) => images(count),
+            (count, false) => format!("{}, {}", images(count), self.kinds()),
         }
     }
+}
+
+fn images(count: usize) -> String {
+    if count == 1 { "1 image".to_owned() } else { format!("{count} images") }
 }

@@ -271,7 +271,8 @@ fn training_files(root: &Path, files: Vec<PathBuf>) -> (Vec<PathBuf>, Vec<String
     }
     let (training, others): (Vec<_>, Vec<_>) = files.into_iter().partition(is_training);
     let names: Vec<_> = others.iter().map(|file| name(file)).collect();
-    let text = format!("{} files beside those named train: {}", others.len(), several(&names));
+    let files = if others.len() == 1 { "file" } else { "files" };
+    let text = format!("{} {files} beside those named train: {}", others.len(), several(&names));
     (training, if others.is_empty() { Vec::new() } else { vec![text] })
 }
 

@@ -105,8 +105,8 @@ fn archives_and_arrays_that_are_skipped_by_their_names_are_reported() {
     write(&folder.path().join("more.png"), &pixel(9));
     assert_eq!(
         told(&*open(folder.path(), [0; 3]).unwrap()),
-        "1 files beside those named train: t10k-images-idx3-ubyte, 1 images beside the IDX file: \
-         give a path to their folder"
+        "1 file beside those named train: t10k-images-idx3-ubyte, 1 image beside the IDX file: \
+         to read them, move them elsewhere"
     );
 }
 
@@ -128,7 +128,7 @@ fn folders_and_files_beside_the_archives_that_are_read_are_reported() {
         source.notes().left_alone,
         [
             format!(
-                "the folder {} (1 images, 1 .tar), named as validation or test images",
+                "the folder {} (1 image, 1 .tar), named as validation or test images",
                 val.display()
             ),
             "files of other kinds: 1 .md, 1 .txt".to_owned(),
