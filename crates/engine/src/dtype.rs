@@ -97,6 +97,8 @@ pub(crate) trait Element: bytemuck::Pod + Send + Sync {
     fn widen(to: &mut [f32], from: &[Self]);
     /// The nearest number of this type, of two equally near ones the even.
     fn round(value: f32) -> Self;
+    /// The nearest bf16, which a bf16 is itself.
+    fn narrow(self) -> Bf16;
     /// The values, if they have this type.
     fn of(slice: Slice<'_>) -> Option<&[Self]>;
     /// As [`Element::of`], to write.
@@ -119,6 +121,11 @@ impl Element for f32 {
     #[inline(always)]
     fn round(value: f32) -> Self {
         value
+    }
+
+    #[inline(always)]
+    fn narrow(self) -> Bf16 {
+        Bf16::round(self)
     }
 
     fn of(slice: Slice<'_>) -> Option<&[Self]> {
@@ -161,6 +168,11 @@ impl Element for Bf16 {
         // NaN must not become infinity by the cut, nor a number by the carry.
         let bits = if value.is_nan() { bits | 0x40_0000 } else { nearest };
         Self((bits >> 16) as u16)
+    }
+
+    #[inline(always)]
+    fn narrow(self) -> Bf16 {
+        self
     }
 
     fn of(slice: Slice<'_>) -> Option<&[Self]> {

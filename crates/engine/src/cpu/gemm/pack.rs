@@ -206,11 +206,7 @@ pub(super) fn pack_pairs<T: Element>(packed: &mut [f32], b: Matrix<'_, T>, k: us
         if b.column != 1 {
             return pack_columns_of_pairs(panel, b, k, width, columns);
         }
-        for (pair, to) in panel.chunks_exact_mut(width).enumerate() {
-            let row = |k: usize| &b.data[b.start + k * b.row..][..columns];
-            let second = if 2 * pair + 1 < k { row(2 * pair + 1) } else { &[] };
-            interleave(bytemuck::cast_slice_mut(to), row(2 * pair), second);
-        }
+        interleave_rows(panel, width, b, k, columns);
     });
 }
 
@@ -271,38 +267,79 @@ pub(super) fn pack_tiles_of_pairs<'a, T: Element>(
     // Some columns at a time, so that their lines stay in L1 for all tiles.
     const PAIRS: usize = 8;
     for first in (0..pairs).step_by(PAIRS) {
+        let columns = (2 * PAIRS).min(k - 2 * first);
         for row in (0..m).step_by(rows) {
             let to = &mut packed[row * pairs + first * rows..];
-            let tiles = to.chunks_exact_mut(rows).take(PAIRS.min(pairs - first));
-            for (pair, to) in (first..).zip(tiles) {
-                let count = rows.min(m - row);
-                let column = |k: usize| &a.data[a.start + k * a.column + row..][..count];
-                let second = if 2 * pair + 1 < k { column(2 * pair + 1) } else { &[] };
-                interleave(bytemuck::cast_slice_mut(to), column(2 * pair), second);
-            }
+            interleave_rows(to, rows, a.at(row, 2 * first).t(), columns, rows.min(m - row));
         }
     }
     Matrix { data: packed, start: 0, row: 1, column: rows, tile: pairs }
 }
 
+/// Pairs the first `count` rows of `from`: value c of row p of `to` is (from[2p, c], from[2p + 1,
+/// c]), rounded to bf16. An odd last row has zeros beside it. Rows of `to` have `to_row` pairs, of
+/// which `columns` are written.
+fn interleave_rows<T: Element>(
+    to: &mut [f32],
+    to_row: usize,
+    from: Matrix<'_, T>,
+    count: usize,
+    columns: usize,
+) {
+    let to: &mut [[Bf16; 2]] = bytemuck::cast_slice_mut(to);
+    let data = &from.data[from.start.min(from.data.len())..];
+    interleave(to, to_row, data, from.row, [count, columns]);
+}
+
+/// `WIDTH` is `columns` if that is a common number, else 0.
+#[inline(always)]
+fn pairs_of_rows<const WIDTH: usize, T: Element>(
+    to: &mut [[Bf16; 2]],
+    to_row: usize,
+    from: &[T],
+    from_row: usize,
+    [count, columns]: [usize; 2],
+) {
+    let columns = if WIDTH > 0 { WIDTH } else { columns };
+    let mut rows = to.chunks_exact_mut(to_row);
+    for (pair, to) in rows.by_ref().take(count / 2).enumerate() {
+        let from = &from[2 * pair * from_row..][..from_row + columns];
+        let (x, y) = (&from[..columns], &from[from_row..][..columns]);
+        for (i, to) in to[..columns].iter_mut().enumerate() {
+            *to = [x[i].narrow(), y[i].narrow()];
+        }
+    }
+    if count % 2 > 0
+        && let Some(to) = rows.next()
+    {
+        let x = &from[(count - 1) * from_row..][..columns];
+        for (to, x) in to.iter_mut().zip(x) {
+            *to = [x.narrow(), Bf16::round(0.0)];
+        }
+    }
+}
+
 multiversion! {
-    /// to = x0 y0 x1 y1 ..., rounded. All of y may be missing, and is then zero.
-    fn interleave<T: Element>(to: &mut [Bf16], x: &[T], y: &[T]) {
-        let (to, _) = to.as_chunks_mut::<2>();
-        if y.is_empty() {
-            for (to, x) in to.iter_mut().zip(x) {
-                *to = [Bf16::round(x.wide()), Bf16::round(0.0)];
-            }
-        } else {
-            for ((to, x), y) in to.iter_mut().zip(x).zip(y) {
-                *to = [Bf16::round(x.wide()), Bf16::round(y.wide())];
-            }
+    /// [`interleave_rows`] for rows of `from` that are `from_row` values apart.
+    fn interleave<T: Element>(
+        to: &mut [[Bf16; 2]],
+        to_row: usize,
+        from: &[T],
+        from_row: usize,
+        size: [usize; 2],
+    ) {
+        match size[1] {
+            8 => pairs_of_rows::<8, T>(to, to_row, from, from_row, size),
+            12 => pairs_of_rows::<12, T>(to, to_row, from, from_row, size),
+            16 => pairs_of_rows::<16, T>(to, to_row, from, from_row, size),
+            32 => pairs_of_rows::<32, T>(to, to_row, from, from_row, size),
+            _ => pairs_of_rows::<0, T>(to, to_row, from, from_row, size),
         }
     }
 
     fn convert<T: Element>(to: &mut [Bf16], from: &[T]) {
         for (to, from) in to.iter_mut().zip(from) {
-            *to = Bf16::round(from.wide());
+            *to = from.narrow();
         }
     }
 }
