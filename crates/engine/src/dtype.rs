@@ -190,6 +190,15 @@ impl Element for Bf16 {
     }
 }
 
+impl Bf16 {
+    /// Both numbers, rounded, in the bits of an f32: the first in the lower half.
+    #[inline(always)]
+    pub(crate) fn pair(first: f32, second: f32) -> f32 {
+        let [first, second] = [first, second].map(|value| u32::from(Self::round(value).0));
+        f32::from_bits(first | second << 16)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Bf16, Element};

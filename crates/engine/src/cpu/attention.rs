@@ -6,9 +6,13 @@
 //! is one vector operation, and no row has a ragged end. The next product reads the scores in
 //! place. Scores are never saved: the backward pass recomputes them from the log-sum-exp (Dao et
 //! al. 2022, algorithm 4).
+//!
+//! In bf16 the weights and the gradients of scores are rounded to bf16 where a product reads them,
+//! as queries, keys and values are. Scores, weights and sums are f32 until then.
 
 mod backward;
 mod forward;
+mod rounding;
 #[cfg(test)]
 mod tests;
 
@@ -16,7 +20,7 @@ pub(crate) use backward::attention_backward;
 pub(crate) use forward::attention;
 
 use super::dispatch::multiversion;
-use super::gemm::{Matrix, Owned, Span, packed_len, prefetch};
+use super::gemm::{Matrix, Owned, Shape, Span, prefetch};
 use super::parallel::{Scratch, for_tasks, with_scratch};
 use crate::device::{AttentionInput, HeadRows};
 use crate::dtype::Element;
@@ -110,8 +114,8 @@ struct Scores {
 }
 
 impl Scores {
-    fn of(queries: usize) -> Self {
-        let columns = packed_len(1, queries);
+    fn of(shape: Shape, queries: usize) -> Self {
+        let columns = shape.padded(queries);
         Self { columns, stride: columns.next_multiple_of(LANES) }
     }
 }

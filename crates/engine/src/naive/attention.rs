@@ -1,4 +1,5 @@
-//! Multi-head attention with explicit scores.
+//! Multi-head attention with explicit scores. Weights and gradients of scores are rounded to the
+//! type of the activations before they are multiplied, as the other factor is.
 
 use super::{Real, set_or_add};
 use crate::device::{AttentionGrad, AttentionInput, HeadRows, Write};
@@ -19,12 +20,16 @@ pub fn attention<T: Real, P: Real>(out: &mut [T], lse: &mut [P], input: Attentio
             for a in 0..heads {
                 let scores: Vec<f64> = keys.clone().map(|j| score(q, k, r, j, a, e)).collect();
                 let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                let log_sum = max + scores.iter().map(|s| (s - max).exp()).sum::<f64>().ln();
-                lse[r * heads + a] = P::of(log_sum);
+                let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
+                let total: f64 = weights.iter().sum();
+                lse[r * heads + a] = P::of(max + total.ln());
                 for i in 0..e {
                     let values = keys.clone().map(|j| v.at(j, a, i, e));
-                    let sum = scores.iter().zip(values).map(|(s, v)| (s - log_sum).exp() * v).sum();
-                    out[(r * heads + a) * e + i] = T::of(sum);
+                    let terms = weights.iter().zip(values).map(|(w, v)| T::of(*w).f64() * v);
+                    let sum: f64 = terms.sum();
+                    // A query without keys gets zeros.
+                    out[(r * heads + a) * e + i] =
+                        T::of(if sum == 0.0 { 0.0 } else { sum / total });
                 }
             }
         }
@@ -79,7 +84,8 @@ fn set_gradients<T: Real, P: Real>(
             let p = (score(q, k, r, j, a, e) - lse[r * heads + a].f64()).exp();
             let dp: f64 = (0..e).map(|i| dout[at + i].f64() * v.at(j, a, i, e)).sum();
             let mean: f64 = (0..e).map(|i| dout[at + i].f64() * out[at + i].f64()).sum();
-            let ds = p * (dp - mean) / (e as f64).sqrt();
+            let ds = T::of(p * (dp - mean) / (e as f64).sqrt()).f64();
+            let p = T::of(p).f64();
             for i in 0..e {
                 *grad.q(r, a * e + i, d) += ds * k.at(j, a, i, e);
                 *grad.k(j, a * e + i, d) += ds * q.at(r, a, i, e);

@@ -1,18 +1,20 @@
 //! dq, dk and dv of attention. Its weights are recomputed from the log-sum-exp.
 //!
 //! Pᵀ = exp(k qᵀ/√E - lse), dPᵀ = v doutᵀ, δ = Σ out dout, dSᵀ = Pᵀ (dPᵀ - δ)/√E, then
-//! dq = dS k, dk = dSᵀ q, dv = Pᵀ dout. P and dS are finished in the tiles of their products.
+//! dq = dS k, dk = dSᵀ q, dv = Pᵀ dout. P and dS are finished in the tiles of their products, and
+//! rounded there if the activations are bf16.
 
+use super::rounding::{Rounded, round_rows, round_tile};
 use super::{Scores, Task, for_each_head, matrix_of, write_rows};
 use crate::cpu::dispatch::multiversion;
 use crate::cpu::gemm::{
-    Matrix, NoHook, Owned, Span, Target, array, by_width, multiply, pack, packed_len,
+    Matrix, NoHook, Owned, Shape, Span, Target, array, by_width, copy_a, multiply, pack,
 };
 use crate::cpu::math;
 use crate::cpu::parallel::Scratch;
 use crate::cpu::row::set_or_add;
 use crate::device::{AttentionGrad, AttentionInput, HeadRows};
-use crate::dtype::Element;
+use crate::dtype::{Bf16, Dtype, Element};
 use std::f32::consts::LOG2_E;
 
 /// Queries and keys of a block. Its P and dS fill 400 kB, which fits into L2.
@@ -84,7 +86,8 @@ fn set_gradients<T: Element>(
     });
 }
 
-/// Keys and values of one head, and their gradients: compact rows [Rk, E].
+/// Keys and values of one head, and their gradients: compact rows [Rk, E]. Keys and values are
+/// pairs if the shape has them.
 struct KeySide<'a> {
     keys: &'a mut [f32],
     /// A second copy of the keys, packed by blocks of [`KEYS`].
@@ -103,6 +106,10 @@ struct QuerySide<'a> {
     /// Pᵀ and dSᵀ, with [`KEYS`] rows.
     weights: &'a mut [f32],
     d_scores: &'a mut [f32],
+    /// The same as rows of bf16, and dSᵀ as pairs of rows. They are empty without pairs.
+    weights_bf16: &'a mut [Bf16],
+    d_scores_bf16: &'a mut [Bf16],
+    d_scores_pairs: &'a mut [f32],
     /// lse log₂ e and δ of each column of scores.
     lse: &'a mut [f32],
     delta: &'a mut [f32],
@@ -110,33 +117,58 @@ struct QuerySide<'a> {
     d_queries: &'a mut [f32],
 }
 
-fn cut(scratch: &mut Scratch, task: Task, in_place: bool) -> (KeySide<'_>, QuerySide<'_>) {
+fn cut(
+    scratch: &mut Scratch,
+    shape: Shape,
+    task: Task,
+    in_place: bool,
+) -> (KeySide<'_>, QuerySide<'_>) {
     let Task { q_rows, k_rows, head_dim, .. } = task;
     let most = QUERIES.min(q_rows);
-    let (rows, along, across) =
-        (k_rows * head_dim, packed_len(most, head_dim), packed_len(head_dim, most));
-    let stride = Scores::of(most).stride;
-    let block = KEYS.min(k_rows) * stride;
-    let [keys, packed, values, d_keys, d_values, rest @ ..] = scratch.parts([
-        rows,
-        packed_len(k_rows, head_dim),
-        rows,
-        rows,
-        rows,
-        along,
-        across,
-        along,
-        across,
-        block,
-        block,
-        stride,
-        stride,
-        if in_place { 0 } else { most * head_dim },
-    ]);
-    let [queries, queries_t, d_out, d_out_t, weights, d_scores, lse, delta, d_queries] = rest;
+    let (key_rows, rows) = (k_rows * shape.depth(head_dim), k_rows * head_dim);
+    let (along, across) = (shape.packed_len(most, head_dim), shape.packed_len(head_dim, most));
+    let stride = Scores::of(shape, most).stride;
+    let keys = KEYS.min(k_rows);
+    let pairs = if shape.pairs { keys.div_ceil(2) * stride } else { 0 };
+    let [keys, packed, values, d_keys, d_values, queries, queries_t, d_out, d_out_t, rest @ ..] =
+        scratch.parts([
+            key_rows,
+            shape.packed_len(k_rows, head_dim),
+            key_rows,
+            rows,
+            rows,
+            along,
+            across,
+            along,
+            across,
+            keys * stride,
+            keys * stride,
+            pairs,
+            pairs,
+            pairs,
+            stride,
+            stride,
+            if in_place { 0 } else { most * head_dim },
+        ]);
+    let [weights, d_scores, weights_bf16, d_scores_bf16, d_scores_pairs, lse, delta, d_queries] =
+        rest;
+    let [weights_bf16, d_scores_bf16] = [weights_bf16, d_scores_bf16].map(bytemuck::cast_slice_mut);
     (
         KeySide { keys, packed, values, d_keys, d_values },
-        QuerySide { queries, queries_t, d_out, d_out_t, weights, d_scores, lse, delta, d_queries },
+        QuerySide {
+            queries,
+            queries_t,
+            d_out,
+            d_out_t,
+            weights,
+            d_scores,
+            weights_bf16,
+            d_scores_bf16,
+            d_scores_pairs,
+            lse,
+            delta,
+            d_queries,
+        },
     )
 }
 
@@ -149,21 +181,24 @@ fn head<T: Element>(
     (dq, [mut dk, mut dv]): (Target<T>, [Owned<T>; 2]),
 ) {
     let Task { q_rows, k_start, k_rows, head, head_dim, .. } = task;
-    let (mut key_side, mut query_side) = cut(scratch, task, dq.floats().is_some());
+    let shape = Shape::of(T::DTYPE);
+    let (mut key_side, mut query_side) = cut(scratch, shape, task, dq.floats().is_some());
     key_side.fill(
+        shape,
         matrix_of(k, k_start, head, head_dim),
         matrix_of(v, k_start, head, head_dim),
         task,
     );
     for first in (0..q_rows).step_by(QUERIES) {
         let queries = QUERIES.min(q_rows - first);
-        query_side.fill(q, saved, task, first..first + queries);
+        query_side.fill(shape, q, saved, task, first..first + queries);
         // SAFETY: dq belongs to this task.
         let dq = unsafe { dq.at(first, 0) };
         let sums = dq.floats().unwrap_or_else(|| Target::new(query_side.d_queries, head_dim));
         // Without keys there is one empty block, and dq becomes zero.
         for step in 0..k_rows.div_ceil(KEYS).max(1) {
-            block(task, &mut key_side, &mut query_side, [first, queries], step * KEYS, sums);
+            let at = Block { first_query: first, queries, first_key: step * KEYS };
+            block::<T>(task, &mut key_side, &mut query_side, at, sums);
         }
         if dq.floats().is_none() {
             // SAFETY: dq belongs to this task.
@@ -175,13 +210,14 @@ fn head<T: Element>(
 }
 
 impl KeySide<'_> {
-    fn fill<T: Element>(&mut self, k: Matrix<'_, T>, v: Matrix<'_, T>, task: Task) {
+    fn fill<T: Element>(&mut self, shape: Shape, k: Matrix<'_, T>, v: Matrix<'_, T>, task: Task) {
         let Task { q_rows, k_rows, head_dim, .. } = task;
-        k.copy_to(self.keys, head_dim);
-        v.copy_to(self.values, head_dim);
+        let row = shape.depth(head_dim);
+        copy_a(shape, self.keys, row, k, [k_rows, head_dim]);
+        copy_a(shape, self.values, row, v, [k_rows, head_dim]);
         for first in (0..k_rows).step_by(KEYS) {
-            let packed = &mut self.packed[packed_len(first, head_dim)..];
-            pack(packed, k.at(first, 0), KEYS.min(k_rows - first), head_dim);
+            let packed = &mut self.packed[shape.packed_len(first, head_dim)..];
+            pack(shape, packed, k.at(first, 0), [KEYS.min(k_rows - first), head_dim]);
         }
         if q_rows == 0 {
             self.d_keys.fill(0.0);
@@ -194,6 +230,7 @@ impl QuerySide<'_> {
     /// Packs the given queries of the task.
     fn fill<T: Element>(
         &mut self,
+        shape: Shape,
         q: HeadRows<&[T]>,
         saved: Saved<'_, T>,
         task: Task,
@@ -204,11 +241,12 @@ impl QuerySide<'_> {
         let width = saved.heads * head_dim;
         let q = matrix_of(q, row, head, head_dim);
         let d_out = Matrix::new(saved.dout, row * width + head * head_dim, width);
-        pack(self.queries, q, count, head_dim);
-        pack(self.queries_t, q.t(), head_dim, count);
-        pack(self.d_out, d_out, count, head_dim);
-        pack(self.d_out_t, d_out.t(), head_dim, count);
-        // Columns after the last query have weights of one, which no product reads.
+        pack(shape, self.queries, q, [count, head_dim]);
+        pack(shape, self.queries_t, q.t(), [head_dim, count]);
+        pack(shape, self.d_out, d_out, [count, head_dim]);
+        pack(shape, self.d_out_t, d_out.t(), [head_dim, count]);
+        // Columns after the last query have weights of one. No product reads them, but the other
+        // half of an odd last query's pair, which meets a zero.
         self.lse.fill(0.0);
         self.delta.fill(0.0);
         let delta = &mut self.delta[..count];
@@ -220,49 +258,77 @@ impl QuerySide<'_> {
     }
 }
 
-/// One block of keys with one block of queries. It sets or adds to dq, dk and dv.
-fn block(
+/// A block of queries with a block of keys, which has at most [`KEYS`].
+#[derive(Clone, Copy)]
+struct Block {
+    first_query: usize,
+    queries: usize,
+    first_key: usize,
+}
+
+/// Sets or adds to dq, dk and dv the part of one block.
+fn block<T: Element>(
     task: Task,
     key_side: &mut KeySide<'_>,
     query_side: &mut QuerySide<'_>,
-    [first_query, queries]: [usize; 2],
-    first: usize,
+    at: Block,
     dq: Target,
 ) {
-    let (head_dim, scale) = (task.head_dim, task.scale);
+    let Task { head_dim, scale, .. } = task;
+    let Block { first_query, queries, first_key: first } = at;
+    let shape = Shape::of(T::DTYPE);
     let keys = KEYS.min(task.k_rows - first);
-    let Scores { columns, stride } = Scores::of(queries);
+    let Scores { columns, stride } = Scores::of(shape, queries);
     let QuerySide { lse, delta, .. } = query_side;
     let weights = Target::new(query_side.weights, stride);
     let d_scores = Target::new(query_side.d_scores, stride);
+    let rounded = Rounded {
+        weights: Target::new(query_side.weights_bf16, stride),
+        d_scores: Target::new(query_side.d_scores_bf16, stride),
+        pairs: Target::new(query_side.d_scores_pairs, stride),
+    };
     let finish_weights = |tile: &mut Owned, at: Span| {
         exp_weights(tile, &lse[at.column..at.column + at.columns], scale * LOG2_E);
     };
     let finish_scores = |tile: &mut Owned, at: Span| {
         // SAFETY: the weights are complete, and no other code writes them now.
         let mut p = unsafe { weights.at(at.row, at.column).own(at.rows, at.columns) };
-        score_gradient(tile, &mut p, &delta[at.column..at.column + at.columns], scale);
+        let delta = &delta[at.column..at.column + at.columns];
+        score_gradient(tile, &mut p, delta, scale);
+        match T::DTYPE {
+            Dtype::F32 => {}
+            // SAFETY: the scratch belongs to this thread, and no other code uses these now.
+            Dtype::Bf16 if shape.pairs => round_tile(&mut p, tile, unsafe { rounded.tile(at) }),
+            Dtype::Bf16 => [&mut p, tile].into_iter().for_each(round_rows),
+        }
     };
-    let [k, v] =
-        [&*key_side.keys, &*key_side.values].map(|x| Matrix::new(x, first * head_dim, head_dim));
+    let row = shape.depth(head_dim);
+    let [k, v] = [&*key_side.keys, &*key_side.values].map(|x| Matrix::new(x, first * row, row));
     let size = [keys, columns, head_dim];
     // SAFETY: the scratch belongs to this thread.
     unsafe {
-        multiply(size, k, query_side.queries_t, weights, false, &finish_weights);
-        multiply(size, v, query_side.d_out_t, d_scores, false, &finish_scores);
+        multiply(shape, size, k, query_side.queries_t, weights, false, &finish_weights);
+        multiply(shape, size, v, query_side.d_out_t, d_scores, false, &finish_scores);
     }
-    let p = Matrix::new(query_side.weights, 0, stride);
-    let ds = Matrix::new(query_side.d_scores, 0, stride);
-    let packed = &key_side.packed[packed_len(first, head_dim)..];
+    let [p, ds, ds_t] = if shape.pairs {
+        let rows = [&*query_side.weights_bf16, &*query_side.d_scores_bf16];
+        let [p, ds] = rows.map(|x| Matrix::new(bytemuck::cast_slice(x), 0, stride / 2));
+        [p, ds, Matrix::new(query_side.d_scores_pairs, 0, stride).t()]
+    } else {
+        let rows = [&*query_side.weights, &*query_side.d_scores];
+        let [p, ds] = rows.map(|x| Matrix::new(x, 0, stride));
+        [p, ds, ds.t()]
+    };
+    let packed = &key_side.packed[shape.packed_len(first, head_dim)..];
     let [d_keys, d_values] = [&mut *key_side.d_keys, &mut *key_side.d_values]
         .map(|x| Target::new(&mut x[first * head_dim..], head_dim));
     let size = [keys, head_dim, queries];
     let add = first_query > 0;
     // SAFETY: dq belongs to this task, and the scratch to this thread.
     unsafe {
-        multiply([queries, head_dim, keys], ds.t(), packed, dq, first > 0, &NoHook);
-        multiply(size, ds, query_side.queries, d_keys, add, &NoHook);
-        multiply(size, p, query_side.d_out, d_values, add, &NoHook);
+        multiply(shape, [queries, head_dim, keys], ds_t, packed, dq, first > 0, &NoHook);
+        multiply(shape, size, ds, query_side.queries, d_keys, add, &NoHook);
+        multiply(shape, size, p, query_side.d_out, d_values, add, &NoHook);
     }
 }
 

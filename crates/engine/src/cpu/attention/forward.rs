@@ -1,12 +1,15 @@
 //! out = softmax(q kᵀ/√E) v, and log Σ exp of each row of scores.
 
+use super::rounding::pair_rows;
 use super::{LANES, Scores, Task, for_each_head, matrix_of, write_rows};
 use crate::cpu::dispatch::multiversion;
-use crate::cpu::gemm::{Matrix, NoHook, Owned, Span, Target, by_width, multiply, pack, packed_len};
+use crate::cpu::gemm::{
+    Matrix, NoHook, Owned, Shape, Span, Target, by_width, copy_a, multiply, pack, round_to_bf16,
+};
 use crate::cpu::math;
 use crate::cpu::parallel::Scratch;
 use crate::device::{AttentionInput, HeadRows};
-use crate::dtype::Element;
+use crate::dtype::{Dtype, Element};
 use std::f32::consts::LOG2_E;
 
 /// Queries of a block. With 196 keys its scores fill 25 kB, which fits into L1.
@@ -43,29 +46,38 @@ fn head<T: Element>(
 ) {
     let Task { q_start, q_rows, k_start, k_rows, head, head_dim, scale } = task;
     let (out, mut lse) = targets;
+    let shape = Shape::of(T::DTYPE);
+    let key_len = shape.depth(head_dim);
     let lengths = [
-        k_rows * head_dim,
-        packed_len(k_rows, head_dim),
-        packed_len(head_dim, QUERIES),
-        k_rows * Scores::of(QUERIES).stride,
+        k_rows * key_len,
+        shape.packed_len(k_rows, head_dim),
+        shape.packed_len(head_dim, QUERIES),
+        k_rows * Scores::of(shape, QUERIES).stride,
         if out.floats().is_some() { 0 } else { QUERIES * head_dim },
     ];
     let [keys, values, queries_t, scores, sums_of_values] = scratch.parts(lengths);
-    matrix_of(k, k_start, head, head_dim).copy_to(keys, head_dim);
-    pack(values, matrix_of(v, k_start, head, head_dim), k_rows, head_dim);
+    let keys =
+        copy_a(shape, keys, key_len, matrix_of(k, k_start, head, head_dim), [k_rows, head_dim]);
+    pack(shape, values, matrix_of(v, k_start, head, head_dim), [k_rows, head_dim]);
     for first in (0..q_rows).step_by(QUERIES) {
         let queries = QUERIES.min(q_rows - first);
-        pack(queries_t, matrix_of(q, q_start + first, head, head_dim).t(), head_dim, queries);
-        let Scores { columns, stride } = Scores::of(queries);
+        let block = matrix_of(q, q_start + first, head, head_dim);
+        pack(shape, queries_t, block.t(), [head_dim, queries]);
+        let Scores { columns, stride } = Scores::of(shape, queries);
         let scores = &mut scores[..k_rows * stride];
         if columns < stride {
             scores.chunks_exact_mut(stride).for_each(|row| row[columns..].fill(0.0));
         }
-        let (a, c) = (Matrix::new(keys, 0, head_dim), Target::new(scores, stride));
+        let (size, c) = ([k_rows, columns, head_dim], Target::new(scores, stride));
         // SAFETY: the scratch belongs to this thread.
-        unsafe { multiply([k_rows, columns, head_dim], a, queries_t, c, false, &NoHook) };
+        unsafe { multiply(shape, size, keys, queries_t, c, false, &NoHook) };
         let mut sums = Sums { lse: [0.0; QUERIES], inverse: [0.0; QUERIES] };
         softmax_columns(scores, stride, scale, &mut sums);
+        match T::DTYPE {
+            Dtype::F32 => {}
+            Dtype::Bf16 if shape.pairs => pair_rows(scores, stride),
+            Dtype::Bf16 => round_to_bf16(scores),
+        }
         for (r, &sum) in sums.lse[..queries].iter().enumerate() {
             lse.row(first + r)[0] = sum;
         }
@@ -78,10 +90,10 @@ fn head<T: Element>(
         unsafe {
             let out = out.at(first, 0);
             if let Some(out) = out.floats() {
-                multiply(size, weights, values, out, false, &divide);
+                multiply(shape, size, weights, values, out, false, &divide);
             } else {
                 let rows = Target::new(sums_of_values, head_dim);
-                multiply(size, weights, values, rows, false, &divide);
+                multiply(shape, size, weights, values, rows, false, &divide);
                 write_rows(&mut out.own(queries, head_dim), sums_of_values);
             }
         }

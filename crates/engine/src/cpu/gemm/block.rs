@@ -1,6 +1,5 @@
 //! One thread's part of a product: tiles over a block of C.
 
-use super::pack::copy_rows;
 use super::tile::{Shape, Tile};
 use crate::dtype::{Dtype, Element};
 
@@ -35,18 +34,6 @@ impl<'a, T: Element> Matrix<'a, T> {
     /// The part that begins at row i, the first of a tile.
     pub(super) fn at_tile(self, i: usize) -> Self {
         Self { start: self.start + i * self.tile, ..self }
-    }
-
-    /// Copies rows of `columns` contiguous values, as many as fit in `to`.
-    pub(crate) fn copy_to(self, to: &mut [f32], columns: usize) {
-        self.copied(to, columns, columns);
-    }
-
-    /// Copies `columns` values of each row. Copied rows are `row` values apart.
-    pub(super) fn copied(self, to: &mut [f32], row: usize, columns: usize) -> Matrix<'_> {
-        assert_eq!(self.column, 1, "rows must be contiguous");
-        copy_rows(to, row, &self.data[self.start.min(self.data.len())..], self.row, columns);
-        Matrix::new(to, 0, row)
     }
 
     /// This matrix, if its values are f32.
@@ -253,28 +240,13 @@ pub(crate) fn prefetch<T>(data: *const T, row: usize, span: Span) {
     let _ = (first, span.rows);
 }
 
-/// C[m, n] (+)= A[m, k] B[k, n], with B packed by [`pack`](super::pack). `hook` is called before
-/// each tile is computed, and again once the tile is written and still in L1.
+/// C[m, n] (+)= A[m, k] B[k, n], with B packed by [`pack`](super::pack), and A in pairs where the
+/// shape has them. `hook` is called before each tile is computed, and again once the tile is
+/// written and still in L1.
 ///
 /// # Safety
-/// No other thread may use these m x n values of C meanwhile.
+/// No other thread may use these m x n values of C meanwhile. The shape is this CPU's.
 pub(crate) unsafe fn multiply(
-    size: [usize; 3],
-    a: Matrix<'_>,
-    packed: &[f32],
-    c: Target,
-    add: bool,
-    hook: &impl TileHook,
-) {
-    // SAFETY: the caller's promise.
-    unsafe { multiply_tiles(Shape::here(), size, a, packed, c, add, hook) };
-}
-
-/// [`multiply`] with tiles of this shape, which is this CPU's. k counts pairs where the shape does.
-///
-/// # Safety
-/// As [`multiply`].
-pub(super) unsafe fn multiply_tiles(
     shape: Shape,
     [m, n, k]: [usize; 3],
     a: Matrix<'_>,
@@ -283,6 +255,7 @@ pub(super) unsafe fn multiply_tiles(
     add: bool,
     hook: &impl TileHook,
 ) {
+    let k = shape.depth(k);
     let last = m.saturating_sub(1) / shape.rows * shape.rows;
     assert!(a.at_tile(last).holds(m - last, k), "A outside its data");
     assert!(packed.len() >= k * shape.padded(n), "B is not packed for this product");

@@ -14,14 +14,12 @@ mod pack;
 mod tests;
 mod tile;
 
-use block::multiply_tiles;
 pub(crate) use block::{
     Matrix, NoHook, Owned, Span, Target, TileHook, array, by_width, multiply, prefetch,
 };
-use pack::{copy_pairs, pack_pairs, pack_tiles, pack_tiles_of_pairs, round_to_bf16};
-pub(crate) use pack::{pack, packed_len};
-use tile::Shape;
-pub(crate) use tile::peak_tile;
+use pack::pack_tiles;
+pub(crate) use pack::{copy_a, pack, round_to_bf16};
+pub(crate) use tile::{Shape, peak_tile};
 
 use super::dispatch::multiversion;
 use super::parallel::{for_tasks, with_scratch};
@@ -169,7 +167,7 @@ impl<'a, A: Element, B: Element> Product<'a, A, B> {
             return;
         }
         let size = TaskSize::of(m, n);
-        let group_len = packed_len(self.shape().depth(k), size.columns.min(n));
+        let group_len = Shape::of(A::DTYPE).packed_len(k, size.columns.min(n));
         let mut packed = HostBuffer::dirty(group_len * n.div_ceil(size.columns));
         self.pack_groups(packed.as_mut_slice(), group_len, size.columns);
         let packed = packed.as_slice();
@@ -190,32 +188,25 @@ impl<'a, A: Element, B: Element> Product<'a, A, B> {
         });
     }
 
-    /// The tiles of this product.
-    fn shape(&self) -> Shape {
-        if A::DTYPE == Dtype::Bf16 { Shape::of_bf16() } else { Shape::here() }
-    }
-
     /// Packs the panels of B, ordered by group of columns, then by block of k. Weights are rounded
     /// to the type of the activations.
     fn pack_groups(&self, packed: &mut [f32], group_len: usize, group_columns: usize) {
         let Self { n, k, b, .. } = *self;
-        let shape = self.shape();
+        let shape = Shape::of(A::DTYPE);
         let groups = packed.par_chunks_mut(group_len.max(1)).enumerate().with_max_len(1);
         groups.for_each(|(group, packed)| {
             let column = group * group_columns;
             let columns = group_columns.min(n - column);
-            let width = packed_len(1, columns);
+            let width = shape.padded(columns);
             let steps = packed.par_chunks_mut(shape.depth(K_BLOCK) * width);
             let steps = steps.enumerate().with_max_len(1);
             steps.for_each(|(step, packed)| {
                 let first = step * K_BLOCK;
                 if first < k {
                     let count = K_BLOCK.min(k - first);
-                    if shape.pairs {
-                        return pack_pairs(packed, b.at(first, column), count, columns);
-                    }
-                    pack(packed, b.at(first, column), count, columns);
-                    if (A::DTYPE, B::DTYPE) == (Dtype::Bf16, Dtype::F32) {
+                    pack(shape, packed, b.at(first, column), [count, columns]);
+                    let rounded = shape.pairs || B::DTYPE == A::DTYPE;
+                    if A::DTYPE == Dtype::Bf16 && !rounded {
                         round_to_bf16(&mut packed[..count * width]);
                     }
                 }
@@ -232,7 +223,7 @@ impl<'a, A: Element, B: Element> Product<'a, A, B> {
         store: Store,
         work: &impl TileWork<C>,
     ) {
-        let (shape, k) = (self.shape(), K_BLOCK.min(self.k));
+        let (shape, k) = (Shape::of(A::DTYPE), K_BLOCK.min(self.k));
         // One line more than a block, so that rows start in different sets.
         let copy_row = shape.depth(k) + LANE;
         let copied = match self.copy_of_a() {
@@ -262,7 +253,7 @@ impl<'a, A: Element, B: Element> Product<'a, A, B> {
             // gradients (measured: 2026-11-29, Zen 3, in turn within one process).
             return CopyOfA::Tiles;
         }
-        let in_place = match self.shape().pairs {
+        let in_place = match Shape::of(A::DTYPE).pairs {
             true if self.k.is_multiple_of(2) => self.a.pairs(),
             true => None,
             false => self.a.floats(),
@@ -281,28 +272,27 @@ impl<'a, A: Element, B: Element> Product<'a, A, B> {
         (copy, copy_row): (&mut [f32], usize),
         hook: &impl TileHook,
     ) {
-        let (width, shape) = (packed_len(1, task.columns), self.shape());
+        let shape = Shape::of(A::DTYPE);
+        let width = shape.padded(task.columns);
         // With k = 0 there is one empty block. C is zeroed or kept, and finished.
         let steps = self.k.div_ceil(K_BLOCK).max(1);
         for step in 0..steps {
             let first = step * K_BLOCK;
             let count = K_BLOCK.min(self.k - first);
             let (a, b) = (self.a.at(task.row, first), &packed[shape.depth(first) * width..]);
-            let a = match (self.copy_of_a(), shape.pairs) {
-                (CopyOfA::No(a), _) => a.at(task.row, shape.depth(first)),
-                (CopyOfA::Rows, false) => a.copied(copy, copy_row, count),
-                (CopyOfA::Rows, true) => copy_pairs(copy, copy_row, a, task.rows, count),
-                (CopyOfA::Tiles, false) => pack_tiles(copy, a, task.rows, count),
-                (CopyOfA::Tiles, true) => pack_tiles_of_pairs(copy, a, task.rows, count),
+            let a = match self.copy_of_a() {
+                CopyOfA::No(a) => a.at(task.row, shape.depth(first)),
+                CopyOfA::Rows => copy_a(shape, copy, copy_row, a, [task.rows, count]),
+                CopyOfA::Tiles => pack_tiles(shape, copy, a, [task.rows, count]),
             };
-            let size = [task.rows, task.columns, shape.depth(count)];
+            let size = [task.rows, task.columns, count];
             let add = add || step > 0;
             // SAFETY: the task owns this part.
             unsafe {
                 if step + 1 < steps {
-                    multiply_tiles(shape, size, a, b, c, add, &Prefetch(c));
+                    multiply(shape, size, a, b, c, add, &Prefetch(c));
                 } else {
-                    multiply_tiles(shape, size, a, b, c, add, hook);
+                    multiply(shape, size, a, b, c, add, hook);
                 }
             }
         }

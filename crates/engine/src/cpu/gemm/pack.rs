@@ -4,35 +4,20 @@ use super::Matrix;
 use super::tile::Shape;
 use crate::cpu::dispatch::{has_avx2, multiversion};
 use crate::dtype::{Bf16, Element};
-use std::ops::Range;
-
-/// Number of values of `k` packed rows and `n` columns of B.
-pub(crate) fn packed_len(k: usize, n: usize) -> usize {
-    k * Shape::here().padded(n)
-}
 
 /// Packs B [k, n] into panels. Each panel has k rows of its width, with zeros after column n.
-pub(crate) fn pack<T: Element>(packed: &mut [f32], b: Matrix<'_, T>, k: usize, n: usize) {
-    assert!(b.holds(k, n), "B outside its data");
-    for_panels(packed, k, n, |panel, first, [width, columns]| {
-        if b.column == 1 {
-            pack_rows(panel, b.at(0, first), width, columns);
-        } else {
-            pack_columns(panel, b.at(0, first), k, width, columns);
-        }
-    });
-}
-
-/// Calls `fill(panel, its first column, [its width, its columns])` for each panel of `n` columns
-/// and `rows` packed rows. What lies after the last column is zero.
-fn for_panels(
+///
+/// If the shape has pairs, value c of a panel's row p is the pair (B[2p, c], B[2p + 1, c]), rounded
+/// to bf16. An odd last row has a zero beside it.
+pub(crate) fn pack<T: Element>(
+    shape: Shape,
     packed: &mut [f32],
-    rows: usize,
-    n: usize,
-    fill: impl Fn(&mut [f32], usize, [usize; 2]),
+    b: Matrix<'_, T>,
+    [k, n]: [usize; 2],
 ) {
-    let shape = Shape::here();
-    let mut rest = &mut packed[..rows * shape.padded(n)];
+    assert!(b.holds(k, n), "B outside its data");
+    let rows = shape.depth(k);
+    let mut rest = &mut packed[..shape.packed_len(k, n)];
     let mut first = 0;
     while first < n {
         let width = shape.panel(n - first);
@@ -41,7 +26,16 @@ fn for_panels(
         if columns < width {
             panel.fill(0.0);
         }
-        fill(panel, first, [width, columns]);
+        let b = b.at(0, first);
+        match (shape.pairs, b.column == 1) {
+            (false, true) => pack_rows(panel, b, width, columns),
+            (false, false) => pack_columns(panel, b, k, width, columns),
+            (true, true) => interleave_rows(panel, width, b, k, columns),
+            (true, false) => match b.t().pairs().filter(|_| k.is_multiple_of(2)) {
+                Some(pairs) => pack_columns(panel, pairs.t(), k / 2, width, columns),
+                None => pack_columns_of_pairs(panel, b, k, width, columns),
+            },
+        }
         rest = after;
         first += width;
     }
@@ -70,7 +64,7 @@ fn copy<const WIDTH: usize, T: Element>(
 
 multiversion! {
     /// Rounds values to bf16.
-    pub(super) fn round_to_bf16(values: &mut [f32]) {
+    pub(crate) fn round_to_bf16(values: &mut [f32]) {
         for value in values {
             *value = Bf16::round(*value).wide();
         }
@@ -99,21 +93,41 @@ multiversion! {
 
 /// Packs A [m, k], whose columns are contiguous, into panels as high as a tile: then a tile reads
 /// it sequentially, too. Each panel has k columns of its height, the last panel with fewer rows.
+/// If the shape has pairs, they are pairs of columns, as in [`pack`].
 pub(super) fn pack_tiles<'a, T: Element>(
+    shape: Shape,
     packed: &'a mut [f32],
     a: Matrix<'_, T>,
-    m: usize,
-    k: usize,
+    [m, k]: [usize; 2],
 ) -> Matrix<'a> {
     assert!(a.row == 1 && a.holds(m, k), "columns of A must be contiguous, within its data");
-    let rows = Shape::here().rows;
     let data = &a.data[a.start.min(a.data.len())..];
-    match rows {
-        4 => columns_by_4(packed, data, a.column, m, k),
-        6 => columns_by_6(packed, data, a.column, m, k),
+    match (shape.pairs, shape.rows) {
+        (true, rows) => pairs_of_columns(packed, a, rows, m, k),
+        (false, 4) => columns_by_4(packed, data, a.column, m, k),
+        (false, 6) => columns_by_6(packed, data, a.column, m, k),
         _ => columns_by_12(packed, data, a.column, m, k),
     }
-    Matrix { data: packed, start: 0, row: 1, column: rows, tile: k }
+    Matrix { data: packed, start: 0, row: 1, column: shape.rows, tile: shape.depth(k) }
+}
+
+/// Copies `columns` values of each of `rows` rows of A to rows that are `row` values apart: pairs
+/// if the shape has them.
+pub(crate) fn copy_a<'a, T: Element>(
+    shape: Shape,
+    to: &'a mut [f32],
+    row: usize,
+    a: Matrix<'_, T>,
+    [rows, columns]: [usize; 2],
+) -> Matrix<'a> {
+    assert!(a.column == 1 && a.holds(rows, columns), "rows must be contiguous, within A's data");
+    if shape.pairs {
+        copy_pairs(to, row, a, rows, columns);
+    } else {
+        let to = &mut to[..rows * row];
+        copy_rows(to, row, &a.data[a.start.min(a.data.len())..], a.row, columns);
+    }
+    Matrix::new(to, 0, row)
 }
 
 multiversion! {
@@ -160,8 +174,13 @@ fn pack_columns_of_a<const ROWS: usize, T: Element>(
     }
 }
 
-/// For a transposed B, whose columns are contiguous. It is packed in squares of eight as far as
-/// they fit.
+/// Where squares of eight start that cover `count` values. The last one may overlap the one before.
+fn squares(count: usize) -> impl Iterator<Item = usize> {
+    (0..count).step_by(8).map(move |start| start.min(count - 8))
+}
+
+/// For a transposed B, whose columns are contiguous. It is packed in squares of eight, unless it is
+/// narrower than one.
 fn pack_columns<T: Element>(
     panel: &mut [f32],
     b: Matrix<'_, T>,
@@ -170,44 +189,27 @@ fn pack_columns<T: Element>(
     columns: usize,
 ) {
     assert_eq!(b.row, 1, "one of B's strides must be one");
-    let squares = if has_avx2() { [k_count / 8 * 8, columns / 8 * 8] } else { [0; 2] };
     #[cfg(target_arch = "x86_64")]
-    for k in (0..squares[0]).step_by(8) {
-        for column in (0..squares[1]).step_by(8) {
+    if has_avx2() && k_count >= 8 && columns >= 8 {
+        for (k, column) in squares(k_count).flat_map(|k| squares(columns).map(move |c| (k, c))) {
             let from = &b.data[b.start + column * b.column + k..][..7 * b.column + 8];
             let to = &mut panel[k * width + column..][..7 * width + 8];
-            // SAFETY: there are squares only with AVX2; both slices hold eight rows of eight.
+            // SAFETY: AVX2 is there, by the line above; both slices hold eight rows of eight.
             unsafe { transpose_square(from.as_ptr(), b.column, to.as_mut_ptr(), width) };
         }
+        return;
     }
-    let mut scalar = |ks: Range<usize>, columns: Range<usize>| {
-        // Sixteen values of a column at a time, so that the panel's lines stay in cache for all
-        // columns.
-        for first in ks.clone().step_by(16) {
-            let count = (ks.end - first).min(16);
-            for column in columns.clone() {
-                let from = b.start + column * b.column + first;
-                for (k, value) in b.data[from..from + count].iter().enumerate() {
-                    panel[(first + k) * width + column] = value.wide();
-                }
+    // Sixteen values of a column at a time, so that the panel's lines stay in cache for all
+    // columns.
+    for first in (0..k_count).step_by(16) {
+        let count = (k_count - first).min(16);
+        for column in 0..columns {
+            let from = b.start + column * b.column + first;
+            for (k, value) in b.data[from..from + count].iter().enumerate() {
+                panel[(first + k) * width + column] = value.wide();
             }
         }
-    };
-    scalar(0..squares[0], squares[1]..columns);
-    scalar(squares[0]..k_count, 0..columns);
-}
-
-/// Packs B [k, n] as [`pack`] does, by pairs of rows: value c of a panel's row p is the pair
-/// (B[2p, c], B[2p + 1, c]), rounded to bf16. An odd last row has a zero beside it.
-pub(super) fn pack_pairs<T: Element>(packed: &mut [f32], b: Matrix<'_, T>, k: usize, n: usize) {
-    assert!(b.holds(k, n), "B outside its data");
-    for_panels(packed, k.div_ceil(2), n, |panel, first, [width, columns]| {
-        let b = b.at(0, first);
-        if b.column != 1 {
-            return pack_columns_of_pairs(panel, b, k, width, columns);
-        }
-        interleave_rows(panel, width, b, k, columns);
-    });
+    }
 }
 
 /// For a transposed B, whose columns are contiguous: eight of them are rounded, then transposed.
@@ -237,33 +239,31 @@ fn pack_columns_of_pairs<T: Element>(
     }
 }
 
-/// Copies `columns` values of each of `rows` rows of A to rows that are `row` pairs apart.
-pub(super) fn copy_pairs<'a, T: Element>(
-    to: &'a mut [f32],
+/// [`copy_a`] for pairs. An odd last column has a zero beside it.
+fn copy_pairs<T: Element>(
+    to: &mut [f32],
     row: usize,
     a: Matrix<'_, T>,
     rows: usize,
     columns: usize,
-) -> Matrix<'a> {
-    assert!(a.column == 1 && a.holds(rows, columns), "rows must be contiguous, within A's data");
+) {
     let pairs = columns.div_ceil(2);
     for (r, to) in to.chunks_exact_mut(row).take(rows).enumerate() {
         let to = &mut bytemuck::cast_slice_mut::<f32, Bf16>(to)[..2 * pairs];
         to[2 * pairs - usize::from(pairs > 0)..].fill(Bf16::round(0.0));
         convert(&mut to[..columns], &a.data[a.start + r * a.row..][..columns]);
     }
-    Matrix::new(to, 0, row)
 }
 
-/// Packs A [m, k] as [`pack_tiles`] does, by pairs of columns.
-pub(super) fn pack_tiles_of_pairs<'a, T: Element>(
-    packed: &'a mut [f32],
+/// [`pack_tiles`] for pairs and tiles of `rows` rows.
+fn pairs_of_columns<T: Element>(
+    packed: &mut [f32],
     a: Matrix<'_, T>,
+    rows: usize,
     m: usize,
     k: usize,
-) -> Matrix<'a> {
-    assert!(a.row == 1 && a.holds(m, k), "columns of A must be contiguous, within its data");
-    let (rows, pairs) = (Shape::here().rows, k.div_ceil(2));
+) {
+    let pairs = k.div_ceil(2);
     // Some columns at a time, so that their lines stay in L1 for all tiles.
     const PAIRS: usize = 8;
     for first in (0..pairs).step_by(PAIRS) {
@@ -273,7 +273,6 @@ pub(super) fn pack_tiles_of_pairs<'a, T: Element>(
             interleave_rows(to, rows, a.at(row, 2 * first).t(), columns, rows.min(m - row));
         }
     }
-    Matrix { data: packed, start: 0, row: 1, column: rows, tile: pairs }
 }
 
 /// Pairs the first `count` rows of `from`: value c of row p of `to` is (from[2p, c], from[2p + 1,

@@ -7,9 +7,9 @@
 use crate::cpu::dispatch::{Level, level};
 use crate::dtype::Dtype;
 
-/// The tile sizes of the widest instruction set of this CPU.
+/// The tile sizes of the widest instruction set of this CPU, and the form of operands.
 #[derive(Clone, Copy)]
-pub(super) struct Shape {
+pub(crate) struct Shape {
     /// Rows of a tile.
     pub(super) rows: usize,
     /// Columns of a full panel of B. The last columns may be in panels of half this width or of
@@ -18,7 +18,7 @@ pub(super) struct Shape {
     /// Columns of the narrowest panel.
     least: usize,
     /// Whether a value of A or B is a pair of bf16: two products are summed at once.
-    pub(super) pairs: bool,
+    pub(crate) pairs: bool,
     level: Level,
 }
 
@@ -48,7 +48,7 @@ pub(super) struct Tile {
 }
 
 impl Shape {
-    pub(super) fn here() -> Self {
+    fn here() -> Self {
         let level = level();
         let (rows, columns, least) = match level {
             // NEON has 32 registers of four lanes: 24 sums, four of B, one of A.
@@ -65,11 +65,12 @@ impl Shape {
         Self { rows, columns, least, pairs: false, level }
     }
 
-    /// The tile for products of two matrices of bf16. It multiplies pairs if the CPU does, else the
-    /// same numbers as f32.
-    pub(super) fn of_bf16() -> Self {
+    /// The tile for products of two matrices of activations of this type. Those of bf16 are
+    /// multiplied by pairs if the CPU does that, else as the same numbers in f32.
+    pub(crate) fn of(dtype: Dtype) -> Self {
         let shape = Self::here();
         let pairs = match shape.level {
+            _ if dtype == Dtype::F32 => false,
             #[cfg(test)]
             Level::PortablePairs => true,
             #[cfg(target_arch = "x86_64")]
@@ -80,7 +81,7 @@ impl Shape {
     }
 
     /// Values of A or B for `k` products.
-    pub(super) fn depth(self, k: usize) -> usize {
+    pub(crate) fn depth(self, k: usize) -> usize {
         if self.pairs { k.div_ceil(2) } else { k }
     }
 
@@ -97,8 +98,13 @@ impl Shape {
         }
     }
 
+    /// Number of values of `k` packed rows and `n` columns of B.
+    pub(crate) fn packed_len(self, k: usize, n: usize) -> usize {
+        self.depth(k) * self.padded(n)
+    }
+
     /// Width of `n` packed columns.
-    pub(super) fn padded(self, n: usize) -> usize {
+    pub(crate) fn padded(self, n: usize) -> usize {
         let mut padded = n - n % self.columns;
         while padded < n {
             padded += self.panel(n - padded);
@@ -110,7 +116,7 @@ impl Shape {
     ///
     /// # Safety
     /// A, the panel and C must be readable, and C writable, at all places that the strides reach.
-    /// This shape must come from [`Shape::here`] or [`Shape::of_bf16`] on this CPU.
+    /// This shape must come from [`Shape::of`] on this CPU.
     pub(super) unsafe fn run(self, tile: Tile, rows: usize, columns: usize, width: usize) {
         if columns == width {
             // SAFETY: the caller's promise.
@@ -367,10 +373,7 @@ kernel!(
 /// floating-point operations.
 pub(crate) fn peak_tile(rounds: usize, dtype: Dtype) -> f64 {
     const K: usize = 64;
-    let shape = match dtype {
-        Dtype::F32 => Shape::here(),
-        Dtype::Bf16 => Shape::of_bf16(),
-    };
+    let shape = Shape::of(dtype);
     let (a, b) = ([1.0f32; K * MOST_ROWS], [1.0f32; K * MOST_COLUMNS]);
     let mut c = [0.0f32; MOST_ROWS * MOST_COLUMNS];
     for _ in 0..rounds {
