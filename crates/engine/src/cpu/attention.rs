@@ -7,8 +7,8 @@
 //! place. Scores are never saved: the backward pass recomputes them from the log-sum-exp (Dao et
 //! al. 2022, algorithm 4).
 //!
-//! In bf16 the weights and the gradients of scores are rounded to bf16 where a product reads them,
-//! as queries, keys and values are. Scores, weights and sums are f32 until then.
+//! In bf16, the weights and the gradients of scores are rounded to bf16 where a product reads them.
+//! Until then they are f32, as all sums are.
 
 mod backward;
 mod forward;

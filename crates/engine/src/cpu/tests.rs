@@ -132,7 +132,49 @@ const CASES: &[Case] = &[
         activations: &[[215, 10], [830, 20]],
         parameters: &[],
         op: |tape, x, _| {
-            let (q, k) = (Segments::new([210, 5]), Segments::new([300, 530]));
+            // Odd numbers in the last blocks, whose last pairs are half empty.
+            let (q, k) = (Segments::new([211, 4]), Segments::new([301, 529]));
+            ops::cross_attention(tape, &x[0], &q, &x[1], &k, 2)
+        },
+        bound: BOUND,
+    },
+    Case {
+        name: "attention of odd heads, and of one query with one key",
+        activations: &[[8, 45]],
+        parameters: &[],
+        op: |tape, x, _| ops::attention(tape, &x[0], &Segments::new([1, 2, 5]), 3),
+        bound: BOUND,
+    },
+    Case {
+        name: "attention of rows that start between two pairs",
+        activations: &[[49, 9]],
+        parameters: &[],
+        op: |tape, x, _| {
+            let rows = x[0].narrow(1..49)?.reshape(&[9, 48])?;
+            ops::attention(tape, &rows, &Segments::new([5, 4]), 1)
+        },
+        bound: BOUND,
+    },
+    Case {
+        name: "attention of a head wider than a block of pairs",
+        activations: &[[3, 3 * 515]],
+        parameters: &[],
+        op: |tape, x, _| ops::attention(tape, &x[0], &Segments::new([3]), 1),
+        bound: BOUND,
+    },
+    Case {
+        name: "attention whose last tile is one row",
+        activations: &[[26, 3 * 16]],
+        parameters: &[],
+        op: |tape, x, _| ops::attention(tape, &x[0], &Segments::new([13, 13]), 2),
+        bound: BOUND,
+    },
+    Case {
+        name: "cross_attention of samples without queries or without keys",
+        activations: &[[33, 48], [48, 96]],
+        parameters: &[],
+        op: |tape, x, _| {
+            let (q, k) = (Segments::new([20, 0, 9, 4]), Segments::new([31, 5, 0, 12]));
             ops::cross_attention(tape, &x[0], &q, &x[1], &k, 2)
         },
         bound: BOUND,

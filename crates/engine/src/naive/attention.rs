@@ -28,8 +28,8 @@ pub fn attention<T: Real, P: Real>(out: &mut [T], lse: &mut [P], input: Attentio
                     let terms = weights.iter().zip(values).map(|(w, v)| T::of(*w).f64() * v);
                     let sum: f64 = terms.sum();
                     // A query without keys gets zeros.
-                    out[(r * heads + a) * e + i] =
-                        T::of(if sum == 0.0 { 0.0 } else { sum / total });
+                    let mean = if keys.is_empty() { 0.0 } else { sum / total };
+                    out[(r * heads + a) * e + i] = T::of(mean);
                 }
             }
         }

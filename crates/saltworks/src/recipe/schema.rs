@@ -21,9 +21,9 @@ pub struct Recipe {
     /// before the run. The run's own recipe holds the lengths in steps instead, so that the run can
     /// be resumed and repeated to the same bits.
     pub minutes: Option<f64>,
-    /// How activations and their gradients are stored, and what weights, those of attention too, are
-    /// rounded to before they are multiplied. Parameters, their gradients, AdamW's moments, losses, and sums within an
-    /// operation are f32 in both. Probes compute in f32.
+    /// How activations and their gradients are stored, and what weights, those of attention too,
+    /// are rounded to before they are multiplied. Parameters, their gradients, AdamW's moments,
+    /// losses, and sums within an operation are f32 in both. Probes compute in f32.
     pub precision: Precision,
     /// Words by which you find the run among others.
     pub tags: Vec<String>,

@@ -4,7 +4,7 @@
 //! dq = dS k, dk = dSᵀ q, dv = Pᵀ dout. P and dS are finished in the tiles of their products, and
 //! rounded there if the activations are bf16.
 
-use super::rounding::{Rounded, round_rows, round_tile};
+use super::rounding::{RoundedScores, round_rows, round_tile};
 use super::{Scores, Task, for_each_head, matrix_of, write_rows};
 use crate::cpu::dispatch::multiversion;
 use crate::cpu::gemm::{
@@ -17,7 +17,8 @@ use crate::device::{AttentionGrad, AttentionInput, HeadRows};
 use crate::dtype::{Bf16, Dtype, Element};
 use std::f32::consts::LOG2_E;
 
-/// Queries and keys of a block. Its P and dS fill 400 kB, which fits into L2.
+/// Queries and keys of a block. Its P and dS fill 400 kB, and another 300 kB if they are rounded
+/// for pairs. This fits into the L2 of CPUs with AVX-512.
 const QUERIES: usize = 192;
 const KEYS: usize = 256;
 
@@ -245,8 +246,8 @@ impl QuerySide<'_> {
         pack(shape, self.queries_t, q.t(), [head_dim, count]);
         pack(shape, self.d_out, d_out, [count, head_dim]);
         pack(shape, self.d_out_t, d_out.t(), [head_dim, count]);
-        // Columns after the last query have weights of one. No product reads them, but the other
-        // half of an odd last query's pair, which meets a zero.
+        // Columns after the last query have weights of one. If the number of queries is odd, a
+        // product of pairs reads the first of them, and multiplies it by zero.
         self.lse.fill(0.0);
         self.delta.fill(0.0);
         let delta = &mut self.delta[..count];
@@ -282,7 +283,7 @@ fn block<T: Element>(
     let QuerySide { lse, delta, .. } = query_side;
     let weights = Target::new(query_side.weights, stride);
     let d_scores = Target::new(query_side.d_scores, stride);
-    let rounded = Rounded {
+    let rounded = RoundedScores {
         weights: Target::new(query_side.weights_bf16, stride),
         d_scores: Target::new(query_side.d_scores_bf16, stride),
         pairs: Target::new(query_side.d_scores_pairs, stride),

@@ -1,27 +1,30 @@
 //! Weights and gradients of scores in the forms that products of bf16 pairs read.
 
 use crate::cpu::dispatch::multiversion;
-use crate::cpu::gemm::{Owned, Span, Target};
+use crate::cpu::gemm::{Owned, Span, Target, by_width};
 use crate::dtype::{Bf16, Element};
 
 /// P and dS rounded to bf16.
-pub(super) struct Rounded<F, B> {
+pub(super) struct RoundedScores<F, B> {
     pub(super) weights: B,
     pub(super) d_scores: B,
     /// Row p has the pairs of rows 2p and 2p + 1 of dS.
     pub(super) pairs: F,
 }
 
-impl Rounded<Target, Target<Bf16>> {
+/// A tile's part of them.
+type RoundedTile = RoundedScores<Owned, Owned<Bf16>>;
+
+impl RoundedScores<Target, Target<Bf16>> {
     /// The part of a tile. It starts at an even row, as each tile does.
     ///
     /// # Safety
     /// No other code may use these values meanwhile.
-    pub(super) unsafe fn tile(&self, at: Span) -> Rounded<Owned, Owned<Bf16>> {
+    pub(super) unsafe fn tile(&self, at: Span) -> RoundedTile {
         let Span { row, column, rows, columns } = at;
         // SAFETY: the caller's promise.
         unsafe {
-            Rounded {
+            RoundedScores {
                 weights: self.weights.at(row, column).own(rows, columns),
                 d_scores: self.d_scores.at(row, column).own(rows, columns),
                 pairs: self.pairs.at(row / 2, column).own(rows.div_ceil(2), columns),
@@ -38,31 +41,57 @@ pub(super) fn pair_rows(rows: &mut [f32], stride: usize) {
         // SAFETY: the CPU has the features, by the line above.
         return unsafe { native::pair_rows(rows, stride) };
     }
-    let count = rows.len() / stride;
-    for pair in 0..count.div_ceil(2) {
-        for i in 0..stride {
-            let second = if 2 * pair + 1 < count { rows[(2 * pair + 1) * stride + i] } else { 0.0 };
-            rows[pair * stride + i] = Bf16::pair(rows[2 * pair * stride + i], second);
-        }
-    }
+    plain::pair_rows(rows, stride);
 }
 
 /// Writes a tile of P and dS to its parts of the rounded ones.
-pub(super) fn round_tile(p: &mut Owned, ds: &mut Owned, mut to: Rounded<Owned, Owned<Bf16>>) {
+pub(super) fn round_tile(p: &mut Owned, ds: &mut Owned, to: RoundedTile) {
     #[cfg(target_arch = "x86_64")]
     if native::is_here() {
         // SAFETY: the CPU has the features, by the line above.
         return unsafe { native::round_tile(p, ds, to) };
     }
-    let rows = p.rows();
-    for r in 0..rows {
-        for i in 0..p.columns() {
-            to.weights.row(r)[i] = Bf16::round(p.row(r)[i]);
-            to.d_scores.row(r)[i] = Bf16::round(ds.row(r)[i]);
-            if r % 2 == 0 {
-                let second = if r + 1 < rows { ds.row(r + 1)[i] } else { 0.0 };
-                to.pairs.row(r / 2)[i] = Bf16::pair(ds.row(r)[i], second);
+    plain::round_tile(p, ds, to);
+}
+
+/// Plain code runs only in tests: every CPU that multiplies pairs has its own conversion.
+mod plain {
+    use super::{Owned, RoundedTile};
+    use crate::dtype::{Bf16, Element};
+
+    pub(super) fn pair_rows(rows: &mut [f32], stride: usize) {
+        let count = rows.len() / stride;
+        for pair in 0..count.div_ceil(2) {
+            for i in 0..stride {
+                let second =
+                    if 2 * pair + 1 < count { rows[(2 * pair + 1) * stride + i] } else { 0.0 };
+                rows[pair * stride + i] = Bf16::pair(rows[2 * pair * stride + i], second);
             }
+        }
+    }
+
+    pub(super) fn round_tile(p: &mut Owned, ds: &mut Owned, mut to: RoundedTile) {
+        let rows = p.rows();
+        for r in 0..rows {
+            for i in 0..p.columns() {
+                to.weights.row(r)[i] = Bf16::round(p.row(r)[i]);
+                to.d_scores.row(r)[i] = Bf16::round(ds.row(r)[i]);
+                if r % 2 == 0 {
+                    let second = if r + 1 < rows { ds.row(r + 1)[i] } else { 0.0 };
+                    to.pairs.row(r / 2)[i] = Bf16::pair(ds.row(r)[i], second);
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn round<const WIDTH: usize>(tile: &mut Owned) {
+    for r in 0..tile.rows() {
+        let values = tile.array::<WIDTH>(r).map(|value| Bf16::round(value).wide());
+        tile.set(r, values);
+        for value in &mut tile.row(r)[WIDTH..] {
+            *value = Bf16::round(*value).wide();
         }
     }
 }
@@ -70,19 +99,15 @@ pub(super) fn round_tile(p: &mut Owned, ds: &mut Owned, mut to: Rounded<Owned, O
 multiversion! {
     /// Rounds values to bf16, where products do not read pairs.
     pub(super) fn round_rows(tile: &mut Owned) {
-        for r in 0..tile.rows() {
-            for value in tile.row(r) {
-                *value = Bf16::round(*value).wide();
-            }
-        }
+        by_width!(tile.columns(), round(tile));
     }
 }
 
-/// The same with the CPU's own conversion, an eighth of the instructions. It takes subnormal
-/// numbers for zero, as the products do.
+/// The CPU's own conversion takes a few instructions, where plain code takes about ten. It takes
+/// subnormal numbers for zero, as the products do.
 #[cfg(target_arch = "x86_64")]
 mod native {
-    use super::{Owned, Rounded};
+    use super::{Owned, RoundedTile};
     use crate::cpu::dispatch::{Level, level};
     use crate::dtype::Bf16;
     use std::arch::x86_64::{
@@ -159,7 +184,7 @@ mod native {
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    pub(super) fn round_tile(p: &mut Owned, ds: &mut Owned, mut to: Rounded<Owned, Owned<Bf16>>) {
+    pub(super) fn round_tile(p: &mut Owned, ds: &mut Owned, mut to: RoundedTile) {
         for r in (0..p.rows()).step_by(2) {
             for i in (0..p.columns()).step_by(LANES) {
                 round_part(p, &mut to.weights, r, i);
@@ -186,5 +211,90 @@ mod native {
             unsafe { _mm256_mask_storeu_epi16(to.as_mut_ptr().cast(), mask(to.len()), half) };
         }
         both
+    }
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::{RoundedScores, Target, native, plain};
+    use crate::dtype::{Bf16, Element};
+
+    /// Ties, ends of the range and what is no number, then ordinary numbers. None is subnormal.
+    fn values(count: usize) -> Vec<f32> {
+        let odd = [0x3F80_8000, 0x3F81_8000, 0xBF80_8001, 0x7F7F_FFFF, 0xFF80_0000, 0x7FC0_0000];
+        let mut values: Vec<f32> = odd.into_iter().map(f32::from_bits).collect();
+        values.extend([0.0, -0.0, f32::MIN_POSITIVE]);
+        values.extend(
+            (0..count as u32).map(|i| f32::from_bits(0x3A00_0000 + i * 0x13_579B % 0x0600_0000)),
+        );
+        values.truncate(count);
+        values.rotate_right(count / 2);
+        values
+    }
+
+    fn bits(values: &[f32]) -> Vec<u32> {
+        values.iter().map(|value| value.to_bits()).collect()
+    }
+
+    #[test]
+    fn the_cpus_pairs_of_rows_are_those_of_plain_code() {
+        for (rows, stride) in [(0, 16), (1, 16), (2, 32), (17, 32), (12, 16)] {
+            let mut want = values(rows * stride);
+            let first = want.clone();
+            plain::pair_rows(&mut want, stride);
+            if let [x, ..] = first[..] {
+                let second = if rows > 1 { first[stride] } else { 0.0 };
+                assert_eq!(want[0].to_bits(), Bf16::pair(x, second).to_bits());
+            }
+            if native::is_here() {
+                let mut got = first;
+                // SAFETY: the CPU has the features, by the line above.
+                unsafe { native::pair_rows(&mut got, stride) };
+                assert_eq!(bits(&got), bits(&want), "{rows} rows of {stride}");
+            }
+        }
+    }
+
+    /// The three results for a tile of P and dS. They have more rows and columns than the tile.
+    fn rounded(
+        [rows, columns]: [usize; 2],
+        round: impl Fn(&mut super::Owned, &mut super::Owned, super::RoundedTile),
+    ) -> [Vec<u32>; 3] {
+        const STRIDE: usize = 40;
+        let all = values(2 * rows * STRIDE);
+        let (p, ds) = all.split_at(rows * STRIDE);
+        let (mut p, mut ds) = (p.to_vec(), ds.to_vec());
+        let mut narrow = [(); 2].map(|()| vec![Bf16::round(7.0); (rows + 1) * STRIDE]);
+        let mut pairs = vec![7.0; (rows + 1) * STRIDE];
+        let [weights, d_scores] = &mut narrow;
+        // SAFETY: this thread alone uses all of them.
+        unsafe {
+            let to = RoundedScores {
+                weights: Target::new(weights, STRIDE).own(rows, columns),
+                d_scores: Target::new(d_scores, STRIDE).own(rows, columns),
+                pairs: Target::new(&mut pairs, STRIDE).own(rows.div_ceil(2), columns),
+            };
+            let [p, ds] = [&mut p, &mut ds].map(|x| Target::new(x, STRIDE));
+            round(&mut p.own(rows, columns), &mut ds.own(rows, columns), to);
+        }
+        let [weights, d_scores] =
+            narrow.map(|x| x.iter().map(|value| value.wide().to_bits()).collect());
+        [weights, d_scores, bits(&pairs)]
+    }
+
+    #[test]
+    fn the_cpus_rounded_tiles_are_those_of_plain_code() {
+        for size in [1, 2, 5, 11, 12].into_iter().flat_map(|rows| [8, 16, 32].map(|c| [rows, c])) {
+            let want = rounded(size, plain::round_tile);
+            let seven = Bf16::round(7.0).wide().to_bits();
+            let [rows, columns] = size;
+            assert!(want[0][columns..40].iter().all(|bits| *bits == seven), "beside the tile");
+            assert!(want[0][rows * 40..].iter().all(|bits| *bits == seven), "below the tile");
+            if native::is_here() {
+                // SAFETY: the CPU has the features, by the line above.
+                let got = rounded(size, |p, ds, to| unsafe { native::round_tile(p, ds, to) });
+                assert_eq!(got, want, "{size:?}");
+            }
+        }
     }
 }
