@@ -54,6 +54,11 @@ pub(crate) fn interrupted(stop: &Stop, when: &str, folder: &Path) -> Failure {
     Failure::Interrupted { signal: stop.signal().unwrap_or(0), text }
 }
 
+/// "1 thread", "2 threads".
+pub(crate) fn count_threads(threads: usize) -> String {
+    if threads == 1 { "1 thread".to_owned() } else { format!("{threads} threads") }
+}
+
 /// Uses this many threads for all computation. 0 means one per core. Returns how many there are.
 pub(crate) fn use_threads(threads: usize) -> Result<usize, Failure> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

@@ -162,6 +162,28 @@ fn weights_read_deep_images_if_the_depth_is_given() {
 }
 
 #[test]
+fn a_file_states_the_depth_of_the_images_it_was_trained_on() {
+    let place = Place::with_classes();
+    write_whole(&place.path("floats.npy"), &floats()).unwrap();
+    let path = format!("data.path={}", place.path("floats.npy").display());
+    place.trained("run", &[&path, "data.depth=[-1, 1]", "data.channels=1"]);
+    let export = ["--to", "timm", "--out", "vit.safetensors"];
+    succeeded(with(&place, "export", "run", &export));
+    let embedded = |name: &str, more: &[&str]| {
+        let all = [&["--data", "floats.npy", "--out", name][..], more].concat();
+        let told = stderr(&succeeded(with(&place, "embed", "vit.safetensors", &all)));
+        (told, place.bytes(name))
+    };
+    let (told, stated) = embedded("stated.npy", &[]);
+    assert!(told.contains("the file's depth [-1.0, 1.0] is shown"), "{told}");
+    let (told, given) = embedded("given.npy", &["--depth", "[-1, 1]"]);
+    assert!(!told.contains("the file's depth"), "{told}");
+    assert!(stated == given, "the file's depth and the same one by --depth");
+    let (_, other) = embedded("other.npy", &["--depth", "[-8, 8]"]);
+    assert!(stated != other, "--depth changes nothing");
+}
+
+#[test]
 fn training_and_test_images_must_differ_and_their_classes_must_not() {
     let place = Place::with_classes();
     place.trained("run", &[]);

@@ -2,7 +2,7 @@
 
 use super::bench_data;
 use crate::console::{note, result};
-use crate::failure::{Failure, input_error, use_threads};
+use crate::failure::{Failure, count_threads, input_error, use_threads};
 use crate::model::VitSpec;
 use crate::recipe::{self, Recipe, Stage};
 use crate::run::step_times::{StepTimes, TimedWork, TokenCounts, time_steps};
@@ -150,7 +150,7 @@ fn report(
         return;
     }
     let name = recipe.model.name();
-    result(&format!("{name}, batch {batch}, {threads} threads, {precision}"));
+    result(&format!("{name}, batch {batch}, {}, {precision}", count_threads(threads)));
     let TokenCounts { context, target } = measured.tokens;
     result(&format!("tokens per image: {context:.0} context, {target:.0} target"));
     result(&format!("seconds per step: median {median:.4}, minimum {least:.4}"));

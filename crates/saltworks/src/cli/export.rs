@@ -6,7 +6,7 @@ use crate::files::{sha256, write_whole};
 use crate::judge::stage_index;
 use crate::method::Salt;
 use crate::model::VitSpec;
-use crate::recipe::{self, ImageSize, Normalize, Recipe};
+use crate::recipe::{self, Data, Depth, ImageSize, Normalize, Recipe};
 use crate::run::TEACHER_SHA256;
 use crate::run_files::names::{ENCODER, MODEL, RECIPE};
 use crate::weights::{
@@ -235,6 +235,8 @@ struct ExportSource {
     part: Option<String>,
     /// How a run normalised pixels.
     normalize: Option<Normalize>,
+    /// The depth of a run's images.
+    depth: Option<Depth>,
     /// The sizes of a student's teacher. Its tensors start with `teacher.` in the model.
     teacher: Option<VitSpec>,
 }
@@ -245,7 +247,7 @@ fn read(arguments: &Arguments) -> Result<ExportSource, Failure> {
     if !source.join(RECIPE).exists() {
         let model = ModelFile::open(source).map_err(input_error)?;
         let part = arguments.part.clone();
-        return Ok(ExportSource { model, part, normalize: None, teacher: None });
+        return Ok(ExportSource { model, part, normalize: None, depth: None, teacher: None });
     }
     let recipe = recipe::load_trained(&source.join(RECIPE), &[]).map_err(input_error)?;
     let index = stage_index(source, &recipe, arguments.part.as_deref())?;
@@ -273,7 +275,8 @@ fn read(arguments: &Arguments) -> Result<ExportSource, Failure> {
             }
         }
     }
-    Ok(ExportSource { model, part: None, normalize: Some(recipe.data.normalize), teacher: spec })
+    let Data { normalize, depth, .. } = recipe.data;
+    Ok(ExportSource { model, part: None, normalize: Some(normalize), depth, teacher: spec })
 }
 
 /// The teacher of a stage, loaded for the student's images.
@@ -505,7 +508,8 @@ fn metadata(source: &ExportSource, spec: &VitSpec) -> Result<HashMap<String, Str
         metadata.insert(TEACHER_KEY.to_owned(), sizes(teacher));
     }
     if let Some(normalize) = normalize(source, spec)? {
-        metadata.extend(pixel_metadata(&normalize, spec.channels));
+        let depth = source.model.depth().map_err(input_error)?.or(source.depth);
+        metadata.extend(pixel_metadata(&normalize, spec.channels, depth));
     }
     Ok(metadata)
 }

@@ -2,7 +2,7 @@
 
 use super::recipe_arguments::RecipeArguments;
 use crate::console::{note, result, seconds_text, time_text};
-use crate::failure::{Failure, input_error, run_error, use_threads};
+use crate::failure::{Failure, count_threads, input_error, run_error, use_threads};
 use crate::judge::{ImageSets, note_reading, open_images};
 use crate::recipe::{MethodName, Recipe};
 use crate::run::final_probes::{encoders_of, most_images};
@@ -54,7 +54,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if *json {
         result(&whole_json(&plans, &timed).to_string());
     } else {
-        note(&format!("training: {}; {threads} threads", images.train.describe()));
+        note(&format!("training: {}; {}", images.train.describe(), count_threads(threads)));
         note_reading(&*images.train, "not trained on");
         show(&recipe, &images, &plans, &timed);
     }

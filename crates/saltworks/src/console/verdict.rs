@@ -11,6 +11,11 @@ use std::collections::{HashMap, HashSet};
 /// Differences with a smaller p-value are not put down to chance. It is below the usual 5 %,
 /// because several probes of an encoder are compared.
 const SIGNIFICANT: f64 = 0.01;
+/// The fewest images that must be right for one encoder alone: half to the power of eight, on two
+/// sides, is below [`SIGNIFICANT`], and half to the power of seven is not.
+const FEWEST_DIFFERENT: usize = 8;
+/// With fewer test images, only large differences show. (guess)
+const FEW_IMAGES: usize = 100;
 /// RankMe below this share of its best value has fallen. (guess: its noise is far smaller)
 const RANK_FALLEN: f64 = 0.75;
 
@@ -173,10 +178,15 @@ fn of_trained(
     let random = row(&random_row(stage.name)).or_else(|| row("random encoder"));
     let mut verdict =
         StageVerdict::new(stage, &subject, "a random encoder", trained, random.as_ref());
-    verdict.text += match verdict.outcome {
-        Some(Outcome::Same) => " Train longer.",
-        Some(Outcome::Worse) => " Train longer, or check lr, masks and augmentation.",
-        _ => "",
+    let images = trained.0.iter().flatten().map(|accuracy| accuracy.images).max().unwrap_or(0);
+    verdict.text += &match verdict.outcome {
+        Some(Outcome::Same) if images < FEW_IMAGES => format!(
+            " With only {images} images, a difference of fewer than {FEWEST_DIFFERENT} may be \
+             chance. Probe on more images."
+        ),
+        Some(Outcome::Same) => " Train longer.".to_owned(),
+        Some(Outcome::Worse) => " Train longer, or check lr, masks and augmentation.".to_owned(),
+        _ => String::new(),
     };
     let teacher = stage.teacher.and_then(row);
     verdict.details.extend(teacher.and_then(|teacher| against_teacher(trained, &teacher)));
@@ -530,6 +540,21 @@ mod tests {
         );
         assert_eq!(said.details, ["Its class token is worse: kNN 74.3 % against 88.7 %."]);
         assert!(of([0.877, 0.9], Some([0.9, 0.9]), &random).details.is_empty());
+    }
+
+    #[test]
+    fn few_images_are_no_reason_to_train_longer() {
+        let said = |images: usize| {
+            let row = |name: &str, mean| ProbeRow { images, ..row(name, mean, None) };
+            let rows = [row("random encoder", [0.6, 0.6]), row("student", [0.65, 0.6])];
+            verdicts(&[student(&[])], &rows).remove(0).text
+        };
+        let advice = "With only 20 images, a difference of fewer than 8 may be chance.";
+        assert!(said(20).contains(advice), "{}", said(20));
+        assert!(said(FEW_IMAGES).ends_with("Train longer."), "{}", said(FEW_IMAGES));
+        let chance = |different: i32| 2.0 * 0.5_f64.powi(different);
+        assert!(chance(FEWEST_DIFFERENT as i32) < SIGNIFICANT);
+        assert!(chance(FEWEST_DIFFERENT as i32 - 1) > SIGNIFICANT);
     }
 
     #[test]

@@ -167,7 +167,9 @@ fn tests_beside(data: &Data, sources: &[NamedSource]) -> Option<TestSet> {
     let folder = folder.filter(|_| data.holdout.is_none())?;
     let (name, opened) = (folder.display(), data::open(&folder, test_options(data)));
     let unused = |why: &str| {
-        note(&format!("{name} is not used for probes: {why}. Images are held out instead"));
+        note(&format!(
+            "{name} is not used for probes: {why}. Training images are held out if possible"
+        ));
     };
     match opened {
         Err(error) => unused(&error.to_string()),

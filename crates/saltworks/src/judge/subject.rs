@@ -4,7 +4,7 @@ use super::Extractor;
 use crate::console::note;
 use crate::failure::{Failure, input_error};
 use crate::model::Encoder;
-use crate::recipe::{self, ImageSize, Normalize, Recipe, Stage};
+use crate::recipe::{self, Depth, ImageSize, Normalize, Recipe, Stage};
 use crate::run_files::names::{ENCODER, MODEL, RECIPE, STATE};
 use crate::weights::{Hint, LoadedEncoder, ModelFile};
 use serde::Serialize;
@@ -76,7 +76,8 @@ impl SubjectOptions {
         let model = model.map_err(input_error)?;
         let LoadedEncoder { encoder, normalize, .. } = self.encoder(&model, run.as_deref())?;
         self.check_layers(encoder.spec().depth)?;
-        let mut recipe = self.recipe(run.as_deref(), encoder.spec().channels, normalize)?;
+        let stated = (normalize, model.depth().map_err(input_error)?);
+        let mut recipe = self.recipe(run.as_deref(), encoder.spec().channels, stated)?;
         let data = &mut recipe.data;
         let [_, height, width] = encoder.spec().image;
         (data.size, data.channels) = (ImageSize { height, width }, Some(encoder.spec().channels));
@@ -136,13 +137,13 @@ impl SubjectOptions {
         Ok(loaded)
     }
 
-    /// The run's recipe, or the defaults for a single file, with the normalization that it
-    /// `stated`.
+    /// The run's recipe, or the defaults for a single file, with the normalization and depth that
+    /// it `stated`.
     fn recipe(
         &self,
         run: Option<&Path>,
         channels: usize,
-        stated: Option<Normalize>,
+        (stated, depth): (Option<Normalize>, Option<Depth>),
     ) -> Result<Recipe, Failure> {
         let path = run.map(|run| run.join(RECIPE));
         let preset = if channels == 3 { "imagenet" } else { "inception" };
@@ -170,7 +171,18 @@ impl SubjectOptions {
         };
         let mut set: Vec<_> =
             normalize.map(|given| format!("data.normalize={given}")).into_iter().collect();
-        set.extend(self.depth.as_ref().map(|given| format!("data.depth={given}")));
+        let depth = match (&self.depth, run, depth) {
+            (Some(given), ..) => Some(given.clone()),
+            (None, None, Some(depth)) => {
+                note(&format!(
+                    "of images of more than eight bits, the file's depth {depth} is shown. --depth \
+                     changes this"
+                ));
+                Some(depth.to_string())
+            }
+            (None, ..) => None,
+        };
+        set.extend(depth.map(|given| format!("data.depth={given}")));
         let Some(path) = path else {
             set.push(format!("data.channels={channels}"));
             return recipe::load(None, &set).map_err(input_error);

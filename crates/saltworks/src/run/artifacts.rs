@@ -34,7 +34,7 @@ impl Run<'_> {
         fs::create_dir_all(&folder).map_err(|error| run_error(write_error(&folder, &error)))?;
         let mut metadata = metadata(method, plan, step);
         let data = &self.recipe.data;
-        metadata.extend(weights::pixel_metadata(&data.normalize, data.channels()));
+        metadata.extend(weights::pixel_metadata(&data.normalize, data.channels(), data.depth));
         let encoder = weights::save(&path, &values(method.encoder().parameters()), &metadata);
         if !teacher_sha256.is_empty() {
             metadata.insert(TEACHER_SHA256.to_owned(), teacher_sha256.to_owned());

@@ -8,7 +8,7 @@ use super::plan::StagePlan;
 use super::reporter::Reporter;
 use super::unreadable::UnreadableImages;
 use crate::console::{note, probe_table, result};
-use crate::failure::{Failure, interrupted, loading, run_error};
+use crate::failure::{Failure, count_threads, interrupted, loading, run_error};
 use crate::judge::{ImageSets, note_reading};
 use crate::method::Method;
 use crate::recipe::Recipe;
@@ -251,7 +251,7 @@ pub(crate) fn announce(recipe: &Recipe, images: &ImageSets, folder: &Folder, thr
         (None, _) => String::new(),
     };
     let precision = recipe.precision.dtype().name();
-    note(&format!("{trains}{probes}; {threads} threads, {precision}"));
+    note(&format!("{trains}{probes}; {}, {precision}", count_threads(threads)));
     if let Some(nodes @ 2..) = memory_nodes().filter(|_| threads > 1) {
         note(&format!(
             "these processors belong to {nodes} memory nodes (NUMA): a run on each node is faster \

@@ -76,6 +76,11 @@ impl FileKind {
 
 /// The error for a file of unknown kind.
 pub(super) fn unknown(path: &Path) -> Error {
+    if path.extension().is_some_and(|extension| extension == "onnx") {
+        let problem =
+            "it is an ONNX graph, which cannot be read. Use the weights it was exported from";
+        return Error::format(path, problem.to_owned());
+    }
     let problem = format!(
         "it begins neither with a safetensors header, expected at most {MOST_HEADER_BYTES} bytes \
          of JSON, nor like a file of torch.save"

@@ -6,7 +6,7 @@ use super::{Error, File, NamedTensors, PREPROCESSOR, Sizes, assign, fit, load, p
 use crate::files::read_file;
 use crate::mask::Grid;
 use crate::model::{Encoder, VitSpec, position};
-use crate::recipe::Normalize;
+use crate::recipe::{Depth, Normalize};
 use engine::{Module as _, Tensor};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -176,6 +176,12 @@ impl ModelFile {
     /// from the file's metadata or a `preprocessor_config.json` of transformers.
     pub fn normalize(&self, channels: usize) -> Result<Option<Normalize>, Error> {
         pixels::normalize(&self.path, &self.file.metadata, self.processor.as_ref(), channels)
+    }
+
+    /// The values of images of more than eight bits that become black and white, if the file's
+    /// metadata state them.
+    pub fn depth(&self) -> Result<Option<Depth>, Error> {
+        pixels::depth(&self.path, &self.file.metadata)
     }
 
     /// The sizes of the encoder `part` (see [`ModelFile::encoder`]). The file states them, or they

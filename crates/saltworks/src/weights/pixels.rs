@@ -1,7 +1,7 @@
 //! The normalisation that an encoder expects, as stated beside its tensors.
 
 use super::Error;
-use crate::recipe::Normalize;
+use crate::recipe::{Depth, Normalize};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::Path;
@@ -12,11 +12,19 @@ pub const NORMALIZE_KEY: &str = "normalize";
 /// The key of a file's metadata that holds the order of channels: `RGB`, `grey` or `bands`.
 pub const CHANNELS_KEY: &str = "channels";
 
+/// The key of a file's metadata that holds the values of images of more than eight bits that become
+/// black and white, as JSON: `[black, white]`.
+const DEPTH_KEY: &str = "bit_depth";
+
 /// The file of transformers' image processors beside a model.
 pub const PREPROCESSOR: &str = "preprocessor_config.json";
 
-/// Metadata that state this normalisation of images of `channels` channels.
-pub fn pixel_metadata(normalize: &Normalize, channels: usize) -> [(String, String); 2] {
+/// Metadata that state this normalisation of images of `channels` channels, and their depth.
+pub fn pixel_metadata(
+    normalize: &Normalize,
+    channels: usize,
+    depth: Option<Depth>,
+) -> Vec<(String, String)> {
     // JSON can hold all of these numbers.
     let numbers = serde_json::to_string(normalize).expect("numbers as JSON");
     let order = match channels {
@@ -24,8 +32,25 @@ pub fn pixel_metadata(normalize: &Normalize, channels: usize) -> [(String, Strin
         3 => "RGB",
         _ => "bands",
     };
-    [(NORMALIZE_KEY, numbers), (CHANNELS_KEY, order.to_owned())]
-        .map(|(key, value)| (key.to_owned(), value))
+    let depth = depth.map(|depth| serde_json::to_string(&depth).expect("numbers as JSON"));
+    let all = [
+        (NORMALIZE_KEY, Some(numbers)),
+        (CHANNELS_KEY, Some(order.to_owned())),
+        (DEPTH_KEY, depth),
+    ];
+    all.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
+}
+
+/// The depth in a file's metadata.
+pub(super) fn depth(
+    path: &Path,
+    metadata: &HashMap<String, String>,
+) -> Result<Option<Depth>, Error> {
+    let Some(text) = metadata.get(DEPTH_KEY) else { return Ok(None) };
+    serde_json::from_str(text).map(Some).map_err(|error| {
+        let problem = format!("its metadata `{DEPTH_KEY}` is {text:?}: {error}");
+        Error::model(path, format!("{problem}. Save it again, or remove the metadata"))
+    })
 }
 
 /// The normalisation in a file's metadata, otherwise in transformers' `processor`, for an encoder
@@ -107,10 +132,14 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let normalize = Normalize { mean: vec![0.485, 0.456, 0.406], std: vec![0.25] };
-        let [(key, text), (_, order)] = pixel_metadata(&normalize, 3);
-        assert_eq!((key.as_str(), order.as_str()), ("normalize", "RGB"));
-        assert_eq!(text, r#"{"mean":[0.485,0.456,0.406],"std":[0.25]}"#);
-        assert_eq!(read(&text).unwrap(), Some(normalize.clone()));
+        let depth = Depth::of_bits(12);
+        let metadata: HashMap<_, _> =
+            pixel_metadata(&normalize, 3, Some(depth)).into_iter().collect();
+        assert_eq!((&*metadata["channels"], &*metadata["bit_depth"]), ("RGB", "[0.0,4095.0]"));
+        assert_eq!(metadata["normalize"], r#"{"mean":[0.485,0.456,0.406],"std":[0.25]}"#);
+        assert_eq!(read(&metadata["normalize"]).unwrap(), Some(normalize.clone()));
+        assert_eq!(super::depth(Path::new("f"), &metadata).unwrap(), Some(depth));
+        assert!(!pixel_metadata(&normalize, 3, None).iter().any(|(key, _)| key == DEPTH_KEY));
         let theirs = processor(&normalize, [32, 32], 3);
         let read = super::normalize(Path::new("f"), &[].into(), Some(&theirs), 3).unwrap();
         assert_eq!(read.unwrap().std, [0.25; 3]);
@@ -124,6 +153,11 @@ mod tests {
         }
         let none = normalize(Path::new("f"), &[].into(), None, 3);
         assert_eq!(none.unwrap(), None);
+        for text in ["", "deep", "[0]", "[1, 0]", "[0, 1e999]"] {
+            let metadata = [(DEPTH_KEY.to_owned(), text.to_owned())].into();
+            let message = depth(Path::new("f"), &metadata).unwrap_err().to_string();
+            assert!(message.contains("its metadata `bit_depth`"), "{message}");
+        }
     }
 
     /// As in transformers, what a processor does not state it does.
