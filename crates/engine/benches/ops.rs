@@ -16,6 +16,7 @@ fn main() -> engine::Result<()> {
     let threads = rayon::current_num_threads();
     let [peak, narrow] = [Dtype::F32, Dtype::Bf16].map(|dtype| fma_peak_gflops(threads, dtype));
     println!("{threads} threads, multiply-add peak {peak:.0} GFLOP/s, of bf16 {narrow:.0}");
+    let peak_of = |dtype| if dtype == Dtype::F32 { peak } else { narrow };
     for (rows, input, output) in [
         (2816, 384, 1152),
         (2816, 384, 1536),
@@ -28,13 +29,12 @@ fn main() -> engine::Result<()> {
         (332, 768, 768),
     ] {
         for dtype in [Dtype::F32, Dtype::Bf16] {
-            let peak = if dtype == Dtype::F32 { peak } else { narrow };
-            linear(peak, LinearSize { rows, input, output }, dtype);
+            linear(peak_of(dtype), LinearSize { rows, input, output }, dtype);
         }
     }
     for shape in [[16, 176, 16, 24], [16, 197, 3, 64], [128, 49, 6, 16], [2, 1568, 12, 64]] {
         for dtype in [Dtype::F32, Dtype::Bf16] {
-            attention(peak, shape, dtype)?;
+            attention(peak_of(dtype), shape, dtype)?;
         }
     }
     Ok(())
