@@ -3,6 +3,7 @@
 //! `cargo bench -p engine` prints, for each shape and type of activations: milliseconds (minimum of
 //! several), GFLOP/s and the share of the peak measured in the same run. "Saturated" rows have
 //! activations so large that GELU and its slope are 0 or 1: no kernel may be slower there.
+//! `SALTWORKS_INSTRUCTIONS=avx2` limits the instruction set, as it does for `saltworks`.
 
 // A benchmark is for people to read.
 #![allow(clippy::print_stdout)]
@@ -13,6 +14,9 @@ use engine::{Dtype, Parameter, Segments, Tape, Tensor, fma_peak_gflops, ops};
 use std::time::Instant;
 
 fn main() -> engine::Result<()> {
+    if let Ok(set) = std::env::var("SALTWORKS_INSTRUCTIONS") {
+        engine::cpu::limit_instruction_set(&set).expect("an instruction set of this CPU");
+    }
     let threads = rayon::current_num_threads();
     let [peak, narrow] = [Dtype::F32, Dtype::Bf16].map(|dtype| fma_peak_gflops(threads, dtype));
     println!("{threads} threads, multiply-add peak {peak:.0} GFLOP/s, of bf16 {narrow:.0}");

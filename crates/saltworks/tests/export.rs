@@ -240,7 +240,9 @@ fn a_torch_file_that_is_not_square_says_so_and_is_read_with_its_size() {
     let place = Place::with_classes();
     place.trained("run", &["data.size=[16,32]", "model.patch=4", "probe.online=false"]);
     let written = exported(&place, "run", "torch", "a.pth", &[]);
-    assert!(stderr(&written).contains("does not state its image size, 16 x 32"));
+    let told = stderr(&written);
+    let words = "a.pth does not state its 2 heads, its image size, 16 x 32, its normalisation";
+    assert!(told.contains(words), "{told}");
     let refused = &mut export(&place, "a.pth", "timm", "b.safetensors", &["--heads", "2"]);
     assert_refused(refused, &["33 rows", "not a square of patches", "--size HEIGHTxWIDTH"]);
     let size = ["--heads", "2", "--size", "16x32"];

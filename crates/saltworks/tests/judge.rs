@@ -167,19 +167,21 @@ fn a_file_states_the_depth_of_the_images_it_was_trained_on() {
     write_whole(&place.path("floats.npy"), &floats()).unwrap();
     let path = format!("data.path={}", place.path("floats.npy").display());
     place.trained("run", &[&path, "data.depth=[-1, 1]", "data.channels=1"]);
-    let export = ["--to", "timm", "--out", "vit.safetensors"];
-    succeeded(with(&place, "export", "run", &export));
-    let embedded = |name: &str, more: &[&str]| {
+    for (to, out) in [("timm", "vit.safetensors"), ("hf", "hf")] {
+        succeeded(with(&place, "export", "run", &["--to", to, "--out", out]));
+    }
+    let embedded = |source: &str, name: &str, more: &[&str]| {
         let all = [&["--data", "floats.npy", "--out", name][..], more].concat();
-        let told = stderr(&succeeded(with(&place, "embed", "vit.safetensors", &all)));
+        let told = stderr(&succeeded(with(&place, "embed", source, &all)));
         (told, place.bytes(name))
     };
-    let (told, stated) = embedded("stated.npy", &[]);
-    assert!(told.contains("the file's depth [-1.0, 1.0] is shown"), "{told}");
-    let (told, given) = embedded("given.npy", &["--depth", "[-1, 1]"]);
+    let (told, stated) = embedded("vit.safetensors", "stated.npy", &[]);
+    assert!(told.contains("with the file's depth, [-1.0, 1.0]"), "{told}");
+    let (told, given) = embedded("vit.safetensors", "given.npy", &["--depth", "[-1, 1]"]);
     assert!(!told.contains("the file's depth"), "{told}");
     assert!(stated == given, "the file's depth and the same one by --depth");
-    let (_, other) = embedded("other.npy", &["--depth", "[-8, 8]"]);
+    assert!(stated == embedded("hf", "hf.npy", &[]).1, "a folder of transformers");
+    let (_, other) = embedded("vit.safetensors", "other.npy", &["--depth", "[-8, 8]"]);
     assert!(stated != other, "--depth changes nothing");
 }
 

@@ -10,8 +10,8 @@ use crate::recipe::{self, Data, Depth, ImageSize, Normalize, Recipe};
 use crate::run::TEACHER_SHA256;
 use crate::run_files::names::{ENCODER, MODEL, RECIPE};
 use crate::weights::{
-    self, Dtype, Hint, MODEL_KEY, ModelFile, NamedTensors, PREPROCESSOR, Sizes, TEACHER_KEY,
-    dialect, onnx, pixel_metadata, processor,
+    self, DEPTH_KEY, Dtype, Hint, MODEL_KEY, ModelFile, NORMALIZE_KEY, NamedTensors, PREPROCESSOR,
+    Sizes, TEACHER_KEY, dialect, onnx, pixel_metadata, processor,
 };
 use clap::ValueEnum as _;
 use engine::Module as _;
@@ -374,14 +374,12 @@ fn write_encoder(
         }
         Target::Timm | Target::Torch => {
             weights::save_torch(out, &list(encoder), None, &metadata, dtype).map_err(run_error)?;
-            let [_, height, width] = spec.image;
-            if height != width {
-                note(&format!(
-                    "{} does not state its image size, {height} x {width}. A program that reads \
-                     it must be told. A .safetensors file of --to timm states it",
-                    out.display()
-                ));
-            }
+            note(&format!(
+                "{} does not state {}. A program that reads it must be told. A .safetensors file \
+                 of --to timm states all of them",
+                out.display(),
+                without_metadata(spec, &metadata).join(", ")
+            ));
             note(&timm_call(spec));
         }
         Target::Facebook => {
@@ -395,7 +393,8 @@ fn write_encoder(
         }
         Target::Hf => {
             let normalize = normalize(source, spec)?;
-            write_hugging_face(out, spec, &encoder, dtype, normalize.as_ref())?;
+            let depth = metadata.get(DEPTH_KEY).map(String::as_str);
+            write_hugging_face(out, spec, &encoder, dtype, (normalize.as_ref(), depth))?;
         }
         Target::Onnx => {
             if !matches!(arguments.dtype, ValueType::F32) {
@@ -460,14 +459,17 @@ fn write_hugging_face(
     spec: &VitSpec,
     encoder: &NamedTensors,
     dtype: Dtype,
-    normalize: Option<&Normalize>,
+    (normalize, depth): (Option<&Normalize>, Option<&str>),
 ) -> Result<(), Failure> {
     let config = dialect::hugging_face_config(spec).map_err(|what| {
         input_error(format!("transformers' ViTModel has no {what}. Export to timm or onnx instead"))
     })?;
     let fail =
         |error: std::io::Error| run_error(format!("cannot write {}: {error}", folder.display()));
-    let metadata = [("format".to_owned(), "pt".to_owned())].into();
+    // transformers' files have no place for a depth.
+    let depth = depth.map(|depth| (DEPTH_KEY, depth));
+    let metadata = [("format", "pt")].into_iter().chain(depth);
+    let metadata = metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
     let tensors = dialect::hugging_face(encoder);
     let path = folder.join("model.safetensors");
     weights::expect_range(&path, &tensors, dtype).map_err(run_error)?;
@@ -512,6 +514,21 @@ fn metadata(source: &ExportSource, spec: &VitSpec) -> Result<HashMap<String, Str
         metadata.extend(pixel_metadata(&normalize, spec.channels, depth));
     }
     Ok(metadata)
+}
+
+/// What a file that holds tensors alone does not state of its encoder.
+fn without_metadata(spec: &VitSpec, metadata: &HashMap<String, String>) -> Vec<String> {
+    let mut missing = vec![format!("its {} heads", spec.heads)];
+    let [_, height, width] = spec.image;
+    if height != width {
+        missing.push(format!("its image size, {height} x {width}"));
+    }
+    let stated = [(NORMALIZE_KEY, "normalisation"), (DEPTH_KEY, "depth")];
+    missing.extend(stated.into_iter().filter_map(|(key, what)| {
+        let value = metadata.get(key)?;
+        Some(format!("its {what} {value}"))
+    }));
+    missing
 }
 
 /// The call of timm that creates a model for these weights.

@@ -181,8 +181,8 @@ fn of_trained(
     let images = trained.0.iter().flatten().map(|accuracy| accuracy.images).max().unwrap_or(0);
     verdict.text += &match verdict.outcome {
         Some(Outcome::Same) if images < FEW_IMAGES => format!(
-            " With only {images} images, a difference of fewer than {FEWEST_DIFFERENT} may be \
-             chance. Probe on more images."
+            " With only {images} images, a difference of fewer than {FEWEST_DIFFERENT} images may \
+             be chance. Probe on more."
         ),
         Some(Outcome::Same) => " Train longer.".to_owned(),
         Some(Outcome::Worse) => " Train longer, or check lr, masks and augmentation.".to_owned(),
@@ -549,7 +549,7 @@ mod tests {
             let rows = [row("random encoder", [0.6, 0.6]), row("student", [0.65, 0.6])];
             verdicts(&[student(&[])], &rows).remove(0).text
         };
-        let advice = "With only 20 images, a difference of fewer than 8 may be chance.";
+        let advice = "With only 20 images, a difference of fewer than 8 images may be chance.";
         assert!(said(20).contains(advice), "{}", said(20));
         assert!(said(FEW_IMAGES).ends_with("Train longer."), "{}", said(FEW_IMAGES));
         let chance = |different: i32| 2.0 * 0.5_f64.powi(different);

@@ -175,8 +175,8 @@ impl SubjectOptions {
             (Some(given), ..) => Some(given.clone()),
             (None, None, Some(depth)) => {
                 note(&format!(
-                    "of images of more than eight bits, the file's depth {depth} is shown. --depth \
-                     changes this"
+                    "images of more than eight bits are read with the file's depth, {depth}. \
+                     --depth changes this"
                 ));
                 Some(depth.to_string())
             }

@@ -25,6 +25,13 @@ impl Depth {
                 doubts
                     .push(format!("images hold {found}: what lies outside {key} = {shown} is cut"));
             }
+            (Some(Self(shown)), fitting) if is_dark(range, shown) => {
+                let better =
+                    fitting.map_or(String::new(), |fitting| format!(". Set {key}={fitting}"));
+                doubts.push(format!(
+                    "images hold {found}: with {key} = {shown} they are nearly black{better}"
+                ));
+            }
             _ => {}
         }
         if values.some_not_finite {
@@ -61,6 +68,11 @@ impl Depth {
         let Range { min, max } = self.0;
         min.is_finite() && max.is_finite() && (max - min).is_finite() && min < max
     }
+}
+
+/// Whether these values take less than an eighth of what is shown, next to black.
+fn is_dark(values: Range, shown: Range) -> bool {
+    (values.max - shown.min) * 8.0 < shown.max - shown.min
 }
 
 /// The range with ends of two digits, which lie outside. Zero is black if all values are above it
@@ -157,6 +169,21 @@ mod tests {
         let heights = fitting(NumberKind::I16, -412.0, 8848.0);
         assert_eq!(heights, Some(Depth(Range::new(-500.0, 8900.0))));
         assert_eq!(fitting(NumberKind::I32, 7.0, 7.0), None);
+    }
+
+    #[test]
+    fn a_depth_of_which_images_use_little_is_doubted() {
+        let values = StoredValues {
+            kind: NumberKind::U16,
+            range: Range::new(0.0, 4095.0),
+            darkest: 4095.0,
+            some_not_finite: false,
+        };
+        let doubts = |bits| Depth::doubts(Some(Depth::of_bits(bits)), &values, "--depth");
+        let dark = doubts(16).remove(0);
+        assert!(dark.contains("nearly black. Set --depth=[0.0, 4095.0]"), "{dark}");
+        assert!(doubts(12).is_empty() && doubts(14).is_empty());
+        assert!(doubts(11).remove(0).contains("is cut"));
     }
 
     #[test]

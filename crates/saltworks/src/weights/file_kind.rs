@@ -77,9 +77,9 @@ impl FileKind {
 /// The error for a file of unknown kind.
 pub(super) fn unknown(path: &Path) -> Error {
     if path.extension().is_some_and(|extension| extension == "onnx") {
-        let problem =
-            "it is an ONNX graph, which cannot be read. Use the weights it was exported from";
-        return Error::format(path, problem.to_owned());
+        let problem = "is named as an ONNX graph, which cannot be read. Give the weights that it \
+                       was exported from";
+        return Error::torch(path, problem);
     }
     let problem = format!(
         "it begins neither with a safetensors header, expected at most {MOST_HEADER_BYTES} bytes \

@@ -19,7 +19,7 @@ pub use error::Error;
 pub use file_kind::is_weights;
 pub use listing::{Listing, TensorEntry};
 pub use model::{Hint, LoadedEncoder, MODEL_KEY, ModelFile, TEACHER_KEY};
-pub use pixels::{CHANNELS_KEY, NORMALIZE_KEY, PREPROCESSOR, pixel_metadata, processor};
+pub use pixels::{CHANNELS_KEY, DEPTH_KEY, NORMALIZE_KEY, PREPROCESSOR, pixel_metadata, processor};
 pub use safetensors_file::{parse, save, save_as};
 pub use sizes::Sizes;
 pub use torch_file::save_torch;

@@ -14,7 +14,7 @@ pub const CHANNELS_KEY: &str = "channels";
 
 /// The key of a file's metadata that holds the values of images of more than eight bits that become
 /// black and white, as JSON: `[black, white]`.
-const DEPTH_KEY: &str = "bit_depth";
+pub const DEPTH_KEY: &str = "bit_depth";
 
 /// The file of transformers' image processors beside a model.
 pub const PREPROCESSOR: &str = "preprocessor_config.json";
