@@ -182,6 +182,10 @@ fn open_to_write(path: &Path, more: OFlags) -> io::Result<File> {
 }
 
 /// Writes `bytes` to a temporary file beside `path`, makes it durable, and renames it into place.
+///
+/// # Errors
+/// A pipe, a device or a socket at `path`, or a link to one: a file would take its place. What the
+/// system refuses.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_whole_with(path, |file| file.write_all(bytes)).map(drop)
 }
@@ -191,6 +195,10 @@ pub fn write_whole_with(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<Record> {
+    if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        let problem = "it is a pipe, a device or a socket, which a file cannot replace";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+    }
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let temporary = path.with_file_name(format!("{name}.{}{TEMPORARY}", std::process::id()));
     let record = write_durable(&temporary, name, write)
@@ -305,6 +313,23 @@ mod tests {
         assert!(write_whole(&inside, b"x").is_err());
         assert!(inside.join("full").is_dir());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    /// As root, `--out /dev/null` would make /dev/null a file.
+    #[test]
+    fn a_device_or_pipe_is_not_replaced_by_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let made = std::process::Command::new("mkfifo").arg(path("pipe")).status();
+        assert!(made.unwrap().success());
+        std::os::unix::fs::symlink("/dev/null", path("null")).unwrap();
+        for name in ["pipe", "null"] {
+            let message = write_whole(&path(name), b"x").unwrap_err().to_string();
+            assert!(message.contains("a pipe, a device or a socket"), "{message}");
+            let kind = fs::metadata(path(name)).unwrap().file_type();
+            assert!(!kind.is_file(), "{name} became a file");
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 
     #[test]
