@@ -13,9 +13,9 @@ use engine::device::{Buffer, Device, Epilogue, Full, LinearSize, Write};
 use engine::{Dtype, Parameter, Segments, Tape, Tensor, fma_peak_gflops, ops};
 use std::time::Instant;
 
-fn main() -> engine::Result<()> {
-    if let Ok(set) = std::env::var("SALTWORKS_INSTRUCTIONS") {
-        engine::cpu::limit_instruction_set(&set).expect("an instruction set of this CPU");
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    if let Some(set) = std::env::var_os("SALTWORKS_INSTRUCTIONS") {
+        engine::cpu::limit_instruction_set(&set.to_string_lossy())?;
     }
     let threads = rayon::current_num_threads();
     let [peak, narrow] = [Dtype::F32, Dtype::Bf16].map(|dtype| fma_peak_gflops(threads, dtype));

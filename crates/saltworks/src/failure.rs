@@ -1,5 +1,6 @@
 //! Why a command or a run did not finish.
 
+use crate::files::expect_replaceable;
 use crate::train::Stop;
 use std::path::Path;
 
@@ -28,8 +29,11 @@ pub(crate) fn run_error(error: impl Into<Box<dyn std::error::Error>>) -> Failure
     Failure::Run(error.into())
 }
 
-/// Refuses a file in a missing folder, before hours of work for it.
-pub(crate) fn expect_parent(file: &Path) -> Result<(), Failure> {
+/// Refuses an output in a missing folder, or in place of a device, before hours of work for it.
+pub(crate) fn expect_output(file: &Path) -> Result<(), Failure> {
+    expect_replaceable(file).map_err(|error| {
+        input_error(format!("cannot write {}: {error}. Choose another file", file.display()))
+    })?;
     match file.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir()) {
         Some(parent) => Err(input_error(format!(
             "{}: there is no folder {}. Create it, or choose another folder",

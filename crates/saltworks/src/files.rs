@@ -181,11 +181,24 @@ fn open_to_write(path: &Path, more: OFlags) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(refused()) }
 }
 
+/// Refuses a pipe, a device or a socket, or a link to one: a file would take its place.
+///
+/// # Errors
+/// One of these, as [`InvalidInput`](io::ErrorKind::InvalidInput).
+pub fn expect_replaceable(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(found) if !found.is_file() && !found.is_dir() => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is a pipe, a device or a socket, which a file cannot replace",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Writes `bytes` to a temporary file beside `path`, makes it durable, and renames it into place.
 ///
 /// # Errors
-/// A pipe, a device or a socket at `path`, or a link to one: a file would take its place. What the
-/// system refuses.
+/// As [`expect_replaceable`], and what the system refuses.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_whole_with(path, |file| file.write_all(bytes)).map(drop)
 }
@@ -195,10 +208,7 @@ pub fn write_whole_with(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<Record> {
-    if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
-        let problem = "it is a pipe, a device or a socket, which a file cannot replace";
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
-    }
+    expect_replaceable(path)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let temporary = path.with_file_name(format!("{name}.{}{TEMPORARY}", std::process::id()));
     let record = write_durable(&temporary, name, write)

@@ -241,7 +241,7 @@ fn a_torch_file_that_is_not_square_says_so_and_is_read_with_its_size() {
     place.trained("run", &["data.size=[16,32]", "model.patch=4", "probe.online=false"]);
     let written = exported(&place, "run", "torch", "a.pth", &[]);
     let told = stderr(&written);
-    let words = "a.pth does not state its 2 heads, its image size, 16 x 32, its normalisation";
+    let words = "a.pth does not state its 2 heads, its image size of 16 x 32, its normalisation";
     assert!(told.contains(words), "{told}");
     let refused = &mut export(&place, "a.pth", "timm", "b.safetensors", &["--heads", "2"]);
     assert_refused(refused, &["33 rows", "not a square of patches", "--size HEIGHTxWIDTH"]);

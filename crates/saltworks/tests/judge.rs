@@ -480,6 +480,14 @@ fn existing_files_and_unwritable_ones_are_refused() {
     assert_refused(&mut with(&place, "embed", "run", &["--out", "f.csv"]), &[".npy", ".parquet"]);
     let both = ["--out", "f.npy", "--features", "mean,cls"];
     assert_refused(&mut with(&place, "embed", "run", &both), &[".safetensors"]);
+    // As root, a file would take the place of /dev/null.
+    let device = place.path("device.npy");
+    std::os::unix::fs::symlink("/dev/null", &device).unwrap();
+    let words = ["cannot write device.npy", "a device", "Choose another file"];
+    let embed = ["--out", "device.npy", "--overwrite"];
+    assert_refused(&mut with(&place, "embed", "run", &embed), &words);
+    assert_refused(&mut with(&place, "probe", "run", &["--json", "device.npy"]), &words);
+    assert!(!device.metadata().unwrap().is_file(), "the device became a file");
 }
 
 #[test]

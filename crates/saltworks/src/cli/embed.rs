@@ -4,7 +4,7 @@ use super::subject::SubjectArguments;
 use crate::console::{Count, note, result};
 use crate::data::{Source, Unreadable};
 use crate::eval;
-use crate::failure::{Failure, expect_parent, input_error, run_error, use_threads};
+use crate::failure::{Failure, expect_output, input_error, run_error, use_threads};
 use crate::judge::{
     self, Embeddings, FeatureFile, FeatureRows, PatchTokens, SourceFeatures, Subject, features,
     note_unreadable,
@@ -66,9 +66,9 @@ impl FeatureKind {
 /// Runs the command.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let form = FeatureFile::of(&arguments.out).map_err(input_error)?;
-    expect_parent(&arguments.out)?;
-    let mut written = form.files(&arguments.out).into_iter();
-    if let Some(there) = written.find(|file| file.exists() && !arguments.overwrite) {
+    let written = form.files(&arguments.out);
+    written.iter().try_for_each(|file| expect_output(file))?;
+    if let Some(there) = written.iter().find(|file| file.exists() && !arguments.overwrite) {
         return Err(input_error(format!(
             "{} exists already. Choose another --out, or add --overwrite",
             there.display()

@@ -521,7 +521,7 @@ fn without_metadata(spec: &VitSpec, metadata: &HashMap<String, String>) -> Vec<S
     let mut missing = vec![format!("its {} heads", spec.heads)];
     let [_, height, width] = spec.image;
     if height != width {
-        missing.push(format!("its image size, {height} x {width}"));
+        missing.push(format!("its image size of {height} x {width}"));
     }
     let stated = [(NORMALIZE_KEY, "normalisation"), (DEPTH_KEY, "depth")];
     missing.extend(stated.into_iter().filter_map(|(key, what)| {

@@ -10,7 +10,7 @@ use crate::eval::{
     self, AttentiveForm, AttentiveOptions, Features, FewShotOptions, KnnOptions, LinearOptions,
     Tokens as _, Vote,
 };
-use crate::failure::{Failure, expect_parent, input_error, run_error, use_threads};
+use crate::failure::{Failure, expect_output, input_error, run_error, use_threads};
 use crate::judge::{self, FrozenTokens, SharedFile, Subject, features, note_unreadable};
 use crate::recipe::Data;
 use crate::train::Stop;
@@ -177,7 +177,7 @@ impl Arguments {
             ));
         }
         match self.json.as_deref().filter(|path| *path != Path::new("-")) {
-            Some(path) => expect_parent(path),
+            Some(path) => expect_output(path),
             None => Ok(()),
         }
     }

@@ -1,7 +1,7 @@
 //! `saltworks report`: curves, probes and pictures of runs in one file.
 
 use crate::console::{note, result};
-use crate::failure::{Failure, expect_parent, input_error, run_error};
+use crate::failure::{Failure, expect_output, input_error, run_error};
 use crate::report::{RunReader, html};
 use crate::run_files::names::{RECIPE, REPORT};
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     // Runs are checked first: a missing run is reported before a missing folder of the report.
     arguments.runs.iter().try_for_each(|run| expect_run(run))?;
-    expect_parent(&out)?;
+    expect_output(&out)?;
     let runs = arguments.runs.iter().map(|run| read(run)).collect::<Result<Vec<_>, _>>()?;
     html::write(&runs, Duration::ZERO, &out)
         .map_err(|e| run_error(format!("cannot write {}: {e}", out.display())))?;
