@@ -273,3 +273,58 @@ fn images_stored_twice_are_reported_and_held_out_together() {
         assert!(notes.contains(words), "{words} is not in {notes}");
     }
 }
+
+#[test]
+fn copies_in_several_classes_and_tests_that_train_are_named() {
+    let place = Place::with_classes();
+    for class in ["discs", "stripes"] {
+        let (from, to) = (place.path(&format!("photos/{class}")), format!("set/train/{class}"));
+        std::fs::create_dir_all(place.path(&to)).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), place.path(&to).join(entry.file_name())).unwrap();
+        }
+    }
+    let copy = |to: &str| {
+        let to = place.path(to);
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(place.path("photos/discs/3.png"), to).unwrap();
+    };
+    copy("set/train/stripes/odd.png");
+    copy("set/test/discs/x.png");
+    let output = inspect(&place, "set", &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let words = "1 of the different ones are in several classes, such as ";
+    let text = stdout(&output);
+    assert!(text.contains(words) && text.contains("stripes/odd.png"), "{text}");
+    let words = "1 of 1 images that were compared are training images, too, such as ";
+    assert!(stderr(&output).contains(words), "{}", stderr(&output));
+    let found: Value = serde_json::from_str(&stdout(&inspect(&place, "set", &["--json"]))).unwrap();
+    assert_eq!(found["copies"]["in_several_classes"], 1);
+}
+
+#[test]
+fn files_with_several_pages_are_counted() {
+    let place = Place::with_classes();
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    image::GrayImage::new(40, 36).write_to(&mut bytes, image::ImageFormat::Tiff).unwrap();
+    let mut tiff = bytes.into_inner();
+    // The directory again behind the file, as the next of the first.
+    let at = u32::from_le_bytes(*tiff[4..].first_chunk().unwrap()) as usize;
+    let entries = u16::from_le_bytes(*tiff[at..].first_chunk().unwrap());
+    let next = at + 2 + 12 * usize::from(entries);
+    let directory = tiff[at..next + 4].to_vec();
+    let end = tiff.len() as u32;
+    tiff[next..next + 4].copy_from_slice(&end.to_le_bytes());
+    tiff.extend(directory);
+    saltworks::files::write_whole(&place.path("photos/discs/stack.tif"), &tiff).unwrap();
+    let output = inspect(&place, "photos", &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let words = "1 of 25 images whose headers were read are files with several frames or pages: ";
+    assert!(stderr(&output).contains(words), "{}", stderr(&output));
+    let printed = stderr(&place.trained("run", &["data.holdout=0", "probe.online=false"]));
+    assert!(
+        printed.contains(words) && printed.contains("stack.tif. The first of each"),
+        "{printed}"
+    );
+}

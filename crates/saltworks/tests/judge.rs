@@ -412,6 +412,32 @@ fn a_file_of_weights_is_probed_on_any_images() {
     assert_refused(&mut with(&place, "probe", "vit.safetensors", &many), &["99"]);
 }
 
+#[test]
+fn images_to_test_beside_the_training_images_are_probed_on() {
+    let place = Place::with_classes();
+    place.trained("run", &[]);
+    for (part, images) in [("train", 12), ("test", 3)] {
+        for index in 0..images {
+            place.image(&format!("set/{part}/discs/{index}.png"), index);
+            place.image(&format!("set/{part}/stripes/{index}.jpg"), index);
+        }
+    }
+    let set = place.path("set").display().to_string();
+    let of = |more: &[&str]| {
+        let weights = "run/student/encoder.safetensors";
+        let all = [&["--data", &set, "--kind", "knn", "--json", "a.json"], more].concat();
+        let printed = stderr(&succeeded(with(&place, "probe", weights, &all)));
+        let images = json(&place, "a.json")["probes"][0]["report"]["images"].as_u64().unwrap();
+        (images, printed)
+    };
+    let (images, printed) = of(&[]);
+    assert_eq!(images, 6);
+    assert!(printed.contains("set/test, which is beside the training images. --test"), "{printed}");
+    assert!(printed.contains("6 of 6 images that were compared are training images"), "{printed}");
+    let (images, printed) = of(&["--holdout", "4"]);
+    assert!(images == 4 && !printed.contains("which is beside"), "{images} {printed}");
+}
+
 /// A .npy file's header and its 32-bit floats.
 fn npy(bytes: &[u8]) -> (String, Vec<f32>) {
     assert_eq!(bytes[..8], *b"\x93NUMPY\x01\x00");

@@ -68,6 +68,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let notes = judge::size_notes(&survey, source.len(), data.size, data.threads);
     notes.iter().for_each(|words| note(words));
+    if let Some(tests) = data::tests_beside(&arguments.path, &*source) {
+        // Others are reported when they are used.
+        if let Ok(opened) = tests.open(data.decoding()) {
+            judge::note_tests_that_train(&[&*source], &tests.to_string(), &*opened);
+        }
+    }
     let unfit = of_recipe.then(|| unfit(&survey, &data)).flatten();
     match survey.unreadable {
         0 => unfit.map_or(Ok(()), |problem| Err(run_error(problem))),
@@ -147,6 +153,9 @@ fn to_text(source: &dyn Source, survey: &Survey, copies: Option<&Copies>) -> Str
             "copies    {images} images ({different} different ones), such as {one} and {other}"
         );
     }
+    if let Some(words) = copies.and_then(judge::contradiction_text) {
+        let _ = writeln!(text, "          {words}");
+    }
     let notes = source.notes();
     notes.remarks.iter().for_each(|words| text.push_str(&format!("{words}\n")));
     notes.left_alone.iter().for_each(|what| text.push_str(&format!("not read: {what}\n")));
@@ -198,12 +207,16 @@ fn to_json(source: &dyn Source, survey: &Survey, copies: Option<&Copies>) -> Val
             "depth": Depth::fitting(&values),
         })),
         "cut": survey.cut,
+        "several_pictures": survey.several,
+        "transparent": survey.transparent,
         "left_alone": notes.left_alone,
         "remarks": notes.remarks,
         "copies": copies.map(|copies| json!({
             "images": copies.images,
             "different": copies.different,
             "example": copies.example,
+            "in_several_classes": copies.contradictory,
+            "example_in_several_classes": copies.contradiction,
         })),
         "classes": classes.iter().map(class).collect::<Vec<_>>(),
         "unlabelled": survey.unlabelled,

@@ -26,8 +26,8 @@ use std::sync::Arc;
 pub(crate) struct Arguments {
     #[command(flatten)]
     subject: SubjectArguments,
-    /// Test images. Their classes are matched with --data's by name (default: some images of --data
-    /// are held out).
+    /// Test images. Their classes are matched with --data's by name (default: those that stand
+    /// beside the training images of --data, as `val` beside `train`, else some are held out).
     #[arg(long, value_name = "PATH")]
     test: Option<PathBuf>,
     /// Number of images to hold out (default: the run's; for --data a fifth).
@@ -241,31 +241,26 @@ impl Arguments {
         if let Some(path) = &self.test {
             self.refuse_same(data, path)?;
             let test = data::open(path, judge::test_options(data)).map_err(input_error)?;
-            let train = judge::open_all(data)?;
-            let both = [(&train, "--data"), (&test, "--test")];
-            if let Some(SharedFile { file, .. }) = judge::shared_file(&both) {
-                return Err(input_error(format!(
-                    "{} is in both the training and the --test images. Remove it from one of them, \
-                     or remove --test to hold some images out",
-                    file.display()
-                )));
-            }
-            judge::note_tests_that_train(&[&*train], &path.display().to_string(), &*test);
-            let classes = data::unite([&train, &test]);
-            let renumber = |source: Arc<dyn Source>| {
-                let mixed =
-                    Mixed::new(vec![(source, 1.0)], classes.clone()).map_err(input_error)?;
-                labelled(Arc::new(mixed))
-            };
-            return Ok(Sets { train: renumber(train)?, test: renumber(test)? });
+            return two_sets(judge::open_all(data)?, test, &path.display().to_string());
         }
         let of_run = subject.of_run && self.subject.data.is_none();
-        if !of_run && self.subject.data.is_none() {
-            return Err(input_error(
-                "no images are given. Add --data PATH, images of two classes or more",
-            ));
+        let path = match self.subject.data.as_deref() {
+            Some(path) => path.display().to_string(),
+            None if of_run => String::new(),
+            None => {
+                return Err(input_error(
+                    "no images are given. Add --data PATH, images of two classes or more",
+                ));
+            }
+        };
+        let all = judge::open_all(data)?;
+        if !of_run && self.holdout.is_none() {
+            let instead = "--test names others, and --holdout N holds images out instead";
+            if let Some((name, test)) = judge::tests_beside((&path, &all), data, instead) {
+                return two_sets(all, test, &name);
+            }
         }
-        let all = labelled(judge::open_all(data)?)?;
+        let all = labelled(all)?;
         if let Some(count) = self.holdout.filter(|count| count + 2 > all.len()) {
             let most = all.len().saturating_sub(2);
             return Err(input_error(format!(
@@ -316,6 +311,25 @@ impl Arguments {
             None => Ok(()),
         }
     }
+}
+
+/// Training images and test images at `path`, with the classes of both.
+fn two_sets(train: Arc<dyn Source>, test: Arc<dyn Source>, path: &str) -> Result<Sets, Failure> {
+    let both = [(&train, "--data"), (&test, path)];
+    if let Some(SharedFile { file, .. }) = judge::shared_file(&both) {
+        return Err(input_error(format!(
+            "{} is in both the training and the test images, {path}. Remove it from one of them, \
+             or hold some images out with --holdout N",
+            file.display()
+        )));
+    }
+    judge::note_tests_that_train(&[&*train], path, &*test);
+    let classes = data::unite([&train, &test]);
+    let renumber = |source: Arc<dyn Source>| {
+        let mixed = Mixed::new(vec![(source, 1.0)], classes.clone()).map_err(input_error)?;
+        labelled(Arc::new(mixed))
+    };
+    Ok(Sets { train: renumber(train)?, test: renumber(test)? })
 }
 
 /// A set's description with the number of classes of its own images. A united set lists the classes

@@ -22,6 +22,6 @@ pub use loader::{
 };
 pub use source::{
     Copies, Holdout, Idx, ImageFiles, Info, Mixed, Notes, Npy, OpenOptions, Parquet, Part, Sample,
-    Shards, Source, Split, builtin, copies_among, copies_between, hold_out, hold_out_of, open,
-    unite, validation_folder,
+    Shards, Source, Split, TestsBeside, builtin, copies_among, copies_between, hold_out,
+    hold_out_of, open, tests_beside, unite,
 };

@@ -133,15 +133,23 @@ pub(crate) fn copies_text(split: &Split) -> Option<String> {
         true => "Some are held out and others train. Remove them: probes are too good with them",
         false => "Copies are held out together, or train together",
     };
-    Some(format!(
-        "{images} images are copies ({different} different ones), such as {one} and {other}. {fate}"
-    ))
+    let copies = format!("{images} images are copies ({different} different ones)");
+    let classes = contradiction_text(&split.copies);
+    let classes = classes.map_or(String::new(), |classes| format!(". {classes}"));
+    Some(format!("{copies}, such as {one} and {other}. {fate}{classes}"))
 }
 
-/// The images of `probe.test`, or the folder `val` beside the folder `train` of the images.
+/// What to say of equal images in different classes.
+pub(crate) fn contradiction_text(copies: &Copies) -> Option<String> {
+    let [one, other] = copies.contradiction.as_ref()?;
+    let count = copies.contradictory;
+    Some(format!("{count} of the different ones are in several classes, such as {one} and {other}"))
+}
+
+/// The images of `probe.test`, or those to validate or test beside the training images.
 fn open_tests(recipe: &Recipe, sources: &[NamedSource]) -> Result<Vec<TestSet>, Failure> {
     if recipe.probe.test.is_empty() {
-        return Ok(tests_beside(&recipe.data, sources).into_iter().collect());
+        return Ok(tests_beside_sources(&recipe.data, sources).into_iter().collect());
     }
     let options = test_options(&recipe.data);
     let open = |path: &String| {
@@ -161,11 +169,25 @@ pub(crate) fn test_options(data: &Data) -> OpenOptions {
 
 /// The validation images beside the training images, if each has a class. Nobody asked for them, so
 /// others are not an error.
-fn tests_beside(data: &Data, sources: &[NamedSource]) -> Option<TestSet> {
-    let [(source, given)] = sources else { return None };
-    let folder = data::validation_folder(Path::new(&given.path), &**source);
-    let folder = folder.filter(|_| data.holdout.is_none())?;
-    let (name, opened) = (folder.display(), data::open(&folder, test_options(data)));
+fn tests_beside_sources(data: &Data, sources: &[NamedSource]) -> Option<TestSet> {
+    match sources {
+        [(source, given)] if data.holdout.is_none() => tests_beside(
+            (&given.path, source),
+            data,
+            "probe.test names others, and data.holdout holds images out instead",
+        ),
+        _ => None,
+    }
+}
+
+/// The same for the images that a source reads of its path. `instead` is how to use others.
+pub(crate) fn tests_beside(
+    (path, source): (&str, &Arc<dyn Source>),
+    data: &Data,
+    instead: &str,
+) -> Option<TestSet> {
+    let found = data::tests_beside(Path::new(path), &**source)?;
+    let (name, opened) = (found.to_string(), found.open(test_options(data)));
     let unused = |why: &str| {
         note(&format!(
             "{name} is not used for probes: {why}. Training images are held out if possible"
@@ -177,11 +199,8 @@ fn tests_beside(data: &Data, sources: &[NamedSource]) -> Option<TestSet> {
             unused("not all of its images have a class");
         }
         Ok(source) => {
-            note(&format!(
-                "probing on {name}, which is beside the training images. probe.test names others, \
-                 and data.holdout holds images out instead"
-            ));
-            return Some((name.to_string(), source));
+            note(&format!("probing on {name}, which is beside the training images. {instead}"));
+            return Some((name, source));
         }
     }
     None

@@ -57,6 +57,15 @@ pub(crate) fn size_notes(
             survey.cut
         ));
     }
+    if survey.several > 0 {
+        let names = survey.names_several.join(", ");
+        let more = if survey.several > survey.names_several.len() { ", ..." } else { "" };
+        notes.push(format!(
+            "{} of {read} images whose headers were read are files with several frames or pages: \
+             {names}{more}. The first of each is read. Split them to train on all",
+            survey.several
+        ));
+    }
     let pixels = survey.pixels as f64 / known.max(1) as f64;
     let times = pixels / (size.height * size.width) as f64;
     let seconds = pixels / PIXELS_PER_SECOND;

@@ -344,8 +344,8 @@ impl Model {
 pub struct Probe {
     /// Images on which encoders are judged: a path as in `data.path`, or a list of them. Then
     /// nothing is held out of the training images, unless `data.holdout` is set. Probes while a
-    /// stage trains use the first one. If not set, a folder `val` beside the folder `train` of the
-    /// images is used, or held-out images.
+    /// stage trains use the first one. If not set, images to validate or test beside the training
+    /// images are used, such as a folder `val` beside `train`, or held-out images.
     #[serde(deserialize_with = "one_or_many", skip_serializing_if = "Vec::is_empty")]
     pub test: Vec<String>,
     /// How many neighbours vote in kNN.

@@ -2,7 +2,7 @@
 
 use super::choose::facts_of;
 use crate::judge::{ImageSets, size_doubts};
-use crate::recipe::{Data, Depth, ImageFacts, Recipe, Stage};
+use crate::recipe::{Color, Data, Depth, ImageFacts, Recipe, Stage};
 
 /// Learning rates above this diverge or destroy what was learned. (guess)
 const DOUBTFUL_LR: f64 = 1.0;
@@ -82,6 +82,14 @@ fn data_doubts(data: &Data, facts: &ImageFacts) -> Vec<String> {
         )),
         _ => {}
     }
+    if facts.transparent > 0.0 && data.background == Color::default() {
+        doubts.push(format!(
+            "{:.1} % of the images are stored with transparent parts, which show \
+             data.background = {}, black. \"white\" is usual for drawings",
+            100.0 * facts.transparent,
+            data.background
+        ));
+    }
     doubts.extend(
         facts.values.iter().flat_map(|values| Depth::doubts(data.depth, values, "data.depth")),
     );
@@ -131,6 +139,11 @@ mod tests {
         assert!(fashion[0].starts_with("data.channels is 1"), "{fashion:?}");
         assert!(fashion[1].contains("mean [0.2863]"), "{fashion:?}");
         assert!(data_doubts(&data(3, 0.75, 0.25), &facts).is_empty());
+        let seen_through = ImageFacts { transparent: 0.25, ..facts.clone() };
+        let told = data_doubts(&data(3, 0.75, 0.25), &seen_through);
+        assert!(told[0].starts_with("25.0 % of the images are stored with trans"), "{told:?}");
+        let white = Data { background: Color([255; 3]), ..data(3, 0.75, 0.25) };
+        assert!(data_doubts(&white, &seen_through).is_empty());
         let bands = ImageFacts { channels: 12, mean: vec![0.8; 12], std: vec![0.3; 12], ..facts };
         let told = data_doubts(&data(3, 0.8, 0.3), &bands);
         assert!(told[0].ends_with("Set data.channels=12"), "{told:?}");

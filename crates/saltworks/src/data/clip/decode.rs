@@ -5,6 +5,7 @@ use std::io::Cursor;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use super::decoding::{Background, Decoding};
+use super::frames::frames;
 use super::numbers::{self, Numbers, StoredValues};
 use super::tiff_bands::TiffBands;
 use crate::data::{Clip, Error, Info, Result, guard};
@@ -107,8 +108,8 @@ fn info_of(bytes: &[u8], name: &str, decoding: Decoding) -> Result<Info> {
         };
         let sides = [height, width];
         let [height, width] = if tiff.orientation >= 5 { [width, height] } else { sides };
-        let bytes = bytes.len() as u64;
-        return Ok(Info { height, width, channels, bytes, alpha, is_deep, is_cut: false });
+        let (frames, bytes) = (frames(bytes, format), bytes.len() as u64);
+        return Ok(Info { height, width, channels, bytes, alpha, is_deep, frames, ..Info::ONE });
     }
     check_claims(bytes, format, name)?;
     let mut decoder = decoder(bytes, format).map_err(|error| refused(name, &error))?;
@@ -131,6 +132,7 @@ fn info_of(bytes: &[u8], name: &str, decoding: Decoding) -> Result<Info> {
         alpha: colour.has_alpha(),
         is_deep: format != ImageFormat::Pnm && colour.bytes_per_pixel() > colour.channel_count(),
         is_cut,
+        frames: frames(bytes, format),
     })
 }
 

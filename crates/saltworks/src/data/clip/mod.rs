@@ -3,6 +3,7 @@
 pub(in crate::data) mod augment;
 pub(in crate::data) mod decode;
 mod decoding;
+mod frames;
 pub(in crate::data) mod jpeg;
 mod normalize;
 mod numbers;

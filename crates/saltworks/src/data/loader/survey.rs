@@ -14,9 +14,12 @@ const MOST_NAMED: usize = 10;
 /// The most images that are named as too large.
 const MOST_TOO_LARGE: usize = 3;
 
-/// The most images whose numbers are read if only headers are read, and the most named cut JPEGs.
+/// The most images whose numbers are read if only headers are read.
 const MOST_DEEP: usize = 16;
+
+/// The most images that are named as cut, or as the first of several pictures in a file.
 const MOST_CUT: usize = 3;
+const MOST_SEVERAL: usize = 3;
 
 /// The distance of images that are surveyed together if not all are. (guess)
 const STRIDE: usize = 16;
@@ -60,6 +63,10 @@ pub struct Survey {
     pub cut: usize,
     /// The first of them.
     pub names_cut: Vec<String>,
+    /// How many files hold several pictures.
+    pub several: usize,
+    /// The first of them.
+    pub names_several: Vec<String>,
     /// How many images cannot be read.
     pub unreadable: usize,
     /// How many of those need too much memory to decode.
@@ -155,7 +162,7 @@ impl Survey {
 
     fn add(&mut self, source: &dyn Source, index: usize, found: Result<Info>, named: usize) {
         match found {
-            Ok(Info { height, width, channels, bytes, alpha, is_deep, is_cut }) => {
+            Ok(Info { height, width, channels, bytes, alpha, is_deep, is_cut, frames }) => {
                 if is_deep {
                     self.deep.push(index);
                 }
@@ -163,6 +170,12 @@ impl Survey {
                     self.cut += 1;
                     if self.names_cut.len() < MOST_CUT {
                         self.names_cut.push(source.stamp(index).name);
+                    }
+                }
+                if frames > 1 {
+                    self.several += 1;
+                    if self.names_several.len() < MOST_SEVERAL {
+                        self.names_several.push(source.stamp(index).name);
                     }
                 }
                 self.transparent += usize::from(alpha);

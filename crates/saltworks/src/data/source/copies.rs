@@ -21,6 +21,10 @@ pub struct Copies {
     pub images: usize,
     /// How many different images those are.
     pub different: usize,
+    /// How many of the different images are in several classes.
+    pub contradictory: usize,
+    /// The names of two equal images in different classes.
+    pub contradiction: Option<[String; 2]>,
     /// The names of two that are equal.
     pub example: Option<[String; 2]>,
     /// How many images were compared with all others.
@@ -100,7 +104,22 @@ impl<'a> ImageLengths<'a> {
         let example = groups.iter().min().map(|group| [group[0], group[1]].map(|at| self.name(at)));
         let images = groups.iter().map(Vec::len).sum();
         let compared = self.sorted.len();
-        Copies { images, different: groups.len(), example, compared, unread: 0 }
+        let label = |&(source, at): &Place| {
+            let source = self.sources[source];
+            usize::try_from(source.label(at)).ok().and_then(|class| source.classes().get(class))
+        };
+        let contradiction = |group: &Vec<Place>| {
+            let mut labelled = group.iter().filter_map(|at| Some((*at, label(at)?)));
+            let (first, class) = labelled.next()?;
+            let (other, _) = labelled.find(|(_, other)| *other != class)?;
+            Some([first, other])
+        };
+        let mut contradictory: Vec<_> = groups.iter().filter_map(contradiction).collect();
+        contradictory.sort_unstable();
+        let contradiction = contradictory.first().map(|two| two.map(|at| self.name(at)));
+        let contradictory = contradictory.len();
+        let different = groups.len();
+        Copies { images, different, contradictory, contradiction, example, compared, unread: 0 }
     }
 }
 
@@ -130,7 +149,8 @@ pub fn copies_between(train: &[&dyn Source], test: &dyn Source) -> Copies {
                 [group.first(), group.last()]
                     .map(|at| at.map_or(String::new(), |&at| lengths.name(at)))
             });
-            Copies { images, different: groups.len(), example, compared: count, unread: 0 }
+            let (different, compared) = (groups.len(), count);
+            Copies { images, different, example, compared, ..Copies::default() }
         }
     }
 }
@@ -191,6 +211,12 @@ mod tests {
         write(&root.join("b/empty.png"), b"");
         let copies = copies_among(&*open(root, [0; 3]).unwrap()).unwrap();
         assert_eq!((copies.images, copies.different), (2, 1));
+        let [one, other] = copies.contradiction.unwrap();
+        assert!(one.ends_with("a/1.png") && other.ends_with("b/copy.png"), "{one} {other}");
+        assert_eq!(copies.contradictory, 1);
+        write(&root.join("a/2.png"), b"same");
+        let again = copies_among(&*open(&root.join("a"), [0; 3]).unwrap()).unwrap();
+        assert_eq!((again.images, again.contradictory), (2, 0), "no classes");
         let [one, other] = copies.example.unwrap();
         assert!(one.ends_with("a/1.png") && other.ends_with("b/copy.png"), "{one} {other}");
         let none = copies_among(&crate::data::builtin::fashion_mnist().unwrap());

@@ -63,14 +63,22 @@ impl ImageFiles {
             return;
         }
         let name = file.display();
-        let mut leave = |why: String| self.notes.left_alone.push(format!("{name}: {why}"));
         let list = match ImageList::read(file) {
-            Ok(list) if list.has_labels => list,
-            Ok(list) => return leave(format!("it has no labels, only {}", list.columns())),
-            Err(error) => return leave(format!("not used for labels ({error})")),
+            Ok(list) => list,
+            Err(error) => {
+                let left = format!("{name}: not used for labels ({error})");
+                return self.notes.left_alone.push(left);
+            }
         };
         self.notes.append(list.notes.clone());
+        let tests: BTreeSet<&PathBuf> = list.tests.iter().collect();
+        if self.files.iter().any(|(image, _)| !tests.contains(image)) {
+            self.files.retain(|(image, _)| !tests.contains(image));
+        }
         let mut leave = |why: String| self.notes.left_alone.push(format!("{name}: {why}"));
+        if !list.has_labels {
+            return leave(format!("it has no labels, only {}", list.columns()));
+        }
         let missing = list.files.iter().filter(|(file, _)| !file.exists()).count();
         if missing > 0 {
             leave(format!("{missing} of its {} files do not exist", list.files.len()));
@@ -89,7 +97,8 @@ impl ImageFiles {
             let class = usize::try_from(*class).ok().map(|class| self.classes[class].as_str());
             labels.push(if image.starts_with(folder) { label.flatten() } else { class });
         }
-        let Classes { of: numbers, names: classes, .. } = labels.finish();
+        let Classes { of: numbers, names: classes, alike, .. } = labels.finish();
+        self.notes.remarks.extend(alike);
         self.files.iter_mut().zip(numbers).for_each(|((_, class), number)| *class = number);
         self.classes = classes;
         let lacking = match without {

@@ -2,9 +2,8 @@
 
 use super::beside::FilesBeside;
 use super::folder::ARROW_ADVICE;
-use super::{
-    Idx, ImageFiles, Npy, Parquet, Shards, Source, builtin, idx, image_file, layout, several,
-};
+use super::parts::{training_files, training_folder};
+use super::{Idx, ImageFiles, Npy, Parquet, Shards, Source, builtin, idx, image_file};
 use crate::data::store::{braces, object};
 use crate::data::{Background, Decoding, Error, Result};
 use std::path::{Path, PathBuf};
@@ -188,54 +187,12 @@ fn open_tables(path: &Path, tables: Vec<PathBuf>, options: &OpenOptions) -> Resu
     Ok(Parquet::open(path, &tables, options)?.leaving(left_alone))
 }
 
-/// The folder of training archives. None unless all folders directly inside `path` are named as
-/// parts of a data set, and no archive is beside them.
-fn training_folder(path: &Path) -> Result<Option<PathBuf>> {
-    let is_packed = |file: &PathBuf| is_tar(file) || is_parquet(file) || idx::is_image_file(file);
-    if files_in(path)?.iter().any(is_packed) {
-        return Ok(None);
-    }
-    let folders = folders_in(path)?;
-    let names: Vec<String> = folders.iter().map(|folder| name(folder)).collect();
-    let is_training = |at: &usize| layout::is_training(&names[*at], &names);
-    let trainings: Vec<usize> = (0..names.len()).filter(is_training).collect();
-    let is_test = |name: &String| layout::test_rank(name, &names).is_some();
-    let tests = names.iter().filter(|name| is_test(name)).count();
-    match trainings.as_slice() {
-        [one] if tests + 1 == names.len() => Ok(Some(folders[*one].clone())),
-        _ => Ok(None),
-    }
-}
-
-/// The folder of validation images beside the folder of training images that `source` reads of
-/// `path`. None if there are no such folders. Test images are taken if nothing else is there.
-pub fn validation_folder(path: &Path, source: &dyn Source) -> Option<PathBuf> {
-    let files = source.files();
-    let is_shared = |folder: &&Path| files.iter().all(|file| file.starts_with(folder));
-    let above = files.first()?.ancestors().skip(1).take_while(|folder| *folder != path);
-    let inside = above.filter(|folder| folder.starts_with(path)).filter(is_shared);
-    inside.filter_map(test_folder_beside).last()
-}
-
-/// The best folder of test images beside a folder of training images.
-fn test_folder_beside(train: &Path) -> Option<PathBuf> {
-    let folders = folders_in(train.parent()?).ok()?;
-    let names: Vec<String> = folders.iter().map(|folder| name(folder)).collect();
-    if !layout::is_training(&name(train), &names) {
-        return None;
-    }
-    let ranked = folders.into_iter().zip(&names);
-    let ranked = ranked
-        .filter_map(|(folder, name)| layout::test_rank(name, &names).map(|rank| (rank, folder)));
-    ranked.min().map(|(_, folder)| folder)
-}
-
-fn name(path: &Path) -> String {
+pub(super) fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// The parquet files at any depth, sorted. Links to folders are not followed.
-fn parquet_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+pub(super) fn parquet_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     files.extend(files_in(folder)?.into_iter().filter(|file| is_parquet(file)));
     folders_in(folder)?.iter().try_for_each(|folder| parquet_files(folder, files))
 }
@@ -259,25 +216,8 @@ pub(in crate::data) fn is_parquet(path: &Path) -> bool {
     image_file::extension(path) == "parquet"
 }
 
-/// Only the files named `train...` or below a folder of such a name, if there are any. Others are
-/// named `t10k-...`, `test-...` or `val-...`. Those are left alone, as the text for people says.
-fn training_files(root: &Path, files: Vec<PathBuf>) -> (Vec<PathBuf>, Vec<String>) {
-    let is_training = |file: &PathBuf| {
-        let names = file.strip_prefix(root).unwrap_or(file);
-        names.iter().any(|name| name.to_string_lossy().to_lowercase().starts_with("train"))
-    };
-    if !files.iter().any(is_training) {
-        return (files, Vec::new());
-    }
-    let (training, others): (Vec<_>, Vec<_>) = files.into_iter().partition(is_training);
-    let names: Vec<_> = others.iter().map(|file| name(file)).collect();
-    let files = if others.len() == 1 { "file" } else { "files" };
-    let text = format!("{} {files} beside those named train: {}", others.len(), several(&names));
-    (training, if others.is_empty() { Vec::new() } else { vec![text] })
-}
-
 /// The files directly inside a folder, sorted, without hidden ones.
-fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(folder).map_err(|error| Error::read(folder, error))?;
     let mut files = Vec::new();
     for entry in entries {
@@ -420,7 +360,8 @@ mod tests {
         for words in ["/val (1 images), named as validation or test images", "1 .gif"] {
             assert!(left_alone.contains(words), "{words} is not in {left_alone}");
         }
-        assert_eq!(validation_folder(path, &*source), Some(path.join("val")));
+        let tests = crate::data::tests_beside(path, &*source).unwrap();
+        assert_eq!(tests.to_string(), path.join("val").display().to_string());
         // Other folders beside them are classes, but the folder `val` is none.
         std::fs::create_dir(path.join("bees")).unwrap();
         image::GrayImage::new(1, 1).save(path.join("bees/5.png")).unwrap();

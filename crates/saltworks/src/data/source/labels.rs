@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::data::source::several;
+
 /// The most classes that are allowed: each has a name in memory.
 const MOST_CLASSES: i32 = 1_000_000;
 
@@ -121,6 +123,8 @@ pub(in crate::data) struct Classes {
     pub(in crate::data) names: Vec<String>,
     /// Which labels are not used and why, for people. Empty if all are.
     pub(in crate::data) unused: String,
+    /// Texts that name one class, such as `01` and `1`, for people.
+    pub(in crate::data) alike: Option<String>,
 }
 
 impl Labels {
@@ -163,19 +167,20 @@ impl Labels {
         } else if !unused.is_empty() {
             unused = format!("some labels: {unused}");
         }
-        let (of, names) = self.classes();
-        Classes { of, names, unused }
+        Classes { unused, ..self.classes() }
     }
 
-    fn classes(self) -> (Vec<i32>, Vec<String>) {
+    fn classes(self) -> Classes {
         let number = |text: &String| {
             let number: i32 = text.parse().ok()?;
             (-1..MOST_CLASSES).contains(&number).then_some(number)
         };
         let numbers: Option<Vec<i32>> = self.texts.keys().map(number).collect();
+        let mut alike = None;
         let (classes, names) = match numbers {
             Some(numbers) => {
                 let most = numbers.iter().max().map_or(0, |&most| most + 1);
+                alike = alike_texts(self.texts.keys().zip(&numbers));
                 (numbers, (0..most).map(|class| class.to_string()).collect())
             }
             None => ((0..self.texts.len() as i32).collect(), self.texts.keys().cloned().collect()),
@@ -185,8 +190,19 @@ impl Labels {
             class_of[text as usize] = class;
         }
         let class = |&text: &i32| usize::try_from(text).map_or(-1, |text| class_of[text]);
-        (self.numbers.iter().map(class).collect(), names)
+        let of = self.numbers.iter().map(class).collect();
+        Classes { of, names, alike, ..Classes::default() }
     }
+}
+
+/// Texts of one number, for people.
+fn alike_texts<'a>(texts: impl Iterator<Item = (&'a String, &'a i32)>) -> Option<String> {
+    let mut of: BTreeMap<i32, Vec<&str>> = BTreeMap::new();
+    texts.for_each(|(text, &number)| of.entry(number).or_default().push(text));
+    let same = of.values().filter(|texts| texts.len() > 1).map(|texts| texts.join(" and "));
+    let same: Vec<_> = same.collect();
+    let text = || format!("labels of the same number are one class: {}", several(&same));
+    (!same.is_empty()).then(text)
 }
 
 #[cfg(test)]
@@ -206,7 +222,7 @@ mod tests {
         let mut all = Labels::default();
         let values: Vec<Value> = serde_json::from_str(json).unwrap();
         values.iter().for_each(|value| all.push_stated(StatedLabel::of_json(value).as_ref()));
-        let Classes { of, names, unused } = all.finish();
+        let Classes { of, names, unused, .. } = all.finish();
         (of, names.join(" "), unused)
     }
 
@@ -256,6 +272,19 @@ mod tests {
         assert_eq!((classes, names.join(" ")), (vec![2, 0, -1, -1, 2, -1], "0 1 2".into()));
         let (classes, names) = finish(&["dog", "cat", "10", "dog"]);
         assert_eq!((classes, names.join(" ")), (vec![2, 1, 0, 2, -1], "10 cat dog".into()));
+    }
+
+    #[test]
+    fn texts_of_one_number_are_one_class_and_are_reported() {
+        let alike = |labels: &[&str]| {
+            let mut all = Labels::default();
+            labels.iter().for_each(|label| all.push(Some(label)));
+            all.finish().alike
+        };
+        let words = "labels of the same number are one class: 01 and 1, 007 and 07 and 7";
+        assert_eq!(alike(&["01", "7", "1", "07", "2", "007"]).unwrap(), words);
+        assert_eq!(alike(&["01", "02", "1b"]), None, "names");
+        assert_eq!(alike(&["0", "1", "1"]), None);
     }
 
     #[test]

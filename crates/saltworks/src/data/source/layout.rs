@@ -5,7 +5,7 @@ const TRAINING: [&str; 3] = ["train", "training", "trainval"];
 
 /// Names of other images than training images, the best for probes first, and whether they say so
 /// also without training images beside them. Otherwise they are usual names.
-const TESTS: [(&str, bool); 12] = [
+const TESTS: [(&str, bool); 13] = [
     ("val", true),
     // Also a class beside `invalid`.
     ("valid", false),
@@ -19,6 +19,8 @@ const TESTS: [(&str, bool); 12] = [
     ("holdout", false),
     ("query", false),
     ("pred", false),
+    // MNIST's.
+    ("t10k", true),
 ];
 
 /// Words that say nothing about the part of a data set.

@@ -1,11 +1,12 @@
 //! Lists of image files with optional labels: CSV, TSV, JSON Lines, or one path per line.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Component, Path, PathBuf};
 
 use crate::data::source::image_file::{ImageFiles, extension, read_at_most};
 use crate::data::source::labels::{Classes, Labels};
+use crate::data::source::layout;
 use crate::data::source::{Notes, several};
 use crate::data::{Decoding, Error, Result};
 
@@ -32,6 +33,12 @@ const PATH_NAMES: ColumnNames = ColumnNames {
 const LABEL_NAMES: ColumnNames = ColumnNames {
     usual: &["label", "class", "target", "category"],
     other: &["label_id", "label_name", "class_id", "class_name", "category_id", "category_name"],
+};
+
+/// Names of the column that says which images are to train on, in the same way.
+const PART_NAMES: ColumnNames = ColumnNames {
+    usual: &["split", "subset", "partition", "phase", "usage"],
+    other: &["set", "data_set", "data_split"],
 };
 
 /// Names that a column may have.
@@ -74,9 +81,10 @@ impl ImageFiles {
         }
         let mut labels = Labels::default();
         list.files.iter().for_each(|(_, label)| labels.push(label.as_deref()));
-        let Classes { of: numbers, names: classes, .. } = labels.finish();
+        let Classes { of: numbers, names: classes, alike, .. } = labels.finish();
         let files = list.files.into_iter().map(|(file, _)| file).zip(numbers).collect();
-        let (path, kind, notes) = (path.into(), "a list of ", list.notes);
+        let (path, kind, mut notes) = (path.into(), "a list of ", list.notes);
+        notes.remarks.extend(alike);
         Ok(Self { path, kind, files, classes, decoding, notes })
     }
 }
@@ -86,6 +94,8 @@ impl ImageFiles {
 pub(super) struct ImageList {
     /// Files with their labels as written.
     pub(super) files: Vec<(PathBuf, Option<String>)>,
+    /// Files that the list says are to validate or test. They are no part of `files`.
+    pub(super) tests: Vec<PathBuf>,
     /// Whether any has a label.
     pub(super) has_labels: bool,
     /// The names of all columns. Empty without a header.
@@ -137,6 +147,8 @@ struct ListRow {
     line: usize,
     path: String,
     label: Option<String>,
+    /// Whether it is to train on, to validate or to test, as written.
+    part: Option<String>,
 }
 
 /// The lines of a list as written.
@@ -146,18 +158,21 @@ struct ListTable {
     columns: Vec<String>,
     /// Which columns are read.
     used: Vec<usize>,
+    /// The column of parts, which is read if its texts name parts.
+    part: Option<usize>,
     remarks: Vec<String>,
 }
 
 impl ListTable {
     /// The files, each once. `a.png` and `./a.png` are one file. As two images, one could train
     /// while the other is held out.
-    fn once(self, folder: &Path) -> std::result::Result<ImageList, Fault> {
+    fn once(mut self, folder: &Path) -> std::result::Result<ImageList, Fault> {
         let keys = ListFolder::new(folder);
         let (mut files, mut notes) = (Vec::new(), Notes::default());
+        let tests = self.take_tests(&mut notes);
         let mut seen: HashMap<PathBuf, (usize, usize)> = HashMap::new();
         let (mut repeated, mut example, mut respelt) = (0, String::new(), 0);
-        for ListRow { line, path, label } in self.rows {
+        for ListRow { line, path, label, .. } in self.rows {
             let (spelt, as_written) = spelt(folder, &path);
             respelt += usize::from(!as_written);
             let key = keys.key(Path::new(&*spelt));
@@ -186,22 +201,71 @@ impl ListTable {
         if repeated > 0 {
             notes.left_alone.push(format!("{repeated} lines that repeat an image: {example}"));
         }
-        let unread = self.columns.iter().enumerate().filter(|(at, _)| !self.used.contains(at));
-        // The index that pandas writes has no name.
-        let is_index = |name: &str| name.trim().is_empty() || name.starts_with("Unnamed:");
-        let unread: Vec<_> = unread.map(|(_, name)| name).filter(|name| !is_index(name)).collect();
-        if !unread.is_empty() {
-            notes.left_alone.push(format!("the columns {}", several(&unread)));
-        }
-        notes.remarks = self.remarks;
+        notes.left_alone.extend(unread_columns(&self.columns, &self.used));
+        notes.remarks.append(&mut self.remarks);
         if respelt > 0 {
             notes.remarks.push(format!(
                 "{respelt} paths are read with / for \\, and without blanks around them"
             ));
         }
         let has_labels = files.iter().any(|(_, label)| label.is_some());
-        Ok(ImageList { files, has_labels, columns: self.columns, notes })
+        let tests: Vec<_> = tests.iter().map(|row| spelt(folder, &row.path).0).collect();
+        let both: Vec<_> =
+            tests.iter().filter(|path| seen.contains_key(&keys.key(Path::new(&***path)))).collect();
+        if !both.is_empty() {
+            notes.remarks.push(format!(
+                "{} images are listed both to train on and to validate or test, such as {}. They \
+                 train",
+                both.len(),
+                both[0]
+            ));
+        }
+        let tests = tests.iter().map(|path| folder.join(&**path)).collect();
+        Ok(ImageList { files, tests, has_labels, columns: self.columns, notes })
     }
+
+    /// Takes the rows out that are to validate or test, unless no row would be left.
+    fn take_tests(&mut self, notes: &mut Notes) -> Vec<ListRow> {
+        let Some(column) = self.part.filter(|at| !self.used.contains(at)) else {
+            return Vec::new();
+        };
+        let text = |row: &ListRow| row.part.as_deref().unwrap_or("").trim().to_owned();
+        let parts: BTreeSet<String> = self.rows.iter().map(text).collect();
+        let parts: Vec<String> = parts.into_iter().collect();
+        if parts.iter().any(|part| layout::is_part(part)) {
+            self.used.push(column);
+        }
+        let tests: Vec<&String> =
+            parts.iter().filter(|part| layout::test_rank(part, &parts).is_some()).collect();
+        let column = &self.columns[column];
+        if tests.is_empty() {
+            return Vec::new();
+        }
+        if tests.len() == parts.len() {
+            let tests = several(&tests);
+            notes.remarks.push(format!("all images have {tests} in the column {column}"));
+            return Vec::new();
+        }
+        let is_test = |row: &ListRow| tests.contains(&&text(row));
+        let (taken, left): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.rows).into_iter().partition(is_test);
+        self.rows = left;
+        let (count, tests) = (taken.len(), several(&tests));
+        notes.left_alone.push(format!(
+            "{count} images with {tests} in the column {column}. To train on them, rename the \
+             column"
+        ));
+        taken
+    }
+}
+
+/// The columns that are not read, as text for people.
+fn unread_columns(columns: &[String], used: &[usize]) -> Option<String> {
+    let unread = columns.iter().enumerate().filter(|(at, _)| !used.contains(at));
+    // The index that pandas writes has no name.
+    let is_index = |name: &str| name.trim().is_empty() || name.starts_with("Unnamed:");
+    let unread: Vec<_> = unread.map(|(_, name)| name).filter(|name| !is_index(name)).collect();
+    (!unread.is_empty()).then(|| format!("the columns {}", several(&unread)))
 }
 
 /// The text of a list: UTF-8, or UTF-16 with a mark, as Excel writes it.

@@ -15,6 +15,7 @@ mod list;
 mod mixed;
 mod npy;
 mod parquet;
+mod parts;
 mod shards;
 
 pub use copies::{Copies, copies_among, copies_between};
@@ -22,10 +23,11 @@ pub use holdout::{Holdout, Part, Split, hold_out, hold_out_of};
 pub use idx::Idx;
 pub(in crate::data) use image_file::EXTENSIONS;
 pub use image_file::ImageFiles;
-pub use kind::{OpenOptions, open, validation_folder};
+pub use kind::{OpenOptions, open};
 pub use mixed::{Mixed, unite};
 pub use npy::Npy;
 pub use parquet::Parquet;
+pub use parts::{TestsBeside, tests_beside};
 pub use shards::Shards;
 
 use super::{Clip, RawSample, Result, Stamp};
@@ -53,7 +55,7 @@ pub trait Source: Send + Sync {
     fn info(&self, index: usize) -> Result<Info> {
         let Clip { height, width, channels, data, .. } = self.read(index)?.clip;
         let bytes = data.len() as u64;
-        Ok(Info { height, width, channels, bytes, alpha: false, is_deep: false, is_cut: false })
+        Ok(Info { height, width, channels, bytes, ..Info::ONE })
     }
 
     /// Name and length of the image `index`. Does not read the image.
@@ -131,6 +133,22 @@ pub struct Info {
     pub is_deep: bool,
     /// Whether it is a JPEG without its end, which is kept.
     pub is_cut: bool,
+    /// Pictures in its file, of which it is the first.
+    pub frames: usize,
+}
+
+impl Info {
+    /// An image that has nothing unusual, and no size.
+    pub(in crate::data) const ONE: Self = Self {
+        height: 0,
+        width: 0,
+        channels: 0,
+        bytes: 0,
+        alpha: false,
+        is_deep: false,
+        is_cut: false,
+        frames: 1,
+    };
 }
 
 /// One image or clip, its class and its name.

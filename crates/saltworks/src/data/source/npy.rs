@@ -152,7 +152,7 @@ impl Source for Npy {
     fn info(&self, _: usize) -> Result<Info> {
         let Layout { height, width, channels, kind, .. } = self.layout;
         let (bytes, is_deep) = (self.layout.size() as u64, kind != NumberKind::U8);
-        Ok(Info { height, width, channels, bytes, alpha: false, is_deep, is_cut: false })
+        Ok(Info { height, width, channels, bytes, is_deep, ..Info::ONE })
     }
 
     fn stamp(&self, index: usize) -> Stamp {

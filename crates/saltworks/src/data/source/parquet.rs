@@ -148,7 +148,9 @@ impl Parquet {
         }
         let mut seen = BTreeSet::new();
         left_alone.retain(|part| seen.insert(part.clone()));
-        let notes = Notes { left_alone, remarks: agreement.remarks(!classes.names.is_empty()) };
+        let mut remarks = agreement.remarks(!classes.names.is_empty());
+        remarks.extend(classes.alike.take());
+        let notes = Notes { left_alone, remarks };
         let (files, cache) = (FileSet::new(path, files, "parquet file"), PageCache::default());
         let decoding = options.decoding;
         Ok(Self { files, tables, groups, classes, column, notes, cache, decoding })

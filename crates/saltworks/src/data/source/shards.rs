@@ -48,7 +48,7 @@ pub struct Shards {
     entries: Vec<Entry>,
     classes: Vec<String>,
     decoding: Decoding,
-    left_alone: Vec<String>,
+    notes: Notes,
 }
 
 struct Entry {
@@ -175,18 +175,19 @@ impl Shards {
         let root = common_folder(&names);
         // A stable sort: images of one name keep the order of their shards.
         found.sort_by(|(_, a, _), (_, b, _)| in_folder_order(&a.name[root..], &b.name[root..]));
-        let (entries, Classes { names: classes, unused, .. }) = label(found);
+        let (entries, Classes { names: classes, unused, alike, .. }) = label(found);
         let parts =
             [labels::damaged(&damaged, are_left_out), unused].into_iter().chain(not_read.told());
         let left_alone = parts.filter(|part| !part.is_empty()).collect();
+        let notes = Notes { left_alone, remarks: alike.into_iter().collect() };
         let files = FileSet::new(path, files, "tar archive");
-        Ok(Self { files, open, entries, classes, decoding, left_alone })
+        Ok(Self { files, open, entries, classes, decoding, notes })
     }
 
     /// The same, with more that is not read, for people.
     #[must_use]
     pub(super) fn leaving(mut self, more: Vec<String>) -> Self {
-        self.left_alone.extend(more);
+        self.notes.left_alone.extend(more);
         self
     }
 
@@ -262,7 +263,7 @@ impl Source for Shards {
     }
 
     fn notes(&self) -> Notes {
-        Notes { left_alone: self.left_alone.clone(), ..Notes::default() }
+        self.notes.clone()
     }
 }
 

@@ -190,8 +190,8 @@ fn training_images_of_imagenet_and_of_archives_unpacked_into_themselves_are_foun
         "ILSVRC/Data/CLS-LOC/val/v.JPEG",
     ]);
     assert_eq!((read.len(), source.classes().join(" ")), (2, "n01 n02".into()));
-    let val = crate::data::validation_folder(folder.path(), &source).unwrap();
-    assert!(val.ends_with("CLS-LOC/val"), "{}", val.display());
+    let val = crate::data::tests_beside(folder.path(), &source).unwrap().to_string();
+    assert!(val.ends_with("CLS-LOC/val"), "{val}");
     let (folder, source, read) = read_of(&[
         "seg_pred/seg_pred/0.jpg",
         "seg_test/seg_test/sea/1.jpg",
@@ -199,9 +199,9 @@ fn training_images_of_imagenet_and_of_archives_unpacked_into_themselves_are_foun
         "seg_train/seg_train/street/3.jpg",
     ]);
     assert_eq!((read.len(), source.classes().join(" ")), (2, "sea street".into()));
-    let val = crate::data::validation_folder(folder.path(), &source).unwrap();
-    assert!(val.ends_with("seg_test"), "{}", val.display());
-    let test = ImageFiles::of_folder(&val, BLACK).unwrap();
+    let val = crate::data::tests_beside(folder.path(), &source).unwrap().to_string();
+    assert!(val.ends_with("seg_test"), "{val}");
+    let test = ImageFiles::of_folder(val.as_ref(), BLACK).unwrap();
     assert_eq!(test.classes(), ["sea"]);
 }
 
@@ -339,6 +339,10 @@ fn labels_of_hugging_face_metadata_are_used() {
     let source = ImageFiles::of_folder(root, BLACK).unwrap();
     assert_eq!((labels(&source), source.classes().join(" ")), (vec![-1, -1, 0], "more".into()));
     assert!(left_alone(&source).contains("it has no labels, only file_name, text"));
+    // Some are to test.
+    write("metadata.csv", "file_name,split\ntrain/0.png,test\ntrain/1.png,train\n");
+    let source = ImageFiles::of_folder(root, BLACK).unwrap();
+    assert_eq!((source.len(), left_alone(&source).contains("1 images with test in")), (2, true));
     write("metadata.csv", "isic,diagnosis\n7,x\n");
     let source = ImageFiles::of_folder(root, BLACK).unwrap();
     assert!(left_alone(&source).contains("not used for labels"), "{:?}", source.notes);

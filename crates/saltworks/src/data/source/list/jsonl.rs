@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Fault, LABEL_NAMES, ListRow, ListTable, PATH_NAMES, no_path_column};
+use super::{Fault, LABEL_NAMES, ListRow, ListTable, PART_NAMES, PATH_NAMES, no_path_column};
 
 /// Rows of a text with an object on each line.
 pub(super) fn rows(text: &str) -> Result<ListTable, Fault> {
@@ -12,7 +12,7 @@ pub(super) fn rows(text: &str) -> Result<ListTable, Fault> {
         let object: Map<String, Value> = serde_json::from_str(text)
             .map_err(|error| fail(format!("is not a JSON object ({error})")))?;
         let keys = || object.keys().map(String::as_str);
-        let [path, label] = [&PATH_NAMES, &LABEL_NAMES]
+        let [path, label, part] = [&PATH_NAMES, &LABEL_NAMES, &PART_NAMES]
             .map(|names| names.find(keys()).and_then(|at| object.iter().nth(at)));
         for key in object.keys() {
             let at = table.columns.iter().position(|column| column == key);
@@ -23,6 +23,9 @@ pub(super) fn rows(text: &str) -> Result<ListTable, Fault> {
             let is_used = [path, label].into_iter().flatten().any(|(used, _)| used == key);
             if is_used && !table.used.contains(&at) {
                 table.used.push(at);
+            }
+            if part.is_some_and(|(part, _)| part == key) {
+                table.part = Some(at);
             }
         }
         let names = || object.keys().cloned().collect::<Vec<_>>();
@@ -39,7 +42,8 @@ pub(super) fn rows(text: &str) -> Result<ListTable, Fault> {
                 return Err(fail(problem));
             }
         };
-        table.rows.push(ListRow { line, path: file.to_owned(), label });
+        let part = part.and_then(|(_, part)| part.as_str()).map(str::to_owned);
+        table.rows.push(ListRow { line, path: file.to_owned(), label, part });
     }
     Ok(table)
 }

@@ -48,6 +48,33 @@ fn columns_are_found_under_the_names_that_people_give_them() {
 }
 
 #[test]
+fn rows_to_validate_or_test_are_left_alone() {
+    let text = "path,label,split\na.png,1,train\nb.png,2,test\nc.png,1, Val\nd.png,2,train\n";
+    let json = r#"{"path": "a.png", "split": "train"}
+{"path": "b.png", "split": "test"}
+{"path": "c.png", "split": "Val"}
+{"path": "d.png", "split": "train"}"#;
+    for (text, name) in [(text, "a.csv"), (json, "a.jsonl")] {
+        let found = list(text, name).unwrap();
+        let files: Vec<_> = found.files.iter().map(|(file, _)| file.to_str().unwrap()).collect();
+        assert_eq!(files, ["a.png", "d.png"], "{name}");
+        assert_eq!(found.tests, [Path::new("b.png"), Path::new("c.png")], "{name}");
+        let words = "2 images with Val, test in the column split. To train on them, rename the \
+                     column";
+        assert_eq!(found.notes.left_alone, [words], "{name}");
+    }
+    // A test list, and a column of other things.
+    let found = list("path,split\na.png,test\nb.png,test\n", "a.csv").unwrap();
+    assert_eq!((found.files.len(), found.notes.left_alone.len()), (2, 0));
+    assert_eq!(found.notes.remarks, ["all images have test in the column split"]);
+    let found = list("path,set\na.png,tea\nb.png,chess\n", "a.csv").unwrap();
+    assert_eq!((found.files.len(), found.notes.left_alone.join("")), (2, "the columns set".into()));
+    let found = list("path,split\na.png,train\n./a.png,test\n", "a.csv").unwrap();
+    assert_eq!(found.files.len(), 1);
+    assert!(found.notes.remarks[0].starts_with("1 images are listed both"), "{:?}", found.notes);
+}
+
+#[test]
 fn another_separator_is_found_by_the_first_line() {
     for text in [
         "path;label\na b.png;cat\n",
