@@ -156,6 +156,9 @@ fn format(bytes: &[u8], name: &str) -> Result<ImageFormat> {
         // Also if the third byte is cut off, which `guess_format` needs.
         return Ok(Jpeg);
     }
+    if bytes.starts_with(b"II+\0") || bytes.starts_with(b"MM\0+") {
+        return Err(fail(name, format!("holds a BigTIFF image, {EXPECTED}")));
+    }
     match image::guess_format(bytes) {
         Ok(format @ (Png | WebP | Bmp | Tiff | Pnm)) => Ok(format),
         Ok(format) => {
@@ -406,6 +409,7 @@ mod tests {
     fn what_is_no_image_is_refused() {
         let message = |bytes: &[u8]| decode(bytes, "a.png").unwrap_err().to_string();
         let expected = "expected PNG, JPEG, WebP, BMP, TIFF or PNM. Replace or remove the file";
+        assert_eq!(message(b"II+\0 and more"), format!("a.png: holds a BigTIFF image, {expected}"));
         assert_eq!(message(b"GIF89a and more"), format!("a.png: holds a GIF image, {expected}"));
         assert_eq!(
             message(b"hello"),

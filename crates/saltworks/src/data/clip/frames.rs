@@ -49,16 +49,14 @@ fn animated_webp(bytes: &[u8]) -> Option<usize> {
     Some(found)
 }
 
-/// The directories of a TIFF that are no thumbnails, smaller copies or masks of others (TIFF 6.0,
-/// sections 2 and 8; BigTIFF has longer numbers).
+/// The directories of a TIFF that are no thumbnails, smaller copies or masks of others, and the
+/// first, which is read (TIFF 6.0, sections 2 and 8).
 fn pages(bytes: &[u8]) -> Option<usize> {
     let tiff = TiffNumbers::of(bytes)?;
-    let (mut at, mut seen, mut pages) = (tiff.first()?, BTreeSet::new(), 0);
+    let (mut at, mut seen, mut pages) = (tiff.number(4, 4)?, BTreeSet::new(), 0);
     while at != 0 && seen.len() < MOST_PAGES && seen.insert(at) {
-        let Some((subfile, next)) = tiff.directory(at) else { break };
-        const SMALLER: u64 = 1;
-        const MASK: u64 = 4;
-        pages += usize::from(subfile & (SMALLER | MASK) == 0);
+        let Some((is_whole, next)) = tiff.directory(at) else { break };
+        pages += usize::from(is_whole || seen.len() == 1);
         at = next;
     }
     Some(pages)
@@ -68,7 +66,6 @@ fn pages(bytes: &[u8]) -> Option<usize> {
 struct TiffNumbers<'a> {
     bytes: &'a [u8],
     is_big_endian: bool,
-    is_big_tiff: bool,
 }
 
 impl<'a> TiffNumbers<'a> {
@@ -78,44 +75,46 @@ impl<'a> TiffNumbers<'a> {
             b"MM" => true,
             _ => return None,
         };
-        let mut tiff = Self { bytes, is_big_endian, is_big_tiff: false };
-        tiff.is_big_tiff = match tiff.number(2, 2)? {
-            42 => false,
-            43 => true,
-            _ => return None,
-        };
-        Some(tiff)
+        Some(Self { bytes, is_big_endian })
     }
 
     /// The number of `size` bytes at a position.
-    fn number(&self, at: usize, size: usize) -> Option<u64> {
+    fn number(&self, at: usize, size: usize) -> Option<usize> {
         let bytes = self.bytes.get(at..at.checked_add(size)?)?;
-        let join = |all: u64, &byte: &u8| (all << 8) | u64::from(byte);
+        let join = |all: usize, &byte: &u8| (all << 8) | usize::from(byte);
         Some(match self.is_big_endian {
             true => bytes.iter().fold(0, join),
             false => bytes.iter().rev().fold(0, join),
         })
     }
 
-    fn first(&self) -> Option<u64> {
-        if self.is_big_tiff { self.number(8, 8) } else { self.number(4, 4) }
-    }
-
-    /// The value of NewSubfileType in the directory at a position, and the position of the next
-    /// directory, 0 after the last.
-    fn directory(&self, at: u64) -> Option<(u64, u64)> {
-        const NEW_SUBFILE_TYPE: u64 = 254;
-        let at = usize::try_from(at).ok()?;
-        let (count_size, entry_size, offset_size) =
-            if self.is_big_tiff { (8, 20, 8) } else { (2, 12, 4) };
-        let entries = usize::try_from(self.number(at, count_size)?).ok()?;
-        let first = at.checked_add(count_size)?;
-        let end = first.checked_add(entries.checked_mul(entry_size)?)?;
-        let next = self.number(end, offset_size)?;
-        // Entries are sorted, and this tag has the lowest number.
-        let is_known = entries > 0 && self.number(first, 2)? == NEW_SUBFILE_TYPE;
-        let subfile = if is_known { self.number(first + 4 + offset_size, 4)? } else { 0 };
-        Some((subfile, next))
+    /// Whether the directory at a position is of a whole picture, and the position of the next
+    /// directory, 0 after the last. None if no directory is there: its tags are sorted, and it
+    /// states a width.
+    fn directory(&self, at: usize) -> Option<(bool, usize)> {
+        const ENTRY: usize = 12;
+        const NEW_SUBFILE_TYPE: usize = 254;
+        const SUBFILE_TYPE: usize = 255;
+        const WIDTH: usize = 256;
+        let (entries, first) = (self.number(at, 2)?, at.checked_add(2)?);
+        let next = self.number(first.checked_add(ENTRY * entries)?, 4)?;
+        let (mut before, mut is_whole, mut has_width) = (None, true, false);
+        for entry in (0..entries).map(|entry| first + ENTRY * entry) {
+            let tag = self.number(entry, 2)?;
+            if before.is_some_and(|before| tag <= before) {
+                return None;
+            }
+            before = Some(tag);
+            match tag {
+                // Bits: a smaller copy, and a mask.
+                NEW_SUBFILE_TYPE => is_whole &= self.number(entry + 8, 4)? & 0b101 == 0,
+                // The old tag: 2 is a smaller copy.
+                SUBFILE_TYPE => is_whole &= self.number(entry + 8, 2)? != 2,
+                WIDTH => has_width = true,
+                _ => {}
+            }
+        }
+        has_width.then_some((is_whole, next))
     }
 }
 
@@ -124,32 +123,44 @@ mod tests {
     use super::*;
     use crate::fuzz;
 
-    /// A TIFF whose directories have these kinds of subfile.
-    fn tiff(kinds: &[Option<u32>], is_big_endian: bool) -> Vec<u8> {
+    /// A TIFF whose directories have these tags of four bytes and their values.
+    fn tiff(directories: &[&[(u16, u32)]], is_big_endian: bool) -> Vec<u8> {
         let two = |n: u16| if is_big_endian { n.to_be_bytes() } else { n.to_le_bytes() };
         let four = |n: u32| if is_big_endian { n.to_be_bytes() } else { n.to_le_bytes() };
         let mut bytes = if is_big_endian { b"MM".to_vec() } else { b"II".to_vec() };
         bytes.extend([two(42).as_slice(), &four(8)].concat());
-        for (number, kind) in kinds.iter().enumerate() {
-            let (tag, value) = kind.map_or((256, 9), |kind| (254, kind));
-            bytes.extend([two(1), two(tag), two(4)].concat());
-            bytes.extend([four(1), four(value)].concat());
-            let next = if number + 1 == kinds.len() { 0 } else { bytes.len() as u32 + 4 };
+        for (number, tags) in directories.iter().enumerate() {
+            bytes.extend(two(tags.len() as u16));
+            for (tag, value) in *tags {
+                bytes.extend([two(*tag), two(4)].concat());
+                bytes.extend([four(1), four(*value)].concat());
+            }
+            let is_last = number + 1 == directories.len();
+            let next = if is_last { 0 } else { bytes.len() as u32 + 4 };
             bytes.extend(four(next));
         }
         bytes
     }
 
+    const PLAIN: &[(u16, u32)] = &[(256, 9)];
+    const SMALLER: &[(u16, u32)] = &[(254, 1), (256, 3)];
+
     #[test]
     fn pages_of_a_tiff_are_counted_without_smaller_copies_and_masks() {
         for is_big_endian in [false, true] {
-            let count =
-                |kinds: &[Option<u32>]| frames(&tiff(kinds, is_big_endian), ImageFormat::Tiff);
-            assert_eq!(count(&[None]), 1);
-            assert_eq!(count(&[Some(0), Some(1), None, Some(2), Some(4)]), 3);
+            let count = |directories: &[&[(u16, u32)]]| {
+                frames(&tiff(directories, is_big_endian), ImageFormat::Tiff)
+            };
+            assert_eq!(count(&[PLAIN]), 1);
+            let (mask, page) = (&[(254, 4), (256, 9)][..], &[(254, 2), (256, 9)][..]);
+            assert_eq!(count(&[PLAIN, SMALLER, PLAIN, page, mask]), 3);
+            assert_eq!(count(&[SMALLER, PLAIN]), 2, "the smaller one is read");
+            assert_eq!(count(&[PLAIN, &[(256, 9), (254, 0)]]), 1, "no directory");
         }
+        let old = [(255, 2 << 16), (256, 3)];
+        assert_eq!(frames(&tiff(&[PLAIN, &old], true), ImageFormat::Tiff), 1);
         // Two directories that name each other as the next.
-        let mut bytes = tiff(&[None, None], false);
+        let mut bytes = tiff(&[PLAIN, PLAIN], false);
         let end = bytes.len() - 4;
         bytes[end..].copy_from_slice(&8_u32.to_le_bytes());
         assert_eq!(frames(&bytes, ImageFormat::Tiff), 2);
@@ -174,7 +185,7 @@ mod tests {
 
     #[test]
     fn damaged_files_are_counted_without_a_panic() {
-        let seed = tiff(&[Some(0), None, Some(1)], false);
+        let seed = tiff(&[PLAIN, SMALLER, PLAIN], false);
         for number in 0..fuzz::inputs(2000) {
             let bytes = fuzz::input("frames", &seed, number);
             for format in [ImageFormat::Tiff, ImageFormat::Png, ImageFormat::WebP] {

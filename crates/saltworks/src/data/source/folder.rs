@@ -9,7 +9,7 @@ use crate::data::source::image_file::{self, ImageFiles, extension};
 use crate::data::source::kind::is_tar;
 use crate::data::source::labels::{Classes, Labels};
 use crate::data::source::layout::{self, Purpose};
-use crate::data::source::list::ImageList;
+use crate::data::source::list::{ImageList, ListFolder};
 use crate::data::source::{Notes, kinds_of_files, several};
 use crate::data::{Decoding, Error, Result};
 
@@ -71,9 +71,21 @@ impl ImageFiles {
             }
         };
         self.notes.append(list.notes.clone());
-        let tests: BTreeSet<&PathBuf> = list.tests.iter().collect();
-        if self.files.iter().any(|(image, _)| !tests.contains(image)) {
-            self.files.retain(|(image, _)| !tests.contains(image));
+        let keys = ListFolder::new(folder);
+        let tests: BTreeSet<PathBuf> =
+            list.tests.iter().map(|(file, _)| keys.key_of_file(file)).collect();
+        if !tests.is_empty() {
+            let is_test = |image: &Path| tests.contains(&keys.key_of_file(image));
+            let (taken, left): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut self.files).into_iter().partition(|(image, _)| is_test(image));
+            if left.is_empty() {
+                self.notes.remarks.push(format!("{name}: all images are those to test"));
+                self.files = taken;
+            } else {
+                let words = format!("{name}: {} images {}", taken.len(), list.tests_named);
+                self.notes.left_alone.push(words);
+                self.files = left;
+            }
         }
         let mut leave = |why: String| self.notes.left_alone.push(format!("{name}: {why}"));
         if !list.has_labels {

@@ -16,6 +16,8 @@ pub struct OpenOptions {
     pub decoding: Decoding,
     /// The column of a table that the images are in. If not set, it is found by its name and type.
     pub column: Option<String>,
+    /// Whether these are images to test: of a list with several parts, those are read.
+    pub tests: bool,
 }
 
 impl From<Background> for OpenOptions {
@@ -26,7 +28,7 @@ impl From<Background> for OpenOptions {
 
 impl From<Decoding> for OpenOptions {
     fn from(decoding: Decoding) -> Self {
-        Self { decoding, column: None }
+        Self { decoding, ..Self::default() }
     }
 }
 
@@ -95,7 +97,7 @@ fn open_file(path: &Path, options: &OpenOptions) -> Result<Arc<dyn Source>> {
     }
     match image_file::extension(path).as_str() {
         "csv" | "tsv" | "txt" | "jsonl" => {
-            return Ok(Arc::new(ImageFiles::of_list(path, options.decoding)?));
+            return Ok(Arc::new(ImageFiles::of_list(path, options.decoding, options.tests)?));
         }
         "npy" => return Ok(Arc::new(Npy::open(path, options.decoding)?)),
         "npz" => return Ok(Arc::new(Npy::open_archive(path, options.decoding)?)),

@@ -199,7 +199,9 @@ impl Labels {
 fn alike_texts<'a>(texts: impl Iterator<Item = (&'a String, &'a i32)>) -> Option<String> {
     let mut of: BTreeMap<i32, Vec<&str>> = BTreeMap::new();
     texts.for_each(|(text, &number)| of.entry(number).or_default().push(text));
-    let same = of.values().filter(|texts| texts.len() > 1).map(|texts| texts.join(" and "));
+    // Of -1, which is no class, there may be several, too.
+    let same = of.iter().filter(|(number, texts)| **number >= 0 && texts.len() > 1);
+    let same = same.map(|(_, texts)| several(texts).replace(", ", " and "));
     let same: Vec<_> = same.collect();
     let text = || format!("labels of the same number are one class: {}", several(&same));
     (!same.is_empty()).then(text)

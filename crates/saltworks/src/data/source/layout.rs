@@ -1,11 +1,14 @@
-//! What the names of folders say about the images in them: parts of a data set, and masks.
+//! What names say about images: of folders, files and values in a list. They name parts of a data
+//! set, and masks.
+
+use std::path::Path;
 
 /// Names of training images.
 const TRAINING: [&str; 3] = ["train", "training", "trainval"];
 
 /// Names of other images than training images, the best for probes first, and whether they say so
 /// also without training images beside them. Otherwise they are usual names.
-const TESTS: [(&str, bool); 13] = [
+const TESTS: [(&str, bool); 16] = [
     ("val", true),
     // Also a class beside `invalid`.
     ("valid", false),
@@ -17,6 +20,9 @@ const TESTS: [(&str, bool); 13] = [
     ("tests", true),
     ("testing", true),
     ("holdout", false),
+    ("heldout", false),
+    ("validate", false),
+    ("minival", false),
     ("query", false),
     ("pred", false),
     // MNIST's.
@@ -150,6 +156,77 @@ fn has_partner(
         .any(|other| own.belongs_to(&other) && is_partner(&other))
 }
 
+/// Whether a text says training or test images: a value of a column, or the name of a file or
+/// folder. None if it says neither, or both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NamedPart {
+    Training,
+    /// With its place in the order of preference.
+    Test(usize),
+}
+
+/// The words of a text without digits at their ends. `PublicTest` has two.
+fn words(text: &str) -> Vec<String> {
+    let (mut words, mut word, mut before) = (Vec::new(), String::new(), ' ');
+    for letter in text.chars().chain([' ']) {
+        if !letter.is_alphanumeric() || (letter.is_uppercase() && before.is_lowercase()) {
+            let short = word.trim_end_matches(|letter: char| letter.is_ascii_digit());
+            words.extend((!short.is_empty()).then(|| short.to_owned()));
+            word.clear();
+        }
+        if letter.is_alphanumeric() {
+            word.extend(letter.to_lowercase());
+        }
+        before = letter;
+    }
+    words
+}
+
+/// The part that a word names.
+fn part_of_word(word: &str) -> Option<SetPart> {
+    part(word.strip_suffix("set").unwrap_or(word))
+}
+
+/// The part of a set that a text names.
+pub(super) fn named_part(text: &str) -> Option<NamedPart> {
+    let found: Vec<SetPart> = words(text).iter().filter_map(|word| part_of_word(word)).collect();
+    let is_training = found.contains(&SetPart::Training);
+    let rank = |part: &SetPart| match part {
+        SetPart::Test { rank, .. } => Some(*rank),
+        SetPart::Training => None,
+    };
+    match (is_training, found.iter().filter_map(rank).min()) {
+        (true, None) => Some(NamedPart::Training),
+        (false, Some(rank)) => Some(NamedPart::Test(rank)),
+        _ => None,
+    }
+}
+
+/// The part of a file by its path below the root of a set. A folder named as a part alone decides
+/// first, then the deepest name that says one.
+pub(super) fn part_of_file(path: &Path) -> Option<NamedPart> {
+    let names: Vec<String> = path.iter().map(|name| name.to_string_lossy().into_owned()).collect();
+    let folders = &names[..names.len().saturating_sub(1)];
+    let is_alone = |name: &&String| {
+        let own = FolderName::of(name);
+        own.part.is_some() && own.rest.is_empty()
+    };
+    let folder = folders.iter().find(is_alone).and_then(|name| named_part(name));
+    folder.or_else(|| names.iter().rev().find_map(|name| named_part(name)))
+}
+
+/// What is left of a file's path without the words of parts and numbers. Training and test files of
+/// one set have the same.
+pub(super) fn set_of_file(path: &Path) -> Vec<String> {
+    let of = |name: &std::ffi::OsStr| words(&name.to_string_lossy());
+    path.iter().flat_map(of).filter(|word| part_of_word(word).is_none()).collect()
+}
+
+/// Whether a word of a file's path is one for masks.
+pub(super) fn has_mask_word(path: &Path) -> bool {
+    path.iter().any(|name| words(&name.to_string_lossy()).iter().any(|word| is_mask(word)))
+}
+
 /// Whether a folder is named as training or test images, whatever stands beside it.
 pub(super) fn is_part(name: &str) -> bool {
     FolderName::of(name).part.is_some()
@@ -204,6 +281,35 @@ mod tests {
         assert_eq!(purposes(["seg_train", "seg_test", "seg_pred"]), [None, TEST, TEST]);
         assert_eq!(purposes(["ILSVRC2012_img_train", "ILSVRC2012_img_val"]), [None, TEST]);
         assert_eq!(purposes(["cats", "dogs", "TEST"]), [None, None, TEST]);
+    }
+
+    #[test]
+    fn values_and_files_name_their_part() {
+        let part = named_part;
+        for text in ["train", "Training", "train2017", "trainval", "TRAIN"] {
+            assert_eq!(part(text), Some(NamedPart::Training), "{text}");
+        }
+        for text in ["PublicTest", "testA", "id_val", "test-dev", "minival", "validate", "heldout"]
+        {
+            assert!(matches!(part(text), Some(NamedPart::Test(_))), "{text}");
+        }
+        for text in ["", "control", "0", "train-test-split", "latest", "retrained"] {
+            assert_eq!(part(text), None, "{text}");
+        }
+        let is_test = |path: &str| part_of_file(Path::new(path)).map(|p| p != NamedPart::Training);
+        assert_eq!(is_test("imagenet1k-validation-00.tar"), Some(true));
+        assert_eq!(is_test("imagenet1k-train-00.tar"), Some(false));
+        assert_eq!(is_test("train-test-split/test.parquet"), Some(true));
+        assert_eq!(is_test("test/train-0.parquet"), Some(true));
+        assert_eq!(is_test("test_suite/train-0.parquet"), Some(false));
+        assert_eq!(is_test("testbed/0.parquet"), None);
+        let set = |path: &str| set_of_file(Path::new(path));
+        assert_eq!(
+            set("data/train-00000-of-00001.parquet"),
+            set("data/test-00001-of-00002.parquet")
+        );
+        assert_ne!(set("validation-0.parquet"), set("backup/validation-0.parquet"));
+        assert!(has_mask_word(Path::new("val_masks.tar")));
     }
 
     #[test]

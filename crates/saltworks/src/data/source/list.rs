@@ -1,12 +1,12 @@
 //! Lists of image files with optional labels: CSV, TSV, JSON Lines, or one path per line.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
 use crate::data::source::image_file::{ImageFiles, extension, read_at_most};
 use crate::data::source::labels::{Classes, Labels};
-use crate::data::source::layout;
+use crate::data::source::layout::{self, NamedPart};
 use crate::data::source::{Notes, several};
 use crate::data::{Decoding, Error, Result};
 
@@ -35,11 +35,17 @@ const LABEL_NAMES: ColumnNames = ColumnNames {
     other: &["label_id", "label_name", "class_id", "class_name", "category_id", "category_name"],
 };
 
-/// Names of the column that says which images are to train on, in the same way.
-const PART_NAMES: ColumnNames = ColumnNames {
-    usual: &["split", "subset", "partition", "phase", "usage"],
-    other: &["set", "data_set", "data_split"],
-};
+/// Names of columns that may say which images are to train on, in the same way.
+const PART_NAMES: [&str; 8] =
+    ["split", "subset", "partition", "phase", "usage", "set", "data_set", "data_split"];
+
+/// A column of more different texts does not say which images are to train on.
+const MOST_PARTS: usize = 100;
+
+/// Whether a column has the name of one that says which images are to train on.
+fn is_part_name(column: &str) -> bool {
+    PART_NAMES.iter().any(|name| plain(name) == plain(column))
+}
 
 /// Names that a column may have.
 struct ColumnNames {
@@ -67,9 +73,19 @@ const MOST_BYTES: u64 = 4 << 30;
 
 impl ImageFiles {
     /// The images of a list in its order. Fields are separated by commas in a `.csv`, otherwise by
-    /// tabs. Relative paths start at the list's folder.
-    pub fn of_list(path: &Path, decoding: Decoding) -> Result<Self> {
-        let list = ImageList::read(path)?;
+    /// tabs. Relative paths start at the list's folder. Of a list that says which images are to
+    /// train on and which to test, only one kind is read: those to test if `tests` is set.
+    pub fn of_list(path: &Path, decoding: Decoding, tests: bool) -> Result<Self> {
+        let mut list = ImageList::read(path)?;
+        if !list.tests.is_empty() {
+            let left = match tests {
+                true => std::mem::replace(&mut list.files, std::mem::take(&mut list.tests)),
+                false => std::mem::take(&mut list.tests),
+            };
+            let named = if tests { "not to test" } else { &list.tests_named };
+            let left = format!("{} images {named}", left.len());
+            list.notes.left_alone.push(left);
+        }
         // A wrong folder would make every image unreadable, so it is reported at once.
         if let Some((first, _)) = list.files.first().filter(|(first, _)| !first.exists()) {
             let problem = format!(
@@ -94,8 +110,11 @@ impl ImageFiles {
 pub(super) struct ImageList {
     /// Files with their labels as written.
     pub(super) files: Vec<(PathBuf, Option<String>)>,
-    /// Files that the list says are to validate or test. They are no part of `files`.
-    pub(super) tests: Vec<PathBuf>,
+    /// Files that the list says are to validate or test, in the same way. They are no part of
+    /// `files`.
+    pub(super) tests: Vec<(PathBuf, Option<String>)>,
+    /// What the list calls those, for people.
+    pub(super) tests_named: String,
     /// Whether any has a label.
     pub(super) has_labels: bool,
     /// The names of all columns. Empty without a header.
@@ -147,8 +166,8 @@ struct ListRow {
     line: usize,
     path: String,
     label: Option<String>,
-    /// Whether it is to train on, to validate or to test, as written.
-    part: Option<String>,
+    /// Columns that may say whether it is to train on, and their texts.
+    parts: Vec<(usize, String)>,
 }
 
 /// The lines of a list as written.
@@ -158,8 +177,6 @@ struct ListTable {
     columns: Vec<String>,
     /// Which columns are read.
     used: Vec<usize>,
-    /// The column of parts, which is read if its texts name parts.
-    part: Option<usize>,
     remarks: Vec<String>,
 }
 
@@ -169,7 +186,7 @@ impl ListTable {
     fn once(mut self, folder: &Path) -> std::result::Result<ImageList, Fault> {
         let keys = ListFolder::new(folder);
         let (mut files, mut notes) = (Vec::new(), Notes::default());
-        let tests = self.take_tests(&mut notes);
+        let (tests, tests_named) = self.take_tests(&mut notes);
         let mut seen: HashMap<PathBuf, (usize, usize)> = HashMap::new();
         let (mut repeated, mut example, mut respelt) = (0, String::new(), 0);
         for ListRow { line, path, label, .. } in self.rows {
@@ -209,53 +226,80 @@ impl ListTable {
             ));
         }
         let has_labels = files.iter().any(|(_, label)| label.is_some());
-        let tests: Vec<_> = tests.iter().map(|row| spelt(folder, &row.path).0).collect();
-        let both: Vec<_> =
-            tests.iter().filter(|path| seen.contains_key(&keys.key(Path::new(&***path)))).collect();
-        if !both.is_empty() {
+        let (mut both, mut rest) = (Vec::new(), Vec::new());
+        let mut known = HashSet::new();
+        for ListRow { path, label, .. } in tests {
+            let (spelt, _) = spelt(folder, &path);
+            let key = keys.key(Path::new(&*spelt));
+            if !known.insert(key.clone()) {
+                continue;
+            }
+            match seen.contains_key(&key) {
+                true => both.push(path),
+                false => rest.push((folder.join(&*spelt), label)),
+            }
+        }
+        if let Some(first) = both.first() {
+            let count = both.len();
             notes.remarks.push(format!(
-                "{} images are listed both to train on and to validate or test, such as {}. They \
-                 train",
-                both.len(),
-                both[0]
+                "the list names images both to train on and to test: {count}, such as {first}. \
+                 They train"
             ));
         }
-        let tests = tests.iter().map(|path| folder.join(&**path)).collect();
-        Ok(ImageList { files, tests, has_labels, columns: self.columns, notes })
+        Ok(ImageList { files, tests: rest, tests_named, has_labels, columns: self.columns, notes })
     }
 
-    /// Takes the rows out that are to validate or test, unless no row would be left.
-    fn take_tests(&mut self, notes: &mut Notes) -> Vec<ListRow> {
-        let Some(column) = self.part.filter(|at| !self.used.contains(at)) else {
-            return Vec::new();
-        };
-        let text = |row: &ListRow| row.part.as_deref().unwrap_or("").trim().to_owned();
-        let parts: BTreeSet<String> = self.rows.iter().map(text).collect();
-        let parts: Vec<String> = parts.into_iter().collect();
-        if parts.iter().any(|part| layout::is_part(part)) {
+    /// Takes the rows out that are to validate or test, unless no row would be left. Returns them,
+    /// and what the list calls them. A column counts if one of its texts names images to train on.
+    fn take_tests(&mut self, notes: &mut Notes) -> (Vec<ListRow>, String) {
+        let columns: BTreeSet<usize> =
+            self.rows.iter().flat_map(|row| row.parts.iter().map(|(column, _)| *column)).collect();
+        for column in columns {
+            let text = |row: &ListRow| {
+                let found = row.parts.iter().find(|(found, _)| *found == column);
+                found.map_or(String::new(), |(_, text)| text.trim().to_owned())
+            };
+            let mut values: BTreeMap<String, usize> = BTreeMap::new();
+            for row in &self.rows {
+                *values.entry(text(row)).or_default() += 1;
+                if values.len() > MOST_PARTS {
+                    break;
+                }
+            }
+            let of = |is: fn(&Option<NamedPart>) -> bool| -> Vec<&String> {
+                values.keys().filter(|value| is(&layout::named_part(value))).collect()
+            };
+            let training = of(|part| *part == Some(NamedPart::Training));
+            let tests = of(|part| matches!(part, Some(NamedPart::Test(_))));
+            let name = &self.columns[column];
+            if values.len() > MOST_PARTS || (training.is_empty() && tests.len() < values.len()) {
+                continue;
+            }
             self.used.push(column);
+            if tests.len() == values.len() {
+                let tests = several(&tests);
+                notes.remarks.push(format!("all images have {tests} in the column {name}"));
+                break;
+            }
+            for value in values.keys().filter(|value| layout::named_part(value).is_none()) {
+                let (count, value) =
+                    (values[value], if value.is_empty() { "nothing" } else { value });
+                notes.remarks.push(format!(
+                    "{count} images with {value} in the column {name} are trained on"
+                ));
+            }
+            let named = format!(
+                "with {} in the column {name}. To train on them, rename the column",
+                several(&tests)
+            );
+            let tests: HashSet<String> = tests.into_iter().cloned().collect();
+            let is_test = |row: &ListRow| tests.contains(&text(row));
+            let rows = std::mem::take(&mut self.rows);
+            let (taken, left): (Vec<_>, Vec<_>) = rows.into_iter().partition(is_test);
+            self.rows = left;
+            return (taken, named);
         }
-        let tests: Vec<&String> =
-            parts.iter().filter(|part| layout::test_rank(part, &parts).is_some()).collect();
-        let column = &self.columns[column];
-        if tests.is_empty() {
-            return Vec::new();
-        }
-        if tests.len() == parts.len() {
-            let tests = several(&tests);
-            notes.remarks.push(format!("all images have {tests} in the column {column}"));
-            return Vec::new();
-        }
-        let is_test = |row: &ListRow| tests.contains(&&text(row));
-        let (taken, left): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.rows).into_iter().partition(is_test);
-        self.rows = left;
-        let (count, tests) = (taken.len(), several(&tests));
-        notes.left_alone.push(format!(
-            "{count} images with {tests} in the column {column}. To train on them, rename the \
-             column"
-        ));
-        taken
+        (Vec::new(), String::new())
     }
 }
 
@@ -316,7 +360,7 @@ fn spelt<'a>(folder: &Path, path: &'a str) -> (Cow<'a, str>, bool) {
 }
 
 /// The folder of a list, to tell whether two paths are of one file.
-struct ListFolder {
+pub(super) struct ListFolder {
     /// From the root, as it was given.
     given: PathBuf,
     /// From the root, without links.
@@ -324,11 +368,16 @@ struct ListFolder {
 }
 
 impl ListFolder {
-    fn new(folder: &Path) -> Self {
+    pub(super) fn new(folder: &Path) -> Self {
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         let given = std::path::absolute(folder).unwrap_or_else(|_| folder.into());
         let real = folder.canonicalize().unwrap_or_else(|_| given.clone());
         Self { given, real }
+    }
+
+    /// [`Self::key`] of a path that starts at the working folder.
+    pub(super) fn key_of_file(&self, file: &Path) -> PathBuf {
+        self.key(&std::path::absolute(file).unwrap_or_else(|_| file.into()))
     }
 
     /// A path that is the same for all spellings of a file's path. Links are followed only where

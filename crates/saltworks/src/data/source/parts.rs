@@ -9,7 +9,8 @@ use std::sync::Arc;
 use super::kind::{
     OpenOptions, files_in, folders_in, is_parquet, is_tar, name, open, parquet_files,
 };
-use super::{Parquet, Shards, Source, idx, layout, several};
+use super::layout::{self, NamedPart};
+use super::{Parquet, Shards, Source, idx, image_file, several};
 use crate::data::Result;
 
 /// Images to validate or test beside training images: a folder, or packed files of one kind.
@@ -55,34 +56,37 @@ pub fn tests_beside(path: &Path, source: &dyn Source) -> Option<TestsBeside> {
         return None;
     }
     let mut files = Vec::new();
+    let is_idx = idx::is_image_file(&first);
     if is_parquet(&first) {
         parquet_files(path, &mut files).ok()?;
     } else {
-        let is_kind = if is_tar(&first) { is_tar } else { idx::is_image_file };
+        let is_archive = image_file::extension(&first) == "tar";
         files = files_in(first.parent()?).ok()?;
-        files.retain(|file| is_kind(file) && is_kind(&first));
+        files.retain(|file| match is_idx {
+            true => idx::is_image_file(file),
+            false => is_archive && image_file::extension(file) == "tar",
+        });
     }
-    files.retain(|file| !used.contains(file.as_path()));
+    let below = |file: &Path| file.strip_prefix(path).unwrap_or(file).to_path_buf();
+    let sets: HashSet<Vec<String>> =
+        used.iter().map(|file| layout::set_of_file(&below(file))).collect();
     let mut of_rank: BTreeMap<usize, Vec<PathBuf>> = BTreeMap::new();
-    for file in files {
-        if let Some(rank) = file_rank(file.strip_prefix(path).unwrap_or(&file)) {
+    for file in files.into_iter().filter(|file| !used.contains(file.as_path())) {
+        let name = below(&file);
+        let is_of_set = sets.contains(&layout::set_of_file(&name)) || is_idx;
+        if let Some(NamedPart::Test(rank)) = layout::part_of_file(&name)
+            && is_of_set
+            && !layout::has_mask_word(&name)
+        {
             of_rank.entry(rank).or_default().push(file);
         }
     }
-    let (_, paths) = of_rank.pop_first()?;
+    let (_, mut paths) = of_rank.pop_first()?;
+    if is_idx {
+        // The same images may stand beside them, packed.
+        paths.truncate(1);
+    }
     Some(TestsBeside { paths })
-}
-
-/// The place in the order of preference of a file that is named as one to validate or test, such as
-/// `test-00000-of-00001.parquet`, or that is below such a folder.
-fn file_rank(file: &Path) -> Option<usize> {
-    let word = |part: &std::ffi::OsStr| {
-        let part = part.to_string_lossy().to_lowercase();
-        let end = part.find(|letter: char| !letter.is_alphanumeric()).unwrap_or(part.len());
-        part[..end].to_owned()
-    };
-    let both = |word: String| layout::test_rank(&word, &["train".to_owned(), word.clone()]);
-    file.iter().map(word).find_map(both)
 }
 
 /// The folder of training archives. None unless all folders directly inside `path` are named as
@@ -127,20 +131,31 @@ fn test_folder_beside(train: &Path) -> Option<PathBuf> {
     ranked.min().map(|(_, folder)| folder)
 }
 
-/// Only the files named `train...` or below a folder of such a name, if there are any. Others are
-/// named `t10k-...`, `test-...` or `val-...`. Those are left alone, as the text for people says.
+/// Only the files that are named as training files or are below a folder of such a name, if there
+/// are any. Otherwise only those that are not named as files to validate or test, such as
+/// `t10k-...` or `val-...`, if there are any. The others are left alone, as the text for people
+/// says.
 pub(super) fn training_files(root: &Path, files: Vec<PathBuf>) -> (Vec<PathBuf>, Vec<String>) {
-    let is_training = |file: &PathBuf| {
-        let names = file.strip_prefix(root).unwrap_or(file);
-        names.iter().any(|name| name.to_string_lossy().to_lowercase().starts_with("train"))
+    let part = |file: &PathBuf| layout::part_of_file(file.strip_prefix(root).unwrap_or(file));
+    let parts: Vec<_> = files.iter().map(part).collect();
+    let has_training = parts.contains(&Some(NamedPart::Training));
+    let is_read = |part: &Option<NamedPart>| match has_training {
+        true => *part == Some(NamedPart::Training),
+        false => part.is_none(),
     };
-    if !files.iter().any(is_training) {
+    if !parts.iter().any(is_read) {
         return (files, Vec::new());
     }
-    let (training, others): (Vec<_>, Vec<_>) = files.into_iter().partition(is_training);
-    let names: Vec<_> = others.iter().map(|file| name(file)).collect();
+    let mut others = Vec::new();
+    let mut training = Vec::new();
+    for (file, part) in files.into_iter().zip(&parts) {
+        if is_read(part) { training.push(file) } else { others.push(file) }
+    }
+    let below = |file: &PathBuf| file.strip_prefix(root).unwrap_or(file).display().to_string();
+    let names: Vec<_> = others.iter().map(below).collect();
     let files = if others.len() == 1 { "file" } else { "files" };
-    let text = format!("{} {files} beside those named train: {}", others.len(), several(&names));
+    let why = if has_training { "beside those named train" } else { "named as test files" };
+    let text = format!("{} {files} {why}: {}", others.len(), several(&names));
     (training, if others.is_empty() { Vec::new() } else { vec![text] })
 }
 
@@ -176,6 +191,8 @@ mod tests {
         table("data/test-00001-of-00002.parquet");
         table("data/test-00000-of-00002.parquet");
         table("data/extra-00000-of-00001.parquet");
+        table("other/validation-00000-of-00001.parquet");
+        table("data/val_masks-00000-of-00001.parquet");
         let found = beside(&root.join("tables")).unwrap();
         assert_eq!(found, "data/test-00000-of-00002.parquet and 1 more file");
         let source = open(&root.join("tables"), [0; 3]).unwrap();
@@ -196,6 +213,11 @@ mod tests {
         tar("train-0.tar");
         tar("val-0.tar");
         assert_eq!(beside(&root.join("tars")).unwrap(), "val-0.tar");
+        std::fs::remove_file(root.join("tars/train-0.tar")).unwrap();
+        tar("shard-0.tar");
+        let source = open(&root.join("tars"), [0; 3]).unwrap();
+        let left = source.notes().left_alone;
+        assert_eq!((source.len(), left), (1, vec!["1 file named as test files: val-0.tar".into()]));
 
         let idx = |name: &str| {
             std::fs::create_dir_all(root.join("idx")).unwrap();
@@ -204,6 +226,7 @@ mod tests {
         };
         idx("train-images-idx3-ubyte");
         idx("t10k-images-idx3-ubyte");
+        idx("t10k-images-idx3-ubyte.gz");
         assert_eq!(beside(&root.join("idx")).unwrap(), "t10k-images-idx3-ubyte");
     }
 }

@@ -343,6 +343,14 @@ fn labels_of_hugging_face_metadata_are_used() {
     write("metadata.csv", "file_name,split\ntrain/0.png,test\ntrain/1.png,train\n");
     let source = ImageFiles::of_folder(root, BLACK).unwrap();
     assert_eq!((source.len(), left_alone(&source).contains("1 images with test in")), (2, true));
+    let text = "file_name,split\nval/../train/0.png,test\ngone.png,train\n";
+    write("metadata.csv", text);
+    let source = ImageFiles::of_folder(root, BLACK).unwrap();
+    assert_eq!((source.len(), left_alone(&source).contains("1 images with test in")), (2, true));
+    let all = "file_name,split\ntrain/0.png,test\ntrain/1.png,test\ntrain/more/2.png,test\n";
+    write("metadata.csv", &format!("{all}gone.png,train\n"));
+    let source = ImageFiles::of_folder(root, BLACK).unwrap();
+    assert_eq!((source.len(), left_alone(&source).contains("with test in")), (3, false));
     write("metadata.csv", "isic,diagnosis\n7,x\n");
     let source = ImageFiles::of_folder(root, BLACK).unwrap();
     assert!(left_alone(&source).contains("not used for labels"), "{:?}", source.notes);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::data::source::image_file::is_image;
 
-use super::{Fault, LABEL_NAMES, ListRow, ListTable, PART_NAMES, PATH_NAMES, no_path_column};
+use super::{Fault, LABEL_NAMES, ListRow, ListTable, PATH_NAMES, is_part_name, no_path_column};
 
 /// Separators besides the one that a list's extension promises. Excel writes semicolons where the
 /// comma is the decimal point, and V-JEPA's lists have blanks.
@@ -15,7 +15,6 @@ const SEPARATORS: [char; 4] = [',', ';', '\t', ' '];
 struct Columns {
     path: usize,
     label: Option<usize>,
-    part: Option<usize>,
     fields: usize,
 }
 
@@ -25,6 +24,7 @@ pub(super) fn rows(text: &str, usual: char, folder: &Path) -> Result<ListTable, 
     let separator = separator(text, usual);
     let mut records = Records { rest: text, separator, line: 1 };
     let (mut columns, mut table) = (None, ListTable::default());
+    let mut parts: Vec<usize> = Vec::new();
     if separator != usual {
         table.remarks.push(format!("fields are separated by {:?}", separator));
     }
@@ -38,13 +38,14 @@ pub(super) fn rows(text: &str, usual: char, folder: &Path) -> Result<ListTable, 
                 if header(&record).is_some() {
                     table.columns = record;
                     table.used = [Some(found.path), found.label].into_iter().flatten().collect();
-                    table.part = found.part;
+                    let is_part = |at: &usize| is_part_name(&table.columns[*at]);
+                    parts = (0..found.fields).filter(is_part).collect();
                     continue;
                 }
                 found
             }
         };
-        let Columns { path, label, part, fields } = known;
+        let Columns { path, label, fields } = known;
         if record.len() != fields || record[path].trim().is_empty() {
             let found = record.len();
             let found =
@@ -52,9 +53,9 @@ pub(super) fn rows(text: &str, usual: char, folder: &Path) -> Result<ListTable, 
             let problem = format!("has {found}, expected {fields} fields with a path");
             return Err(Fault { line, problem });
         }
-        let part = part.map(|part| record[part].clone());
+        let parts = parts.iter().map(|&part| (part, record[part].clone())).collect();
         let label = label.map(|label| std::mem::take(&mut record[label]));
-        table.rows.push(ListRow { line, path: std::mem::take(&mut record[path]), label, part });
+        table.rows.push(ListRow { line, path: std::mem::take(&mut record[path]), label, parts });
     }
     Ok(table)
 }
@@ -74,7 +75,7 @@ fn separator(text: &str, usual: char) -> char {
 fn header(record: &[String]) -> Option<Columns> {
     let columns = || record.iter().map(String::as_str);
     let (path, label) = (PATH_NAMES.find(columns())?, LABEL_NAMES.find(columns()));
-    Some(Columns { path, label, part: PART_NAMES.find(columns()), fields: record.len() })
+    Some(Columns { path, label, fields: record.len() })
 }
 
 /// A path and perhaps a label. None if the first field is neither named as an image nor a file.
@@ -84,7 +85,6 @@ fn without_header(record: &[String], folder: &Path) -> Option<Columns> {
     (is_path && fields <= 2).then_some(Columns {
         path: 0,
         label: (fields == 2).then_some(1),
-        part: None,
         fields,
     })
 }

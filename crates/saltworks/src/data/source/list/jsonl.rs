@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Fault, LABEL_NAMES, ListRow, ListTable, PART_NAMES, PATH_NAMES, no_path_column};
+use super::{Fault, LABEL_NAMES, ListRow, ListTable, PATH_NAMES, is_part_name, no_path_column};
 
 /// Rows of a text with an object on each line.
 pub(super) fn rows(text: &str) -> Result<ListTable, Fault> {
@@ -12,8 +12,9 @@ pub(super) fn rows(text: &str) -> Result<ListTable, Fault> {
         let object: Map<String, Value> = serde_json::from_str(text)
             .map_err(|error| fail(format!("is not a JSON object ({error})")))?;
         let keys = || object.keys().map(String::as_str);
-        let [path, label, part] = [&PATH_NAMES, &LABEL_NAMES, &PART_NAMES]
+        let [path, label] = [&PATH_NAMES, &LABEL_NAMES]
             .map(|names| names.find(keys()).and_then(|at| object.iter().nth(at)));
+        let mut parts = Vec::new();
         for key in object.keys() {
             let at = table.columns.iter().position(|column| column == key);
             let at = at.unwrap_or_else(|| {
@@ -24,9 +25,12 @@ pub(super) fn rows(text: &str) -> Result<ListTable, Fault> {
             if is_used && !table.used.contains(&at) {
                 table.used.push(at);
             }
-            if part.is_some_and(|(part, _)| part == key) {
-                table.part = Some(at);
-            }
+            let text = match &object[key] {
+                Value::String(text) => Some(text.clone()),
+                value @ (Value::Number(_) | Value::Bool(_)) => Some(value.to_string()),
+                _ => None,
+            };
+            parts.extend(text.filter(|_| is_part_name(key)).map(|text| (at, text)));
         }
         let names = || object.keys().cloned().collect::<Vec<_>>();
         let path = path.ok_or_else(|| fail(no_path_column(&names())))?;
@@ -42,8 +46,7 @@ pub(super) fn rows(text: &str) -> Result<ListTable, Fault> {
                 return Err(fail(problem));
             }
         };
-        let part = part.and_then(|(_, part)| part.as_str()).map(str::to_owned);
-        table.rows.push(ListRow { line, path: file.to_owned(), label, part });
+        table.rows.push(ListRow { line, path: file.to_owned(), label, parts });
     }
     Ok(table)
 }

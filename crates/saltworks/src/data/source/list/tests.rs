@@ -58,20 +58,48 @@ fn rows_to_validate_or_test_are_left_alone() {
         let found = list(text, name).unwrap();
         let files: Vec<_> = found.files.iter().map(|(file, _)| file.to_str().unwrap()).collect();
         assert_eq!(files, ["a.png", "d.png"], "{name}");
-        assert_eq!(found.tests, [Path::new("b.png"), Path::new("c.png")], "{name}");
-        let words = "2 images with Val, test in the column split. To train on them, rename the \
-                     column";
-        assert_eq!(found.notes.left_alone, [words], "{name}");
+        let tests: Vec<_> = found.tests.iter().map(|(file, _)| file.to_str().unwrap()).collect();
+        assert_eq!(tests, ["b.png", "c.png"], "{name}");
+        let words = "with Val, test in the column split. To train on them, rename the column";
+        assert_eq!(found.tests_named, words, "{name}");
+        assert_eq!(found.notes, Notes::default());
     }
-    // A test list, and a column of other things.
+    // A test list, columns of other things, and the right one of several columns.
     let found = list("path,split\na.png,test\nb.png,test\n", "a.csv").unwrap();
-    assert_eq!((found.files.len(), found.notes.left_alone.len()), (2, 0));
+    assert_eq!((found.files.len(), found.tests.len(), found.notes.left_alone.len()), (2, 0, 0));
     assert_eq!(found.notes.remarks, ["all images have test in the column split"]);
-    let found = list("path,set\na.png,tea\nb.png,chess\n", "a.csv").unwrap();
-    assert_eq!((found.files.len(), found.notes.left_alone.join("")), (2, "the columns set".into()));
-    let found = list("path,split\na.png,train\n./a.png,test\n", "a.csv").unwrap();
-    assert_eq!(found.files.len(), 1);
-    assert!(found.notes.remarks[0].starts_with("1 images are listed both"), "{:?}", found.notes);
+    for (header, values) in [("set", ["tea", "chess"]), ("subset", ["control", "test"])] {
+        let text = format!("path,{header}\na.png,{}\nb.png,{}\n", values[0], values[1]);
+        let found = list(&text, "a.csv").unwrap();
+        let left = [format!("the columns {header}")];
+        assert_eq!((found.files.len(), found.notes.left_alone), (2, left.into()));
+    }
+    let two = "path,subset,split\na.png,in,train\nb.png,out,PublicTest\nc.png,in,\n";
+    let found = list(two, "a.csv").unwrap();
+    assert_eq!((found.files.len(), found.tests.len()), (2, 1));
+    assert_eq!(found.notes.left_alone, ["the columns subset"]);
+    let words = ["1 images with nothing in the column split are trained on"];
+    assert_eq!(found.notes.remarks, words);
+    let found = list("path,split\na.png,train\n./a.png,test\na.png,test\n", "a.csv").unwrap();
+    assert_eq!((found.files.len(), found.tests.len()), (1, 0));
+    let words = "the list names images both to train on and to test: 1, such as ./a.png";
+    assert!(found.notes.remarks[0].starts_with(words), "{:?}", found.notes);
+}
+
+#[test]
+fn a_list_of_several_parts_gives_those_to_test_where_tests_are_wanted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("list.csv");
+    let text = "path,label,split\na.png,0,train\nb.png,1,test\nc.png,1,train\n";
+    crate::files::write_whole(&path, text.as_bytes()).unwrap();
+    for name in ["a.png", "b.png", "c.png"] {
+        image::GrayImage::new(1, 1).save(folder.path().join(name)).unwrap();
+    }
+    let read = |tests| ImageFiles::of_list(&path, Decoding::default(), tests).unwrap();
+    let (train, tests) = (read(false), read(true));
+    assert_eq!((train.files.len(), tests.files.len(), tests.files[0].1), (2, 1, 1));
+    assert!(train.notes.left_alone[0].starts_with("1 images with test in the column split"));
+    assert_eq!(tests.notes.left_alone, ["2 images not to test"]);
 }
 
 #[test]
