@@ -164,7 +164,7 @@ class Cargo:
     """Runs `cargo test` in the copy."""
 
     def __init__(self, tree, target):
-        self.tree = tree
+        self.tree, self.output = tree, ""
         self.environment = {**os.environ, **PROFILE, "CARGO_TARGET_DIR": str(target.resolve())}
 
     def test(self, words):
@@ -194,6 +194,7 @@ class Cargo:
             return "missed", ""
         failed = re.findall(r"^test (\S+).* \.\.\. FAILED", output, re.MULTILINE)
         failed += re.findall(r"^---- (\S+) stdout ----", output, re.MULTILINE)
+        self.output = output
         return "caught", failed[0] if failed else "the test process ended"
 
 
@@ -206,6 +207,7 @@ def baseline(chosen, cargo, log):
         outcome, why = cargo.test(words)
         show = f"[{number:3}/{len(commands)}] without a fault: {' '.join(words)}"
         if outcome != "missed":
+            print(cargo.output[-4000:], file=sys.stderr)
             code = 2 if outcome == "no test ran" else 1
             fail(code, f"{show}\n  {outcome}, expected to pass: {why}")
         print(f"{show}: passed", flush=True)

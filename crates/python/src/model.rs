@@ -264,7 +264,7 @@ pub(crate) fn model_of(given: &Bound<'_, PyMapping>) -> PyResult<weights::ModelF
 
 /// Reads a file of weights.
 pub(crate) fn open_model(py: Python<'_>, path: PathBuf) -> PyResult<weights::ModelFile> {
-    py.detach(|| weights::ModelFile::open(&path)).map_err(raised)
+    py.detach(|| weights::ModelFile::open(&path, None)).map_err(raised)
 }
 
 /// The encoder of a model, and how its images were normalised, if that is known.

@@ -32,6 +32,57 @@ fn features() -> NamedTensors {
 }
 
 #[test]
+fn encoders_of_dinov2_give_the_features_that_they_give_in_timm_and_transformers() {
+    let features = weights::load(&golden("dialect_dinov2_features.safetensors")).unwrap().tensors;
+    for (file, part, wanted, dialect) in [
+        ("dialect_dinov2.pth", None, "teacher", Dialect::Dinov2),
+        ("dialect_dinov2.pth", Some("student"), "student", Dialect::Dinov2),
+        ("dialect_hf_dinov2", None, "hf", Dialect::HuggingFace),
+    ] {
+        let model = ModelFile::open(&golden(file), part).unwrap();
+        assert_eq!(model.dialect, dialect, "{file}");
+        let loaded = model.load_encoder(None, HINT, None).unwrap();
+        let got = tokens(&loaded.encoder, &features);
+        assert_close(wanted, &got, &features[wanted].to_host(), rel_l2(1e-5), "f32, two blocks");
+        let told = loaded.notes.join("; ");
+        let other = "weights are those of teacher.backbone. The file also holds student.backbone";
+        assert_eq!(told.contains(other), file.ends_with("pth") && part.is_none(), "{told}");
+    }
+}
+
+#[test]
+fn a_model_in_several_files_is_joined_by_its_index_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(golden("dialect_hf_dinov2")).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    // Another model beside them.
+    std::fs::copy(
+        golden("dialect_hf/model.safetensors"),
+        folder.path().join("model-00004-of-00004.safetensors"),
+    )
+    .unwrap();
+    let path = folder.path().join("model.safetensors.index.json");
+    let of = |path: &Path| ModelFile::open(path, None).unwrap().encoder(None).unwrap();
+    let [joined, wanted] = [of(folder.path()), of(&golden("dialect_hf_dinov2"))];
+    assert_eq!(joined.keys().collect::<Vec<_>>(), wanted.keys().collect::<Vec<_>>());
+    assert!(joined.iter().all(|(name, tensor)| tensor.to_vec() == wanted[name].to_vec()));
+    let text = std::fs::read_to_string(&path).unwrap();
+    for (from, to, words) in [
+        ("model-00003-of-00003", "../model", "expected a file beside the index"),
+        ("model-00003-of-00003", "model-00001-of-00003", "which lacks it"),
+        ("model-00003-of-00003", "model-00009-of-00009", "cannot read"),
+        ("model-00003-of-00003.safetensors", "model.safetensors.index.json", "files of weights"),
+        ("weight_map", "weights", "no index of a model in several files"),
+    ] {
+        saltworks::files::write_whole(&path, text.replace(from, to).as_bytes()).unwrap();
+        let message = ModelFile::open(&path, None).unwrap_err().to_string();
+        assert!(message.contains(words), "{message}");
+    }
+}
+
+#[test]
 fn encoders_of_every_dialect_give_the_features_they_gave_at_home() {
     let features = features();
     for (file, part, wanted, dialect) in [
@@ -43,7 +94,7 @@ fn encoders_of_every_dialect_give_the_features_they_gave_at_home() {
         ("dialect_hf_mae", None, "hf_mae", Dialect::HuggingFace),
         ("dialect_hf_memory.pt", None, "hf_memory", Dialect::HuggingFace),
     ] {
-        let model = ModelFile::open(&golden(file)).unwrap();
+        let model = ModelFile::open(&golden(file), None).unwrap();
         assert_eq!(model.dialect, dialect, "{file}");
         // A folder of transformers needs no hint.
         let hint = if model.path().ends_with("model.safetensors") { Hint::default() } else { HINT };
@@ -70,26 +121,27 @@ fn assert_same(wanted: &NamedTensors, written: Vec<(String, Tensor)>, without: &
     }
 }
 
+/// The tensors of a file, without the words before their names.
+fn at_home(file: &Path, before: &str) -> NamedTensors {
+    let all = weights::load(file).unwrap().tensors.into_iter();
+    all.map(|(name, tensor)| (name.strip_prefix(before).unwrap().to_owned(), tensor)).collect()
+}
+
 #[test]
 fn every_dialect_is_written_as_it_was_read() {
     let grid = Grid { t: 1, h: 4, w: 4 };
     let file = golden("dialect_spt_mae.ckpt");
-    let mae = ModelFile::open(&file).unwrap();
+    let mae = ModelFile::open(&file, None).unwrap();
     let written = dialect::stable_pretraining(&mae.tensors, grid);
-    assert_same(&weights::load(&file).unwrap().tensors, written, &[]);
+    assert_same(&at_home(&file, "state_dict."), written, &[]);
 
     let file = golden("dialect_spt_salt.ckpt");
-    let salt = ModelFile::open(&file).unwrap();
-    let at_home = weights::load(&file).unwrap().tensors;
-    let unwrapped = at_home
-        .iter()
-        .map(|(name, tensor)| (name.strip_prefix("model.").unwrap().to_owned(), tensor.clone()));
-    let unwrapped: NamedTensors = unwrapped.collect();
+    let salt = ModelFile::open(&file, None).unwrap();
     let written = dialect::stable_pretraining(&salt.tensors, grid);
     assert!(written.iter().any(|(name, _)| name == "predictor.query_proj.weight"));
-    assert_same(&unwrapped, written, &[]);
+    assert_same(&at_home(&file, "state_dict.model."), written, &[]);
 
-    let hf = ModelFile::open(&golden("dialect_hf")).unwrap();
+    let hf = ModelFile::open(&golden("dialect_hf"), None).unwrap();
     let encoder = hf.encoder(None).unwrap();
     let at_home = weights::load(&golden("dialect_hf/model.safetensors")).unwrap().tensors;
     assert_same(&at_home, dialect::hugging_face(&encoder), &["pooler"]);
@@ -106,22 +158,30 @@ fn what_is_missing_or_too_much_is_told_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("w.safetensors");
     let mut named =
-        ModelFile::open(&golden("dialect_facebook.pth")).unwrap().encoder(None).unwrap();
+        ModelFile::open(&golden("dialect_facebook.pth"), None).unwrap().encoder(None).unwrap();
     named.remove("blocks.1.attn.proj.bias");
     named.insert("blocks.0.attn.rel_pos".to_owned(), Tensor::zeros(&[3]));
     named.insert("head.weight".to_owned(), Tensor::zeros(&[5, 32]));
     let list: Vec<_> = named.into_iter().collect();
     weights::save(&path, &list, &[].into()).unwrap();
-    let model = ModelFile::open(&path).unwrap();
+    let model = ModelFile::open(&path, None).unwrap();
     assert_eq!(model.left_out, ["head.weight"]);
     let message = model.load_encoder(None, HINT, None).err().unwrap().to_string();
     for words in ["missing blocks.1.attn.proj.bias", "unexpected blocks.0.attn.rel_pos"] {
         assert!(message.contains(words), "{message}");
     }
-    let message = ModelFile::open(&golden("eval.safetensors")).unwrap_err().to_string();
+    let message = ModelFile::open(&golden("eval.safetensors"), None).unwrap_err().to_string();
     assert!(message.contains("holds no vision transformer"), "{message}");
     let message = model.encoder(Some("teacher")).unwrap_err().to_string();
     assert!(message.contains("holds no teacher; found encoder"), "{message}");
+    // Built without some biases: the same function with zeros.
+    let whole = ModelFile::open(&golden("dialect_facebook.pth"), None).unwrap();
+    let mut named = whole.encoder(None).unwrap();
+    named.retain(|name, _| !name.ends_with("attn.qkv.bias"));
+    let list: Vec<_> = named.into_iter().collect();
+    weights::save(&path, &list, &[].into()).unwrap();
+    let loaded = ModelFile::open(&path, None).unwrap().load_encoder(None, HINT, None).unwrap();
+    assert!(loaded.notes.join("; ").contains("values have no bias, so zeros are added"));
     // 32 wide: no size of timm's, and no multiple of 64.
     let message = model.load_encoder(None, Hint::default(), None).err().unwrap().to_string();
     assert!(message.contains("how many heads"), "{message}");
@@ -129,7 +189,7 @@ fn what_is_missing_or_too_much_is_told_by_name() {
 
 #[test]
 fn a_position_table_is_brought_to_images_of_another_size() {
-    let model = ModelFile::open(&golden("dialect_hf")).unwrap();
+    let model = ModelFile::open(&golden("dialect_hf"), None).unwrap();
     let loaded = model.load_encoder(None, Hint::default(), Some([1, 48, 24])).unwrap();
     let [from, to] = loaded.resized.unwrap();
     assert_eq!((from, to), (Grid { t: 1, h: 4, w: 4 }, Grid { t: 1, h: 6, w: 3 }));
@@ -168,15 +228,15 @@ fn timm(width: usize) -> Vec<(String, Tensor)> {
 #[test]
 fn sizes_that_no_file_tells_are_asked_for_or_told() {
     let folder = tempfile::tempdir().unwrap();
-    let model = ModelFile::open(&saved(folder.path(), &timm(192), &[])).unwrap();
+    let model = ModelFile::open(&saved(folder.path(), &timm(192), &[]), None).unwrap();
     let notes = model.load_encoder(None, Hint::default(), None).unwrap().notes.join("; ");
     assert!(notes.contains("3 heads, images of 32 x 32 pixels"), "{notes}");
     // A multiple of 64, but no width of timm's.
-    let model = ModelFile::open(&saved(folder.path(), &timm(128), &[])).unwrap();
+    let model = ModelFile::open(&saved(folder.path(), &timm(128), &[]), None).unwrap();
     let message = model.load_encoder(None, Hint::default(), None).err().unwrap().to_string();
     assert!(message.contains("how many heads the width 128"), "{message}");
     let sizes =
-        ModelFile::open(&golden("dialect_hf")).unwrap().sizes(None, Hint::default()).unwrap();
+        ModelFile::open(&golden("dialect_hf"), None).unwrap().sizes(None, Hint::default()).unwrap();
     assert_eq!(sizes.guessed, None, "config.json tells all");
 }
 
@@ -199,20 +259,20 @@ fn a_config_of_another_model_is_refused_and_its_pixels_are_read() {
         let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
         config[key] = value;
         write("config.json", &config.to_string());
-        let message = ModelFile::open(folder.path()).unwrap_err().to_string();
+        let message = ModelFile::open(folder.path(), None).unwrap_err().to_string();
         assert!(message.contains(&format!("its config.json has {key}")), "{message}");
     }
     // The default of transformers is read, and the difference is reported.
     let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
     config["layer_norm_eps"] = serde_json::json!(1e-12);
     write("config.json", &config.to_string());
-    let notes = ModelFile::open(folder.path()).unwrap().notes.join("");
+    let notes = ModelFile::open(folder.path(), None).unwrap().notes.join("");
     assert!(notes.contains("add 1e-12 to the variance, ours add 1e-6"), "{notes}");
     write("config.json", &text);
-    assert_eq!(ModelFile::open(folder.path()).unwrap().normalize(3).unwrap(), None);
+    assert_eq!(ModelFile::open(folder.path(), None).unwrap().normalize(3).unwrap(), None);
     let processor = r#"{"image_mean": [0.4, 0.5, 0.6], "image_std": [0.1, 0.2, 0.3]}"#;
     write("preprocessor_config.json", processor);
-    let loaded = ModelFile::open(folder.path()).unwrap();
+    let loaded = ModelFile::open(folder.path(), None).unwrap();
     let loaded = loaded.load_encoder(None, Hint::default(), None).unwrap();
     assert_eq!(loaded.normalize.unwrap().mean, [0.4, 0.5, 0.6]);
 }
@@ -226,12 +286,12 @@ fn two_tensors_for_one_place_are_refused_unless_they_are_the_same() {
             let values: Vec<f32> = tensor.to_host().iter().map(|x| factor * x).collect();
             Tensor::from_vec(values, tensor.shape())
         };
-        let again = file.iter().map(|(name, tensor)| (format!("vit.{name}"), times(tensor)));
+        let again = file.iter().map(|(name, tensor)| (format!("_orig_mod.{name}"), times(tensor)));
         file.clone().into_iter().chain(again).collect()
     };
-    ModelFile::open(&saved(folder.path(), &renamed(1.0), &[])).unwrap();
+    ModelFile::open(&saved(folder.path(), &renamed(1.0), &[]), None).unwrap();
     let message =
-        ModelFile::open(&saved(folder.path(), &renamed(2.0), &[])).unwrap_err().to_string();
+        ModelFile::open(&saved(folder.path(), &renamed(2.0), &[]), None).unwrap_err().to_string();
     assert!(message.contains("has two tensors for encoder."), "{message}");
 }
 
@@ -244,26 +304,29 @@ fn a_model_is_found_beside_other_names_and_two_models_are_refused() {
     let loss = ("loss.weight".to_owned(), Tensor::zeros(&[2]));
     let beside: Vec<_> = under("model.").chain([loss]).collect();
     let path = saved(folder.path(), &beside, &[]);
-    let model = ModelFile::open(&path).unwrap();
+    let model = ModelFile::open(&path, None).unwrap();
     assert_eq!(model.left_out, ["loss.weight"]);
     model.load_encoder(None, Hint::default(), None).unwrap();
     let two: Vec<_> = under("model.").chain(under("module.")).collect();
-    let message = ModelFile::open(&saved(folder.path(), &two, &[])).unwrap_err().to_string();
-    assert!(message.contains("\"model.\" and \"module.\""), "{message}");
+    let path = saved(folder.path(), &two, &[]);
+    let message = ModelFile::open(&path, None).unwrap_err().to_string();
+    let words = "holds 2 models: the names without a word before them, model. Name one with --part";
+    assert!(message.contains(words), "{message}");
+    assert_eq!(ModelFile::open(&path, Some("model")).unwrap().left_out.len(), under("").count());
 }
 
 #[test]
 fn a_whole_stage_is_held_against_what_its_models_have() {
     let folder = tempfile::tempdir().unwrap();
     for file in ["dialect_spt_mae.ckpt", "dialect_spt_salt.ckpt"] {
-        let whole = ModelFile::open(&golden(file)).unwrap();
+        let whole = ModelFile::open(&golden(file), None).unwrap();
         whole.check_whole(HINT).unwrap();
         let changed = |change: &dyn Fn(&mut NamedTensors)| {
             let mut tensors = whole.tensors.clone();
             change(&mut tensors);
             let list: Vec<_> = tensors.into_iter().collect();
             let path = saved(folder.path(), &list, &[]);
-            ModelFile::open(&path).unwrap().check_whole(HINT).unwrap_err().to_string()
+            ModelFile::open(&path, None).unwrap().check_whole(HINT).unwrap_err().to_string()
         };
         let inner = |tensors: &NamedTensors| {
             tensors.keys().find(|name| name.ends_with("context_proj.weight")).unwrap().clone()
@@ -296,12 +359,12 @@ fn a_whole_stage_is_held_against_what_its_models_have() {
 fn what_is_written_for_stable_pretraining_tells_its_sizes_again() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.ckpt");
-    let model = ModelFile::open(&golden("dialect_spt_mae.ckpt")).unwrap();
+    let model = ModelFile::open(&golden("dialect_spt_mae.ckpt"), None).unwrap();
     let spec = model.sizes(None, HINT).unwrap().spec;
     let all = dialect::stable_pretraining(&model.tensors, spec.grid());
     let sizes = serde_json::to_string(&spec).unwrap();
     let metadata = [(weights::MODEL_KEY.to_owned(), sizes)].into();
     weights::save_torch(&path, &all, Some("state_dict"), &metadata, weights::Dtype::F32).unwrap();
-    let again = ModelFile::open(&path).unwrap().sizes(None, Hint::default()).unwrap();
+    let again = ModelFile::open(&path, None).unwrap().sizes(None, Hint::default()).unwrap();
     assert_eq!((again.spec, again.guessed), (spec, None));
 }

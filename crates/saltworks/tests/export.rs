@@ -34,13 +34,13 @@ fn a_finished_run_is_exported_from_anywhere_and_without_its_teacher() {
         .unwrap();
     assert!(run.status.success(), "{}", stderr(&run));
     exported(&place, "run", "stable-pretraining", "salt.ckpt", &[]);
-    let salt = ModelFile::open(&place.path("salt.ckpt")).unwrap();
+    let salt = ModelFile::open(&place.path("salt.ckpt"), None).unwrap();
     salt.check_whole(Hint::default()).unwrap();
     for part in ["student", "teacher"] {
         let sizes = salt.sizes(Some(part), Hint::default()).unwrap();
         assert_eq!((sizes.spec.heads, sizes.guessed), (2, None), "{part}");
     }
-    let wanted = ModelFile::open(&file).unwrap().encoder(None).unwrap();
+    let wanted = ModelFile::open(&file, None).unwrap().encoder(None).unwrap();
     for (name, tensor) in salt.encoder(Some("teacher")).unwrap() {
         assert_eq!(tensor.to_vec(), wanted[&name].to_vec(), "{name}");
     }
@@ -65,7 +65,7 @@ fn how_pixels_were_normalised_goes_with_the_weights() {
     place.trained("run", &["data.normalize=imagenet"]);
     let imagenet = [0.485, 0.456, 0.406];
     let mean = |name: &str| {
-        ModelFile::open(&place.path(name)).unwrap().normalize(3).unwrap().unwrap().mean
+        ModelFile::open(&place.path(name), None).unwrap().normalize(3).unwrap().unwrap().mean
     };
     assert_eq!(mean("run/student/encoder.safetensors"), imagenet);
     for (to, out) in
@@ -193,8 +193,8 @@ fn assert_not_square_works(patch: &str, sides: [usize; 2]) {
     assert!(text.contains("size = [24, 40]") && text.contains(&format!("patch = {patch}")));
 
     for stage in ["teacher", "student"] {
-        let file =
-            ModelFile::open(&place.path(&format!("run/{stage}/encoder.safetensors"))).unwrap();
+        let file = ModelFile::open(&place.path(&format!("run/{stage}/encoder.safetensors")), None)
+            .unwrap();
         let spec = file.sizes(None, Hint::default()).unwrap().spec;
         let (image, patch) = ([1, 24, 40], [1, sides[0], sides[1]]);
         assert_eq!((spec.image, spec.patch), (image, patch), "{stage}: height before width");
@@ -218,7 +218,8 @@ fn assert_not_square_works(patch: &str, sides: [usize; 2]) {
     exported(&place, "run", "hf", "hf", &[]);
     let config: Value = serde_json::from_slice(&place.bytes("hf/config.json")).unwrap();
     assert_eq!(config["image_size"], serde_json::json!([24, 40]));
-    let sizes = ModelFile::open(&place.path("hf")).unwrap().sizes(None, Hint::default()).unwrap();
+    let sizes =
+        ModelFile::open(&place.path("hf"), None).unwrap().sizes(None, Hint::default()).unwrap();
     assert_eq!((sizes.spec.image, sizes.spec.patch), ([1, 24, 40], [1, height, width]));
     let resized = exported(&place, "run", "timm", "other.safetensors", &["--size", "48x80"]);
     assert!(stderr(&resized).contains("img_size=(48, 80)"), "{}", stderr(&resized));

@@ -145,7 +145,7 @@ fn weights_are_listed_from_their_header() {
     let whole = [&length[..], header.as_bytes(), &[0; 8]].concat();
     let write = |bytes: &[u8]| saltworks::files::write_whole(&place.path("a.safetensors"), bytes);
     write(&whole).unwrap();
-    let text = stdout(&inspect(&place, "a.safetensors", &[]));
+    let text = stdout(&inspect(&place, "a.safetensors", &["--tensors"]));
     assert!(text.contains("1 tensors, 2 values") && text.contains("b  F32  [2, 1]"), "{text}");
     assert!(text.contains("by = me"), "{text}");
     write(&whole[..whole.len() - 1]).unwrap();
@@ -165,20 +165,24 @@ fn torch_files_are_listed_from_their_pickle_whatever_they_are_called() {
         saltworks::files::write_whole(&place.path(name), bytes).unwrap();
     };
     write("last.ckpt", &golden("torch_lightning.ckpt"));
-    let text = stdout(&inspect(&place, "last.ckpt", &[]));
-    let first =
-        "last.ckpt: 9 tensors under state_dict, 173 values\nthe names match no known model\n";
-    for part in [first, "F32  [8, 3, 2, 2]", "global_step = 120"] {
+    let text = stdout(&inspect(&place, "last.ckpt", &["--tensors"]));
+    let first = "last.ckpt: 10 tensors, 175 values\n\
+                 no model would be read: the file holds no vision transformer";
+    let other = "not read: state_dict, 9 tensors, 173 values";
+    for part in [first, other, "F32  [8, 3, 2, 2]", "global_step = 120"] {
         assert!(text.contains(part), "{part} not in {text}");
     }
     write("weights", &golden("torch_types.pt"));
     let found: Value =
         serde_json::from_str(&stdout(&inspect(&place, "weights", &["--json"]))).unwrap();
-    assert_eq!((&found["tensors"][1]["dtype"], &found["container"]), (&"F16".into(), &Value::Null));
+    assert_eq!(
+        (&found["tensors"][1]["dtype"], &found["models"]),
+        (&"F16".into(), &Value::Array(vec![]))
+    );
     write("model.safetensors.index.json", b"{\n  \"weight_map\": {}}");
     let output = inspect(&place, "model.safetensors.index.json", &[]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("index of a model in several files"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("index.json: names no tensors"), "{}", stderr(&output));
 }
 
 #[test]
@@ -201,7 +205,7 @@ fn names_do_not_steer_the_terminal() {
     let path = place.path("a.safetensors");
     let tensors = [("\u{1b}[31mred\nfake".to_owned(), engine::Tensor::zeros(&[1]))];
     saltworks::weights::save(&path, &tensors, &[].into()).unwrap();
-    let text = stdout(&inspect(&place, "a.safetensors", &[]));
+    let text = stdout(&inspect(&place, "a.safetensors", &["--tensors"]));
     assert!(text.contains("\\u001b[31mred\\u000afake  F32"), "{text}");
     let output = saltworks()
         .arg("export")

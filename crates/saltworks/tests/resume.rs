@@ -121,11 +121,12 @@ fn a_run_killed_at_random_moments_ends_with_the_same_bits_and_files() {
         }
         place.assert_same_run("whole", &out);
         assert_eq!(files_of(&run), files_of(&place.path("whole")));
-        if kills >= kills_wanted() {
+        // Under load, nearly all kills come before the first checkpoint.
+        if kills >= kills_wanted() && inside_a_checkpoint > 0 {
             break;
         }
+        assert!(kills < 20 * kills_wanted(), "{kills} kills, none of them inside a checkpoint");
     }
-    assert!(inside_a_checkpoint > 0, "{kills} kills");
 }
 
 /// Whether a temporary file lies there, or a checkpoint without its manifest.

@@ -31,7 +31,8 @@ pub(super) struct Arguments {
     /// The file to write. Its suffix is one that --to writes. For `hf`, the folder.
     #[arg(long)]
     out: PathBuf,
-    /// For a run: the stage (default: the last). For a file: encoder, student or teacher.
+    /// For a run: the stage (default: the last). For a file with several models: a word before the
+    /// names of one, such as teacher, student or target_encoder, or `ema` (see `inspect FILE`).
     #[arg(long)]
     part: Option<String>,
     /// The type of the values.
@@ -123,7 +124,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         ));
     }
     let source = read(arguments)?;
-    let (model, part) = (&source.model, source.part.as_deref());
+    let model = &source.model;
     if !model.left_out.is_empty() {
         let (count, dialect) = (model.left_out.len(), model.dialect);
         let some = model.left_out.iter().take(4).cloned().collect::<Vec<_>>().join(", ");
@@ -137,7 +138,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             if whole {
                 note("--size exports only the encoder: the other tensors fit the original grid");
             }
-            let (spec, encoder) = encoder(arguments, model, part)?;
+            let (spec, encoder) = encoder(arguments, model)?;
             write_encoder(arguments, container, &source, &spec, encoder)?;
         }
     }
@@ -231,8 +232,8 @@ fn name(target: Target) -> String {
 /// What is exported.
 struct ExportSource {
     model: ModelFile,
-    /// Which of the file's encoders.
-    part: Option<String>,
+    /// Whether one of a file's encoders was named.
+    is_part: bool,
     /// How a run normalised pixels.
     normalize: Option<Normalize>,
     /// The depth of a run's images.
@@ -245,14 +246,15 @@ struct ExportSource {
 fn read(arguments: &Arguments) -> Result<ExportSource, Failure> {
     let source = &arguments.source;
     if !source.join(RECIPE).exists() {
-        let model = ModelFile::open(source).map_err(input_error)?;
-        let part = arguments.part.clone();
-        return Ok(ExportSource { model, part, normalize: None, depth: None, teacher: None });
+        let model = ModelFile::open(source, arguments.part.as_deref()).map_err(input_error)?;
+        let is_part = arguments.part.is_some();
+        return Ok(ExportSource { model, is_part, normalize: None, depth: None, teacher: None });
     }
     let recipe = recipe::load_trained(&source.join(RECIPE), &[]).map_err(input_error)?;
     let index = stage_index(source, &recipe, arguments.part.as_deref())?;
     let stage = &recipe.stage[index];
-    let mut model = ModelFile::open(&source.join(&stage.name).join(MODEL)).map_err(input_error)?;
+    let model = ModelFile::open(&source.join(&stage.name).join(MODEL), None);
+    let mut model = model.map_err(input_error)?;
     note_unfinished(&recipe, index, arguments.part.is_none(), model.metadata());
     let mut spec = None;
     // Only stable-pretraining's SALT stores the teacher.
@@ -276,7 +278,7 @@ fn read(arguments: &Arguments) -> Result<ExportSource, Failure> {
         }
     }
     let Data { normalize, depth, .. } = recipe.data;
-    Ok(ExportSource { model, part: None, normalize: Some(normalize), depth, teacher: spec })
+    Ok(ExportSource { model, is_part: false, normalize: Some(normalize), depth, teacher: spec })
 }
 
 /// The teacher of a stage, loaded for the student's images.
@@ -320,13 +322,9 @@ fn note_unfinished(
 
 /// The encoder and its sizes. Names and shapes are compared with the model's unless --partial is
 /// given.
-fn encoder(
-    arguments: &Arguments,
-    model: &ModelFile,
-    part: Option<&str>,
-) -> Result<(VitSpec, NamedTensors), Failure> {
-    let hint = hint(arguments, model, part)?;
-    let Sizes { spec, guessed } = model.sizes(part, hint).map_err(input_error)?;
+fn encoder(arguments: &Arguments, model: &ModelFile) -> Result<(VitSpec, NamedTensors), Failure> {
+    let hint = hint(arguments, model)?;
+    let Sizes { spec, guessed } = model.sizes(None, hint).map_err(input_error)?;
     if let Some(heads) = arguments.heads.filter(|heads| *heads != spec.heads) {
         return Err(input_error(format!(
             "{} has {} heads, but --heads is {heads}. Remove --heads",
@@ -336,10 +334,10 @@ fn encoder(
     }
     if arguments.partial {
         model.notes.iter().chain(&guessed).for_each(|words| note(words));
-        return Ok((spec, model.encoder(part).map_err(input_error)?));
+        return Ok((spec, model.encoder(None).map_err(input_error)?));
     }
     let image = arguments.size.map(|size| [1, size.height, size.width]);
-    let loaded = model.load_encoder(part, hint, image).map_err(input_error)?;
+    let loaded = model.load_encoder(None, hint, image).map_err(input_error)?;
     if let Some([from, to]) = loaded.resized {
         note(&format!("positions resized from {from} to {to} patches"));
     }
@@ -350,8 +348,8 @@ fn encoder(
 }
 
 /// --heads applies to the encoder's width.
-fn hint(arguments: &Arguments, model: &ModelFile, part: Option<&str>) -> Result<Hint, Failure> {
-    let width = model.width(part).map_err(input_error)?;
+fn hint(arguments: &Arguments, model: &ModelFile) -> Result<Hint, Failure> {
+    let width = model.width(None).map_err(input_error)?;
     let heads = arguments.heads.map(|heads| (width, heads));
     let image = arguments.size.map(|size| [1, size.height, size.width]);
     Ok(Hint { heads, image, ..Hint::default() })
@@ -415,16 +413,16 @@ fn write_encoder(
 
 /// Writes all tensors of the file or stage.
 fn write_stage(arguments: &Arguments, source: &ExportSource) -> Result<(), Failure> {
-    let (model, part) = (&source.model, source.part.as_deref());
+    let model = &source.model;
     // Names and shapes are compared with a model's. Then all tensors are written as they were read.
-    let (spec, _) = encoder(arguments, model, part)?;
-    if part.is_none() && !arguments.partial {
-        model.check_whole(hint(arguments, model, None)?).map_err(input_error)?;
+    let (spec, _) = encoder(arguments, model)?;
+    if !source.is_part && !arguments.partial {
+        model.check_whole(hint(arguments, model)?).map_err(input_error)?;
     }
-    let all: NamedTensors = match part {
-        None => model.tensors.clone(),
-        Some(_) => {
-            let tensors = model.encoder(part).map_err(input_error)?.into_iter();
+    let all: NamedTensors = match source.is_part {
+        false => model.tensors.clone(),
+        true => {
+            let tensors = model.encoder(None).map_err(input_error)?.into_iter();
             tensors.map(|(name, t)| (format!("encoder.{name}"), t)).collect()
         }
     };

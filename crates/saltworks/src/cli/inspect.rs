@@ -7,7 +7,7 @@ use crate::judge;
 use crate::judge::stage_index;
 use crate::recipe::{self, Data, Depth, ImageSize};
 use crate::run_files::names::{MODEL, RECIPE};
-use crate::weights::{Listing, ModelFile, TensorEntry, is_weights};
+use crate::weights::{ListedModel, ListedModels, Listing, ModelFile, TensorEntry, is_weights};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,12 @@ pub(super) struct Arguments {
     /// Decode every image, not only its header.
     #[arg(long)]
     decode: bool,
+    /// Of a file of weights with several models: the one to read, by the words before its names.
+    #[arg(long, value_name = "PART")]
+    part: Option<String>,
+    /// Of a file of weights: list every tensor.
+    #[arg(long)]
+    tensors: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -36,7 +42,7 @@ const HEADERS: usize = 500;
 /// Runs the command.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(file) = weights_of(&arguments.path)? {
-        return inspect_weights(&file, arguments.json);
+        return inspect_weights(&file, arguments);
     }
     let of_recipe = arguments.path.extension().is_some_and(|extension| extension == "toml");
     let (source, data) = if of_recipe {
@@ -68,10 +74,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let notes = judge::size_notes(&survey, source.len(), data.size, data.threads);
     notes.iter().for_each(|words| note(words));
-    if let Some(tests) = data::tests_beside(&arguments.path, &*source) {
-        // Others are reported when they are used.
-        if let Ok(opened) = tests.open(data.decoding()) {
-            judge::note_tests_that_train(&[&*source], &tests.to_string(), &*opened);
+    let path =
+        if of_recipe { data.path.clone().map(PathBuf::from) } else { Some(arguments.path.clone()) };
+    if let Some(tests) = path.and_then(|path| data::tests_beside(&path, &*source)) {
+        match tests.open(judge::test_options(&data)) {
+            Ok(opened) => {
+                note(&format!("beside the training images, to test: {}", opened.describe()));
+                judge::note_tests_that_train(&[&*source], &tests.to_string(), &*opened);
+            }
+            Err(error) => note(&format!("images to test cannot be read: {error}")),
         }
     }
     let unfit = of_recipe.then(|| unfit(&survey, &data)).flatten();
@@ -250,37 +261,66 @@ fn weights_of(path: &Path) -> Result<Option<PathBuf>, Failure> {
     Ok(is_weights(path).then(|| path.to_owned()))
 }
 
-fn inspect_weights(path: &Path, as_json: bool) -> Result<(), Failure> {
+fn inspect_weights(path: &Path, arguments: &Arguments) -> Result<(), Failure> {
     let listing = Listing::read(path).map_err(input_error)?;
-    let (dialect, encoders) = listing.encoders(path).map_err(input_error)?;
-    let Listing { tensors, metadata, container } = listing;
-    if as_json {
-        let tensor = |t: &TensorEntry| json!({"name": t.name, "dtype": t.dtype, "shape": t.shape});
-        let tensors: Vec<_> = tensors.iter().map(tensor).collect();
-        let all = json!({
-            "tensors": tensors,
-            "metadata": metadata,
-            "container": container,
-            "dialect": dialect,
-        });
-        result(&all.to_string());
+    let contents = listing.contents(path, arguments.part.as_deref()).map_err(input_error)?;
+    if arguments.json {
+        result(&weights_json(&listing, &contents).to_string());
         return Ok(());
     }
+    let Listing { tensors, metadata } = listing;
     let values = tensors.iter().map(TensorEntry::values).fold(0, u64::saturating_add);
-    let under = container.map_or(String::new(), |key| format!(" under {key}"));
-    result(&format!("{}: {} tensors{under}, {values} values", path.display(), tensors.len()));
-    result(
-        &dialect.map_or("the names match no known model".to_owned(), |dialect| dialect.to_string()),
-    );
-    encoders.iter().for_each(|encoder| result(encoder));
-    let width = tensors.iter().map(|tensor| tensor.name.len()).max().unwrap_or(0);
-    for tensor in &tensors {
-        let name = printable(&tensor.name);
-        result(&format!("{name:width$}  {}  {:?}", tensor.dtype, tensor.shape));
+    result(&format!("{}: {} tensors, {values} values", path.display(), tensors.len()));
+    let ListedModels { models, others, problem } = contents;
+    for ListedModel { dialect, words, encoders, tensors, values, is_taken } in &models {
+        let words =
+            if words.is_empty() { String::new() } else { format!("{}: ", printable(words)) };
+        let read = if *is_taken { "read" } else { "not read" };
+        result(&format!("{words}{dialect}, {tensors} tensors, {values} values: {read}"));
+        encoders.iter().for_each(|encoder| result(&format!("  {encoder}")));
+    }
+    if let Some(problem) = problem {
+        result(&format!("no model would be read: the file {problem}"));
+    }
+    for (word, tensors, values) in &others {
+        let (word, count) = (printable(word), if *tensors == 1 { "tensor" } else { "tensors" });
+        result(&format!("not read: {word}, {tensors} {count}, {values} values"));
+    }
+    if arguments.tensors {
+        let width = tensors.iter().map(|tensor| tensor.name.len()).max().unwrap_or(0);
+        for tensor in &tensors {
+            let name = printable(&tensor.name);
+            result(&format!("{name:width$}  {}  {:?}", tensor.dtype, tensor.shape));
+        }
     }
     for (key, value) in &metadata {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         result(&format!("{key} = {text}"));
     }
     Ok(())
+}
+
+fn weights_json(listing: &Listing, contents: &ListedModels) -> Value {
+    let tensor = |t: &TensorEntry| json!({"name": t.name, "dtype": t.dtype, "shape": t.shape});
+    let model = |model: &ListedModel| {
+        json!({
+            "words": model.words,
+            "dialect": model.dialect,
+            "encoders": model.encoders,
+            "tensors": model.tensors,
+            "values": model.values,
+            "read": model.is_taken,
+        })
+    };
+    let other = |other: &(String, usize, u64)| {
+        let (word, tensors, values) = other;
+        json!({ "word": word, "tensors": tensors, "values": values })
+    };
+    json!({
+        "tensors": listing.tensors.iter().map(tensor).collect::<Vec<_>>(),
+        "metadata": listing.metadata,
+        "models": contents.models.iter().map(model).collect::<Vec<_>>(),
+        "others": contents.others.iter().map(other).collect::<Vec<_>>(),
+        "problem": contents.problem,
+    })
 }

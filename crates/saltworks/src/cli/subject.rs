@@ -15,7 +15,8 @@ pub(super) struct SubjectArguments {
     /// images.
     #[arg(long, value_name = "PATH")]
     pub(super) data: Option<PathBuf>,
-    /// For a run: the stage (default: the last). For a file: encoder, student or teacher.
+    /// For a run: the stage (default: the last). For a file with several models: a word before the
+    /// names of one, such as teacher, student or target_encoder, or `ema` (see `inspect FILE`).
     #[arg(long, visible_alias = "part", value_name = "NAME")]
     stage: Option<String>,
     /// Size of the images in pixels, as 224 or HEIGHTxWIDTH (default: the encoder's own). The

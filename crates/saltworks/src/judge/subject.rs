@@ -69,12 +69,12 @@ impl SubjectOptions {
             Some(run) if *run == self.source => {
                 let recipe = recipe::load_trained(&run.join(RECIPE), &[]).map_err(input_error)?;
                 let index = stage_index(run, &recipe, self.stage.as_deref())?;
-                ModelFile::open(&run.join(&recipe.stage[index].name).join(MODEL))
+                ModelFile::open(&run.join(&recipe.stage[index].name).join(MODEL), None)
             }
-            _ => ModelFile::open(&self.source),
+            _ => ModelFile::open(&self.source, self.stage.as_deref()),
         };
         let model = model.map_err(input_error)?;
-        let LoadedEncoder { encoder, normalize, .. } = self.encoder(&model, run.as_deref())?;
+        let LoadedEncoder { encoder, normalize, .. } = self.encoder(&model)?;
         self.check_layers(encoder.spec().depth)?;
         let stated = (normalize, model.depth().map_err(input_error)?);
         let mut recipe = self.recipe(run.as_deref(), encoder.spec().channels, stated)?;
@@ -113,14 +113,12 @@ impl SubjectOptions {
         )))
     }
 
-    fn encoder(&self, model: &ModelFile, run: Option<&Path>) -> Result<LoadedEncoder, Failure> {
-        // A run's file has one encoder.
-        let part = self.stage.as_deref().filter(|_| run != Some(&self.source));
-        let width = model.width(part).map_err(input_error)?;
+    fn encoder(&self, model: &ModelFile) -> Result<LoadedEncoder, Failure> {
+        let width = model.width(None).map_err(input_error)?;
         let heads = self.heads.map(|heads| (width, heads));
         let image = self.size.map(|size| [1, size.height, size.width]);
         let hint = Hint { heads, image, ..Hint::default() };
-        let loaded = model.load_encoder(part, hint, image).map_err(input_error)?;
+        let loaded = model.load_encoder(None, hint, image).map_err(input_error)?;
         if let Some([from, to]) = loaded.resized {
             note(&format!("positions resized from {from} to {to} patches"));
         }

@@ -67,7 +67,7 @@ impl Salt {
         path: &Path,
         student: &VitSpec,
     ) -> std::result::Result<LoadedEncoder, TeacherError> {
-        let file = weights::ModelFile::open(path)?;
+        let file = weights::ModelFile::open(path, None)?;
         let heads = Some((student.width, student.heads));
         let hint = Hint { heads, image: Some(student.image), ..Hint::default() };
         let sizes = file.sizes(None, hint)?.spec;

@@ -127,7 +127,7 @@ fn named_model(name: &str) -> Result<KnownModel, Failure> {
 }
 
 fn teacher_of(path: &Path) -> Result<KnownTeacher, Failure> {
-    let file = ModelFile::open(path).map_err(input_error)?;
+    let file = ModelFile::open(path, None).map_err(input_error)?;
     let spec = file.sizes(None, Hint::default()).map_err(input_error)?.spec;
     let normalize = file.normalize(spec.channels).map_err(input_error)?;
     Ok(KnownTeacher {

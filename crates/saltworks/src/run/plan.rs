@@ -283,7 +283,7 @@ fn cost(
 
 /// The encoder in a file, with positions for the images of `spec`. Refuses other sizes.
 fn first_encoder(path: &Path, spec: &VitSpec) -> Result<Encoder, Failure> {
-    let file = ModelFile::open(path).map_err(input_error)?;
+    let file = ModelFile::open(path, None).map_err(input_error)?;
     let heads = Some((spec.width, spec.heads));
     let hint = Hint { heads, image: Some(spec.image), ..Hint::default() };
     let loaded = file.load_encoder(None, hint, Some(spec.image)).map_err(input_error)?;

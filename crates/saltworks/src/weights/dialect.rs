@@ -3,12 +3,16 @@
 mod hugging_face;
 mod stable_pretraining;
 
+pub(super) use hugging_face::{
+    PATCHES as HUGGING_FACE_PATCHES, differs as hugging_face_differs, join_qkv,
+};
 pub use hugging_face::{config as hugging_face_config, theirs as hugging_face};
-pub(super) use hugging_face::{differs as hugging_face_differs, join_qkv};
 pub use stable_pretraining::{
     names as stable_pretraining_names, renamed as stable_pretraining_renamed,
     theirs as stable_pretraining,
 };
+
+pub(super) use stable_pretraining::owners as stable_pretraining_owners;
 
 use crate::model::VitSpec;
 use serde::Serialize;
@@ -26,59 +30,52 @@ pub enum Dialect {
     StablePretraining,
     /// facebookresearch/mae, models_mae.py: timm's names beside those of its decoder.
     Facebook,
-    /// transformers' ViTModel, ViTForImageClassification or ViTMAE.
+    /// facebookresearch/dinov2, models/vision_transformer.py: timm's names, but for the registers.
+    Dinov2,
+    /// transformers' ViTModel, ViTForImageClassification, ViTMAE or Dinov2Model.
     HuggingFace,
 }
 
 /// timm's name of the patch embedding's weights.
-const PATCHES: &str = "patch_embed.proj.weight";
-
-/// Wrappers that put a word before every name.
-const WRAPPERS: [&str; 6] =
-    ["module.", "_orig_mod.", "_forward_module.", "model.", "net.", "backbone."];
-
-/// Where a tensor of a file belongs.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Destination {
-    /// It has this name in our models.
-    Ours(String),
-    /// It belongs to no encoder, decoder or predictor: a head, a pooler, a fixed table.
-    LeftOut,
-}
+pub(super) const PATCHES: &str = "patch_embed.proj.weight";
 
 impl Dialect {
-    /// The dialect of a file with these names, without wrappers.
-    pub fn of(names: &[&str]) -> Option<Self> {
-        let has = |wanted: &str| names.contains(&wanted);
-        if stable_pretraining::owners().any(|owner| has(&format!("{owner}.vit.{PATCHES}"))) {
-            return Some(Self::StablePretraining);
+    /// The dialect of a single encoder under timm's names, with `before` before them.
+    pub(super) fn of_plain(before: &str, has: &impl Fn(&str) -> bool) -> Self {
+        let has = |name: &str| has(&format!("{before}{name}"));
+        match () {
+            () if has("decoder_embed.weight") => Self::Facebook,
+            () if has("register_tokens") || has("mask_token") => Self::Dinov2,
+            () => Self::Timm,
         }
-        let theirs = "embeddings.patch_embeddings.projection.weight";
-        if has(theirs) || has(&format!("vit.{theirs}")) {
-            return Some(Self::HuggingFace);
-        }
-        if has(PATCHES) {
-            return Some(if has("decoder_embed.weight") { Self::Facebook } else { Self::Timm });
-        }
-        let staged = |part: &str| has(&format!("{part}.{PATCHES}"));
-        (staged("encoder") || staged("student")).then_some(Self::Saltworks)
     }
 
-    /// Where the tensor of this name belongs. Single encoders get the prefix `encoder.`. Unknown
-    /// names are kept after the prefix, so that later checks report them.
-    pub(super) fn destination(self, name: &str) -> Destination {
-        match self {
-            Self::Saltworks => Destination::Ours(name.to_owned()),
-            Self::StablePretraining => stable_pretraining::destination(name),
-            Self::HuggingFace => hugging_face::destination(name),
-            Self::Timm | Self::Facebook => {
-                let decoder = name.starts_with("decoder_") || name == "mask_token";
-                match (self == Self::Facebook && decoder) || name.starts_with("head.") {
-                    true => Destination::LeftOut,
-                    false => Destination::Ours(format!("encoder.{name}")),
-                }
-            }
+    /// Our name of a tensor. Single encoders get the prefix `encoder.`. None if it belongs to no
+    /// encoder, decoder or predictor: a head, a pooler, a fixed table. Unknown names are kept after
+    /// the prefix, so that later checks report them.
+    pub(super) fn our_name(self, name: &str) -> Option<String> {
+        let outside = match self {
+            Self::Saltworks => return Some(name.to_owned()),
+            Self::StablePretraining => return stable_pretraining::our_name(name),
+            Self::HuggingFace => return hugging_face::our_name(name),
+            Self::Timm => false,
+            Self::Facebook => name.starts_with("decoder_") || name == "mask_token",
+            Self::Dinov2 if name == "register_tokens" => return Some("encoder.reg_token".into()),
+            Self::Dinov2 => name == "mask_token",
+        };
+        let name = if self == Self::Dinov2 { unchunked(name) } else { name.to_owned() };
+        (!outside && !name.starts_with("head.")).then(|| format!("encoder.{name}"))
+    }
+}
+
+/// The name of a tensor in a chunk of blocks: `blocks.1.10.` is block 10, in chunk 1.
+fn unchunked(name: &str) -> String {
+    let inside = name.strip_prefix("blocks.").and_then(|rest| rest.split_once('.'));
+    match inside {
+        Some((_, rest)) if rest.starts_with(|first: char| first.is_ascii_digit()) => {
+            format!("blocks.{rest}")
         }
+        _ => name.to_owned(),
     }
 }
 
@@ -89,6 +86,7 @@ impl fmt::Display for Dialect {
             Self::Timm => "an encoder under timm's names",
             Self::StablePretraining => "a model of stable-pretraining",
             Self::Facebook => "a model of facebookresearch/mae",
+            Self::Dinov2 => "an encoder of facebookresearch/dinov2",
             Self::HuggingFace => "a model of transformers",
         })
     }
@@ -108,64 +106,17 @@ pub fn beyond_plain(spec: &VitSpec) -> Option<&'static str> {
     beyond.into_iter().find(|(is, _)| *is).map(|(_, what)| what)
 }
 
-/// The dialect of these names, and the prefix that wrappers put before the model's. Names without
-/// the prefix are ignored, for example those of a loss. It is an error if two models are possible.
-pub fn find<'a>(names: &[&'a str]) -> Result<Option<(Dialect, &'a str)>, [&'a str; 2]> {
-    let mut before: Vec<&str> = names.iter().flat_map(|name| wrappings(name)).collect();
-    before.sort_unstable();
-    before.dedup();
-    let dialect = |words: &&'a str| {
-        let inside: Vec<_> = names.iter().filter_map(|name| name.strip_prefix(*words)).collect();
-        Some((Dialect::of(&inside)?, *words))
-    };
-    let mut found = before.iter().filter_map(dialect);
-    match (found.next(), found.next()) {
-        (Some((_, first)), Some((_, second))) => Err([first, second]),
-        (found, _) => Ok(found),
-    }
-}
-
-/// Possible prefixes by wrappers of a name, the shortest first.
-fn wrappings(name: &str) -> Vec<&str> {
-    let mut all = vec![""];
-    loop {
-        let cut = all[all.len() - 1].len();
-        match WRAPPERS.iter().find(|word| name[cut..].starts_with(**word)) {
-            Some(word) => all.push(&name[..cut + word.len()]),
-            None => return all,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn dialect(names: &[&str]) -> Option<Dialect> {
-        Dialect::of(names)
-    }
-
     #[test]
-    fn names_tell_whose_file_it_is() {
-        let timm = "patch_embed.proj.weight";
-        assert_eq!(dialect(&[timm]), Some(Dialect::Timm));
-        assert_eq!(dialect(&[timm, "decoder_embed.weight"]), Some(Dialect::Facebook));
-        let of_mae = ["encoder.patch_embed.proj.weight", "encoder.vit.patch_embed.proj.weight"];
-        assert_eq!(dialect(&of_mae), Some(Dialect::StablePretraining));
-        assert_eq!(dialect(&of_mae[..1]), Some(Dialect::Saltworks));
-        let hugging = "vit.embeddings.patch_embeddings.projection.weight";
-        assert_eq!(dialect(&[hugging]), Some(Dialect::HuggingFace));
-        assert_eq!(dialect(&["conv1.weight"]), None);
-    }
-
-    #[test]
-    fn words_before_a_models_names_are_wrappers() {
-        let timm = "patch_embed.proj.weight";
-        let wrapped = format!("module.model.{timm}");
-        assert_eq!(find(&[&wrapped, "module.model.b"]), Ok(Some((Dialect::Timm, "module.model."))));
-        assert_eq!(find(&[&wrapped, "loss.y"]), Ok(Some((Dialect::Timm, "module.model."))));
-        assert_eq!(find(&[&wrapped, timm]), Err(["", "module.model."]));
-        assert_eq!(find(&["a", "module.b"]), Ok(None));
-        assert_eq!(find(&[]), Ok(None));
+    fn blocks_in_chunks_have_the_names_of_blocks() {
+        let ours = |name: &str| Dialect::Dinov2.our_name(name).unwrap();
+        assert_eq!(ours("blocks.1.10.ls1.gamma"), "encoder.blocks.10.ls1.gamma");
+        assert_eq!(ours("blocks.3.norm1.weight"), "encoder.blocks.3.norm1.weight");
+        assert_eq!(ours("register_tokens"), "encoder.reg_token");
+        assert_eq!(Dialect::Dinov2.our_name("mask_token"), None);
+        assert_eq!(Dialect::Timm.our_name("head.bias"), None);
     }
 }

@@ -25,6 +25,8 @@ pub(super) enum FileKind {
     Safetensors,
     /// A zip archive, as torch writes it.
     Zip,
+    /// JSON, perhaps the index of a model in several files.
+    Index,
     /// A kind that is not supported: what it is, and what to do.
     Refused(&'static str),
     /// None of these.
@@ -61,10 +63,10 @@ impl FileKind {
                 "is a bare pickle, not a file of torch.save, and reading it would run its code. In \
                  Python, if you trust it: torch.save(pickle.load(open(OLD, \"rb\")), NEW)",
             ),
-            [b'{', b' ' | b'\n' | b'\r' | b'\t' | b'"', ..] => Self::Refused(
-                "is JSON: if it is the index of a model in several files, join them. In Python: \
-                 transformers.AutoModel.from_pretrained(FOLDER).save_pretrained(NEW, \
-                 max_shard_size=\"1TB\")",
+            [b'{', b' ' | b'\n' | b'\r' | b'\t' | b'"', ..] => Self::Index,
+            _ if is_page(start) => Self::Refused(
+                "is a page of HTML, not a file of weights: its download was refused, or its \
+                 address is that of a page. Fetch the file itself",
             ),
             _ if start.starts_with(b"version https://git-lfs") => Self::Refused(
                 "is a pointer of Git LFS, not the file itself. In its repository: git lfs pull",
@@ -72,6 +74,12 @@ impl FileKind {
             _ => Self::Unknown,
         }
     }
+}
+
+fn is_page(start: &[u8]) -> bool {
+    let text = start.trim_ascii_start();
+    let begins = |word: &[u8]| text.get(..word.len()).is_some_and(|t| t.eq_ignore_ascii_case(word));
+    begins(b"<!doctype html") || begins(b"<html")
 }
 
 /// The error for a file of unknown kind.
@@ -112,7 +120,7 @@ mod tests {
         let mut tar = [0; 512];
         tar[257..262].copy_from_slice(b"ustar");
         let legacy = [LEGACY, b"M\xE9\x03."].concat();
-        let cases: [(&[u8], &str); 8] = [
+        let cases: [(&[u8], &str); 9] = [
             (b"PK\x03\x04", "Zip"),
             // A header of 0x10280 bytes.
             (b"\x80\x02\x01\0\0\0\0\0{", "Safetensors"),
@@ -120,7 +128,8 @@ mod tests {
             (&legacy, "format from before 1.6. In Python: torch.save(torch.load(OLD"),
             (&tar, "format from before 1.6"),
             (b"\x80\x04\x95", "bare pickle"),
-            (b"{\n  \"weight_map\": {", "index of a model in several files"),
+            (b"{\n  \"weight_map\": {", "Index"),
+            (b"\n<!DOCTYPE html><html>404", "is a page of HTML"),
             (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
         ];
         for (start, words) in cases {

@@ -1,15 +1,17 @@
 //! Lists the contents of a file of weights. Only its header or its pickle is read.
 
-use super::dialect::{self, Dialect};
-use super::file_kind::{self, FileKind, MOST_HEADER_BYTES};
-use super::model::{PARTS, json_beside, our_name};
+use super::dialect::Dialect;
+use super::file_kind::{self, FileKind};
+use super::model::json_beside;
+use super::parts::{self, FoundModel, OWNERS};
 use super::shapes::Shapes;
-use super::{Error, Hint, MODEL_KEY, Sizes, TEACHER_KEY, sizes, torch_file};
+use super::{
+    Error, Hint, MODEL_KEY, Sizes, TEACHER_KEY, safetensors_file, shards, sizes, torch_file,
+};
 use crate::files::open_file;
 use crate::model::VitSpec;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::Path;
 
 /// A file's tensors in the order in which they are stored. Those of torch files are sorted by name.
@@ -19,8 +21,35 @@ pub struct Listing {
     pub tensors: Vec<TensorEntry>,
     /// The file's metadata. For a torch file, texts and numbers beside the tensors.
     pub metadata: Map<String, Value>,
-    /// The key of a torch file's outer dictionary under which the tensors were found.
-    pub container: Option<String>,
+}
+
+/// What the names in a file say.
+#[derive(Clone, Debug)]
+pub struct ListedModels {
+    /// The models.
+    pub models: Vec<ListedModel>,
+    /// The first words of the names that belong to no model, with the numbers of their tensors and
+    /// values.
+    pub others: Vec<(String, usize, u64)>,
+    /// Why none of the models would be read.
+    pub problem: Option<String>,
+}
+
+/// A model in a file.
+#[derive(Clone, Debug)]
+pub struct ListedModel {
+    /// Whose names it uses.
+    pub dialect: Dialect,
+    /// What stands before its names.
+    pub words: String,
+    /// Its encoders with their sizes, for people.
+    pub encoders: Vec<String>,
+    /// How many tensors it has.
+    pub tensors: usize,
+    /// How many values those have.
+    pub values: u64,
+    /// Whether it is the one that would be read.
+    pub is_taken: bool,
 }
 
 /// A tensor.
@@ -47,29 +76,61 @@ impl Listing {
     pub fn read(path: &Path) -> Result<Self, Error> {
         match FileKind::of(path)? {
             FileKind::Zip => torch_file::list(path),
+            FileKind::Index => shards::list(path),
             FileKind::Refused(problem) => Err(Error::torch(path, problem)),
             FileKind::Unknown => Err(file_kind::unknown(path)),
             FileKind::Safetensors => Self::read_safetensors(path),
         }
     }
 
-    /// The dialect of the names, and the sizes of each encoder in words. Sizes come from the
-    /// metadata, a `config.json` beside `path`, or the shapes. `None` and an empty list if it holds
-    /// no supported model.
-    pub fn encoders(&self, path: &Path) -> Result<(Option<Dialect>, Vec<String>), Error> {
-        let names: Vec<&str> = self.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
-        let Ok(Some((dialect, before))) = dialect::find(&names) else {
-            return Ok((None, Vec::new()));
+    /// What the names say: the models, the one that would be read, and what belongs to none.
+    /// `part` names a model, as for [`ModelFile::open`](super::ModelFile::open). Sizes come from
+    /// the metadata, a `config.json` beside `path`, or the shapes.
+    pub fn contents(&self, path: &Path, part: Option<&str>) -> Result<ListedModels, Error> {
+        let names = || self.tensors.iter().map(|tensor| tensor.name.as_str());
+        let found = parts::find(names());
+        let taken = match found.is_empty() {
+            true => Err(parts::none_found(names())),
+            false => parts::choose(&found, part),
         };
+        let mut models = Vec::new();
+        for (at, model) in found.iter().enumerate() {
+            let is_of = |tensor: &&TensorEntry| model.our_name(&tensor.name).is_some();
+            let tensors = self.tensors.iter().filter(is_of);
+            models.push(ListedModel {
+                dialect: model.dialect,
+                words: model.words().to_owned(),
+                encoders: self.encoders(model, path)?,
+                tensors: tensors.clone().count(),
+                values: tensors.map(TensorEntry::values).fold(0, u64::saturating_add),
+                is_taken: taken.as_ref().is_ok_and(|(taken, ..)| *taken == at),
+            });
+        }
+        let mut others: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
+        for tensor in &self.tensors {
+            if found.iter().all(|model| model.our_name(&tensor.name).is_none()) {
+                let (word, _) = tensor.name.split_once('.').unwrap_or((&tensor.name, ""));
+                let (tensors, values) = others.entry(word).or_default();
+                *tensors += 1;
+                *values = values.saturating_add(tensor.values());
+            }
+        }
+        let others =
+            others.into_iter().map(|(word, (tensors, values))| (word.to_owned(), tensors, values));
+        Ok(ListedModels { models, others: others.collect(), problem: taken.err() })
+    }
+
+    /// The sizes of each encoder of a model, in words.
+    fn encoders(&self, model: &FoundModel, path: &Path) -> Result<Vec<String>, Error> {
         let mut parts: BTreeMap<String, Shapes> = BTreeMap::new();
         for tensor in &self.tensors {
-            let ours = our_name(dialect, before, &tensor.name);
+            let ours = model.our_name(&tensor.name);
             if let Some((part, name)) = ours.as_deref().and_then(|ours| ours.split_once('.')) {
                 let shape = tensor.shape.iter().map(|&side| side as usize).collect();
                 parts.entry(part.to_owned()).or_default().insert(name.to_owned(), shape);
             }
         }
-        let config = match dialect {
+        let config = match model.dialect {
             Dialect::HuggingFace => json_beside(path, "config.json")?,
             _ => None,
         };
@@ -84,31 +145,33 @@ impl Listing {
                 Some(text) => serde_json::from_str(text)
                     .map(|spec| Sizes { spec, guessed: None })
                     .map_err(|error| format!("metadata `{key}`: {error}")),
-                None => sizes::of(shapes, config.as_ref(), Hint::default()),
+                None => {
+                    let mut shapes = shapes.clone();
+                    let grid = match model.dialect {
+                        Dialect::Dinov2 | Dialect::HuggingFace => {
+                            sizes::without_class_position(&mut shapes)
+                        }
+                        _ => None,
+                    };
+                    sizes::of(&shapes, config.as_ref(), Hint { grid, ..Hint::default() })
+                }
             }
         };
         let of_part = |(part, shapes): (&String, &Shapes)| match sizes(part, shapes) {
             Ok(Sizes { spec, guessed }) => in_words(part, &spec, guessed.as_deref()),
             Err(problem) => format!("{part} {problem}"),
         };
-        let encoders = parts.iter().filter(|(part, _)| PARTS.contains(&part.as_str()));
-        Ok((Some(dialect), encoders.map(of_part).collect()))
+        let encoders = parts.iter().filter(|(part, _)| OWNERS.contains(&part.as_str()));
+        Ok(encoders.map(of_part).collect())
     }
 
     fn read_safetensors(path: &Path) -> Result<Self, Error> {
         let read = |source| Error::read(path, source);
-        let fail = |problem: String| Error::format(path, problem);
         let mut file = open_file(path).map_err(read)?;
-        let len = file.metadata().map_err(read)?.len();
-        let mut length = [0; 8];
-        file.read_exact(&mut length).map_err(|_| fail(format!("it has {len} bytes")))?;
-        let length = u64::from_le_bytes(length);
-        if length > MOST_HEADER_BYTES || length + 8 > len {
-            return Err(fail(format!("it states a header of {length} bytes and has {len}")));
-        }
-        let mut header = vec![0; length as usize];
-        file.read_exact(&mut header).map_err(read)?;
-        Self::of_header(&header, len - 8 - length).map_err(fail)
+        let length = file.metadata().map_err(read)?.len();
+        let header = safetensors_file::read_header(path, &mut file, length)?;
+        let found = length - 8 - header.len() as u64;
+        Self::of_header(&header, found).map_err(|problem| Error::format(path, problem))
     }
 
     /// Parses a safetensors header that `found` bytes follow.
@@ -126,7 +189,7 @@ impl Listing {
             return Err(format!("its tensors take {end} bytes, it has {found}"));
         }
         let tensors = placed.into_iter().map(|(_, tensor)| tensor).collect();
-        Ok(Self { tensors, metadata, container: None })
+        Ok(Self { tensors, metadata })
     }
 }
 
@@ -135,9 +198,21 @@ fn in_words(part: &str, spec: &VitSpec, guessed: Option<&str>) -> String {
     let [_, height, width] = spec.image;
     let [_, ph, pw] = spec.patch;
     let guessed = guessed.map_or(String::new(), |words| format!("; {words}"));
+    let mut more = String::new();
+    let registers = format!("{} registers", spec.registers);
+    for (is, words) in [
+        (!spec.class_token, "no class token"),
+        (spec.registers > 0, registers.as_str()),
+        (spec.layer_scale.is_some(), "layer scale"),
+        (spec.qk_norm, "norms of queries and keys"),
+    ] {
+        if is {
+            more = format!("{more}, {words}");
+        }
+    }
     format!(
         "{part}: {} wide, {} blocks, {} heads, patches of {ph} x {pw}, images of {height} x \
-         {width} with {} channels{guessed}",
+         {width} with {} channels{more}{guessed}",
         spec.width, spec.depth, spec.heads, spec.channels
     )
 }

@@ -8,23 +8,24 @@ mod file_kind;
 mod listing;
 mod model;
 pub mod onnx;
+mod parts;
 mod pixels;
 mod safetensors_file;
 mod shapes;
+mod shards;
 mod sizes;
 mod torch_file;
 
 pub use dtype::Dtype;
 pub use error::Error;
 pub use file_kind::is_weights;
-pub use listing::{Listing, TensorEntry};
+pub use listing::{ListedModel, ListedModels, Listing, TensorEntry};
 pub use model::{Hint, LoadedEncoder, MODEL_KEY, ModelFile, TEACHER_KEY};
 pub use pixels::{CHANNELS_KEY, DEPTH_KEY, NORMALIZE_KEY, PREPROCESSOR, pixel_metadata, processor};
 pub use safetensors_file::{parse, save, save_as};
 pub use sizes::Sizes;
 pub use torch_file::save_torch;
 
-use crate::files::read_file;
 use engine::{Parameter, Tensor};
 use file_kind::FileKind;
 use shapes::Shapes;
@@ -43,11 +44,10 @@ pub struct File {
     pub others: BTreeMap<String, String>,
     /// Metadata by key. For a torch file, only those that [`save_torch`] wrote.
     pub metadata: HashMap<String, String>,
-    /// The key of a torch file's outer dictionary under which the tensors were found.
-    pub container: Option<String>,
-    /// Other keys that hold tensors, which were not read.
-    pub beside: Vec<String>,
 }
+
+/// Whether the tensor of a name is to be read.
+type IsWanted<'a> = &'a dyn Fn(&str) -> bool;
 
 /// Refuses tensors with a value that `dtype` cannot hold.
 pub fn expect_range(path: &Path, tensors: &[(String, Tensor)], dtype: Dtype) -> Result<(), Error> {
@@ -62,16 +62,20 @@ pub fn expect_range(path: &Path, tensors: &[(String, Tensor)], dtype: Dtype) -> 
     }
 }
 
-/// Reads the tensors of a safetensors file or a torch file. The first bytes identify the format.
+/// Reads all tensors of a safetensors file, of a torch file, or of the files that an index names.
+/// The first bytes identify the format.
 pub fn load(path: &Path) -> Result<File, Error> {
+    load_some(path, &|_| true)
+}
+
+/// Reads the tensors whose names are wanted, and the metadata.
+fn load_some(path: &Path, is_wanted: IsWanted<'_>) -> Result<File, Error> {
     match FileKind::of(path)? {
-        FileKind::Zip => torch_file::load(path),
+        FileKind::Zip => torch_file::load(path, is_wanted),
+        FileKind::Index => shards::load(path, is_wanted),
         FileKind::Refused(problem) => Err(Error::torch(path, problem)),
         FileKind::Unknown => Err(file_kind::unknown(path)),
-        FileKind::Safetensors => {
-            let bytes = read_file(path).map_err(|source| Error::read(path, source))?;
-            parse(path, &bytes)
-        }
+        FileKind::Safetensors => safetensors_file::load(path, is_wanted),
     }
 }
 

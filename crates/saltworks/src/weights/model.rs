@@ -1,8 +1,12 @@
 //! A model that is read from any supported kind of file, under our names.
 
-use super::dialect::{Destination, Dialect, find, hugging_face_differs};
+use super::dialect::{Dialect, hugging_face_differs, join_qkv};
+use super::parts::{self, FoundModel, OWNERS};
 use super::shapes::{self, Shapes};
-use super::{Error, File, NamedTensors, PREPROCESSOR, Sizes, assign, fit, load, pixels, sizes};
+use super::{
+    Error, File, IsWanted, Listing, NamedTensors, PREPROCESSOR, Sizes, assign, fit, load_some,
+    pixels, sizes,
+};
 use crate::files::read_file;
 use crate::mask::Grid;
 use crate::model::{Encoder, VitSpec, position};
@@ -20,12 +24,13 @@ pub const MODEL_KEY: &str = "model";
 pub const TEACHER_KEY: &str = "teacher_model";
 
 /// Names of files of weights in a folder of transformers. The first is also the name in the folder
-/// of our stages.
-const FILES: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
-
-/// Encoders that a file may hold, in the order of preference: as stable-pretraining's
-/// `SALT.from_checkpoint`, then the trained one.
-pub(super) const PARTS: [&str; 3] = ["encoder", "student", "teacher"];
+/// of our stages. The last two are indices of several files.
+const FILES: [&str; 4] = [
+    "model.safetensors",
+    "pytorch_model.bin",
+    "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+];
 
 /// The tensors of a file under our names, and what the file states.
 #[derive(Debug)]
@@ -34,12 +39,15 @@ pub struct ModelFile {
     pub dialect: Dialect,
     /// `encoder.`, `student.` or `teacher.` and timm's names; `decoder.`, `predictor.`.
     pub tensors: NamedTensors,
-    /// Names in the file that belong to no encoder, decoder or predictor.
+    /// Names in the file that belong to no encoder, decoder or predictor of it.
     pub left_out: Vec<String>,
     /// Notes for the user.
     pub notes: Vec<String>,
-    /// Prefix of wrappers before the file's names.
-    before: String,
+    model: FoundModel,
+    /// The encoder that is meant if none is named.
+    chosen: &'static str,
+    /// The grid of its positions, if the form of the file tells it.
+    grid: Option<Grid>,
     path: PathBuf,
     file: File,
     /// The `config.json` beside it.
@@ -64,11 +72,15 @@ impl ModelFile {
         })
     }
 
-    /// Reads a file of weights, or the one in a folder. Models of transformers are read with the
-    /// `config.json` beside them.
-    pub fn open(path: &Path) -> Result<Self, Error> {
+    /// Reads a file of weights, or the one in a folder. `part` names one of several models or
+    /// encoders in it, by words before its names. Without it, the sensible one is taken, and a note
+    /// says which. Only the tensors of that model are read. Models of transformers are read with
+    /// the `config.json` beside them.
+    pub fn open(path: &Path, part: Option<&str>) -> Result<Self, Error> {
         let path = &Self::find(path)?;
-        let model = Self::of(path, load(path)?)?;
+        let listing = Listing::read(path)?;
+        let names: Vec<&str> = listing.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+        let model = Self::of(path, &names, part, |is_wanted| load_some(path, is_wanted))?;
         let beside = |name: &str| match model.dialect {
             Dialect::HuggingFace => json_beside(path, name),
             _ => Ok(None),
@@ -82,35 +94,55 @@ impl ModelFile {
 
     /// The model of tensors in memory, for example of a state dict. `what` names them in messages.
     pub fn of_tensors(what: &str, tensors: NamedTensors) -> Result<Self, Error> {
-        Self::of(Path::new(what), File { tensors, ..File::default() })
+        let names: Vec<String> = tensors.keys().cloned().collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        Self::of(Path::new(what), &names, None, |is_wanted| {
+            let tensors = tensors.into_iter().filter(|(name, _)| is_wanted(name)).collect();
+            Ok(File { tensors, ..File::default() })
+        })
     }
 
-    fn of(path: &Path, mut file: File) -> Result<Self, Error> {
+    fn of(
+        path: &Path,
+        names: &[&str],
+        part: Option<&str>,
+        read: impl FnOnce(IsWanted<'_>) -> Result<File, Error>,
+    ) -> Result<Self, Error> {
         let fail = |problem: String| Error::model(path, problem);
-        let names: Vec<&str> = file.tensors.keys().map(String::as_str).collect();
-        let found = find(&names).map_err(|[first, second]| fail(two_models(first, second)))?;
-        let (dialect, before) = found.ok_or_else(|| fail(no_model(&names)))?;
-        let before = before.to_owned();
-        let (mut tensors, mut left_out) = (NamedTensors::new(), Vec::new());
+        let mut found = parts::find(names.iter().copied());
+        if found.is_empty() {
+            return Err(fail(parts::none_found(names.iter().copied())));
+        }
+        let (at, chosen, note) = parts::choose(&found, part).map_err(fail)?;
+        let model = found.swap_remove(at);
+        let mut file = read(&|name| model.our_name(name).is_some())?;
+        let mut tensors = NamedTensors::new();
         for (name, tensor) in std::mem::take(&mut file.tensors) {
-            match our_name(dialect, &before, &name) {
-                Some(ours) => add(&mut tensors, ours, &name, tensor).map_err(fail)?,
-                None => left_out.push(name),
+            if let Some(ours) = model.our_name(&name) {
+                add(&mut tensors, ours, &name, tensor).map_err(fail)?;
             }
         }
-        super::dialect::join_qkv(&mut tensors);
-        let notes = not_taken(&file).into_iter().collect();
+        let left_out = names.iter().filter(|name| model.our_name(name).is_none());
+        let left_out = left_out.map(|name| (*name).to_owned()).collect();
+        join_qkv(&mut tensors);
+        let mut notes: Vec<String> = note.into_iter().collect();
+        model.owners.iter().for_each(|owner| notes.extend(add_biases(&mut tensors, owner)));
+        let has_registers = matches!(model.dialect, Dialect::Dinov2 | Dialect::HuggingFace);
+        let grid = has_registers.then(|| place_registers(&mut tensors)).flatten();
         let (config, processor) = (None, None);
+        let (dialect, path) = (model.dialect, path.into());
         Ok(Self {
             dialect,
-            before,
             tensors,
             left_out,
-            path: path.into(),
+            notes,
+            model,
+            chosen,
+            grid,
+            path,
             file,
             config,
             processor,
-            notes,
         })
     }
 
@@ -125,7 +157,7 @@ impl ModelFile {
     }
 
     /// The tensors of an encoder under timm's names. `part` is `encoder`, `student` or `teacher`.
-    /// Without it, the first of them in the file is used.
+    /// Without it, the one that was chosen when the file was opened is used.
     pub fn encoder(&self, part: Option<&str>) -> Result<NamedTensors, Error> {
         Ok(self.part(part)?.1)
     }
@@ -134,16 +166,16 @@ impl ModelFile {
     fn parts(&self) -> Vec<&'static str> {
         let has =
             |part: &&str| self.tensors.keys().any(|name| name.starts_with(&format!("{part}.")));
-        PARTS.into_iter().filter(has).collect()
+        OWNERS.into_iter().filter(has).collect()
     }
 
     /// [`ModelFile::encoder`] with its name.
     fn part(&self, wanted: Option<&str>) -> Result<(&'static str, NamedTensors), Error> {
         let parts = self.parts();
-        let part = parts.iter().find(|part| wanted.is_none_or(|wanted| wanted == **part));
+        let part = parts.iter().find(|part| **part == wanted.unwrap_or(self.chosen));
         let Some(part) = part else {
             let found = if parts.is_empty() { "none".to_owned() } else { parts.join(" and ") };
-            let wanted = wanted.unwrap_or("encoder");
+            let wanted = wanted.unwrap_or(self.chosen);
             let problem = format!("holds no {wanted}; found {found}. Choose another part or file");
             return Err(Error::model(&self.path, problem));
         };
@@ -193,6 +225,7 @@ impl ModelFile {
     }
 
     fn sizes_of(&self, part: &str, tensors: &NamedTensors, hint: Hint) -> Result<Sizes, Error> {
+        let hint = Hint { grid: hint.grid.or(self.grid), ..hint };
         let fail = |problem: String| Error::model(&self.path, problem);
         let beside_student = part == "teacher" && self.parts().len() > 1;
         let found = match self.stated(if beside_student { TEACHER_KEY } else { MODEL_KEY })? {
@@ -231,9 +264,10 @@ impl ModelFile {
             let parts = [".attn.q.", ".attn.k.", ".attn.v."].into_iter();
             parts.fold(name.to_owned(), |name, part| name.replacen(part, ".attn.qkv.", 1))
         };
-        let others = self.file.others.iter().filter_map(|(name, found)| {
-            Some((joined(&our_name(self.dialect, &self.before, name)?), (name, found)))
-        });
+        let others =
+            self.file.others.iter().filter_map(|(name, found)| {
+                Some((joined(&self.model.our_name(name)?), (name, found)))
+            });
         let others: HashMap<String, (&String, &String)> = others.collect();
         match names.into_iter().find_map(|name| others.get(name)) {
             None => Ok(()),
@@ -291,14 +325,6 @@ fn width(encoder: &NamedTensors) -> usize {
     weight.and_then(|weight| weight.shape().first()).copied().unwrap_or(0)
 }
 
-/// Our name for one of the file's, if it belongs to a model.
-pub(super) fn our_name(dialect: Dialect, before: &str, name: &str) -> Option<String> {
-    match dialect.destination(name.strip_prefix(before)?) {
-        Destination::Ours(ours) => Some(ours),
-        Destination::LeftOut => None,
-    }
-}
-
 /// Adds a tensor. A second one of this name must have the same values.
 fn add(tensors: &mut NamedTensors, ours: String, name: &str, tensor: Tensor) -> Result<(), String> {
     let same = |first: &Tensor| {
@@ -315,27 +341,52 @@ fn add(tensors: &mut NamedTensors, ours: String, name: &str, tensor: Tensor) -> 
     Ok(())
 }
 
-fn two_models(first: &str, second: &str) -> String {
-    format!(
-        "holds two models, with names that begin with {first:?} and {second:?}. Save one of them"
-    )
+/// Adds zeros for biases that an encoder was built without: the same function. Says so.
+fn add_biases(tensors: &mut NamedTensors, owner: &str) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (layer, what) in [("attn.qkv", "queries, keys and values"), ("patch_embed.proj", "patches")]
+    {
+        let is_of = |name: &str, kind: &str| {
+            let name = name.strip_prefix(owner).and_then(|name| name.strip_prefix('.'));
+            let layer_of = name.and_then(|name| name.strip_suffix(kind));
+            layer_of.is_some_and(|found| found == layer || found.ends_with(&format!(".{layer}")))
+        };
+        if tensors.keys().any(|name| is_of(name, ".bias")) {
+            continue;
+        }
+        let biases = tensors.iter().filter(|(name, _)| is_of(name, ".weight"));
+        let biases = biases.filter_map(|(name, weight)| {
+            let name = format!("{}.bias", name.strip_suffix(".weight")?);
+            Some((name, Tensor::zeros(&[*weight.shape().first()?])))
+        });
+        let biases: Vec<_> = biases.collect();
+        if !biases.is_empty() {
+            notes.push(format!("its {what} have no bias, so zeros are added"));
+        }
+        tensors.extend(biases);
+    }
+    notes
 }
 
-fn no_model(names: &[&str]) -> String {
-    let some: Vec<_> = names.iter().take(3).copied().collect();
-    format!(
-        "holds no vision transformer: looked for patch_embed.proj.weight and its names in other \
-         programs, found {} tensors ({}, ...)",
-        names.len(),
-        some.join(", ")
-    )
-}
-
-/// A note on tensors of the file that were not read.
-fn not_taken(file: &File) -> Option<String> {
-    let some = file.beside.iter().take(4).cloned().collect::<Vec<_>>().join(", ");
-    let container = file.container.as_deref().unwrap_or("the first");
-    (!file.beside.is_empty()).then(|| format!("weights are read from {container}, not from {some}"))
+/// Gives registers the form that timm gives them (models/vision_transformer.py,
+/// `_convert_dinov2`): in DINOv2 the class token has a position and registers have none. In timm
+/// neither has, so the position is added to the token. Returns the grid of all other positions.
+fn place_registers(tensors: &mut NamedTensors) -> Option<Grid> {
+    let [registers, token, table] = ["encoder.reg_token", "encoder.cls_token", "encoder.pos_embed"]
+        .map(|name| tensors.get(name));
+    let (_, token, table) = (registers?, token?, table?);
+    let &[1, rows, width] = table.shape() else { return None };
+    let grid = sizes::square_behind_class(rows)?;
+    if token.shape() != [1, 1, width] {
+        return None;
+    }
+    let (token, table) = (token.to_host(), table.to_host());
+    let (first, rest) = table.split_at(width);
+    let sum: Vec<f32> = token.iter().zip(first).map(|(token, place)| token + place).collect();
+    let rest = Tensor::from_vec(rest, &[1, rows - 1, width]);
+    tensors.insert("encoder.cls_token".to_owned(), Tensor::from_vec(sum, &[1, 1, width]));
+    tensors.insert("encoder.pos_embed".to_owned(), rest);
+    Some(grid)
 }
 
 /// Sizes that a file may leave open.
@@ -377,15 +428,34 @@ pub(super) fn json_beside(file: &Path, name: &str) -> Result<Option<Value>, Erro
     })
 }
 
+/// Parts of names of tensors that other encoders have, and what those are.
+const FEATURES: [(&str, &str); 9] = [
+    ("mlp.w12", "SwiGLU in place of an MLP"),
+    ("mlp.fc1_g", "SwiGLU in place of an MLP"),
+    ("weights_in", "SwiGLU in place of an MLP"),
+    ("norm_pre", "a norm before the first block (timm's `pre_norm`, as in CLIP)"),
+    ("dist_token", "a token for distillation, as in DeiT"),
+    ("attn_pool", "attention pooling"),
+    ("rope", "rotary positions"),
+    ("rel_pos", "relative positions"),
+    (
+        "fc_norm",
+        "a norm behind the pool (timm's `fc_norm`, as in a fine-tuned classifier). The weights \
+         from before the fine-tuning can be read",
+    ),
+];
+
 /// Adds advice for tensors that do not fit even the file's own sizes: the model is not supported.
 fn of_another_kind(error: Error) -> Error {
-    let plain = "Only timm's plain encoders are read: a norm after the last block, biases, no \
-                 fc_norm, no attention pooling. Choose another file, or export it with --partial";
-    let tuned = "An fc_norm follows a pool, as in a fine-tuned classifier. Use the weights from \
-                 before the fine-tuning, or export it with --partial";
+    let advice = "Only timm's plain encoders are read: a norm after the last block, biases, no \
+                  fc_norm, no attention pooling. Choose another file, or export it with --partial";
     match error {
         Error::Fit { path, problem, .. } => {
-            let advice = if problem.contains("fc_norm") { tuned } else { plain };
+            let feature = FEATURES.iter().find(|(name, _)| problem.contains(name));
+            let problem = match feature {
+                Some((_, what)) => format!("{problem}. It has {what}"),
+                None => problem,
+            };
             Error::Fit { path, problem, advice }
         }
         other => other,

@@ -76,6 +76,26 @@ pub(super) fn of(shapes: &Shapes, config: Option<&Value>, hint: Hint) -> Result<
     Ok(Sizes { guessed: guessed(&spec, told, &placed), spec })
 }
 
+/// The sides of a square of so many positions but for the class token's.
+pub(super) fn square_behind_class(rows: usize) -> Option<Grid> {
+    let patches = rows.checked_sub(1).filter(|patches| *patches > 0)?;
+    let side = patches.isqrt();
+    (side * side == patches).then(|| Grid::image(side, side))
+}
+
+/// Takes the class token's row from the positions of an encoder with registers that have none.
+/// Returns the grid of the others. See `place_registers` of the model.
+pub(super) fn without_class_position(shapes: &mut Shapes) -> Option<Grid> {
+    let has = |name: &str| shapes.contains_key(name);
+    if !has("reg_token") || !has("cls_token") {
+        return None;
+    }
+    let [1, rows, _] = shapes.get_mut("pos_embed")?.as_mut_slice() else { return None };
+    let grid = square_behind_class(*rows)?;
+    *rows -= 1;
+    Some(grid)
+}
+
 /// The heads, and whether the file states them.
 fn heads(
     width: usize,
@@ -131,7 +151,9 @@ fn grid(
     });
     if let Some([height, width]) = image {
         let sides = [1, height / ph.max(1), width / pw.max(1)];
-        return Ok(PatchGrid { sides, no_embed_class: false, told: true });
+        // Registers have none, see `without_class_position`.
+        let no_embed_class = prefix > 1 && rows == sides.iter().product::<usize>();
+        return Ok(PatchGrid { sides, no_embed_class, told: true });
     }
     let fits = |grid: &Grid| [0, prefix].contains(&rows.wrapping_sub(grid.len()));
     let of_grid = |grid: Grid| PatchGrid {

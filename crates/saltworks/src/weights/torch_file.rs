@@ -18,7 +18,7 @@ mod write;
 pub use write::save_torch;
 
 use super::listing::{Listing, TensorEntry};
-use super::{Error, File};
+use super::{Error, File, IsWanted};
 use crate::files::open_file;
 use crate::zip::Zip;
 use contents::Contents;
@@ -37,9 +37,9 @@ const METADATA: &str = "saltworks.";
 /// The end of the pickle's name. Its folder holds all other records.
 const PICKLE: &str = "/data.pkl";
 
-/// Reads the tensors of a file.
-pub(super) fn load(path: &Path) -> Result<File, Error> {
-    open(path)?.load().map_err(|problem| Error::torch(path, problem))
+/// Reads the tensors of a file whose names are wanted.
+pub(super) fn load(path: &Path, is_wanted: IsWanted<'_>) -> Result<File, Error> {
+    open(path)?.load(is_wanted).map_err(|problem| Error::torch(path, problem))
 }
 
 /// Lists the tensors of a file without reading their values.
@@ -124,30 +124,26 @@ impl<R: Read + Seek> Archive<R> {
         let pickle = self.pickle()?;
         let contents = Contents::of(&pickle)?;
         contents.tensors().try_for_each(|(_, view)| self.check_record(view))?;
-        let listed = |(name, view): (&str, &View<'_>)| TensorEntry {
+        let listed = |(name, view): (&str, Result<&View<'_>, &str>)| TensorEntry {
             name: name.to_owned(),
-            dtype: view.kind.name.to_owned(),
-            shape: view.shape.clone(),
+            dtype: view.map_or("unreadable".to_owned(), |view| view.kind.name.to_owned()),
+            shape: view.map_or(Vec::new(), |view| view.shape.clone()),
         };
-        Ok(Listing {
-            tensors: contents.tensors().map(listed).collect(),
-            container: contents.container.map(str::to_owned),
-            metadata: contents.metadata,
-        })
+        let tensors = contents.all().map(listed).collect();
+        Ok(Listing { tensors, metadata: contents.metadata })
     }
 
-    fn load(mut self) -> Result<File, String> {
+    fn load(mut self, is_wanted: IsWanted<'_>) -> Result<File, String> {
         let pickle = self.pickle()?;
         let contents = Contents::of(&pickle)?;
-        let container = contents.container.map(str::to_owned);
         let ours = |(key, value): (&String, &serde_json::Value)| {
             Some((key.strip_prefix(METADATA)?.to_owned(), value.as_str()?.to_owned()))
         };
         let metadata = contents.metadata.iter().filter_map(ours).collect();
-        let mut file =
-            File { container, metadata, beside: contents.beside.clone(), ..File::default() };
+        let mut file = File { metadata, ..File::default() };
         let mut by_record: BTreeMap<&str, Vec<(&str, &View<'_>)>> = BTreeMap::new();
-        for (name, view) in contents.tensors() {
+        for (name, view) in contents.all().filter(|(name, _)| is_wanted(name)) {
+            let view = view?;
             self.check_record(view)?;
             match view.kind.decoder() {
                 Some(_) => by_record.entry(view.key).or_default().push((name, view)),

@@ -1,7 +1,6 @@
-//! transformers' ViT: models/vit and models/vit_mae. Files hold the names on the left of the table.
-//! State dicts of transformers 5 in memory hold those in the middle.
+//! transformers' ViT: models/vit, models/vit_mae and models/dinov2. Files hold the names on the
+//! left of the table. State dicts of transformers 5 in memory hold those in the middle.
 
-use super::Destination;
 use crate::model::VitSpec;
 use crate::weights::NamedTensors;
 use engine::Tensor;
@@ -19,11 +18,25 @@ const BLOCK: [(&str, &str, &str); 8] = [
     ("output.dense", "mlp.fc2", "mlp.fc2"),
 ];
 
+/// Names in a block of Dinov2Model that differ: in files, and ours.
+const DINOV2: [(&str, &str); 6] = [
+    ("norm1", "norm1"),
+    ("norm2", "norm2"),
+    ("layer_scale1", "ls1"),
+    ("layer_scale2", "ls2"),
+    ("mlp.fc1", "mlp.fc1"),
+    ("mlp.fc2", "mlp.fc2"),
+];
+
+/// Their name of the patch embedding's weights.
+pub(in crate::weights) const PATCHES: &str = "embeddings.patch_embeddings.projection.weight";
+
 /// Names outside the blocks: in files, and ours.
-const OTHERS: [(&str, &str); 5] = [
+const OTHERS: [(&str, &str); 6] = [
     ("embeddings.cls_token", "cls_token"),
     ("embeddings.position_embeddings", "pos_embed"),
-    ("embeddings.patch_embeddings.projection.weight", "patch_embed.proj.weight"),
+    ("embeddings.register_tokens", "reg_token"),
+    (PATCHES, "patch_embed.proj.weight"),
     ("embeddings.patch_embeddings.projection.bias", "patch_embed.proj.bias"),
     ("layernorm", "norm"),
 ];
@@ -34,13 +47,13 @@ const MOST_EPS: f64 = 1e-5;
 /// The parts of `attn.qkv`, in its order.
 const QKV: [&str; 3] = ["attn.q", "attn.k", "attn.v"];
 
-pub(super) fn destination(name: &str) -> Destination {
-    let name = name.strip_prefix("vit.").unwrap_or(name);
+/// Our name of a tensor of theirs. None for poolers, heads, decoders and the mask token.
+pub(super) fn our_name(name: &str) -> Option<String> {
     let left = ["pooler.", "classifier.", "decoder.", "embeddings.mask_token"];
     if left.iter().any(|left| name.starts_with(left)) {
-        return Destination::LeftOut;
+        return None;
     }
-    Destination::Ours(format!("encoder.{}", translated(name).unwrap_or_else(|| name.to_owned())))
+    Some(format!("encoder.{}", translated(name).unwrap_or_else(|| name.to_owned())))
 }
 
 fn translated(name: &str) -> Option<String> {
@@ -53,7 +66,10 @@ fn translated(name: &str) -> Option<String> {
     }
     let inside = layer.strip_prefix("encoder.layer.").or_else(|| layer.strip_prefix("layers."))?;
     let (block, part) = inside.split_once('.')?;
-    let (_, _, ours) = BLOCK.iter().find(|(file, memory, _)| [file, memory].contains(&&part))?;
+    let ours = BLOCK.iter().find(|(file, memory, _)| [file, memory].contains(&&part));
+    let ours = ours.map(|(_, _, ours)| ours);
+    let ours = ours.or_else(|| Some(&DINOV2.iter().find(|(file, _)| *file == part)?.1))?;
+    let kind = if kind == "lambda1" { "gamma" } else { kind };
     Some(format!("blocks.{block}.{ours}.{kind}"))
 }
 
@@ -115,7 +131,7 @@ pub fn theirs(encoder: &NamedTensors) -> Vec<(String, Tensor)> {
 }
 
 /// Supported models of transformers, by `model_type`.
-const TYPES: [&str; 4] = ["vit", "vit_mae", "vit_msn", "ijepa"];
+const TYPES: [&str; 6] = ["vit", "vit_mae", "vit_msn", "ijepa", "dinov2", "dinov2_with_registers"];
 
 /// A note if a ViTModel of this `config.json` rounds differently from ours. A `config.json` of
 /// another model is an error.
@@ -127,6 +143,10 @@ pub(in crate::weights) fn differs(config: &Value) -> Result<Option<String>, Stri
             "its config.json has model_type {kind:?}, expected one of {types}. Choose another model"
         ));
     }
+    if config.get("use_swiglu_ffn").and_then(Value::as_bool) == Some(true) {
+        let problem = "its config.json has use_swiglu_ffn true: SwiGLU is not supported, only MLPs";
+        return Err(format!("{problem}. Choose another model"));
+    }
     // Defaults of transformers: models/vit/configuration_vit.py.
     let act = config.get("hidden_act").map_or(Some("gelu"), Value::as_str).unwrap_or("none");
     if act != "gelu" {
@@ -135,7 +155,9 @@ pub(in crate::weights) fn differs(config: &Value) -> Result<Option<String>, Stri
              Choose another model"
         ));
     }
-    let eps = config.get("layer_norm_eps").map_or(Some(1e-12), Value::as_f64).unwrap_or(f64::NAN);
+    // models/dinov2/configuration_dinov2.py has its own.
+    let usual = if kind.starts_with("dinov2") { 1e-6 } else { 1e-12 };
+    let eps = config.get("layer_norm_eps").map_or(Some(usual), Value::as_f64).unwrap_or(f64::NAN);
     if !(0.0..=MOST_EPS).contains(&eps) {
         return Err(format!(
             "its config.json has layer_norm_eps {eps:e}, ours is 1e-6: features would differ. \

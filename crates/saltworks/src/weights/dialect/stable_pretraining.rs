@@ -1,7 +1,6 @@
 //! stable-pretraining 0.1.8: methods/mae.py and methods/salt.py. tests/golden/REFERENCE.md lists
 //! the `state_dict` keys.
 
-use super::Destination;
 use crate::mask::Grid;
 use crate::model::position;
 use crate::weights::NamedTensors;
@@ -24,28 +23,25 @@ const UNUSED: [&str; 4] = [
     "decoder.transformer.pos_embed",
 ];
 
-/// The prefixes of their encoders' names.
-pub(super) fn owners() -> impl Iterator<Item = &'static str> {
-    ENCODERS.into_iter().map(|(theirs, _)| theirs)
+/// What stands before their encoders' names there and here, the longest first.
+pub(in crate::weights) fn owners() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let mut owners = ENCODERS;
+    owners.sort_by_key(|(theirs, _)| std::cmp::Reverse(theirs.len()));
+    owners.into_iter()
 }
 
-pub(super) fn destination(name: &str) -> Destination {
+/// Our name of a tensor of theirs. None for second names, fixed tables and heads.
+pub(super) fn our_name(name: &str) -> Option<String> {
     for (theirs, ours) in ENCODERS {
         let Some(rest) = name.strip_prefix(theirs).and_then(|rest| rest.strip_prefix('.')) else {
             continue;
         };
-        return match rest.strip_prefix("vit.") {
-            Some(rest) if !rest.starts_with("head.") => Destination::Ours(format!("{ours}.{rest}")),
-            // The patch embedding's second name, mask tokens of other methods.
-            _ => Destination::LeftOut,
-        };
+        // Without it: the patch embedding's second name, mask tokens of other methods.
+        let rest = rest.strip_prefix("vit.")?;
+        return (!rest.starts_with("head.")).then(|| format!("{ours}.{rest}"));
     }
     let known = name.starts_with("predictor.") || name.starts_with("decoder.");
-    if known && !UNUSED.contains(&name) {
-        Destination::Ours(name.to_owned())
-    } else {
-        Destination::LeftOut
-    }
+    (known && !UNUSED.contains(&name)).then(|| name.to_owned())
 }
 
 /// stable-pretraining's name of one of a stage's tensors, and its second name if it has one. A

@@ -5,13 +5,6 @@ use super::value::{Id, Value, Values, View};
 use serde_json::{Map, Number, Value as Json};
 use std::collections::HashSet;
 
-/// Keys under which training scripts store a state dictionary. The first that holds tensors is
-/// used. Sources: Lightning and many others; MAE, DeiT, timm; PyTorch's tutorials; DeepSpeed.
-const CONTAINERS: [&str; 4] = ["state_dict", "model", "model_state_dict", "module"];
-
-/// The most other keys that are reported.
-const MOST_BESIDE: usize = 8;
-
 /// The deepest nesting of dictionaries.
 const MOST_DEPTH: usize = 32;
 
@@ -21,16 +14,12 @@ const MOST_NAMES: usize = 1 << 26;
 /// Bytes that an entry takes besides its name, roughly.
 const ENTRY_COST: usize = 64;
 
-/// A pickle's tensors.
+/// A pickle's tensors: those of all its dictionaries, with the keys joined by dots.
 #[derive(Debug)]
 pub(super) struct Contents<'a> {
     values: Values<'a>,
-    /// Names and tensors, in the file's order.
-    named: Vec<(String, Id)>,
-    /// The key under which they were found.
-    pub(super) container: Option<&'static str>,
-    /// Other keys that hold tensors, too.
-    pub(super) beside: Vec<String>,
+    /// Names and tensors, in the file's order. A tensor that cannot be read has its problem.
+    named: Vec<(String, Id, Option<String>)>,
     /// Texts, numbers and truth values besides the tensors.
     pub(super) metadata: Map<String, Json>,
 }
@@ -42,52 +31,41 @@ impl<'a> Contents<'a> {
         let Some(entries) = entries(&values[top as usize]) else {
             return Err(no_dictionary(&values, top));
         };
-        let mut found = None;
-        for key in CONTAINERS {
-            let is_key = |(id, _): &&(Id, Id)| text(&values, *id) == Some(key);
-            let Some(&(_, inside)) = entries.iter().rev().find(is_key) else { continue };
-            let named = Names::under(&values, inside)?;
-            if !named.is_empty() {
-                found = Some((Some(key), named));
-                break;
-            }
-        }
-        let (container, named) = match found {
-            Some(found) => found,
-            None => (None, Names::under(&values, top)?),
-        };
         let metadata = metadata(&values, entries);
-        let beside = container.map_or(Vec::new(), |taken| beside(&values, entries, taken));
-        let contents = Self { container, metadata, named, beside, values };
-        contents.check()?;
-        Ok(contents)
-    }
-
-    /// The tensors with their names, in the file's order.
-    pub(super) fn tensors(&self) -> impl Iterator<Item = (&str, &View<'a>)> {
-        self.named.iter().filter_map(|(name, id)| match &self.values[*id as usize] {
-            Value::Tensor(view) => Some((name.as_str(), &**view)),
-            _ => None,
-        })
-    }
-
-    fn check(&self) -> Result<(), String> {
-        let mut names = HashSet::new();
-        for (name, id) in &self.named {
-            if !names.insert(name) {
-                return Err(format!("names two tensors {name}. Save them under different names"));
-            }
-            match &self.values[*id as usize] {
-                Value::Tensor(view) => {
-                    view.check().map_err(|problem| format!("tensor {name} {problem}"))?;
-                }
-                _ => return Err(unknown_tensor(&self.values, name, *id)),
-            }
-        }
-        if self.named.is_empty() {
+        let found = Names::under(&values, top)?;
+        if found.is_empty() {
             return Err(format!("holds no tensors by name. {STATE_DICT}"));
         }
-        Ok(())
+        let (mut seen, mut named) = (HashSet::new(), Vec::with_capacity(found.len()));
+        for (name, id) in found {
+            let problem = match &values[id as usize] {
+                _ if !seen.insert(name.clone()) => {
+                    Some(format!("names two tensors {name}. Save them under different names"))
+                }
+                Value::Tensor(view) => {
+                    view.check().err().map(|problem| format!("tensor {name} {problem}"))
+                }
+                _ => Some(unknown_tensor(&values, &name, id)),
+            };
+            named.push((name, id, problem));
+        }
+        Ok(Self { metadata, named, values })
+    }
+
+    /// The tensors that can be read with their names, in the file's order.
+    pub(super) fn tensors(&self) -> impl Iterator<Item = (&str, &View<'a>)> {
+        self.all().filter_map(|(name, view)| Some((name, view.ok()?)))
+    }
+
+    /// All tensors with their names, in the file's order, and why some cannot be read.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&str, Result<&View<'a>, &str>)> {
+        self.named.iter().map(|(name, id, problem)| {
+            let found = match (&self.values[*id as usize], problem) {
+                (Value::Tensor(view), None) => Ok(&**view),
+                (_, problem) => Err(problem.as_deref().unwrap_or_default()),
+            };
+            (name.as_str(), found)
+        })
     }
 }
 
@@ -153,18 +131,6 @@ fn is_tensor(values: &Values<'_>, id: Id) -> bool {
         ),
         _ => false,
     }
-}
-
-/// Other keys whose values are tensors, or dictionaries with tensors in them. Examples are averages
-/// of weights, or weights without a dictionary of their own. Optimizers keep their tensors deeper.
-fn beside(values: &Values<'_>, all: &[(Id, Id)], taken: &str) -> Vec<String> {
-    let holds = |id: Id| {
-        let inside = entries(&values[id as usize]).unwrap_or_default();
-        is_tensor(values, id) || inside.iter().any(|&(_, value)| is_tensor(values, value))
-    };
-    let keys =
-        all.iter().filter(|&&(_, value)| holds(value)).filter_map(|&(key, _)| text(values, key));
-    keys.filter(|key| *key != taken).take(MOST_BESIDE).map(str::to_owned).collect()
 }
 
 fn metadata(values: &Values<'_>, entries: &[(Id, Id)]) -> Map<String, Json> {
