@@ -15,7 +15,8 @@ pub(crate) fn raised(error: impl Error + 'static) -> PyErr {
 /// [`raised`] for errors of reading weights. Missing information is requested under the names of
 /// Python's arguments.
 pub(crate) fn raised_of_weights(error: impl Error + 'static) -> PyErr {
-    const ASKED: &str = "Write it down: saltworks export FILE --heads N --to safetensors --out NEW";
+    const ASKED: &str =
+        "State it with --heads N. For a teacher, export the file once with --heads N";
     of_kind(&error, PyValueError::new_err, &|text| {
         text.replace(ASKED, "Give num_heads=N").replace(", or export it with --partial", "")
     })

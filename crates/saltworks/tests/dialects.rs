@@ -182,6 +182,25 @@ fn what_is_missing_or_too_much_is_told_by_name() {
     weights::save(&path, &list, &[].into()).unwrap();
     let loaded = ModelFile::open(&path, None).unwrap().load_encoder(None, HINT, None).unwrap();
     assert!(loaded.notes.join("; ").contains("values have no bias, so zeros are added"));
+    // Another kind of encoder, and a type of values that is not read.
+    let mut named = whole.encoder(None).unwrap();
+    named.retain(|name, _| !name.contains(".mlp."));
+    named.insert("blocks.0.mlp.w12.weight".to_owned(), Tensor::zeros(&[64, 32]));
+    let list: Vec<_> = named.into_iter().collect();
+    weights::save(&path, &list, &[].into()).unwrap();
+    let of_file = |path: &Path| {
+        let model = ModelFile::open(path, None).unwrap();
+        model.load_encoder(None, HINT, None).err().unwrap().to_string()
+    };
+    let message = of_file(&path);
+    assert!(message.contains("It has SwiGLU in place of an MLP"), "{message}");
+    let header = "{\"patch_embed.proj.weight\":{\"dtype\":\"F8_E4M3\",\"shape\":[1,1,1,1],\
+                  \"data_offsets\":[0,1]}}";
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0]].concat();
+    saltworks::files::write_whole(&path, &bytes).unwrap();
+    let short = ModelFile::open(&path, None).unwrap();
+    let message = short.encoder(None).unwrap_err().to_string();
+    assert!(message.contains("patch_embed.proj.weight is F8_E4M3, expected F32"), "{message}");
     // 32 wide: no size of timm's, and no multiple of 64.
     let message = model.load_encoder(None, Hint::default(), None).err().unwrap().to_string();
     assert!(message.contains("how many heads"), "{message}");

@@ -2,7 +2,7 @@
 
 mod place;
 
-use place::{Place, saltworks, stderr};
+use place::{Place, assert_refused, saltworks, stderr};
 use saltworks::data::{self, Loader};
 use saltworks::recipe;
 use serde_json::Value;
@@ -26,6 +26,23 @@ fn the_weight_decay_reaches_its_final_value() {
     assert!((decays[0] - 0.050_855).abs() < 1e-6, "{decays:?}");
     assert!((decays[8] - 0.4).abs() < 1e-6, "{decays:?}");
     assert!(decays.is_sorted(), "{decays:?}");
+}
+
+#[test]
+fn a_changed_teacher_of_another_run_is_refused() {
+    let place = Place::with_classes();
+    place.trained("first", &[]);
+    let teacher = place.path("teacher.safetensors");
+    fs::copy(place.path("first/teacher/encoder.safetensors"), &teacher).unwrap();
+    place.trained("run", &[&format!("student.teacher={}", teacher.display())]);
+    let mut bytes = fs::read(&teacher).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    saltworks::files::write_whole(&teacher, &bytes).unwrap();
+    let mut longer = saltworks();
+    longer.args(["pretrain", "--resume", "--out"]).arg(place.path("run"));
+    longer.args(["--set", "student.steps=5"]);
+    let words = ["the teacher of stage student is not the file this stage began with"];
+    assert_refused(&mut longer, &words);
 }
 
 #[test]

@@ -196,7 +196,10 @@ fn an_encoders_sizes_and_what_was_guessed_of_them_are_told() {
     let bare: Vec<_> = saltworks::weights::load(&file).unwrap().tensors.into_iter().collect();
     saltworks::weights::save(&place.path("bare.safetensors"), &bare, &[].into()).unwrap();
     let text = stdout(&inspect(&place, "bare.safetensors", &[]));
-    assert!(text.contains("encoder does not state how many heads the width 32"), "{text}");
+    assert!(
+        text.contains("with 3 channels; it does not state how many heads the width 32"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -239,9 +239,12 @@ impl Arguments {
         let mut recipe = subject.recipe.clone();
         let data = &mut recipe.data;
         if let Some(path) = &self.test {
-            self.refuse_same(data, path)?;
             let test = data::open(path, judge::test_options(data)).map_err(input_error)?;
-            return two_sets(judge::open_all(data)?, test, &path.display().to_string());
+            let train = judge::open_all(data)?;
+            if train.describe() == test.describe() {
+                self.refuse_same(data, path)?;
+            }
+            return two_sets(train, test, &path.display().to_string());
         }
         let of_run = subject.of_run && self.subject.data.is_none();
         let path = match self.subject.data.as_deref() {

@@ -121,6 +121,9 @@ impl<'a> Follower<'a> {
     /// Writes pictures. A failure does not stop training.
     fn show(&mut self, pictures: &Value) {
         let path = self.context.folder.pictures_path(&self.context.plan.stage.name);
+        if let Err(problem) = self.context.folder.check() {
+            return self.progress.say(&problem);
+        }
         let parent = path.parent().map_or(Ok(()), fs::create_dir_all);
         let text = pictures.to_string();
         if let Err(error) = parent.and_then(|()| write_whole(&path, text.as_bytes())) {

@@ -117,8 +117,9 @@ impl<'a> Saver<'a> {
         if self.losses == 0 {
             return Ok(());
         }
-        (self.check_folder)().map_err(SaveError::Folder)?;
         self.position.metrics_bytes = self.finish()?;
+        // Last before the checkpoint, because another folder may take this one's name at any time.
+        (self.check_folder)().map_err(SaveError::Folder)?;
         self.position.loss = self.loss_sum / self.losses as f64;
         // If the folder was removed meanwhile, that is reported instead of the missing file.
         let saved = self.checkpoints.save(self.position.clone(), optimizer);

@@ -159,7 +159,17 @@ impl Listing {
         };
         let of_part = |(part, shapes): (&String, &Shapes)| match sizes(part, shapes) {
             Ok(Sizes { spec, guessed }) => in_words(part, &spec, guessed.as_deref()),
-            Err(problem) => format!("{part} {problem}"),
+            Err(problem) => {
+                // Without heads, all other sizes may be known.
+                let width = shapes.get("patch_embed.proj.weight").and_then(|s| s.first().copied());
+                let hint = Hint { heads: width.map(|width| (width, 1)), ..Hint::default() };
+                let known = sizes::of(shapes, config.as_ref(), hint).ok();
+                let known = known.map(|found| in_words(part, &found.spec, None));
+                match known {
+                    Some(text) => format!("{}; it {problem}", text.replace("1 heads, ", "")),
+                    None => format!("{part} {problem}"),
+                }
+            }
         };
         let encoders = parts.iter().filter(|(part, _)| OWNERS.contains(&part.as_str()));
         Ok(encoders.map(of_part).collect())

@@ -177,7 +177,7 @@ impl ModelFile {
             let found = if parts.is_empty() { "none".to_owned() } else { parts.join(" and ") };
             let wanted = wanted.unwrap_or(self.chosen);
             let problem = format!("holds no {wanted}; found {found}. Choose another part or file");
-            return Err(Error::model(&self.path, problem));
+            return Err(self.why_no_sizes(wanted, problem));
         };
         let of_part = |(name, tensor): (&String, &Tensor)| {
             let name = name.strip_prefix(part)?.strip_prefix('.')?;
@@ -230,10 +230,33 @@ impl ModelFile {
         let beside_student = part == "teacher" && self.parts().len() > 1;
         let found = match self.stated(if beside_student { TEACHER_KEY } else { MODEL_KEY })? {
             Some(spec) => Sizes { spec, guessed: None },
-            None => sizes::of(&shapes::of(tensors), self.config.as_ref(), hint).map_err(fail)?,
+            None => sizes::of(&shapes::of(tensors), self.config.as_ref(), hint)
+                .map_err(|problem| self.why_no_sizes(part, problem))?,
         };
         found.spec.check().map_err(|error| fail(error.to_string()))?;
         Ok(found)
+    }
+
+    /// Why an encoder's sizes cannot be told: a tensor that states them may have a type that no
+    /// weight can have, or belong to another kind of encoder.
+    fn why_no_sizes(&self, part: &str, problem: String) -> Error {
+        let states_sizes = |name: &String| {
+            let ours = self.model.our_name(name).unwrap_or_default();
+            let ours = ours.strip_prefix(part).and_then(|ours| ours.strip_prefix('.'));
+            ours.is_some_and(|ours| ours.starts_with("blocks.") || ours.starts_with("patch_embed."))
+        };
+        if let Some((name, found)) = self.file.others.iter().find(|(name, _)| states_sizes(name)) {
+            let path = self.path.display().to_string();
+            return Error::Dtype { path, name: name.clone(), found: found.clone() };
+        }
+        let has = |words: &str| self.tensors.keys().any(|name| name.contains(words));
+        match FEATURES.iter().find(|(name, _)| has(name)) {
+            Some((_, what)) => {
+                let words = "which is not read. Choose another file";
+                Error::model(&self.path, format!("{problem}. It has {what}, {words}"))
+            }
+            None => Error::model(&self.path, problem),
+        }
     }
 
     /// Checks every tensor of the file by name and shape against its encoders, predictor and

@@ -59,8 +59,8 @@ impl FoundModel {
     }
 
     /// The encoder that a user names, and how well the name fits, 0 best: all words before its
-    /// names or the network of a model with several, one of these words, any average as `ema`, or
-    /// the only encoder.
+    /// names or the network of a model with several, one of these words, any average as `ema`, a
+    /// part of a word such as `student` of `student_backbone`, or the only encoder.
     fn encoder(&self, wanted: &str) -> Option<(usize, &'static str)> {
         let several = matches!(self.dialect, Dialect::Saltworks | Dialect::StablePretraining);
         let owner = self.owners.iter().find(|owner| **owner == wanted);
@@ -70,7 +70,8 @@ impl FoundModel {
             _ if *wanted == *self.words() => Some((0, first)),
             _ if self.words().split('.').any(|word| word == wanted) => Some((1, first)),
             _ if *wanted == *"ema" && self.role() == Role::Average => Some((2, first)),
-            Some(owner) => Some((3, owner)),
+            _ if self.words().split(['.', '_']).any(|word| word == wanted) => Some((3, first)),
+            Some(owner) => Some((4, owner)),
             None => None,
         }
     }
@@ -80,9 +81,9 @@ impl FoundModel {
             let word = word.to_lowercase();
             let has = |part: &str| word.split('_').any(|found| found == part);
             match () {
-                () if has("ema") || has("swa") || has("averaged") => Role::Average,
+                () if ["ema", "swa", "averaged", "momentum"].into_iter().any(has) => Role::Average,
                 () if word == "target_encoder" => Role::Target,
-                () if has("teacher") || has("momentum") => Role::Teacher,
+                () if has("teacher") => Role::Teacher,
                 () if has("student") => Role::Student,
                 () => Role::Plain,
             }
@@ -190,7 +191,11 @@ pub(super) fn choose(
         fits.retain(|(fit, _)| Some(*fit) == best);
         let fits: Vec<_> = fits.into_iter().map(|(_, found)| found).collect();
         return match fits.as_slice() {
-            [(at, owner)] => Ok((*at, owner, None)),
+            [(at, owner)] => {
+                let taken = words(&models[*at]);
+                let note = format!("weights are those of {taken}");
+                Ok((*at, owner, (models.len() > 1).then_some(note)))
+            }
             [] => {
                 let owners = models.iter().filter(|model| model.owners.len() > 1);
                 let owners: Vec<&str> = owners.flat_map(|model| model.owners.clone()).collect();
@@ -315,6 +320,11 @@ mod tests {
         assert_eq!(chosen(&dino, None).unwrap(), "teacher.backbone");
         assert_eq!(chosen(&dino, Some("student")).unwrap(), "student.backbone");
         assert_eq!(chosen(&dino, Some("student.backbone")).unwrap(), "student.backbone");
+        let moco = ["backbone.", "backbone_momentum."];
+        assert_eq!(chosen(&moco, None).unwrap(), "backbone");
+        assert_eq!(chosen(&moco, Some("momentum")).unwrap(), "backbone_momentum");
+        let lightly = ["student_backbone.vit.", "teacher_backbone.vit."];
+        assert_eq!(chosen(&lightly, Some("student")).unwrap(), "student_backbone.vit");
         let timm = ["state_dict.", "state_dict_ema."];
         assert_eq!(chosen(&timm, None).unwrap(), "state_dict");
         assert_eq!(chosen(&timm, Some("ema")).unwrap(), "state_dict_ema");

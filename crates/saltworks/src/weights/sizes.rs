@@ -111,8 +111,8 @@ fn heads(
     let by_width = HEADS.iter().find(|(timm, _)| *timm == width).map(|(_, heads)| *heads);
     hinted.or(by_width).map(|heads| (heads, false)).ok_or_else(|| {
         format!(
-            "does not state how many heads the width {width} is split into. Write it down: \
-             saltworks export FILE --heads N --to safetensors --out NEW"
+            "does not state how many heads the width {width} is split into. State it with --heads \
+             N. For a teacher, export the file once with --heads N"
         )
     })
 }

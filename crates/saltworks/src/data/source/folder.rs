@@ -82,8 +82,13 @@ impl ImageFiles {
                 self.notes.remarks.push(format!("{name}: all images are those to test"));
                 self.files = taken;
             } else {
-                let words = format!("{name}: {} images {}", taken.len(), list.tests_named);
-                self.notes.left_alone.push(words);
+                if !taken.is_empty() {
+                    let (count, named) = (taken.len(), &list.tests_named);
+                    let words = format!(
+                        "{name}: {count} images {named}. To train on them, rename the column"
+                    );
+                    self.notes.left_alone.push(words);
+                }
                 self.files = left;
             }
         }

@@ -2,6 +2,7 @@
 
 use super::beside::FilesBeside;
 use super::folder::ARROW_ADVICE;
+use super::list::LISTS;
 use super::parts::{training_files, training_folder};
 use super::{Idx, ImageFiles, Npy, Parquet, Shards, Source, builtin, idx, image_file};
 use crate::data::store::{braces, object};
@@ -96,7 +97,7 @@ fn open_file(path: &Path, options: &OpenOptions) -> Result<Arc<dyn Source>> {
         return Ok(Arc::new(Shards::open(path, &[path.into()], options.decoding)?));
     }
     match image_file::extension(path).as_str() {
-        "csv" | "tsv" | "txt" | "jsonl" => {
+        extension if LISTS.contains(&extension) => {
             return Ok(Arc::new(ImageFiles::of_list(path, options.decoding, options.tests)?));
         }
         "npy" => return Ok(Arc::new(Npy::open(path, options.decoding)?)),

@@ -68,6 +68,9 @@ impl ColumnNames {
     }
 }
 
+/// Extensions of lists.
+pub(super) const LISTS: [&str; 4] = ["csv", "tsv", "txt", "jsonl"];
+
 /// The most bytes of a list: ten million lines of 400 bytes.
 const MOST_BYTES: u64 = 4 << 30;
 
@@ -77,13 +80,12 @@ impl ImageFiles {
     /// train on and which to test, only one kind is read: those to test if `tests` is set.
     pub fn of_list(path: &Path, decoding: Decoding, tests: bool) -> Result<Self> {
         let mut list = ImageList::read(path)?;
-        if !list.tests.is_empty() {
-            let left = match tests {
-                true => std::mem::replace(&mut list.files, std::mem::take(&mut list.tests)),
-                false => std::mem::take(&mut list.tests),
-            };
-            let named = if tests { "not to test" } else { &list.tests_named };
-            let left = format!("{} images {named}", left.len());
+        let of_tests = tests && !list.tests.is_empty();
+        if of_tests {
+            list.take_tests();
+        } else if !list.tests.is_empty() {
+            let (count, named) = (list.tests.len(), &list.tests_named);
+            let left = format!("{count} images {named}. To train on them, rename the column");
             list.notes.left_alone.push(left);
         }
         // A wrong folder would make every image unreadable, so it is reported at once.
@@ -99,7 +101,8 @@ impl ImageFiles {
         list.files.iter().for_each(|(_, label)| labels.push(label.as_deref()));
         let Classes { of: numbers, names: classes, alike, .. } = labels.finish();
         let files = list.files.into_iter().map(|(file, _)| file).zip(numbers).collect();
-        let (path, kind, mut notes) = (path.into(), "a list of ", list.notes);
+        let kind = if of_tests { "the lines to test of a list, " } else { "a list of " };
+        let (path, mut notes) = (path.into(), list.notes);
         notes.remarks.extend(alike);
         Ok(Self { path, kind, files, classes, decoding, notes })
     }
@@ -113,6 +116,8 @@ pub(super) struct ImageList {
     /// Files that the list says are to validate or test, in the same way. They are no part of
     /// `files`.
     pub(super) tests: Vec<(PathBuf, Option<String>)>,
+    /// Their places in the order of preference.
+    ranks: Vec<usize>,
     /// What the list calls those, for people.
     pub(super) tests_named: String,
     /// Whether any has a label.
@@ -145,6 +150,17 @@ impl ImageList {
         table.once(folder).map_err(fail)
     }
 
+    /// Makes the images to test those of the list: the best ones, as of folders.
+    fn take_tests(&mut self) {
+        let best = self.ranks.iter().min().copied();
+        let (all, tests) = (self.files.len() + self.tests.len(), std::mem::take(&mut self.tests));
+        let ranked = tests.into_iter().zip(&self.ranks);
+        self.files =
+            ranked.filter(|(_, rank)| Some(**rank) == best).map(|(file, _)| file).collect();
+        let others = all - self.files.len();
+        self.notes.left_alone.push(format!("{others} images of other parts of the list"));
+    }
+
     /// The names of its columns, for people.
     pub(super) fn columns(&self) -> String {
         match self.columns.as_slice() {
@@ -168,6 +184,14 @@ struct ListRow {
     label: Option<String>,
     /// Columns that may say whether it is to train on, and their texts.
     parts: Vec<(usize, String)>,
+}
+
+impl ListRow {
+    /// Its text in a column of parts.
+    fn part(&self, column: usize) -> String {
+        let found = self.parts.iter().find(|(found, _)| *found == column);
+        found.map_or(String::new(), |(_, text)| text.trim().to_owned())
+    }
 }
 
 /// The lines of a list as written.
@@ -226,9 +250,9 @@ impl ListTable {
             ));
         }
         let has_labels = files.iter().any(|(_, label)| label.is_some());
-        let (mut both, mut rest) = (Vec::new(), Vec::new());
+        let (mut both, mut rest, mut ranks) = (Vec::new(), Vec::new(), Vec::new());
         let mut known = HashSet::new();
-        for ListRow { path, label, .. } in tests {
+        for (ListRow { path, label, .. }, rank) in tests {
             let (spelt, _) = spelt(folder, &path);
             let key = keys.key(Path::new(&*spelt));
             if !known.insert(key.clone()) {
@@ -236,7 +260,10 @@ impl ListTable {
             }
             match seen.contains_key(&key) {
                 true => both.push(path),
-                false => rest.push((folder.join(&*spelt), label)),
+                false => {
+                    rest.push((folder.join(&*spelt), label));
+                    ranks.push(rank);
+                }
             }
         }
         if let Some(first) = both.first() {
@@ -246,33 +273,45 @@ impl ListTable {
                  They train"
             ));
         }
-        Ok(ImageList { files, tests: rest, tests_named, has_labels, columns: self.columns, notes })
+        let columns = self.columns;
+        Ok(ImageList { files, tests: rest, ranks, tests_named, has_labels, columns, notes })
     }
 
-    /// Takes the rows out that are to validate or test, unless no row would be left. Returns them,
-    /// and what the list calls them. A column counts if one of its texts names images to train on.
-    fn take_tests(&mut self, notes: &mut Notes) -> (Vec<ListRow>, String) {
+    /// The texts of a column that may name parts, with their numbers of rows. None if there are too
+    /// many.
+    fn values(&self, column: usize) -> Option<BTreeMap<String, usize>> {
+        let mut values = BTreeMap::new();
+        for row in &self.rows {
+            *values.entry(row.part(column)).or_default() += 1;
+            if values.len() > MOST_PARTS {
+                return None;
+            }
+        }
+        Some(values)
+    }
+
+    /// Takes the rows out that are to validate or test, unless no row would be left. Returns them
+    /// with their places in the order of preference, and what the list calls them. A column counts
+    /// if one of its texts names images to train on.
+    fn take_tests(&mut self, notes: &mut Notes) -> (Vec<(ListRow, usize)>, String) {
         let columns: BTreeSet<usize> =
             self.rows.iter().flat_map(|row| row.parts.iter().map(|(column, _)| *column)).collect();
         for column in columns {
-            let text = |row: &ListRow| {
-                let found = row.parts.iter().find(|(found, _)| *found == column);
-                found.map_or(String::new(), |(_, text)| text.trim().to_owned())
-            };
-            let mut values: BTreeMap<String, usize> = BTreeMap::new();
-            for row in &self.rows {
-                *values.entry(text(row)).or_default() += 1;
-                if values.len() > MOST_PARTS {
-                    break;
-                }
-            }
+            let text = |row: &ListRow| row.part(column);
+            let Some(values) = self.values(column) else { continue };
             let of = |is: fn(&Option<NamedPart>) -> bool| -> Vec<&String> {
                 values.keys().filter(|value| is(&layout::named_part(value))).collect()
             };
             let training = of(|part| *part == Some(NamedPart::Training));
             let tests = of(|part| matches!(part, Some(NamedPart::Test(_))));
             let name = &self.columns[column];
-            if values.len() > MOST_PARTS || (training.is_empty() && tests.len() < values.len()) {
+            if training.is_empty() && tests.len() < values.len() {
+                if !tests.is_empty() || plain(name) == "split" {
+                    let values: Vec<_> = values.keys().collect();
+                    let values = several(&values);
+                    let words = format!("the column {name} says {values}: all are trained on");
+                    notes.remarks.push(words);
+                }
                 continue;
             }
             self.used.push(column);
@@ -288,15 +327,20 @@ impl ListTable {
                     "{count} images with {value} in the column {name} are trained on"
                 ));
             }
-            let named = format!(
-                "with {} in the column {name}. To train on them, rename the column",
-                several(&tests)
-            );
-            let tests: HashSet<String> = tests.into_iter().cloned().collect();
-            let is_test = |row: &ListRow| tests.contains(&text(row));
-            let rows = std::mem::take(&mut self.rows);
-            let (taken, left): (Vec<_>, Vec<_>) = rows.into_iter().partition(is_test);
-            self.rows = left;
+            let named = format!("with {} in the column {name}", several(&tests));
+            let mut ranks: HashMap<String, usize> = HashMap::new();
+            for value in values.keys() {
+                if let Some(NamedPart::Test(rank)) = layout::named_part(value) {
+                    ranks.insert(value.clone(), rank);
+                }
+            }
+            let mut taken = Vec::new();
+            for row in std::mem::take(&mut self.rows) {
+                match ranks.get(&text(&row)) {
+                    Some(&rank) => taken.push((row, rank)),
+                    None => self.rows.push(row),
+                }
+            }
             return (taken, named);
         }
         (Vec::new(), String::new())

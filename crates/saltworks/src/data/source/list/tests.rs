@@ -60,7 +60,7 @@ fn rows_to_validate_or_test_are_left_alone() {
         assert_eq!(files, ["a.png", "d.png"], "{name}");
         let tests: Vec<_> = found.tests.iter().map(|(file, _)| file.to_str().unwrap()).collect();
         assert_eq!(tests, ["b.png", "c.png"], "{name}");
-        let words = "with Val, test in the column split. To train on them, rename the column";
+        let words = "with Val, test in the column split";
         assert_eq!(found.tests_named, words, "{name}");
         assert_eq!(found.notes, Notes::default());
     }
@@ -73,6 +73,7 @@ fn rows_to_validate_or_test_are_left_alone() {
         let found = list(&text, "a.csv").unwrap();
         let left = [format!("the columns {header}")];
         assert_eq!((found.files.len(), found.notes.left_alone), (2, left.into()));
+        assert_eq!(found.notes.remarks.len(), usize::from(header == "subset"));
     }
     let two = "path,subset,split\na.png,in,train\nb.png,out,PublicTest\nc.png,in,\n";
     let found = list(two, "a.csv").unwrap();
@@ -90,16 +91,20 @@ fn rows_to_validate_or_test_are_left_alone() {
 fn a_list_of_several_parts_gives_those_to_test_where_tests_are_wanted() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("list.csv");
-    let text = "path,label,split\na.png,0,train\nb.png,1,test\nc.png,1,train\n";
+    let text = "path,label,split\na.png,0,train\nb.png,1,test\nc.png,1,train\nd.png,0,val\n";
     crate::files::write_whole(&path, text.as_bytes()).unwrap();
-    for name in ["a.png", "b.png", "c.png"] {
+    for name in ["a.png", "b.png", "c.png", "d.png"] {
         image::GrayImage::new(1, 1).save(folder.path().join(name)).unwrap();
     }
     let read = |tests| ImageFiles::of_list(&path, Decoding::default(), tests).unwrap();
     let (train, tests) = (read(false), read(true));
-    assert_eq!((train.files.len(), tests.files.len(), tests.files[0].1), (2, 1, 1));
-    assert!(train.notes.left_alone[0].starts_with("1 images with test in the column split"));
-    assert_eq!(tests.notes.left_alone, ["2 images not to test"]);
+    assert_eq!((train.files.len(), tests.files.len(), tests.files[0].1), (2, 1, 0));
+    assert!(train.notes.left_alone[0].starts_with("2 images with test, val in the column split"));
+    assert_eq!(tests.notes.left_alone, ["3 images of other parts of the list"]);
+    let beside = crate::data::tests_beside(&path, &train).unwrap();
+    let beside = beside.open(Decoding::default()).unwrap();
+    assert_eq!(beside.describe(), crate::data::Source::describe(&tests));
+    assert!(beside.describe().contains("the lines to test of a list, 1 images"));
 }
 
 #[test]
