@@ -45,12 +45,16 @@ pub(super) struct FoundModel {
     pub(super) before: String,
     /// The encoders in it.
     pub(super) owners: Vec<&'static str>,
+    /// What stands before the names of models whose names begin as its own do.
+    within: Vec<String>,
 }
 
 impl FoundModel {
     /// Our name for one of the file's, if it belongs to the model.
     pub(super) fn our_name(&self, name: &str) -> Option<String> {
-        self.dialect.our_name(unwrapped(name).strip_prefix(&self.before)?)
+        let name = unwrapped(name);
+        let is_other = self.within.iter().any(|other| name.starts_with(other));
+        self.dialect.our_name(name.strip_prefix(&self.before).filter(|_| !is_other)?)
     }
 
     /// What stands before its names, for people and for `--part`.
@@ -122,7 +126,10 @@ pub(super) fn find<'a>(names: impl Iterator<Item = &'a str>) -> Vec<FoundModel> 
         .find(|model| model.dialect == dialect && model.before == before)
     {
         Some(model) => model.owners.push(owner),
-        None => found.push(FoundModel { dialect, before: before.into(), owners: vec![owner] }),
+        None => {
+            let (before, owners, within) = (before.into(), vec![owner], Vec::new());
+            found.push(FoundModel { dialect, before, owners, within });
+        }
     };
     for before in &plain {
         // The second name of stable-pretraining's patch embedding.
@@ -140,6 +147,12 @@ pub(super) fn find<'a>(names: impl Iterator<Item = &'a str>) -> Vec<FoundModel> 
     let place = |owner: &&str| OWNERS.iter().position(|known| known == owner);
     found.iter_mut().for_each(|model| model.owners.sort_by_key(place));
     found.sort_by_key(|model| model.before.len());
+    let all: Vec<String> = found.iter().map(|model| model.before.clone()).collect();
+    for model in &mut found {
+        let own = &model.before;
+        let others = all.iter().filter(|other| *other != own && other.starts_with(own));
+        model.within = others.cloned().collect();
+    }
     found
 }
 
@@ -288,6 +301,16 @@ mod tests {
         assert_eq!((found.len(), found[0].words()), (1, ""));
         let inside = "module.blocks.0._checkpoint_wrapped_module._orig_mod.norm1.weight";
         assert_eq!(found[0].our_name(inside).unwrap(), "encoder.blocks.0.norm1.weight");
+    }
+
+    #[test]
+    fn names_of_a_model_within_another_are_its_own() {
+        let names = ["patch_embed.proj.weight", "ema.patch_embed.proj.weight", "ema.norm.bias"];
+        let found = find(names.into_iter());
+        assert_eq!((found.len(), found[0].words(), found[1].words()), (2, "", "ema"));
+        assert_eq!(found[0].our_name("ema.norm.bias"), None);
+        assert_eq!(found[1].our_name("ema.norm.bias").unwrap(), "encoder.norm.bias");
+        assert_eq!(found[0].our_name("norm.bias").unwrap(), "encoder.norm.bias");
     }
 
     #[test]
