@@ -69,11 +69,17 @@ fn a_model_in_several_files_is_joined_by_its_index_alone() {
     assert_eq!(joined.keys().collect::<Vec<_>>(), wanted.keys().collect::<Vec<_>>());
     assert!(joined.iter().all(|(name, tensor)| tensor.to_vec() == wanted[name].to_vec()));
     let text = std::fs::read_to_string(&path).unwrap();
+    // An index under another name.
+    std::fs::copy(&path, folder.path().join("again.bin")).unwrap();
+    // As in transformers, older weights beside an index are not read.
+    std::fs::copy(golden("dialect_facebook.pth"), folder.path().join("pytorch_model.bin")).unwrap();
+    assert_eq!(ModelFile::find(folder.path()).unwrap(), path);
     for (from, to, words) in [
         ("model-00003-of-00003", "../model", "expected a file beside the index"),
         ("model-00003-of-00003", "model-00001-of-00003", "which lacks it"),
         ("model-00003-of-00003", "model-00009-of-00009", "cannot read"),
         ("model-00003-of-00003.safetensors", "model.safetensors.index.json", "files of weights"),
+        ("model-00003-of-00003.safetensors", "again.bin", "files of weights"),
         ("weight_map", "weights", "no index of a model in several files"),
     ] {
         saltworks::files::write_whole(&path, text.replace(from, to).as_bytes()).unwrap();

@@ -7,7 +7,7 @@ use super::{
     Error, File, IsWanted, Listing, NamedTensors, PREPROCESSOR, Sizes, assign, fit, load_some,
     pixels, sizes,
 };
-use crate::files::read_file;
+use crate::files::{open_file, read_most};
 use crate::mask::Grid;
 use crate::model::{Encoder, VitSpec, position};
 use crate::recipe::{Depth, Normalize};
@@ -24,11 +24,11 @@ pub const MODEL_KEY: &str = "model";
 pub const TEACHER_KEY: &str = "teacher_model";
 
 /// Names of files of weights in a folder of transformers. The first is also the name in the folder
-/// of our stages. The last two are indices of several files.
+/// of our stages. Those of `index` join several files. The order is that of transformers.
 const FILES: [&str; 4] = [
     "model.safetensors",
-    "pytorch_model.bin",
     "model.safetensors.index.json",
+    "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 ];
 
@@ -126,7 +126,10 @@ impl ModelFile {
         let left_out = left_out.map(|name| (*name).to_owned()).collect();
         join_qkv(&mut tensors);
         let mut notes: Vec<String> = note.into_iter().collect();
-        model.owners.iter().for_each(|owner| notes.extend(add_biases(&mut tensors, owner)));
+        // transformers states whether there are biases.
+        if model.dialect != Dialect::HuggingFace {
+            model.owners.iter().for_each(|owner| notes.extend(add_biases(&mut tensors, owner)));
+        }
         let has_registers = matches!(model.dialect, Dialect::Dinov2 | Dialect::HuggingFace);
         let grid = has_registers.then(|| place_registers(&mut tensors)).flatten();
         let (config, processor) = (None, None);
@@ -436,14 +439,17 @@ pub struct LoadedEncoder {
     pub notes: Vec<String>,
 }
 
+/// The most bytes of a JSON file beside a model.
+const MOST_JSON_BYTES: u64 = 4 << 20;
+
 /// A JSON file beside a file of transformers, if it exists.
 pub(super) fn json_beside(file: &Path, name: &str) -> Result<Option<Value>, Error> {
     let path = file.with_file_name(name);
     if !path.exists() {
         return Ok(None);
     }
-    let read =
-        read_file(&path).and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
+    let read = open_file(&path).and_then(|file| read_most(file, MOST_JSON_BYTES));
+    let read = read.and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
     let text = read.map_err(|error| Error::read(&path, error))?;
     let parsed = serde_json::from_str(&text).map(Some);
     parsed.map_err(|error| {

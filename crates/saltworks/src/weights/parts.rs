@@ -26,6 +26,10 @@ pub(super) const OWNERS: [&str; 3] = ["encoder", "student", "teacher"];
 const TRUNKS: [&str; 2] = ["decoder.transformer.", "predictor."];
 const OF_TRUNKS: [&str; 3] = ["context_proj.weight", "final_norm.weight", "output_proj.weight"];
 
+/// The most models of a file that are looked at, and that are named in messages.
+const MOST_MODELS: usize = 64;
+const MOST_NAMED: usize = 8;
+
 /// A name without the words of wrappers.
 pub(super) fn unwrapped(name: &str) -> Cow<'_, str> {
     if !name.split('.').any(|word| WRAPPERS.contains(&word)) {
@@ -85,9 +89,9 @@ impl FoundModel {
             let word = word.to_lowercase();
             let has = |part: &str| word.split('_').any(|found| found == part);
             match () {
-                () if ["ema", "swa", "averaged", "momentum"].into_iter().any(has) => Role::Average,
                 () if word == "target_encoder" => Role::Target,
                 () if has("teacher") => Role::Teacher,
+                () if ["ema", "swa", "averaged", "momentum"].into_iter().any(has) => Role::Average,
                 () if has("student") => Role::Student,
                 () => Role::Plain,
             }
@@ -131,9 +135,10 @@ pub(super) fn find<'a>(names: impl Iterator<Item = &'a str>) -> Vec<FoundModel> 
             found.push(FoundModel { dialect, before, owners, within });
         }
     };
-    for before in &plain {
+    for before in plain.iter().take(4 * MOST_MODELS) {
         // The second name of stable-pretraining's patch embedding.
-        if plain.contains(&format!("{before}vit.")) {
+        let is_whole = has(&format!("{before}norm.weight"));
+        if plain.contains(&format!("{before}vit.")) && !is_whole {
             continue;
         }
         match owner_of(before, &plain, &has) {
@@ -141,12 +146,13 @@ pub(super) fn find<'a>(names: impl Iterator<Item = &'a str>) -> Vec<FoundModel> 
             None => add(Dialect::of_plain(before, &has), before, "encoder"),
         }
     }
-    for before in &hugging {
+    for before in hugging.iter().take(MOST_MODELS) {
         add(Dialect::HuggingFace, before, "encoder");
     }
     let place = |owner: &&str| OWNERS.iter().position(|known| known == owner);
     found.iter_mut().for_each(|model| model.owners.sort_by_key(place));
     found.sort_by_key(|model| model.before.len());
+    found.truncate(MOST_MODELS);
     let all: Vec<String> = found.iter().map(|model| model.before.clone()).collect();
     for model in &mut found {
         let own = &model.before;
@@ -193,7 +199,11 @@ pub(super) fn choose(
         "" => "the names without a word before them".to_owned(),
         words => words.to_owned(),
     };
-    let all = || models.iter().map(&words).collect::<Vec<_>>().join(", ");
+    let all = || {
+        let more = if models.len() > MOST_NAMED { ", ..." } else { "" };
+        let some = models.iter().take(MOST_NAMED).map(&words).collect::<Vec<_>>();
+        format!("{}{more}", some.join(", "))
+    };
     if let Some(wanted) = wanted {
         let named = |(at, model): (usize, &FoundModel)| {
             let (fit, owner) = model.encoder(wanted)?;
@@ -348,6 +358,7 @@ mod tests {
         assert_eq!(chosen(&moco, Some("momentum")).unwrap(), "backbone_momentum");
         let lightly = ["student_backbone.vit.", "teacher_backbone.vit."];
         assert_eq!(chosen(&lightly, Some("student")).unwrap(), "student_backbone.vit");
+        assert_eq!(chosen(&["student.", "teacher_ema."], None).unwrap(), "teacher_ema");
         let timm = ["state_dict.", "state_dict_ema."];
         assert_eq!(chosen(&timm, None).unwrap(), "state_dict");
         assert_eq!(chosen(&timm, Some("ema")).unwrap(), "state_dict_ema");

@@ -1,6 +1,7 @@
 //! A model in several files, which an index joins: `model.safetensors.index.json` and
 //! `pytorch_model.bin.index.json` of transformers.
 
+use super::file_kind::FileKind;
 use super::listing::Listing;
 use super::{Error, File, IsWanted, load_some};
 use crate::files::{open_file, read_most};
@@ -52,9 +53,9 @@ fn lacks(path: &Path, file: &Path, name: &str) -> Error {
     Error::model(path, problem)
 }
 
-/// Refuses an index that an index names.
+/// Refuses an index that an index names, which could name itself.
 fn expect_weights(path: &Path, file: &Path) -> Result<(), Error> {
-    if file.extension().is_some_and(|extension| extension == "json") {
+    if FileKind::of(file)? == FileKind::Index {
         let problem = format!("names {}, expected files of weights", file.display());
         return Err(Error::model(path, problem));
     }

@@ -56,6 +56,16 @@ pub(super) fn of(shapes: &Shapes, config: Option<&Value>, hint: Hint) -> Result<
         None => None,
     };
     let (heads, told) = heads(width, head, config, hint)?;
+    let found = [("hidden_size", width), ("num_hidden_layers", depth(shapes, ""))];
+    for (key, found) in found.into_iter().chain([("patch_size", patch[1])]) {
+        let stated = config.and_then(|config| size(config.get(key)?));
+        if let Some(stated) = stated.filter(|stated| *stated != found) {
+            return Err(format!(
+                "has a config.json with {key} {stated}, but its tensors have {found}. Restore the \
+                 config.json of these weights"
+            ));
+        }
+    }
     let image = std::array::from_fn(|axis| placed.sides[axis].saturating_mul(patch[axis]));
     let spec = VitSpec {
         image,

@@ -195,7 +195,10 @@ impl<'v, 'a> Names<'v, 'a> {
                 .budget
                 .checked_sub(ENTRY_COST + name.len())
                 .ok_or_else(|| format!("has more names than any model. {STATE_DICT}"))?;
-            match is_tensor(self.values, value) {
+            // An array of another library in place of a weight: told, not taken for missing.
+            let is_weight = name.ends_with(".weight") || name.ends_with(".bias");
+            let is_object = matches!(&self.values[value as usize], Value::Object(..));
+            match is_tensor(self.values, value) || (is_weight && is_object) {
                 true => self.found.push((name, value)),
                 false => self.visit(&name, value)?,
             }
