@@ -287,6 +287,15 @@ fn a_config_of_another_model_is_refused_and_its_pixels_are_read() {
         let message = ModelFile::open(folder.path(), None).unwrap_err().to_string();
         assert!(message.contains(&format!("its config.json has {key}")), "{message}");
     }
+    // Of another model of the same kind.
+    for (key, value) in [("hidden_size", 768), ("num_hidden_layers", 1), ("patch_size", 4)] {
+        let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
+        config[key] = value.into();
+        write("config.json", &config.to_string());
+        let model = ModelFile::open(folder.path(), None).unwrap();
+        let message = model.sizes(None, Hint::default()).unwrap_err().to_string();
+        assert!(message.contains(&format!("a config.json with {key} {value}, but")), "{message}");
+    }
     // The default of transformers is read, and the difference is reported.
     let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
     config["layer_norm_eps"] = serde_json::json!(1e-12);
