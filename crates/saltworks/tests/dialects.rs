@@ -188,6 +188,23 @@ fn what_is_missing_or_too_much_is_told_by_name() {
     weights::save(&path, &list, &[].into()).unwrap();
     let loaded = ModelFile::open(&path, None).unwrap().load_encoder(None, HINT, None).unwrap();
     assert!(loaded.notes.join("; ").contains("values have no bias, so zeros are added"));
+    // As transformers has it, by its config.json alone.
+    let mut named = weights::load(&golden("dialect_hf/model.safetensors")).unwrap().tensors;
+    named.retain(|name, _| {
+        !name.ends_with(".bias")
+            || !["query", "key", "value"].iter().any(|part| name.contains(part))
+    });
+    let hf = folder.path().join("hf");
+    std::fs::create_dir(&hf).unwrap();
+    let list: Vec<_> = named.into_iter().collect();
+    weights::save(&hf.join("model.safetensors"), &list, &[].into()).unwrap();
+    let config = std::fs::read_to_string(golden("dialect_hf/config.json")).unwrap();
+    for (stated, ends) in [("true", false), ("false", true)] {
+        let text = config.replace("\"qkv_bias\": true", &format!("\"qkv_bias\": {stated}"));
+        saltworks::files::write_whole(&hf.join("config.json"), text.as_bytes()).unwrap();
+        let loaded = ModelFile::open(&hf, None).unwrap().load_encoder(None, Hint::default(), None);
+        assert_eq!(loaded.is_ok(), ends, "{stated}");
+    }
     // Another kind of encoder, and a type of values that is not read.
     let mut named = whole.encoder(None).unwrap();
     named.retain(|name, _| !name.contains(".mlp."));

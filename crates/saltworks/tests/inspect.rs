@@ -152,6 +152,11 @@ fn weights_are_listed_from_their_header() {
     let output = inspect(&place, "a.safetensors", &[]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("its tensors take 8 bytes, it has 7"), "{}", stderr(&output));
+    // A hole between the header and the values.
+    let holed = header.replace("[0,8]", "[1,9]");
+    write(&[&length[..], holed.as_bytes(), &[0; 9]].concat()).unwrap();
+    let output = inspect(&place, "a.safetensors", &[]);
+    assert_eq!(output.status.code(), Some(2), "as reading refuses it: {}", stdout(&output));
 }
 
 #[test]

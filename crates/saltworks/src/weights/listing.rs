@@ -134,7 +134,7 @@ impl Listing {
             Dialect::HuggingFace => json_beside(path, "config.json")?,
             _ => None,
         };
-        let sizes = |part: &str, shapes: &Shapes| {
+        let sizes = |part: &str, shapes: &Shapes, heads: Option<(usize, usize)>| {
             let beside_student = part == "teacher" && parts.len() > 1;
             let key = if beside_student { TEACHER_KEY } else { MODEL_KEY };
             let stated = self.metadata.get(key).or_else(|| {
@@ -153,17 +153,16 @@ impl Listing {
                         }
                         _ => None,
                     };
-                    sizes::of(&shapes, config.as_ref(), Hint { grid, ..Hint::default() })
+                    sizes::of(&shapes, config.as_ref(), Hint { heads, grid, image: None })
                 }
             }
         };
-        let of_part = |(part, shapes): (&String, &Shapes)| match sizes(part, shapes) {
+        let of_part = |(part, shapes): (&String, &Shapes)| match sizes(part, shapes, None) {
             Ok(Sizes { spec, guessed }) => in_words(part, &spec, guessed.as_deref()),
             Err(problem) => {
                 // Without heads, all other sizes may be known.
                 let width = shapes.get("patch_embed.proj.weight").and_then(|s| s.first().copied());
-                let hint = Hint { heads: width.map(|width| (width, 1)), ..Hint::default() };
-                let known = sizes::of(shapes, config.as_ref(), hint).ok();
+                let known = sizes(part, shapes, width.map(|width| (width, 1))).ok();
                 let known = known.map(|found| in_words(part, &found.spec, None));
                 match known {
                     Some(text) => format!("{}; it {problem}", text.replace("1 heads, ", "")),
@@ -179,27 +178,17 @@ impl Listing {
         let read = |source| Error::read(path, source);
         let mut file = open_file(path).map_err(read)?;
         let length = file.metadata().map_err(read)?.len();
-        let header = safetensors_file::read_header(path, &mut file, length)?;
-        let found = length - 8 - header.len() as u64;
-        Self::of_header(&header, found).map_err(|problem| Error::format(path, problem))
-    }
-
-    /// Parses a safetensors header that `found` bytes follow.
-    pub(super) fn of_header(header: &[u8], found: u64) -> Result<Self, String> {
-        let mut header: Map<String, Value> =
-            serde_json::from_slice(header).map_err(|error| format!("its header: {error}"))?;
-        let metadata = match header.remove("__metadata__") {
-            Some(Value::Object(metadata)) => metadata,
-            _ => Map::new(),
+        let (header, _) = safetensors_file::read_header(path, &mut file, length)?;
+        let listed = |name: String| {
+            let info = header.info(&name)?;
+            let shape = info.shape.iter().map(|&side| side as u64).collect();
+            Some(TensorEntry { dtype: format!("{:?}", info.dtype), shape, name })
         };
-        let mut placed = header.into_iter().map(listed).collect::<Result<Vec<_>, _>>()?;
-        placed.sort_by_key(|&(offsets, _)| offsets);
-        let end = placed.iter().map(|([_, end], _)| *end).max().unwrap_or(0);
-        if end != found {
-            return Err(format!("its tensors take {end} bytes, it has {found}"));
-        }
-        let tensors = placed.into_iter().map(|(_, tensor)| tensor).collect();
-        Ok(Self { tensors, metadata })
+        let metadata = header.metadata().iter().flatten();
+        Ok(Self {
+            tensors: header.offset_keys().into_iter().filter_map(listed).collect(),
+            metadata: metadata.map(|(key, text)| (key.clone(), text.as_str().into())).collect(),
+        })
     }
 }
 
@@ -225,18 +214,4 @@ fn in_words(part: &str, spec: &VitSpec, guessed: Option<&str>) -> String {
          {width} with {} channels{more}{guessed}",
         spec.width, spec.depth, spec.heads, spec.channels
     )
-}
-
-/// A tensor of a safetensors header, with the offsets of its first byte and of its end.
-fn listed((name, value): (String, Value)) -> Result<([u64; 2], TensorEntry), String> {
-    let numbers = |key: &str| -> Option<Vec<u64>> {
-        value.get(key)?.as_array()?.iter().map(Value::as_u64).collect()
-    };
-    let problem = format!("tensor {name} has no dtype, shape or data_offsets");
-    let tensor = || {
-        let dtype = value.get("dtype")?.as_str()?.to_owned();
-        let place = numbers("data_offsets")?.try_into().ok()?;
-        Some((place, TensorEntry { name, dtype, shape: numbers("shape")? }))
-    };
-    tensor().ok_or(problem)
 }

@@ -80,7 +80,7 @@ impl ModelFile {
         let path = &Self::find(path)?;
         let listing = Listing::read(path)?;
         let names: Vec<&str> = listing.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
-        let model = Self::of(path, &names, part, |is_wanted| load_some(path, is_wanted))?;
+        let mut model = Self::of(path, &names, part, |is_wanted| load_some(path, is_wanted))?;
         let beside = |name: &str| match model.dialect {
             Dialect::HuggingFace => json_beside(path, name),
             _ => Ok(None),
@@ -88,6 +88,9 @@ impl ModelFile {
         let (config, processor) = (beside("config.json")?, beside(PREPROCESSOR)?);
         let differs = config.as_ref().map_or(Ok(None), hugging_face_differs);
         let differs = differs.map_err(|problem| Error::model(path, problem))?;
+        if config.as_ref().and_then(|config| config.get("qkv_bias")) == Some(&Value::Bool(false)) {
+            model.notes.extend(add_biases(&mut model.tensors, "encoder"));
+        }
         let notes = differs.into_iter().chain(model.notes).collect();
         Ok(Self { config, processor, notes, ..model })
     }
@@ -126,7 +129,13 @@ impl ModelFile {
         let left_out = left_out.map(|name| (*name).to_owned()).collect();
         join_qkv(&mut tensors);
         let mut notes: Vec<String> = note.into_iter().collect();
-        // transformers states whether there are biases.
+        if let Some((name, dtype)) = file.others.iter().next() {
+            notes.push(format!(
+                "tensors that are not of floats are not read: {}, such as {name} ({dtype})",
+                file.others.len()
+            ));
+        }
+        // transformers states in its config.json whether there are biases.
         if model.dialect != Dialect::HuggingFace {
             model.owners.iter().for_each(|owner| notes.extend(add_biases(&mut tensors, owner)));
         }

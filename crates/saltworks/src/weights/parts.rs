@@ -26,7 +26,7 @@ pub(super) const OWNERS: [&str; 3] = ["encoder", "student", "teacher"];
 const TRUNKS: [&str; 2] = ["decoder.transformer.", "predictor."];
 const OF_TRUNKS: [&str; 3] = ["context_proj.weight", "final_norm.weight", "output_proj.weight"];
 
-/// The most models of a file that are looked at, and that are named in messages.
+/// The most models that a file may hold, and the most that are named in messages.
 const MOST_MODELS: usize = 64;
 const MOST_NAMED: usize = 8;
 
@@ -135,7 +135,7 @@ pub(super) fn find<'a>(names: impl Iterator<Item = &'a str>) -> Vec<FoundModel> 
             found.push(FoundModel { dialect, before, owners, within });
         }
     };
-    for before in plain.iter().take(4 * MOST_MODELS) {
+    for before in plain.iter().take(4 * (MOST_MODELS + 1)) {
         // The second name of stable-pretraining's patch embedding.
         let is_whole = has(&format!("{before}norm.weight"));
         if plain.contains(&format!("{before}vit.")) && !is_whole {
@@ -146,13 +146,14 @@ pub(super) fn find<'a>(names: impl Iterator<Item = &'a str>) -> Vec<FoundModel> 
             None => add(Dialect::of_plain(before, &has), before, "encoder"),
         }
     }
-    for before in hugging.iter().take(MOST_MODELS) {
+    for before in hugging.iter().take(MOST_MODELS + 1) {
         add(Dialect::HuggingFace, before, "encoder");
     }
     let place = |owner: &&str| OWNERS.iter().position(|known| known == owner);
     found.iter_mut().for_each(|model| model.owners.sort_by_key(place));
     found.sort_by_key(|model| model.before.len());
-    found.truncate(MOST_MODELS);
+    // One more tells that there are too many.
+    found.truncate(MOST_MODELS + 1);
     let all: Vec<String> = found.iter().map(|model| model.before.clone()).collect();
     for model in &mut found {
         let own = &model.before;
@@ -189,48 +190,61 @@ fn owner_of(
     None
 }
 
-/// The model to read, its encoder, and what to say of the choice. `wanted` is what the user asked
-/// for.
-pub(super) fn choose(
-    models: &[FoundModel],
-    wanted: Option<&str>,
-) -> Result<(usize, &'static str, Option<String>), String> {
-    let words = |model: &FoundModel| match model.words() {
+/// A model's number, its encoder, and what to say of the choice.
+type ChosenModel = (usize, &'static str, Option<String>);
+
+/// What stands before a model's names, for people.
+fn words_of(model: &FoundModel) -> String {
+    match model.words() {
         "" => "the names without a word before them".to_owned(),
         words => words.to_owned(),
+    }
+}
+
+/// The first of these models, for people.
+fn some_of(models: &[FoundModel]) -> String {
+    let more = if models.len() > MOST_NAMED { ", ..." } else { "" };
+    let some: Vec<_> = models.iter().take(MOST_NAMED).map(words_of).collect();
+    format!("{}{more}", some.join(", "))
+}
+
+/// The model that a user names.
+fn named(models: &[FoundModel], wanted: &str) -> Result<ChosenModel, String> {
+    let fit = |(at, model): (usize, &FoundModel)| {
+        let (fit, owner) = model.encoder(wanted)?;
+        Some((fit, (at, owner)))
     };
-    let all = || {
-        let more = if models.len() > MOST_NAMED { ", ..." } else { "" };
-        let some = models.iter().take(MOST_NAMED).map(&words).collect::<Vec<_>>();
-        format!("{}{more}", some.join(", "))
-    };
+    let mut fits: Vec<_> = models.iter().enumerate().filter_map(fit).collect();
+    let best = fits.iter().map(|(fit, _)| *fit).min();
+    fits.retain(|(fit, _)| Some(*fit) == best);
+    let fits: Vec<_> = fits.into_iter().map(|(_, found)| found).collect();
+    match fits.as_slice() {
+        [(at, owner)] => {
+            let note = format!("weights are those of {}", words_of(&models[*at]));
+            Ok((*at, owner, (models.len() > 1).then_some(note)))
+        }
+        [] => {
+            let owners = models.iter().filter(|model| model.owners.len() > 1);
+            let owners: Vec<&str> = owners.flat_map(|model| model.owners.clone()).collect();
+            let found = if owners.is_empty() { some_of(models) } else { owners.join(", ") };
+            Err(format!("holds no {wanted}; found {found}. Choose another part or file"))
+        }
+        several => {
+            let fits: Vec<_> = several.iter().map(|(at, _)| words_of(&models[*at])).collect();
+            let fits = fits.join(", ");
+            Err(format!("holds several models named {wanted}: {fits}. Give all words of one"))
+        }
+    }
+}
+
+/// The model to read. `wanted` is what the user asked for.
+pub(super) fn choose(models: &[FoundModel], wanted: Option<&str>) -> Result<ChosenModel, String> {
+    if models.len() > MOST_MODELS {
+        let some = some_of(models);
+        return Err(format!("holds more than {MOST_MODELS} models: {some}. Save one of them"));
+    }
     if let Some(wanted) = wanted {
-        let named = |(at, model): (usize, &FoundModel)| {
-            let (fit, owner) = model.encoder(wanted)?;
-            Some((fit, (at, owner)))
-        };
-        let mut fits: Vec<_> = models.iter().enumerate().filter_map(named).collect();
-        let best = fits.iter().map(|(fit, _)| *fit).min();
-        fits.retain(|(fit, _)| Some(*fit) == best);
-        let fits: Vec<_> = fits.into_iter().map(|(_, found)| found).collect();
-        return match fits.as_slice() {
-            [(at, owner)] => {
-                let taken = words(&models[*at]);
-                let note = format!("weights are those of {taken}");
-                Ok((*at, owner, (models.len() > 1).then_some(note)))
-            }
-            [] => {
-                let owners = models.iter().filter(|model| model.owners.len() > 1);
-                let owners: Vec<&str> = owners.flat_map(|model| model.owners.clone()).collect();
-                let found = if owners.is_empty() { all() } else { owners.join(", ") };
-                Err(format!("holds no {wanted}; found {found}. Choose another part or file"))
-            }
-            several => {
-                let fits: Vec<_> = several.iter().map(|(at, _)| words(&models[*at])).collect();
-                let fits = fits.join(", ");
-                Err(format!("holds several models named {wanted}: {fits}. Give all words of one"))
-            }
-        };
+        return named(models, wanted);
     }
     let rank = |model: &FoundModel| match model.role() {
         Role::Target => 0,
@@ -244,9 +258,9 @@ pub(super) fn choose(
     match (fits.next(), fits.next()) {
         (Some(at), None) => {
             let others: Vec<_> = (0..models.len()).filter(|other| *other != at).collect();
-            let others: Vec<_> = others.into_iter().map(|at| words(&models[at])).collect();
+            let others: Vec<_> = others.into_iter().map(|at| words_of(&models[at])).collect();
             let text = || {
-                let taken = words(&models[at]);
+                let taken = words_of(&models[at]);
                 format!(
                     "weights are those of {taken}. The file also holds {}, which a part names",
                     others.join(", ")
@@ -257,7 +271,7 @@ pub(super) fn choose(
         _ => Err(format!(
             "holds {} models: {}. Name one with --part, or save one of them",
             models.len(),
-            all()
+            some_of(models)
         )),
     }
 }
@@ -365,6 +379,17 @@ mod tests {
         assert!(chosen(&timm, Some("teacher")).unwrap_err().contains("holds no teacher; found"));
         let message = chosen(&["left.", "right."], None).unwrap_err();
         assert!(message.contains("holds 2 models: left, right. Name one"), "{message}");
+    }
+
+    #[test]
+    fn a_file_of_very_many_models_is_refused() {
+        let names: Vec<String> = (0..5000).map(|n| format!("a{n}.{PATCHES}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        for wanted in [None, Some("a1")] {
+            let message = chosen(&names, wanted).unwrap_err();
+            assert!(message.starts_with("holds more than 64 models: a"), "{message}");
+            assert!(message.len() < 200, "{message}");
+        }
     }
 
     #[test]

@@ -89,12 +89,7 @@ fn read(
     length: u64,
     is_wanted: IsWanted<'_>,
 ) -> Result<File, Error> {
-    let header = read_header(path, source, length)?;
-    let begin = 8 + header.len() as u64;
-    let fail = |problem: String| Error::format(path, problem);
-    let header: Metadata =
-        serde_json::from_slice(&header).map_err(|error| fail(format!("its header: {error}")))?;
-    check(&header, length - begin).map_err(fail)?;
+    let (header, begin) = read_header(path, source, length)?;
     let metadata = header.metadata().clone().unwrap_or_default();
     let mut file = File { metadata, ..File::default() };
     for (name, info) in header.tensors().into_iter().filter(|(name, _)| is_wanted(name)) {
@@ -113,12 +108,13 @@ fn read(
     Ok(file)
 }
 
-/// The header of a file of this length.
+/// The header of a file of this length, and where the values begin. The tensors fill the rest of
+/// the file.
 pub(super) fn read_header(
     path: &Path,
     source: &mut impl Read,
     length: u64,
-) -> Result<Vec<u8>, Error> {
+) -> Result<(Metadata, u64), Error> {
     let mut stated = [0; 8];
     let short = |_| Error::format(path, format!("it has {length} bytes"));
     source.read_exact(&mut stated).map_err(short)?;
@@ -137,7 +133,12 @@ pub(super) fn read_header(
     }
     let mut header = vec![0; stated as usize];
     source.read_exact(&mut header).map_err(|source| Error::read(path, source))?;
-    Ok(header)
+    let fail = |problem: String| Error::format(path, problem);
+    let header: Metadata =
+        serde_json::from_slice(&header).map_err(|error| fail(format!("its header: {error}")))?;
+    let begin = stated + 8;
+    check(&header, length - begin).map_err(fail)?;
+    Ok((header, begin))
 }
 
 /// Checks that the tensors fill the rest of the file, each by its type and shape.

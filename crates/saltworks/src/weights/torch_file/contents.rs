@@ -197,7 +197,8 @@ impl<'v, 'a> Names<'v, 'a> {
                 .ok_or_else(|| format!("has more names than any model. {STATE_DICT}"))?;
             // An array of another library in place of a weight: told, not taken for missing.
             let is_weight = name.ends_with(".weight") || name.ends_with(".bias");
-            let is_object = matches!(&self.values[value as usize], Value::Object(..));
+            let found = &self.values[value as usize];
+            let is_object = matches!(found, Value::Object(_, inside) if inside.is_empty());
             match is_tensor(self.values, value) || (is_weight && is_object) {
                 true => self.found.push((name, value)),
                 false => self.visit(&name, value)?,
