@@ -29,6 +29,12 @@ pub fn xavier_uniform(random: &mut Random, len: usize, fan_in: usize, fan_out: u
     (0..len).map(|_| bound * (2.0 * random.uniform() - 1.0)).collect()
 }
 
+/// Uniform in ±1/√fan_in: the default of torch's Linear and Conv2d, for weight and bias.
+pub fn fan_in_uniform(random: &mut Random, len: usize, fan_in: usize) -> Vec<f32> {
+    let bound = (fan_in as f32).sqrt().recip();
+    (0..len).map(|_| (2.0 * random.uniform() - 1.0) * bound).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,6 +60,9 @@ mod tests {
         let values = normal(&mut Random::new(2, "init", 0), 20_000, 0.5);
         assert!((spread(&values) - 0.5).abs() < 0.0125);
         let values = xavier_uniform(&mut Random::new(2, "init", 1), 20_000, 100, 50);
+        assert!(values.iter().all(|v| v.abs() <= 0.2));
+        assert!((spread(&values) - 0.2 / 3_f64.sqrt()).abs() < 0.003);
+        let values = fan_in_uniform(&mut Random::new(2, "init", 2), 20_000, 25);
         assert!(values.iter().all(|v| v.abs() <= 0.2));
         assert!((spread(&values) - 0.2 / 3_f64.sqrt()).abs() < 0.003);
     }

@@ -59,7 +59,7 @@ pub use error::{Error, Result};
 pub use index::{Index, Segments};
 pub use parameter::{Frozen, Module, Parameter};
 pub use peak::fma_peak_gflops;
-pub use tape::{OpCost, Tape};
+pub use tape::{InputGradient, OpCost, Tape};
 pub use tensor::Tensor;
 pub use watch::{Pass, Trouble};
 

@@ -188,6 +188,20 @@ impl Tape {
         tensor.with_slot(Some(Slot::new(home)))
     }
 
+    /// The values of `x` as an input that needs a gradient, and the place of this gradient.
+    pub fn input(&self, x: &Tensor) -> (Tensor, InputGradient) {
+        let gradient = InputGradient::default();
+        if !self.recording.get() {
+            return (x.detach(), gradient);
+        }
+        let kept = gradient.clone();
+        let x = self.push("input", x.detach(), move |_, dx| {
+            *lock(&kept.0) = Some(dx);
+            Ok(())
+        });
+        (x, gradient)
+    }
+
     /// `forward(x)`. A [checkpointing](Tape::checkpointing) tape saves x instead of everything that
     /// `forward` would record, and runs `forward` again in the backward pass (Chen et al. 2016,
     /// Training deep nets with sublinear memory cost). `forward` must be a function of x and of
@@ -212,21 +226,13 @@ impl Tape {
         let (x, timed) = (x.clone(), self.timed);
         Ok(self.push("checkpoint", y, move |gradients, dy| {
             let again = Self { timed, ..Self::new() };
-            let dx = Arc::new(Mutex::new(None));
-            let input = again.push("x", x.detach(), {
-                let dx = dx.clone();
-                move |_, gradient| {
-                    *lock(&dx) = Some(gradient);
-                    Ok(())
-                }
-            });
+            let (input, dx) = again.input(&x);
             let y = forward(&again, &input)?;
             if y.slot().is_some() {
-                again.backward_of(&y, dy)?;
+                again.backward_from([(&y, dy)])?;
             }
             gradients.again = again.costs();
-            let dx = lock(&dx).take();
-            dx.map_or(Ok(()), |dx| gradients.add(&x, dx))
+            dx.take().map_or(Ok(()), |dx| gradients.add(&x, dx))
         }))
     }
 
@@ -245,17 +251,24 @@ impl Tape {
     /// 1/n.
     pub fn backward_scaled(&self, loss: &Tensor, scale: f32) -> Result<()> {
         expect_count("backward", "the size of the loss", loss.len(), 1)?;
-        self.backward_of(loss, Tensor::uploaded(loss.device(), &[scale], &[1]))
+        self.backward_from([(loss, Tensor::uploaded(loss.device(), &[scale], &[1]))])
     }
 
-    /// The backward pass from y with its gradient dy.
-    fn backward_of(&self, y: &Tensor, dy: Tensor) -> Result<()> {
-        if y.slot().is_none() {
+    /// The backward pass from results y of this tape with their gradients dy: adds Σ dy · dy / d p
+    /// to the gradient of every parameter p, and empties the tape.
+    pub fn backward_from<'a>(
+        &self,
+        results: impl IntoIterator<Item = (&'a Tensor, Tensor)>,
+    ) -> Result<()> {
+        let results: Vec<_> = results.into_iter().collect();
+        if results.iter().any(|(y, _)| y.slot().is_none()) {
             return Err(Error::Untracked);
         }
         let nodes = self.nodes.take();
         let mut gradients = Gradients::new(&nodes, self.number.replace(next_number()));
-        gradients.add(y, dy)?;
+        for (y, dy) in results {
+            gradients.add(y, dy)?;
+        }
         for (index, node) in nodes.into_iter().enumerate().rev() {
             self.check_stopped()?;
             let Some(gradient) = gradients.of_node[index].take() else { continue };
@@ -280,6 +293,17 @@ impl Tape {
             });
         }
         Ok(())
+    }
+}
+
+/// The gradient of a [`Tape::input`], once the backward pass has computed it.
+#[derive(Clone, Default)]
+pub struct InputGradient(Arc<Mutex<Option<Tensor>>>);
+
+impl InputGradient {
+    /// Takes it. None before the backward pass, and if no result depends on the input.
+    pub fn take(&self) -> Option<Tensor> {
+        lock(&self.0).take()
     }
 }
 

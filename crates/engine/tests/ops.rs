@@ -15,6 +15,7 @@ use engine::{
 on_every_device! {
     frozen_parameters_record_nothing,
     frozen_and_detached_parts_get_no_gradient_and_others_get_theirs,
+    a_backward_pass_from_several_results_is_that_of_their_losses_and_reaches_inputs,
     inference_equals_the_recording_bit_for_bit_and_records_nothing,
     a_timed_tape_names_each_operation_and_changes_no_number,
     a_sample_alone_equals_itself_in_a_batch,
@@ -41,6 +42,46 @@ fn frozen_parameters_record_nothing(device: On) {
     assert_eq!(tape.recorded(), 0);
     assert_eq!(got.item().to_bits(), want.item().to_bits());
     assert!(matches!(tape.backward(&got), Err(Error::Untracked)));
+}
+
+fn a_backward_pass_from_several_results_is_that_of_their_losses_and_reaches_inputs(device: On) {
+    let on = |name, shape: &[usize]| normal(name, shape).to(device);
+    let (w, v) = (Parameter::new("w", on("w", &[3, 4])), Parameter::new("v", on("v", &[2, 3])));
+    let x = Parameter::new("x", on("x", &[5, 4]));
+    let targets = [on("first", &[5, 3]), on("second", &[5, 2])];
+    let results = |tape: &Tape, x: &Tensor| -> Result<[Tensor; 2]> {
+        let hidden = ops::linear(tape, x, &w.tensor(), None)?;
+        let normed = ops::layer_norm(tape, &hidden, None, 1e-3)?;
+        Ok([hidden, ops::linear(tape, &normed, &v.tensor(), None)?])
+    };
+    for which in [0, 1] {
+        let tape = Tape::new();
+        let y = &results(&tape, &x.tensor()).unwrap()[which];
+        let loss = ops::loss(&tape, y, &targets[which], LossKind::Mse, None).unwrap();
+        tape.backward(&loss).unwrap();
+    }
+    let want = [w.grad().unwrap(), v.grad().unwrap(), x.grad().unwrap()].map(|g| g.to_vec());
+    zero_grad([&w, &v]);
+    let tape = Tape::new();
+    let (input, gradient) = tape.input(&x.value());
+    let made = results(&tape, &input).unwrap();
+    // d mse / d y = 2 (y - target) / count
+    let slopes = made.iter().zip(&targets).map(|(y, target)| {
+        let slope = |(y, t): (f32, f32)| 2.0 * (y - t) / target.len() as f32;
+        let values = y.to_vec().into_iter().zip(target.to_vec()).map(slope);
+        Tensor::from_vec(values.collect::<Vec<_>>(), target.shape()).to(device)
+    });
+    assert!(gradient.take().is_none());
+    tape.backward_from(made.iter().zip(slopes)).unwrap();
+    let got = [w.grad().unwrap(), v.grad().unwrap(), gradient.take().unwrap()].map(|g| g.to_vec());
+    for (name, (got, want)) in ["w", "v", "x"].iter().zip(got.iter().zip(&want)) {
+        assert_close(name, got, want, Tolerance::RelativeL2(1e-6), "sums in another order");
+    }
+    assert!(matches!(tape.backward_from([(&targets[0], on("g", &[5, 3]))]), Err(Error::Untracked)));
+    let inference = Tape::inference();
+    let (input, _) = inference.input(&x.value());
+    results(&inference, &input).unwrap();
+    assert_eq!(inference.recorded(), 0);
 }
 
 fn frozen_and_detached_parts_get_no_gradient_and_others_get_theirs(device: On) {

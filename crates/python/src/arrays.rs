@@ -182,6 +182,20 @@ pub(crate) fn floats(name: &str, given: &Bound<'_, PyAny>) -> PyResult<(Vec<f32>
     Ok((values.to_vec().map_err(|_| refused(format!("{name} is not contiguous")))?, shape))
 }
 
+/// The gradient of an output, which must have the output's shape. None without one.
+pub(crate) fn gradient(
+    name: &str,
+    given: Option<&Bound<'_, PyAny>>,
+    of: &Bound<'_, PyArrayDyn<f32>>,
+) -> PyResult<Option<Vec<f32>>> {
+    let Some(given) = given else { return Ok(None) };
+    let ((values, shape), expected) = (floats(name, given)?, of.shape());
+    if shape != expected {
+        return Err(refused(format!("{name} is {shape:?}, expected {expected:?}")));
+    }
+    Ok(Some(values))
+}
+
 /// Patch indices: one list for all samples [K], or one for each sample [B, K].
 pub(crate) fn patches(
     name: &str,

@@ -1,7 +1,7 @@
 //! Computes without Python's lock, one call at a time per model.
 
 use crate::errors::{raised, refused};
-use engine::{Parameter, Result, Tape, Tensor};
+use engine::{InputGradient, Parameter, Result, Tape, Tensor};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use std::process;
@@ -36,8 +36,8 @@ pub(crate) fn on_threads<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 
 /// A recording that waits for its backward pass.
 pub(crate) enum Recording {
-    /// The tape and its loss.
-    Ready(Box<(Tape, Tensor)>),
+    /// The tape and its results.
+    Ready(Box<(Tape, Results)>),
     /// The gradients were computed.
     Walked,
     /// The weights have changed since the recording.
@@ -45,6 +45,34 @@ pub(crate) enum Recording {
     /// Nothing was recorded.
     None,
 }
+
+/// The results of a recording, which a backward pass starts from, and the inputs that get a gradient.
+#[derive(Default)]
+pub(crate) struct Results {
+    pub(crate) results: Vec<Tensor>,
+    pub(crate) inputs: Vec<InputGradient>,
+}
+
+impl Results {
+    /// The results of a model whose inputs get no gradient.
+    pub(crate) fn of(results: impl IntoIterator<Item = Tensor>) -> Self {
+        Self { results: results.into_iter().collect(), inputs: Vec::new() }
+    }
+
+    /// The backward pass. `gradients` has the gradient of each result, or none. Returns those of
+    /// the inputs.
+    fn backward(self, tape: &Tape, gradients: Vec<Option<Vec<f32>>>) -> Result<InputGradients> {
+        let given = self.results.iter().zip(gradients);
+        let given = given.filter_map(|(result, gradient)| {
+            Some((result, Tensor::from_vec(gradient?, result.shape())))
+        });
+        tape.backward_from(given)?;
+        Ok(self.inputs.iter().map(|input| input.take().map(|dx| dx.to_vec())).collect())
+    }
+}
+
+/// The gradient of each input, if a result depends on it.
+pub(crate) type InputGradients = Vec<Option<Vec<f32>>>;
 
 /// A recording. An output holds it, and its model has a weak reference to it.
 pub(crate) type Shared = Arc<Mutex<Recording>>;
@@ -73,32 +101,37 @@ impl Turn {
         })
     }
 
-    /// Runs `work`, which records a loss, in a turn of the model. `keep`: whether the recording is
+    /// Runs `work`, which records results, in a turn of the model. `keep`: whether the recording is
     /// for a backward pass.
     pub(crate) fn record<T: Send>(
-        &self,
+        self: &Arc<Self>,
         py: Python<'_>,
         keep: bool,
-        work: impl FnOnce(&Tape) -> Result<(T, Tensor)> + Send,
-    ) -> PyResult<(T, Shared)> {
+        work: impl FnOnce(&Tape) -> Result<(T, Results)> + Send,
+    ) -> PyResult<(T, Recorded)> {
         let done = py.detach(|| {
             let mut held = self.take();
             let (made, recording) = on_threads(|| {
                 let tape = if keep { Tape::new() } else { Tape::inference() };
-                let (made, loss) = work(&tape)?;
-                let recording =
-                    if keep { Recording::Ready(Box::new((tape, loss))) } else { Recording::None };
+                let (made, results) = work(&tape)?;
+                let ready = || Recording::Ready(Box::new((tape, results)));
+                let recording = if keep { ready() } else { Recording::None };
                 Ok((made, Arc::new(Mutex::new(recording))))
             })?;
             held.retain(|known| known.strong_count() > 0);
             held.push(Arc::downgrade(&recording));
-            Ok((made, recording))
+            Ok((made, Recorded(Some((self.clone(), recording)))))
         });
         done.map_err(|error: engine::Error| raised(error))
     }
 
-    /// The backward pass of `scale` times the recorded loss.
-    pub(crate) fn backward(&self, py: Python<'_>, recording: &Shared, scale: f32) -> PyResult<()> {
+    /// The backward pass from the recorded results with these gradients.
+    fn backward(
+        &self,
+        py: Python<'_>,
+        recording: &Shared,
+        gradients: Vec<Option<Vec<f32>>>,
+    ) -> PyResult<InputGradients> {
         let walked = py.detach(|| {
             let _held = self.take();
             let mut recording = lock(recording);
@@ -108,8 +141,8 @@ impl Turn {
             };
             match std::mem::replace(&mut *recording, next) {
                 Recording::Ready(recorded) => {
-                    let (tape, loss) = *recorded;
-                    Ok(on_threads(move || tape.backward_scaled(&loss, scale)))
+                    let (tape, results) = *recorded;
+                    Ok(on_threads(move || results.backward(&tape, gradients)))
                 }
                 other => Err(other),
             }
@@ -130,23 +163,23 @@ impl Turn {
     }
 }
 
-/// The recorded loss of an output and its model. None in eval mode.
-pub(crate) struct LossRecording(Option<(Arc<Turn>, Shared)>);
+/// The recording of an output and its model. None in eval mode.
+pub(crate) struct Recorded(Option<(Arc<Turn>, Shared)>);
 
-impl LossRecording {
-    pub(crate) fn new(turn: &Arc<Turn>, recording: Shared) -> Self {
-        Self(Some((turn.clone(), recording)))
-    }
-
+impl Recorded {
     /// For an output in eval mode.
     pub(crate) fn none() -> Self {
         Self(None)
     }
 
-    /// The backward pass of `scale` times the loss.
-    pub(crate) fn backward(&self, py: Python<'_>, scale: f32) -> PyResult<()> {
+    /// The backward pass from the results with these gradients, each of the size of its result.
+    pub(crate) fn backward(
+        &self,
+        py: Python<'_>,
+        gradients: Vec<Option<Vec<f32>>>,
+    ) -> PyResult<InputGradients> {
         match &self.0 {
-            Some((turn, recording)) => turn.backward(py, recording, scale),
+            Some((turn, recording)) => turn.backward(py, recording, gradients),
             None => {
                 Err(refused("backward: an output of eval mode has no loss. Call train() first"))
             }

@@ -5,11 +5,13 @@ use crate::errors::raised;
 use crate::model::{Model, ModelParts, array, encoder_of, model_of, open_model};
 use crate::spec::{SizeArguments, USUAL, encoder_spec, normalization};
 use crate::state::{Extras, Weight};
+use crate::tokens::{Tokens, encode};
 use engine::{Module, Tape};
 use numpy::{PyArrayDyn, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping, PyTuple};
 use saltworks::model::{Encoder as Vit, Outputs, Patches};
+use saltworks::weights::dialect::stable_pretraining_place;
 
 /// Features of images.
 #[pyclass(frozen, module = "saltworks")]
@@ -33,7 +35,7 @@ impl Features {
     }
 }
 
-/// timm's vision transformer for inference: a trained encoder or a new one.
+/// timm's vision transformer: a trained encoder or a new one.
 #[pyclass(frozen, extends = Model, module = "saltworks")]
 pub(crate) struct Encoder {
     vit: Vit,
@@ -82,8 +84,9 @@ impl Encoder {
         let said = SizeArguments { name, options: encoder_options };
         let (vit, of_file) = Self::open(py, said, weights, seed)?;
         let bytes = normalization(normalize, vit.spec().channels)?.or(of_file);
-        let weight = |(name, weight)| Weight { name, second: None, weight };
-        let list = vit.parameters().into_iter().map(weight).collect();
+        let weight = |(name, weight)| Weight { name, second: None, weight, read: true };
+        let mut list: Vec<Weight> = vit.parameters().into_iter().map(weight).collect();
+        list.sort_by_key(|weight| stable_pretraining_place(&weight.name));
         let made = ModelParts::new(py, vit.spec(), bytes, seed)?;
         let model = Model::new(py, list, 0, Extras::none(), made)?;
         Ok(PyClassInitializer::from(model).add_subclass(Self { vit }))
@@ -113,6 +116,22 @@ impl Encoder {
             mean: array(py, &mean, mean.shape())?,
             patches: array(py, &patches, &shape)?,
         })
+    }
+
+    /// All tokens of `images`, or only of `patches` [K] or [B, K] of them, in this order: class
+    /// token and registers first, [B, P + K, D]. Their `backward` trains the encoder. With
+    /// `training`, by default the model's mode, blocks are left out at random (`drop_path_rate`).
+    #[pyo3(signature = (images, patches=None, *, training=None, record=true))]
+    fn encode(
+        slf: &Bound<'_, Self>,
+        images: &Bound<'_, PyAny>,
+        patches: Option<&Bound<'_, PyAny>>,
+        training: Option<bool>,
+        record: bool,
+    ) -> PyResult<Tokens> {
+        let model = slf.as_super().get();
+        let key = training.unwrap_or(model.is_training()).then(|| model.next_key());
+        encode(slf.py(), model, &slf.get().vit, (images, patches), key, record)
     }
 
     /// [`Self::__call__`], under the name in torch's modules.

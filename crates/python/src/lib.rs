@@ -15,6 +15,8 @@ mod pretrain;
 mod salt;
 mod spec;
 mod state;
+mod tokens;
+mod transformer;
 
 use pyo3::prelude::*;
 
@@ -31,6 +33,8 @@ fn _saltworks(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<masking::PatchMasking>()?;
     module.add_class::<encoder::Encoder>()?;
     module.add_class::<encoder::Features>()?;
+    module.add_class::<tokens::Tokens>()?;
+    module.add_class::<transformer::PyTransformer>()?;
     module.add_class::<loader::Loader>()?;
     module.add_class::<optimizer::AdamW>()?;
     module.add_function(wrap_pyfunction!(optimizer::clip_grad_norm, module)?)?;

@@ -1,12 +1,14 @@
 //! `saltworks.MAE`: stage 1.
 
-use crate::arrays::{images, patches};
-use crate::compute::{LossRecording, Turn};
+use crate::arrays::{gradient, images};
+use crate::compute::{Recorded, Results, Turn};
 use crate::errors::{raised, refused};
 use crate::masking::{MultiBlockMasking, PatchMasking, indices};
 use crate::model::{Model, ModelParts, array};
 use crate::spec::{encoder_spec, normalization};
-use crate::state::{Extras, reference_names};
+use crate::state::{Extras, reference_weights};
+use crate::tokens::{Tokens, encode, patch_lists};
+use crate::transformer::{Call, initial_weights};
 use engine::ops::{Images, LossKind};
 use engine::{Module as _, Tape};
 use numpy::PyArrayDyn;
@@ -14,7 +16,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use saltworks::mask::{Masking, Masks};
 use saltworks::method::{Covered, Mae, MaeOptions, Method, PixelNorm};
-use saltworks::model::{Encoder, StepKey, TransformerSpec};
+use saltworks::model::{Encoder, Inputs, StepKey, TransformerSpec};
 
 /// The result of MAE.__call__.
 #[pyclass(frozen, module = "saltworks")]
@@ -37,15 +39,23 @@ pub(crate) struct MAEOutput {
     /// Visible patches, int64 [B, K].
     #[pyo3(get)]
     context_idx: Py<PyArrayDyn<i64>>,
-    recording: LossRecording,
+    recorded: Recorded,
 }
 
 #[pymethods]
 impl MAEOutput {
-    /// Adds `gradient` times d loss / d p to the gradient of every weight p.
-    #[pyo3(signature = (gradient=1.0))]
-    fn backward(&self, py: Python<'_>, gradient: f32) -> PyResult<()> {
-        self.recording.backward(py, gradient)
+    /// Adds `gradient` times d loss / d p to the gradient of every weight p. `predictions` [B, N, ph
+    /// pw C] is the gradient of another loss by the predictions. Then `gradient` may be None.
+    #[pyo3(signature = (gradient=Some(1.0), predictions=None))]
+    fn backward(
+        &self,
+        py: Python<'_>,
+        gradient: Option<f32>,
+        predictions: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let of_predictions = self::gradient("predictions", predictions, self.predictions.bind(py))?;
+        let given = vec![gradient.map(|gradient| vec![gradient]), of_predictions];
+        self.recorded.backward(py, given).map(drop)
     }
 
     fn __repr__(&self) -> String {
@@ -74,7 +84,8 @@ impl PyMae {
             let drawn = self.masking.sample(grid, samples, key.seed, key.step);
             return Ok(self.method.masks(drawn.map_err(raised)?));
         };
-        let context = patches("context_idx", context, samples)?;
+        let mut context = patch_lists("context_idx", context, samples, grid, true)?;
+        context.iter_mut().for_each(|list| list.sort_unstable());
         let target = vec![Vec::new(); samples];
         let masks = Masks { grid, context, target }.with_all_others_as_target();
         Masks::new(grid, masks.context, masks.target).map_err(raised)
@@ -92,7 +103,7 @@ impl PyMae {
             num_masked: 0,
             num_visible: patches,
             context_idx: indices(py, &vec![every; samples])?.unbind(),
-            recording: LossRecording::none(),
+            recorded: Recorded::none(),
         })
     }
 
@@ -130,10 +141,12 @@ fn masking_of(
 impl PyMae {
     /// Like SALT, with a pixel decoder. `loss_type` is "mse" or "smooth_l1". `norm_pix_loss`
     /// normalises the pixels of each patch. `masking` replaces `mask_ratio` and `block_size`.
+    /// `initial_weights` of the decoder are "published" (MAE's) or "torch".
     #[new]
     #[pyo3(signature = (model_or_model_name="vit_base_patch16_224", decoder_embed_dim=512,
         decoder_depth=8, decoder_num_heads=16, mask_ratio=0.75, block_size=1, norm_pix_loss=true,
-        loss_type="mse", masking=None, seed=0, *, normalize=None, **encoder_options))]
+        loss_type="mse", masking=None, seed=0, *, normalize=None, initial_weights="published",
+        **encoder_options))]
     #[allow(clippy::too_many_arguments)] // the reference's arguments
     fn new(
         py: Python<'_>,
@@ -148,6 +161,7 @@ impl PyMae {
         masking: Option<&Bound<'_, PyAny>>,
         seed: u64,
         normalize: Option<&Bound<'_, PyAny>>,
+        initial_weights: &str,
         encoder_options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<PyClassInitializer<Self>> {
         let spec = encoder_spec(model_or_model_name, encoder_options)?;
@@ -162,8 +176,13 @@ impl PyMae {
         made.arguments.set_item("masking", masking)?;
         let masking = masking_of(masking, mask_ratio, block_size)?;
         masking.validate(spec.grid()).map_err(raised)?;
-        let (width, depth) = (decoder_embed_dim, decoder_depth);
-        let decoder = TransformerSpec { width, depth, heads: decoder_num_heads };
+        made.arguments.set_item("initial_weights", initial_weights)?;
+        let decoder = TransformerSpec {
+            width: decoder_embed_dim,
+            depth: decoder_depth,
+            heads: decoder_num_heads,
+            initial: self::initial_weights(initial_weights)?,
+        };
         decoder.check("decoder").map_err(raised)?;
         let loss = match loss_type {
             "mse" => LossKind::Mse,
@@ -178,12 +197,12 @@ impl PyMae {
         let method = Mae::new(Encoder::new(&spec, seed), options, seed);
         let named = method.parameters();
         let extras = Extras::beside(&named, spec.grid());
-        let model = Model::new(py, reference_names(named), 0, extras, made)?;
+        let model = Model::new(py, reference_weights(named), 0, extras, made)?;
         Ok(PyClassInitializer::from(model).add_subclass(Self { method, masking }))
     }
 
     /// `images` [B, C, H, W], float32 (normalised) or uint8. In training mode `context_idx` [K] or
-    /// [B, K] (ascending patch indices, row by row) fixes the visible patches. `record=False`
+    /// [B, K] (patch indices, in any order) fixes the visible patches. `record=False`
     /// computes the loss without a backward pass.
     #[pyo3(signature = (images, *, context_idx=None, record=true))]
     fn __call__(
@@ -199,10 +218,10 @@ impl PyMae {
         }
         let key = model.next_key();
         let masks = this.masks(images.samples(), context_idx, key)?;
-        let ((step, all), recording) = model.turn().record(py, record, |tape| {
+        let ((step, all), recorded) = model.turn().record(py, record, |tape| {
             let (step, all) = this.method.step_with_all(tape, &images, &masks, Some(key))?;
-            let loss = step.loss.clone();
-            Ok(((step, all), loss))
+            let results = Results::of([step.loss.clone(), all.clone()]);
+            Ok(((step, all), results))
         })?;
         let shape = [images.samples(), masks.grid.len(), all.dim(1)];
         Ok(MAEOutput {
@@ -212,7 +231,7 @@ impl PyMae {
             num_masked: masks.target[0].len(),
             num_visible: masks.context[0].len(),
             context_idx: indices(py, &masks.context)?.unbind(),
-            recording: LossRecording::new(model.turn(), recording),
+            recorded,
         })
     }
 
@@ -225,6 +244,50 @@ impl PyMae {
         record: bool,
     ) -> PyResult<MAEOutput> {
         Self::__call__(slf, images, context_idx, record)
+    }
+
+    /// All tokens of the encoder, of whole `images` or of some `patches`. See Encoder.encode. With
+    /// `training`, blocks are left out at random, as in the next step.
+    #[pyo3(signature = (part, images, patches=None, *, training=false, record=true))]
+    fn encode(
+        slf: &Bound<'_, Self>,
+        part: &str,
+        images: &Bound<'_, PyAny>,
+        patches: Option<&Bound<'_, PyAny>>,
+        training: bool,
+        record: bool,
+    ) -> PyResult<Tokens> {
+        if part != "encoder" {
+            return Err(refused(format!("part is {part:?}, expected \"encoder\"")));
+        }
+        let model = slf.as_super().get();
+        let key = training.then(|| model.key());
+        encode(slf.py(), model, slf.get().method.encoder(), (images, patches), key, record)
+    }
+
+    /// The decoder: `context` [B, K, D] at the patches `context_idx` [B, K], and `queries` [B, M, D]
+    /// at the patches `query_idx` [B, M]. Without `queries`, the mask token. See Transformer.
+    #[pyo3(signature = (context, queries, context_idx, query_idx, *, every=false, record=true))]
+    fn transform(
+        slf: &Bound<'_, Self>,
+        context: &Bound<'_, PyAny>,
+        queries: Option<&Bound<'_, PyAny>>,
+        context_idx: &Bound<'_, PyAny>,
+        query_idx: &Bound<'_, PyAny>,
+        every: bool,
+        record: bool,
+    ) -> PyResult<Tokens> {
+        let (decoder, model) = (slf.get().method.decoder(), slf.as_super().get());
+        let patches = (context_idx, query_idx);
+        let call = Call::new(model.patch_grid(), context, queries, patches, every)?;
+        call.run(slf.py(), model, record, |tape, context, queries, masks, positions| {
+            let Some(queries) = queries.filter(|queries| queries.rows() > 0) else {
+                return decoder.forward(tape, context, masks, positions, None);
+            };
+            let query = &decoder.transformer().query(tape, queries)?;
+            let inputs = Inputs { context, query, masks };
+            decoder.transformer().forward(tape, &inputs, positions, None)
+        })
     }
 
     fn __repr__(&self) -> String {

@@ -4,6 +4,7 @@ use crate::arrays::new_array;
 use crate::errors::{raised, refused};
 use numpy::PyArrayDyn;
 use pyo3::prelude::*;
+use pyo3::types::IntoPyDict;
 use saltworks::mask::{
     self, BlockMasking, BlockOptions, Grid, MaskSpread, Masking, RandomMasking, block_masks,
 };
@@ -224,11 +225,19 @@ fn sampled<'py>(
     Ok((indices(py, &masks.context)?, indices(py, &masks.target)?))
 }
 
+/// A seed from NumPy's global generator.
+fn drawn_seed(py: Python<'_>) -> PyResult<u64> {
+    let random = py.import("numpy.random")?;
+    let kind = [("dtype", "int64")].into_py_dict(py)?;
+    let drawn: i64 = random.call_method("randint", (0, i64::MAX), Some(&kind))?.extract()?;
+    Ok(drawn.unsigned_abs())
+}
+
 /// One int32 mask [height, width] for each block, 1 inside it. As in the reference's function,
-/// blocks of equal scale and ratio have the same size. Unlike there, `seed` determines the random
-/// draws.
+/// blocks of equal scale and ratio have the same size. `seed` determines the random draws. Without
+/// one, NumPy's global generator does.
 #[pyfunction]
-#[pyo3(signature = (height, width, block_scales=None, aspect_ratios=None, min_keep=1, seed=0))]
+#[pyo3(signature = (height, width, block_scales=None, aspect_ratios=None, min_keep=1, seed=None))]
 pub(crate) fn multi_block_mask<'py>(
     py: Python<'py>,
     height: usize,
@@ -236,8 +245,9 @@ pub(crate) fn multi_block_mask<'py>(
     block_scales: Option<Vec<Pair>>,
     aspect_ratios: Option<Vec<Pair>>,
     min_keep: usize,
-    seed: u64,
+    seed: Option<u64>,
 ) -> PyResult<Vec<Bound<'py, PyArrayDyn<i32>>>> {
+    let seed = seed.map_or_else(|| drawn_seed(py), Ok)?;
     let defaults = |first, others| std::iter::once(first).chain([others; 4]).collect();
     let scales: Vec<Pair> = block_scales.unwrap_or_else(|| defaults((0.85, 1.0), (0.15, 0.2)));
     let ratios: Vec<Pair> = aspect_ratios.unwrap_or_else(|| defaults((1.0, 1.0), (0.75, 1.5)));

@@ -11,6 +11,7 @@ use engine::{Module, Tensor};
 use numpy::PyArrayDyn;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping};
+use saltworks::mask::Grid;
 use saltworks::model::{Encoder, StepKey, VitSpec};
 use saltworks::weights;
 use std::path::PathBuf;
@@ -26,8 +27,8 @@ pub(crate) struct Model {
     frozen: usize,
     objects: Vec<Py<Parameter>>,
     extras: Extras,
-    /// The encoder's sizes.
-    spec: VitSpec,
+    /// Width of a token, and the grid of patches.
+    sizes: (usize, Grid),
     bytes: Option<Normalization>,
     /// The constructor's arguments, for copies and pickles.
     arguments: Py<PyDict>,
@@ -40,7 +41,7 @@ pub(crate) struct Model {
 pub(crate) struct ModelParts<'py> {
     /// The constructor's arguments. Those that [`ModelParts::new`] does not know must be added.
     pub(crate) arguments: Bound<'py, PyDict>,
-    spec: VitSpec,
+    sizes: (usize, Grid),
     bytes: Option<Normalization>,
     seed: u64,
 }
@@ -58,7 +59,19 @@ impl<'py> ModelParts<'py> {
         if let Some(Normalization { mean, std }) = &bytes {
             arguments.set_item("normalize", (mean, std))?;
         }
-        Ok(Self { arguments, spec: spec.clone(), bytes, seed })
+        Ok(Self { arguments, sizes: (spec.width, spec.grid()), bytes, seed })
+    }
+
+    /// The parts for a transformer of this width on this grid, which reads no images.
+    pub(crate) fn without_images(
+        py: Python<'py>,
+        width: usize,
+        grid: Grid,
+        seed: u64,
+    ) -> PyResult<Self> {
+        let arguments = PyDict::new(py);
+        arguments.set_item("seed", seed)?;
+        Ok(Self { arguments, sizes: (width, grid), bytes: None, seed })
     }
 }
 
@@ -70,7 +83,7 @@ impl Model {
         extras: Extras,
         parts: ModelParts<'_>,
     ) -> PyResult<Self> {
-        let ModelParts { arguments, spec, bytes, seed } = parts;
+        let ModelParts { arguments, sizes, bytes, seed } = parts;
         let turn = Arc::new(Turn::default());
         let objects = state::parameter_objects(py, &weights, frozen, &turn)?;
         let (step, training) = (AtomicU64::new(0), AtomicBool::new(true));
@@ -81,7 +94,7 @@ impl Model {
             frozen,
             objects,
             extras,
-            spec,
+            sizes,
             bytes,
             arguments,
             seed,
@@ -92,6 +105,11 @@ impl Model {
 
     pub(crate) fn turn(&self) -> &Arc<Turn> {
         &self.turn
+    }
+
+    /// The grid of patches.
+    pub(crate) fn patch_grid(&self) -> Grid {
+        self.sizes.1
     }
 
     /// How uint8 images are normalised, if that is known.
@@ -120,13 +138,13 @@ impl Model {
     /// D, the width of the encoder's tokens.
     #[getter]
     fn embed_dim(&self) -> usize {
-        self.spec.width
+        self.sizes.0
     }
 
     /// Number of patches of an image along height and width.
     #[getter]
     fn grid(&self) -> (usize, usize) {
-        let grid = self.spec.grid();
+        let grid = self.sizes.1;
         (grid.h, grid.w)
     }
 

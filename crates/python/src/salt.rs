@@ -1,20 +1,24 @@
 //! `saltworks.SALT`: stage 2.
 
-use crate::arrays::{images, patches};
-use crate::compute::{LossRecording, Turn};
+use crate::arrays::{gradient, images};
+use crate::compute::{Recorded, Results, Turn};
 use crate::errors::{raised, refused};
 use crate::masking::{Indices, MultiBlockMasking, Pair, indices};
 use crate::model::{Model, ModelParts, array, model_of, student_of_checkpoint};
 use crate::spec::{encoder_spec, normalization};
-use crate::state::{Extras, reference_names};
-use engine::Module;
+use crate::state::{Extras, reference_weights, unread};
+use crate::tokens::{Tokens, encode, patch_lists};
+use crate::transformer::{Call, initial_weights};
 use engine::ops::{Images, LossKind};
+use engine::{Module, Tape, Tensor};
 use numpy::PyArrayDyn;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping, PyType};
 use saltworks::mask::{Masking, Masks};
-use saltworks::method::{Method, Salt, SaltOptions, Step, embed};
-use saltworks::model::{Encoder, StepKey, TransformerSpec, VitSpec};
+use saltworks::method::{Method, Salt, SaltOptions, Step};
+use saltworks::model::{
+    EncodedTokens, Encoder, Outputs, Patches, StepKey, TransformerSpec, VitSpec,
+};
 use saltworks::weights;
 use std::path::PathBuf;
 
@@ -45,16 +49,27 @@ pub(crate) struct SALTOutput {
     /// Predicted patches, int64 [B, M]. None in eval mode.
     #[pyo3(get)]
     target_idx: Option<Py<PyArrayDyn<i64>>>,
-    recording: LossRecording,
+    recorded: Recorded,
 }
 
 #[pymethods]
 impl SALTOutput {
     /// Adds `gradient` times d loss / d p to the gradient of every weight p of student and
-    /// predictor.
-    #[pyo3(signature = (gradient=1.0))]
-    fn backward(&self, py: Python<'_>, gradient: f32) -> PyResult<()> {
-        self.recording.backward(py, gradient)
+    /// predictor. `predictions` [B, M, D] is the gradient of another loss by the predictions. Then
+    /// `gradient` may be None.
+    #[pyo3(signature = (gradient=Some(1.0), predictions=None))]
+    fn backward(
+        &self,
+        py: Python<'_>,
+        gradient: Option<f32>,
+        predictions: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let of_predictions = match &self.predictions {
+            Some(made) => self::gradient("predictions", predictions, made.bind(py))?,
+            None => None,
+        };
+        let given = vec![gradient.map(|gradient| vec![gradient]), of_predictions];
+        self.recorded.backward(py, given).map(drop)
     }
 
     fn __repr__(&self) -> String {
@@ -69,12 +84,45 @@ impl SALTOutput {
 pub(crate) struct PySalt {
     method: Salt,
     masking: Masking,
+    embedding: Embedding,
+}
+
+/// What `embedding` is for an encoder without a class token.
+#[derive(Clone, Copy)]
+enum Embedding {
+    /// The mean of the patch tokens.
+    Mean,
+    /// The first token, which is the first patch or register. stable-pretraining's.
+    FirstToken,
+}
+
+impl Embedding {
+    fn named(name: &str) -> PyResult<Self> {
+        match name {
+            "mean" => Ok(Self::Mean),
+            "first_token" => Ok(Self::FirstToken),
+            _ => Err(refused(format!(
+                "embedding is {name:?}, expected \"mean\" or \"first_token\": what represents an \
+                 image whose encoder has no class token"
+            ))),
+        }
+    }
+
+    /// The embedding [B, D] of encoded images.
+    fn of(self, encoded: &EncodedTokens) -> engine::Result<Tensor> {
+        let tape = Tape::inference();
+        match (encoded.class_token, self) {
+            (false, Self::Mean) => encoded.mean(&tape),
+            _ => encoded.row(&tape, 0),
+        }
+    }
 }
 
 /// The parts of a SALT other than its encoders.
 struct Settings<'py> {
     predictor: TransformerSpec,
     masking: Masking,
+    embedding: Embedding,
     made: ModelParts<'py>,
     seed: u64,
 }
@@ -86,7 +134,7 @@ impl PySalt {
         spec: &VitSpec,
         settings: Settings<'_>,
     ) -> PyResult<PyClassInitializer<Self>> {
-        let Settings { predictor, masking, made, seed } = settings;
+        let Settings { predictor, masking, embedding, made, seed } = settings;
         predictor.check("predictor").map_err(raised)?;
         masking.validate(spec.grid()).map_err(raised)?;
         let options = SaltOptions { predictor, loss: LossKind::L1, target_layer_norm: false };
@@ -94,10 +142,11 @@ impl PySalt {
         let method = Salt::new(teacher, Encoder::new(spec, seed), options, seed).map_err(raised)?;
         let count = frozen.len();
         let frozen = frozen.into_iter().map(|(name, weight)| (format!("teacher.{name}"), weight));
-        let named = frozen.chain(method.parameters()).collect();
+        let unread = unread(predictor.width, spec.width).map_err(raised)?;
+        let named = frozen.chain(method.parameters()).chain(unread).collect();
         let extras = Extras::beside(&named, spec.grid());
-        let model = Model::new(py, reference_names(named), count, extras, made)?;
-        Ok(PyClassInitializer::from(model).add_subclass(Self { method, masking }))
+        let model = Model::new(py, reference_weights(named), count, extras, made)?;
+        Ok(PyClassInitializer::from(model).add_subclass(Self { method, masking, embedding }))
     }
 
     /// The given masks, or the next masks drawn.
@@ -111,8 +160,9 @@ impl PySalt {
         let masks = match given {
             (None, None) => self.masking.sample(grid, samples, key.seed, key.step),
             (Some(context), Some(target)) => {
-                let context = patches("context_idx", context, samples)?;
-                Masks::new(grid, context, patches("target_idx", target, samples)?)
+                let context = patch_lists("context_idx", context, samples, grid, true)?;
+                let target = patch_lists("target_idx", target, samples, grid, true)?;
+                Masks::in_any_order(grid, context, target)
             }
             _ => return Err(refused("context_idx and target_idx go together: give both or none")),
         };
@@ -120,8 +170,12 @@ impl PySalt {
     }
 
     fn embedded(&self, py: Python<'_>, turn: &Turn, images: &Images) -> PyResult<SALTOutput> {
-        let made = turn.compute(py, || embed(self.method.encoder(), images)).map_err(raised)?;
-        let embedding = made.cls.unwrap_or(made.mean);
+        let embedding = turn.compute(py, || {
+            let (student, tape) = (self.method.encoder(), Tape::inference());
+            let encoded = student.forward(&tape, images, Patches::All, Outputs::All, None)?;
+            self.embedding.of(&encoded)
+        });
+        let embedding = embedding.map_err(|error: engine::Error| raised(error))?;
         Ok(SALTOutput {
             loss: 0.0,
             embedding: array(py, &embedding, embedding.shape())?,
@@ -131,7 +185,7 @@ impl PySalt {
             num_context: self.method.encoder().grid().len(),
             context_idx: None,
             target_idx: None,
-            recording: LossRecording::none(),
+            recorded: Recorded::none(),
         })
     }
 }
@@ -143,12 +197,15 @@ impl PySalt {
     /// mlp_ratio, class_token, reg_tokens, no_embed_class, init_values, qk_norm, drop_path_rate.
     /// `teacher_state_dict` holds the teacher's weights under the names of a file (of an encoder, a
     /// MAE, ...). `seed` determines initial weights and masks. `normalize` is the normalisation of
-    /// uint8 images.
+    /// uint8 images. `embedding` is what represents an image if there is no class token: "mean" of
+    /// the patch tokens, or "first_token" as in stable-pretraining. `initial_weights` of the
+    /// predictor are "published" (V-JEPA's) or "torch" (torch.nn.Linear's default).
     #[new]
     #[pyo3(signature = (encoder_name="vit_tiny_patch16_224", predictor_embed_dim=384,
         predictor_depth=12, predictor_num_heads=16, num_targets=4, context_scale=(0.85, 1.0),
         target_scale=(0.15, 0.2), context_aspect_ratio=(1.0, 1.0), target_aspect_ratio=(0.75, 1.5),
-        teacher_state_dict=None, seed=0, *, normalize=None, **encoder_options))]
+        teacher_state_dict=None, seed=0, *, normalize=None, embedding="mean",
+        initial_weights="published", **encoder_options))]
     #[allow(clippy::too_many_arguments)] // the reference's arguments
     fn new(
         py: Python<'_>,
@@ -164,6 +221,8 @@ impl PySalt {
         teacher_state_dict: Option<&Bound<'_, PyMapping>>,
         seed: u64,
         normalize: Option<&Bound<'_, PyAny>>,
+        embedding: &str,
+        initial_weights: &str,
         encoder_options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<PyClassInitializer<Self>> {
         let spec = encoder_spec(encoder_name, encoder_options)?;
@@ -175,12 +234,19 @@ impl PySalt {
             target_aspect_ratio,
         )?
         .masking();
-        let (width, depth) = (predictor_embed_dim, predictor_depth);
-        let predictor = TransformerSpec { width, depth, heads: predictor_num_heads };
+        let predictor = TransformerSpec {
+            width: predictor_embed_dim,
+            depth: predictor_depth,
+            heads: predictor_num_heads,
+            initial: self::initial_weights(initial_weights)?,
+        };
+        let embedding_kind = Embedding::named(embedding)?;
         let made = ModelParts::new(py, &spec, normalization(normalize, spec.channels)?, seed)?;
         made.arguments.set_item("predictor_embed_dim", predictor_embed_dim)?;
         made.arguments.set_item("predictor_depth", predictor_depth)?;
         made.arguments.set_item("predictor_num_heads", predictor_num_heads)?;
+        made.arguments.set_item("embedding", embedding)?;
+        made.arguments.set_item("initial_weights", initial_weights)?;
         made.arguments.set_item("num_targets", num_targets)?;
         made.arguments.set_item("context_scale", context_scale)?;
         made.arguments.set_item("target_scale", target_scale)?;
@@ -194,7 +260,8 @@ impl PySalt {
             let weights = model.encoder(None).map_err(raised)?;
             weights::assign(model.path(), &weights, &parameters).map_err(raised)?;
         }
-        Self::build(py, teacher, &spec, Settings { predictor, masking, made, seed })
+        let settings = Settings { predictor, masking, embedding: embedding_kind, made, seed };
+        Self::build(py, teacher, &spec, settings)
     }
 
     /// Stage 2 from a checkpoint, usually of stage 1. Its encoder is the teacher (for a SALT
@@ -213,7 +280,8 @@ impl PySalt {
     }
 
     /// `images` [B, C, H, W], float32 (normalised) or uint8. In training mode `context_idx` [K] or
-    /// [B, K] and `target_idx` [M] or [B, M] (ascending patch indices, row by row) fix the masks.
+    /// [B, K] and `target_idx` [M] or [B, M] (patch indices, in any order) fix the masks. Predictions keep the
+    /// order of `target_idx`.
     /// `record=False` computes the loss without a backward pass.
     #[pyo3(signature = (images, *, context_idx=None, target_idx=None, record=true))]
     fn __call__(
@@ -230,10 +298,11 @@ impl PySalt {
         }
         let key = model.next_key();
         let masks = this.masks(images.samples(), (context_idx, target_idx), key)?;
-        let ((step, embedding), recording) = model.turn().record(py, record, |tape| {
+        let ((step, embedding), recorded) = model.turn().record(py, record, |tape| {
             let step = this.method.step(tape, &images, &masks, Some(key))?;
-            let (embedding, loss) = (step.embedding()?, step.loss.clone());
-            Ok(((step, embedding), loss))
+            let embedding = this.embedding.of(&step.context)?;
+            let results = Results::of([step.loss.clone(), step.predictions.clone()]);
+            Ok(((step, embedding), results))
         })?;
         let Step { loss, predictions, targets, .. } = step;
         let (num_context, num_targets) = (masks.context[0].len(), masks.target[0].len());
@@ -247,7 +316,7 @@ impl PySalt {
             num_context,
             context_idx: Some(indices(py, &masks.context)?.unbind()),
             target_idx: Some(indices(py, &masks.target)?.unbind()),
-            recording: LossRecording::new(model.turn(), recording),
+            recorded,
         })
     }
 
@@ -261,6 +330,49 @@ impl PySalt {
         record: bool,
     ) -> PyResult<SALTOutput> {
         Self::__call__(slf, images, context_idx, target_idx, record)
+    }
+
+    /// All tokens of `part` ("student" or "teacher"), of whole `images` or of some `patches`. See
+    /// Encoder.encode. With `training`, blocks are left out at random, as in the next step.
+    #[pyo3(signature = (part, images, patches=None, *, training=false, record=true))]
+    fn encode(
+        slf: &Bound<'_, Self>,
+        part: &str,
+        images: &Bound<'_, PyAny>,
+        patches: Option<&Bound<'_, PyAny>>,
+        training: bool,
+        record: bool,
+    ) -> PyResult<Tokens> {
+        let (this, model) = (slf.get(), slf.as_super().get());
+        let key = training.then(|| model.key());
+        let given = (images, patches);
+        match part {
+            "student" => encode(slf.py(), model, this.method.encoder(), given, key, record),
+            "teacher" => encode(slf.py(), model, this.method.teacher(), given, None, false),
+            _ => Err(refused(format!("part is {part:?}, expected \"student\" or \"teacher\""))),
+        }
+    }
+
+    /// The predictor: `context` [B, K, D] at the patches `context_idx` [B, K], and the mask token at
+    /// the patches `query_idx` [B, M]. See Transformer. `queries` must be None.
+    #[pyo3(signature = (context, queries, context_idx, query_idx, *, every=false, record=true))]
+    fn transform(
+        slf: &Bound<'_, Self>,
+        context: &Bound<'_, PyAny>,
+        queries: Option<&Bound<'_, PyAny>>,
+        context_idx: &Bound<'_, PyAny>,
+        query_idx: &Bound<'_, PyAny>,
+        every: bool,
+        record: bool,
+    ) -> PyResult<Tokens> {
+        let (predictor, model) = (slf.get().method.predictor(), slf.as_super().get());
+        if queries.is_some() {
+            return Err(refused("SALT's predictor asks by its mask token: queries must be None"));
+        }
+        let call = Call::new(model.patch_grid(), context, None, (context_idx, query_idx), every)?;
+        call.run(slf.py(), model, record, |tape, context, _, masks, positions| {
+            predictor.forward(tape, context, masks, positions, None)
+        })
     }
 
     /// The masks that the next call will draw: (context_idx [1, K], target_idx [1, M]).

@@ -40,7 +40,7 @@ pub(crate) fn encoder_spec(name: &str, options: Option<&Bound<'_, PyDict>>) -> P
 
 /// The sizes of timm's name.
 fn named(name: &str) -> PyResult<VitSpec> {
-    VitSpec::from_name(name).map_err(|problem| {
+    VitSpec::from_name_with_tag(name).map_err(|problem| {
         let file = name.contains(['/', '\\']) || std::path::Path::new(name).extension().is_some();
         match file {
             true => refused(format!(

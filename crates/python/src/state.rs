@@ -4,11 +4,13 @@ use crate::arrays::{floats, new_array, value_view};
 use crate::compute::{NamedParameters, Turn};
 use crate::errors::{raised, refused};
 use crate::parameter::{Parameter, change_values};
-use engine::Tensor;
+use engine::{Tape, Tensor};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping};
 use saltworks::mask::Grid;
-use saltworks::weights::dialect::{stable_pretraining, stable_pretraining_names};
+use saltworks::weights::dialect::{
+    stable_pretraining, stable_pretraining_names, stable_pretraining_place,
+};
 use saltworks::weights::{self, NamedTensors};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,6 +33,11 @@ impl Extras {
         Self(Mutex::new(theirs))
     }
 
+    /// These tensors.
+    pub(crate) fn of(tensors: NamedTensors) -> Self {
+        Self(Mutex::new(tensors))
+    }
+
     /// No such tensors.
     pub(crate) fn none() -> Self {
         Self(Mutex::default())
@@ -41,13 +48,32 @@ impl Extras {
     }
 }
 
-/// Weights under the reference's names. Some have a second name there.
-pub(crate) fn reference_names(weights: NamedParameters) -> Vec<Weight> {
+/// Weights under the reference's names and in its order. Some have a second name there.
+pub(crate) fn reference_weights(weights: NamedParameters) -> Vec<Weight> {
     let renamed = weights.into_iter().map(|(name, weight)| {
+        let read = !UNREAD.contains(&name.as_str());
         let (name, second) = stable_pretraining_names(&name);
-        Weight { name, second, weight }
+        Weight { name, second, weight, read }
     });
-    renamed.collect()
+    let mut all: Vec<Weight> = renamed.collect();
+    all.sort_by_key(|weight| stable_pretraining_place(&weight.name));
+    all
+}
+
+/// Weights that SALT has in the reference and never reads: all queries are the mask token.
+const UNREAD: [&str; 2] = ["predictor.query_proj.weight", "predictor.query_proj.bias"];
+
+/// The weights that SALT never reads, for a predictor of this width on tokens of width `input`. They
+/// are there so that optimizer states of the reference fit by position. As there, their gradient is
+/// zero, and weight decay changes them.
+pub(crate) fn unread(width: usize, input: usize) -> engine::Result<NamedParameters> {
+    let shapes: [&[usize]; 2] = [&[width, input], &[width]];
+    let unread = UNREAD.into_iter().zip(shapes).map(|(name, shape)| {
+        let weight = engine::Parameter::new(name, Tensor::zeros(shape));
+        Tape::new().backward_from([(&weight.tensor(), Tensor::zeros(shape))])?;
+        Ok((name.to_owned(), weight))
+    });
+    unread.collect()
 }
 
 /// A weight of a model.
@@ -57,6 +83,8 @@ pub(crate) struct Weight {
     /// Its second key in a state dict.
     pub(crate) second: Option<String>,
     pub(crate) weight: engine::Parameter,
+    /// Whether the model computes with it. If not, a state dict may lack it.
+    pub(crate) read: bool,
 }
 
 /// All weights as Python objects. The first `frozen` ones get no gradient.
@@ -118,20 +146,20 @@ pub(crate) fn load_state_dict(
     Ok(())
 }
 
-/// Sets weights strictly to the tensors under their names, in `turn`. Second names are ignored.
+/// Sets weights strictly to the tensors under their names, in `turn`. Second names are ignored, and
+/// weights that are never read may be missing.
 pub(crate) fn assign(
     what: &str,
     mut tensors: NamedTensors,
     list: &[Weight],
-    turn: impl FnOnce(
-        &(dyn Fn() -> Result<(), weights::Error> + Sync),
-    ) -> Result<(), weights::Error>,
+    turn: impl FnOnce(&(dyn Fn() -> Result<(), weights::Error> + Sync)) -> Result<(), weights::Error>,
 ) -> PyResult<()> {
     for second in list.iter().filter_map(|weight| weight.second.as_ref()) {
         tensors.remove(second);
     }
+    let given = list.iter().filter(|weight| weight.read || tensors.contains_key(&weight.name));
     let named: NamedParameters =
-        list.iter().map(|weight| (weight.name.clone(), weight.weight.share())).collect();
+        given.map(|weight| (weight.name.clone(), weight.weight.share())).collect();
     turn(&|| weights::assign(Path::new(what), &tensors, &named)).map_err(raised)
 }
 

@@ -16,17 +16,20 @@ MAE_SIZES = dict(model_or_model_name="vit_tiny_patch16_224", **OPTIONS)
 class Small:
     """While it lasts, timm makes every ViT of the reference this small: its SALT takes a name alone."""
 
+    def __init__(self, **more):
+        self.options = OPTIONS | more
+
     def __enter__(self):
         self.create = timm.create_model
-        timm.create_model = lambda name, **kwargs: self.create(name, **(kwargs | OPTIONS))
+        timm.create_model = lambda name, **kwargs: self.create(name, **(kwargs | self.options))
 
     def __exit__(self, *_):
         timm.create_model = self.create
 
 
-def reference_salt(seed=0):
+def reference_salt(seed=0, **sizes):
     torch.manual_seed(seed)
-    with Small():
+    with Small(**sizes):
         model = SALT(predictor_embed_dim=48, predictor_depth=2, predictor_num_heads=4)
     return spread(model)
 

@@ -98,7 +98,9 @@ def test_groups_have_rates_of_their_own_that_may_change():
     before = [p.data.copy() for p in parameters]
     optimizer.step()
     moved = [not np.array_equal(p.data, b) for p, b in zip(parameters, before)]
-    assert not moved[0] and all(moved[1:])
+    # SALT never reads its predictor.query_proj, which starts at 0 and has a gradient of 0.
+    read = ["query_proj" not in p.name for p in parameters]
+    assert not moved[0] and moved[1:] == read[1:]
     optimizer.param_groups[0]["lr"] = 0.1
     optimizer.step()
     assert not np.array_equal(parameters[0].data, before[0])

@@ -94,7 +94,7 @@ impl Golden {
         let size = |key: &str| {
             self.config[which][format!("{which}_{key}")].as_u64().expect("a size") as usize
         };
-        TransformerSpec { width: size("embed_dim"), depth: size("depth"), heads: size("num_heads") }
+        TransformerSpec::new(size("embed_dim"), size("depth"), size("num_heads"))
     }
 
     fn images(&self, name: &str, spec: &VitSpec) -> Images {

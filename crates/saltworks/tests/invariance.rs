@@ -55,7 +55,7 @@ fn salt(seed: u64) -> Salt {
 fn salt_with(student: &VitSpec, seed: u64) -> Salt {
     let teacher = encoder(&VitSpec { width: 36, ..spec() }, seed);
     let options = SaltOptions {
-        predictor: TransformerSpec { width: 32, depth: 2, heads: 4 },
+        predictor: TransformerSpec::new(32, 2, 4),
         loss: LossKind::L1,
         target_layer_norm: true,
     };
@@ -65,7 +65,7 @@ fn salt_with(student: &VitSpec, seed: u64) -> Salt {
 }
 
 fn mae(covered: Covered, pixel_norm: PixelNorm) -> Mae {
-    let decoder = TransformerSpec { width: 32, depth: 2, heads: 4 };
+    let decoder = TransformerSpec::new(32, 2, 4);
     let options = MaeOptions { decoder, covered, pixel_norm, loss: LossKind::Mse };
     let method = Mae::new(encoder(&spec(), 5), options, 5);
     method.visit("", &mut moved);
@@ -350,7 +350,7 @@ fn what_does_not_fit_is_an_error_that_names_it() {
     assert!(message.contains("the masks' grid is [1, 4, 3], expected [1, 3, 4]"), "{message}");
     let other = VitSpec { image: [1, 12, 12], ..spec() };
     let options = SaltOptions {
-        predictor: TransformerSpec { width: 32, depth: 1, heads: 4 },
+        predictor: TransformerSpec::new(32, 1, 4),
         loss: LossKind::L1,
         target_layer_norm: false,
     };

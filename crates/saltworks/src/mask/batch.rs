@@ -35,6 +35,22 @@ impl Masks {
         Ok(Self { grid, context, target })
     }
 
+    /// [`Masks::new`] of lists whose tokens are in any order. Context tokens, predictions and
+    /// targets keep it.
+    pub fn in_any_order(
+        grid: Grid,
+        context: Vec<TokenIndex>,
+        target: Vec<TokenIndex>,
+    ) -> Result<Self> {
+        let sorted = |lists: &[TokenIndex]| -> Vec<TokenIndex> {
+            let mut lists = lists.to_vec();
+            lists.iter_mut().for_each(|list| list.sort_unstable());
+            lists
+        };
+        Self::new(grid, sorted(&context), sorted(&target))?;
+        Ok(Self { grid, context, target })
+    }
+
     /// B, the number of samples.
     pub fn len(&self) -> usize {
         self.context.len()
@@ -89,7 +105,7 @@ fn check_sample(grid: Grid, context: &[u32], target: &[u32]) -> std::result::Res
             return Err(format!("the {name} is empty, at least one token is needed"));
         }
         if !list.is_sorted_by(|a, b| a < b) {
-            return Err(format!("the {name} is not in ascending order without repeats"));
+            return Err(format!("the {name} is not in ascending order, or has a token twice"));
         }
         if let Some(token) = list.last().filter(|&&token| token as usize >= grid.len()) {
             let n = grid.len();

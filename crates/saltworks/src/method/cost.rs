@@ -135,7 +135,7 @@ mod tests {
         spec
     }
 
-    const TRUNK: TransformerSpec = TransformerSpec { width: 12, depth: 2, heads: 3 };
+    const TRUNK: TransformerSpec = TransformerSpec::new(12, 2, 3);
 
     /// The formulas give the parameters of the method and the FLOPs that the engine counts.
     fn check(method: &dyn Method, teacher: Option<&Encoder>, masking: &Masking, again: bool) {

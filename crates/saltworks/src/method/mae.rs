@@ -84,6 +84,11 @@ impl Mae {
         Self { encoder, decoder, options }
     }
 
+    /// The decoder.
+    pub fn decoder(&self) -> &PixelDecoder {
+        &self.decoder
+    }
+
     /// [`Method::step`], and the predicted pixels of every patch [B N, p C], including visible
     /// ones, as the reference returns them. The masks' lists must cover the grid. The decoder's
     /// last block costs more.
@@ -237,7 +242,7 @@ mod tests {
             ops::patchify(&tape, &images, spec.patch, order, masks.target_global()).unwrap();
         for pixel_norm in [PixelNorm::None, PixelNorm::Joint, PixelNorm::PerChannel] {
             let options = MaeOptions {
-                decoder: TransformerSpec { width: 8, depth: 1, heads: 1 },
+                decoder: TransformerSpec::new(8, 1, 1),
                 covered: Covered::Targets,
                 pixel_norm,
                 loss: LossKind::L1,

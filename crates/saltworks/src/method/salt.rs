@@ -4,7 +4,9 @@
 use super::{Method, Step, Teacher};
 use crate::mask::Masks;
 use crate::model::layers::join;
-use crate::model::{Encoder, Outputs, Patches, Predictor, StepKey, TransformerSpec, VitSpec};
+use crate::model::{
+    Encoder, Outputs, Patches, Positions, Predictor, StepKey, TransformerSpec, VitSpec,
+};
 use crate::weights::{self, Hint, LoadedEncoder};
 use engine::ops::{self, Images, LossKind};
 use engine::{Error, Frozen, Module, Parameter, Result, Tape, Tensor};
@@ -102,6 +104,11 @@ impl Salt {
         &self.teacher
     }
 
+    /// The predictor.
+    pub fn predictor(&self) -> &Predictor {
+        &self.predictor
+    }
+
     /// The teacher's latents at the targets [M, teacher width]. The whole image is encoded, but the
     /// last block computes only the targets.
     fn targets(&self, tape: &Tape, images: &Images, masks: &Masks) -> Result<Tensor> {
@@ -127,7 +134,7 @@ impl Method for Salt {
         let visible = Patches::Some(&masks.context);
         let encoded = self.student.forward(tape, images, visible, Outputs::All, key)?;
         let context = encoded.patches(tape)?; // [K, D]
-        let predictions = self.predictor.forward(tape, &context, masks, key)?;
+        let predictions = self.predictor.forward(tape, &context, masks, Positions::Targets, key)?;
         Ok(Step {
             loss: ops::loss(tape, &predictions, &targets, self.options.loss, None)?,
             target_count: predictions.rows(),

@@ -2,8 +2,8 @@
 
 use super::{Mae, MaeOptions, Method, Salt, SaltOptions, TeacherError};
 use crate::mask::Masks;
-use crate::model::{Encoder, TransformerSpec};
-use crate::recipe::{DecoderSize, MethodName, Stage};
+use crate::model::{Encoder, InitialWeights, TransformerSpec};
+use crate::recipe::{self, DecoderSize, MethodName, Stage};
 
 /// A method with its settings.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -77,7 +77,11 @@ impl MethodSettings {
 
 impl From<DecoderSize> for TransformerSpec {
     // Recipe and model do not depend on each other, so each has its own type.
-    fn from(DecoderSize { width, depth, heads }: DecoderSize) -> Self {
-        Self { width, depth, heads }
+    fn from(DecoderSize { width, depth, heads, initial_weights }: DecoderSize) -> Self {
+        let initial = match initial_weights {
+            recipe::InitialWeights::Published => InitialWeights::Published,
+            recipe::InitialWeights::Torch => InitialWeights::Torch,
+        };
+        Self { width, depth, heads, initial }
     }
 }

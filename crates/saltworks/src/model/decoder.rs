@@ -1,8 +1,10 @@
 //! The pixel decoder of stage 1. stable-pretraining backbone/vit.py, MAEDecoder; He et al. 2022.
 
 use super::StepKey;
-use super::layers::{Linear, Start, join};
-use super::transformer::{Inputs, Positions, Transformer, TransformerSpec};
+use super::layers::join;
+use super::transformer::{
+    Inputs, PositionTable, Positions, Published, Transformer, TransformerSpec, TransformerUse,
+};
 use crate::mask::{Grid, Masks};
 use engine::random::Random;
 use engine::{Module, Parameter, Result, Tape, Tensor, init};
@@ -10,7 +12,6 @@ use engine::{Module, Parameter, Result, Tape, Tensor, init};
 /// Predicts the pixels of masked patches from the encoder's tokens of visible ones.
 pub struct PixelDecoder {
     transformer: Transformer,
-    query_proj: Linear,
     mask_token: Parameter,
 }
 
@@ -24,16 +25,26 @@ impl PixelDecoder {
         seed: u64,
     ) -> Self {
         let mut random = Random::new(seed, "decoder", 0);
-        let widths = [encoder_width, patch_len];
+        let used = TransformerUse {
+            input: encoder_width,
+            output: patch_len,
+            hidden: 4 * spec.width,
+            projects_queries: true,
+            drop_path: 0.0,
+            positions: PositionTable::Sincos,
+            published: Published::Mae,
+        };
         let token = init::trunc_normal(&mut random, encoder_width, 0.02);
         let token = Tensor::from_vec(token, &[1, 1, encoder_width]);
-        // MAE's initial weights (models_mae.py). The reference keeps torch's default, uniform
-        // within 1/√fan_in.
         Self {
-            transformer: Transformer::new(spec, widths, grid, Start::Xavier, &mut random),
-            query_proj: Linear::new(encoder_width, spec.width, Start::Xavier, &mut random),
+            transformer: Transformer::new(spec, used, grid, &mut random),
             mask_token: Parameter::new("mask_token", token),
         }
+    }
+
+    /// The transformer, without the mask token.
+    pub fn transformer(&self) -> &Transformer {
+        &self.transformer
     }
 
     /// Pixels [M, patch_len] at the target patches, or [K + M, patch_len] at every patch.
@@ -55,15 +66,13 @@ impl PixelDecoder {
     /// [1, D]
     fn query(&self, tape: &Tape) -> Result<Tensor> {
         let token = self.mask_token.tensor();
-        self.query_proj.forward(tape, &token.reshape(&[1, token.len()])?)
+        self.transformer.query(tape, &token.reshape(&[1, token.len()])?)
     }
 }
 
 impl Module for PixelDecoder {
     fn visit(&self, prefix: &str, f: &mut dyn FnMut(&str, &Parameter)) {
         f(&join(prefix, "mask_token"), &self.mask_token);
-        let inner = join(prefix, "transformer");
-        self.query_proj.visit(&join(&inner, "query_proj"), f);
-        self.transformer.visit(&inner, f);
+        self.transformer.visit(&join(prefix, "transformer"), f);
     }
 }

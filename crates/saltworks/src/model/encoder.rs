@@ -241,10 +241,8 @@ impl Encoder {
 /// Initial values as in torch's Conv2d and timm: uniform within 1/√fan_in, including the bias.
 fn patch_embed(spec: &VitSpec, random: &mut Random) -> Linear {
     let (width, patch_len) = (spec.width, spec.patch_len());
-    let bound = (patch_len as f32).sqrt().recip();
     let mut uniform = |shape: &[usize]| {
-        let draw = |_| (2.0 * random.uniform() - 1.0) * bound;
-        Tensor::from_vec((0..shape.iter().product()).map(draw).collect::<Vec<_>>(), shape)
+        Tensor::from_vec(init::fan_in_uniform(random, shape.iter().product(), patch_len), shape)
     };
     let [pt, ph, pw] = spec.patch;
     // timm's layout for images. A clip's patch keeps its time axis, as in V-JEPA.

@@ -15,6 +15,8 @@ pub(crate) enum Start {
     TruncNormal,
     /// Xavier uniform, zero bias: MAE's decoder (facebookresearch/mae, models_mae.py).
     Xavier,
+    /// Uniform within 1/√fan_in, also for the bias: torch.nn.Linear's default.
+    Torch,
 }
 
 /// y = x wᵀ + b
@@ -28,10 +30,17 @@ impl Linear {
         let values = match start {
             Start::TruncNormal => init::trunc_normal(random, input * output, 0.02),
             Start::Xavier => init::xavier_uniform(random, input * output, input, output),
+            Start::Torch => init::fan_in_uniform(random, input * output, input),
+        };
+        let bias = match start {
+            Start::TruncNormal | Start::Xavier => Tensor::zeros(&[output]),
+            Start::Torch => {
+                Tensor::from_vec(init::fan_in_uniform(random, output, input), &[output])
+            }
         };
         Self {
             weight: Parameter::new("weight", Tensor::from_vec(values, &[output, input])),
-            bias: Parameter::new("bias", Tensor::zeros(&[output])),
+            bias: Parameter::new("bias", bias),
         }
     }
 

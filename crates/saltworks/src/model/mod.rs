@@ -14,7 +14,10 @@ pub use decoder::PixelDecoder;
 pub use encoder::{EncodedTokens, Encoder, Outputs, Patches};
 pub use predictor::Predictor;
 pub use spec::{SpecError, VitSpec};
-pub use transformer::{Positions, TransformerSpec};
+pub use transformer::{
+    InitialWeights, Inputs, PositionTable, Positions, Published, Transformer, TransformerSpec,
+    TransformerUse,
+};
 
 /// Identifies one step of one run, for the random draws of stochastic depth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

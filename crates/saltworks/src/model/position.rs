@@ -32,6 +32,18 @@ pub fn sincos(width: usize, grid: Grid) -> Tensor {
     Tensor::from_vec(table, &[grid.len(), width])
 }
 
+/// The fixed table [N, D] of places in a sequence: stable-pretraining backbone/pos_embed.py,
+/// get_1d_sincos_pos_embed. Columns 2k and 2k + 1 are sin and cos of p ω_k, ω_k = 10000^(-2k/D).
+pub fn sincos_of_index(width: usize, count: usize) -> Tensor {
+    let value = |place: usize| {
+        let (index, column) = (place / width, place % width);
+        let frequency = 10_000f64.powf(-((column - column % 2) as f64) / width as f64);
+        let angle = index as f64 * frequency;
+        (if column % 2 == 0 { angle.sin() } else { angle.cos() }) as f32
+    };
+    Tensor::from_vec((0..count * width).map(value).collect::<Vec<_>>(), &[count, width])
+}
+
 /// Appends sin(p ω_k), then cos(p ω_k), k in 0..part/2, ω_k = 10000^(-2k/part).
 fn axis(row: &mut Vec<f32>, index: usize, part: usize) {
     let half = part / 2;

@@ -3,8 +3,10 @@
 //! architecture.
 
 use super::StepKey;
-use super::layers::{Start, join};
-use super::transformer::{Inputs, Positions, Transformer, TransformerSpec};
+use super::layers::join;
+use super::transformer::{
+    Inputs, PositionTable, Positions, Published, Transformer, TransformerSpec, TransformerUse,
+};
 use crate::mask::{Grid, Masks};
 use engine::random::Random;
 use engine::{Module, Parameter, Result, Tape, Tensor, init};
@@ -25,17 +27,24 @@ impl Predictor {
         seed: u64,
     ) -> Self {
         let mut random = Random::new(seed, "predictor", 0);
-        let widths = [student_width, teacher_width];
+        let used = TransformerUse {
+            input: student_width,
+            output: teacher_width,
+            hidden: 4 * spec.width,
+            projects_queries: false,
+            drop_path: 0.0,
+            positions: PositionTable::Sincos,
+            published: Published::Vjepa,
+        };
         let token = init::normal(&mut random, spec.width, 0.02);
-        // V-JEPA's initial weights (src/models/predictor.py). The reference keeps torch's default,
-        // uniform within 1/√fan_in, also for the bias.
         Self {
-            transformer: Transformer::new(spec, widths, grid, Start::TruncNormal, &mut random),
+            transformer: Transformer::new(spec, used, grid, &mut random),
             mask_token: Parameter::new("mask_token", Tensor::from_vec(token, &[1, 1, spec.width])),
         }
     }
 
-    /// The predicted latents of the teacher at the targets [M, teacher width].
+    /// The predicted latents of the teacher at the targets [M, teacher width], or at every patch
+    /// [K + M, teacher width].
     ///
     /// `context` [K, student width]: the student's tokens at the context patches. The reference
     /// projects zero queries, then replaces all of them by the mask token. Here they are never
@@ -45,12 +54,13 @@ impl Predictor {
         tape: &Tape,
         context: &Tensor,
         masks: &Masks,
+        positions: Positions,
         key: Option<StepKey>,
     ) -> Result<Tensor> {
         let token = self.mask_token.tensor();
         let query = &token.reshape(&[1, token.len()])?;
         let inputs = Inputs { context, query, masks };
-        self.transformer.forward(tape, &inputs, Positions::Targets, key)
+        self.transformer.forward(tape, &inputs, positions, key)
     }
 }
 

@@ -39,12 +39,20 @@ pub struct VitSpec {
 pub enum SpecError {
     /// The name is unknown.
     #[error(
-        "model {0:?} is unknown. Names are vit_SIZE_patchP_IMAGE with SIZE tiny, small, base, \
-         large, huge, giant or gigantic, and IMAGE a multiple of P, e.g. \
-         vit_tiny_patch16_224{hint}",
+        "model {0:?} is unknown. Names are timm's: vit_SIZE_patchP_IMAGE with SIZE tiny, small, \
+         base, large, huge, giant or gigantic, and IMAGE a multiple of P, e.g. \
+         vit_tiny_patch16_224, and those of DeiT and DINOv2{hint}",
         hint = hint(.0)
     )]
     Name(String),
+    /// timm's model of this name has something that this program lacks.
+    #[error("model {name:?} has {feature}, which this program lacks")]
+    Feature {
+        /// timm's name.
+        name: String,
+        /// What it has.
+        feature: &'static str,
+    },
     /// The width cannot be split into the heads.
     #[error(
         "{name} width {width} is not divisible by {heads} heads. Choose a width that is a multiple \
@@ -149,6 +157,22 @@ pub(super) fn check_most(
     if found > most { Err(SpecError::Large { name, size, found, most }) } else { Ok(()) }
 }
 
+/// Words of timm's names, and what these models have.
+const LACKING: [(&str, &str); 7] = [
+    ("clip", "a norm before its blocks"),
+    ("rope", "rotary positions"),
+    ("dinov3", "rotary positions"),
+    ("siglip", "attention pooling"),
+    ("distilled", "a distillation token"),
+    ("relpos", "relative positions"),
+    ("srelpos", "relative positions"),
+];
+
+/// Whether this is one of the words of a name, which are joined by "_".
+fn has_word(name: &str, word: &str) -> bool {
+    name.split('_').any(|part| part == word)
+}
+
 impl VitSpec {
     /// Number of values in the blocks' matrices, which are most of the model: L (4 D² + 2 D F).
     pub(crate) fn block_parameters(&self) -> usize {
@@ -157,14 +181,40 @@ impl VitSpec {
         self.depth.saturating_mul(block.saturating_add(mlp))
     }
 
-    /// The spec of a timm name, with three channels, a class token and learned positions.
+    /// The spec of a timm name that may end with the tag of its weights, which says nothing about
+    /// sizes: vit_tiny_patch16_224.augreg_in21k.
+    pub fn from_name_with_tag(name: &str) -> Result<Self, SpecError> {
+        Self::from_name(name.split_once('.').map_or(name, |(model, _)| model))
+    }
+
+    /// The spec of a timm name, with three channels and learned positions (timm
+    /// models/vision_transformer.py and models/deit.py).
     pub fn from_name(name: &str) -> Result<Self, SpecError> {
         let unknown = || SpecError::Name(name.to_owned());
-        let rest = name.strip_prefix("vit_").ok_or_else(unknown)?;
+        if let Some((_, feature)) = LACKING.iter().find(|(word, _)| has_word(name, word)) {
+            return Err(SpecError::Feature { name: name.to_owned(), feature });
+        }
+        let families = ["vit_", "deit3_", "deit_"];
+        let (family, rest) = families
+            .into_iter()
+            .find_map(|family| Some((family, name.strip_prefix(family)?)))
+            .ok_or_else(unknown)?;
         let (size, rest) = rest.split_once("_patch").ok_or_else(unknown)?;
-        let (patch, image) = rest.split_once('_').ok_or_else(unknown)?;
+        let (patch, rest) = rest.split_once('_').ok_or_else(unknown)?;
         let patch: usize = patch.parse().map_err(|_| unknown())?;
-        let image: usize = image.parse().map_err(|_| unknown())?;
+        let (image, registers, class_token, layer_scale) = match rest {
+            "dinov2" => (518, 0, true, Some(1e-5)),
+            "reg4_dinov2" => (518, 4, true, Some(1e-5)),
+            _ => {
+                let (class_token, image) =
+                    rest.strip_prefix("gap_").map_or((true, rest), |image| (false, image));
+                let image = image.parse().map_err(|_| unknown())?;
+                (image, 0, class_token, (family == "deit3_").then_some(1e-6))
+            }
+        };
+        if rest.ends_with("dinov2") && size == "giant" {
+            return Err(SpecError::Feature { name: name.to_owned(), feature: "SwiGLU blocks" });
+        }
         let (width, depth, heads, hidden) = match size {
             "tiny" => (192, 12, 3, 768),
             "small" => (384, 12, 6, 1536),
@@ -183,10 +233,10 @@ impl VitSpec {
             depth,
             heads,
             hidden,
-            registers: 0,
-            class_token: true,
-            no_embed_class: false,
-            layer_scale: None,
+            registers,
+            class_token,
+            no_embed_class: registers > 0 || family == "deit3_",
+            layer_scale,
             qk_norm: false,
             drop_path: 0.0,
         };
@@ -285,6 +335,37 @@ mod tests {
     }
 
     #[test]
+    fn names_of_deit_and_dinov2_have_what_timm_gives_them() {
+        let spec = |name: &str| VitSpec::from_name_with_tag(name).unwrap();
+        let plain = spec("vit_small_patch16_224");
+        assert_eq!(spec("deit_small_patch16_224.fb_in1k"), plain);
+        assert_eq!(spec("vit_small_patch16_224.dino"), plain);
+        let deit3 = VitSpec { no_embed_class: true, layer_scale: Some(1e-6), ..plain.clone() };
+        assert_eq!(spec("deit3_small_patch16_224"), deit3);
+        let (image, patch, layer_scale) = ([1, 518, 518], [1, 14, 14], Some(1e-5));
+        let dinov2 = VitSpec { image, patch, layer_scale, ..plain };
+        assert_eq!(spec("vit_small_patch14_dinov2.lvd142m"), dinov2);
+        let registers = VitSpec { registers: 4, no_embed_class: true, ..dinov2 };
+        assert_eq!(spec("vit_small_patch14_reg4_dinov2.lvd142m"), registers);
+        assert!(!spec("vit_base_patch16_gap_224").class_token);
+    }
+
+    #[test]
+    fn a_model_with_something_that_we_lack_is_refused_by_what_it_has() {
+        for (name, feature) in [
+            ("vit_base_patch16_clip_224.openai", "a norm before its blocks"),
+            ("vit_giant_patch14_reg4_dinov2", "SwiGLU blocks"),
+            ("deit_base_distilled_patch16_224", "a distillation token"),
+            ("vit_betwixt_patch16_rope_reg4_gap_256", "rotary positions"),
+            ("vit_small_patch16_dinov3", "rotary positions"),
+            ("vit_base_patch16_siglip_224", "attention pooling"),
+        ] {
+            let message = VitSpec::from_name_with_tag(name).unwrap_err().to_string();
+            assert!(message.contains(feature), "{message}");
+        }
+    }
+
+    #[test]
     fn an_unknown_name_is_refused() {
         for name in [
             "vit_mini_patch16_224",
@@ -294,6 +375,8 @@ mod tests {
             "vit_tiny_patch16_244",
             "vit_tiny_patch16_8",
             "vit_tiny_patch16_224.augreg_in21k",
+            "vit_base_patch16_224_miil",
+            "deit_mini_patch16_224",
         ] {
             assert_eq!(VitSpec::from_name(name), Err(SpecError::Name(name.to_owned())));
         }
@@ -317,7 +400,7 @@ mod tests {
         assert!(message.starts_with("the image's length of 1 frames is smaller than a patch of 2"));
         assert!(VitSpec { drop_path: 1.0, ..tiny.clone() }.check().is_err());
         assert!(VitSpec { drop_path: f32::NAN, ..tiny }.check().is_err());
-        let predictor = TransformerSpec { width: 384, depth: 12, heads: 10 };
+        let predictor = TransformerSpec::new(384, 12, 10);
         let message = predictor.check("predictor").unwrap_err().to_string();
         assert!(message.starts_with("predictor width 384 is not divisible by 10 heads"));
     }

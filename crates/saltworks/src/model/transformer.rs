@@ -11,7 +11,7 @@ use crate::mask::{Grid, Masks};
 use engine::ops::Row;
 use engine::random::Random;
 use engine::shape::{expect_count, expect_shape};
-use engine::{Constant, Module, Parameter, Result, Segments, Tape, Tensor, ops};
+use engine::{Constant, Module, Parameter, Result, Segments, Tape, Tensor, init, ops};
 
 /// Sizes of a predictor or decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,9 +22,26 @@ pub struct TransformerSpec {
     pub depth: usize,
     /// A
     pub heads: usize,
+    /// How its first weights are drawn.
+    pub initial: InitialWeights,
+}
+
+/// The distribution of a predictor's or decoder's first weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InitialWeights {
+    /// V-JEPA's for a predictor, MAE's for a decoder.
+    #[default]
+    Published,
+    /// torch.nn.Linear's default, which stable-pretraining keeps.
+    Torch,
 }
 
 impl TransformerSpec {
+    /// These sizes, with the published first weights.
+    pub const fn new(width: usize, depth: usize, heads: usize) -> Self {
+        Self { width, depth, heads, initial: InitialWeights::Published }
+    }
+
     /// Refuses sizes that no transformer can have. `name` is its name in messages.
     pub fn check(&self, name: &'static str) -> std::result::Result<(), SpecError> {
         let sizes = [("width", self.width), ("depth", self.depth), ("heads", self.heads)];
@@ -40,55 +57,151 @@ impl TransformerSpec {
     }
 }
 
-/// Input projection, positions, blocks, norm, output projection.
-pub(crate) struct Transformer {
+/// What differs between the uses of a [`Transformer`].
+#[derive(Clone, Copy, Debug)]
+pub struct TransformerUse {
+    /// Width of the context tokens, I.
+    pub input: usize,
+    /// Width of the outputs, O.
+    pub output: usize,
+    /// Width of the blocks' hidden layer, F.
+    pub hidden: usize,
+    /// Whether queries have width I, and a projection of their own to D.
+    pub projects_queries: bool,
+    /// Rate of stochastic depth in the last block. It grows linearly from 0.
+    pub drop_path: f32,
+    /// The published first weights. [`InitialWeights::Torch`] replaces them.
+    pub published: Published,
+    /// What is added to each token for its place.
+    pub positions: PositionTable,
+}
+
+/// The table of positions of a [`Transformer`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PositionTable {
+    /// [`position::sincos`] of row and column, and of time in clips.
+    Sincos,
+    /// [`position::sincos_of_index`] of the place in the sequence.
+    SincosOfIndex,
+    /// Learned, from a truncated normal of deviation 0.02.
+    Learned,
+    /// No table.
+    None,
+}
+
+/// A table of positions, if there is one.
+enum Table {
+    Fixed(Constant),
+    Learned(Parameter),
+    None,
+}
+
+impl Table {
+    fn new(kind: PositionTable, width: usize, grid: Grid, random: &mut Random) -> Self {
+        match kind {
+            PositionTable::Sincos => Self::Fixed(Constant::new(&position::sincos(width, grid))),
+            PositionTable::SincosOfIndex => {
+                Self::Fixed(Constant::new(&position::sincos_of_index(width, grid.len())))
+            }
+            PositionTable::Learned => {
+                let values = init::trunc_normal(random, grid.len() * width, 0.02);
+                let table = Tensor::from_vec(values, &[1, grid.len(), width]);
+                Self::Learned(Parameter::new("pos_embed", table))
+            }
+            PositionTable::None => Self::None,
+        }
+    }
+
+    /// The table [N, D] on the device of `x`.
+    fn beside(&self, x: &Tensor) -> Result<Option<Tensor>> {
+        match self {
+            Self::Fixed(table) => Ok(Some(table.beside(x))),
+            Self::Learned(table) => {
+                let table = table.tensor();
+                table.reshape(&[table.dim(1), table.dim(2)]).map(Some)
+            }
+            Self::None => Ok(None),
+        }
+    }
+}
+
+/// First weights that have been published.
+#[derive(Clone, Copy, Debug)]
+pub enum Published {
+    /// Truncated normal of deviation 0.02, zero biases: V-JEPA (src/models/predictor.py).
+    Vjepa,
+    /// Xavier uniform, zero biases: MAE (models_mae.py).
+    Mae,
+}
+
+/// Input projections, positions, blocks, norm, output projection.
+pub struct Transformer {
     context_proj: Linear,
+    query_proj: Option<Linear>,
     grid: Grid,
-    position: Constant,
+    position: Table,
     blocks: Blocks,
     final_norm: Norm,
     output_proj: Linear,
 }
 
 impl Transformer {
-    /// A transformer from tokens of width `input` to outputs of width `output` on `grid`.
-    pub(crate) fn new(
+    /// A transformer on `grid`.
+    pub fn new(
         spec: TransformerSpec,
-        [input, output]: [usize; 2],
+        used: TransformerUse,
         grid: Grid,
-        start: Start,
         random: &mut Random,
     ) -> Self {
-        let TransformerSpec { width, depth, heads } = spec;
+        let TransformerSpec { width, depth, heads, initial } = spec;
+        let TransformerUse { input, output, hidden, drop_path, positions, .. } = used;
+        let start = match (initial, used.published) {
+            (InitialWeights::Torch, _) => Start::Torch,
+            (InitialWeights::Published, Published::Vjepa) => Start::TruncNormal,
+            (InitialWeights::Published, Published::Mae) => Start::Xavier,
+        };
         let block = BlockSpec {
             width,
-            hidden: 4 * width,
+            hidden,
             heads,
             eps: 1e-5, // torch's LayerNorm default, which the reference keeps here
             layer_scale: None,
             qk_norm: false,
-            drop_path: 0.0,
+            drop_path,
             start,
         };
+        let context_proj = Linear::new(input, width, start, random);
+        let blocks = Blocks::new(block, depth, random);
+        let output_proj = Linear::new(width, output, start, random);
+        let query_proj = used.projects_queries.then(|| Linear::new(input, width, start, random));
         Self {
-            context_proj: Linear::new(input, width, start, random),
+            context_proj,
+            query_proj,
             grid,
-            position: Constant::new(&position::sincos(width, grid)),
-            blocks: Blocks::new(block, depth, random),
+            position: Table::new(positions, width, grid, random),
+            blocks,
             final_norm: Norm::new(width, 1e-5),
-            output_proj: Linear::new(width, output, start, random),
+            output_proj,
+        }
+    }
+
+    /// Queries [Q, I], projected to [Q, D] if this transformer projects queries.
+    pub fn query(&self, tape: &Tape, queries: &Tensor) -> Result<Tensor> {
+        match &self.query_proj {
+            Some(projection) => projection.forward(tape, queries),
+            None => Ok(queries.clone()),
         }
     }
 
     /// Outputs [M, O] at the target patches, or [K + M, O] at every patch (see [`Positions`]).
-    pub(crate) fn forward(
+    pub fn forward(
         &self,
         tape: &Tape,
         inputs: &Inputs<'_>,
         positions: Positions,
         key: Option<StepKey>,
     ) -> Result<Tensor> {
-        let joint = Joint::new(inputs.masks);
+        let joint = Joint::new(inputs.masks, inputs.query.rows() == 1);
         let x = self.embed(tape, inputs, &joint)?; // [K + M, D]
         let x = match positions {
             Positions::Targets => {
@@ -110,18 +223,24 @@ impl Transformer {
         let count = masks.context.iter().map(Vec::len).sum();
         expect_count("predictor", "the number of context tokens", context.rows(), count)?;
         let context = self.context_proj.forward(tape, context)?; // [K, D]
-        let position = Some((&self.position.beside(&context), &joint.patches[..]));
+        let (queries, targets) = (query.rows(), masks.target_count());
+        if queries != 1 {
+            expect_count("predictor", "the number of queries", queries, targets)?;
+        }
+        let table = self.position.beside(&context)?;
+        let position = table.as_ref().map(|table| (table, &joint.patches[..]));
         ops::assemble(tape, &context, &[query], &joint.rows, position)
     }
 }
 
 /// The inputs of a transformer.
-pub(crate) struct Inputs<'a> {
+pub struct Inputs<'a> {
     /// [K, I]: the tokens at `masks.context`.
-    pub(crate) context: &'a Tensor,
-    /// [1, D]: the query at each patch of `masks.target`.
-    pub(crate) query: &'a Tensor,
-    pub(crate) masks: &'a Masks,
+    pub context: &'a Tensor,
+    /// [1, D]: the query at each patch of `masks.target`. Or [M, D]: one query for each.
+    pub query: &'a Tensor,
+    /// The patches of context and queries.
+    pub masks: &'a Masks,
 }
 
 /// The patches that get outputs.
@@ -135,7 +254,13 @@ pub enum Positions {
 
 impl Module for Transformer {
     fn visit(&self, prefix: &str, f: &mut dyn FnMut(&str, &Parameter)) {
+        if let Table::Learned(table) = &self.position {
+            f(&join(prefix, "pos_embed"), table);
+        }
         self.context_proj.visit(&join(prefix, "context_proj"), f);
+        if let Some(projection) = &self.query_proj {
+            projection.visit(&join(prefix, "query_proj"), f);
+        }
         self.blocks.visit(prefix, f);
         self.final_norm.visit(&join(prefix, "final_norm"), f);
         self.output_proj.visit(&join(prefix, "output_proj"), f);
@@ -153,7 +278,8 @@ struct Joint {
 }
 
 impl Joint {
-    fn new(masks: &Masks) -> Self {
+    /// `one_query`: all queries are the same.
+    fn new(masks: &Masks, one_query: bool) -> Self {
         let (mut rows, mut patches, mut query_rows) = (Vec::new(), Vec::new(), Vec::new());
         let mut next_context = 0;
         for (context, target) in masks.context.iter().zip(&masks.target) {
@@ -164,7 +290,8 @@ impl Joint {
             }
             for &patch in target {
                 query_rows.push(rows.len() as u32);
-                rows.push(Row::Token(0));
+                let query = if one_query { 0 } else { query_rows.len() as u32 - 1 };
+                rows.push(Row::Token(query));
                 patches.push(patch as i32);
             }
         }

@@ -39,7 +39,9 @@ pub use schema::{
     Stage,
 };
 pub use sizes::{ImageSize, PatchSize};
-pub use values::{Covered, CutImages, DecoderSize, Duration, Loss, MethodName, PixelNorm};
+pub use values::{
+    Covered, CutImages, DecoderSize, Duration, InitialWeights, Loss, MethodName, PixelNorm,
+};
 
 /// A recipe that cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -595,7 +595,7 @@ impl Stage {
 
     /// The decoder of MAE. The default is stable-pretraining's.
     pub fn decoder(&self) -> DecoderSize {
-        self.decoder.unwrap_or(DecoderSize { width: 512, depth: 8, heads: 16 })
+        self.decoder.unwrap_or(DecoderSize::new(512, 8, 16))
     }
 
     /// Which patches MAE reconstructs.
@@ -623,7 +623,7 @@ impl Stage {
 
     /// The predictor of SALT. The default is that of stable-pretraining and of the paper.
     pub fn predictor(&self) -> DecoderSize {
-        self.predictor.unwrap_or(DecoderSize { width: 384, depth: 12, heads: 16 })
+        self.predictor.unwrap_or(DecoderSize::new(384, 12, 16))
     }
 
     /// Whether SALT's targets get a layer norm.

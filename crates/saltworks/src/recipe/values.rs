@@ -58,6 +58,31 @@ pub struct DecoderSize {
     pub depth: usize,
     /// Number of attention heads, A.
     pub heads: usize,
+    /// How its first weights are drawn. If not set: `published`.
+    #[serde(default, skip_serializing_if = "is_published")]
+    pub initial_weights: InitialWeights,
+}
+
+impl DecoderSize {
+    /// These sizes, with the published first weights.
+    pub(crate) fn new(width: usize, depth: usize, heads: usize) -> Self {
+        Self { width, depth, heads, initial_weights: InitialWeights::Published }
+    }
+}
+
+/// The distribution of a predictor's or decoder's first weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InitialWeights {
+    /// V-JEPA's for a predictor, MAE's for a decoder.
+    #[default]
+    Published,
+    /// torch.nn.Linear's default, which stable-pretraining keeps.
+    Torch,
+}
+
+fn is_published(weights: &InitialWeights) -> bool {
+    *weights == InitialWeights::Published
 }
 
 /// Which patches MAE reconstructs.

@@ -40,7 +40,7 @@ fn spec_of(model: &Model, size: ImageSize, channels: usize) -> Result<VitSpec, S
     change(&mut spec.patch, model.patch.map(PatchSize::sides));
     (spec.image, spec.channels) = ([1, size.height, size.width], channels);
     spec.hidden = (spec.width as f64 * mlp_ratio) as usize;
-    spec.layer_scale = model.layer_scale;
+    spec.layer_scale = model.layer_scale.or(spec.layer_scale);
     spec.check()?;
     Ok(spec)
 }
@@ -56,7 +56,7 @@ fn refuse(recipe: &Recipe, stage: &Stage, error: &SpecError) -> Failure {
     };
     let of_trunk = |name: &str, key: &str| vec![format!("{}.{name}.{key}", stage.name)];
     let keys = match error {
-        SpecError::Name(_) => of_model("name"),
+        SpecError::Name(_) | SpecError::Feature { .. } => of_model("name"),
         SpecError::Heads { name: "model", .. } => [of_model("width"), of_model("heads")].concat(),
         SpecError::Heads { name, .. } => {
             [of_trunk(name, "width"), of_trunk(name, "heads")].concat()

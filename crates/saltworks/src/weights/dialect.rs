@@ -8,8 +8,8 @@ pub(super) use hugging_face::{
 };
 pub use hugging_face::{config as hugging_face_config, theirs as hugging_face};
 pub use stable_pretraining::{
-    names as stable_pretraining_names, renamed as stable_pretraining_renamed,
-    theirs as stable_pretraining,
+    names as stable_pretraining_names, place as stable_pretraining_place,
+    renamed as stable_pretraining_renamed, theirs as stable_pretraining,
 };
 
 pub(super) use stable_pretraining::owners as stable_pretraining_owners;

@@ -155,7 +155,7 @@ mod tests {
         for spec in [plain, rich] {
             assert_eq!(encoder(&spec), shapes(&Encoder::new(&spec, 0), ""));
         }
-        let spec = TransformerSpec { width: 12, depth: 2, heads: 2 };
+        let spec = TransformerSpec::new(12, 2, 2);
         let grid = Grid { t: 1, h: 2, w: 2 };
         let predictor = shapes(&Predictor::new(spec, 24, 20, grid, 0), "predictor");
         let decoder = shapes(&PixelDecoder::new(spec, 24, 48, grid, 0), "decoder");

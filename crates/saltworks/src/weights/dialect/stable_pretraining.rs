@@ -54,6 +54,54 @@ pub fn names(ours: &str) -> (String, Option<String>) {
     (format!("{theirs}.vit.{rest}"), second)
 }
 
+/// The names of a module's parameters and of its parts, in the order in which they are registered
+/// there and in timm. torch lists a module's own parameters before those of its parts.
+const ORDER: [&[&str]; 2] = [
+    &["cls_token", "reg_token", "pos_embed", "mask_token", "weight", "bias", "gamma"],
+    &[
+        "teacher",
+        "student",
+        "encoder",
+        "predictor",
+        "decoder",
+        "backbone",
+        "vit",
+        "transformer",
+        "patch_embed",
+        "context_proj",
+        "query_proj",
+        "output_proj",
+        "blocks",
+        "norm",
+        "final_norm",
+        "norm1",
+        "attn",
+        "ls1",
+        "norm2",
+        "mlp",
+        "ls2",
+        "qkv",
+        "q_norm",
+        "k_norm",
+        "proj",
+        "fc1",
+        "fc2",
+    ],
+];
+
+/// Sorts the names of weights there as `named_parameters` lists them.
+pub fn place(name: &str) -> Vec<(bool, usize)> {
+    let count = name.split('.').count();
+    let part = |(level, part): (usize, &str)| {
+        let inner = level + 1 < count;
+        let known = || ORDER[usize::from(inner)].iter().position(|known| *known == part);
+        // A block's number, or a name that is not known: after all others.
+        let rank = part.parse().ok().or_else(known).unwrap_or(usize::MAX);
+        (inner, rank)
+    };
+    name.split('.').enumerate().map(part).collect()
+}
+
 /// A stage's tensors under stable-pretraining's names, including second names.
 pub fn renamed(tensors: &NamedTensors) -> NamedTensors {
     let mut all = NamedTensors::new();
