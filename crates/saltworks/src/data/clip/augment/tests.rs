@@ -89,6 +89,17 @@ fn the_centre_of_an_image_of_the_right_size_is_the_image() {
     assert_eq!(same, image);
 }
 
+/// torchvision 0.29: `center_crop` begins at `round((width - 4) / 2)`, half to even.
+#[test]
+fn the_centre_of_an_odd_rest_begins_where_torchvisions_does() {
+    for (width, start) in [(5, 0), (7, 2), (9, 2), (11, 4)] {
+        let image = Clip::image(4, width, 1, (0..4).flat_map(|_| 0..width as u8).collect());
+        let mut random = Random::new(0, "test", 0);
+        let centre = Transform::center([4, 4]).apply(&image, &mut random, &mut Resizer::new());
+        assert_eq!(centre.data[..4], [start, start + 1, start + 2, start + 3], "{width} wide");
+    }
+}
+
 #[test]
 fn a_padded_crop_moves_the_image_by_up_to_the_padding() {
     let image = Clip::image(4, 4, 1, vec![9; 16]);

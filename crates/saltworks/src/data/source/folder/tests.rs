@@ -33,6 +33,21 @@ fn sub_folders_are_classes_in_sorted_order() {
     assert!(source.describe().ends_with("3 images, 2 classes"));
 }
 
+/// The order decides which images are held out, so it must stay.
+#[test]
+fn images_of_a_class_are_in_the_order_of_their_paths() {
+    let folder = tempfile::tempdir().unwrap();
+    let names = ["cats/a/2.png", "cats/a/3.png", "cats/b.png", "cats/c/0.png", "cats/d.png"];
+    for name in names {
+        image(&folder.path().join(name), 1);
+    }
+    let source = ImageFiles::of_folder(folder.path(), BLACK).unwrap();
+    let found: Vec<String> = (0..source.len()).map(|i| source.read(i).unwrap().name).collect();
+    for (found, name) in found.iter().zip(names) {
+        assert!(found.ends_with(name), "{found:?}");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_link_to_an_image_that_is_gone_is_reported_as_such() {
