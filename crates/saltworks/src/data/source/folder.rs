@@ -50,7 +50,8 @@ impl ImageFiles {
         let base = base(root, &listing.images);
         let (files, classes) = by_folder(&base, std::mem::take(&mut listing.images));
         notes.left_alone.extend(listing.left_alone(&base, &classes));
-        let mut all = Self { path: base, kind: "", files, classes, decoding, notes };
+        let mut all =
+            Self { path: base, kind: "", files, classes, decoding, notes, holds_tests: false };
         listing.metadata.iter().for_each(|file| all.take_labels(file));
         Ok(all)
     }

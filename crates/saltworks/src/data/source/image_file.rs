@@ -36,6 +36,8 @@ pub struct ImageFiles {
     pub(in crate::data) classes: Vec<String>,
     pub(in crate::data) decoding: Decoding,
     pub(in crate::data) notes: Notes,
+    /// Whether the list also has images to test.
+    pub(in crate::data) holds_tests: bool,
 }
 
 impl ImageFiles {
@@ -108,6 +110,10 @@ impl Source for ImageFiles {
 
     fn notes(&self) -> Notes {
         self.notes.clone()
+    }
+
+    fn holds_tests(&self) -> bool {
+        self.holds_tests
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::data::source::image_file::{ImageFiles, extension, read_at_most};
 use crate::data::source::labels::{Classes, Labels};
-use crate::data::source::layout::{self, NamedPart};
+use crate::data::source::part_column::{MOST_PARTS, PartColumn, is_part_name, plain};
 use crate::data::source::{Notes, several};
 use crate::data::{Decoding, Error, Result};
 
@@ -34,18 +34,6 @@ const LABEL_NAMES: ColumnNames = ColumnNames {
     usual: &["label", "class", "target", "category"],
     other: &["label_id", "label_name", "class_id", "class_name", "category_id", "category_name"],
 };
-
-/// Names of columns that may say which images are to train on, in the same way.
-const PART_NAMES: [&str; 8] =
-    ["split", "subset", "partition", "phase", "usage", "set", "data_set", "data_split"];
-
-/// A column of more different texts does not say which images are to train on.
-const MOST_PARTS: usize = 100;
-
-/// Whether a column has the name of one that says which images are to train on.
-fn is_part_name(column: &str) -> bool {
-    PART_NAMES.iter().any(|name| plain(name) == plain(column))
-}
 
 /// Names that a column may have.
 struct ColumnNames {
@@ -80,6 +68,7 @@ impl ImageFiles {
     /// train on and which to test, only one kind is read: those to test if `tests` is set.
     pub fn of_list(path: &Path, decoding: Decoding, tests: bool) -> Result<Self> {
         let mut list = ImageList::read(path)?;
+        let holds_tests = !tests && !list.tests.is_empty();
         let of_tests = tests && !list.tests.is_empty();
         if of_tests {
             list.take_tests();
@@ -104,7 +93,7 @@ impl ImageFiles {
         let kind = if of_tests { "the lines to test of a list, " } else { "a list of " };
         let (path, mut notes) = (path.into(), list.notes);
         notes.remarks.extend(alike);
-        Ok(Self { path, kind, files, classes, decoding, notes })
+        Ok(Self { path, kind, files, classes, decoding, notes, holds_tests })
     }
 }
 
@@ -297,51 +286,24 @@ impl ListTable {
         let columns: BTreeSet<usize> =
             self.rows.iter().flat_map(|row| row.parts.iter().map(|(column, _)| *column)).collect();
         for column in columns {
-            let text = |row: &ListRow| row.part(column);
             let Some(values) = self.values(column) else { continue };
-            let of = |is: fn(&Option<NamedPart>) -> bool| -> Vec<&String> {
-                values.keys().filter(|value| is(&layout::named_part(value))).collect()
-            };
-            let training = of(|part| *part == Some(NamedPart::Training));
-            let tests = of(|part| matches!(part, Some(NamedPart::Test(_))));
-            let name = &self.columns[column];
-            if training.is_empty() && tests.len() < values.len() {
-                if !tests.is_empty() || plain(name) == "split" {
-                    let values: Vec<_> = values.keys().collect();
-                    let values = several(&values);
-                    let words = format!("the column {name} says {values}: all are trained on");
-                    notes.remarks.push(words);
-                }
+            let found = PartColumn::of(&self.columns[column], &values);
+            notes.remarks.extend(found.remarks);
+            if !found.is_used {
                 continue;
             }
             self.used.push(column);
-            if tests.len() == values.len() {
-                let tests = several(&tests);
-                notes.remarks.push(format!("all images have {tests} in the column {name}"));
+            if found.ranks.is_empty() {
                 break;
-            }
-            for value in values.keys().filter(|value| layout::named_part(value).is_none()) {
-                let (count, value) =
-                    (values[value], if value.is_empty() { "nothing" } else { value });
-                notes.remarks.push(format!(
-                    "{count} images with {value} in the column {name} are trained on"
-                ));
-            }
-            let named = format!("with {} in the column {name}", several(&tests));
-            let mut ranks: HashMap<String, usize> = HashMap::new();
-            for value in values.keys() {
-                if let Some(NamedPart::Test(rank)) = layout::named_part(value) {
-                    ranks.insert(value.clone(), rank);
-                }
             }
             let mut taken = Vec::new();
             for row in std::mem::take(&mut self.rows) {
-                match ranks.get(&text(&row)) {
+                match found.ranks.get(&row.part(column)) {
                     Some(&rank) => taken.push((row, rank)),
                     None => self.rows.push(row),
                 }
             }
-            return (taken, named);
+            return (taken, found.named);
         }
         (Vec::new(), String::new())
     }
@@ -375,11 +337,6 @@ fn decoded(bytes: &[u8]) -> std::result::Result<String, Fault> {
         Fault { line, problem: "is not UTF-8. Save the list as UTF-8".to_owned() }
     })?;
     Ok(text.to_owned())
-}
-
-/// A name of a column without what does not count.
-fn plain(name: &str) -> String {
-    name.trim().to_lowercase().replace(['_', '-', ' '], "")
 }
 
 /// What is wrong with columns of these names.

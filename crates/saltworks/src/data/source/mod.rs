@@ -15,6 +15,7 @@ mod list;
 mod mixed;
 mod npy;
 mod parquet;
+mod part_column;
 mod parts;
 mod shards;
 
@@ -86,6 +87,11 @@ pub trait Source: Send + Sync {
     /// image file of its own.
     fn stored_bytes(&self, _index: usize) -> Option<u64> {
         None
+    }
+
+    /// Whether its file also has images to test, which it does not read.
+    fn holds_tests(&self) -> bool {
+        false
     }
 
     /// The column that the images are in. None if they are in no table.

@@ -29,6 +29,7 @@ mod features;
 mod footer;
 mod labels;
 mod pages;
+mod parts;
 mod thrift;
 
 use agreement::Agreement;
@@ -38,9 +39,13 @@ use columns::{TableColumns, label_name};
 use features::HubFeatures;
 use labels::FileLabels;
 use pages::{ColumnPages, PageLimit, ParquetResult};
+use parts::{FileParts, TableParts};
 
 /// Images in the order of their files and rows.
 pub struct Parquet {
+    /// The rows of the images, counted over all files. None if every row is read.
+    rows: Option<Vec<u32>>,
+    holds_tests: bool,
     files: FileSet,
     tables: Vec<OpenFile>,
     groups: Vec<RowGroup>,
@@ -60,8 +65,8 @@ struct OpenFile {
     bytes: u64,
 }
 
-/// A file, the features in its metadata, and its labels.
-type FoundFile = (OpenFile, HubFeatures, FileLabels);
+/// A file, the features in its metadata, its labels, and what says which rows are to train on.
+type FoundFile = (OpenFile, HubFeatures, FileLabels, FileParts);
 
 impl OpenFile {
     fn open(path: &Path, column: Option<&str>) -> Result<FoundFile> {
@@ -97,7 +102,8 @@ impl OpenFile {
             }
         }
         check_embedded(&metadata, columns.image, path)?;
-        Ok((Self { file, metadata, columns, bytes }, features, labels))
+        let parts = parts::read(&file, &metadata, &columns);
+        Ok((Self { file, metadata, columns, bytes }, features, labels, parts))
     }
 
     /// The name of the column of labels, if there is one.
@@ -117,27 +123,41 @@ struct RowGroup {
 }
 
 impl Parquet {
-    /// Opens files of the same columns. `path` is the path that the user gave.
+    /// Opens files of the same columns. `path` is the path that the user gave. Of tables that say
+    /// which rows are to train on and which to test, only one kind is read: those to test if
+    /// `options.tests` is set.
     pub fn open(path: &Path, files: &[PathBuf], options: &OpenOptions) -> Result<Self> {
         let column = options.column.as_deref();
         let opened = object::in_parallel(files, |path| OpenFile::open(path, column))?;
         let (mut tables, mut groups, mut rows) = (Vec::<OpenFile>::new(), Vec::new(), 0);
-        let (mut labels, mut left_alone) = (Labels::default(), Vec::new());
-        let mut agreement = Agreement::default();
-        for ((table, features, of_rows), path) in opened.into_iter().zip(files) {
+        let (mut labels, mut left_alone) = (Labels::default(), Vec::<String>::new());
+        let (mut agreement, mut parts) = (Agreement::default(), TableParts::default());
+        let mut stated = Vec::new();
+        for ((table, features, of_rows, of_parts), path) in opened.into_iter().zip(files) {
             agreement.add(path, &table, &features)?;
+            parts.add(&of_parts, of_rows.rows().len());
+            stated.push((rows, of_rows));
             for (number, group) in table.metadata.row_groups().iter().enumerate() {
                 let file = tables.len();
                 groups.push(RowGroup { file, number, first_row: rows, pages: OnceLock::new() });
                 rows += group.num_rows() as usize;
             }
-            of_rows.rows().for_each(|label| labels.push_stated(label));
             left_alone.extend(table.columns.left_alone.iter().cloned());
             tables.push(table);
         }
         let Some(column) = agreement.image().map(str::to_owned) else {
             return Err(Error::file(path, "holds 0 images. Set data.path to files with rows"));
         };
+        let chosen = parts.choose(options.tests);
+        for (first, of_rows) in &stated {
+            let is_read = |row: usize| {
+                let rows = chosen.rows.as_ref();
+                rows.is_none_or(|rows| rows.binary_search(&((first + row) as u32)).is_ok())
+            };
+            let read = of_rows.rows().enumerate().filter(|(row, _)| is_read(*row));
+            read.for_each(|(_, label)| labels.push_stated(label));
+        }
+        left_alone.extend(chosen.left_alone);
         let mut classes = labels.finish();
         agreement.name(&mut classes)?;
         if !classes.unused.is_empty() {
@@ -149,11 +169,24 @@ impl Parquet {
         let mut seen = BTreeSet::new();
         left_alone.retain(|part| seen.insert(part.clone()));
         let mut remarks = agreement.remarks(!classes.names.is_empty());
+        remarks.extend(chosen.remarks);
         remarks.extend(classes.alike.take());
         let notes = Notes { left_alone, remarks };
         let (files, cache) = (FileSet::new(path, files, "parquet file"), PageCache::default());
         let decoding = options.decoding;
-        Ok(Self { files, tables, groups, classes, column, notes, cache, decoding })
+        let (rows, holds_tests) = (chosen.rows, chosen.holds_tests);
+        Ok(Self {
+            rows,
+            holds_tests,
+            files,
+            tables,
+            groups,
+            classes,
+            column,
+            notes,
+            cache,
+            decoding,
+        })
     }
 
     /// The same, with more that is not read, for people.
@@ -163,14 +196,20 @@ impl Parquet {
         self
     }
 
-    /// The row group of an image.
-    fn group(&self, index: usize) -> usize {
-        self.groups.partition_point(|group| group.first_row <= index) - 1
+    /// The row of an image, counted over all files.
+    fn row(&self, index: usize) -> usize {
+        self.rows.as_ref().map_or(index, |rows| rows[index] as usize)
+    }
+
+    /// The row group of a row.
+    fn group(&self, row: usize) -> usize {
+        self.groups.partition_point(|group| group.first_row <= row) - 1
     }
 
     /// The bytes of an image, and its name.
     fn bytes(&self, index: usize) -> Result<(ByteArray, String)> {
-        let group_index = self.group(index);
+        let row = self.row(index);
+        let group_index = self.group(row);
         let name = self.stamp(index).name;
         let path = self.files.path_of(self.groups[group_index].file);
         // The row is named, as an image of its own would be.
@@ -178,7 +217,7 @@ impl Parquet {
             Error::File { problem, .. } => Error::file(Path::new(&name), problem),
             error => error,
         };
-        let read = || self.bytes_of(group_index, index).map_err(|error| broken(path, error));
+        let read = || self.bytes_of(group_index, row).map_err(|error| broken(path, error));
         let bytes = guarded(|panic| damaged(path, panic), read).map_err(named)?;
         let missing = || "has no bytes, only a path or nothing".to_owned();
         match bytes {
@@ -187,11 +226,11 @@ impl Parquet {
         }
     }
 
-    /// The bytes of an image of a row group, if there are any.
-    fn bytes_of(&self, group_index: usize, index: usize) -> ParquetResult<Option<ByteArray>> {
+    /// The bytes of the image in a row of a row group, if there are any.
+    fn bytes_of(&self, group_index: usize, row: usize) -> ParquetResult<Option<ByteArray>> {
         let group = &self.groups[group_index];
         let table = &self.tables[group.file];
-        let row = index - group.first_row;
+        let row = row - group.first_row;
         let pages = match group.pages.get() {
             Some(pages) => pages,
             None => {
@@ -231,9 +270,10 @@ impl Source for Parquet {
     }
 
     fn stamp(&self, index: usize) -> Stamp {
-        let file = self.groups[self.group(index)].file;
+        let row = self.row(index);
+        let file = self.groups[self.group(row)].file;
         let path = self.files.path_of(file).display();
-        Stamp { name: format!("{path}: row {index}"), bytes: self.tables[file].bytes }
+        Stamp { name: format!("{path}: row {row}"), bytes: self.tables[file].bytes }
     }
 
     fn label(&self, index: usize) -> i32 {
@@ -259,6 +299,10 @@ impl Source for Parquet {
 
     fn notes(&self) -> Notes {
         self.notes.clone()
+    }
+
+    fn holds_tests(&self) -> bool {
+        self.holds_tests
     }
 
     fn column(&self) -> Option<&str> {

@@ -10,12 +10,11 @@ use super::kind::{
     OpenOptions, files_in, folders_in, is_parquet, is_tar, name, open, parquet_files,
 };
 use super::layout::{self, NamedPart};
-use super::list::{ImageList, LISTS};
 use super::{Parquet, Shards, Source, idx, image_file, several};
 use crate::data::Result;
 
 /// Images to validate or test beside training images: a folder, packed files of one kind, or other
-/// lines of a list.
+/// lines of a list or a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TestsBeside {
     /// At least one.
@@ -46,19 +45,17 @@ impl fmt::Display for TestsBeside {
     }
 }
 
-/// Images to validate or test below `path`, or in the same list, beside the training images that
+/// Images to validate or test below `path`, or in the same list or table, beside the training images that
 /// `source` reads of it. None if there are none. Test images are taken if nothing else is there.
 pub fn tests_beside(path: &Path, source: &dyn Source) -> Option<TestsBeside> {
     if let Some(folder) = test_folder(path, source) {
         return Some(TestsBeside { paths: vec![folder] });
     }
+    if source.holds_tests() {
+        return Some(TestsBeside { paths: vec![path.to_owned()] });
+    }
     let used: HashSet<&Path> = source.files().into_iter().collect();
     let first = source.files().first()?.to_path_buf();
-    if LISTS.contains(&image_file::extension(path).as_str()) {
-        // What cannot be read was refused before.
-        let has_tests = ImageList::read(path).is_ok_and(|list| !list.tests.is_empty());
-        return has_tests.then(|| TestsBeside { paths: vec![path.to_owned()] });
-    }
     if !path.is_dir() {
         return None;
     }

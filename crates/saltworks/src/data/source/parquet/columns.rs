@@ -7,6 +7,7 @@ use parquet::file::metadata::ParquetMetaData;
 use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor, Type as Column};
 
 use super::features::HubFeatures;
+use crate::data::source::part_column::is_part_name;
 use crate::data::{Error, Result};
 
 /// Names of the column of images: plain bytes, or a struct with a field `bytes`. The first name
@@ -40,6 +41,8 @@ pub(super) struct TableColumns {
     pub(super) image_name: String,
     /// The labels, if there are any.
     pub(super) label: Option<usize>,
+    /// Columns of texts that may say which images are to train on.
+    pub(super) parts: Vec<usize>,
     /// What else the table has of images and labels, for people.
     pub(super) left_alone: Vec<String>,
 }
@@ -62,6 +65,11 @@ impl TableColumns {
         for column in [Some(image), label].into_iter().flatten() {
             check_compression(metadata, column, path)?;
         }
+        let is_part = |&at: &usize| {
+            let is_read = at == image || Some(at) == label;
+            !is_read && is_bytes(schema, at) && is_part_name(&name_of(schema, at))
+        };
+        let parts = (0..schema.num_columns()).filter(is_part).collect();
         let mut left_alone = Vec::new();
         let others = (0..schema.num_columns()).filter(|&at| at != image && Some(at) != label);
         for at in others.filter(|&at| is_of_images(schema, features, at)) {
@@ -72,12 +80,12 @@ impl TableColumns {
             let columns = 0..schema.num_columns();
             left_alone.extend(columns.filter_map(|at| unread_label(schema, at)));
         }
-        Ok(Self { image, image_name: name_of(schema, image), label, left_alone })
+        Ok(Self { image, image_name: name_of(schema, image), label, parts, left_alone })
     }
 }
 
 /// The name of a column of images: of a struct, or of plain bytes.
-fn name_of(schema: &SchemaDescriptor, at: usize) -> String {
+pub(super) fn name_of(schema: &SchemaDescriptor, at: usize) -> String {
     let column = schema.column(at);
     match column.path().parts() {
         [parts @ .., _] if is_in_struct(schema, at) => parts.join("."),

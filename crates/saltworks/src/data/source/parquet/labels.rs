@@ -29,8 +29,13 @@ pub(super) struct FileLabels {
 
 impl FileLabels {
     /// The label of each row.
-    pub(super) fn rows(&self) -> impl Iterator<Item = Option<&StatedLabel>> {
+    pub(super) fn rows(&self) -> impl ExactSizeIterator<Item = Option<&StatedLabel>> {
         self.of.iter().map(|&number| self.distinct.get(number as usize))
+    }
+
+    /// Whether there are more than so many different labels.
+    pub(super) fn are_more_than(&self, most: usize) -> bool {
+        self.distinct.len() > most
     }
 
     /// Adds rows without labels.

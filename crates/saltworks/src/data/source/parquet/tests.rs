@@ -72,6 +72,61 @@ pub(in crate::data) fn write(
     writer.close().unwrap();
 }
 
+/// Writes images with a text each in a column `split`.
+fn write_parts(path: &Path, rows: &[(Vec<u8>, &str)]) {
+    let schema = "message schema { required binary image; required binary split (STRING); }";
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let file = File::create(path).unwrap();
+    let mut writer = SerializedFileWriter::new(file, schema, Default::default()).unwrap();
+    for group in rows.chunks(4) {
+        let mut columns = writer.next_row_group().unwrap();
+        let texts = |row: &(Vec<u8>, &str)| ByteArray::from(row.1);
+        let images = group.iter().map(|row| ByteArray::from(row.0.clone())).collect::<Vec<_>>();
+        for values in [images, group.iter().map(texts).collect()] {
+            let mut column = columns.next_column().unwrap().unwrap();
+            column.typed::<ByteArrayType>().write_batch(&values, None, None).unwrap();
+            column.close().unwrap();
+        }
+        columns.close().unwrap();
+    }
+    writer.close().unwrap();
+}
+
+#[test]
+fn rows_whose_split_says_test_are_not_trained_on_but_tested() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("all.parquet");
+    let texts = ["train", "test", "validation", "train", "train", "test", "other", "train"];
+    let rows: Vec<_> = texts.into_iter().zip(0..).map(|(text, at)| (pixel(at), text)).collect();
+    write_parts(&path, &rows[..5]);
+    write_parts(&folder.path().join("more.parquet"), &rows[5..]);
+    let shades = |source: &dyn Source| -> Vec<u8> {
+        (0..source.len()).map(|index| source.read(index).unwrap().clip.data[0]).collect()
+    };
+    let train = open(folder.path(), [0; 3]).unwrap();
+    assert_eq!(shades(&*train), [0, 3, 4, 6, 7]);
+    assert!(train.stamp(3).name.ends_with("more.parquet: row 6"), "{}", train.stamp(3).name);
+    let left = "3 images with test, validation in the column split. To train on them, rename";
+    assert!(told(&*train).starts_with(left), "{}", told(&*train));
+    let remarks = train.notes().remarks.join(", ");
+    assert!(
+        remarks.contains("1 images with other in the column split are trained on"),
+        "{remarks}"
+    );
+    let beside = crate::data::tests_beside(folder.path(), &*train).unwrap();
+    // Validation images rather than test images, as of folders.
+    let tests = beside.open([0; 3]).unwrap();
+    assert_eq!(shades(&*tests), [2]);
+    assert!(told(&*tests).contains("7 images of other parts of the table"), "{}", told(&*tests));
+    let whole: Vec<_> = rows.iter().map(|row| (row.0.clone(), "a")).collect();
+    write_parts(&path, &whole[..5]);
+    std::fs::remove_file(folder.path().join("more.parquet")).unwrap();
+    let source = open(&path, [0; 3]).unwrap();
+    assert_eq!((source.len(), crate::data::tests_beside(&path, &*source)), (5, None));
+    let remarks = source.notes().remarks.join(", ");
+    assert!(remarks.contains("the column split says a: all are trained on"), "{remarks}");
+}
+
 /// What is not read.
 fn told(source: &dyn Source) -> String {
     source.notes().left_alone.join(", ")
