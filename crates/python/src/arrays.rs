@@ -148,9 +148,12 @@ fn image_sizes(given: &Bound<'_, PyAny>, shape: &[usize], spec: &VitSpec) -> PyR
             Err(refused(format!("images are of {kind}, {expected}: an array or tensor")))
         }
         [b, c, h, w] if [c, h, w] == [channels, height, width] && b > 0 => Ok([b, c, h, w]),
+        [0, c, h, w] if [c, h, w] == [channels, height, width] => {
+            Err(refused(format!("images are {shape:?}, {expected} with at least one image")))
+        }
         [_, h, w, c] if [c, h, w] == [channels, height, width] => Err(refused(format!(
             "images are {shape:?}, {expected}: channels come first. Give images.transpose(0, 3, \
-             1, 2)"
+             1, 2), or images.permute(0, 3, 1, 2) of a torch tensor"
         ))),
         [c, h, w] if [c, h, w] == [channels, height, width] => Err(refused(format!(
             "images are {shape:?}, {expected}. Give images[None] for a batch of one"
@@ -196,7 +199,7 @@ pub(crate) fn gradient(
     Ok(Some(values))
 }
 
-/// Patch indices: one list for all samples [K], or one for each sample [B, K].
+/// Patch indices: one list for all samples [K] or [1, K], or one for each sample [B, K].
 pub(crate) fn patches(
     name: &str,
     given: &Bound<'_, PyAny>,
@@ -215,7 +218,7 @@ pub(crate) fn patches(
     }
     let list: Vec<u32> = list.into_iter().map(|patch| patch as u32).collect();
     match *shape.as_slice() {
-        [_] => Ok(vec![list; samples]),
+        [_] | [1, _] => Ok(vec![list; samples]),
         [b, 0] if b == samples => Ok(vec![Vec::new(); samples]),
         [b, k] if b == samples => Ok(list.chunks(k).map(<[u32]>::to_vec).collect()),
         _ => Err(refused(format!("{name} is {shape:?}, expected [K] or [{samples}, K]"))),

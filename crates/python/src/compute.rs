@@ -109,6 +109,7 @@ impl Turn {
         keep: bool,
         work: impl FnOnce(&Tape) -> Result<(T, Results)> + Send,
     ) -> PyResult<(T, Recorded)> {
+        not_forked()?;
         let done = py.detach(|| {
             let mut held = self.take();
             let (made, recording) = on_threads(|| {
@@ -132,6 +133,7 @@ impl Turn {
         recording: &Shared,
         gradients: Vec<Option<Vec<f32>>>,
     ) -> PyResult<InputGradients> {
+        not_forked()?;
         let walked = py.detach(|| {
             let _held = self.take();
             let mut recording = lock(recording);

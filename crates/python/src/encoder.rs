@@ -11,7 +11,7 @@ use numpy::{PyArrayDyn, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping, PyTuple};
 use saltworks::model::{Encoder as Vit, Outputs, Patches};
-use saltworks::weights::dialect::stable_pretraining_place;
+use saltworks::weights::{self, dialect::stable_pretraining_place};
 
 /// Features of images.
 #[pyclass(frozen, module = "saltworks")]
@@ -59,7 +59,14 @@ impl Encoder {
             Err(_) => open_model(py, given.extract()?)?,
         };
         let (vit, bytes) = encoder_of(py, &model, said)?;
-        said.agreed(model.path(), vit.spec())?;
+        let spec = said.agreed(model.path(), vit.spec())?;
+        if spec == *vit.spec() {
+            return Ok((vit, bytes));
+        }
+        // Files say nothing of stochastic depth.
+        let values = vit.parameters().into_iter().map(|(name, weight)| (name, weight.value()));
+        let vit = Vit::new(&spec, 0);
+        weights::assign(model.path(), &values.collect(), &vit.parameters()).map_err(raised)?;
         Ok((vit, bytes))
     }
 }

@@ -203,13 +203,14 @@ impl PyMae {
 
     /// `images` [B, C, H, W], float32 (normalised) or uint8. In training mode `context_idx` [K] or
     /// [B, K] (patch indices, in any order) fixes the visible patches. `record=False`
-    /// computes the loss without a backward pass.
-    #[pyo3(signature = (images, *, context_idx=None, record=true))]
+    /// computes the loss without a backward pass. `drop_path=False` keeps all blocks.
+    #[pyo3(signature = (images, *, context_idx=None, record=true, drop_path=true))]
     fn __call__(
         slf: &Bound<'_, Self>,
         images: &Bound<'_, PyAny>,
         context_idx: Option<&Bound<'_, PyAny>>,
         record: bool,
+        drop_path: bool,
     ) -> PyResult<MAEOutput> {
         let (py, this, model) = (slf.py(), slf.get(), slf.as_super().get());
         let images = self::images(images, model.bytes(), this.method.encoder().spec())?;
@@ -219,7 +220,8 @@ impl PyMae {
         let key = model.next_key();
         let masks = this.masks(images.samples(), context_idx, key)?;
         let ((step, all), recorded) = model.turn().record(py, record, |tape| {
-            let (step, all) = this.method.step_with_all(tape, &images, &masks, Some(key))?;
+            let (step, all) =
+                this.method.step_with_all(tape, &images, &masks, drop_path.then_some(key))?;
             let results = Results::of([step.loss.clone(), all.clone()]);
             Ok(((step, all), results))
         })?;
@@ -236,14 +238,15 @@ impl PyMae {
     }
 
     /// [`Self::__call__`], under the name in torch's modules.
-    #[pyo3(signature = (images, *, context_idx=None, record=true))]
+    #[pyo3(signature = (images, *, context_idx=None, record=true, drop_path=true))]
     fn forward(
         slf: &Bound<'_, Self>,
         images: &Bound<'_, PyAny>,
         context_idx: Option<&Bound<'_, PyAny>>,
         record: bool,
+        drop_path: bool,
     ) -> PyResult<MAEOutput> {
-        Self::__call__(slf, images, context_idx, record)
+        Self::__call__(slf, images, context_idx, record, drop_path)
     }
 
     /// All tokens of the encoder, of whole `images` or of some `patches`. See Encoder.encode. With
@@ -261,7 +264,7 @@ impl PyMae {
             return Err(refused(format!("part is {part:?}, expected \"encoder\"")));
         }
         let model = slf.as_super().get();
-        let key = training.then(|| model.key());
+        let key = training.then(|| model.next_part_key());
         encode(slf.py(), model, slf.get().method.encoder(), (images, patches), key, record)
     }
 
@@ -279,7 +282,8 @@ impl PyMae {
     ) -> PyResult<Tokens> {
         let (decoder, model) = (slf.get().method.decoder(), slf.as_super().get());
         let patches = (context_idx, query_idx);
-        let call = Call::new(model.patch_grid(), context, queries, patches, every)?;
+        let sizes = (model.patch_grid(), slf.get().method.encoder().spec().width);
+        let call = Call::new(sizes, context, queries, patches, every)?;
         call.run(slf.py(), model, record, |tape, context, queries, masks, positions| {
             let Some(queries) = queries.filter(|queries| queries.rows() > 0) else {
                 return decoder.forward(tape, context, masks, positions, None);

@@ -1,7 +1,7 @@
 //! The common base of SALT, MAE and Encoder.
 
 use crate::arrays::{Normalization, new_array};
-use crate::compute::Turn;
+use crate::compute::{Turn, not_forked};
 use crate::errors::{raised, raised_of_weights, warn};
 use crate::parameter::{Parameter, stays_in_place};
 use crate::spec::{SizeArguments, USUAL, options_among, options_of};
@@ -34,6 +34,8 @@ pub(crate) struct Model {
     arguments: Py<PyDict>,
     seed: u64,
     step: AtomicU64,
+    /// How often a part was called in training mode.
+    part_calls: AtomicU64,
     training: AtomicBool,
 }
 
@@ -87,6 +89,7 @@ impl Model {
         let turn = Arc::new(Turn::default());
         let objects = state::parameter_objects(py, &weights, frozen, &turn)?;
         let (step, training) = (AtomicU64::new(0), AtomicBool::new(true));
+        let part_calls = AtomicU64::new(0);
         let arguments = arguments.unbind();
         Ok(Self {
             turn,
@@ -99,6 +102,7 @@ impl Model {
             arguments,
             seed,
             step,
+            part_calls,
             training,
         })
     }
@@ -126,6 +130,13 @@ impl Model {
     pub(crate) fn next_key(&self) -> StepKey {
         let step = self.step.fetch_add(1, Ordering::Relaxed);
         StepKey { step, ..self.key() }
+    }
+
+    /// The key of a part's next call, for stochastic depth. Calls of parts do not change the masks
+    /// that the model draws.
+    pub(crate) fn next_part_key(&self) -> StepKey {
+        let step = self.part_calls.fetch_add(1, Ordering::Relaxed);
+        StepKey { seed: !self.seed, step, first_sample: 0 }
     }
 
     pub(crate) fn is_training(&self) -> bool {
@@ -199,6 +210,7 @@ impl Model {
     #[pyo3(signature = (set_to_none=false))]
     fn zero_grad(&self, py: Python<'_>, set_to_none: bool) -> PyResult<()> {
         stays_in_place(set_to_none)?;
+        not_forked()?;
         self.turn.compute(py, || zero_grad(self.weights.iter().map(|weight| &weight.weight)));
         Ok(())
     }

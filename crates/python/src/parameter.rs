@@ -1,7 +1,7 @@
 //! A weight and its gradient in Python.
 
 use crate::arrays::{grad_view, value_view};
-use crate::compute::{Turn, change};
+use crate::compute::{Turn, change, not_forked};
 use crate::errors::refused;
 use numpy::PyArrayDyn;
 use pyo3::prelude::*;
@@ -72,6 +72,7 @@ impl Parameter {
     #[pyo3(signature = (set_to_none=false))]
     fn zero_grad(&self, py: Python<'_>, set_to_none: bool) -> PyResult<()> {
         stays_in_place(set_to_none)?;
+        not_forked()?;
         change_gradients(py, &self.turn, || self.inner.zero_grad());
         Ok(())
     }

@@ -282,14 +282,15 @@ impl PySalt {
     /// `images` [B, C, H, W], float32 (normalised) or uint8. In training mode `context_idx` [K] or
     /// [B, K] and `target_idx` [M] or [B, M] (patch indices, in any order) fix the masks. Predictions keep the
     /// order of `target_idx`.
-    /// `record=False` computes the loss without a backward pass.
-    #[pyo3(signature = (images, *, context_idx=None, target_idx=None, record=true))]
+    /// `record=False` computes the loss without a backward pass. `drop_path=False` keeps all blocks.
+    #[pyo3(signature = (images, *, context_idx=None, target_idx=None, record=true, drop_path=true))]
     fn __call__(
         slf: &Bound<'_, Self>,
         images: &Bound<'_, PyAny>,
         context_idx: Option<&Bound<'_, PyAny>>,
         target_idx: Option<&Bound<'_, PyAny>>,
         record: bool,
+        drop_path: bool,
     ) -> PyResult<SALTOutput> {
         let (py, this, model) = (slf.py(), slf.get(), slf.as_super().get());
         let images = self::images(images, model.bytes(), this.method.encoder().spec())?;
@@ -299,7 +300,7 @@ impl PySalt {
         let key = model.next_key();
         let masks = this.masks(images.samples(), (context_idx, target_idx), key)?;
         let ((step, embedding), recorded) = model.turn().record(py, record, |tape| {
-            let step = this.method.step(tape, &images, &masks, Some(key))?;
+            let step = this.method.step(tape, &images, &masks, drop_path.then_some(key))?;
             let embedding = this.embedding.of(&step.context)?;
             let results = Results::of([step.loss.clone(), step.predictions.clone()]);
             Ok(((step, embedding), results))
@@ -321,15 +322,16 @@ impl PySalt {
     }
 
     /// [`Self::__call__`], under the name in torch's modules.
-    #[pyo3(signature = (images, *, context_idx=None, target_idx=None, record=true))]
+    #[pyo3(signature = (images, *, context_idx=None, target_idx=None, record=true, drop_path=true))]
     fn forward(
         slf: &Bound<'_, Self>,
         images: &Bound<'_, PyAny>,
         context_idx: Option<&Bound<'_, PyAny>>,
         target_idx: Option<&Bound<'_, PyAny>>,
         record: bool,
+        drop_path: bool,
     ) -> PyResult<SALTOutput> {
-        Self::__call__(slf, images, context_idx, target_idx, record)
+        Self::__call__(slf, images, context_idx, target_idx, record, drop_path)
     }
 
     /// All tokens of `part` ("student" or "teacher"), of whole `images` or of some `patches`. See
@@ -344,7 +346,7 @@ impl PySalt {
         record: bool,
     ) -> PyResult<Tokens> {
         let (this, model) = (slf.get(), slf.as_super().get());
-        let key = training.then(|| model.key());
+        let key = training.then(|| model.next_part_key());
         let given = (images, patches);
         match part {
             "student" => encode(slf.py(), model, this.method.encoder(), given, key, record),
@@ -367,9 +369,13 @@ impl PySalt {
     ) -> PyResult<Tokens> {
         let (predictor, model) = (slf.get().method.predictor(), slf.as_super().get());
         if queries.is_some() {
-            return Err(refused("SALT's predictor asks by its mask token: queries must be None"));
+            return Err(refused(
+                "SALT's predictor asks by its mask token. Give queries=None, or in saltworks.torch a \
+                 query_mask that is all True",
+            ));
         }
-        let call = Call::new(model.patch_grid(), context, None, (context_idx, query_idx), every)?;
+        let sizes = (model.patch_grid(), slf.get().method.encoder().spec().width);
+        let call = Call::new(sizes, context, None, (context_idx, query_idx), every)?;
         call.run(slf.py(), model, record, |tape, context, _, masks, positions| {
             predictor.forward(tape, context, masks, positions, None)
         })

@@ -1,7 +1,7 @@
 //! state_dict and load_state_dict.
 
 use crate::arrays::{floats, new_array, value_view};
-use crate::compute::{NamedParameters, Turn};
+use crate::compute::{NamedParameters, Turn, not_forked};
 use crate::errors::{raised, refused};
 use crate::parameter::{Parameter, change_values};
 use engine::{Tape, Tensor};
@@ -131,13 +131,26 @@ pub(crate) fn load_state_dict(
     extras: &Extras,
     turn: &Turn,
 ) -> PyResult<()> {
+    not_forked()?;
     let mut tensors = tensors(given)?;
     let mut kept = extras.values();
+    let fits = |weight: &Weight| match tensors.get(&weight.name) {
+        Some(tensor) => tensor.shape() == weight.weight.shape(),
+        None => !weight.read,
+    };
+    let fits = weights.iter().all(fits);
     for (name, value) in &mut kept {
         let Some(tensor) = tensors.remove(name) else { continue };
         if tensor.shape() != value.shape() {
             let (found, expected) = (tensor.shape(), value.shape());
             return Err(refused(format!("{name} is {found:?}, the model needs {expected:?}")));
+        }
+        // If weights do not fit, that is the reason, and is reported below.
+        if fits && name.ends_with("pos_embed") && !is_near(&tensor, value) {
+            return Err(refused(format!(
+                "{name} differs from the engine's table, which is fixed: it was made for another \
+                 grid, or changed. Make the model with the same grid"
+            )));
         }
         *value = tensor;
     }
@@ -161,6 +174,12 @@ pub(crate) fn assign(
     let named: NamedParameters =
         given.map(|weight| (weight.name.clone(), weight.weight.share())).collect();
     turn(&|| weights::assign(Path::new(what), &tensors, &named)).map_err(raised)
+}
+
+/// Whether a table of sines is another, but for the rounding of bf16.
+fn is_near(found: &Tensor, table: &Tensor) -> bool {
+    let near = |(found, wanted): (&f32, &f32)| (found - wanted).abs() <= 0.01;
+    found.to_host().iter().zip(table.to_host().iter()).all(near)
 }
 
 /// Refuses two values for one weight. The reference has a patch embedding under two names.

@@ -69,7 +69,7 @@ pub(crate) fn patch_lists(
         for &patch in list {
             let (patch, count) = (patch as usize, grid.len());
             let problem = match seen.get_mut(patch) {
-                None => format!("{patch}, but the {grid} grid has {count} patches"),
+                None => format!("{patch}, which is outside the {grid} grid of {count} patches"),
                 Some(true) if once => format!("{patch} twice"),
                 Some(seen) => {
                     *seen = true;

@@ -1,7 +1,7 @@
 //! `saltworks.Transformer`: context tokens and queries that attend jointly.
 
 use crate::arrays::floats;
-use crate::compute::Results;
+use crate::compute::{Results, not_forked};
 use crate::errors::{raised, refused};
 use crate::model::{Model, ModelParts, array};
 use crate::state::{Extras, reference_weights};
@@ -51,29 +51,32 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// `context` [B, K, I], `queries` [B, M, I] or None for the mask token.
+    /// `context` [B, K, I], `queries` [B, M, I] or None for the mask token. I is `width`.
     pub(crate) fn new(
-        grid: Grid,
+        (grid, width): (Grid, usize),
         context: &Bound<'_, PyAny>,
         queries: Option<&Bound<'_, PyAny>>,
         (context_idx, query_idx): (&Bound<'_, PyAny>, &Bound<'_, PyAny>),
         every: bool,
     ) -> PyResult<Self> {
+        not_forked()?;
         let (context, samples) = rows("context", context)?;
         let masks = Masks {
             grid,
             context: patch_lists("context_idx", context_idx, samples, grid, every)?,
             target: patch_lists("query_idx", query_idx, samples, grid, every)?,
         };
-        let counts = [("context", &context, masks.context[0].len())];
         let queries = queries.map(|queries| rows("queries", queries)).transpose()?;
-        let asked = queries.iter().map(|(rows, _)| ("queries", rows, masks.target[0].len()));
-        for (name, rows, expected) in counts.into_iter().chain(asked) {
-            if rows.rows() != samples * expected {
-                let found = rows.rows() / samples;
+        let counts = [("context", &context, samples, masks.context[0].len())];
+        let asked = queries
+            .iter()
+            .map(|(rows, samples)| ("queries", rows, *samples, masks.target[0].len()));
+        for (name, rows, of, expected) in counts.into_iter().chain(asked) {
+            if of != samples || rows.rows() != samples * expected || rows.dim(1) != width {
+                let found = [of, rows.rows() / of, rows.dim(1)];
                 return Err(refused(format!(
-                    "{name} has {found} tokens of each sample, expected {expected}: as many as its \
-                     indices"
+                    "{name} is {found:?}, expected {:?}: as many tokens as its indices",
+                    [samples, expected, width]
                 )));
             }
         }
@@ -146,6 +149,7 @@ fn rows(name: &str, given: &Bound<'_, PyAny>) -> PyResult<(Tensor, usize)> {
 struct Flexible {
     transformer: Transformer,
     mask_token: Option<Parameter>,
+    input: usize,
     width: usize,
 }
 
@@ -212,10 +216,13 @@ impl PyTransformer {
         spec.check("transformer").map_err(raised)?;
         let hidden = (hidden_dim as f64 * mlp_ratio) as usize;
         let sizes = [input_dim, output_dim, grid.0, grid.1, hidden];
-        if sizes.contains(&0) || sizes.iter().any(|&size| size > 1 << 20) {
+        // Each is the width of a weight, or the height of the table of positions.
+        let largest = sizes.iter().max().copied().unwrap_or(0).max(grid.0.saturating_mul(grid.1));
+        if sizes.contains(&0) || largest.saturating_mul(hidden_dim) > 1 << 30 {
             return Err(refused(format!(
-                "input_dim={input_dim}, output_dim={output_dim}, grid={grid:?}, \
-                 mlp_ratio={mlp_ratio}: expected sizes from 1 to 1048576"
+                "input_dim={input_dim}, hidden_dim={hidden_dim}, output_dim={output_dim}, \
+                 grid={grid:?}, mlp_ratio={mlp_ratio}: expected sizes above 0, and no weight of \
+                 more than 2^30 values"
             )));
         }
         if !(0.0..1.0).contains(&drop_path_rate) {
@@ -248,6 +255,7 @@ impl PyTransformer {
         let inner = Flexible {
             mask_token: add_mask_token.then(token),
             transformer: Transformer::new(spec, used, Grid::image(grid.0, grid.1), &mut random),
+            input: input_dim,
             width: hidden_dim,
         };
         let weights = reference_weights(inner.parameters());
@@ -284,8 +292,13 @@ impl PyTransformer {
         record: bool,
     ) -> PyResult<Tokens> {
         let (this, model) = (slf.get(), slf.as_super().get());
-        let call =
-            Call::new(model.patch_grid(), context, queries, (context_idx, query_idx), every)?;
+        let call = Call::new(
+            (model.patch_grid(), this.inner.input),
+            context,
+            queries,
+            (context_idx, query_idx),
+            every,
+        )?;
         if queries.is_none() && this.inner.mask_token.is_none() && call.asks() {
             return Err(refused("queries are None, but this transformer has no mask token"));
         }

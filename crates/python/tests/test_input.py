@@ -98,7 +98,7 @@ def test_other_images_are_refused(given, message):
     [
         ([0, 1], None, "go together"),
         ([0, 1], [1, 2], "both context and target"),
-        ([1, 0], [2], "ascending"),
+        ([0, 0], [2], "0 twice"),
         ([0], [16], "outside"),
         ([0], [-1], "holds -1"),
         ([], [1], "empty"),
@@ -208,14 +208,14 @@ def test_files_that_are_not_there_are_named(tmp_path):
 
 
 def test_block_masks_are_blocks_of_the_asked_size():
-    masks = saltworks.multi_block_mask(14, 14)
+    masks = saltworks.multi_block_mask(14, 14, seed=0)
     assert len(masks) == 5 and all(mask.shape == (14, 14) for mask in masks)
     for mask, (least, most) in zip(masks, [(0.7, 1.0)] + [(0.1, 0.25)] * 4):
         rows, columns = np.nonzero(mask)
         area = (np.ptp(rows) + 1) * (np.ptp(columns) + 1)
         assert area == mask.sum() and least < area / 196 < most
     assert len({mask.sum() for mask in masks[1:]}) == 1
-    again, other = saltworks.multi_block_mask(14, 14), saltworks.multi_block_mask(14, 14, seed=1)
+    again, other = saltworks.multi_block_mask(14, 14, seed=0), saltworks.multi_block_mask(14, 14, seed=1)
     assert all(np.array_equal(a, b) for a, b in zip(masks, again))
     assert any(not np.array_equal(a, b) for a, b in zip(masks, other))
     with pytest.raises(ValueError, match="2 block_scales for 1 aspect_ratios"):

@@ -275,7 +275,7 @@ def test_what_the_transformer_lacks_is_refused_by_name():
         (dict(t=torch.zeros(1)), "t: the engine"),
         (dict(attn_mask=torch.eye(3)), "attn_mask"),
         (dict(query_mask=torch.ones(1, 3, dtype=torch.bool)), "add_mask_token=False"),
-        (dict(context_idx=idx + 14), "context_idx of sample 0 holds 16, but the 4 x 4 grid has 16"),
+        (dict(context_idx=idx + 14), "context_idx of sample 0 holds 16, which is outside the 4 x 4 grid of 16"),
         (dict(return_all=True), "expected all 16"),
     ]:
         with pytest.raises(ValueError, match=named):
@@ -428,3 +428,122 @@ def test_numpy_reads_tokens_and_walks_back():
         encoder.encode(images().numpy(), np.array([5, 0, 9])).backward(gradient[:1])
     with pytest.raises(ValueError, match="nothing was recorded"):
         encoder.encode(images().numpy(), np.array([5, 0, 9]), record=False).backward(gradient)
+
+
+def test_blocks_are_left_out_anew_at_each_call_of_a_part():
+    batch, rate = images(), dict(drop_path_rate=0.6)
+    vit = timm.create_model(NAME, **OPTIONS, **rate)
+    whole = salt(**rate)
+    parts = [ours.MaskedEncoder(NAME, **OPTIONS, **rate), ours.MaskedEncoder(vit), whole.student]
+    parts.append(mae(masking=None, mask_ratio=0.0, **rate).encoder)
+    for part in parts:
+        different = {part.train()(batch).encoded.sum().item() for _ in range(8)}
+        assert len(different) > 3, part
+        assert len({part.eval()(batch).encoded.sum().item() for _ in range(3)}) == 1
+    # A student in eval mode keeps its blocks, although the model trains.
+    whole.student.eval()
+    assert len({whole(batch, CONTEXT, TARGET).loss.item() for _ in range(4)}) == 1
+    whole.train()
+    assert len({whole(batch, CONTEXT, TARGET).loss.item() for _ in range(8)}) > 3
+    rates = timm.create_model(NAME, **OPTIONS, drop_path_rate=0.5)
+    rates.blocks[1].drop_path1.drop_prob = 0.9
+    with pytest.raises(ValueError, match="expected a linear growth"):
+        ours.MaskedEncoder(rates)
+
+
+def test_timm_models_that_compute_otherwise_are_refused():
+    from timm.models.vision_transformer import ResPostBlock
+
+    for change, named in [
+        (dict(block_fn=ResPostBlock), "its blocks are timm.models.vision_transformer.ResPostBlock"),
+        (dict(qkv_bias=False), "the module lacks blocks.0.attn.qkv.bias"),
+    ]:
+        vit = timm.create_model(NAME, num_classes=3, **OPTIONS, **change)
+        before = {name: p.data_ptr() for name, p in vit.named_parameters()}
+        with pytest.raises(ValueError, match=named):
+            ours.MaskedEncoder(vit)
+        assert {name: p.data_ptr() for name, p in vit.named_parameters()} == before
+        assert isinstance(vit.head, torch.nn.Linear)
+    vit = timm.create_model(NAME, **OPTIONS).eval()
+    first = ours.MaskedEncoder(vit)
+    assert not vit.training
+    with pytest.raises(ValueError, match="another MaskedEncoder"):
+        ours.MaskedEncoder(vit)
+    first(images())
+    vit = timm.create_model(NAME, **OPTIONS)
+    vit.blocks[0].attn.scale = 0.1
+    with pytest.raises(ValueError, match="blocks.0.attn.scale is 0.1"):
+        ours.MaskedEncoder(vit)
+
+
+def test_a_table_of_positions_that_the_engine_does_not_have_is_refused():
+    flat = TheirTransformer(**(TRANSFORMER | dict(grid_size=(2, 8))))
+    mine = ours.FlexibleTransformer(**TRANSFORMER)
+    with pytest.raises(ValueError, match="pos_embed differs from the engine's table"):
+        mine.load_state_dict(flat.state_dict())
+    for model in [salt(), saltworks.SALT(**SIZES, **PREDICTOR)]:
+        state = copied(salt())
+        model.load_state_dict(state)
+        state["predictor.pos_embed"] = state["predictor.pos_embed"].flip(1)
+        with pytest.raises(ValueError, match="predictor.pos_embed differs"):
+            model.load_state_dict(state)
+    wide = ours.FlexibleTransformer(**(TRANSFORMER | dict(grid_size=(2, 8))))
+    wide.load_state_dict(flat.state_dict())
+
+
+def test_masks_may_be_drawn_by_the_models_own_parts():
+    class Own(ours.SALT):
+        def _generate_masks(self, grid_h, grid_w, device="cpu"):
+            with torch.no_grad():
+                assert self.student.encode(images()).shape == (3, 17, 48)
+            return CONTEXT, TARGET
+
+    assert Own(**SIZES, **PREDICTOR)(images()).num_targets == len(TARGET)
+
+
+def test_a_copy_may_first_be_used_in_inference_mode():
+    encoder = ours.MaskedEncoder(NAME, **OPTIONS)
+    copies = copy.deepcopy(encoder), copy.copy(encoder)
+    with torch.inference_mode():
+        for other in copies:
+            assert torch.equal(other(images()).encoded, encoder(images()).encoded)
+    for other in [*copies, encoder]:
+        other(images()).encoded.sum().backward()
+    with pytest.raises(ValueError, match="stay float32"):
+        copy.deepcopy(encoder).half()
+
+
+def test_a_teacher_that_should_train_is_refused():
+    model = salt()
+    model.teacher.backbone.requires_grad_(True)
+    with pytest.raises(ValueError, match="a model's teacher is never trained"):
+        model.teacher(images())
+    other = copy.deepcopy(model.student)
+    other(images()).encoded.sum().backward()
+
+
+def test_tokens_of_another_shape_are_refused_by_name():
+    model = ours.FlexibleTransformer(**TRANSFORMER, add_mask_token=True)
+    idx, x = torch.arange(6).expand(2, -1), torch.zeros(2, 6, 48)
+    for context, queries, mask, named in [
+        (x, x[:1].repeat(1, 2, 1), None, "queries are of 1 samples, expected 2"),
+        (x, x[:, :4], None, r"queries is \[2, 4, 48\], expected \[2, 6, 48\]"),
+        (x[..., :40], x, None, r"context is \[2, 6, 40\], expected \[2, 6, 48\]"),
+        (x[0], x, None, r"context is \[6, 48\], expected a tensor"),
+        (x, x, torch.ones(7, 9, dtype=torch.bool), r"query_mask is \[7, 9\], expected \[2, 6\]"),
+    ]:
+        with pytest.raises(ValueError, match=named):
+            model(context, queries, idx, idx + 8, query_mask=mask)
+    with pytest.raises(ValueError, match="no weight of more than"):
+        saltworks.Transformer(grid=(2**20, 2**20))
+    other = pickle.loads(pickle.dumps(saltworks.Transformer(48, 32, 20, (4, 4), num_heads=4)))
+    assert other(x.numpy(), x.numpy(), idx, idx + 8).tokens.shape == (2, 6, 20)
+
+
+def test_the_drawn_masks_are_in_the_output():
+    output, first = salt(seed=3)(images()), saltworks.SALT(**SIZES, **PREDICTOR, seed=3)
+    context, target = first.next_masks()
+    assert output.context_idx[0].tolist() == context[0].tolist()
+    assert output.target_idx[2].tolist() == target[0].tolist()
+    # [1, K] is for all samples.
+    assert first(images(), context_idx=context, target_idx=target).loss == output.loss.item()

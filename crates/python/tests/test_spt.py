@@ -63,3 +63,13 @@ def test_they_are_modules_of_stable_pretraining():
     assert model.to("cpu").callbacks_modules["probe"].weight.dtype == torch.float16
     with pytest.raises(ValueError, match="stay float32"):
         model.half()
+
+
+def test_a_checkpoint_holds_the_step_of_the_masks():
+    model = saltworks.torch.spt.SALT(**SIZES, **PREDICTOR, seed=3)
+    model(torch.randn(2, 3, 32, 32))
+    checkpoint = {}
+    model.on_save_checkpoint(checkpoint)
+    other = saltworks.torch.spt.SALT(**SIZES, **PREDICTOR, seed=3)
+    other.on_load_checkpoint(checkpoint)
+    assert other.step == model.step == 1

@@ -218,6 +218,6 @@ def test_what_is_there_is_not_overwritten(run, tmp_path):
 def test_inspect_says_whose_names_a_file_has(run, tmp_path):
     save_file({f"module.{name}": value for name, value in encoder().state_dict().items()}, tmp_path / "a.safetensors")
     found = json.loads(saltworks("inspect", tmp_path / "a.safetensors", "--json"))
-    assert found["dialect"] == "timm"
+    assert found["models"][0]["dialect"] == "timm"
     found = json.loads(saltworks("inspect", run / "student/model.safetensors", "--json"))
-    assert found["dialect"] == "saltworks"
+    assert found["models"][0]["dialect"] == "saltworks"

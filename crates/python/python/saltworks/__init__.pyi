@@ -85,7 +85,10 @@ class SALTOutput:
     @property
     def target_idx(self) -> Optional[Ints]:
         """[B, M]"""
-    def backward(self, gradient: float = 1.0) -> None: ...
+    def backward(
+        self, gradient: Optional[float] = 1.0, predictions: Optional[ArrayLike] = None
+    ) -> None:
+        """predictions [B, M, D] is the gradient of another loss by the predictions."""
 
 class SALT(Model):
     """Stage 2: a frozen teacher, a student that reads the context patches, and a predictor of the teacher's
@@ -106,6 +109,8 @@ class SALT(Model):
         seed: int = 0,
         *,
         normalize: Optional[Normalize] = None,
+        embedding: Literal["mean", "first_token"] = "mean",
+        initial_weights: Literal["published", "torch"] = "published",
         **encoder_options: Any,
     ) -> None: ...
     @classmethod
@@ -127,9 +132,31 @@ class SALT(Model):
         context_idx: Optional[ArrayLike] = None,
         target_idx: Optional[ArrayLike] = None,
         record: bool = True,
+        drop_path: bool = True,
     ) -> SALTOutput:
-        """images [B, C, H, W]. Indices are [K] and [M], or [B, K] and [B, M]."""
+        """images [B, C, H, W]. Indices are [K] and [M], or [B, K] and [B, M], in any order."""
     forward = __call__
+    def encode(
+        self,
+        part: Literal["student", "teacher"],
+        images: ArrayLike,
+        patches: Optional[ArrayLike] = None,
+        *,
+        training: bool = False,
+        record: bool = True,
+    ) -> Tokens:
+        """As Encoder.encode. The teacher records nothing."""
+    def transform(
+        self,
+        context: ArrayLike,
+        queries: None,
+        context_idx: ArrayLike,
+        query_idx: ArrayLike,
+        *,
+        every: bool = False,
+        record: bool = True,
+    ) -> Tokens:
+        """The predictor. As Transformer.__call__, with the mask token at query_idx."""
 
 class MAEOutput:
     @property
@@ -147,7 +174,10 @@ class MAEOutput:
     @property
     def context_idx(self) -> Ints:
         """[B, K]"""
-    def backward(self, gradient: float = 1.0) -> None: ...
+    def backward(
+        self, gradient: Optional[float] = 1.0, predictions: Optional[ArrayLike] = None
+    ) -> None:
+        """predictions [B, N, ph pw C] is the gradient of another loss by the predictions."""
 
 class MAE(Model):
     """Stage 1: an encoder of the visible patches, and a decoder that predicts the pixels of the others."""
@@ -166,6 +196,7 @@ class MAE(Model):
         seed: int = 0,
         *,
         normalize: Optional[Normalize] = None,
+        initial_weights: Literal["published", "torch"] = "published",
         **encoder_options: Any,
     ) -> None: ...
     @property
@@ -173,9 +204,43 @@ class MAE(Model):
     @property
     def grid(self) -> tuple[int, int]: ...
     def __call__(
-        self, images: ArrayLike, *, context_idx: Optional[ArrayLike] = None, record: bool = True
+        self,
+        images: ArrayLike,
+        *,
+        context_idx: Optional[ArrayLike] = None,
+        record: bool = True,
+        drop_path: bool = True,
     ) -> MAEOutput: ...
     forward = __call__
+    def encode(
+        self,
+        part: Literal["encoder"],
+        images: ArrayLike,
+        patches: Optional[ArrayLike] = None,
+        *,
+        training: bool = False,
+        record: bool = True,
+    ) -> Tokens:
+        """As Encoder.encode."""
+    def transform(
+        self,
+        context: ArrayLike,
+        queries: Optional[ArrayLike],
+        context_idx: ArrayLike,
+        query_idx: ArrayLike,
+        *,
+        every: bool = False,
+        record: bool = True,
+    ) -> Tokens:
+        """The decoder. As Transformer.__call__."""
+
+class Tokens:
+    @property
+    def tokens(self) -> Floats:
+        """[B, L, D]"""
+    def backward(self, gradient: ArrayLike) -> list[Optional[Floats]]:
+        """gradient [B, L, D]. Adds the gradient of every weight. Returns those of context and queries, in this
+        order. None for one that the tokens do not depend on. Images get none."""
 
 class Features:
     @property
@@ -209,6 +274,50 @@ class Encoder(Model):
     def image_shape(self) -> tuple[int, int, int]: ...
     def __call__(self, images: ArrayLike) -> Features: ...
     forward = __call__
+    def encode(
+        self,
+        images: ArrayLike,
+        patches: Optional[ArrayLike] = None,
+        *,
+        training: Optional[bool] = None,
+        record: bool = True,
+    ) -> Tokens:
+        """All tokens [B, P + K, D] of the images, or of patches [K] or [B, K] of them, in this order. With
+        training (by default the model's mode), blocks are left out at random."""
+
+class Transformer(Model):
+    """stable-pretraining's FlexibleTransformer with joint attention: context tokens and queries attend to each
+    other. pos_embed_type is "sincos_2d", "sincos_1d", "learned" or "none"."""
+
+    def __init__(
+        self,
+        input_dim: int = 768,
+        hidden_dim: int = 384,
+        output_dim: int = 768,
+        grid: tuple[int, int] = (14, 14),
+        depth: int = 4,
+        num_heads: int = 6,
+        mlp_ratio: float = 4.0,
+        drop_path_rate: float = 0.0,
+        pos_embed_type: str = "sincos_2d",
+        add_mask_token: bool = False,
+        seed: int = 0,
+        *,
+        initial_weights: Literal["published", "torch"] = "published",
+    ) -> None: ...
+    def __call__(
+        self,
+        context: ArrayLike,
+        queries: Optional[ArrayLike],
+        context_idx: ArrayLike,
+        query_idx: ArrayLike,
+        *,
+        every: bool = False,
+        training: Optional[bool] = None,
+        record: bool = True,
+    ) -> Tokens:
+        """context [B, K, I] at patches context_idx [B, K], queries [B, M, I] at query_idx [B, M], or None for the
+        mask token at each of them. Outputs [B, M, O], or with every those of all patches [B, N, O]."""
 
 class MultiBlockMasking:
     num_targets: int
@@ -246,9 +355,9 @@ def multi_block_mask(
     block_scales: Optional[Sequence[Range]] = None,
     aspect_ratios: Optional[Sequence[Range]] = None,
     min_keep: int = 1,
-    seed: int = 0,
+    seed: Optional[int] = None,
 ) -> list[NDArray[np.int32]]:
-    """One mask [height, width] for each block, 1 inside it."""
+    """One mask [height, width] for each block, 1 inside it. Without a seed, NumPy's generator decides."""
 
 class ParameterGroup(TypedDict, total=False):
     params: Iterable[Parameter]

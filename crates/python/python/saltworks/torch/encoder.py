@@ -1,5 +1,7 @@
 """The vision transformer, for any part of the patches."""
 
+import warnings
+
 import torch
 from torch import nn
 
@@ -52,11 +54,11 @@ class MaskedEncoder(EngineModule):
             engine = engine_of_timm(model_or_model_name)
             self._settle(sizes_of(engine), masking)
             self.vit = model_or_model_name
+            self.vit._is_on_an_engine = True
             if hasattr(self.vit, "head"):
                 self.vit.head = nn.Identity()
             self._finish()
             self._move_to(engine)
-        self.train(self.training)
 
     @classmethod
     def _part(cls, sizes, masking=None):
@@ -121,9 +123,10 @@ class MaskedEncoder(EngineModule):
 
     def forward(self, images) -> MaskedEncoderOutput:
         """images [B, C, H, W]. In training mode only the patches that `masking` shows are encoded."""
+        images = pixels(images)
         samples, (grid_h, grid_w) = len(images), self._get_grid_size(images)
         if self.training and self.masking is not None:
-            # Maskings choose by place: the engine embeds only the patches that they show.
+            # Maskings choose by place: the engine embeds no others than the patches that they show.
             shown = self.masking(torch.zeros(samples, grid_h * grid_w, 1), grid_h, grid_w)
             mask, keep, patches = shown.mask, shown.ids_keep, shown.ids_keep
         else:
@@ -133,7 +136,10 @@ class MaskedEncoder(EngineModule):
 
     def forward_features(self, images):
         """All tokens [B, P + N, D] of whole images, without masks, gradient and stochastic depth."""
-        binding, images = self._binding(), pixels(images.detach())
+        binding = self._binding()
+        with torch.no_grad():
+            binding.parameters(self)
+            images = pixels(images)
         with binding.lock:
             return torch.from_numpy(binding.call.encode(images, training=False, record=False).tokens)
 
@@ -147,7 +153,7 @@ class MaskedEncoder(EngineModule):
 def _second_name_is_a_copy(module, state, prefix, _):
     """Tensors that share memory cannot be saved by safetensors."""
     for name in list(state):
-        if name.startswith(f"{prefix}patch_embed."):
+        if name.startswith(f"{prefix}patch_embed.") and not isinstance(state[name], nn.Parameter):
             state[name] = state[name].clone()
 
 
@@ -155,8 +161,12 @@ def _refuse_two_values(state, prefix, *_):
     """Both names of a patch embedding must have one value."""
     for name, value in state.items():
         first = f"{prefix}vit.{name.removeprefix(prefix)}"
-        if name.startswith(f"{prefix}patch_embed.") and first in state and not torch.equal(value, state[first]):
+        if name.startswith(f"{prefix}patch_embed.") and first in state and not _equal(value, state[first]):
             raise ValueError(f"{first} and {name} are two names of one weight, but have different values. Remove one")
+
+
+def _equal(a, b):
+    return a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
 def sizes_of(engine):
@@ -166,7 +176,7 @@ def sizes_of(engine):
 
 SIZES = (
     "img_size", "patch_size", "in_chans", "embed_dim", "depth", "num_heads", "mlp_ratio", "class_token",
-    "reg_tokens", "no_embed_class", "init_values", "qk_norm", "drop_path_rate", "normalize",
+    "reg_tokens", "no_embed_class", "init_values", "qk_norm", "drop_path_rate", "normalize", "seed",
 )  # fmt: skip
 
 
@@ -185,17 +195,34 @@ def engine_of_timm(vit):
         wrong.append("dynamic_img_size is True")
     if getattr(vit, "rope", None) is not None:
         wrong.append("it has rotary positions")
+    kinds = {f"{type(block).__module__}.{type(block).__name__}" for block in blocks}
+    if kinds != {"timm.models.vision_transformer.Block"}:
+        wrong.append(f"its blocks are {', '.join(sorted(kinds))}")
+    else:
+        wrong += [f"blocks.{at}.attn.scale is {block.attn.scale}" for at, block in enumerate(blocks)
+                  if abs(block.attn.scale - block.attn.head_dim**-0.5) > 1e-9]
+    rates = [getattr(block.drop_path1, "drop_prob", 0.0) or 0.0 for block in blocks if hasattr(block, "drop_path1")]
+    if any(abs(rate - rates[-1] * at / max(len(rates) - 1, 1)) > 1e-6 for at, rate in enumerate(rates)):
+        wrong.append(f"its rates of stochastic depth are {rates}, expected a linear growth from 0")
+    if hasattr(vit, "_is_on_an_engine"):
+        wrong.append("its parameters are another MaskedEncoder's")
     if wrong:
         more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ValueError(f"the engine cannot compute this module: {', '.join(wrong[:3])}{more}")
-    rates = [module.drop_prob for module in vit.modules() if type(module).__name__ == "DropPath"]
     state = {name: value for name, value in vit.state_dict().items() if not name.startswith(("head.", "fc_norm."))}
-    return _saltworks.Encoder(
-        weights=state,
-        num_heads=blocks[0].attn.num_heads,
-        img_size=vit.patch_embed.img_size,
-        drop_path_rate=max(rates, default=0.0) or 0.0,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # heads and images are given here
+        engine = _saltworks.Encoder(
+            weights=state,
+            num_heads=blocks[0].attn.num_heads,
+            img_size=vit.patch_embed.img_size,
+            drop_path_rate=rates[-1] if rates else 0.0,
+        )
+    missing = [name for name, _ in engine.named_parameters() if name not in state]
+    if missing:
+        more = "Load its state dict into a MaskedEncoder made by name"
+        raise ValueError(f"the module lacks {', '.join(missing[:3])}, which the engine has. {more}")
+    return engine
 
 
 def refuse_pretrained(pretrained):

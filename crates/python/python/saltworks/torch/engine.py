@@ -14,7 +14,10 @@ DTYPES = (torch.float32, torch.uint8)
 
 def pixels(images):
     """Images as the engine reads them."""
-    images = torch.as_tensor(images)
+    try:
+        images = torch.as_tensor(images)
+    except (TypeError, RuntimeError, ValueError) as error:
+        raise ValueError(f"images are {type(images).__name__}, expected a tensor [B, C, H, W]: {error}") from error
     if images.requires_grad and torch.is_grad_enabled():
         raise ValueError("images require a gradient, which the engine does not compute. Give images.detach()")
     if images.device.type != "cpu":
@@ -26,6 +29,9 @@ def pixels(images):
 
 def tokens(name, given):
     """Tokens [B, L, D] of a module's input, in float32 on the CPU."""
+    if not isinstance(given, torch.Tensor) or given.dim() != 3:
+        found = list(given.shape) if isinstance(given, torch.Tensor) else type(given).__name__
+        raise ValueError(f"{name} is {found}, expected a tensor [B, L, D]")
     if given.device.type != "cpu":
         raise ValueError(f"{name} is on {given.device}, and the engine computes on the CPU. Give {name}.cpu()")
     return given.float()
@@ -45,17 +51,24 @@ class Binding:
         return parameter.data_ptr() in self._addresses
 
     def parameters(self, module):
-        """(parameter, weight) of all trained weights. Every parameter must be in the engine's memory."""
+        """(parameter, weight) of all trained weights. Every parameter must be in the engine's memory. A teacher's
+        are never trained."""
         own, trained = dict(nn.Module.named_parameters(module)), []
         for name, address, weight in self._places:
             parameter = own.get(name)
             if parameter is None or parameter.data_ptr() != address:
                 raise ValueError(
-                    f"{name} is no longer on the engine's memory: its tensor was replaced "
-                    "(load_state_dict(assign=True), parametrize?). Change it in place, as copy_ does"
+                    f"{name} is no longer on the engine's memory: the tensor, or a module that holds it, was "
+                    "replaced (load_state_dict(assign=True), parametrize, another part?). Change it in place, "
+                    "as copy_ and load_state_dict do"
                 )
             if weight.requires_grad:
                 trained.append((parameter, weight))
+            elif parameter.requires_grad and torch.is_grad_enabled():
+                raise ValueError(
+                    f"{name} requires a gradient, but a model's teacher is never trained. For an encoder that "
+                    "trains, give copy.deepcopy(model.teacher.backbone)"
+                )
         return trained
 
     def run(self, module, compute, inputs=()):
@@ -86,6 +99,8 @@ class _Call(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *gradients):
+        if all(gradient is None for gradient in gradients):
+            return (None,) * (4 + len(ctx.saved_tensors))
         if torch.is_grad_enabled():
             raise RuntimeError("create_graph=True: the engine has no second derivatives. Remove it")
         inputs = len(ctx.saved_tensors) - len(ctx.weights)
@@ -112,6 +127,7 @@ def call_for_tokens(binding, module, call, inputs=()):
             output = call(record)
 
         def walk_back(gradient):
+            # The only result: its gradient is not None.
             gradients = output.backward(gradient.detach().contiguous().numpy())
             return [None if gradient is None else torch.from_numpy(gradient) for gradient in gradients]
 
@@ -147,14 +163,18 @@ class EngineModule(nn.Module):
         optimizer may know them."""
         parameters = dict(nn.Module.named_parameters(self))
         for name, weight in self._weights(engine):
-            view, parameter = torch.from_numpy(weight.data), parameters[name]
-            view.copy_(parameter.data)
-            parameter.data = view
+            # A first call in inference mode must not make tensors of that mode.
+            with torch.inference_mode(False), torch.no_grad():
+                view, parameter = torch.from_numpy(weight.data), parameters[name]
+                view.copy_(parameter.data)
+                parameter.data = view
         self._attach(engine)
+        if "_step" in self.__dict__:
+            engine.step = self.__dict__.pop("_step")
 
     def _apply(self, fn, recurse=True):
-        bound = self.__dict__.get("_bound")
-        for parameter in self.parameters() if bound else ():
+        bound = self._binding()
+        for parameter in nn.Module.parameters(self):
             if not bound.holds(parameter):
                 continue  # of a module that somebody added
             moved = fn(parameter.data)
@@ -170,6 +190,15 @@ class EngineModule(nn.Module):
             "Give every process a model of its own (pickle, or load_state_dict)"
         )
 
+    def __copy__(self):
+        """A shallow copy has the same engine."""
+        self._binding()
+        copied = type(self).__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
+
     def __getstate__(self):
-        """For copies and pickles: all except the engine, which is made again."""
-        return {key: value for key, value in self.__dict__.items() if key != "_bound"}
+        """For copies and pickles: all except the engine, which is made again. `_step` is that of its draws."""
+        state = {key: value for key, value in self.__dict__.items() if key != "_bound"}
+        step = getattr(self.__dict__["_bound"].call, "step", None) if "_bound" in self.__dict__ else None
+        return state if step is None else state | {"_step": step}

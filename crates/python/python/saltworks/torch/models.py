@@ -73,15 +73,14 @@ class Model(EngineModule):
             binding.call.eval()
             return binding.call(pixels(images))
 
-    def _train(self, images, masks):
-        """The engine's output for images under the masks that `masks()` returns, and in torch's graph its
-        loss and predictions."""
+    def _train(self, images, encoder, masks):
+        """The engine's output for images under these masks, and in torch's graph its loss and predictions."""
         binding, images = self._binding(), pixels(images)
 
         def compute(record):
             with binding.lock:
                 binding.call.train()
-                output = binding.call(images, record=record, **masks())
+                output = binding.call(images, record=record, drop_path=encoder.training, **masks)
 
             def walk_back(loss, predictions):
                 scale = None if loss is None else loss.item()
@@ -94,20 +93,9 @@ class Model(EngineModule):
 
         return binding.run(self, compute)
 
-    def __copy__(self):
-        """A shallow copy has the same engine."""
-        copied = type(self).__new__(type(self))
-        copied.__dict__.update(self.__dict__)
-        return copied
-
-    def __getstate__(self):
-        return super().__getstate__() | {"_step": self.step}
-
     def __setstate__(self, state):
-        step = state.pop("_step")
         super().__setstate__(state)
-        self._move_to(self._Engine(**self._sizes))
-        self.step = step
+        self._binding()
 
 
 class _Call:
@@ -214,7 +202,7 @@ class SALT(Model):
 
     def _generate_masks(self, grid_h, grid_w, device="cpu"):
         """The next masks: indices of context patches [K] and of target patches [M]. A subclass may draw
-        others, for all samples [K] or for each [B, K]."""
+        others, for all samples [K] or for each [B, K]. Its own call may use the model's parts."""
         context, target = self._engine.next_masks()
         return torch.from_numpy(context[0]).to(device), torch.from_numpy(target[0]).to(device)
 
@@ -227,14 +215,12 @@ class SALT(Model):
             embedding = torch.from_numpy(output.embedding)
             return SALTOutput(torch.tensor(0.0), embedding, None, None, 0, output.num_context)
 
-        def masks():
-            if context_idx is None and target_idx is None:
-                context, target = self._generate_masks(*self._engine.grid)
-            else:
-                context, target = context_idx, target_idx
-            return dict(context_idx=context, target_idx=target)
-
-        output, (loss, predictions) = self._train(images, masks)
+        own = getattr(self._generate_masks, "__func__", None) is not SALT._generate_masks
+        if own and context_idx is None and target_idx is None:
+            context_idx, target_idx = self._generate_masks(*self._engine.grid)
+        # Without masks the engine draws the next ones.
+        masks = dict(context_idx=context_idx, target_idx=target_idx)
+        output, (loss, predictions) = self._train(images, self.student, masks)
         return SALTOutput(
             loss=loss,
             embedding=torch.from_numpy(output.embedding),
@@ -242,12 +228,15 @@ class SALT(Model):
             targets=torch.from_numpy(output.targets),
             num_targets=output.num_targets,
             num_context=output.num_context,
+            context_idx=torch.from_numpy(output.context_idx),
+            target_idx=torch.from_numpy(output.target_idx),
         )
 
 
 class MAE(Model):
     """Stage 1. Arguments are the reference's. ``masking`` may be any module that shows some patches as the
-    reference's modules do. The number of patches must be the same for every sample. ``initial_weights`` of the
+    reference's modules do, by their place alone: it gets zeros in place of embeddings. The number of patches must
+    be the same for every sample. ``initial_weights`` of the
     decoder are "published" (MAE's) or "torch", the reference's."""
 
     _Engine = _saltworks.MAE
@@ -307,13 +296,11 @@ class MAE(Model):
             output = self._evaluate(images)
             loss, predictions = torch.tensor(0.0), torch.from_numpy(output.predictions)
         else:
-
-            def masks():
-                grid_h, grid_w = self._engine.grid
-                shown = self.masking(torch.zeros(len(images), grid_h * grid_w, 1), grid_h, grid_w)
-                return dict(context_idx=shown.ids_keep)
-
-            output, (loss, predictions) = self._train(images, masks)
+            if not self.encoder.training:
+                raise ValueError("the encoder is in eval mode, in which nothing is masked. Call train() of the MAE")
+            grid_h, grid_w = self._engine.grid
+            shown = self.encoder.masking(torch.zeros(len(images), grid_h * grid_w, 1), grid_h, grid_w)
+            output, (loss, predictions) = self._train(images, self.encoder, dict(context_idx=shown.ids_keep))
         return MAEOutput(
             loss=loss,
             predictions=predictions,

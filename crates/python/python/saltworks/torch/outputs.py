@@ -33,7 +33,8 @@ except ImportError:
 
 @dataclass
 class SALTOutput(ModelOutput):
-    """loss, embedding [B, D], predictions and targets [B, M, D] (None in eval mode), and their counts."""
+    """loss, embedding [B, D], predictions and targets [B, M, D] (None in eval mode), their counts, and the patches
+    that were context [B, K] and target [B, M]."""
 
     loss: torch.Tensor = None
     embedding: torch.Tensor = None
@@ -41,6 +42,8 @@ class SALTOutput(ModelOutput):
     targets: Optional[torch.Tensor] = None
     num_targets: int = None
     num_context: int = None
+    context_idx: Optional[torch.Tensor] = None
+    target_idx: Optional[torch.Tensor] = None
 
 
 @dataclass

@@ -16,9 +16,22 @@ from saltworks.torch.outputs import MAEOutput, SALTOutput
 __all__ = ["MAE", "MAEOutput", "MaskedEncoder", "MultiBlockMasking", "PatchMasking", "SALT", "SALTOutput"]
 
 
-class SALT(models.SALT, stable_pretraining.Module):
+class _Checkpointed:
+    """Lightning's checkpoints hold the step, so that a resumed run goes on with the next masks. They are the same
+    if the model was made with the same seed."""
+
+    def on_save_checkpoint(self, checkpoint):
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["saltworks_step"] = self.step
+
+    def on_load_checkpoint(self, checkpoint):
+        super().on_load_checkpoint(checkpoint)
+        self.step = checkpoint.get("saltworks_step", 0)
+
+
+class SALT(_Checkpointed, models.SALT, stable_pretraining.Module):
     """saltworks.torch.SALT as a stable_pretraining.Module."""
 
 
-class MAE(models.MAE, stable_pretraining.Module):
+class MAE(_Checkpointed, models.MAE, stable_pretraining.Module):
     """saltworks.torch.MAE as a stable_pretraining.Module."""

@@ -67,6 +67,8 @@ class FlexibleTransformer(EngineModule):
         super().__init__()
         if hidden_dim % num_heads != 0:
             raise ValueError(f"hidden_dim ({hidden_dim}) must be divisible by num_heads ({num_heads})")
+        if pos_embed_type == "sincos_2d" and hidden_dim % 4 != 0:
+            raise ValueError(f"hidden_dim is {hidden_dim}, expected a multiple of 4 for sincos_2d")
         given = dict(
             self_attn=self_attn, cross_attn=cross_attn, use_adaln=use_adaln, attn_drop=attn_drop,
             proj_drop=proj_drop, num_prefix_tokens=num_prefix_tokens, num_registers=num_registers,
@@ -108,6 +110,18 @@ class FlexibleTransformer(EngineModule):
         self.add_mask_token = sizes["add_mask_token"]
         self.num_prefix_tokens = self.num_registers = 0
         self.use_cross_attn = self.use_adaln = False
+        self._register_load_state_dict_pre_hook(self._refuse_another_table)
+
+    def _refuse_another_table(self, state, prefix, *_):
+        """The engine computes with the table that it was made with."""
+        table, given = self._buffers.get("pos_embed"), state.get(f"{prefix}pos_embed")
+        if table is None or given is None or given.shape != table.shape:
+            return  # torch names what does not fit
+        if not torch.allclose(given.to(table), table, atol=0.01):
+            raise ValueError(
+                f"{prefix}pos_embed differs from the engine's table, which is fixed: it was made for another grid, "
+                "or changed. Make the model with the same grid_size"
+            )
 
     @not_compiled
     def forward(
@@ -130,8 +144,11 @@ class FlexibleTransformer(EngineModule):
         for name, value in dict(t=t, attn_mask=attn_mask).items():
             if value is not None:
                 raise ValueError(f"{name}: the engine's transformer has none. Leave it out")
-        if num_prefix or return_registers or (context_mask is not None and bool(context_mask.any())):
-            raise ValueError("num_prefix, return_registers, context_mask: the engine's transformer has none")
+        masks_context = context_mask is not None and bool(context_mask.any())
+        for name, asked in dict(num_prefix=num_prefix, return_registers=return_registers, context_mask=masks_context).items():
+            if asked:
+                raise ValueError(f"{name}: the engine's transformer has none. Leave it out")
+        context = tokens("context", context)
         samples, shown, width = context.shape
         queries = context.new_empty(samples, 0, width) if queries is None else queries
         asked = queries.shape[1]
@@ -139,17 +156,21 @@ class FlexibleTransformer(EngineModule):
             context_idx = torch.arange(shown).expand(samples, -1)
         if query_idx is None:
             query_idx = torch.arange(asked).expand(samples, -1)
-        masked = self._all_masked(query_mask)
+        if queries.shape[0] != samples:
+            raise ValueError(f"queries are of {queries.shape[0]} samples, expected {samples} as the context")
+        masked = self._all_masked(query_mask, queries)
         if asked == 0 and not return_all:
             return context.new_empty(samples, 0, self.output_proj.out_features)
         given = None if masked or asked == 0 else tokens("queries", queries)
-        return self._transform(tokens("context", context), given, context_idx, query_idx, return_all)
+        return self._transform(context, given, context_idx, query_idx, return_all)
 
-    def _all_masked(self, query_mask):
+    def _all_masked(self, query_mask, queries):
         if query_mask is None:
             return False
         if not self.add_mask_token:
             raise ValueError("query_mask was given, but add_mask_token=False at initialization")
+        if query_mask.shape != queries.shape[:2]:
+            raise ValueError(f"query_mask is {list(query_mask.shape)}, expected {list(queries.shape[:2])}")
         if bool(query_mask.all()):
             return True
         if bool(query_mask.any()):
