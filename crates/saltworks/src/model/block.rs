@@ -345,6 +345,18 @@ mod tests {
         assert_eq!(rates(1), [0.0]);
     }
 
+    /// timm's DropPath with `scale_by_keep`: the mean of a branch stays the same.
+    #[test]
+    fn kept_branches_are_scaled_up_by_the_share_that_is_kept() {
+        let key = StepKey { seed: 1, step: 3, first_sample: 0 };
+        let block = Block::new(spec(0.75), 1, &mut Random::new(0, "test", 0));
+        let keep = block.keep(key, 4000, 0).unwrap();
+        assert!(keep.iter().all(|factor| [0.0, 4.0].contains(factor)));
+        // Standard error of the mean: 4 √(0.75 · 0.25 / 4000) = 0.027.
+        let mean = keep.iter().sum::<f32>() / 4000.0;
+        assert!((mean - 1.0).abs() < 0.11, "{mean}");
+    }
+
     #[test]
     fn no_two_branches_drop_the_same_samples() {
         let key = StepKey { seed: 1, step: 3, first_sample: 0 };
