@@ -46,7 +46,8 @@ pub(crate) enum Recording {
     None,
 }
 
-/// The results of a recording, which a backward pass starts from, and the inputs that get a gradient.
+/// The results of a recording, which a backward pass starts from, and the inputs that get a
+/// gradient.
 #[derive(Default)]
 pub(crate) struct Results {
     pub(crate) results: Vec<Tensor>,

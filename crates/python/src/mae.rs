@@ -44,8 +44,8 @@ pub(crate) struct MAEOutput {
 
 #[pymethods]
 impl MAEOutput {
-    /// Adds `gradient` times d loss / d p to the gradient of every weight p. `predictions` [B, N, ph
-    /// pw C] is the gradient of another loss by the predictions. Then `gradient` may be None.
+    /// Adds `gradient` times d loss / d p to the gradient of every weight p. `predictions` [B, N,
+    /// ph pw C] is the gradient of another loss by the predictions. Then `gradient` may be None.
     #[pyo3(signature = (gradient=Some(1.0), predictions=None))]
     fn backward(
         &self,
@@ -141,11 +141,11 @@ fn masking_of(
 impl PyMae {
     /// Like SALT, with a pixel decoder. `loss_type` is "mse" or "smooth_l1". `norm_pix_loss`
     /// normalises the pixels of each patch. `masking` replaces `mask_ratio` and `block_size`.
-    /// `initial_weights` of the decoder are "published" (MAE's) or "torch".
+    /// `initial_weights` of the decoder are "torch" or "published" (MAE's).
     #[new]
     #[pyo3(signature = (model_or_model_name="vit_base_patch16_224", decoder_embed_dim=512,
         decoder_depth=8, decoder_num_heads=16, mask_ratio=0.75, block_size=1, norm_pix_loss=true,
-        loss_type="mse", masking=None, seed=0, *, normalize=None, initial_weights="published",
+        loss_type="mse", masking=None, seed=0, *, normalize=None, initial_weights="torch",
         **encoder_options))]
     #[allow(clippy::too_many_arguments)] // the reference's arguments
     fn new(
@@ -268,8 +268,8 @@ impl PyMae {
         encode(slf.py(), model, slf.get().method.encoder(), (images, patches), key, record)
     }
 
-    /// The decoder: `context` [B, K, D] at the patches `context_idx` [B, K], and `queries` [B, M, D]
-    /// at the patches `query_idx` [B, M]. Without `queries`, the mask token. See Transformer.
+    /// The decoder: `context` [B, K, D] at the patches `context_idx` [B, K], and `queries` [B, M,
+    /// D] at the patches `query_idx` [B, M]. Without `queries`, the mask token. See Transformer.
     #[pyo3(signature = (context, queries, context_idx, query_idx, *, every=false, record=true))]
     fn transform(
         slf: &Bound<'_, Self>,

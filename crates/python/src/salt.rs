@@ -199,13 +199,13 @@ impl PySalt {
     /// MAE, ...). `seed` determines initial weights and masks. `normalize` is the normalisation of
     /// uint8 images. `embedding` is what represents an image if there is no class token: "mean" of
     /// the patch tokens, or "first_token" as in stable-pretraining. `initial_weights` of the
-    /// predictor are "published" (V-JEPA's) or "torch" (torch.nn.Linear's default).
+    /// predictor are "torch" (torch.nn.Linear's default) or "published" (V-JEPA's).
     #[new]
     #[pyo3(signature = (encoder_name="vit_tiny_patch16_224", predictor_embed_dim=384,
         predictor_depth=12, predictor_num_heads=16, num_targets=4, context_scale=(0.85, 1.0),
         target_scale=(0.15, 0.2), context_aspect_ratio=(1.0, 1.0), target_aspect_ratio=(0.75, 1.5),
         teacher_state_dict=None, seed=0, *, normalize=None, embedding="mean",
-        initial_weights="published", **encoder_options))]
+        initial_weights="torch", **encoder_options))]
     #[allow(clippy::too_many_arguments)] // the reference's arguments
     fn new(
         py: Python<'_>,
@@ -280,9 +280,10 @@ impl PySalt {
     }
 
     /// `images` [B, C, H, W], float32 (normalised) or uint8. In training mode `context_idx` [K] or
-    /// [B, K] and `target_idx` [M] or [B, M] (patch indices, in any order) fix the masks. Predictions keep the
-    /// order of `target_idx`.
-    /// `record=False` computes the loss without a backward pass. `drop_path=False` keeps all blocks.
+    /// [B, K] and `target_idx` [M] or [B, M] (patch indices, in any order) fix the masks.
+    /// Predictions keep the order of `target_idx`.
+    /// `record=False` computes the loss without a backward pass. `drop_path=False` keeps all
+    /// blocks.
     #[pyo3(signature = (images, *, context_idx=None, target_idx=None, record=true, drop_path=true))]
     fn __call__(
         slf: &Bound<'_, Self>,
@@ -355,8 +356,8 @@ impl PySalt {
         }
     }
 
-    /// The predictor: `context` [B, K, D] at the patches `context_idx` [B, K], and the mask token at
-    /// the patches `query_idx` [B, M]. See Transformer. `queries` must be None.
+    /// The predictor: `context` [B, K, D] at the patches `context_idx` [B, K], and the mask token
+    /// at the patches `query_idx` [B, M]. See Transformer. `queries` must be None.
     #[pyo3(signature = (context, queries, context_idx, query_idx, *, every=false, record=true))]
     fn transform(
         slf: &Bound<'_, Self>,
@@ -370,8 +371,8 @@ impl PySalt {
         let (predictor, model) = (slf.get().method.predictor(), slf.as_super().get());
         if queries.is_some() {
             return Err(refused(
-                "SALT's predictor asks by its mask token. Give queries=None, or in saltworks.torch a \
-                 query_mask that is all True",
+                "SALT's predictor asks by its mask token. Give queries=None, or in saltworks.torch \
+                 a query_mask that is all True",
             ));
         }
         let sizes = (model.patch_grid(), slf.get().method.encoder().spec().width);

@@ -63,9 +63,9 @@ pub(crate) fn reference_weights(weights: NamedParameters) -> Vec<Weight> {
 /// Weights that SALT has in the reference and never reads: all queries are the mask token.
 const UNREAD: [&str; 2] = ["predictor.query_proj.weight", "predictor.query_proj.bias"];
 
-/// The weights that SALT never reads, for a predictor of this width on tokens of width `input`. They
-/// are there so that optimizer states of the reference fit by position. As there, their gradient is
-/// zero, and weight decay changes them.
+/// The weights that SALT never reads, for a predictor of this width on tokens of width `input`.
+/// They are there so that optimizer states of the reference fit by position. As there, their
+/// gradient is zero, and weight decay changes them.
 pub(crate) fn unread(width: usize, input: usize) -> engine::Result<NamedParameters> {
     let shapes: [&[usize]; 2] = [&[width, input], &[width]];
     let unread = UNREAD.into_iter().zip(shapes).map(|(name, shape)| {
@@ -159,13 +159,16 @@ pub(crate) fn load_state_dict(
     Ok(())
 }
 
+/// What a turn executes when it sets weights.
+type LoadTurn<'a> = dyn Fn() -> Result<(), weights::Error> + Sync + 'a;
+
 /// Sets weights strictly to the tensors under their names, in `turn`. Second names are ignored, and
 /// weights that are never read may be missing.
 pub(crate) fn assign(
     what: &str,
     mut tensors: NamedTensors,
     list: &[Weight],
-    turn: impl FnOnce(&(dyn Fn() -> Result<(), weights::Error> + Sync)) -> Result<(), weights::Error>,
+    turn: impl FnOnce(&LoadTurn<'_>) -> Result<(), weights::Error>,
 ) -> PyResult<()> {
     for second in list.iter().filter_map(|weight| weight.second.as_ref()) {
         tensors.remove(second);

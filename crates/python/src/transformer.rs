@@ -11,15 +11,31 @@ use engine::{Module, Parameter, Result, Tape, Tensor, init};
 use pyo3::prelude::*;
 use saltworks::mask::{Grid, Masks};
 use saltworks::model::{
-    InitialWeights, Inputs, PositionTable, Positions, Published, StepKey, Transformer,
+    FirstWeights, Inputs, PositionTable, Positions, Published, StepKey, Transformer,
     TransformerSpec, TransformerUse, position,
 };
 
+/// The table of positions [1, N, D], if none is learned.
+fn fixed_positions(
+    kind: PositionTable,
+    width: usize,
+    (rows, columns): (usize, usize),
+) -> engine::Result<Option<Tensor>> {
+    let patches = rows * columns;
+    let table = match kind {
+        PositionTable::Sincos => position::sincos(width, Grid::image(rows, columns)),
+        PositionTable::SincosOfIndex => position::sincos_of_index(width, patches),
+        PositionTable::None => Tensor::zeros(&[patches, width]),
+        PositionTable::Learned => return Ok(None),
+    };
+    table.reshape(&[1, patches, width]).map(Some)
+}
+
 /// The first weights of this name.
-pub(crate) fn initial_weights(name: &str) -> PyResult<InitialWeights> {
+pub(crate) fn initial_weights(name: &str) -> PyResult<FirstWeights> {
     match name {
-        "published" => Ok(InitialWeights::Published),
-        "torch" => Ok(InitialWeights::Torch),
+        "published" => Ok(FirstWeights::Published),
+        "torch" => Ok(FirstWeights::Torch),
         _ => Err(refused(format!(
             "initial_weights is {name:?}, expected \"published\" (V-JEPA's for a predictor, MAE's \
              for a decoder) or \"torch\" (torch.nn.Linear's default)"
@@ -190,11 +206,11 @@ pub(crate) struct PyTransformer {
 #[pymethods]
 impl PyTransformer {
     /// Tokens of width `input_dim` on a grid of `grid` = (height, width) patches become outputs of
-    /// width `output_dim`. `initial_weights` is "published" (V-JEPA's predictor) or "torch".
+    /// width `output_dim`. `initial_weights` is "torch" or "published" (V-JEPA's predictor).
     #[new]
     #[pyo3(signature = (input_dim=768, hidden_dim=384, output_dim=768, grid=(14, 14), depth=4,
         num_heads=6, mlp_ratio=4.0, drop_path_rate=0.0, pos_embed_type="sincos_2d",
-        add_mask_token=false, seed=0, *, initial_weights="published"))]
+        add_mask_token=false, seed=0, *, initial_weights="torch"))]
     #[allow(clippy::too_many_arguments)] // the reference's arguments
     fn new(
         py: Python<'_>,
@@ -259,15 +275,8 @@ impl PyTransformer {
             width: hidden_dim,
         };
         let weights = reference_weights(inner.parameters());
-        let (patches, width) = (grid.0 * grid.1, hidden_dim);
-        let table = match used.positions {
-            PositionTable::Sincos => Some(position::sincos(width, Grid::image(grid.0, grid.1))),
-            PositionTable::SincosOfIndex => Some(position::sincos_of_index(width, patches)),
-            PositionTable::None => Some(Tensor::zeros(&[patches, width])),
-            PositionTable::Learned => None,
-        };
-        let table = table.map(|table| table.reshape(&[1, patches, width])).transpose();
-        let table = table.map_err(raised)?.map(|table| ("pos_embed".to_owned(), table));
+        let table = fixed_positions(used.positions, hidden_dim, grid).map_err(raised)?;
+        let table = table.map(|table| ("pos_embed".to_owned(), table));
         let extras = Extras::of(table.into_iter().collect());
         let model = Model::new(py, weights, 0, extras, made)?;
         Ok(PyClassInitializer::from(model).add_subclass(Self { inner }))

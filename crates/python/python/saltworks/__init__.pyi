@@ -110,7 +110,7 @@ class SALT(Model):
         *,
         normalize: Optional[Normalize] = None,
         embedding: Literal["mean", "first_token"] = "mean",
-        initial_weights: Literal["published", "torch"] = "published",
+        initial_weights: Literal["torch", "published"] = "torch",
         **encoder_options: Any,
     ) -> None: ...
     @classmethod
@@ -196,7 +196,7 @@ class MAE(Model):
         seed: int = 0,
         *,
         normalize: Optional[Normalize] = None,
-        initial_weights: Literal["published", "torch"] = "published",
+        initial_weights: Literal["torch", "published"] = "torch",
         **encoder_options: Any,
     ) -> None: ...
     @property
@@ -303,7 +303,7 @@ class Transformer(Model):
         add_mask_token: bool = False,
         seed: int = 0,
         *,
-        initial_weights: Literal["published", "torch"] = "published",
+        initial_weights: Literal["torch", "published"] = "torch",
     ) -> None: ...
     def __call__(
         self,

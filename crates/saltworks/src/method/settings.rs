@@ -2,7 +2,7 @@
 
 use super::{Mae, MaeOptions, Method, Salt, SaltOptions, TeacherError};
 use crate::mask::Masks;
-use crate::model::{Encoder, InitialWeights, TransformerSpec};
+use crate::model::{Encoder, FirstWeights, TransformerSpec};
 use crate::recipe::{self, DecoderSize, MethodName, Stage};
 
 /// A method with its settings.
@@ -79,8 +79,8 @@ impl From<DecoderSize> for TransformerSpec {
     // Recipe and model do not depend on each other, so each has its own type.
     fn from(DecoderSize { width, depth, heads, initial_weights }: DecoderSize) -> Self {
         let initial = match initial_weights {
-            recipe::InitialWeights::Published => InitialWeights::Published,
-            recipe::InitialWeights::Torch => InitialWeights::Torch,
+            recipe::InitialWeights::Published => FirstWeights::Published,
+            recipe::InitialWeights::Torch => FirstWeights::Torch,
         };
         Self { width, depth, heads, initial }
     }

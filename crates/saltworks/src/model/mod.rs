@@ -15,7 +15,7 @@ pub use encoder::{EncodedTokens, Encoder, Outputs, Patches};
 pub use predictor::Predictor;
 pub use spec::{SpecError, VitSpec};
 pub use transformer::{
-    InitialWeights, Inputs, PositionTable, Positions, Published, Transformer, TransformerSpec,
+    FirstWeights, Inputs, PositionTable, Positions, Published, Transformer, TransformerSpec,
     TransformerUse,
 };
 

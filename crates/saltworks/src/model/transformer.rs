@@ -23,23 +23,23 @@ pub struct TransformerSpec {
     /// A
     pub heads: usize,
     /// How its first weights are drawn.
-    pub initial: InitialWeights,
+    pub initial: FirstWeights,
 }
 
 /// The distribution of a predictor's or decoder's first weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum InitialWeights {
-    /// V-JEPA's for a predictor, MAE's for a decoder.
-    #[default]
-    Published,
+pub enum FirstWeights {
     /// torch.nn.Linear's default, which stable-pretraining keeps.
+    #[default]
     Torch,
+    /// V-JEPA's for a predictor, MAE's for a decoder.
+    Published,
 }
 
 impl TransformerSpec {
-    /// These sizes, with the published first weights.
+    /// These sizes, with torch's first weights.
     pub const fn new(width: usize, depth: usize, heads: usize) -> Self {
-        Self { width, depth, heads, initial: InitialWeights::Published }
+        Self { width, depth, heads, initial: FirstWeights::Torch }
     }
 
     /// Refuses sizes that no transformer can have. `name` is its name in messages.
@@ -70,7 +70,7 @@ pub struct TransformerUse {
     pub projects_queries: bool,
     /// Rate of stochastic depth in the last block. It grows linearly from 0.
     pub drop_path: f32,
-    /// The published first weights. [`InitialWeights::Torch`] replaces them.
+    /// The published first weights. [`FirstWeights::Torch`] replaces them.
     pub published: Published,
     /// What is added to each token for its place.
     pub positions: PositionTable,
@@ -156,9 +156,9 @@ impl Transformer {
         let TransformerSpec { width, depth, heads, initial } = spec;
         let TransformerUse { input, output, hidden, drop_path, positions, .. } = used;
         let start = match (initial, used.published) {
-            (InitialWeights::Torch, _) => Start::Torch,
-            (InitialWeights::Published, Published::Vjepa) => Start::TruncNormal,
-            (InitialWeights::Published, Published::Mae) => Start::Xavier,
+            (FirstWeights::Torch, _) => Start::Torch,
+            (FirstWeights::Published, Published::Vjepa) => Start::TruncNormal,
+            (FirstWeights::Published, Published::Mae) => Start::Xavier,
         };
         let block = BlockSpec {
             width,

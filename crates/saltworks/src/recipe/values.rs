@@ -58,15 +58,15 @@ pub struct DecoderSize {
     pub depth: usize,
     /// Number of attention heads, A.
     pub heads: usize,
-    /// How its first weights are drawn. If not set: `published`.
-    #[serde(default, skip_serializing_if = "is_published")]
+    /// How its first weights are drawn. If not set: `torch`.
+    #[serde(default)]
     pub initial_weights: InitialWeights,
 }
 
 impl DecoderSize {
-    /// These sizes, with the published first weights.
+    /// These sizes, with torch's first weights.
     pub(crate) fn new(width: usize, depth: usize, heads: usize) -> Self {
-        Self { width, depth, heads, initial_weights: InitialWeights::Published }
+        Self { width, depth, heads, initial_weights: InitialWeights::Torch }
     }
 }
 
@@ -74,15 +74,11 @@ impl DecoderSize {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InitialWeights {
-    /// V-JEPA's for a predictor, MAE's for a decoder.
-    #[default]
-    Published,
     /// torch.nn.Linear's default, which stable-pretraining keeps.
+    #[default]
     Torch,
-}
-
-fn is_published(weights: &InitialWeights) -> bool {
-    *weights == InitialWeights::Published
+    /// V-JEPA's for a predictor, MAE's for a decoder.
+    Published,
 }
 
 /// Which patches MAE reconstructs.

@@ -128,7 +128,7 @@ def _transformer_sizes(engine, width, depth, heads, output, mask_token, initial_
 class SALT(Model):
     """Stage 2 of SALT. Arguments are the reference's. ``seed`` sets the initial weights and the masks.
     ``embedding`` is what represents an image without a class token: "mean", or "first_token" as in the
-    reference. ``initial_weights`` of the predictor are "published" (V-JEPA's) or "torch", the reference's.
+    reference. ``initial_weights`` of the predictor are "torch", the reference's, or "published" (V-JEPA's).
     More keyword arguments change the encoder's sizes as in timm (img_size, patch_size, embed_dim, ...), and
     ``normalize`` sets how uint8 images are read."""
 
@@ -150,7 +150,7 @@ class SALT(Model):
         *,
         seed=None,
         embedding="mean",
-        initial_weights="published",
+        initial_weights="torch",
         **encoder_options,
     ):
         refuse_pretrained(pretrained)
@@ -237,7 +237,7 @@ class MAE(Model):
     """Stage 1. Arguments are the reference's. ``masking`` may be any module that shows some patches as the
     reference's modules do, by their place alone: it gets zeros in place of embeddings. The number of patches must
     be the same for every sample. ``initial_weights`` of the
-    decoder are "published" (MAE's) or "torch", the reference's."""
+    decoder are "torch", the reference's, or "published" (MAE's)."""
 
     _Engine = _saltworks.MAE
 
@@ -256,7 +256,7 @@ class MAE(Model):
         *,
         encoder_name=None,
         seed=None,
-        initial_weights="published",
+        initial_weights="torch",
         **encoder_options,
     ):
         refuse_pretrained(pretrained)

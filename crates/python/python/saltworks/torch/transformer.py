@@ -223,7 +223,7 @@ class MAEDecoder(nn.Module):
         drop_path_rate=0.0,
         *,
         seed=None,
-        initial_weights="published",
+        initial_weights="torch",
     ):
         super().__init__()
         self.num_patches = num_patches

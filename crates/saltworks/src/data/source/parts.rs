@@ -45,8 +45,9 @@ impl fmt::Display for TestsBeside {
     }
 }
 
-/// Images to validate or test below `path`, or in the same list or table, beside the training images that
-/// `source` reads of it. None if there are none. Test images are taken if nothing else is there.
+/// Images to validate or test below `path`, or in the same list or table, beside the training
+/// images that `source` reads of it. None if there are none. Test images are taken if nothing else
+/// is there.
 pub fn tests_beside(path: &Path, source: &dyn Source) -> Option<TestsBeside> {
     if let Some(folder) = test_folder(path, source) {
         return Some(TestsBeside { paths: vec![folder] });
