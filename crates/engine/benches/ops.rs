@@ -41,6 +41,30 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             attention(peak_of(dtype), shape, dtype)?;
         }
     }
+    for shape in [[3136, 3, 64], [3136, 12, 64], [3136, 16, 24]] {
+        for dtype in [Dtype::F32, Dtype::Bf16] {
+            rope(shape, dtype)?;
+        }
+    }
+    Ok(())
+}
+
+/// Rows, heads, width of a head. It moves memory, so its line is bytes read and written a second.
+fn rope([rows, heads, head_dim]: [usize; 3], dtype: Dtype) -> engine::Result<()> {
+    let width = heads * head_dim;
+    let qkv = Parameter::new("qkv", Tensor::from_vec(random(rows * 3 * width), &[rows, 3 * width]));
+    let factors = Tensor::from_vec(random(1568 * 2 * head_dim), &[1568, 2 * head_dim]);
+    let places = (0..rows as u32).map(|r| r % 1568).collect::<Vec<_>>().into();
+    let tape = Tape::inference();
+    let qkv = ops::cast(&tape, &qkv.tensor(), dtype).detach();
+    let mut result = Ok(());
+    let seconds = shortest(|| {
+        result = ops::rope(&tape, &qkv, 0..2 * width, &factors, &places).map(|_| ());
+    });
+    result?;
+    let bytes = (2 * rows * 3 * width * dtype.size()) as f64;
+    let name = format!("rope {rows} rows, {heads} heads of {head_dim}, {}", dtype.name());
+    println!("{name:<44} {:>8.3} ms  {:>6.1} GB/s", seconds * 1e3, bytes / seconds * 1e-9);
     Ok(())
 }
 

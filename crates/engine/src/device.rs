@@ -228,7 +228,16 @@ pub struct Moments<V> {
     pub rstd: V,
 }
 
-/// Columns of a packed row that hold heads. Each head is normalised separately.
+/// Which of a rotation's two directions a kernel computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rotation {
+    /// y_j = c_j x_j + s_j x_(j^1)
+    Forward,
+    /// y_j = c_j x_j + s_(j^1) x_(j^1): the gradient.
+    Transposed,
+}
+
+/// Columns of a packed row that hold heads. Each head is computed separately.
 #[derive(Clone)]
 pub struct HeadColumns {
     /// The columns of the heads. The others are copied.
@@ -424,6 +433,17 @@ macro_rules! kernels {
                 saved: Moments<Floats<'_>>,
                 gamma: Floats<'_>,
                 columns: &HeadColumns,
+            );
+
+            /// y[R,S]: each head of the columns of x[R,S], turned by the factors [P, c[E] s[E]] of
+            /// its row's place. Other columns are copied.
+            fn rope<T>(
+                y: Write<ViewMut<'_>>,
+                x: View<'_>,
+                factors: Floats<'_>,
+                places: &Index,
+                columns: &HeadColumns,
+                rotation: Rotation,
             );
 
             /// y = values, which are in host memory, rounded.

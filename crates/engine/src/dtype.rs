@@ -21,7 +21,7 @@ impl Dtype {
     }
 
     /// Bytes of a value.
-    pub(crate) fn size(self) -> usize {
+    pub fn size(self) -> usize {
         match self {
             Self::F32 => 4,
             Self::Bf16 => 2,

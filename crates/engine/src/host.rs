@@ -3,7 +3,7 @@
 
 use crate::device::{
     AdamWOperands, AttentionGrad, AttentionInput, Epilogue, Full, HeadColumns, HeadRows,
-    LinearSize, LossKind, Moments, PatchLayout, PatchNorm, Pixels, View, ViewMut, Write,
+    LinearSize, LossKind, Moments, PatchLayout, PatchNorm, Pixels, Rotation, View, ViewMut, Write,
 };
 use crate::dtype::{Dtype, Element, Slice, SliceMut};
 use crate::index::{Index, Segments};
@@ -192,6 +192,7 @@ hold_no_view!(
     PatchLayout,
     PatchNorm,
     Pixels<'_>,
+    Rotation,
     &HeadColumns,
     &[f32]
 );

@@ -26,7 +26,7 @@ pub use optim::{adamw, norm};
 pub use patches::{normalize_patches, patchify};
 pub use rows::{
     add_assign, copy, fill, head_norm, head_norm_backward, layer_norm, layer_norm_backward,
-    residual, residual_backward, round, scale, set_or_add, upload, widen,
+    residual, residual_backward, rope, round, scale, set_or_add, upload, widen,
 };
 pub use tokens::{assemble, gather, gather_backward, mean_pool, mean_pool_backward};
 

@@ -7,7 +7,7 @@
 use engine::check::{assert_close, assert_gradients, normal, rel_l2};
 use engine::device::Device;
 use engine::ops::{self, LossKind, Row};
-use engine::{Dtype, Parameter, Result, Segments, Tape, Tensor, on_every_device};
+use engine::{Dtype, Index, Parameter, Result, Segments, Tape, Tensor, on_every_device};
 
 type On = &'static dyn Device;
 
@@ -170,6 +170,25 @@ fn head_norm_of_queries_and_keys(device: On) {
         ];
         assert_gradients(device, "head_norm", &inputs, |tape, t| {
             ops::head_norm(tape, &t[0], columns.clone(), head_dim, &t[1], &t[2], 1e-2)
+        });
+    }
+}
+
+fn rope_of_queries_and_keys(device: On) {
+    // Row width, columns, E, as above. The factors are no rotation.
+    for (stride, columns, head_dim) in
+        [(8, 0..8, 4), (63, 0..42, 6), (64, 0..32, 16), (30, 9..21, 2)]
+    {
+        let factors = normal("factors", &[5, 2 * head_dim]).to(device);
+        let places = Index::from(&[0, 3, 1, 1, 4, 2, 0]);
+        let inputs = [("x", normal("x", &[7, stride]))];
+        assert_gradients(device, "rope", &inputs, |tape, t| {
+            ops::rope(tape, &t[0], columns.clone(), &factors, &places)
+        });
+        // A second use of x: its gradient is added to.
+        assert_gradients(device, "rope", &inputs, |tape, t| {
+            let y = ops::rope(tape, &t[0], columns.clone(), &factors, &places)?;
+            ops::add(tape, &t[0], &y)
         });
     }
 }
@@ -488,6 +507,7 @@ on_every_device!(
     layer_norm,
     layer_norm_without_affine,
     head_norm_of_queries_and_keys,
+    rope_of_queries_and_keys,
     attention,
     attention_with_sharp_scores,
     cross_attention,

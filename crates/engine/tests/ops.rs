@@ -422,6 +422,21 @@ fn norms_refuse_wrong_shapes() {
 }
 
 #[test]
+fn rope_refuses_wrong_shapes_and_places() {
+    let tape = &Tape::new();
+    let (x, factors) = (&zeros(&[3, 12]), &[2, 8]);
+    let rope = |columns, factors: &[usize; 2], places: &[u32]| {
+        ops::rope(tape, x, columns, &zeros(factors), &places.into())
+    };
+    refused(rope(0..8, &[2, 6], &[0, 1, 1]), &["rope", "is 6", "a multiple of 4"]);
+    refused(rope(0..6, factors, &[0, 1, 1]), &["is 6", "a multiple of 4"]);
+    refused(rope(8..16, factors, &[0, 1, 1]), &["rope", "columns"]);
+    refused(rope(0..8, factors, &[0, 1]), &["places is 2, expected 3"]);
+    refused(rope(0..8, factors, &[0, 2, 1]), &["index 2", "entry 1", "2 rows of the factors"]);
+    refused(rope(0..8, &[2, 0], &[0, 1, 1]), &["above 0"]);
+}
+
+#[test]
 fn attention_refuses_wrong_shapes() {
     let tape = &Tape::new();
     let (two, three) = (&Segments::new([2, 3]), &Segments::new([2, 1]));

@@ -204,6 +204,17 @@ const CASES: &[Case] = &[
         bound: BOUND,
     },
     Case {
+        name: "rope of queries and keys",
+        activations: &[[70, 36]],
+        parameters: &[],
+        op: |tape, x, _| {
+            let factors = normal("factors", &[9, 24]).to(x[0].device());
+            let places: Vec<u32> = (0..70).map(|r| r % 9).collect();
+            ops::rope(tape, &x[0], 0..24, &factors, &places.into())
+        },
+        bound: BOUND,
+    },
+    Case {
         name: "residual with layer scale and stochastic depth",
         activations: &[[150, 33], [150, 33]],
         parameters: &[&[33]],

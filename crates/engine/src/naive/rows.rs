@@ -1,7 +1,7 @@
 //! Elementwise kernels, norms and the residual branch.
 
 use super::{Real, add};
-use crate::device::{HeadColumns, Moments, Write};
+use crate::device::{HeadColumns, Moments, Rotation, Write};
 
 /// y = values, rounded.
 pub fn upload<T: Real>(y: &mut [T], values: &[f32]) {
@@ -168,6 +168,32 @@ pub fn head_norm_backward<T: Real, P: Real>(
             let d_affine = Some((&mut *dgamma, &mut *dbeta));
             let (dx, dy, x) = (&mut dx[head.clone()], &dy[head.clone()], &x[head]);
             set_layer_norm_gradient(dx, d_affine, dy, x, saved, Some(gamma), e);
+        }
+    });
+}
+
+/// y[R,S] with every head of the columns turned by the factors [P, c[E] s[E]] of its row's place.
+pub fn rope<T: Real, P: Real>(
+    y: Write<&mut [T]>,
+    x: &[T],
+    factors: &[P],
+    places: &[u32],
+    columns: &HeadColumns,
+    rotation: Rotation,
+) {
+    let e = columns.head_dim;
+    set_or_add(y, |y| {
+        widen(y, x);
+        for at in heads(x.len(), columns) {
+            let place = places[at / columns.stride] as usize;
+            let [c, s] = [0, e].map(|part| &factors[2 * e * place + part..][..e]);
+            for j in 0..e {
+                let s = match rotation {
+                    Rotation::Forward => s[j],
+                    Rotation::Transposed => s[j ^ 1],
+                };
+                y[at + j] = c[j].f64() * x[at + j].f64() + s.f64() * x[at + (j ^ 1)].f64();
+            }
         }
     });
 }

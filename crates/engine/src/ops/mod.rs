@@ -7,6 +7,7 @@
 //! | [`mlp`] | y = residual + GELU(x w1ᵀ + b1) w2ᵀ + b2, exact GELU |
 //! | [`layer_norm`] | y = γ (x - μ)/√(σ² + ε) + β |
 //! | [`head_norm`] | layer norm over each head of some columns |
+//! | [`rope`] | y_j = c_j x_j + s_j x_(j^1) over each head of some columns |
 //! | [`attention`], [`cross_attention`] | y = softmax(q kᵀ/√E) v by sample and head |
 //! | [`gather`] | y_k = x[index_k] |
 //! | [`assemble`] | y_r = x row or token row, + position row |
@@ -34,6 +35,7 @@ mod mean_pool;
 mod mlp;
 mod patchify;
 mod residual;
+mod rope;
 mod tokens;
 
 pub use crate::device::{LossKind, PatchNorm, PatchOrder, Row};
@@ -48,4 +50,5 @@ pub use mean_pool::mean_pool;
 pub use mlp::{Affine, mlp};
 pub use patchify::{normalize_patches, patchify};
 pub use residual::{add, residual};
+pub use rope::rope;
 pub use tokens::{assemble, gather};
