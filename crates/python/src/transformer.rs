@@ -26,7 +26,7 @@ fn fixed_positions(
         PositionTable::Sincos => position::sincos(width, Grid::image(rows, columns)),
         PositionTable::SincosOfIndex => position::sincos_of_index(width, patches),
         PositionTable::None => Tensor::zeros(&[patches, width]),
-        PositionTable::Learned => return Ok(None),
+        PositionTable::Learned | PositionTable::Rotary(_) => return Ok(None),
     };
     table.reshape(&[1, patches, width]).map(Some)
 }
@@ -264,6 +264,7 @@ impl PyTransformer {
             drop_path: drop_path_rate,
             published: Published::Vjepa,
             positions: position_table(pos_embed_type)?,
+            eps: 1e-5,
         };
         let mut random = Random::new(seed, "transformer", 0);
         let token = init::normal(&mut random, hidden_dim, 0.02);

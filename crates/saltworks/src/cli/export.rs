@@ -362,6 +362,7 @@ fn write_encoder(
     spec: &VitSpec,
     encoder: NamedTensors,
 ) -> Result<(), Failure> {
+    refuse_clips(arguments.to, spec)?;
     let (out, dtype) = (arguments.out.as_path(), arguments.dtype.into());
     let metadata = metadata(source, spec)?;
     let list = |named: NamedTensors| named.into_iter().collect::<Vec<_>>();
@@ -409,6 +410,22 @@ fn write_encoder(
         }
     }
     Ok(())
+}
+
+/// Refuses an encoder that no model of the target's form has.
+fn refuse_clips(to: Target, spec: &VitSpec) -> Result<(), Failure> {
+    let what = match (spec.rope, spec.patch[0]) {
+        (Some(_), _) => "rotary positions",
+        (None, 2..) => "patches of several frames",
+        _ => return Ok(()),
+    };
+    if matches!(to, Target::StablePretraining | Target::Safetensors) {
+        return Ok(());
+    }
+    Err(input_error(format!(
+        "the encoder has {what}, which models of --to {} lack. --to safetensors writes all of it",
+        name(to)
+    )))
 }
 
 /// Writes all tensors of the file or stage.

@@ -78,9 +78,7 @@ pub struct Mae {
 impl Mae {
     /// Adds a new decoder to this encoder. Its initial weights are drawn from `seed`.
     pub fn new(encoder: Encoder, options: MaeOptions, seed: u64) -> Self {
-        let spec = encoder.spec();
-        let (width, patch_len) = (spec.width, spec.patch_len());
-        let decoder = PixelDecoder::new(options.decoder, width, patch_len, spec.grid(), seed);
+        let decoder = PixelDecoder::new(options.decoder, encoder.spec(), seed);
         Self { encoder, decoder, options }
     }
 

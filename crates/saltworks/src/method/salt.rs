@@ -56,8 +56,8 @@ impl Salt {
         seed: u64,
     ) -> Result<Self> {
         Self::check_sizes(teacher.spec(), student.spec())?;
-        let widths = (student.spec().width, teacher.spec().width);
-        let predictor = Predictor::new(options.predictor, widths.0, widths.1, student.grid(), seed);
+        let (spec, width) = (student.spec(), teacher.spec().width);
+        let predictor = Predictor::new(options.predictor, spec, width, seed);
         Ok(Self { teacher: Frozen::new(teacher), student, predictor, options })
     }
 

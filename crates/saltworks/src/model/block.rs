@@ -3,6 +3,7 @@
 
 use super::StepKey;
 use super::layers::{Linear, Norm, Start, join};
+use super::rotary::Rotary;
 use engine::random::Random;
 use engine::{Module, Parameter, Result, Segments, Tape, Tensor, ops};
 use std::sync::Arc;
@@ -42,6 +43,22 @@ pub(crate) struct Block {
     fc2: Linear,
 }
 
+/// The packed rows that blocks read.
+#[derive(Clone)]
+pub(crate) struct Sequences {
+    /// Rows of each sample.
+    pub(crate) segments: Segments,
+    /// Where each row lies, for rotary positions.
+    pub(crate) rotary: Option<Rotary>,
+}
+
+impl From<Segments> for Sequences {
+    /// Rows without rotary positions.
+    fn from(segments: Segments) -> Self {
+        Self { segments, rotary: None }
+    }
+}
+
 /// The rows of a block's output that are needed. Only these rows have queries.
 pub(crate) struct Queries<'a> {
     /// Rows of the input, sample by sample.
@@ -73,23 +90,32 @@ impl Block {
         &self,
         tape: &Tape,
         x: &Tensor,
-        segments: &Segments,
+        sequences: &Sequences,
         key: Option<StepKey>,
     ) -> Result<Tensor> {
-        let qkv = self.queries_keys_values(tape, x)?; // [R, 3D]
-        let mixed = ops::attention(tape, &qkv, segments, self.spec.heads)?; // [R, D]
-        self.after_attention(tape, x, &mixed, segments, key)
+        let qkv = self.queries_keys_values(tape, x, sequences)?; // [R, 3D]
+        let mixed = ops::attention(tape, &qkv, &sequences.segments, self.spec.heads)?; // [R, D]
+        self.after_attention(tape, x, &mixed, &sequences.segments, key)
     }
 
-    /// x [R, D] -> [R, 3D]: queries, keys and values, with the norms of queries and keys.
-    fn queries_keys_values(&self, tape: &Tape, x: &Tensor) -> Result<Tensor> {
+    /// x [R, D] -> [R, 3D]: queries, keys and values, with the norms and the places of queries and
+    /// keys.
+    fn queries_keys_values(
+        &self,
+        tape: &Tape,
+        x: &Tensor,
+        sequences: &Sequences,
+    ) -> Result<Tensor> {
         let width = self.spec.width;
         let mut qkv = self.qkv.forward(tape, &self.norm1.forward(tape, x)?)?; // [R, 3D]
         if let Some([q_norm, k_norm]) = &self.qk_norm {
             qkv = q_norm.by_head(tape, &qkv, 0..width)?;
             qkv = k_norm.by_head(tape, &qkv, width..2 * width)?;
         }
-        Ok(qkv)
+        match &sequences.rotary {
+            Some(rotary) => rotary.turn(tape, &qkv, 0..2 * width),
+            None => Ok(qkv),
+        }
     }
 
     /// Attention weights: for each sample [A, R, R], softmax(q·k/√E) of each head. Rows sum to 1.
@@ -98,10 +124,11 @@ impl Block {
         &self,
         tape: &Tape,
         x: &Tensor,
-        segments: &Segments,
+        sequences: &Sequences,
     ) -> Result<Vec<Vec<f32>>> {
         let (width, heads) = (self.spec.width, self.spec.heads);
-        let (qkv, size) = (self.queries_keys_values(tape, x)?.to_vec(), width / heads);
+        let qkv = self.queries_keys_values(tape, x, sequences)?.to_vec();
+        let (segments, size) = (&sequences.segments, width / heads);
         let part = |row: usize, head: usize, which: usize| {
             let first = 3 * width * row + which * width + head * size;
             &qkv[first..first + size]
@@ -128,7 +155,7 @@ impl Block {
         &self,
         tape: &Tape,
         x: &Tensor,
-        segments: &Segments,
+        sequences: &Sequences,
         queries: &Queries<'_>,
         key: Option<StepKey>,
     ) -> Result<Tensor> {
@@ -141,7 +168,12 @@ impl Block {
             q = q_norm.by_head(tape, &q, 0..width)?;
             kv = k_norm.by_head(tape, &kv, 0..width)?;
         }
-        let mixed = ops::cross_attention(tape, &q, queries.segments, &kv, segments, heads)?;
+        if let Some(rotary) = &sequences.rotary {
+            q = rotary.rows(queries.rows).turn(tape, &q, 0..width)?;
+            kv = rotary.turn(tape, &kv, 0..width)?;
+        }
+        let (of_queries, of_keys) = (queries.segments, &sequences.segments);
+        let mixed = ops::cross_attention(tape, &q, of_queries, &kv, of_keys, heads)?;
         let skip = ops::gather(tape, x, queries.rows)?; // [K, D]
         self.after_attention(tape, &skip, &mixed, queries.segments, key)
     }
@@ -251,13 +283,13 @@ impl Blocks {
         &self,
         tape: &Tape,
         mut x: Tensor,
-        segments: &Segments,
+        sequences: &Sequences,
     ) -> Result<Option<Vec<Vec<f32>>>> {
         let Some((last, before)) = self.0.split_last() else { return Ok(None) };
         for block in before {
-            x = block.forward(tape, &x, segments, None)?;
+            x = block.forward(tape, &x, sequences, None)?;
         }
-        last.attention(tape, &x, segments).map(Some)
+        last.attention(tape, &x, sequences).map(Some)
     }
 
     /// x [R, D] -> the outputs of the last `count` blocks, [R, D] each, in their order.
@@ -265,12 +297,12 @@ impl Blocks {
         &self,
         tape: &Tape,
         mut x: Tensor,
-        segments: &Segments,
+        sequences: &Sequences,
         count: usize,
     ) -> Result<Vec<Tensor>> {
         let mut outputs = Vec::new();
         for (index, block) in self.0.iter().enumerate() {
-            x = block.forward(tape, &x, segments, None)?;
+            x = block.forward(tape, &x, sequences, None)?;
             if index + count >= self.0.len() {
                 outputs.push(x.clone());
             }
@@ -283,7 +315,7 @@ impl Blocks {
         &self,
         tape: &Tape,
         x: Tensor,
-        segments: &Segments,
+        sequences: &Sequences,
         queries: Option<&Queries<'_>>,
         key: Option<StepKey>,
     ) -> Result<Tensor> {
@@ -291,11 +323,11 @@ impl Blocks {
         for (index, block) in self.0.iter().enumerate() {
             x = match queries {
                 Some(queries) if index + 1 == count => {
-                    block.forward_queries(tape, &x, segments, queries, key)?
+                    block.forward_queries(tape, &x, sequences, queries, key)?
                 }
                 _ => {
-                    let (block, segments) = (block.clone(), segments.clone());
-                    tape.checkpoint(&x, move |tape, x| block.forward(tape, x, &segments, key))?
+                    let (block, sequences) = (block.clone(), sequences.clone());
+                    tape.checkpoint(&x, move |tape, x| block.forward(tape, x, &sequences, key))?
                 }
             };
         }

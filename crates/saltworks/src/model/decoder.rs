@@ -1,11 +1,11 @@
 //! The pixel decoder of stage 1. stable-pretraining backbone/vit.py, MAEDecoder; He et al. 2022.
 
-use super::StepKey;
 use super::layers::join;
 use super::transformer::{
     Inputs, PositionTable, Positions, Published, Transformer, TransformerSpec, TransformerUse,
 };
-use crate::mask::{Grid, Masks};
+use super::{StepKey, VitSpec};
+use crate::mask::Masks;
 use engine::random::Random;
 use engine::{Module, Parameter, Result, Tape, Tensor, init};
 
@@ -16,28 +16,26 @@ pub struct PixelDecoder {
 }
 
 impl PixelDecoder {
-    /// A decoder from tokens of width `encoder_width` to patches of `patch_len` values, on `grid`.
-    pub fn new(
-        spec: TransformerSpec,
-        encoder_width: usize,
-        patch_len: usize,
-        grid: Grid,
-        seed: u64,
-    ) -> Self {
+    /// A decoder of the tokens of an encoder of the sizes `encoder`, to the pixels of its patches.
+    /// It has rotary positions if the encoder has them.
+    pub fn new(spec: TransformerSpec, encoder: &VitSpec, seed: u64) -> Self {
+        let (positions, eps) = PositionTable::beside(encoder.rope);
+        let encoder_width = encoder.width;
         let mut random = Random::new(seed, "decoder", 0);
         let used = TransformerUse {
             input: encoder_width,
-            output: patch_len,
+            output: encoder.patch_len(),
             hidden: 4 * spec.width,
             projects_queries: true,
             drop_path: 0.0,
-            positions: PositionTable::Sincos,
+            positions,
+            eps,
             published: Published::Mae,
         };
         let token = init::trunc_normal(&mut random, encoder_width, 0.02);
         let token = Tensor::from_vec(token, &[1, 1, encoder_width]);
         Self {
-            transformer: Transformer::new(spec, used, grid, &mut random),
+            transformer: Transformer::new(spec, used, encoder.grid(), &mut random),
             mask_token: Parameter::new("mask_token", token),
         }
     }

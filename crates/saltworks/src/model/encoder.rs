@@ -1,8 +1,9 @@
 //! timm's VisionTransformer (timm/models/vision_transformer.py), for any subset of the patches.
 
 use super::StepKey;
-use super::block::{BlockSpec, Blocks, Queries};
+use super::block::{BlockSpec, Blocks, Queries, Sequences};
 use super::layers::{Linear, Norm, Start, join};
+use super::rotary::RotaryTable;
 use super::spec::VitSpec;
 use crate::mask::{Grid, TokenIndex};
 use engine::ops::{Images, PatchOrder, Row};
@@ -71,7 +72,9 @@ pub struct Encoder {
     patch_embed: Linear,
     cls_token: Option<Parameter>,
     reg_token: Option<Parameter>,
-    pos_embed: Parameter,
+    /// The learned table, or none with rotary positions.
+    pos_embed: Option<Parameter>,
+    rotary: Option<RotaryTable>,
     blocks: Blocks,
     norm: Norm,
 }
@@ -102,7 +105,11 @@ impl Encoder {
             patch_embed,
             cls_token: token("cls_token", usize::from(spec.class_token)),
             reg_token: token("reg_token", spec.registers),
-            pos_embed: Parameter::new("pos_embed", Tensor::from_vec(table, &[1, rows, width])),
+            pos_embed: spec
+                .rope
+                .is_none()
+                .then(|| Parameter::new("pos_embed", Tensor::from_vec(table, &[1, rows, width]))),
+            rotary: spec.rope.map(|form| RotaryTable::new(form, spec.grid(), width / spec.heads)),
             blocks: Blocks::new(block, spec.depth, &mut random),
             norm: Norm::new(width, 1e-6),
             spec: spec.clone(),
@@ -141,16 +148,18 @@ impl Encoder {
             }
         };
         expect_count("encoder", "the lists of patches", patches.len(), images.samples())?;
-        let x = self.embed(tape, images, patches)?; // [B P + K, D]
+        let (x, sequences) = self.embed(tape, images, patches)?; // [B P + K, D]
         let prefix = self.spec.prefix();
-        let segments = Segments::new(patches.iter().map(|index| prefix + index.len()));
         let (x, segments, prefix) = match outputs {
-            Outputs::All => (self.blocks.forward(tape, x, &segments, None, key)?, segments, prefix),
+            Outputs::All => {
+                let x = self.blocks.forward(tape, x, &sequences, None, key)?;
+                (x, sequences.segments, prefix)
+            }
             Outputs::Patches(outputs) => {
-                let rows = rows_of(outputs, patches, &segments, prefix)?;
+                let rows = rows_of(outputs, patches, &sequences.segments, prefix)?;
                 let output_segments = Segments::new(outputs.iter().map(Vec::len));
                 let queries = Queries { rows: &rows, segments: &output_segments };
-                let x = self.blocks.forward(tape, x, &segments, Some(&queries), key)?;
+                let x = self.blocks.forward(tape, x, &sequences, Some(&queries), key)?;
                 (x, output_segments, 0)
             }
         };
@@ -162,12 +171,11 @@ impl Encoder {
     /// DINOv2's `get_intermediate_layers`, whose features its linear evaluation concatenates.
     pub fn last_layers(&self, images: &Images, layers: usize) -> Result<Vec<EncodedTokens>> {
         let tape = Tape::inference();
-        let x = self.embed(&tape, images, &self.all_patches(images.samples()))?;
+        let (x, sequences) = self.embed(&tape, images, &self.all_patches(images.samples()))?;
         let prefix = self.spec.prefix();
-        let segments = Segments::uniform(images.samples(), prefix + self.grid().len());
-        let outputs = self.blocks.last_outputs(&tape, x, &segments, layers)?.into_iter();
+        let outputs = self.blocks.last_outputs(&tape, x, &sequences, layers)?.into_iter();
         let encoded = outputs.map(|x| {
-            let (segments, class_token) = (segments.clone(), self.cls_token.is_some());
+            let (segments, class_token) = (sequences.segments.clone(), self.cls_token.is_some());
             Ok(EncodedTokens {
                 tokens: self.norm.forward(&tape, &x)?,
                 segments,
@@ -183,10 +191,8 @@ impl Encoder {
     /// dropout.
     pub fn last_attention(&self, images: &Images) -> Result<Option<Vec<Vec<f32>>>> {
         let tape = Tape::inference();
-        let x = self.embed(&tape, images, &self.all_patches(images.samples()))?;
-        let rows = self.spec.prefix() + self.grid().len();
-        let segments = Segments::uniform(images.samples(), rows);
-        self.blocks.last_attention(&tape, x, &segments)
+        let (x, sequences) = self.embed(&tape, images, &self.all_patches(images.samples()))?;
+        self.blocks.last_attention(&tape, x, &sequences)
     }
 
     /// Every patch of each sample.
@@ -196,7 +202,12 @@ impl Encoder {
 
     /// Patch embedding, class token, registers and positions: for each sample its prefix, then its
     /// patches.
-    fn embed(&self, tape: &Tape, images: &Images, patches: &[TokenIndex]) -> Result<Tensor> {
+    fn embed(
+        &self,
+        tape: &Tape,
+        images: &Images,
+        patches: &[TokenIndex],
+    ) -> Result<(Tensor, Sequences)> {
         let (width, patch_len) = (self.spec.width, self.spec.patch_len());
         let count = self.grid().len() as u32;
         let in_batch: Vec<u32> = (0u32..)
@@ -212,21 +223,32 @@ impl Encoder {
             .map(|token| token.tensor())
             .map(|token| token.reshape(&[token.dim(1), width]))
             .collect::<Result<_>>()?;
-        let position = self.pos_embed.tensor().reshape(&[self.spec.position_rows(), width])?;
-        let (rows, positions) = self.sequence(patches);
+        let table = self
+            .pos_embed
+            .as_ref()
+            .map(|table| table.tensor().reshape(&[self.spec.position_rows(), width]));
+        let table = table.transpose()?;
+        let (rows, places) = self.sequence(patches);
         let tokens: Vec<&Tensor> = tokens.iter().collect();
-        ops::assemble(tape, &x, &tokens, &rows, Some((&position, &positions)))
+        let position = table.as_ref().map(|table| (table, &places[..]));
+        let x = ops::assemble(tape, &x, &tokens, &rows, position)?;
+        let rotary = self.rotary.as_ref().map(|table| table.at(&places, &x));
+        let prefix = self.spec.prefix();
+        let segments = Segments::new(patches.iter().map(|index| prefix + index.len()));
+        Ok((x, Sequences { segments, rotary }))
     }
 
-    /// The content of each row of the sequence, and its row of the position table, or -1 for none.
+    /// The content of each row of the sequence, and its row of the position table or its patch, or
+    /// -1 for none.
     fn sequence(&self, patches: &[TokenIndex]) -> (Vec<Row>, Vec<i32>) {
         let prefix = self.spec.prefix() as u32;
-        let first_patch = if self.spec.no_embed_class { 0 } else { prefix };
+        let prefix_has_place = !self.spec.no_embed_class && self.spec.rope.is_none();
+        let first_patch = if prefix_has_place { prefix } else { 0 };
         let (mut rows, mut positions, mut next) = (Vec::new(), Vec::new(), 0);
         for index in patches {
             for token in 0..prefix {
                 rows.push(Row::Token(token));
-                positions.push(if self.spec.no_embed_class { -1 } else { token as i32 });
+                positions.push(if prefix_has_place { token as i32 } else { -1 });
             }
             for &patch in index {
                 rows.push(Row::X(next));
@@ -286,7 +308,9 @@ impl Module for Encoder {
         if let Some(token) = &self.reg_token {
             f(&join(prefix, "reg_token"), token);
         }
-        f(&join(prefix, "pos_embed"), &self.pos_embed);
+        if let Some(table) = &self.pos_embed {
+            f(&join(prefix, "pos_embed"), table);
+        }
         self.patch_embed.visit(&join(prefix, "patch_embed.proj"), f);
         self.blocks.visit(prefix, f);
         self.norm.visit(&join(prefix, "norm"), f);

@@ -7,12 +7,14 @@ mod encoder;
 pub(crate) mod layers;
 pub mod position;
 mod predictor;
+pub mod rotary;
 mod spec;
 mod transformer;
 
 pub use decoder::PixelDecoder;
 pub use encoder::{EncodedTokens, Encoder, Outputs, Patches};
 pub use predictor::Predictor;
+pub use rotary::Rope;
 pub use spec::{SpecError, VitSpec};
 pub use transformer::{
     FirstWeights, Inputs, PositionTable, Positions, Published, Transformer, TransformerSpec,

@@ -2,12 +2,12 @@
 //! context tokens. stable-pretraining methods/salt.py; SALT, section 1.4 of the paper's
 //! architecture.
 
-use super::StepKey;
 use super::layers::join;
 use super::transformer::{
     Inputs, PositionTable, Positions, Published, Transformer, TransformerSpec, TransformerUse,
 };
-use crate::mask::{Grid, Masks};
+use super::{StepKey, VitSpec};
+use crate::mask::Masks;
 use engine::random::Random;
 use engine::{Module, Parameter, Result, Tape, Tensor, init};
 
@@ -18,27 +18,24 @@ pub struct Predictor {
 }
 
 impl Predictor {
-    /// A predictor from the student's width to the teacher's, on `grid`.
-    pub fn new(
-        spec: TransformerSpec,
-        student_width: usize,
-        teacher_width: usize,
-        grid: Grid,
-        seed: u64,
-    ) -> Self {
+    /// A predictor from the tokens of a student of the sizes `student` to a teacher of width
+    /// `teacher_width`. It has rotary positions if the student has them.
+    pub fn new(spec: TransformerSpec, student: &VitSpec, teacher_width: usize, seed: u64) -> Self {
+        let (positions, eps) = PositionTable::beside(student.rope);
         let mut random = Random::new(seed, "predictor", 0);
         let used = TransformerUse {
-            input: student_width,
+            input: student.width,
             output: teacher_width,
             hidden: 4 * spec.width,
             projects_queries: false,
             drop_path: 0.0,
-            positions: PositionTable::Sincos,
+            positions,
+            eps,
             published: Published::Vjepa,
         };
         let token = init::normal(&mut random, spec.width, 0.02);
         Self {
-            transformer: Transformer::new(spec, used, grid, &mut random),
+            transformer: Transformer::new(spec, used, student.grid(), &mut random),
             mask_token: Parameter::new("mask_token", Tensor::from_vec(token, &[1, 1, spec.width])),
         }
     }

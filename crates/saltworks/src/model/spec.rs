@@ -1,5 +1,6 @@
 //! Sizes of timm's models by name. timm/models/vision_transformer.py.
 
+use super::rotary::{self, Rope};
 use crate::mask::Grid;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,9 @@ pub struct VitSpec {
     pub layer_scale: Option<f32>,
     /// Layer norm on each head's queries and keys.
     pub qk_norm: bool,
+    /// Rotary positions in place of a learned table. None in files that predate them.
+    #[serde(default)]
+    pub rope: Option<Rope>,
     /// Rate of stochastic depth in the last block. It grows linearly from 0 in the first block.
     pub drop_path: f32,
 }
@@ -119,6 +123,17 @@ pub enum SpecError {
     /// Layer scale must be a number.
     #[error("model layer_scale is {0}, expected a finite number")]
     LayerScale(f32),
+    /// Heads too narrow for rotary positions.
+    #[error(
+        "{name} heads have {found} values, expected at least 6 for rotary positions. Choose fewer \
+         heads or a larger width"
+    )]
+    NarrowHeads {
+        /// The model, the predictor or the decoder.
+        name: &'static str,
+        /// E
+        found: usize,
+    },
     /// The rate of stochastic depth is out of range.
     #[error("model drop_path is {0}, expected a rate of 0 or more and less than 1")]
     DropPath(f32),
@@ -155,6 +170,14 @@ pub(super) fn check_most(
     most: usize,
 ) -> Result<(), SpecError> {
     if found > most { Err(SpecError::Large { name, size, found, most }) } else { Ok(()) }
+}
+
+/// Refuses heads of which rotary positions would turn no value.
+pub(super) fn check_rotary_heads(name: &'static str, head_dim: usize) -> Result<(), SpecError> {
+    match rotary::values_per_axis(head_dim) {
+        0 => Err(SpecError::NarrowHeads { name, found: head_dim }),
+        _ => Ok(()),
+    }
 }
 
 /// Words of timm's names, and what these models have.
@@ -238,6 +261,7 @@ impl VitSpec {
             no_embed_class: registers > 0 || family == "deit3_",
             layer_scale,
             qk_norm: false,
+            rope: None,
             drop_path: 0.0,
         };
         // The user named a model, not its patches.
@@ -274,6 +298,9 @@ impl VitSpec {
             ("number of parameters", self.block_parameters(), 1 << 36),
         ] {
             check_most("model", size, found, most)?;
+        }
+        if self.rope.is_some() {
+            check_rotary_heads("model", self.width / self.heads)?;
         }
         for side in self.image {
             check_most("model", "image size", side, 1 << 16)?;
@@ -314,9 +341,13 @@ impl VitSpec {
         usize::from(self.class_token) + self.registers
     }
 
-    /// Rows of the position table.
+    /// Rows of the learned position table, 0 if there is none.
     pub fn position_rows(&self) -> usize {
-        self.grid().len() + if self.no_embed_class { 0 } else { self.prefix() }
+        match (self.rope, self.no_embed_class) {
+            (Some(_), _) => 0,
+            (None, true) => self.grid().len(),
+            (None, false) => self.grid().len() + self.prefix(),
+        }
     }
 }
 

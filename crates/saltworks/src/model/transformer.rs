@@ -3,9 +3,10 @@
 //! joint attention. V-JEPA's predictor has the same form.
 
 use super::StepKey;
-use super::block::{BlockSpec, Blocks, Queries};
+use super::block::{BlockSpec, Blocks, Queries, Sequences};
 use super::layers::{Linear, Norm, Start, join};
-use super::spec::{MOST_DEPTH, MOST_WIDTH, check_most};
+use super::rotary::{Rope, RotaryTable};
+use super::spec::{MOST_DEPTH, MOST_WIDTH, check_most, check_rotary_heads};
 use super::{SpecError, position};
 use crate::mask::{Grid, Masks};
 use engine::ops::Row;
@@ -55,6 +56,16 @@ impl TransformerSpec {
         }
         Ok(())
     }
+
+    /// [`TransformerSpec::check`], and whether the heads can have rotary positions.
+    pub fn check_with(
+        &self,
+        name: &'static str,
+        rope: Option<Rope>,
+    ) -> std::result::Result<(), SpecError> {
+        self.check(name)?;
+        rope.map_or(Ok(()), |_| check_rotary_heads(name, self.width / self.heads))
+    }
 }
 
 /// What differs between the uses of a [`Transformer`].
@@ -72,11 +83,13 @@ pub struct TransformerUse {
     pub drop_path: f32,
     /// The published first weights. [`FirstWeights::Torch`] replaces them.
     pub published: Published,
-    /// What is added to each token for its place.
+    /// How each token's place is told.
     pub positions: PositionTable,
+    /// ε of the norms.
+    pub eps: f32,
 }
 
-/// The table of positions of a [`Transformer`].
+/// The positions of a [`Transformer`]: a table that is added to the tokens, or rotary positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PositionTable {
     /// [`position::sincos`] of row and column, and of time in clips.
@@ -87,6 +100,17 @@ pub enum PositionTable {
     Learned,
     /// No table.
     None,
+    /// No table, but rotary positions in each block.
+    Rotary(Rope),
+}
+
+impl PositionTable {
+    /// The positions of a predictor or decoder behind an encoder, and the ε of its norms:
+    /// stable-pretraining's table and torch's default, or rotary positions as the encoder's and
+    /// V-JEPA 2's ε.
+    pub(super) fn beside(rope: Option<Rope>) -> (Self, f32) {
+        rope.map_or((Self::Sincos, 1e-5), |form| (Self::Rotary(form), 1e-6))
+    }
 }
 
 /// A table of positions, if there is one.
@@ -108,7 +132,7 @@ impl Table {
                 let table = Tensor::from_vec(values, &[1, grid.len(), width]);
                 Self::Learned(Parameter::new("pos_embed", table))
             }
-            PositionTable::None => Self::None,
+            PositionTable::None | PositionTable::Rotary(_) => Self::None,
         }
     }
 
@@ -140,6 +164,7 @@ pub struct Transformer {
     query_proj: Option<Linear>,
     grid: Grid,
     position: Table,
+    rotary: Option<RotaryTable>,
     blocks: Blocks,
     final_norm: Norm,
     output_proj: Linear,
@@ -154,7 +179,7 @@ impl Transformer {
         random: &mut Random,
     ) -> Self {
         let TransformerSpec { width, depth, heads, initial } = spec;
-        let TransformerUse { input, output, hidden, drop_path, positions, .. } = used;
+        let TransformerUse { input, output, hidden, drop_path, positions, eps, .. } = used;
         let start = match (initial, used.published) {
             (FirstWeights::Torch, _) => Start::Torch,
             (FirstWeights::Published, Published::Vjepa) => Start::TruncNormal,
@@ -164,7 +189,7 @@ impl Transformer {
             width,
             hidden,
             heads,
-            eps: 1e-5, // torch's LayerNorm default, which the reference keeps here
+            eps,
             layer_scale: None,
             qk_norm: false,
             drop_path,
@@ -179,8 +204,12 @@ impl Transformer {
             query_proj,
             grid,
             position: Table::new(positions, width, grid, random),
+            rotary: match positions {
+                PositionTable::Rotary(form) => Some(RotaryTable::new(form, grid, width / heads)),
+                _ => None,
+            },
             blocks,
-            final_norm: Norm::new(width, 1e-5),
+            final_norm: Norm::new(width, eps),
             output_proj,
         }
     }
@@ -203,13 +232,15 @@ impl Transformer {
     ) -> Result<Tensor> {
         let joint = Joint::new(inputs.masks, inputs.query.rows() == 1);
         let x = self.embed(tape, inputs, &joint)?; // [K + M, D]
+        let rotary = self.rotary.as_ref().map(|table| table.at(&joint.patches, &x));
+        let sequences = Sequences { segments: joint.segments.clone(), rotary };
         let x = match positions {
             Positions::Targets => {
                 let queries = Queries { rows: &joint.query_rows, segments: &joint.query_segments };
-                self.blocks.forward(tape, x, &joint.segments, Some(&queries), key)? // [M, D]
+                self.blocks.forward(tape, x, &sequences, Some(&queries), key)? // [M, D]
             }
             Positions::All => {
-                let x = self.blocks.forward(tape, x, &joint.segments, None, key)?;
+                let x = self.blocks.forward(tape, x, &sequences, None, key)?;
                 ops::gather(tape, &x, joint.in_grid_order())?
             }
         };

@@ -41,6 +41,7 @@ pub use schema::{
 pub use sizes::{ImageSize, PatchSize};
 pub use values::{
     Covered, CutImages, DecoderSize, Duration, InitialWeights, Loss, MethodName, PixelNorm,
+    RopeForm,
 };
 
 /// A recipe that cannot be used.

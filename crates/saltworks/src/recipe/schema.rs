@@ -1,7 +1,9 @@
 //! The keys of a recipe as a user writes them. A key's doc comment is its documentation, from which
 //! docs/recipe.md is generated. Its default is set here and nowhere else.
 
-use super::values::{Covered, CutImages, DecoderSize, Duration, Loss, MethodName, PixelNorm};
+use super::values::{
+    Covered, CutImages, DecoderSize, Duration, Loss, MethodName, PixelNorm, RopeForm,
+};
 use super::{Color, Depth, ImageSize, Origin, PatchSize};
 use crate::data::{Blur, Decoding, Interpolation, Jitter, Solarize};
 use crate::mask::{Masking, MultiBlockMasking};
@@ -305,6 +307,8 @@ pub struct Model {
     pub layer_scale: Option<f32>,
     /// Whether queries and keys get a layer norm.
     pub qk_norm: Option<bool>,
+    /// Rotary positions in place of a learned table, also in the decoder or predictor.
+    pub rope: Option<RopeForm>,
     /// Rate of stochastic depth, which drops whole branches.
     pub drop_path: Option<f32>,
 }
@@ -333,6 +337,7 @@ impl Model {
             no_embed_class: self.no_embed_class.or(base.no_embed_class),
             layer_scale: self.layer_scale.or(base.layer_scale),
             qk_norm: self.qk_norm.or(base.qk_norm),
+            rope: self.rope.or(base.rope),
             drop_path: self.drop_path.or(base.drop_path),
         }
     }

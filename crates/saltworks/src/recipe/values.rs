@@ -81,6 +81,16 @@ pub enum InitialWeights {
     Published,
 }
 
+/// How rotary positions turn the queries and keys of a head, over time, row and column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RopeForm {
+    /// A rotation of each pair of values, as in V-JEPA 2.1.
+    Interleaved,
+    /// V-JEPA 2's form, which is no rotation.
+    Tiled,
+}
+
 /// Which patches MAE reconstructs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -52,7 +52,7 @@ impl<'a> StagePlan<'a> {
         let stage = &recipe.stage[stage_index];
         let spec = encoder_spec(recipe, stage)?;
         let settings = MethodSettings::of(stage);
-        check_trunk(recipe, stage, &settings)?;
+        check_trunk(recipe, stage, &settings, spec.rope)?;
         check_masks(recipe, stage, &spec)?;
         let teacher = check_teacher(recipe, stage_index, &spec)?;
         check_targets(recipe, stage, &settings, &spec)?;

@@ -2,8 +2,8 @@
 
 use crate::failure::{Failure, input_error};
 use crate::method::MethodSettings;
-use crate::model::{SpecError, VitSpec};
-use crate::recipe::{ImageSize, Model, PatchSize, Recipe, Stage};
+use crate::model::{Rope, SpecError, VitSpec};
+use crate::recipe::{ImageSize, Model, PatchSize, Recipe, RopeForm, Stage};
 
 /// The sizes of a stage's encoder.
 pub(super) fn encoder_spec(recipe: &Recipe, stage: &Stage) -> Result<VitSpec, Failure> {
@@ -16,9 +16,10 @@ pub(super) fn check_trunk(
     recipe: &Recipe,
     stage: &Stage,
     settings: &MethodSettings,
+    rope: Option<Rope>,
 ) -> Result<(), Failure> {
     let (name, trunk) = settings.trunk();
-    trunk.check(name).map_err(|error| refuse(recipe, stage, &error))
+    trunk.check_with(name, rope).map_err(|error| refuse(recipe, stage, &error))
 }
 
 /// The sizes of timm's model, changed as the recipe sets them.
@@ -36,6 +37,10 @@ fn spec_of(model: &Model, size: ImageSize, channels: usize) -> Result<VitSpec, S
     change(&mut spec.class_token, model.class_token);
     change(&mut spec.no_embed_class, model.no_embed_class);
     change(&mut spec.qk_norm, model.qk_norm);
+    spec.rope = model.rope.map(|form| match form {
+        RopeForm::Interleaved => Rope::Interleaved,
+        RopeForm::Tiled => Rope::Tiled,
+    });
     change(&mut spec.drop_path, model.drop_path);
     change(&mut spec.patch, model.patch.map(PatchSize::sides));
     (spec.image, spec.channels) = ([1, size.height, size.width], channels);
@@ -57,8 +62,10 @@ fn refuse(recipe: &Recipe, stage: &Stage, error: &SpecError) -> Failure {
     let of_trunk = |name: &str, key: &str| vec![format!("{}.{name}.{key}", stage.name)];
     let keys = match error {
         SpecError::Name(_) | SpecError::Feature { .. } => of_model("name"),
-        SpecError::Heads { name: "model", .. } => [of_model("width"), of_model("heads")].concat(),
-        SpecError::Heads { name, .. } => {
+        SpecError::Heads { name: "model", .. } | SpecError::NarrowHeads { name: "model", .. } => {
+            [of_model("width"), of_model("heads")].concat()
+        }
+        SpecError::Heads { name, .. } | SpecError::NarrowHeads { name, .. } => {
             [of_trunk(name, "width"), of_trunk(name, "heads")].concat()
         }
         SpecError::Small { .. } | SpecError::Left { .. } => {

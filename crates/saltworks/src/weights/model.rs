@@ -502,8 +502,11 @@ fn of_another_kind(error: Error) -> Error {
 
 /// Resizes the position table of an encoder of sizes `from` to another grid, as timm does
 /// (layers/pos_embed.py, `resample_abs_pos_embed`). A table of another shape is left for the later
-/// checks to report.
+/// checks to report. Rotary positions have no table.
 fn resize(encoder: &mut NamedTensors, from: &VitSpec, to: Grid) {
+    if from.rope.is_some() {
+        return;
+    }
     let rows_before = from.position_rows() - from.grid().len();
     let expected = [1, from.position_rows(), from.width];
     if let Some(table) = encoder.get_mut("pos_embed").filter(|table| table.shape() == expected) {

@@ -25,7 +25,9 @@ pub(super) fn encoder(spec: &VitSpec) -> Shapes {
     let mut add = |name: &str, shape: Vec<usize>| drop(all.insert(name.to_owned(), shape));
     add("patch_embed.proj.weight", patch);
     add("patch_embed.proj.bias", vec![width]);
-    add("pos_embed", vec![1, spec.position_rows(), width]);
+    if spec.rope.is_none() {
+        add("pos_embed", vec![1, spec.position_rows(), width]);
+    }
     for (name, count) in
         [("cls_token", usize::from(spec.class_token)), ("reg_token", spec.registers)]
     {
@@ -121,8 +123,7 @@ pub(super) fn fit_stage(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mask::Grid;
-    use crate::model::{Encoder, PixelDecoder, Predictor, TransformerSpec};
+    use crate::model::{Encoder, PixelDecoder, Predictor, Rope, TransformerSpec};
     use engine::Module;
 
     fn shapes(module: &dyn Module, prefix: &str) -> Shapes {
@@ -152,13 +153,13 @@ mod tests {
             qk_norm: true,
             ..plain.clone()
         };
-        for spec in [plain, rich] {
-            assert_eq!(encoder(&spec), shapes(&Encoder::new(&spec, 0), ""));
+        let rotary = VitSpec { rope: Some(Rope::Tiled), ..rich.clone() };
+        for spec in [&plain, &rich, &rotary] {
+            assert_eq!(encoder(spec), shapes(&Encoder::new(spec, 0), ""));
         }
         let spec = TransformerSpec::new(12, 2, 2);
-        let grid = Grid { t: 1, h: 2, w: 2 };
-        let predictor = shapes(&Predictor::new(spec, 24, 20, grid, 0), "predictor");
-        let decoder = shapes(&PixelDecoder::new(spec, 24, 48, grid, 0), "decoder");
+        let predictor = shapes(&Predictor::new(spec, &plain, 20, 0), "predictor");
+        let decoder = shapes(&PixelDecoder::new(spec, &plain, 0), "decoder");
         for whole in [predictor, decoder] {
             let tensors: NamedTensors = whole
                 .iter()

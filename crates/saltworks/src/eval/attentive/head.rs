@@ -89,7 +89,7 @@ impl Head {
     /// of facebookresearch/jepa (51c59d5) and vjepa2. Their cross-attentions have no output
     /// projection: V-JEPA's declares a layer for it and never calls it.
     pub(super) fn forward(&self, tape: &Tape, x: &Tensor, segments: &Segments) -> Result<Tensor> {
-        let x = self.blocks.forward(tape, x.clone(), segments, None, None)?;
+        let x = self.blocks.forward(tape, x.clone(), &segments.clone().into(), None, None)?;
         let kv = self.kv.forward(tape, &self.norm1.forward(tape, &x)?)?; // [R, 2D]
         let each = vec![0; segments.len()];
         let query = self.query.tensor(); // [1, D]
