@@ -87,7 +87,7 @@ impl PyMae {
         let mut context = patch_lists("context_idx", context, samples, grid, true)?;
         context.iter_mut().for_each(|list| list.sort_unstable());
         let target = vec![Vec::new(); samples];
-        let masks = Masks { grid, context, target }.with_all_others_as_target();
+        let masks = Masks::of_lists(grid, context, target).with_all_others_as_target();
         Masks::new(grid, masks.context, masks.target).map_err(raised)
     }
 

@@ -77,11 +77,11 @@ impl Call {
     ) -> PyResult<Self> {
         not_forked()?;
         let (context, samples) = rows("context", context)?;
-        let masks = Masks {
+        let masks = Masks::of_lists(
             grid,
-            context: patch_lists("context_idx", context_idx, samples, grid, every)?,
-            target: patch_lists("query_idx", query_idx, samples, grid, every)?,
-        };
+            patch_lists("context_idx", context_idx, samples, grid, every)?,
+            patch_lists("query_idx", query_idx, samples, grid, every)?,
+        );
         let queries = queries.map(|queries| rows("queries", queries)).transpose()?;
         let counts = [("context", &context, samples, masks.context[0].len())];
         let asked = queries

@@ -16,7 +16,9 @@ use saltworks::mask::{Grid, Masks};
 use saltworks::method::{
     Covered, Mae, MaeOptions, Method, PixelNorm, Salt, SaltOptions, Step, embed,
 };
-use saltworks::model::{Encoder, Outputs, Patches, StepKey, TransformerSpec, VitSpec, position};
+use saltworks::model::{
+    Encoder, Outputs, Patches, Rope, StepKey, TransformerSpec, VitSpec, position,
+};
 use serde_json::Value;
 use std::collections::HashMap;
 
@@ -85,6 +87,10 @@ impl Golden {
             no_embed_class: flag("no_embed_class", false),
             layer_scale: model["init_values"].as_f64().map(|value| value as f32),
             qk_norm: flag("qk_norm", false),
+            rope: model["rope"].as_str().map(|form| match form {
+                "tiled" => Rope::Tiled,
+                _ => Rope::Interleaved,
+            }),
             ..VitSpec::from_name("vit_tiny_patch16_224").unwrap()
         }
     }
@@ -184,13 +190,14 @@ fn unused(name: &str) -> bool {
 }
 
 fn salt(golden: &Golden) -> Salt {
+    salt_with(golden, 1, false)
+}
+
+fn salt_with(golden: &Golden, mask_tokens: usize, target_layer_norm: bool) -> Salt {
     let spec = golden.spec();
     let teacher = golden.encoder(&spec, "teacher.backbone.vit.");
-    let options = SaltOptions {
-        predictor: golden.transformer("predictor"),
-        loss: LossKind::L1,
-        target_layer_norm: false,
-    };
+    let predictor = golden.transformer("predictor");
+    let options = SaltOptions { predictor, loss: LossKind::L1, mask_tokens, target_layer_norm };
     let method = Salt::new(teacher, Encoder::new(&spec, 2), options, 3).unwrap();
     golden.fill(&method);
     method
@@ -352,6 +359,35 @@ fn salt_gives_the_references_loss_outputs_and_gradients() {
         golden.compare("output/context", &encoded.patches(&tape).unwrap());
         let whole = embed(method.encoder(), &images).unwrap();
         golden.compare("output/eval_embedding", &whole.cls.expect("a class token"));
+    }
+}
+
+/// transformers' VJEPA2, in both forms of rotary positions: teacher, student and predictor under two
+/// masks of each clip.
+#[test]
+fn salt_on_clips_gives_the_losses_outputs_and_gradients_of_vjepa2() {
+    for (name, mask_tokens) in [("tiled", 1), ("interleaved", 2)] {
+        let golden = Golden::read(&format!("vjepa2_{name}"));
+        let (spec, method) = (golden.spec(), salt_with(&golden, mask_tokens, true));
+        let images = golden.images("input/images", &spec);
+        let masks = ["/0", "/1"].map(|mask| golden.masks(&spec, mask)).to_vec();
+        let masks = Masks::several(masks);
+        let tape = Tape::new();
+        let step = method.step(&tape, &images, &masks, Some(KEY)).unwrap();
+        golden.compare("output/loss", &step.loss);
+        let context = step.context.patches(&tape).unwrap();
+        for (output, got) in
+            [("context", context), ("predictions", step.predictions), ("targets", step.targets)]
+        {
+            // First all rows of the first mask, then those of the second.
+            let first = golden.tensor(&format!("output/{output}/0")).rows();
+            golden.compare(&format!("output/{output}/0"), &got.narrow(0..first).unwrap());
+            golden.compare(&format!("output/{output}/1"), &got.narrow(first..got.rows()).unwrap());
+        }
+        tape.backward(&step.loss).unwrap();
+        golden.compare_gradients(&method.parameters());
+        let teacher = method.teacher().forward(&tape, &images, Patches::All, Outputs::All, None);
+        golden.compare("output/teacher", &teacher.unwrap().tokens);
     }
 }
 

@@ -57,6 +57,7 @@ fn salt_with(student: &VitSpec, seed: u64) -> Salt {
     let options = SaltOptions {
         predictor: TransformerSpec::new(32, 2, 4),
         loss: LossKind::L1,
+        mask_tokens: 1,
         target_layer_norm: true,
     };
     let method = Salt::new(teacher, encoder(student, seed + 1), options, seed).unwrap();
@@ -352,6 +353,7 @@ fn what_does_not_fit_is_an_error_that_names_it() {
     let options = SaltOptions {
         predictor: TransformerSpec::new(32, 1, 4),
         loss: LossKind::L1,
+        mask_tokens: 1,
         target_layer_norm: false,
     };
     let message = Salt::new(encoder(&other, 1), encoder(&spec(), 2), options, 1).err().unwrap();

@@ -7,19 +7,45 @@ use super::{Error, Grid, Result};
 /// Tokens of one sample by their index in the grid, ascending.
 pub type TokenIndex = Vec<u32>;
 
-/// Context and target tokens, one list for each of the B samples. Lists of one batch may differ in
-/// length: no list is padded or cut.
+/// Context and target tokens of the B samples of a batch. Lists may differ in length: no list is
+/// padded or cut.
+///
+/// A sample may have several masks. Then the lists are those of the first mask of all samples,
+/// followed by those of the second, and so on. Each list is a sequence of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Masks {
     /// The grid of the tokens.
     pub grid: Grid,
-    /// [B] lists of the K_b tokens that the encoder sees.
+    /// [S B] lists of the K_b tokens that the encoder sees, S being the masks of a sample.
     pub context: Vec<TokenIndex>,
-    /// [B] lists of the M_b tokens to predict, none of them in the context.
+    /// [S B] lists of the M_b tokens to predict, none of them in the context.
     pub target: Vec<TokenIndex>,
+    /// S
+    per_sample: usize,
+    /// Targets of each mask in the whole batch, if this is a part of it.
+    batch_targets: Option<Vec<usize>>,
 }
 
 impl Masks {
+    /// One mask of each sample, from lists that are not checked.
+    pub fn of_lists(grid: Grid, context: Vec<TokenIndex>, target: Vec<TokenIndex>) -> Self {
+        assert_eq!(context.len(), target.len(), "a context and a target for each sample");
+        Self { grid, context, target, per_sample: 1, batch_targets: None }
+    }
+
+    /// Several masks of each sample, each given for all samples.
+    pub fn several(masks: Vec<Self>) -> Self {
+        let mut masks = masks.into_iter();
+        let mut all = masks.next().expect("at least one mask of a sample");
+        for more in masks {
+            assert_eq!((more.grid, more.len()), (all.grid, all.len()), "masks of the same samples");
+            all.context.extend(more.context);
+            all.target.extend(more.target);
+            all.per_sample += more.per_sample;
+        }
+        all
+    }
+
     /// Checks lists that come from outside: each is ascending, inside the grid and not empty, and
     /// no token is both context and target.
     pub fn new(grid: Grid, context: Vec<TokenIndex>, target: Vec<TokenIndex>) -> Result<Self> {
@@ -32,7 +58,7 @@ impl Masks {
             check_sample(grid, context, target)
                 .map_err(|problem| Error::Lists { sample, problem })?;
         }
-        Ok(Self { grid, context, target })
+        Ok(Self::of_lists(grid, context, target))
     }
 
     /// [`Masks::new`] of lists whose tokens are in any order. Context tokens, predictions and
@@ -48,12 +74,17 @@ impl Masks {
             lists
         };
         Self::new(grid, sorted(&context), sorted(&target))?;
-        Ok(Self { grid, context, target })
+        Ok(Self::of_lists(grid, context, target))
     }
 
     /// B, the number of samples.
     pub fn len(&self) -> usize {
-        self.context.len()
+        self.context.len() / self.per_sample
+    }
+
+    /// S, the number of masks of a sample.
+    pub fn per_sample(&self) -> usize {
+        self.per_sample
     }
 
     /// Whether there is no sample.
@@ -64,9 +95,43 @@ impl Masks {
     /// The masks of some of the samples.
     #[must_use]
     pub fn part(&self, samples: std::ops::Range<usize>) -> Self {
-        let [context, target] =
-            [&self.context, &self.target].map(|lists| lists[samples.clone()].to_vec());
-        Self { grid: self.grid, context, target }
+        let [context, target] = [&self.context, &self.target].map(|lists| {
+            let of_masks = lists.chunks(self.len().max(1));
+            of_masks.flat_map(|lists| lists[samples.clone()].iter().cloned()).collect()
+        });
+        let batch_targets = Some(self.targets_of_masks());
+        Self { grid: self.grid, context, target, per_sample: self.per_sample, batch_targets }
+    }
+
+    /// [S] targets of each mask in the whole batch.
+    fn targets_of_masks(&self) -> Vec<usize> {
+        let count = |lists: &[TokenIndex]| lists.iter().map(Vec::len).sum();
+        let counted = || self.target.chunks(self.len().max(1)).map(count).collect();
+        self.batch_targets.clone().unwrap_or_else(counted)
+    }
+
+    /// The share of these targets in the loss of the whole batch, which is the mean over masks of
+    /// the mean over their targets.
+    pub fn share(&self) -> f32 {
+        let counts = self.target.chunks(self.len().max(1)).zip(self.targets_of_masks());
+        let shares = counts
+            .map(|(lists, all)| lists.iter().map(Vec::len).sum::<usize>() as f32 / all as f32);
+        shares.sum::<f32>() / self.per_sample as f32
+    }
+
+    /// [ΣM] what each target weighs in the loss, in sum 1. None if all weigh the same, as they do
+    /// if each sample has one mask.
+    pub fn target_weights(&self) -> Option<Vec<f32>> {
+        if self.per_sample == 1 {
+            return None;
+        }
+        let share = f64::from(self.share()) * self.per_sample as f64;
+        let of_masks = self.target.chunks(self.len().max(1)).zip(self.targets_of_masks());
+        let weights = of_masks.flat_map(|(lists, all)| {
+            let count = lists.iter().map(Vec::len).sum();
+            std::iter::repeat_n((1.0 / (all as f64 * share)) as f32, count)
+        });
+        Some(weights.collect())
     }
 
     /// ΣM, all tokens to predict.
@@ -94,7 +159,7 @@ impl Masks {
     /// [ΣM] rows b·N + n of the target tokens in a full batch of tokens [B·N, D].
     pub fn target_global(&self) -> Vec<u32> {
         let n = self.grid.len() as u32;
-        let samples = self.target.iter().zip(0..);
+        let samples = self.target.iter().zip((0..self.len() as u32).cycle());
         samples.flat_map(|(index, b)| index.iter().map(move |token| b * n + token)).collect()
     }
 }
@@ -131,6 +196,51 @@ mod tests {
             Masks::new(grid, vec![vec![0, 3], vec![1]], vec![vec![1], vec![0, 2, 3]]).unwrap();
         assert_eq!(masks.target_global(), [1, 4, 6, 7]);
         assert_eq!(masks.target_segments().rows(), 4);
+    }
+
+    /// Two samples with two masks: 3 targets of the first mask, 6 of the second.
+    fn two_masks() -> Masks {
+        let grid = Grid::image(2, 2);
+        let one = |context: [&[u32]; 2], target: [&[u32]; 2]| {
+            Masks::new(
+                grid,
+                context.map(<[u32]>::to_vec).to_vec(),
+                target.map(<[u32]>::to_vec).to_vec(),
+            )
+        };
+        let first = one([&[0, 3], &[1]], [&[1], &[0, 2]]).unwrap();
+        let second = one([&[0], &[2]], [&[1, 2, 3], &[0, 1, 3]]).unwrap();
+        Masks::several(vec![first, second])
+    }
+
+    #[test]
+    fn each_mask_of_a_sample_weighs_the_same_however_many_targets_it_has() {
+        let masks = two_masks();
+        assert_eq!((masks.len(), masks.per_sample(), masks.target_count()), (2, 2, 9));
+        assert_eq!(masks.target_global(), [1, 4, 6, 1, 2, 3, 4, 5, 7]);
+        let weights = masks.target_weights().unwrap();
+        assert_eq!(masks.share(), 1.0);
+        assert!(weights[..3].iter().all(|&weight| (weight - 1.0 / 6.0).abs() < 1e-7));
+        assert!(weights[3..].iter().all(|&weight| (weight - 1.0 / 12.0).abs() < 1e-7));
+    }
+
+    /// The gradients of a batch do not depend on its parts.
+    #[test]
+    fn the_parts_of_a_batch_weigh_what_they_weigh_in_the_whole() {
+        let whole = two_masks();
+        let parts = [whole.part(0..1), whole.part(1..2)];
+        assert_eq!(parts[1].context, [[1], [2]]);
+        assert_eq!(parts[0].target, [vec![1], vec![1, 2, 3]]);
+        let weights = |part: &Masks| {
+            let weights = part.target_weights().unwrap();
+            weights.iter().map(|weight| weight * part.share()).collect::<Vec<_>>()
+        };
+        let all = whole.target_weights().unwrap();
+        let [first, second] = parts.each_ref().map(weights);
+        let got = [&first[..1], &second[..2], &first[1..], &second[2..]].concat();
+        assert!(got.iter().zip(&all).all(|(got, want)| (got - want).abs() < 1e-7), "{got:?}");
+        assert!((parts[0].share() + parts[1].share() - 1.0).abs() < 1e-6);
+        assert!((parts[0].share() - (1.0 / 3.0 + 0.5) / 2.0).abs() < 1e-6);
     }
 
     #[test]

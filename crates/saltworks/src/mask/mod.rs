@@ -132,7 +132,7 @@ impl Masking {
             context.push(drawn.context);
             target.push(drawn.target);
         }
-        Ok(Masks { grid, context, target })
+        Ok(Masks::of_lists(grid, context, target))
     }
 
     /// Draws until neither context nor target is empty.

@@ -29,6 +29,8 @@ pub struct Networks<'a> {
     pub trunk: TransformerSpec,
     /// SALT's frozen encoder.
     pub teacher: Option<&'a VitSpec>,
+    /// Mask tokens of the decoder or predictor.
+    pub mask_tokens: usize,
     /// Whether blocks are recomputed in the backward pass.
     pub activation_checkpointing: bool,
 }
@@ -45,17 +47,19 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// The cost under masks as the method reads them. Stochastic depth, which skips blocks, is not
-    /// taken into account.
-    pub fn new(networks: &Networks<'_>, masks: &Masks) -> Self {
-        let Networks { encoder, trunk, teacher, activation_checkpointing: again } = *networks;
+    /// The cost under some batches of masks as the method reads them. Stochastic depth, which skips
+    /// blocks, is not taken into account.
+    pub fn new(networks: &Networks<'_>, batches: &[Masks]) -> Self {
+        let Networks { encoder, trunk, teacher, mask_tokens, .. } = *networks;
+        let again = networks.activation_checkpointing;
         let out = teacher.map_or(encoder.patch_len(), |teacher| teacher.width);
         let widths = [encoder.width, out];
         let blocks = if again { 4.0 } else { 3.0 };
-        let samples = masks.context.len() as f64;
+        let samples = batches.iter().map(Masks::len).sum::<usize>() as f64;
+        let lists = batches.iter().flat_map(|masks| masks.context.iter().zip(&masks.target));
         let (mut seen, mut joint) = (0.0, 0.0);
         let [mut flops, mut trunk_flops, mut teacher_flops] = [0.0; 3];
-        for (context, target) in masks.context.iter().zip(&masks.target) {
+        for (context, target) in lists {
             let (context, target) = (context.len(), target.len());
             seen += context as f64;
             joint += (context + target) as f64;
@@ -66,15 +70,19 @@ impl Cost {
             // The last block of a trunk keeps few rows and is never recomputed.
             trunk_flops += blocks * before + 3.0 * last;
             trunk_flops += 3.0 * trunk.projection_flops(widths, context, target);
-            if let Some(teacher) = teacher {
-                let all = teacher.grid().len();
+        }
+        for (masks, teacher) in batches.iter().flat_map(|masks| teacher.map(|t| (masks, t))) {
+            let all = teacher.grid().len();
+            // With several masks, one pass computes all tokens.
+            let outputs = |target: usize| (masks.per_sample() == 1).then_some(target);
+            for target in &masks.target[..masks.len()] {
                 teacher_flops += teacher.embedding_flops(all);
-                teacher_flops += teacher.block_flops(all, Some(target));
+                teacher_flops += teacher.block_flops(all, outputs(target.len()));
             }
         }
         let mut parameters = trunk.parameters(widths);
         match teacher {
-            Some(_) => parameters += trunk.width,
+            Some(_) => parameters += mask_tokens * trunk.width,
             None => {
                 // The mask token has the encoder's width, and is projected once per batch.
                 parameters += (encoder.width + 1) * trunk.width + encoder.width;
@@ -138,18 +146,19 @@ mod tests {
     const TRUNK: TransformerSpec = TransformerSpec::new(12, 2, 3);
 
     /// The formulas give the parameters of the method and the FLOPs that the engine counts.
-    fn check(method: &dyn Method, teacher: Option<&Encoder>, masking: &Masking, again: bool) {
+    fn check(method: &dyn Method, teacher: Option<&Encoder>, masking: &[&Masking], again: bool) {
         let encoder = method.encoder().spec();
-        let [batch, seed] = [5, 3];
-        let masks = masking.sample(encoder.grid(), batch, seed as u64, 0).unwrap();
-        let masks = method.masks(masks);
+        let batch = 5;
+        let drawn = |masking: &&Masking| masking.sample(encoder.grid(), batch, 3, 0).unwrap();
+        let masks = method.masks(Masks::several(masking.iter().map(drawn).collect()));
         let networks = Networks {
             encoder,
             trunk: TRUNK,
             teacher: teacher.map(Encoder::spec),
+            mask_tokens: masking.len(),
             activation_checkpointing: again,
         };
-        let cost = Cost::new(&networks, &masks);
+        let cost = Cost::new(&networks, std::slice::from_ref(&masks));
         let values: usize = method.parameters().iter().map(|(_, each)| each.value().len()).sum();
         assert_eq!(cost.encoder.parameters + cost.trunk.parameters, values);
         let own: usize =
@@ -192,7 +201,7 @@ mod tests {
                     spec.layer_scale = Some(1e-5);
                 }),
             ] {
-                check(&Mae::new(Encoder::new(&spec, 0), options, 0), None, masking, again);
+                check(&Mae::new(Encoder::new(&spec, 0), options, 0), None, &[masking], again);
             }
         }
     }
@@ -200,12 +209,20 @@ mod tests {
     #[test]
     fn the_formulas_of_stage_2_are_what_the_engine_counts() {
         let blocks = Masking::MultiBlock(MultiBlockMasking::default());
-        let options = SaltOptions { predictor: TRUNK, loss: LossKind::L1, target_layer_norm: true };
-        for again in [false, true] {
+        let random = Masking::Random(RandomMasking::default());
+        for (again, masking) in
+            [(false, vec![&blocks]), (true, vec![&blocks]), (false, vec![&blocks, &random])]
+        {
+            let options = SaltOptions {
+                predictor: TRUNK,
+                loss: LossKind::L1,
+                mask_tokens: masking.len(),
+                target_layer_norm: true,
+            };
             let [teacher, same] = [(); 2].map(|()| spec(20, |spec| spec.depth = 2));
             let student = spec(16, |spec| spec.class_token = false);
             let salt = Salt::new(Encoder::new(&teacher, 1), Encoder::new(&student, 0), options, 0);
-            check(&salt.unwrap(), Some(&Encoder::new(&same, 1)), &blocks, again);
+            check(&salt.unwrap(), Some(&Encoder::new(&same, 1)), &masking, again);
         }
     }
 }

@@ -110,7 +110,7 @@ impl Mae {
         let encoded = self.encoder.forward(tape, images, Patches::All, Outputs::All, None)?;
         let every: Vec<u32> = (0..self.encoder.grid().len() as u32).collect();
         let (context, target) = (vec![every; images.samples()], vec![vec![]; images.samples()]);
-        let masks = Masks { grid: self.encoder.grid(), context, target };
+        let masks = Masks::of_lists(self.encoder.grid(), context, target);
         self.decoder.forward(tape, &encoded.patches(tape)?, &masks, Positions::All, None)
     }
 
@@ -124,8 +124,9 @@ impl Mae {
         predictions: Tensor,
     ) -> Result<Step> {
         let targets = self.targets(tape, images, masks)?;
+        let weights = masks.target_weights();
         Ok(Step {
-            loss: ops::loss(tape, &predictions, &targets, self.options.loss, None)?,
+            loss: ops::loss(tape, &predictions, &targets, self.options.loss, weights.as_deref())?,
             target_count: predictions.rows(),
             context_tokens: masks.context.iter().map(Vec::len).sum(),
             context,
@@ -229,11 +230,8 @@ mod tests {
         let mut random = Random::new(0, "test", 0);
         let bytes: Vec<u8> = (0..2 * 3 * 64).map(|_| (256.0 * random.uniform()) as u8).collect();
         let images = Images::u8(bytes, [2, 3, 1, 8, 8], vec![0.4; 3], vec![0.2; 3]).unwrap();
-        let masks = Masks {
-            grid: Grid { t: 1, h: 2, w: 2 },
-            context: vec![vec![0], vec![3]],
-            target: vec![vec![1, 2, 3], vec![0, 2]],
-        };
+        let (context, target) = (vec![vec![0], vec![3]], vec![vec![1, 2, 3], vec![0, 2]]);
+        let masks = Masks::of_lists(Grid::image(2, 2), context, target);
         let tape = Tape::inference();
         let order = PatchOrder::ChannelsFirst;
         let pixels =

@@ -33,6 +33,8 @@ pub struct SaltOptions {
     pub predictor: TransformerSpec,
     /// l. The paper uses L1.
     pub loss: LossKind,
+    /// Mask tokens of the predictor: 1, or one for each mask of a sample, as in V-JEPA.
+    pub mask_tokens: usize,
     /// A layer norm without parameters on the targets, as in V-JEPA (app/vjepa/train.py). The
     /// reference has none.
     pub target_layer_norm: bool,
@@ -57,7 +59,8 @@ impl Salt {
     ) -> Result<Self> {
         Self::check_sizes(teacher.spec(), student.spec())?;
         let (spec, width) = (student.spec(), teacher.spec().width);
-        let predictor = Predictor::new(options.predictor, spec, width, seed);
+        let tokens = options.mask_tokens;
+        let predictor = Predictor::new(options.predictor, spec, width, tokens, seed);
         Ok(Self { teacher: Frozen::new(teacher), student, predictor, options })
     }
 
@@ -109,11 +112,17 @@ impl Salt {
         &self.predictor
     }
 
-    /// The teacher's latents at the targets [M, teacher width]. The whole image is encoded, but the
-    /// last block computes only the targets.
+    /// The teacher's latents at the targets [M, teacher width]. The whole image is encoded once. If
+    /// it has one mask, the last block computes only the targets.
     fn targets(&self, tape: &Tape, images: &Images, masks: &Masks) -> Result<Tensor> {
-        let read = Outputs::Patches(&masks.target);
-        let latents = self.teacher.forward(tape, images, Patches::All, read, None)?.tokens;
+        let encode = |read| self.teacher.forward(tape, images, Patches::All, read, None);
+        let latents = match masks.per_sample() {
+            1 => encode(Outputs::Patches(&masks.target))?.tokens,
+            _ => {
+                let all = encode(Outputs::All)?.patches(tape)?; // [B N, teacher width]
+                ops::gather(tape, &all, masks.target_global())?
+            }
+        };
         if self.options.target_layer_norm {
             // torch's functional layer_norm: ε = 1e-5.
             return ops::layer_norm(tape, &latents, None, 1e-5);
@@ -135,8 +144,9 @@ impl Method for Salt {
         let encoded = self.student.forward(tape, images, visible, Outputs::All, key)?;
         let context = encoded.patches(tape)?; // [K, D]
         let predictions = self.predictor.forward(tape, &context, masks, Positions::Targets, key)?;
+        let weights = masks.target_weights();
         Ok(Step {
-            loss: ops::loss(tape, &predictions, &targets, self.options.loss, None)?,
+            loss: ops::loss(tape, &predictions, &targets, self.options.loss, weights.as_deref())?,
             target_count: predictions.rows(),
             context_tokens: context.rows(),
             context: encoded,

@@ -28,6 +28,7 @@ impl MethodSettings {
             MethodName::Salt => Self::Salt(SaltOptions {
                 predictor: stage.predictor().into(),
                 loss,
+                mask_tokens: 1,
                 target_layer_norm: stage.target_layer_norm(),
             }),
         }
@@ -55,6 +56,14 @@ impl MethodSettings {
         match self {
             Self::Mae(options) => ("decoder", options.decoder),
             Self::Salt(options) => ("predictor", options.predictor),
+        }
+    }
+
+    /// The number of mask tokens of the decoder or predictor.
+    pub fn mask_tokens(&self) -> usize {
+        match self {
+            Self::Mae(_) => 1,
+            Self::Salt(options) => options.mask_tokens,
         }
     }
 

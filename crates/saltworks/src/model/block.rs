@@ -46,17 +46,34 @@ pub(crate) struct Block {
 /// The packed rows that blocks read.
 #[derive(Clone)]
 pub(crate) struct Sequences {
-    /// Rows of each sample.
+    /// Rows of each sequence.
     pub(crate) segments: Segments,
     /// Where each row lies, for rotary positions.
     pub(crate) rotary: Option<Rotary>,
+    /// Sequences of each sample: all first ones, then all second ones, and so on.
+    pub(crate) per_sample: usize,
+}
+
+impl Sequences {
+    /// The draws of stochastic depth in these sequences.
+    fn draws(&self, key: Option<StepKey>) -> Option<Draws> {
+        key.map(|key| Draws { key, per_sample: self.per_sample })
+    }
 }
 
 impl From<Segments> for Sequences {
-    /// Rows without rotary positions.
+    /// One sequence of each sample, without rotary positions.
     fn from(segments: Segments) -> Self {
-        Self { segments, rotary: None }
+        Self { segments, rotary: None, per_sample: 1 }
     }
+}
+
+/// What the random draws of a step depend on.
+#[derive(Clone, Copy)]
+struct Draws {
+    key: StepKey,
+    /// As in [`Sequences`].
+    per_sample: usize,
 }
 
 /// The rows of a block's output that are needed. Only these rows have queries.
@@ -95,7 +112,7 @@ impl Block {
     ) -> Result<Tensor> {
         let qkv = self.queries_keys_values(tape, x, sequences)?; // [R, 3D]
         let mixed = ops::attention(tape, &qkv, &sequences.segments, self.spec.heads)?; // [R, D]
-        self.after_attention(tape, x, &mixed, &sequences.segments, key)
+        self.after_attention(tape, x, &mixed, &sequences.segments, sequences.draws(key))
     }
 
     /// x [R, D] -> [R, 3D]: queries, keys and values, with the norms and the places of queries and
@@ -175,7 +192,7 @@ impl Block {
         let (of_queries, of_keys) = (queries.segments, &sequences.segments);
         let mixed = ops::cross_attention(tape, &q, of_queries, &kv, of_keys, heads)?;
         let skip = ops::gather(tape, x, queries.rows)?; // [K, D]
-        self.after_attention(tape, &skip, &mixed, queries.segments, key)
+        self.after_attention(tape, &skip, &mixed, queries.segments, sequences.draws(key))
     }
 
     fn after_attention(
@@ -184,17 +201,17 @@ impl Block {
         skip: &Tensor,
         mixed: &Tensor,
         segments: &Segments,
-        key: Option<StepKey>,
+        draws: Option<Draws>,
     ) -> Result<Tensor> {
         let (weight, bias) = (self.proj.weight.tensor(), self.proj.bias.tensor());
-        let x = self.branch(tape, skip, segments, (key, 0), |skip| match skip {
+        let x = self.branch(tape, skip, segments, (draws, 0), |skip| match skip {
             Some(skip) => ops::linear_residual(tape, mixed, &weight, Some(&bias), skip),
             None => ops::linear(tape, mixed, &weight, Some(&bias)),
         })?;
         let normed = self.norm2.forward(tape, &x)?;
         let (w1, b1) = (self.fc1.weight.tensor(), self.fc1.bias.tensor());
         let (w2, b2) = (self.fc2.weight.tensor(), self.fc2.bias.tensor());
-        self.branch(tape, &x, segments, (key, 1), |skip| {
+        self.branch(tape, &x, segments, (draws, 1), |skip| {
             ops::mlp(tape, &normed, (&w1, Some(&b1)), (&w2, Some(&b2)), skip)
         })
     }
@@ -206,10 +223,10 @@ impl Block {
         tape: &Tape,
         skip: &Tensor,
         segments: &Segments,
-        (key, which): (Option<StepKey>, usize),
+        (draws, which): (Option<Draws>, usize),
         compute: impl FnOnce(Option<&Tensor>) -> Result<Tensor>,
     ) -> Result<Tensor> {
-        let keep = key.and_then(|key| self.keep(key, segments.len(), which));
+        let keep = draws.and_then(|draws| self.keep(draws, segments.len(), which));
         if self.scales.is_none() && keep.is_none() {
             return compute(Some(skip));
         }
@@ -218,20 +235,23 @@ impl Block {
         ops::residual(tape, skip, &y, scale.as_ref(), keep.as_deref().map(|keep| (segments, keep)))
     }
 
-    /// Each sample's factor: 0 with probability `rate`, else 1/(1 - rate), as in timm's DropPath.
-    fn keep(&self, key: StepKey, samples: usize, which: usize) -> Option<Vec<f32>> {
-        let rate = self.spec.drop_path;
+    /// Each sequence's factor: 0 with probability `rate`, else 1/(1 - rate), as in timm's DropPath.
+    fn keep(&self, draws: Draws, sequences: usize, which: usize) -> Option<Vec<f32>> {
+        let (rate, Draws { key, per_sample }) = (self.spec.drop_path, draws);
         if rate == 0.0 {
             return None;
         }
-        // There are 2^20 streams per step, so no two branches share one.
-        let index = (key.step << 20) | (2 * self.index + which) as u64;
-        let mut random = Random::new(key.seed, "drop_path", index);
         let factor = (1.0 - rate).recip();
-        let draw = || if random.uniform() < rate { 0.0 } else { factor };
-        // A sample has the same factor in a part of a batch as in the whole batch.
-        let all = std::iter::repeat_with(draw).take(key.first_sample + samples);
-        Some(all.skip(key.first_sample).collect())
+        let of_samples = |mask: usize| {
+            // There are 2^20 streams per step: 2^12 branches and 2^8 masks of a sample.
+            let stream = ((mask << 12) | (2 * self.index + which)) as u64;
+            let mut random = Random::new(key.seed, "drop_path", (key.step << 20) | stream);
+            let draw = || if random.uniform() < rate { 0.0 } else { factor };
+            // A sample has the same factor in a part of a batch as in the whole batch.
+            let all = std::iter::repeat_with(draw).take(key.first_sample + sequences / per_sample);
+            all.skip(key.first_sample).collect::<Vec<_>>()
+        };
+        Some((0..per_sample).flat_map(of_samples).collect())
     }
 }
 
@@ -382,7 +402,7 @@ mod tests {
     fn kept_branches_are_scaled_up_by_the_share_that_is_kept() {
         let key = StepKey { seed: 1, step: 3, first_sample: 0 };
         let block = Block::new(spec(0.75), 1, &mut Random::new(0, "test", 0));
-        let keep = block.keep(key, 4000, 0).unwrap();
+        let keep = block.keep(Draws { key, per_sample: 1 }, 4000, 0).unwrap();
         assert!(keep.iter().all(|factor| [0.0, 4.0].contains(factor)));
         // Standard error of the mean: 4 √(0.75 · 0.25 / 4000) = 0.027.
         let mean = keep.iter().sum::<f32>() / 4000.0;
@@ -397,11 +417,23 @@ mod tests {
         for index in 0..12 {
             let block = Block::new(spec(0.5), index, &mut random);
             for which in 0..2 {
-                let keep = block.keep(key, 64, which).unwrap();
-                drawn.insert(keep.iter().map(|factor| *factor == 0.0).collect::<Vec<_>>());
+                let keep = block.keep(Draws { key, per_sample: 2 }, 128, which).unwrap();
+                let masks = keep.chunks(64);
+                drawn.extend(masks.map(|keep| keep.iter().map(|f| *f == 0.0).collect::<Vec<_>>()));
             }
         }
-        // Two of 24 draws of 64 coins are equal with a probability of 276 in 2^64.
-        assert_eq!(drawn.len(), 24);
+        // Two of 48 draws of 64 coins are equal with a probability of 1128 in 2^64.
+        assert_eq!(drawn.len(), 48);
+    }
+
+    #[test]
+    fn a_part_of_a_batch_drops_what_it_drops_in_the_whole() {
+        let block = Block::new(spec(0.5), 1, &mut Random::new(0, "test", 0));
+        let keep = |first_sample, sequences| {
+            let key = StepKey { seed: 1, step: 3, first_sample };
+            block.keep(Draws { key, per_sample: 2 }, sequences, 0).unwrap()
+        };
+        let (whole, part) = (keep(0, 16), keep(3, 10));
+        assert_eq!(part, [&whole[3..8], &whole[11..16]].concat());
     }
 }

@@ -8,7 +8,7 @@ use super::spec::VitSpec;
 use crate::mask::{Grid, TokenIndex};
 use engine::ops::{Images, PatchOrder, Row};
 use engine::random::Random;
-use engine::shape::{expect_count, expect_shape};
+use engine::shape::{expect_count, expect_multiple, expect_shape};
 use engine::{Error, Module, Parameter, Result, Segments, Tape, Tensor, init, ops};
 
 /// Which patches enter the encoder.
@@ -126,7 +126,9 @@ impl Encoder {
         self.spec.grid()
     }
 
-    /// Encodes `patches` of each image [B, C, T, H, W].
+    /// Encodes `patches` of each image [B, C, T, H, W]. There may be several lists of patches for
+    /// each image: the first of all images, then the second of all images, and so on. Each is
+    /// encoded by itself.
     pub fn forward(
         &self,
         tape: &Tape,
@@ -147,7 +149,7 @@ impl Encoder {
                 &all
             }
         };
-        expect_count("encoder", "the lists of patches", patches.len(), images.samples())?;
+        expect_multiple("encoder", "the lists of patches", patches.len(), images.samples())?;
         let (x, sequences) = self.embed(tape, images, patches)?; // [B P + K, D]
         let prefix = self.spec.prefix();
         let (x, segments, prefix) = match outputs {
@@ -210,7 +212,8 @@ impl Encoder {
     ) -> Result<(Tensor, Sequences)> {
         let (width, patch_len) = (self.spec.width, self.spec.patch_len());
         let count = self.grid().len() as u32;
-        let in_batch: Vec<u32> = (0u32..)
+        let in_batch: Vec<u32> = (0..images.samples() as u32)
+            .cycle()
             .zip(patches)
             .flat_map(|(b, index)| index.iter().map(move |n| b * count + n))
             .collect();
@@ -235,7 +238,8 @@ impl Encoder {
         let rotary = self.rotary.as_ref().map(|table| table.at(&places, &x));
         let prefix = self.spec.prefix();
         let segments = Segments::new(patches.iter().map(|index| prefix + index.len()));
-        Ok((x, Sequences { segments, rotary }))
+        let per_sample = patches.len() / images.samples().max(1);
+        Ok((x, Sequences { segments, rotary, per_sample }))
     }
 
     /// The content of each row of the sequence, and its row of the position table or its patch, or

@@ -11,7 +11,7 @@ use crate::mask::Masks;
 use engine::random::Random;
 use engine::{Module, Parameter, Result, Tape, Tensor, init};
 
-/// A narrow transformer with one mask token.
+/// A narrow transformer with a mask token, or one for each mask of a sample.
 pub struct Predictor {
     transformer: Transformer,
     mask_token: Parameter,
@@ -19,8 +19,16 @@ pub struct Predictor {
 
 impl Predictor {
     /// A predictor from the tokens of a student of the sizes `student` to a teacher of width
-    /// `teacher_width`. It has rotary positions if the student has them.
-    pub fn new(spec: TransformerSpec, student: &VitSpec, teacher_width: usize, seed: u64) -> Self {
+    /// `teacher_width`. It has rotary positions if the student has them. `mask_tokens` is 1, or the
+    /// number of masks of a sample, each of which then has a token of its own (V-JEPA,
+    /// src/models/predictor.py).
+    pub fn new(
+        spec: TransformerSpec,
+        student: &VitSpec,
+        teacher_width: usize,
+        mask_tokens: usize,
+        seed: u64,
+    ) -> Self {
         let (positions, eps) = PositionTable::beside(student.rope);
         let mut random = Random::new(seed, "predictor", 0);
         let used = TransformerUse {
@@ -33,10 +41,11 @@ impl Predictor {
             eps,
             published: Published::Vjepa,
         };
-        let token = init::normal(&mut random, spec.width, 0.02);
+        let tokens = init::normal(&mut random, mask_tokens * spec.width, 0.02);
+        let tokens = Tensor::from_vec(tokens, &[mask_tokens, 1, spec.width]);
         Self {
             transformer: Transformer::new(spec, used, student.grid(), &mut random),
-            mask_token: Parameter::new("mask_token", Tensor::from_vec(token, &[1, 1, spec.width])),
+            mask_token: Parameter::new("mask_token", tokens),
         }
     }
 
@@ -55,7 +64,7 @@ impl Predictor {
         key: Option<StepKey>,
     ) -> Result<Tensor> {
         let token = self.mask_token.tensor();
-        let query = &token.reshape(&[1, token.len()])?;
+        let query = &token.reshape(&[token.dim(0), token.dim(2)])?;
         let inputs = Inputs { context, query, masks };
         self.transformer.forward(tape, &inputs, positions, key)
     }

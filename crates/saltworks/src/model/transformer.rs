@@ -230,10 +230,11 @@ impl Transformer {
         positions: Positions,
         key: Option<StepKey>,
     ) -> Result<Tensor> {
-        let joint = Joint::new(inputs.masks, inputs.query.rows() == 1);
+        let joint = Joint::new(inputs.masks, inputs.query.rows());
         let x = self.embed(tape, inputs, &joint)?; // [K + M, D]
         let rotary = self.rotary.as_ref().map(|table| table.at(&joint.patches, &x));
-        let sequences = Sequences { segments: joint.segments.clone(), rotary };
+        let (segments, per_sample) = (joint.segments.clone(), inputs.masks.per_sample());
+        let sequences = Sequences { segments, rotary, per_sample };
         let x = match positions {
             Positions::Targets => {
                 let queries = Queries { rows: &joint.query_rows, segments: &joint.query_segments };
@@ -255,7 +256,7 @@ impl Transformer {
         expect_count("predictor", "the number of context tokens", context.rows(), count)?;
         let context = self.context_proj.forward(tape, context)?; // [K, D]
         let (queries, targets) = (query.rows(), masks.target_count());
-        if queries != 1 {
+        if queries != 1 && queries != masks.per_sample() {
             expect_count("predictor", "the number of queries", queries, targets)?;
         }
         let table = self.position.beside(&context)?;
@@ -268,7 +269,8 @@ impl Transformer {
 pub struct Inputs<'a> {
     /// [K, I]: the tokens at `masks.context`.
     pub context: &'a Tensor,
-    /// [1, D]: the query at each patch of `masks.target`. Or [M, D]: one query for each.
+    /// [1, D]: the query at each patch of `masks.target`. Or [S, D]: one for each of the S masks of
+    /// a sample. Or [M, D]: one for each patch.
     pub query: &'a Tensor,
     /// The patches of context and queries.
     pub masks: &'a Masks,
@@ -309,11 +311,11 @@ struct Joint {
 }
 
 impl Joint {
-    /// `one_query`: all queries are the same.
-    fn new(masks: &Masks, one_query: bool) -> Self {
+    /// `queries` is the number of different queries, as in [`Inputs::query`].
+    fn new(masks: &Masks, queries: usize) -> Self {
         let (mut rows, mut patches, mut query_rows) = (Vec::new(), Vec::new(), Vec::new());
         let mut next_context = 0;
-        for (context, target) in masks.context.iter().zip(&masks.target) {
+        for (sequence, (context, target)) in masks.context.iter().zip(&masks.target).enumerate() {
             for &patch in context {
                 rows.push(Row::X(next_context));
                 patches.push(patch as i32);
@@ -321,7 +323,11 @@ impl Joint {
             }
             for &patch in target {
                 query_rows.push(rows.len() as u32);
-                let query = if one_query { 0 } else { query_rows.len() as u32 - 1 };
+                let query = match queries {
+                    1 => 0,
+                    _ if queries == masks.per_sample() => (sequence / masks.len()) as u32,
+                    _ => query_rows.len() as u32 - 1,
+                };
                 rows.push(Row::Token(query));
                 patches.push(patch as i32);
             }

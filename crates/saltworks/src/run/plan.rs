@@ -269,16 +269,13 @@ fn cost(
     teacher: Option<&VitSpec>,
 ) -> Result<Cost, Failure> {
     let step = |step: u64| stage.masks.sample(encoder.grid(), 1, seed, step).map_err(input_error);
-    let mut masks = step(0)?;
-    for more in 1..DRAWS as u64 {
-        let more = step(more)?;
-        masks.context.extend(more.context);
-        masks.target.extend(more.target);
-    }
+    let drawn = (0..DRAWS as u64).map(|index| Ok(settings.masks(step(index)?)));
+    let masks = drawn.collect::<Result<Vec<_>, Failure>>()?;
     let activation_checkpointing = stage.activation_checkpointing;
     let (_, trunk) = settings.trunk();
-    let networks = Networks { encoder, trunk, teacher, activation_checkpointing };
-    Ok(Cost::new(&networks, &settings.masks(masks)))
+    let mask_tokens = settings.mask_tokens();
+    let networks = Networks { encoder, trunk, teacher, mask_tokens, activation_checkpointing };
+    Ok(Cost::new(&networks, &masks))
 }
 
 /// The encoder in a file, with positions for the images of `spec`. Refuses other sizes.

@@ -149,8 +149,7 @@ fn not_finite(step: u64, problem: &dyn std::fmt::Display, batches: Vec<Batch>) -
 
 impl StageTraining<'_> {
     /// Adds the gradients of one part of a batch to the parameters' gradients, and its results to
-    /// `sums`. The loss is a mean over all targets of the batch, so a part's weight is its share of
-    /// the targets.
+    /// `sums`. A part's weight is its share in the loss of the batch.
     fn gradients(
         &mut self,
         step: u64,
@@ -167,9 +166,8 @@ impl StageTraining<'_> {
         sums.batches.push(loaded.batch);
         let samples = self.batch / self.accumulate;
         let first_sample = part * samples;
-        let all_targets = masks.target_count() as f32;
         let masks = masks.part(first_sample..first_sample + samples);
-        let share = masks.target_count() as f32 / all_targets;
+        let share = masks.share();
         let key = StepKey { seed: self.seed, step, first_sample };
         let in_step = |source| Error::Engine { step: step + 1, source };
         let stop = stop.clone();

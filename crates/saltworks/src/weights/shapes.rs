@@ -114,7 +114,9 @@ pub(super) fn fit_stage(
         if is_decoder {
             linear(&mut wanted, "decoder.transformer.query_proj", &[inner, width]);
         }
-        let token = vec![1, 1, if is_decoder { width } else { inner }];
+        // A predictor may have one for each mask of a sample.
+        let tokens = if is_decoder { 1 } else { first(format!("{owner}mask_token")).max(1) };
+        let token = vec![tokens, 1, if is_decoder { width } else { inner }];
         wanted.insert(format!("{owner}mask_token"), token);
     }
     fit(path, tensors, &wanted)
@@ -158,7 +160,7 @@ mod tests {
             assert_eq!(encoder(spec), shapes(&Encoder::new(spec, 0), ""));
         }
         let spec = TransformerSpec::new(12, 2, 2);
-        let predictor = shapes(&Predictor::new(spec, &plain, 20, 0), "predictor");
+        let predictor = shapes(&Predictor::new(spec, &plain, 20, 3, 0), "predictor");
         let decoder = shapes(&PixelDecoder::new(spec, &plain, 0), "decoder");
         for whole in [predictor, decoder] {
             let tensors: NamedTensors = whole
