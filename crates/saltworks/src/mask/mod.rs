@@ -6,22 +6,27 @@
 
 mod batch;
 mod block;
+mod causal;
 mod grid;
 mod ijepa;
 mod multi_block;
 mod random;
+mod vjepa;
 
 pub use batch::{Masks, TokenIndex};
 pub use block::BlockMasking;
+pub use causal::CausalMasking;
 pub use grid::Grid;
 pub use ijepa::IJepaMasking;
 pub use multi_block::{BlockOptions, Draw, MultiBlockMasking, SideLimit, block_masks};
 pub use random::{MaskSpread, RandomMasking};
+pub use vjepa::VjepaMasking;
 
 use engine::random::Random;
 use serde::{Deserialize, Serialize};
 
 use crate::range::Range;
+use vjepa::BlockSize;
 
 /// The result of drawing masks.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -68,7 +73,8 @@ pub enum Error {
     },
 }
 
-/// How the masks of a batch are drawn. `kind` is `multi_block`, `random`, `block` or `ijepa`.
+/// How the masks of a batch are drawn. `kind` is `multi_block`, `random`, `block`, `ijepa`, `vjepa`
+/// or `causal`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Masking {
@@ -81,6 +87,10 @@ pub enum Masking {
     /// Target blocks that do not overlap, as in stable-pretraining's I-JEPA.
     #[serde(rename = "ijepa")]
     IJepa(IJepaMasking),
+    /// Blocks of one size in a clip, and all else as the context: V-JEPA, and SALT on clips.
+    Vjepa(VjepaMasking),
+    /// The start of a clip as the context.
+    Causal(CausalMasking),
 }
 
 /// The tokens of one sample. Either list may still be empty.
@@ -108,7 +118,8 @@ impl Masking {
         }
         self.check_settings()?;
         let mut random = Random::new(0, "mask trial", 0);
-        let failures = (0..TRIAL_DRAWS).filter_map(|_| lacking(&self.draw(grid, &mut random)));
+        let failures =
+            (0..TRIAL_DRAWS).filter_map(|_| lacking(&self.draw(grid, None, &mut random)));
         let failures: Vec<_> = failures.collect();
         if failures.len() * 2 < TRIAL_DRAWS {
             return Ok(());
@@ -120,6 +131,7 @@ impl Masking {
     pub fn sample(&self, grid: Grid, batch: usize, seed: u64, step: u64) -> Result<Masks> {
         assert!(batch as u64 <= MOST_SAMPLES, "a batch holds at most 2^20 samples");
         let (mut context, mut target) = (Vec::new(), Vec::new());
+        let size = self.size_of_batch(grid, seed, step);
         for sample in 0..batch {
             let stream = if self.per_sample() { sample as u64 } else { 0 };
             if !self.per_sample() && !context.is_empty() {
@@ -128,18 +140,37 @@ impl Masking {
                 continue;
             }
             let index = step.wrapping_mul(MOST_SAMPLES).wrapping_add(stream);
-            let drawn = self.draw_both(grid, &mut Random::new(seed, "masks", index))?;
+            let drawn = self.draw_both(grid, size, &mut Random::new(seed, "masks", index))?;
             context.push(drawn.context);
             target.push(drawn.target);
+        }
+        if matches!(self, Self::Vjepa(masking) if masking.truncate) {
+            vjepa::truncate(&mut context);
+            vjepa::truncate(&mut target);
         }
         Ok(Masks::of_lists(grid, context, target))
     }
 
+    /// The size of the blocks of all samples, if they share it.
+    fn size_of_batch(&self, grid: Grid, seed: u64, step: u64) -> Option<BlockSize> {
+        match self {
+            Self::Vjepa(masking) if !masking.size_per_sample => {
+                Some(masking.size(grid, &mut Random::new(seed, "mask sizes", step)))
+            }
+            _ => None,
+        }
+    }
+
     /// Draws until neither context nor target is empty.
-    fn draw_both(&self, grid: Grid, random: &mut Random) -> Result<SampleMask> {
+    fn draw_both(
+        &self,
+        grid: Grid,
+        size: Option<BlockSize>,
+        random: &mut Random,
+    ) -> Result<SampleMask> {
         let mut last = "context";
         for _ in 0..MOST_ATTEMPTS {
-            let drawn = self.draw(grid, random);
+            let drawn = self.draw(grid, size, random);
             match lacking(&drawn) {
                 None => return Ok(drawn),
                 Some(name) => last = name,
@@ -148,12 +179,18 @@ impl Masking {
         Err(self.empty(grid, last, MOST_ATTEMPTS, MOST_ATTEMPTS))
     }
 
-    fn draw(&self, grid: Grid, random: &mut Random) -> SampleMask {
+    /// A draw, with blocks of this size if it is given.
+    fn draw(&self, grid: Grid, size: Option<BlockSize>, random: &mut Random) -> SampleMask {
         match self {
             Self::MultiBlock(masking) => masking.draw(grid, random),
             Self::Random(masking) => masking.draw(grid, random),
             Self::Block(masking) => masking.draw(grid, random),
             Self::IJepa(masking) => masking.draw(grid, random),
+            Self::Vjepa(masking) => {
+                let size = size.unwrap_or_else(|| masking.size(grid, random));
+                masking.draw(size, grid, random)
+            }
+            Self::Causal(masking) => masking.draw(grid, random),
         }
     }
 
@@ -163,6 +200,8 @@ impl Masking {
             Self::Random(masking) => masking.check(),
             Self::Block(masking) => masking.check(),
             Self::IJepa(masking) => masking.check(),
+            Self::Vjepa(masking) => masking.check(),
+            Self::Causal(masking) => masking.check(),
         }
     }
 
@@ -172,6 +211,8 @@ impl Masking {
             Self::Random(masking) => masking.per_sample,
             Self::Block(masking) => masking.per_sample,
             Self::IJepa(masking) => masking.per_sample,
+            Self::Vjepa(_) => true,
+            Self::Causal(masking) => masking.per_sample,
         }
     }
 
@@ -183,6 +224,8 @@ impl Masking {
                 format!("blocks of side {} up to ratio {}", masking.size, masking.ratio)
             }
             Self::IJepa(masking) => masking.describe(),
+            Self::Vjepa(masking) => masking.describe(),
+            Self::Causal(masking) => format!("the first {} of a clip shown", masking.shown),
         }
     }
 

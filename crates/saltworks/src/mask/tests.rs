@@ -243,6 +243,10 @@ fn settings_out_of_range_are_named() {
     assert!(message(Masking::Random(random)).contains("ratio is NaN"));
     let block = BlockMasking { size: 0, ..BlockMasking::default() };
     assert!(message(Masking::Block(block)).contains("size is 0"));
+    assert!(message(vjepa(|masking| masking.blocks = 0)).contains("blocks is 0"));
+    assert!(message(vjepa(|masking| masking.max_keep = Some(0))).contains("max_keep is 0"));
+    let never = message(vjepa(|masking| masking.max_temporal_keep = 0.0));
+    assert!(never.contains("max_temporal_keep is 0"), "{never}");
 }
 
 #[test]
@@ -285,4 +289,138 @@ fn blocks_of_a_high_aspect_ratio_are_tall_and_lie_anywhere_on_the_grid() {
         lefts.extend(columns.first().copied());
     }
     assert!(tops.into_iter().eq(0..=14 - 7) && lefts.into_iter().eq(0..=14 - 5));
+}
+
+fn vjepa(change: impl FnOnce(&mut VjepaMasking)) -> Masking {
+    let mut masking = VjepaMasking::default();
+    change(&mut masking);
+    Masking::Vjepa(masking)
+}
+
+/// The masking of a case of tests/golden/vjepa_masks.json, its grid, and the case.
+fn vjepa_cases() -> Vec<(String, Masking, Grid, serde_json::Value)> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/vjepa_masks.json");
+    let all: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let case = |(name, case): (&String, &serde_json::Value)| {
+        let range = |key: &str| {
+            case[key].as_array().map(|r| Range::new(r[0].as_f64().unwrap(), r[1].as_f64().unwrap()))
+        };
+        let masking = vjepa(|masking| {
+            masking.blocks = case["blocks"].as_u64().unwrap() as usize;
+            masking.scale = range("scale").unwrap();
+            masking.time = range("time").unwrap_or(masking.time);
+            masking.max_temporal_keep = case["max_temporal_keep"].as_f64().unwrap_or(1.0);
+        });
+        let side = |axis: usize| case["grid"][axis].as_u64().unwrap() as usize;
+        (name.clone(), masking, Grid { t: side(0), h: side(1), w: side(2) }, case.clone())
+    };
+    all.as_object().unwrap().iter().map(case).collect()
+}
+
+/// Counts and places of targets are distributed as those of V-JEPA 2's own generator
+/// (tests/golden/make_vjepa_masks.py).
+#[test]
+fn vjepas_masks_are_distributed_as_the_references() {
+    for (name, masking, grid, case) in vjepa_cases() {
+        let masks = masking.sample(grid, 4000, 1, 0).unwrap();
+        for (list, lists) in [("context", &masks.context), ("target", &masks.target)] {
+            let number = |key: &str| case[list][key].as_f64().unwrap();
+            let quantile = |i: usize| case[list]["quantiles"][i].as_f64().unwrap();
+            // 4,000 draws each. A step of a count is a cell at all times of the clip.
+            let counts: Vec<usize> = lists.iter().map(Vec::len).collect();
+            let mean = counts.iter().sum::<usize>() as f64 / 4000.0;
+            let error = number("deviation") * (2.0 / 4000.0f64).sqrt();
+            assert!((mean - number("mean")).abs() < 5.0 * error, "{name} {list}: mean {mean}");
+            let mut sorted = counts;
+            sorted.sort_unstable();
+            for (i, share) in [0.05, 0.25, 0.5, 0.75, 0.95].into_iter().enumerate() {
+                let got = sorted[(share * 3999.0) as usize] as f64;
+                let near = 0.15 * number("deviation") + grid.t as f64;
+                assert!((got - quantile(i)).abs() <= near, "{name} {list}: quantile {share} {got}");
+            }
+        }
+        let mut cells = vec![0.0; grid.len()];
+        masks.target.iter().flatten().for_each(|&token| cells[token as usize] += 1.0 / 4000.0);
+        let scores = cells.iter().zip(case["cells"].as_array().unwrap()).map(|(got, want)| {
+            let want = want.as_f64().unwrap();
+            let variance = 2.0 * want * (1.0 - want) / 4000.0;
+            if variance == 0.0 { f64::from(*got != want) } else { (got - want).powi(2) / variance }
+        });
+        let scores: Vec<f64> = scores.collect();
+        let mean = scores.iter().sum::<f64>() / scores.len() as f64;
+        // Cells depend on each other, so the mean of chi-squares has no table. It is 1 if both
+        // samplers are the same. Blocks one token off give 10 and more.
+        assert!(mean < 2.0, "{name}: mean square of {mean} standard errors");
+        assert!(scores.iter().all(|score| *score < 30.0), "{name}: {scores:?}");
+    }
+}
+
+#[test]
+fn truncated_lists_have_the_lengths_of_the_references() {
+    let (_, masking, grid, case) =
+        vjepa_cases().into_iter().find(|(name, ..)| name == "long").unwrap();
+    let Masking::Vjepa(masking) = masking else { unreachable!() };
+    let masking =
+        Masking::Vjepa(VjepaMasking { truncate: true, size_per_sample: false, ..masking });
+    let batch = case["batch"].as_u64().unwrap() as usize;
+    let mut sums = [0.0; 2];
+    for step in 0..300 {
+        let masks = masking.sample(grid, batch, 1, step).unwrap();
+        for (sum, lists) in sums.iter_mut().zip([&masks.context, &masks.target]) {
+            assert!(lists.iter().all(|list| list.len() == lists[0].len()));
+            *sum += lists[0].len() as f64 / 300.0;
+        }
+    }
+    for (i, sum) in sums.into_iter().enumerate() {
+        let number = |key: &str| case["truncated"][key][i].as_f64().unwrap();
+        let tolerance = 5.0 * 2f64.sqrt() * number("error");
+        assert!((sum - number("mean")).abs() < tolerance, "{i}: {sum}, {}", number("mean"));
+    }
+}
+
+#[test]
+fn a_truncated_list_keeps_its_first_tokens() {
+    let grid = Grid { t: 4, h: 6, w: 6 };
+    let sizes = |truncate| vjepa(|masking| masking.truncate = truncate);
+    let [whole, cut] = [false, true].map(|truncate| sizes(truncate).sample(grid, 6, 2, 0).unwrap());
+    let shortest = whole.context.iter().map(Vec::len).min().unwrap();
+    for (whole, cut) in whole.context.iter().zip(&cut.context) {
+        assert_eq!(cut[..], whole[..shortest]);
+    }
+    let few = vjepa(|masking| masking.max_keep = Some(5)).sample(grid, 6, 2, 0).unwrap();
+    assert!(few.context.iter().zip(&whole.context).all(|(few, whole)| few[..] == whole[..5]));
+    assert_eq!(few.target, whole.target);
+}
+
+#[test]
+fn all_tokens_of_a_clip_are_context_or_target_of_vjepas_masks() {
+    let grid = Grid { t: 4, h: 6, w: 6 };
+    for size_per_sample in [true, false] {
+        let masking = vjepa(|masking| {
+            masking.scale = Range::new(0.2, 0.6);
+            (masking.blocks, masking.size_per_sample) = (1, size_per_sample);
+        });
+        let masks = masking.sample(grid, 8, 3, 0).unwrap();
+        let Masks { context, target, .. } = &masks;
+        let both = context.iter().zip(target).map(|(context, target)| context.len() + target.len());
+        assert!(both.into_iter().all(|tokens| tokens == grid.len()));
+        let sizes: BTreeSet<usize> = target.iter().map(Vec::len).collect();
+        assert_eq!(sizes.len() == 1, !size_per_sample, "{sizes:?}");
+        assert!(target.iter().any(|list| *list != target[0]), "each has its own place");
+        Masks::new(grid, context.clone(), target.clone()).unwrap();
+    }
+}
+
+#[test]
+fn causal_masks_show_the_start_of_a_clip() {
+    let grid = Grid { t: 4, h: 2, w: 3 };
+    let masking = Masking::Causal(CausalMasking::default());
+    let masks = masking.sample(grid, 50, 0, 0).unwrap();
+    let shown: BTreeSet<usize> = masks.context.iter().map(Vec::len).collect();
+    assert!(shown.into_iter().eq([6, 12, 18]));
+    for (context, target) in masks.context.iter().zip(&masks.target) {
+        assert!(context.iter().chain(target).copied().eq(0..24));
+    }
+    let image = masking.validate(Grid::image(4, 4)).unwrap_err().to_string();
+    assert!(image.starts_with("masks leave no target"), "{image}");
 }
