@@ -11,6 +11,7 @@ mod grid;
 mod ijepa;
 mod multi_block;
 mod random;
+mod several;
 mod vjepa;
 
 pub use batch::{Masks, TokenIndex};
@@ -20,6 +21,7 @@ pub use grid::Grid;
 pub use ijepa::IJepaMasking;
 pub use multi_block::{BlockOptions, Draw, MultiBlockMasking, SideLimit, block_masks};
 pub use random::{MaskSpread, RandomMasking};
+pub use several::MaskList;
 pub use vjepa::VjepaMasking;
 
 use engine::random::Random;
@@ -129,6 +131,17 @@ impl Masking {
 
     /// Masks of a batch at one step.
     pub fn sample(&self, grid: Grid, batch: usize, seed: u64, step: u64) -> Result<Masks> {
+        self.draw_as("masks", grid, batch, (seed, step))
+    }
+
+    /// [`Masking::sample`] from the random numbers for `purpose`.
+    fn draw_as(
+        &self,
+        purpose: &'static str,
+        grid: Grid,
+        batch: usize,
+        (seed, step): (u64, u64),
+    ) -> Result<Masks> {
         assert!(batch as u64 <= MOST_SAMPLES, "a batch holds at most 2^20 samples");
         let (mut context, mut target) = (Vec::new(), Vec::new());
         let size = self.size_of_batch(grid, seed, step);
@@ -140,7 +153,7 @@ impl Masking {
                 continue;
             }
             let index = step.wrapping_mul(MOST_SAMPLES).wrapping_add(stream);
-            let drawn = self.draw_both(grid, size, &mut Random::new(seed, "masks", index))?;
+            let drawn = self.draw_both(grid, size, &mut Random::new(seed, purpose, index))?;
             context.push(drawn.context);
             target.push(drawn.target);
         }

@@ -28,7 +28,7 @@ impl MethodSettings {
             MethodName::Salt => Self::Salt(SaltOptions {
                 predictor: stage.predictor().into(),
                 loss,
-                mask_tokens: 1,
+                mask_tokens: stage.mask_tokens(),
                 target_layer_norm: stage.target_layer_norm(),
             }),
         }

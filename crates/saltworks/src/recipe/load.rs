@@ -205,8 +205,8 @@ fn explain(message: &str, stages: &[String]) -> String {
     }
     if message == "missing field `kind`" {
         // Only masks have a kind.
-        return "masks need a kind: \"multi_block\", \"random\", \"block\" or \"ijepa\", as in \
-                masks = { kind = \"random\", ratio = 0.75 }"
+        return "masks need a kind: \"multi_block\", \"random\", \"block\", \"ijepa\", \"vjepa\" or \
+                \"causal\", as in masks = { kind = \"random\", ratio = 0.75 }"
             .to_owned();
     }
     if message == "invalid type: unit variant, expected string only" {

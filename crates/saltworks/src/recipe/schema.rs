@@ -6,7 +6,7 @@ use super::values::{
 };
 use super::{Color, Depth, ImageSize, Origin, PatchSize};
 use crate::data::{Blur, Decoding, Interpolation, Jitter, Solarize};
-use crate::mask::{Masking, MultiBlockMasking};
+use crate::mask::{MaskList, Masking, MultiBlockMasking};
 use crate::range::Range;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -513,8 +513,9 @@ pub struct Stage {
     pub eps: f32,
     /// The gradient is clipped to this L2 norm. 0 means no clipping.
     pub clip: f32,
-    /// Which patches the encoder sees, and which are predicted.
-    pub masks: Masking,
+    /// Which patches the encoder sees, and which are predicted. A list gives each sample several
+    /// masks.
+    pub masks: MaskList,
     /// The loss between prediction and target. If not set, it is L1 for SALT and MSE for MAE.
     pub loss: Option<Loss>,
     /// MAE: the size of its decoder.
@@ -525,6 +526,9 @@ pub struct Stage {
     pub pixel_norm: Option<PixelNorm>,
     /// SALT: the size of its predictor.
     pub predictor: Option<DecoderSize>,
+    /// SALT: whether each mask of a sample has a mask token of its own, as in V-JEPA. If not set,
+    /// it has one.
+    pub mask_token_per_mask: Option<bool>,
     /// SALT: whether the teacher's latents get a layer norm without parameters, as in V-JEPA.
     pub target_layer_norm: Option<bool>,
 }
@@ -556,12 +560,13 @@ impl Default for Stage {
             betas: [0.9, 0.95],
             eps: 1e-8,
             clip: 0.0,
-            masks: Masking::MultiBlock(MultiBlockMasking::default()),
+            masks: Masking::MultiBlock(MultiBlockMasking::default()).into(),
             loss: None,
             decoder: None,
             covered: None,
             pixel_norm: None,
             predictor: None,
+            mask_token_per_mask: None,
             target_layer_norm: None,
         }
     }
@@ -586,6 +591,7 @@ impl Stage {
         match self.method {
             MethodName::Mae => {
                 (self.predictor, self.target_layer_norm) = (predictor, target_layer_norm);
+                self.mask_token_per_mask = None;
                 self.decoder = Some(self.decoder());
                 self.covered = Some(self.covered());
                 self.pixel_norm = Some(self.pixel_norm());
@@ -594,6 +600,9 @@ impl Stage {
                 (self.decoder, self.covered, self.pixel_norm) = (decoder, covered, pixel_norm);
                 self.predictor = Some(self.predictor());
                 self.target_layer_norm = Some(self.target_layer_norm());
+                if self.masks.per_sample() == 1 {
+                    self.mask_token_per_mask = None;
+                }
             }
         }
     }
@@ -629,6 +638,11 @@ impl Stage {
     /// The predictor of SALT. The default is that of stable-pretraining and of the paper.
     pub fn predictor(&self) -> DecoderSize {
         self.predictor.unwrap_or(DecoderSize::new(384, 12, 16))
+    }
+
+    /// Mask tokens of SALT's predictor.
+    pub fn mask_tokens(&self) -> usize {
+        if self.mask_token_per_mask.unwrap_or(true) { self.masks.per_sample() } else { 1 }
     }
 
     /// Whether SALT's targets get a layer norm.

@@ -9,7 +9,7 @@ use crate::eval::{
 };
 use crate::failure::{Failure, input_error, loading, run_error};
 use crate::judge::{self, ImageSets};
-use crate::mask::Masking;
+use crate::mask::MaskList;
 use crate::method::Method;
 use crate::pictures::{self, NEIGHBOURS, Neighbour, PixelScale, Scene, SceneImages};
 use crate::recipe::{Data, Probe, Recipe, Stage};
@@ -46,7 +46,7 @@ pub(crate) struct Online<'a> {
     steps: u64,
     /// Training and the last probes report images that cannot be read. These probes do not.
     data: Data,
-    masking: &'a Masking,
+    masking: &'a MaskList,
     train: Arc<dyn Source>,
     test: Arc<dyn Source>,
     views: Arc<dyn Source>,

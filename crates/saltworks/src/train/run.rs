@@ -2,7 +2,7 @@
 
 use super::{Curve, Error, Optimizer, Saver, Stop};
 use crate::data::{Batch, Loader, Unreadable};
-use crate::mask::{Grid, Masking, Masks};
+use crate::mask::{Grid, MaskList, Masks};
 use crate::method::Method;
 use crate::model::StepKey;
 use crate::train::StepReport;
@@ -17,7 +17,7 @@ pub struct StageTraining<'a> {
     /// Batches of `batch / accumulate` images, starting with those of step `first_step`.
     pub loader: Loader,
     /// How masks are drawn.
-    pub masking: Masking,
+    pub masking: MaskList,
     /// Tokens of an image.
     pub grid: Grid,
     /// Images of an optimizer step.

@@ -266,8 +266,11 @@ fn is_read(of: &Type) -> bool {
     of.attributes.contains("Serialize") || of.attributes.contains("Deserialize")
 }
 
-/// A type without `Option<..>` and `Box<..>`.
+/// A type without `Option<..>` and `Box<..>`. A list of masks may be written as one of them.
 fn inner(of: &str) -> &str {
+    if of == "MaskList" {
+        return "Masking";
+    }
     let outer = ["Option<", "Box<"].iter().find_map(|outer| of.strip_prefix(outer));
     outer.and_then(|rest| rest.strip_suffix('>')).map_or(of, inner)
 }
