@@ -564,8 +564,10 @@ fn timm_call(spec: &VitSpec) -> String {
     };
     add(ratio(spec) != ratio(&base), format!("mlp_ratio={}", ratio(spec)));
     // Without a class token timm pools, and by default applies the norm after pooling.
-    let pooled = "class_token=False, global_pool=\"avg\", fc_norm=False";
-    add(!spec.class_token, pooled.to_owned());
+    add(!spec.class_token, "class_token=False".to_owned());
+    let pools = !spec.class_token || spec.fc_norm;
+    let fc_norm = if spec.fc_norm { "True" } else { "False" };
+    add(pools, format!("global_pool=\"avg\", fc_norm={fc_norm}"));
     add(spec.registers > 0, format!("reg_tokens={}", spec.registers));
     add(spec.no_embed_class, "no_embed_class=True".to_owned());
     add(spec.layer_scale.is_some(), "init_values=1e-5".to_owned());

@@ -9,6 +9,7 @@ use engine::ops::{Images, PatchOrder, Row};
 use engine::random::Random;
 use engine::shape::{expect_count, expect_shape};
 use engine::{Error, Module, Parameter, Result, Segments, Tape, Tensor, init, ops};
+use std::sync::Arc;
 
 /// Which patches enter the encoder.
 #[derive(Clone, Copy)]
@@ -30,7 +31,7 @@ pub enum Outputs<'a> {
 
 /// Encoded tokens, packed.
 pub struct EncodedTokens {
-    /// [R, D], after the final norm.
+    /// [R, D], after the final norm. If that comes behind the mean, before it.
     pub tokens: Tensor,
     /// Rows of each sample.
     pub segments: Segments,
@@ -38,6 +39,8 @@ pub struct EncodedTokens {
     pub prefix: usize,
     /// Whether row 0 of each sample is a class token.
     pub class_token: bool,
+    /// The norm behind mean and class token.
+    pooled_norm: Option<Arc<Norm>>,
 }
 
 impl EncodedTokens {
@@ -56,12 +59,20 @@ impl EncodedTokens {
         let rows: Vec<u32> = (0..self.segments.len())
             .map(|b| (self.segments.range(b).start + index) as u32)
             .collect();
-        ops::gather(tape, &self.tokens, &rows)
+        self.normed(tape, ops::gather(tape, &self.tokens, &rows)?)
     }
 
     /// Mean of each sample's patch tokens [B, D].
     pub fn mean(&self, tape: &Tape) -> Result<Tensor> {
-        ops::mean_pool(tape, &self.tokens, &self.segments, self.prefix)
+        self.normed(tape, ops::mean_pool(tape, &self.tokens, &self.segments, self.prefix)?)
+    }
+
+    /// timm's `forward_head` before its head: pooled tokens [B, D] -> [B, D].
+    fn normed(&self, tape: &Tape, pooled: Tensor) -> Result<Tensor> {
+        match &self.pooled_norm {
+            Some(norm) => norm.forward(tape, &pooled),
+            None => Ok(pooled),
+        }
     }
 }
 
@@ -73,7 +84,7 @@ pub struct Encoder {
     reg_token: Option<Parameter>,
     pos_embed: Parameter,
     blocks: Blocks,
-    norm: Norm,
+    norm: Arc<Norm>,
 }
 
 impl Encoder {
@@ -104,7 +115,7 @@ impl Encoder {
             reg_token: token("reg_token", spec.registers),
             pos_embed: Parameter::new("pos_embed", Tensor::from_vec(table, &[1, rows, width])),
             blocks: Blocks::new(block, spec.depth, &mut random),
-            norm: Norm::new(width, 1e-6),
+            norm: Arc::new(Norm::new(width, 1e-6)),
             spec: spec.clone(),
         }
     }
@@ -154,8 +165,23 @@ impl Encoder {
                 (x, output_segments, 0)
             }
         };
-        let (tokens, class_token) = (self.norm.forward(tape, &x)?, self.cls_token.is_some());
-        Ok(EncodedTokens { tokens, segments, prefix, class_token })
+        self.encoded(tape, x, segments, prefix)
+    }
+
+    /// The last block's outputs [R, D] -> tokens, with the final norm.
+    fn encoded(
+        &self,
+        tape: &Tape,
+        x: Tensor,
+        segments: Segments,
+        prefix: usize,
+    ) -> Result<EncodedTokens> {
+        let (tokens, pooled_norm) = match self.spec.fc_norm {
+            true => (x, Some(self.norm.clone())),
+            false => (self.norm.forward(tape, &x)?, None),
+        };
+        let class_token = self.spec.class_token;
+        Ok(EncodedTokens { tokens, segments, prefix, class_token, pooled_norm })
     }
 
     /// All tokens after each of the last `layers` blocks, and after the final norm. This is
@@ -166,16 +192,7 @@ impl Encoder {
         let prefix = self.spec.prefix();
         let segments = Segments::uniform(images.samples(), prefix + self.grid().len());
         let outputs = self.blocks.last_outputs(&tape, x, &segments, layers)?.into_iter();
-        let encoded = outputs.map(|x| {
-            let (segments, class_token) = (segments.clone(), self.cls_token.is_some());
-            Ok(EncodedTokens {
-                tokens: self.norm.forward(&tape, &x)?,
-                segments,
-                prefix,
-                class_token,
-            })
-        });
-        encoded.collect()
+        outputs.map(|x| self.encoded(&tape, x, segments.clone(), prefix)).collect()
     }
 
     /// Attention weights of whole images in the last block: for each image [A, P + N, P + N],
@@ -289,6 +306,6 @@ impl Module for Encoder {
         f(&join(prefix, "pos_embed"), &self.pos_embed);
         self.patch_embed.visit(&join(prefix, "patch_embed.proj"), f);
         self.blocks.visit(prefix, f);
-        self.norm.visit(&join(prefix, "norm"), f);
+        self.norm.visit(&join(prefix, if self.spec.fc_norm { "fc_norm" } else { "norm" }), f);
     }
 }

@@ -30,8 +30,18 @@ pub struct VitSpec {
     pub layer_scale: Option<f32>,
     /// Layer norm on each head's queries and keys.
     pub qk_norm: bool,
+    /// Whether the last norm comes behind the mean of the patches, or behind the class token, in
+    /// place of a norm of all tokens: timm's option of this name.
+    #[serde(default, skip_serializing_if = "is_not_set")]
+    pub fc_norm: bool,
     /// Rate of stochastic depth in the last block. It grows linearly from 0 in the first block.
     pub drop_path: f32,
+}
+
+/// Options that came later are written only if they are set. Files of encoders without them stay
+/// the same.
+fn is_not_set(option: &bool) -> bool {
+    !option
 }
 
 /// A model that cannot be built.
@@ -238,6 +248,7 @@ impl VitSpec {
             no_embed_class: registers > 0 || family == "deit3_",
             layer_scale,
             qk_norm: false,
+            fc_norm: false,
             drop_path: 0.0,
         };
         // The user named a model, not its patches.
@@ -307,6 +318,19 @@ impl VitSpec {
     /// Number of values in a patch: pt ph pw C.
     pub fn patch_len(&self) -> usize {
         self.patch.iter().product::<usize>() * self.channels
+    }
+
+    /// What it has beside a plain encoder, for people.
+    pub fn features(&self) -> Vec<String> {
+        let registers = format!("{} registers", self.registers);
+        let features = [
+            (!self.class_token, "no class token"),
+            (self.registers > 0, &registers),
+            (self.layer_scale.is_some(), "layer scale"),
+            (self.qk_norm, "norms of queries and keys"),
+            (self.fc_norm, "its last norm behind the mean"),
+        ];
+        features.into_iter().filter(|(is, _)| *is).map(|(_, words)| words.to_owned()).collect()
     }
 
     /// Tokens before the patches: class token, then registers.

@@ -93,7 +93,7 @@ impl fmt::Display for Dialect {
 }
 
 /// The feature of an encoder that the plain ViT of 2020 lacks, if any. transformers and
-/// facebookresearch/mae build only the plain one.
+/// facebookresearch/mae build only the plain one. The latter also has the norm behind the mean.
 pub fn beyond_plain(spec: &VitSpec) -> Option<&'static str> {
     let beyond = [
         (spec.image[0] > 1, "clips"),

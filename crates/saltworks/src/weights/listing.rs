@@ -197,18 +197,8 @@ fn in_words(part: &str, spec: &VitSpec, guessed: Option<&str>) -> String {
     let [_, height, width] = spec.image;
     let [_, ph, pw] = spec.patch;
     let guessed = guessed.map_or(String::new(), |words| format!("; {words}"));
-    let mut more = String::new();
-    let registers = format!("{} registers", spec.registers);
-    for (is, words) in [
-        (!spec.class_token, "no class token"),
-        (spec.registers > 0, registers.as_str()),
-        (spec.layer_scale.is_some(), "layer scale"),
-        (spec.qk_norm, "norms of queries and keys"),
-    ] {
-        if is {
-            more = format!("{more}, {words}");
-        }
-    }
+    let features = spec.features();
+    let more: String = features.iter().map(|words| format!(", {words}")).collect();
     format!(
         "{part}: {} wide, {} blocks, {} heads, patches of {ph} x {pw}, images of {height} x \
          {width} with {} channels{more}{guessed}",

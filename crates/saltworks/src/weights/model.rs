@@ -350,7 +350,8 @@ impl ModelFile {
         }
         let encoder = Encoder::new(&spec, 0);
         assign(&self.path, &tensors, &encoder.parameters())?;
-        let notes = self.notes.iter().cloned().chain(guessed).collect();
+        let behind_mean = spec.fc_norm.then(|| BEHIND_MEAN.to_owned());
+        let notes = self.notes.iter().cloned().chain(guessed).chain(behind_mean).collect();
         Ok(LoadedEncoder { encoder, resized, normalize, notes })
     }
 }
@@ -448,6 +449,9 @@ pub struct LoadedEncoder {
     pub notes: Vec<String>,
 }
 
+/// What a norm behind the mean does to features.
+const BEHIND_MEAN: &str = "its last norm comes behind the mean, so patch tokens have no norm";
+
 /// The most bytes of a JSON file beside a model.
 const MOST_JSON_BYTES: u64 = 4 << 20;
 
@@ -467,7 +471,7 @@ pub(super) fn json_beside(file: &Path, name: &str) -> Result<Option<Value>, Erro
 }
 
 /// Parts of names of tensors that other encoders have, and what those are.
-const FEATURES: [(&str, &str); 9] = [
+const FEATURES: [(&str, &str); 8] = [
     ("mlp.w12", "SwiGLU in place of an MLP"),
     ("mlp.fc1_g", "SwiGLU in place of an MLP"),
     ("weights_in", "SwiGLU in place of an MLP"),
@@ -476,17 +480,13 @@ const FEATURES: [(&str, &str); 9] = [
     ("attn_pool", "attention pooling"),
     ("rope", "rotary positions"),
     ("rel_pos", "relative positions"),
-    (
-        "fc_norm",
-        "a norm behind the pool (timm's `fc_norm`, as in a fine-tuned classifier). The weights \
-         from before the fine-tuning can be read",
-    ),
 ];
 
 /// Adds advice for tensors that do not fit even the file's own sizes: the model is not supported.
 fn of_another_kind(error: Error) -> Error {
-    let advice = "Only timm's plain encoders are read: a norm after the last block, biases, no \
-                  fc_norm, no attention pooling. Choose another file, or export it with --partial";
+    let advice = "Only timm's plain encoders are read: a norm after the last block or behind the \
+                  mean, biases, no attention pooling. Choose another file, or export it with \
+                  --partial";
     match error {
         Error::Fit { path, problem, .. } => {
             let feature = FEATURES.iter().find(|(name, _)| problem.contains(name));

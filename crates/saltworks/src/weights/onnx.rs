@@ -2,7 +2,7 @@
 //!
 //! The input is `images` [B, C, H, W], normalised as in training. The outputs are `tokens` [B, P +
 //! N, D] after the final norm, `mean` [B, D] of the patch tokens, and `cls` [B, D] if there is a
-//! class token.
+//! class token. A norm behind the mean is part of `mean` and `cls`, not of `tokens`.
 
 mod graph;
 mod messages;
@@ -11,7 +11,7 @@ use super::{Error, NamedTensors};
 use crate::files::write_whole;
 use crate::model::VitSpec;
 use engine::Tensor;
-use graph::Attribute::{Float, Int, Ints};
+use graph::Attribute::{self, Float, Int, Ints};
 use graph::{Axis, Graph};
 use messages::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto};
 use prost::Message as _;
@@ -96,20 +96,40 @@ impl Writer<'_> {
         for block in 0..spec.depth {
             x = self.block(&x, &format!("blocks.{block}"))?;
         }
-        let tokens = self.norm(&x, "norm")?;
+        let tokens = if spec.fc_norm { x } else { self.norm(&x, "norm")? };
         let count = spec.prefix() + spec.grid().len();
         self.graph.named_node("Identity", &[&tokens], "tokens", &[]);
         self.graph.output("tokens", &[batch(), Axis::Of(count), Axis::Of(width)]);
         let patches = self.tokens_of(&tokens, spec.prefix(), count);
-        let mean = [Ints("axes", &[1]), Int("keepdims", 0)];
-        self.graph.named_node("ReduceMean", &[&patches], "mean", &mean);
+        let norm = match spec.fc_norm {
+            true => Some([self.constant("fc_norm.weight")?, self.constant("fc_norm.bias")?]),
+            false => None,
+        };
+        let attributes = [Ints("axes", &[1]), Int("keepdims", 0)];
+        self.pooled(("ReduceMean", &[&patches], &attributes), norm.as_ref(), "mean");
         self.graph.output("mean", &[batch(), Axis::Of(width)]);
         if spec.class_token {
             let first = self.graph.number(0);
-            self.graph.named_node("Gather", &[&tokens, &first], "cls", &[Int("axis", 1)]);
+            self.pooled(("Gather", &[&tokens, &first], &[Int("axis", 1)]), norm.as_ref(), "cls");
             self.graph.output("cls", &[batch(), Axis::Of(width)]);
         }
         Ok(())
+    }
+
+    /// The tokens of each image pooled to one, with the weight and bias of a norm behind.
+    fn pooled(
+        &mut self,
+        (op, inputs, attributes): (&str, &[&str], &[Attribute<'_>]),
+        norm: Option<&[String; 2]>,
+        output: &str,
+    ) {
+        let Some([weight, bias]) = norm else {
+            return self.graph.named_node(op, inputs, output, attributes);
+        };
+        let pooled = self.graph.node(op, inputs, attributes);
+        let attributes = [Int("axis", -1), Float("epsilon", EPS)];
+        let inputs = [pooled.as_str(), weight, bias];
+        self.graph.named_node("LayerNormalization", &inputs, output, &attributes);
     }
 
     /// Patches [B, N, D] by a convolution, then class token, registers and positions.

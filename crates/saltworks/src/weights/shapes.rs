@@ -47,7 +47,7 @@ pub(super) fn encoder(spec: &VitSpec) -> Shapes {
         }
     }
     blocks(&mut all, "", spec.depth, [width, spec.hidden]);
-    linear(&mut all, "norm", &[width]);
+    linear(&mut all, if spec.fc_norm { "fc_norm" } else { "norm" }, &[width]);
     all
 }
 
@@ -150,6 +150,7 @@ mod tests {
             no_embed_class: true,
             layer_scale: Some(1.0),
             qk_norm: true,
+            fc_norm: true,
             ..plain.clone()
         };
         for spec in [plain, rich] {

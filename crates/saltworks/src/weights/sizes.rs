@@ -81,6 +81,7 @@ pub(super) fn of(shapes: &Shapes, config: Option<&Value>, hint: Hint) -> Result<
         // Its initial value no longer matters.
         layer_scale: shape("blocks.0.ls1.gamma").map(|_| 1.0),
         qk_norm: head.is_some(),
+        fc_norm: shape("fc_norm.weight").is_some(),
         drop_path: 0.0,
     };
     Ok(Sizes { guessed: guessed(&spec, told, &placed), spec })

@@ -177,6 +177,9 @@ pub fn config(spec: &VitSpec) -> Result<Value, &'static str> {
     if let Some(what) = super::beyond_plain(spec) {
         return Err(what);
     }
+    if spec.fc_norm {
+        return Err("norm behind the mean");
+    }
     let side = |height: usize, width: usize| match height == width {
         true => json!(height),
         false => json!([height, width]),

@@ -73,6 +73,7 @@ const ORDER: [&[&str]; 2] = [
         "output_proj",
         "blocks",
         "norm",
+        "fc_norm",
         "final_norm",
         "norm1",
         "attn",

@@ -1,0 +1,89 @@
+//! Encoders that have more than timm's plain ones give the features that they give at home:
+//! tests/golden/timm_*, made by make_timm.py.
+
+mod place;
+
+use engine::Tape;
+use engine::check::{assert_close, rel_l2};
+use engine::ops::Images;
+use place::{Place, assert_refused, saltworks, stderr};
+use saltworks::method::embed;
+use saltworks::model::{Encoder, Outputs, Patches};
+use saltworks::weights::{self, Hint, ModelFile, NamedTensors};
+use std::path::{Path, PathBuf};
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
+}
+
+/// Two heads of 16, which no tensor shows.
+const HINT: Hint = Hint { heads: Some((32, 2)), grid: None, image: None };
+
+fn features() -> NamedTensors {
+    weights::load(&golden("timm_features.safetensors")).unwrap().tensors
+}
+
+/// Compares the tokens of the golden images, and what goes into the head.
+fn compare(name: &str, encoder: &Encoder, images: &str) {
+    let features = features();
+    let images = &features[images];
+    let [b, c, h, w] = images.shape() else { panic!("{:?}", images.shape()) };
+    let images = Images::f32(images.to_vec(), [*b, *c, 1, *h, *w]).unwrap();
+    let close = |what: &str, got: &[f32]| {
+        let wanted = features[what].to_host();
+        assert_close(what, got, &wanted, rel_l2(1e-5), "f32, two blocks");
+    };
+    let tape = Tape::inference();
+    let all = encoder.forward(&tape, &images, Patches::All, Outputs::All, None).unwrap();
+    close(&format!("{name}.tokens"), &all.tokens.to_vec());
+    let embedding = embed(encoder, &images).unwrap();
+    let pooled = if encoder.spec().fc_norm { embedding.mean } else { embedding.cls.unwrap() };
+    // Models of transformers have no head.
+    if features.contains_key(&format!("{name}.pooled")) {
+        close(&format!("{name}.pooled"), &pooled.to_vec());
+    }
+}
+
+/// facebookresearch/mae, models_vit.py with `global_pool`.
+#[test]
+fn a_fine_tuned_classifier_gives_timms_mean_behind_its_norm() {
+    let model = ModelFile::open(&golden("timm_fine_tuned.pth"), None).unwrap();
+    assert_eq!(model.left_out, ["model.head.weight", "model.head.bias"]);
+    let loaded = model.load_encoder(None, HINT, None).unwrap();
+    assert!(loaded.notes.join("; ").contains("its last norm comes behind the mean"));
+    compare("fine_tuned", &loaded.encoder, "images");
+    // The last of several layers is the same.
+    let features = features();
+    let images = Images::f32(features["images"].to_vec(), [2, 3, 1, 32, 32]).unwrap();
+    let last = loaded.encoder.last_layers(&images, 1).unwrap();
+    let mean = last[0].mean(&Tape::inference()).unwrap().to_vec();
+    assert_eq!(mean, embed(&loaded.encoder, &images).unwrap().mean.to_vec());
+}
+
+#[test]
+fn an_export_keeps_the_norm_behind_the_mean_and_transformers_has_none() {
+    let place = Place::empty();
+    let export = |to: &str, out: &str| {
+        let mut command = saltworks();
+        command.arg("export").arg(golden("timm_fine_tuned.pth")).args(["--to", to, "--heads", "2"]);
+        command.arg("--out").arg(place.path(out));
+        command
+    };
+    let wanted = ModelFile::open(&golden("timm_fine_tuned.pth"), None).unwrap();
+    let wanted = wanted.encoder(None).unwrap();
+    for (to, out) in [("timm", "a.safetensors"), ("torch", "a.pt"), ("facebook", "a.pth")] {
+        let output = export(to, out).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let call = "global_pool=\"avg\", fc_norm=True, num_classes=0";
+        assert_eq!(stderr(&output).contains(call), to != "facebook", "{}", stderr(&output));
+        let written = ModelFile::open(&place.path(out), None).unwrap();
+        let loaded = written.load_encoder(None, HINT, None).unwrap();
+        compare("fine_tuned", &loaded.encoder, "images");
+        for (name, tensor) in written.encoder(None).unwrap() {
+            assert_eq!(tensor.to_vec(), wanted[&name].to_vec(), "{to}: {name}");
+        }
+    }
+    let output = export("onnx", "a.onnx").output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_refused(&mut export("hf", "hf"), &["ViTModel has no norm behind the mean"]);
+}
