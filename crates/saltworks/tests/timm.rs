@@ -9,7 +9,7 @@ use engine::ops::Images;
 use place::{Place, assert_refused, saltworks, stderr};
 use saltworks::method::embed;
 use saltworks::model::{Encoder, Outputs, Patches};
-use saltworks::weights::{self, Hint, ModelFile, NamedTensors};
+use saltworks::weights::{self, Hint, ModelFile, NamedTensors, dialect};
 use std::path::{Path, PathBuf};
 
 fn golden(name: &str) -> PathBuf {
@@ -17,7 +17,7 @@ fn golden(name: &str) -> PathBuf {
 }
 
 /// Two heads of 16, which no tensor shows.
-const HINT: Hint = Hint { heads: Some((32, 2)), grid: None, image: None };
+const HINT: Hint = Hint { heads: Some((32, 2)), grid: None, eps: None, image: None };
 
 fn features() -> NamedTensors {
     weights::load(&golden("timm_features.safetensors")).unwrap().tensors
@@ -58,6 +58,75 @@ fn a_fine_tuned_classifier_gives_timms_mean_behind_its_norm() {
     let last = loaded.encoder.last_layers(&images, 1).unwrap();
     let mean = last[0].mean(&Tape::inference()).unwrap().to_vec();
     assert_eq!(mean, embed(&loaded.encoder, &images).unwrap().mean.to_vec());
+}
+
+#[test]
+fn norms_before_the_first_block_and_of_another_eps_give_the_features_of_home() {
+    let load = |name: &str, hint: Hint| {
+        let model = ModelFile::open(&golden(name), None).unwrap();
+        model.load_encoder(None, hint, None).unwrap()
+    };
+    let clip = load("timm_pre_norm.safetensors", HINT);
+    compare("pre_norm", &clip.encoder, "images");
+    let notes = clip.notes.join("; ");
+    for words in ["norms with an ε of 1e-5, as timm's CLIP", "its patches have no bias"] {
+        assert!(notes.contains(words), "{notes}");
+    }
+    let stated = load("timm_eps.safetensors", Hint { eps: Some(1e-3), ..HINT });
+    compare("eps", &stated.encoder, "images");
+    // Its config.json counts.
+    let hugging = load("timm_hf_eps", Hint { eps: Some(1e-6), ..HINT });
+    compare("hf_eps", &hugging.encoder, "images");
+    assert!(hugging.notes.is_empty(), "{:?}", hugging.notes);
+}
+
+#[test]
+fn an_export_of_a_norm_before_the_first_block_has_the_tensors_of_timms_model() {
+    let place = Place::empty();
+    let export = |source: &str, to: &str, out: &str, more: &[&str]| {
+        let mut command = saltworks();
+        command.arg("export").arg(golden(source)).args(["--to", to, "--heads", "2"]).args(more);
+        command.arg("--out").arg(place.path(out));
+        command
+    };
+    let exported = |source: &str, to: &str, out: &str, more: &[&str]| {
+        let output = export(source, to, out, more).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        stderr(&output)
+    };
+    let told = exported("timm_pre_norm.safetensors", "timm", "a.safetensors", &[]);
+    let call = "pre_norm=True, norm_layer=functools.partial(timm.layers.LayerNorm, eps=1e-5)";
+    assert!(told.contains(call), "{told}");
+    let [written, home] = [place.path("a.safetensors"), golden("timm_pre_norm.safetensors")]
+        .map(|path| weights::load(&path).unwrap().tensors);
+    assert_eq!(written.keys().collect::<Vec<_>>(), home.keys().collect::<Vec<_>>());
+    // A bias of patches moves into their positions, and the features stay.
+    let biased = ModelFile::open(&golden("timm_pre_norm.safetensors"), None).unwrap();
+    let mut tensors = biased.encoder(None).unwrap();
+    let bias: Vec<f32> = (0..32).map(|at| at as f32 / 16.0 - 1.0).collect();
+    tensors.insert("patch_embed.proj.bias".into(), engine::Tensor::from_vec(bias, &[32]));
+    let of = |tensors: NamedTensors| {
+        let list: Vec<_> = tensors.into_iter().collect();
+        weights::save(&place.path("b.safetensors"), &list, &[].into()).unwrap();
+        let model = ModelFile::open(&place.path("b.safetensors"), None).unwrap();
+        let loaded = model.load_encoder(None, HINT, None).unwrap();
+        let images = Images::f32(features()["images"].to_vec(), [2, 3, 1, 32, 32]).unwrap();
+        (loaded.encoder.spec().clone(), embed(&loaded.encoder, &images).unwrap().mean.to_vec())
+    };
+    let (spec, wanted) = of(tensors.clone());
+    let moved = dialect::timm(&spec, tensors);
+    assert!(!moved.contains_key("patch_embed.proj.bias"));
+    assert_close("moved", &of(moved).1, &wanted, rel_l2(1e-5), "sums in another order");
+
+    // What no tensor states is told, and kept where it can be.
+    let eps = ["--eps", "1e-3"];
+    let told = exported("timm_eps.safetensors", "torch", "a.pt", &eps);
+    assert!(told.contains("does not state its 2 heads, its norms' ε of 1e-3"), "{told}");
+    exported("timm_eps.safetensors", "hf", "hf", &eps);
+    let hugging = ModelFile::open(&place.path("hf"), None).unwrap();
+    compare("eps", &hugging.load_encoder(None, HINT, None).unwrap().encoder, "images");
+    let refused = ["no norms with another ε than 1e-6", "Export to timm or onnx"];
+    assert_refused(&mut export("timm_eps.safetensors", "facebook", "a.pth", &eps), &refused);
 }
 
 #[test]

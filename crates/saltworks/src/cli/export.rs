@@ -5,7 +5,7 @@ use crate::failure::{Failure, input_error, run_error};
 use crate::files::{sha256, write_whole};
 use crate::judge::stage_index;
 use crate::method::Salt;
-use crate::model::VitSpec;
+use crate::model::{PRE_NORM_EPS, USUAL_EPS, VitSpec};
 use crate::recipe::{self, Data, Depth, ImageSize, Normalize, Recipe};
 use crate::run::TEACHER_SHA256;
 use crate::run_files::names::{ENCODER, MODEL, RECIPE};
@@ -42,6 +42,10 @@ pub(super) struct Arguments {
     /// width.
     #[arg(long)]
     heads: Option<usize>,
+    /// What the encoder's layer norms add to the variance, if the file does not state it (default:
+    /// 1e-6, and 1e-5 with a norm before the first block).
+    #[arg(long, value_name = "NUMBER")]
+    eps: Option<f32>,
     /// Image size for the encoder, as 224 or HEIGHTxWIDTH. The position table is resized as in
     /// timm.
     #[arg(long)]
@@ -352,7 +356,7 @@ fn hint(arguments: &Arguments, model: &ModelFile) -> Result<Hint, Failure> {
     let width = model.width(None).map_err(input_error)?;
     let heads = arguments.heads.map(|heads| (width, heads));
     let image = arguments.size.map(|size| [1, size.height, size.width]);
-    Ok(Hint { heads, image, ..Hint::default() })
+    Ok(Hint { heads, eps: arguments.eps, image, ..Hint::default() })
 }
 
 fn write_encoder(
@@ -365,6 +369,10 @@ fn write_encoder(
     let (out, dtype) = (arguments.out.as_path(), arguments.dtype.into());
     let metadata = metadata(source, spec)?;
     let list = |named: NamedTensors| named.into_iter().collect::<Vec<_>>();
+    let encoder = match arguments.to {
+        Target::Timm | Target::Torch => dialect::timm(spec, encoder),
+        _ => encoder,
+    };
     match arguments.to {
         Target::Timm | Target::Torch if container == Container::Safetensors => {
             weights::save_as(out, &list(encoder), &metadata, dtype).map_err(run_error)?;
@@ -381,7 +389,8 @@ fn write_encoder(
             note(&timm_call(spec));
         }
         Target::Facebook => {
-            if let Some(what) = dialect::beyond_plain(spec) {
+            let eps = (spec.eps != USUAL_EPS).then_some("norms with another ε than 1e-6");
+            if let Some(what) = dialect::beyond_plain(spec).or(eps) {
                 let advice = "Export to timm or onnx instead";
                 return Err(input_error(format!("facebookresearch/mae has no {what}. {advice}")));
             }
@@ -521,6 +530,10 @@ fn without_metadata(spec: &VitSpec, metadata: &HashMap<String, String>) -> Vec<S
     if height != width {
         missing.push(format!("its image size of {height} x {width}"));
     }
+    let assumed = if spec.pre_norm { PRE_NORM_EPS } else { USUAL_EPS };
+    if spec.eps != assumed {
+        missing.push(format!("its norms' ε of {:e}", spec.eps));
+    }
     let stated = [(NORMALIZE_KEY, "normalisation"), (DEPTH_KEY, "depth")];
     missing.extend(stated.into_iter().filter_map(|(key, what)| {
         let value = metadata.get(key)?;
@@ -572,5 +585,8 @@ fn timm_call(spec: &VitSpec) -> String {
     add(spec.no_embed_class, "no_embed_class=True".to_owned());
     add(spec.layer_scale.is_some(), "init_values=1e-5".to_owned());
     add(spec.qk_norm, "qk_norm=True".to_owned());
+    add(spec.pre_norm, "pre_norm=True".to_owned());
+    let norm = format!("norm_layer=functools.partial(timm.layers.LayerNorm, eps={:e})", spec.eps);
+    add(spec.eps != USUAL_EPS, norm);
     format!("in Python: {call}, num_classes=0)")
 }

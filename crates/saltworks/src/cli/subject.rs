@@ -43,6 +43,10 @@ pub(super) struct SubjectArguments {
     /// width.
     #[arg(long)]
     heads: Option<usize>,
+    /// What the encoder's layer norms add to the variance, if the file does not state it (default:
+    /// 1e-6, and 1e-5 with a norm before the first block).
+    #[arg(long, value_name = "NUMBER")]
+    eps: Option<f32>,
     /// Join the features of the last N blocks side by side, as DINOv2's linear evaluation does.
     /// Each goes through the final norm.
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -68,6 +72,7 @@ impl SubjectArguments {
             column,
             zoom,
             heads,
+            eps,
             layers,
             threads: _,
             data_threads,
@@ -82,6 +87,7 @@ impl SubjectArguments {
             column: column.clone(),
             zoom: *zoom,
             heads: *heads,
+            eps: *eps,
             data_threads: *data_threads,
             layers: *layers,
         };

@@ -31,6 +31,8 @@ pub(crate) struct SubjectOptions {
     pub(crate) zoom: Option<f64>,
     /// Heads of the encoder, if the file does not state them.
     pub(crate) heads: Option<usize>,
+    /// ε of its layer norms, if the file does not state it.
+    pub(crate) eps: Option<f32>,
     /// Threads that decode images.
     pub(crate) data_threads: Option<usize>,
     /// From how many of the last blocks features are taken.
@@ -117,7 +119,7 @@ impl SubjectOptions {
         let width = model.width(None).map_err(input_error)?;
         let heads = self.heads.map(|heads| (width, heads));
         let image = self.size.map(|size| [1, size.height, size.width]);
-        let hint = Hint { heads, image, ..Hint::default() };
+        let hint = Hint { heads, eps: self.eps, image, ..Hint::default() };
         let loaded = model.load_encoder(None, hint, image).map_err(input_error)?;
         if let Some([from, to]) = loaded.resized {
             note(&format!("positions resized from {from} to {to} patches"));

@@ -188,7 +188,7 @@ mod tests {
                 spec(16, |_| ()),
                 spec(24, |spec| {
                     spec.registers = 3;
-                    (spec.no_embed_class, spec.qk_norm) = (true, true);
+                    (spec.no_embed_class, spec.qk_norm, spec.pre_norm) = (true, true, true);
                     spec.layer_scale = Some(1e-5);
                 }),
             ] {

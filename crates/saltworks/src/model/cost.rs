@@ -49,7 +49,8 @@ impl VitSpec {
         let scales = if self.layer_scale.is_some() { 2 * width } else { 0 };
         let head_norms = if self.qk_norm { 4 * (width / heads) } else { 0 };
         let more = depth * (scales + head_norms);
-        embedding + (tokens + 2) * width + self.stack().parameters() + more
+        let norms = if self.pre_norm { 4 } else { 2 };
+        embedding + (tokens + norms) * width + self.stack().parameters() + more
     }
 
     /// FLOPs of embedding `seen` patches of an image.

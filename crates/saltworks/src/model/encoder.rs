@@ -83,6 +83,7 @@ pub struct Encoder {
     cls_token: Option<Parameter>,
     reg_token: Option<Parameter>,
     pos_embed: Parameter,
+    norm_pre: Option<Norm>,
     blocks: Blocks,
     norm: Arc<Norm>,
 }
@@ -103,7 +104,7 @@ impl Encoder {
             width,
             hidden: spec.hidden,
             heads: spec.heads,
-            eps: 1e-6,
+            eps: spec.eps,
             layer_scale: spec.layer_scale,
             qk_norm: spec.qk_norm,
             drop_path: spec.drop_path,
@@ -114,8 +115,9 @@ impl Encoder {
             cls_token: token("cls_token", usize::from(spec.class_token)),
             reg_token: token("reg_token", spec.registers),
             pos_embed: Parameter::new("pos_embed", Tensor::from_vec(table, &[1, rows, width])),
+            norm_pre: spec.pre_norm.then(|| Norm::new(width, spec.eps)),
             blocks: Blocks::new(block, spec.depth, &mut random),
-            norm: Arc::new(Norm::new(width, 1e-6)),
+            norm: Arc::new(Norm::new(width, spec.eps)),
             spec: spec.clone(),
         }
     }
@@ -211,8 +213,8 @@ impl Encoder {
         vec![(0..self.grid().len() as u32).collect(); samples]
     }
 
-    /// Patch embedding, class token, registers and positions: for each sample its prefix, then its
-    /// patches.
+    /// Patch embedding, class token, registers, positions, and the norm before the first block: for
+    /// each sample its prefix, then its patches.
     fn embed(&self, tape: &Tape, images: &Images, patches: &[TokenIndex]) -> Result<Tensor> {
         let (width, patch_len) = (self.spec.width, self.spec.patch_len());
         let count = self.grid().len() as u32;
@@ -232,7 +234,11 @@ impl Encoder {
         let position = self.pos_embed.tensor().reshape(&[self.spec.position_rows(), width])?;
         let (rows, positions) = self.sequence(patches);
         let tokens: Vec<&Tensor> = tokens.iter().collect();
-        ops::assemble(tape, &x, &tokens, &rows, Some((&position, &positions)))
+        let x = ops::assemble(tape, &x, &tokens, &rows, Some((&position, &positions)))?;
+        match &self.norm_pre {
+            Some(norm) => norm.forward(tape, &x),
+            None => Ok(x),
+        }
     }
 
     /// The content of each row of the sequence, and its row of the position table, or -1 for none.
@@ -305,6 +311,9 @@ impl Module for Encoder {
         }
         f(&join(prefix, "pos_embed"), &self.pos_embed);
         self.patch_embed.visit(&join(prefix, "patch_embed.proj"), f);
+        if let Some(norm) = &self.norm_pre {
+            norm.visit(&join(prefix, "norm_pre"), f);
+        }
         self.blocks.visit(prefix, f);
         self.norm.visit(&join(prefix, if self.spec.fc_norm { "fc_norm" } else { "norm" }), f);
     }

@@ -13,7 +13,7 @@ mod transformer;
 pub use decoder::PixelDecoder;
 pub use encoder::{EncodedTokens, Encoder, Outputs, Patches};
 pub use predictor::Predictor;
-pub use spec::{SpecError, VitSpec};
+pub use spec::{PRE_NORM_EPS, SpecError, USUAL_EPS, VitSpec};
 pub use transformer::{
     InitialWeights, Inputs, PositionTable, Positions, Published, Transformer, TransformerSpec,
     TransformerUse,

@@ -34,6 +34,13 @@ pub struct VitSpec {
     /// place of a norm of all tokens: timm's option of this name.
     #[serde(default, skip_serializing_if = "is_not_set")]
     pub fc_norm: bool,
+    /// Whether tokens go through a layer norm before the first block: timm's option of this name,
+    /// CLIP's norm.
+    #[serde(default, skip_serializing_if = "is_not_set")]
+    pub pre_norm: bool,
+    /// ε of the layer norms.
+    #[serde(default = "usual_eps", skip_serializing_if = "is_usual_eps")]
+    pub eps: f32,
     /// Rate of stochastic depth in the last block. It grows linearly from 0 in the first block.
     pub drop_path: f32,
 }
@@ -42,6 +49,20 @@ pub struct VitSpec {
 /// the same.
 fn is_not_set(option: &bool) -> bool {
     !option
+}
+
+/// timm's ε.
+pub const USUAL_EPS: f32 = 1e-6;
+
+/// timm's ε of encoders with a norm before the first block.
+pub const PRE_NORM_EPS: f32 = 1e-5;
+
+fn usual_eps() -> f32 {
+    USUAL_EPS
+}
+
+fn is_usual_eps(eps: &f32) -> bool {
+    *eps == USUAL_EPS
 }
 
 /// A model that cannot be built.
@@ -129,6 +150,9 @@ pub enum SpecError {
     /// Layer scale must be a number.
     #[error("model layer_scale is {0}, expected a finite number")]
     LayerScale(f32),
+    /// ε is out of range.
+    #[error("model eps is {0}, expected a number of 0 or more and less than 1")]
+    Eps(f32),
     /// The rate of stochastic depth is out of range.
     #[error("model drop_path is {0}, expected a rate of 0 or more and less than 1")]
     DropPath(f32),
@@ -169,7 +193,7 @@ pub(super) fn check_most(
 
 /// Words of timm's names, and what these models have.
 const LACKING: [(&str, &str); 7] = [
-    ("clip", "a norm before its blocks"),
+    ("quickgelu", "the activation QuickGELU"),
     ("rope", "rotary positions"),
     ("dinov3", "rotary positions"),
     ("siglip", "attention pooling"),
@@ -212,6 +236,9 @@ impl VitSpec {
         let (size, rest) = rest.split_once("_patch").ok_or_else(unknown)?;
         let (patch, rest) = rest.split_once('_').ok_or_else(unknown)?;
         let patch: usize = patch.parse().map_err(|_| unknown())?;
+        // timm has no CLIP under the other families' names.
+        let clip = rest.strip_prefix("clip_").filter(|_| family == "vit_");
+        let rest = clip.unwrap_or(rest);
         let (image, registers, class_token, layer_scale) = match rest {
             "dinov2" => (518, 0, true, Some(1e-5)),
             "reg4_dinov2" => (518, 4, true, Some(1e-5)),
@@ -249,6 +276,8 @@ impl VitSpec {
             layer_scale,
             qk_norm: false,
             fc_norm: false,
+            pre_norm: clip.is_some(),
+            eps: if clip.is_some() { PRE_NORM_EPS } else { USUAL_EPS },
             drop_path: 0.0,
         };
         // The user named a model, not its patches.
@@ -292,6 +321,9 @@ impl VitSpec {
         if let Some(scale) = self.layer_scale.filter(|scale| !scale.is_finite()) {
             return Err(SpecError::LayerScale(scale));
         }
+        if !(0.0..1.0).contains(&self.eps) {
+            return Err(SpecError::Eps(self.eps));
+        }
         if !(0.0..1.0).contains(&self.drop_path) {
             return Err(SpecError::DropPath(self.drop_path));
         }
@@ -323,11 +355,14 @@ impl VitSpec {
     /// What it has beside a plain encoder, for people.
     pub fn features(&self) -> Vec<String> {
         let registers = format!("{} registers", self.registers);
+        let eps = format!("norms with an ε of {:e}", self.eps);
         let features = [
             (!self.class_token, "no class token"),
             (self.registers > 0, &registers),
             (self.layer_scale.is_some(), "layer scale"),
             (self.qk_norm, "norms of queries and keys"),
+            (self.pre_norm, "a norm before the first block"),
+            (self.eps != USUAL_EPS, &eps),
             (self.fc_norm, "its last norm behind the mean"),
         ];
         features.into_iter().filter(|(is, _)| *is).map(|(_, words)| words.to_owned()).collect()
@@ -372,12 +407,15 @@ mod tests {
         let registers = VitSpec { registers: 4, no_embed_class: true, ..dinov2 };
         assert_eq!(spec("vit_small_patch14_reg4_dinov2.lvd142m"), registers);
         assert!(!spec("vit_base_patch16_gap_224").class_token);
+        let clip = spec("vit_base_patch16_clip_224.openai");
+        assert_eq!(clip, VitSpec { pre_norm: true, eps: 1e-5, ..spec("vit_base_patch16_224") });
+        assert!(VitSpec::from_name("deit_base_patch16_clip_224").is_err());
     }
 
     #[test]
     fn a_model_with_something_that_we_lack_is_refused_by_what_it_has() {
         for (name, feature) in [
-            ("vit_base_patch16_clip_224.openai", "a norm before its blocks"),
+            ("vit_base_patch16_clip_quickgelu_224.openai", "the activation QuickGELU"),
             ("vit_giant_patch14_reg4_dinov2", "SwiGLU blocks"),
             ("deit_base_distilled_patch16_224", "a distillation token"),
             ("vit_betwixt_patch16_rope_reg4_gap_256", "rotary positions"),
@@ -423,6 +461,7 @@ mod tests {
         let message = short.check().unwrap_err().to_string();
         assert!(message.starts_with("the image's length of 1 frames is smaller than a patch of 2"));
         assert!(VitSpec { drop_path: 1.0, ..tiny.clone() }.check().is_err());
+        assert!(VitSpec { eps: f32::NAN, ..tiny.clone() }.check().is_err());
         assert!(VitSpec { drop_path: f32::NAN, ..tiny }.check().is_err());
         let predictor = TransformerSpec::new(384, 12, 10);
         let message = predictor.check("predictor").unwrap_err().to_string();

@@ -305,6 +305,12 @@ pub struct Model {
     pub layer_scale: Option<f32>,
     /// Whether queries and keys get a layer norm.
     pub qk_norm: Option<bool>,
+    /// Whether tokens get a layer norm before the first block, as in CLIP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pre_norm: Option<bool>,
+    /// What layer norms add to the variance, ε.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eps: Option<f32>,
     /// Rate of stochastic depth, which drops whole branches.
     pub drop_path: Option<f32>,
 }
@@ -333,6 +339,8 @@ impl Model {
             no_embed_class: self.no_embed_class.or(base.no_embed_class),
             layer_scale: self.layer_scale.or(base.layer_scale),
             qk_norm: self.qk_norm.or(base.qk_norm),
+            pre_norm: self.pre_norm.or(base.pre_norm),
+            eps: self.eps.or(base.eps),
             drop_path: self.drop_path.or(base.drop_path),
         }
     }

@@ -285,7 +285,8 @@ fn cost(
 fn first_encoder(path: &Path, spec: &VitSpec) -> Result<Encoder, Failure> {
     let file = ModelFile::open(path, None).map_err(input_error)?;
     let heads = Some((spec.width, spec.heads));
-    let hint = Hint { heads, image: Some(spec.image), ..Hint::default() };
+    let (eps, image) = (Some(spec.eps), Some(spec.image));
+    let hint = Hint { heads, eps, image, ..Hint::default() };
     let loaded = file.load_encoder(None, hint, Some(spec.image)).map_err(input_error)?;
     let path = path.display();
     if let Some([from, to]) = loaded.resized {

@@ -2,15 +2,17 @@
 
 mod hugging_face;
 mod stable_pretraining;
+mod timm;
 
 pub(super) use hugging_face::{
-    PATCHES as HUGGING_FACE_PATCHES, differs as hugging_face_differs, join_qkv,
+    PATCHES as HUGGING_FACE_PATCHES, eps as hugging_face_eps, expect_supported, join_qkv,
 };
 pub use hugging_face::{config as hugging_face_config, theirs as hugging_face};
 pub use stable_pretraining::{
     names as stable_pretraining_names, place as stable_pretraining_place,
     renamed as stable_pretraining_renamed, theirs as stable_pretraining,
 };
+pub use timm::theirs as timm;
 
 pub(super) use stable_pretraining::owners as stable_pretraining_owners;
 
@@ -102,6 +104,7 @@ pub fn beyond_plain(spec: &VitSpec) -> Option<&'static str> {
         (spec.no_embed_class, "class tokens without a position"),
         (spec.layer_scale.is_some(), "layer scale"),
         (spec.qk_norm, "norms of queries and keys"),
+        (spec.pre_norm, "norm before the first block"),
     ];
     beyond.into_iter().find(|(is, _)| *is).map(|(_, what)| what)
 }

@@ -153,7 +153,7 @@ impl Listing {
                         }
                         _ => None,
                     };
-                    sizes::of(&shapes, config.as_ref(), Hint { heads, grid, image: None })
+                    sizes::of(&shapes, config.as_ref(), Hint { heads, grid, ..Hint::default() })
                 }
             }
         };

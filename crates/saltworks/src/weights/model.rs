@@ -1,6 +1,6 @@
 //! A model that is read from any supported kind of file, under our names.
 
-use super::dialect::{Dialect, hugging_face_differs, join_qkv};
+use super::dialect::{Dialect, expect_supported, join_qkv};
 use super::parts::{self, FoundModel, OWNERS};
 use super::shapes::{self, Shapes};
 use super::{
@@ -86,13 +86,12 @@ impl ModelFile {
             _ => Ok(None),
         };
         let (config, processor) = (beside("config.json")?, beside(PREPROCESSOR)?);
-        let differs = config.as_ref().map_or(Ok(None), hugging_face_differs);
-        let differs = differs.map_err(|problem| Error::model(path, problem))?;
+        let supported = config.as_ref().map_or(Ok(()), expect_supported);
+        supported.map_err(|problem| Error::model(path, problem))?;
         if config.as_ref().and_then(|config| config.get("qkv_bias")) == Some(&Value::Bool(false)) {
             model.notes.extend(add_biases(&mut model.tensors, "encoder"));
         }
-        let notes = differs.into_iter().chain(model.notes).collect();
-        Ok(Self { config, processor, notes, ..model })
+        Ok(Self { config, processor, ..model })
     }
 
     /// The model of tensors in memory, for example of a state dict. `what` names them in messages.
@@ -432,6 +431,8 @@ pub struct Hint {
     pub heads: Option<(usize, usize)>,
     /// The grid that the position table was made for, if the user states it.
     pub grid: Option<Grid>,
+    /// The ε of its layer norms, if the user states it.
+    pub eps: Option<f32>,
     /// The image [T, H, W] to assume if the file states none and its patches form no square.
     pub image: Option<[usize; 3]>,
 }
@@ -444,8 +445,7 @@ pub struct LoadedEncoder {
     pub resized: Option<[Grid; 2]>,
     /// The normalisation it expects, if known. See [`ModelFile::normalize`].
     pub normalize: Option<Normalize>,
-    /// Notes for the user: sizes that were guessed, and arithmetic that differs from the
-    /// original's.
+    /// Notes for the user: sizes that were guessed, and what differs from a plain encoder.
     pub notes: Vec<String>,
 }
 
@@ -471,11 +471,10 @@ pub(super) fn json_beside(file: &Path, name: &str) -> Result<Option<Value>, Erro
 }
 
 /// Parts of names of tensors that other encoders have, and what those are.
-const FEATURES: [(&str, &str); 8] = [
+const FEATURES: [(&str, &str); 7] = [
     ("mlp.w12", "SwiGLU in place of an MLP"),
     ("mlp.fc1_g", "SwiGLU in place of an MLP"),
     ("weights_in", "SwiGLU in place of an MLP"),
-    ("norm_pre", "a norm before the first block (timm's `pre_norm`, as in CLIP)"),
     ("dist_token", "a token for distillation, as in DeiT"),
     ("attn_pool", "attention pooling"),
     ("rope", "rotary positions"),

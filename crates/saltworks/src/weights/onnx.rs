@@ -27,9 +27,6 @@ const IR_VERSION: i64 = 8;
 /// The most bytes of tensors: a protobuf message must be smaller than 2 GiB.
 const MOST_BYTES: usize = (1 << 31) - (1 << 20);
 
-/// timm's ε.
-const EPS: f32 = 1e-6;
-
 /// Writes an encoder of these sizes, with tensors under timm's names and `metadata`, to `path`.
 pub fn save(
     path: &Path,
@@ -93,6 +90,9 @@ impl Writer<'_> {
         let axes = [batch(), Axis::Of(spec.channels), Axis::Of(height), Axis::Of(length)];
         self.graph.input("images", &axes);
         let mut x = self.embed()?; // [B, P + N, D]
+        if spec.pre_norm {
+            x = self.norm(&x, "norm_pre")?;
+        }
         for block in 0..spec.depth {
             x = self.block(&x, &format!("blocks.{block}"))?;
         }
@@ -127,7 +127,7 @@ impl Writer<'_> {
             return self.graph.named_node(op, inputs, output, attributes);
         };
         let pooled = self.graph.node(op, inputs, attributes);
-        let attributes = [Int("axis", -1), Float("epsilon", EPS)];
+        let attributes = [Int("axis", -1), Float("epsilon", self.spec.eps)];
         let inputs = [pooled.as_str(), weight, bias];
         self.graph.named_node("LayerNormalization", &inputs, output, &attributes);
     }
@@ -248,7 +248,7 @@ impl Writer<'_> {
     fn norm(&mut self, x: &str, name: &str) -> Result<String, Missing> {
         let weight = self.constant(&format!("{name}.weight"))?;
         let bias = self.constant(&format!("{name}.bias"))?;
-        let attributes = [Int("axis", -1), Float("epsilon", EPS)];
+        let attributes = [Int("axis", -1), Float("epsilon", self.spec.eps)];
         Ok(self.graph.node("LayerNormalization", &[x, &weight, &bias], &attributes))
     }
 

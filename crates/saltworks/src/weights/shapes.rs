@@ -33,7 +33,11 @@ pub(super) fn encoder(spec: &VitSpec) -> Shapes {
             add(name, vec![1, count, width]);
         }
     }
+    if spec.pre_norm {
+        linear(&mut all, "norm_pre", &[width]);
+    }
     for block in 0..spec.depth {
+        let mut add = |name: &str, shape: Vec<usize>| drop(all.insert(name.to_owned(), shape));
         let mut add = |name: &str, shape: Vec<usize>| add(&format!("blocks.{block}.{name}"), shape);
         if spec.layer_scale.is_some() {
             add("ls1.gamma", vec![width]);
@@ -151,6 +155,7 @@ mod tests {
             layer_scale: Some(1.0),
             qk_norm: true,
             fc_norm: true,
+            pre_norm: true,
             ..plain.clone()
         };
         for spec in [plain, rich] {

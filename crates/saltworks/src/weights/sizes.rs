@@ -1,9 +1,10 @@
 //! Derives a vision transformer's sizes from its tensors.
 
 use super::Hint;
+use super::dialect::hugging_face_eps;
 use super::shapes::{Shapes, depth};
 use crate::mask::Grid;
-use crate::model::VitSpec;
+use crate::model::{PRE_NORM_EPS, USUAL_EPS, VitSpec};
 use serde_json::Value;
 
 /// Widths and heads of timm's sizes. Other models of these widths may have other heads, so the
@@ -66,6 +67,8 @@ pub(super) fn of(shapes: &Shapes, config: Option<&Value>, hint: Hint) -> Result<
             ));
         }
     }
+    let pre_norm = shape("norm_pre.weight").is_some();
+    let stated = config.map(hugging_face_eps).transpose()?.or(hint.eps);
     let image = std::array::from_fn(|axis| placed.sides[axis].saturating_mul(patch[axis]));
     let spec = VitSpec {
         image,
@@ -82,9 +85,11 @@ pub(super) fn of(shapes: &Shapes, config: Option<&Value>, hint: Hint) -> Result<
         layer_scale: shape("blocks.0.ls1.gamma").map(|_| 1.0),
         qk_norm: head.is_some(),
         fc_norm: shape("fc_norm.weight").is_some(),
+        pre_norm,
+        eps: stated.unwrap_or(if pre_norm { PRE_NORM_EPS } else { USUAL_EPS }),
         drop_path: 0.0,
     };
-    Ok(Sizes { guessed: guessed(&spec, told, &placed), spec })
+    Ok(Sizes { guessed: guessed(&spec, told, &placed, stated.is_some()), spec })
 }
 
 /// The sides of a square of so many positions but for the class token's.
@@ -128,13 +133,16 @@ fn heads(
     })
 }
 
-fn guessed(spec: &VitSpec, heads_told: bool, placed: &PatchGrid) -> Option<String> {
+fn guessed(spec: &VitSpec, heads_told: bool, placed: &PatchGrid, eps_told: bool) -> Option<String> {
     let [_, height, width] = spec.image;
     let heads = (!heads_told).then(|| format!("{} heads", spec.heads));
     let image = (!placed.told).then(|| format!("images of {height} x {width} pixels"));
     let prefix = (!placed.told && placed.no_embed_class && spec.prefix() > 0)
         .then(|| "class token and registers without positions".to_owned());
-    let all: Vec<String> = [heads, image, prefix].into_iter().flatten().collect();
+    // The usual one goes without saying.
+    let eps = (!eps_told && spec.eps != USUAL_EPS)
+        .then(|| format!("norms with an ε of {:e}, as timm's CLIP", spec.eps));
+    let all: Vec<String> = [heads, image, prefix, eps].into_iter().flatten().collect();
     let what = all.join(", ");
     (!all.is_empty())
         .then(|| format!("the file does not state all its sizes, so these are assumed: {what}"))

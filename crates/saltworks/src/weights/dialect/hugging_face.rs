@@ -41,9 +41,6 @@ const OTHERS: [(&str, &str); 6] = [
     ("layernorm", "norm"),
 ];
 
-/// The largest ε of a layer norm that is accepted in place of our 1e-6.
-const MOST_EPS: f64 = 1e-5;
-
 /// The parts of `attn.qkv`, in its order.
 const QKV: [&str; 3] = ["attn.q", "attn.k", "attn.v"];
 
@@ -133,10 +130,9 @@ pub fn theirs(encoder: &NamedTensors) -> Vec<(String, Tensor)> {
 /// Supported models of transformers, by `model_type`.
 const TYPES: [&str; 6] = ["vit", "vit_mae", "vit_msn", "ijepa", "dinov2", "dinov2_with_registers"];
 
-/// A note if a ViTModel of this `config.json` rounds differently from ours. A `config.json` of
-/// another model is an error.
-pub(in crate::weights) fn differs(config: &Value) -> Result<Option<String>, String> {
-    let kind = config.get("model_type").map_or(Some("vit"), Value::as_str).unwrap_or("none");
+/// Refuses the `config.json` of a model that ours cannot compute.
+pub(in crate::weights) fn expect_supported(config: &Value) -> Result<(), String> {
+    let kind = kind(config);
     if !TYPES.contains(&kind) {
         let types = TYPES.join(", ");
         return Err(format!(
@@ -155,18 +151,27 @@ pub(in crate::weights) fn differs(config: &Value) -> Result<Option<String>, Stri
              Choose another model"
         ));
     }
-    // models/dinov2/configuration_dinov2.py has its own.
-    let usual = if kind.starts_with("dinov2") { 1e-6 } else { 1e-12 };
-    let eps = config.get("layer_norm_eps").map_or(Some(usual), Value::as_f64).unwrap_or(f64::NAN);
-    if !(0.0..=MOST_EPS).contains(&eps) {
-        return Err(format!(
-            "its config.json has layer_norm_eps {eps:e}, ours is 1e-6: features would differ. \
-             Choose another model"
-        ));
+    eps(config).map(drop)
+}
+
+fn kind(config: &Value) -> &str {
+    config.get("model_type").map_or(Some("vit"), Value::as_str).unwrap_or("none")
+}
+
+/// The ε of the layer norms of a model with this `config.json`.
+pub(in crate::weights) fn eps(config: &Value) -> Result<f32, String> {
+    // Defaults of transformers: configuration_*.py of the models.
+    let kind = kind(config);
+    let usual = if kind.starts_with("dinov2") || kind == "vit_msn" { 1e-6 } else { 1e-12 };
+    let stated = config.get("layer_norm_eps").map_or(Some(usual), Value::as_f64);
+    let eps = stated.unwrap_or(f64::NAN);
+    match (0.0..1.0).contains(&eps) {
+        true => Ok(eps as f32),
+        false => Err(format!(
+            "its config.json has layer_norm_eps {eps:e}, expected a number of 0 or more and less \
+             than 1. Restore the config.json of these weights"
+        )),
     }
-    let words =
-        "its layer norms add {} to the variance, ours add 1e-6: features may differ by 1e-4";
-    Ok((eps != 1e-6).then(|| words.replace("{}", &format!("{eps:e}"))))
 }
 
 /// `config.json` of a ViTModel of these sizes. It is an error if ViTModel lacks a feature of the
@@ -184,6 +189,8 @@ pub fn config(spec: &VitSpec) -> Result<Value, &'static str> {
         true => json!(height),
         false => json!([height, width]),
     };
+    // As it is written, and not as the nearest f32.
+    let eps = spec.eps.to_string().parse::<f64>().unwrap_or_default();
     Ok(json!({
         "architectures": ["ViTModel"],
         "attention_probs_dropout_prob": 0.0,
@@ -192,7 +199,7 @@ pub fn config(spec: &VitSpec) -> Result<Value, &'static str> {
         "hidden_size": spec.width,
         "image_size": side(height, width),
         "intermediate_size": spec.hidden,
-        "layer_norm_eps": 1e-6,
+        "layer_norm_eps": eps,
         "model_type": "vit",
         "num_attention_heads": spec.heads,
         "num_channels": spec.channels,

@@ -71,6 +71,7 @@ const ORDER: [&[&str]; 2] = [
         "context_proj",
         "query_proj",
         "output_proj",
+        "norm_pre",
         "blocks",
         "norm",
         "fc_norm",
