@@ -303,7 +303,7 @@ fn a_file_that_is_not_there_is_named() {
 fn used(path: &Path) -> Result<(), String> {
     let text = |error: saltworks::weights::Error| error.to_string();
     if let Ok(listing) = Listing::read(path) {
-        let _ = listing.contents(path, None);
+        let _ = listing.contents(path, None, None);
     }
     let model = ModelFile::open(path, None).map_err(text)?;
     let hint = Hint { heads: Some((32, 2)), grid: None, eps: None, image: None };

@@ -7,6 +7,7 @@ use engine::Tape;
 use engine::check::{assert_close, rel_l2};
 use engine::ops::Images;
 use place::{Place, assert_refused, saltworks, stderr};
+use saltworks::mask::Grid;
 use saltworks::method::embed;
 use saltworks::model::{Encoder, Outputs, Patches};
 use saltworks::weights::{self, Hint, ModelFile, NamedTensors, dialect};
@@ -127,6 +128,49 @@ fn an_export_of_a_norm_before_the_first_block_has_the_tensors_of_timms_model() {
     compare("eps", &hugging.load_encoder(None, HINT, None).unwrap().encoder, "images");
     let refused = ["no norms with another ε than 1e-6", "Export to timm or onnx"];
     assert_refused(&mut export("timm_eps.safetensors", "facebook", "a.pth", &eps), &refused);
+}
+
+/// 4 x 8 patches are no square. 2 x 8 are as many as 4 x 4.
+#[test]
+fn patches_that_are_no_square_are_those_of_the_stated_grid() {
+    let place = Place::empty();
+    for (name, stated, grid) in
+        [("wide", "4x8", Grid::image(4, 8)), ("flat", "2x8", Grid::image(2, 8))]
+    {
+        let file = format!("timm_{name}.safetensors");
+        let model = ModelFile::open(&golden(&file), None).unwrap();
+        let loaded = model.load_encoder(None, Hint { grid: Some(grid), ..HINT }, None).unwrap();
+        compare(name, &loaded.encoder, name);
+        assert!(!loaded.notes.join("; ").contains("images of"), "{:?}", loaded.notes);
+        // The commands take it, too. Their exports state it.
+        let run = |arguments: &[&str]| {
+            let mut command = saltworks();
+            command.args(arguments).arg(golden(&file));
+            command
+        };
+        let out = place.path(&format!("{name}.safetensors"));
+        let export = |more: &[&str]| {
+            let mut command = run(&["export", "--to", "timm", "--heads", "2"]);
+            command.args(more).arg("--out").arg(&out);
+            command
+        };
+        let refused = match name {
+            "wide" => "neither a grid of 3 x 5 nor a square of patches",
+            _ => "a grid of 3 x 5 is stated, 15 in all",
+        };
+        assert_refused(&mut export(&["--grid", "3x5"]), &[refused]);
+        assert_refused(&mut export(&["--grid", "8"]), &["expected ROWSxCOLUMNS, such as 8x16"]);
+        let output = export(&["--grid", stated]).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let again = ModelFile::open(&out, None).unwrap().load_encoder(None, Hint::default(), None);
+        compare(name, &again.unwrap().encoder, name);
+        let output = run(&["inspect", "--grid", stated]).output().unwrap();
+        let sides = format!("images of {} x 64 with", 8 * grid.h);
+        assert!(String::from_utf8_lossy(&output.stdout).contains(&sides), "{output:?}");
+    }
+    let model = ModelFile::open(&golden("timm_wide.safetensors"), None).unwrap();
+    let message = model.load_encoder(None, HINT, None).err().unwrap().to_string();
+    assert!(message.contains("state the patches with --grid ROWSxCOLUMNS"), "{message}");
 }
 
 #[test]

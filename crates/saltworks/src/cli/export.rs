@@ -4,6 +4,7 @@ use crate::console::{note, result};
 use crate::failure::{Failure, input_error, run_error};
 use crate::files::{sha256, write_whole};
 use crate::judge::stage_index;
+use crate::mask::Grid;
 use crate::method::Salt;
 use crate::model::{PRE_NORM_EPS, USUAL_EPS, VitSpec};
 use crate::recipe::{self, Data, Depth, ImageSize, Normalize, Recipe};
@@ -11,7 +12,7 @@ use crate::run::TEACHER_SHA256;
 use crate::run_files::names::{ENCODER, MODEL, RECIPE};
 use crate::weights::{
     self, DEPTH_KEY, Dtype, Hint, MODEL_KEY, ModelFile, NORMALIZE_KEY, NamedTensors, PREPROCESSOR,
-    Sizes, TEACHER_KEY, dialect, onnx, pixel_metadata, processor,
+    Sizes, TEACHER_KEY, dialect, expect_grid, onnx, pixel_metadata, processor,
 };
 use clap::ValueEnum as _;
 use engine::Module as _;
@@ -46,6 +47,10 @@ pub(super) struct Arguments {
     /// 1e-6, and 1e-5 with a norm before the first block).
     #[arg(long, value_name = "NUMBER")]
     eps: Option<f32>,
+    /// Rows and columns of patches that the position table was made for, as 8x16. Needed if they are
+    /// no square and the file does not state them.
+    #[arg(long, value_name = "ROWSxCOLUMNS")]
+    grid: Option<Grid>,
     /// Image size for the encoder, as 224 or HEIGHTxWIDTH. The position table is resized as in
     /// timm.
     #[arg(long)]
@@ -329,6 +334,7 @@ fn note_unfinished(
 fn encoder(arguments: &Arguments, model: &ModelFile) -> Result<(VitSpec, NamedTensors), Failure> {
     let hint = hint(arguments, model)?;
     let Sizes { spec, guessed } = model.sizes(None, hint).map_err(input_error)?;
+    expect_grid(model.path(), arguments.grid, &spec).map_err(input_error)?;
     if let Some(heads) = arguments.heads.filter(|heads| *heads != spec.heads) {
         return Err(input_error(format!(
             "{} has {} heads, but --heads is {heads}. Remove --heads",
@@ -356,7 +362,7 @@ fn hint(arguments: &Arguments, model: &ModelFile) -> Result<Hint, Failure> {
     let width = model.width(None).map_err(input_error)?;
     let heads = arguments.heads.map(|heads| (width, heads));
     let image = arguments.size.map(|size| [1, size.height, size.width]);
-    Ok(Hint { heads, eps: arguments.eps, image, ..Hint::default() })
+    Ok(Hint { heads, grid: arguments.grid, eps: arguments.eps, image })
 }
 
 fn write_encoder(

@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use crate::judge::{Subject, SubjectOptions};
+use crate::mask::Grid;
 use crate::recipe::ImageSize;
 use std::path::PathBuf;
 
@@ -39,6 +40,10 @@ pub(super) struct SubjectArguments {
     /// the run's, else 1).
     #[arg(long)]
     zoom: Option<f64>,
+    /// Rows and columns of patches that the position table was made for, as 8x16. Needed if they are
+    /// no square and the file does not state them.
+    #[arg(long, value_name = "ROWSxCOLUMNS")]
+    grid: Option<Grid>,
     /// Heads of the encoder. Needed if the file does not state them and timm has no model of its
     /// width.
     #[arg(long)]
@@ -71,6 +76,7 @@ impl SubjectArguments {
             depth,
             column,
             zoom,
+            grid,
             heads,
             eps,
             layers,
@@ -86,6 +92,7 @@ impl SubjectArguments {
             depth: depth.clone(),
             column: column.clone(),
             zoom: *zoom,
+            grid: *grid,
             heads: *heads,
             eps: *eps,
             data_threads: *data_threads,

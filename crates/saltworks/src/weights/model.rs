@@ -355,6 +355,20 @@ impl ModelFile {
     }
 }
 
+/// Refuses an encoder in the file `path` whose positions have another grid than its user states.
+pub fn expect_grid(path: &Path, stated: Option<Grid>, found: &VitSpec) -> Result<(), Error> {
+    let (Some(stated), found) = (stated, found.grid()) else { return Ok(()) };
+    if stated == found {
+        return Ok(());
+    }
+    let (count, needed) = (found.len(), stated.len());
+    let problem = format!(
+        "its positions are those of {found} patches, {count} in all, but a grid of {stated} is \
+         stated, {needed} in all. State the rows and columns that it was trained with, or none"
+    );
+    Err(Error::model(path, problem))
+}
+
 fn width(encoder: &NamedTensors) -> usize {
     let weight = encoder.get("patch_embed.proj.weight");
     weight.and_then(|weight| weight.shape().first()).copied().unwrap_or(0)
@@ -429,7 +443,7 @@ fn place_registers(tensors: &mut NamedTensors) -> Option<Grid> {
 pub struct Hint {
     /// A width, and the heads of an encoder of this width.
     pub heads: Option<(usize, usize)>,
-    /// The grid that the position table was made for, if the user states it.
+    /// The grid that the position table was made for, if the user states it. See [`expect_grid`].
     pub grid: Option<Grid>,
     /// The ε of its layer norms, if the user states it.
     pub eps: Option<f32>,

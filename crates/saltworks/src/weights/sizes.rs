@@ -175,13 +175,13 @@ fn grid(
         return Ok(PatchGrid { sides, no_embed_class, told: true });
     }
     let fits = |grid: &Grid| [0, prefix].contains(&rows.wrapping_sub(grid.len()));
-    let of_grid = |grid: Grid| PatchGrid {
+    let of_grid = |grid: Grid, told: bool| PatchGrid {
         sides: [grid.t, grid.h, grid.w],
         no_embed_class: rows == grid.len() && prefix > 0,
-        told: false,
+        told,
     };
     if let Some(grid) = hint.grid.filter(fits) {
-        return Ok(of_grid(grid));
+        return Ok(of_grid(grid, true));
     }
     // Tables usually have rows for the prefix. A wanted image is no evidence of the one in
     // training, so a square comes first.
@@ -193,13 +193,17 @@ fn grid(
             (pt == 1 && patches > 0 && side * side == patches).then_some(Grid::image(side, side));
         let found = square.or(wanted.filter(|grid| grid.len() == patches));
         if let Some(grid) = found.filter(fits) {
-            return Ok(of_grid(grid));
+            return Ok(of_grid(grid, false));
         }
     }
+    let no_square = match hint.grid {
+        Some(grid) => format!("neither a grid of {grid} nor a square of patches"),
+        None => "not a square of patches".to_owned(),
+    };
     Err(format!(
-        "has a position table of {rows} rows, {prefix} of them before the patches: not a square of \
-         patches, so the image's size is not known. Use a file whose metadata state it, or state \
-         it with --size HEIGHTxWIDTH"
+        "has a position table of {rows} rows, {prefix} of them before the patches: {no_square}, so \
+         the image's size is not known. Use a file whose metadata state it, or state the patches \
+         with --grid ROWSxCOLUMNS"
     ))
 }
 
@@ -209,7 +213,7 @@ fn size(value: &Value) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Hint, grid};
+    use super::{Grid, Hint, grid};
 
     /// The grid of a table of so many rows, one of them the class token's, with patches of 4 x 4,
     /// if images of these sides are wanted. Whether the class token has no row.
@@ -228,11 +232,22 @@ mod tests {
     }
 
     #[test]
+    fn a_stated_grid_comes_before_a_square() {
+        let of = |rows: usize, grid: Grid| {
+            let hint = Hint { grid: Some(grid), image: Some([1, 20, 20]), ..Hint::default() };
+            super::grid(rows, 1, None, hint, [1, 4, 4]).map(|found| found.sides)
+        };
+        assert_eq!(of(65, Grid::image(4, 16)), Ok([1, 4, 16]));
+        assert_eq!(of(33, Grid::image(4, 8)), Ok([1, 4, 8]));
+        assert_eq!(of(65, Grid::image(4, 8)), Ok([1, 8, 8]), "which the caller refuses");
+    }
+
+    #[test]
     fn a_table_that_is_no_square_is_of_the_wanted_images_or_refused() {
         assert_eq!(sides(97, Some([32, 48])), Ok(([1, 8, 12], false)));
         assert_eq!(sides(96, Some([32, 48])), Ok(([1, 8, 12], true)));
         for image in [None, Some([48, 48])] {
-            assert!(sides(97, image).unwrap_err().contains("--size"), "{image:?}");
+            assert!(sides(97, image).unwrap_err().contains("--grid"), "{image:?}");
         }
     }
 }
