@@ -10,7 +10,8 @@ use place::{Place, assert_refused, saltworks, stderr};
 use saltworks::mask::Grid;
 use saltworks::method::embed;
 use saltworks::model::{Encoder, Outputs, Patches};
-use saltworks::weights::{self, Hint, ModelFile, NamedTensors, dialect};
+use saltworks::weights::dialect::{self, Dialect};
+use saltworks::weights::{self, Hint, ModelFile, NamedTensors};
 use std::path::{Path, PathBuf};
 
 fn golden(name: &str) -> PathBuf {
@@ -128,6 +129,32 @@ fn an_export_of_a_norm_before_the_first_block_has_the_tensors_of_timms_model() {
     compare("eps", &hugging.load_encoder(None, HINT, None).unwrap().encoder, "images");
     let refused = ["no norms with another ε than 1e-6", "Export to timm or onnx"];
     assert_refused(&mut export("timm_eps.safetensors", "facebook", "a.pth", &eps), &refused);
+}
+
+#[test]
+fn swiglu_gives_the_features_of_timm_dinov2_and_transformers() {
+    for (file, name, dialect) in [
+        ("timm_swiglu.safetensors", "swiglu", Dialect::Timm),
+        ("timm_dinov2_swiglu.pth", "swiglu", Dialect::Dinov2),
+        ("timm_hf_swiglu", "hf_swiglu", Dialect::HuggingFace),
+    ] {
+        let model = ModelFile::open(&golden(file), None).unwrap();
+        assert_eq!(model.dialect, dialect, "{file}");
+        let encoder = model.load_encoder(None, HINT, None).unwrap().encoder;
+        assert!(encoder.spec().swiglu && encoder.spec().hidden < 100, "{:?}", encoder.spec());
+        compare(name, &encoder, "images");
+    }
+    let place = Place::empty();
+    let mut export = saltworks();
+    export.arg("export").arg(golden("timm_dinov2_swiglu.pth"));
+    export.args(["--to", "timm", "--heads", "2", "--out"]).arg(place.path("a.safetensors"));
+    let output = export.output().unwrap();
+    let call = "mlp_ratio=5.3125, init_values=1e-5, \
+                mlp_layer=timm.layers.SwiGLUPacked, act_layer=torch.nn.SiLU";
+    assert!(stderr(&output).contains(call), "{}", stderr(&output));
+    let [written, home] = [place.path("a.safetensors"), golden("timm_swiglu.safetensors")]
+        .map(|path| weights::load(&path).unwrap().tensors);
+    assert_eq!(written.keys().collect::<Vec<_>>(), home.keys().collect::<Vec<_>>());
 }
 
 /// 4 x 8 patches are no square. 2 x 8 are as many as 4 x 4.

@@ -14,6 +14,7 @@ mod layer_norm;
 mod loss;
 mod patches;
 mod residual;
+mod swiglu;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tokens;
@@ -24,4 +25,5 @@ pub(crate) use layer_norm::{layer_norm, layer_norm_backward};
 pub(crate) use loss::{cross_entropy, cross_entropy_backward, loss, loss_backward};
 pub(crate) use patches::{normalize_patches, patchify};
 pub(crate) use residual::{residual, residual_backward};
+pub(crate) use swiglu::{swiglu, swiglu_backward};
 pub(crate) use tokens::{assemble, gather, gather_backward, mean_pool, mean_pool_backward};

@@ -5,6 +5,7 @@
 //! | [`linear`] | y = x wᵀ + b |
 //! | [`linear_residual`] | y = residual + x wᵀ + b |
 //! | [`mlp`] | y = residual + GELU(x w1ᵀ + b1) w2ᵀ + b2, exact GELU |
+//! | [`swiglu`] | y = silu(a) b, a and b the halves of a row |
 //! | [`layer_norm`] | y = γ (x - μ)/√(σ² + ε) + β |
 //! | [`head_norm`] | layer norm over each head of some columns |
 //! | [`attention`], [`cross_attention`] | y = softmax(q kᵀ/√E) v by sample and head |
@@ -34,6 +35,7 @@ mod mean_pool;
 mod mlp;
 mod patchify;
 mod residual;
+mod swiglu;
 mod tokens;
 
 pub use crate::device::{LossKind, PatchNorm, PatchOrder, Row};
@@ -48,4 +50,5 @@ pub use mean_pool::mean_pool;
 pub use mlp::{Affine, mlp};
 pub use patchify::{normalize_patches, patchify};
 pub use residual::{add, residual};
+pub use swiglu::swiglu;
 pub use tokens::{assemble, gather};

@@ -577,9 +577,11 @@ fn timm_call(spec: &VitSpec) -> String {
     add(spec.heads != base.heads, format!("num_heads={}", spec.heads));
     let ratio = |spec: &VitSpec| {
         // timm multiplies and truncates, so a quotient that was rounded down would lose one.
-        let ratio = spec.hidden as f64 / spec.width as f64;
+        // Of SwiGLU, timm counts both halves.
+        let hidden = if spec.swiglu { 2 * spec.hidden } else { spec.hidden };
+        let ratio = hidden as f64 / spec.width as f64;
         let cut = (spec.width as f64 * ratio) as usize;
-        if cut < spec.hidden { ratio.next_up() } else { ratio }
+        if cut < hidden { ratio.next_up() } else { ratio }
     };
     add(ratio(spec) != ratio(&base), format!("mlp_ratio={}", ratio(spec)));
     // Without a class token timm pools, and by default applies the norm after pooling.
@@ -592,6 +594,8 @@ fn timm_call(spec: &VitSpec) -> String {
     add(spec.layer_scale.is_some(), "init_values=1e-5".to_owned());
     add(spec.qk_norm, "qk_norm=True".to_owned());
     add(spec.pre_norm, "pre_norm=True".to_owned());
+    let swiglu = "mlp_layer=timm.layers.SwiGLUPacked, act_layer=torch.nn.SiLU";
+    add(spec.swiglu, swiglu.to_owned());
     let norm = format!("norm_layer=functools.partial(timm.layers.LayerNorm, eps={:e})", spec.eps);
     add(spec.eps != USUAL_EPS, norm);
     format!("in Python: {call}, num_classes=0)")

@@ -103,6 +103,7 @@ impl Encoder {
         let block = BlockSpec {
             width,
             hidden: spec.hidden,
+            swiglu: spec.swiglu,
             heads: spec.heads,
             eps: spec.eps,
             layer_scale: spec.layer_scale,

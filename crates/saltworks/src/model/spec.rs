@@ -38,6 +38,9 @@ pub struct VitSpec {
     /// CLIP's norm.
     #[serde(default, skip_serializing_if = "is_not_set")]
     pub pre_norm: bool,
+    /// Whether the MLPs are SwiGLU, as in DINOv2's giant. F is the width behind the gate.
+    #[serde(default, skip_serializing_if = "is_not_set")]
+    pub swiglu: bool,
     /// ε of the layer norms.
     #[serde(default = "usual_eps", skip_serializing_if = "is_usual_eps")]
     pub eps: f32,
@@ -208,10 +211,12 @@ fn has_word(name: &str, word: &str) -> bool {
 }
 
 impl VitSpec {
-    /// Number of values in the blocks' matrices, which are most of the model: L (4 D² + 2 D F).
+    /// Number of values in the blocks' matrices, which are most of the model: L (4 D² + 2 D F), or
+    /// L (4 D² + 3 D F) with SwiGLU.
     pub(crate) fn block_parameters(&self) -> usize {
         let block = 4usize.saturating_mul(self.width).saturating_mul(self.width);
-        let mlp = 2usize.saturating_mul(self.width).saturating_mul(self.hidden);
+        let matrices = if self.swiglu { 3usize } else { 2 };
+        let mlp = matrices.saturating_mul(self.width).saturating_mul(self.hidden);
         self.depth.saturating_mul(block.saturating_add(mlp))
     }
 
@@ -249,10 +254,9 @@ impl VitSpec {
                 (image, 0, class_token, (family == "deit3_").then_some(1e-6))
             }
         };
-        if rest.ends_with("dinov2") && size == "giant" {
-            return Err(SpecError::Feature { name: name.to_owned(), feature: "SwiGLU blocks" });
-        }
+        let swiglu = rest.ends_with("dinov2") && size == "giant";
         let (width, depth, heads, hidden) = match size {
+            "giant" if swiglu => (1536, 40, 24, 4096),
             "tiny" => (192, 12, 3, 768),
             "small" => (384, 12, 6, 1536),
             "base" => (768, 12, 12, 3072),
@@ -277,6 +281,7 @@ impl VitSpec {
             qk_norm: false,
             fc_norm: false,
             pre_norm: clip.is_some(),
+            swiglu,
             eps: if clip.is_some() { PRE_NORM_EPS } else { USUAL_EPS },
             drop_path: 0.0,
         };
@@ -362,6 +367,7 @@ impl VitSpec {
             (self.layer_scale.is_some(), "layer scale"),
             (self.qk_norm, "norms of queries and keys"),
             (self.pre_norm, "a norm before the first block"),
+            (self.swiglu, "SwiGLU"),
             (self.eps != USUAL_EPS, &eps),
             (self.fc_norm, "its last norm behind the mean"),
         ];
@@ -410,13 +416,16 @@ mod tests {
         let clip = spec("vit_base_patch16_clip_224.openai");
         assert_eq!(clip, VitSpec { pre_norm: true, eps: 1e-5, ..spec("vit_base_patch16_224") });
         assert!(VitSpec::from_name("deit_base_patch16_clip_224").is_err());
+        // timm 1.0.31: mlp_ratio is 2.66667 * 2, for both halves of 2 F.
+        let giant = spec("vit_giant_patch14_reg4_dinov2.lvd142m");
+        assert_eq!((giant.width, giant.depth, giant.heads, giant.hidden), (1536, 40, 24, 4096));
+        assert!(giant.swiglu && giant.registers == 4);
     }
 
     #[test]
     fn a_model_with_something_that_we_lack_is_refused_by_what_it_has() {
         for (name, feature) in [
             ("vit_base_patch16_clip_quickgelu_224.openai", "the activation QuickGELU"),
-            ("vit_giant_patch14_reg4_dinov2", "SwiGLU blocks"),
             ("deit_base_distilled_patch16_224", "a distillation token"),
             ("vit_betwixt_patch16_rope_reg4_gap_256", "rotary positions"),
             ("vit_small_patch16_dinov3", "rotary positions"),

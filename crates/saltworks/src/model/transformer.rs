@@ -163,6 +163,7 @@ impl Transformer {
         let block = BlockSpec {
             width,
             hidden,
+            swiglu: false,
             heads,
             eps: 1e-5, // torch's LayerNorm default, which the reference keeps here
             layer_scale: None,

@@ -37,6 +37,7 @@ fn spec_of(model: &Model, size: ImageSize, channels: usize) -> Result<VitSpec, S
     change(&mut spec.no_embed_class, model.no_embed_class);
     change(&mut spec.qk_norm, model.qk_norm);
     change(&mut spec.pre_norm, model.pre_norm);
+    change(&mut spec.swiglu, model.swiglu);
     change(&mut spec.eps, model.eps);
     change(&mut spec.drop_path, model.drop_path);
     change(&mut spec.patch, model.patch.map(PatchSize::sides));

@@ -66,6 +66,8 @@ impl Dialect {
             Self::Dinov2 => name == "mask_token",
         };
         let name = if self == Self::Dinov2 { unchunked(name) } else { name.to_owned() };
+        // SwiGLU of facebookresearch/dinov2, layers/swiglu_ffn.py.
+        let name = name.replace(".mlp.w12.", ".mlp.fc1.").replace(".mlp.w3.", ".mlp.fc2.");
         (!outside && !name.starts_with("head.")).then(|| format!("encoder.{name}"))
     }
 }
@@ -105,6 +107,7 @@ pub fn beyond_plain(spec: &VitSpec) -> Option<&'static str> {
         (spec.layer_scale.is_some(), "layer scale"),
         (spec.qk_norm, "norms of queries and keys"),
         (spec.pre_norm, "norm before the first block"),
+        (spec.swiglu, "SwiGLU"),
     ];
     beyond.into_iter().find(|(is, _)| *is).map(|(_, what)| what)
 }

@@ -485,10 +485,8 @@ pub(super) fn json_beside(file: &Path, name: &str) -> Result<Option<Value>, Erro
 }
 
 /// Parts of names of tensors that other encoders have, and what those are.
-const FEATURES: [(&str, &str); 7] = [
-    ("mlp.w12", "SwiGLU in place of an MLP"),
-    ("mlp.fc1_g", "SwiGLU in place of an MLP"),
-    ("weights_in", "SwiGLU in place of an MLP"),
+const FEATURES: [(&str, &str); 5] = [
+    ("mlp.fc1_g", "SwiGLU in place of an MLP, with a layer of its own for the gate"),
     ("dist_token", "a token for distillation, as in DeiT"),
     ("attn_pool", "attention pooling"),
     ("rope", "rotary positions"),

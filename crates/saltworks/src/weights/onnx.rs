@@ -100,7 +100,7 @@ impl Writer<'_> {
         let count = spec.prefix() + spec.grid().len();
         self.graph.named_node("Identity", &[&tokens], "tokens", &[]);
         self.graph.output("tokens", &[batch(), Axis::Of(count), Axis::Of(width)]);
-        let patches = self.tokens_of(&tokens, spec.prefix(), count);
+        let patches = self.slice(&tokens, spec.prefix(), count, 1);
         let norm = match spec.fc_norm {
             true => Some([self.constant("fc_norm.weight")?, self.constant("fc_norm.bias")?]),
             false => None,
@@ -181,7 +181,7 @@ impl Writer<'_> {
         let x = self.residual(x, &y, &format!("{name}.ls1"))?;
         let y = self.norm(&x, &format!("{name}.norm2"))?;
         let y = self.linear(&y, &format!("{name}.mlp.fc1"))?;
-        let y = self.gelu(&y);
+        let y = if self.spec.swiglu { self.gate(&y) } else { self.gelu(&y) };
         let y = self.linear(&y, &format!("{name}.mlp.fc2"))?;
         self.residual(&x, &y, &format!("{name}.ls2"))
     }
@@ -232,6 +232,15 @@ impl Writer<'_> {
         self.times(&product, 0.5)
     }
 
+    /// silu(a) b, for x [B, N, 2F] = [a, b].
+    fn gate(&mut self, x: &str) -> String {
+        let width = self.spec.hidden;
+        let [a, b] = [0, width].map(|first| self.slice(x, first, first + width, 2));
+        let open = self.graph.node("Sigmoid", &[&a], &[]);
+        let silu = self.graph.node("Mul", &[&a, &open], &[]);
+        self.graph.node("Mul", &[&silu, &b], &[])
+    }
+
     /// x wᵀ + b.
     fn linear(&mut self, x: &str, name: &str) -> Result<String, Missing> {
         let weight = self.tensor(&format!("{name}.weight"))?;
@@ -266,9 +275,9 @@ impl Writer<'_> {
         self.graph.node("Transpose", &[x], &[Ints("perm", axes)])
     }
 
-    /// Tokens first..end of [B, N, D].
-    fn tokens_of(&mut self, x: &str, first: usize, end: usize) -> String {
-        let [first, end, axis] = [first, end, 1].map(|value| self.graph.list(&[value as i64]));
+    /// first..end of an axis: of [B, N, D], axis 1 is that of the tokens.
+    fn slice(&mut self, x: &str, first: usize, end: usize, axis: usize) -> String {
+        let [first, end, axis] = [first, end, axis].map(|value| self.graph.list(&[value as i64]));
         self.graph.node("Slice", &[x, &first, &end, &axis], &[])
     }
 

@@ -51,6 +51,11 @@ pub(super) fn encoder(spec: &VitSpec) -> Shapes {
         }
     }
     blocks(&mut all, "", spec.depth, [width, spec.hidden]);
+    let gated = if spec.swiglu { spec.depth } else { 0 };
+    for block in 0..gated {
+        let both = spec.hidden.saturating_mul(2);
+        linear(&mut all, &format!("blocks.{block}.mlp.fc1"), &[both, width]);
+    }
     linear(&mut all, if spec.fc_norm { "fc_norm" } else { "norm" }, &[width]);
     all
 }
@@ -156,6 +161,7 @@ mod tests {
             qk_norm: true,
             fc_norm: true,
             pre_norm: true,
+            swiglu: true,
             ..plain.clone()
         };
         for spec in [plain, rich] {

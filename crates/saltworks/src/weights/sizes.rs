@@ -67,6 +67,10 @@ pub(super) fn of(shapes: &Shapes, config: Option<&Value>, hint: Hint) -> Result<
             ));
         }
     }
+    let hidden = needed("blocks.0.mlp.fc1.weight", 2)?[0];
+    // The gate halves the width between both layers.
+    let behind = shape("blocks.0.mlp.fc2.weight").and_then(|shape| shape.get(1)).copied();
+    let swiglu = behind.is_some_and(|behind| behind > 0 && Some(hidden) == behind.checked_mul(2));
     let pre_norm = shape("norm_pre.weight").is_some();
     let stated = config.map(hugging_face_eps).transpose()?.or(hint.eps);
     let image = std::array::from_fn(|axis| placed.sides[axis].saturating_mul(patch[axis]));
@@ -77,7 +81,7 @@ pub(super) fn of(shapes: &Shapes, config: Option<&Value>, hint: Hint) -> Result<
         width,
         depth: depth(shapes, ""),
         heads,
-        hidden: needed("blocks.0.mlp.fc1.weight", 2)?[0],
+        hidden: if swiglu { hidden / 2 } else { hidden },
         registers,
         class_token,
         no_embed_class: placed.no_embed_class,
@@ -86,6 +90,7 @@ pub(super) fn of(shapes: &Shapes, config: Option<&Value>, hint: Hint) -> Result<
         qk_norm: head.is_some(),
         fc_norm: shape("fc_norm.weight").is_some(),
         pre_norm,
+        swiglu,
         eps: stated.unwrap_or(if pre_norm { PRE_NORM_EPS } else { USUAL_EPS }),
         drop_path: 0.0,
     };

@@ -176,7 +176,7 @@ def sizes_of(engine):
 
 SIZES = (
     "img_size", "patch_size", "in_chans", "embed_dim", "depth", "num_heads", "mlp_ratio", "class_token",
-    "reg_tokens", "no_embed_class", "init_values", "qk_norm", "fc_norm", "pre_norm", "norm_eps",
+    "reg_tokens", "no_embed_class", "init_values", "qk_norm", "fc_norm", "pre_norm", "swiglu", "norm_eps",
     "drop_path_rate", "normalize", "seed",
 )  # fmt: skip
 

@@ -19,13 +19,15 @@ const BLOCK: [(&str, &str, &str); 8] = [
 ];
 
 /// Names in a block of Dinov2Model that differ: in files, and ours.
-const DINOV2: [(&str, &str); 6] = [
+const DINOV2: [(&str, &str); 8] = [
     ("norm1", "norm1"),
     ("norm2", "norm2"),
     ("layer_scale1", "ls1"),
     ("layer_scale2", "ls2"),
     ("mlp.fc1", "mlp.fc1"),
     ("mlp.fc2", "mlp.fc2"),
+    ("mlp.weights_in", "mlp.fc1"),
+    ("mlp.weights_out", "mlp.fc2"),
 ];
 
 /// Their name of the patch embedding's weights.
@@ -139,9 +141,9 @@ pub(in crate::weights) fn expect_supported(config: &Value) -> Result<(), String>
             "its config.json has model_type {kind:?}, expected one of {types}. Choose another model"
         ));
     }
+    // SwiGLU has its own activation.
     if config.get("use_swiglu_ffn").and_then(Value::as_bool) == Some(true) {
-        let problem = "its config.json has use_swiglu_ffn true: SwiGLU is not supported, only MLPs";
-        return Err(format!("{problem}. Choose another model"));
+        return eps(config).map(drop);
     }
     // Defaults of transformers: models/vit/configuration_vit.py.
     let act = config.get("hidden_act").map_or(Some("gelu"), Value::as_str).unwrap_or("none");
