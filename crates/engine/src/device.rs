@@ -480,6 +480,16 @@ macro_rules! kernels {
                 width: usize,
             );
 
+            /// y[R,F] = silu(a) b, for x[R,2F] = [a, b]
+            fn swiglu<T>(y: ViewMut<'_>, x: View<'_>, width: usize);
+            /// dx[R,2F]
+            fn swiglu_backward<T>(
+                dx: Write<ViewMut<'_>>,
+                dy: View<'_>,
+                x: View<'_>,
+                width: usize,
+            );
+
             /// y[K,D] = x[index_k]
             fn gather<T>(y: ViewMut<'_>, x: View<'_>, index: &Index, width: usize);
             /// dx[index_k] += dy[K,D]

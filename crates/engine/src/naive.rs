@@ -14,6 +14,7 @@ mod math;
 mod optim;
 mod patches;
 mod rows;
+mod swiglu;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tokens;
@@ -28,6 +29,7 @@ pub use rows::{
     add_assign, copy, fill, head_norm, head_norm_backward, layer_norm, layer_norm_backward,
     residual, residual_backward, rope, round, scale, set_or_add, upload, widen,
 };
+pub use swiglu::{swiglu, swiglu_backward};
 pub use tokens::{assemble, gather, gather_backward, mean_pool, mean_pool_backward};
 
 use crate::device::*;

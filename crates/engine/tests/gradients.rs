@@ -104,6 +104,13 @@ fn mlp_onto_its_own_input_with_one_weight_for_both_layers(device: On) {
     });
 }
 
+fn swiglu(device: On) {
+    for (rows, width) in [(1, 1), (3, 5), (70, 33)] {
+        let inputs = [("x", normal("x", &[rows, 2 * width]))];
+        assert_gradients(device, "swiglu", &inputs, |tape, t| ops::swiglu(tape, &t[0]));
+    }
+}
+
 fn linear_residual(device: On) {
     for size in LINEAR_SIZES {
         assert_gradients(device, "linear_residual", &linear_inputs(size), |tape, t| {
@@ -501,6 +508,7 @@ on_every_device!(
     mlp,
     mlp_without_biases_or_residual,
     mlp_onto_its_own_input_with_one_weight_for_both_layers,
+    swiglu,
     linear_residual,
     linear_residual_without_bias,
     linear_residual_onto_its_own_input,

@@ -194,7 +194,8 @@ impl PySalt {
 impl PySalt {
     /// `encoder_name` is a name of timm (vit_tiny_patch16_224). Further keyword arguments change
     /// its sizes, as in timm: img_size, patch_size, in_chans, embed_dim, depth, num_heads,
-    /// mlp_ratio, class_token, reg_tokens, no_embed_class, init_values, qk_norm, drop_path_rate.
+    /// mlp_ratio, class_token, reg_tokens, no_embed_class, init_values, qk_norm, pre_norm,
+    /// norm_eps, drop_path_rate.
     /// `teacher_state_dict` holds the teacher's weights under the names of a file (of an encoder, a
     /// MAE, ...). `seed` determines initial weights and masks. `normalize` is the normalisation of
     /// uint8 images. `embedding` is what represents an image if there is no class token: "mean" of

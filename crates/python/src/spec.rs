@@ -11,8 +11,9 @@ use saltworks::recipe::Normalize;
 use saltworks::weights::{Hint, NamedTensors};
 use std::path::Path;
 
-/// timm's arguments that an encoder supports.
-const OPTIONS: [&str; 13] = [
+/// timm's arguments that an encoder supports, `norm_eps` for what its `norm_layer`
+/// says, and `swiglu` for what its `mlp_layer` says. `mlp_ratio` is that behind SwiGLU's gate.
+const OPTIONS: [&str; 17] = [
     "img_size",
     "patch_size",
     "in_chans",
@@ -25,6 +26,10 @@ const OPTIONS: [&str; 13] = [
     "no_embed_class",
     "init_values",
     "qk_norm",
+    "fc_norm",
+    "pre_norm",
+    "swiglu",
+    "norm_eps",
     "drop_path_rate",
 ];
 
@@ -97,7 +102,8 @@ impl SizeArguments<'_, '_> {
         let sides = [spec.image[1] / patch[0].max(1), spec.image[2] / patch[1].max(1)];
         let grid =
             (self.says("img_size") || self.name.is_some()).then(|| Grid::image(sides[0], sides[1]));
-        Ok(Hint { heads, grid, image: None })
+        let eps = self.says("norm_eps").then_some(spec.eps);
+        Ok(Hint { heads, grid, eps, image: None })
     }
 
     /// The sizes `found`, with the requested drop path. ValueError if an argument contradicts them.
@@ -139,6 +145,10 @@ impl SizeArguments<'_, '_> {
             layer_scale(&said).to_string(),
         );
         compare("qk_norm", found.qk_norm.to_string(), said.qk_norm.to_string());
+        compare("fc_norm", found.fc_norm.to_string(), said.fc_norm.to_string());
+        compare("pre_norm", found.pre_norm.to_string(), said.pre_norm.to_string());
+        compare("swiglu", found.swiglu.to_string(), said.swiglu.to_string());
+        compare("norm_eps", format!("{:e}", found.eps), format!("{:e}", said.eps));
         if differ.is_empty() {
             return Ok(VitSpec { drop_path: said.drop_path, ..found.clone() });
         }
@@ -166,6 +176,11 @@ pub(crate) fn options_of<'py>(py: Python<'py>, spec: &VitSpec) -> PyResult<Bound
     options.set_item("no_embed_class", spec.no_embed_class)?;
     options.set_item("init_values", spec.layer_scale)?;
     options.set_item("qk_norm", spec.qk_norm)?;
+    options.set_item("fc_norm", spec.fc_norm)?;
+    options.set_item("pre_norm", spec.pre_norm)?;
+    options.set_item("swiglu", spec.swiglu)?;
+    // As it is written, and not as the nearest f32.
+    options.set_item("norm_eps", spec.eps.to_string().parse::<f64>().unwrap_or_default())?;
     options.set_item("drop_path_rate", spec.drop_path)?;
     Ok(options)
 }
@@ -195,6 +210,10 @@ fn set(spec: &mut VitSpec, ratio: &mut f64, key: &str, value: &Bound<'_, PyAny>)
         "no_embed_class" => spec.no_embed_class = value.extract()?,
         "init_values" => spec.layer_scale = value.extract()?,
         "qk_norm" => spec.qk_norm = value.extract()?,
+        "fc_norm" => spec.fc_norm = value.extract()?,
+        "pre_norm" => spec.pre_norm = value.extract()?,
+        "swiglu" => spec.swiglu = value.extract()?,
+        "norm_eps" => spec.eps = value.extract()?,
         "drop_path_rate" => spec.drop_path = value.extract()?,
         _ => return Err(refused(format!("unknown. Known options are {}", OPTIONS.join(", ")))),
     }

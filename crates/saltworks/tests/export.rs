@@ -245,7 +245,7 @@ fn a_torch_file_that_is_not_square_says_so_and_is_read_with_its_size() {
     let words = "a.pth does not state its 2 heads, its image size of 16 x 32, its normalisation";
     assert!(told.contains(words), "{told}");
     let refused = &mut export(&place, "a.pth", "timm", "b.safetensors", &["--heads", "2"]);
-    assert_refused(refused, &["33 rows", "not a square of patches", "--size HEIGHTxWIDTH"]);
+    assert_refused(refused, &["33 rows", "not a square of patches", "--grid ROWSxCOLUMNS"]);
     let size = ["--heads", "2", "--size", "16x32"];
     let read = exported(&place, "a.pth", "timm", "b.safetensors", &size);
     assert!(!stderr(&read).contains("resized"), "{}", stderr(&read));

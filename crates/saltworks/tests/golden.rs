@@ -3,7 +3,6 @@
 //!
 //! The references were computed in f64. Forward results may be off by 1e-5 (relative L2), gradients
 //! by 1e-4: f32 rounding through a few blocks is a tenth of that, a wrong term a hundred times.
-//! Not here: timm's `fc_norm`, which pretraining never uses.
 
 use engine::check::{assert_close, max_abs, rel_l2};
 use engine::device::Device;
@@ -91,6 +90,7 @@ impl Golden {
                 "tiled" => Rope::Tiled,
                 _ => Rope::Interleaved,
             }),
+            fc_norm: flag("fc_norm", model["global_pool"].as_str() == Some("avg")),
             ..VitSpec::from_name("vit_tiny_patch16_224").unwrap()
         }
     }
@@ -246,9 +246,12 @@ fn a_step_on_the_naive_device_gives_the_references_loss_and_gradients() {
     assert_eq!(step.loss.device().name(), "naive");
 }
 
+const ENCODERS: [&str; 7] =
+    ["cls", "gray", "no_class_token", "fc_norm", "no_embed_class", "registers", "scale_qk_norm"];
+
 #[test]
 fn encoders_give_timms_features_and_gradients() {
-    for name in ["cls", "gray", "no_class_token", "no_embed_class", "registers", "scale_qk_norm"] {
+    for name in ENCODERS {
         let golden = Golden::read(&format!("encoder_{name}"));
         let spec = golden.spec();
         let encoder = golden.encoder(&spec, "");

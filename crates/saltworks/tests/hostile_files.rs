@@ -303,10 +303,10 @@ fn a_file_that_is_not_there_is_named() {
 fn used(path: &Path) -> Result<(), String> {
     let text = |error: saltworks::weights::Error| error.to_string();
     if let Ok(listing) = Listing::read(path) {
-        let _ = listing.contents(path, None);
+        let _ = listing.contents(path, None, None);
     }
     let model = ModelFile::open(path, None).map_err(text)?;
-    let hint = Hint { heads: Some((32, 2)), grid: None, image: None };
+    let hint = Hint { heads: Some((32, 2)), grid: None, eps: None, image: None };
     let _ = stable_pretraining_renamed(&model.tensors);
     let whole = model.check_whole(hint);
     for part in [None, Some("teacher")] {
@@ -327,7 +327,7 @@ fn claims_of_a_small_file_take_no_memory() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
     let of = ModelFile::open(&golden.join("dialect_facebook.pth"), None).unwrap();
     let tensors: Vec<_> = of.encoder(None).unwrap().into_iter().collect();
-    let hint = Hint { heads: Some((32, 2)), grid: None, image: None };
+    let hint = Hint { heads: Some((32, 2)), grid: None, eps: None, image: None };
     let spec = of.sizes(None, hint).unwrap().spec;
     let sizes = |image: usize, depth: usize, registers: usize| {
         let image = [1, image, image];

@@ -15,6 +15,7 @@ mod loss;
 mod patches;
 mod residual;
 mod rope;
+mod swiglu;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tokens;
@@ -26,4 +27,5 @@ pub(crate) use loss::{cross_entropy, cross_entropy_backward, loss, loss_backward
 pub(crate) use patches::{normalize_patches, patchify};
 pub(crate) use residual::{residual, residual_backward};
 pub(crate) use rope::rope;
+pub(crate) use swiglu::{swiglu, swiglu_backward};
 pub(crate) use tokens::{assemble, gather, gather_backward, mean_pool, mean_pool_backward};

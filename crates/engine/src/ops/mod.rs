@@ -5,6 +5,7 @@
 //! | [`linear`] | y = x wᵀ + b |
 //! | [`linear_residual`] | y = residual + x wᵀ + b |
 //! | [`mlp`] | y = residual + GELU(x w1ᵀ + b1) w2ᵀ + b2, exact GELU |
+//! | [`swiglu`] | y = silu(a) b, a and b the halves of a row |
 //! | [`layer_norm`] | y = γ (x - μ)/√(σ² + ε) + β |
 //! | [`head_norm`] | layer norm over each head of some columns |
 //! | [`rope`] | y_j = c_j x_j + s_j x_(j^1) over each head of some columns |
@@ -36,6 +37,7 @@ mod mlp;
 mod patchify;
 mod residual;
 mod rope;
+mod swiglu;
 mod tokens;
 
 pub use crate::device::{LossKind, PatchNorm, PatchOrder, Row};
@@ -51,4 +53,5 @@ pub use mlp::{Affine, mlp};
 pub use patchify::{normalize_patches, patchify};
 pub use residual::{add, residual};
 pub use rope::rope;
+pub use swiglu::swiglu;
 pub use tokens::{assemble, gather};

@@ -4,14 +4,15 @@ use crate::console::{note, result};
 use crate::failure::{Failure, input_error, run_error};
 use crate::files::{sha256, write_whole};
 use crate::judge::stage_index;
+use crate::mask::Grid;
 use crate::method::Salt;
-use crate::model::VitSpec;
+use crate::model::{PRE_NORM_EPS, USUAL_EPS, VitSpec};
 use crate::recipe::{self, Data, Depth, ImageSize, Normalize, Recipe};
 use crate::run::TEACHER_SHA256;
 use crate::run_files::names::{ENCODER, MODEL, RECIPE};
 use crate::weights::{
     self, DEPTH_KEY, Dtype, Hint, MODEL_KEY, ModelFile, NORMALIZE_KEY, NamedTensors, PREPROCESSOR,
-    Sizes, TEACHER_KEY, dialect, onnx, pixel_metadata, processor,
+    Sizes, TEACHER_KEY, dialect, expect_grid, onnx, pixel_metadata, processor,
 };
 use clap::ValueEnum as _;
 use engine::Module as _;
@@ -42,6 +43,14 @@ pub(super) struct Arguments {
     /// width.
     #[arg(long)]
     heads: Option<usize>,
+    /// What the encoder's layer norms add to the variance, if the file does not state it (default:
+    /// 1e-6, and 1e-5 with a norm before the first block).
+    #[arg(long, value_name = "NUMBER")]
+    eps: Option<f32>,
+    /// Rows and columns of patches that the position table was made for, as 8x16. Needed if they are
+    /// no square and the file does not state them.
+    #[arg(long, value_name = "ROWSxCOLUMNS")]
+    grid: Option<Grid>,
     /// Image size for the encoder, as 224 or HEIGHTxWIDTH. The position table is resized as in
     /// timm.
     #[arg(long)]
@@ -325,6 +334,7 @@ fn note_unfinished(
 fn encoder(arguments: &Arguments, model: &ModelFile) -> Result<(VitSpec, NamedTensors), Failure> {
     let hint = hint(arguments, model)?;
     let Sizes { spec, guessed } = model.sizes(None, hint).map_err(input_error)?;
+    expect_grid(model.path(), arguments.grid, &spec).map_err(input_error)?;
     if let Some(heads) = arguments.heads.filter(|heads| *heads != spec.heads) {
         return Err(input_error(format!(
             "{} has {} heads, but --heads is {heads}. Remove --heads",
@@ -352,7 +362,7 @@ fn hint(arguments: &Arguments, model: &ModelFile) -> Result<Hint, Failure> {
     let width = model.width(None).map_err(input_error)?;
     let heads = arguments.heads.map(|heads| (width, heads));
     let image = arguments.size.map(|size| [1, size.height, size.width]);
-    Ok(Hint { heads, image, ..Hint::default() })
+    Ok(Hint { heads, grid: arguments.grid, eps: arguments.eps, image })
 }
 
 fn write_encoder(
@@ -366,6 +376,10 @@ fn write_encoder(
     let (out, dtype) = (arguments.out.as_path(), arguments.dtype.into());
     let metadata = metadata(source, spec)?;
     let list = |named: NamedTensors| named.into_iter().collect::<Vec<_>>();
+    let encoder = match arguments.to {
+        Target::Timm | Target::Torch => dialect::timm(spec, encoder),
+        _ => encoder,
+    };
     match arguments.to {
         Target::Timm | Target::Torch if container == Container::Safetensors => {
             weights::save_as(out, &list(encoder), &metadata, dtype).map_err(run_error)?;
@@ -382,7 +396,8 @@ fn write_encoder(
             note(&timm_call(spec));
         }
         Target::Facebook => {
-            if let Some(what) = dialect::beyond_plain(spec) {
+            let eps = (spec.eps != USUAL_EPS).then_some("norms with another ε than 1e-6");
+            if let Some(what) = dialect::beyond_plain(spec).or(eps) {
                 let advice = "Export to timm or onnx instead";
                 return Err(input_error(format!("facebookresearch/mae has no {what}. {advice}")));
             }
@@ -538,6 +553,10 @@ fn without_metadata(spec: &VitSpec, metadata: &HashMap<String, String>) -> Vec<S
     if height != width {
         missing.push(format!("its image size of {height} x {width}"));
     }
+    let assumed = if spec.pre_norm { PRE_NORM_EPS } else { USUAL_EPS };
+    if spec.eps != assumed {
+        missing.push(format!("its norms' ε of {:e}", spec.eps));
+    }
     let stated = [(NORMALIZE_KEY, "normalisation"), (DEPTH_KEY, "depth")];
     missing.extend(stated.into_iter().filter_map(|(key, what)| {
         let value = metadata.get(key)?;
@@ -575,17 +594,26 @@ fn timm_call(spec: &VitSpec) -> String {
     add(spec.heads != base.heads, format!("num_heads={}", spec.heads));
     let ratio = |spec: &VitSpec| {
         // timm multiplies and truncates, so a quotient that was rounded down would lose one.
-        let ratio = spec.hidden as f64 / spec.width as f64;
+        // Of SwiGLU, timm counts both halves.
+        let hidden = if spec.swiglu { 2 * spec.hidden } else { spec.hidden };
+        let ratio = hidden as f64 / spec.width as f64;
         let cut = (spec.width as f64 * ratio) as usize;
-        if cut < spec.hidden { ratio.next_up() } else { ratio }
+        if cut < hidden { ratio.next_up() } else { ratio }
     };
     add(ratio(spec) != ratio(&base), format!("mlp_ratio={}", ratio(spec)));
     // Without a class token timm pools, and by default applies the norm after pooling.
-    let pooled = "class_token=False, global_pool=\"avg\", fc_norm=False";
-    add(!spec.class_token, pooled.to_owned());
+    add(!spec.class_token, "class_token=False".to_owned());
+    let pools = !spec.class_token || spec.fc_norm;
+    let fc_norm = if spec.fc_norm { "True" } else { "False" };
+    add(pools, format!("global_pool=\"avg\", fc_norm={fc_norm}"));
     add(spec.registers > 0, format!("reg_tokens={}", spec.registers));
     add(spec.no_embed_class, "no_embed_class=True".to_owned());
     add(spec.layer_scale.is_some(), "init_values=1e-5".to_owned());
     add(spec.qk_norm, "qk_norm=True".to_owned());
+    add(spec.pre_norm, "pre_norm=True".to_owned());
+    let swiglu = "mlp_layer=timm.layers.SwiGLUPacked, act_layer=torch.nn.SiLU";
+    add(spec.swiglu, swiglu.to_owned());
+    let norm = format!("norm_layer=functools.partial(timm.layers.LayerNorm, eps={:e})", spec.eps);
+    add(spec.eps != USUAL_EPS, norm);
     format!("in Python: {call}, num_classes=0)")
 }

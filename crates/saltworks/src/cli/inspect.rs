@@ -5,6 +5,7 @@ use crate::data::{self, Copies, Source, Survey, SurveyDepth};
 use crate::failure::{Failure, input_error, run_error};
 use crate::judge;
 use crate::judge::stage_index;
+use crate::mask::Grid;
 use crate::recipe::{self, Data, Depth, ImageSize};
 use crate::run_files::names::{MODEL, RECIPE};
 use crate::weights::{ListedModel, ListedModels, Listing, ModelFile, TensorEntry, is_weights};
@@ -28,6 +29,10 @@ pub(super) struct Arguments {
     /// Of a file of weights with several models: the one to read, by the words before its names.
     #[arg(long, value_name = "PART")]
     part: Option<String>,
+    /// Of a file of weights: the rows and columns of patches that its position table was made for,
+    /// as 8x16, if they are no square and the file does not state them.
+    #[arg(long, value_name = "ROWSxCOLUMNS")]
+    grid: Option<Grid>,
     /// Of a file of weights: list every tensor.
     #[arg(long)]
     tensors: bool,
@@ -263,7 +268,8 @@ fn weights_of(path: &Path) -> Result<Option<PathBuf>, Failure> {
 
 fn inspect_weights(path: &Path, arguments: &Arguments) -> Result<(), Failure> {
     let listing = Listing::read(path).map_err(input_error)?;
-    let contents = listing.contents(path, arguments.part.as_deref()).map_err(input_error)?;
+    let contents = listing.contents(path, arguments.part.as_deref(), arguments.grid);
+    let contents = contents.map_err(input_error)?;
     if arguments.json {
         result(&weights_json(&listing, &contents).to_string());
         return Ok(());

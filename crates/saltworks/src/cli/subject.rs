@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use crate::judge::{Subject, SubjectOptions};
+use crate::mask::Grid;
 use crate::recipe::ImageSize;
 use std::path::PathBuf;
 
@@ -39,10 +40,18 @@ pub(super) struct SubjectArguments {
     /// the run's, else 1).
     #[arg(long)]
     zoom: Option<f64>,
+    /// Rows and columns of patches that the position table was made for, as 8x16. Needed if they are
+    /// no square and the file does not state them.
+    #[arg(long, value_name = "ROWSxCOLUMNS")]
+    grid: Option<Grid>,
     /// Heads of the encoder. Needed if the file does not state them and timm has no model of its
     /// width.
     #[arg(long)]
     heads: Option<usize>,
+    /// What the encoder's layer norms add to the variance, if the file does not state it (default:
+    /// 1e-6, and 1e-5 with a norm before the first block).
+    #[arg(long, value_name = "NUMBER")]
+    eps: Option<f32>,
     /// Join the features of the last N blocks side by side, as DINOv2's linear evaluation does.
     /// Each goes through the final norm.
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -67,7 +76,9 @@ impl SubjectArguments {
             depth,
             column,
             zoom,
+            grid,
             heads,
+            eps,
             layers,
             threads: _,
             data_threads,
@@ -81,7 +92,9 @@ impl SubjectArguments {
             depth: depth.clone(),
             column: column.clone(),
             zoom: *zoom,
+            grid: *grid,
             heads: *heads,
+            eps: *eps,
             data_threads: *data_threads,
             layers: *layers,
         };

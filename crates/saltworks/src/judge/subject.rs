@@ -3,10 +3,11 @@
 use super::Extractor;
 use crate::console::note;
 use crate::failure::{Failure, input_error};
+use crate::mask::Grid;
 use crate::model::Encoder;
 use crate::recipe::{self, Depth, ImageSize, Normalize, Recipe, Stage};
 use crate::run_files::names::{ENCODER, MODEL, RECIPE, STATE};
-use crate::weights::{Hint, LoadedEncoder, ModelFile};
+use crate::weights::{Hint, LoadedEncoder, ModelFile, expect_grid};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -29,8 +30,13 @@ pub(crate) struct SubjectOptions {
     pub(crate) column: Option<String>,
     /// The shorter side is resized to this factor times the size.
     pub(crate) zoom: Option<f64>,
+    /// Rows and columns of patches that the position table was made for, if the file does not
+    /// state them.
+    pub(crate) grid: Option<Grid>,
     /// Heads of the encoder, if the file does not state them.
     pub(crate) heads: Option<usize>,
+    /// ε of its layer norms, if the file does not state it.
+    pub(crate) eps: Option<f32>,
     /// Threads that decode images.
     pub(crate) data_threads: Option<usize>,
     /// From how many of the last blocks features are taken.
@@ -117,7 +123,9 @@ impl SubjectOptions {
         let width = model.width(None).map_err(input_error)?;
         let heads = self.heads.map(|heads| (width, heads));
         let image = self.size.map(|size| [1, size.height, size.width]);
-        let hint = Hint { heads, image, ..Hint::default() };
+        let hint = Hint { heads, grid: self.grid, eps: self.eps, image };
+        let made_for = model.sizes(None, hint).map_err(input_error)?.spec;
+        expect_grid(model.path(), self.grid, &made_for).map_err(input_error)?;
         let loaded = model.load_encoder(None, hint, image).map_err(input_error)?;
         if let Some([from, to]) = loaded.resized {
             note(&format!("positions resized from {from} to {to} patches"));

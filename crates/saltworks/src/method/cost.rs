@@ -197,8 +197,8 @@ mod tests {
                 spec(16, |_| ()),
                 spec(24, |spec| {
                     spec.registers = 3;
-                    (spec.no_embed_class, spec.qk_norm) = (true, true);
-                    spec.layer_scale = Some(1e-5);
+                    (spec.no_embed_class, spec.qk_norm, spec.pre_norm) = (true, true, true);
+                    (spec.layer_scale, spec.swiglu) = (Some(1e-5), true);
                 }),
             ] {
                 check(&Mae::new(Encoder::new(&spec, 0), options, 0), None, &[masking], again);

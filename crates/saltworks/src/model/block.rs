@@ -15,6 +15,8 @@ pub(crate) struct BlockSpec {
     pub(crate) width: usize,
     /// F
     pub(crate) hidden: usize,
+    /// Whether the MLP is SwiGLU.
+    pub(crate) swiglu: bool,
     /// A
     pub(crate) heads: usize,
     /// ε of the norms.
@@ -97,7 +99,7 @@ impl Block {
             proj: Linear::new(width, width, start, random),
             scales: spec.layer_scale.map(|value| [scale(value), scale(value)]),
             norm2: Norm::new(width, eps),
-            fc1: Linear::new(width, hidden, start, random),
+            fc1: Linear::new(width, if spec.swiglu { 2 } else { 1 } * hidden, start, random),
             fc2: Linear::new(hidden, width, start, random),
         }
     }
@@ -212,7 +214,15 @@ impl Block {
         let (w1, b1) = (self.fc1.weight.tensor(), self.fc1.bias.tensor());
         let (w2, b2) = (self.fc2.weight.tensor(), self.fc2.bias.tensor());
         self.branch(tape, &x, segments, (draws, 1), |skip| {
-            ops::mlp(tape, &normed, (&w1, Some(&b1)), (&w2, Some(&b2)), skip)
+            if !self.spec.swiglu {
+                return ops::mlp(tape, &normed, (&w1, Some(&b1)), (&w2, Some(&b2)), skip);
+            }
+            let hidden = ops::linear(tape, &normed, &w1, Some(&b1))?; // [R, 2F]
+            let hidden = ops::swiglu(tape, &hidden)?; // [R, F]
+            match skip {
+                Some(skip) => ops::linear_residual(tape, &hidden, &w2, Some(&b2), skip),
+                None => ops::linear(tape, &hidden, &w2, Some(&b2)),
+            }
         })
     }
 
@@ -375,6 +385,7 @@ mod tests {
         BlockSpec {
             width: 4,
             hidden: 8,
+            swiglu: false,
             heads: 2,
             eps: 1e-6,
             layer_scale: None,

@@ -9,25 +9,27 @@ struct Stack {
     width: usize,
     hidden: usize,
     depth: usize,
+    /// Matrices of width x hidden: three with SwiGLU, else two.
+    of_mlp: usize,
 }
 
 impl Stack {
     /// Matrices, biases and norms.
     fn parameters(self) -> usize {
-        let Self { width, hidden, depth } = self;
-        let matrices = 4 * width * width + 2 * width * hidden;
-        depth * (matrices + 9 * width + hidden)
+        let Self { width, hidden, depth, of_mlp } = self;
+        let matrices = 4 * width * width + of_mlp * width * hidden;
+        depth * (matrices + 9 * width + (of_mlp - 1) * hidden)
     }
 
     /// Forward FLOPs of a sample of `rows` tokens: first of all blocks before the last, then of the
     /// last block. The last block computes only `outputs` tokens.
     fn flops(self, rows: usize, outputs: usize) -> [f64; 2] {
-        let [d, f] = [self.width as f64, self.hidden as f64];
+        let [d, f, mlp] = [self.width, self.hidden, self.of_mlp].map(|size| size as f64);
         // Keys and values are computed for all rows. Queries, scores, mix, projection and MLP are
         // computed only for the outputs.
         let block = |outputs: usize| {
             let (n, w) = (rows as f64, outputs as f64);
-            4.0 * n * d * d + w * (4.0 * d * d + 4.0 * d * f) + 4.0 * w * n * d
+            4.0 * n * d * d + w * (4.0 * d * d + 2.0 * mlp * d * f) + 4.0 * w * n * d
         };
         match self.depth {
             0 => [0.0; 2],
@@ -38,7 +40,8 @@ impl Stack {
 
 impl VitSpec {
     fn stack(&self) -> Stack {
-        Stack { width: self.width, hidden: self.hidden, depth: self.depth }
+        let of_mlp = if self.swiglu { 3 } else { 2 };
+        Stack { width: self.width, hidden: self.hidden, depth: self.depth, of_mlp }
     }
 
     /// Number of values in all its parameters.
@@ -49,7 +52,8 @@ impl VitSpec {
         let scales = if self.layer_scale.is_some() { 2 * width } else { 0 };
         let head_norms = if self.qk_norm { 4 * (width / heads) } else { 0 };
         let more = depth * (scales + head_norms);
-        embedding + (tokens + 2) * width + self.stack().parameters() + more
+        let norms = if self.pre_norm { 4 } else { 2 };
+        embedding + (tokens + norms) * width + self.stack().parameters() + more
     }
 
     /// FLOPs of embedding `seen` patches of an image.
@@ -67,7 +71,7 @@ impl VitSpec {
 
 impl TransformerSpec {
     fn stack(self) -> Stack {
-        Stack { width: self.width, hidden: 4 * self.width, depth: self.depth }
+        Stack { width: self.width, hidden: 4 * self.width, depth: self.depth, of_mlp: 2 }
     }
 
     /// Number of values in its parameters without its mask token, for tokens of width `input` and

@@ -10,6 +10,7 @@ use engine::ops::{Images, PatchOrder, Row};
 use engine::random::Random;
 use engine::shape::{expect_count, expect_multiple, expect_shape};
 use engine::{Error, Module, Parameter, Result, Segments, Tape, Tensor, init, ops};
+use std::sync::Arc;
 
 /// Which patches enter the encoder.
 #[derive(Clone, Copy)]
@@ -31,7 +32,7 @@ pub enum Outputs<'a> {
 
 /// Encoded tokens, packed.
 pub struct EncodedTokens {
-    /// [R, D], after the final norm.
+    /// [R, D], after the final norm. If that comes behind the mean, before it.
     pub tokens: Tensor,
     /// Rows of each sample.
     pub segments: Segments,
@@ -39,6 +40,8 @@ pub struct EncodedTokens {
     pub prefix: usize,
     /// Whether row 0 of each sample is a class token.
     pub class_token: bool,
+    /// The norm behind mean and class token.
+    pooled_norm: Option<Arc<Norm>>,
 }
 
 impl EncodedTokens {
@@ -57,12 +60,20 @@ impl EncodedTokens {
         let rows: Vec<u32> = (0..self.segments.len())
             .map(|b| (self.segments.range(b).start + index) as u32)
             .collect();
-        ops::gather(tape, &self.tokens, &rows)
+        self.normed(tape, ops::gather(tape, &self.tokens, &rows)?)
     }
 
     /// Mean of each sample's patch tokens [B, D].
     pub fn mean(&self, tape: &Tape) -> Result<Tensor> {
-        ops::mean_pool(tape, &self.tokens, &self.segments, self.prefix)
+        self.normed(tape, ops::mean_pool(tape, &self.tokens, &self.segments, self.prefix)?)
+    }
+
+    /// timm's `forward_head` before its head: pooled tokens [B, D] -> [B, D].
+    fn normed(&self, tape: &Tape, pooled: Tensor) -> Result<Tensor> {
+        match &self.pooled_norm {
+            Some(norm) => norm.forward(tape, &pooled),
+            None => Ok(pooled),
+        }
     }
 }
 
@@ -75,8 +86,9 @@ pub struct Encoder {
     /// The learned table, or none with rotary positions.
     pos_embed: Option<Parameter>,
     rotary: Option<RotaryTable>,
+    norm_pre: Option<Norm>,
     blocks: Blocks,
-    norm: Norm,
+    norm: Arc<Norm>,
 }
 
 impl Encoder {
@@ -94,8 +106,9 @@ impl Encoder {
         let block = BlockSpec {
             width,
             hidden: spec.hidden,
+            swiglu: spec.swiglu,
             heads: spec.heads,
-            eps: 1e-6,
+            eps: spec.eps,
             layer_scale: spec.layer_scale,
             qk_norm: spec.qk_norm,
             drop_path: spec.drop_path,
@@ -110,8 +123,9 @@ impl Encoder {
                 .is_none()
                 .then(|| Parameter::new("pos_embed", Tensor::from_vec(table, &[1, rows, width]))),
             rotary: spec.rope.map(|form| RotaryTable::new(form, spec.grid(), width / spec.heads)),
+            norm_pre: spec.pre_norm.then(|| Norm::new(width, spec.eps)),
             blocks: Blocks::new(block, spec.depth, &mut random),
-            norm: Norm::new(width, 1e-6),
+            norm: Arc::new(Norm::new(width, spec.eps)),
             spec: spec.clone(),
         }
     }
@@ -165,8 +179,23 @@ impl Encoder {
                 (x, output_segments, 0)
             }
         };
-        let (tokens, class_token) = (self.norm.forward(tape, &x)?, self.cls_token.is_some());
-        Ok(EncodedTokens { tokens, segments, prefix, class_token })
+        self.encoded(tape, x, segments, prefix)
+    }
+
+    /// The last block's outputs [R, D] -> tokens, with the final norm.
+    fn encoded(
+        &self,
+        tape: &Tape,
+        x: Tensor,
+        segments: Segments,
+        prefix: usize,
+    ) -> Result<EncodedTokens> {
+        let (tokens, pooled_norm) = match self.spec.fc_norm {
+            true => (x, Some(self.norm.clone())),
+            false => (self.norm.forward(tape, &x)?, None),
+        };
+        let class_token = self.spec.class_token;
+        Ok(EncodedTokens { tokens, segments, prefix, class_token, pooled_norm })
     }
 
     /// All tokens after each of the last `layers` blocks, and after the final norm. This is
@@ -176,16 +205,8 @@ impl Encoder {
         let (x, sequences) = self.embed(&tape, images, &self.all_patches(images.samples()))?;
         let prefix = self.spec.prefix();
         let outputs = self.blocks.last_outputs(&tape, x, &sequences, layers)?.into_iter();
-        let encoded = outputs.map(|x| {
-            let (segments, class_token) = (sequences.segments.clone(), self.cls_token.is_some());
-            Ok(EncodedTokens {
-                tokens: self.norm.forward(&tape, &x)?,
-                segments,
-                prefix,
-                class_token,
-            })
-        });
-        encoded.collect()
+        let segments = &sequences.segments;
+        outputs.map(|x| self.encoded(&tape, x, segments.clone(), prefix)).collect()
     }
 
     /// Attention weights of whole images in the last block: for each image [A, P + N, P + N],
@@ -202,8 +223,8 @@ impl Encoder {
         vec![(0..self.grid().len() as u32).collect(); samples]
     }
 
-    /// Patch embedding, class token, registers and positions: for each sample its prefix, then its
-    /// patches.
+    /// Patch embedding, class token, registers, positions, and the norm before the first block: for
+    /// each sample its prefix, then its patches.
     fn embed(
         &self,
         tape: &Tape,
@@ -234,7 +255,10 @@ impl Encoder {
         let (rows, places) = self.sequence(patches);
         let tokens: Vec<&Tensor> = tokens.iter().collect();
         let position = table.as_ref().map(|table| (table, &places[..]));
-        let x = ops::assemble(tape, &x, &tokens, &rows, position)?;
+        let mut x = ops::assemble(tape, &x, &tokens, &rows, position)?;
+        if let Some(norm) = &self.norm_pre {
+            x = norm.forward(tape, &x)?;
+        }
         let rotary = self.rotary.as_ref().map(|table| table.at(&places, &x));
         let prefix = self.spec.prefix();
         let segments = Segments::new(patches.iter().map(|index| prefix + index.len()));
@@ -316,7 +340,10 @@ impl Module for Encoder {
             f(&join(prefix, "pos_embed"), table);
         }
         self.patch_embed.visit(&join(prefix, "patch_embed.proj"), f);
+        if let Some(norm) = &self.norm_pre {
+            norm.visit(&join(prefix, "norm_pre"), f);
+        }
         self.blocks.visit(prefix, f);
-        self.norm.visit(&join(prefix, "norm"), f);
+        self.norm.visit(&join(prefix, if self.spec.fc_norm { "fc_norm" } else { "norm" }), f);
     }
 }

@@ -33,7 +33,9 @@ pub fn factors(form: Rope, grid: Grid, head_dim: usize) -> Tensor {
     for n in 0..=grid.len() {
         let place = [n / grid.plane(), n / grid.w % grid.h, n % grid.w];
         let angle = |j: usize| match place.get(j / part.max(1)) {
-            Some(&index) if part > 0 && n < grid.len() => index as f64 * frequency(form, j % part, part),
+            Some(&index) if part > 0 && n < grid.len() => {
+                index as f64 * frequency(form, j % part, part)
+            }
             _ => 0.0,
         };
         let sine = |j: usize| if j.is_multiple_of(2) { -angle(j).sin() } else { angle(j).sin() };

@@ -32,10 +32,44 @@ pub struct VitSpec {
     /// Layer norm on each head's queries and keys.
     pub qk_norm: bool,
     /// Rotary positions in place of a learned table. None in files that predate them.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rope: Option<Rope>,
+    /// Whether the last norm comes behind the mean of the patches, or behind the class token, in
+    /// place of a norm of all tokens: timm's option of this name.
+    #[serde(default, skip_serializing_if = "is_not_set")]
+    pub fc_norm: bool,
+    /// Whether tokens go through a layer norm before the first block: timm's option of this name,
+    /// CLIP's norm.
+    #[serde(default, skip_serializing_if = "is_not_set")]
+    pub pre_norm: bool,
+    /// Whether the MLPs are SwiGLU, as in DINOv2's giant. F is the width behind the gate.
+    #[serde(default, skip_serializing_if = "is_not_set")]
+    pub swiglu: bool,
+    /// ε of the layer norms.
+    #[serde(default = "usual_eps", skip_serializing_if = "is_usual_eps")]
+    pub eps: f32,
     /// Rate of stochastic depth in the last block. It grows linearly from 0 in the first block.
     pub drop_path: f32,
+}
+
+/// Options that came later are written only if they are set. Files of encoders without them stay
+/// the same.
+fn is_not_set(option: &bool) -> bool {
+    !option
+}
+
+/// timm's ε.
+pub const USUAL_EPS: f32 = 1e-6;
+
+/// timm's ε of encoders with a norm before the first block.
+pub const PRE_NORM_EPS: f32 = 1e-5;
+
+fn usual_eps() -> f32 {
+    USUAL_EPS
+}
+
+fn is_usual_eps(eps: &f32) -> bool {
+    *eps == USUAL_EPS
 }
 
 /// A model that cannot be built.
@@ -134,6 +168,9 @@ pub enum SpecError {
         /// E
         found: usize,
     },
+    /// ε is out of range.
+    #[error("model eps is {0}, expected a number of 0 or more and less than 1")]
+    Eps(f32),
     /// The rate of stochastic depth is out of range.
     #[error("model drop_path is {0}, expected a rate of 0 or more and less than 1")]
     DropPath(f32),
@@ -182,7 +219,7 @@ pub(super) fn check_rotary_heads(name: &'static str, head_dim: usize) -> Result<
 
 /// Words of timm's names, and what these models have.
 const LACKING: [(&str, &str); 7] = [
-    ("clip", "a norm before its blocks"),
+    ("quickgelu", "the activation QuickGELU"),
     ("rope", "rotary positions"),
     ("dinov3", "rotary positions"),
     ("siglip", "attention pooling"),
@@ -197,10 +234,12 @@ fn has_word(name: &str, word: &str) -> bool {
 }
 
 impl VitSpec {
-    /// Number of values in the blocks' matrices, which are most of the model: L (4 D² + 2 D F).
+    /// Number of values in the blocks' matrices, which are most of the model: L (4 D² + 2 D F), or
+    /// L (4 D² + 3 D F) with SwiGLU.
     pub(crate) fn block_parameters(&self) -> usize {
         let block = 4usize.saturating_mul(self.width).saturating_mul(self.width);
-        let mlp = 2usize.saturating_mul(self.width).saturating_mul(self.hidden);
+        let matrices = if self.swiglu { 3usize } else { 2 };
+        let mlp = matrices.saturating_mul(self.width).saturating_mul(self.hidden);
         self.depth.saturating_mul(block.saturating_add(mlp))
     }
 
@@ -225,6 +264,9 @@ impl VitSpec {
         let (size, rest) = rest.split_once("_patch").ok_or_else(unknown)?;
         let (patch, rest) = rest.split_once('_').ok_or_else(unknown)?;
         let patch: usize = patch.parse().map_err(|_| unknown())?;
+        // timm has no CLIP under the other families' names.
+        let clip = rest.strip_prefix("clip_").filter(|_| family == "vit_");
+        let rest = clip.unwrap_or(rest);
         let (image, registers, class_token, layer_scale) = match rest {
             "dinov2" => (518, 0, true, Some(1e-5)),
             "reg4_dinov2" => (518, 4, true, Some(1e-5)),
@@ -235,10 +277,9 @@ impl VitSpec {
                 (image, 0, class_token, (family == "deit3_").then_some(1e-6))
             }
         };
-        if rest.ends_with("dinov2") && size == "giant" {
-            return Err(SpecError::Feature { name: name.to_owned(), feature: "SwiGLU blocks" });
-        }
+        let swiglu = rest.ends_with("dinov2") && size == "giant";
         let (width, depth, heads, hidden) = match size {
+            "giant" if swiglu => (1536, 40, 24, 4096),
             "tiny" => (192, 12, 3, 768),
             "small" => (384, 12, 6, 1536),
             "base" => (768, 12, 12, 3072),
@@ -262,6 +303,10 @@ impl VitSpec {
             layer_scale,
             qk_norm: false,
             rope: None,
+            fc_norm: false,
+            pre_norm: clip.is_some(),
+            swiglu,
+            eps: if clip.is_some() { PRE_NORM_EPS } else { USUAL_EPS },
             drop_path: 0.0,
         };
         // The user named a model, not its patches.
@@ -308,6 +353,9 @@ impl VitSpec {
         if let Some(scale) = self.layer_scale.filter(|scale| !scale.is_finite()) {
             return Err(SpecError::LayerScale(scale));
         }
+        if !(0.0..1.0).contains(&self.eps) {
+            return Err(SpecError::Eps(self.eps));
+        }
         if !(0.0..1.0).contains(&self.drop_path) {
             return Err(SpecError::DropPath(self.drop_path));
         }
@@ -334,6 +382,23 @@ impl VitSpec {
     /// Number of values in a patch: pt ph pw C.
     pub fn patch_len(&self) -> usize {
         self.patch.iter().product::<usize>() * self.channels
+    }
+
+    /// What it has beside a plain encoder, for people.
+    pub fn features(&self) -> Vec<String> {
+        let registers = format!("{} registers", self.registers);
+        let eps = format!("norms with an ε of {:e}", self.eps);
+        let features = [
+            (!self.class_token, "no class token"),
+            (self.registers > 0, &registers),
+            (self.layer_scale.is_some(), "layer scale"),
+            (self.qk_norm, "norms of queries and keys"),
+            (self.pre_norm, "a norm before the first block"),
+            (self.swiglu, "SwiGLU"),
+            (self.eps != USUAL_EPS, &eps),
+            (self.fc_norm, "its last norm behind the mean"),
+        ];
+        features.into_iter().filter(|(is, _)| *is).map(|(_, words)| words.to_owned()).collect()
     }
 
     /// Tokens before the patches: class token, then registers.
@@ -379,13 +444,19 @@ mod tests {
         let registers = VitSpec { registers: 4, no_embed_class: true, ..dinov2 };
         assert_eq!(spec("vit_small_patch14_reg4_dinov2.lvd142m"), registers);
         assert!(!spec("vit_base_patch16_gap_224").class_token);
+        let clip = spec("vit_base_patch16_clip_224.openai");
+        assert_eq!(clip, VitSpec { pre_norm: true, eps: 1e-5, ..spec("vit_base_patch16_224") });
+        assert!(VitSpec::from_name("deit_base_patch16_clip_224").is_err());
+        // timm 1.0.31: mlp_ratio is 2.66667 * 2, for both halves of 2 F.
+        let giant = spec("vit_giant_patch14_reg4_dinov2.lvd142m");
+        assert_eq!((giant.width, giant.depth, giant.heads, giant.hidden), (1536, 40, 24, 4096));
+        assert!(giant.swiglu && giant.registers == 4);
     }
 
     #[test]
     fn a_model_with_something_that_we_lack_is_refused_by_what_it_has() {
         for (name, feature) in [
-            ("vit_base_patch16_clip_224.openai", "a norm before its blocks"),
-            ("vit_giant_patch14_reg4_dinov2", "SwiGLU blocks"),
+            ("vit_base_patch16_clip_quickgelu_224.openai", "the activation QuickGELU"),
             ("deit_base_distilled_patch16_224", "a distillation token"),
             ("vit_betwixt_patch16_rope_reg4_gap_256", "rotary positions"),
             ("vit_small_patch16_dinov3", "rotary positions"),
@@ -430,6 +501,7 @@ mod tests {
         let message = short.check().unwrap_err().to_string();
         assert!(message.starts_with("the image's length of 1 frames is smaller than a patch of 2"));
         assert!(VitSpec { drop_path: 1.0, ..tiny.clone() }.check().is_err());
+        assert!(VitSpec { eps: f32::NAN, ..tiny.clone() }.check().is_err());
         assert!(VitSpec { drop_path: f32::NAN, ..tiny }.check().is_err());
         let predictor = TransformerSpec::new(384, 12, 10);
         let message = predictor.check("predictor").unwrap_err().to_string();

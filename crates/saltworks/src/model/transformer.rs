@@ -188,6 +188,7 @@ impl Transformer {
         let block = BlockSpec {
             width,
             hidden,
+            swiglu: false,
             heads,
             eps,
             layer_scale: None,

@@ -309,6 +309,15 @@ pub struct Model {
     pub qk_norm: Option<bool>,
     /// Rotary positions in place of a learned table, also in the decoder or predictor.
     pub rope: Option<RopeForm>,
+    /// Whether tokens get a layer norm before the first block, as in CLIP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pre_norm: Option<bool>,
+    /// Whether the MLPs are SwiGLU. Its hidden layer is the one behind the gate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swiglu: Option<bool>,
+    /// What layer norms add to the variance, ε.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eps: Option<f32>,
     /// Rate of stochastic depth, which drops whole branches.
     pub drop_path: Option<f32>,
 }
@@ -338,6 +347,9 @@ impl Model {
             layer_scale: self.layer_scale.or(base.layer_scale),
             qk_norm: self.qk_norm.or(base.qk_norm),
             rope: self.rope.or(base.rope),
+            pre_norm: self.pre_norm.or(base.pre_norm),
+            swiglu: self.swiglu.or(base.swiglu),
+            eps: self.eps.or(base.eps),
             drop_path: self.drop_path.or(base.drop_path),
         }
     }

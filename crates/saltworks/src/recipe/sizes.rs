@@ -1,5 +1,6 @@
 //! `data.size` and `model.patch` as written: one number for a square, or a list.
 
+use crate::mask::Grid;
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 use serde::{Serialize, Serializer};
 use std::fmt::{self, Display, Formatter};
@@ -81,6 +82,22 @@ impl FromStr for ImageSize {
         match text.split_once('x') {
             None => side(text).map(Self::square),
             Some((height, width)) => Ok(Self { height: side(height)?, width: side(width)? }),
+        }
+    }
+}
+
+/// Parses a grid of patches such as `8x16`, rows first, the form of command-line options.
+impl FromStr for Grid {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let side = |text: &str| text.parse().ok().filter(|side| (1..1 << 16).contains(side));
+        let sides = text.split_once('x').map(|(rows, columns)| (side(rows), side(columns)));
+        match sides {
+            Some((Some(rows), Some(columns))) => Ok(Self::image(rows, columns)),
+            _ => {
+                Err(format!("{text:?} is no grid of patches, expected ROWSxCOLUMNS, such as 8x16"))
+            }
         }
     }
 }

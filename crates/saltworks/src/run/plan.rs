@@ -282,7 +282,8 @@ fn cost(
 fn first_encoder(path: &Path, spec: &VitSpec) -> Result<Encoder, Failure> {
     let file = ModelFile::open(path, None).map_err(input_error)?;
     let heads = Some((spec.width, spec.heads));
-    let hint = Hint { heads, image: Some(spec.image), ..Hint::default() };
+    let (eps, image) = (Some(spec.eps), Some(spec.image));
+    let hint = Hint { heads, eps, image, ..Hint::default() };
     let loaded = file.load_encoder(None, hint, Some(spec.image)).map_err(input_error)?;
     let path = path.display();
     if let Some([from, to]) = loaded.resized {
@@ -302,16 +303,20 @@ fn first_encoder(path: &Path, spec: &VitSpec) -> Result<Encoder, Failure> {
 }
 
 /// Whether both encoders have the same tensors and compute the same function of them. Stochastic
-/// depth only matters while training.
+/// depth only matters while training, and a layer scale's initial value only before it.
 fn has_weights_of(found: &VitSpec, spec: &VitSpec) -> bool {
-    VitSpec { drop_path: 0.0, image: spec.image, ..found.clone() }
-        == VitSpec { drop_path: 0.0, ..spec.clone() }
+    let layer_scale = |spec: &VitSpec| spec.layer_scale.map(|_| 1.0);
+    let (found_scale, scale) = (layer_scale(found), layer_scale(spec));
+    VitSpec { drop_path: 0.0, image: spec.image, layer_scale: found_scale, ..found.clone() }
+        == VitSpec { drop_path: 0.0, layer_scale: scale, ..spec.clone() }
 }
 
 fn sizes_in_words(spec: &VitSpec) -> String {
     let VitSpec { patch: [_, h, w], channels, width, depth, heads, .. } = spec;
+    let features: String = spec.features().iter().map(|words| format!(", {words}")).collect();
     format!(
-        "width {width}, depth {depth}, {heads} heads, {channels} channels, patches of {h} x {w}"
+        "width {width}, depth {depth}, {heads} heads, {channels} channels, patches of {h} x \
+         {w}{features}"
     )
 }
 

@@ -41,6 +41,9 @@ fn spec_of(model: &Model, size: ImageSize, channels: usize) -> Result<VitSpec, S
         RopeForm::Interleaved => Rope::Interleaved,
         RopeForm::Tiled => Rope::Tiled,
     });
+    change(&mut spec.pre_norm, model.pre_norm);
+    change(&mut spec.swiglu, model.swiglu);
+    change(&mut spec.eps, model.eps);
     change(&mut spec.drop_path, model.drop_path);
     change(&mut spec.patch, model.patch.map(PatchSize::sides));
     (spec.image, spec.channels) = ([1, size.height, size.width], channels);
@@ -79,6 +82,7 @@ fn refuse(recipe: &Recipe, stage: &Stage, error: &SpecError) -> Failure {
             of_trunk(name, size)
         }
         SpecError::LayerScale(_) => of_model("layer_scale"),
+        SpecError::Eps(_) => of_model("eps"),
         SpecError::DropPath(_) => of_model("drop_path"),
     };
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();

@@ -2,15 +2,17 @@
 
 mod hugging_face;
 mod stable_pretraining;
+mod timm;
 
 pub(super) use hugging_face::{
-    PATCHES as HUGGING_FACE_PATCHES, differs as hugging_face_differs, join_qkv,
+    PATCHES as HUGGING_FACE_PATCHES, eps as hugging_face_eps, expect_supported, join_qkv,
 };
 pub use hugging_face::{config as hugging_face_config, theirs as hugging_face};
 pub use stable_pretraining::{
     names as stable_pretraining_names, place as stable_pretraining_place,
     renamed as stable_pretraining_renamed, theirs as stable_pretraining,
 };
+pub use timm::theirs as timm;
 
 pub(super) use stable_pretraining::owners as stable_pretraining_owners;
 
@@ -64,6 +66,8 @@ impl Dialect {
             Self::Dinov2 => name == "mask_token",
         };
         let name = if self == Self::Dinov2 { unchunked(name) } else { name.to_owned() };
+        // SwiGLU of facebookresearch/dinov2, layers/swiglu_ffn.py.
+        let name = name.replace(".mlp.w12.", ".mlp.fc1.").replace(".mlp.w3.", ".mlp.fc2.");
         (!outside && !name.starts_with("head.")).then(|| format!("encoder.{name}"))
     }
 }
@@ -93,7 +97,7 @@ impl fmt::Display for Dialect {
 }
 
 /// The feature of an encoder that the plain ViT of 2020 lacks, if any. transformers and
-/// facebookresearch/mae build only the plain one.
+/// facebookresearch/mae build only the plain one. The latter also has the norm behind the mean.
 pub fn beyond_plain(spec: &VitSpec) -> Option<&'static str> {
     let beyond = [
         (spec.image[0] > 1, "clips"),
@@ -102,6 +106,8 @@ pub fn beyond_plain(spec: &VitSpec) -> Option<&'static str> {
         (spec.no_embed_class, "class tokens without a position"),
         (spec.layer_scale.is_some(), "layer scale"),
         (spec.qk_norm, "norms of queries and keys"),
+        (spec.pre_norm, "norm before the first block"),
+        (spec.swiglu, "SwiGLU"),
     ];
     beyond.into_iter().find(|(is, _)| *is).map(|(_, what)| what)
 }

@@ -9,6 +9,7 @@ use super::{
     Error, Hint, MODEL_KEY, Sizes, TEACHER_KEY, safetensors_file, shards, sizes, torch_file,
 };
 use crate::files::open_file;
+use crate::mask::Grid;
 use crate::model::VitSpec;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -85,8 +86,14 @@ impl Listing {
 
     /// What the names say: the models, the one that would be read, and what belongs to none.
     /// `part` names a model, as for [`ModelFile::open`](super::ModelFile::open). Sizes come from
-    /// the metadata, a `config.json` beside `path`, or the shapes.
-    pub fn contents(&self, path: &Path, part: Option<&str>) -> Result<ListedModels, Error> {
+    /// the metadata, a `config.json` beside `path`, or the shapes. Positions are those of `grid`, if
+    /// they are as many.
+    pub fn contents(
+        &self,
+        path: &Path,
+        part: Option<&str>,
+        grid: Option<Grid>,
+    ) -> Result<ListedModels, Error> {
         let names = || self.tensors.iter().map(|tensor| tensor.name.as_str());
         let found = parts::find(names());
         let taken = match found.is_empty() {
@@ -100,7 +107,7 @@ impl Listing {
             models.push(ListedModel {
                 dialect: model.dialect,
                 words: model.words().to_owned(),
-                encoders: self.encoders(model, path)?,
+                encoders: self.encoders(model, path, grid)?,
                 tensors: tensors.clone().count(),
                 values: tensors.map(TensorEntry::values).fold(0, u64::saturating_add),
                 is_taken: taken.as_ref().is_ok_and(|(taken, ..)| *taken == at),
@@ -121,7 +128,12 @@ impl Listing {
     }
 
     /// The sizes of each encoder of a model, in words.
-    fn encoders(&self, model: &FoundModel, path: &Path) -> Result<Vec<String>, Error> {
+    fn encoders(
+        &self,
+        model: &FoundModel,
+        path: &Path,
+        given: Option<Grid>,
+    ) -> Result<Vec<String>, Error> {
         let mut parts: BTreeMap<String, Shapes> = BTreeMap::new();
         for tensor in &self.tensors {
             let ours = model.our_name(&tensor.name);
@@ -153,7 +165,8 @@ impl Listing {
                         }
                         _ => None,
                     };
-                    sizes::of(&shapes, config.as_ref(), Hint { heads, grid, image: None })
+                    let grid = given.or(grid);
+                    sizes::of(&shapes, config.as_ref(), Hint { heads, grid, ..Hint::default() })
                 }
             }
         };
@@ -197,18 +210,8 @@ fn in_words(part: &str, spec: &VitSpec, guessed: Option<&str>) -> String {
     let [_, height, width] = spec.image;
     let [_, ph, pw] = spec.patch;
     let guessed = guessed.map_or(String::new(), |words| format!("; {words}"));
-    let mut more = String::new();
-    let registers = format!("{} registers", spec.registers);
-    for (is, words) in [
-        (!spec.class_token, "no class token"),
-        (spec.registers > 0, registers.as_str()),
-        (spec.layer_scale.is_some(), "layer scale"),
-        (spec.qk_norm, "norms of queries and keys"),
-    ] {
-        if is {
-            more = format!("{more}, {words}");
-        }
-    }
+    let features = spec.features();
+    let more: String = features.iter().map(|words| format!(", {words}")).collect();
     format!(
         "{part}: {} wide, {} blocks, {} heads, patches of {ph} x {pw}, images of {height} x \
          {width} with {} channels{more}{guessed}",

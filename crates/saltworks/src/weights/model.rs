@@ -1,6 +1,6 @@
 //! A model that is read from any supported kind of file, under our names.
 
-use super::dialect::{Dialect, hugging_face_differs, join_qkv};
+use super::dialect::{Dialect, expect_supported, join_qkv};
 use super::parts::{self, FoundModel, OWNERS};
 use super::shapes::{self, Shapes};
 use super::{
@@ -86,13 +86,12 @@ impl ModelFile {
             _ => Ok(None),
         };
         let (config, processor) = (beside("config.json")?, beside(PREPROCESSOR)?);
-        let differs = config.as_ref().map_or(Ok(None), hugging_face_differs);
-        let differs = differs.map_err(|problem| Error::model(path, problem))?;
+        let supported = config.as_ref().map_or(Ok(()), expect_supported);
+        supported.map_err(|problem| Error::model(path, problem))?;
         if config.as_ref().and_then(|config| config.get("qkv_bias")) == Some(&Value::Bool(false)) {
             model.notes.extend(add_biases(&mut model.tensors, "encoder"));
         }
-        let notes = differs.into_iter().chain(model.notes).collect();
-        Ok(Self { config, processor, notes, ..model })
+        Ok(Self { config, processor, ..model })
     }
 
     /// The model of tensors in memory, for example of a state dict. `what` names them in messages.
@@ -350,9 +349,24 @@ impl ModelFile {
         }
         let encoder = Encoder::new(&spec, 0);
         assign(&self.path, &tensors, &encoder.parameters())?;
-        let notes = self.notes.iter().cloned().chain(guessed).collect();
+        let behind_mean = spec.fc_norm.then(|| BEHIND_MEAN.to_owned());
+        let notes = self.notes.iter().cloned().chain(guessed).chain(behind_mean).collect();
         Ok(LoadedEncoder { encoder, resized, normalize, notes })
     }
+}
+
+/// Refuses an encoder in the file `path` whose positions have another grid than its user states.
+pub fn expect_grid(path: &Path, stated: Option<Grid>, found: &VitSpec) -> Result<(), Error> {
+    let (Some(stated), found) = (stated, found.grid()) else { return Ok(()) };
+    if stated == found {
+        return Ok(());
+    }
+    let (count, needed) = (found.len(), stated.len());
+    let problem = format!(
+        "its positions are those of {found} patches, {count} in all, but a grid of {stated} is \
+         stated, {needed} in all. State the rows and columns that it was trained with, or none"
+    );
+    Err(Error::model(path, problem))
 }
 
 fn width(encoder: &NamedTensors) -> usize {
@@ -429,8 +443,10 @@ fn place_registers(tensors: &mut NamedTensors) -> Option<Grid> {
 pub struct Hint {
     /// A width, and the heads of an encoder of this width.
     pub heads: Option<(usize, usize)>,
-    /// The grid that the position table was made for, if the user states it.
+    /// The grid that the position table was made for, if the user states it. See [`expect_grid`].
     pub grid: Option<Grid>,
+    /// The ε of its layer norms, if the user states it.
+    pub eps: Option<f32>,
     /// The image [T, H, W] to assume if the file states none and its patches form no square.
     pub image: Option<[usize; 3]>,
 }
@@ -443,10 +459,12 @@ pub struct LoadedEncoder {
     pub resized: Option<[Grid; 2]>,
     /// The normalisation it expects, if known. See [`ModelFile::normalize`].
     pub normalize: Option<Normalize>,
-    /// Notes for the user: sizes that were guessed, and arithmetic that differs from the
-    /// original's.
+    /// Notes for the user: sizes that were guessed, and what differs from a plain encoder.
     pub notes: Vec<String>,
 }
+
+/// What a norm behind the mean does to features.
+const BEHIND_MEAN: &str = "its last norm comes behind the mean, so patch tokens have no norm";
 
 /// The most bytes of a JSON file beside a model.
 const MOST_JSON_BYTES: u64 = 4 << 20;
@@ -467,26 +485,19 @@ pub(super) fn json_beside(file: &Path, name: &str) -> Result<Option<Value>, Erro
 }
 
 /// Parts of names of tensors that other encoders have, and what those are.
-const FEATURES: [(&str, &str); 9] = [
-    ("mlp.w12", "SwiGLU in place of an MLP"),
-    ("mlp.fc1_g", "SwiGLU in place of an MLP"),
-    ("weights_in", "SwiGLU in place of an MLP"),
-    ("norm_pre", "a norm before the first block (timm's `pre_norm`, as in CLIP)"),
+const FEATURES: [(&str, &str); 5] = [
+    ("mlp.fc1_g", "SwiGLU in place of an MLP, with a layer of its own for the gate"),
     ("dist_token", "a token for distillation, as in DeiT"),
     ("attn_pool", "attention pooling"),
     ("rope", "rotary positions"),
     ("rel_pos", "relative positions"),
-    (
-        "fc_norm",
-        "a norm behind the pool (timm's `fc_norm`, as in a fine-tuned classifier). The weights \
-         from before the fine-tuning can be read",
-    ),
 ];
 
 /// Adds advice for tensors that do not fit even the file's own sizes: the model is not supported.
 fn of_another_kind(error: Error) -> Error {
-    let advice = "Only timm's plain encoders are read: a norm after the last block, biases, no \
-                  fc_norm, no attention pooling. Choose another file, or export it with --partial";
+    let advice = "Only timm's plain encoders are read: a norm after the last block or behind the \
+                  mean, biases, no attention pooling. Choose another file, or export it with \
+                  --partial";
     match error {
         Error::Fit { path, problem, .. } => {
             let feature = FEATURES.iter().find(|(name, _)| problem.contains(name));

@@ -2,7 +2,7 @@
 //!
 //! The input is `images` [B, C, H, W], normalised as in training. The outputs are `tokens` [B, P +
 //! N, D] after the final norm, `mean` [B, D] of the patch tokens, and `cls` [B, D] if there is a
-//! class token.
+//! class token. A norm behind the mean is part of `mean` and `cls`, not of `tokens`.
 
 mod graph;
 mod messages;
@@ -11,7 +11,7 @@ use super::{Error, NamedTensors};
 use crate::files::write_whole;
 use crate::model::VitSpec;
 use engine::Tensor;
-use graph::Attribute::{Float, Int, Ints};
+use graph::Attribute::{self, Float, Int, Ints};
 use graph::{Axis, Graph};
 use messages::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto};
 use prost::Message as _;
@@ -26,9 +26,6 @@ const IR_VERSION: i64 = 8;
 
 /// The most bytes of tensors: a protobuf message must be smaller than 2 GiB.
 const MOST_BYTES: usize = (1 << 31) - (1 << 20);
-
-/// timm's ε.
-const EPS: f32 = 1e-6;
 
 /// Writes an encoder of these sizes, with tensors under timm's names and `metadata`, to `path`.
 pub fn save(
@@ -93,23 +90,46 @@ impl Writer<'_> {
         let axes = [batch(), Axis::Of(spec.channels), Axis::Of(height), Axis::Of(length)];
         self.graph.input("images", &axes);
         let mut x = self.embed()?; // [B, P + N, D]
+        if spec.pre_norm {
+            x = self.norm(&x, "norm_pre")?;
+        }
         for block in 0..spec.depth {
             x = self.block(&x, &format!("blocks.{block}"))?;
         }
-        let tokens = self.norm(&x, "norm")?;
+        let tokens = if spec.fc_norm { x } else { self.norm(&x, "norm")? };
         let count = spec.prefix() + spec.grid().len();
         self.graph.named_node("Identity", &[&tokens], "tokens", &[]);
         self.graph.output("tokens", &[batch(), Axis::Of(count), Axis::Of(width)]);
-        let patches = self.tokens_of(&tokens, spec.prefix(), count);
-        let mean = [Ints("axes", &[1]), Int("keepdims", 0)];
-        self.graph.named_node("ReduceMean", &[&patches], "mean", &mean);
+        let patches = self.slice(&tokens, spec.prefix(), count, 1);
+        let norm = match spec.fc_norm {
+            true => Some([self.constant("fc_norm.weight")?, self.constant("fc_norm.bias")?]),
+            false => None,
+        };
+        let attributes = [Ints("axes", &[1]), Int("keepdims", 0)];
+        self.pooled(("ReduceMean", &[&patches], &attributes), norm.as_ref(), "mean");
         self.graph.output("mean", &[batch(), Axis::Of(width)]);
         if spec.class_token {
             let first = self.graph.number(0);
-            self.graph.named_node("Gather", &[&tokens, &first], "cls", &[Int("axis", 1)]);
+            self.pooled(("Gather", &[&tokens, &first], &[Int("axis", 1)]), norm.as_ref(), "cls");
             self.graph.output("cls", &[batch(), Axis::Of(width)]);
         }
         Ok(())
+    }
+
+    /// The tokens of each image pooled to one, with the weight and bias of a norm behind.
+    fn pooled(
+        &mut self,
+        (op, inputs, attributes): (&str, &[&str], &[Attribute<'_>]),
+        norm: Option<&[String; 2]>,
+        output: &str,
+    ) {
+        let Some([weight, bias]) = norm else {
+            return self.graph.named_node(op, inputs, output, attributes);
+        };
+        let pooled = self.graph.node(op, inputs, attributes);
+        let attributes = [Int("axis", -1), Float("epsilon", self.spec.eps)];
+        let inputs = [pooled.as_str(), weight, bias];
+        self.graph.named_node("LayerNormalization", &inputs, output, &attributes);
     }
 
     /// Patches [B, N, D] by a convolution, then class token, registers and positions.
@@ -161,7 +181,7 @@ impl Writer<'_> {
         let x = self.residual(x, &y, &format!("{name}.ls1"))?;
         let y = self.norm(&x, &format!("{name}.norm2"))?;
         let y = self.linear(&y, &format!("{name}.mlp.fc1"))?;
-        let y = self.gelu(&y);
+        let y = if self.spec.swiglu { self.gate(&y) } else { self.gelu(&y) };
         let y = self.linear(&y, &format!("{name}.mlp.fc2"))?;
         self.residual(&x, &y, &format!("{name}.ls2"))
     }
@@ -212,6 +232,15 @@ impl Writer<'_> {
         self.times(&product, 0.5)
     }
 
+    /// silu(a) b, for x [B, N, 2F] = [a, b].
+    fn gate(&mut self, x: &str) -> String {
+        let width = self.spec.hidden;
+        let [a, b] = [0, width].map(|first| self.slice(x, first, first + width, 2));
+        let open = self.graph.node("Sigmoid", &[&a], &[]);
+        let silu = self.graph.node("Mul", &[&a, &open], &[]);
+        self.graph.node("Mul", &[&silu, &b], &[])
+    }
+
     /// x wᵀ + b.
     fn linear(&mut self, x: &str, name: &str) -> Result<String, Missing> {
         let weight = self.tensor(&format!("{name}.weight"))?;
@@ -228,7 +257,7 @@ impl Writer<'_> {
     fn norm(&mut self, x: &str, name: &str) -> Result<String, Missing> {
         let weight = self.constant(&format!("{name}.weight"))?;
         let bias = self.constant(&format!("{name}.bias"))?;
-        let attributes = [Int("axis", -1), Float("epsilon", EPS)];
+        let attributes = [Int("axis", -1), Float("epsilon", self.spec.eps)];
         Ok(self.graph.node("LayerNormalization", &[x, &weight, &bias], &attributes))
     }
 
@@ -246,9 +275,9 @@ impl Writer<'_> {
         self.graph.node("Transpose", &[x], &[Ints("perm", axes)])
     }
 
-    /// Tokens first..end of [B, N, D].
-    fn tokens_of(&mut self, x: &str, first: usize, end: usize) -> String {
-        let [first, end, axis] = [first, end, 1].map(|value| self.graph.list(&[value as i64]));
+    /// first..end of an axis: of [B, N, D], axis 1 is that of the tokens.
+    fn slice(&mut self, x: &str, first: usize, end: usize, axis: usize) -> String {
+        let [first, end, axis] = [first, end, axis].map(|value| self.graph.list(&[value as i64]));
         self.graph.node("Slice", &[x, &first, &end, &axis], &[])
     }
 

@@ -137,8 +137,9 @@ pub(super) fn find<'a>(names: impl Iterator<Item = &'a str>) -> Vec<FoundModel> 
     };
     for before in plain.iter().take(4 * (MOST_MODELS + 1)) {
         // The second name of stable-pretraining's patch embedding.
-        let is_whole = has(&format!("{before}norm.weight"));
-        if plain.contains(&format!("{before}vit.")) && !is_whole {
+        let is_whole =
+            ["norm.weight", "fc_norm.weight"].map(|norm| has(&format!("{before}{norm}")));
+        if plain.contains(&format!("{before}vit.")) && is_whole == [false; 2] {
             continue;
         }
         match owner_of(before, &plain, &has) {

@@ -35,7 +35,11 @@ pub(super) fn encoder(spec: &VitSpec) -> Shapes {
             add(name, vec![1, count, width]);
         }
     }
+    if spec.pre_norm {
+        linear(&mut all, "norm_pre", &[width]);
+    }
     for block in 0..spec.depth {
+        let mut add = |name: &str, shape: Vec<usize>| drop(all.insert(name.to_owned(), shape));
         let mut add = |name: &str, shape: Vec<usize>| add(&format!("blocks.{block}.{name}"), shape);
         if spec.layer_scale.is_some() {
             add("ls1.gamma", vec![width]);
@@ -49,7 +53,12 @@ pub(super) fn encoder(spec: &VitSpec) -> Shapes {
         }
     }
     blocks(&mut all, "", spec.depth, [width, spec.hidden]);
-    linear(&mut all, "norm", &[width]);
+    let gated = if spec.swiglu { spec.depth } else { 0 };
+    for block in 0..gated {
+        let both = spec.hidden.saturating_mul(2);
+        linear(&mut all, &format!("blocks.{block}.mlp.fc1"), &[both, width]);
+    }
+    linear(&mut all, if spec.fc_norm { "fc_norm" } else { "norm" }, &[width]);
     all
 }
 
@@ -153,6 +162,9 @@ mod tests {
             no_embed_class: true,
             layer_scale: Some(1.0),
             qk_norm: true,
+            fc_norm: true,
+            pre_norm: true,
+            swiglu: true,
             ..plain.clone()
         };
         let rotary = VitSpec { rope: Some(Rope::Tiled), ..rich.clone() };

@@ -1,9 +1,10 @@
 //! Derives a vision transformer's sizes from its tensors.
 
 use super::Hint;
+use super::dialect::hugging_face_eps;
 use super::shapes::{Shapes, depth};
 use crate::mask::Grid;
-use crate::model::VitSpec;
+use crate::model::{PRE_NORM_EPS, USUAL_EPS, VitSpec};
 use serde_json::Value;
 
 /// Widths and heads of timm's sizes. Other models of these widths may have other heads, so the
@@ -66,6 +67,12 @@ pub(super) fn of(shapes: &Shapes, config: Option<&Value>, hint: Hint) -> Result<
             ));
         }
     }
+    let hidden = needed("blocks.0.mlp.fc1.weight", 2)?[0];
+    // The gate halves the width between both layers.
+    let behind = shape("blocks.0.mlp.fc2.weight").and_then(|shape| shape.get(1)).copied();
+    let swiglu = behind.is_some_and(|behind| behind > 0 && Some(hidden) == behind.checked_mul(2));
+    let pre_norm = shape("norm_pre.weight").is_some();
+    let stated = config.map(hugging_face_eps).transpose()?.or(hint.eps);
     let image = std::array::from_fn(|axis| placed.sides[axis].saturating_mul(patch[axis]));
     let spec = VitSpec {
         image,
@@ -74,7 +81,7 @@ pub(super) fn of(shapes: &Shapes, config: Option<&Value>, hint: Hint) -> Result<
         width,
         depth: depth(shapes, ""),
         heads,
-        hidden: needed("blocks.0.mlp.fc1.weight", 2)?[0],
+        hidden: if swiglu { hidden / 2 } else { hidden },
         registers,
         class_token,
         no_embed_class: placed.no_embed_class,
@@ -82,9 +89,13 @@ pub(super) fn of(shapes: &Shapes, config: Option<&Value>, hint: Hint) -> Result<
         layer_scale: shape("blocks.0.ls1.gamma").map(|_| 1.0),
         qk_norm: head.is_some(),
         rope: None, // a file of ours states it
+        fc_norm: shape("fc_norm.weight").is_some(),
+        pre_norm,
+        swiglu,
+        eps: stated.unwrap_or(if pre_norm { PRE_NORM_EPS } else { USUAL_EPS }),
         drop_path: 0.0,
     };
-    Ok(Sizes { guessed: guessed(&spec, told, &placed), spec })
+    Ok(Sizes { guessed: guessed(&spec, told, &placed, stated.is_some()), spec })
 }
 
 /// The sides of a square of so many positions but for the class token's.
@@ -128,13 +139,16 @@ fn heads(
     })
 }
 
-fn guessed(spec: &VitSpec, heads_told: bool, placed: &PatchGrid) -> Option<String> {
+fn guessed(spec: &VitSpec, heads_told: bool, placed: &PatchGrid, eps_told: bool) -> Option<String> {
     let [_, height, width] = spec.image;
     let heads = (!heads_told).then(|| format!("{} heads", spec.heads));
     let image = (!placed.told).then(|| format!("images of {height} x {width} pixels"));
     let prefix = (!placed.told && placed.no_embed_class && spec.prefix() > 0)
         .then(|| "class token and registers without positions".to_owned());
-    let all: Vec<String> = [heads, image, prefix].into_iter().flatten().collect();
+    // The usual one goes without saying.
+    let eps = (!eps_told && spec.eps != USUAL_EPS)
+        .then(|| format!("norms with an ε of {:e}, as timm's CLIP", spec.eps));
+    let all: Vec<String> = [heads, image, prefix, eps].into_iter().flatten().collect();
     let what = all.join(", ");
     (!all.is_empty())
         .then(|| format!("the file does not state all its sizes, so these are assumed: {what}"))
@@ -167,13 +181,13 @@ fn grid(
         return Ok(PatchGrid { sides, no_embed_class, told: true });
     }
     let fits = |grid: &Grid| [0, prefix].contains(&rows.wrapping_sub(grid.len()));
-    let of_grid = |grid: Grid| PatchGrid {
+    let of_grid = |grid: Grid, told: bool| PatchGrid {
         sides: [grid.t, grid.h, grid.w],
         no_embed_class: rows == grid.len() && prefix > 0,
-        told: false,
+        told,
     };
     if let Some(grid) = hint.grid.filter(fits) {
-        return Ok(of_grid(grid));
+        return Ok(of_grid(grid, true));
     }
     // Tables usually have rows for the prefix. A wanted image is no evidence of the one in
     // training, so a square comes first.
@@ -185,13 +199,17 @@ fn grid(
             (pt == 1 && patches > 0 && side * side == patches).then_some(Grid::image(side, side));
         let found = square.or(wanted.filter(|grid| grid.len() == patches));
         if let Some(grid) = found.filter(fits) {
-            return Ok(of_grid(grid));
+            return Ok(of_grid(grid, false));
         }
     }
+    let no_square = match hint.grid {
+        Some(grid) => format!("neither a grid of {grid} nor a square of patches"),
+        None => "not a square of patches".to_owned(),
+    };
     Err(format!(
-        "has a position table of {rows} rows, {prefix} of them before the patches: not a square of \
-         patches, so the image's size is not known. Use a file whose metadata state it, or state \
-         it with --size HEIGHTxWIDTH"
+        "has a position table of {rows} rows, {prefix} of them before the patches: {no_square}, so \
+         the image's size is not known. Use a file whose metadata state it, or state the patches \
+         with --grid ROWSxCOLUMNS"
     ))
 }
 
@@ -201,7 +219,7 @@ fn size(value: &Value) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Hint, grid};
+    use super::{Grid, Hint, grid};
 
     /// The grid of a table of so many rows, one of them the class token's, with patches of 4 x 4,
     /// if images of these sides are wanted. Whether the class token has no row.
@@ -220,11 +238,22 @@ mod tests {
     }
 
     #[test]
+    fn a_stated_grid_comes_before_a_square() {
+        let of = |rows: usize, grid: Grid| {
+            let hint = Hint { grid: Some(grid), image: Some([1, 20, 20]), ..Hint::default() };
+            super::grid(rows, 1, None, hint, [1, 4, 4]).map(|found| found.sides)
+        };
+        assert_eq!(of(65, Grid::image(4, 16)), Ok([1, 4, 16]));
+        assert_eq!(of(33, Grid::image(4, 8)), Ok([1, 4, 8]));
+        assert_eq!(of(65, Grid::image(4, 8)), Ok([1, 8, 8]), "which the caller refuses");
+    }
+
+    #[test]
     fn a_table_that_is_no_square_is_of_the_wanted_images_or_refused() {
         assert_eq!(sides(97, Some([32, 48])), Ok(([1, 8, 12], false)));
         assert_eq!(sides(96, Some([32, 48])), Ok(([1, 8, 12], true)));
         for image in [None, Some([48, 48])] {
-            assert!(sides(97, image).unwrap_err().contains("--size"), "{image:?}");
+            assert!(sides(97, image).unwrap_err().contains("--grid"), "{image:?}");
         }
     }
 }

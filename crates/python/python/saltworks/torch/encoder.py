@@ -176,7 +176,8 @@ def sizes_of(engine):
 
 SIZES = (
     "img_size", "patch_size", "in_chans", "embed_dim", "depth", "num_heads", "mlp_ratio", "class_token",
-    "reg_tokens", "no_embed_class", "init_values", "qk_norm", "drop_path_rate", "normalize", "seed",
+    "reg_tokens", "no_embed_class", "init_values", "qk_norm", "fc_norm", "pre_norm", "swiglu", "norm_eps",
+    "drop_path_rate", "normalize", "seed",
 )  # fmt: skip
 
 
@@ -187,8 +188,10 @@ def engine_of_timm(vit):
         raise ValueError(f"{type(vit).__name__} is no vision transformer of timm: it has no blocks or patch_embed")
     wrong = [f"{name} has p={module.p}" for name, module in vit.named_modules()
              if isinstance(module, nn.Dropout) and module.p > 0]
-    wrong += [f"{name} has eps={module.eps}" for name, module in vit.named_modules()
-              if isinstance(module, nn.LayerNorm) and module.eps != 1e-6 and not name.startswith("fc_norm")]
+    norms = {module.eps for name, module in vit.named_modules()
+             if isinstance(module, nn.LayerNorm) and not name.startswith("fc_norm")}
+    if len(norms) > 1:
+        wrong.append(f"its layer norms have several eps, {sorted(norms)}")
     wrong += [f"{name} is {module}" for name, module in vit.named_modules()
               if name.endswith("mlp.act") and str(module) != "GELU(approximate='none')"]
     if getattr(vit, "dynamic_img_size", False):
@@ -216,6 +219,7 @@ def engine_of_timm(vit):
             weights=state,
             num_heads=blocks[0].attn.num_heads,
             img_size=vit.patch_embed.img_size,
+            norm_eps=norms.pop() if norms else 1e-6,
             drop_path_rate=rates[-1] if rates else 0.0,
         )
     missing = [name for name, _ in engine.named_parameters() if name not in state]

@@ -37,6 +37,7 @@ impl Head {
         let block = BlockSpec {
             width,
             hidden,
+            swiglu: false,
             heads,
             eps: EPS,
             layer_scale: None,

@@ -19,13 +19,15 @@ const BLOCK: [(&str, &str, &str); 8] = [
 ];
 
 /// Names in a block of Dinov2Model that differ: in files, and ours.
-const DINOV2: [(&str, &str); 6] = [
+const DINOV2: [(&str, &str); 8] = [
     ("norm1", "norm1"),
     ("norm2", "norm2"),
     ("layer_scale1", "ls1"),
     ("layer_scale2", "ls2"),
     ("mlp.fc1", "mlp.fc1"),
     ("mlp.fc2", "mlp.fc2"),
+    ("mlp.weights_in", "mlp.fc1"),
+    ("mlp.weights_out", "mlp.fc2"),
 ];
 
 /// Their name of the patch embedding's weights.
@@ -40,9 +42,6 @@ const OTHERS: [(&str, &str); 6] = [
     ("embeddings.patch_embeddings.projection.bias", "patch_embed.proj.bias"),
     ("layernorm", "norm"),
 ];
-
-/// The largest ε of a layer norm that is accepted in place of our 1e-6.
-const MOST_EPS: f64 = 1e-5;
 
 /// The parts of `attn.qkv`, in its order.
 const QKV: [&str; 3] = ["attn.q", "attn.k", "attn.v"];
@@ -133,19 +132,18 @@ pub fn theirs(encoder: &NamedTensors) -> Vec<(String, Tensor)> {
 /// Supported models of transformers, by `model_type`.
 const TYPES: [&str; 6] = ["vit", "vit_mae", "vit_msn", "ijepa", "dinov2", "dinov2_with_registers"];
 
-/// A note if a ViTModel of this `config.json` rounds differently from ours. A `config.json` of
-/// another model is an error.
-pub(in crate::weights) fn differs(config: &Value) -> Result<Option<String>, String> {
-    let kind = config.get("model_type").map_or(Some("vit"), Value::as_str).unwrap_or("none");
+/// Refuses the `config.json` of a model that ours cannot compute.
+pub(in crate::weights) fn expect_supported(config: &Value) -> Result<(), String> {
+    let kind = kind(config);
     if !TYPES.contains(&kind) {
         let types = TYPES.join(", ");
         return Err(format!(
             "its config.json has model_type {kind:?}, expected one of {types}. Choose another model"
         ));
     }
+    // SwiGLU has its own activation.
     if config.get("use_swiglu_ffn").and_then(Value::as_bool) == Some(true) {
-        let problem = "its config.json has use_swiglu_ffn true: SwiGLU is not supported, only MLPs";
-        return Err(format!("{problem}. Choose another model"));
+        return eps(config).map(drop);
     }
     // Defaults of transformers: models/vit/configuration_vit.py.
     let act = config.get("hidden_act").map_or(Some("gelu"), Value::as_str).unwrap_or("none");
@@ -155,18 +153,27 @@ pub(in crate::weights) fn differs(config: &Value) -> Result<Option<String>, Stri
              Choose another model"
         ));
     }
-    // models/dinov2/configuration_dinov2.py has its own.
-    let usual = if kind.starts_with("dinov2") { 1e-6 } else { 1e-12 };
-    let eps = config.get("layer_norm_eps").map_or(Some(usual), Value::as_f64).unwrap_or(f64::NAN);
-    if !(0.0..=MOST_EPS).contains(&eps) {
-        return Err(format!(
-            "its config.json has layer_norm_eps {eps:e}, ours is 1e-6: features would differ. \
-             Choose another model"
-        ));
+    eps(config).map(drop)
+}
+
+fn kind(config: &Value) -> &str {
+    config.get("model_type").map_or(Some("vit"), Value::as_str).unwrap_or("none")
+}
+
+/// The ε of the layer norms of a model with this `config.json`.
+pub(in crate::weights) fn eps(config: &Value) -> Result<f32, String> {
+    // Defaults of transformers: configuration_*.py of the models.
+    let kind = kind(config);
+    let usual = if kind.starts_with("dinov2") || kind == "vit_msn" { 1e-6 } else { 1e-12 };
+    let stated = config.get("layer_norm_eps").map_or(Some(usual), Value::as_f64);
+    let eps = stated.unwrap_or(f64::NAN);
+    match (0.0..1.0).contains(&eps) {
+        true => Ok(eps as f32),
+        false => Err(format!(
+            "its config.json has layer_norm_eps {eps:e}, expected a number of 0 or more and less \
+             than 1. Restore the config.json of these weights"
+        )),
     }
-    let words =
-        "its layer norms add {} to the variance, ours add 1e-6: features may differ by 1e-4";
-    Ok((eps != 1e-6).then(|| words.replace("{}", &format!("{eps:e}"))))
 }
 
 /// `config.json` of a ViTModel of these sizes. It is an error if ViTModel lacks a feature of the
@@ -177,10 +184,15 @@ pub fn config(spec: &VitSpec) -> Result<Value, &'static str> {
     if let Some(what) = super::beyond_plain(spec) {
         return Err(what);
     }
+    if spec.fc_norm {
+        return Err("norm behind the mean");
+    }
     let side = |height: usize, width: usize| match height == width {
         true => json!(height),
         false => json!([height, width]),
     };
+    // As it is written, and not as the nearest f32.
+    let eps = spec.eps.to_string().parse::<f64>().unwrap_or_default();
     Ok(json!({
         "architectures": ["ViTModel"],
         "attention_probs_dropout_prob": 0.0,
@@ -189,7 +201,7 @@ pub fn config(spec: &VitSpec) -> Result<Value, &'static str> {
         "hidden_size": spec.width,
         "image_size": side(height, width),
         "intermediate_size": spec.hidden,
-        "layer_norm_eps": 1e-6,
+        "layer_norm_eps": eps,
         "model_type": "vit",
         "num_attention_heads": spec.heads,
         "num_channels": spec.channels,
