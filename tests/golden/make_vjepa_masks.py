@@ -9,6 +9,7 @@ clip, and for each token of the grid the share of clips in which it is a target.
 For `batch` also the mean lengths of batches of that size, whose lists are truncated to the shortest.
 """
 
+import hashlib
 import importlib.util
 import json
 import logging
@@ -75,4 +76,10 @@ def make(kind, case):
 if __name__ == "__main__":
     kind = generator_class(sys.argv[1])
     made = {name: make(kind, case) for name, case in CASES.items()}
-    (HERE / "vjepa_masks.json").write_text(json.dumps(made) + "\n")
+    path = HERE / "vjepa_masks.json"
+    path.write_text(json.dumps(made) + "\n")
+    versions = f"torch {torch.__version__.split('+')[0]}, numpy {np.__version__}, vjepa2 c2963a4"
+    manifest = HERE / "MANIFEST"
+    lines = [x for x in manifest.read_text().splitlines() if "vjepa_masks" not in x]
+    lines += [f"# make_vjepa_masks.py, {versions}", f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}"]
+    manifest.write_text("\n".join(lines) + "\n")

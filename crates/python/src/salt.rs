@@ -137,7 +137,8 @@ impl PySalt {
         let Settings { predictor, masking, embedding, made, seed } = settings;
         predictor.check("predictor").map_err(raised)?;
         masking.validate(spec.grid()).map_err(raised)?;
-        let options = SaltOptions { predictor, loss: LossKind::L1, mask_tokens: 1, target_layer_norm: false };
+        let options =
+            SaltOptions { predictor, loss: LossKind::L1, mask_tokens: 1, target_layer_norm: false };
         let frozen = teacher.parameters();
         let method = Salt::new(teacher, Encoder::new(spec, seed), options, seed).map_err(raised)?;
         let count = frozen.len();

@@ -365,8 +365,8 @@ fn salt_gives_the_references_loss_outputs_and_gradients() {
     }
 }
 
-/// transformers' VJEPA2, in both forms of rotary positions: teacher, student and predictor under two
-/// masks of each clip.
+/// transformers' VJEPA2, in both forms of rotary positions: teacher, student and predictor under
+/// two masks of each clip.
 #[test]
 fn salt_on_clips_gives_the_losses_outputs_and_gradients_of_vjepa2() {
     for (name, mask_tokens) in [("tiled", 1), ("interleaved", 2)] {

@@ -161,6 +161,65 @@ fn row_of_a_batch_equals_it_alone() {
     }
 }
 
+/// Masks of each sample, drawn apart.
+fn second_masks() -> Masks {
+    let context = vec![vec![3, 6], vec![0, 1, 5, 8, 9], vec![2]];
+    let target = vec![vec![0, 1, 4, 7], vec![2], vec![0, 5, 9]];
+    Masks::new(GRID, context, target).unwrap()
+}
+
+#[test]
+fn a_step_with_two_masks_is_the_mean_of_a_step_with_each() {
+    for (name, method) in methods() {
+        let [first, second] = [masks(), second_masks()].map(|drawn| method.masks(drawn));
+        let pixels = pixels(3);
+        let both = Masks::several(vec![first.clone(), second.clone()]);
+        let (loss, grads) = gradients(method.as_ref(), &pixels, &both);
+        let each = [first, second].map(|masks| gradients(method.as_ref(), &pixels, &masks));
+        let mean = (each[0].0 + each[1].0) / 2.0;
+        assert_close(name, &[loss], &[mean], rel_l2(1e-6), "f32 sums in another order");
+        for (i, (parameter, _)) in method.parameters().iter().enumerate() {
+            // Softmax does not see a shift common to all keys: this gradient is rounding alone.
+            if parameter.ends_with("k_norm.bias") {
+                continue;
+            }
+            let pairs = each[0].1[i].iter().zip(&each[1].1[i]);
+            let mean: Vec<f32> = pairs.map(|(a, b)| (a + b) / 2.0).collect();
+            let subject = format!("{name} {parameter}");
+            assert_close(&subject, &grads[i], &mean, rel_l2(1e-5), "f32 sums in another order");
+        }
+    }
+}
+
+#[test]
+fn the_parts_of_a_batch_with_two_masks_give_its_loss_and_gradients() {
+    for (name, method) in methods() {
+        let drawn = [masks(), second_masks()].map(|drawn| method.masks(drawn));
+        let (pixels, both) = (pixels(3), Masks::several(drawn.to_vec()));
+        let (loss, grads) = gradients(method.as_ref(), &pixels, &both);
+        let parameters = method.parameters();
+        parameters.iter().for_each(|(_, parameter)| parameter.zero_grad());
+        let mut sum = 0.0;
+        for samples in [0..2, 2..3] {
+            let part = both.part(samples.clone());
+            let images = images(&pixels[samples.start * PIXELS..samples.end * PIXELS]);
+            let key = StepKey { first_sample: samples.start, ..KEY };
+            let tape = Tape::new();
+            let step = method.step(&tape, &images, &part, Some(key)).unwrap();
+            tape.backward_scaled(&step.loss, part.share()).unwrap();
+            sum += part.share() * step.loss.item();
+        }
+        assert_close(name, &[sum], &[loss], rel_l2(1e-6), "f32 sums in another order");
+        for ((parameter, of), want) in parameters.iter().zip(&grads) {
+            if !parameter.ends_with("k_norm.bias") {
+                let subject = format!("{name} {parameter}");
+                let got = of.grad().unwrap().to_vec();
+                assert_close(&subject, &got, want, rel_l2(1e-5), "f32 sums in another order");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_last_block_that_skips_unread_rows_gives_the_same_rows_and_gradients() {
     let encoder = encoder(&spec(), 3);

@@ -1,6 +1,6 @@
 //! Rotary positions: the values of each head are turned in pairs, by angles that depend on the
-//! token's place. RoFormer (Su et al. 2021), eq. 34. Which angles is the model's choice: the factors
-//! are a table.
+//! token's place. RoFormer (Su et al. 2021), eq. 34. Which angles is the model's choice: the
+//! factors are a table.
 
 use crate::device::{HeadColumns, Rotation, Write};
 use crate::index::Index;

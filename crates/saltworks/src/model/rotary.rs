@@ -1,4 +1,5 @@
-//! Rotary positions over time, row and column: V-JEPA 2, src/models/utils/modules.py, RoPEAttention.
+//! Rotary positions over time, row and column: V-JEPA 2, src/models/utils/modules.py,
+//! RoPEAttention.
 //!
 //! A head of E values begins with three parts of d = 2⌊⌊E/3⌋/2⌋ values, for time, row and column.
 //! What is left over is not turned. Pair i of a part has the frequency ω_i = 10000^(-2i/d). Places
@@ -15,8 +16,8 @@ use std::ops::Range;
 pub enum Rope {
     /// Both values of pair i are turned by p ω_i: a rotation, as in V-JEPA 2.1.
     Interleaved,
-    /// Value j is turned by p ω_(j mod d/2), as in V-JEPA 2 and in transformers. This is no rotation:
-    /// the two values of a pair have different angles. Their checkpoints need it.
+    /// Value j is turned by p ω_(j mod d/2), as in V-JEPA 2 and in transformers. This is no
+    /// rotation: the two values of a pair have different angles. Their checkpoints need it.
     Tiled,
 }
 

@@ -58,15 +58,7 @@ pub(super) fn of(shapes: &Shapes, config: Option<&Value>, hint: Hint) -> Result<
     };
     let (heads, told) = heads(width, head, config, hint)?;
     let found = [("hidden_size", width), ("num_hidden_layers", depth(shapes, ""))];
-    for (key, found) in found.into_iter().chain([("patch_size", patch[1])]) {
-        let stated = config.and_then(|config| size(config.get(key)?));
-        if let Some(stated) = stated.filter(|stated| *stated != found) {
-            return Err(format!(
-                "has a config.json with {key} {stated}, but its tensors have {found}. Restore the \
-                 config.json of these weights"
-            ));
-        }
-    }
+    expect_stated(config, &[found[0], found[1], ("patch_size", patch[1])])?;
     let hidden = needed("blocks.0.mlp.fc1.weight", 2)?[0];
     // The gate halves the width between both layers.
     let behind = shape("blocks.0.mlp.fc2.weight").and_then(|shape| shape.get(1)).copied();
@@ -96,6 +88,20 @@ pub(super) fn of(shapes: &Shapes, config: Option<&Value>, hint: Hint) -> Result<
         drop_path: 0.0,
     };
     Ok(Sizes { guessed: guessed(&spec, told, &placed, stated.is_some()), spec })
+}
+
+/// Refuses a config.json that states other sizes than the tensors have.
+fn expect_stated(config: Option<&Value>, found: &[(&str, usize)]) -> Result<(), String> {
+    for &(key, found) in found {
+        let stated = config.and_then(|config| size(config.get(key)?));
+        if let Some(stated) = stated.filter(|stated| *stated != found) {
+            return Err(format!(
+                "has a config.json with {key} {stated}, but its tensors have {found}. Restore the \
+                 config.json of these weights"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The sides of a square of so many positions but for the class token's.
