@@ -164,7 +164,8 @@ fn open_tests(recipe: &Recipe, sources: &[NamedSource]) -> Result<Vec<TestSet>, 
 pub(crate) fn test_options(data: &Data) -> OpenOptions {
     let mut columns = data.sources().into_iter().map(|source| source.column);
     let column = columns.next().flatten().filter(|_| columns.next().is_none());
-    OpenOptions { decoding: data.decoding(), column, tests: true }
+    let clips = data.frames > 1;
+    OpenOptions { decoding: data.decoding(), column, clips, tests: true }
 }
 
 /// The validation images beside the training images, if each has a class. Nobody asked for them, so
@@ -278,7 +279,8 @@ fn open_sources(data: &Data) -> Result<Vec<NamedSource>, Failure> {
             return Err(input_error(format!("{}: {problem}", given.path)));
         }
         let column = given.column.clone();
-        let options = OpenOptions { decoding: data.decoding(), column, tests: false };
+        let (decoding, clips) = (data.decoding(), data.frames > 1);
+        let options = OpenOptions { decoding, column, clips, tests: false };
         let source = data::open(path, options).map_err(input_error)?;
         if let (Some(column), None) = (&given.column, source.column()) {
             return Err(input_error(format!(

@@ -85,7 +85,8 @@ impl SubjectOptions {
         let stated = (normalize, model.depth().map_err(input_error)?);
         let mut recipe = self.recipe(run.as_deref(), encoder.spec().channels, stated)?;
         let data = &mut recipe.data;
-        let [_, height, width] = encoder.spec().image;
+        let [frames, height, width] = encoder.spec().image;
+        data.frames = frames;
         (data.size, data.channels) = (ImageSize { height, width }, Some(encoder.spec().channels));
         // Unreadable images are left out, however many there are. Only training has a limit.
         data.max_unreadable = 1.0;
@@ -126,20 +127,13 @@ impl SubjectOptions {
         let hint = Hint { heads, grid: self.grid, eps: self.eps, image };
         let made_for = model.sizes(None, hint).map_err(input_error)?.spec;
         expect_grid(model.path(), self.grid, &made_for).map_err(input_error)?;
+        let frames = made_for.image[0];
+        let image = image.map(|[_, height, width]| [frames, height, width]);
         let loaded = model.load_encoder(None, hint, image).map_err(input_error)?;
         if let Some([from, to]) = loaded.resized {
             note(&format!("positions resized from {from} to {to} patches"));
         }
         loaded.notes.iter().for_each(|words| note(words));
-        let frames = loaded.encoder.spec().image[0];
-        if frames != 1 {
-            let path = model.path().display();
-            return Err(input_error(format!(
-                "{path}: its encoder reads clips of {frames} frames, expected one for images. \
-                 Choose \
-                 another file"
-            )));
-        }
         Ok(loaded)
     }
 

@@ -62,7 +62,7 @@ impl Recipe {
             first_sample: 0,
             augment_seed: seed,
             transform: Transform {
-                frames: 1,
+                frames: data.frames,
                 size: data.size.sides(),
                 crop,
                 flip: augment.flip,
@@ -85,13 +85,14 @@ impl Data {
     /// How whole images are loaded for features: each once, in order, resized to `size`.
     pub fn feature_loader(&self, size: ImageSize) -> LoaderOptions {
         LoaderOptions {
-            batch: (FEATURE_PIXELS / (size.height * size.width).max(1)).clamp(4, 250),
+            batch: (FEATURE_PIXELS / (self.frames * size.height * size.width).max(1)).clamp(4, 250),
             threads: self.threads,
             prefetch: 2 * self.threads + 2,
             order: Order::Once,
             first_sample: 0,
             augment_seed: 0,
             transform: Transform {
+                frames: self.frames,
                 crop: Crop::Center { zoom: self.eval_zoom },
                 ..Transform::center(size.sides())
             },

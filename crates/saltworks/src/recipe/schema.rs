@@ -103,6 +103,10 @@ pub struct Data {
     /// Height and width of the model's images in pixels: a number for squares, or
     /// `[height, width]`. Images are resized to it.
     pub size: ImageSize,
+    /// Frames of a clip, for models of clips. A longer clip gives consecutive ones, a shorter one
+    /// repeats its last.
+    #[serde(skip_serializing_if = "is_one")]
+    pub frames: usize,
     /// 1 for grey, 3 for colour, or the number of bands of the images. If not set, it is 1 for the
     /// built-in images (as here) and 3 for all others. Grey and colour are converted to each other.
     pub channels: Option<usize>,
@@ -137,6 +141,7 @@ impl Default for Data {
             depth: None,
             cut_images: CutImages::Refuse,
             size: ImageSize::square(28),
+            frames: 1,
             channels: None,
             normalize: Normalize::default(),
             holdout: None,
@@ -148,6 +153,10 @@ impl Default for Data {
             eval_zoom: 1.0,
         }
     }
+}
+
+fn is_one(count: &usize) -> bool {
+    *count == 1
 }
 
 /// The images of a recipe that names none.

@@ -69,7 +69,8 @@ fn images(folder: &Path, recipe: &Recipe, failed: &FailedStep) -> Result<Tensor,
     let path = folder.join(STEP_IMAGES);
     let mut file = weights::load(&path).map_err(input_error)?;
     let (size, channels) = (recipe.data.size, recipe.data.channels());
-    let expected = [failed.images.len(), channels, 1, size.height, size.width];
+    let frames = recipe.data.frames;
+    let expected = [failed.images.len(), channels, frames, size.height, size.width];
     match file.tensors.remove("images") {
         Some(images) if images.shape() == expected && images.rows() > 0 => Ok(images),
         found => {

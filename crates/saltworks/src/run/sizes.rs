@@ -3,11 +3,11 @@
 use crate::failure::{Failure, input_error};
 use crate::method::MethodSettings;
 use crate::model::{Rope, SpecError, VitSpec};
-use crate::recipe::{ImageSize, Model, PatchSize, Recipe, RopeForm, Stage};
+use crate::recipe::{Data, Model, PatchSize, Recipe, RopeForm, Stage};
 
 /// The sizes of a stage's encoder.
 pub(super) fn encoder_spec(recipe: &Recipe, stage: &Stage) -> Result<VitSpec, Failure> {
-    let spec = spec_of(&recipe.model_of(stage), recipe.data.size, recipe.data.channels());
+    let spec = spec_of(&recipe.model_of(stage), &recipe.data);
     spec.map_err(|error| refuse(recipe, stage, &error))
 }
 
@@ -23,7 +23,7 @@ pub(super) fn check_trunk(
 }
 
 /// The sizes of timm's model, changed as the recipe sets them.
-fn spec_of(model: &Model, size: ImageSize, channels: usize) -> Result<VitSpec, SpecError> {
+fn spec_of(model: &Model, data: &Data) -> Result<VitSpec, SpecError> {
     fn change<T: Copy>(value: &mut T, said: Option<T>) {
         *value = said.unwrap_or(*value);
     }
@@ -46,7 +46,8 @@ fn spec_of(model: &Model, size: ImageSize, channels: usize) -> Result<VitSpec, S
     change(&mut spec.eps, model.eps);
     change(&mut spec.drop_path, model.drop_path);
     change(&mut spec.patch, model.patch.map(PatchSize::sides));
-    (spec.image, spec.channels) = ([1, size.height, size.width], channels);
+    let [height, width] = data.size.sides();
+    (spec.image, spec.channels) = ([data.frames, height, width], data.channels());
     spec.hidden = (spec.width as f64 * mlp_ratio) as usize;
     spec.layer_scale = model.layer_scale.or(spec.layer_scale);
     spec.check()?;

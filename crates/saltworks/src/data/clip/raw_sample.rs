@@ -32,11 +32,11 @@ pub enum StoredAs {
     },
     /// As numbers of any kind.
     Array {
-        /// H·W·C numbers.
+        /// T·H·W·C numbers.
         numbers: Numbers,
-        /// H, W, C
-        shape: [usize; 3],
-        /// Whether they are stored as [C, H, W], not as [H, W, C].
+        /// T, H, W, C
+        shape: [usize; 4],
+        /// Whether each frame is stored as [C, H, W], not as [H, W, C].
         channels_first: bool,
         /// See [`Decoding::depth`].
         depth: Option<Range>,
@@ -55,10 +55,15 @@ impl RawSample {
         let clip = match self.stored_as {
             StoredAs::Clip(clip) => clip,
             StoredAs::File { bytes, decoding } => decode(&bytes, &self.name, decoding)?,
-            StoredAs::Array { numbers, shape: [height, width, bands], channels_first, depth } => {
-                let data = numbers.to_bytes(depth, &self.name)?;
-                let data = if channels_first { interleaved(&data, bands, 1) } else { data };
-                Clip::image(height, width, bands, data)
+            StoredAs::Array { numbers, shape, channels_first, depth } => {
+                let [frames, height, width, channels] = shape;
+                let mut data = numbers.to_bytes(depth, &self.name)?;
+                if channels_first {
+                    let frame_len = height * width * channels;
+                    let frames = data.chunks_exact(frame_len);
+                    data = frames.flat_map(|frame| interleaved(frame, channels, 1)).collect();
+                }
+                Clip { frames, height, width, channels, data }
             }
         };
         Ok(Sample { clip, label: self.label, name: self.name })

@@ -17,6 +17,8 @@ pub struct OpenOptions {
     pub decoding: Decoding,
     /// The column of a table that the images are in. If not set, it is found by its name and type.
     pub column: Option<String>,
+    /// Whether samples are clips: an array may have an axis of time.
+    pub clips: bool,
     /// Whether these are images to test: of a list with several parts, those are read.
     pub tests: bool,
 }
@@ -100,8 +102,8 @@ fn open_file(path: &Path, options: &OpenOptions) -> Result<Arc<dyn Source>> {
         extension if LISTS.contains(&extension) => {
             return Ok(Arc::new(ImageFiles::of_list(path, options.decoding, options.tests)?));
         }
-        "npy" => return Ok(Arc::new(Npy::open(path, options.decoding)?)),
-        "npz" => return Ok(Arc::new(Npy::open_archive(path, options.decoding)?)),
+        "npy" => return Ok(Arc::new(Npy::open(path, options)?)),
+        "npz" => return Ok(Arc::new(Npy::open_archive(path, options)?)),
         "parquet" => return Ok(Arc::new(Parquet::open(path, &[path.into()], options)?)),
         "arrow" => {
             let problem = format!("is an Arrow file, which is not read. {ARROW_ADVICE}");

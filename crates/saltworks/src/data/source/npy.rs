@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::data::source::labels::{Classes, Labels};
-use crate::data::source::{Notes, several};
+use crate::data::source::{Notes, OpenOptions, several};
 use crate::data::{
     Decoding, Error, Info, MOST_CHANNELS, NumberKind, Numbers, RawSample, Result, Sample, Source,
     Stamp, StoredAs,
@@ -26,7 +26,8 @@ const MOST_BYTES: u64 = 4 << 30;
 /// The most bytes of an array's header. NumPy itself refuses more than 10,000 by default.
 const MOST_HEADER_BYTES: usize = 65_536;
 
-/// Images [N, H, W], [N, H, W, C] or [N, C, H, W] of numbers.
+/// Images [N, H, W], [N, H, W, C] or [N, C, H, W] of numbers, or clips [N, T, H, W],
+/// [N, T, H, W, C] or [N, T, C, H, W].
 pub struct Npy {
     path: PathBuf,
     bytes: Bytes,
@@ -50,10 +51,12 @@ enum Bytes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Layout {
     len: usize,
+    /// T, 1 for images.
+    frames: usize,
     height: usize,
     width: usize,
     channels: usize,
-    /// [N, C, H, W]
+    /// [C, H, W] for each frame.
     channels_first: bool,
     kind: NumberKind,
     big_endian: bool,
@@ -62,17 +65,18 @@ struct Layout {
 impl Layout {
     /// Bytes of an image.
     fn size(&self) -> usize {
-        self.height * self.width * self.channels * self.kind.size()
+        self.frames * self.height * self.width * self.channels * self.kind.size()
     }
 }
 
 impl Npy {
     /// Opens a `.npy` of images.
-    pub fn open(path: &Path, decoding: Decoding) -> Result<Self> {
+    pub fn open(path: &Path, options: &OpenOptions) -> Result<Self> {
+        let decoding = options.decoding;
         let mut file = open_file(path).map_err(|error| Error::read(path, error))?;
         let found = file.metadata().map_err(|error| Error::read(path, error))?.len();
         let (header, offset) = Header::read(&mut file, path)?;
-        let layout = header.images(path)?;
+        let layout = header.images(path, options.clips)?;
         let wanted = layout.len as u64 * layout.size() as u64 + offset as u64;
         if found != wanted {
             let problem = format!("has {found} bytes, expected {wanted} for {:?}", header.shape);
@@ -84,7 +88,8 @@ impl Npy {
     }
 
     /// Reads a `.npz` of images and, if there are any, their labels.
-    pub fn open_archive(path: &Path, decoding: Decoding) -> Result<Self> {
+    pub fn open_archive(path: &Path, options: &OpenOptions) -> Result<Self> {
+        let decoding = options.decoding;
         let file = open_file(path).map_err(|error| Error::read(path, error))?;
         let mut zip = Zip::open(file).map_err(|problem| Error::file(path, problem))?;
         let member = |names: &[&str]| {
@@ -106,7 +111,7 @@ impl Npy {
         let others = zip.names().filter(is_other).map(str::to_owned).collect();
         let mut read =
             |name: &str| zip.read(name, MOST_BYTES).map_err(|problem| Error::file(path, problem));
-        let (layout, bytes) = whole_images(read(&images)?, &path.join(&images))?;
+        let (layout, bytes) = whole_images(read(&images)?, &path.join(&images), options.clips)?;
         let (labels, classes) = match labels {
             None => (Vec::new(), Vec::new()),
             Some(labels) => {
@@ -128,7 +133,8 @@ impl Source for Npy {
     }
 
     fn raw(&self, index: usize) -> Result<RawSample> {
-        let Layout { height, width, channels, channels_first, kind, big_endian, .. } = self.layout;
+        let Layout { frames, height, width, channels, .. } = self.layout;
+        let Layout { channels_first, kind, big_endian, .. } = self.layout;
         let size = self.layout.size();
         let mut bytes = vec![0; size];
         match &self.bytes {
@@ -142,7 +148,7 @@ impl Source for Npy {
         }
         let stored_as = StoredAs::Array {
             numbers: Numbers { kind, big_endian, bytes },
-            shape: [height, width, channels],
+            shape: [frames, height, width, channels],
             channels_first,
             depth: self.decoding.depth,
         };
@@ -169,9 +175,13 @@ impl Source for Npy {
     }
 
     fn describe(&self) -> String {
-        let Layout { len, height, width, channels, .. } = self.layout;
+        let Layout { len, frames, height, width, channels, .. } = self.layout;
         let (path, classes) = (self.path.display(), crate::data::source::classes(&self.classes));
-        format!("{path}: {len} images of {height} x {width} x {channels}, {classes}")
+        let samples = match frames {
+            1 => "images of".to_owned(),
+            _ => format!("clips of {frames} x"),
+        };
+        format!("{path}: {len} {samples} {height} x {width} x {channels}, {classes}")
     }
 
     fn files(&self) -> Vec<&Path> {
@@ -186,9 +196,9 @@ impl Source for Npy {
 }
 
 /// An array's images and their bytes.
-fn whole_images(bytes: Vec<u8>, path: &Path) -> Result<(Layout, Bytes)> {
+fn whole_images(bytes: Vec<u8>, path: &Path, clips: bool) -> Result<(Layout, Bytes)> {
     let (header, offset) = Header::read(&mut Cursor::new(&bytes), path)?;
-    let layout = header.images(path)?;
+    let layout = header.images(path, clips)?;
     let (found, wanted) = (bytes.len() - offset, layout.len * layout.size());
     if found != wanted {
         let problem = format!("has {found} bytes, expected {wanted} for {:?}", header.shape);
@@ -298,8 +308,8 @@ impl Header {
         Some(Self { kind, fortran_order, shape })
     }
 
-    /// The layout of its images.
-    fn images(&self, path: &Path) -> Result<Layout> {
+    /// The layout of its images, or of its clips.
+    fn images(&self, path: &Path, clips: bool) -> Result<Layout> {
         let fail = |problem: String| Err(Error::file(path, problem));
         let Some((kind, big_endian)) = number_kind(&self.kind) else {
             return fail(format!(
@@ -312,7 +322,20 @@ impl Header {
         if self.fortran_order {
             return fail("is in Fortran order. Save numpy.ascontiguousarray(images)".to_owned());
         }
-        let Some(([len, height, width, channels], channels_first)) = axes(shape) else {
+        let Some(([len, frames, height, width, channels], channels_first)) = axes(shape, clips)
+        else {
+            if shape.len() == 5 && !clips {
+                return fail(format!(
+                    "has the shape {shape:?}, which is that of clips. Set data.frames to the \
+                     frames of a clip, or save images [N, H, W, C]"
+                ));
+            }
+            if clips {
+                return fail(format!(
+                    "has the shape {shape:?}, expected clips [N, T, H, W], [N, T, H, W, C] or \
+                     [N, T, C, H, W], or images [N, H, W], because data.frames is above 1"
+                ));
+            }
             return fail(format!(
                 "has the shape {shape:?}, expected [N, H, W], [N, H, W, C] or [N, C, H, W]. C is 1 \
                  or 3, else the side that differs if the two others are equal, else the smaller \
@@ -320,7 +343,7 @@ impl Header {
                  images as [N, H, W]"
             ));
         };
-        let sides = [len, height, width, channels, kind.size()];
+        let sides = [len, frames, height, width, channels, kind.size()];
         let bytes = sides.iter().try_fold(1_usize, |product, &side| product.checked_mul(side));
         // Half of what can be addressed, so that an offset can be added.
         if bytes.is_none_or(|bytes| bytes == 0 || bytes > usize::MAX / 2) {
@@ -328,15 +351,18 @@ impl Header {
                 "has the shape {shape:?}, expected at least one image with pixels"
             ));
         }
-        Ok(Layout { len, height, width, channels, channels_first, kind, big_endian })
+        Ok(Layout { len, frames, height, width, channels, channels_first, kind, big_endian })
     }
 }
 
-/// [N, H, W, C] of a shape, and whether the channels come first. None if it cannot be told.
-fn axes(shape: &[usize]) -> Option<([usize; 4], bool)> {
-    let [n, first, middle, last] = match *shape {
-        [n, h, w] => return Some(([n, h, w, 1], false)),
-        [n, first, middle, last] => [n, first, middle, last],
+/// [N, T, H, W, C] of a shape, and whether the channels come first. None if it cannot be told. With
+/// `clips`, the second of four or five axes is time.
+fn axes(shape: &[usize], clips: bool) -> Option<([usize; 5], bool)> {
+    let [n, t, first, middle, last] = match *shape {
+        [n, h, w] => return Some(([n, 1, h, w, 1], false)),
+        [n, t, h, w] if clips => return Some(([n, t, h, w, 1], false)),
+        [n, first, middle, last] => [n, 1, first, middle, last],
+        [n, t, first, middle, last] if clips => [n, t, first, middle, last],
         _ => return None,
     };
     let is_colour = |side: usize| side == 1 || side == 3;
@@ -350,7 +376,7 @@ fn axes(shape: &[usize]) -> Option<([usize; 4], bool)> {
         (first_is, _) => first_is,
     };
     let (h, w, c) = if channels_first { (middle, last, first) } else { (first, middle, last) };
-    (c <= MOST_CHANNELS).then_some(([n, h, w, c], channels_first))
+    (c <= MOST_CHANNELS).then_some(([n, t, h, w, c], channels_first))
 }
 
 /// A `descr` of numbers, and whether it is big-endian.

@@ -1,5 +1,6 @@
 use super::*;
-use crate::data::open;
+use crate::data::source::OpenOptions;
+use crate::data::{Clip, open};
 use crate::fuzz;
 use crate::zip::tests::archive;
 
@@ -31,6 +32,42 @@ fn every_layout_gives_the_same_pixels() {
     let grey = opened("a.npy", &npy("|u1", "False", "(3, 2, 4)", &bytes)).unwrap();
     assert_eq!(grey.read(2).unwrap().clip.data, bytes[16..]);
     assert!(grey.describe().ends_with("a.npy: 3 images of 2 x 4 x 1, no labels"));
+}
+
+fn clips(name: &str, bytes: &[u8]) -> Result<std::sync::Arc<dyn Source>> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    std::io::Write::write_all(&mut File::create(&path).unwrap(), bytes).unwrap();
+    open(&path, OpenOptions { clips: true, ..OpenOptions::default() })
+}
+
+#[test]
+fn every_layout_of_clips_gives_the_same_frames() {
+    let bytes: Vec<u8> = (0..48).collect();
+    let last = clips("a.npy", &npy("|u1", "False", "(1, 2, 2, 4, 3)", &bytes)).unwrap();
+    let clip = last.read(0).unwrap().clip;
+    assert_eq!((clip.frames, clip.height, clip.width, clip.channels), (2, 2, 4, 3));
+    assert_eq!(clip.data, bytes);
+    assert!(last.describe().ends_with("a.npy: 1 clips of 2 x 2 x 4 x 3, no labels"));
+    let plane = |t: u8, c: u8| (0..8).map(move |at| 24 * t + 3 * at + c);
+    let planes: Vec<u8> = (0..2).flat_map(|t| (0..3).flat_map(move |c| plane(t, c))).collect();
+    let first = clips("a.npy", &npy("|u1", "False", "(1, 2, 3, 2, 4)", &planes)).unwrap();
+    assert_eq!(first.read(0).unwrap().clip, clip);
+    let grey = clips("a.npy", &npy("|u1", "False", "(2, 3, 2, 4)", &bytes)).unwrap();
+    let second = grey.read(1).unwrap().clip;
+    assert_eq!((second.frames, &second.data[..]), (3, &bytes[24..]));
+    let still = clips("a.npy", &npy("|u1", "False", "(6, 2, 4)", &bytes)).unwrap();
+    assert_eq!(still.read(5).unwrap().clip, Clip::image(2, 4, 1, bytes[40..].to_vec()));
+}
+
+#[test]
+fn an_array_of_clips_is_refused_where_images_are_wanted_and_says_why() {
+    let array = npy("|u1", "False", "(1, 2, 2, 4, 3)", &[0; 48]);
+    let message = opened("a.npy", &array).err().unwrap().to_string();
+    assert!(message.contains("that of clips. Set data.frames"), "{message}");
+    let flat = npy("|u1", "False", "(48,)", &[0; 48]);
+    let message = clips("a.npy", &flat).err().unwrap().to_string();
+    assert!(message.contains("expected clips [N, T, H, W]"), "{message}");
 }
 
 /// Versions 2 and 3 have four bytes for the header's length (numpy/lib/format.py).
@@ -139,7 +176,7 @@ fn an_archive_holds_images_and_labels() {
 fn no_header_makes_the_reader_panic() {
     let seed = npy("|u1", "False", "(2, 1, 2)", &[1, 2, 3, 4]);
     fuzz::mutate("npy", &seed, |bytes| {
-        if let Ok((layout, images)) = whole_images(bytes.to_vec(), Path::new("a.npy")) {
+        if let Ok((layout, images)) = whole_images(bytes.to_vec(), Path::new("a.npy"), false) {
             assert!(matches!(images, Bytes::Memory(all, offset)
                 if layout.len * layout.size() == all.len() - offset));
         }

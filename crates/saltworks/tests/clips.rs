@@ -1,0 +1,134 @@
+//! Training on clips: rotary positions, patches of several frames, several masks of a clip.
+
+mod place;
+
+use place::{Place, assert_refused, saltworks, stderr};
+use std::fmt::Write as _;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A recipe as that of SALT on video, but tiny. Two stages of many short steps.
+const CLIPS: &[&str] = &[
+    "data.frames=4",
+    "data.channels=1",
+    "data.normalize={mean=[0.2], std=[0.3]}",
+    "data.augment.flip=0.5",
+    "model.patch=[2,8,8]",
+    "model.class_token=false",
+    "model.rope=interleaved",
+    "teacher.steps=12",
+    "student.steps=12",
+    "teacher.masks=[{kind='vjepa', blocks=2, scale=[0.2,0.3]}, {kind='causal'}]",
+    "student.masks=[{kind='vjepa', blocks=2, scale=[0.2,0.3]}, {kind='vjepa', blocks=1, scale=[0.5,0.6]}]",
+    "student.accumulate=2",
+    "student.target_layer_norm=true",
+];
+
+/// An array [24, 6, 32, 32] of a bright square that moves to the right or downwards.
+fn clips(place: &Place) -> String {
+    let mut header = String::from("{'descr': '|u1', 'fortran_order': False, ");
+    let _ = write!(header, "'shape': (24, 6, 32, 32), }}");
+    let mut header = header.into_bytes();
+    header.resize((header.len() + 11).next_multiple_of(64) - 11, b' ');
+    header.push(b'\n');
+    let mut bytes = b"\x93NUMPY\x01\0".to_vec();
+    bytes.extend((header.len() as u16).to_le_bytes());
+    bytes.extend(header);
+    for clip in 0..24 {
+        for frame in 0..6 {
+            let (right, down) = if clip % 2 == 0 { (3 * frame, 0) } else { (0, 3 * frame) };
+            let is_square = |row: usize, column: usize| {
+                (4 + down..12 + down).contains(&row)
+                    && (clip % 5 + right..clip % 5 + right + 8).contains(&column)
+            };
+            let pixels = (0..32 * 32).map(|at| if is_square(at / 32, at % 32) { 220 } else { 10 });
+            bytes.extend(pixels.collect::<Vec<u8>>());
+        }
+    }
+    let path = place.path("clips.npy");
+    saltworks::files::write_whole(&path, &bytes).unwrap();
+    format!("data.path={}", path.display())
+}
+
+fn set<'a>(more: &[&'a str], path: &'a str) -> Vec<&'a str> {
+    [CLIPS, more, &[path]].concat()
+}
+
+#[test]
+fn a_run_on_clips_has_the_same_bits_on_any_threads_and_when_it_is_resumed() {
+    let place = Place::empty();
+    let path = clips(&place);
+    let output = place.trained("whole", &set(&[], &path));
+    let told = stderr(&output);
+    assert!(told.contains("24 clips of 6 x 32 x 32 x 1"), "{told}");
+    place.trained("three threads", &set(&["threads=3", "data.threads=3"], &path));
+    place.assert_same_training("whole", "three threads");
+
+    let mut command = place.pretrain("stopped", &set(&[], &path));
+    let child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let begun = Instant::now();
+    let steps = || match std::fs::read_to_string(place.path("stopped/metrics.jsonl")) {
+        Ok(log) => log
+            .lines()
+            .filter(|line| line.contains("\"stage\":\"student\"") && line.contains("grad_norm"))
+            .count(),
+        Err(_) => 0,
+    };
+    while steps() < 2 && begun.elapsed() < Duration::from_secs(120) {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    let notes = stderr(&child.wait_with_output().unwrap());
+    // Under load, a run may end before the signal comes.
+    if notes.contains("interrupted in stage student") {
+        let notes = stderr(&place.trained("stopped", &set(&[], &path)));
+        assert!(notes.contains("resuming after step"), "{notes}");
+    }
+    place.assert_same_training("whole", "stopped");
+}
+
+#[test]
+fn an_encoder_of_clips_is_inspected_and_its_features_are_those_of_clips() {
+    let place = Place::empty();
+    let path = clips(&place);
+    place.trained("run", &set(&[], &path));
+    let out = place.path("features.npy");
+    let embedded = saltworks()
+        .arg("embed")
+        .arg(place.path("run/student/encoder.safetensors"))
+        .arg("--data")
+        .arg(place.path("clips.npy"))
+        .args(["--normalize", "{mean=[0.2], std=[0.3]}", "--features", "patches", "--out"])
+        .arg(&out)
+        .output()
+        .unwrap();
+    assert!(embedded.status.success(), "{}", stderr(&embedded));
+    // 24 clips of 2 x 4 x 4 tokens, 32 wide.
+    let written = std::fs::read(&out).unwrap();
+    let header = String::from_utf8_lossy(&written[..128]);
+    assert!(header.contains("(24,32,32,)"), "{header}");
+
+    let refused = |to: &str, out: &str, words: &[&str]| {
+        let mut export = saltworks();
+        export.arg("export").arg(place.path("run")).args(["--to", to, "--out"]);
+        assert_refused(export.arg(place.path(out)), words);
+    };
+    refused("timm", "out.safetensors", &["rotary positions", "--to safetensors writes all of it"]);
+    refused("onnx", "out.onnx", &["rotary positions"]);
+}
+
+#[test]
+fn settings_that_clips_cannot_have_are_refused() {
+    let place = Place::empty();
+    let path = clips(&place);
+    let refused = |more: &[&str], words: &[&str]| place.refused(&set(more, &path), words);
+    refused(&["data.frames=5"], &["data.size, model.patch", "length of 5 frames", "4 or 6 frames"]);
+    refused(&["data.frames=2"], &["masks leave no target", "a grid of 4 x 4"]);
+    refused(&["model.heads=8", "model.width=32"], &["heads have 4 values", "at least 6"]);
+    refused(
+        &["teacher.masks=[{kind='vjepa', scale=[0.2,0.1]}]"],
+        &["scale is [0.2, 0.1]", "0 < min <= max <= 1"],
+    );
+    refused(&["student.masks=[]"], &["0 masks", "1 to 8"]);
+}
