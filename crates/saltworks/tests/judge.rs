@@ -146,6 +146,9 @@ fn weights_read_deep_images_if_the_depth_is_given() {
     assert_refused(&mut with(&place, "embed", weights, &more), &words);
     let more = [&more[..], &["--depth", "[-1, 1]"]].concat();
     succeeded(with(&place, "embed", weights, &more));
+    let wrong = [&more[..7], &["7", "--overwrite"]].concat();
+    let words = ["--depth is 7, expected a number of bits from 8 to 32"];
+    assert_refused(&mut with(&place, "embed", weights, &wrong), &words);
     let cut = [&more[..7], &["[-0.5, 0.5]", "--overwrite"]].concat();
     let told = stderr(&succeeded(with(&place, "embed", weights, &cut)));
     for words in ["floats.npy: images hold", "what lies outside --depth = [-0.5, 0.5] is cut"] {

@@ -95,5 +95,10 @@ fn a_plan_times_each_stage_and_leaves_nothing() {
     // Lengths in minutes are timed.
     let mut refused = saltworks();
     refused.arg("plan").arg(place.path("photos")).args(["--seconds", "0"]);
-    assert_refused(&mut refused, &["--seconds is 0", "set steps or epochs for each stage"]);
+    let advice = "--set teacher.steps=1000 --set student.steps=1000";
+    assert_refused(&mut refused, &["--seconds is 0", "steps or epochs for each stage", advice]);
+    let mut followed = saltworks();
+    followed.arg("plan").arg(place.path("photos")).args(["--seconds", "0"]);
+    let output = followed.args(advice.split(' ')).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

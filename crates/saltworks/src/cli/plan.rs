@@ -39,10 +39,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let threads = use_threads(recipe.threads)?;
     let images = open_images(&recipe)?;
     if length.is_zero() && lengths::in_minutes(&recipe) {
-        return Err(input_error(
+        let steps = recipe.stage.iter().map(|stage| format!("--set {}.steps=1000", stage.name));
+        return Err(input_error(format!(
             "--seconds is 0, but a length in minutes has to be timed. Leave out --seconds, or set \
-             steps or epochs for each stage",
-        ));
+             steps or epochs for each stage, as in {}",
+            steps.collect::<Vec<_>>().join(" ")
+        )));
     }
     let recipe = lengths::in_steps(&recipe, None, &images, &stop)?;
     let plans = plan(&recipe, &images)?;

@@ -142,6 +142,19 @@ mod tests {
     }
 
     #[test]
+    fn a_column_that_differs_only_by_rounding_is_not_scaled_up() {
+        // Neighbours in f32 that a sum in another order gives for the same feature.
+        let next = f32::from_bits(0.1_f32.to_bits() + 1);
+        let rows = vec![0.1, 1.0, next, 2.0, 0.1, 3.0, next, 4.0];
+        let features = Features { rows, dim: 2, labels: vec![0, 1, 0, 1] };
+        let got = Standardizer::fit(&features).apply(&features);
+        for i in 0..4 {
+            assert!(got.row(i)[0].abs() < 1e-7, "row {i}: {:?}", got.row(i));
+            assert!(got.row(i)[1].abs() > 0.4, "row {i}: {:?}", got.row(i));
+        }
+    }
+
+    #[test]
     fn a_nan_is_named_by_set_row_and_column() {
         let train = Features { rows: vec![0.0; 6], dim: 2, labels: vec![0, 1, 0] };
         let mut test = train.clone();

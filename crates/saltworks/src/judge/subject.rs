@@ -5,7 +5,7 @@ use crate::console::note;
 use crate::failure::{Failure, input_error};
 use crate::mask::Grid;
 use crate::model::Encoder;
-use crate::recipe::{self, Depth, ImageSize, Normalize, Recipe, Stage};
+use crate::recipe::{self, DEPTH_EXPECTED, Depth, ImageSize, Normalize, Recipe, Stage};
 use crate::run_files::names::{ENCODER, MODEL, RECIPE, STATE};
 use crate::weights::{Hint, LoadedEncoder, ModelFile, expect_grid};
 use serde::Serialize;
@@ -172,7 +172,13 @@ impl SubjectOptions {
         let mut set: Vec<_> =
             normalize.map(|given| format!("data.normalize={given}")).into_iter().collect();
         let depth = match (&self.depth, run, depth) {
-            (Some(given), ..) => Some(given.clone()),
+            (Some(given), ..) => {
+                let set = [format!("data.depth={given}")];
+                recipe::load(None, &set).map_err(|_| {
+                    input_error(format!("--depth is {given}, expected {DEPTH_EXPECTED}"))
+                })?;
+                Some(given.clone())
+            }
             (None, None, Some(depth)) => {
                 note(&format!(
                     "images of more than eight bits are read with the file's depth, {depth}. \

@@ -313,7 +313,11 @@ impl Choices<'_> {
         let most = known.map_or(tier.side, |known| known.size.min(tier.side.max(8 * known.patch)));
         let shape = if facts.same_shape { [facts.height, facts.width] } else { [short; 2] };
         match patch {
-            Some(patch) => (of_patches(shape, most, patch), patch),
+            Some(patch) => {
+                // A teacher or a named model of few patches keeps its size.
+                let fewest = known.map_or(PATCHES[0], |known| known.size / known.patch.max(1));
+                (of_patches(shape, most, patch, fewest.clamp(1, PATCHES[0])), patch)
+            }
             None => fitted(shape, most, tier.patches),
         }
     }
@@ -404,11 +408,11 @@ fn patch_of(sides: [usize; 2], patches: f64) -> usize {
     all.min_by(|a, b| off(*a).total_cmp(&off(*b))).unwrap_or(1)
 }
 
-/// The largest image of this shape and of whole patches, with sides of `most` pixels in the mean
-/// and not too many patches.
-fn of_patches(shape: [usize; 2], most: usize, patch: usize) -> ImageSize {
+/// The largest image of this shape and of whole patches, with sides of `most` pixels in the mean,
+/// at least `fewest` patches along them, and not too many.
+fn of_patches(shape: [usize; 2], most: usize, patch: usize, fewest: usize) -> ImageSize {
     let mean = ((shape[0] * shape[1]) as f64).sqrt();
-    let [least, largest] = PATCHES.map(|patches| (patches * patch) as f64);
+    let [least, largest] = [fewest, PATCHES[1]].map(|patches| (patches * patch) as f64);
     let scale = mean.min(most as f64).clamp(least, largest) / mean;
     let side = |side: usize| {
         let patches = (side as f64 * scale / patch as f64).round().max(1.0);
@@ -425,7 +429,7 @@ fn fitted(shape: [usize; 2], most: usize, patches: f64) -> (ImageSize, usize) {
     let least = (side / PATCHES[1] as f64).ceil().max(1.0) as usize;
     let largest = ((side / PATCHES[0] as f64) as usize).max(least);
     let off = |patch: usize| {
-        let size = of_patches(shape, most, patch);
+        let size = of_patches(shape, most, patch, PATCHES[0]);
         let whole = ((size.height * size.width) as f64).sqrt();
         let tokens = whole / patch as f64 / patches;
         // An image that keeps its pixels is worth more than the best number of patches. An enlarged
@@ -435,7 +439,7 @@ fn fitted(shape: [usize; 2], most: usize, patches: f64) -> (ImageSize, usize) {
     };
     // `least` is one of them.
     let patch = (least..=largest).min_by(|a, b| off(*a).total_cmp(&off(*b))).unwrap_or(least);
-    (of_patches(shape, most, patch), patch)
+    (of_patches(shape, most, patch, PATCHES[0]), patch)
 }
 
 /// The recipe as text, each value with its reason.
@@ -540,6 +544,21 @@ mod tests {
         assert_eq!(recipe.stage.len(), 1);
         assert_eq!(recipe.model.patch.unwrap().height, 16);
         assert_eq!(recipe.data.size.sides(), [128, 128]);
+    }
+
+    #[test]
+    fn images_of_a_small_teachers_size_are_not_enlarged() {
+        let mut given = given(&[], None);
+        for (size, patch, image, wanted) in [(32, 8, 32, 32), (32, 8, 300, 32), (48, 16, 28, 48)] {
+            given.teacher = Some(KnownTeacher {
+                path: env!("CARGO_MANIFEST_DIR").to_owned(),
+                model: KnownModel { patch, size, width: 96 },
+                channels: 3,
+                normalize: None,
+            });
+            let recipe = chosen(&facts(image, image, true), &given);
+            assert_eq!(recipe.data.size.sides(), [wanted; 2], "{size}, {patch}, {image}");
+        }
     }
 
     #[test]

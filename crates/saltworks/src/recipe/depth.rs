@@ -21,6 +21,14 @@ impl Depth {
                 "images hold {found}, and {key} is not set, so they are nearly black or cannot be \
                  read. Set {key}={fitting}"
             )),
+            (Some(Self(shown)), fitting) if range.max <= shown.min || range.min >= shown.max => {
+                let colour = if range.max <= shown.min { "black" } else { "white" };
+                let better =
+                    fitting.map_or(String::new(), |fitting| format!(". Set {key}={fitting}"));
+                doubts.push(format!(
+                    "images hold {found}: with {key} = {shown} all of them are {colour}{better}"
+                ));
+            }
             (Some(Self(shown)), _) if range.min < shown.min || range.max > shown.max => {
                 doubts
                     .push(format!("images hold {found}: what lies outside {key} = {shown} is cut"));
@@ -102,8 +110,9 @@ impl Serialize for Depth {
     }
 }
 
-const EXPECTED: &str = "a number of bits from 8 to 32, or the values of black and white, such as \
-                        12 or [0, 4095]";
+/// What may be given.
+pub(crate) const EXPECTED: &str = "a number of bits from 8 to 32, or the values of black and \
+                                   white, such as 12 or [0, 4095]";
 
 struct BitsOrRange;
 
@@ -184,6 +193,13 @@ mod tests {
         assert!(dark.contains("nearly black. Set --depth=[0.0, 4095.0]"), "{dark}");
         assert!(doubts(12).is_empty() && doubts(14).is_empty());
         assert!(doubts(11).remove(0).contains("is cut"));
+        let outside = |min, max| {
+            let depth = Depth(Range::new(min, max));
+            Depth::doubts(Some(depth), &values, "--depth").remove(0)
+        };
+        let black = outside(5000.0, 6000.0);
+        assert!(black.contains("all of them are black. Set --depth=[0.0, 4095.0]"), "{black}");
+        assert!(outside(-9.0, -1.0).contains("all of them are white"));
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub use choose::{
 };
 pub use color::Color;
 pub use depth::Depth;
+pub(crate) use depth::EXPECTED as DEPTH_EXPECTED;
 pub use difference::differences;
 pub use load::{
     Overrides, QUICKSTART, from_json, from_text, from_trained_text, load, load_for_teacher,

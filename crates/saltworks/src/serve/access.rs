@@ -85,8 +85,8 @@ impl Access {
         match request.query("token") {
             Some(given) if same(given, token) => Verdict::SetCookie,
             _ => Verdict::Refused(
-                "This page needs the token that `saltworks serve` printed. \
-                 Add ?token=... to the address.",
+                "This page needs the token that `saltworks serve` printed, or that it was given by \
+                 --token or SALTWORKS_TOKEN. Add ?token=... to the address.",
             ),
         }
     }
@@ -170,7 +170,8 @@ mod tests {
             "GET / HTTP/1.1\r\nCookie: saltworks-token-8385=s3cret",
             "GET / HTTP/1.1\r\nAuthorization: s3cret",
         ] {
-            assert!(matches!(verdict(head), Verdict::Refused(_)), "{head}");
+            let Verdict::Refused(why) = verdict(head) else { panic!("{head}") };
+            assert!(why.contains("given by --token or SALTWORKS_TOKEN"), "{why}");
         }
     }
 

@@ -174,7 +174,26 @@ pub(in crate::data) fn check_jpeg(bytes: &[u8], name: &str, decoding: Decoding) 
     if !decoding.keep_cut && is_cut_jpeg(bytes) {
         return Err(Error::CutJpeg { name: name.to_owned(), bytes: bytes.len() });
     }
+    if is_cut_jpeg(bytes) && !has_scan(bytes) {
+        let problem = format!("JPEG is cut off after {} bytes, before its pixels", bytes.len());
+        return Err(fail(name, problem));
+    }
     Ok(())
+}
+
+/// Whether any byte of pixels follows the headers of a JPEG. True if the headers are damaged, which
+/// the decoder reports.
+fn has_scan(bytes: &[u8]) -> bool {
+    const START_OF_SCAN: u8 = 0xDA;
+    let mut rest = bytes.get(2..).unwrap_or_default();
+    while let [0xFF, marker, high, low, ..] = *rest {
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        rest = rest.get(2 + length..).unwrap_or_default();
+        if marker == START_OF_SCAN {
+            return !rest.is_empty();
+        }
+    }
+    rest.len() >= 4
 }
 
 fn is_cut_jpeg(bytes: &[u8]) -> bool {
@@ -524,6 +543,14 @@ mod tests {
         assert!(info(unended, "a.jpg", keep).unwrap().is_cut);
         assert!(!info(&whole, "a.jpg", keep).unwrap().is_cut);
         assert!(crate::data::decode(&whole[..whole.len() - 40], "a.jpg", keep).is_ok());
+        let scan = whole.windows(2).position(|mark| mark == [0xFF, 0xDA]).unwrap();
+        let after = scan + 2 + usize::from(whole[scan + 3]);
+        for end in [scan, scan + 7, after] {
+            let refused = crate::data::decode(&whole[..end], "a.jpg", keep).unwrap_err();
+            assert!(refused.to_string().contains("before its pixels"), "{end}: {refused}");
+            assert!(info(&whole[..end], "a.jpg", keep).is_err());
+        }
+        assert!(crate::data::decode(&whole[..after + 9], "a.jpg", keep).is_ok());
         let message = decode(unended, "a.jpg").unwrap_err().to_string();
         assert!(message.contains("data.cut_images = \"keep\""), "{message}");
     }

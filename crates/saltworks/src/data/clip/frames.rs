@@ -7,12 +7,14 @@ use image::ImageFormat;
 /// Pages of a TIFF that are counted. A file of more is said to have this many.
 const MOST_PAGES: usize = 10_000;
 
-/// The pictures in a file: pages of a TIFF, frames of an animated PNG or WebP. At least one.
+/// The pictures in a file: pages of a TIFF, frames of an animated PNG or WebP, pictures of an MPO
+/// file. At least one.
 pub(super) fn frames(bytes: &[u8], format: ImageFormat) -> usize {
     let found = match format {
         ImageFormat::Png => animated_png(bytes),
         ImageFormat::WebP => animated_webp(bytes),
         ImageFormat::Tiff => pages(bytes),
+        ImageFormat::Jpeg => multi_picture(bytes),
         _ => None,
     };
     found.unwrap_or(1).max(1)
@@ -47,6 +49,35 @@ fn animated_webp(bytes: &[u8]) -> Option<usize> {
         rest = after.get(length.checked_next_multiple_of(2)?..).unwrap_or_default();
     }
     Some(found)
+}
+
+/// The pictures that the index of a JPEG lists, without previews (CIPA DC-007, section 5.2). The
+/// second picture of a photograph with a gain map is no picture.
+fn multi_picture(bytes: &[u8]) -> Option<usize> {
+    let mut rest = bytes.get(2..)?;
+    while let [0xFF, marker, high, low, ..] = *rest {
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        let segment = rest.get(4..2 + length)?;
+        match (marker, segment) {
+            (0xE1, _) if memchr::memmem::find(segment, b"hdrgm").is_some() => return None,
+            (0xE2, [b'M', b'P', b'F', 0, index @ ..]) => return listed_pictures(index),
+            (0xDA, _) => return None,
+            _ => rest = rest.get(2 + length..)?,
+        }
+    }
+    None
+}
+
+fn listed_pictures(index: &[u8]) -> Option<usize> {
+    const ENTRIES: usize = 0xB002;
+    let index = TiffNumbers::of(index)?;
+    let at = index.number(4, 4)?;
+    let tags = (0..index.number(at, 2)?).map(|tag| at + 2 + 12 * tag);
+    let entries = tags.into_iter().find(|&tag| index.number(tag, 2) == Some(ENTRIES))?;
+    let (count, first) = (index.number(entries + 4, 4)? / 16, index.number(entries + 8, 4)?);
+    let kinds = (0..count).map_while(|entry| index.number(first.checked_add(16 * entry)?, 4));
+    // The third byte of a kind is 1 for a preview.
+    Some(kinds.filter(|kind| (kind >> 16) & 0xFF != 1).count())
 }
 
 /// The directories of a TIFF that are no thumbnails, smaller copies or masks of others, and the
@@ -183,8 +214,36 @@ mod tests {
         assert_eq!(frames(&[vec![0; 12], part(b"VP8L", 9)].concat(), ImageFormat::WebP), 1);
     }
 
+    /// The headers of a JPEG whose index lists pictures of these kinds.
+    fn mpo(kinds: &[u32], xmp: &[u8]) -> Vec<u8> {
+        let mut index = b"MPF\0II*\0\x08\0\0\0\x01\0\x02\xb0\x07\0".to_vec();
+        index.extend((16 * kinds.len() as u32).to_le_bytes());
+        index.extend([26_u32.to_le_bytes(), [0; 4]].concat());
+        kinds.iter().for_each(|kind| index.extend([&kind.to_le_bytes()[..], &[0; 12]].concat()));
+        let segment = |marker: u8, data: &[u8]| {
+            [&[0xFF, marker], &(data.len() as u16 + 2).to_be_bytes()[..], data].concat()
+        };
+        [vec![0xFF, 0xD8], segment(0xE1, xmp), segment(0xE2, &index), segment(0xDA, &[0; 9])]
+            .concat()
+    }
+
+    #[test]
+    fn pictures_of_an_mpo_file_are_counted_without_previews_and_gain_maps() {
+        let count = |kinds: &[u32], xmp: &[u8]| frames(&mpo(kinds, xmp), ImageFormat::Jpeg);
+        // As Pillow writes them, and as cameras do: two views, or a picture and its preview.
+        assert_eq!(count(&[0x03_0000, 0, 0], b"Exif"), 3);
+        assert_eq!(count(&[0x2002_0002, 0x02_0002], b"Exif"), 2);
+        assert_eq!(count(&[0x2003_0000, 0x4001_0002], b"Exif"), 1);
+        assert_eq!(count(&[0x03_0000, 0], b"xmlns:hdrgm=..."), 1);
+    }
+
     #[test]
     fn damaged_files_are_counted_without_a_panic() {
+        let seed = mpo(&[0x03_0000, 0], b"Exif");
+        for number in 0..fuzz::inputs(2000) {
+            let bytes = fuzz::input("mpo", &seed, number);
+            assert!(frames(&bytes, ImageFormat::Jpeg) >= 1);
+        }
         let seed = tiff(&[PLAIN, SMALLER, PLAIN], false);
         for number in 0..fuzz::inputs(2000) {
             let bytes = fuzz::input("frames", &seed, number);

@@ -22,6 +22,9 @@ const UNREAD: [&str; 14] = [
 /// Files in which Hugging Face's ImageFolder keeps labels.
 const METADATA: [&str; 2] = ["metadata.csv", "metadata.jsonl"];
 
+/// Extensions of files beside images that are probably lists. A `.txt` often is not.
+const TABLES: [&str; 3] = ["csv", "tsv", "jsonl"];
+
 /// What to do with Arrow files.
 pub(in crate::data) const ARROW_ADVICE: &str = concat!(
     "Arrow files come from `save_to_disk` of Hugging Face's datasets. Write parquet, ",
@@ -34,6 +37,12 @@ impl ImageFiles {
     /// class. Folders that are named as test images or masks are left alone, unless no image would
     /// be left. If all images are below a folder `train`, that is the folder.
     pub fn of_folder(root: &Path, decoding: Decoding) -> Result<Self> {
+        Self::part_of_folder(root, decoding, false)
+    }
+
+    /// The same. Of a folder whose metadata names images to train on and others to test, those to
+    /// test are read if `tests` is set.
+    pub(super) fn part_of_folder(root: &Path, decoding: Decoding, tests: bool) -> Result<Self> {
         let mut listing = FolderListing::default();
         listing.walk(root, None)?;
         // Last, so that links in them take no images away from the training images.
@@ -52,47 +61,27 @@ impl ImageFiles {
         notes.left_alone.extend(listing.left_alone(&base, &classes));
         let mut all =
             Self { path: base, kind: "", files, classes, decoding, notes, holds_tests: false };
-        listing.metadata.iter().for_each(|file| all.take_labels(file));
+        listing.metadata.iter().for_each(|file| all.take_labels(file, tests));
         Ok(all)
     }
 
     /// Takes the labels of a list of images beside them, if it has some.
-    fn take_labels(&mut self, file: &Path) {
+    fn take_labels(&mut self, file: &Path, tests: bool) {
         let folder = file.parent().unwrap_or(Path::new(""));
         // A list of the images in a folder that is left alone.
         if !self.files.iter().any(|(image, _)| image.starts_with(folder)) {
             return;
         }
         let name = file.display();
-        let list = match ImageList::read(file) {
+        let mut list = match ImageList::read(file) {
             Ok(list) => list,
             Err(error) => {
                 let left = format!("{name}: not used for labels ({error})");
                 return self.notes.left_alone.push(left);
             }
         };
+        self.take_part(&mut list, file, tests);
         self.notes.append(list.notes.clone());
-        let keys = ListFolder::new(folder);
-        let tests: BTreeSet<PathBuf> =
-            list.tests.iter().map(|(file, _)| keys.key_of_file(file)).collect();
-        if !tests.is_empty() {
-            let is_test = |image: &Path| tests.contains(&keys.key_of_file(image));
-            let (taken, left): (Vec<_>, Vec<_>) =
-                std::mem::take(&mut self.files).into_iter().partition(|(image, _)| is_test(image));
-            if left.is_empty() {
-                self.notes.remarks.push(format!("{name}: all images are those to test"));
-                self.files = taken;
-            } else {
-                if !taken.is_empty() {
-                    let (count, named) = (taken.len(), &list.tests_named);
-                    let words = format!(
-                        "{name}: {count} images {named}. To train on them, rename the column"
-                    );
-                    self.notes.left_alone.push(words);
-                }
-                self.files = left;
-            }
-        }
         let mut leave = |why: String| self.notes.left_alone.push(format!("{name}: {why}"));
         if !list.has_labels {
             return leave(format!("it has no labels, only {}", list.columns()));
@@ -125,6 +114,42 @@ impl ImageFiles {
         };
         self.notes.remarks.push(format!("labels are those of {name}{lacking}"));
     }
+
+    /// Keeps the images that the list `file` names to train on, or those to test. All are kept if
+    /// none would be.
+    fn take_part(&mut self, list: &mut ImageList, file: &Path, tests: bool) {
+        if list.tests.is_empty() {
+            return;
+        }
+        if tests {
+            list.take_tests();
+        }
+        let keys = ListFolder::new(file.parent().unwrap_or(Path::new("")));
+        let named = if tests { &list.files } else { &list.tests };
+        let named: BTreeSet<PathBuf> =
+            named.iter().map(|(file, _)| keys.key_of_file(file)).collect();
+        let is_test = |image: &Path| named.contains(&keys.key_of_file(image));
+        let (taken, left): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.files).into_iter().partition(|(image, _)| is_test(image));
+        let (name, count) = (file.display(), taken.len());
+        match (left.is_empty(), taken.is_empty()) {
+            (true, _) => {
+                self.notes.remarks.push(format!("{name}: all images are those to test"));
+                self.files = taken;
+            }
+            (false, true) => self.files = left,
+            (false, false) if tests => {
+                (self.kind, self.files) = ("the images to test by their metadata, ", taken);
+            }
+            (false, false) => {
+                let named = &list.tests_named;
+                let words =
+                    format!("{name}: {count} images {named}. To read them, too, rename the column");
+                self.notes.left_alone.push(words);
+                (self.files, self.holds_tests) = (left, true);
+            }
+        }
+    }
 }
 
 /// What was found in a folder and its sub-folders.
@@ -146,6 +171,8 @@ struct FolderListing {
     archives: BTreeSet<PathBuf>,
     /// Lists of labels beside images.
     metadata: Vec<PathBuf>,
+    /// Other files that may be lists of images.
+    lists: BTreeSet<PathBuf>,
     /// The folders walked, in the order of their paths.
     folders: Vec<PathBuf>,
     /// Links to folders that were walked before.
@@ -244,6 +271,9 @@ impl FolderListing {
                 if is_tar(&path) {
                     self.archives.insert(folder.to_owned());
                 }
+                if is_file && TABLES.contains(&extension(&path).as_str()) {
+                    self.lists.insert(path.clone());
+                }
                 *self.others.entry(extension(&path)).or_default() += 1;
             }
         }
@@ -308,6 +338,9 @@ impl FolderListing {
         if !others.is_empty() {
             all.push(format!("files of other kinds: {}", kinds_of_files(others)));
         }
+        if let Some(list) = self.list() {
+            all.push(format!("lists: to read the images of one, set data.path={}", list.display()));
+        }
         for (what, found) in [
             ("masks beside their images", &self.masks),
             ("links to folders that are read anyway", &self.links),
@@ -351,12 +384,28 @@ impl FolderListing {
         names.filter(|name| !with_images.contains(name.as_str())).collect()
     }
 
+    /// The list that is named as one of training images, or the first.
+    fn list(&self) -> Option<&PathBuf> {
+        let is_training = |file: &&PathBuf| {
+            layout::named_part(&name_of(file)) == Some(layout::NamedPart::Training)
+        };
+        self.lists.iter().find(is_training).or(self.lists.first())
+    }
+
     fn no_images(&self, root: &Path) -> Error {
         let is_training = |folder: &&PathBuf| name_of(folder).starts_with("train");
         let archives = self.archives.iter().find(is_training).or(self.archives.first());
         let advice = match archives {
             Some(folder) => format!("For the archives set data.path={}", folder.display()),
             None if self.others.contains_key("arrow") => ARROW_ADVICE.to_owned(),
+            None if self.list().is_some() => {
+                let list = self.list().map(|list| list.display().to_string()).unwrap_or_default();
+                format!("If the images are elsewhere and a list names them, set data.path={list}")
+            }
+            None if self.others.contains_key("npy") => {
+                "Set data.path to one of the .npy files, or name each in a [[data.source]]"
+                    .to_owned()
+            }
             None if self.others.is_empty() => {
                 "Set data.path to the folder of the images".to_owned()
             }

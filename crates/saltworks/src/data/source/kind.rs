@@ -121,7 +121,7 @@ fn open_folder(path: &Path, options: &OpenOptions) -> Result<Arc<dyn Source>> {
     let train = training_folder(path)?;
     match open_packed(path, train.as_deref().unwrap_or(path), options)? {
         Some(packed) => Ok(packed),
-        None => Ok(Arc::new(ImageFiles::of_folder(path, options.decoding)?)),
+        None => Ok(Arc::new(ImageFiles::part_of_folder(path, options.decoding, options.tests)?)),
     }
 }
 

@@ -74,16 +74,23 @@ impl ImageFiles {
             list.take_tests();
         } else if !list.tests.is_empty() {
             let (count, named) = (list.tests.len(), &list.tests_named);
-            let left = format!("{count} images {named}. To train on them, rename the column");
+            let left = format!("{count} images {named}. To read them, too, rename the column");
             list.notes.left_alone.push(left);
         }
         // A wrong folder would make every image unreadable, so it is reported at once.
         if let Some((first, _)) = list.files.first().filter(|(first, _)| !first.exists()) {
-            let problem = format!(
-                "its first image, {}, does not exist. Paths start at the list's folder, or with \
-                 a /",
-                first.display(),
-            );
+            let problem = match first.strip_prefix(path.parent().unwrap_or(Path::new(""))) {
+                Ok(written) if has_drive(&written.to_string_lossy()) => format!(
+                    "its first image, {}, is a path of another system: it begins with a drive. \
+                     Write paths from the list's folder, or with a /",
+                    written.display()
+                ),
+                _ => format!(
+                    "its first image, {}, does not exist. Paths start at the list's folder, or \
+                     with a /",
+                    first.display(),
+                ),
+            };
             return Err(Error::file(path, problem));
         }
         let mut labels = Labels::default();
@@ -140,7 +147,7 @@ impl ImageList {
     }
 
     /// Makes the images to test those of the list: the best ones, as of folders.
-    fn take_tests(&mut self) {
+    pub(super) fn take_tests(&mut self) {
         let best = self.ranks.iter().min().copied();
         let (all, tests) = (self.files.len() + self.tests.len(), std::mem::take(&mut self.tests));
         let ranked = tests.into_iter().zip(&self.ranks);
@@ -348,6 +355,11 @@ fn no_path_column(found: &[String]) -> String {
         PATH_NAMES.join(", "),
         LABEL_NAMES.join(", ")
     )
+}
+
+/// Whether a path begins with a drive of Windows, such as `C:\`.
+fn has_drive(path: &str) -> bool {
+    matches!(path.as_bytes(), [letter, b':', b'\\' | b'/', ..] if letter.is_ascii_alphabetic())
 }
 
 /// A path as its file is called, and whether that is as written. Lists from Windows have

@@ -325,3 +325,27 @@ fn pairs(items: &[Id]) -> Option<Vec<(Id, Id)>> {
     let (pairs, rest) = items.as_chunks();
     rest.is_empty().then(|| pairs.iter().map(|&[key, value]| (key, value)).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_is_a_twos_complement_number_of_any_length() {
+        // As Python's pickle.dumps(number, 2) writes it: LONG1, or LONG4.
+        let cases: [(&[u8], i64); 7] = [
+            (b"\x80\x02\x8a\x00.", 0),
+            (b"\x80\x02\x8a\x01\xff.", -1),
+            (b"\x80\x02\x8a\x02\xff\x00.", 255),
+            (b"\x80\x02\x8a\x05\xff\xff\xff\x7f\xff.", -2_147_483_649),
+            (b"\x80\x02\x8a\x05\x00\x00\x00\x80\x00.", 2_147_483_648),
+            (b"\x80\x02\x8a\x08\x00\x00\x00\x00\x00\x00\x00\x80.", i64::MIN),
+            (b"\x80\x02\x8b\x02\x00\x00\x00\x00\x80.", -32_768),
+        ];
+        for (pickle, wanted) in cases {
+            let (values, id) = read(pickle).unwrap();
+            let Value::Integer(found) = values[id as usize] else { panic!("{pickle:?}") };
+            assert_eq!(found, wanted, "{pickle:?}");
+        }
+    }
+}

@@ -97,6 +97,21 @@ fn a_folder_without_images_says_what_it_holds() {
     assert!(message().contains("found no file"), "{}", message());
     (0..3).for_each(|index| touch(&folder.path().join(format!("a/{index}.GIF"))));
     touch(&folder.path().join("README"));
+    let lists = tempfile::tempdir().unwrap();
+    ["a.csv", "train.csv", "val.csv"].iter().for_each(|name| touch(&lists.path().join(name)));
+    let refused = ImageFiles::of_folder(lists.path(), BLACK).unwrap_err().to_string();
+    assert!(refused.contains("a list names them, set data.path="), "{refused}");
+    assert!(refused.ends_with("/train.csv"), "{refused}");
+    let arrays = tempfile::tempdir().unwrap();
+    touch(&arrays.path().join("1.npy"));
+    let refused = ImageFiles::of_folder(arrays.path(), BLACK).unwrap_err().to_string();
+    assert!(
+        refused.ends_with(
+            "Set data.path to one of the .npy files, or name each in a \
+                               [[data.source]]"
+        ),
+        "{refused}"
+    );
     assert!(message().contains("found 3 .gif, 1 without extension"), "{}", message());
     ["x/val/1.tar", "x/train/2.tar"].iter().for_each(|name| touch(&folder.path().join(name)));
     assert!(message().contains("For the archives set data.path="), "{}", message());
@@ -366,6 +381,12 @@ fn labels_of_hugging_face_metadata_are_used() {
     write("metadata.csv", &format!("{all}gone.png,train\n"));
     let source = ImageFiles::of_folder(root, BLACK).unwrap();
     assert_eq!((source.len(), left_alone(&source).contains("with test in")), (3, false));
+    let halves = "file_name,label,split\ntrain/0.png,a,test\ntrain/1.png,b,train\n";
+    write("metadata.csv", halves);
+    assert!(ImageFiles::of_folder(root, BLACK).unwrap().holds_tests());
+    let tests = ImageFiles::part_of_folder(root, BLACK, true).unwrap();
+    assert_eq!((tests.len(), tests.classes().join(" ")), (1, "a".into()), "{:?}", tests.notes);
+    assert!(tests.files()[0].ends_with("train/0.png"));
     write("metadata.csv", "isic,diagnosis\n7,x\n");
     let source = ImageFiles::of_folder(root, BLACK).unwrap();
     assert!(left_alone(&source).contains("not used for labels"), "{:?}", source.notes);

@@ -211,6 +211,11 @@ fn paths_start_at_the_list() {
         message.contains("its first image, ") && message.contains(", does not exist. "),
         "{message}"
     );
+    for drive in ["C:\\images\\a.png", "d:/images/a.png"] {
+        write(&format!("path,label\n{drive},cat\n"));
+        let message = open(&list, [0; 3]).err().unwrap().to_string();
+        assert!(message.contains(&format!("{drive}, is a path of another system")), "{message}");
+    }
     write("image_path;category\n2.png;1\n");
     assert_eq!(open(&list, [0; 3]).unwrap().label(0), 1);
     write("path,label\nin\\1.png,cat\n .\\2.png ,dog\nin\\..\\2.png,dog\n");

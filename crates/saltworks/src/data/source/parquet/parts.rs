@@ -126,7 +126,7 @@ impl TableParts {
             chosen.left_alone = Some(match tests {
                 true => format!("{left} images of other parts of the table"),
                 false => {
-                    format!("{left} images {}. To train on them, rename the column", found.named)
+                    format!("{left} images {}. To read them, too, rename the column", found.named)
                 }
             });
             chosen.holds_tests = !tests;

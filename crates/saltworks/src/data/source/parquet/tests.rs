@@ -106,7 +106,7 @@ fn rows_whose_split_says_test_are_not_trained_on_but_tested() {
     let train = open(folder.path(), [0; 3]).unwrap();
     assert_eq!(shades(&*train), [0, 3, 4, 6, 7]);
     assert!(train.stamp(3).name.ends_with("more.parquet: row 6"), "{}", train.stamp(3).name);
-    let left = "3 images with test, validation in the column split. To train on them, rename";
+    let left = "3 images with test, validation in the column split. To read them, too, rename";
     assert!(told(&*train).starts_with(left), "{}", told(&*train));
     let remarks = train.notes().remarks.join(", ");
     assert!(
