@@ -47,8 +47,8 @@ pub(super) struct Arguments {
     /// 1e-6, and 1e-5 with a norm before the first block).
     #[arg(long, value_name = "NUMBER")]
     eps: Option<f32>,
-    /// Rows and columns of patches that the position table was made for, as 8x16. Needed if they are
-    /// no square and the file does not state them.
+    /// Rows and columns of patches that the position table was made for, as 8x16. Needed if they
+    /// are no square and the file does not state them.
     #[arg(long, value_name = "ROWSxCOLUMNS")]
     grid: Option<Grid>,
     /// Image size for the encoder, as 224 or HEIGHTxWIDTH. The position table is resized as in

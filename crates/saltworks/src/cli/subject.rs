@@ -40,8 +40,8 @@ pub(super) struct SubjectArguments {
     /// the run's, else 1).
     #[arg(long)]
     zoom: Option<f64>,
-    /// Rows and columns of patches that the position table was made for, as 8x16. Needed if they are
-    /// no square and the file does not state them.
+    /// Rows and columns of patches that the position table was made for, as 8x16. Needed if they
+    /// are no square and the file does not state them.
     #[arg(long, value_name = "ROWSxCOLUMNS")]
     grid: Option<Grid>,
     /// Heads of the encoder. Needed if the file does not state them and timm has no model of its

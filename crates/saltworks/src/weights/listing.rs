@@ -86,8 +86,8 @@ impl Listing {
 
     /// What the names say: the models, the one that would be read, and what belongs to none.
     /// `part` names a model, as for [`ModelFile::open`](super::ModelFile::open). Sizes come from
-    /// the metadata, a `config.json` beside `path`, or the shapes. Positions are those of `grid`, if
-    /// they are as many.
+    /// the metadata, a `config.json` beside `path`, or the shapes. Positions are those of `grid`,
+    /// if they are as many.
     pub fn contents(
         &self,
         path: &Path,
