@@ -257,3 +257,42 @@ fn inspect_says_of_types_that_are_not_read_what_reading_says() {
         assert!(message.contains(&why), "{message}");
     }
 }
+
+#[test]
+fn a_part_of_a_file_with_several_models_is_a_teacher_or_an_init() {
+    let place = Place::with_classes();
+    let (file, photos) = (golden("dialect_dinov2.pth"), place.photos());
+    let recipe = place.text(
+        "r.toml",
+        "[data]\nsize = 32\nnormalize = \"imagenet\"\n[model]\npatch = 8\nwidth = 32\ndepth = 2\n\
+         heads = 2\nregisters = 3\nno_embed_class = true\nlayer_scale = 1e-5\n[probe]\n\
+         online = false\n[[stage]]\nname = \"student\"\nmethod = \"salt\"\nteacher = \"a\"\n\
+         steps = 2\nbatch = 4\npredictor = {width = 16, depth = 1, heads = 2}\n",
+    );
+    let run = |verb: &str, more: &[&str]| {
+        let mut command = saltworks();
+        command.arg(verb).arg(&recipe).args(["--set", &photos, "--teacher"]).arg(&file).args(more);
+        command
+    };
+    let init = format!("student.init={}", toml::Value::from(file.display().to_string()));
+    for (more, words) in [
+        (&["--part", "student"][..], "weights are those of student.backbone"),
+        (&[], "weights are those of teacher.backbone. The file also holds student.backbone"),
+        (
+            &["--set", &init, "--set", "student.init_part=student"],
+            "dialect_dinov2.pth: weights are those of student.backbone",
+        ),
+    ] {
+        let output = run("plan", more).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert!(stderr(&output).contains(words), "{}", stderr(&output));
+    }
+    let out = place.path("run").display().to_string();
+    let output = run("pretrain", &["--part", "student", "--out", &out]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let kept = std::fs::read_to_string(place.path("run/recipe.toml")).unwrap();
+    assert!(kept.contains("teacher_part = \"student\""), "{kept}");
+    assert_refused(&mut run("plan", &["--part", "ema"]), &["holds no ema"]);
+    let without = "student.init_part is \"ema\", expected none without a file of weights";
+    assert_refused(&mut run("plan", &["--set", "student.init_part=ema"]), &[without]);
+}

@@ -29,8 +29,8 @@ pub use color::Color;
 pub use depth::Depth;
 pub use difference::differences;
 pub use load::{
-    Overrides, QUICKSTART, from_json, from_text, from_trained_text, load, load_for_teacher,
-    load_trained,
+    Overrides, QUICKSTART, TeacherFile, from_json, from_text, from_trained_text, load,
+    load_for_teacher, load_trained,
 };
 pub use origin::Origin;
 pub use plan::Schedule;
