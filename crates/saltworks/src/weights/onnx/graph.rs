@@ -14,7 +14,7 @@ use std::io::{self, Write};
 const FLOAT: i32 = 1;
 const INT64: i32 = 7;
 
-/// A graph of an encoder. ConstantValues are referred to by name. Those of its weights stay where they are
+/// A graph of an encoder. Values are referred to by name. Those of its weights stay where they are
 /// until the graph is written.
 #[derive(Default)]
 pub(super) struct Graph<'a> {
