@@ -227,3 +227,72 @@ fn an_export_keeps_the_norm_behind_the_mean_and_transformers_has_none() {
     assert!(output.status.success(), "{}", stderr(&output));
     assert_refused(&mut export("hf", "hf"), &["ViTModel has no norm behind the mean"]);
 }
+
+/// float8, and integers in place of a weight. Tables of integers beside the weights do not matter.
+#[test]
+fn inspect_says_of_types_that_are_not_read_what_reading_says() {
+    let place = Place::empty();
+    let bytes = std::fs::read(golden("timm_eps.safetensors")).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    // The same bytes as values of another type: four times as many, in rows that are as long.
+    let renamed = |name: &str, dtype: &str| {
+        let mut header = header.clone();
+        let shape = header[name]["shape"].as_array_mut().unwrap();
+        shape[0] = (4 * shape[0].as_u64().unwrap()).into();
+        header[name]["dtype"] = dtype.into();
+        let mut text = header.to_string().into_bytes();
+        text.resize(text.len().next_multiple_of(8), b' ');
+        let whole = [&(text.len() as u64).to_le_bytes()[..], &text, &bytes[8 + length..]].concat();
+        saltworks::files::write_whole(&place.path("a.safetensors"), &whole).unwrap();
+    };
+    for (name, dtype) in [("blocks.1.attn.proj.weight", "F8_E4M3"), ("norm.bias", "I8")] {
+        renamed(name, dtype);
+        let why = format!("tensor {name} is {dtype}, expected F32, F16, BF16 or F64");
+        let output = saltworks().arg("inspect").arg(place.path("a.safetensors")).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(told.contains(&format!("cannot be read, because {why}")), "{told}");
+        let model = ModelFile::open(&place.path("a.safetensors"), None).unwrap();
+        let message = model.load_encoder(None, HINT, None).err().unwrap().to_string();
+        assert!(message.contains(&why), "{message}");
+    }
+}
+
+#[test]
+fn a_part_of_a_file_with_several_models_is_a_teacher_or_an_init() {
+    let place = Place::with_classes();
+    let (file, photos) = (golden("dialect_dinov2.pth"), place.photos());
+    let recipe = place.text(
+        "r.toml",
+        "[data]\nsize = 32\nnormalize = \"imagenet\"\n[model]\npatch = 8\nwidth = 32\ndepth = 2\n\
+         heads = 2\nregisters = 3\nno_embed_class = true\nlayer_scale = 1e-5\n[probe]\n\
+         online = false\n[[stage]]\nname = \"student\"\nmethod = \"salt\"\nteacher = \"a\"\n\
+         steps = 2\nbatch = 4\npredictor = {width = 16, depth = 1, heads = 2}\n",
+    );
+    let run = |verb: &str, more: &[&str]| {
+        let mut command = saltworks();
+        command.arg(verb).arg(&recipe).args(["--set", &photos, "--teacher"]).arg(&file).args(more);
+        command
+    };
+    let init = format!("student.init={}", toml::Value::from(file.display().to_string()));
+    for (more, words) in [
+        (&["--part", "student"][..], "weights are those of student.backbone"),
+        (&[], "weights are those of teacher.backbone. The file also holds student.backbone"),
+        (
+            &["--set", &init, "--set", "student.init_part=student"],
+            "dialect_dinov2.pth: weights are those of student.backbone",
+        ),
+    ] {
+        let output = run("plan", more).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert!(stderr(&output).contains(words), "{}", stderr(&output));
+    }
+    let out = place.path("run").display().to_string();
+    let output = run("pretrain", &["--part", "student", "--out", &out]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let kept = std::fs::read_to_string(place.path("run/recipe.toml")).unwrap();
+    assert!(kept.contains("teacher_part = \"student\""), "{kept}");
+    assert_refused(&mut run("plan", &["--part", "ema"]), &["holds no ema"]);
+    let without = "student.init_part is \"ema\", expected none without a file of weights";
+    assert_refused(&mut run("plan", &["--set", "student.init_part=ema"]), &[without]);
+}

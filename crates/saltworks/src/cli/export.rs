@@ -271,7 +271,7 @@ fn read(arguments: &Arguments) -> Result<ExportSource, Failure> {
     {
         let earlier = recipe.stage_before(index, name).is_some();
         let path = if earlier { source.join(name).join(ENCODER) } else { name.into() };
-        match teacher(&path, &model) {
+        match teacher(&path, stage.teacher_part.as_deref(), &model) {
             Ok((of_teacher, tensors)) => {
                 model.tensors.extend(tensors);
                 spec = Some(of_teacher);
@@ -291,7 +291,11 @@ fn read(arguments: &Arguments) -> Result<ExportSource, Failure> {
 }
 
 /// The teacher of a stage, loaded for the student's images.
-fn teacher(path: &Path, student: &ModelFile) -> Result<(VitSpec, NamedTensors), String> {
+fn teacher(
+    path: &Path,
+    part: Option<&str>,
+    student: &ModelFile,
+) -> Result<(VitSpec, NamedTensors), String> {
     let words = |error: &dyn std::fmt::Display| error.to_string();
     let file = ModelFile::find(path).map_err(|e| words(&e))?;
     if let Some(trained_by) = student.metadata().get(TEACHER_SHA256) {
@@ -304,7 +308,7 @@ fn teacher(path: &Path, student: &ModelFile) -> Result<(VitSpec, NamedTensors), 
         }
     }
     let sizes = student.sizes(None, Hint::default()).map_err(|e| words(&e))?;
-    let encoder = Salt::load_teacher(&file, &sizes.spec).map_err(|e| words(&e))?.encoder;
+    let encoder = Salt::load_teacher(&file, part, &sizes.spec).map_err(|e| words(&e))?.encoder;
     let named = encoder.parameters().into_iter();
     let named = named.map(|(name, parameter)| (format!("teacher.{name}"), parameter.value()));
     Ok((encoder.spec().clone(), named.collect()))

@@ -278,10 +278,15 @@ fn inspect_weights(path: &Path, arguments: &Arguments) -> Result<(), Failure> {
     let values = tensors.iter().map(TensorEntry::values).fold(0, u64::saturating_add);
     result(&format!("{}: {} tensors, {values} values", path.display(), tensors.len()));
     let ListedModels { models, others, problem } = contents;
-    for ListedModel { dialect, words, encoders, tensors, values, is_taken } in &models {
+    for model in &models {
+        let ListedModel { dialect, words, encoders, tensors, values, is_taken, problem } = model;
         let words =
             if words.is_empty() { String::new() } else { format!("{}: ", printable(words)) };
-        let read = if *is_taken { "read" } else { "not read" };
+        let read = match (is_taken, problem) {
+            (true, None) => "read".to_owned(),
+            (false, None) => "not read".to_owned(),
+            (_, Some(problem)) => format!("cannot be read, because {}", printable(problem)),
+        };
         result(&format!("{words}{dialect}, {tensors} tensors, {values} values: {read}"));
         encoders.iter().for_each(|encoder| result(&format!("  {encoder}")));
     }
@@ -315,7 +320,8 @@ fn weights_json(listing: &Listing, contents: &ListedModels) -> Value {
             "encoders": model.encoders,
             "tensors": model.tensors,
             "values": model.values,
-            "read": model.is_taken,
+            "read": model.is_taken && model.problem.is_none(),
+            "problem": model.problem,
         })
     };
     let other = |other: &(String, usize, u64)| {

@@ -3,7 +3,7 @@
 use crate::console::note;
 use crate::failure::Failure;
 use crate::files::read_regular;
-use crate::recipe::{ChosenValue, Data, Recipe, given};
+use crate::recipe::{ChosenValue, Data, Recipe, TeacherFile, given};
 use crate::run::{ChosenRecipe, NamedInput, recipe_for};
 use crate::run_files::Environment;
 use crate::run_files::names::ENVIRONMENT;
@@ -30,6 +30,10 @@ pub(super) struct RecipeArguments {
     /// teacher, and no teacher is trained.
     #[arg(long, value_name = "FILE")]
     teacher: Option<PathBuf>,
+    /// Of a teacher's file with several models: a word before the names of one, such as student,
+    /// target_encoder or `ema` (see `inspect FILE`).
+    #[arg(long, requires = "teacher")]
+    part: Option<String>,
     /// Change a key of the recipe, e.g. teacher.lr=1e-3, data.size=32, seed=1. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -52,7 +56,7 @@ impl RecipeArguments {
         };
         let changes: Vec<_> = images.into_iter().chain(self.named()).collect();
         let set = [&changes, self.set.as_slice()].concat();
-        recipe_for(Some(recipe), self.teacher.as_deref(), &set, None)
+        recipe_for(Some(recipe), self.teacher_file(), &set, None)
     }
 
     /// Like [`Self::recipe`], for the folder of a run. If it holds one, the choice depends on that
@@ -63,9 +67,13 @@ impl RecipeArguments {
 
     fn chosen_for(&self, threads: Option<usize>) -> Result<ChosenRecipe, Failure> {
         let (what, set) = (self.what.as_deref(), self.changes());
-        let chosen = recipe_for(what, self.teacher.as_deref(), &set, threads)?;
+        let chosen = recipe_for(what, self.teacher_file(), &set, threads)?;
         show(&chosen.choices);
         Ok(chosen)
+    }
+
+    fn teacher_file(&self) -> Option<TeacherFile<'_>> {
+        Some(TeacherFile { path: self.teacher.as_deref()?, part: self.part.as_deref() })
     }
 
     /// Whether the first argument is a recipe.

@@ -64,15 +64,16 @@ impl Salt {
         Ok(Self { teacher: Frozen::new(teacher), student, predictor, options })
     }
 
-    /// Loads the encoder of a checkpoint as teacher of a student of the sizes `student`. Its sizes
-    /// are read from the file or from its tensors. If the number of heads is unknown and the width
-    /// is the student's, the student's heads are used. The position table is resized to the
-    /// student's images.
+    /// Loads the encoder of a checkpoint as teacher of a student of the sizes `student`. `part`
+    /// says which, as for [`weights::ModelFile::open`]. Its sizes are read from the file or from
+    /// its tensors. If the number of heads is unknown and the width is the student's, the student's
+    /// heads are used. The position table is resized to the student's images.
     pub fn load_teacher(
         path: &Path,
+        part: Option<&str>,
         student: &VitSpec,
     ) -> std::result::Result<LoadedEncoder, TeacherError> {
-        let file = weights::ModelFile::open(path, None)?;
+        let file = weights::ModelFile::open(path, part)?;
         let heads = Some((student.width, student.heads));
         let hint = Hint { heads, image: Some(student.image), ..Hint::default() };
         let sizes = file.sizes(None, hint)?.spec;

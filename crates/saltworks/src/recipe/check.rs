@@ -195,7 +195,24 @@ fn check_stage(stage: &Stage, earlier: &[Stage]) -> Result<(), RecipeError> {
         return value("accumulate", stage.accumulate.to_string(), &expected);
     }
     check_numbers(stage)?;
-    check_teacher(stage, earlier)
+    check_teacher(stage, earlier)?;
+    let teacher = ("teacher_part", &stage.teacher_part, &stage.teacher);
+    check_part(stage, teacher, earlier)?;
+    check_part(stage, ("init_part", &stage.init_part, &stage.init), earlier)
+}
+
+/// A part is that of a file. A stage has one encoder.
+fn check_part(
+    stage: &Stage,
+    (key, part, of): (&str, &Option<String>, &Option<String>),
+    earlier: &[Stage],
+) -> Result<(), RecipeError> {
+    let Some(part) = part else { return Ok(()) };
+    let is_stage = |named: &String| earlier.iter().any(|stage| stage.name == *named);
+    match of.as_ref().is_some_and(|named| !is_stage(named)) {
+        true => Ok(()),
+        false => refuse(stage, key, format!("{part:?}"), "none without a file of weights"),
+    }
 }
 
 fn check_numbers(stage: &Stage) -> Result<(), RecipeError> {

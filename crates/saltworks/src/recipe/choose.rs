@@ -46,6 +46,8 @@ pub struct KnownModel {
 pub struct KnownTeacher {
     /// The file.
     pub path: String,
+    /// Which of its models is meant, if it has several.
+    pub part: Option<String>,
     /// Its sizes.
     pub model: KnownModel,
     /// C
@@ -357,6 +359,10 @@ impl Choices<'_> {
         let left = if given.teacher.is_some() { training } else { (1.0 - TEACHER) * training };
         self.stage("student", "salt", (left, batch, width));
         self.add("student.teacher", &teacher, "");
+        let part = given.teacher.as_ref().and_then(|teacher| teacher.part.as_deref());
+        if let Some(part) = part {
+            self.add("student.teacher_part", &toml::Value::from(part).to_string(), "");
+        }
     }
 
     fn stage(&mut self, name: &str, method: &str, (minutes, batch, width): (f64, usize, usize)) {
@@ -526,6 +532,7 @@ mod tests {
         let known = KnownModel { patch: 16, size: 224, width: 768 };
         let mut given = given(&[], None);
         given.teacher = Some(KnownTeacher {
+            part: None,
             path: env!("CARGO_MANIFEST_DIR").to_owned(),
             model: known,
             channels: 3,
@@ -551,6 +558,7 @@ mod tests {
         let mut given = given(&[], None);
         for (size, patch, image, wanted) in [(32, 8, 32, 32), (32, 8, 300, 32), (48, 16, 28, 48)] {
             given.teacher = Some(KnownTeacher {
+                part: None,
                 path: env!("CARGO_MANIFEST_DIR").to_owned(),
                 model: KnownModel { patch, size, width: 96 },
                 channels: 3,

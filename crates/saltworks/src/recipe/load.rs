@@ -27,11 +27,20 @@ pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Recipe, Recipe
     }
 }
 
+/// A file of weights for `--teacher`, and which of its models is meant.
+#[derive(Clone, Copy, Debug)]
+pub struct TeacherFile<'a> {
+    /// The file, or its folder.
+    pub path: &'a Path,
+    /// A word before the names of the model, if the file has several.
+    pub part: Option<&'a str>,
+}
+
 /// Like [`load`], but with the weights in the file `teacher` as the teacher of every SALT stage.
 /// Stages that trained those teachers are left out.
 pub fn load_for_teacher(
     path: Option<&Path>,
-    teacher: &Path,
+    teacher: TeacherFile<'_>,
     overrides: &Overrides,
 ) -> Result<Recipe, RecipeError> {
     let (origin, text) = match path {
@@ -43,8 +52,11 @@ pub fn load_for_teacher(
     let mut replaced = Vec::new();
     for stage in stages.into_iter().flatten().filter_map(Value::as_table_mut) {
         if let Some(named) = stage.get_mut("teacher") {
-            let file = Value::String(teacher.display().to_string());
+            let file = Value::String(teacher.path.display().to_string());
             replaced.push(std::mem::replace(named, file));
+            stage.remove("teacher_part");
+            let part = teacher.part.map(|part| ("teacher_part".to_owned(), part.into()));
+            stage.extend(part);
         }
     }
     if replaced.is_empty() {

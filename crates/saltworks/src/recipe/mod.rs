@@ -30,8 +30,8 @@ pub use depth::Depth;
 pub(crate) use depth::EXPECTED as DEPTH_EXPECTED;
 pub use difference::differences;
 pub use load::{
-    Overrides, QUICKSTART, from_json, from_text, from_trained_text, load, load_for_teacher,
-    load_trained,
+    Overrides, QUICKSTART, TeacherFile, from_json, from_text, from_trained_text, load,
+    load_for_teacher, load_trained,
 };
 pub use origin::Origin;
 pub use plan::Schedule;

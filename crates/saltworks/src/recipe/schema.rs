@@ -487,10 +487,17 @@ pub struct Stage {
     /// SALT: its teacher, required. Give the name of an earlier stage, a file of weights, or a
     /// folder with one. The weights may come from other programs.
     pub teacher: Option<String>,
+    /// SALT: of a teacher's file with several models, the one to read. It is a word before its
+    /// names, such as `student` or `ema`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub teacher_part: Option<String>,
     /// Weights with which its encoder starts: the name of an earlier stage, a file of weights, or a
     /// folder with one. Their sizes must be those of the encoder, except the size of the images. If
     /// not set, they are drawn at random.
     pub init: Option<String>,
+    /// The same of the file `init`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init_part: Option<String>,
     /// Changes the recipe's encoder for this stage.
     pub model: Option<Model>,
     /// Length in passes over the images. Give exactly one of `epochs`, `steps`, `samples` and
@@ -561,7 +568,9 @@ impl Default for Stage {
             name: String::new(),
             method: MethodName::Mae,
             teacher: None,
+            teacher_part: None,
             init: None,
+            init_part: None,
             model: None,
             epochs: None,
             steps: None,

@@ -6,7 +6,7 @@ use crate::judge::open_all;
 use crate::model::VitSpec;
 use crate::recipe::{
     self, ChoiceInput, ChosenValue, Color, Depth, ImageFacts, KnownModel, KnownTeacher, Normalize,
-    Overrides, Recipe, choose, given, is_chosen,
+    Overrides, Recipe, TeacherFile, choose, given, is_chosen,
 };
 use crate::run_files::names::RECIPE;
 use crate::weights::{Hint, ModelFile};
@@ -50,7 +50,7 @@ impl<'a> NamedInput<'a> {
 /// is chosen, if not those of this machine.
 pub fn recipe_for(
     path: Option<&Path>,
-    teacher: Option<&Path>,
+    teacher: Option<TeacherFile<'_>>,
     set: &Overrides,
     threads: Option<usize>,
 ) -> Result<ChosenRecipe, Failure> {
@@ -69,7 +69,7 @@ pub fn recipe_for(
 
 fn given_recipe(
     path: Option<&Path>,
-    teacher: Option<&Path>,
+    teacher: Option<TeacherFile<'_>>,
     set: &Overrides,
 ) -> Result<ChosenRecipe, Failure> {
     let recipe = match teacher {
@@ -80,7 +80,7 @@ fn given_recipe(
 }
 
 fn chosen_recipe(
-    teacher: Option<&Path>,
+    teacher: Option<TeacherFile<'_>>,
     set: &Overrides,
     began: Option<usize>,
 ) -> Result<ChosenRecipe, Failure> {
@@ -126,12 +126,13 @@ fn named_model(name: &str) -> Result<KnownModel, Failure> {
     VitSpec::from_name(name).map(|spec| known(&spec)).map_err(input_error)
 }
 
-fn teacher_of(path: &Path) -> Result<KnownTeacher, Failure> {
-    let file = ModelFile::open(path, None).map_err(input_error)?;
+fn teacher_of(TeacherFile { path, part }: TeacherFile<'_>) -> Result<KnownTeacher, Failure> {
+    let file = ModelFile::open(path, part).map_err(input_error)?;
     let spec = file.sizes(None, Hint::default()).map_err(input_error)?.spec;
     let normalize = file.normalize(spec.channels).map_err(input_error)?;
     Ok(KnownTeacher {
         path: path.display().to_string(),
+        part: part.map(str::to_owned),
         model: known(&spec),
         channels: spec.channels,
         normalize: normalize.map(|known| Normalize { mean: known.mean, std: known.std }),

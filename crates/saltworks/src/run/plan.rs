@@ -93,9 +93,12 @@ impl<'a> StagePlan<'a> {
         teacher: Option<&Path>,
         init: Option<&Path>,
     ) -> Result<Box<dyn Method>, Failure> {
-        let teacher = teacher.map(|path| Salt::load_teacher(path, &self.spec)).transpose();
+        let (of_teacher, of_init) = (self.stage.teacher_part.as_deref(), &self.stage.init_part);
+        let load = |path| Salt::load_teacher(path, of_teacher, &self.spec);
+        let teacher = teacher.map(load).transpose();
         let teacher = teacher.map_err(input_error)?.map(|loaded| loaded.encoder);
-        let encoder = init.map(|path| first_encoder(path, &self.spec)).transpose()?;
+        let encoder =
+            init.map(|path| first_encoder(path, of_init.as_deref(), &self.spec)).transpose()?;
         let encoder = encoder.unwrap_or_else(|| self.new_encoder());
         self.settings.build(encoder, teacher, self.seed).map_err(input_error)
     }
@@ -278,9 +281,10 @@ fn cost(
     Ok(Cost::new(&networks, &masks))
 }
 
-/// The encoder in a file, with positions for the images of `spec`. Refuses other sizes.
-fn first_encoder(path: &Path, spec: &VitSpec) -> Result<Encoder, Failure> {
-    let file = ModelFile::open(path, None).map_err(input_error)?;
+/// The encoder in a file, or one of several, with positions for the images of `spec`. Refuses other
+/// sizes.
+fn first_encoder(path: &Path, part: Option<&str>, spec: &VitSpec) -> Result<Encoder, Failure> {
+    let file = ModelFile::open(path, part).map_err(input_error)?;
     let heads = Some((spec.width, spec.heads));
     let (eps, image) = (Some(spec.eps), Some(spec.image));
     let hint = Hint { heads, eps, image, ..Hint::default() };
@@ -325,7 +329,8 @@ fn check_init(recipe: &Recipe, stage_index: usize, spec: &VitSpec) -> Result<(),
     let stage = &recipe.stage[stage_index];
     let Some(init) = &stage.init else { return Ok(()) };
     let Some(earlier) = recipe.stage_before(stage_index, init) else {
-        return first_encoder(Path::new(init), spec).map(drop);
+        let part = stage.init_part.as_deref();
+        return first_encoder(Path::new(init), part, spec).map(drop);
     };
     let found = encoder_spec(recipe, earlier)?;
     if has_weights_of(&found, spec) {
@@ -347,13 +352,16 @@ fn check_teacher(
     stage_index: usize,
     spec: &VitSpec,
 ) -> Result<Option<VitSpec>, Failure> {
-    let Some(teacher) = &recipe.stage[stage_index].teacher else { return Ok(None) };
+    let stage = &recipe.stage[stage_index];
+    let (Some(teacher), part) = (&stage.teacher, stage.teacher_part.as_deref()) else {
+        return Ok(None);
+    };
     let checked = match recipe.stage_before(stage_index, teacher) {
         Some(earlier) => {
             let earlier = encoder_spec(recipe, earlier)?;
             Salt::check_sizes(&earlier, spec).map(|()| earlier).map_err(Into::into)
         }
-        None => Salt::load_teacher(Path::new(teacher), spec).map(|loaded| {
+        None => Salt::load_teacher(Path::new(teacher), part, spec).map(|loaded| {
             if let Some([from, to]) = loaded.resized {
                 note(&format!("{teacher}: positions resized from {from} to {to} patches"));
             }

@@ -40,7 +40,7 @@ pub enum Error {
         problem: String,
     },
     /// A weight has a type that no weight can have.
-    #[error("{path}: tensor {name} is {found}, expected F32, F16, BF16 or F64. Convert it to F32")]
+    #[error("{path}: {}", not_a_weight(name, found))]
     Dtype {
         /// Which file.
         path: String,
@@ -79,6 +79,11 @@ pub enum Error {
         /// What is wrong with it, and what to do.
         problem: String,
     },
+}
+
+/// Why a weight of this name cannot have the type that was found.
+pub(super) fn not_a_weight(name: &str, found: &str) -> String {
+    format!("tensor {name} is {found}, expected F32, F16, BF16 or F64. Convert it to F32")
 }
 
 impl Error {

@@ -1,6 +1,8 @@
 //! Lists the contents of a file of weights. Only its header or its pickle is read.
 
 use super::dialect::Dialect;
+use super::dtype::KINDS;
+use super::error::not_a_weight;
 use super::file_kind::{self, FileKind};
 use super::model::json_beside;
 use super::parts::{self, FoundModel, OWNERS};
@@ -51,6 +53,8 @@ pub struct ListedModel {
     pub values: u64,
     /// Whether it is the one that would be read.
     pub is_taken: bool,
+    /// Why it cannot be read: the first tensor of a kind or a type that no weight can have.
+    pub problem: Option<String>,
 }
 
 /// A tensor.
@@ -62,12 +66,26 @@ pub struct TensorEntry {
     pub dtype: String,
     /// Its shape.
     pub shape: Vec<u64>,
+    /// Why it cannot be read, if it cannot, whatever its type.
+    pub problem: Option<String>,
 }
 
 impl TensorEntry {
     /// How many values it has.
     pub fn values(&self) -> u64 {
         self.shape.iter().fold(1, |values, &side| values.saturating_mul(side))
+    }
+
+    /// Why an encoder that has it under our name `ours` cannot be read, if it cannot. Other tensors
+    /// than weights may have any type.
+    fn refusal(&self, ours: &str) -> Option<String> {
+        if self.problem.is_some() {
+            return self.problem.clone();
+        }
+        let last = ours.rsplit('.').next().unwrap_or_default();
+        let kind = KINDS.iter().find(|kind| kind.name == self.dtype);
+        let is_float = kind.is_some_and(|kind| kind.decoder().is_some());
+        (WEIGHTS.contains(&last) && !is_float).then(|| not_a_weight(&self.name, &self.dtype))
     }
 }
 
@@ -84,10 +102,10 @@ impl Listing {
         }
     }
 
-    /// What the names say: the models, the one that would be read, and what belongs to none. `part`
-    /// names a model, as for [`ModelFile::open`](super::ModelFile::open). Sizes come from the
-    /// metadata, a `config.json` beside `path`, or the shapes. Positions are those of `grid`, if
-    /// they are as many.
+    /// What the names say: the models, the one that would be read, and what belongs to none.
+    /// `part` names a model, as for [`ModelFile::open`](super::ModelFile::open). Sizes come from
+    /// the metadata, a `config.json` beside `path`, or the shapes. Positions are those of `grid`,
+    /// if they are as many.
     pub fn contents(
         &self,
         path: &Path,
@@ -104,6 +122,8 @@ impl Listing {
         for (at, model) in found.iter().enumerate() {
             let is_of = |tensor: &&TensorEntry| model.our_name(&tensor.name).is_some();
             let tensors = self.tensors.iter().filter(is_of);
+            let refusal = |tensor: &TensorEntry| tensor.refusal(&model.our_name(&tensor.name)?);
+            let problem = tensors.clone().find_map(refusal);
             models.push(ListedModel {
                 dialect: model.dialect,
                 words: model.words().to_owned(),
@@ -111,6 +131,7 @@ impl Listing {
                 tensors: tensors.clone().count(),
                 values: tensors.map(TensorEntry::values).fold(0, u64::saturating_add),
                 is_taken: taken.as_ref().is_ok_and(|(taken, ..)| *taken == at),
+                problem,
             });
         }
         let mut others: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
@@ -195,7 +216,7 @@ impl Listing {
         let listed = |name: String| {
             let info = header.info(&name)?;
             let shape = info.shape.iter().map(|&side| side as u64).collect();
-            Some(TensorEntry { dtype: format!("{:?}", info.dtype), shape, name })
+            Some(TensorEntry { dtype: format!("{:?}", info.dtype), shape, problem: None, name })
         };
         let metadata = header.metadata().iter().flatten();
         Ok(Self {
@@ -204,6 +225,9 @@ impl Listing {
         })
     }
 }
+
+/// The last words of an encoder's weights.
+const WEIGHTS: [&str; 6] = ["weight", "bias", "gamma", "cls_token", "reg_token", "pos_embed"];
 
 /// An encoder's sizes in a line.
 fn in_words(part: &str, spec: &VitSpec, guessed: Option<&str>) -> String {

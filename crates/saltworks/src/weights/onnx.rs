@@ -8,12 +8,12 @@ mod graph;
 mod messages;
 
 use super::{Error, NamedTensors};
-use crate::files::write_whole;
+use crate::files::write_whole_with;
 use crate::model::VitSpec;
 use engine::Tensor;
 use graph::Attribute::{self, Float, Int, Ints};
 use graph::{Axis, Graph};
-use messages::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto};
+use messages::{GRAPH, ModelEnd, ModelStart, OperatorSetIdProto, StringStringEntryProto};
 use prost::Message as _;
 use std::collections::HashMap;
 use std::path::Path;
@@ -45,36 +45,43 @@ pub fn save(
         let problem = format!("its tensors take {bytes} bytes, an ONNX file holds {MOST_BYTES}");
         return Err(fail(problem, "Export to safetensors instead"));
     }
-    let mut writer = Writer { graph: Graph::default(), spec, tensors };
+    let mut writer = Writer { graph: Graph::of("encoder"), spec, tensors };
     writer.encoder().map_err(|name| {
         let advice = "Set the model's sizes to those of the file, or choose another file";
         fail(format!("missing {name}"), advice)
     })?;
-    let model = model(writer.graph.finish("encoder"), metadata);
-    let written = write_whole(path, &model.encode_to_vec());
-    written.map_err(|source| Error::Write { path: path.display().to_string(), source })
+    let (graph, (start, end)) = (writer.graph, around(metadata));
+    let written = write_whole_with(path, |file| {
+        file.write_all(&start.encode_to_vec())?;
+        file.write_all(&GRAPH.head(graph.size()))?;
+        graph.write(file)?;
+        file.write_all(&end.encode_to_vec())
+    });
+    written.map(drop).map_err(|source| Error::write(path, source))
 }
 
-/// The model around a graph.
-fn model(graph: GraphProto, metadata: &HashMap<String, String>) -> ModelProto {
+/// The model around its graph.
+fn around(metadata: &HashMap<String, String>) -> (ModelStart, ModelEnd) {
     let mut sorted: Vec<_> = metadata.iter().collect();
     sorted.sort();
     let pair = |(key, value): (&String, &String)| StringStringEntryProto {
         key: key.clone(),
         value: value.clone(),
     };
-    ModelProto {
+    let start = ModelStart {
         ir_version: IR_VERSION,
         producer_name: "saltworks".to_owned(),
         producer_version: env!("CARGO_PKG_VERSION").to_owned(),
-        graph: Some(graph),
+    };
+    let end = ModelEnd {
         opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
         metadata_props: sorted.into_iter().map(pair).collect(),
-    }
+    };
+    (start, end)
 }
 
 struct Writer<'a> {
-    graph: Graph,
+    graph: Graph<'a>,
     spec: &'a VitSpec,
     tensors: &'a NamedTensors,
 }
@@ -82,7 +89,7 @@ struct Writer<'a> {
 /// The name of a tensor that is missing.
 type Missing = String;
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
     fn encoder(&mut self) -> Result<(), Missing> {
         let (spec, width) = (self.spec, self.spec.width);
         let [_, height, length] = spec.image;
@@ -243,12 +250,8 @@ impl Writer<'_> {
 
     /// x wᵀ + b.
     fn linear(&mut self, x: &str, name: &str) -> Result<String, Missing> {
-        let weight = self.tensor(&format!("{name}.weight"))?;
-        let (rows, columns) = (weight.dim(0), weight.dim(1));
-        let from = weight.to_host();
-        let transposed: Vec<f32> =
-            (0..rows * columns).map(|index| from[index % rows * columns + index / rows]).collect();
-        let weight = self.graph.floats(&format!("{name}.weight"), &[columns, rows], &transposed);
+        let weight = format!("{name}.weight");
+        let weight = self.graph.transposed(&weight, self.tensor(&weight)?);
         let bias = self.constant(&format!("{name}.bias"))?;
         let product = self.graph.node("MatMul", &[x, &weight], &[]);
         Ok(self.graph.node("Add", &[&product, &bias], &[]))
@@ -281,13 +284,13 @@ impl Writer<'_> {
         self.graph.node("Slice", &[x, &first, &end, &axis], &[])
     }
 
-    fn tensor(&self, name: &str) -> Result<Tensor, Missing> {
-        self.tensors.get(name).cloned().ok_or_else(|| name.to_owned())
+    fn tensor(&self, name: &str) -> Result<&'a Tensor, Missing> {
+        self.tensors.get(name).ok_or_else(|| name.to_owned())
     }
 
     fn constant(&mut self, name: &str) -> Result<String, Missing> {
         let tensor = self.tensor(name)?;
-        Ok(self.graph.floats(name, tensor.shape(), &tensor.to_host()))
+        Ok(self.graph.weight(name, tensor))
     }
 }
 
@@ -328,5 +331,54 @@ mod tests {
         save(&path, &spec, &parameters.map(zeros).collect(), &HashMap::new()).unwrap();
         let found = numbers(&std::fs::read(path).unwrap());
         assert_eq!(found, [0.25, std::f32::consts::FRAC_1_SQRT_2, 1.0, 0.5]);
+    }
+
+    /// The fields of a message: numbers and contents. A number has no content.
+    fn fields(mut bytes: &[u8]) -> Vec<(u64, &[u8])> {
+        let mut found = Vec::new();
+        while !bytes.is_empty() {
+            let key = prost::decode_length_delimiter(&mut bytes).unwrap() as u64;
+            let value = prost::decode_length_delimiter(&mut bytes).unwrap();
+            let (content, rest) = bytes.split_at(if key & 7 == 2 { value } else { 0 });
+            found.push((key >> 3, content));
+            bytes = rest;
+        }
+        found
+    }
+
+    #[test]
+    fn lengths_that_are_written_first_are_those_of_what_follows() {
+        let spec = VitSpec {
+            image: [1, 32, 32],
+            patch: [1, 8, 8],
+            depth: 2,
+            width: 48,
+            hidden: 96,
+            ..VitSpec::from_name("vit_tiny_patch16_224").unwrap()
+        };
+        let parameters = crate::model::Encoder::new(&spec, 0).parameters().into_iter();
+        let tensors: NamedTensors =
+            parameters.map(|(name, parameter)| (name, parameter.value())).collect();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.onnx");
+        save(&path, &spec, &tensors, &[("a".to_owned(), "b".to_owned())].into()).unwrap();
+        let file = std::fs::read(path).unwrap();
+        let model = fields(&file);
+        assert_eq!(
+            model.iter().map(|(number, _)| *number).collect::<Vec<_>>(),
+            [1, 2, 3, 7, 8, 14]
+        );
+        let graph = fields(model[3].1);
+        let constants = graph.iter().filter(|(number, _)| *number == 5);
+        let weights = constants.map(|(_, constant)| fields(constant)).filter_map(|constant| {
+            let of = |number: u64| constant.iter().find(|(found, _)| *found == number);
+            let name = String::from_utf8(of(8)?.1.to_vec()).ok()?;
+            Some((name, of(9)?.1.len()))
+        });
+        let lengths: HashMap<String, usize> = weights.collect();
+        for (name, tensor) in &tensors {
+            assert_eq!(lengths[name], 4 * tensor.len(), "{name}");
+        }
+        assert_eq!(graph.iter().filter(|(number, _)| *number == 12).count(), 3, "outputs");
     }
 }

@@ -59,7 +59,8 @@ fn header(
     header
 }
 
-fn write_values(file: &mut dyn Write, values: &[f32], dtype: Dtype) -> io::Result<()> {
+/// Values as little-endian bytes of this type.
+pub(super) fn write_values(file: &mut dyn Write, values: &[f32], dtype: Dtype) -> io::Result<()> {
     let mut bytes = Vec::new();
     for values in values.chunks(1 << 14) {
         bytes.clear();

@@ -52,10 +52,8 @@ pub(super) fn of(shapes: &Shapes, config: Option<&Value>, hint: Hint) -> Result<
     let rows = needed("pos_embed", 3)?[1];
     let prefix = usize::from(class_token) + registers;
     let placed = grid(rows, prefix, config, hint, patch)?;
-    let head = match shape("blocks.0.attn.q_norm.weight") {
-        Some(_) => Some(needed("blocks.0.attn.q_norm.weight", 1)?[0]),
-        None => None,
-    };
+    const Q_NORM: &str = "blocks.0.attn.q_norm.weight";
+    let head = shape(Q_NORM).map(|_| Ok::<_, String>(needed(Q_NORM, 1)?[0])).transpose()?;
     let (heads, told) = heads(width, head, config, hint)?;
     let found = [("hidden_size", width), ("num_hidden_layers", depth(shapes, ""))];
     expect_stated(config, &[found[0], found[1], ("patch_size", patch[1])])?;

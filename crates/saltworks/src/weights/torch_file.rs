@@ -128,6 +128,7 @@ impl<R: Read + Seek> Archive<R> {
             name: name.to_owned(),
             dtype: view.map_or("unreadable".to_owned(), |view| view.kind.name.to_owned()),
             shape: view.map_or(Vec::new(), |view| view.shape.clone()),
+            problem: view.err().map(str::to_owned),
         };
         let tensors = contents.all().map(listed).collect();
         Ok(Listing { tensors, metadata: contents.metadata })

@@ -38,14 +38,14 @@ class MaskedEncoder(EngineModule):
         if dynamic_img_size:
             raise ValueError("dynamic_img_size=True: the engine's encoder has one size of images. Give img_size")
         if norm_layer is not None:
-            raise ValueError("norm_layer: the engine's encoder has layer norms of eps 1e-6. Leave it out")
+            raise ValueError("norm_layer: the engine's encoder has layer norms. Give their norm_eps in its place")
         given = dict(img_size=img_size, patch_size=patch_size)
         options = {name: size for name, size in given.items() if size is not None} | encoder_options
         if isinstance(model_or_model_name, str):
             engine = self._Engine(model_or_model_name, seed=drawn_seed() if seed is None else seed, **options)
             self._settle(sizes_of(engine), masking)
             self.vit = Part()
-            grow(self, self._weights(engine), eps=1e-6)
+            grow(self, self._weights(engine), eps=self._sizes["norm_eps"])
             self._finish()
             self._attach(engine)
         else:

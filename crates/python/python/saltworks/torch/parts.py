@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 LINEAR = {"qkv", "proj", "fc1", "fc2", "context_proj", "query_proj", "output_proj"}
-NORMS = {"norm", "norm1", "norm2", "final_norm", "q_norm", "k_norm"}
+NORMS = {"norm", "norm_pre", "fc_norm", "norm1", "norm2", "final_norm", "q_norm", "k_norm"}
 
 
 class Part(nn.Module):

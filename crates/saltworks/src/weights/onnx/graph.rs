@@ -1,17 +1,42 @@
 //! Nodes and constants of an ONNX graph.
 
 use super::messages::{
-    AttributeProto, DimensionProto, GraphProto, NodeProto, TensorProto, TensorShapeProto,
-    TensorTypeProto, TypeProto, ValueInfoProto,
+    AttributeProto, DimensionProto, GraphEnd, GraphStart, INITIALIZER, NodeProto, RAW_DATA,
+    TensorShapeProto, TensorStart, TensorTypeProto, TypeProto, ValueInfoProto,
 };
+use crate::weights::Dtype;
+use crate::weights::safetensors_file::write_values;
+use engine::Tensor;
+use prost::Message as _;
+use std::io::{self, Write};
 
 /// TensorProto.DataType.
 const FLOAT: i32 = 1;
 const INT64: i32 = 7;
 
-/// A graph that is being written. Values are referred to by name.
+/// A graph of an encoder. Values are referred to by name. Those of its weights stay where they are
+/// until the graph is written.
 #[derive(Default)]
-pub(super) struct Graph(GraphProto);
+pub(super) struct Graph<'a> {
+    start: GraphStart,
+    constants: Vec<Constant<'a>>,
+    end: GraphEnd,
+}
+
+struct Constant<'a> {
+    start: TensorStart,
+    values: ConstantValues<'a>,
+}
+
+/// The values of a constant.
+pub(super) enum ConstantValues<'a> {
+    /// Little-endian bytes.
+    Bytes(Vec<u8>),
+    /// A weight as it is.
+    Weight(&'a Tensor),
+    /// A weight [O, I] as [I, O].
+    Transposed(&'a Tensor),
+}
 
 /// An attribute of a node.
 pub(super) enum Attribute<'a> {
@@ -28,7 +53,13 @@ pub(super) enum Axis<'a> {
     Of(usize),
 }
 
-impl Graph {
+impl<'a> Graph<'a> {
+    /// An empty graph of this name.
+    pub(super) fn of(name: &str) -> Self {
+        let start = GraphStart { name: name.to_owned(), ..GraphStart::default() };
+        Self { start, ..Self::default() }
+    }
+
     /// Adds a node. Returns its only output, named after the node's number and operator.
     pub(super) fn node(
         &mut self,
@@ -36,7 +67,7 @@ impl Graph {
         inputs: &[&str],
         attributes: &[Attribute<'_>],
     ) -> String {
-        let output = format!("{}_{op}", self.0.node.len());
+        let output = format!("{}_{op}", self.start.node.len());
         self.named_node(op, inputs, &output, attributes);
         output
     }
@@ -49,7 +80,7 @@ impl Graph {
         output: &str,
         attributes: &[Attribute<'_>],
     ) {
-        self.0.node.push(NodeProto {
+        self.start.node.push(NodeProto {
             input: inputs.iter().map(|&input| input.to_owned()).collect(),
             output: vec![output.to_owned()],
             name: output.to_owned(),
@@ -58,31 +89,38 @@ impl Graph {
         });
     }
 
-    /// A constant of f32 under this name.
-    pub(super) fn floats(&mut self, name: &str, shape: &[usize], values: &[f32]) -> String {
-        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        self.constant(name.to_owned(), shape, FLOAT, bytes)
+    /// A weight under its name.
+    pub(super) fn weight(&mut self, name: &str, tensor: &'a Tensor) -> String {
+        self.constant(name.to_owned(), tensor.shape(), FLOAT, ConstantValues::Weight(tensor))
+    }
+
+    /// A weight [O, I] as [I, O], under its name.
+    pub(super) fn transposed(&mut self, name: &str, tensor: &'a Tensor) -> String {
+        let shape = [tensor.dim(1), tensor.dim(0)];
+        self.constant(name.to_owned(), &shape, FLOAT, ConstantValues::Transposed(tensor))
     }
 
     /// A constant number.
     pub(super) fn scalar(&mut self, value: f32) -> String {
-        self.floats(&self.next_name(), &[], &[value])
+        let values = ConstantValues::Bytes(value.to_le_bytes().into());
+        self.constant(self.next_name(), &[], FLOAT, values)
     }
 
     /// A constant list of whole numbers.
     pub(super) fn list(&mut self, values: &[i64]) -> String {
         let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        self.constant(self.next_name(), &[values.len()], INT64, bytes)
+        self.constant(self.next_name(), &[values.len()], INT64, ConstantValues::Bytes(bytes))
     }
 
     /// A constant whole number without axes.
     pub(super) fn number(&mut self, value: i64) -> String {
-        self.constant(self.next_name(), &[], INT64, value.to_le_bytes().into())
+        let values = ConstantValues::Bytes(value.to_le_bytes().into());
+        self.constant(self.next_name(), &[], INT64, values)
     }
 
     /// The name of the next constant that has no other.
     fn next_name(&self) -> String {
-        format!("constant_{}", self.0.initializer.len())
+        format!("constant_{}", self.constants.len())
     }
 
     fn constant(
@@ -90,27 +128,70 @@ impl Graph {
         name: String,
         shape: &[usize],
         data_type: i32,
-        raw_data: Vec<u8>,
+        values: ConstantValues<'a>,
     ) -> String {
         let dims = shape.iter().map(|&axis| axis as i64).collect();
-        self.0.initializer.push(TensorProto { dims, data_type, name: name.clone(), raw_data });
+        let start = TensorStart { dims, data_type, name: name.clone() };
+        self.constants.push(Constant { start, values });
         name
     }
 
     /// Declares an input of f32.
     pub(super) fn input(&mut self, name: &str, axes: &[Axis<'_>]) {
-        self.0.input.push(value_info(name, axes));
+        self.end.input.push(value_info(name, axes));
     }
 
     /// Declares an output of f32.
     pub(super) fn output(&mut self, name: &str, axes: &[Axis<'_>]) {
-        self.0.output.push(value_info(name, axes));
+        self.end.output.push(value_info(name, axes));
     }
 
-    /// The whole graph.
-    pub(super) fn finish(self, name: &str) -> GraphProto {
-        GraphProto { name: name.to_owned(), ..self.0 }
+    /// Bytes of the whole graph.
+    pub(super) fn size(&self) -> usize {
+        let constants = self.constants.iter().map(|one| INITIALIZER.size(one.size()));
+        self.start.encoded_len() + constants.sum::<usize>() + self.end.encoded_len()
     }
+
+    /// Writes the graph. Of its weights, one at a time is in memory a second time.
+    pub(super) fn write(&self, to: &mut dyn Write) -> io::Result<()> {
+        to.write_all(&self.start.encode_to_vec())?;
+        for constant in &self.constants {
+            to.write_all(&INITIALIZER.head(constant.size()))?;
+            constant.write(to)?;
+        }
+        to.write_all(&self.end.encode_to_vec())
+    }
+}
+
+impl Constant<'_> {
+    fn size(&self) -> usize {
+        self.start.encoded_len() + RAW_DATA.size(self.values.size())
+    }
+
+    fn write(&self, to: &mut dyn Write) -> io::Result<()> {
+        to.write_all(&self.start.encode_to_vec())?;
+        to.write_all(&RAW_DATA.head(self.values.size()))?;
+        match &self.values {
+            ConstantValues::Bytes(bytes) => to.write_all(bytes),
+            ConstantValues::Weight(tensor) => write_values(to, &tensor.to_host(), Dtype::F32),
+            ConstantValues::Transposed(tensor) => write_values(to, &transposed(tensor), Dtype::F32),
+        }
+    }
+}
+
+impl ConstantValues<'_> {
+    fn size(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Weight(tensor) | Self::Transposed(tensor) => size_of::<f32>() * tensor.len(),
+        }
+    }
+}
+
+/// [O, I] -> [I, O]
+fn transposed(tensor: &Tensor) -> Vec<f32> {
+    let (rows, columns, from) = (tensor.dim(0), tensor.dim(1), tensor.to_host());
+    (0..rows * columns).map(|index| from[index % rows * columns + index / rows]).collect()
 }
 
 impl Attribute<'_> {
@@ -141,7 +222,6 @@ fn value_info(name: &str, axes: &[Axis<'_>]) -> ValueInfoProto {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use prost::Message as _;
 
     /// Field by field, from onnx.proto. Zeros are written, and lists are not packed.
     #[test]
@@ -162,7 +242,9 @@ mod tests {
         );
         let mut graph = Graph::default();
         graph.list(&[1, 2]);
-        let tensor = graph.0.initializer[0].encode_to_vec();
+        let mut tensor = Vec::new();
+        graph.constants[0].write(&mut tensor).unwrap();
+        assert_eq!(tensor.len(), graph.constants[0].size());
         assert_eq!(tensor[..6], [8, 2, 0x10, 7, 0x42, 10]);
         assert_eq!(tensor[16..18], [0x4A, 16]);
     }

@@ -1,18 +1,51 @@
 //! Messages of an ONNX file (onnx/onnx.proto of ONNX 1.16), with the fields that saltworks writes.
 //!
+//! Graphs and tensors are larger than memory should hold twice. So their messages, and those around
+//! them, have a start and an end, and [`Field`] frames what comes between.
+//!
 //! `required` writes a field even if it is zero or empty. Most fields of onnx.proto are optional.
 
-/// ModelProto
+/// A field of bytes or of a message, by its number.
+#[derive(Clone, Copy)]
+pub(super) struct Field(pub(super) u8);
+
+/// ModelProto.graph
+pub(super) const GRAPH: Field = Field(7);
+/// GraphProto.initializer
+pub(super) const INITIALIZER: Field = Field(5);
+/// TensorProto.raw_data
+pub(super) const RAW_DATA: Field = Field(9);
+
+impl Field {
+    /// Its key and the length of its content, which follow. Numbers are below 16, so a key is a
+    /// byte: wire type 2 is that of lengths.
+    pub(super) fn head(self, length: usize) -> Vec<u8> {
+        let mut head = vec![self.0 << 3 | 2];
+        // A vector has room.
+        prost::encode_length_delimiter(length, &mut head).expect("room in a vector");
+        head
+    }
+
+    /// Bytes of the whole field.
+    pub(super) fn size(self, length: usize) -> usize {
+        1 + prost::length_delimiter_len(length) + length
+    }
+}
+
+/// ModelProto, up to its graph.
 #[derive(prost::Message)]
-pub(super) struct ModelProto {
+pub(super) struct ModelStart {
     #[prost(int64, required, tag = "1")]
     pub(super) ir_version: i64,
     #[prost(string, required, tag = "2")]
     pub(super) producer_name: String,
     #[prost(string, required, tag = "3")]
     pub(super) producer_version: String,
-    #[prost(message, optional, tag = "7")]
-    pub(super) graph: Option<GraphProto>,
+}
+
+/// ModelProto, behind its graph.
+#[derive(prost::Message)]
+pub(super) struct ModelEnd {
     #[prost(message, repeated, tag = "8")]
     pub(super) opset_import: Vec<OperatorSetIdProto>,
     #[prost(message, repeated, tag = "14")]
@@ -37,15 +70,18 @@ pub(super) struct StringStringEntryProto {
     pub(super) value: String,
 }
 
-/// GraphProto
+/// GraphProto, up to its constants.
 #[derive(prost::Message)]
-pub(super) struct GraphProto {
+pub(super) struct GraphStart {
     #[prost(message, repeated, tag = "1")]
     pub(super) node: Vec<NodeProto>,
     #[prost(string, required, tag = "2")]
     pub(super) name: String,
-    #[prost(message, repeated, tag = "5")]
-    pub(super) initializer: Vec<TensorProto>,
+}
+
+/// GraphProto, behind its constants.
+#[derive(prost::Message)]
+pub(super) struct GraphEnd {
     #[prost(message, repeated, tag = "11")]
     pub(super) input: Vec<ValueInfoProto>,
     #[prost(message, repeated, tag = "12")]
@@ -84,17 +120,15 @@ pub(super) struct AttributeProto {
     pub(super) attribute_type: i32,
 }
 
-/// TensorProto
+/// TensorProto, up to its values.
 #[derive(prost::Message)]
-pub(super) struct TensorProto {
+pub(super) struct TensorStart {
     #[prost(int64, repeated, packed = "false", tag = "1")]
     pub(super) dims: Vec<i64>,
     #[prost(int32, required, tag = "2")]
     pub(super) data_type: i32,
     #[prost(string, required, tag = "8")]
     pub(super) name: String,
-    #[prost(bytes = "vec", required, tag = "9")]
-    pub(super) raw_data: Vec<u8>,
 }
 
 /// ValueInfoProto
