@@ -118,6 +118,32 @@ fn an_encoder_of_clips_is_inspected_and_its_features_are_those_of_clips() {
     refused("onnx", "out.onnx", &["rotary positions"]);
 }
 
+/// The recipe of docs/video.md, shortened, on other clips.
+#[test]
+fn the_recipe_of_the_page_trains() {
+    let place = Place::empty();
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/video.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let recipe = page.split_once("```toml\n").unwrap().1.split_once("```").unwrap().0;
+    let recipe = place.text("clips.toml", recipe);
+    let path = clips(&place);
+    let mut command = saltworks();
+    command.arg("pretrain").arg(recipe).arg("--out").arg(place.path("run"));
+    let short =
+        ["data.size=32", "data.frames=6", "model.width=48", "model.depth=1", "model.heads=2"];
+    let steps = ["teacher.steps=1", "student.steps=1", "teacher.batch=4", "student.batch=4"];
+    for set in short.iter().chain(&steps).chain([&path.as_str()]) {
+        command.args(["--set", set]);
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let plan: serde_json::Value = serde_json::from_slice(&place.bytes("run/plan.json")).unwrap();
+    // 3 x 4 x 4 tokens, of which both masks together show less than twice all.
+    let tokens = plan["stages"][1]["tokens_per_image"]["student"].as_f64().unwrap();
+    assert!((20.0..96.0).contains(&tokens), "{tokens}");
+    assert_eq!(plan["stages"][1]["tokens_per_image"]["teacher"], 48.0);
+}
+
 #[test]
 fn settings_that_clips_cannot_have_are_refused() {
     let place = Place::empty();
