@@ -19,7 +19,7 @@ const CLIPS: &[&str] = &[
     "teacher.steps=12",
     "student.steps=12",
     "teacher.masks=[{kind='vjepa', blocks=2, scale=[0.2,0.3]}, {kind='causal'}]",
-    "student.masks=[{kind='vjepa', blocks=2, scale=[0.2,0.3]}, {kind='vjepa', blocks=1, scale=[0.5,0.6]}]",
+    "student.masks=[{kind='vjepa', blocks=2, scale=[0.2,0.3]}, {kind='vjepa', blocks=1}]",
     "student.accumulate=2",
     "student.target_layer_norm=true",
 ];

@@ -104,7 +104,7 @@ pub struct Data {
     /// `[height, width]`. Images are resized to it.
     pub size: ImageSize,
     /// Frames of a clip, for models of clips. A longer clip gives consecutive ones, a shorter one
-    /// repeats its last.
+    /// repeats its last. If not set, it is 1, for images.
     #[serde(skip_serializing_if = "is_one")]
     pub frames: usize,
     /// 1 for grey, 3 for colour, or the number of bands of the images. If not set, it is 1 for the
