@@ -103,18 +103,19 @@ def wandb_file(run):
 def pieces(data):
     """Records of LevelDB's log: pieces in blocks, each with checksum, length and kind."""
     assert data[:7] == b":W&B\xe1\xbe\0"
-    at, record = 7, b""
+    at, record, inside = 7, b"", False
     while at < len(data):
         if 32768 - at % 32768 < 7:
             at += 32768 - at % 32768
         checksum, length, kind = (int.from_bytes(data[at + a : at + b], "little") for a, b in [(0, 4), (4, 6), (6, 7)])
         assert zlib.crc32(data[at + 6 : at + 7 + length]) == checksum
-        assert (record == b"") == (kind in (1, 2)) and at % 32768 + 7 + length <= 32768
-        record, at = record + data[at + 7 : at + 7 + length], at + 7 + length
+        # The first piece of a record has no bytes if a block has room for its head alone.
+        assert inside != (kind in (1, 2)) and at % 32768 + 7 + length <= 32768
+        record, at, inside = record + data[at + 7 : at + 7 + length], at + 7 + length, kind in (2, 3)
         if kind in (1, 4):
             yield record
             record = b""
-    assert record == b""
+    assert not inside
 
 
 def records(run):

@@ -222,7 +222,7 @@ class MAEDecoder(Module):
         drop_path_rate: float = 0.0,
         *,
         seed: Optional[int] = None,
-        initial_weights: InitialWeights = "published",
+        initial_weights: InitialWeights = "torch",
     ) -> None: ...
     def forward(
         self, x: Tensor, mask: Tensor, ids_keep: Optional[Tensor] = None, output_masked_only: bool = False
@@ -272,7 +272,7 @@ class SALT(_Model):
         *,
         seed: Optional[int] = None,
         embedding: Literal["mean", "first_token"] = "mean",
-        initial_weights: InitialWeights = "published",
+        initial_weights: InitialWeights = "torch",
         normalize: Optional[Normalize] = None,
         **encoder_options: Any,
     ) -> None: ...
@@ -307,7 +307,7 @@ class MAE(_Model):
         *,
         encoder_name: Optional[str] = None,
         seed: Optional[int] = None,
-        initial_weights: InitialWeights = "published",
+        initial_weights: InitialWeights = "torch",
         normalize: Optional[Normalize] = None,
         **encoder_options: Any,
     ) -> None: ...
