@@ -2,7 +2,8 @@
 //! docs/recipe.md is generated. Its default is set here and nowhere else.
 
 use super::values::{
-    Covered, CutImages, DecoderSize, Duration, Loss, MethodName, PixelNorm, RopeForm,
+    Covered, CutImages, DecoderSize, Duration, InitialWeights, Loss, MethodName, PixelNorm,
+    RopeForm,
 };
 use super::{Color, Depth, ImageSize, Origin, PatchSize};
 use crate::data::{Blur, Decoding, Interpolation, Jitter, Solarize};
@@ -64,13 +65,26 @@ impl Recipe {
     pub fn whole(&self) -> Self {
         let mut recipe = self.clone();
         for stage in &mut recipe.stage {
-            stage.decoder = Some(stage.decoder());
+            let sizes = stage.decoder.or(stage.predictor);
+            let initial_weights = sizes.map(|sizes| sizes.initial_weights).unwrap_or_default();
+            stage.decoder.get_or_insert(DecoderSize { initial_weights, ..stage.decoder() });
             stage.covered = Some(stage.covered());
             stage.pixel_norm = Some(stage.pixel_norm());
-            stage.predictor = Some(stage.predictor());
+            stage.predictor.get_or_insert(DecoderSize { initial_weights, ..stage.predictor() });
             stage.target_layer_norm = Some(stage.target_layer_norm());
         }
         recipe
+    }
+
+    /// What a run's recipe means if it states no `initial_weights`: earlier programs wrote it, which
+    /// only had the published ones.
+    pub(crate) fn with_published_weights(mut self) -> Self {
+        for stage in &mut self.stage {
+            for sizes in [&mut stage.decoder, &mut stage.predictor].into_iter().flatten() {
+                sizes.initial_weights = InitialWeights::Published;
+            }
+        }
+        self
     }
 }
 

@@ -135,9 +135,12 @@ pub(super) fn stamp(text: &[u8], recipe: &Recipe) -> RecipeStamp {
 /// A recipe that was changed since in what decides the weights. The stages of a run would be
 /// trained with different recipes.
 pub(super) fn unchanged_recipe(path: &Path, state: &RunState) -> Result<Recipe, Failure> {
-    let recipe = recipe::load(Some(path), &[]).map_err(input_error)?;
-    let Some(written) = &state.recipe else { return Ok(recipe) };
+    let mut recipe = recipe::load(Some(path), &[]).map_err(input_error)?;
     let text = read_file(path).unwrap_or_default();
+    if !String::from_utf8_lossy(&text).contains("initial_weights") {
+        recipe = recipe.with_published_weights();
+    }
+    let Some(written) = &state.recipe else { return Ok(recipe) };
     let now = stamp(&text, &recipe);
     let same_file = now.file_sha256 == written.file_sha256;
     let same_weights =
@@ -154,18 +157,47 @@ pub(super) fn unchanged_recipe(path: &Path, state: &RunState) -> Result<Recipe, 
     )))
 }
 
-/// Keys that are newer than the first runs, with their defaults.
-const NEWER: [&str; 2] = ["precision = \"f32\"\n", "keep_end = true\n"];
+/// Keys that are newer than the first runs, with what those did.
+const NEWER: [&str; 3] =
+    ["precision = \"f32\"\n", "keep_end = true\n", "initial_weights = \"published\"\n"];
 
 /// The checksum of what decides the weights. Newer keys with their defaults are left out, so that
 /// the first runs can be resumed.
 pub(super) fn recipe_sha256(recipe: &Recipe) -> String {
     let text = recipe_text(&deciding(recipe).whole());
-    sha256(NEWER.iter().fold(text, |text, line| text.replacen(line, "", 1)).as_bytes())
+    sha256(NEWER.iter().fold(text, |text, line| text.replace(line, "")).as_bytes())
 }
 
 /// The program and processor, which decide how sums round.
 fn machine(precision: Precision) -> String {
     let set = engine::cpu::instruction_set(precision.dtype());
     format!("saltworks {} on {} ({set})", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::InitialWeights;
+
+    /// A run's recipe of 2026-11-30, and the checksum that the run noted.
+    const EARLIER: &str = include_str!("../../../../tests/earlier/recipe.toml");
+    const CHECKSUM: &str = "09091c4e820edb9f48a168d0719801ed4dd312418b70aed3787b4700bdd18c4a";
+
+    #[test]
+    fn a_recipe_of_an_earlier_program_means_what_it_meant() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("recipe.toml");
+        crate::files::write_whole(&path, EARLIER.as_bytes()).unwrap();
+        let loaded = || unchanged_recipe(&path, &RunState::default()).unwrap();
+        let recipe = loaded();
+        assert_eq!(recipe_sha256(&recipe), CHECKSUM);
+        let sizes = [recipe.stage[0].decoder(), recipe.stage[1].predictor()];
+        assert!(sizes.iter().all(|of| of.initial_weights == InitialWeights::Published));
+
+        let said = EARLIER.replace("heads = 4\n", "heads = 4\ninitial_weights = \"torch\"\n");
+        crate::files::write_whole(&path, said.as_bytes()).unwrap();
+        let recipe = loaded();
+        assert_eq!(recipe.stage[0].decoder().initial_weights, InitialWeights::Torch);
+        assert_ne!(recipe_sha256(&recipe), CHECKSUM);
+    }
 }
