@@ -109,6 +109,13 @@ fn an_encoder_of_clips_is_inspected_and_its_features_are_those_of_clips() {
     let header = String::from_utf8_lossy(&written[..128]);
     assert!(header.contains("(24,32,32,)"), "{header}");
 
+    let mut inspect = saltworks();
+    inspect.arg("inspect").arg(place.path("run/student/encoder.safetensors"));
+    let told = String::from_utf8(inspect.output().unwrap().stdout).unwrap();
+    for words in ["patches of 2 x 8 x 8, clips of 4 x 32 x 32", "rotary positions"] {
+        assert!(told.contains(words), "{told}");
+    }
+
     let refused = |to: &str, out: &str, words: &[&str]| {
         let mut export = saltworks();
         export.arg("export").arg(place.path("run")).args(["--to", to, "--out"]);

@@ -393,6 +393,7 @@ impl VitSpec {
             (self.registers > 0, &registers),
             (self.layer_scale.is_some(), "layer scale"),
             (self.qk_norm, "norms of queries and keys"),
+            (self.rope.is_some(), "rotary positions"),
             (self.pre_norm, "a norm before the first block"),
             (self.swiglu, "SwiGLU"),
             (self.eps != USUAL_EPS, &eps),

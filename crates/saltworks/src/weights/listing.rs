@@ -231,14 +231,18 @@ const WEIGHTS: [&str; 6] = ["weight", "bias", "gamma", "cls_token", "reg_token",
 
 /// An encoder's sizes in a line.
 fn in_words(part: &str, spec: &VitSpec, guessed: Option<&str>) -> String {
-    let [_, height, width] = spec.image;
-    let [_, ph, pw] = spec.patch;
+    let sides = |[frames, height, width]: [usize; 3]| match spec.image[0] {
+        1 => format!("{height} x {width}"),
+        _ => format!("{frames} x {height} x {width}"),
+    };
+    let samples = if spec.image[0] == 1 { "images" } else { "clips" };
+    let (patch, image) = (sides(spec.patch), sides(spec.image));
     let guessed = guessed.map_or(String::new(), |words| format!("; {words}"));
     let features = spec.features();
     let more: String = features.iter().map(|words| format!(", {words}")).collect();
     format!(
-        "{part}: {} wide, {} blocks, {} heads, patches of {ph} x {pw}, images of {height} x \
-         {width} with {} channels{more}{guessed}",
+        "{part}: {} wide, {} blocks, {} heads, patches of {patch}, {samples} of {image} with {} \
+         channels{more}{guessed}",
         spec.width, spec.depth, spec.heads, spec.channels
     )
 }

@@ -191,7 +191,15 @@ impl Source for Npy {
     fn notes(&self) -> Notes {
         let names = several(&self.others);
         let told = (!self.others.is_empty()).then(|| format!("other arrays: {names}"));
-        Notes { left_alone: told.into_iter().collect(), ..Notes::default() }
+        let Layout { len, frames, .. } = self.layout;
+        let time_first = (frames > len).then(|| {
+            format!(
+                "{len} clips of {frames} frames: if the array has time first, [T, N, ...], save it \
+                 with its first two axes swapped"
+            )
+        });
+        let (left_alone, remarks) = (told.into_iter().collect(), time_first.into_iter().collect());
+        Notes { left_alone, remarks }
     }
 }
 

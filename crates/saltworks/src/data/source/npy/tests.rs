@@ -56,6 +56,8 @@ fn every_layout_of_clips_gives_the_same_frames() {
     let grey = clips("a.npy", &npy("|u1", "False", "(2, 3, 2, 4)", &bytes)).unwrap();
     let second = grey.read(1).unwrap().clip;
     assert_eq!((second.frames, &second.data[..]), (3, &bytes[24..]));
+    let remarks = grey.notes().remarks;
+    assert!(remarks.len() == 1 && remarks[0].contains("time first"), "{remarks:?}");
     let still = clips("a.npy", &npy("|u1", "False", "(6, 2, 4)", &bytes)).unwrap();
     assert_eq!(still.read(5).unwrap().clip, Clip::image(2, 4, 1, bytes[40..].to_vec()));
 }
