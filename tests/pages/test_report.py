@@ -314,6 +314,9 @@ def points_of(seen, title):
 
 def test_values_by_pointer_in_every_linked_chart(look, run):
     seen = look(run.report())
+    # The verdict above it may be long.
+    seen.chart("Loss").scroll_into_view_if_needed()
+    seen.page.wait_for_timeout(200)
     box = seen.chart("Loss").bounding_box()
     seen.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 80)
     assert "step" in seen.text(".tip") and "training" in seen.text(".tip")
@@ -381,6 +384,8 @@ def test_values_by_keys_are_said(look, run):
 def test_a_drag_zooms_all_curves_and_one_button_undoes_it(look, run):
     seen = look(run.report())
     before, other = points_of(seen, "Loss"), points_of(seen, "Learning rate")
+    seen.chart("Loss").scroll_into_view_if_needed()
+    seen.page.wait_for_timeout(200)
     box = seen.chart("Loss").bounding_box()
     seen.page.mouse.move(box["x"] + 200, box["y"] + 80)
     seen.page.mouse.down()
