@@ -76,8 +76,8 @@ impl Recipe {
         recipe
     }
 
-    /// What a run's recipe means if it states no `initial_weights`: earlier programs wrote it, which
-    /// only had the published ones.
+    /// What a run's recipe means if it states no `initial_weights`: earlier programs wrote it,
+    /// which only had the published ones.
     pub(crate) fn with_published_weights(mut self) -> Self {
         for stage in &mut self.stage {
             for sizes in [&mut stage.decoder, &mut stage.predictor].into_iter().flatten() {
