@@ -116,13 +116,50 @@ fn an_encoder_of_clips_is_inspected_and_its_features_are_those_of_clips() {
         assert!(told.contains(words), "{told}");
     }
 
-    let refused = |to: &str, out: &str, words: &[&str]| {
+    let export = |to: &str, out: &str| {
         let mut export = saltworks();
         export.arg("export").arg(place.path("run")).args(["--to", to, "--out"]);
-        assert_refused(export.arg(place.path(out)), words);
+        export.arg(place.path(out));
+        export
     };
-    refused("timm", "out.safetensors", &["rotary positions", "--to safetensors writes all of it"]);
-    refused("onnx", "out.onnx", &["rotary positions"]);
+    let refused = |to: &str, out: &str| {
+        let words = ["rotary positions", "--to safetensors writes all of it"];
+        assert_refused(&mut export(to, out), &words);
+    };
+    refused("timm", "out.safetensors");
+    refused("onnx", "out.onnx");
+    refused("stable-pretraining", "out.ckpt");
+    // Another size keeps its frames.
+    let mut larger = export("safetensors", "larger.safetensors");
+    let written = larger.args(["--size", "48"]).output().unwrap();
+    assert!(written.status.success(), "{}", stderr(&written));
+    inspect = saltworks();
+    inspect.arg("inspect").arg(place.path("larger.safetensors"));
+    let told = String::from_utf8(inspect.output().unwrap().stdout).unwrap();
+    assert!(told.contains("clips of 4 x 48 x 48"), "{told}");
+}
+
+#[test]
+fn an_export_says_what_another_program_has_no_place_for() {
+    let place = Place::with_classes();
+    let path = clips(&place);
+    let refused = |run: &str, to: &str, words: &[&str]| {
+        let mut export = saltworks();
+        export.arg("export").arg(place.path(run)).args(["--to", to, "--out"]);
+        assert_refused(export.arg(place.path("out.ckpt")), words);
+    };
+    // A table of positions over several frames, with patches of one.
+    let short = ["teacher.steps=1", "student.steps=1"];
+    let recipe: Vec<&str> = CLIPS.iter().filter(|set| !set.contains("rope")).copied().collect();
+    let table = [&recipe[..], &short, &["model.patch=[1,8,8]", &path]].concat();
+    let told = stderr(&place.trained("table", &table));
+    let words = "data.frames is 4, but there are clips of 6 frames: a longer one gives 4 in a row";
+    assert!(told.contains(words), "{told}");
+    refused("table", "torch", &["positions of several frames"]);
+    // Images, with a mask token for each of two masks.
+    let two = "student.masks=[{kind='vjepa', blocks=2, scale=[0.2,0.3]}, {kind='vjepa', blocks=1}]";
+    place.trained("images", &[&short[..], &[two]].concat());
+    refused("images", "stable-pretraining", &["2 mask tokens", "stable-pretraining's has one"]);
 }
 
 /// The recipe of docs/video.md, shortened, on other clips.
@@ -144,6 +181,8 @@ fn the_recipe_of_the_page_trains() {
     }
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
+    // The clips have as many frames, so nothing is said of them.
+    assert!(!stderr(&output).contains("data.frames is"), "{}", stderr(&output));
     let plan: serde_json::Value = serde_json::from_slice(&place.bytes("run/plan.json")).unwrap();
     // 3 x 4 x 4 tokens, of which both masks together show less than twice all.
     let tokens = plan["stages"][1]["tokens_per_image"]["student"].as_f64().unwrap();
@@ -156,12 +195,19 @@ fn settings_that_clips_cannot_have_are_refused() {
     let place = Place::empty();
     let path = clips(&place);
     let refused = |more: &[&str], words: &[&str]| place.refused(&set(more, &path), words);
-    refused(&["data.frames=5"], &["data.size, model.patch", "length of 5 frames", "4 or 6 frames"]);
+    refused(
+        &["data.frames=5"],
+        &["data.frames, model.patch", "length of 5 frames", "4 or 6 frames"],
+    );
     refused(&["data.frames=2"], &["masks leave no target", "a grid of 4 x 4"]);
     refused(&["model.heads=8", "model.width=32"], &["heads have 4 values", "at least 6"]);
     refused(
         &["teacher.masks=[{kind='vjepa', scale=[0.2,0.1]}]"],
         &["scale is [0.2, 0.1]", "0 < min <= max <= 1"],
     );
-    refused(&["student.masks=[]"], &["0 masks", "1 to 8"]);
+    refused(&["student.masks=[]"], &["student.masks is a list of 0", "1 to 8 masks"]);
+    refused(&["data.frames=0"], &["data.frames is 0", "at least 1"]);
+    refused(&["data.frames=100000"], &["data.frames: model number of frames is 100000"]);
+    let whole = "student.masks is a list of masks. Set the whole list";
+    refused(&["student.masks.blocks=3"], &[whole, "--set 'student.masks=[...]'"]);
 }

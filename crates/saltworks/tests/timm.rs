@@ -71,7 +71,7 @@ fn norms_before_the_first_block_and_of_another_eps_give_the_features_of_home() {
     let clip = load("timm_pre_norm.safetensors", HINT);
     compare("pre_norm", &clip.encoder, "images");
     let notes = clip.notes.join("; ");
-    for words in ["norms with an ε of 1e-5, as timm's CLIP", "its patches have no bias"] {
+    for words in ["norms with an ε of 1e-5", "its patches have no bias"] {
         assert!(notes.contains(words), "{notes}");
     }
     let stated = load("timm_eps.safetensors", Hint { eps: Some(1e-3), ..HINT });
@@ -129,6 +129,10 @@ fn an_export_of_a_norm_before_the_first_block_has_the_tensors_of_timms_model() {
     compare("eps", &hugging.load_encoder(None, HINT, None).unwrap().encoder, "images");
     let refused = ["no norms with another ε than 1e-6", "Export to timm or onnx"];
     assert_refused(&mut export("timm_eps.safetensors", "facebook", "a.pth", &eps), &refused);
+    // An ε beside the one in config.json, and in our own metadata.
+    let other = ["states norms with an ε of 1e-3, but --eps is 1e-4", "Leave out --eps"];
+    let told = ["--eps", "1e-4"];
+    assert_refused(&mut export("timm_hf_eps", "timm", "c.safetensors", &told), &other);
 }
 
 #[test]

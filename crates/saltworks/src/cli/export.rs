@@ -12,7 +12,7 @@ use crate::run::TEACHER_SHA256;
 use crate::run_files::names::{ENCODER, MODEL, RECIPE};
 use crate::weights::{
     self, DEPTH_KEY, Dtype, Hint, MODEL_KEY, ModelFile, NORMALIZE_KEY, NamedTensors, PREPROCESSOR,
-    Sizes, TEACHER_KEY, dialect, expect_grid, onnx, pixel_metadata, processor,
+    Sizes, TEACHER_KEY, dialect, expect_told, onnx, pixel_metadata, processor,
 };
 use clap::ValueEnum as _;
 use engine::Module as _;
@@ -338,19 +338,12 @@ fn note_unfinished(
 fn encoder(arguments: &Arguments, model: &ModelFile) -> Result<(VitSpec, NamedTensors), Failure> {
     let hint = hint(arguments, model)?;
     let Sizes { spec, guessed } = model.sizes(None, hint).map_err(input_error)?;
-    expect_grid(model.path(), arguments.grid, &spec).map_err(input_error)?;
-    if let Some(heads) = arguments.heads.filter(|heads| *heads != spec.heads) {
-        return Err(input_error(format!(
-            "{} has {} heads, but --heads is {heads}. Remove --heads",
-            model.path().display(),
-            spec.heads
-        )));
-    }
+    expect_told(model.path(), hint, &spec).map_err(input_error)?;
     if arguments.partial {
         model.notes.iter().chain(&guessed).for_each(|words| note(words));
         return Ok((spec, model.encoder(None).map_err(input_error)?));
     }
-    let image = arguments.size.map(|size| [1, size.height, size.width]);
+    let image = arguments.size.map(|size| [spec.image[0], size.height, size.width]);
     let loaded = model.load_encoder(None, hint, image).map_err(input_error)?;
     if let Some([from, to]) = loaded.resized {
         note(&format!("positions resized from {from} to {to} patches"));
@@ -376,7 +369,7 @@ fn write_encoder(
     spec: &VitSpec,
     encoder: NamedTensors,
 ) -> Result<(), Failure> {
-    refuse_clips(arguments.to, spec)?;
+    refuse_more(arguments.to, spec)?;
     let (out, dtype) = (arguments.out.as_path(), arguments.dtype.into());
     let metadata = metadata(source, spec)?;
     let list = |named: NamedTensors| named.into_iter().collect::<Vec<_>>();
@@ -432,13 +425,14 @@ fn write_encoder(
 }
 
 /// Refuses an encoder that no model of the target's form has.
-fn refuse_clips(to: Target, spec: &VitSpec) -> Result<(), Failure> {
-    let what = match (spec.rope, spec.patch[0]) {
-        (Some(_), _) => "rotary positions",
-        (None, 2..) => "patches of several frames",
+fn refuse_more(to: Target, spec: &VitSpec) -> Result<(), Failure> {
+    let what = match (spec.rope, spec.patch[0], spec.image[0]) {
+        (Some(_), ..) => "rotary positions",
+        (None, 2.., _) => "patches of several frames",
+        (None, _, 2..) => "positions of several frames",
         _ => return Ok(()),
     };
-    if matches!(to, Target::StablePretraining | Target::Safetensors) {
+    if to == Target::Safetensors {
         return Ok(());
     }
     Err(input_error(format!(
@@ -452,6 +446,14 @@ fn write_stage(arguments: &Arguments, source: &ExportSource) -> Result<(), Failu
     let model = &source.model;
     // Names and shapes are compared with a model's. Then all tensors are written as they were read.
     let (spec, _) = encoder(arguments, model)?;
+    refuse_more(arguments.to, &spec)?;
+    let mask_tokens = model.tensors.get("predictor.mask_token").map_or(1, |t| t.shape()[0]);
+    if arguments.to == Target::StablePretraining && mask_tokens > 1 && !source.is_part {
+        return Err(input_error(format!(
+            "the predictor has {mask_tokens} mask tokens, but stable-pretraining's has one. --to \
+             safetensors writes all of it"
+        )));
+    }
     if !source.is_part && !arguments.partial {
         model.check_whole(hint(arguments, model)?).map_err(input_error)?;
     }

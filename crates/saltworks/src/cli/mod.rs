@@ -22,7 +22,7 @@ use crate::failure::{Failure, input_error};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-/// Pretrains vision transformers on images, without labels, by SALT: a teacher learns to
+/// Pretrains vision transformers on images and clips, without labels, by SALT: a teacher learns to
 /// reconstruct masked pixels, then a student learns to predict the frozen teacher's latents.
 #[derive(Parser)]
 #[command(name = "saltworks", version, after_help = EXAMPLES)]

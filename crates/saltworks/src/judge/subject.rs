@@ -7,7 +7,7 @@ use crate::mask::Grid;
 use crate::model::Encoder;
 use crate::recipe::{self, DEPTH_EXPECTED, Depth, ImageSize, Normalize, Recipe, Stage};
 use crate::run_files::names::{ENCODER, MODEL, RECIPE, STATE};
-use crate::weights::{Hint, LoadedEncoder, ModelFile, expect_grid};
+use crate::weights::{Hint, LoadedEncoder, ModelFile, expect_told};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -126,7 +126,7 @@ impl SubjectOptions {
         let image = self.size.map(|size| [1, size.height, size.width]);
         let hint = Hint { heads, grid: self.grid, eps: self.eps, image };
         let made_for = model.sizes(None, hint).map_err(input_error)?.spec;
-        expect_grid(model.path(), self.grid, &made_for).map_err(input_error)?;
+        expect_told(model.path(), hint, &made_for).map_err(input_error)?;
         let frames = made_for.image[0];
         let image = image.map(|[_, height, width]| [frames, height, width]);
         let loaded = model.load_encoder(None, hint, image).map_err(input_error)?;

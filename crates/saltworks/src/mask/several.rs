@@ -35,8 +35,8 @@ impl MaskList {
     /// Checks that there are 1 to 8 masks, and each by [`Masking::validate`].
     pub fn validate(&self, grid: Grid) -> Result<()> {
         if !(1..=PURPOSES.len()).contains(&self.0.len()) {
-            let found = format!("{} masks", self.0.len());
-            return Err(Error::Setting { name: "masks", found, expected: "1 to 8 of them" });
+            let found = format!("a list of {}", self.0.len());
+            return Err(Error::Setting { name: "masks", found, expected: "1 to 8 masks" });
         }
         self.0.iter().try_for_each(|masking| masking.validate(grid))
     }
@@ -128,8 +128,10 @@ mod tests {
         list().validate(grid).unwrap();
         for count in [0, 9] {
             let many = MaskList(vec![Masking::Vjepa(VjepaMasking::default()); count]);
-            assert!(
-                many.validate(grid).unwrap_err().to_string().contains(&format!("{count} masks"))
+            let problem = many.validate(grid).unwrap_err().to_string();
+            assert_eq!(
+                problem,
+                format!("masks: masks is a list of {count}, expected 1 to 8 masks")
             );
         }
     }

@@ -15,6 +15,7 @@ pub use decoder::PixelDecoder;
 pub use encoder::{EncodedTokens, Encoder, Outputs, Patches};
 pub use predictor::Predictor;
 pub use rotary::Rope;
+pub(crate) use spec::LENGTH;
 pub use spec::{PRE_NORM_EPS, SpecError, USUAL_EPS, VitSpec};
 pub use transformer::{
     FirstWeights, Inputs, PositionTable, Positions, Published, Transformer, TransformerSpec,

@@ -177,7 +177,7 @@ pub enum SpecError {
 }
 
 /// The axis of time.
-const LENGTH: &str = "length";
+pub(crate) const LENGTH: &str = "length";
 
 /// What to do about a name that timm knows, but that names weights, too.
 fn hint(name: &str) -> String {
@@ -347,8 +347,9 @@ impl VitSpec {
         if self.rope.is_some() {
             check_rotary_heads("model", self.width / self.heads)?;
         }
-        for side in self.image {
-            check_most("model", "image size", side, 1 << 16)?;
+        check_most("model", "number of frames", self.image[0], 1 << 16)?;
+        for side in &self.image[1..] {
+            check_most("model", "image size", *side, 1 << 16)?;
         }
         if let Some(scale) = self.layer_scale.filter(|scale| !scale.is_finite()) {
             return Err(SpecError::LayerScale(scale));

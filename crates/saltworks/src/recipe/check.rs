@@ -24,6 +24,9 @@ pub(super) fn check(recipe: &Recipe) -> Result<(), RecipeError> {
     if data.size.sides().contains(&0) {
         return value("data.size", data.size.to_string(), "at least one pixel each way");
     }
+    if data.frames == 0 {
+        return value("data.frames", "0".into(), "at least 1, the number for images");
+    }
     if data.threads == 0 {
         return value("data.threads", "0".into(), "at least 1");
     }

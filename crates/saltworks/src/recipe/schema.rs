@@ -76,12 +76,16 @@ impl Recipe {
         recipe
     }
 
-    /// What a run's recipe means if it states no `initial_weights`: earlier programs wrote it,
-    /// which only had the published ones.
-    pub(crate) fn with_published_weights(mut self) -> Self {
+    /// What a run's recipe means. A decoder or predictor without `initial_weights` was written by
+    /// an earlier program, which only had the published ones.
+    pub(crate) fn with_published_defaults(mut self) -> Self {
         for stage in &mut self.stage {
-            for sizes in [&mut stage.decoder, &mut stage.predictor].into_iter().flatten() {
-                sizes.initial_weights = InitialWeights::Published;
+            let tables = [("decoder", &mut stage.decoder), ("predictor", &mut stage.predictor)];
+            for (key, sizes) in tables {
+                let key = format!("{}.{key}.initial_weights", stage.name);
+                if let (Some(sizes), false) = (sizes, self.origin.says(&key)) {
+                    sizes.initial_weights = InitialWeights::Published;
+                }
             }
         }
         self

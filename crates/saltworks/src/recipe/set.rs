@@ -52,7 +52,16 @@ pub(super) fn set(table: &mut Table, given: &str) -> Result<(), RecipeError> {
             (0, Some(index)) => stage_table(here, index),
             _ => here.entry(*key).or_insert_with(|| Value::Table(Table::new())).as_table_mut(),
         }
-        .ok_or_else(|| fail(format!("{key} holds no keys")))?;
+        .ok_or_else(|| {
+            let whole = path.trim().rsplit_once('.').map_or(path, |(whole, _)| whole);
+            let advice = match *key {
+                "masks" => {
+                    format!("{whole} is a list of masks. Set the whole list: --set '{whole}=[...]'")
+                }
+                _ => format!("{key} holds no keys"),
+            };
+            fail(advice)
+        })?;
     }
     if LENGTHS.contains(&last) {
         LENGTHS.iter().for_each(|length| drop(here.remove(*length)));

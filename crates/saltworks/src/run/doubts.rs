@@ -16,6 +16,7 @@ pub(super) fn doubts(recipe: &Recipe, images: &ImageSets) -> Vec<String> {
             "probe.k is {k}, but there are {train} training images: all of them vote"
         ));
     }
+    doubts.extend(frame_doubt(images.train.frames(), recipe.data.frames));
     let background = recipe.data.background;
     if background.is_nearly_black() {
         doubts.push(format!(
@@ -44,6 +45,20 @@ pub(super) fn doubts(recipe: &Recipe, images: &ImageSets) -> Vec<String> {
         doubts.extend(facts.iter().flat_map(|facts| data_doubts(&recipe.data, facts)));
     }
     doubts
+}
+
+/// Clips of other lengths than the model's.
+fn frame_doubt([shortest, longest]: [usize; 2], frames: usize) -> Option<String> {
+    let found = match (shortest, longest) {
+        (1, 1) => "images, no clips".to_owned(),
+        (from, to) if from == to => format!("clips of {from} frames"),
+        (from, to) => format!("clips of {from} to {to} frames"),
+    };
+    let longer = (longest > frames).then(|| format!("a longer one gives {frames} in a row"));
+    let shorter = (shortest < frames).then(|| "a shorter one repeats its last frame".to_owned());
+    let done: Vec<_> = longer.into_iter().chain(shorter).collect();
+    (!done.is_empty())
+        .then(|| format!("data.frames is {frames}, but there are {found}: {}", done.join(", ")))
 }
 
 /// A holdout that leaves little to train on.

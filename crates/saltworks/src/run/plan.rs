@@ -180,7 +180,8 @@ fn check_masks(recipe: &Recipe, stage: &Stage, spec: &VitSpec) -> Result<(), Fai
     let table = format!("{}.masks", stage.name);
     stage.masks.validate(spec.grid()).map_err(|error| match error {
         mask::Error::Setting { name, found, expected } if name != "grid" => {
-            let (key, expected) = (format!("{table}.{name}"), expected.to_owned());
+            let key = if name == "masks" { table.clone() } else { format!("{table}.{name}") };
+            let expected = expected.to_owned();
             input_error(recipe.origin.locate(RecipeError::Value { key, found, expected }))
         }
         other => input_error(recipe.origin.refuse(&[&table], format!("{table}: {other}"))),

@@ -135,11 +135,8 @@ pub(super) fn stamp(text: &[u8], recipe: &Recipe) -> RecipeStamp {
 /// A recipe that was changed since in what decides the weights. The stages of a run would be
 /// trained with different recipes.
 pub(super) fn unchanged_recipe(path: &Path, state: &RunState) -> Result<Recipe, Failure> {
-    let mut recipe = recipe::load(Some(path), &[]).map_err(input_error)?;
+    let recipe = recipe::load(Some(path), &[]).map_err(input_error)?.with_published_defaults();
     let text = read_file(path).unwrap_or_default();
-    if !String::from_utf8_lossy(&text).contains("initial_weights") {
-        recipe = recipe.with_published_weights();
-    }
     let Some(written) = &state.recipe else { return Ok(recipe) };
     let now = stamp(&text, &recipe);
     let same_file = now.file_sha256 == written.file_sha256;
@@ -194,10 +191,13 @@ mod tests {
         let sizes = [recipe.stage[0].decoder(), recipe.stage[1].predictor()];
         assert!(sizes.iter().all(|of| of.initial_weights == InitialWeights::Published));
 
-        let said = EARLIER.replace("heads = 4\n", "heads = 4\ninitial_weights = \"torch\"\n");
+        // Only the first table states them. A word elsewhere states nothing.
+        let torch = "heads = 4\ninitial_weights = \"torch\" # initial_weights\n";
+        let said = EARLIER.replacen("heads = 4\n", torch, 1);
         crate::files::write_whole(&path, said.as_bytes()).unwrap();
         let recipe = loaded();
         assert_eq!(recipe.stage[0].decoder().initial_weights, InitialWeights::Torch);
+        assert_eq!(recipe.stage[1].predictor().initial_weights, InitialWeights::Published);
         assert_ne!(recipe_sha256(&recipe), CHECKSUM);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::failure::{Failure, input_error};
 use crate::method::MethodSettings;
-use crate::model::{Rope, SpecError, VitSpec};
+use crate::model::{LENGTH, Rope, SpecError, VitSpec};
 use crate::recipe::{Data, Model, PatchSize, Recipe, RopeForm, Stage};
 
 /// The sizes of a stage's encoder.
@@ -72,8 +72,12 @@ fn refuse(recipe: &Recipe, stage: &Stage, error: &SpecError) -> Failure {
         SpecError::Heads { name, .. } | SpecError::NarrowHeads { name, .. } => {
             [of_trunk(name, "width"), of_trunk(name, "heads")].concat()
         }
-        SpecError::Small { .. } | SpecError::Left { .. } => {
-            [vec!["data.size".to_owned()], of_model("patch")].concat()
+        SpecError::Small { axis, .. } | SpecError::Left { axis, .. } => {
+            let image = if *axis == LENGTH { "data.frames" } else { "data.size" };
+            [vec![image.to_owned()], of_model("patch")].concat()
+        }
+        SpecError::Large { name: "model", size: "number of frames", .. } => {
+            vec!["data.frames".to_owned()]
         }
         SpecError::Large { name: "model", size: "image size", .. } => vec!["data.size".to_owned()],
         SpecError::Zero { name: "model", size } | SpecError::Large { name: "model", size, .. } => {
@@ -88,7 +92,7 @@ fn refuse(recipe: &Recipe, stage: &Stage, error: &SpecError) -> Failure {
     };
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
     let no_data = match (error, recipe.origin.is_without_data()) {
-        (SpecError::Small { .. } | SpecError::Left { .. }, true) => {
+        (SpecError::Small { axis, .. } | SpecError::Left { axis, .. }, true) if *axis != LENGTH => {
             ". The recipe has no data.path, so the images are the built-in Fashion-MNIST, 28 x 28 \
              pixels. Set data.path to use your own"
         }

@@ -20,7 +20,7 @@ pub use dtype::Dtype;
 pub use error::Error;
 pub use file_kind::is_weights;
 pub use listing::{ListedModel, ListedModels, Listing, TensorEntry};
-pub use model::{Hint, LoadedEncoder, MODEL_KEY, ModelFile, TEACHER_KEY, expect_grid};
+pub use model::{Hint, LoadedEncoder, MODEL_KEY, ModelFile, TEACHER_KEY, expect_told};
 pub use pixels::{CHANNELS_KEY, DEPTH_KEY, NORMALIZE_KEY, PREPROCESSOR, pixel_metadata, processor};
 pub use safetensors_file::{parse, save, save_as};
 pub use sizes::Sizes;

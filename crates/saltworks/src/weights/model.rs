@@ -355,9 +355,24 @@ impl ModelFile {
     }
 }
 
-/// Refuses an encoder in the file `path` whose positions have another grid than its user states.
-pub fn expect_grid(path: &Path, stated: Option<Grid>, found: &VitSpec) -> Result<(), Error> {
-    let (Some(stated), found) = (stated, found.grid()) else { return Ok(()) };
+/// Refuses an encoder in the file `path` that states other sizes than its user does: another grid
+/// of positions, number of heads or ε.
+pub fn expect_told(path: &Path, told: Hint, found: &VitSpec) -> Result<(), Error> {
+    let other = |option: &str, told: String, has: String| {
+        let advice = format!("Leave out {option}");
+        Error::model(path, format!("states {has}, but {option} is {told}. {advice}"))
+    };
+    if let Some((_, heads)) = told.heads.filter(|(_, heads)| *heads != found.heads) {
+        return Err(other("--heads", heads.to_string(), format!("{} heads", found.heads)));
+    }
+    if let Some(eps) = told.eps.filter(|eps| *eps != found.eps) {
+        return Err(other(
+            "--eps",
+            format!("{eps:e}"),
+            format!("norms with an ε of {:e}", found.eps),
+        ));
+    }
+    let (Some(stated), found) = (told.grid, found.grid()) else { return Ok(()) };
     if stated == found {
         return Ok(());
     }
@@ -443,7 +458,7 @@ fn place_registers(tensors: &mut NamedTensors) -> Option<Grid> {
 pub struct Hint {
     /// A width, and the heads of an encoder of this width.
     pub heads: Option<(usize, usize)>,
-    /// The grid that the position table was made for, if the user states it. See [`expect_grid`].
+    /// The grid that the position table was made for, if the user states it. See [`expect_told`].
     pub grid: Option<Grid>,
     /// The ε of its layer norms, if the user states it.
     pub eps: Option<f32>,

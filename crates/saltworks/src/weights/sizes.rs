@@ -62,7 +62,8 @@ pub(super) fn of(shapes: &Shapes, config: Option<&Value>, hint: Hint) -> Result<
     let behind = shape("blocks.0.mlp.fc2.weight").and_then(|shape| shape.get(1)).copied();
     let swiglu = behind.is_some_and(|behind| behind > 0 && Some(hidden) == behind.checked_mul(2));
     let pre_norm = shape("norm_pre.weight").is_some();
-    let stated = config.map(hugging_face_eps).transpose()?.or(hint.eps);
+    let stated = config.map(hugging_face_eps).transpose()?;
+    let usual = if pre_norm { PRE_NORM_EPS } else { USUAL_EPS };
     let image = std::array::from_fn(|axis| placed.sides[axis].saturating_mul(patch[axis]));
     let spec = VitSpec {
         image,
@@ -82,7 +83,7 @@ pub(super) fn of(shapes: &Shapes, config: Option<&Value>, hint: Hint) -> Result<
         fc_norm: shape("fc_norm.weight").is_some(),
         pre_norm,
         swiglu,
-        eps: stated.unwrap_or(if pre_norm { PRE_NORM_EPS } else { USUAL_EPS }),
+        eps: stated.or(hint.eps).unwrap_or(usual),
         drop_path: 0.0,
     };
     Ok(Sizes { guessed: guessed(&spec, told, &placed, stated.is_some()), spec })
@@ -150,8 +151,8 @@ fn guessed(spec: &VitSpec, heads_told: bool, placed: &PatchGrid, eps_told: bool)
     let prefix = (!placed.told && placed.no_embed_class && spec.prefix() > 0)
         .then(|| "class token and registers without positions".to_owned());
     // The usual one goes without saying.
-    let eps = (!eps_told && spec.eps != USUAL_EPS)
-        .then(|| format!("norms with an ε of {:e}, as timm's CLIP", spec.eps));
+    let eps = (!eps_told && (spec.pre_norm || spec.eps != USUAL_EPS))
+        .then(|| format!("norms with an ε of {:e}", spec.eps));
     let all: Vec<String> = [heads, image, prefix, eps].into_iter().flatten().collect();
     let what = all.join(", ");
     (!all.is_empty())

@@ -207,6 +207,10 @@ impl Source for Part {
         self.source.classes()
     }
 
+    fn frames(&self) -> [usize; 2] {
+        self.source.frames()
+    }
+
     fn requests(&self) -> usize {
         self.source.requests()
     }

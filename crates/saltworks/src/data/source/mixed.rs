@@ -100,6 +100,11 @@ impl Source for Mixed {
         &self.classes
     }
 
+    fn frames(&self) -> [usize; 2] {
+        let all = self.parts.iter().map(|part| part.source.frames());
+        all.reduce(|[a, b], [c, d]| [a.min(c), b.max(d)]).unwrap_or([1, 1])
+    }
+
     fn requests(&self) -> usize {
         self.parts.iter().map(|part| part.source.requests()).max().unwrap_or(1)
     }

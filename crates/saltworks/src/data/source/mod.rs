@@ -70,6 +70,11 @@ pub trait Source: Send + Sync {
     /// Names of the classes 0, 1, ...; empty without labels.
     fn classes(&self) -> &[String];
 
+    /// The frames of its shortest and of its longest clip. An image has one.
+    fn frames(&self) -> [usize; 2] {
+        [1, 1]
+    }
+
     /// How many images to request at once. More than one if each takes long to arrive.
     fn requests(&self) -> usize {
         1

@@ -15,7 +15,7 @@ use crate::files::open_file;
 use crate::zip::Zip;
 
 /// Names of the images in a `.npz`. The first name found is used.
-const IMAGE_NAMES: [&str; 5] = ["images", "x", "x_train", "train_images", "arr_0"];
+const IMAGE_NAMES: [&str; 6] = ["images", "clips", "x", "x_train", "train_images", "arr_0"];
 
 /// Names of the labels in a `.npz`. The first name found is used.
 const LABEL_NAMES: [&str; 4] = ["labels", "y", "y_train", "train_labels"];
@@ -172,6 +172,10 @@ impl Source for Npy {
 
     fn classes(&self) -> &[String] {
         &self.classes
+    }
+
+    fn frames(&self) -> [usize; 2] {
+        [self.layout.frames; 2]
     }
 
     fn describe(&self) -> String {

@@ -171,7 +171,9 @@ fn an_archive_holds_images_and_labels() {
     let message = with(&npy("|u1", "False", "(3,)", &[1; 3])).err().unwrap().to_string();
     assert!(message.contains("one for each of the 2 images"), "{message}");
     let message = opened("a.npz", &archive(&[("faces.npy", &images)])).err().unwrap().to_string();
-    assert!(message.contains("looked for images, x, x_train, train_images, arr_0, found faces"));
+    assert!(
+        message.contains("looked for images, clips, x, x_train, train_images, arr_0, found faces")
+    );
 }
 
 #[test]
