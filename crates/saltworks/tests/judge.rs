@@ -441,6 +441,35 @@ fn images_to_test_beside_the_training_images_are_probed_on() {
     assert!(images == 4 && !printed.contains("which is beside"), "{images} {printed}");
 }
 
+#[test]
+fn lines_of_a_list_to_test_are_embedded_with_the_classes_of_the_others() {
+    let place = Place::with_classes();
+    place.trained("run", &[]);
+    // Alone, the lines to test would have stripes as class 0.
+    let mut list = "path,label,split\n".to_owned();
+    for index in 0..8 {
+        list += &format!("photos/discs/{index}.png,discs,train\n");
+        let part = if index < 5 { "train" } else { "test" };
+        list += &format!("photos/stripes/{index}.jpg,stripes,{part}\n");
+    }
+    place.text("list.csv", &list);
+    let embedded = |out: &str, data: &str, more: &[&str]| {
+        let all = [&["--data", data, "--out", out][..], more].concat();
+        succeeded(with(&place, "embed", "run", &all));
+        npy(&place.bytes(out)).1
+    };
+    let tests = embedded("tests.npy", "list.csv", &["--tests"]);
+    assert_eq!(place.bytes("tests.labels.npy")[128..], [1_i64; 3].map(i64::to_le_bytes).concat());
+    // The same images in their folder: 12 discs, then stripes in the order of their names.
+    let all = embedded("all.npy", "photos", &[]);
+    let names = ["0", "1", "10", "11", "2", "3", "4", "5", "6", "7"];
+    let row = |name: &str| 12 + names.iter().position(|known| *known == name).unwrap();
+    let wanted = ["5", "6", "7"].map(|name| all[row(name) * 32..(row(name) + 1) * 32].to_vec());
+    assert_eq!(tests, wanted.concat());
+    let none = ["--data", "photos", "--out", "x.npy", "--tests"];
+    assert_refused(&mut with(&place, "embed", "run", &none), &["photos: no images to test"]);
+}
+
 /// A .npy file's header and its 32-bit floats.
 fn npy(bytes: &[u8]) -> (String, Vec<f32>) {
     assert_eq!(bytes[..8], *b"\x93NUMPY\x01\x00");

@@ -26,6 +26,10 @@ pub(super) struct Arguments {
     /// available). Or all patch tokens.
     #[arg(long, value_delimiter = ',')]
     features: Vec<FeatureKind>,
+    /// The images to test in place of those to train on: the folder `val` or `test` beside them, or
+    /// the lines of a list or table that say so.
+    #[arg(long)]
+    tests: bool,
     /// Replace an existing file.
     #[arg(long)]
     overwrite: bool,
@@ -34,10 +38,12 @@ pub(super) struct Arguments {
 const EXAMPLES: &str = "Examples:
   saltworks embed runs/first --out features.parquet                all images of the run's data
   saltworks embed runs/first --data photos --out photos.npy   # and photos.labels.npy
+  saltworks embed runs/first --data list.csv --tests --out tests.npy      the lines to test
   saltworks embed vit.safetensors --data photos --features mean,cls --out f.safetensors
   saltworks embed vit.safetensors --data photos --features patches --out patches.npy
 
-Row i is image i in the order of `saltworks inspect`: paths are sorted, lists keep their order.
+Row i is image i in the order of `saltworks inspect`: paths are sorted, lists keep their order. With
+--tests, row i is test image i, and labels are the numbers of the classes of the images to train on.
 Rows of images that cannot be read are NaN. A .npy file holds [images, width] in float32. A .parquet
 file has the columns image, label, class, mean, cls. A .safetensors file has the tensors mean
 [N, D], cls [N, D] and label [N] (int64, -1 without one). Patch tokens are [images, patches, width],
@@ -91,7 +97,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if !subject.of_run && arguments.subject.data.is_none() {
         return Err(input_error("no images are given. Add --data PATH"));
     }
-    let source = judge::open_all(&subject.recipe.data)?;
+    let source = match arguments.tests {
+        true => judge::open_all_tests(&subject.recipe.data)?,
+        false => judge::open_all(&subject.recipe.data)?,
+    };
     note(&format!("embedding {}", source.describe()));
     judge::note_reading(&*source, "not read");
     if let Some(path) = &arguments.subject.data {

@@ -12,8 +12,8 @@ mod tokens;
 pub(crate) use feature_files::{Embeddings, FeatureFile, FeatureRows};
 pub(crate) use images::{
     ImageSets, SharedFile, contradiction_text, copies_text, note_depth, note_missing_classes,
-    note_reading, note_tests_that_train, open_all, open_images, shared_file, test_options,
-    tests_beside,
+    note_reading, note_tests_that_train, open_all, open_all_tests, open_images, shared_file,
+    test_options, tests_beside,
 };
 pub(crate) use large_images::{size_doubts, size_notes};
 pub(crate) use patch_files::PatchTokens;
