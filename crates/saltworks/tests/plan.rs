@@ -102,3 +102,21 @@ fn a_plan_times_each_stage_and_leaves_nothing() {
     let output = followed.args(advice.split(' ')).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+/// Without the check, an allocation fails and the program aborts.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_model_that_no_memory_can_hold_is_refused_by_plan_and_run() {
+    let place = Place::with_classes();
+    for verb in ["plan", "pretrain"] {
+        let mut limited = std::process::Command::new("sh");
+        let script = "ulimit -v 4000000; exec \"$@\"";
+        limited.args(["-c", script, "sh", env!("CARGO_BIN_EXE_saltworks"), verb]);
+        limited.env("MALLOC_ARENA_MAX", "2").current_dir(place.path("."));
+        for given in ["model.width=2048", "model.depth=32", "model.heads=16"] {
+            limited.args(["--set", given]);
+        }
+        let moments = "stage teacher: its weights, gradients and AdamW's moments take 25.8 GB";
+        assert_refused(&mut limited, &[moments, "GB of memory are free. Choose a smaller model"]);
+    }
+}

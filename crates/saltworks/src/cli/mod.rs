@@ -45,7 +45,7 @@ const EXAMPLES: &str = "Examples:
 
 Exit codes: 0 done; 1 the run failed; 2 the input must be corrected; 130 (Ctrl-C),
 143 (SIGTERM), 138 (SIGUSR1), 140 (SIGUSR2), 129 (SIGHUP; not under nohup): stopped by the signal
-after saving a checkpoint.";
+after saving a checkpoint; 134 or 137: memory ran out.";
 
 #[derive(Subcommand)]
 enum Command {

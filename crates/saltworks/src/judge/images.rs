@@ -439,7 +439,7 @@ fn which_held_out(path: &str, data: &Data, count: usize, len: usize) -> Holdout 
     Holdout::Share { fraction: count as f64 / len as f64, seed: data.holdout_seed }
 }
 
-/// The images to test that are beside a recipe's images, or in the same list or table. Their classes
+/// The images to test beside a recipe's images, or in the same list or table. Their classes
 /// have the numbers of the others.
 pub(crate) fn open_all_tests(data: &Data) -> Result<Arc<dyn Source>, Failure> {
     let sources = open_sources(data)?;

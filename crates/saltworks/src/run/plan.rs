@@ -12,7 +12,7 @@ use crate::mask;
 use crate::method::{Cost, Method, MethodSettings, NetworkCost, Networks, Salt, TeacherError};
 use crate::model::{Encoder, VitSpec};
 use crate::recipe::{PixelNorm, Recipe, RecipeError, Schedule, Stage};
-use crate::run_files::{PlanFile, PlannedStage};
+use crate::run_files::{PlanFile, PlannedStage, free_memory_bytes};
 use crate::train::{self, Curve, Optimizer, OptimizerOptions};
 use crate::weights::{Hint, ModelFile};
 use engine::Dtype;
@@ -81,6 +81,25 @@ impl<'a> StagePlan<'a> {
         self.schedule.steps * self.stage.batch as u64
     }
 
+    /// The bytes of a step besides its activations: in f32, weights that are trained, their
+    /// gradients and AdamW's two moments, and the teacher's weights.
+    fn state_bytes(&self) -> u64 {
+        let Cost { encoder, trunk, teacher } = &self.cost;
+        let teacher = teacher.map_or(0, |teacher| teacher.parameters);
+        4 * (4 * (encoder.parameters + trunk.parameters) + teacher) as u64
+    }
+
+    /// Refuses a stage whose weights cannot be in memory.
+    fn expect_memory(&self) -> Result<(), Failure> {
+        let (needed, name) = (self.state_bytes(), &self.stage.name);
+        let Some(free) = free_memory_bytes().filter(|free| *free < needed) else { return Ok(()) };
+        let [needed, free] = [needed, free].map(|bytes| bytes as f64 * 1e-9);
+        Err(input_error(format!(
+            "stage {name}: its weights, gradients and AdamW's moments take {needed:.1} GB, but \
+             {free:.1} GB of memory are free. Choose a smaller model, or a machine with more memory"
+        )))
+    }
+
     /// The encoder with its initial weights.
     pub(crate) fn new_encoder(&self) -> Encoder {
         Encoder::new(&self.spec, self.seed)
@@ -93,6 +112,7 @@ impl<'a> StagePlan<'a> {
         teacher: Option<&Path>,
         init: Option<&Path>,
     ) -> Result<Box<dyn Method>, Failure> {
+        self.expect_memory()?;
         let (of_teacher, of_init) = (self.stage.teacher_part.as_deref(), &self.stage.init_part);
         let load = |path| Salt::load_teacher(path, of_teacher, &self.spec);
         let teacher = teacher.map(load).transpose();
@@ -105,6 +125,7 @@ impl<'a> StagePlan<'a> {
 
     /// The method with an untrained teacher, for timing.
     pub(crate) fn untrained_method(&self) -> Result<Box<dyn Method>, Failure> {
+        self.expect_memory()?;
         let teacher = self.teacher.as_ref().map(|spec| Encoder::new(spec, 1));
         self.settings.build(self.new_encoder(), teacher, self.seed).map_err(input_error)
     }

@@ -81,6 +81,25 @@ pub fn resident_memory_bytes() -> Option<u64> {
     status_bytes("VmRSS")
 }
 
+/// The memory that this process can still get, if Linux reports it: what is free or cached, swap,
+/// or a limit of its container or of `ulimit -v`, whichever is least.
+pub fn free_memory_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let free = kib_of(&text, "MemAvailable")? + kib_of(&text, "SwapFree").unwrap_or(0);
+    let container = std::fs::read_to_string("/sys/fs/cgroup/memory.max");
+    let container = container.ok().and_then(|text| text.trim().parse().ok());
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let addresses = limits.lines().find_map(|line| line.strip_prefix("Max address space"));
+    let addresses = addresses.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    [container, addresses].into_iter().flatten().chain([free * 1024]).min()
+}
+
+/// The number behind `key:` in a text of Linux.
+fn kib_of(text: &str, key: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+    value.split_whitespace().next()?.parse().ok()
+}
+
 fn status_bytes(key: &str) -> Option<u64> {
     let kib: u64 = status_value(key)?.split_whitespace().next()?.parse().ok()?;
     Some(kib * 1024)
@@ -95,7 +114,7 @@ fn status_value(key: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{listed, memory_nodes, peak_memory_bytes};
+    use super::{free_memory_bytes, listed, memory_nodes, peak_memory_bytes};
 
     #[test]
     fn lists_of_processors_are_read_as_linux_writes_them() {
@@ -108,6 +127,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn linux_reports_memory_and_its_nodes() {
         assert!(peak_memory_bytes().is_some_and(|bytes| bytes > 1 << 20));
+        assert!(free_memory_bytes().is_some_and(|bytes| bytes > 1 << 20));
         // Some containers hide the nodes. Where they are shown, there is one.
         assert!(memory_nodes().is_none_or(|nodes| nodes > 0));
     }

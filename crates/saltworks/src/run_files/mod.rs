@@ -11,7 +11,9 @@ pub(crate) mod reading;
 mod state;
 mod time;
 
-pub use environment::{Environment, memory_nodes, peak_memory_bytes, resident_memory_bytes};
+pub use environment::{
+    Environment, free_memory_bytes, memory_nodes, peak_memory_bytes, resident_memory_bytes,
+};
 pub use lock::{LockOwner, is_training};
 pub use metrics::{Line, LineKind, LogEvent, MetricsLog, MetricsReader, StepLine};
 pub use online_probe::{Alarm, Histogram, OnlineProbe};
