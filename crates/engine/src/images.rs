@@ -91,10 +91,57 @@ impl Images {
         std::array::from_fn(|axis| self.shape[2 + axis] / patch[axis])
     }
 
+    /// Clips of these frames, in this order. A frame may occur several times.
+    ///
+    /// # Errors
+    /// No frames, or one that the clips lack.
+    pub fn with_frames(&self, frames: &[usize]) -> Result<Self> {
+        let [b, c, t, h, w] = self.shape;
+        let known = frames.iter().filter(|&&frame| frame < t).count();
+        expect_count("images", "the number of frames", known, frames.len().max(1))?;
+        let at = |plane: usize, frame: usize| (plane * t + frame) * h * w;
+        let starts = (0..b * c).flat_map(|plane| frames.iter().map(move |&frame| at(plane, frame)));
+        let data = match &self.data {
+            Data::U8 { bytes, mean, std } => {
+                let bytes = starts.flat_map(|start| &bytes[start..start + h * w]).copied();
+                let (mean, std) = (mean.clone(), std.clone());
+                Data::U8 { bytes: bytes.collect(), mean, std }
+            }
+            Data::F32(values) => {
+                let values = (**values).as_ref();
+                let values = starts.flat_map(|start| &values[start..start + h * w]).copied();
+                Data::F32(Arc::new(values.collect::<Vec<f32>>()))
+            }
+        };
+        Ok(Self { shape: [b, c, frames.len(), h, w], data, ..self.clone() })
+    }
+
     pub(crate) fn pixels(&self) -> Pixels<'_> {
         match &self.data {
             Data::U8 { bytes, mean, std } => Pixels::U8 { data: bytes, mean, std },
             Data::F32(values) => Pixels::F32((**values).as_ref()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_chosen_in_any_order_within_each_channel() {
+        // Two samples of two channels and three frames of 1 x 2 pixels.
+        let bytes: Vec<u8> = (0..24).collect();
+        let shape = [2, 2, 3, 1, 2];
+        let images = Images::u8(bytes.clone(), shape, vec![0.0; 2], vec![1.0; 2]).unwrap();
+        let chosen = images.with_frames(&[2, 0]).unwrap();
+        assert_eq!(chosen.shape(), [2, 2, 2, 1, 2]);
+        let wanted = [4, 5, 0, 1, 10, 11, 6, 7, 16, 17, 12, 13, 22, 23, 18, 19];
+        assert_eq!(chosen.bytes(), Some(&wanted[..]));
+        let values: Vec<f32> = bytes.iter().map(|&byte| f32::from(byte)).collect();
+        let repeated = Images::f32(values, shape).unwrap().with_frames(&[1; 3]).unwrap();
+        let Pixels::F32(values) = repeated.pixels() else { panic!("values") };
+        assert_eq!(values[..8], [2.0, 3.0, 2.0, 3.0, 2.0, 3.0, 8.0, 9.0]);
+        assert!(images.with_frames(&[3]).is_err() && images.with_frames(&[]).is_err());
     }
 }

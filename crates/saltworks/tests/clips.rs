@@ -190,6 +190,86 @@ fn the_recipe_of_the_page_trains() {
     assert_eq!(plan["stages"][1]["tokens_per_image"]["teacher"], 48.0);
 }
 
+/// A row of probes.json without its name.
+fn row(place: &Place, run: &str, name: &str) -> Option<serde_json::Value> {
+    let rows = place.bytes(&format!("{run}/probes.json"));
+    let rows: Vec<serde_json::Value> = serde_json::from_slice(&rows).unwrap();
+    let mut row = rows.into_iter().find(|row| row["features"] == name)?;
+    row.as_object_mut().unwrap().remove("features");
+    Some(row)
+}
+
+#[test]
+fn still_clips_look_the_same_in_any_order_and_are_drawn_as_strips() {
+    let place = Place::with_classes();
+    // Each image is repeated, so no order of frames is another one.
+    let still = ["teacher.steps=2", "student.steps=2", "probe.every_steps=2"];
+    place.trained("still", &[CLIPS, &still, &["data.channels=1"]].concat());
+    let own = row(&place, "still", "student");
+    assert!(own.is_some());
+    for name in ["student, one frame", "student, reversed", "student, shuffled"] {
+        assert_eq!(row(&place, "still", name), own, "{name}");
+    }
+    assert!(row(&place, "still", "frame differences").is_some());
+    assert!(row(&place, "still", "teacher, reversed").is_none(), "only the last stage's");
+
+    let pictures = place.bytes("still/pictures/teacher.json");
+    let pictures: serde_json::Value = serde_json::from_slice(&pictures).unwrap();
+    // Four frames in patches of two: two frames of 4 x 4 patches side by side.
+    assert_eq!((&pictures["size"], &pictures["grid"]), (&[32, 64].into(), &[4, 8].into()));
+    let png = |value: &serde_json::Value| {
+        use base64::prelude::{BASE64_STANDARD, Engine as _};
+        let text = value.as_str().unwrap();
+        let bytes = BASE64_STANDARD.decode(text.rsplit(',').next().unwrap()).unwrap();
+        image::load_from_memory(&bytes).unwrap().into_luma8()
+    };
+    let shown = png(&pictures["images"][0]["png"]);
+    assert_eq!(shown.dimensions(), (64, 32));
+    let halves = (0..32).flat_map(|y| (0..32).map(move |x| (x, y)));
+    assert!(halves.clone().all(|(x, y)| shown.get_pixel(x, y) == shown.get_pixel(x + 32, y)));
+    // What is context is shown in the masked picture as it is.
+    let mask = pictures["masks"][0].as_str().unwrap().as_bytes();
+    let masked = png(&pictures["reconstructions"][0]["masked"]);
+    for (cell, &kind) in mask.iter().enumerate() {
+        let (x, y) = (cell as u32 % 8 * 8, cell as u32 / 8 * 8);
+        let pixels = (0..8).flat_map(|dy| (0..8).map(move |dx| (x + dx, y + dy)));
+        let same = pixels.clone().all(|(x, y)| masked.get_pixel(x, y) == shown.get_pixel(x, y));
+        let grey = pixels.clone().all(|(x, y)| masked.get_pixel(x, y).0 == [128]);
+        assert!(if kind == b'1' { same } else { grey }, "cell {cell}");
+    }
+    assert!(mask.contains(&b'1') && mask.contains(&b'2'));
+}
+
+#[test]
+fn every_set_of_labels_is_probed_and_the_recipe_says_which_comes_first() {
+    let place = Place::empty();
+    let of = |run: &str, more: &[&str]| {
+        let few = ["data.path=builtin:moving-fashion", "data.size=16", "data.holdout=1000"];
+        let short = ["teacher.steps=1", "student.steps=1", "probe.most_images=60"];
+        place.trained(run, &[CLIPS, &few, &short, more].concat());
+        // How clips in another order are judged is asked of the first set alone.
+        let other = if more.is_empty() { "what" } else { "motion" };
+        assert!(row(&place, run, &format!("student, one frame, {other}")).is_some());
+        assert!(row(&place, run, &format!("student, reversed, {other}")).is_none());
+        ["teacher", "teacher, motion", "teacher, what"].map(|name| {
+            let row = row(&place, run, name)?;
+            assert_eq!((&row["images"], &row["train_images"]), (&30.into(), &30.into()));
+            Some(row)
+        })
+    };
+    let [motion, none, what] = of("motion", &[]);
+    assert!(none.is_none());
+    let [first, second, none] = of("what", &["data.labels=what"]);
+    assert!(none.is_none());
+    // The same features: only the order of the sets differs.
+    assert_eq!((first, second), (what, motion));
+    let words = ["data.labels is \"where\"", "has the sets motion, what"];
+    place.refused(&["data.path=builtin:moving-fashion", "data.labels=where"], &words);
+    let words = ["has no sets of labels by name", "Leave out data.labels"];
+    let path = clips(&place);
+    place.refused(&set(&["data.labels=what"], &path), &words);
+}
+
 #[test]
 fn settings_that_clips_cannot_have_are_refused() {
     let place = Place::empty();

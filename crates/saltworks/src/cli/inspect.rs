@@ -153,6 +153,10 @@ fn to_text(source: &dyn Source, survey: &Survey, copies: Option<&Copies>) -> Str
     let _ = writeln!(text, "images    {}", channels.collect::<Vec<_>>().join(", "));
     let _ = writeln!(text, "pixels    {:.2} million per image", mean_pixels(survey) / 1e6);
     let _ = writeln!(text, "bytes     {}", survey.bytes);
+    let sets = source.label_sets();
+    if !sets.is_empty() {
+        let _ = writeln!(text, "labels    {}: data.labels chooses a set", sets.join(", "));
+    }
     if let Some(values) = &survey.values {
         let fitting = Depth::fitting(values);
         let shown = fitting.map_or(String::new(), |fitting| format!(". Fits data.depth={fitting}"));

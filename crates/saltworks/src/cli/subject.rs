@@ -36,6 +36,10 @@ pub(super) struct SubjectArguments {
     /// and type).
     #[arg(long, value_name = "NAME")]
     column: Option<String>,
+    /// The set of labels, of images with several, such as `what` of builtin:moving-fashion (default:
+    /// the run's, else the first).
+    #[arg(long, value_name = "NAME")]
+    labels: Option<String>,
     /// The shorter side is resized to this factor times the size, and the centre is kept (default:
     /// the run's, else 1).
     #[arg(long)]
@@ -75,6 +79,7 @@ impl SubjectArguments {
             normalize,
             depth,
             column,
+            labels,
             zoom,
             grid,
             heads,
@@ -91,6 +96,7 @@ impl SubjectArguments {
             normalize: normalize.clone(),
             depth: depth.clone(),
             column: column.clone(),
+            labels: labels.clone(),
             zoom: *zoom,
             grid: *grid,
             heads: *heads,

@@ -155,7 +155,7 @@ fn open_tests(recipe: &Recipe, sources: &[NamedSource]) -> Result<Vec<TestSet>, 
     let open = |path: &String| {
         let source = data::open(Path::new(path), options.clone())
             .map_err(|error| input_error(format!("probe.test: {error}")))?;
-        Ok((path.clone(), source))
+        Ok((path.clone(), chosen_labels(source, &recipe.data).map_err(input_error)?))
     };
     recipe.probe.test.iter().map(open).collect()
 }
@@ -188,14 +188,16 @@ pub(crate) fn tests_beside(
     instead: &str,
 ) -> Option<TestSet> {
     let found = data::tests_beside(Path::new(path), &**source)?;
-    let (name, opened) = (found.to_string(), found.open(test_options(data)));
+    let name = found.to_string();
+    let opened = found.open(test_options(data)).map_err(|error| error.to_string());
+    let opened = opened.and_then(|source| chosen_labels(source, data));
     let unused = |why: &str| {
         note(&format!(
             "{name} is not used for probes: {why}. Training images are held out if possible"
         ));
     };
     match opened {
-        Err(error) => unused(&error.to_string()),
+        Err(error) => unused(&error),
         Ok(source) if (0..source.len()).any(|index| source.label(index) < 0) => {
             unused("not all of its images have a class");
         }
@@ -289,9 +291,24 @@ fn open_sources(data: &Data) -> Result<Vec<NamedSource>, Failure> {
                 given.path
             )));
         }
-        sources.push((source, given));
+        sources.push((chosen_labels(source, data).map_err(input_error)?, given));
     }
     Ok(sources)
+}
+
+/// A source with the set of labels that the recipe chooses.
+pub(crate) fn chosen_labels(
+    source: Arc<dyn Source>,
+    data: &Data,
+) -> Result<Arc<dyn Source>, String> {
+    let Some(set) = &data.labels else { return Ok(source) };
+    source.labelled_by(set).ok_or_else(|| {
+        let found = match source.label_sets().as_slice() {
+            [] => "has no sets of labels by name. Leave out data.labels (--labels)".to_owned(),
+            sets => format!("has the sets {}", sets.join(", ")),
+        };
+        format!("data.labels is {set:?}, but {} {found}", source.describe())
+    })
 }
 
 /// Notes test images whose class no training image has: no probe can find it.
@@ -456,6 +473,7 @@ pub(crate) fn open_all_tests(data: &Data) -> Result<Arc<dyn Source>, Failure> {
         )));
     };
     let tests = found.open(test_options(data)).map_err(input_error)?;
+    let tests = chosen_labels(tests, data).map_err(input_error)?;
     let classes = data::unite([source, &tests]);
     mix(vec![(tests, 1.0)], classes)
 }

@@ -11,9 +11,9 @@ mod tokens;
 
 pub(crate) use feature_files::{Embeddings, FeatureFile, FeatureRows};
 pub(crate) use images::{
-    ImageSets, SharedFile, contradiction_text, copies_text, note_depth, note_missing_classes,
-    note_reading, note_tests_that_train, open_all, open_all_tests, open_images, shared_file,
-    test_options, tests_beside,
+    ImageSets, SharedFile, chosen_labels, contradiction_text, copies_text, note_depth,
+    note_missing_classes, note_reading, note_tests_that_train, open_all, open_all_tests,
+    open_images, shared_file, test_options, tests_beside,
 };
 pub(crate) use large_images::{size_doubts, size_notes};
 pub(crate) use patch_files::PatchTokens;
@@ -41,15 +41,50 @@ pub(crate) type FeatureBatch = (Vec<f32>, usize);
 pub(crate) enum Extractor {
     /// The normalised pixels themselves, of images that are shrunk if they are large.
     Pixels,
+    /// The differences of successive frames, shrunk in the same way.
+    Differences,
     /// An encoder's class token and mean patch token, those of the last `layers` blocks side by
     /// side.
-    Encoder { encoder: Box<Encoder>, layers: usize },
+    Encoder { encoder: Arc<Encoder>, layers: usize },
+}
+
+/// Which frames of a clip features are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FrameOrder {
+    /// All, as they come.
+    Forward,
+    /// All, the last one first.
+    Reversed,
+    /// All, in an order of no direction that is always the same.
+    Shuffled,
+    /// The middle one, repeated.
+    OneFrame,
+}
+
+impl FrameOrder {
+    /// The clips of a batch with their frames in this order.
+    fn of(self, images: &ImageBatch) -> engine::Result<ImageBatch> {
+        let frames = images.shape()[2];
+        match self {
+            Self::Forward => Ok(images.clone()),
+            Self::Reversed => images.with_frames(&(0..frames).rev().collect::<Vec<_>>()),
+            Self::Shuffled => images.with_frames(&shuffled(frames)),
+            Self::OneFrame => images.with_frames(&vec![frames / 2; frames]),
+        }
+    }
+}
+
+/// The frames of even numbers from the first on, and between them those of odd numbers from the last
+/// on: 0, 7, 2, 5, 4, 3, 6, 1 of eight. Steps ahead and back are as many.
+fn shuffled(frames: usize) -> Vec<usize> {
+    let odd_from_end = |at: usize| (frames - 1 - at) / 2 * 2 + 1;
+    (0..frames).map(|at| if at % 2 == 0 { at } else { odd_from_end(at) }).collect()
 }
 
 impl Extractor {
     /// Features of an encoder's last block.
     pub(crate) fn of(encoder: Encoder) -> Self {
-        Self::Encoder { encoder: Box::new(encoder), layers: 1 }
+        Self::Encoder { encoder: Arc::new(encoder), layers: 1 }
     }
 }
 
@@ -121,16 +156,18 @@ pub(crate) struct SourceFeatures {
 }
 
 impl SourceFeatures {
+    /// Which of `len` images could be read.
+    pub(crate) fn readable(&self, len: usize) -> Vec<usize> {
+        let replaced: BTreeSet<usize> = self.replaced.iter().map(|image| image.index).collect();
+        (0..len).filter(|row| !replaced.contains(row)).collect()
+    }
+
     /// The rows of images that could be read.
     pub(crate) fn of_readable(self) -> Vec<Features> {
         if self.replaced.is_empty() {
             return self.kinds;
         }
-        let replaced: BTreeSet<usize> = self.replaced.iter().map(|image| image.index).collect();
-        let left = |features: &Features| {
-            let rows: Vec<_> = (0..features.len()).filter(|row| !replaced.contains(row)).collect();
-            features.select(&rows)
-        };
+        let left = |features: &Features| features.select(&self.readable(features.len()));
         self.kinds.iter().map(left).collect()
     }
 }
@@ -202,6 +239,7 @@ fn side_by_side(layers: &[Tensor]) -> FeatureBatch {
 fn extract(images: &ImageBatch, extractor: &Extractor) -> engine::Result<Vec<FeatureBatch>> {
     match extractor {
         Extractor::Pixels => Ok(vec![pixels::of(images)?]),
+        Extractor::Differences => Ok(vec![pixels::differences_of(images)?]),
         Extractor::Encoder { encoder, layers: 1 } => embedded(encoder, images),
         Extractor::Encoder { encoder, layers } => embedded_layers(encoder, *layers, images),
     }

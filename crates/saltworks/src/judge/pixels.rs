@@ -25,6 +25,18 @@ pub(super) fn of(images: &Images) -> engine::Result<FeatureBatch> {
     Ok((shrunk.collect(), c * t * size.height * size.width))
 }
 
+/// The differences of successive frames, shrunk in the same way: [B, C (T - 1) h w].
+pub(super) fn differences_of(images: &Images) -> engine::Result<FeatureBatch> {
+    let [_, c, t, ..] = images.shape();
+    let (values, dim) = of(images)?;
+    let plane = dim / (c * t);
+    let of_channel = |clip: &[f32]| {
+        let pairs = clip.iter().zip(&clip[plane..]);
+        pairs.map(|(first, next)| next - first).collect::<Vec<_>>()
+    };
+    Ok((values.chunks_exact(t * plane).flat_map(of_channel).collect(), c * (t - 1) * plane))
+}
+
 /// Means over boxes of equal size, whose edges may cut pixels: [H, W] -> [h, w].
 fn shrink(plane: &[f32], [h, w]: [usize; 2], [to_h, to_w]: [usize; 2]) -> Vec<f32> {
     let (rows, columns) = (overlaps(h, to_h), overlaps(w, to_w));

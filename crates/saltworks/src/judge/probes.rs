@@ -1,14 +1,16 @@
 //! The probes after training. All encoders and the raw pixels are probed on the same images, which
 //! are decoded once.
 
-use super::{Extractor, FeatureBatch, ImageSets, blank_loader, extract, gather, none_readable};
+use super::{
+    Extractor, FeatureBatch, FrameOrder, ImageSets, blank_loader, extract, gather, none_readable,
+};
 use crate::console::{Count, Waiting, note};
 use crate::data::{Part, Source, Unreadable};
 use crate::eval::{
     self, Features, KnnOptions, LinearOptions, Prediction, RightImages, knn, linear,
 };
 use crate::failure::{Failure, run_error};
-use crate::recipe::Recipe;
+use crate::recipe::{Data, Recipe};
 use crate::run_files::{ProbeRow, Right};
 use crate::train::Stop;
 use engine::ops::Images as ImageBatch;
@@ -20,6 +22,45 @@ use std::sync::Arc;
 pub(crate) struct NamedExtractor {
     pub(crate) name: String,
     pub(crate) extractor: Extractor,
+    /// The frames of the clips that probes are fitted to, and of those they judge.
+    pub(crate) frames: [FrameOrder; 2],
+}
+
+impl NamedExtractor {
+    /// Whether probes judge clips as they are, in the order of those they are fitted to.
+    fn keeps_order(&self) -> bool {
+        self.frames[0] == self.frames[1]
+    }
+}
+
+/// Features that some rows of the table share.
+type View<'a> = (&'a Extractor, FrameOrder);
+
+fn is_same((one, frames): &View<'_>, (other, of_other): &View<'_>) -> bool {
+    let extractors = match (one, other) {
+        (
+            Extractor::Encoder { encoder, layers },
+            Extractor::Encoder { encoder: other, layers: of_other },
+        ) => Arc::ptr_eq(encoder, other) && layers == of_other,
+        _ => std::mem::discriminant(*one) == std::mem::discriminant(*other),
+    };
+    extractors && frames == of_other
+}
+
+/// What is to be computed of training clips (0) or of others (1), each once, and for each row which
+/// of it is its own.
+fn views(all: &[NamedExtractor], part: usize) -> (Vec<View<'_>>, Vec<usize>) {
+    let mut views: Vec<View<'_>> = Vec::new();
+    let mut of_row = Vec::new();
+    for judged in all {
+        let view = (&judged.extractor, judged.frames[part]);
+        let known = views.iter().position(|known| is_same(known, &view));
+        of_row.push(known.unwrap_or_else(|| {
+            views.push(view);
+            views.len() - 1
+        }));
+    }
+    (views, of_row)
 }
 
 /// Seed of the choice of images. It is not the run's, so that runs can be compared.
@@ -50,26 +91,63 @@ pub(crate) fn probe(
         "probes",
         held_out.len() + all_tests
     ));
+    let sets = sets_to_probe(&train, &recipe.data);
+    if let (Some(first), [None, others @ ..]) = (label_set(&train, &recipe.data), &sets[..]) {
+        let others: Vec<_> = others.iter().flatten().map(String::as_str).collect();
+        note(&format!(
+            "{:>10}  labels: {first}, and in the rows that say so: {}",
+            "probes",
+            others.join(", ")
+        ));
+    }
     let mut count = Count::new(train.len() + tested);
-    let mut of = |source| features(all, recipe, source, stop, unreadable, &mut count);
-    let Some(train) = of(&train)? else { return Ok(Vec::new()) };
-    let mut fits = Vec::new();
+    let [(train_views, train_rows), (test_views, test_rows)] = [0, 1].map(|part| views(all, part));
+    let mut of =
+        |views: &[View<'_>], source| features(views, recipe, source, stop, unreadable, &mut count);
+    let Some(train_features) = of(&train_views, &train)? else { return Ok(Vec::new()) };
+    let mut tested = Vec::new();
     for (suffix, source) in &tests {
-        let Some(test) = of(source)? else { return Ok(Vec::new()) };
-        fits.extend(all.iter().zip(&train).zip(test).map(|((judged, train), test)| {
-            (judged.name.clone() + suffix, linear_options(judged), train, test)
-        }));
+        let Some(features) = of(&test_views, source)? else { return Ok(Vec::new()) };
+        tested.push((suffix, source, features));
     }
     count.finish();
+    let mut fits = Vec::new();
+    for set in sets {
+        let train_labels = train_features.labels_of(&train, set.as_deref());
+        for (suffix, source, features) in &tested {
+            let test_labels = features.labels_of(source, set.as_deref());
+            let labels = train_labels.clone().zip(test_labels);
+            let suffix = set.iter().fold((*suffix).clone(), |suffix, set| suffix + ", " + set);
+            // How another set fares on clips in another order says nothing of time.
+            let rows = all.iter().zip(train_rows.iter().zip(&test_rows));
+            let rows = rows.filter(|(judged, _)| set.is_none() || judged.keeps_order());
+            for (judged, (&train, &test)) in rows {
+                let (train, test) = (&train_features.of[train][..], &features.of[test][..]);
+                let name = judged.name.clone() + &suffix;
+                let (options, labels) = (linear_options(judged), labels.clone());
+                fits.push(ProbeFit { name, options, train, test, labels });
+            }
+        }
+    }
     // Small fits use one thread each.
-    let rows: eval::Result<Vec<_>> = fits
-        .into_par_iter()
-        .map(|(name, options, train, test)| fit(&name, recipe, &options, (train, &test), stop))
-        .collect();
+    let rows: eval::Result<Vec<_>> =
+        fits.into_par_iter().map(|fit| fit.run(recipe, stop)).collect();
     match rows {
         Err(eval::Error::Stopped) => Ok(Vec::new()),
         rows => rows.map_err(run_error),
     }
+}
+
+/// The set of labels that a source gives, if it has several.
+fn label_set(source: &Arc<dyn Source>, data: &Data) -> Option<String> {
+    data.labels.clone().or_else(|| source.label_sets().into_iter().next())
+}
+
+/// None for the labels of the source as it is, then the names of its other sets.
+fn sets_to_probe(source: &Arc<dyn Source>, data: &Data) -> Vec<Option<String>> {
+    let first = label_set(source, data);
+    let others = source.label_sets().into_iter().filter(|set| Some(set) != first.as_ref());
+    std::iter::once(None).chain(others.map(Some)).collect()
 }
 
 /// At most `count` images of a source, drawn at random, in their order.
@@ -84,20 +162,35 @@ fn some(source: &Arc<dyn Source>, count: usize) -> Arc<dyn Source> {
     Arc::new(Part::new(source.clone(), order, "to probe"))
 }
 
-/// The features of all images that can be read, by what is probed: mean tokens (or pixels), and
-/// class tokens if there are any. None if a signal stops it.
+/// The features of the images of a source that can be read.
+struct ProbedFeatures {
+    /// By what is probed: mean tokens (or pixels), and class tokens if there are any.
+    of: Vec<Vec<Features>>,
+    /// The numbers of these images in the source.
+    images: Vec<usize>,
+}
+
+impl ProbedFeatures {
+    /// The labels of the set of this name. None stands for those that the features have.
+    fn labels_of(&self, source: &Arc<dyn Source>, set: Option<&str>) -> Option<Vec<u32>> {
+        let source = source.labelled_by(set?)?;
+        Some(self.images.iter().map(|&image| source.label(image) as u32).collect())
+    }
+}
+
+/// The features of all images that can be read. None if a signal stops it.
 fn features(
-    all: &[NamedExtractor],
+    all: &[View<'_>],
     recipe: &Recipe,
     source: &Arc<dyn Source>,
     stop: &Stop,
     unreadable: &mut Vec<Unreadable>,
     count: &mut Count,
-) -> Result<Option<Vec<Vec<Features>>>, Failure> {
+) -> Result<Option<ProbedFeatures>, Failure> {
     let mut kinds = Vec::new();
     let mut make = |images: &ImageBatch| -> Result<Vec<FeatureBatch>, Failure> {
         count.add(images.samples());
-        let each = all.iter().map(|judged| extract(images, &judged.extractor));
+        let each = all.iter().map(|(extractor, frames)| extract(&frames.of(images)?, extractor));
         let each = each.collect::<engine::Result<Vec<_>>>().map_err(run_error)?;
         kinds = each.iter().map(Vec::len).collect();
         Ok(each.into_iter().flatten().collect())
@@ -108,18 +201,46 @@ fn features(
         return Err(none_readable(source.as_ref(), &gathered.replaced));
     }
     unreadable.extend(gathered.replaced.iter().cloned());
+    let images = gathered.readable(source.len());
     let mut features = gathered.of_readable().into_iter();
-    Ok(Some(kinds.iter().map(|&kinds| features.by_ref().take(kinds).collect()).collect()))
+    let of = kinds.iter().map(|&kinds| features.by_ref().take(kinds).collect()).collect();
+    Ok(Some(ProbedFeatures { of, images }))
 }
 
 /// How precisely the linear probe is fitted. Pixels are many and alike, so that a fit takes longer
 /// than that of any encoder, and they are only compared with.
 fn linear_options(judged: &NamedExtractor) -> LinearOptions {
     match judged.extractor {
-        Extractor::Pixels => {
+        Extractor::Pixels | Extractor::Differences => {
             LinearOptions { iterations: 200, tolerance: 1e-3, ..LinearOptions::default() }
         }
         Extractor::Encoder { .. } => LinearOptions::default(),
+    }
+}
+
+/// Probes to be fitted.
+struct ProbeFit<'a> {
+    name: String,
+    options: LinearOptions,
+    train: &'a [Features],
+    test: &'a [Features],
+    /// The labels of both, if other than the features have.
+    labels: Option<(Vec<u32>, Vec<u32>)>,
+}
+
+impl ProbeFit<'_> {
+    fn run(&self, recipe: &Recipe, stop: &Stop) -> eval::Result<ProbeRow> {
+        let Self { name, options, train, test, labels } = self;
+        let Some((train_labels, test_labels)) = labels else {
+            return fit(name, recipe, options, (train, test), stop);
+        };
+        let labelled = |features: &[Features], labels: &[u32]| -> Vec<Features> {
+            let with =
+                |features: &Features| Features { labels: labels.to_vec(), ..features.clone() };
+            features.iter().map(with).collect()
+        };
+        let (train, test) = (labelled(train, train_labels), labelled(test, test_labels));
+        fit(name, recipe, options, (&train, &test), stop)
     }
 }
 

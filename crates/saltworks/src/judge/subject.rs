@@ -10,6 +10,7 @@ use crate::run_files::names::{ENCODER, MODEL, RECIPE, STATE};
 use crate::weights::{Hint, LoadedEncoder, ModelFile, expect_told};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The choice of an encoder and of its image preparation. The run or the file sets what is not
 /// given.
@@ -28,6 +29,8 @@ pub(crate) struct SubjectOptions {
     pub(crate) depth: Option<String>,
     /// The column of images in `data`.
     pub(crate) column: Option<String>,
+    /// The set of labels, if the images have several.
+    pub(crate) labels: Option<String>,
     /// The shorter side is resized to this factor times the size.
     pub(crate) zoom: Option<f64>,
     /// Rows and columns of patches that the position table was made for, if the file does not
@@ -92,6 +95,7 @@ impl SubjectOptions {
         data.max_unreadable = 1.0;
         data.eval_zoom = self.zoom.unwrap_or(data.eval_zoom);
         data.threads = self.data_threads.unwrap_or(data.threads);
+        data.labels = self.labels.clone().or(data.labels.take());
         if let Some(path) = &self.data {
             data.source.clear();
             data.column = self.column.clone();
@@ -104,7 +108,7 @@ impl SubjectOptions {
         }
         let (path, trained) = (model.path().to_owned(), training_of(&model));
         let of_run = run.is_some();
-        let extractor = Extractor::Encoder { encoder: Box::new(encoder), layers: self.layers };
+        let extractor = Extractor::Encoder { encoder: Arc::new(encoder), layers: self.layers };
         let subject = Subject { recipe, extractor, of_run, path, trained };
         note(&format!("encoder: {}", subject.describe()));
         Ok(subject)
@@ -271,7 +275,7 @@ impl Subject {
     pub(crate) fn encoder(&self) -> (&Encoder, usize) {
         match &self.extractor {
             Extractor::Encoder { encoder, layers } => (encoder, *layers),
-            Extractor::Pixels => unreachable!("`SubjectOptions::open` makes an encoder"),
+            _ => unreachable!("`SubjectOptions::open` makes an encoder"),
         }
     }
 }

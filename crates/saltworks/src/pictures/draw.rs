@@ -19,15 +19,17 @@ pub(super) fn shown_channels(channels: usize) -> usize {
 }
 
 impl PixelScale {
-    /// Images [B, C, 1, H, W] as bytes [H, W, S] each, S being the shown channels.
+    /// Clips [B, C, T, H, W] as bytes [H, T W, S] each: frames from left to right, S being the
+    /// shown channels.
     pub(super) fn images(&self, images: &Images) -> Result<Vec<Vec<u8>>> {
-        let [count, channels, _, height, width] = images.shape();
+        let [count, channels, frames, height, width] = images.shape();
         let whole: Vec<u32> = (0..count as u32).collect();
         let order = PatchOrder::ChannelsFirst;
-        let rows = patchify(&Tape::inference(), images, [1, height, width], order, &whole)?;
+        let rows = patchify(&Tape::inference(), images, [frames, height, width], order, &whole)?;
         let each = rows.to_vec();
-        let each = each.chunks_exact(channels * height * width);
-        Ok(each.map(|image| self.patch(image)).collect())
+        let each = each.chunks_exact(channels * frames * height * width);
+        let row = width * shown_channels(channels);
+        Ok(each.map(|image| side_by_side(&self.patch(image), [frames, height, row])).collect())
     }
 
     /// Normalised values [C, p] as bytes [p, S].
@@ -42,6 +44,12 @@ impl PixelScale {
         };
         (0..area * shown).map(byte).collect()
     }
+}
+
+/// [T, H, R] -> [H, T, R]
+fn side_by_side(bytes: &[u8], [frames, height, row]: [usize; 3]) -> Vec<u8> {
+    let rows = (0..height).flat_map(|y| (0..frames).map(move |frame| frame * height + y));
+    rows.flat_map(|at| bytes[at * row..][..row].to_vec()).collect()
 }
 
 /// An image [H, W, S] in which some patches, [ph, pw, S] each, are replaced.
@@ -108,6 +116,13 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn frames_stand_side_by_side() {
+        // Two frames of two rows of three bytes.
+        let bytes: Vec<u8> = (0..12).collect();
+        assert_eq!(side_by_side(&bytes, [2, 2, 3]), [0, 1, 2, 6, 7, 8, 3, 4, 5, 9, 10, 11]);
     }
 
     #[test]

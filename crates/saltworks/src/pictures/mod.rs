@@ -1,9 +1,10 @@
 //! What a model sees while it trains: reconstructions, principal components of patch tokens,
-//! attention, nearest neighbours and a map of the held-out images. Only models of images have
-//! pictures.
+//! attention, nearest neighbours and a map of the held-out images. A clip is shown as a strip of its
+//! frames.
 
 mod draw;
 mod png;
+mod strip;
 
 pub use draw::PixelScale;
 
@@ -18,6 +19,7 @@ use engine::ops::Images;
 use png::png;
 use serde::Serialize;
 use serde_json::{Value, json};
+use strip::Strip;
 
 /// Neighbours of each image.
 pub const NEIGHBOURS: usize = 6;
@@ -26,7 +28,7 @@ const MOST_TOKENS: usize = 1024;
 
 /// The images of a scene.
 pub struct SceneImages<'a> {
-    /// [B, C, 1, H, W]
+    /// [B, C, T, H, W]
     pub images: &'a Images,
     /// Their indices in their set [B].
     pub indices: Vec<u64>,
@@ -70,19 +72,16 @@ pub struct Neighbour {
 }
 
 impl Scene<'_> {
-    /// Everything except neighbours and map, as `pictures/STAGE.json` holds it. None for clips.
+    /// Everything except neighbours and map, as `pictures/STAGE.json` holds it.
     ///
     /// # Errors
     /// The engine fails, or tokens are not finite.
-    pub fn take(&self) -> eval::Result<Option<Value>> {
+    pub fn take(&self) -> eval::Result<Value> {
         let Self { method, masks, pixels, shown, .. } = self;
-        let spec = method.encoder().spec();
-        let [frames, height, width] = spec.image;
-        if frames != 1 {
-            return Ok(None);
-        }
-        let grid = spec.grid();
-        let originals = pixels.images(shown.images)?;
+        let strip = Strip::new(method.encoder().spec());
+        let [_, height, width] = strip.spec().image;
+        let grid = strip.spec().grid();
+        let originals = pixels.images(&strip.shown(shown.images)?)?;
         let image = |i: usize| {
             json!({
                 "index": shown.indices[i], "name": shown.names[i], "label": shown.labels[i],
@@ -95,38 +94,40 @@ impl Scene<'_> {
             "grid": [grid.h, grid.w], "classes": self.classes,
             "held_out": self.held_out,
             "images": (0..count).map(image).collect::<Vec<_>>(),
-            "masks": (0..count).map(|i| mask_text(masks, i)).collect::<Vec<_>>(),
-            "pca": self.components()?,
+            "masks": (0..count).map(|i| mask_text(masks, i, &strip)).collect::<Vec<_>>(),
+            "pca": self.components(&strip)?,
         });
-        if let Some(reconstructions) = self.reconstructions(&originals)? {
+        if let Some(reconstructions) = self.reconstructions(&originals, &strip)? {
             all["reconstructions"] = reconstructions;
         }
-        if let Some(attention) = self.attention()? {
+        if let Some(attention) = self.attention(&strip)? {
             all["attention"] = attention;
         }
-        Ok(Some(all))
+        Ok(all)
     }
 
     /// For each image the masked input, the prediction, and both combined. None if the method
     /// predicts no pixels.
-    fn reconstructions(&self, originals: &[Vec<u8>]) -> eval::Result<Option<Value>> {
-        let spec = self.method.encoder().spec();
+    fn reconstructions(&self, originals: &[Vec<u8>], strip: &Strip) -> eval::Result<Option<Value>> {
+        let (model, spec) = (self.method.encoder().spec(), strip.spec());
         let [_, height, width] = spec.image;
+        let tokens = strip.tokens();
         let Some(method) = self.method.reconstructs() else { return Ok(None) };
         let predicted = method.predicted_pixels(self.shown.images, self.masks)?.to_vec();
-        let mut rows = predicted.chunks_exact(spec.patch_len());
+        let mut rows = predicted.chunks_exact(model.patch_len());
         let one = |(i, original): (usize, &Vec<u8>)| {
             let target = &self.masks.target[i];
-            let predicted: Vec<Vec<u8>> =
-                rows.by_ref().take(target.len()).map(|row| self.pixels.patch(row)).collect();
+            let first = |row: &[f32]| self.pixels.patch(&strip.first_frame(row));
+            let predicted: Vec<Vec<u8>> = rows.by_ref().take(target.len()).map(first).collect();
             let shown = shown_channels(spec.channels);
             let grey = vec![128; spec.patch_len() / spec.channels * shown];
             let context = &self.masks.context[i];
-            let masked = patched(original, spec, |patch| {
-                (!context.contains(&patch)).then_some(grey.as_slice())
+            let masked = patched(original, spec, |cell| {
+                (!context.contains(&tokens[cell as usize])).then_some(grey.as_slice())
             });
-            let at = |patch: u32| {
-                target.iter().position(|t| *t == patch).map(|at| predicted[at].as_slice())
+            let at = |cell: u32| {
+                let token = tokens[cell as usize];
+                target.iter().position(|t| *t == token).map(|at| predicted[at].as_slice())
             };
             let composite = patched(original, spec, at);
             let alone = patched(original, spec, |patch| at(patch).or(Some(&grey)));
@@ -140,7 +141,7 @@ impl Scene<'_> {
     }
 
     /// Patch tokens along their first three components, one basis for all images.
-    fn components(&self) -> eval::Result<Vec<String>> {
+    fn components(&self, strip: &Strip) -> eval::Result<Vec<String>> {
         let (encoder, tape) = (self.method.encoder(), Tape::inference());
         let encoded =
             encoder.forward(&tape, self.shown.images, Patches::All, Outputs::All, None)?;
@@ -148,14 +149,18 @@ impl Scene<'_> {
         let labels = vec![0; tokens.rows()];
         let features = Features { rows: tokens.to_vec(), dim: tokens.dim(1), labels };
         let found = pca(&features, 3.min(features.dim))?;
-        let grid = encoder.grid();
+        let grid = strip.spec().grid();
         let along = features.rows.chunks_exact(features.dim).map(|row| found.project(row));
         let colours = components(&along.collect::<Vec<_>>());
-        Ok(colours.chunks_exact(3 * grid.len()).map(|rgb| png(rgb, grid.w, grid.h)).collect())
+        let picture = |rgb: &[u8]| {
+            let (colours, _) = rgb.as_chunks::<3>();
+            png(strip.ordered(colours).as_flattened(), grid.w, grid.h)
+        };
+        Ok(colours.chunks_exact(3 * grid.len()).map(picture).collect())
     }
 
     /// What class token and patches attend to in the last block.
-    fn attention(&self) -> eval::Result<Option<Value>> {
+    fn attention(&self, strip: &Strip) -> eval::Result<Option<Value>> {
         let spec = self.method.encoder().spec();
         let (count, prefix, heads) = (spec.grid().len(), spec.prefix(), spec.heads);
         if count > MOST_TOKENS {
@@ -166,7 +171,7 @@ impl Scene<'_> {
         };
         let rows = prefix + count;
         let look = |table: &[f32], head: usize, query: usize| {
-            table[(head * rows + query) * rows + prefix..][..count].to_vec()
+            strip.ordered(&table[(head * rows + query) * rows + prefix..][..count])
         };
         let cls = |table: &Vec<f32>| {
             let heads = (0..heads).flat_map(|head| scaled(&look(table, head, 0)));
@@ -181,7 +186,8 @@ impl Scene<'_> {
                 }
                 scaled(&sum)
             };
-            BASE64_STANDARD.encode((0..count).flat_map(mean).collect::<Vec<_>>())
+            let queries = strip.tokens().into_iter().map(|token| token as usize);
+            BASE64_STANDARD.encode(queries.flat_map(mean).collect::<Vec<_>>())
         };
         let mut all = json!({
             "heads": heads, "patches": tables.iter().map(patches).collect::<Vec<_>>(),
@@ -218,8 +224,9 @@ impl Scene<'_> {
         near: &[Vec<Neighbour>],
         images: &Images,
     ) -> eval::Result<()> {
-        let [_, _, _, height, width] = images.shape();
-        let mut shown = self.pixels.images(images)?.into_iter();
+        let strip = Strip::new(self.method.encoder().spec());
+        let [_, height, width] = strip.spec().image;
+        let mut shown = self.pixels.images(&strip.shown(images)?)?.into_iter();
         let mut one = |near: &Neighbour| {
             let mut one = json!(near);
             one["png"] = shown.next().map(|image| png(&image, width, height)).into();
@@ -248,14 +255,14 @@ pub fn map(features: &Features, labelled: bool, asked: eval::StopCheck<'_>) -> e
     Ok(json!({"kind": "t-SNE", "x": found.x, "y": found.y, "label": labels}))
 }
 
-/// A digit for each patch: 1 for context, 2 for target, 0 for neither.
-fn mask_text(masks: &Masks, sample: usize) -> String {
+/// A digit for each cell: 1 for context, 2 for target, 0 for neither.
+fn mask_text(masks: &Masks, sample: usize, strip: &Strip) -> String {
     let kind = |patch: u32| match () {
         () if masks.context[sample].contains(&patch) => '1',
         () if masks.target[sample].contains(&patch) => '2',
         () => '0',
     };
-    (0..masks.grid.len() as u32).map(kind).collect()
+    strip.tokens().into_iter().map(kind).collect()
 }
 
 /// Scales values by their largest to bytes.

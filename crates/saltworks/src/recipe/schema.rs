@@ -105,6 +105,10 @@ pub struct Data {
     /// Several sources instead of one path.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub source: Vec<DataSource>,
+    /// The set of labels that probes judge first, of a source with several, such as `"what"` of
+    /// `builtin:moving-fashion`. If not set, it is the source's first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<String>,
     /// The colour that transparent parts of images show: red, green and blue, 0 to 255, a name or
     /// hexadecimal digits. `"white"` and `"#ffffff"` are the same as `[255, 255, 255]`.
     pub background: Color,
@@ -155,6 +159,7 @@ impl Default for Data {
             path: None,
             column: None,
             source: Vec::new(),
+            labels: None,
             background: Color::default(),
             depth: None,
             cut_images: CutImages::Refuse,

@@ -3,12 +3,14 @@
 use super::plan::StagePlan;
 use super::stages::Run;
 use crate::failure::{Failure, interrupted, run_error};
-use crate::judge::{Extractor, NamedExtractor, probe};
+use crate::judge::{Extractor, FrameOrder, NamedExtractor, probe};
 use crate::model::{Encoder, VitSpec};
 use crate::recipe::Recipe;
 use crate::run_files::random_row;
 use crate::weights;
 use engine::Module as _;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What these probes may cost, as a share of the training's FLOPs, if `probe.most_images` is not
 /// set. (guess: they matter as much as the training, but nobody waits for them that long)
@@ -19,10 +21,14 @@ const MOST_IMAGES: usize = 11_000;
 impl Run<'_> {
     /// Probes what was not probed before.
     pub(super) fn probe(&mut self, plans: &[StagePlan<'_>]) -> Result<(), Failure> {
-        let names: Vec<_> = names(plans).into_iter().filter(|name| !self.has_row(name)).collect();
+        let names: Vec<_> = names(plans, self.recipe.data.frames > 1)
+            .into_iter()
+            .filter(|name| !self.has_row(name))
+            .collect();
         if self.images.held_out.is_some() && !names.is_empty() {
+            let mut encoders = BTreeMap::new();
             let all: Result<Vec<_>, Failure> =
-                names.into_iter().map(|name| self.judged(name, plans)).collect();
+                names.into_iter().map(|name| self.judged(name, plans, &mut encoders)).collect();
             let most = most_images(self.recipe, plans);
             // Readers see by the file that probes are being made.
             self.folder.write_rows(&self.rows)?;
@@ -52,23 +58,57 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The features of this name.
-    fn judged(&self, name: String, plans: &[StagePlan<'_>]) -> Result<NamedExtractor, Failure> {
-        let trained = plans.iter().find(|plan| plan.stage.name == name);
-        let untrained = plans.iter().find(|plan| random_name(plan) == name);
+    /// The features of this name. Several rows share an encoder.
+    fn judged(
+        &self,
+        name: String,
+        plans: &[StagePlan<'_>],
+        encoders: &mut BTreeMap<String, Arc<Encoder>>,
+    ) -> Result<NamedExtractor, Failure> {
+        let (of, frames) = of_frames(&name);
+        let trained = plans.iter().find(|plan| plan.stage.name == of);
+        let untrained = plans.iter().find(|plan| random_name(plan) == of);
         let extractor = match (trained, untrained) {
             (Some(plan), _) => {
-                let (path, encoder) =
-                    (self.folder.encoder_path(&name), Encoder::new(&plan.spec, 0));
-                let file = weights::load(&path).map_err(run_error)?;
-                weights::assign(&path, &file.tensors, &encoder.parameters()).map_err(run_error)?;
-                Extractor::of(encoder)
+                let encoder = match encoders.get(of) {
+                    Some(encoder) => encoder.clone(),
+                    None => Arc::new(self.trained_encoder(plan)?),
+                };
+                encoders.insert(of.to_owned(), encoder.clone());
+                Extractor::Encoder { encoder, layers: 1 }
             }
             (None, Some(plan)) => Extractor::of(plan.new_encoder()),
+            (None, None) if of == DIFFERENCES => Extractor::Differences,
             (None, None) => Extractor::Pixels,
         };
-        Ok(NamedExtractor { name, extractor })
+        Ok(NamedExtractor { name, extractor, frames })
     }
+
+    fn trained_encoder(&self, plan: &StagePlan<'_>) -> Result<Encoder, Failure> {
+        let path = self.folder.encoder_path(&plan.stage.name);
+        let encoder = Encoder::new(&plan.spec, 0);
+        let file = weights::load(&path).map_err(run_error)?;
+        weights::assign(&path, &file.tensors, &encoder.parameters()).map_err(run_error)?;
+        Ok(encoder)
+    }
+}
+
+/// The row of the differences of successive frames of a clip.
+const DIFFERENCES: &str = "frame differences";
+
+/// What stands behind the name of the last stage in rows of clips: which frames the probes are
+/// fitted to, and which they judge. An encoder that uses time fails with one frame. Of a reversed
+/// clip, it sees the opposite motion.
+const OF_FRAMES: [(&str, [FrameOrder; 2]); 3] = [
+    (", one frame", [FrameOrder::OneFrame; 2]),
+    (", reversed", [FrameOrder::Forward, FrameOrder::Reversed]),
+    (", shuffled", [FrameOrder::Forward, FrameOrder::Shuffled]),
+];
+
+/// The name of what is probed, and its frames.
+fn of_frames(name: &str) -> (&str, [FrameOrder; 2]) {
+    let of = |(end, frames): &(&str, _)| Some((name.strip_suffix(end)?, *frames));
+    OF_FRAMES.iter().find_map(of).unwrap_or((name, [FrameOrder::Forward; 2]))
 }
 
 /// How many images are probed at most.
@@ -83,17 +123,25 @@ pub(crate) fn most_images(recipe: &Recipe, plans: &[StagePlan<'_>]) -> usize {
     ((SHARE * trained / each) as usize).clamp(least, MOST_IMAGES.max(least))
 }
 
-/// How many encoders of a stage's sizes are probed for it: its own, and an untrained one.
+/// How many encoders of a stage's sizes are probed for it: its own, and an untrained one. That of the
+/// last stage encodes clips again in other orders.
 pub(crate) fn encoders_of(plan: &StagePlan<'_>, plans: &[StagePlan<'_>]) -> usize {
-    1 + usize::from(is_first_of_its_size(plan, plans))
+    let again = plan.spec.image[0] > 1 && plan.stage_index + 1 == plans.len();
+    1 + usize::from(is_first_of_its_size(plan, plans)) + 2 * usize::from(again)
 }
 
 /// What is probed, in the order of the table.
-fn names(plans: &[StagePlan<'_>]) -> Vec<String> {
+fn names(plans: &[StagePlan<'_>], clips: bool) -> Vec<String> {
     let random =
         |plan: &StagePlan<'_>| is_first_of_its_size(plan, plans).then(|| random_name(plan));
     let of_stage = |plan: &StagePlan<'_>| random(plan).into_iter().chain([plan.stage.name.clone()]);
-    std::iter::once("raw pixels".to_owned()).chain(plans.iter().flat_map(of_stage)).collect()
+    let mut names = vec!["raw pixels".to_owned()];
+    names.extend(clips.then(|| DIFFERENCES.to_owned()));
+    names.extend(plans.iter().flat_map(of_stage));
+    if let (true, Some(last)) = (clips, plans.last()) {
+        names.extend(OF_FRAMES.map(|(end, _)| last.stage.name.clone() + end));
+    }
+    names
 }
 
 /// The name of a stage's encoder before it was trained.

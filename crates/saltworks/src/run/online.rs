@@ -171,7 +171,7 @@ impl<'a> Online<'a> {
     }
 
     /// Pictures of a few held-out images, one of each class if there are enough, and a map of all
-    /// of them after the last step. Clips have none.
+    /// of them after the last step.
     fn pictures(
         &self,
         method: &dyn Method,
@@ -204,7 +204,7 @@ impl<'a> Online<'a> {
             masks: &masks,
             pixels: PixelScale { mean: normalize.mean, std: normalize.std },
         };
-        let Some(mut taken) = scene.take()? else { return Ok(None) };
+        let mut taken = scene.take()?;
         // Without a holdout both sets are the same images. No image is its own neighbour.
         let own = |shown: usize| (!self.held_out).then_some(indices[shown]);
         let near = scene.neighbours(train, &own)?;

@@ -32,6 +32,7 @@ pub enum Holdout {
 }
 
 /// Some images of a source, renumbered.
+#[derive(Clone)]
 pub struct Part {
     source: Arc<dyn Source>,
     indices: Vec<usize>,
@@ -205,6 +206,15 @@ impl Source for Part {
 
     fn classes(&self) -> &[String] {
         self.source.classes()
+    }
+
+    fn label_sets(&self) -> Vec<String> {
+        self.source.label_sets()
+    }
+
+    fn labelled_by(&self, set: &str) -> Option<Arc<dyn Source>> {
+        let source = self.source.labelled_by(set)?;
+        Some(Arc::new(Self { source, ..self.clone() }))
     }
 
     fn frames(&self) -> [usize; 2] {

@@ -4,7 +4,9 @@ use super::beside::FilesBeside;
 use super::folder::ARROW_ADVICE;
 use super::list::LISTS;
 use super::parts::{training_files, training_folder};
-use super::{Idx, ImageFiles, Npy, Parquet, Shards, Source, builtin, idx, image_file};
+use super::{
+    Idx, ImageFiles, MovingFashion, Npy, Parquet, Shards, Source, builtin, idx, image_file,
+};
 use crate::data::store::{braces, object};
 use crate::data::{Background, Decoding, Error, Result};
 use std::path::{Path, PathBuf};
@@ -58,7 +60,11 @@ pub fn open(path: &Path, options: impl Into<OpenOptions>) -> Result<Arc<dyn Sour
 fn builtin(name: &str) -> Result<Arc<dyn Source>> {
     match name {
         "fashion-mnist" => Ok(Arc::new(builtin::fashion_mnist()?)),
-        other => Err(Error::setting("path", &format!("builtin:{other}"), "builtin:fashion-mnist")),
+        "moving-fashion" => Ok(Arc::new(MovingFashion::new(builtin::fashion_mnist()?))),
+        other => {
+            let expected = "builtin:fashion-mnist or builtin:moving-fashion";
+            Err(Error::setting("path", &format!("builtin:{other}"), expected))
+        }
     }
 }
 
@@ -261,7 +267,10 @@ mod tests {
         let message = open(Path::new("no/such"), [0; 3]).err().unwrap().to_string();
         assert!(message.starts_with("no/such: no such file or folder. Check data.path"));
         let message = open(Path::new("builtin:mnist"), [0; 3]).err().unwrap().to_string();
-        assert_eq!(message, "data.path is builtin:mnist, expected builtin:fashion-mnist");
+        assert_eq!(
+            message,
+            "data.path is builtin:mnist, expected builtin:fashion-mnist or builtin:moving-fashion"
+        );
     }
 
     #[test]

@@ -30,14 +30,12 @@ impl Mixed {
     /// [`unite`].
     pub fn new(sources: Vec<(Arc<dyn Source>, f64)>, classes: Vec<String>) -> Result<Self> {
         let (mut parts, mut first) = (Vec::new(), 0);
-        let numbers: HashMap<&str, i32> = classes.iter().map(String::as_str).zip(0..).collect();
         for (source, weight) in sources {
             if !(weight > 0.0 && weight <= 1e6) {
                 return Err(Error::setting("source.weight", &weight, "above 0, up to 1000000"));
             }
             let len = ((source.len() as f64 * weight).round() as usize).max(1);
-            let class = |name: &String| numbers.get(name.as_str()).copied().unwrap_or(-1);
-            let classes = source.classes().iter().map(class).collect();
+            let classes = numbers_of(&*source, &classes);
             parts.push(MixedSource { source, first, len, classes });
             first += len;
         }
@@ -100,6 +98,25 @@ impl Source for Mixed {
         &self.classes
     }
 
+    fn label_sets(&self) -> Vec<String> {
+        let mut parts = self.parts.iter().map(|part| part.source.label_sets());
+        let mut sets = parts.next().unwrap_or_default();
+        parts.for_each(|others| sets.retain(|set| others.contains(set)));
+        sets
+    }
+
+    fn labelled_by(&self, set: &str) -> Option<Arc<dyn Source>> {
+        let sources = self.parts.iter().map(|part| part.source.labelled_by(set));
+        let sources = sources.collect::<Option<Vec<_>>>()?;
+        let classes = unite(&sources);
+        let parts = self.parts.iter().zip(sources);
+        let parts = parts.map(|(part, source)| {
+            let classes = numbers_of(&*source, &classes);
+            MixedSource { source, classes, ..*part }
+        });
+        Some(Arc::new(Self { parts: parts.collect(), len: self.len, classes }))
+    }
+
     fn frames(&self) -> [usize; 2] {
         let all = self.parts.iter().map(|part| part.source.frames());
         all.reduce(|[a, b], [c, d]| [a.min(c), b.max(d)]).unwrap_or([1, 1])
@@ -132,6 +149,13 @@ impl Source for Mixed {
         let parts: Vec<_> = self.parts.iter().map(part).collect();
         format!("{}; {}", parts.join("; "), crate::data::source::classes(&self.classes))
     }
+}
+
+/// For each class of a source, the number of the same name among `classes`.
+fn numbers_of(source: &dyn Source, classes: &[String]) -> Vec<i32> {
+    let numbers: HashMap<&str, i32> = classes.iter().map(String::as_str).zip(0..).collect();
+    let number = |name: &String| numbers.get(name.as_str()).copied().unwrap_or(-1);
+    source.classes().iter().map(number).collect()
 }
 
 /// The names of the classes of all sources, each once, in the order of first occurrence.

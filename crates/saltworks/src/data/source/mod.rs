@@ -13,6 +13,7 @@ mod labels;
 mod layout;
 mod list;
 mod mixed;
+mod moving;
 mod npy;
 mod parquet;
 mod part_column;
@@ -26,6 +27,7 @@ pub(in crate::data) use image_file::EXTENSIONS;
 pub use image_file::ImageFiles;
 pub use kind::{OpenOptions, open};
 pub use mixed::{Mixed, unite};
+use moving::MovingFashion;
 pub use npy::Npy;
 pub use parquet::Parquet;
 pub use parts::{TestsBeside, tests_beside};
@@ -33,6 +35,7 @@ pub use shards::Shards;
 
 use super::{Clip, RawSample, Result, Stamp};
 use std::path::Path;
+use std::sync::Arc;
 
 /// A numbered set of images that any thread may read.
 pub trait Source: Send + Sync {
@@ -69,6 +72,17 @@ pub trait Source: Send + Sync {
 
     /// Names of the classes 0, 1, ...; empty without labels.
     fn classes(&self) -> &[String];
+
+    /// The names of its sets of labels. [`Source::label`] gives those of one of them, at first the
+    /// first. Empty if it has one at most.
+    fn label_sets(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The same images in the same order, with the labels of the set of this name.
+    fn labelled_by(&self, _set: &str) -> Option<Arc<dyn Source>> {
+        None
+    }
 
     /// The frames of its shortest and of its longest clip. An image has one.
     fn frames(&self) -> [usize; 2] {
