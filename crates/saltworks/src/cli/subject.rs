@@ -36,8 +36,8 @@ pub(super) struct SubjectArguments {
     /// and type).
     #[arg(long, value_name = "NAME")]
     column: Option<String>,
-    /// The set of labels, of images with several, such as `what` of builtin:moving-fashion (default:
-    /// the run's, else the first).
+    /// The set of labels, of images with several, such as `what` of builtin:moving-fashion
+    /// (default: the run's, else the first).
     #[arg(long, value_name = "NAME")]
     labels: Option<String>,
     /// The shorter side is resized to this factor times the size, and the centre is kept (default:

@@ -74,8 +74,8 @@ impl FrameOrder {
     }
 }
 
-/// The frames of even numbers from the first on, and between them those of odd numbers from the last
-/// on: 0, 7, 2, 5, 4, 3, 6, 1 of eight. Steps ahead and back are as many.
+/// The frames of even numbers from the first on, and between them those of odd numbers from the
+/// last on: 0, 7, 2, 5, 4, 3, 6, 1 of eight.
 fn shuffled(frames: usize) -> Vec<usize> {
     let odd_from_end = |at: usize| (frames - 1 - at) / 2 * 2 + 1;
     (0..frames).map(|at| if at % 2 == 0 { at } else { odd_from_end(at) }).collect()

@@ -34,9 +34,9 @@ impl NamedExtractor {
 }
 
 /// Features that some rows of the table share.
-type View<'a> = (&'a Extractor, FrameOrder);
+type ProbedView<'a> = (&'a Extractor, FrameOrder);
 
-fn is_same((one, frames): &View<'_>, (other, of_other): &View<'_>) -> bool {
+fn is_same((one, frames): &ProbedView<'_>, (other, of_other): &ProbedView<'_>) -> bool {
     let extractors = match (one, other) {
         (
             Extractor::Encoder { encoder, layers },
@@ -49,8 +49,8 @@ fn is_same((one, frames): &View<'_>, (other, of_other): &View<'_>) -> bool {
 
 /// What is to be computed of training clips (0) or of others (1), each once, and for each row which
 /// of it is its own.
-fn views(all: &[NamedExtractor], part: usize) -> (Vec<View<'_>>, Vec<usize>) {
-    let mut views: Vec<View<'_>> = Vec::new();
+fn views(all: &[NamedExtractor], part: usize) -> (Vec<ProbedView<'_>>, Vec<usize>) {
+    let mut views: Vec<ProbedView<'_>> = Vec::new();
     let mut of_row = Vec::new();
     for judged in all {
         let view = (&judged.extractor, judged.frames[part]);
@@ -102,8 +102,9 @@ pub(crate) fn probe(
     }
     let mut count = Count::new(train.len() + tested);
     let [(train_views, train_rows), (test_views, test_rows)] = [0, 1].map(|part| views(all, part));
-    let mut of =
-        |views: &[View<'_>], source| features(views, recipe, source, stop, unreadable, &mut count);
+    let mut of = |views: &[ProbedView<'_>], source| {
+        features(views, recipe, source, stop, unreadable, &mut count)
+    };
     let Some(train_features) = of(&train_views, &train)? else { return Ok(Vec::new()) };
     let mut tested = Vec::new();
     for (suffix, source) in &tests {
@@ -180,7 +181,7 @@ impl ProbedFeatures {
 
 /// The features of all images that can be read. None if a signal stops it.
 fn features(
-    all: &[View<'_>],
+    all: &[ProbedView<'_>],
     recipe: &Recipe,
     source: &Arc<dyn Source>,
     stop: &Stop,

@@ -1,6 +1,6 @@
 //! What a model sees while it trains: reconstructions, principal components of patch tokens,
-//! attention, nearest neighbours and a map of the held-out images. A clip is shown as a strip of its
-//! frames.
+//! attention, nearest neighbours and a map of the held-out images. A clip is shown as a strip of
+//! its frames.
 
 mod draw;
 mod png;

@@ -2,8 +2,7 @@
 //! docs/recipe.md is generated. Its default is set here and nowhere else.
 
 use super::values::{
-    Covered, CutImages, DecoderSize, Duration, InitialWeights, Loss, MethodName, PixelNorm,
-    RopeForm,
+    Covered, CutImages, DecoderSize, Duration, Loss, MethodName, PixelNorm, RopeForm,
 };
 use super::{Color, Depth, ImageSize, Origin, PatchSize};
 use crate::data::{Blur, Decoding, Interpolation, Jitter, Solarize};
@@ -75,29 +74,15 @@ impl Recipe {
         }
         recipe
     }
-
-    /// What a run's recipe means. A decoder or predictor without `initial_weights` was written by
-    /// an earlier program, which only had the published ones.
-    pub(crate) fn with_published_defaults(mut self) -> Self {
-        for stage in &mut self.stage {
-            let tables = [("decoder", &mut stage.decoder), ("predictor", &mut stage.predictor)];
-            for (key, sizes) in tables {
-                let key = format!("{}.{key}.initial_weights", stage.name);
-                if let (Some(sizes), false) = (sizes, self.origin.says(&key)) {
-                    sizes.initial_weights = InitialWeights::Published;
-                }
-            }
-        }
-        self
-    }
 }
 
 /// Which images are read, and how they are prepared.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Data {
-    /// Where the images are: a folder, tar shards, a list, parquet, NumPy or IDX files, or
-    /// `builtin:fashion-mnist`. docs/data.md has the table. Give this or `source`, not both.
+    /// Where the images are: a folder, tar shards, a list, parquet, NumPy or IDX files,
+    /// Where the images are: a folder, tar shards, a list, parquet, NumPy or IDX files, or a name
+    /// such as `builtin:fashion-mnist`. docs/data.md has the table. Give this or `source`, not both.
     pub path: Option<String>,
     /// The column of parquet files that the images are in: bytes, or a struct with bytes. If not
     /// set, it is found by its name and type. docs/data.md has the rule.

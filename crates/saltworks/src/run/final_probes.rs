@@ -123,8 +123,8 @@ pub(crate) fn most_images(recipe: &Recipe, plans: &[StagePlan<'_>]) -> usize {
     ((SHARE * trained / each) as usize).clamp(least, MOST_IMAGES.max(least))
 }
 
-/// How many encoders of a stage's sizes are probed for it: its own, and an untrained one. That of the
-/// last stage encodes clips again in other orders.
+/// How many encoders of a stage's sizes are probed for it: its own, and an untrained one. The last
+/// stage's encodes clips again in other orders.
 pub(crate) fn encoders_of(plan: &StagePlan<'_>, plans: &[StagePlan<'_>]) -> usize {
     let again = plan.spec.image[0] > 1 && plan.stage_index + 1 == plans.len();
     1 + usize::from(is_first_of_its_size(plan, plans)) + 2 * usize::from(again)

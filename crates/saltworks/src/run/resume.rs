@@ -6,7 +6,7 @@ use super::stages::Run;
 use crate::console::note;
 use crate::failure::{Failure, input_error, run_error};
 use crate::files::{read_file, sha256};
-use crate::recipe::{self, Precision, Recipe};
+use crate::recipe::{self, InitialWeights, Precision, Recipe};
 use crate::run_files::names::RECIPE;
 use crate::run_files::{RecipeStamp, RunState};
 use crate::train::{CHECKPOINT_FOLDER, Optimizer, Position};
@@ -135,7 +135,7 @@ pub(super) fn stamp(text: &[u8], recipe: &Recipe) -> RecipeStamp {
 /// A recipe that was changed since in what decides the weights. The stages of a run would be
 /// trained with different recipes.
 pub(super) fn unchanged_recipe(path: &Path, state: &RunState) -> Result<Recipe, Failure> {
-    let recipe = recipe::load(Some(path), &[]).map_err(input_error)?.with_published_defaults();
+    let recipe = as_first_meant(recipe::load(Some(path), &[]).map_err(input_error)?);
     let text = read_file(path).unwrap_or_default();
     let Some(written) = &state.recipe else { return Ok(recipe) };
     let now = stamp(&text, &recipe);
@@ -152,6 +152,21 @@ pub(super) fn unchanged_recipe(path: &Path, state: &RunState) -> Result<Recipe, 
          with --overwrite",
         path.display()
     )))
+}
+
+/// A run's recipe as the program meant that wrote it. A decoder or predictor without
+/// `initial_weights` is of an earlier program, which only had the published ones.
+fn as_first_meant(mut recipe: Recipe) -> Recipe {
+    for stage in &mut recipe.stage {
+        let tables = [("decoder", &mut stage.decoder), ("predictor", &mut stage.predictor)];
+        for (key, sizes) in tables {
+            let key = format!("{}.{key}.initial_weights", stage.name);
+            if let (Some(sizes), false) = (sizes, recipe.origin.says(&key)) {
+                sizes.initial_weights = InitialWeights::Published;
+            }
+        }
+    }
+    recipe
 }
 
 /// Keys that are newer than the first runs, with what those did.
@@ -174,7 +189,6 @@ fn machine(precision: Precision) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::InitialWeights;
 
     /// A run's recipe of 2026-11-30, and the checksum that the run noted.
     const EARLIER: &str = include_str!("../../../../tests/earlier/recipe.toml");

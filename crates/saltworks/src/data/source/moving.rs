@@ -1,5 +1,5 @@
-//! The clips inside the binary: images of Fashion-MNIST that move over a still background. A clip is
-//! a function of its number, so none is stored.
+//! The clips inside the binary: images of Fashion-MNIST that move over a still background. A clip
+//! is a function of its number, so none is stored.
 
 use super::{Idx, Source};
 use crate::data::{Clip, Result, Sample, Stamp};
@@ -42,8 +42,8 @@ const DIRECTIONS: [(&str, f32, f32); 8] = [
 ];
 const HALF: f32 = std::f32::consts::FRAC_1_SQRT_2;
 
-/// Clips [8, 48, 48] of one grey image in motion, which covers what is darker. What leaves a frame on one side comes back on the
-/// other, so a single frame tells nothing of the direction.
+/// Clips [8, 48, 48] of one grey image in motion, which covers what is darker. What leaves a frame
+/// on one side comes back on the other, so a single frame tells nothing of the direction.
 #[derive(Debug)]
 pub(super) struct MovingFashion {
     sprites: Arc<Idx>,
