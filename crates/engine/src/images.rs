@@ -91,16 +91,19 @@ impl Images {
         std::array::from_fn(|axis| self.shape[2 + axis] / patch[axis])
     }
 
-    /// Clips of these frames, in this order. A frame may occur several times.
+    /// Clips of these frames, in this order: a list for each clip, all of one length. A frame may
+    /// occur several times.
     ///
     /// # Errors
-    /// No frames, or one that the clips lack.
-    pub fn with_frames(&self, frames: &[usize]) -> Result<Self> {
+    /// Another number of lists, lists of several lengths or of none, or frames that clips lack.
+    pub fn with_frames(&self, frames: &[Vec<usize>]) -> Result<Self> {
         let [b, c, t, h, w] = self.shape;
-        let known = frames.iter().filter(|&&frame| frame < t).count();
-        expect_count("images", "the number of frames", known, frames.len().max(1))?;
-        let at = |plane: usize, frame: usize| (plane * t + frame) * h * w;
-        let starts = (0..b * c).flat_map(|plane| frames.iter().map(move |&frame| at(plane, frame)));
+        let length = frames.first().map_or(0, Vec::len).max(1);
+        let fits = |list: &&Vec<usize>| list.len() == length && list.iter().all(|&frame| frame < t);
+        expect_count("images", "the lists of frames", frames.iter().filter(fits).count(), b)?;
+        let of_plane =
+            |plane: usize| frames[plane / c].iter().map(move |frame| (plane * t + frame) * h * w);
+        let starts = (0..b * c).flat_map(of_plane);
         let data = match &self.data {
             Data::U8 { bytes, mean, std } => {
                 let bytes = starts.flat_map(|start| &bytes[start..start + h * w]).copied();
@@ -113,7 +116,7 @@ impl Images {
                 Data::F32(Arc::new(values.collect::<Vec<f32>>()))
             }
         };
-        Ok(Self { shape: [b, c, frames.len(), h, w], data, ..self.clone() })
+        Ok(Self { shape: [b, c, length, h, w], data, ..self.clone() })
     }
 
     pub(crate) fn pixels(&self) -> Pixels<'_> {
@@ -134,14 +137,17 @@ mod tests {
         let bytes: Vec<u8> = (0..24).collect();
         let shape = [2, 2, 3, 1, 2];
         let images = Images::u8(bytes.clone(), shape, vec![0.0; 2], vec![1.0; 2]).unwrap();
-        let chosen = images.with_frames(&[2, 0]).unwrap();
+        let chosen = images.with_frames(&[vec![2, 0], vec![0, 1]]).unwrap();
         assert_eq!(chosen.shape(), [2, 2, 2, 1, 2]);
-        let wanted = [4, 5, 0, 1, 10, 11, 6, 7, 16, 17, 12, 13, 22, 23, 18, 19];
+        let wanted = [4, 5, 0, 1, 10, 11, 6, 7, 12, 13, 14, 15, 18, 19, 20, 21];
         assert_eq!(chosen.bytes(), Some(&wanted[..]));
         let values: Vec<f32> = bytes.iter().map(|&byte| f32::from(byte)).collect();
-        let repeated = Images::f32(values, shape).unwrap().with_frames(&[1; 3]).unwrap();
+        let repeated =
+            Images::f32(values, shape).unwrap().with_frames(&vec![vec![1; 3]; 2]).unwrap();
         let Pixels::F32(values) = repeated.pixels() else { panic!("values") };
         assert_eq!(values[..8], [2.0, 3.0, 2.0, 3.0, 2.0, 3.0, 8.0, 9.0]);
-        assert!(images.with_frames(&[3]).is_err() && images.with_frames(&[]).is_err());
+        let wrong = [&[][..], &[vec![0]], &[vec![3], vec![0]], &[vec![0], vec![0, 1]]];
+        assert!(wrong.into_iter().all(|lists| images.with_frames(lists).is_err()));
+        assert!(images.with_frames(&[vec![], vec![]]).is_err());
     }
 }

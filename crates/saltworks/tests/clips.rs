@@ -263,7 +263,21 @@ fn every_set_of_labels_is_probed_and_the_recipe_says_which_comes_first() {
     assert!(none.is_none());
     // The same features: only the order of the sets differs.
     assert_eq!((first, second), (what, motion));
-    let words = ["data.labels is \"where\"", "has the sets motion, what"];
+    // Images to test that have one set of labels are judged by that alone.
+    for class in ["right", "left"] {
+        (0..3).for_each(|index| place.image(&format!("dirs/{class}/{index}.png"), index));
+    }
+    let test = format!("probe.test=[{:?}]", place.path("dirs"));
+    let data = ["data.path=builtin:moving-fashion", "data.size=16", "probe.most_images=60"];
+    let short = ["teacher.steps=1", "student.steps=1", &test];
+    let lacking: Vec<&str> = CLIPS.iter().copied().chain(data).chain(short).collect();
+    let told = stderr(&place.trained("lacking", &lacking));
+    let on = format!(" on {}", place.path("dirs").display());
+    assert!(told.contains(&format!("what is not judged{on}: no such labels")), "{told}");
+    let judged = |name: String| row(&place, "lacking", &name).is_some();
+    assert!(judged(format!("teacher{on}")) && judged("teacher, what".to_owned()));
+    assert!(!judged(format!("teacher{on}, what")));
+    let words = ["data.labels is \"where\"", "builtin:moving-fashion has the sets motion, what"];
     place.refused(&["data.path=builtin:moving-fashion", "data.labels=where"], &words);
     let words = ["has no sets of labels by name", "Leave out data.labels"];
     let path = clips(&place);

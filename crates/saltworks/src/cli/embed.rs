@@ -97,6 +97,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if !subject.of_run && arguments.subject.data.is_none() {
         return Err(input_error("no images are given. Add --data PATH"));
     }
+    let named = &subject.recipe.probe.test;
+    if let (true, None, [first, ..]) = (arguments.tests, &arguments.subject.data, &named[..]) {
+        return Err(input_error(format!(
+            "--tests reads images beside those to train on, but probe.test of the run names \
+             {first}. Give --data {first} instead"
+        )));
+    }
     let source = match arguments.tests {
         true => judge::open_all_tests(&subject.recipe.data)?,
         false => judge::open_all(&subject.recipe.data)?,

@@ -447,15 +447,16 @@ fn write_stage(arguments: &Arguments, source: &ExportSource) -> Result<(), Failu
     // Names and shapes are compared with a model's. Then all tensors are written as they were read.
     let (spec, _) = encoder(arguments, model)?;
     refuse_more(arguments.to, &spec)?;
-    let mask_tokens = model.tensors.get("predictor.mask_token").map_or(1, |t| t.shape()[0]);
-    if arguments.to == Target::StablePretraining && mask_tokens > 1 && !source.is_part {
-        return Err(input_error(format!(
-            "the predictor has {mask_tokens} mask tokens, but stable-pretraining's has one. --to \
-             safetensors writes all of it"
-        )));
-    }
     if !source.is_part && !arguments.partial {
         model.check_whole(hint(arguments, model)?).map_err(input_error)?;
+    }
+    let tokens = model.tensors.get("predictor.mask_token");
+    let tokens = tokens.and_then(|token| token.shape().first().copied()).unwrap_or(1);
+    if arguments.to == Target::StablePretraining && tokens > 1 && !source.is_part {
+        return Err(input_error(format!(
+            "the predictor has {tokens} mask tokens, but stable-pretraining's has one. --to \
+             safetensors writes all of it"
+        )));
     }
     let all: NamedTensors = match source.is_part {
         false => model.tensors.clone(),

@@ -238,6 +238,7 @@ fn to_json(source: &dyn Source, survey: &Survey, copies: Option<&Copies>) -> Val
             "in_several_classes": copies.contradictory,
             "example_in_several_classes": copies.contradiction,
         })),
+        "label_sets": source.label_sets(),
         "classes": classes.iter().map(class).collect::<Vec<_>>(),
         "unlabelled": survey.unlabelled,
         "unreadable": {

@@ -48,6 +48,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let recipe = lengths::in_steps(&recipe, None, &images, &stop)?;
     let plans = plan(&recipe, &images)?;
+    if !length.is_zero() {
+        plans.iter().try_for_each(StagePlan::expect_memory)?;
+    }
     let mut timed = Vec::new();
     for plan in plans.iter().filter(|_| !length.is_zero()) {
         note(&format!("{:>10}  timing steps", plan.stage.name));
@@ -156,7 +159,11 @@ fn show(recipe: &Recipe, images: &ImageSets, plans: &[StagePlan<'_>], timed: &[S
         if let Some(memory) = peak_memory_bytes() {
             let what = if recipe.probe.online { "steps and online probes" } else { "steps" };
             let memory = memory as f64 * 1e-6;
-            let features = probed as f64 * plans.iter().map(width).max().unwrap_or(0) as f64 * 8e-6;
+            let values: usize =
+                plans.iter().map(|plan| width(plan) * encoders_of(plan, plans)).sum();
+            // Mean and class tokens, raw pixels, and differences of frames.
+            let values = 2 * values + 2 * 1024;
+            let features = probed as f64 * values as f64 * 4e-6;
             result(&format!(
                 "memory: {memory:.0} MB at its peak, measured over {what}. Probes after a stage \
                  hold all features: {features:.0} MB, and several times that while they are fitted"

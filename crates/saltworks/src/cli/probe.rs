@@ -240,7 +240,7 @@ impl Arguments {
         let data = &mut recipe.data;
         if let Some(path) = &self.test {
             let test = data::open(path, judge::test_options(data)).map_err(input_error)?;
-            let test = judge::chosen_labels(test, data).map_err(input_error)?;
+            let test = judge::test_labels(test, data).map_err(input_error)?;
             let train = judge::open_all(data)?;
             if train.describe() == test.describe() {
                 self.refuse_same(data, path)?;

@@ -155,7 +155,7 @@ fn open_tests(recipe: &Recipe, sources: &[NamedSource]) -> Result<Vec<TestSet>, 
     let open = |path: &String| {
         let source = data::open(Path::new(path), options.clone())
             .map_err(|error| input_error(format!("probe.test: {error}")))?;
-        Ok((path.clone(), chosen_labels(source, &recipe.data).map_err(input_error)?))
+        Ok((path.clone(), test_labels(source, &recipe.data).map_err(input_error)?))
     };
     recipe.probe.test.iter().map(open).collect()
 }
@@ -190,7 +190,7 @@ pub(crate) fn tests_beside(
     let found = data::tests_beside(Path::new(path), &**source)?;
     let name = found.to_string();
     let opened = found.open(test_options(data)).map_err(|error| error.to_string());
-    let opened = opened.and_then(|source| chosen_labels(source, data));
+    let opened = opened.and_then(|source| test_labels(source, data));
     let unused = |why: &str| {
         note(&format!(
             "{name} is not used for probes: {why}. Training images are held out if possible"
@@ -296,18 +296,22 @@ fn open_sources(data: &Data) -> Result<Vec<NamedSource>, Failure> {
     Ok(sources)
 }
 
+/// Images to test with the set of labels that the recipe chooses, or with their only one.
+pub(crate) fn test_labels(source: Arc<dyn Source>, data: &Data) -> Result<Arc<dyn Source>, String> {
+    if source.label_sets().is_empty() { Ok(source) } else { chosen_labels(source, data) }
+}
+
 /// A source with the set of labels that the recipe chooses.
-pub(crate) fn chosen_labels(
-    source: Arc<dyn Source>,
-    data: &Data,
-) -> Result<Arc<dyn Source>, String> {
+fn chosen_labels(source: Arc<dyn Source>, data: &Data) -> Result<Arc<dyn Source>, String> {
     let Some(set) = &data.labels else { return Ok(source) };
     source.labelled_by(set).ok_or_else(|| {
         let found = match source.label_sets().as_slice() {
             [] => "has no sets of labels by name. Leave out data.labels (--labels)".to_owned(),
             sets => format!("has the sets {}", sets.join(", ")),
         };
-        format!("data.labels is {set:?}, but {} {found}", source.describe())
+        let what = source.describe();
+        let path = what.split_once(": ").map_or(what.as_str(), |(path, _)| path);
+        format!("data.labels is {set:?}, but {path} {found}")
     })
 }
 
@@ -468,12 +472,13 @@ pub(crate) fn open_all_tests(data: &Data) -> Result<Arc<dyn Source>, Failure> {
     };
     let Some(found) = data::tests_beside(Path::new(&given.path), &**source) else {
         return Err(input_error(format!(
-            "{}: no images to test are beside it or in it. Leave out --tests",
+            "{}: no images to test are in this folder, list or table. Give the path that holds \
+             both kinds, or leave out --tests",
             given.path
         )));
     };
     let tests = found.open(test_options(data)).map_err(input_error)?;
-    let tests = chosen_labels(tests, data).map_err(input_error)?;
+    let tests = test_labels(tests, data).map_err(input_error)?;
     let classes = data::unite([source, &tests]);
     mix(vec![(tests, 1.0)], classes)
 }

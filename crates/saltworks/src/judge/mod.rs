@@ -11,9 +11,9 @@ mod tokens;
 
 pub(crate) use feature_files::{Embeddings, FeatureFile, FeatureRows};
 pub(crate) use images::{
-    ImageSets, SharedFile, chosen_labels, contradiction_text, copies_text, note_depth,
-    note_missing_classes, note_reading, note_tests_that_train, open_all, open_all_tests,
-    open_images, shared_file, test_options, tests_beside,
+    ImageSets, SharedFile, contradiction_text, copies_text, note_depth, note_missing_classes,
+    note_reading, note_tests_that_train, open_all, open_all_tests, open_images, shared_file,
+    test_labels, test_options, tests_beside,
 };
 pub(crate) use large_images::{size_doubts, size_notes};
 pub(crate) use patch_files::PatchTokens;
@@ -30,6 +30,7 @@ use crate::model::Encoder;
 use crate::recipe::{Data, ImageSize, Recipe};
 use crate::train::Stop;
 use engine::ops::Images as ImageBatch;
+use engine::random::Random;
 use engine::{Tape, Tensor};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -55,7 +56,7 @@ pub(crate) enum FrameOrder {
     Forward,
     /// All, the last one first.
     Reversed,
-    /// All, in an order of no direction that is always the same.
+    /// All, each clip in a random order of its own, which is always the same.
     Shuffled,
     /// The middle one, repeated.
     OneFrame,
@@ -64,21 +65,23 @@ pub(crate) enum FrameOrder {
 impl FrameOrder {
     /// The clips of a batch with their frames in this order.
     fn of(self, images: &ImageBatch) -> engine::Result<ImageBatch> {
-        let frames = images.shape()[2];
-        match self {
-            Self::Forward => Ok(images.clone()),
-            Self::Reversed => images.with_frames(&(0..frames).rev().collect::<Vec<_>>()),
-            Self::Shuffled => images.with_frames(&shuffled(frames)),
-            Self::OneFrame => images.with_frames(&vec![frames / 2; frames]),
-        }
+        let (clips, frames) = (images.samples(), images.shape()[2]);
+        let forward: Vec<usize> = (0..frames).collect();
+        let lists = match self {
+            Self::Forward => return Ok(images.clone()),
+            Self::Reversed => vec![forward.into_iter().rev().collect(); clips],
+            Self::Shuffled => (0..clips).map(|clip| shuffled(&forward, clip)).collect(),
+            Self::OneFrame => vec![vec![frames / 2; frames]; clips],
+        };
+        images.with_frames(&lists)
     }
 }
 
-/// The frames of even numbers from the first on, and between them those of odd numbers from the
-/// last on: 0, 7, 2, 5, 4, 3, 6, 1 of eight.
-fn shuffled(frames: usize) -> Vec<usize> {
-    let odd_from_end = |at: usize| (frames - 1 - at) / 2 * 2 + 1;
-    (0..frames).map(|at| if at % 2 == 0 { at } else { odd_from_end(at) }).collect()
+/// A random order for this clip of a batch. One order for all clips might keep a direction.
+fn shuffled(frames: &[usize], clip: usize) -> Vec<usize> {
+    let mut order = frames.to_vec();
+    Random::new(0, "frames", clip as u64).shuffle(&mut order);
+    order
 }
 
 impl Extractor {
@@ -242,5 +245,22 @@ fn extract(images: &ImageBatch, extractor: &Extractor) -> engine::Result<Vec<Fea
         Extractor::Differences => Ok(vec![pixels::differences_of(images)?]),
         Extractor::Encoder { encoder, layers: 1 } => embedded(encoder, images),
         Extractor::Encoder { encoder, layers } => embedded_layers(encoder, *layers, images),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shuffled_clips_have_orders_of_their_own_and_no_direction() {
+        let frames: Vec<usize> = (0..8).collect();
+        let orders: Vec<_> = (0..400).map(|clip| shuffled(&frames, clip)).collect();
+        let ahead = |order: &Vec<usize>| order.windows(2).filter(|pair| pair[0] < pair[1]).count();
+        let steps: usize = orders.iter().map(ahead).sum();
+        // Half of 2,800 steps go ahead. The deviation of a mean is about 16.
+        assert!((1340..1460).contains(&steps), "{steps}");
+        assert_ne!(orders[0], orders[1]);
+        assert!(orders.iter().all(|order| order.iter().sum::<usize>() == 28));
     }
 }

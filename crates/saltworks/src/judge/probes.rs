@@ -16,6 +16,7 @@ use crate::train::Stop;
 use engine::ops::Images as ImageBatch;
 use engine::random::Random;
 use rayon::prelude::*;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// What is probed, and its name in the table.
@@ -83,23 +84,8 @@ pub(crate) fn probe(
     let more = more.map(|(path, source)| (format!(" on {path}"), some(source, most / 2)));
     let tests: Vec<_> = std::iter::once(first).chain(more).collect();
     let tested: usize = tests.iter().map(|(_, source)| source.len()).sum();
-    let (few, all_train) = (train.len(), images.to_probe.len());
-    let all_tests: usize = images.more_tests.iter().map(|(_, source)| source.len()).sum();
-    note(&format!(
-        "{:>10}  computing features of {few} of {all_train} training images and {tested} of {} \
-         others. probe.most_images changes this",
-        "probes",
-        held_out.len() + all_tests
-    ));
     let sets = sets_to_probe(&train, &recipe.data);
-    if let (Some(first), [None, others @ ..]) = (label_set(&train, &recipe.data), &sets[..]) {
-        let others: Vec<_> = others.iter().flatten().map(String::as_str).collect();
-        note(&format!(
-            "{:>10}  labels: {first}, and in the rows that say so: {}",
-            "probes",
-            others.join(", ")
-        ));
-    }
+    announce(recipe, images, &train, tested, &sets);
     let mut count = Count::new(train.len() + tested);
     let [(train_views, train_rows), (test_views, test_rows)] = [0, 1].map(|part| views(all, part));
     let mut of = |views: &[ProbedView<'_>], source| {
@@ -114,10 +100,26 @@ pub(crate) fn probe(
     count.finish();
     let mut fits = Vec::new();
     for set in sets {
-        let train_labels = train_features.labels_of(&train, set.as_deref());
+        let own = set.as_deref().and_then(|set| train.labelled_by(set));
+        let train_labels =
+            own.as_ref().map(|train| train_features.labels_of(&**train, train.classes()));
         for (suffix, source, features) in &tested {
-            let test_labels = features.labels_of(source, set.as_deref());
-            let labels = train_labels.clone().zip(test_labels);
+            let labels = match (&set, &own, train_labels.clone().flatten()) {
+                (None, ..) => None,
+                (Some(set), Some(own), Some(train_labels)) => {
+                    let others = source.labelled_by(set);
+                    let labels = others.and_then(|test| features.labels_of(&*test, own.classes()));
+                    let Some(test_labels) = labels else {
+                        note(&format!(
+                            "{:>10}  {set} is not judged{suffix}: no such labels",
+                            "probes"
+                        ));
+                        continue;
+                    };
+                    Some((train_labels, test_labels))
+                }
+                _ => continue,
+            };
             let suffix = set.iter().fold((*suffix).clone(), |suffix, set| suffix + ", " + set);
             // How another set fares on clips in another order says nothing of time.
             let rows = all.iter().zip(train_rows.iter().zip(&test_rows));
@@ -136,6 +138,33 @@ pub(crate) fn probe(
     match rows {
         Err(eval::Error::Stopped) => Ok(Vec::new()),
         rows => rows.map_err(run_error),
+    }
+}
+
+/// Says what is probed: how many images, and by which sets of labels.
+fn announce(
+    recipe: &Recipe,
+    images: &ImageSets,
+    train: &Arc<dyn Source>,
+    tested: usize,
+    sets: &[Option<String>],
+) {
+    let (few, all) = (train.len(), images.to_probe.len());
+    let held_out = images.held_out.as_ref().map_or(0, |source| source.len());
+    let more: usize = images.more_tests.iter().map(|(_, source)| source.len()).sum();
+    note(&format!(
+        "{:>10}  computing features of {few} of {all} training images and {tested} of {} others. \
+         probe.most_images changes this",
+        "probes",
+        held_out + more
+    ));
+    if let (Some(first), [None, others @ ..]) = (label_set(train, &recipe.data), sets) {
+        let others: Vec<_> = others.iter().flatten().map(String::as_str).collect();
+        note(&format!(
+            "{:>10}  labels: {first}, and in the rows that say so: {}",
+            "probes",
+            others.join(", ")
+        ));
     }
 }
 
@@ -172,10 +201,14 @@ struct ProbedFeatures {
 }
 
 impl ProbedFeatures {
-    /// The labels of the set of this name. None stands for those that the features have.
-    fn labels_of(&self, source: &Arc<dyn Source>, set: Option<&str>) -> Option<Vec<u32>> {
-        let source = source.labelled_by(set?)?;
-        Some(self.images.iter().map(|&image| source.label(image) as u32).collect())
+    /// The labels of `source` as numbers of these classes. None if one has no class, or another.
+    fn labels_of(&self, source: &dyn Source, classes: &[String]) -> Option<Vec<u32>> {
+        let numbers: HashMap<&str, u32> = classes.iter().map(String::as_str).zip(0..).collect();
+        let number = |&image: &usize| {
+            let class = source.classes().get(usize::try_from(source.label(image)).ok()?)?;
+            numbers.get(class.as_str()).copied()
+        };
+        self.images.iter().map(number).collect()
     }
 }
 

@@ -95,7 +95,9 @@ impl SubjectOptions {
         data.max_unreadable = 1.0;
         data.eval_zoom = self.zoom.unwrap_or(data.eval_zoom);
         data.threads = self.data_threads.unwrap_or(data.threads);
-        data.labels = self.labels.clone().or(data.labels.take());
+        if self.labels.is_some() || self.data.is_some() {
+            data.labels.clone_from(&self.labels);
+        }
         if let Some(path) = &self.data {
             data.source.clear();
             data.column = self.column.clone();

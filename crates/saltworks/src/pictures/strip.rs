@@ -43,7 +43,7 @@ impl Strip {
     /// The frames that are shown, [B, C, T, H, W].
     pub(super) fn shown(&self, clips: &Images) -> Result<Images> {
         let frames: Vec<usize> = (0..self.grid.t).map(|time| time * self.patch_frames).collect();
-        clips.with_frames(&frames)
+        clips.with_frames(&vec![frames; clips.samples()])
     }
 
     /// The frame that is shown of a patch's values: [C, t, p] -> [C, p].

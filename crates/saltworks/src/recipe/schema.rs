@@ -80,9 +80,9 @@ impl Recipe {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Data {
-    /// Where the images are: a folder, tar shards, a list, parquet, NumPy or IDX files,
     /// Where the images are: a folder, tar shards, a list, parquet, NumPy or IDX files, or a name
-    /// such as `builtin:fashion-mnist`. docs/data.md has the table. Give this or `source`, not both.
+    /// such as `builtin:fashion-mnist`. docs/data.md has the table. Give this or `source`, not
+    /// both.
     pub path: Option<String>,
     /// The column of parquet files that the images are in: bytes, or a struct with bytes. If not
     /// set, it is found by its name and type. docs/data.md has the rule.

@@ -21,7 +21,7 @@ const MOST_IMAGES: usize = 11_000;
 impl Run<'_> {
     /// Probes what was not probed before.
     pub(super) fn probe(&mut self, plans: &[StagePlan<'_>]) -> Result<(), Failure> {
-        let names: Vec<_> = names(plans, self.recipe.data.frames > 1)
+        let names: Vec<_> = names(plans, self.recipe.data.frames)
             .into_iter()
             .filter(|name| !self.has_row(name))
             .collect();
@@ -131,16 +131,20 @@ pub(crate) fn encoders_of(plan: &StagePlan<'_>, plans: &[StagePlan<'_>]) -> usiz
 }
 
 /// What is probed, in the order of the table.
-fn names(plans: &[StagePlan<'_>], clips: bool) -> Vec<String> {
+fn names(plans: &[StagePlan<'_>], frames: usize) -> Vec<String> {
     let random =
         |plan: &StagePlan<'_>| is_first_of_its_size(plan, plans).then(|| random_name(plan));
     let of_stage = |plan: &StagePlan<'_>| random(plan).into_iter().chain([plan.stage.name.clone()]);
     let mut names = vec!["raw pixels".to_owned()];
-    names.extend(clips.then(|| DIFFERENCES.to_owned()));
+    names.extend((frames > 1).then(|| DIFFERENCES.to_owned()));
     names.extend(plans.iter().flat_map(of_stage));
-    if let (true, Some(last)) = (clips, plans.last()) {
-        names.extend(OF_FRAMES.map(|(end, _)| last.stage.name.clone() + end));
-    }
+    // Of three frames or fewer, many orders are forward or reversed.
+    let of_frames = OF_FRAMES.iter().filter(|(_, [_, order])| match order {
+        FrameOrder::Shuffled => frames > 3,
+        _ => frames > 1,
+    });
+    let last = plans.last().map_or("", |last| &last.stage.name);
+    names.extend(of_frames.map(|(end, _)| format!("{last}{end}")));
     names
 }
 

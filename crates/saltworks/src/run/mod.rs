@@ -63,8 +63,12 @@ pub fn pretrain(
     let folder = Folder::open(target, recipe, &images, threads, lengths)?;
     folder.write_plan(&plan::plan_file(&plans))?;
     announce(recipe, &images, &folder, threads);
+    let fits = match folder.is_finished() {
+        true => Ok(()),
+        false => plans.iter().try_for_each(plan::StagePlan::expect_memory),
+    };
     let mut run = Run::new(recipe, &images, folder, stop, on_step)?;
-    let done = run.stages(&plans).and_then(|()| run.finish());
+    let done = fits.and_then(|()| run.stages(&plans)).and_then(|()| run.finish());
     if matches!(done, Err(Failure::Input(_))) {
         run.discard_if_nothing_was_done();
     }

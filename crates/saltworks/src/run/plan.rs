@@ -90,7 +90,7 @@ impl<'a> StagePlan<'a> {
     }
 
     /// Refuses a stage whose weights cannot be in memory.
-    fn expect_memory(&self) -> Result<(), Failure> {
+    pub(crate) fn expect_memory(&self) -> Result<(), Failure> {
         let (needed, name) = (self.state_bytes(), &self.stage.name);
         let Some(free) = free_memory_bytes().filter(|free| *free < needed) else { return Ok(()) };
         let [needed, free] = [needed, free].map(|bytes| bytes as f64 * 1e-9);
@@ -112,7 +112,6 @@ impl<'a> StagePlan<'a> {
         teacher: Option<&Path>,
         init: Option<&Path>,
     ) -> Result<Box<dyn Method>, Failure> {
-        self.expect_memory()?;
         let (of_teacher, of_init) = (self.stage.teacher_part.as_deref(), &self.stage.init_part);
         let load = |path| Salt::load_teacher(path, of_teacher, &self.spec);
         let teacher = teacher.map(load).transpose();
@@ -125,7 +124,6 @@ impl<'a> StagePlan<'a> {
 
     /// The method with an untrained teacher, for timing.
     pub(crate) fn untrained_method(&self) -> Result<Box<dyn Method>, Failure> {
-        self.expect_memory()?;
         let teacher = self.teacher.as_ref().map(|spec| Encoder::new(spec, 1));
         self.settings.build(self.new_encoder(), teacher, self.seed).map_err(input_error)
     }

@@ -86,12 +86,37 @@ pub fn resident_memory_bytes() -> Option<u64> {
 pub fn free_memory_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let free = kib_of(&text, "MemAvailable")? + kib_of(&text, "SwapFree").unwrap_or(0);
-    let container = std::fs::read_to_string("/sys/fs/cgroup/memory.max");
-    let container = container.ok().and_then(|text| text.trim().parse().ok());
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limit = |path: String| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let group = limit_files(&groups).into_iter().filter_map(limit).min();
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let addresses = limits.lines().find_map(|line| line.strip_prefix("Max address space"));
     let addresses = addresses.and_then(|line| line.split_whitespace().next()?.parse().ok());
-    [container, addresses].into_iter().flatten().chain([free * 1024]).min()
+    [group, addresses].into_iter().flatten().chain([free * 1024]).min()
+}
+
+/// The files that may state the memory limits of a process, by its `/proc/self/cgroup`: those of
+/// its groups, and of the groups around them (Linux, admin-guide/cgroup-v2 and cgroup-v1/memory).
+fn limit_files(groups: &str) -> Vec<String> {
+    let mut files = Vec::new();
+    for line in groups.lines() {
+        let Some((controllers, path)) =
+            line.split_once(':').and_then(|(_, rest)| rest.split_once(':'))
+        else {
+            continue;
+        };
+        let (folder, name) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            _ if controllers.split(',').any(|controller| controller == "memory") => {
+                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => continue,
+        };
+        let around = std::path::Path::new(path).ancestors();
+        let around = around.map(|group| group.display().to_string());
+        files.extend(around.map(|group| format!("{folder}{}/{name}", group.trim_end_matches('/'))));
+    }
+    files
 }
 
 /// The number behind `key:` in a text of Linux.
@@ -114,13 +139,24 @@ fn status_value(key: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{free_memory_bytes, listed, memory_nodes, peak_memory_bytes};
+    use super::{free_memory_bytes, limit_files, listed, memory_nodes, peak_memory_bytes};
 
     #[test]
     fn lists_of_processors_are_read_as_linux_writes_them() {
         assert_eq!(listed("0-2,5\n"), Some(vec![0, 1, 2, 5]));
         assert_eq!(listed("\n"), Some(vec![]));
         assert_eq!(listed("0-x"), None);
+    }
+
+    #[test]
+    fn the_limits_of_all_groups_around_a_process_count() {
+        let files = limit_files("0::/system.slice/a.service\n");
+        let group = |path: &str| format!("/sys/fs/cgroup{path}/memory.max");
+        assert_eq!(files, ["/system.slice/a.service", "/system.slice", ""].map(group));
+        let files = limit_files("8:pids:/x\n7:cpu,memory:/job\n");
+        let group = |path: &str| format!("/sys/fs/cgroup/memory{path}/memory.limit_in_bytes");
+        assert_eq!(files, ["/job", ""].map(group));
+        assert!(limit_files("nonsense\n").is_empty());
     }
 
     #[test]
