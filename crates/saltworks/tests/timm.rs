@@ -130,7 +130,7 @@ fn an_export_of_a_norm_before_the_first_block_has_the_tensors_of_timms_model() {
     let refused = ["no norms with another ε than 1e-6", "Export to timm or onnx"];
     assert_refused(&mut export("timm_eps.safetensors", "facebook", "a.pth", &eps), &refused);
     // An ε beside the one in config.json, and in our own metadata.
-    let other = ["states norms with an ε of 1e-3, but --eps is 1e-4", "Leave out --eps"];
+    let other = ["has norms with an ε of 1e-3, but --eps is 1e-4", "Leave out --eps"];
     let told = ["--eps", "1e-4"];
     assert_refused(&mut export("timm_hf_eps", "timm", "c.safetensors", &told), &other);
 }

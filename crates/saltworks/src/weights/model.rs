@@ -360,7 +360,7 @@ impl ModelFile {
 pub fn expect_told(path: &Path, told: Hint, found: &VitSpec) -> Result<(), Error> {
     let other = |option: &str, told: String, has: String| {
         let advice = format!("Leave out {option}");
-        Error::model(path, format!("states {has}, but {option} is {told}. {advice}"))
+        Error::model(path, format!("has {has}, but {option} is {told}. {advice}"))
     };
     if let Some((_, heads)) = told.heads.filter(|(_, heads)| *heads != found.heads) {
         return Err(other("--heads", heads.to_string(), format!("{} heads", found.heads)));
