@@ -267,6 +267,29 @@ pub(crate) fn open_all(data: &Data) -> Result<Arc<dyn Source>, Failure> {
     mix(sources.into_iter().map(|(source, _)| (source, 1.0)).collect(), classes)
 }
 
+/// The images to test beside a recipe's images, or in the same list or table. Their classes
+/// have the numbers of the others.
+pub(crate) fn open_all_tests(data: &Data) -> Result<Arc<dyn Source>, Failure> {
+    let sources = open_sources(data)?;
+    let [(source, given)] = sources.as_slice() else {
+        let count = sources.len();
+        return Err(input_error(format!(
+            "--tests needs images of one source, but there are {count}. Give one with --data"
+        )));
+    };
+    let Some(found) = data::tests_beside(Path::new(&given.path), &**source) else {
+        return Err(input_error(format!(
+            "{}: no images to test are in this folder, list or table. Give the path that holds \
+             both kinds, or leave out --tests",
+            given.path
+        )));
+    };
+    let tests = found.open(test_options(data)).map_err(input_error)?;
+    let tests = test_labels(tests, data).map_err(input_error)?;
+    let classes = data::unite([source, &tests]);
+    mix(vec![(tests, 1.0)], classes)
+}
+
 /// A source and the lines of the recipe that name it.
 type NamedSource = (Arc<dyn Source>, DataSource);
 
@@ -458,29 +481,6 @@ fn which_held_out(path: &str, data: &Data, count: usize, len: usize) -> Holdout 
         return Holdout::Last { count };
     }
     Holdout::Share { fraction: count as f64 / len as f64, seed: data.holdout_seed }
-}
-
-/// The images to test beside a recipe's images, or in the same list or table. Their classes
-/// have the numbers of the others.
-pub(crate) fn open_all_tests(data: &Data) -> Result<Arc<dyn Source>, Failure> {
-    let sources = open_sources(data)?;
-    let [(source, given)] = sources.as_slice() else {
-        let count = sources.len();
-        return Err(input_error(format!(
-            "--tests needs images of one source, but there are {count}. Give one with --data"
-        )));
-    };
-    let Some(found) = data::tests_beside(Path::new(&given.path), &**source) else {
-        return Err(input_error(format!(
-            "{}: no images to test are in this folder, list or table. Give the path that holds \
-             both kinds, or leave out --tests",
-            given.path
-        )));
-    };
-    let tests = found.open(test_options(data)).map_err(input_error)?;
-    let tests = test_labels(tests, data).map_err(input_error)?;
-    let classes = data::unite([source, &tests]);
-    mix(vec![(tests, 1.0)], classes)
 }
 
 /// The sources as one. A single source with weight 1 is returned unchanged.

@@ -78,6 +78,15 @@ mod tests {
     }
 
     #[test]
+    fn differences_are_those_of_successive_frames_of_a_channel() {
+        // Two clips of two channels and three frames of one pixel.
+        let pixels = vec![0.0, 1.0, 3.0, 10.0, 20.0, 40.0, 5.0, 5.0, 5.0, 9.0, 8.0, 6.0];
+        let clips = Images::f32(pixels, [2, 2, 3, 1, 1]).unwrap();
+        let wanted = vec![1.0, 2.0, 10.0, 20.0, 0.0, 0.0, -1.0, -2.0];
+        assert_eq!(differences_of(&clips).unwrap(), (wanted, 4));
+    }
+
+    #[test]
     fn only_large_images_are_shrunk() {
         let images = |side: usize| {
             let shape = [2, 3, 1, side, side];

@@ -102,24 +102,17 @@ pub(crate) fn probe(
     for set in sets {
         let own = set.as_deref().and_then(|set| train.labelled_by(set));
         let train_labels =
-            own.as_ref().map(|train| train_features.labels_of(&**train, train.classes()));
+            own.as_ref().and_then(|own| train_features.labels_of(&**own, own.classes()));
         for (suffix, source, features) in &tested {
-            let labels = match (&set, &own, train_labels.clone().flatten()) {
-                (None, ..) => None,
-                (Some(set), Some(own), Some(train_labels)) => {
-                    let others = source.labelled_by(set);
-                    let labels = others.and_then(|test| features.labels_of(&*test, own.classes()));
-                    let Some(test_labels) = labels else {
-                        note(&format!(
-                            "{:>10}  {set} is not judged{suffix}: no such labels",
-                            "probes"
-                        ));
-                        continue;
-                    };
-                    Some((train_labels, test_labels))
-                }
-                _ => continue,
+            let of_test = |set: &String| {
+                let (own, test) = (own.as_ref()?, source.labelled_by(set)?);
+                Some((train_labels.clone()?, features.labels_of(&*test, own.classes())?))
             };
+            let labels = set.as_ref().and_then(of_test);
+            if let (Some(set), None) = (&set, &labels) {
+                note(&format!("{:>10}  {set} is not judged{suffix}: no such labels", "probes"));
+                continue;
+            }
             let suffix = set.iter().fold((*suffix).clone(), |suffix, set| suffix + ", " + set);
             // How another set fares on clips in another order says nothing of time.
             let rows = all.iter().zip(train_rows.iter().zip(&test_rows));

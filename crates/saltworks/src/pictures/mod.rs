@@ -186,7 +186,7 @@ impl Scene<'_> {
                 }
                 scaled(&sum)
             };
-            let queries = strip.tokens().into_iter().map(|token| token as usize);
+            let queries = strip.tokens().iter().map(|&token| token as usize);
             BASE64_STANDARD.encode(queries.flat_map(mean).collect::<Vec<_>>())
         };
         let mut all = json!({
@@ -257,12 +257,12 @@ pub fn map(features: &Features, labelled: bool, asked: eval::StopCheck<'_>) -> e
 
 /// A digit for each cell: 1 for context, 2 for target, 0 for neither.
 fn mask_text(masks: &Masks, sample: usize, strip: &Strip) -> String {
-    let kind = |patch: u32| match () {
-        () if masks.context[sample].contains(&patch) => '1',
-        () if masks.target[sample].contains(&patch) => '2',
+    let kind = |patch: &u32| match () {
+        () if masks.context[sample].contains(patch) => '1',
+        () if masks.target[sample].contains(patch) => '2',
         () => '0',
     };
-    strip.tokens().into_iter().map(kind).collect()
+    strip.tokens().iter().map(kind).collect()
 }
 
 /// Scales values by their largest to bytes.

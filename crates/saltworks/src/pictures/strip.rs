@@ -8,8 +8,10 @@ use engine::ops::Images;
 
 /// How the frames and tokens of a model's clips lie in a strip.
 pub(super) struct Strip {
-    /// Tokens of the model.
-    grid: Grid,
+    /// The model's token in each cell of the strip, row by row.
+    tokens: Vec<u32>,
+    /// Frames that are shown.
+    frames: usize,
     /// Frames of a patch.
     patch_frames: usize,
     /// The sizes of a model whose image is the strip.
@@ -18,11 +20,15 @@ pub(super) struct Strip {
 
 impl Strip {
     pub(super) fn new(model: &VitSpec) -> Self {
-        let (grid, [patch_frames, ph, pw]) = (model.grid(), model.patch);
+        let (Grid { t, h, w }, [patch_frames, ph, pw]) = (model.grid(), model.patch);
         let [_, height, width] = model.image;
-        let image = [1, height, width * grid.t];
+        let image = [1, height, width * t];
         let spec = VitSpec { image, patch: [1, ph, pw], ..model.clone() };
-        Self { grid, patch_frames, spec }
+        let token = |cell: usize| {
+            let (row, time, column) = (cell / (t * w), cell / w % t, cell % w);
+            ((time * h + row) * w + column) as u32
+        };
+        Self { tokens: (0..t * h * w).map(token).collect(), frames: t, patch_frames, spec }
     }
 
     /// The sizes of a model whose image is the strip.
@@ -31,18 +37,13 @@ impl Strip {
     }
 
     /// The model's token in each cell of the strip, row by row.
-    pub(super) fn tokens(&self) -> Vec<u32> {
-        let Grid { t, h, w } = self.grid;
-        let cell = |at: usize| {
-            let (row, time, column) = (at / (t * w), at / w % t, at % w);
-            ((time * h + row) * w + column) as u32
-        };
-        (0..self.grid.len()).map(cell).collect()
+    pub(super) fn tokens(&self) -> &[u32] {
+        &self.tokens
     }
 
     /// The frames that are shown, [B, C, T, H, W].
     pub(super) fn shown(&self, clips: &Images) -> Result<Images> {
-        let frames: Vec<usize> = (0..self.grid.t).map(|time| time * self.patch_frames).collect();
+        let frames: Vec<usize> = (0..self.frames).map(|time| time * self.patch_frames).collect();
         clips.with_frames(&vec![frames; clips.samples()])
     }
 
@@ -55,7 +56,7 @@ impl Strip {
 
     /// Values for each token in the order of the strip's cells.
     pub(super) fn ordered<T: Copy>(&self, values: &[T]) -> Vec<T> {
-        self.tokens().into_iter().map(|token| values[token as usize]).collect()
+        self.tokens.iter().map(|&token| values[token as usize]).collect()
     }
 }
 

@@ -63,10 +63,8 @@ pub fn pretrain(
     let folder = Folder::open(target, recipe, &images, threads, lengths)?;
     folder.write_plan(&plan::plan_file(&plans))?;
     announce(recipe, &images, &folder, threads);
-    let fits = match folder.is_finished() {
-        true => Ok(()),
-        false => plans.iter().try_for_each(plan::StagePlan::expect_memory),
-    };
+    let mut left = plans.iter().filter(|plan| !folder.is_done(&plan.stage.name));
+    let fits = left.try_for_each(plan::StagePlan::expect_memory);
     let mut run = Run::new(recipe, &images, folder, stop, on_step)?;
     let done = fits.and_then(|()| run.stages(&plans)).and_then(|()| run.finish());
     if matches!(done, Err(Failure::Input(_))) {
